@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from agent.evaluate.breakdown import BASELINE, WINNER
+from agent.evaluate.score_table import ScoreTable
 from agent.jobs.launch import Launch, resolved
 from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger, NewRun
@@ -22,6 +24,7 @@ from agent.types import (
     Field,
     Message,
     MetricSpec,
+    Outcome,
     Request,
     SearchSpace,
     Signature,
@@ -144,3 +147,8 @@ async def turns_beside(work: Awaitable[object]) -> int:
     over, during = True, turns - before
     await beating
     return during
+
+
+def two_sides(rows: Sequence[Example], won: Sequence[Outcome], based: Sequence[Outcome]) -> ScoreTable:
+    """The sealed rows, as the winner and the baseline answered them."""
+    return ScoreTable.of({WINNER: [won], BASELINE: [based]}, rows)

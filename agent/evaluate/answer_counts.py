@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agent.evaluate.breakdown import PASS, Pair, readable
+from agent.evaluate.breakdown import BASELINE, PASS, WINNER, readable
 from agent.evaluate.evaluator import values
+from agent.evaluate.score_table import ScoreTable
 from agent.metrics.calls import NO_CALL, names_in, paired_names
 from agent.metrics.comparison import key
+from agent.results.base import SideName
 from agent.results.breakdown import (
     Answers,
     ConfusionCell,
@@ -31,9 +33,9 @@ SHOWN_ROWS = 3
 """Rows with an unreadable reply that are named."""
 
 
-def row_counts(pair: Pair) -> Answers:
+def row_counts(table: ScoreTable) -> Answers:
     """Count right, wrong, unreadable and different answers by side."""
-    return Answers(winner=_counted(pair.rows, pair.won), baseline=_counted(pair.rows, pair.based))
+    return Answers(**{side: _counted(table.rows, table.first(side)) for side in (WINNER, BASELINE)})
 
 
 def _counted(rows: Sequence[Example], outcomes: Sequence[Outcome]) -> RowCount:
@@ -54,14 +56,14 @@ def _counted(rows: Sequence[Example], outcomes: Sequence[Outcome]) -> RowCount:
     )
 
 
-def by_label(pair: Pair, fields: Sequence[Field]) -> list[LabelReport]:
+def by_label(table: ScoreTable, fields: Sequence[Field]) -> list[LabelReport]:
     """For each of `fields` that is a choice, both sides by label; a row without an answer is left out."""
     return [
         LabelReport(
             field=field.name,
             labels=field.choices,
-            winner=_by_label(pair.rows, pair.won, field),
-            baseline=_by_label(pair.rows, pair.based, field),
+            winner=_by_label(table.rows, table.first(WINNER), field),
+            baseline=_by_label(table.rows, table.first(BASELINE), field),
         )
         for field in fields
         if field.choices
@@ -78,7 +80,7 @@ def _by_label(rows: Sequence[Example], outcomes: Sequence[Outcome], field: Field
     return _side(field.choices, Counter((label, said) for label, said in pairs if label is not None))
 
 
-def by_tool(pair: Pair, field: Field, tools: Sequence[Tool]) -> list[LabelReport]:
+def by_tool(table: ScoreTable, field: Field, tools: Sequence[Tool]) -> list[LabelReport]:
     """As `by_label`, of the calls of the field; empty without tools.
 
     A wanted call that was not made is paired with one that was made in its place, if any.
@@ -87,7 +89,7 @@ def by_tool(pair: Pair, field: Field, tools: Sequence[Tool]) -> list[LabelReport
         return []
     labels = (*(tool.name for tool in tools), NO_CALL)
     won, based = (
-        _side(labels, tool_cells(pair.rows, outcomes, field.name, labels)) for outcomes in (pair.won, pair.based)
+        _side(labels, tool_cells(table.rows, table.first(side), field.name, labels)) for side in (WINNER, BASELINE)
     )
     return [LabelReport(field=field.name, labels=labels, winner=won, baseline=based)]
 
@@ -159,18 +161,20 @@ Documents = Callable[[Example], tuple[str, ...] | None]
 """The document of each passage that a prompt shows on a row; None where it looks none up."""
 
 
-def retrieval_figures(pair: Pair, knowledge: Knowledge, output: str, shown: Mapping[str, Documents]) -> Retrieval:
+def retrieval_figures(
+    table: ScoreTable, knowledge: Knowledge, output: str, shown: Mapping[SideName, Documents]
+) -> Retrieval:
     """Recall of the right documents, and answers that say that no document has one.
 
     By side `recall` (a document of the row is shown), `recall_all` (all of them are), `unanswerable_right` (of the rows
     without an answer, the share answered so) and `answerable_wrong` (of the others, the share answered so); None where
     unknown. `shown`: by side, what it shows on a row.
     """
-    sourced = [row for row in pair.rows if row.sources]
-    blank = [bool(knowledge.unanswerable) and _says(knowledge, row.labels.get(output)) for row in pair.rows]
+    sourced = [row for row in table.rows if row.sources]
+    blank = [bool(knowledge.unanswerable) and _says(knowledge, row.labels.get(output)) for row in table.rows]
     won, based = (
-        LookedUp(**_recall(sourced, shown[side]), **_refusals(knowledge, outcomes, output, blank))
-        for side, outcomes in (("winner", pair.won), ("baseline", pair.based))
+        LookedUp(**_recall(sourced, shown[side]), **_refusals(knowledge, table.first(side), output, blank))
+        for side in (WINNER, BASELINE)
     )
     return Retrieval(
         rows=len(sourced),

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import combinations, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.metrics.text_similarity import signature
-from agent.results.base import SideName
+from agent.results.base import Mean, SideName
 from agent.results.breakdown import (
     Abstain,
     Calibration,
@@ -29,34 +29,37 @@ from agent.results.breakdown import (
 )
 from agent.stats.calibration import abstain_below, expected_calibration_error, reliability
 from agent.stats.intervals import groups_differ, mean_ci, scored_difference
-from agent.types import Example, MetricSpec, Outcome, canonical
+from agent.types import MetricSpec, Outcome, canonical
+
+if TYPE_CHECKING:
+    from agent.evaluate.score_table import ScoreTable
 
 PASS = 0.999
 """A score from which an answer counts as right."""
 FEWEST_ROWS = 5
 """In a slice, for an interval to be of use."""
+WINNER: SideName = "winner"
+BASELINE: SideName = "baseline"
+"""The two arms that are compared on the sealed rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """The same rows answered by the winner and by the baseline."""
-
-    rows: Sequence[Example]
-    won: Sequence[Outcome]
-    based: Sequence[Outcome]
-
-
-def by_metric(pair: Pair, specs: Sequence[MetricSpec], seed: int) -> list[MetricPart]:
+def by_metric(table: ScoreTable, specs: Sequence[MetricSpec], seed: int) -> list[MetricPart]:
     """Both sides by each metric; the first line is the share of replies that parsed and kept the limits of fields."""
-    sides = [readable(o) for o in pair.won], [readable(o) for o in pair.based]
-    lines = [MetricPart(metric="readable", field="", **_line(*sides, seed))]
+    sides = [table.first(side) for side in (WINNER, BASELINE)]
+    parsed = [[readable(outcome) for outcome in side] for side in sides]
+    lines = [MetricPart(metric="readable", field="", **_line(parsed[0], parsed[1], seed))]
     for at, spec in enumerate(specs):
-        won, based = ([outcome.scores[at].value for outcome in side] for side in (pair.won, pair.based))
-        name = pair.won[0].scores[at].metric if pair.won else spec.name
+        won, based = ([outcome.scores[at].value for outcome in side] for side in sides)
+        name = sides[0][0].scores[at].metric if sides[0] else spec.name
         line = _line(won, based, seed)
         counted = signature(spec.name)
         lines.append(MetricPart(metric=name, field=spec.field, weight=spec.weight, signature=counted, **line))
     return lines
+
+
+def is_answer(outcome: Outcome) -> bool:
+    """Whether the model answered at all; a reply that does not parse is an answer, a refusal is not."""
+    return bool(outcome.call_key) and (outcome.value is not None or bool(outcome.prediction.fields))
 
 
 def readable(outcome: Outcome) -> float | None:
@@ -78,13 +81,21 @@ def summary(values: Sequence[float | None]) -> Side:
     return Side(mean=mean, ci95=(low, high), n=len(known), unscored=len(values) - len(known))
 
 
+def mean_of(values: Sequence[float]) -> Mean:
+    """The mean of scores with its interval."""
+    if not values:
+        return Mean()
+    mean, low, high = mean_ci(values)
+    return Mean(mean=mean, ci95=(low, high), n=len(values))
+
+
 def difference(won: Sequence[float | None], based: Sequence[float | None], seed: int) -> Gain:
     """Winner minus baseline over the rows that have both scores."""
     result = scored_difference(won, based, seed)
     return Gain() if result is None else Gain(diff=result.diff, diff_ci95=result.ci95, p_value=result.p_value)
 
 
-def by_slice(pair: Pair, names: Sequence[str], seed: int) -> list[Slice]:
+def by_slice(table: ScoreTable, names: Sequence[str], seed: int) -> list[Slice]:
     """For each slice its groups, with both scores and, from 5 rows with both on, the paired difference.
 
     For each side also the largest gap between groups, with the p-value of "all groups have the same mean".
@@ -92,12 +103,12 @@ def by_slice(pair: Pair, names: Sequence[str], seed: int) -> list[Slice]:
     lines = []
     for name in names:
         places: dict[str, list[int]] = defaultdict(list)
-        for at, row in enumerate(pair.rows):
+        for at, row in enumerate(table.rows):
             places[row.slices.get(name, "")].append(at)
         groups = []
         scores: dict[SideName, list[list[float]]] = {"winner": [], "baseline": []}
         for value, here in sorted(places.items()):
-            won, based = ([side[at].value for at in here] for side in (pair.won, pair.based))
+            won, based = ([table.first(side)[at].value for at in here] for side in (WINNER, BASELINE))
             both = sum(None not in pair for pair in zip(won, based, strict=True))
             differs = difference(won, based, seed) if both >= FEWEST_ROWS else Gain()
             groups.append(Group(value=value, winner=summary(won), baseline=summary(based), **dict(differs)))

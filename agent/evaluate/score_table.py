@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from agent.errors import BudgetExhausted
 from agent.evaluate.breakdown import summary
@@ -15,46 +15,87 @@ from agent.stats.intervals import PairedResult, scored_difference
 from agent.types import Candidate, Example, Outcome, SplitName
 
 if TYPE_CHECKING:
-    from agent.evaluate.evaluator import Evaluator
     from agent.gateway.gateway import Gateway
 
 Scores = Mapping[tuple[str, Hashable], float | None]
 """Scores in [0, 1] by row and repeat; None: the row could not be scored."""
 
 
+class Answering(Protocol):
+    """What gives the outcomes of an arm: an evaluator, recorded answers, or a judge."""
+
+    async def outcomes(
+        self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
+    ) -> list[Outcome]:
+        """As `Evaluator.outcomes`; known outcomes are not asked again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NamedCandidate(Candidate):
+    """What answers and is no prompt: recorded answers, or a judge."""
+
+    kind: ClassVar[str] = "named"
+    name: str
+
+    def parts(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """What is compared: a candidate, and what runs it on its model and scores the answers."""
+    """What is compared: a candidate, and what runs it on its model and scores the answers.
+
+    Args:
+        rows: asked instead of the rows of the other arms.
+        repeats: how often each row is asked. None: as often as the other arms.
+    """
 
     name: str
     candidate: Candidate
-    evaluator: Evaluator
+    evaluator: Answering
+    rows: Sequence[Example] | None = None
+    repeats: int | None = None
 
 
 class ScoreTable:
     """Scores by arm, row and repeat. A row counts with the mean of its repeats that have a score."""
 
     def __init__(
-        self, scores: Mapping[str, Scores], outcomes: Mapping[str, Sequence[Sequence[Outcome]]] | None = None
+        self,
+        scores: Mapping[str, Scores],
+        outcomes: Mapping[str, Sequence[Sequence[Outcome]]] | None = None,
+        rows: Sequence[Example] = (),
     ) -> None:
-        self._scores, self._outcomes = scores, outcomes or {}
+        self.rows, self._scores, self._outcomes = rows, scores, outcomes or {}
 
     @classmethod
-    def of(cls, outcomes: Mapping[str, Sequence[Sequence[Outcome]]]) -> ScoreTable:
+    def of(cls, outcomes: Mapping[str, Sequence[Sequence[Outcome]]], rows: Sequence[Example] = ()) -> ScoreTable:
         """A table of what arms answered: for each arm its passes over the rows, in the order of the rows."""
         scores: dict[str, Scores] = {
             arm: {(one.example_id, repeat): one.value for repeat, each in enumerate(passes) for one in each}
             for arm, passes in outcomes.items()
         }
-        return cls(scores, outcomes)
+        return cls(scores, outcomes, rows)
 
     def values(self, arm: str) -> list[float | None]:
         """The scores of an arm in the order of the rows; [] for one that the budget left out."""
         return list(_by_row(self._scores.get(arm, {})).values())
 
-    def answers(self, arm: str) -> list[list[Outcome]]:
-        """For each row what the arm answered each time."""
-        return [list(each) for each in zip(*self._outcomes.get(arm, ()), strict=True)]
+    def passes(self, arm: str) -> list[list[Outcome]]:
+        """What the arm answered each time, in the order of the rows."""
+        return [list(each) for each in self._outcomes.get(arm, ())]
+
+    def first(self, arm: str) -> list[Outcome]:
+        """What the arm answered the first time; [] for one that the budget left out."""
+        return next(iter(self.passes(arm)), [])
+
+    def answers(self, arm: str) -> dict[str, list[Outcome]]:
+        """What the arm answered each time, by the id of the row."""
+        found: dict[str, list[Outcome]] = {}
+        for outcome in (each for outcomes in self.passes(arm) for each in outcomes):
+            found.setdefault(outcome.example_id, []).append(outcome)
+        return found
 
     def mean(self, arm: str) -> Side:
         """The mean score of an arm with its 95 % interval."""
@@ -104,9 +145,12 @@ async def score(
         BudgetExhausted: the budget ended, unless `is_partial`.
     """
     asked = [
-        (arm.name, partial(arm.evaluator.outcomes, arm.candidate, rows, split, repeat))
+        (
+            arm.name,
+            partial(arm.evaluator.outcomes, arm.candidate, rows if arm.rows is None else arm.rows, split, repeat),
+        )
         for arm in arms
-        for repeat in range(repeats)
+        for repeat in range(repeats if arm.repeats is None else arm.repeats)
     ]
     await session.ahead([ask for _, ask in asked])
     found: dict[str, list[list[Outcome]]] = defaultdict(list)
@@ -118,4 +162,4 @@ async def score(
                 raise
             session.stopped = str(stop)
             await session.gateway.drain()
-    return ScoreTable.of(found)
+    return ScoreTable.of(found, rows)

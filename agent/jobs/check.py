@@ -1,34 +1,28 @@
-"""A released prompt against what was recorded of it: asked again (check), recorded anew (bless), or by a log (monitor).
+"""A released prompt against what was recorded of it: asked again (check), or recorded anew (bless).
 
-Check and bless ask the model afresh, since a reply out of the ledger would say nothing of the model as it is today; the
-calls are budgeted and written down like all others. The sealed test is never touched. A log of production is compared
-without a call.
+Both ask the model afresh, since a reply of a check that finished would say nothing of the model as it is today; the
+calls are budgeted and written down like all others. The sealed test is never touched.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from agent.errors import InputError, RunRefused
-from agent.evaluate.score_table import Arm, score
+from agent.evaluate.breakdown import is_answer, mean_of
+from agent.evaluate.score_table import Arm, ScoreTable, score
+from agent.evaluate.verdict import steady
 from agent.gateway.embedding import Embedder
 from agent.jobs.embeddings import model_of_prompt
 from agent.jobs.launch import earlier_prices, whole_budget
-from agent.jobs.locations import (
-    models_of,
-    open_history,
-    prompt_path,
-    require_named,
-    run_options,
-    task_for,
-)
-from agent.jobs.registry import DB, Printed, job, key_option
+from agent.jobs.locations import models_of, open_history, prompt_path, require_named, run_options, task_for
+from agent.jobs.registry import DB, Printed, job
 from agent.jobs.released import head, released
 from agent.jobs.session import Session, Work
 from agent.jobs.tasks import find_task, require_judging, task_named
@@ -39,29 +33,31 @@ from agent.options.jobs import BlessOptions, CheckOptions
 from agent.options.kinds import File, Time
 from agent.options.option import JobOptions, option
 from agent.options.shared import OUTPUT
+from agent.programs.recorded import Recorded
 from agent.prompt.parts.adapter import brought, in_folder, without_folder
 from agent.redact import mask, rare_secrets_in
-from agent.release.production_logs import ab_report, compare_windows, read_outcomes, window_of_log, window_of_suite
-from agent.release.regression import as_junit, as_markdown, mean_of, require_place, verdict, write_text
+from agent.release.regression import as_junit, as_markdown, require_place, write_text
 from agent.release.runtime import Prompt, load_prompt
-from agent.release.suite import SUITE_FILE, Sample, Suite, is_answer, read_suite, require_fit, suite_of, write_suite
+from agent.release.suite import SUITE_FILE, Sample, Suite, read_suite, require_fit, suite_of, write_suite
 from agent.report.checks import checks_chart, checks_of, checks_page
 from agent.report.html import write_page
 from agent.report.terminal import print_listing, say
-from agent.results.checks import AbResult, BlessResult, CheckResult, MonitorResult, SuiteReference
+from agent.results.checks import BlessResult, CheckResult, SuiteReference
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
 from agent.task.judge_files import read_rubric
-from agent.task.load import load_task
 from agent.tracking.tracker import TRACKERS
-from agent.types import LM, Drift, Outcome, Task
+from agent.types import LM, Task
 
+NOW, RECORDED = "now", "recorded"
+"""The arms of a check."""
 FLATTERED = (
     "the reference is what its run scored on dev, by which this prompt was chosen; the answers vary, so it may "
     "flatter: record a fair one with `optimize bless`"
 )
 UNANSWERED_AT_MOST = 0.5
 """Of the rows; with more there is nothing to record."""
+CONTINUES = "interrupted; nothing was changed, and the same command continues"
 
 
 class CheckOutput(JobOptions):
@@ -99,28 +95,24 @@ def check(prompt: str, options: CheckOptions, output: CheckOutput, db: Path = DB
         if place is not None:
             require_place(place, flag)
     source, named = path, brought(loaded.release)
-    if (recorded := _suite(path, loaded, options.suite)) is not None:
-        source, named = options.suite or path.with_name(SUITE_FILE), {*named, recorded.model, *recorded.judges}
-    else:
-        recorded = _suite_in_run(loaded, task_for(loaded, options.task, db), db)
-    if other := [each for each in options.judge if each not in recorded.judges]:
-        judges = ", ".join(recorded.judges) or "no judge"
+    if (found := suite_beside(path, loaded, options.suite)) is not None:
+        source, named = options.suite or path.with_name(SUITE_FILE), {*named, found.model, *found.judges}
+    suite = found or _suite_in_run(loaded, task_for(loaded, options.task, db), db)
+    if other := [each for each in options.judge if each not in suite.judges]:
+        judges = ", ".join(suite.judges) or "no judge"
         raise InputError(
             f"--judge {', '.join(other)}: recorded are scores of {judges}; another one "
             "needs a new record: optimize bless PROMPT --judge NAME --reason WHY"
         )
-    name = options.model or in_folder(loaded.release, recorded.model)
-    _require_typed(source, named, name, recorded.judges, options, db)
-    task = _task_of(recorded, loaded, options.task, path, db)
-    suite = recorded
-    lms, planned, prices, asked = _plan(loaded, path, task, name, recorded.judges, recorded.model, options, db)
-    if early := _not_due(loaded, lms[0].name, output.every, db):
+    name = options.model or in_folder(loaded.release, suite.model)
+    _require_typed(source, named, name, suite.judges, options, db)
+    asked = _Asked.of(loaded, path, _task_of(suite, loaded, options.task, path, db), name, options, db)
+    if early := _not_due(loaded, asked.lm.name, output.every, db):
         return early
 
     async def perform(asking: Session[CheckResult]) -> CheckResult:
-        before = suite.recorded(loaded)
-        answers = await asked(asking, before)
-        found = verdict(suite.rows, before, answers, loaded.release.outputs, options.seed)
+        table = await asked.score(asking, Recorded.of_suite(suite, loaded))
+        found = steady(table, NOW, RECORDED, loaded.release.outputs, options.seed).figures
         now = found.steadiness.now
         if "actor" not in suite.note and now and now.agreement < 1:
             found = found.model_copy(update={"notes": (*found.notes, FLATTERED)})
@@ -134,21 +126,10 @@ def check(prompt: str, options: CheckOptions, output: CheckOutput, db: Path = DB
             write_text(output.markdown, as_markdown(result))
         return 0 if result.passed else 100
 
-    return Work(
-        "check",
-        "checked",
-        perform,
-        task,
-        lms,
-        options,
-        planned,
-        whole_budget(options, planned, "this check"),
-        chained=("name", "version", "model", "reference", "gate", "why", "compared", "difference", "flip_test"),
-        use_cache=False,
-        prices=prices,
-        seed=options.seed,
-        ended=ended,
-    )
+    chained = ("name", "version", "model", "reference", "gate", "why", "compared", "difference", "flip_test")
+    prices = asked.prices(suite.model, suite.judges, db)
+    work = asked.work("check", "checked", perform, "this check", chained=chained, prices=prices)
+    return replace(work, seed=options.seed, ended=ended)
 
 
 @job("bless", asks="recording the reference", required=("reason",))
@@ -177,10 +158,11 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
     own = () if before is None else (before.model, *(() if options.task else before.judges))
     _require_typed(file if before else path, {*brought(loaded.release), *own}, name, task.judges, options, db)
     actor = options.actor or user()
-    lms, planned, prices, asked = _plan(loaded, path, task, name, recorded_by, loaded.model, options, db)
+    asked = _Asked.of(loaded, path, task, name, options, db)
 
     async def perform(asking: Session[BlessResult]) -> BlessResult:
-        answers = await asked(asking, ())
+        table = await asked.score(asking)
+        answers = list(table.answers(NOW).values())
         unanswered = sum(not any(map(is_answer, row)) for row in answers)
         if unanswered > UNANSWERED_AT_MOST * len(answers):
             why = next(each.prediction.error for row in answers for each in row if not is_answer(each))
@@ -188,7 +170,7 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
         secrets = rare_secrets_in(os.environ)
         samples = [[_masked(Sample.of(each), secrets) for each in row] for row in answers]
         note: dict[str, Any] = {"reason": reason, "actor": actor, "created_utc": utc_now(), "tool": tool_version()}
-        model = without_folder(loaded.release, lms[0].name)
+        model = without_folder(loaded.release, asked.lm.name)
         suite = suite_of(task, loaded, model, samples, {**note, "run_id": asking.id})
         write_suite(suite, file)
         return BlessResult(
@@ -199,24 +181,63 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
             rows=len(answers),
             repeats=options.repeats,
             unanswered=unanswered,
-            score=mean_of([each.value for row in answers for each in row[:1] if each.value is not None]),
+            score=mean_of([each.value for each in table.first(NOW) if each.value is not None]),
             **note,
             **asking.spent(),
         )
 
-    return Work(
-        "bless",
-        "blessed",
-        perform,
-        task,
-        lms,
-        options,
-        planned,
-        whole_budget(options, planned, "to record this suite"),
-        chained=("name", "version", "model", "suite", "before", "reason", "actor", "score"),
-        use_cache=False,
-        prices=prices,
-    )
+    chained = ("name", "version", "model", "suite", "before", "reason", "actor", "score")
+    prices = asked.prices(loaded.model, recorded_by, db)
+    return asked.work("bless", "blessed", perform, "to record this suite", chained=chained, prices=prices)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A released prompt and the rows that it is asked: those of dev of a task."""
+
+    prompt: Prompt
+    task: Task
+    options: CheckOptions | BlessOptions
+    lm: LM
+    judges: tuple[LM, ...]
+    embedding: LM | None
+
+    @staticmethod
+    def of(prompt: Prompt, path: Path, task: Task, name: str, options: CheckOptions | BlessOptions, db: Path) -> _Asked:
+        """With its models. Raises InputError for one that cannot be made."""
+        lm, judges = models_of(name, task.judges, prompt)
+        return _Asked(prompt, task, options, lm, judges, model_of_prompt(prompt, path, db))
+
+    def prices(self, model: str, judges: Sequence[str], db: Path) -> dict[str, Any]:
+        """The prices that the prompt's own run was given, for the models that it asked."""
+        embedding = [self.embedding.name] if self.embedding else []
+        return earlier_prices(run_options(self.prompt, db), model, *judges, *embedding)
+
+    def work(
+        self, kind: str, done: str, perform: Callable[[Session[Any]], Awaitable[Any]], what: str, **more: Any
+    ) -> Work[Any]:
+        """The job that asks; `what` it is in words, `more`: other fields of `Work`."""
+        rows = len(self.task.dev)
+        planned = rows * self.options.repeats * (1 + judge_calls(self.task))
+        planned += Embedder.calls(rows) if self.embedding else 0
+        lms = [self.lm, *self.judges, *([self.embedding] if self.embedding else [])]
+        budget = whole_budget(self.options, planned, what)
+        more |= {"use_cache": False, "after_interrupt": CONTINUES}
+        return Work(kind, done, perform, self.task, lms, self.options, planned, budget, **more)
+
+    async def score(self, asking: Session[Any], recorded: Recorded | None = None) -> ScoreTable:
+        """Ask the prompt; a judge that compares sees what was `recorded`, which is an arm next to it."""
+        rows, judges = self.task.dev, judge_builder(self.task, self.judges or (self.lm,), asking.gateway)
+        metrics = build_metrics(self.task, {"judge": judges})
+        evaluator, candidate, _ = await released(asking, self.prompt, self.lm, self.embedding, rows, metrics)
+        arms = [Arm(NOW, candidate, evaluator)]
+        if recorded is not None:
+            arms.append(recorded.arm(RECORDED))
+            for judge in evaluator.judges():
+                for row in rows:
+                    if first := next(filter(is_answer, recorded.answers.get(row.id, ())), None):
+                        judge.anchor(row, first.prediction)
+        return await score(asking, arms, rows, repeats=self.options.repeats)
 
 
 def _require_typed(
@@ -228,43 +249,11 @@ def _require_typed(
     require_named(source, named, {"--model": [] if options.model else [model], "--judge": judging}, db)
 
 
-def _plan(
-    prompt: Prompt,
-    path: Path,
-    task: Task,
-    name: str,
-    known_judges: Sequence[str],
-    known: str,
-    options: CheckOptions | BlessOptions,
-    db: Path,
-) -> tuple[list[LM], int, dict[str, Any], Any]:
-    """The models, the calls, the prices that the prompt's run was given, and what asks the prompt all rows."""
-    lm, judges = models_of(name, task.judges, prompt)
-    embedding = model_of_prompt(prompt, path, db)
-    calls = len(task.dev) * options.repeats * (1 + judge_calls(task))
-    calls += Embedder.calls(len(task.dev)) if embedding else 0
-    lms = [lm, *judges, *([embedding] if embedding else [])]
-    names = [known, *known_judges, *([embedding.name] if embedding else [])]
-
-    async def asked(asking: Session[Any], recorded: Sequence[Sequence[Outcome]]) -> list[list[Outcome]]:
-        """The outcomes of each row, one for each time. A judge that compares sees what was `recorded`."""
-        metrics = build_metrics(task, {"judge": judge_builder(task, judges or (lm,), asking.gateway)})
-        evaluator, candidate, _ = await released(asking, prompt, lm, embedding, task.dev, metrics)
-        for judge in evaluator.judges():
-            for row, seen in zip(task.dev, recorded, strict=False):
-                if first := next((each for each in seen if is_answer(each)), None):
-                    judge.anchor(row, first.prediction)
-        arm = Arm("now", candidate, evaluator)
-        return (await score(asking, [arm], task.dev, repeats=options.repeats)).answers(arm.name)
-
-    return lms, calls, earlier_prices(run_options(prompt, db), *names), asked
-
-
 def _masked(sample: Sample, secrets: tuple[str, ...]) -> Sample:
     return replace(sample, reply=mask(sample.reply, secrets), error=mask(sample.error, secrets))
 
 
-def _suite(path: Path, prompt: Prompt, named: Path | None) -> Suite | None:
+def suite_beside(path: Path, prompt: Prompt, named: Path | None) -> Suite | None:
     """The suite that is named, else the one next to the prompt, if any."""
     file = named or path.with_name(SUITE_FILE)
     if named is None and not file.exists():
@@ -310,11 +299,11 @@ def _task_of(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Pat
     rubrics = {name: read_rubric(text, name) for name, text in suite.rubrics.items()}
     folder = path.parent
     if any(spec.name == "python" for spec in suite.metrics):
-        folder = find_task(task) if task else _task_folder(suite.name, prompt, db)
+        folder = find_task(task) if task else task_folder(suite.name, prompt, db)
     return suite.task(prompt, str(folder), rubrics)
 
 
-def _task_folder(name: str, prompt: Prompt, db: Path) -> Path:
+def task_folder(name: str, prompt: Prompt, db: Path) -> Path:
     """The user's own task of that name: the one of the prompt's run in the ledger, or a folder under tasks/."""
     with suppress(InputError):
         if name == prompt.name and (own := run_options(prompt, db)):
@@ -354,106 +343,3 @@ def _not_due(prompt: Prompt, model: str, every: Any, db: Path) -> Printed | None
     said = f"{last.series}: checked at {last.utc[:16]} ({last.gate}), due again at {when}"
     found = {"kind": "check", "skipped": True, "due_utc": when, "last": last.as_dict()}
     return Printed(found, lambda: say(said))
-
-
-# -- a log of production ----------------------------------------------------------------------------------------------
-
-
-@job("monitor")
-def monitor(
-    prompt: str,
-    log: Path,
-    *,
-    reference: File = option(None, "A log of good answers. Default: the suite."),
-    suite: File = option(None, "Recorded answers. Default: suite.json beside PROMPT."),
-    task: str | None = option(None, "Whose [monitor] limits hold. Default: the prompt's own task, if it is here."),
-    alpha: float | None = option(
-        None, "False alarms of one look, up to 0.5; over the task's.", metavar="RATE", gt=0, le=0.5
-    ),
-    seed: int = option(0, "For permutation tests.", metavar="N", ge=0, le=2**31 - 1),
-    reply_column: str = key_option("reply"),
-    inputs_column: str = key_option("inputs"),
-    time_column: str = key_option("time"),
-    score_column: str = key_option("score"),
-    confidence_column: str = key_option("confidence"),
-    db: Path = DB,
-) -> MonitorResult | Printed:
-    """Compare LOG, answers of production, with the reference answers of a released PROMPT; 100 when they drifted.
-
-    LOG is a .jsonl or .csv file, a row for each answer: reply, and where known inputs, time, score and confidence (0 to
-    1). Other keys are ignored, --reply-column and its like name these otherwise (of both logs), and rows that cannot be
-    read are left out, with a note. Looked at are replies that cannot be read, the mix of labels, lengths, answers to
-    inputs that come again, scores, and the share of answers below the confidence that the release names. An alarm needs
-    a change that is significant, corrected for the number of tests, and as large as [monitor] in task.toml says. No
-    model is asked.
-    """
-    columns = {
-        "reply": reply_column,
-        "inputs": inputs_column,
-        "time": time_column,
-        "score": score_column,
-        "confidence": confidence_column,
-    }
-    if reference and suite:
-        raise InputError("--reference and --suite: give one of the two")
-    path = prompt_path(prompt, db)
-    loaded = load_prompt(path)
-    if reference:
-        was = window_of_log(reference, loaded, columns)
-    elif (recorded := _suite(path, loaded, suite)) is not None:
-        was = window_of_suite(recorded, loaded)
-    else:
-        raise InputError(
-            f"{path.with_name(SUITE_FILE)}: no recorded answers; record some with `optimize bless`, or give "
-            "--reference FILE, a log of answers that were good"
-        )
-    limits = _limits(loaded, task, db)
-    if alpha:
-        limits = replace(limits, alpha=alpha)
-    result = compare_windows(was, window_of_log(log, loaded, columns), loaded, limits, seed, str(log))
-    return Printed(result, exit_code=100 if result.drift else 0)
-
-
-def _limits(prompt: Prompt, task: str | None, db: Path) -> Drift:
-    """The limits of the task that is named, else of the prompt's own, else the defaults."""
-    try:
-        folder = find_task(task) if task else _task_folder(prompt.name, prompt, db)
-    except InputError:
-        if task:
-            raise
-        return Drift()
-    return load_task(folder).monitor
-
-
-# -- A/B tests --------------------------------------------------------------------------------------------------------
-
-
-@job("ab report")
-def report(
-    outcomes: Path,
-    *,
-    control: str | None = option(None, "The arm to compare with. Default: the first by name.", metavar="ARM"),
-    alpha: float = option(0.05, "The error rate, up to 0.5.", metavar="RATE", gt=0, le=0.5),
-    smallest: float = option(
-        0.0,
-        "A difference below it, 0 to 1, does not matter, so that equal arms can be told as well.",
-        metavar="SHARE",
-        ge=0,
-        le=1,
-    ),
-    several: Literal["refuse", "first"] = option(
-        "refuse", "A unit with several outcomes: an error, or its first one counts."
-    ),
-    unit_column: str = key_option("unit"),
-    arm_column: str = key_option("arm"),
-    outcome_column: str = key_option("outcome"),
-) -> AbResult:
-    """Tell the difference of two arms with a confidence sequence: look as often as you like, and stop when you like.
-
-    OUTCOMES is a .jsonl or .csv file, a row for each outcome in the order in which they came: unit (a user, a session),
-    arm, outcome from 0 to 1. Other keys are ignored, --unit-column and its like name these otherwise, and rows that
-    cannot be read are left out, with a note. Each is paired with the latest of the other arm. However often it is
-    looked at, arms that are equal, or drift together, are told apart in at most 5 % of all tests.
-    """
-    columns = {"unit": unit_column, "arm": arm_column, "outcome": outcome_column}
-    return ab_report(read_outcomes(outcomes, control, first=several == "first", columns=columns), alpha, smallest)

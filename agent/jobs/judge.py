@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
+from agent.evaluate.evaluator import values, why_unscored
+from agent.evaluate.score_table import Arm, NamedCandidate, ScoreTable, score
+from agent.evaluate.verdict import Reason, Verdict
 from agent.jobs.registry import DB, Printed, job
 from agent.jobs.released import bare_task
 from agent.jobs.session import Session, Work
@@ -49,7 +51,19 @@ from agent.task.judge_files import (
     require,
 )
 from agent.task.load import load_task
-from agent.types import LM, Field, Rubric, Signature, Task
+from agent.types import (
+    LM,
+    Candidate,
+    Example,
+    Field,
+    Outcome,
+    Prediction,
+    Rubric,
+    Score,
+    Signature,
+    SplitName,
+    Task,
+)
 
 Scale = tuple[float, float]
 """The lowest and the highest rating of people."""
@@ -113,16 +127,6 @@ class CalibrationPlan:
         return singles + 2 * len(self.setup.models) * len(self.pairs)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdicts:
-    """What the judge said. None in a list: a call that the budget did not allow."""
-
-    first: list[Judgement | Comparison | None]
-    again: list[list[Judgement | Comparison | None]]
-    orders: list[Comparison | None]
-    controls: dict[str, list[float | None]]
-
-
 @job("judge calibrate", asks="measuring the judge")
 def calibrate(
     task: str | None = None,
@@ -161,7 +165,7 @@ def calibrate(
         return Printed({"would_ask": opening}, lambda: print(opening))
 
     async def perform(asking: Session[CalibrationResult]) -> CalibrationResult:
-        return _result(asking, plan, await _verdicts(asking, plan, lms))
+        return _result(asking, plan, await _judged(asking, plan, lms))
 
     return Work(
         KIND,
@@ -180,46 +184,66 @@ def calibrate(
     )
 
 
-async def _verdicts(asking: Session[CalibrationResult], plan: CalibrationPlan, lms: Sequence[LM]) -> Verdicts:
+JUDGE, AGAIN, ORDERS = "judge", "judge again", "both orders"
+"""Arms, next to one for each of CONTROLS."""
+
+
+class JudgedItems:
+    """What answers for a judge: a verdict for each rated item."""
+
+    def __init__(self, asking: Session[Any], judge: Judge, items: Sequence[RatedItem]) -> None:
+        self._asking, self._judge = asking, judge
+        self._items = {item.id: item for item in items}
+        self._known: dict[tuple[str, int], Outcome] = {}
+
+    def arm(self, name: str, most: int | None = None, repeats: int = 1) -> Arm:
+        """The judge on the first `most` items as an arm."""
+        rows = [Example(item.id, item.inputs, {}) for item in self._items.values()]
+        return Arm(name, NamedCandidate(self._judge.setup.id), self, rows[:most], repeats)
+
+    async def outcomes(
+        self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
+    ) -> list[Outcome]:
+        """The verdicts; what the budget does not allow is left out."""
+        missing = [row.id for row in examples if (row.id, repeat) not in self._known]
+        verdicts = await self._asking.gathered([self._verdict(self._items[each], repeat) for each in missing])
+        for item_id, given in zip(missing, verdicts, strict=True):
+            if given is not None:
+                orders = {"orders": given.orders} if isinstance(given, Comparison) else {}
+                scores = (Score(JUDGE, given.value, given.reason),)
+                outcome = Outcome(candidate.id, item_id, Prediction(orders, ""), scores, given.value)
+                self._known[item_id, repeat] = outcome
+        return [self._known[row.id, repeat] for row in examples if (row.id, repeat) in self._known]
+
+    async def _verdict(self, item: RatedItem, repeat: int) -> Judgement | Comparison:
+        if self._judge.setup.mode == "pairwise":
+            return await self._judge.compare(item.inputs, item.answers[0], item.answers[1], repeat)
+        return await self._judge.rate(item.inputs, item.answers[0], item.reference, repeat, item.passages)
+
+
+async def _judged(asking: Session[CalibrationResult], plan: CalibrationPlan, lms: Sequence[LM]) -> ScoreTable:
     """Ask for everything that is measured."""
     setup = plan.setup
     judge = Judge(setup, lms, asking.gateway)
     pairwise = Judge(JudgeSetup("pairwise", setup.models, setup.description, setup.rubric), lms, asking.gateway)
-
-    async def each(items: Sequence[RatedItem], repeat: int) -> list[Any]:
-        if plan.is_pairwise:
-            return await asking.gathered([judge.compare(i.inputs, i.answers[0], i.answers[1], repeat) for i in items])
-        return await asking.gathered(
-            [judge.rate(i.inputs, i.answers[0], i.reference, repeat, i.passages) for i in items]
-        )
-
-    async def orders() -> list[Any]:
-        return await asking.gathered(
-            [pairwise.compare(pair.inputs, pair.answers[0], pair.answers[1]) for pair in plan.pairs]
-        )
-
-    async def control(text: str) -> list[Any]:
-        """What the judge gives to an answer that is none; pairwise, against the answer that people liked more."""
-        items, calls = plan.items[:CONTROL_ITEMS], list[Any]()
-        if plan.is_pairwise:
-            calls = [judge.compare(i.inputs, text, i.answers[int(i.mean < 0.5)]) for i in items]
-        else:
-            calls = [judge.rate(i.inputs, text, i.reference, 0, i.passages) for i in items]
-        return [verdict.value for verdict in await asking.gathered(calls) if verdict is not None]
-
-    repeated = [(plan.items, 0), *((plan.items[:SAMPLED], repeat) for repeat in range(1, plan.repeats))]
-    asked: list[Callable[[], Awaitable[list[Any]]]] = [partial(each, *some) for some in repeated]
-    asked += [orders, *(partial(control, text) for text in CONTROLS.values())]
-    answers = await asking.in_sets(asked)
-    first, again, ordered = answers[0], answers[1 : plan.repeats], answers[plan.repeats]
-    if plan.is_pairwise:
-        ordered = [verdict if isinstance(verdict, Comparison) else None for verdict in first]
-    return Verdicts(first, again, ordered, dict(zip(CONTROLS, answers[plan.repeats + 1 :], strict=True)))
+    items = JudgedItems(asking, judge, plan.items)
+    arms = [items.arm(JUDGE), items.arm(AGAIN, SAMPLED, plan.repeats)]
+    arms.append(JudgedItems(asking, pairwise, plan.pairs).arm(ORDERS))
+    for name, text in CONTROLS.items():
+        fake = [_control(plan, item, text) for item in plan.items[:CONTROL_ITEMS]]
+        arms.append(JudgedItems(asking, judge, fake).arm(name))
+    return await score(asking, arms, ())
 
 
-def _result(asking: Session[CalibrationResult], plan: CalibrationPlan, verdicts: Verdicts) -> CalibrationResult:
+def _control(plan: CalibrationPlan, item: RatedItem, text: str) -> RatedItem:
+    """An item whose answer is none; in pairs next to the answer that people liked more."""
+    return replace(item, answers=(text, item.answers[int(item.mean < 0.5)]) if plan.is_pairwise else (text,))
+
+
+def _result(asking: Session[CalibrationResult], plan: CalibrationPlan, table: ScoreTable) -> CalibrationResult:
     seed, levels, setup = plan.seed, plan.levels, plan.setup
-    judged = [(item, given) for item, given in zip(plan.items, verdicts.first, strict=True) if given is not None]
+    verdicts = {each.example_id: each for each in table.first(JUDGE)}
+    judged = [(item, verdicts[item.id]) for item in plan.items if item.id in verdicts]
     scored = [(item, given.value) for item, given in judged if given.value is not None]
     judge, people = [value for _, value in scored], [item.mean for item, _ in scored]
     agreed = kappa(judge, people, levels, weighted=not plan.is_pairwise, seed=seed)
@@ -244,15 +268,15 @@ def _result(asking: Session[CalibrationResult], plan: CalibrationPlan, verdicts:
         scale=("worse", "tie", "better") if plan.is_pairwise else tuple(names),
         confusion=tuple(map(tuple, confusion(judge, people, levels))),
         **_length(plan, scored),
-        **_orders(verdicts.orders),
-        **steadiness(verdicts, levels),
-        negative_controls={name: _control(plan, values) for name, values in verdicts.controls.items()},
-        reasons=tuple(given.reason for _, given in judged if given.value is None)[:5],
+        **_orders(table.first(JUDGE if plan.is_pairwise else ORDERS)),
+        **steadiness(table.passes(AGAIN), levels),
+        negative_controls={name: _fooled(plan, table.first(name)) for name in CONTROLS},
+        reasons=tuple(why_unscored(given) for _, given in judged if given.value is None)[:5],
         status=asking.status,
         **{**spent, "calls": calls},
     )
-    why = distrust(result)
-    return result.model_copy(update={"trusted": not why, "why": tuple(why)})
+    trust = trusted(result)
+    return result.model_copy(update={"trusted": trust.passed, "why": trust.messages})
 
 
 def _people(plan: CalibrationPlan) -> Raters:
@@ -277,35 +301,37 @@ def _length(plan: CalibrationPlan, scored: Sequence[tuple[RatedItem, float]]) ->
     }
 
 
-def _control(plan: CalibrationPlan, values: Sequence[float | None]) -> Control:
+def _fooled(plan: CalibrationPlan, verdicts: Sequence[Outcome]) -> Control:
     """How often it got more than a quarter of the scale; unreadable verdicts fool nobody."""
-    known = [value for value in values if value is not None]
+    known = values(verdicts)
     fooled = sum(value >= 0.5 if plan.is_pairwise else value > LOW + 1e-9 for value in known)
-    return Control(n=len(values), fooled=fooled, unscored=len(values) - len(known))
+    return Control(n=len(verdicts), fooled=fooled, unscored=len(verdicts) - len(known))
 
 
 def _both(one: Sequence[float], two: Sequence[float], levels: int) -> tuple[Any, Any]:
     return categories(one, levels), categories(two, levels)
 
 
-def steadiness(verdicts: Verdicts, levels: int) -> dict[str, Any]:
+def steadiness(passes: Sequence[Sequence[Outcome]], levels: int) -> dict[str, Any]:
     """How often the judge says the same when it is asked the same again, as a mean over items: how it takes an item
     is one observation, however often it is asked."""
+    first, *later = [{each.example_id: each.value for each in verdicts} for verdicts in passes]
     items = []
-    for first, *later in zip(verdicts.first, *verdicts.again, strict=False):
-        known = [given.value for given in later if given is not None and given.value is not None]
-        if first is not None and first.value is not None and known:
-            one, two = _both([first.value], known, levels)
+    for item, value in first.items():
+        known = [again for each in later if (again := each.get(item)) is not None]
+        if value is not None and known:
+            one, two = _both([value], known, levels)
             items.append([float(one[0] == each) for each in two])
     steady = mean_share([sum(same) / len(same) for same in items])
     return {**steady.named("self_consistency"), "asked_again": sum(map(len, items))}
 
 
-def _orders(comparisons: Sequence[Comparison | None]) -> dict[str, Any]:
+def _orders(comparisons: Sequence[Outcome]) -> dict[str, Any]:
     """How often a verdict stays when the answers change places, and how often the one shown first wins or ties half."""
-    known = [c.orders for c in comparisons if c is not None and None not in c.orders]
+    every = [each.prediction.fields["orders"] for each in comparisons]
+    known = [orders for orders in every if None not in orders]
     same = [one == two for one, two in known]
-    shown_first = [value for one, two in known if one is not None and two is not None for value in (one, 1 - two)]
+    shown_first = [value for one, two in known for value in (one, 1 - two)]
     return {
         **share(same).named("order_consistency"),
         "asked_in_both_orders": len(known),
@@ -313,26 +339,30 @@ def _orders(comparisons: Sequence[Comparison | None]) -> dict[str, Any]:
     }
 
 
-def distrust(result: CalibrationResult) -> list[str]:
-    """Why this judge may not promote a prompt; empty when it may."""
-    why = []
+def trusted(result: CalibrationResult) -> Verdict[CalibrationResult]:
+    """Decide whether this judge may promote a prompt."""
+    reasons = []
     scored = result.items - result.unscored
     if scored < FEWEST_ITEMS:
-        why.append(f"only {scored} items with a readable verdict, at least {FEWEST_ITEMS} are needed")
+        why = f"only {scored} items with a readable verdict, at least {FEWEST_ITEMS} are needed"
+        reasons.append(Reason("few_items", why))
     if result.kappa is None or result.kappa < KAPPA:
         value = "cannot be told" if result.kappa is None else f"is {result.kappa:.2f}"
-        why.append(f"its agreement with people (kappa) {value}, at least {KAPPA} is needed")
+        why = f"its agreement with people (kappa) {value}, at least {KAPPA} is needed"
+        reasons.append(Reason("low_agreement", why))
     if result.items and result.unscored > UNSCORED_AT_MOST * result.items:
-        why.append(f"{result.unscored} of {result.items} verdicts cannot be read")
+        reasons.append(Reason("unreadable", f"{result.unscored} of {result.items} verdicts cannot be read"))
     controls = result.negative_controls.values()
     asked, fooled = sum(c.n for c in controls), sum(c.fooled for c in controls)
     due = len(CONTROLS) * min(CONTROL_ITEMS, result.items)
     if asked < due:
-        why.append(f"only {asked} of {due} answers that are none were shown to it: the budget ended before")
+        why = f"only {asked} of {due} answers that are none were shown to it: the budget ended before"
+        reasons.append(Reason("few_controls", why))
     if asked and fooled > FOOLED_AT_MOST * asked:
         names = [name for name, c in result.negative_controls.items() if c.fooled]
-        why.append(f"{fooled} of {asked} answers that are none got a good rating ({', '.join(names)})")
-    return why
+        why = f"{fooled} of {asked} answers that are none got a good rating ({', '.join(names)})"
+        reasons.append(Reason("fooled", why))
+    return Verdict(result, tuple(reasons))
 
 
 # -- from the words of the command ------------------------------------------------------------------------------------

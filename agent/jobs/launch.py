@@ -83,7 +83,7 @@ class Launch:
         if (old := self.migration) is None:
             return plan_for(self.program, self.options, models, prices)
         each = average_call(self.task, models, prices, old.prompt_tokens)
-        return migration_plan(self.task, Means(self.options.budget, self.options.effort), len(old.sealed), each)
+        return migration_plan(self.task, Means(self.options.budget, self.options.effort), len(old.sealed.answers), each)
 
     def models_by_role(self) -> Models:
         """The names of the models."""

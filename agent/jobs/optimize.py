@@ -73,7 +73,7 @@ class RunState:
         """Raises InputError where a model has no price, BudgetRefused where the budget cannot compare two prompts."""
         task, plan = launch.program.task, launch.plan()
         if old := launch.migration:
-            test = tuple(row for row in task.test if row.id in old.sealed)[: plan.test_rows]
+            test = tuple(row for row in task.test if row.id in old.sealed.answers)[: plan.test_rows]
         else:
             test = sealed_rows(task, plan)
         return RunState(launch, plan, ClassicProgram(task) if ClassicProgram.suits(task) else None, test)

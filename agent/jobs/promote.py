@@ -20,9 +20,9 @@ from agent.jobs.export import task_of_run
 from agent.jobs.locations import open_history, open_ledger, releases_folder
 from agent.jobs.registry import DB, Printed, job
 from agent.ledger.provenance import user
-from agent.ledger.query import History, released_file
+from agent.ledger.query import released_file
 from agent.ledger.store import Ledger
-from agent.options.option import option
+from agent.options.option import JobOptions, option
 from agent.programs import ARMS, TUNED_ARMS, ArmName
 from agent.programs.classic import released
 from agent.release.aliases import (
@@ -36,7 +36,7 @@ from agent.release.aliases import (
     released_names,
 )
 from agent.release.export import export_markdown, export_messages, write_release
-from agent.release.gate import blocked_arm, blocked_by
+from agent.release.gate import gate, no_prompt_ahead
 from agent.release.promotion import ReleaseRegistry, check_alias
 from agent.release.prompt_file import HELD, PROMPT_FILE, PromptRelease, holds_prompt
 from agent.release.result import RunResult, search_result
@@ -45,19 +45,35 @@ from agent.report.blocks import Block, short, text
 from agent.report.facts import gain, points, without_result
 from agent.report.terminal import print_table, say
 from agent.results.base import Result
-from agent.results.breakdown import JudgeTrust
 
 NO_CLAIM = "baseline, no gain claimed"
 BUSY_AFTER = 1.0
 """Seconds; a rollback does not wait for a run to end."""
-NEEDS_REASON = "--override needs --reason WHY: it is kept with the release"
 ACTOR: Any = option("", "Who decides. Default: the user of this machine.")
 REASON: Any = option("", "Why; kept in the history and in the ledger's chain.")
 
 
+class PromoteOptions(JobOptions):
+    """What is promoted, where to, and who decides."""
+
+    alias: str = option("production", "The alias to move: production, staging, ab.")
+    share: float | None = option(
+        None, "Makes the alias an A/B alias: the candidate's part of the units, 0 to 1.", metavar="SHARE", ge=0, le=1
+    )
+    arm: ArmName | None = option(
+        None,
+        "classic: instead of a prompt the best that needs no language model; its version holds your train rows. lora, "
+        "lora+prompt, full: that arm of a run of `optimize customize`, with its adapter or by the path of its model.",
+    )
+    own: bool = option(False, "Your own prompt, which the run kept, and not the winner that it held back.")
+    override: bool = option(False, "Promote although the gate says no; needs {reason}.")
+    reason: str = REASON
+    actor: str = ACTOR
+
+
 @dataclass(frozen=True, slots=True)
 class Promotable:
-    """What a run has to promote: its `winner`, one that was `held` back, or the user's `own` prompt that it kept.
+    """What a search has to promote: its `winner`, one that was `held` back, or the user's `own` prompt that it kept.
 
     It is in `path`; what the run released is in `released`, and only where it was held back is that another file.
     """
@@ -72,6 +88,24 @@ class Promotable:
         if self.kind != "own":
             return self.result.winner.candidate_id
         return str(load_prompt(self.path).provenance.get("candidate_id", ""))
+
+    def offer(self, options: PromoteOptions, registry: ReleaseRegistry, book: Ledger) -> ArmRelease:
+        """It as a version, with what is against it now. Raises InputError for an alias or share that is not valid."""
+        release = load_prompt(self.path).release
+        registry.require(release, options.alias, options.share, book)
+        if self.kind != "own":
+            blocked, claim = _blocked(self.result, book), {"lift": self.result.to_json()["lift"]}
+        else:
+            aliases = (options.alias, PRODUCTION) if options.share else (options.alias,)
+            versions = {each: registry.version_of(release.name, each, book) for each in aliases}
+            claim = {"claim": NO_CLAIM}
+            blocked = tuple(
+                f"{each} is {version}, and your own prompt claims no gain over it"
+                for each, version in versions.items()
+                if version not in ("", release.version)
+            )
+        evidence = {"decision": self.result.decision, **claim}
+        return ArmRelease(self.result.run_id, self.kind, self.candidate_id, release, blocked, evidence)
 
 
 class Promotion(Result):
@@ -116,24 +150,7 @@ class Promotion(Result):
 
 
 @job("promote")
-def promote(
-    run: str = "",
-    *,
-    alias: str = option("production", "The alias to move: production, staging, ab."),
-    share: float | None = option(
-        None, "Makes the alias an A/B alias: the candidate's part of the units, 0 to 1.", metavar="SHARE", ge=0, le=1
-    ),
-    arm: ArmName | None = option(
-        None,
-        "classic: instead of a prompt the best that needs no language model; its version holds your train rows. lora, "
-        "lora+prompt, full: that arm of a run of `optimize customize`, with its adapter or by the path of its model.",
-    ),
-    own: bool = option(False, "Your own prompt, which the run kept, and not the winner that it held back."),
-    override: bool = option(False, "Promote although the gate says no; needs {reason}."),
-    reason: str = REASON,
-    actor: str = ACTOR,
-    db: Path = DB,
-) -> Promotion:
+def promote(run: str = "", *, options: PromoteOptions, db: Path = DB) -> Promotion:
     """Keep the winner of RUN (default: the latest) as a version of its task's name, and move an alias to it.
 
     The whole ledger is checked first, as `optimize audit verify` does.
@@ -159,73 +176,39 @@ def promote(
     Example:
         >>> pa.promote(result.run_id, alias="staging").version  # doctest: +SKIP
     """
+    alias, share, own = options.alias, options.share, options.own
     check_alias(alias, share)
     if alias == "ab" and share is None:
         raise InputError("--alias ab needs --share, the candidate's part of the units, such as --share 0.2")
-    note = {"reason": reason.strip(), "actor": actor or user()}
-    if arm:
-        if share is not None or own:
-            raise InputError("--arm: leave out --own and --share, which choose among the prompts of a search")
-        return _promote_arm(run, arm, alias, override, note, db)
-    with closing(open_history(db, by_chain=True)) as history:
-        row = history.run(run)
-        source = _promotable(row, own, db)
-        _require_its_own(source, row["id"], history)
-    result = source.result
-    if override and not note["reason"]:
-        raise InputError(NEEDS_REASON)
+    note = {"reason": options.reason.strip(), "actor": options.actor or user()}
+    if options.arm and (share is not None or own):
+        raise InputError("--arm: leave out --own and --share, which choose among the prompts of a search")
+    if options.override and not note["reason"]:
+        raise InputError("--override needs --reason WHY: it is kept with the release")
+    found: Promotable | ArmRelease
+    if options.arm:
+        found = (tuned_arm if options.arm in TUNED_ARMS else _best_yardstick)(run, options.arm, db)
+    else:
+        found = _promotable(run, own, db)
+    registry = ReleaseRegistry(releases_folder(db))
     with closing(open_ledger(db)) as book:
-        registry = ReleaseRegistry(releases_folder(db))
-        release = load_prompt(source.path).release
-        registry.require(release, alias, share, book)
-        if source.kind == "own":
-            aliases = (alias, PRODUCTION) if share else (alias,)
-            versions = {each: registry.version_of(release.name, each, book) for each in aliases}
-            blocked = [
-                f"{each} is {version}, and your own prompt claims no gain over it"
-                for each, version in versions.items()
-                if version not in ("", release.version)
-            ]
-        else:
-            blocked = _blocked(result, book)
-        has_own = source.kind == "held" and result.migration is None
-        _require_gate(row["id"], blocked, override, "--own promotes your own prompt; " if has_own else "")
-        if source.kind == "held":
-            release = _release_held(release, source, {**note, "against": "; ".join(blocked)}, book)
-        claim = {"claim": NO_CLAIM} if source.kind == "own" else {"lift": result.to_json()["lift"]}
-        evidence = {"decision": result.decision, **claim}
-        offer = ArmRelease(row["id"], source.kind, source.candidate_id, release, blocked, evidence)
-        return _moved(offer, source.released, alias, share, note, registry, book)
-
-
-def _require_gate(run_id: str, blocked: Sequence[str], override: bool, other: str = "") -> None:
-    """Raises GateFailed where the gate does not let it through and is not overridden."""
-    if blocked and not override:
-        lines = [f"{run_id}: {why}" for why in blocked]
-        raise GateFailed("\n".join([*lines, f"not promoted; {other}--override --reason WHY promotes all the same"]))
-
-
-def _moved(
-    offer: ArmRelease,
-    path: Path,
-    alias: str,
-    share: float | None,
-    note: Mapping[str, str],
-    registry: ReleaseRegistry,
-    book: Ledger,
-) -> Promotion:
-    """Keep what is offered as a version, and move the alias to it."""
-    release, blocked = offer.release, list(offer.blocked)
-    evidence = {
-        "run_id": offer.run_id,
-        **offer.evidence,
-        "overridden": blocked,
-        "ledger": book.id(),
-        "ledger_head": book.head(),
-    }
-    change = registry.promote(release, alias, book, share=share, evidence=evidence, **note)
+        offer = found if isinstance(found, ArmRelease) else found.offer(options, registry, book)
+        release, blocked, run_id = offer.release, list(offer.blocked), offer.run_id
+        if blocked and not options.override:
+            is_held = offer.arm == "held" and not (isinstance(found, Promotable) and found.result.migration)
+            other = "--own promotes your own prompt; " if is_held else ""
+            last = f"not promoted; {other}--override --reason WHY promotes all the same"
+            raise GateFailed("\n".join([*(f"{run_id}: {why}" for why in blocked), last]))
+        path = registry.root / release.name / release.version
+        if isinstance(found, Promotable):
+            path = found.released
+            if found.kind == "held":
+                release = _release_held(found, {**note, "against": "; ".join(blocked)}, book)
+        head = {"ledger": book.id(), "ledger_head": book.head()}
+        evidence = {"run_id": run_id, **offer.evidence, "overridden": blocked, **head}
+        change = registry.promote(release, alias, book, share=share, evidence=evidence, **note)
     return Promotion(
-        run_id=offer.run_id,
+        run_id=run_id,
         release=path,
         overridden=bool(blocked),
         promoted=offer.arm,
@@ -241,18 +224,6 @@ def _moved(
     )
 
 
-def _promote_arm(run: str, arm: str, alias: str, override: bool, note: Mapping[str, str], db: Path) -> Promotion:
-    """Promote an arm if no prompt of the run is shown to be better: "classic", or one that a comparison tuned."""
-    if override and not note["reason"]:
-        raise InputError(NEEDS_REASON)
-    offer = tuned_arm(run, arm, db) if arm in TUNED_ARMS else _best_yardstick(run, arm, db)
-    _require_gate(offer.run_id, offer.blocked, override)
-    registry = ReleaseRegistry(releases_folder(db))
-    path = registry.root / offer.release.name / offer.release.version
-    with closing(open_ledger(db)) as book:
-        return _moved(offer, path, alias, None, note, registry, book)
-
-
 def _best_yardstick(run: str, arm: str, db: Path) -> ArmRelease:
     with closing(open_history(db, by_chain=True)) as history:
         found = history.run(run)
@@ -266,11 +237,34 @@ def _best_yardstick(run: str, arm: str, db: Path) -> ArmRelease:
         "ci95": list(best.ci95) if best.ci95 else None,
         "ahead": {prompt: dict(by) for prompt, by in made.ahead.items()},
     }
-    return ArmRelease(found["id"], arm, best.candidate_id, made.release, blocked_arm(made.ahead), evidence)
+    return ArmRelease(found["id"], arm, best.candidate_id, made.release, no_prompt_ahead(made.ahead).messages, evidence)
 
 
-def _promotable(row: dict[str, Any], own: bool, db: Path) -> Promotable:
-    """What there is to promote; `own` asks for the user's own prompt. Raises an InputError where there is no such."""
+def _promotable(run: str, own: bool, db: Path) -> Promotable:
+    """What a search has to promote, checked against the ledger's own record: on its evidence nothing else may be.
+
+    `own` asks for the user's own prompt. Raises InputError where there is no such, and ReleaseError where the file
+    holds something else than the run released or held back.
+    """
+    with closing(open_history(db, by_chain=True)) as history:
+        row = history.run(run)
+        offer = _file_of(row, own, db)
+        release = load_prompt(offer.path).release
+        events = history.select(
+            "SELECT body FROM events WHERE run_id = ? AND kind IN ('released', 'promoted')", row["id"]
+        )
+    noted = "held" if offer.kind == "held" else "version"
+    versions = {json.loads(event["body"]).get(noted) for event in events} - {None}  # runs of old noted none
+    source = (release.provenance.get("run_id"), release.provenance.get("candidate_id"))
+    if source != (row["id"], offer.candidate_id) or (versions and release.version not in versions):
+        raise ReleaseError(
+            f"{offer.path}: holds {release.version} of run {source[0]}, which is not what {row['id']} "
+            f"{'held back' if offer.kind == 'held' else 'released'}; restore the file, or promote the run that it is of"
+        )
+    return offer
+
+
+def _file_of(row: dict[str, Any], own: bool, db: Path) -> Promotable:
     result, released = search_result(row["result"], db), released_file(row, db)
     if result is None or released is None:
         raise InputError(f"{row['id']}: {without_result(row)}, so there is no winner to promote")
@@ -290,23 +284,9 @@ def _promotable(row: dict[str, Any], own: bool, db: Path) -> Promotable:
     return Promotable(result, released, released, "own")
 
 
-def _require_its_own(offer: Promotable, run_id: str, history: History) -> None:
-    """Raises a ReleaseError unless the file holds what this run released or held back, by the ledger's own record: on
-    its evidence nothing else may be promoted."""
-    release = load_prompt(offer.path).release
-    events = history.select("SELECT body FROM events WHERE run_id = ? AND kind IN ('released', 'promoted')", run_id)
-    noted = "held" if offer.kind == "held" else "version"
-    versions = {json.loads(event["body"]).get(noted) for event in events} - {None}  # runs of old noted none
-    source = (release.provenance.get("run_id"), release.provenance.get("candidate_id"))
-    if source != (run_id, offer.candidate_id) or (versions and release.version not in versions):
-        raise ReleaseError(
-            f"{offer.path}: holds {release.version} of run {source[0]}, which is not what {run_id} "
-            f"{'held back' if offer.kind == 'held' else 'released'}; restore the file, or promote the run that it is of"
-        )
-
-
-def _release_held(release: PromptRelease, source: Promotable, note: Mapping[str, Any], ledger: Ledger) -> PromptRelease:
-    """Puts a winner that was held back in the place of the run's released prompt; recorded once."""
+def _release_held(source: Promotable, note: Mapping[str, Any], ledger: Ledger) -> PromptRelease:
+    """Put a winner that was held back in the place of the run's released prompt; recorded once."""
+    release = load_prompt(source.path).release
     release = replace(release, provenance={**release.provenance, "decision": "promote", "promoted": dict(note)})
     write_release(release, source.released.parent)
     body, run_id = {"candidate_id": source.candidate_id, "version": release.version, **note}, source.result.run_id
@@ -316,17 +296,14 @@ def _release_held(release: PromptRelease, source: Promotable, note: Mapping[str,
     return release
 
 
-def _blocked(result: RunResult, ledger: Ledger) -> list[str]:
+def _blocked(result: RunResult, ledger: Ledger) -> tuple[str, ...]:
     """What the gate says now: a judge counts as its latest calibration measured it."""
-    judges = tuple(_judge_now(judge, ledger.calibration(judge.judge_id, "")) for judge in result.judges)
-    return [block.message for block in blocked_by(result.model_copy(update={"judges": judges}))]
-
-
-def _judge_now(judge: JudgeTrust, calibration: dict[str, Any] | None) -> JudgeTrust:
-    if calibration is None:
-        return judge
-    update = {"trusted": bool(calibration["trusted"]), "why": "; ".join(calibration["why"])}
-    return judge.model_copy(update=update)
+    judges = []
+    for judge in result.judges:
+        if (now := ledger.calibration(judge.judge_id, "")) is not None:
+            judge = judge.model_copy(update={"trusted": bool(now["trusted"]), "why": "; ".join(now["why"])})
+        judges.append(judge)
+    return gate(result.model_copy(update={"judges": tuple(judges)})).messages
 
 
 # -- what aliases mean ------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from agent.jobs.locations import open_history, prompt_path
 from agent.jobs.tasks import source_of, task_of
 from agent.ledger.query import History, Row, is_calibrated, is_erased, started_with
 from agent.options.jobs import Migrates, RecordedOptions
+from agent.programs.recorded import Recorded
 from agent.prompt.calibration import LabelCalibration
 from agent.prompt.parts.tools import ToolTexts
 from agent.prompt.prompt_candidate import PromptCandidate
@@ -27,11 +28,10 @@ from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
 from agent.safe_data import read_as
 from agent.task.examples import PLAYED
-from agent.types import Demo, Outcome, Prediction, Proposal, Score, Task
+from agent.types import Demo, Proposal, Task
 
 if TYPE_CHECKING:
     from agent.options.jobs import MigrateOptions
-    from agent.prompt.prompt_candidate import PromptCandidate
 
 
 def best_trials(trials: Iterable[Row]) -> list[Row]:
@@ -89,7 +89,7 @@ class Migration:
         trial: its trial in that run.
         seeds: other prompts of that run, the most promising first, without calibration, which is of one model alone.
         dev: what the released prompt scored there, by dev row.
-        sealed: what it did there on the sealed test, by row.
+        sealed: what it did there on the sealed test.
         parameters: those that it was called with.
         margin: the loss that is accepted, in (0, 1).
         prompt_tokens: of a call with the released prompt, on average.
@@ -102,7 +102,7 @@ class Migration:
     trial: int
     seeds: tuple[Proposal, ...]
     dev: Mapping[str, float | None]
-    sealed: Mapping[str, Outcome]
+    sealed: Recorded
     parameters: Mapping[str, Any]
     margin: float
     prompt_tokens: int
@@ -179,8 +179,11 @@ def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migrat
         if trial is None:
             raise InputError(f"{row['id']}: has no candidate {named.candidate}; was the prompt changed by hand?")
         released = recorded_prompt(history.candidate(named.candidate))
-        sealed = _outcomes(history, row["id"], named.candidate, "test")
-        if not sealed:
+        tested = history.outcomes(row["id"], named.candidate, "test")
+        if any(map(is_erased, tested)):
+            erased = "replies to its sealed rows were erased from the ledger; nothing can be compared"
+            raise InputError(f"{row['id']}: {erased}")
+        if not tested:
             raise InputError(f"{row['id']}: has no sealed replies of {named.candidate} to compare with")
         dev = {each["example_id"]: each["value"] for each in history.outcomes(row["id"], named.candidate, "dev")}
         seeds = _seeds(history, trials, replace(released, calibration=None))
@@ -198,7 +201,7 @@ def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migrat
         trial["number"],
         seeds,
         dev,
-        sealed,
+        Recorded.of_ledger(named.candidate, tested),
         result.parameters,
         options.margin / 100,
         round(size["n"] or 0),
@@ -217,21 +220,6 @@ def _require_same_task(row: Row, task: Task) -> None:
     if changed:
         what = ", ".join(dict.fromkeys(source_of(name, started_with(row)) for name in changed))
         raise InputError(f"{row['id']}: {what} changed since, so its scores cannot be compared; put it back")
-
-
-def _outcomes(history: History, run_id: str, candidate_id: str, split: str) -> dict[str, Outcome]:
-    """What a candidate did on the rows of a split. Raises InputError where its answers were erased."""
-    found = {}
-    for each in history.outcomes(run_id, candidate_id, split):
-        if is_erased(each):
-            raise InputError(
-                f"{run_id}: replies to its sealed rows were erased from the ledger; nothing can be compared"
-            )
-        scores = tuple(Score(*score) for score in each["scores"])
-        prediction = Prediction(each["fields"], each["reply"], each["error"])
-        row_id = each["example_id"]
-        found[row_id] = Outcome(candidate_id, row_id, prediction, scores, each["value"], each["call_key"])
-    return found
 
 
 def _seeds(history: History, trials: list[Row], released: PromptCandidate) -> tuple[Proposal, ...]:

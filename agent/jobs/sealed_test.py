@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import BudgetExhausted, RunRefused
 from agent.evaluate.answer_counts import retrieval_figures
-from agent.evaluate.breakdown import Pair, confidence_report
+from agent.evaluate.breakdown import BASELINE, WINNER, confidence_report
 from agent.evaluate.evaluator import values, why_unscored
+from agent.evaluate.score_table import Arm, ScoreTable, score
+from agent.evaluate.verdict import better, not_worse, shown
 from agent.gateway.budget import HeldBack
 from agent.ledger.provenance import tool_version, utc_now
 from agent.models.model_registry import create_model
@@ -18,17 +20,16 @@ from agent.programs.classic import measured
 from agent.programs.kinds import ReleaseSpec, WrittenRelease
 from agent.programs.prompt import PromptProgram
 from agent.release.export import write_release
-from agent.release.gate import blocked_by, shown
+from agent.release.gate import gate
 from agent.release.prompt_file import HELD
 from agent.release.result import Release, RunResult
 from agent.results.breakdown import Calibration, Retrieval
-from agent.results.run_parts import Baseline, Cheaper, Lift, Migrated, NotWorse, ToShow, Untested, Winner
+from agent.results.run_parts import Baseline, Cheaper, Migrated, ToShow, Untested, Winner
 from agent.scoring.llm_judge import trust_record
 from agent.search import explanation, selection
 from agent.search.context import SearchContext
 from agent.search.plan import Plan, calls_for
 from agent.search.selection import OTHER_CAPS, CheaperChoice
-from agent.stats.intervals import LossBound, loss_bound, paired_difference
 from agent.stats.preflight import rows_to_show
 from agent.types import Budget, Candidate, Outcome, Task, scores_labels
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from agent.jobs.optimize import RunState
 
 PROVED_ROWS = 20  # of the sealed test, on which a program that was written is run again
+BEST = "best"
+"""The arm that leads on dev, where a cheaper one is the winner."""
 
 
 async def sealed_test(
@@ -46,7 +49,7 @@ async def sealed_test(
     Raises BudgetExhausted where it cannot be finished.
     """
     context, session, old, seed = run.context, run.session, run.launch.migration, run.launch.options.seed
-    baseline, board, plan, outcomes = context.baseline, context.board, context.plan, context.evaluator.outcomes
+    baseline, board, plan, evaluator = context.baseline, context.board, context.plan, context.evaluator
     best = [run.cheaper.best] if run.cheaper else []
     context.stage("sealed test", context.round)
     session.account.hold_back(HeldBack())
@@ -54,20 +57,20 @@ async def sealed_test(
     opened = {"winner": winner.id, **against, "rows": len(run.test)}
     opened |= {"best": best[0].id} if best else {}
     session.observer.on_event("test_opened", opened)
-    tested = [winner] if old else [baseline, winner, *best]
-    few = run.test[: plan.steady_rows]
-    again = [(each, few, "test", k) for each in tested[:2] for k in range(1, plan.repeats)]
-    await run.ahead([*((each, run.test, "test", 0) for each in tested), *again])  # type: ignore[list-item]
+    arms = [
+        old.sealed.arm(BASELINE) if old else Arm(BASELINE, baseline, evaluator),
+        Arm(WINNER, winner, evaluator),
+        *(Arm(BEST, each, evaluator) for each in best),
+        *(
+            Arm(explanation.again(side), each, evaluator, run.test[: plan.steady_rows], plan.repeats)
+            for side, each in ((WINNER, winner), (BASELINE, baseline))
+        ),
+    ]
     try:
-        based = [old.sealed[row.id] for row in run.test] if old else await outcomes(baseline, run.test, "test")
-        won = based if winner.id == baseline.id and not old else await outcomes(winner, run.test, "test")
-        dearer = [await outcomes(each, run.test, "test") for each in best]
-        samples = {
-            side: [await outcomes(each, few, "test", repeat=k) for k in range(plan.repeats)]
-            for side, each in (("winner", winner), ("baseline", baseline))
-        }
+        table = await score(session, arms, run.test, "test")
     except BudgetExhausted as stop:
         raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
+    won, based = table.first(WINNER), table.first(BASELINE)
     pairs = list(zip(won, based, strict=True))
     if all(one.value is None or other.value is None for one, other in pairs):
         why = why_unscored(next(each for pair in pairs for each in pair if each.value is None))
@@ -75,27 +78,27 @@ async def sealed_test(
     yardsticks = []
     if run.classic is not None:
         rows = (run.test, won)
-        yardsticks = await measured(run.classic, context.evaluator, session.observer, context.dev, rows, seed)
-    pair, task = Pair(run.test, won, based), replace(session.task, repeats=plan.repeats)
+        yardsticks = await measured(run.classic, evaluator, session.observer, context.dev, rows, seed)
+    task = replace(session.task, repeats=plan.repeats)
     trust = [
         trust_record(judge, session.ledger.calibration(judge.judge.setup.id, session.id), session.task.name)
-        for judge in context.evaluator.judges()
+        for judge in evaluator.judges()
     ]
     ended = run.ended or context.failed
     parts: dict[str, Any] = {
         "yardsticks": yardsticks,
         "change": explanation.changed(context, winner),
         "proposer": explanation.proposer_use(context, winner, ended),
-        "retrieval": _retrieval(context, pair, winner),
+        "retrieval": _retrieval(context, table, winner),
         "pareto": selection.pareto(run.finalists(), winner),
         "calibration": _confidence(run, winner, won),
-        **explanation.explained(task, pair, samples, trust, seed),
+        **explanation.explained(task, table, trust, seed),
     }
     if old:
-        bound = loss_bound([o.value for o in won], [o.value for o in based], old.margin, seed)
-        assert bound is not None
+        tested = not_worse(table, WINNER, BASELINE, old.margin, seed)
+        assert tested is not None
         parts["migration"] = Migrated(
-            run=old.run_id, candidate_id=old.released.id, version=old.version, model=old.model, test=_not_worse(bound)
+            run=old.run_id, candidate_id=old.released.id, version=old.version, model=old.model, test=tested.figures
         )
         known = [value for row in context.dev if (value := old.dev.get(row.id)) is not None]
         dev = _DevScores(sum(known) / len(known) if known else None, board.mean(winner.id), corrected)
@@ -104,7 +107,7 @@ async def sealed_test(
             "uncorrected": selection.uncorrected(context, winner, run.launch.options.strategy),
             "preflight": run.preflight.as_dict() if run.preflight else None,
             "attribution": explanation.carried(context, winner, corrected),
-            "cheaper": _cheaper(run.cheaper, won, dearer[0], seed) if run.cheaper else None,
+            "cheaper": _cheaper(run.cheaper, table, seed) if run.cheaper else None,
             "untested": untested,
         }
         is_whole = board.trials[baseline.id].state == "complete"
@@ -117,7 +120,7 @@ async def sealed_test(
         status=session.ends_as,
         model=run.launch.model.name,
         seed=seed,
-        **_two_prompts(context, winner, pair, dev, seed),
+        **_two_prompts(context, winner, table, dev, seed),
         decision="keep_baseline",
         trials={state: states.count(state) for state in ("complete", "pruned", "failed", "incomplete")},
         release=Release(Path()),
@@ -146,11 +149,13 @@ class _DevScores:
     baseline_rows: int | None = None
 
 
-def _two_prompts(context: SearchContext, winner: Candidate, pair: Pair, dev: _DevScores, seed: int) -> dict[str, Any]:
+def _two_prompts(
+    context: SearchContext, winner: Candidate, table: ScoreTable, dev: _DevScores, seed: int
+) -> dict[str, Any]:
     """The two prompts on the sealed rows and their difference, by the names of `RunResult`."""
     found = context.program.shown(winner)
     return {
-        "baseline": Baseline(dev=dev.baseline, test=_mean(values(pair.based)), dev_rows=dev.baseline_rows),
+        "baseline": Baseline(dev=dev.baseline, test=_mean(table, BASELINE), dev_rows=dev.baseline_rows),
         "winner": Winner(
             candidate_id=winner.id,
             technique=found.technique,
@@ -159,34 +164,14 @@ def _two_prompts(context: SearchContext, winner: Candidate, pair: Pair, dev: _De
             instruction=found.text,
             dev=dev.winner,
             dev_corrected=dev.corrected,
-            test=_mean(values(pair.won)),
+            test=_mean(table, WINNER),
             prompt_tokens=context.program.prompt_tokens(winner),
             picks=found.picks,
             passages=found.passages,
             tokens_a_call=context.evaluator.tokens_a_call(winner.id),
         ),
-        "lift": _lift(pair, seed),
+        "lift": better(table, WINNER, BASELINE, seed).figures,
     }
-
-
-def _lift(pair: Pair, seed: int) -> Lift:
-    pairs = [(w.value, b.value) for w, b in zip(pair.won, pair.based, strict=True)]
-    both = [(w, b) for w, b in pairs if w is not None and b is not None]
-    lost = [b for w, b in pairs if w is None and b is not None]
-    lift = paired_difference([w for w, _ in both], [b for _, b in both], seed)
-    return Lift(
-        diff=lift.diff,
-        ci95=lift.ci95,
-        p_value=lift.p_value,
-        wins=lift.wins,
-        losses=lift.losses,
-        ties=lift.ties,
-        lost=len(lost),
-        diff_if_wrong=(lift.diff * len(both) - sum(lost)) / (len(both) + len(lost)),
-        n=lift.n,
-        baseline=_mean([b for _, b in both]),
-        winner=_mean([w for w, _ in both]),
-    )
 
 
 def _decided(result: RunResult, based: Sequence[Outcome], task: Task, plan: Plan, budget: Budget) -> RunResult:
@@ -194,12 +179,12 @@ def _decided(result: RunResult, based: Sequence[Outcome], task: Task, plan: Plan
 
     `based`: the outcomes of the user's own prompt on the sealed test, whose rows `task`, `plan` and `budget` allowed.
     """
-    blocks = blocked_by(result)
+    found = gate(result)
     gated = result.model_copy(
         update={
-            "decision": "keep_baseline" if blocks else "promote",
-            "blocked": tuple(block.message for block in blocks),
-            "blocked_codes": tuple(block.code for block in blocks),
+            "decision": "promote" if found.passed else "keep_baseline",
+            "blocked": found.messages,
+            "blocked_codes": tuple(reason.code for reason in found.reasons),
         }
     )
     if gated.migration:
@@ -227,35 +212,31 @@ def _to_show(result: RunResult, based: Sequence[Outcome], task: Task, plan: Plan
     )
 
 
-def _retrieval(context: SearchContext, pair: Pair, winner: Candidate) -> Retrieval | None:
+def _retrieval(context: SearchContext, table: ScoreTable, winner: Candidate) -> Retrieval | None:
     """How passages were looked up on the sealed test; None for a task without documents."""
     task = context.task
     if task.knowledge is None:
         return None
-    sides = {"winner": winner, "baseline": context.baseline}
+    sides = {WINNER: winner, BASELINE: context.baseline}
     looked_up = {side: context.program.traits(candidate).documents for side, candidate in sides.items()}
-    return retrieval_figures(pair, task.knowledge, task.signature.outputs[0].name, looked_up)
+    return retrieval_figures(table, task.knowledge, task.signature.outputs[0].name, looked_up)
 
 
-def _not_worse(bound: LossBound) -> NotWorse:
-    """A bound as a part of the result."""
-    return NotWorse(diff=bound.diff, low=bound.low, margin=bound.margin, n=bound.n, shown=bound.is_shown)
-
-
-def _cheaper(choice: CheaperChoice, won: Sequence[Outcome], best: Sequence[Outcome], seed: int) -> Cheaper:
-    """The winner against the best on dev, which costs more, by their outcomes on the sealed test."""
-    bound = loss_bound([o.value for o in won], [o.value for o in best], choice.bound.margin, seed)
+def _cheaper(choice: CheaperChoice, table: ScoreTable, seed: int) -> Cheaper:
+    """The winner against the best on dev, which costs more, on the sealed test."""
+    tested = not_worse(table, WINNER, BEST, choice.bound.margin, seed)
     return Cheaper(
         best=choice.best.id,
         saved=choice.saved,
         saved_in=choice.saved_in,
-        dev=_not_worse(choice.bound),
-        best_test=_mean(values(best)),
-        test=None if bound is None else _not_worse(bound),
+        dev=choice.bound,
+        best_test=_mean(table, BEST),
+        test=None if tested is None else tested.figures,
     )
 
 
-def _mean(scores: Sequence[float]) -> float | None:
+def _mean(table: ScoreTable, arm: str) -> float | None:
+    scores = values(table.first(arm))
     return sum(scores) / len(scores) if scores else None
 
 

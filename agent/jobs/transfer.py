@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.evaluate.breakdown import summary
 from agent.evaluate.evaluator import Evaluator
-from agent.evaluate.score_table import Arm, score
+from agent.evaluate.score_table import Arm, ScoreTable, score
 from agent.jobs.embeddings import embed_rows, model_of_candidates
 from agent.jobs.launch import earlier_prices
 from agent.jobs.locations import open_history
@@ -27,26 +26,24 @@ from agent.jobs.tasks import source_of, task_of
 from agent.ledger.query import History, Row, started_with
 from agent.options.jobs import TransferOptions
 from agent.programs.kinds import program_for
+from agent.programs.recorded import Recorded
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.formats.proof import SCORED_BY
 from agent.results.transfer import TransferCandidate, TransferLift, TransferModel, TransferResult, TransferScore
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics, require_all
-from agent.stats.intervals import scored_difference
 from agent.stats.selection import holm
 from agent.task.examples import PLAYED
 from agent.types import LM, Task
 
-Scores = Sequence[float | None]
-
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A candidate of the run: its trial, and what it scored there on each dev row, in their order."""
+    """A candidate of the run: its trial, and what it did there on the dev rows."""
 
     trial: int
     candidate: PromptCandidate
-    scores: tuple[float | None, ...]
+    recorded: Recorded
 
 
 @job("transfer", asks="scoring prompts on other models", required=("models",))
@@ -85,15 +82,16 @@ def transfer(run: str, options: TransferOptions, db: Path = DB) -> Work[Transfer
 
     async def perform(asking: Session[TransferResult]) -> TransferResult:
         evaluators = {lm.name: await evaluator_on(asking, lm) for lm in lms}
-        arms = {
+        arms = {own: [each.recorded.arm(f"{each.trial} on {own}") for each in entrants]} | {
             name: [Arm(f"{each.trial} on {name}", each.candidate, evaluator) for each in entrants]
             for name, evaluator in evaluators.items()
         }
         every = [arm for column in arms.values() for arm in column]
         table = await score(asking, every, task.dev, is_partial=True)
-        columns: dict[str, Sequence[Scores]] = {own: [entrant.scores for entrant in entrants]}
-        columns |= {name: [table.values(arm.name) for arm in column] for name, column in arms.items()}
-        cells = {name: [_cell(scores, column[0], asking.seed) for scores in column] for name, column in columns.items()}
+        cells = {
+            name: [_cell(table, arm.name, column[0].name, asking.seed) for arm in column]
+            for name, column in arms.items()
+        }
         shown = [(each, program_for(task, lms[0]).shown(each.candidate)) for each in entrants]
         return TransferResult(
             run_id=asking.id,
@@ -141,14 +139,13 @@ def _for_chain(result: TransferResult) -> Mapping[str, Any]:
     return {"of_run": result.of_run, "candidates": ids, "models": models, "status": result.status}
 
 
-def _cell(scores: Scores, base: Scores, seed: int) -> TransferScore:
+def _cell(table: ScoreTable, arm: str, base: str, seed: int) -> TransferScore:
     """The score of a candidate on one model, and its paired difference to the baseline."""
-    side = summary(scores)
-    test = scored_difference(scores, base, seed) if scores is not base and scores and base else None
+    test = None if arm == base else table.paired(arm, base, seed)
     lift = None
     if test is not None:
         lift = TransferLift(diff=test.diff, ci95=test.ci95, p_value=test.p_value, p_holm=None, n=test.n)
-    return TransferScore(**dict(side), lift=lift, rank=None)
+    return TransferScore(**dict(table.mean(arm)), lift=lift, rank=None)
 
 
 def _ranked(column: Sequence[TransferScore]) -> list[TransferScore]:
@@ -198,16 +195,15 @@ def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | Non
     base = [trial for trial in every if trial["number"] == 0 and trial["mean"] is not None]
     if not base:
         raise InputError(f"{run_row['id']}: this run is {run_row['status']} and has not scored its baseline")
-    scored = {
-        outcome["example_id"]
-        for trial in [*base, *(each for each in every if each["state"] == "complete")]
-        for outcome in history.outcomes(run_row["id"], trial["candidate_id"], "dev")
-    }
-    task = replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit])
-    entrants = []
-    for trial in [*base, *best_trials(every)[:top]]:
-        outcomes = history.outcomes(run_row["id"], trial["candidate_id"], "dev")
-        seen = {outcome["example_id"]: outcome["value"] for outcome in outcomes}
-        scores = tuple(seen.get(row.id) for row in task.dev)
-        entrants.append(Entrant(trial["number"], recorded_prompt(history.candidate(trial["candidate_id"])), scores))
-    return task, entrants
+
+    def recorded(candidate_id: str) -> Recorded:
+        return Recorded.of_ledger(candidate_id, history.outcomes(run_row["id"], candidate_id, "dev"))
+
+    def entrant(trial: Row) -> Entrant:
+        candidate_id = trial["candidate_id"]
+        return Entrant(trial["number"], recorded_prompt(history.candidate(candidate_id)), recorded(candidate_id))
+
+    whole = [*base, *(each for each in every if each["state"] == "complete")]
+    scored = {row_id for trial in whole for row_id in recorded(trial["candidate_id"]).answers}
+    entrants = [entrant(trial) for trial in [*base, *best_trials(every)[:top]]]
+    return replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit]), entrants

@@ -254,7 +254,7 @@ async def measured(
 class YardstickArm:
     """The best yardstick of a run, and `release` as which it can get an alias.
 
-    `ahead`: how far the run's prompts are ahead of it on the sealed test (`gate.blocked_arm`).
+    `ahead`: how far the run's prompts are ahead of it on the sealed test (`gate.no_prompt_ahead`).
     """
 
     best: Yardstick

@@ -1,203 +1,24 @@
-"""A released prompt now against what was recorded of it: flips, difference, format, steadiness, and a verdict; the same
-as JUnit XML and as Markdown. Pure but for `require_place` and `write_text`.
-
-The gate asks two questions of the same rows, each at half of 5 %, so that repeat noise alone fails it in at most 5 % of
-all cases: did the score fall (two-sided p below 0.05 and the difference below 0), and did more answers change than
-repeat noise explains (p at most 0.025)? Both p are of shuffles within rows (`stats/changes.py`). A model that answers
-as it was recorded flips nothing, and passes always. Where a fifth of the rows that had an answer got none, nothing can
-be result and the gate fails, too.
-"""
+"""A check as JUnit XML and as Markdown, and the files that a command writes. Pure but for these."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 from agent.errors import InputError
-from agent.evaluate.breakdown import consistency
-from agent.release.suite import is_answer
-from agent.results.base import Mean, WasNow
-from agent.results.breakdown import Steadiness
-from agent.results.checks import CheckResult, Difference, Flip, FlipTest, SuiteComparison
+from agent.results.base import Mean
+from agent.results.checks import CheckResult
 from agent.safe_file import disk_errors
 from agent.safe_text import printable
-from agent.stats.changes import flip_p_value, moved_p_value
-from agent.stats.intervals import mean_ci, paired_difference
-from agent.types import Example, Field, Outcome, canonical
 
-ALPHA = 0.05
-"""False alarms of the whole gate under repeat noise, at most."""
-MOVED = 0.1
-"""Where answers are texts: how far a row's score must move for the row to count as flipped."""
-UNANSWERED_FROM = 0.2
-SHOWN = 200  # characters of an answer
-UNREADABLE = "(unreadable)"
 _LINK = re.compile(r"://|www\.", re.IGNORECASE)  # what GitHub makes a link of by itself
 _NOT_XML = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 CELL = 120  # characters of a cell in Markdown
 REASON = 600  # characters of a reason there
 MOST_FLIPS = 50  # in Markdown
-ONCE = "one answer before and one now: how much is repeat noise cannot be told; ask more often with --repeats"
-
-Answers = Sequence[Sequence[Outcome]]
-"""Per row, what was answered each time."""
-
-
-def verdict(
-    rows: Sequence[Example], was: Answers, now: Answers, outputs: Sequence[Field], seed: int = 0
-) -> SuiteComparison:
-    """Compare the answers of now with the recorded ones, an item for each row, and decide whether the gate passes."""
-    decided = [field.name for field in outputs if field.type != "text"]
-    pairs = [([o for o in a if is_answer(o)], [o for o in b if is_answer(o)]) for a, b in zip(was, now, strict=True)]
-    lost = sum(bool(before) and not after for before, after in pairs)
-    flips = tuple(found for row, sides in zip(rows, pairs, strict=True) if (found := _flip(row, *sides, decided)))
-    values = [(_values(before), _values(after)) for before, after in pairs]
-    if decided:
-        texts = [
-            ([_answer(o, decided) for o in before], [_answer(o, decided) for o in after]) for before, after in pairs
-        ]
-        p_flips = flip_p_value(texts, lambda one, two: float(one != two), seed)
-    else:
-        p_flips = flip_p_value(values, lambda one, two: abs(one - two), seed)
-    means = [(_mean(before), _mean(after)) for before, after in values]
-    both = [(a, b) for a, b in means if a is not None and b is not None]
-    compared = sum(bool(before and after) for before, after in pairs)
-    fell = _difference(both, values, seed)
-    test = FlipTest(flipped=len(flips), p_value=p_flips, at_most=ALPHA / 2)
-    repeats = WasNow(was=max(map(len, was), default=0), now=max(map(len, now), default=0))
-    why = []
-    if fell is not None and fell.diff < 0 and fell.p_value < ALPHA:
-        low, high = (100 * value for value in fell.ci95)
-        figures = f"{100 * fell.diff:+.1f} points on {fell.n} rows (95 % CI {low:+.1f} to {high:+.1f}"
-        why.append(f"the score fell: {figures}, p = {fell.p_value:.2g})")
-    if test.too_many:
-        flipped = f"{test.flipped} of {compared} rows flipped, more than repeat noise explains"
-        why.append(f"{flipped} (p = {test.p_value:.2g})")
-    if not both and not compared:
-        why.append(f"no row has an answer on both sides, so nothing can be told{_cause(now) or _cause(was)}")
-    elif lost and lost >= UNANSWERED_FROM * (had := sum(bool(before) for before, _ in pairs)):
-        why.append(f"{lost} of {had} rows that had an answer got none{_cause(now)}")
-    return SuiteComparison(
-        gate="failed" if why else "passed",
-        why=tuple(why),
-        notes=(ONCE,) * (repeats == WasNow(was=1, now=1)),
-        rows=len(rows),
-        compared=compared,
-        unanswered=WasNow(was=sum(not before for before, _ in pairs), now=sum(not after for _, after in pairs)),
-        repeats=repeats,
-        score=WasNow(was=mean_of([a for a, _ in both]), now=mean_of([b for _, b in both])),
-        difference=fell,
-        flips=flips,
-        flip_test=test,
-        readable=WasNow(was=_readable([b for b, _ in pairs]), now=_readable([a for _, a in pairs])),
-        steadiness=WasNow(was=_steadiness(was), now=_steadiness(now)),
-    )
-
-
-def _cause(answers: Answers) -> str:
-    errors = (each.prediction.error for row in answers for each in row if not is_answer(each))
-    return next((f": {error}" for error in errors if error), "")
-
-
-# -- one row ----------------------------------------------------------------------------------------------------------
-
-
-def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: list[str]) -> Flip | None:
-    """The row when its usual answer is another one now; where answers are texts, when its score moved."""
-    if not before or not after:
-        return None
-    one = _usual(before, decided)
-    two = _usual(after, decided, _answer(one, decided))
-    scores = _mean(_values(before)), _mean(_values(after))
-    if decided and _answer(one, decided) == _answer(two, decided):
-        return None
-    if not decided and (scores[0] is None or scores[1] is None or abs(scores[0] - scores[1]) < MOVED):
-        return None
-    return Flip(
-        row=row.id,
-        was=_shown(one),
-        now=_shown(two),
-        was_score=scores[0],
-        is_score=scores[1],
-        expected=dict(row.labels),
-    )
-
-
-def _usual(outcomes: Sequence[Outcome], decided: list[str], recorded: str = "") -> Outcome:
-    """One with the answer that came most often; of equals the one that was recorded, else the first."""
-    counts = Counter(_answer(outcome, decided) for outcome in outcomes)
-    most = max(counts, key=lambda answer: (counts[answer], answer == recorded))
-    return next(outcome for outcome in outcomes if _answer(outcome, decided) == most)
-
-
-def _answer(outcome: Outcome, decided: list[str]) -> str:
-    if outcome.prediction.error:
-        return UNREADABLE
-    fields = outcome.prediction.fields
-    return canonical({name: fields.get(name) for name in decided} if decided else dict(fields))
-
-
-def _shown(outcome: Outcome) -> str:
-    if outcome.prediction.error:
-        return f"{UNREADABLE} {outcome.prediction.raw[:SHOWN]}".rstrip()
-    fields = outcome.prediction.fields
-    text = str(next(iter(fields.values()))) if len(fields) == 1 else canonical(dict(fields))
-    return text[:SHOWN]
-
-
-def _values(outcomes: Sequence[Outcome]) -> list[float]:
-    return [outcome.value for outcome in outcomes if outcome.value is not None]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
-# -- all rows ---------------------------------------------------------------------------------------------------------
-
-
-def mean_of(values: Sequence[float]) -> Mean:
-    """The mean of scores with its interval."""
-    if not values:
-        return Mean()
-    mean, low, high = mean_ci(values)
-    return Mean(mean=mean, ci95=(low, high), n=len(values))
-
-
-def _difference(
-    both: Sequence[tuple[float, float]], samples: Sequence[tuple[list[float], list[float]]], seed: int
-) -> Difference | None:
-    if not both:
-        return None
-    found = paired_difference([b for _, b in both], [a for a, _ in both], seed)
-    return Difference(
-        diff=found.diff,
-        ci95=found.ci95,
-        p_value=moved_p_value(samples, seed),
-        wins=found.wins,
-        losses=found.losses,
-        ties=found.ties,
-        n=found.n,
-    )
-
-
-def _readable(sides: Sequence[Sequence[Outcome]]) -> Mean:
-    """The share of replies that parse and keep their limits, by the first answer to each row."""
-    return mean_of([float(not side[0].prediction.error) for side in sides if side])
-
-
-def _steadiness(answers: Answers) -> Steadiness | None:
-    """How equal the answers to the same row are, over the rows that were answered each time."""
-    whole = [row for row in answers if all(map(is_answer, row))]
-    times = min(map(len, whole), default=0)
-    return consistency([[row[at] for row in whole] for at in range(times)])
-
-
-# -- reports ----------------------------------------------------------------------------------------------------------
 
 
 def as_junit(result: CheckResult, rows: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from agent.errors import ReleaseError
+from agent.evaluate.breakdown import is_answer
 from agent.release.runtime import Prompt
 from agent.safe_data import REAL, Rule, parse_json, read_as
 from agent.safe_file import disk_errors, new_files, read_file
@@ -117,11 +118,6 @@ class Suite:
         if sample.error:
             return Outcome(self.version, row.id, Prediction({}, "", sample.error), (), None)
         return Outcome(self.version, row.id, prompt.parse(sample.reply), (), sample.value, RECORDED)
-
-
-def is_answer(outcome: Outcome) -> bool:
-    """Whether the model answered at all; a reply that does not parse is an answer, a refusal is not."""
-    return bool(outcome.call_key) and (outcome.value is not None or bool(outcome.prediction.fields))
 
 
 def require_fit(suite: Suite, prompt: Prompt, file: str) -> None:

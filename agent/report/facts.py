@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agent.evaluate.verdict import shown
 from agent.ledger.query import ERASED
-from agent.release.gate import shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
 from agent.results.base import SideName

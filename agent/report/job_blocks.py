@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.release.gate import shown
+from agent.evaluate.verdict import shown
 from agent.report.blocks import Block, Column, PageSection, filled, short, table, text
 from agent.report.comparison import result_sections
 from agent.report.facts import gain, gain_interval, paired_test, points, spent

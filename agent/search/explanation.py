@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from agent.errors import BudgetExhausted
 from agent.evaluate import answer_counts, breakdown
-from agent.evaluate.breakdown import Pair
+from agent.evaluate.breakdown import BASELINE, WINNER
+from agent.evaluate.score_table import ScoreTable
 from agent.prompt.parts.tools import tool_changes
 from agent.results.breakdown import Consistency, JudgeTrust, Variety
 from agent.results.run_parts import Carried, Change, PromptSize, ProposerUse
@@ -204,31 +205,30 @@ def _over_others(board: Board, tried: Sequence[str]) -> float | None:
     return 100 * sum(gains) / len(gains) if gains else None
 
 
-def explained(
-    task: Task,
-    pair: Pair,
-    samples: Mapping[str, Sequence[Sequence[Outcome]]],
-    judges: Sequence[JudgeTrust],
-    seed: int,
-) -> dict[str, Any]:
+def again(side: str) -> str:
+    """The name of the arm that is asked some rows several times."""
+    return f"{side} again"
+
+
+def explained(task: Task, table: ScoreTable, judges: Sequence[JudgeTrust], seed: int) -> dict[str, Any]:
     """The score on the sealed test by metric, slice and repeat, by the fields of `RunResult`.
 
-    `samples`: by side, repeated answers to some rows. `judges`: the trust record of each judge.
+    `table`: of both sides, and of what they answered again (`again`). `judges`: the trust record of each judge.
     """
     texts = [field.name for field in task.signature.outputs if field.type == "text"]
-    steady = {side: breakdown.consistency(answers) for side, answers in samples.items()}
+    steady = {side: breakdown.consistency(table.passes(again(side))) for side in (WINNER, BASELINE)}
     return {
-        "answers": answer_counts.row_counts(pair),
-        "labels": answer_counts.by_label(pair, task.signature.outputs),
-        "tools": answer_counts.by_tool(pair, task.signature.outputs[0], task.tools),
-        "metrics": breakdown.by_metric(pair, task.metrics, seed),
-        "slices": breakdown.by_slice(pair, task.slices, seed),
+        "answers": answer_counts.row_counts(table),
+        "labels": answer_counts.by_label(table, task.signature.outputs),
+        "tools": answer_counts.by_tool(table, task.signature.outputs[0], task.tools),
+        "metrics": breakdown.by_metric(table, task.metrics, seed),
+        "slices": breakdown.by_slice(table, task.slices, seed),
         "consistency": Consistency(**steady) if task.repeats > 1 else None,
         "variety": [
             Variety(
                 field=name,
-                winner=breakdown.variety(pair.won, name),
-                baseline=breakdown.variety(pair.based, name),
+                winner=breakdown.variety(table.first(WINNER), name),
+                baseline=breakdown.variety(table.first(BASELINE), name),
             )
             for name in texts
         ],

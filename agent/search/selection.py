@@ -11,10 +11,10 @@ from statistics import stdev
 from typing import Literal
 
 from agent.evaluate import breakdown
-from agent.results.run_parts import ParetoRow, Untested
+from agent.results.run_parts import NotWorse, ParetoRow, Untested
 from agent.search.context import SearchContext
 from agent.search.plan import DEV_SHARE, calls_to_finish
-from agent.stats.intervals import SIGNIFICANT, LossBound, loss_bound, paired_difference
+from agent.stats.intervals import SIGNIFICANT, loss_bound, paired_difference
 from agent.stats.preflight import rows_to_show
 from agent.stats.selection import best_of_many, selection_corrected
 from agent.types import Budget, Candidate, Usage
@@ -188,7 +188,7 @@ class CheaperChoice:
 
     winner: Candidate
     best: Candidate
-    bound: LossBound
+    bound: NotWorse
     saved: float
     saved_in: Literal["dollars", "tokens"]
 
@@ -202,13 +202,13 @@ def cheaper(
     """
     compared = counted(candidates)
     reference = next(each for each in compared if each.candidate_id == best.id)
-    found = [(reference, LossBound(0.0, 0.0, margin, 0))]
+    found = [(reference, NotWorse(diff=0.0, low=0.0, margin=margin, n=0, shown=True))]
     for each in compared:
         whole = each is not reference and len(each.scores) == len(reference.scores)
         if not whole or (context.board.candidate(each.candidate_id).must_prove and not best.must_prove):
             continue
         bound = loss_bound(each.scores, reference.scores, margin, context.seed)
-        if bound is not None and bound.is_shown:
+        if bound is not None and bound.shown:
             found.append((each, bound))
     chosen_one, bound = min(found, key=lambda pair: (pair[0].usd or 0.0, pair[0].prompt_tokens, -pair[0].mean))
     if chosen_one is reference:

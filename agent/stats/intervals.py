@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
+from agent.results.run_parts import NotWorse
+
 if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
@@ -326,28 +328,9 @@ DIFFER = 0.1
 """The share of rows that two prompts of one quality are taken to score differently, where nothing is known yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class LossBound:
-    """How much one prompt may lose against another.
-
-    `diff`: its mean minus the other's over `n` paired rows. `low`: the one-sided 95 % limit of the true difference: it
-    loses at most -low. `margin`: the loss that is accepted, in (0, 1).
-    """
-
-    diff: float
-    low: float
-    margin: float
-    n: int
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether a loss of the margin or more is ruled out."""
-        return self.low > -self.margin
-
-
 def loss_bound(
     scores: Sequence[float | None], reference: Sequence[float | None], margin: float, seed: int
-) -> LossBound | None:
+) -> NotWorse | None:
     """How much a prompt may lose against a reference on the same rows; None where no row has a score of the reference.
 
     A row without a score (None) counts as 0: a lost answer is a loss; rows without a score of the reference are left
@@ -355,9 +338,9 @@ def loss_bound(
 
     Source: Tango 1998, Statistics in Medicine 17:891; Piaggio et al. 2012 (CONSORT for non-inferiority), JAMA 308:2594.
 
-    >>> loss_bound([1.0] * 80, [1.0] * 80, 0.05, seed=0).is_shown
+    >>> loss_bound([1.0] * 80, [1.0] * 80, 0.05, seed=0).shown
     True
-    >>> loss_bound([1.0] * 20, [1.0] * 20, 0.05, seed=0).is_shown
+    >>> loss_bound([1.0] * 20, [1.0] * 20, 0.05, seed=0).shown
     False
     """
     pairs = [(own or 0.0, other) for own, other in zip(scores, reference, strict=True) if other is not None]
@@ -365,7 +348,8 @@ def loss_bound(
         return None
     first, second = [own for own, _ in pairs], [other for _, other in pairs]
     diff = sum(own - other for own, other in pairs) / len(pairs)
-    return LossBound(diff, lowest_difference(first, second, seed, CONFIDENCE), margin, len(pairs))
+    low = lowest_difference(first, second, seed, CONFIDENCE)
+    return NotWorse(diff=diff, low=low, margin=margin, n=len(pairs), shown=low > -margin)
 
 
 def smallest_margin(rows: int, differ: float = DIFFER) -> float:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.jobs.judge import Verdicts, steadiness
-from agent.scoring.verdict import Comparison, Judgement
+from agent.jobs.judge import steadiness
+from agent.types import Outcome, Prediction
 from tests.cli.judges import PlantedJudge, write_labels, write_pairs
 from tests.cli.world import compatible, good, good_json, optimize, refused
 from tests.wire import Fault, WireServer
@@ -55,9 +55,10 @@ def test_a_judge_that_contradicts_itself_shows_it() -> None:
 
 
 def test_an_item_counts_once_in_the_interval_however_often_it_is_asked_again() -> None:
-    first: list[Judgement | Comparison | None] = [Judgement(1.0, "")] * 30
-    second: list[Judgement | Comparison | None] = [Judgement(float(at >= 6), "") for at in range(30)]
-    told = [steadiness(Verdicts(first, [second] * times, [], {}), 5) for times in (1, 8)]
+    first, second = (
+        [Outcome("j", f"{at}", Prediction({}, ""), (), float(at >= low)) for at in range(30)] for low in (0, 6)
+    )
+    told = [steadiness([first, *[second] * times], 5) for times in (1, 8)]
     assert [each["self_consistency"] for each in told] == [0.8, 0.8]
     assert told[0]["self_consistency_ci95"] == told[1]["self_consistency_ci95"]
     assert [each["asked_again"] for each in told] == [30, 240]

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.evaluate import answer_counts
-from agent.evaluate.breakdown import Pair
+from agent.evaluate.score_table import ScoreTable
 from agent.types import Example, Field, Outcome, Prediction, Score
 from tests.json_of import json_of
+from tests.toys import two_sides
 
 by_label = json_of(answer_counts.by_label)
 row_counts = json_of(answer_counts.row_counts)
@@ -31,7 +32,7 @@ def answered(label: str, said: str | None) -> Outcome:
     return Outcome("c", "e", Prediction(fields, said or "?", error), (Score("choice", value),), value, "key")
 
 
-def pair(labels: Sequence[str], won: Sequence[str | None], based: Sequence[str | None] | None = None) -> Pair:
+def pair(labels: Sequence[str], won: Sequence[str | None], based: Sequence[str | None] | None = None) -> ScoreTable:
     rows = [Example(f"r{at}", {}, {"team": label}) for at, label in enumerate(labels)]
     sides = [
         [
@@ -40,7 +41,7 @@ def pair(labels: Sequence[str], won: Sequence[str | None], based: Sequence[str |
         ]
         for said in (won, won if based is None else based)
     ]
-    return Pair(rows, *sides)
+    return two_sides(rows, *sides)
 
 
 def side(labels: Sequence[str], said: Sequence[str | None]) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def test_a_graded_score_is_partly_right() -> None:
         Outcome("c", row.id, Prediction({"text": "a"}, "a", ""), (Score("rougeL", value),), value, "key")
         for row, value in zip(rows, (0.0, 0.4, 1.0), strict=True)
     ]
-    counts = row_counts(Pair(rows, outcomes, outcomes))["winner"]
+    counts = row_counts(two_sides(rows, outcomes, outcomes))["winner"]
     assert (counts["right"], counts["partly"], counts["wrong"]) == (1, 1, 1)
 
 

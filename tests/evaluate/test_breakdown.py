@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.evaluate import breakdown
-from agent.evaluate.breakdown import FEWEST_ROWS, Pair
+from agent.evaluate.breakdown import FEWEST_ROWS
+from agent.evaluate.score_table import ScoreTable
 from agent.metrics.text_similarity import signature
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, MetricSpec, Outcome, Prediction, Score
 from tests.cases import each_case
 from tests.json_of import json_of
+from tests.toys import two_sides
 
 by_metric = json_of(breakdown.by_metric)
 by_slice = json_of(breakdown.by_slice)
@@ -52,8 +54,8 @@ def rows(*groups: str) -> list[Example]:
     return [Example(f"r{at}", {}, {}, {"lang": group}) for at, group in enumerate(groups)]
 
 
-def pair(won: Sequence[Outcome], based: Sequence[Outcome], groups: Sequence[str] = ()) -> Pair:
-    return Pair(rows(*(groups or ["de"] * len(won))), won, based)
+def pair(won: Sequence[Outcome], based: Sequence[Outcome], groups: Sequence[str] = ()) -> ScoreTable:
+    return two_sides(rows(*(groups or ["de"] * len(won))), won, based)
 
 
 def by_value(found: dict[str, Any]) -> dict[str, Any]:
@@ -247,7 +249,7 @@ def test_a_task_without_slices_has_none() -> None:
 def test_the_groups_of_a_slice_hold_every_row_once(values: list[tuple[str, float | None, float | None]]) -> None:
     groups = [group for group, _, _ in values]
     won, based = outcomes([a for _, a, _ in values]), outcomes([b for _, _, b in values])
-    (found,) = by_slice(Pair(rows(*groups), won, based), ["lang"], 1)
+    (found,) = by_slice(two_sides(rows(*groups), won, based), ["lang"], 1)
     for value, group in by_value(found).items():
         assert group["winner"]["n"] + group["winner"]["unscored"] == groups.count(value)
     assert set(by_value(found)) == set(groups)

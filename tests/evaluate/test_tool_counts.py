@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.evaluate import answer_counts
-from agent.evaluate.breakdown import Pair
 from agent.metrics.calls import NO_CALL, paired_names
 from agent.types import Example, Field, Outcome, Prediction, Score, Tool
 from tests.json_of import json_of
+from tests.toys import two_sides
 
 by_tool = json_of(answer_counts.by_tool)
 
@@ -29,7 +29,7 @@ def cells(*rows: tuple[list[str], Any]) -> dict[tuple[str, str | None], int]:
         fields, error = ({"calls": said}, "") if said is not None else ({}, "no calls")
         prediction = Prediction(fields, json.dumps(said), error)
         outcomes.append(Outcome("c", f"r{number}", prediction, (Score("tool_calls", 0.0),), 0.0, "key"))
-    (report,) = by_tool(Pair(examples, outcomes, outcomes), Field("calls", "json"), TOOLS)
+    (report,) = by_tool(two_sides(examples, outcomes, outcomes), Field("calls", "json"), TOOLS)
     assert report["labels"] == ["light", "scene", "lock", NO_CALL]
     return {(cell["label"], cell["said"]): cell["rows"] for cell in report["winner"]["cells"]}
 
@@ -54,7 +54,7 @@ def test_calls_are_counted_by_hand() -> None:
         (NO_CALL, NO_CALL): 1,
         (NO_CALL, "scene"): 1,
     }
-    assert by_tool(Pair([], [], []), Field("calls", "json"), ()) == []
+    assert by_tool(two_sides([], [], []), Field("calls", "json"), ()) == []
 
 
 @given(NAMES, NAMES)

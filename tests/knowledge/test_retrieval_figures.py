@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from agent.evaluate import answer_counts
-from agent.evaluate.breakdown import Pair
 from agent.types import Example, Knowledge, Outcome, Prediction
 from tests.json_of import json_of
+from tests.toys import two_sides
 
 retrieval_figures = json_of(answer_counts.retrieval_figures)
 
@@ -27,7 +27,7 @@ def outcomes(*answers: str | None) -> list[Outcome]:
 
 
 def test_shares_are_of_the_rows_that_they_are_about() -> None:
-    pair = Pair(ROWS, outcomes("£5", "NOT STATED.", "£7", "not stated", "£1"), outcomes(*[None] * 5))
+    pair = two_sides(ROWS, outcomes("£5", "NOT STATED.", "£7", "not stated", "£1"), outcomes(*[None] * 5))
     sides = {"winner": lambda row: SHOWN[row.id], "baseline": lambda row: None}
     found = retrieval_figures(pair, Knowledge((), "page", "not stated"), "answer", sides)
     assert found == {
@@ -45,7 +45,7 @@ def test_shares_are_of_the_rows_that_they_are_about() -> None:
 
 
 def test_nothing_is_said_of_refusals_where_the_task_has_no_words_for_one() -> None:
-    pair = Pair(ROWS, outcomes(*["not stated"] * 5), outcomes(*["not stated"] * 5))
+    pair = two_sides(ROWS, outcomes(*["not stated"] * 5), outcomes(*["not stated"] * 5))
     sides = dict.fromkeys(("winner", "baseline"), lambda row: SHOWN[row.id])
     found = retrieval_figures(pair, Knowledge(()), "answer", sides)
     assert found["unanswerable_rows"] == 0

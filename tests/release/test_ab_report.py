@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ProblemsError
-from agent.release import production_logs
+from agent.jobs.monitor import compared
 from agent.release.production_logs import Experiment, read_outcomes
 from tests.json_of import json_of
 
-ab_report = json_of(production_logs.ab_report)
+ab_report = json_of(compared)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

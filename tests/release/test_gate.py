@@ -16,9 +16,9 @@ from agent.stats.intervals import SIGNIFICANT, paired_difference
 
 def blocked_by(changed: dict[str, Any]) -> list[str]:
     """The sentences of the gate on a result with these keys; each has a code of its kind."""
-    found = gate.blocked_by(a_result(changed))
-    assert [block.code for block in found] == [code_of(block.message) for block in found]
-    return [block.message for block in found]
+    found = gate.gate(a_result(changed))
+    assert [reason.code for reason in found.reasons] == [code_of(reason.message) for reason in found.reasons]
+    return list(found.messages)
 
 
 def a_result(changed: dict[str, Any]) -> RunResult:

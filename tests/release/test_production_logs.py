@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ProblemsError
-from agent.release import production_logs
-from agent.release.production_logs import Window, time_of, value_of, window_of_log
+from agent.jobs.monitor import monitored
+from agent.programs.recorded import Recorded
+from agent.release.production_logs import time_of, value_of
 from agent.release.runtime import Prompt, PromptRelease
 from agent.types import Drift, Field, Message
 from tests.json_of import json_of
 
-compare_windows = json_of(production_logs.compare_windows)
+told_of = json_of(monitored)
 
 TEAMS = ("billing", "delivery", "account", "repair")
 MIX = (0.4, 0.3, 0.2, 0.1)
@@ -49,14 +50,14 @@ def rows(rng: random.Random, count: int, mix: tuple[float, ...] = MIX, longer: f
     return found
 
 
-def window(rows: list[Row], path: Path) -> Window:
+def window(rows: list[Row], path: Path) -> Recorded:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return window_of_log(path, PROMPT)
+    return Recorded.of_log(path, PROMPT)
 
 
 def told(was: list[Row], now: list[Row], folder: Path, limits: Drift | None = None) -> dict[str, Any]:
     one, two = window(was, folder / "was.jsonl"), window(now, folder / "now.jsonl")
-    return compare_windows(one, two, PROMPT, limits or Drift())
+    return told_of(one, two, PROMPT, limits or Drift())
 
 
 def broken(rng: random.Random, row: Row) -> Row:
@@ -115,11 +116,11 @@ def test_a_clean_log_of_a_thousand_rows_is_silent(tmp_path: Path) -> None:
 def test_a_tiny_difference_in_a_huge_log_is_no_alarm(tmp_path: Path) -> None:
     was = window(rows(random.Random(5), 20_000), tmp_path / "was.jsonl")
     now = window(rows(random.Random(6), 20_000, (0.37, 0.33, 0.2, 0.1)), tmp_path / "now.jsonl")
-    found = compare_windows(was, now, PROMPT, Drift())
+    found = told_of(was, now, PROMPT, Drift())
     (labels,) = [test for test in found["tests"] if test["name"] == "labels of team"]
     assert labels["p_value"] < 1e-6
     assert not found["drift"]
-    strict = compare_windows(was, now, PROMPT, Drift(labels=0.01))
+    strict = told_of(was, now, PROMPT, Drift(labels=0.01))
     assert strict["alarms"] == ["labels of team"]
 
 
@@ -162,7 +163,7 @@ def test_an_empty_log_or_reference_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProblemsError, match="no rows"):
         window([], tmp_path / "log.jsonl")
     with pytest.raises(InputError, match="no answers"):
-        compare_windows(Window(()), Window(()), PROMPT, Drift())
+        told_of(Recorded((), {}), Recorded((), {}), PROMPT, Drift())
 
 
 def test_keys_that_nobody_asks_for_are_ignored_and_ours_may_have_other_names(tmp_path: Path) -> None:
@@ -181,15 +182,16 @@ def test_keys_that_nobody_asks_for_are_ignored_and_ours_may_have_other_names(tmp
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in as_it_is), "utf-8")
     columns = {"reply": "response.text", "inputs": "message", "score": "rating"}
-    found = window_of_log(path, PROMPT, columns)
+    found = Recorded.of_log(path, PROMPT, columns)
     wanted = window(plain, tmp_path / "plain.jsonl")
     assert found.notes == ()
-    assert [(a.reply, a.prediction, a.score) for a in found.answers] == [
-        (a.reply, a.prediction, a.score) for a in wanted.answers
+    assert [(a.prediction, a.value) for (a,) in found.answers.values()] == [
+        (a.prediction, a.value) for (a,) in wanted.answers.values()
     ]
-    assert list(found.repeats) == list(wanted.repeats)
+    told = [told_of(each, each, PROMPT, Drift())["tests"] for each in (found, wanted)]
+    assert told[0] == told[1]
     with pytest.raises(ProblemsError, match=r"log.jsonl:1: reply: 5 is not a text.*and so in 39 more lines"):
-        window_of_log(path, PROMPT)
+        Recorded.of_log(path, PROMPT)
 
 
 def test_lines_that_cannot_be_read_are_left_out_and_listed_once_by_their_kind(tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def test_lines_that_cannot_be_read_are_left_out_and_listed_once_by_their_kind(tm
         lines[at] = '{"reply": "cut of'
     lines[20] = json.dumps({"text": "x"})
     path.write_text("\n".join(lines), "utf-8")
-    found = window_of_log(path, PROMPT)
+    found = Recorded.of_log(path, PROMPT)
     assert len(found.answers) == 34
     score, invalid, missing = found.notes
     assert "log.jsonl:6: not valid JSON: " in invalid
@@ -210,7 +212,7 @@ def test_lines_that_cannot_be_read_are_left_out_and_listed_once_by_their_kind(tm
     assert "log.jsonl:21: reply: no key 'reply'" in missing
     assert missing.endswith("; left out")
     now = window([{"reply": "team: billing\nsummary: x"}] * 9, tmp_path / "now.jsonl")
-    assert compare_windows(found, now, PROMPT, Drift())["notes"] == list(found.notes)
+    assert told_of(found, now, PROMPT, Drift())["notes"] == list(found.notes)
 
 
 def test_a_log_of_which_half_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -223,9 +225,10 @@ def test_a_log_of_which_half_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_a_csv_names_its_columns_too(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("at,question,answer\n1764057600,a,I say\n1764057601,a,I do\n,b,I am\n", "utf-8")
-    found = window_of_log(path, PROMPT, {"reply": "answer", "inputs": "question", "time": "at"})
-    assert [answer.time for answer in found.answers] == ["2025-11-25T08:00:00+00:00", "2025-11-25T08:00:01+00:00", ""]
-    assert len(found.repeats) == 1
+    found = Recorded.of_log(path, PROMPT, {"reply": "answer", "inputs": "question", "time": "at"})
+    assert found.times == ["2025-11-25T08:00:00+00:00", "2025-11-25T08:00:01+00:00"]
+    again = {test["name"]: test for test in told_of(found, found, PROMPT, Drift())["tests"]}
+    assert again["another answer when asked again"]["was"] == 1.0
 
 
 def test_a_time_is_iso_or_counts_from_1970() -> None:
@@ -245,26 +248,26 @@ def test_a_dotted_name_that_is_a_key_itself_comes_first() -> None:
 def test_a_share_of_unsure_answers_that_moved_is_an_alarm(tmp_path: Path) -> None:
     sure = Prompt(replace(PROMPT.release, provenance={"abstain_below": 0.6}))
 
-    def confident(below: int, name: str) -> Window:
+    def confident(below: int, name: str) -> Recorded:
         found = [
             {**row, "confidence": 0.3 if at < below else 0.9} for at, row in enumerate(rows(random.Random(3), 400))
         ]
         path = tmp_path / name
         path.write_text("".join(json.dumps(row) + "\n" for row in found), "utf-8")
-        return window_of_log(path, sure)
+        return Recorded.of_log(path, sure)
 
     was, same, less, more = (confident(n, f"{n}.jsonl") for n in (80, 84, 20, 160))
-    assert compare_windows(was, same, sure, Drift())["alarms"] == []
+    assert told_of(was, same, sure, Drift())["alarms"] == []
     for moved in (less, more):
-        found = compare_windows(was, moved, sure, Drift())
+        found = told_of(was, moved, sure, Drift())
         assert found["alarms"] == ["confidence below 0.6"]
     assert found["tests"][-1]["was"]["below"] == 0.2
     assert found["tests"][-1]["now"]["below"] == 0.4
-    assert "confidence" not in str(compare_windows(was, more, PROMPT, Drift())["tests"])  # the release names none
+    assert "confidence" not in str(told_of(was, more, PROMPT, Drift())["tests"])  # the release names none
 
 
 def test_a_confidence_is_a_number_from_0_to_1(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"reply": "team: billing", "confidence": 1.4}\n', "utf-8")
     with pytest.raises(ProblemsError, match=r"log.jsonl:1: confidence: 1.4 is not a number from 0 to 1"):
-        window_of_log(path, PROMPT)
+        Recorded.of_log(path, PROMPT)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from agent.errors import ReleaseError
+from agent.evaluate.breakdown import is_answer
 from agent.release.export import HOSTILE
 from agent.release.runtime import Prompt, PromptRelease
-from agent.release.suite import Sample, Suite, is_answer, read_suite, require_fit, suite_of, write_suite
+from agent.release.suite import Sample, Suite, read_suite, require_fit, suite_of, write_suite
 from agent.types import Example, Field, Message, MetricSpec, Outcome, Prediction
 from tests.toys import make_task
 

@@ -29,7 +29,7 @@ def test_a_loss_of_the_margin_is_ruled_out_in_one_of_twenty_at_most(count: int, 
         one, two = rows(count, 0.1, differ, rng)
         bound = loss_bound(one, two, 0.1, seed=0)
         assert bound is not None
-        wrong += bound.is_shown
+        wrong += bound.shown
     assert wrong / times < 0.07
 
 
@@ -39,7 +39,7 @@ def test_prompts_of_one_quality_pass_as_often_as_the_rule_of_thumb_says() -> Non
     for _ in range(times):
         one, two = rows(200, 0.0, 0.2, rng)
         bound = loss_bound(one, two, margin, seed=0)
-        passed += bound is not None and bound.is_shown
+        passed += bound is not None and bound.shown
     assert 0.4 < passed / times < 0.65, "at this margin about half of them do"
 
 

@@ -15,7 +15,7 @@ from agent.jobs.locations import open_history
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import History, Row, run_folder
 from agent.release.export import write_release
-from agent.release.gate import blocked_arm, shown
+from agent.release.gate import gain_of_arm, no_prompt_ahead
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
 from agent.results.breakdown import Gain
@@ -124,14 +124,15 @@ def tuned_arm(run: str, arm: str, db: Path) -> ArmRelease:
         rows = sorted(own.keys() & theirs.keys())
         gain = difference([theirs[row] for row in rows], [own[row] for row in rows], found["seed"])
         ahead[f"the arm {name}"] = gain
+    own_gain = Gain(diff=line.diff, diff_ci95=line.diff_ci95, p_value=line.p_value)
     evidence = {
         "arm": arm,
         "candidate_id": line.candidate_id,
         "test": line.test,
         "ci95": line.ci95,
-        "lift": {"diff": line.diff, "diff_ci95": line.diff_ci95, "p_value": line.p_value},
+        "lift": dict(own_gain),
     }
-    blocked = [*_not_shown(line), *blocked_arm(ahead)]
+    blocked = [*gain_of_arm(own_gain).messages, *no_prompt_ahead(ahead).messages]
     return ArmRelease(found["id"], arm, line.candidate_id, release, blocked, evidence)
 
 
@@ -162,13 +163,3 @@ def _found(history: History, run: str, arm: str, db: Path) -> tuple[Row, dict[st
 
 def _is_comparison(run: Row) -> bool:
     return (run["result"] or {}).get("kind") == "customize"
-
-
-def _not_shown(line: ComparedArm) -> list[str]:
-    if line.diff is None or line.diff_ci95 is None or line.p_value is None:
-        return ["it cannot be compared with your own prompt: no row has a score on both sides"]
-    if shown(line.diff_ci95, line.p_value) > 0:
-        return []
-    low, high = (100 * end for end in line.diff_ci95)
-    gained = f"{100 * line.diff:+.1f} points (95 % CI {low:+.1f} to {high:+.1f}), p = {line.p_value:.2g}"
-    return [f"its gain over your own prompt is not shown: {gained}"]

@@ -12,8 +12,8 @@ from itertools import combinations, groupby
 from typing import Any
 
 from agent.evaluate.score_table import ScoreTable
+from agent.evaluate.verdict import shown
 from agent.jobs.sweep.cells import CellOutcome
-from agent.release.gate import shown
 from agent.stats.intervals import mean_ci
 from agent.stats.selection import holm
 

@@ -4,11 +4,28 @@ import random
 
 import pytest
 
-from agent.release import regression
+from agent.evaluate.score_table import ScoreTable
+from agent.evaluate.verdict import steady
+from agent.results.checks import SuiteComparison
 from agent.types import Example, Field, Outcome, Prediction
 from tests.json_of import json_of
 
-verdict = json_of(regression.verdict)
+Answers = list[list[Outcome]]
+
+
+@json_of
+def verdict(rows: list[Example], was: Answers, now: Answers, outputs: tuple[Field, ...]) -> SuiteComparison:
+    """What `steady` says of answers by row, each time."""
+    arms = {"was": was, "now": now}
+    passes = {
+        name: [[row[at] for row in rows if at < len(row)] for at in range(max(map(len, rows)))]
+        for name, rows in arms.items()
+    }
+    found = steady(ScoreTable.of(passes, rows), "now", "was", outputs)
+    assert found.passed == found.figures.passed
+    assert found.messages == found.figures.why
+    return found.figures
+
 
 TEAM = Field("team", "choice", choices=("a", "b", "c"))
 TEXT = Field("reply")
@@ -30,7 +47,7 @@ def refused(row: Example) -> Outcome:
     return Outcome("p", row.id, Prediction({}, "", "refused"), (), None)
 
 
-def told(was: list[list[Outcome]], now: list[list[Outcome]], field: Field = TEAM) -> dict:  # type: ignore[type-arg]
+def told(was: Answers, now: Answers, field: Field = TEAM) -> dict:  # type: ignore[type-arg]
     return verdict(rows(len(was)), was, now, (field,))
 
 

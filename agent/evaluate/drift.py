@@ -1,0 +1,123 @@
+"""The rules on answers of production: did a log drift from its reference, and is an arm of an A/B test ahead. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from agent.evaluate.score_table import ScoreTable
+from agent.evaluate.verdict import Reason, Verdict
+from agent.stats import anytime
+from agent.stats.anytime import AnytimeComparison
+from agent.stats.changes import DriftTest, alarms, categories_moved, more_often, scores_fell, sizes_moved
+from agent.types import Drift, Field, Outcome, canonical
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What is looked at of the answers of a prompt.
+
+    Args:
+        outputs: its fields; of a choice the mix of labels.
+        below: the confidence below which it abstains; None for none.
+        limits: the smallest changes that alarm.
+    """
+
+    outputs: Sequence[Field]
+    below: float | None
+    limits: Drift
+
+
+def drifted(
+    table: ScoreTable, arm: str, reference: str, watched: Watched, seed: int = 0
+) -> Verdict[tuple[DriftTest, ...]]:
+    """Test the answers of an arm for drift from those of the reference, each arm on its own rows.
+
+    An alarm, which is a reason, needs a change that is significant, corrected for the number of tests, and as large as
+    its limit. Of a row that was asked several times the first answer counts, so that it does not weigh more. Answers
+    count as independent: a log in which few inputs come very often says less than its number of rows.
+    """
+    limits = watched.limits
+    was, now = (_answered(table, each) for each in (reference, arm))
+    again = [list(_asked_again(table, each)) for each in (reference, arm)]
+    unreadable = [(sum(bool(each.prediction.error) for each in side), len(side)) for side in (was, now)]
+    lengths = [[len(each.prediction.raw.strip()) for each in side] for side in (was, now)]
+    scores = [[each.value for each in side if each.value is not None] for side in (was, now)]
+    tests = [
+        more_often("unreadable replies", unreadable[0], unreadable[1], limits.unreadable),
+        *(
+            categories_moved(f"labels of {name}", _labels(was, name), _labels(now, name), limits.labels, seed)
+            for name in (field.name for field in watched.outputs if field.type == "choice")
+        ),
+        sizes_moved("length in characters", lengths[0], lengths[1], limits.length),
+        more_often("another answer when asked again", _changed(again[0]), _changed(again[1]), limits.repeats),
+        scores_fell("score", scores[0], scores[1], limits.score),
+    ]
+    if (below := watched.below) is not None:
+        sure = [_confidences(side, below) for side in (was, now)]
+        tests.append(categories_moved(f"confidence below {below:.3g}", sure[0], sure[1], limits.confidence, seed))
+    raised = [Reason("drifted", each.name) for each in alarms(tests, limits.alpha)]
+    return Verdict(tuple(tests), tuple(raised))
+
+
+def _answered(table: ScoreTable, arm: str) -> list[Outcome]:
+    """The first answer to each row that has one."""
+    rows = ([each for each in answers if each.call_key] for answers in table.answers(arm).values())
+    return [answers[0] for answers in rows if answers]
+
+
+def _asked_again(table: ScoreTable, arm: str) -> Iterator[tuple[Outcome, Outcome]]:
+    """Pairs of answers to the same row, or to the first two rows with the same inputs."""
+    inputs = {row.id: canonical(dict(row.inputs)) for row in table.rows if row.inputs}
+    waiting: dict[str, Outcome | None] = {}
+    for row, answers in table.answers(arm).items():
+        answered = [each for each in answers if each.call_key]
+        if len(answered) > 1:
+            yield answered[0], answered[1]
+        elif len(answers) == 1 and answered and (key := inputs.get(row)):
+            if key not in waiting:
+                waiting[key] = answered[0]
+            elif (before := waiting[key]) is not None:
+                yield before, answered[0]
+                waiting[key] = None
+
+
+def _changed(pairs: Sequence[tuple[Outcome, Outcome]]) -> tuple[int, int]:
+    return sum(_answer(before) != _answer(after) for before, after in pairs), len(pairs)
+
+
+def _answer(outcome: Outcome) -> str:
+    fields = outcome.prediction.fields
+    return canonical(dict(fields)) if fields else outcome.prediction.raw.strip()
+
+
+def _labels(answers: Sequence[Outcome], name: str) -> Counter[str]:
+    return Counter(str(each.prediction.fields[name]) for each in answers if name in each.prediction.fields)
+
+
+def _confidences(answers: Sequence[Outcome], threshold: float) -> Counter[str]:
+    known = [each.prediction.confidence for each in answers if each.prediction.confidence is not None]
+    return Counter("below" if confidence < threshold else "above" for confidence in known)
+
+
+def ahead(
+    outcomes: Sequence[tuple[int, float]], arms: tuple[str, str], alpha: float = 0.05, smallest: float = 0.0
+) -> Verdict[AnytimeComparison]:
+    """Tell whether arm 1 is better than arm 0, by a test that stays valid at every look.
+
+    Args:
+        outcomes: (arm 0 or 1, outcome in [0, 1]) in the order in which they came.
+        arms: their names, the control first.
+        alpha: the level of the confidence sequence.
+        smallest: a difference below it, 0 to 1, does not matter.
+    """
+    found = anytime.compared(anytime.paired(outcomes), alpha)
+    low, high = found.ci
+    if low > 0:
+        return Verdict(found)
+    if high < 0:
+        return Verdict(found, (Reason("worse", f"{arms[1]} is worse"),))
+    if smallest > 0 and -smallest < low and high < smallest:
+        return Verdict(found, (Reason("alike", "no difference that matters"),))
+    return Verdict(found, (Reason("undecided", "undecided"),))

@@ -1,0 +1,276 @@
+"""The rules that compare an arm with a reference; each gives whether the arm passes, why not, and its figures. Pure.
+
+`better` is for a new prompt, `not_worse` for another model or a cheaper prompt, `steady` for a prompt that is in use.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Generic, TypeVar
+
+from agent.evaluate.breakdown import consistency, is_answer, mean_of
+from agent.evaluate.score_table import ScoreTable
+from agent.results.base import Interval, WasNow
+from agent.results.breakdown import Steadiness
+from agent.results.checks import Difference, Flip, FlipTest, SuiteComparison
+from agent.results.run_parts import Lift, NotWorse
+from agent.stats.changes import flip_p_value, moved_p_value
+from agent.stats.intervals import SIGNIFICANT, loss_bound, paired_difference
+from agent.types import Example, Field, Outcome, canonical
+
+F = TypeVar("F")
+ALPHA = 0.05
+"""False alarms of `steady` under repeat noise, at most."""
+MOVED = 0.1
+"""Where answers are texts: how far a row's score must move for the row to count as flipped."""
+UNANSWERED_FROM = 0.2
+SHOWN = 200  # characters of an answer
+UNREADABLE = "(unreadable)"
+ONCE = "one answer before and one now: how much is repeat noise cannot be told; ask more often with --repeats"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One thing against an arm: `code` for programs, `message` for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Generic[F]):
+    """What a rule says of an arm: the `figures` that it goes by, and the `reasons` against the arm."""
+
+    figures: F
+    reasons: tuple[Reason, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is against it."""
+        return not self.reasons
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """The reasons, a sentence each."""
+        return tuple(reason.message for reason in self.reasons)
+
+
+# -- better -----------------------------------------------------------------------------------------------------------
+
+
+def shown(ci95: Interval, p_value: float) -> int:
+    """1 for a gain beyond chance, -1 for a loss, 0 where neither is shown.
+
+    Both must say it, the test and the 95 % interval: of graded scores the test, by sign flips, also finds that the
+    differences lie unevenly around 0, where their mean may be 0 all the same.
+    """
+    low, high = ci95
+    if not p_value < SIGNIFICANT:
+        return 0
+    return int(low > 0) - int(high < 0)
+
+
+def better(table: ScoreTable, arm: str, reference: str, seed: int) -> Verdict[Lift]:
+    """Compare two arms on the rows that both have a score on, at least one: is the gain of `arm` shown?"""
+    ours, theirs = ([outcome.value for outcome in table.first(each)] for each in (arm, reference))
+    both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    lost = [b for a, b in zip(ours, theirs, strict=True) if a is None and b is not None]
+    found = paired_difference([a for a, _ in both], [b for _, b in both], seed)
+    return gained(
+        Lift(
+            **asdict(found),
+            lost=len(lost),
+            diff_if_wrong=(found.diff * len(both) - sum(lost)) / (len(both) + len(lost)),
+            baseline=sum(b for _, b in both) / len(both),
+            winner=sum(a for a, _ in both) / len(both),
+        )
+    )
+
+
+def gained(lift: Lift) -> Verdict[Lift]:
+    """The rule of `better` on figures that are known: beyond chance, and not because of rows that were lost."""
+    reasons = []
+    if shown(lift.ci95, lift.p_value) <= 0:
+        low, high = (100 * end for end in lift.ci95)
+        uneven = lift.p_value < SIGNIFICANT and low <= 0 <= high
+        but = f", but the 95 % interval, {low:+.1f} to {high:+.1f}, holds 0" if uneven else ""
+        figures = f"{100 * lift.diff:+.1f} points, p = {lift.p_value:.2g} on {lift.n} rows{but}"
+        reasons.append(Reason("gain_not_shown", f"the gain is not shown: {figures}"))
+    elif lift.lost and lift.diff_if_wrong is not None and lift.diff_if_wrong <= 0:
+        figures = f"{lift.lost} that your prompt got a score on have none with it; counted as wrong, "
+        why = f"the gain may come from rows left out: {figures}{100 * lift.diff_if_wrong:+.1f} points"
+        reasons.append(Reason("gain_from_lost_rows", why))
+    return Verdict(lift, tuple(reasons))
+
+
+# -- not worse --------------------------------------------------------------------------------------------------------
+
+
+def not_worse(table: ScoreTable, arm: str, reference: str, margin: float, seed: int) -> Verdict[NotWorse] | None:
+    """Compare two arms on the rows with a score of the reference: is a loss of `margin`, in (0, 1), ruled out?
+
+    None where no row has a score of the reference; a row without a score of `arm` counts as 0.
+    """
+    ours, theirs = ([outcome.value for outcome in table.first(each)] for each in (arm, reference))
+    bound = loss_bound(ours, theirs, margin, seed)
+    return None if bound is None else bounded(bound, reference)
+
+
+def bounded(bound: NotWorse, reference: str) -> Verdict[NotWorse]:
+    """The rule of `not_worse` on figures that are known."""
+    if bound.shown:
+        return Verdict(bound)
+    margin = f"{100 * bound.margin:g} points against {reference}"
+    figures = f"{100 * bound.diff:+.1f} points on {bound.n} rows, at worst {100 * bound.low:+.1f}"
+    why = f"a loss of more than {margin} is not ruled out: {figures}"
+    return Verdict(bound, (Reason("loss_not_ruled_out", why),))
+
+
+# -- steady -----------------------------------------------------------------------------------------------------------
+
+Answers = Sequence[Sequence[Outcome]]
+"""By row, what was answered each time."""
+
+
+def steady(
+    table: ScoreTable, arm: str, reference: str, outputs: Sequence[Field], seed: int = 0
+) -> Verdict[SuiteComparison]:
+    """Compare the answers of an arm with those of the reference, row by row: did they change beyond repeat noise?
+
+    Two questions of the same rows, each at half of 5 %, so that repeat noise alone fails at most 5 % of all checks: did
+    the score fall (two-sided p below 0.05 and the difference below 0), and did more answers change than repeat noise
+    explains (p at most 0.025)? Both p are of shuffles within rows (`stats/changes.py`). An arm that answers as the
+    reference flips nothing, and passes always. Where a fifth of the rows that had an answer got none, nothing can be
+    told and it fails, too.
+    """
+    decided = [field.name for field in outputs if field.type != "text"]
+    was, now = ([table.answers(each).get(row.id, []) for row in table.rows] for each in (reference, arm))
+    pairs = [(list(filter(is_answer, a)), list(filter(is_answer, b))) for a, b in zip(was, now, strict=True)]
+    flips = tuple(flip for row, sides in zip(table.rows, pairs, strict=True) if (flip := _flip(row, *sides, decided)))
+    values = [(_values(before), _values(after)) for before, after in pairs]
+    if decided:
+        texts = [tuple([_answer(outcome, decided) for outcome in side] for side in sides) for sides in pairs]
+        p_flips = flip_p_value([(a, b) for a, b in texts], lambda one, two: float(one != two), seed)
+    else:
+        p_flips = flip_p_value(values, lambda one, two: abs(one - two), seed)
+    means = [(_mean(before), _mean(after)) for before, after in values]
+    both = [(a, b) for a, b in means if a is not None and b is not None]
+    repeats = WasNow(was=max(map(len, was), default=0), now=max(map(len, now), default=0))
+    found = SuiteComparison(
+        gate="passed",
+        why=(),
+        notes=(ONCE,) * (repeats == WasNow(was=1, now=1)),
+        rows=len(table.rows),
+        compared=sum(bool(before and after) for before, after in pairs),
+        unanswered=WasNow(was=sum(not before for before, _ in pairs), now=sum(not after for _, after in pairs)),
+        repeats=repeats,
+        score=WasNow(was=mean_of([a for a, _ in both]), now=mean_of([b for _, b in both])),
+        difference=_difference(both, values, seed),
+        flips=flips,
+        flip_test=FlipTest(flipped=len(flips), p_value=p_flips, at_most=ALPHA / 2),
+        readable=_of_both(
+            pairs, lambda sides: mean_of([float(not side[0].prediction.error) for side in sides if side])
+        ),
+        steadiness=WasNow(was=_steadiness(was), now=_steadiness(now)),
+    )
+    reasons = tuple(_changed(found, was, now))
+    gate = found.model_copy(
+        update={"gate": "failed" if reasons else "passed", "why": tuple(reason.message for reason in reasons)}
+    )
+    return Verdict(gate, reasons)
+
+
+def _changed(found: SuiteComparison, was: Answers, now: Answers) -> Iterator[Reason]:
+    fell, test = found.difference, found.flip_test
+    if fell is not None and fell.diff < 0 and fell.p_value < ALPHA:
+        low, high = (100 * value for value in fell.ci95)
+        figures = f"{100 * fell.diff:+.1f} points on {fell.n} rows (95 % CI {low:+.1f} to {high:+.1f}"
+        yield Reason("score_fell", f"the score fell: {figures}, p = {fell.p_value:.2g})")
+    if test.too_many:
+        flipped = f"{test.flipped} of {found.compared} rows flipped, more than repeat noise explains"
+        yield Reason("answers_flipped", f"{flipped} (p = {test.p_value:.2g})")
+    had = found.rows - found.unanswered.was
+    lost = sum(any(map(is_answer, a)) and not any(map(is_answer, b)) for a, b in zip(was, now, strict=True))
+    if not found.compared:
+        why = f"no row has an answer on both sides, so nothing can be told{_cause(now) or _cause(was)}"
+        yield Reason("nothing_compared", why)
+    elif lost and lost >= UNANSWERED_FROM * had:
+        yield Reason("answers_missing", f"{lost} of {had} rows that had an answer got none{_cause(now)}")
+
+
+def _cause(answers: Answers) -> str:
+    errors = (each.prediction.error for row in answers for each in row if not is_answer(each))
+    return next((f": {error}" for error in errors if error), "")
+
+
+def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: list[str]) -> Flip | None:
+    """The row when its usual answer is another one now; where answers are texts, when its score moved."""
+    if not before or not after:
+        return None
+    one = _usual(before, decided)
+    two = _usual(after, decided, _answer(one, decided))
+    scores = _mean(_values(before)), _mean(_values(after))
+    if decided and _answer(one, decided) == _answer(two, decided):
+        return None
+    if not decided and (scores[0] is None or scores[1] is None or abs(scores[0] - scores[1]) < MOVED):
+        return None
+    return Flip(
+        row=row.id,
+        was=_shown(one),
+        now=_shown(two),
+        was_score=scores[0],
+        is_score=scores[1],
+        expected=dict(row.labels),
+    )
+
+
+def _usual(outcomes: Sequence[Outcome], decided: list[str], recorded: str = "") -> Outcome:
+    """One with the most frequent answer; of equals the one that was recorded, else the first."""
+    counts = Counter(_answer(outcome, decided) for outcome in outcomes)
+    most = max(counts, key=lambda answer: (counts[answer], answer == recorded))
+    return next(outcome for outcome in outcomes if _answer(outcome, decided) == most)
+
+
+def _answer(outcome: Outcome, decided: list[str]) -> str:
+    if outcome.prediction.error:
+        return UNREADABLE
+    fields = outcome.prediction.fields
+    return canonical({name: fields.get(name) for name in decided} if decided else dict(fields))
+
+
+def _shown(outcome: Outcome) -> str:
+    if outcome.prediction.error:
+        return f"{UNREADABLE} {outcome.prediction.raw[:SHOWN]}".rstrip()
+    fields = outcome.prediction.fields
+    text = str(next(iter(fields.values()))) if len(fields) == 1 else canonical(dict(fields))
+    return text[:SHOWN]
+
+
+def _values(outcomes: Sequence[Outcome]) -> list[float]:
+    return [outcome.value for outcome in outcomes if outcome.value is not None]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _difference(
+    both: Sequence[tuple[float, float]], samples: Sequence[tuple[list[float], list[float]]], seed: int
+) -> Difference | None:
+    if not both:
+        return None
+    found = paired_difference([b for _, b in both], [a for a, _ in both], seed)
+    return Difference(**{**asdict(found), "p_value": moved_p_value(samples, seed)})
+
+
+def _of_both(pairs: Sequence[tuple[list[Outcome], list[Outcome]]], figure: Callable[[Answers], F]) -> WasNow[F]:
+    return WasNow(was=figure([before for before, _ in pairs]), now=figure([after for _, after in pairs]))
+
+
+def _steadiness(answers: Answers) -> Steadiness | None:
+    """How equal the answers to the same row are, over the rows that were answered each time."""
+    whole = [row for row in answers if all(map(is_answer, row))]
+    times = min(map(len, whole), default=0)
+    return consistency([[row[at] for row in whole] for at in range(times)])

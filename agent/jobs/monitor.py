@@ -1,0 +1,192 @@
+"""Logs of production: answers against a reference (monitor), and the outcomes of an A/B test. No model is asked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+from agent.errors import InputError
+from agent.evaluate.drift import Watched, ahead, drifted
+from agent.jobs.check import suite_beside, task_folder
+from agent.jobs.locations import prompt_path
+from agent.jobs.registry import DB, Printed, job, key_option
+from agent.jobs.tasks import find_task
+from agent.options.kinds import File
+from agent.options.option import JobOptions, option
+from agent.programs.recorded import Recorded, replayed
+from agent.release.production_logs import Experiment, read_outcomes
+from agent.release.runtime import Prompt, load_prompt
+from agent.release.suite import SUITE_FILE
+from agent.results.base import WasNow
+from agent.results.checks import AbResult, DriftLine, MonitorResult
+from agent.task.load import load_task
+from agent.types import Drift
+
+LOG, REFERENCE = "log", "reference"
+"""The arms of a monitor."""
+UNEVEN_FROM = 0.001
+"""p of a split of units, where both arms get half of them, below which the bucketing is worth a look."""
+
+
+class MonitorOptions(JobOptions):
+    """What a log is compared with, and by which limits."""
+
+    reference: File = option(None, "A log of good answers. Default: the suite.")
+    suite: File = option(None, "Recorded answers. Default: suite.json beside PROMPT.")
+    task: str | None = option(None, "Whose [monitor] limits hold. Default: the prompt's own task, if it is here.")
+    alpha: float | None = option(
+        None, "False alarms of one look, up to 0.5; over the task's.", metavar="RATE", gt=0, le=0.5
+    )
+    seed: int = option(0, "For permutation tests.", metavar="N", ge=0, le=2**31 - 1)
+    reply_column: str = key_option("reply")
+    inputs_column: str = key_option("inputs")
+    time_column: str = key_option("time")
+    score_column: str = key_option("score")
+    confidence_column: str = key_option("confidence")
+
+
+class AbOptions(JobOptions):
+    """What counts in an A/B test."""
+
+    control: str | None = option(None, "The arm to compare with. Default: the first by name.", metavar="ARM")
+    alpha: float = option(0.05, "The error rate, up to 0.5.", metavar="RATE", gt=0, le=0.5)
+    smallest: float = option(
+        0.0,
+        "A difference below it, 0 to 1, does not matter, so that equal arms can be told as well.",
+        metavar="SHARE",
+        ge=0,
+        le=1,
+    )
+    several: Literal["refuse", "first"] = option(
+        "refuse", "A unit with several outcomes: an error, or its first one counts."
+    )
+    unit_column: str = key_option("unit")
+    arm_column: str = key_option("arm")
+    outcome_column: str = key_option("outcome")
+
+
+def _columns(options: JobOptions) -> dict[str, str]:
+    """The keys of a log that have other names, by ours."""
+    named = {name.removesuffix("_column"): value for name, value in options if name.endswith("_column")}
+    return {name: value for name, value in named.items() if name != value}
+
+
+@job("monitor")
+def monitor(prompt: str, log: Path, *, options: MonitorOptions, db: Path = DB) -> MonitorResult | Printed:
+    """Compare LOG, answers of production, with the reference answers of a released PROMPT; 100 when they drifted.
+
+    LOG is a .jsonl or .csv file, a row for each answer: reply, and where known inputs, time, score and confidence (0 to
+    1). Other keys are ignored, --reply-column and its like name these otherwise (of both logs), and rows that cannot be
+    read are left out, with a note. Looked at are replies that cannot be read, the mix of labels, lengths, answers to
+    inputs that come again, scores, and the share of answers below the confidence that the release names. An alarm needs
+    a change that is significant, corrected for the number of tests, and as large as [monitor] in task.toml says. No
+    model is asked.
+    """
+    if options.reference and options.suite:
+        raise InputError("--reference and --suite: give one of the two")
+    columns, path = _columns(options), prompt_path(prompt, db)
+    loaded = load_prompt(path)
+    if options.reference:
+        was = Recorded.of_log(options.reference, loaded, columns)
+    elif (suite := suite_beside(path, loaded, options.suite)) is not None:
+        was = Recorded.of_suite(suite, loaded)
+    else:
+        raise InputError(
+            f"{path.with_name(SUITE_FILE)}: no recorded answers; record some with `optimize bless`, or give "
+            "--reference FILE, a log of answers that were good"
+        )
+    limits = _limits(loaded, options.task, db)
+    if options.alpha:
+        limits = replace(limits, alpha=options.alpha)
+    result = monitored(was, Recorded.of_log(log, loaded, columns), loaded, limits, options.seed, str(log))
+    return Printed(result, exit_code=100 if result.drift else 0)
+
+
+def _limits(prompt: Prompt, task: str | None, db: Path) -> Drift:
+    """The limits of the task that is named, else of the prompt's own, else the defaults."""
+    try:
+        folder = find_task(task) if task else task_folder(prompt.name, prompt, db)
+    except InputError:
+        if task:
+            raise
+        return Drift()
+    return load_task(folder).monitor
+
+
+def monitored(
+    was: Recorded, now: Recorded, prompt: Prompt, limits: Drift, seed: int = 0, log: str = ""
+) -> MonitorResult:
+    """Test the answers of the file `log` for drift from the reference. Raises InputError without a reference."""
+    table = replayed({REFERENCE: was, LOG: now})
+    rows = WasNow(was=_count(was), now=_count(now))
+    if not rows.was:
+        raise InputError(
+            "the reference holds no answers; give --reference FILE, or record a suite with `optimize bless`"
+        )
+    found = drifted(table, LOG, REFERENCE, Watched(prompt.release.outputs, prompt.abstain_below, limits), seed)
+    return MonitorResult(
+        name=prompt.name,
+        version=prompt.version,
+        log=log,
+        drift=not found.passed,
+        alarms=found.messages,
+        alpha=limits.alpha,
+        rows=rows,
+        start=now.times[0] if now.times else None,
+        end=now.times[-1] if now.times else None,
+        tests=tuple(DriftLine(**asdict(each), alarm=each.name in found.messages) for each in found.figures),
+        notes=(*was.notes, *now.notes),
+    )
+
+
+def _count(side: Recorded) -> int:
+    """Rows that were answered."""
+    return sum(any(each.call_key for each in answers) for answers in side.answers.values())
+
+
+@job("ab report")
+def report(outcomes: Path, *, options: AbOptions) -> AbResult:
+    """Tell the difference of two arms with a confidence sequence: look as often as you like, and stop when you like.
+
+    OUTCOMES is a .jsonl or .csv file, a row for each outcome in the order in which they came: unit (a user, a session),
+    arm, outcome from 0 to 1. Other keys are ignored, --unit-column and its like name these otherwise, and rows that
+    cannot be read are left out, with a note. Each is paired with the latest of the other arm. However often it is
+    looked at, arms that are equal, or drift together, are told apart in at most 5 % of all tests.
+    """
+    is_first = options.several == "first"
+    experiment = read_outcomes(outcomes, options.control, first=is_first, columns=_columns(options))
+    return compared(experiment, options.alpha, options.smallest)
+
+
+def compared(experiment: Experiment, alpha: float = 0.05, smallest: float = 0.0) -> AbResult:
+    """The difference of the arms so far, at the level `alpha`; one below `smallest` (0 to 1) does not matter."""
+    verdict = ahead(experiment.outcomes, experiment.arms, alpha, smallest)
+    found, reasons = verdict.figures, verdict.reasons
+    control, treatment = ([outcome for arm, outcome in experiment.outcomes if arm == side] for side in (0, 1))
+    return AbResult(
+        control=experiment.arms[0],
+        treatment=experiment.arms[1],
+        units=(len(control), len(treatment)),
+        means=(sum(control) / len(control), sum(treatment) / len(treatment)),
+        left_out=experiment.left_out,
+        pairs=found.pairs,
+        diff=found.diff,
+        ci=found.ci,
+        confidence=1 - alpha,
+        e_value=found.e_value,
+        p_value=found.p_value,
+        smallest=smallest,
+        verdict="; ".join(verdict.messages) or f"{experiment.arms[1]} is better",
+        may_stop="undecided" not in [reason.code for reason in reasons],
+        uneven=_uneven(len(control), len(treatment)),
+        notes=experiment.notes,
+    )
+
+
+def _uneven(one: int, two: int) -> float | None:
+    """p of so uneven a split of units where both arms get half of them; None from UNEVEN_FROM on."""
+    from scipy import stats
+
+    p_value = float(stats.binomtest(one, one + two, 0.5).pvalue)
+    return p_value if p_value < UNEVEN_FROM else None

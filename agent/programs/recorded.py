@@ -1,0 +1,113 @@
+"""Recorded answers as an arm: those of a suite, of a log or of the ledger are replayed, and no call is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.evaluate.score_table import Arm, NamedCandidate, ScoreTable
+from agent.ledger.query import Row
+from agent.release.production_logs import AS_THEY_ARE, fraction, optional, read_lines, required, time_of
+from agent.release.runtime import Prompt
+from agent.release.suite import RECORDED, Suite
+from agent.safe_text import quoted
+from agent.types import Candidate, Example, Outcome, Prediction, Score, SplitName
+
+
+class Recorded:
+    """Replays answers.
+
+    Args:
+        rows: what was answered, in its order.
+        answers: by the id of a row what was answered each time.
+        notes: which lines of a log were left out.
+        times: of a log, ascending.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Example],
+        answers: Mapping[str, Sequence[Outcome]],
+        notes: Sequence[str] = (),
+        times: Sequence[str] = (),
+    ) -> None:
+        self.rows, self.answers, self.notes, self.times = rows, answers, tuple(notes), times
+
+    @classmethod
+    def of_suite(cls, suite: Suite, prompt: Prompt) -> Recorded:
+        """The answers of a suite, read as the prompt reads replies today."""
+        ids = [row.id for row in suite.rows]
+        return cls(suite.rows, dict(zip(ids, suite.recorded(prompt), strict=True)))
+
+    @classmethod
+    def of_ledger(cls, candidate_id: str, found: Sequence[Row]) -> Recorded:
+        """The outcomes of a candidate, as `History.outcomes` has them."""
+        return cls((), {each["example_id"]: [_outcome(candidate_id, each)] for each in found})
+
+    @classmethod
+    def of_log(cls, path: Path, prompt: Prompt, columns: Mapping[str, str] = AS_THEY_ARE) -> Recorded:
+        """The answers of a .jsonl or .csv log, read by the prompt. `columns`: keys with other names, by ours.
+
+        Raises:
+            ProblemsError: No row, or half of them or more, can be read; each kind of problem once, at its `file:line`.
+        """
+        found, notes = read_lines(path, lambda row: _logged(row, prompt, columns), '{"reply": ...}')
+        rows = [replace(row, id=str(line)) for line, (row, _, _) in found]
+        answers = {row.id: [replace(one, example_id=row.id)] for row, (_, (_, one, _)) in zip(rows, found, strict=True)}
+        return cls(rows, answers, notes, sorted(time for _, (_, _, time) in found if time))
+
+    def arm(self, name: str) -> Arm:
+        """Itself as an arm, with as many repeats as were recorded."""
+        return Arm(name, NamedCandidate(name), self, repeats=max(map(len, self.answers.values()), default=0))
+
+    async def outcomes(
+        self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
+    ) -> list[Outcome]:
+        """What was answered to each row that time; a row that was never answered has no score."""
+        found = []
+        for row in examples:
+            each = self.answers.get(row.id, ())
+            if repeat < len(each):
+                found.append(each[repeat])
+            elif not each and repeat == 0:
+                found.append(Outcome(candidate.id, row.id, Prediction({}, "", "not recorded"), (), None))
+        return found
+
+
+def replayed(arms: Mapping[str, Recorded]) -> ScoreTable:
+    """A table of recorded arms, each on its own rows."""
+    passes = {
+        name: [
+            [each[repeat] for each in arm.answers.values() if repeat < len(each)]
+            for repeat in range(max(map(len, arm.answers.values()), default=0))
+        ]
+        for name, arm in arms.items()
+    }
+    return ScoreTable.of(passes, [row for arm in arms.values() for row in arm.rows])
+
+
+def _outcome(candidate_id: str, found: Row) -> Outcome:
+    scores = tuple(Score(*score) for score in found["scores"])
+    prediction = Prediction(found["fields"], found["reply"], found["error"])
+    return Outcome(candidate_id, found["example_id"], prediction, scores, found["value"], found["call_key"])
+
+
+def _logged(row: Mapping[str, Any], prompt: Prompt, columns: Mapping[str, str]) -> tuple[Example, Outcome, str]:
+    """The row, the answer and the time of a line. Raises ValueError."""
+    reply = required(row, "reply", columns)
+    if not isinstance(reply, str):
+        raise ValueError(f"reply: {quoted(reply)} is not a text; write what the model answered")
+    score, confidence = (_share(name, optional(row, name, columns)) for name in ("score", "confidence"))
+    inputs = optional(row, "inputs", columns)
+    time = time_of(optional(row, "time", columns))
+    prediction = replace(prompt.parse(reply), confidence=confidence)
+    return Example("", {"inputs": inputs} if inputs else {}, {}), Outcome("", "", prediction, (), score, RECORDED), time
+
+
+def _share(name: str, value: Any) -> float | None:
+    """A number from 0 to 1 that may be missing. Raises ValueError."""
+    if isinstance(value, bool):
+        raise ValueError(f"{name}: {value} is not a number from 0 to 1")
+    return None if value is None else fraction(name, value)
