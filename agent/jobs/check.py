@@ -7,7 +7,7 @@ calls are budgeted and written down like all others. The sealed test is never to
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -35,7 +35,7 @@ from agent.options.option import JobOptions, option
 from agent.options.shared import OUTPUT
 from agent.programs.recorded import Recorded
 from agent.prompt.parts.adapter import brought, in_folder, without_folder
-from agent.redact import mask, rare_secrets_in
+from agent.redact import rare_secrets_in
 from agent.release.regression import as_junit, as_markdown, require_place, write_text
 from agent.release.runtime import Prompt, load_prompt
 from agent.release.suite import SUITE_FILE, Sample, Suite, read_suite, require_fit, suite_of, write_suite
@@ -168,7 +168,7 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
             why = next(each.prediction.error for row in answers for each in row if not is_answer(each))
             raise RunRefused(f"{unanswered} of {len(answers)} rows got no answer, so nothing was recorded: {why}")
         secrets = rare_secrets_in(os.environ)
-        samples = [[_masked(Sample.of(each), secrets) for each in row] for row in answers]
+        samples = [[Sample.of(each).without(secrets) for each in row] for row in answers]
         note: dict[str, Any] = {"reason": reason, "actor": actor, "created_utc": utc_now(), "tool": tool_version()}
         model = without_folder(loaded.release, asked.lm.name)
         suite = suite_of(task, loaded, model, samples, {**note, "run_id": asking.id})
@@ -249,10 +249,6 @@ def _require_typed(
     require_named(source, named, {"--model": [] if options.model else [model], "--judge": judging}, db)
 
 
-def _masked(sample: Sample, secrets: tuple[str, ...]) -> Sample:
-    return replace(sample, reply=mask(sample.reply, secrets), error=mask(sample.error, secrets))
-
-
 def suite_beside(path: Path, prompt: Prompt, named: Path | None) -> Suite | None:
     """The suite that is named, else the one next to the prompt, if any."""
     file = named or path.with_name(SUITE_FILE)
@@ -275,22 +271,15 @@ def _suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
     if task.hashes.get("dev") != provenance.get("hashes", {}).get("dev"):
         raise InputError(f"{task.folder}: the dev rows are not those that the prompt was scored on; {hint}")
     with closing(open_history(db)) as history:
-        seen = {row["example_id"]: row for row in history.outcomes(run_id, candidate_id, "dev")}
-    rows = tuple(row for row in task.dev if row.id in seen and not is_erased(seen[row.id]))
+        found = [row for row in history.outcomes(run_id, candidate_id, "dev") if not is_erased(row)]
+    answers = Recorded.of_ledger(candidate_id, found).answers
+    rows = tuple(row for row in task.dev if row.id in answers)
     if not rows:
         raise InputError(f"{db}: holds no answers of {prompt.name} ({candidate_id}) to dev rows; {hint}")
     is_calibrated = prompt.release.reads_tokens
-    samples = [[_recorded_sample(seen[row.id], is_calibrated)] for row in rows]
+    samples = [[Sample.of(each, is_calibrated) for each in answers[row.id]] for row in rows]
     note = {"run_id": run_id, "reason": "the dev rows as its own run scored them"}
     return suite_of(replace(task, dev=rows), prompt, prompt.model, samples, note)
-
-
-def _recorded_sample(item: Mapping[str, Any], is_calibrated: bool) -> Sample:
-    if is_calibrated and item["fields"]:  # a calibrated label reads as itself
-        return Sample(str(next(iter(item["fields"].values()))), item["value"])
-    if item["reply"] or item["value"] is not None:
-        return Sample(item["reply"], item["value"])
-    return Sample("", None, item["error"] or "no answer")
 
 
 def _task_of(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Path) -> Task:

@@ -10,10 +10,11 @@ from agent.errors import InputError
 from agent.evaluate.drift import Watched, ahead, drifted
 from agent.jobs.check import suite_beside, task_folder
 from agent.jobs.locations import prompt_path
-from agent.jobs.registry import DB, Printed, job, key_option
+from agent.jobs.registry import Printed, job, key_option
 from agent.jobs.tasks import find_task
 from agent.options.kinds import File
 from agent.options.option import JobOptions, option
+from agent.options.shared import LedgerOption
 from agent.programs.recorded import Recorded, replayed
 from agent.release.production_logs import Experiment, read_outcomes
 from agent.release.runtime import Prompt, load_prompt
@@ -73,7 +74,7 @@ def _columns(options: JobOptions) -> dict[str, str]:
 
 
 @job("monitor")
-def monitor(prompt: str, log: Path, *, options: MonitorOptions, db: Path = DB) -> MonitorResult | Printed:
+def monitor(prompt: str, log: Path, *, options: MonitorOptions, ledger: LedgerOption) -> MonitorResult | Printed:
     """Compare LOG, answers of production, with the reference answers of a released PROMPT; 100 when they drifted.
 
     LOG is a .jsonl or .csv file, a row for each answer: reply, and where known inputs, time, score and confidence (0 to
@@ -85,7 +86,7 @@ def monitor(prompt: str, log: Path, *, options: MonitorOptions, db: Path = DB) -
     """
     if options.reference and options.suite:
         raise InputError("--reference and --suite: give one of the two")
-    columns, path = _columns(options), prompt_path(prompt, db)
+    columns, path = _columns(options), prompt_path(prompt, ledger.db)
     loaded = load_prompt(path)
     if options.reference:
         was = Recorded.of_log(options.reference, loaded, columns)
@@ -96,7 +97,7 @@ def monitor(prompt: str, log: Path, *, options: MonitorOptions, db: Path = DB) -
             f"{path.with_name(SUITE_FILE)}: no recorded answers; record some with `optimize bless`, or give "
             "--reference FILE, a log of answers that were good"
         )
-    limits = _limits(loaded, options.task, db)
+    limits = _limits(loaded, options.task, ledger.db)
     if options.alpha:
         limits = replace(limits, alpha=options.alpha)
     result = monitored(was, Recorded.of_log(log, loaded, columns), loaded, limits, options.seed, str(log))

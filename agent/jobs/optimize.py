@@ -2,10 +2,9 @@
 
     plan -> baseline (trial 0) -> a strategy's search on dev -> finalists -> sealed test, opened once -> release
 
-A migration starts from prompts of an earlier run: its baseline is what another model answered then, which is recorded
-and makes no call, and its winner must not be worse. Every step is a pure function of task, seed and replies; the ledger
-is written as it happens and never read to decide. So a run is resumed by running it again: settled calls answer from
-the ledger.
+A migration starts from prompts of an earlier run; what another model answered then is recorded, and its winner must not
+be worse. Every step is a pure function of task, seed and replies, so a run is resumed by running it again: settled
+calls answer from the ledger, which is never read to decide.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from agent.search.registered import DEFAULT, STRATEGIES
 from agent.search.selection import Finalist, counted
 from agent.stats.intervals import smallest_margin
 from agent.stats.preflight import Assessment, assess, rows_to_detect
-from agent.types import Candidate, Example, Proposal, Shown, SplitName, TrialState
+from agent.types import Candidate, Example, Proposal, Shown, TrialState
 
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
 
@@ -51,10 +50,7 @@ class RunState:
 
     Args:
         planned: the plan as it was made: where a row takes no fixed number of calls, it counts runs of the program.
-        test: the rows of the sealed test.
         ended: why the search ended before its plan did.
-        cheaper: a winner that costs less than the best on dev.
-        leader: the best candidate so far, as people read it.
     """
 
     launch: Launch
@@ -142,19 +138,12 @@ class RunState:
             )
         )
 
-    async def ahead(self, sets: Sequence[tuple[Candidate, Sequence[Example], SplitName, int]]) -> None:
-        """Ask candidates on rows before their turn where calls go as batches; the evaluator keeps what comes."""
-        await self.session.ahead([partial(self.context.evaluator.outcomes, *each) for each in sets])
-
     def finalists(self) -> list[Finalist]:
         """Those that saw the whole of dev, and the user's own prompt."""
-        context, session = self.context, self.session
+        session, whole = self.session, self.context.board.in_state("complete")
         price = session.prices.get(self.launch.model.name)
-        found = selection.finalists(context, price, session.ledger.latencies(session.id))
-        if self.launch.migration is None:
-            return found
-        whole = context.board.in_state("complete")
-        return [each for each in found if each.candidate_id in whole]
+        found = selection.finalists(self.context, price, session.ledger.latencies(session.id))
+        return [each for each in found if self.launch.migration is None or each.candidate_id in whole]
 
     def open(self, ledger: Ledger, watcher: Watcher | None = None) -> Session[RunResult]:
         """The session of the run in a ledger that is open for writing."""
@@ -217,7 +206,7 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
         session.observer.on_event("budget_exhausted", {"why": str(stop)})
     if is_searched and options.calibrate:
         await add_calibrated(context)
-    winner = _best_of_migration(run) if old else _winner(run)
+    winner = _winner(run)
     tested = {winner.id, *([run.cheaper.best.id] if run.cheaper else [])}
     untested = None if old else selection.untested(context, tested, options.prefer, options.budget)
     corrected = selection.corrected(context, winner, options.strategy)
@@ -229,12 +218,8 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
     return await released(run, result, winner)
 
 
-# -- trial 0 ----------------------------------------------------------------------------------------------------------
-
-
 async def _score_baseline(run: RunState) -> None:
-    """Score the user's own prompt, as trial 0, and say what there is to win; leave what the sealed test need not have
-    to the search."""
+    """Score the user's own prompt, as trial 0, and leave to the search what the sealed test need not have."""
     context, board, program, plan = run.context, run.context.board, run.launch.program, run.context.plan
     own, is_compared = context.baseline, run.session.task.is_compared
     if problem := program.check(own):
@@ -242,7 +227,8 @@ async def _score_baseline(run: RunState) -> None:
     context.adopt(Proposal(own, program.place(own), "baseline", None, "the user's own prompt"))
     board.open(own.id, 0)
     noisy = context.dev[: plan.noise_rows]
-    await run.ahead([(own, context.dev[: plan.first_rows], "dev", 0), (own, noisy, "dev", 1)])
+    sets = ((context.dev[: plan.first_rows], 0), (noisy, 1))
+    await run.session.ahead([partial(context.evaluator.outcomes, own, rows, "dev", repeat) for rows, repeat in sets])
     scores = await _own_scores(run, plan.first_rows)
     again = await context.evaluator.outcomes(own, noisy, "dev", repeat=1)
     repeated = [outcome.value for outcome in again]
@@ -291,20 +277,13 @@ def _choose_sealed_rows(run: RunState, scores: Sequence[float]) -> None:
         run.session.observer.on_event("sealed_rows_chosen", {"needed": needed, "rows": len(run.test)})
 
 
-# -- the winner -------------------------------------------------------------------------------------------------------
-
-
-def _best_of_migration(run: RunState) -> Candidate:
-    """The best on dev, the shortest of equals."""
-    offers = counted(run.finalists())
-    if not offers:
-        raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")
-    return run.context.board.candidate(min(offers, key=lambda one: (-one.mean, one.prompt_tokens)).candidate_id)
-
-
 def _winner(run: RunState) -> Candidate:
     """The candidate that goes to the sealed test; `run.cheaper` says that it goes there in the place of the best."""
     context, margin, how = run.context, run.launch.options.margin / 100, run.launch.options.prefer
+    if run.launch.migration is not None:
+        if not (whole := counted(run.finalists())):
+            raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")
+        return context.board.candidate(min(whole, key=lambda one: (-one.mean, one.prompt_tokens)).candidate_id)
     offers = best_readings(context, run.finalists())
     if how != "cheap":
         return selection.chosen(context, offers, how)

@@ -149,18 +149,13 @@ class JobSpec:
     @cached_property
     def models(self) -> dict[str, type[JobOptions]]:
         """The models of options by the parameter that takes each; "": that of options with parameters of their own."""
+        found: dict[str, type[JobOptions]] = {each.name: each.annotation for each in self.parameters if _is_model(each)}
         single: Any = {
             each.name: (File if each.annotation is Path else each.annotation, each.default)
             for each in self.parameters
             if isinstance(each.default, FieldInfo)
         }
-        found: dict[str, type[JobOptions]] = {}
-        for each in self.parameters:
-            if _is_model(each):
-                found[each.name] = each.annotation
-            elif each.name in single and "" not in found:
-                found[""] = create_model("Options", __base__=JobOptions, **single)
-        return found
+        return {**({"": create_model("Options", __base__=JobOptions, **single)} if single else {}), **found}
 
     @cached_property
     def takes_observer(self) -> bool:

@@ -92,9 +92,8 @@ class ReleaseRegistry:
         chain: Chain,
         *,
         share: float | None = None,
-        actor: str = "",
-        reason: str = "",
         evidence: Mapping[str, Any],
+        **note: str,
     ) -> AliasChange | None:
         """Keeps the version and moves the alias to it; None when the alias has it already, with the same share.
 
@@ -103,9 +102,8 @@ class ReleaseRegistry:
             alias: Lower-case letters, digits, `-` and `_`, at most 40.
             chain: The ledger.
             share: Of the units, in [0, 1], for an A/B alias.
-            actor: Who moved it, for the history.
-            reason: Why, for the history.
             evidence: What the promotion rests on, JSON-ready.
+            note: For the history who moved it, `actor`, and why, `reason`.
 
         Raises:
             InputError: The alias or share is not valid, or an A/B alias has no version of its kind in production.
@@ -120,7 +118,7 @@ class ReleaseRegistry:
             if before is not None and (before.version, before.share) == (release.version, share):
                 return None
             part = None if share is None else float(share)
-            change = {"alias": alias, "version": release.version, "share": part, "actor": actor, "reason": reason}
+            change = {"alias": alias, "version": release.version, "share": part, "actor": "", "reason": "", **note}
             return self._move(folder, history, chain, {**change, "action": "promote", "evidence": dict(evidence)})
 
     def require(self, release: Release, alias: str, share: float | None, chain: Chain) -> None:

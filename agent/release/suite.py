@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from agent.errors import ReleaseError
 from agent.evaluate.breakdown import is_answer
+from agent.redact import mask
 from agent.release.runtime import Prompt
 from agent.safe_data import REAL, Rule, parse_json, read_as
 from agent.safe_file import disk_errors, new_files, read_file
@@ -52,12 +53,17 @@ class Sample:
     error: str = ""
 
     @staticmethod
-    def of(outcome: Outcome) -> Sample:
+    def of(outcome: Outcome, is_calibrated: bool = False) -> Sample:
+        prediction = outcome.prediction
         if not is_answer(outcome):
-            return Sample("", None, outcome.prediction.error or "no answer")
-        if outcome.prediction.confidence is not None:  # calibration decided; the answer reads as itself
-            return Sample(str(next(iter(outcome.prediction.fields.values()))), outcome.value)
-        return Sample(outcome.prediction.raw, outcome.value)
+            return Sample("", None, prediction.error or "no answer")
+        if prediction.confidence is not None or (is_calibrated and prediction.fields):  # the label reads as itself
+            return Sample(str(next(iter(prediction.fields.values()))), outcome.value)
+        return Sample(prediction.raw, outcome.value)
+
+    def without(self, secrets: tuple[str, ...]) -> Sample:
+        """The sample with keys masked."""
+        return replace(self, reply=mask(self.reply, secrets), error=mask(self.error, secrets))
 
 
 @dataclass(frozen=True, slots=True)

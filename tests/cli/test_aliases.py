@@ -233,7 +233,7 @@ def test_a_rollback_works_while_a_run_holds_the_ledger_and_without_one(
     from dataclasses import replace
 
     two = replace(one.release, model="openai/other")
-    monkeypatch.setattr("agent.jobs.promote.BUSY_AFTER", 0.1)
+    monkeypatch.setattr("agent.jobs.aliases.BUSY_AFTER", 0.1)
     registry.promote(two, "production", None, evidence={})
     busy = Ledger(Path("runs/ledger.db"))
     result = optimize("rollback", "rows")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.jobs.judge import steadiness
+from agent.evaluate.judge_trust import steadiness
 from agent.types import Outcome, Prediction
 from tests.cli.judges import PlantedJudge, write_labels, write_pairs
 from tests.cli.world import compatible, good, good_json, optimize, refused
