@@ -142,7 +142,7 @@ def consistency(samples: Sequence[Sequence[Outcome]]) -> Steadiness | None:
     rows = [row for row in zip(*samples, strict=True) if all(map(_has_answer, row))]
     if len(samples) < 2 or not rows:
         return None
-    pairs = [_answer(a) == _answer(b) for row in rows for a, b in combinations(row, 2)]
+    pairs = [said(a) == said(b) for row in rows for a, b in combinations(row, 2)]
     scored = [
         values for row in rows if (values := [o.value for o in row if o.value is not None]) and len(values) == len(row)
     ]
@@ -150,7 +150,7 @@ def consistency(samples: Sequence[Sequence[Outcome]]) -> Steadiness | None:
         k=len(samples),
         rows=len(rows),
         agreement=sum(pairs) / len(pairs),
-        entropy=math.fsum(_entropy([_answer(outcome) for outcome in row]) for row in rows) / len(rows),
+        entropy=math.fsum(_entropy([said(outcome) for outcome in row]) for row in rows) / len(rows),
         pass_at_k=_mean([float(max(values) >= PASS) for values in scored]),
         pass_hat_k=_mean([float(min(values) >= PASS) for values in scored]),
         spread=_mean([_deviation(values) for values in scored]),
@@ -163,7 +163,8 @@ def _has_answer(outcome: Outcome) -> bool:
     return bool(outcome.call_key) and (bool(prediction.raw or prediction.fields) or outcome.value is not None)
 
 
-def _answer(outcome: Outcome) -> str:
+def said(outcome: Outcome) -> str:
+    """The answer as one text, to tell two apart."""
     return canonical(dict(outcome.prediction.fields)) if outcome.prediction.fields else outcome.prediction.raw.strip()
 
 

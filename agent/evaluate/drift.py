@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from agent.evaluate.breakdown import said
 from agent.evaluate.score_table import ScoreTable
 from agent.evaluate.verdict import Reason, Verdict
 from agent.stats import anytime
@@ -84,12 +85,7 @@ def _asked_again(table: ScoreTable, arm: str) -> Iterator[tuple[Outcome, Outcome
 
 
 def _changed(pairs: Sequence[tuple[Outcome, Outcome]]) -> tuple[int, int]:
-    return sum(_answer(before) != _answer(after) for before, after in pairs), len(pairs)
-
-
-def _answer(outcome: Outcome) -> str:
-    fields = outcome.prediction.fields
-    return canonical(dict(fields)) if fields else outcome.prediction.raw.strip()
+    return sum(said(before) != said(after) for before, after in pairs), len(pairs)
 
 
 def _labels(answers: Sequence[Outcome], name: str) -> Counter[str]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Generic, TypeVar
 
 from agent.evaluate.breakdown import consistency, is_answer, mean_of
+from agent.evaluate.evaluator import values as scored
 from agent.evaluate.score_table import ScoreTable
 from agent.results.base import Interval, WasNow
 from agent.results.breakdown import Steadiness
@@ -149,7 +150,7 @@ def steady(
     was, now = ([table.answers(each).get(row.id, []) for row in table.rows] for each in (reference, arm))
     pairs = [(list(filter(is_answer, a)), list(filter(is_answer, b))) for a, b in zip(was, now, strict=True)]
     flips = tuple(flip for row, sides in zip(table.rows, pairs, strict=True) if (flip := _flip(row, *sides, decided)))
-    values = [(_values(before), _values(after)) for before, after in pairs]
+    values = [(scored(before), scored(after)) for before, after in pairs]
     if decided:
         texts = [tuple([_answer(outcome, decided) for outcome in side] for side in sides) for sides in pairs]
         p_flips = flip_p_value([(a, b) for a, b in texts], lambda one, two: float(one != two), seed)
@@ -211,7 +212,7 @@ def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: li
         return None
     one = _usual(before, decided)
     two = _usual(after, decided, _answer(one, decided))
-    scores = _mean(_values(before)), _mean(_values(after))
+    scores = _mean(scored(before)), _mean(scored(after))
     if decided and _answer(one, decided) == _answer(two, decided):
         return None
     if not decided and (scores[0] is None or scores[1] is None or abs(scores[0] - scores[1]) < MOVED):
@@ -246,10 +247,6 @@ def _shown(outcome: Outcome) -> str:
     fields = outcome.prediction.fields
     text = str(next(iter(fields.values()))) if len(fields) == 1 else canonical(dict(fields))
     return text[:SHOWN]
-
-
-def _values(outcomes: Sequence[Outcome]) -> list[float]:
-    return [outcome.value for outcome in outcomes if outcome.value is not None]
 
 
 def _mean(values: Sequence[float]) -> float | None:

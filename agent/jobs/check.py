@@ -20,8 +20,8 @@ from agent.evaluate.score_table import Arm, ScoreTable, score
 from agent.evaluate.verdict import steady
 from agent.gateway.embedding import Embedder
 from agent.jobs.embeddings import model_of_prompt
-from agent.jobs.launch import earlier_prices, whole_budget
 from agent.jobs.locations import models_of, open_history, prompt_path, require_named, run_options, task_for
+from agent.jobs.models import earlier_prices, whole_budget
 from agent.jobs.registry import DB, Printed, job
 from agent.jobs.released import head, released
 from agent.jobs.session import Session, Work

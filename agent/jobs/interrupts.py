@@ -8,9 +8,24 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from agent.errors import Interrupted
+
+if TYPE_CHECKING:
+    from agent.gateway.in_flight import InFlight
+    from agent.jobs.observers import Watcher
+    from agent.jobs.session import Session
+    from agent.observer import Observer
+    from agent.results.base import CostedResult
+    from agent.types import LM
 
 _T = TypeVar("_T")
+R = TypeVar("R", bound="CostedResult")
+WAITS_SECONDS = 5.0
+"""How often it is looked whether a run waits for a provider."""
+BEAT_SECONDS = 0.5
+"""How often a watcher is given what a run waits for."""
 
 _SIGNAL_SECONDS = 0.2
 """How long the main thread waits without looking whether a signal came."""
@@ -79,6 +94,65 @@ def catch_signals(signals: Iterable[signal.Signals], stop: Stop) -> Iterator[Non
             loop.remove_signal_handler(number)
             if before[number] is not None:  # one that was not set in Python cannot be set again
                 signal.signal(number, before[number])
+
+
+async def watched(session: Session[R], new: Iterable[LM] = (), stop: Stop | None = None) -> R:
+    """Ask about the models that are `new`, execute the session and close its models.
+
+    The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and shows the command that
+    continues from there. A closed terminal (SIGHUP) lets it land as well, and is no second press: the kernel and the
+    shell both tell of it. Where it is ignored from the start, as under nohup, it stays ignored. `stop` does the same
+    from another thread. Raises Interrupted.
+    """
+    from agent.models.model_registry import probe_models
+    from agent.models.provider_jobs import check_batches
+
+    loop, stop = asyncio.get_running_loop(), stop or Stop()
+    watcher, lms, left = session.watcher, session.spec.lms, asyncio.Event()
+    try:
+        await probe_models(new)
+        await check_batches(lms if session.options.is_batched else ())
+        with catch_signals(watcher.signals, stop):
+            execution = loop.create_task(session.execute())
+            waits = loop.create_task(_report_waits(session.in_flight, watcher))
+            beats = loop.create_task(_beat(session.in_flight, watcher))
+            leaves = loop.create_task(left.wait())
+            await asyncio.sleep(0)  # now there is something to interrupt
+            stop.attach(lambda: watcher.warn(stopping(session.interrupt())), left.set)
+            try:
+                await asyncio.wait((execution, leaves), return_when=asyncio.FIRST_COMPLETED)
+                if execution.done():
+                    return execution.result()
+                if session.cancel_elsewhere is not None:
+                    await session.cancel_elsewhere()
+                watcher.leave(f"left at once; what was in flight counts as paid\n{session.resume_command}".rstrip())
+                others = asyncio.all_tasks() - {asyncio.current_task()}
+                for task in others:
+                    task.cancel()
+                await asyncio.gather(*others, return_exceptions=True)
+                raise Interrupted
+            finally:
+                for each in (waits, beats, leaves):
+                    each.cancel()
+    finally:
+        for lm in {id(lm): lm for lm in lms}.values():
+            await lm.close()
+
+
+async def _beat(in_flight: Callable[[], InFlight], watcher: Watcher) -> None:
+    while True:
+        watcher.on_heartbeat(in_flight())
+        await asyncio.sleep(BEAT_SECONDS)
+
+
+async def _report_waits(in_flight: Callable[[], InFlight], observer: Observer) -> None:
+    """A message for each outage."""
+    is_reported = False
+    while True:
+        await asyncio.sleep(WAITS_SECONDS)
+        if (why := in_flight().outage) and not is_reported:
+            observer.on_message(f"waiting for {why}")
+        is_reported = bool(why)
 
 
 def run_blocking(work: Callable[[Stop | None], _T]) -> _T:

@@ -15,8 +15,8 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
 from agent.evaluate.evaluator import Evaluator
-from agent.jobs.launch import earlier_prices
 from agent.jobs.locations import open_history
+from agent.jobs.models import earlier_prices
 from agent.jobs.recorded import best_trials, recorded_prompt
 from agent.jobs.released import Readable
 from agent.jobs.session import Session, Work

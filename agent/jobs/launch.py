@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.extras import not_tried
-from agent.jobs.session import Work, price_of, remarks, require_batches, run_work
+from agent.jobs.models import price_of, remarks, require_batches
+from agent.jobs.session import Work, run_work
 from agent.jobs.tasks import METRIC, read_task, require_judging
 from agent.jobs.tracking import NO_TRACKING, Tracking
 from agent.observer import NO_OBSERVER, Observer
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from agent.jobs.observers import Watcher
     from agent.jobs.recorded import Migration
     from agent.options.jobs import RecordedOptions, RunOptions
-    from agent.options.shared import CapOptions
     from agent.programs.kinds import Kind
     from agent.release.result import RunResult
     from agent.search.costs import Models
@@ -269,20 +269,6 @@ def silence(report: Callable[[str], None] = NO_OBSERVER.on_message) -> None:
         report(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)")
 
 
-def earlier_prices(recorded: RecordedOptions | None, *models: str) -> dict[str, Price]:
-    """The price that an earlier run was given, for its models."""
-    price = None if recorded is None else price_of(recorded)
-    return {} if price is None else {model: price for model in models if model}
-
-
-def whole_budget(options: CapOptions, planned: int, what: str) -> Budget:
-    """The caps of a job that says nothing before its last call. Raises InputError where --max-calls is too few."""
-    most = options.max_calls
-    if most is not None and most < planned:
-        raise InputError(f"--max-calls {most}: {what} takes {planned} calls at least; raise it, or lower --repeats")
-    return options.budget_for(planned)
-
-
 def models_by_role(
     model: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None, others: Sequence[LM] = ()
 ) -> Models:
@@ -307,9 +293,6 @@ def plan_for(program: Program, options: RunOptions, models: Models, prices: Mapp
     tested = 3 if options.prefer == "cheap" else 2
     has_proposer, detect = bool(models["proposer"]), (options.detect or 100 * DETECT) / 100
     return plan_run(program, strategy, Means(options.budget, options.effort, costs), has_proposer, detect, tested)
-
-
-# -- what it takes at most ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

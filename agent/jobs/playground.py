@@ -19,11 +19,11 @@ from agent.gateway.gateway import TEMPLATE_TOKENS, dearest_call
 from agent.gateway.prices import prices_for
 from agent.jobs.embeddings import model_of_prompt
 from agent.jobs.interrupts import Stop
-from agent.jobs.launch import earlier_prices
 from agent.jobs.locations import models_of, require_named, run_options
+from agent.jobs.models import earlier_prices, price_of
 from agent.jobs.observers import Watcher
 from agent.jobs.released import released, rows_task
-from agent.jobs.session import Session, Work, price_of, run_work
+from agent.jobs.session import Session, Work, run_work
 from agent.models.hosted import estimate_tokens
 from agent.options.shared import CapOptions, SpendingOptions
 from agent.prompt.parts.adapter import brought

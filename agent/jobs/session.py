@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,15 +30,16 @@ from agent.gateway.batches import FRESH, Batches
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import InFlight, all_of, side_by_side
-from agent.gateway.prices import assumed_free, fixed_price, prices_for, prices_version
-from agent.jobs.interrupts import Stop, catch_signals, stopping
+from agent.gateway.prices import prices_for, prices_version
+from agent.jobs.interrupts import Stop, watched
 from agent.jobs.locations import ledger_option, releases_folder
+from agent.jobs.models import fetch_weights, price_of, remarks, require_batches
 from agent.jobs.observers import Changes, LedgerObserver, Watcher
 from agent.jobs.tracking import NO_TRACKING, Tracking, run_params, tracked
 from agent.ledger.provenance import command_line, new_run_id, provenance
 from agent.ledger.query import run_folder
 from agent.ledger.store import Ledger, NewRun
-from agent.observer import Observer, Observers
+from agent.observer import Observers
 from agent.results.base import CostedResult
 from agent.safe_text import counted
 from agent.tracking.spans import NO_TRACER, CallTracer
@@ -46,7 +47,7 @@ from agent.tracking.spans import NO_TRACER, CallTracer
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
     from agent.ledger.resume_state import ResumeState
-    from agent.options.shared import CapOptions, SpendingOptions
+    from agent.options.shared import SpendingOptions
     from agent.search.program import Describes
     from agent.types import LM, Budget, CallRole, Task
 
@@ -55,10 +56,6 @@ T = TypeVar("T")
 R = TypeVar("R", bound=CostedResult)
 
 NOTHING_ANSWERED = "nothing was answered: mend this, then type the same command again"
-WAITS_SECONDS = 5.0
-"""How often it is looked whether a run waits for a provider."""
-BEAT_SECONDS = 0.5
-"""How often a watcher is given what a run waits for."""
 SEARCH_ROLES: tuple[CallRole, ...] = ("model", "proposer", "judge")
 """Roles whose calls a search tells even when there were none."""
 
@@ -340,9 +337,6 @@ class Session(Generic[R]):
             pass  # the disk is why it ends; the next opening of the ledger notes that the run was cut off
 
 
-# -- from a work that is ready to its result --------------------------------------------------------------------------
-
-
 def run_work(
     spec: Work[R],
     db: Path,
@@ -403,110 +397,3 @@ def run_work(
                 raise
         shown.finish(result.to_json())
     return result
-
-
-async def watched(session: Session[R], new: Iterable[LM] = (), stop: Stop | None = None) -> R:
-    """Ask about the models that are `new`, execute the session and close its models.
-
-    The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and shows the command that
-    continues from there. A closed terminal (SIGHUP) lets it land as well, and is no second press: the kernel and the
-    shell both tell of it. Where it is ignored from the start, as under nohup, it stays ignored. `stop` does the same
-    from another thread. Raises Interrupted.
-    """
-    from agent.models.model_registry import probe_models
-    from agent.models.provider_jobs import check_batches
-
-    loop, stop = asyncio.get_running_loop(), stop or Stop()
-    watcher, lms, left = session.watcher, session.spec.lms, asyncio.Event()
-    try:
-        await probe_models(new)
-        await check_batches(lms if session.options.is_batched else ())
-        with catch_signals(watcher.signals, stop):
-            execution = loop.create_task(session.execute())
-            waits = loop.create_task(_report_waits(session.in_flight, watcher))
-            beats = loop.create_task(_beat(session.in_flight, watcher))
-            leaves = loop.create_task(left.wait())
-            await asyncio.sleep(0)  # now there is something to interrupt
-            stop.attach(lambda: watcher.warn(stopping(session.interrupt())), left.set)
-            try:
-                await asyncio.wait((execution, leaves), return_when=asyncio.FIRST_COMPLETED)
-                if execution.done():
-                    return execution.result()
-                if session.cancel_elsewhere is not None:
-                    await session.cancel_elsewhere()
-                watcher.leave(f"left at once; what was in flight counts as paid\n{session.resume_command}".rstrip())
-                others = asyncio.all_tasks() - {asyncio.current_task()}
-                for task in others:
-                    task.cancel()
-                await asyncio.gather(*others, return_exceptions=True)
-                raise Interrupted
-            finally:
-                for each in (waits, beats, leaves):
-                    each.cancel()
-    finally:
-        for lm in {id(lm): lm for lm in lms}.values():
-            await lm.close()
-
-
-async def _beat(in_flight: Callable[[], InFlight], watcher: Watcher) -> None:
-    while True:
-        watcher.on_heartbeat(in_flight())
-        await asyncio.sleep(BEAT_SECONDS)
-
-
-async def _report_waits(in_flight: Callable[[], InFlight], observer: Observer) -> None:
-    """A message for each outage."""
-    is_reported = False
-    while True:
-        await asyncio.sleep(WAITS_SECONDS)
-        if (why := in_flight().outage) and not is_reported:
-            observer.on_message(f"waiting for {why}")
-        is_reported = bool(why)
-
-
-# -- what is checked and said of models before they are asked ---------------------------------------------------------
-
-
-def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -> None:
-    """Fetch the weights of embedded models that are missing, and check the adapters that go with them.
-
-    Raises InputError with all of the user's own files with which no call can work.
-    """
-    from agent.models.adapters import SUFFIX, split_adapter
-    from agent.models.model_registry import require_files
-    from agent.models.weights import fetch
-
-    names = list(models)
-    require_files(names)
-    for name in names:
-        kind, _, rest = name.partition("/")
-        if kind == "local" and not (base := split_adapter(rest)[0]).endswith(SUFFIX):
-            fetch(base, download)
-    require_files(names)  # with the weights available
-
-
-def require_batches(lms: Sequence[LM]) -> None:
-    """Raise InputError where none of the models has a batch API."""
-    from agent.models.provider_jobs import batch_api
-
-    if not any(batch_api(lm) for lm in lms):
-        names = ", ".join(dict.fromkeys(lm.name for lm in lms))
-        raise InputError(
-            f"--batch: {names}: no batch API; openai/, anthropic/ and openai-compatible/ servers that offer it have one"
-        )
-
-
-def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price] | None = None) -> list[str]:
-    """What is to be said of the models before a job: odd addresses, recorded replies, and what is taken as free."""
-    from agent.models.hosted import HostedModel
-    from agent.models.recorded import note
-
-    hints = dict.fromkeys(hint for lm in lms if isinstance(lm, HostedModel) for hint in lm.hints)
-    names = [lm.name for lm in lms]
-    recorded = [line for name in names if (line := note(name))]
-    return [*hints, *recorded, *assumed_free(names, price, earlier or {})]
-
-
-def price_of(options: CapOptions) -> Price | None:
-    """The price that was given for models without a known one."""
-    return None if options.price is None else fixed_price(*options.price)

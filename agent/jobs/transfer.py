@@ -17,8 +17,8 @@ from agent.errors import InputError
 from agent.evaluate.evaluator import Evaluator
 from agent.evaluate.score_table import Arm, ScoreTable, score
 from agent.jobs.embeddings import embed_rows, model_of_candidates
-from agent.jobs.launch import earlier_prices
 from agent.jobs.locations import open_history
+from agent.jobs.models import earlier_prices
 from agent.jobs.recorded import best_trials, recorded_prompt
 from agent.jobs.registry import DB, job
 from agent.jobs.session import Session, Work

@@ -16,7 +16,7 @@ import pytest
 
 from agent.cli import progress
 from agent.gateway.budget import Account
-from agent.jobs import session
+from agent.jobs import interrupts
 from agent.release.regression import _cell
 from agent.release.runtime import load_prompt
 from agent.types import Budget
@@ -192,7 +192,7 @@ def test_a_provider_that_is_down_is_waited_for_as_long_as_max_wait_says(two_runs
 
 def test_an_outage_is_told_in_a_line(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = two_runs
-    monkeypatch.setattr(session, "WAITS_SECONDS", 0.05)
+    monkeypatch.setattr(interrupts, "WAITS_SECONDS", 0.05)
     with WireServer(lambda messages, body: Fault(status=500)) as server:
         words = ("-m", compatible(server), "--max-wait", "1s")
         for command in (["check", first["release"]], ["run", "rows.csv", "--target", "label", "--prompt", "p.txt"]):

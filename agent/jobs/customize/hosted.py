@@ -26,8 +26,8 @@ from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT
 from agent.gateway.prices import Price, price_for, price_of
 from agent.jobs.customize.arms import ArmSpec, MadeArm, Wanted, instructed_prompt
 from agent.jobs.launch import Launch
+from agent.jobs.models import price_of as given_price
 from agent.jobs.session import Session
-from agent.jobs.session import price_of as given_price
 from agent.ledger.query import FINE_TUNING
 from agent.models.hosted import cut
 from agent.models.model_registry import create_model

@@ -19,10 +19,10 @@ from agent.jobs.customize.hosted import HostedPlan, hosted_plan
 from agent.jobs.customize.table import FEWEST_TRAIN, curve_sizes
 from agent.jobs.launch import Launch
 from agent.jobs.locations import open_history
+from agent.jobs.models import fetch_weights
 from agent.jobs.observers import Watcher
 from agent.jobs.recorded import recorded_prompt
 from agent.jobs.resume import changes_since
-from agent.jobs.session import fetch_weights
 from agent.ledger.query import History, Row, searched, started_with
 from agent.models.adapters import free_tokens, split_adapter
 from agent.models.gguf import read_gguf

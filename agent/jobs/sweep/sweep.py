@@ -16,9 +16,9 @@ from pydantic import Field
 
 from agent.errors import InputError, Interrupted, Problem
 from agent.jobs.interrupts import Stop, catch_signals, run_blocking
+from agent.jobs.models import fetch_weights
 from agent.jobs.observers import CellLine, Watcher
 from agent.jobs.registry import Printed, job
-from agent.jobs.session import fetch_weights
 from agent.jobs.sweep.cells import Cell, CellOutcome, Ended, read_outcome, read_progress
 from agent.jobs.sweep.executors import CellExecutor, Processes, RayTasks
 from agent.jobs.sweep.figures import described, summary
