@@ -23,7 +23,7 @@ from agent.jobs.embeddings import model_of_prompt
 from agent.jobs.locations import models_of, open_history, prompt_path, require_named, run_options, task_for
 from agent.jobs.models import earlier_prices, whole_budget
 from agent.jobs.registry import DB, Printed, job
-from agent.jobs.released import head, released
+from agent.jobs.released import head, released, task_of_suite
 from agent.jobs.session import Session, Work
 from agent.jobs.tasks import find_task, require_judging, task_named
 from agent.ledger.connect import is_there
@@ -289,7 +289,7 @@ def _task_of(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Pat
     folder = path.parent
     if any(spec.name == "python" for spec in suite.metrics):
         folder = find_task(task) if task else task_folder(suite.name, prompt, db)
-    return suite.task(prompt, str(folder), rubrics)
+    return task_of_suite(suite, prompt, folder, rubrics)
 
 
 def task_folder(name: str, prompt: Prompt, db: Path) -> Path:

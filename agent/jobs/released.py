@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from agent.jobs.embeddings import embedder_of
 from agent.jobs.session import Session
 from agent.programs.variants import ReleasedCandidate, ReleasedProgram
 from agent.release.runtime import Prompt
+from agent.release.suite import Suite
 from agent.types import (
     LM,
     Budget,
@@ -22,6 +23,7 @@ from agent.types import (
     Metric,
     MetricSpec,
     Prediction,
+    Rubric,
     Score,
     SearchSpace,
     Signature,
@@ -43,6 +45,13 @@ def bare_task(name: str, about: str, signature: Signature, folder: Path, hashes:
     nothing, space = Constraints(), SearchSpace((), (), ())
     task = Task(name, about, signature, "", (), space, nothing, Budget(), (), (), (), str(folder), hashes=hashes)
     return replace(task, **more)
+
+
+def task_of_suite(suite: Suite, prompt: Prompt, folder: Path, rubrics: Mapping[str, Rubric]) -> Task:
+    """Make a suite a task whose dev rows are its rows. `folder` is where metric.py may lie; the suite names no code."""
+    task = rows_task(prompt, folder, suite.description, suite.rows, "")
+    own: dict[str, Any] = {"name": suite.name, "metrics": suite.metrics, "model": suite.model, "judges": suite.judges}
+    return replace(task, **own, rubrics=rubrics, hashes={"suite": suite.id})
 
 
 def rows_task(prompt: Prompt, folder: Path, about: str, rows: Sequence[Example], digest: str) -> Task:

@@ -19,16 +19,10 @@ from agent.release.runtime import Prompt
 from agent.safe_data import REAL, Rule, parse_json, read_as
 from agent.safe_file import disk_errors, new_files, read_file
 from agent.types import (
-    Budget,
-    Constraints,
     Example,
-    Field,
     MetricSpec,
     Outcome,
     Prediction,
-    Rubric,
-    SearchSpace,
-    Signature,
     Task,
     content_id,
 )
@@ -92,29 +86,6 @@ class Suite:
         """The hash of rows, metrics and recorded answers."""
         data = _data(self)
         return content_id("s", {key: value for key, value in data.items() if key != "note"})
-
-    def task(self, prompt: Prompt, folder: str, rubrics: Mapping[str, Rubric]) -> Task:
-        """The suite as a task whose dev rows are its rows. `folder` is where metric.py may lie."""
-        release = prompt.release
-        return Task(
-            name=self.name,
-            description=self.description,
-            signature=Signature(tuple(Field(name) for name in release.inputs), release.outputs),
-            instruction="",
-            metrics=self.metrics,
-            space=SearchSpace((), (), ()),
-            constraints=Constraints(),
-            budget=Budget(),
-            train=(),
-            dev=self.rows,
-            test=(),
-            folder=folder,
-            model=self.model,
-            max_tokens=1,
-            judges=self.judges,
-            rubrics=rubrics,
-            hashes={"suite": self.id},
-        )
 
     def recorded(self, prompt: Prompt) -> list[list[Outcome]]:
         """What was answered to each row, each time, read as the prompt reads replies today."""

@@ -11,6 +11,7 @@ import pytest
 
 from agent.errors import ReleaseError
 from agent.evaluate.breakdown import is_answer
+from agent.jobs.released import task_of_suite
 from agent.release.export import HOSTILE
 from agent.release.runtime import Prompt, PromptRelease
 from agent.release.suite import Sample, Suite, read_suite, require_fit, suite_of, write_suite
@@ -165,5 +166,5 @@ def test_rows_must_have_the_inputs_of_the_prompt() -> None:
 
 def test_a_suite_names_no_code() -> None:
     """Its folder is what the caller says, whatever stands in the file."""
-    task = replace(suite(), metrics=(MetricSpec("python", "team"),)).task(PROMPT, "here", {})
+    task = task_of_suite(replace(suite(), metrics=(MetricSpec("python", "team"),)), PROMPT, Path("here"), {})
     assert task.folder == "here"
