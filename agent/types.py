@@ -553,6 +553,10 @@ class Task:
     user: SimulatedUser | None = None
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def room(self, answer: int) -> int:
+        """The most tokens of a reply whose answer has at most `answer`: a model may think before it."""
+        return answer + self.thinking
+
     @property
     def is_judged(self) -> bool:
         """Whether a metric of it asks a judge."""

@@ -13,6 +13,7 @@ from agent.errors import BadResponse, InputError, RowRefused, Transient, Transpo
 from agent.gateway.gateway import ModelClient, call_key
 from agent.gateway.in_flight import all_of
 from agent.observer import NO_OBSERVER, Observer
+from agent.options.shared import ROOM_TO_THINK
 from agent.prompt.calibration import MIN_LABEL_MASS, agree, label_scores, logprobs_for, places, share_of_all
 from agent.scoring.llm_judge import JudgeMetric
 from agent.scoring.task_metrics import combine
@@ -169,7 +170,7 @@ class Evaluator:
         if self._silent >= SILENT:
             raise InputError(
                 f"{self._lm.name}: its first {SILENT} replies are empty and were cut at {request.max_tokens} tokens, "
-                "which it spent on thinking; give it room to, such as --thinking 2000"
+                f"which it spent on reasoning; give it room for that, such as {ROOM_TO_THINK}"
             )
 
     async def scores(self, example: Example, prediction: Prediction) -> tuple[Score, ...]:

@@ -118,9 +118,9 @@ class Course:
     """The course of a batch."""
 
     def __init__(
-        self, batch: Batch, api: BatchApi[Any], settings: BatchSettings, say: Callable[[str], None], max_wait: float
+        self, batch: Batch, api: BatchApi[Any], settings: BatchSettings, say: Callable[[str], None], longest_wait: float
     ) -> None:
-        self._batch, self._api, self._settings, self._say, self._max_wait = batch, api, settings, say, max_wait
+        self._batch, self._api, self._settings, self._say, self._longest_wait = batch, api, settings, say, longest_wait
 
     async def submitted(self, known: Collection[str]) -> tuple[BatchJob | None, bool]:
         """The batch at the provider: found where it may be there, else submitted where its requests are known.
@@ -229,7 +229,7 @@ class Course:
                 self._batch.deliver(key, reply)
 
     def _patiently(self, ask: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-        return patiently(ask, asyncio.sleep, self._say, self._max_wait, FIRST_WAIT)
+        return patiently(ask, asyncio.sleep, self._say, self._longest_wait, FIRST_WAIT)
 
 
 def ending(job: BatchJob) -> str:

@@ -58,11 +58,11 @@ class Batches:
         run_id: str,
         settings: BatchSettings,
         observer: Observer = NO_OBSERVER,
-        max_wait: float = 300.0,
+        longest_wait: float = 300.0,
         is_fresh: bool = False,
     ) -> None:
         self.settings = settings
-        self._ledger, self._run_id, self._observer, self._max_wait = ledger, run_id, observer, max_wait
+        self._ledger, self._run_id, self._observer, self._longest_wait = ledger, run_id, observer, longest_wait
         self._is_fresh = is_fresh
         self._open: dict[str, Batch] = {}  # by call key, the batch without an end that has its row
         self._count = 0  # batches of this run so far, for their names
@@ -181,7 +181,7 @@ class Batches:
     async def _to_end(self, batch: Batch, lm: LM) -> None:
         api, say = batch_api(lm), partial(self._say, lm)
         assert api is not None
-        course = Course(batch, api, self.settings, say, self._max_wait)
+        course = Course(batch, api, self.settings, say, self._longest_wait)
         if batch.is_new:
             worst = sum((waiting.worst for waiting in batch.wanted.values()), Spend())
             reserved = {"calls": worst.calls, "tokens": worst.tokens, "usd": worst.usd}

@@ -45,7 +45,7 @@ class Account:
     """
 
     def __init__(self, budget: Budget, past: ResumeState | None = None, no_price: Sequence[str] = ()) -> None:
-        past = past or ResumeState()
+        self.past = past = past or ResumeState()
         self.budget, self.no_price = budget, tuple(no_price)
         self.paid: dict[CallRole, Spend] = dict(past.paid)
         self.used: dict[CallRole, Spend] = {}

@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -32,12 +32,12 @@ from agent.gateway.budget import STEADY, Account, times
 from agent.gateway.in_flight import Flight, InFlight, PendingCall, in_flight
 from agent.gateway.limiter import START, Limiter, Retries, maybe_paid
 from agent.gateway.prices import Price
-from agent.ledger.resume_state import OVERBILLED, ResumeState
+from agent.ledger.resume_state import OVERBILLED
 from agent.ledger.store import Ledger, Reservation
 from agent.models.provider_jobs import batch_api
 from agent.observer import NO_OBSERVER, Observer
-from agent.options.shared import MAX_WAIT
-from agent.tracking.spans import NO_TRACER, ROLE, CallTracer
+from agent.options.shared import AskingOptions
+from agent.tracking.spans import NO_TRACER, ROLE
 from agent.types import LM, CallRole, Completion, Request, Spend, Usage, content_id
 
 DEFAULT_CONCURRENCY = 32
@@ -76,16 +76,21 @@ def dearest_call(price: Callable[[Usage], float], tokens_in: int, max_tokens: in
     return max(price(Usage(tokens_in, max_tokens)), price(written))
 
 
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """How calls are made: `asking` has the limits, `use_cache` says whether calls that any run has settled answer."""
+
+    asking: AskingOptions = field(default_factory=AskingOptions)
+    use_cache: bool = True
+    jitter: random.Random | None = None
+
+
 class Gateway:
     """Calls models for one run. `complete` returns a settled reply or raises; nothing is ever scored as 0 here.
 
     Args:
-        account: the spending of the run against its caps.
+        account: the spending of the run against its caps, and what it had bought before an interruption.
         prices: by model, what a reply costs; models without a price count as $0.
-        max_concurrency: calls of a model in flight at once, at least 1; None: what the model can use.
-        use_cache: whether calls that any run has settled answer.
-        max_wait: seconds for which a provider that answers nothing is tried.
-        thinking: tokens added to the reply cap of proposer and judges; the target's cap holds its own.
         batches: sends what is asked `together`. None: all calls go one by one.
     """
 
@@ -95,30 +100,16 @@ class Gateway:
         run_id: str,
         account: Account,
         prices: dict[str, Price],
-        max_concurrency: int | None = None,
-        use_cache: bool = True,
+        settings: CallSettings = CallSettings(),
         observer: Observer = NO_OBSERVER,
-        jitter: random.Random | None = None,
-        past: ResumeState | None = None,
-        max_wait: float = MAX_WAIT,
-        thinking: int = 0,
         batches: Batches | None = None,
-        tracer: CallTracer = NO_TRACER,
     ) -> None:
-        self.account = account
-        self.batches = batches
-        self._jitter = jitter or random.Random(0)
+        self.account, self.batches, self.tracer = account, batches, NO_TRACER
+        self._asking, self._use_cache = settings.asking, settings.use_cache
+        self._jitter = settings.jitter or random.Random(0)
         self.retries = Retries(self._jitter)
-        self._ledger = ledger
-        self._run_id = run_id
-        self._prices = prices
-        self._max_concurrency = max_concurrency
-        self._use_cache = use_cache
-        self._observer = observer
-        self._past = past or ResumeState()
-        self._max_wait = max_wait
-        self._thinking = thinking
-        self._tracer = tracer
+        self._ledger, self._run_id, self._prices, self._observer = ledger, run_id, prices, observer
+        self._past = account.past
         self._own: dict[str, int] = {}  # by call key, the attempt that this run paid before it was interrupted
         self._answered: set[tuple[str, str]] = set()  # models and candidates of replies
         self._limiters: dict[str, Limiter] = {}
@@ -130,7 +121,7 @@ class Gateway:
         """Calls a model. An identical call is paid once: settled ones come from the ledger.
 
         Args:
-            request: what is sent; of a proposer or a judge, its `max_tokens` is without the tokens for thinking.
+            request: what is sent; of a proposer or a judge, its `max_tokens` is of the answer alone.
             candidate_id: the candidate that the spending counts for; "" for none.
 
         Returns:
@@ -147,7 +138,7 @@ class Gateway:
         if self.stopped is not None:
             raise self.stopped
         if role in ("proposer", "judge"):
-            request = replace(request, max_tokens=request.max_tokens + self._thinking)
+            request = replace(request, max_tokens=self._asking.room(request.max_tokens))
         key = call_key(lm, request)
         self.account.failed += self._past.losses.pop(key, 0)
         flight = self._joinable.get(key)
@@ -350,7 +341,7 @@ class Gateway:
         started = flight.since = time.monotonic()
         limit = asyncio.timeout(self.account.landing_left())
         try:
-            with self._tracer.call(call.lm.name, call.request, call.candidate_id, {ROLE: call.role}) as span:
+            with self.tracer.call(call.lm.name, call.request, call.candidate_id, {ROLE: call.role}) as span:
                 async with limit:
                     reply = await call.lm.complete(call.request)
                 span.answered(reply)
@@ -433,11 +424,12 @@ class Gateway:
     def _limiter(self, lm: LM) -> Limiter:
         limiter = self._limiters.get(lm.name)
         if limiter is None:
-            ceiling = self._max_concurrency or lm.concurrency or DEFAULT_CONCURRENCY
+            asking, is_free = self._asking, lm.concurrency is not None  # what runs here costs nothing
+            ceiling = asking.max_concurrency or lm.concurrency or DEFAULT_CONCURRENCY
             budget, has_price = self.account.budget, lm.name in self._prices
             is_capped = budget.max_tokens is not None or (budget.max_cost is not None and has_price)
-            start = 1 if lm.concurrency is None and is_capped else START  # a bill may pass the cap: the first ones tell
-            limiter = Limiter(lm.name, ceiling, lm.concurrency is not None, self._max_wait, self._jitter, start)
+            start = START if is_free or not is_capped else 1  # a bill may pass the cap: the first ones tell
+            limiter = Limiter(lm.name, ceiling, is_free, asking.longest_wait, self._jitter, start)
             self._limiters[lm.name] = limiter
             limiter.one_by_one = not self.account.bills.is_predictable(lm.name)
             if self.stopped is not None:

@@ -7,7 +7,7 @@ Three things delay calls of the model, all before they get their slot:
 - a pause that the provider asked for (Retry-After), never shorter than our own jittered backoff, and after it a pace:
   the rate that was let through before;
 - the circuit breaker: failures in a row open it, then one probe at a time tests whether the provider is back. Only when
-  nothing has come back for `max_wait` seconds does the run stop, resumable; the last probe comes then.
+  nothing has come back for `longest_wait` seconds does the run stop, resumable; the last probe comes then.
 
 Refusals in the same words, of one call after the other, are no fault of these calls: they stop the run, too. So do
 429s without end while others are answered: they cost nothing, and no cap on calls would ever end them.
@@ -60,13 +60,13 @@ class Limiter:
         name: str,
         ceiling: int,
         fixed: bool = False,
-        max_wait: float = 300.0,
+        longest_wait: float = 300.0,
         jitter: random.Random | None = None,
         start: int = START,
     ) -> None:
         self.name = name
         self.ceiling = ceiling
-        self.max_wait = max_wait
+        self.longest_wait = longest_wait
         self.width = ceiling if fixed else min(start, ceiling)
         self._fixed = fixed
         self.one_by_one = False
@@ -136,7 +136,7 @@ class Limiter:
 
     def patience(self) -> float:
         """Seconds until the run stops, if nothing comes back."""
-        return self.max_wait if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return self.longest_wait if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def close(self, error: Exception) -> None:
         """Lets every `acquire` raise `error`, also those that wait."""
@@ -220,7 +220,7 @@ class Limiter:
 
         No call starts before `retry_after` seconds (None: the ceiling of the backoff), nor before a backoff from the
         beginning of the episode: full jitter (Brooker 2015) below a ceiling that doubles with each episode in a row.
-        Raises RunRefused when the provider asks for more than `max_wait`, or nothing has come back for that long.
+        Raises RunRefused when the provider asks for more than `longest_wait`, or nothing has come back for that long.
         """
         now = time.monotonic()
         self._reached = True
@@ -234,10 +234,11 @@ class Limiter:
         if not self._fixed:
             let_through = max(self._most - self._refused, int(SHRINK * (self._known_bad or 1)), 1)
             self.width = min(self.width, let_through)
-        if retry_after is not None and retry_after > self.max_wait:
+        if retry_after is not None and retry_after > self.longest_wait:
             wait = f"{retry_after:.0f} seconds" if retry_after < 100 * DAY else f"{retry_after / DAY:.0f} days"
             raise RunRefused(
-                f"{self.name}: the provider asks to wait {wait}, more than --max-wait {self.max_wait:.0f}; go on later"
+                f"{self.name}: the provider asks to wait {wait}, more than --max-wait {self.longest_wait:.0f}; "
+                "go on later"
             )
         deadline = self._give_up(now, "too many requests")
         seconds = self._backoff() if retry_after is None else retry_after
@@ -249,7 +250,7 @@ class Limiter:
 
     def limited_again(self, times: int) -> None:
         """Notes a 429 to a call that got one before, its `times`-th while others were answered. Raises RunRefused when
-        there are too many; where no call is answered, `max_wait` ends it."""
+        there are too many; where no call is answered, `longest_wait` ends it."""
         self._again += 1
         if times <= MOST_LIMITED and self._again <= LIMITED_FREE + LIMITED_SHARE * self.answers:
             return
@@ -276,7 +277,7 @@ class Limiter:
         self._passed, self._since, self._volley = 0, now, self.width if not self._interval else 0
 
     def failed(self, error: ModelError) -> None:
-        """Notes a 5xx or a broken connection. Raises RunRefused when nothing has come back for `max_wait` seconds."""
+        """Notes a 5xx or a broken connection. Raises RunRefused when that has lasted for `longest_wait` seconds."""
         now = time.monotonic()
         self._failures += 1
         self._reached = self._reached or error.status is not None or isinstance(error, TransportUnknown)
@@ -296,10 +297,10 @@ class Limiter:
     def _give_up(self, now: float, why: str) -> float:
         """The time when the run stops. Raises RunRefused once it has come."""
         if self._deadline is None:
-            self._deadline = now + self.max_wait
+            self._deadline = now + self.longest_wait
         self.trouble = why
         if now >= self._deadline:
-            waited = now - self._deadline + self.max_wait
+            waited = now - self._deadline + self.longest_wait
             raise RunRefused(
                 f"{self.name}: nothing has come back for {waited:.0f} seconds ({why}); go on when the provider is back"
             )
@@ -369,10 +370,10 @@ async def patiently(
     ask: Callable[[], Awaitable[T]],
     pause: Callable[[float], Awaitable[None]],
     say: Callable[[str], None],
-    max_wait: float,
+    longest_wait: float,
     first_wait: float = FIRST_WAIT,
 ) -> T:
-    """Ask, again while the provider fails, for at most `max_wait` seconds; `first_wait` doubles up to the longest.
+    """Ask, again while the provider fails, for at most `longest_wait` seconds; `first_wait` doubles up to the longest.
 
     Raises the last ModelError, or one that asking again does not mend.
     """
@@ -382,7 +383,7 @@ async def patiently(
             return await ask()
         except ModelError as error:
             asked = error.retry_after or 0.0
-            if not error.retry or asked > max_wait or time.monotonic() - began > max_wait:
+            if not error.retry or asked > longest_wait or time.monotonic() - began > longest_wait:
                 raise
             if wait == first_wait:
                 say(f"asking again: {error}")

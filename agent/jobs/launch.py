@@ -187,8 +187,7 @@ def prepare(asked: RecordedOptions, db: Path, observer: Observer = NO_OBSERVER, 
     if asked.judge:
         require_judging(task)
     task = replace(task, judges=tuple(asked.judge or task.judges or (name,)) if task.is_judged else ())
-    if asked.thinking is not None:
-        task = replace(task, thinking=asked.thinking)
+    task = asked.applied_to(task)
     if not asked.retrieval:
         task = replace(task, space=replace(task.space, retrieval=False))
     known = {name: model, **({writer: proposer} if proposer else {})}

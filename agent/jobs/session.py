@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -28,7 +28,7 @@ from agent.errors import (
 from agent.gateway.batch_course import BatchSettings
 from agent.gateway.batches import FRESH, Batches
 from agent.gateway.budget import Account
-from agent.gateway.gateway import Gateway
+from agent.gateway.gateway import CallSettings, Gateway
 from agent.gateway.in_flight import InFlight, all_of, side_by_side
 from agent.gateway.prices import prices_for, prices_version
 from agent.jobs.interrupts import Stop, watched
@@ -46,7 +46,6 @@ from agent.tracking.spans import NO_TRACER, CallTracer
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
-    from agent.ledger.resume_state import ResumeState
     from agent.options.shared import SpendingOptions
     from agent.search.program import Describes
     from agent.types import LM, Budget, CallRole, Task
@@ -132,17 +131,14 @@ class Session(Generic[R]):
         self.spec, self.ledger, self.options, self.seed = spec, ledger, spec.options, spec.seed
         self.watcher, self.prices = watcher or Watcher(), prices if prices is not None else {}
         self.id, self.folder = spec.run_id, run_folder(ledger.path.parent, spec.run_id)
-        thinking = spec.options.thinking
-        self.task = spec.task if thinking is None else replace(spec.task, thinking=thinking)
+        self.task = spec.options.applied_to(spec.task)
         self.models = list(spec.models) or [lm.name for lm in spec.lms[:1]]
         names = dict.fromkeys([*self.models, *(lm.name for lm in spec.lms)])
         self._unpriced = [name for name in names if name not in self.prices]
-        self.past: ResumeState | None = None
-        """What is known of it already."""
+        self.account = Account(spec.budget, no_price=self._unpriced)
         if spec.kind and not spec.use_cache:
             since = (datetime.now(UTC) - FRESH).isoformat(timespec="milliseconds")
-            self.past = ledger.left_by(spec.kind, self.task, ", ".join(self.models), since)
-        self.account = Account(spec.budget, no_price=self._unpriced)
+            self.account.past = ledger.left_by(spec.kind, self.task, ", ".join(self.models), since)
         self.report: Callable[[], None] = self._report
         """Shows the watcher how far it is."""
         self.observer = Observers(
@@ -192,21 +188,10 @@ class Session(Generic[R]):
             wait = None if options.batch_wait is None else float(options.batch_wait)
             how = BatchSettings(wait, options.batch_only)
             batches = Batches(self.ledger, self.id, how, self.observer, options.longest_wait, not spec.use_cache)
-        self._open_gateway = Gateway(
-            self.ledger,
-            self.id,
-            self.account,
-            self.prices,
-            options.max_concurrency,
-            spec.use_cache,
-            self.observer,
-            jitter=random.Random(f"{self.seed}/{self.id}"),
-            past=self.past,
-            max_wait=options.longest_wait,
-            thinking=self.task.thinking,
-            batches=batches,
-            tracer=self.tracer,
-        )
+        jitter = random.Random(f"{self.seed}/{self.id}")
+        settings = CallSettings(options.asking(self.task), spec.use_cache, jitter)
+        self._open_gateway = Gateway(self.ledger, self.id, self.account, self.prices, settings, self.observer, batches)
+        self._open_gateway.tracer = self.tracer
         try:
             if spec.kind:
                 self.report()
@@ -229,11 +214,10 @@ class Session(Generic[R]):
             await self.gateway.close()
 
     def _begin(self) -> None:
-        """Open the run in the ledger, or open it again."""
+        """Open the run in the ledger, again where it is resumed."""
         spec, caps = self.spec, asdict(self.spec.budget)
         if spec.is_resumed:
-            self.past = self.ledger.resume_run(self.id, caps)
-            self.account = Account(spec.budget, self.past, self._unpriced)
+            self.account = Account(spec.budget, self.ledger.resume_run(self.id, caps), self._unpriced)
             return
         self.ledger.begin_run(
             NewRun(

@@ -35,6 +35,7 @@ from agent.errors import (
     Transient,
     TransportUnknown,
 )
+from agent.options.shared import ROOM_TO_THINK
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response, Timeout
@@ -307,7 +308,7 @@ def status_to_error(
         if _CUT.search(detail):
             return of(
                 RowRefused,
-                f"the reply does not fit max_tokens ({detail}); raise it, for a model that thinks by --thinking",
+                f"the reply does not fit max_tokens ({detail}); raise it, for a reasoning model by {ROOM_TO_THINK}",
             )
         if is_flagged:
             return of(RowRefused, f"refused by the content policy ({detail}); change or drop this row")

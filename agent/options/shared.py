@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from agent.errors import Problem
 from agent.options.kinds import OneOrTexts, Place, Price, Rows, Texts, Time
 from agent.options.option import JobOptions, Option, option
-from agent.types import MOST_COUNT, MOST_DOLLARS, Budget, Tool
+from agent.types import MOST_COUNT, MOST_DOLLARS, Budget, Task, Tool
 
 LEDGER = Path("runs/ledger.db")
 UNCAPPED_TIMES = 2
 """Calls that a job without any cap may make, as a multiple of those planned: some fail and are tried again."""
 MAX_WAIT = 300.0
 """Default of the longest wait for a provider that is down, in seconds."""
+ROOM_TO_THINK = "--thinking 2000"
+"""The words of a message: what lets a reasoning model come to its answer."""
 TASK, MODELS, BUDGET, SEARCH, COMPARISON, OUTPUT = "Task", "Models", "Budget", "Search", "Comparison", "Output"
 GROUPS = (TASK, MODELS, BUDGET, SEARCH, COMPARISON, OUTPUT, "")
 """The headings of a help text, in order."""
@@ -211,6 +214,18 @@ class AskingOptions(JobOptions):
     def longest_wait(self) -> float:
         """The longest wait for a provider that is down, in seconds."""
         return MAX_WAIT if self.max_wait is None else float(self.max_wait)
+
+    def room(self, answer: int) -> int:
+        """The most tokens of a reply whose answer has at most `answer`."""
+        return answer + (self.thinking or 0)
+
+    def applied_to(self, task: Task) -> Task:
+        """The task with what was said about its models."""
+        return task if self.thinking is None else replace(task, thinking=self.thinking)
+
+    def asking(self, task: Task) -> AskingOptions:
+        """How the models of a task are asked."""
+        return self.part(AskingOptions).changed(thinking=self.applied_to(task).thinking)
 
 
 class SeedOption(JobOptions):

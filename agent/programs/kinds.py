@@ -280,7 +280,7 @@ class UserKind(Kind):
             return Prediction({}, "", f"the {self.word} raised {one_line(problem)}")
 
     def max_tokens(self, candidate: Candidate) -> int:
-        return (self.task.max_tokens or REPLY_TOKENS) + self.task.thinking
+        return self.task.room(self.task.max_tokens or REPLY_TOKENS)
 
     def broken(self, outcomes: Sequence[Outcome]) -> str:
         if all((outcome.candidate_id, outcome.example_id) in self._raised for outcome in outcomes):

@@ -70,15 +70,15 @@ HOSTED_SLACK = 60  # a hosted model may say a sentence around the answer; it end
 
 @dataclass(frozen=True, slots=True)
 class ReplyCap:
-    """The most tokens of a reply: of the longest right answer in the model's own tokens, plus `thinking`."""
+    """The most tokens of a reply: of the longest right answer in the model's own tokens, and `more` to think."""
 
     answer: int
-    thinking: int = 0
+    more: int = 0
 
     @staticmethod
     def of(task: Task, lm: LM) -> ReplyCap:
         if task.max_tokens is not None:
-            return ReplyCap(task.max_tokens, task.thinking)
+            return ReplyCap(task.max_tokens, task.room(0))
         outputs = task.signature.outputs
         longest = 0
         for field in outputs:
@@ -87,10 +87,10 @@ class ReplyCap:
             tokens = max(lm.count_tokens(text) for text in widest)
             longest += tokens if field.choices else int(tokens * 1.5)
         slack = REPLY_SLACK * len(outputs) if lm.concurrency is not None else HOSTED_SLACK
-        return ReplyCap(longest + slack + (0 if len(outputs) == 1 else 4 * len(outputs)), task.thinking)
+        return ReplyCap(longest + slack + (0 if len(outputs) == 1 else 4 * len(outputs)), task.room(0))
 
     def tokens(self, candidate: PromptCandidate, n_outputs: int) -> int:
-        extra = self.thinking + (REASONING_TOKENS if reasons_first(candidate) else 0)
+        extra = self.more + (REASONING_TOKENS if reasons_first(candidate) else 0)
         if candidate.format.startswith("dspy-"):
             extra += DSPY_TOKENS * (n_outputs + 1)
         return self.answer + extra

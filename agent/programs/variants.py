@@ -185,7 +185,7 @@ class ReleasedProgram:
         self.candidate = ReleasedCandidate(prompt.version)
         self._release = prompt.release
         self._parameters = parameters_of(prompt.release)
-        self._more = 0 if lm.name == prompt.model else task.thinking  # the released cap holds its own model's
+        self._more = 0 if lm.name == prompt.model else task.room(0)  # the released cap holds its own model's
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         parameters, release = self._parameters, self._release

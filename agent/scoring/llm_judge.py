@@ -20,6 +20,7 @@ from typing import Any
 from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import all_of
+from agent.options.shared import ROOM_TO_THINK
 from agent.prompt.fence import Fence
 from agent.prompt.template import label_text
 from agent.results.breakdown import JudgeTrust
@@ -147,7 +148,7 @@ class Judge:
             return Judgement(None, f"the judge refused: {reply.text[:200]}")
         judgement = read(reply.text, reply.logprobs)
         if judgement.value is None and reply.finish == "length":
-            hint = "" if reply.text else "; it may think: --thinking 2000 gives it room to"
+            hint = "" if reply.text else f"; it may reason: {ROOM_TO_THINK} gives it room to"
             return Judgement(None, f"the judge's answer was cut off before its verdict{hint}")
         return judgement
 

@@ -134,7 +134,7 @@ def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:
     """Estimate the tokens of a call of each role; `prompt`: tokens of the target's prompts without the row."""
     row, reply = _row_and_reply(task)
     rubrics = sum(_tokens([rubric.text]) for rubric in task.rubrics.values())
-    thoughts = task.thinking // 2  # of what a call may think, on average
+    thoughts = task.room(0) // 2  # of what a call may think, on average
     seen, verdict = _judged_passages(task, PASSAGE_LETTERS)
     return {
         "model": Usage(prompt + row + MESSAGE_TOKENS, reply + 1 + thoughts),
@@ -170,9 +170,9 @@ def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
     rubrics = sum(len(rubric.text) for rubric in task.rubrics.values()) // LETTERS_A_TOKEN
     seen, verdict = _judged_passages(task, MOST_PASSAGE_LETTERS)
     return {
-        "model": Usage(prompt, ANSWER_TOKENS + task.thinking),
-        "proposer": Usage(longest_request // LETTERS_A_TOKEN, proposal_tokens(task, SEVERAL) + task.thinking),
-        "judge": Usage(row + rubrics + RUBRIC_TOKENS + seen // LETTERS_A_TOKEN, verdict + task.thinking),
+        "model": Usage(prompt, task.room(ANSWER_TOKENS)),
+        "proposer": Usage(longest_request // LETTERS_A_TOKEN, task.room(proposal_tokens(task, SEVERAL))),
+        "judge": Usage(row + rubrics + RUBRIC_TOKENS + seen // LETTERS_A_TOKEN, task.room(verdict)),
     }
 
 

@@ -21,7 +21,7 @@ from agent.models.hosted import HostedModel
 from agent.models.openai import OpenAIModel
 from agent.types import Budget, Completion
 from tests.batch.provider import BatchProvider
-from tests.gateway.doors import Calm
+from tests.gateway.doors import settings as call_settings
 from tests.toys import ask, open_ledger
 from tests.wire import Fault, WireServer
 
@@ -52,7 +52,7 @@ class World:
         found = Account(budget or Budget(), past)
         batches = Batches(ledger, "run-1", settings, _Lines(self.lines), more.pop("max_wait", 5.0))
         prices = {lm.name: PRICE}
-        return Gateway(ledger, "run-1", found, prices, jitter=Calm(), batches=batches, past=past, **more)
+        return Gateway(ledger, "run-1", found, prices, call_settings(more), batches=batches, **more)
 
     async def asked(self, gateway: Gateway, rows: int = ROWS, **more: Any) -> list[Completion | BaseException]:
         """Asks a set of calls, and closes all."""

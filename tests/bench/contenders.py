@@ -175,9 +175,10 @@ def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
 
     from agent.evaluate.evaluator import Evaluator
     from agent.gateway.budget import Account
-    from agent.gateway.gateway import Gateway
+    from agent.gateway.gateway import CallSettings, Gateway
     from agent.jobs.observers import LedgerObserver
     from agent.ledger.store import Ledger, NewCandidate, NewRun
+    from agent.options.shared import AskingOptions
     from agent.programs.prompt import PromptProgram
     from agent.prompt.render import template
     from agent.scoring.task_metrics import build_metrics
@@ -187,7 +188,9 @@ def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
     ledger = Ledger(job.folder / "ledger.db")
     ledger.begin_run(NewRun("bench", task, lm.name, "", 0, asdict(budget), {}))
     ledger.add_candidate("bench", NewCandidate(0, candidate.shown(), template(candidate, task.signature), "baseline"))
-    gateway = Gateway(ledger, "bench", Account(budget), {}, job.concurrency)
+    gateway = Gateway(
+        ledger, "bench", Account(budget), {}, CallSettings(AskingOptions(max_concurrency=job.concurrency))
+    )
     observer = LedgerObserver(ledger, "bench")
     return Evaluator(task, gateway, lm, build_metrics(task), [PromptProgram(task, lm)], observer), ledger
 

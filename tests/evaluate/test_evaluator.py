@@ -41,7 +41,7 @@ from agent.types import (
     Task,
     Usage,
 )
-from tests.gateway.doors import Calm
+from tests.gateway.doors import Calm, settings
 from tests.toys import FakeModel, GatedModel, make_task, turns_beside, until
 
 TASK = make_task(6)
@@ -53,7 +53,7 @@ class Bench(Observer):
     def __init__(self, ledger: Ledger, lm: Any, task: Task = TASK, budget: Budget | None = None, **more: Any) -> None:
         self.written: list[tuple[str, str]] = []
         self.lm = lm
-        self.gateway = Gateway(ledger, "run-1", Account(budget or Budget()), {}, **more)
+        self.gateway = Gateway(ledger, "run-1", Account(budget or Budget()), {}, settings(more), **more)
         self.metrics = build_metrics(task)
         self.program = PromptProgram(task, lm)
         self.evaluator = Evaluator(task, self.gateway, lm, self.metrics, [self.program], self)

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.gateway.budget import Account
-from agent.gateway.gateway import Gateway
+from agent.gateway.gateway import CallSettings, Gateway
 from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
 from agent.observer import Observer
+from agent.options.shared import AskingOptions
 from agent.types import Budget, Request
 from tests.ledger.ledgers import read
 from tests.toys import FakeModel, ask
@@ -36,10 +37,15 @@ class Calm(random.Random):
         return 0.0
 
 
+def settings(more: dict[str, Any]) -> CallSettings:
+    """How calls are made, out of these words; the others are left in `more`."""
+    asking = {name: more.pop(name) for name in list(more) if name in AskingOptions.model_fields}
+    return CallSettings(AskingOptions(**asking), more.pop("use_cache", True), more.pop("jitter", Calm()))
+
+
 def gateway(ledger: Ledger, budget: Budget | None = None, run_id: str = "run-1", **more: Any) -> Gateway:
-    more.setdefault("prices", {})
-    account = more.pop("account", None) or Account(budget or Budget())
-    return Gateway(ledger, run_id, account, jitter=more.pop("jitter", Calm()), **more)
+    account = more.pop("account", None) or Account(budget or Budget(), more.pop("past", None))
+    return Gateway(ledger, run_id, account, more.pop("prices", {}), settings(more), **more)
 
 
 def model(server: WireServer) -> OpenAIModel:

@@ -213,7 +213,7 @@ async def test_each_new_record_is_in_the_ledger_and_a_resumed_run_reserves_as_th
     past = again.resume_run("run-1", {})
     account = Account(Budget(max_tokens=10**6), past)
     assert account.bills.reserved("fake/m", WORST) == expected
-    resumed, more = gateway(again, account=account, past=past, max_concurrency=4), Billing(lambda number: 400)
+    resumed, more = gateway(again, account=account, max_concurrency=4), Billing(lambda number: 400)
     await burst(resumed, more, 30)
     assert set(more.widths[:STEADY]) == {1}
     assert max(more.widths) > 1

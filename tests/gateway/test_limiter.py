@@ -248,7 +248,7 @@ def test_a_longer_pause_counts_and_a_shorter_one_does_not_end_it(loop: VirtualLo
 @pytest.mark.parametrize("width", [1, 4])
 def test_without_advice_the_pauses_double_up_to_twenty_seconds(loop: VirtualLoop, width: int) -> None:
     async def play() -> None:
-        limiter, pauses = Limiter("m", width, max_wait=1000), []
+        limiter, pauses = Limiter("m", width, longest_wait=1000), []
         for _ in range(8):
             before = loop.time()
             await limiter.acquire()
@@ -270,7 +270,7 @@ def test_without_advice_the_pauses_double_up_to_twenty_seconds(loop: VirtualLoop
 @pytest.mark.parametrize(("asked", "told"), [(300.5, "300 seconds"), (3600.0, "3600 seconds"), (1e9, "11574 days")])
 def test_a_wait_longer_than_the_user_allows_stops_the_run(loop: VirtualLoop, asked: float, told: str) -> None:
     async def play() -> None:
-        limiter = Limiter("some/model", 4, max_wait=300)
+        limiter = Limiter("some/model", 4, longest_wait=300)
         with pytest.raises(RunRefused) as caught:
             limiter.rate_limited(asked)
         assert "some/model" in str(caught.value)
@@ -283,7 +283,7 @@ def test_a_wait_longer_than_the_user_allows_stops_the_run(loop: VirtualLoop, ask
 
 def test_the_longest_wait_that_the_user_allows_is_waited(loop: VirtualLoop) -> None:
     async def play() -> None:
-        limiter = Limiter("m", 4, max_wait=300)
+        limiter = Limiter("m", 4, longest_wait=300)
         limiter.rate_limited(300.0)
         await limiter.acquire()
         assert loop.time() == pytest.approx(300)
@@ -294,7 +294,7 @@ def test_the_longest_wait_that_the_user_allows_is_waited(loop: VirtualLoop) -> N
 @pytest.mark.parametrize("patience", [8, 300])
 def test_a_provider_that_never_stops_refusing_stops_the_run(loop: VirtualLoop, patience: int) -> None:
     async def play() -> None:
-        limiter = Limiter("m", 4, max_wait=patience)
+        limiter = Limiter("m", 4, longest_wait=patience)
 
         async def for_ever() -> None:
             while True:
@@ -463,7 +463,7 @@ def test_those_that_were_in_flight_when_it_opened_do_not_open_it_further(loop: V
 
 def test_nothing_back_for_longer_than_the_user_waits_stops_the_run(loop: VirtualLoop) -> None:
     async def play() -> None:
-        limiter = Limiter("some/model", 8, max_wait=300)
+        limiter = Limiter("some/model", 8, longest_wait=300)
 
         async def for_ever() -> None:
             while True:
@@ -481,7 +481,7 @@ def test_nothing_back_for_longer_than_the_user_waits_stops_the_run(loop: Virtual
 
 def test_giving_up_names_the_model_once_and_gives_one_advice(loop: VirtualLoop) -> None:
     async def play() -> None:
-        limiter, down = Limiter("m", 8, max_wait=5), Transient("m: HTTP 500: the provider failed (x; y); try again")
+        limiter, down = Limiter("m", 8, longest_wait=5), Transient("m: HTTP 500: the provider failed (x; y); try again")
         limiter.answered()
         limiter.failed(down)
         await asyncio.sleep(5)
@@ -497,7 +497,7 @@ def test_giving_up_names_the_model_once_and_gives_one_advice(loop: VirtualLoop) 
 
 def test_the_time_before_the_first_failure_and_before_a_success_does_not_count(loop: VirtualLoop) -> None:
     async def play() -> None:
-        limiter = Limiter("m", 8, max_wait=300)
+        limiter = Limiter("m", 8, longest_wait=300)
         await asyncio.sleep(1000)
         fail(limiter, 1)
         await asyncio.sleep(299)
@@ -612,7 +612,7 @@ def test_no_order_of_events_and_cancellations_loses_or_makes_a_slot(ops: list[tu
 
 
 async def cancelled_at_will(loop: VirtualLoop, ops: list[tuple[str, int]], ceiling: int) -> None:
-    limiter, holding = Limiter("m", ceiling, max_wait=1e9), 0
+    limiter, holding = Limiter("m", ceiling, longest_wait=1e9), 0
     jobs: list[tuple[asyncio.Task[None], asyncio.Event]] = []
 
     async def one(done: asyncio.Event) -> None:

@@ -45,7 +45,7 @@ def pauses(loop: VirtualLoop, retry_after: float, jitter: random.Random, episode
     """Seconds between the tries of one call that gets 429s alone."""
 
     async def play() -> list[float]:
-        limiter, found = Limiter("m", 4, max_wait=1000, jitter=jitter), []
+        limiter, found = Limiter("m", 4, longest_wait=1000, jitter=jitter), []
         for _ in range(episodes):
             before = loop.time()
             await limiter.acquire()
@@ -115,7 +115,7 @@ async def test_a_resumed_run_counts_429s_apart_as_well(tmp_path: Path) -> None:
     past = again.resume_run("run-1", {})
     assert (sum(spend.calls for spend in past.paid.values()), past.lost, past.limited) == (1, 0, 5)
     account = Account(Budget(), past)
-    resumed = gateway(again, account=account, past=past)
+    resumed = gateway(again, account=account)
     await resumed.complete("model", scripted("never asked"), ask("a"))
     assert (account.total_paid.calls, account.limited, account.failed) == (1, 5, 0)
     again.close()

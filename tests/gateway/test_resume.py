@@ -44,7 +44,7 @@ async def again(path: Path, walk: Walk, lm: FakeModel, **more: Any) -> tuple[lis
     ledger = Ledger(path)
     past = ledger.resume_run("run-1", {})
     account = Account(more.pop("budget", Budget()), past)
-    door = gateway(ledger, account=account, past=past, prices=PRICES, **more)
+    door = gateway(ledger, account=account, prices=PRICES, **more)
     found = await walk(door, lm)
     await ledger.commit()
     ledger.close()

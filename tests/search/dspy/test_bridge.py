@@ -34,7 +34,7 @@ from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
 from agent.search.dspy.bridge import ROLLOUTS, Bridge
 from agent.types import Budget
-from tests.gateway.doors import Calm
+from tests.gateway.doors import settings
 from tests.toys import TEAMS, open_ledger
 from tests.wire import Fault, WireServer
 
@@ -49,7 +49,7 @@ class World:
     def __init__(self, ledger: Ledger, server: WireServer, budget: Budget | None = None, **more: Any) -> None:
         self.ledger = ledger
         self.model = OpenAIModel("openai-compatible/x", "x", base_url=server.url)
-        self.gateway = Gateway(ledger, "run-1", Account(budget or Budget()), {}, jitter=Calm(), **more)
+        self.gateway = Gateway(ledger, "run-1", Account(budget or Budget()), {}, settings(more), **more)
         self.bridge = Bridge(self.gateway)
         self.lm = self.bridge.lm(self.model, "model", max_tokens=50)
 
