@@ -5,7 +5,7 @@ The durable record of calls (reserve, send, settle) is not among it: the gateway
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,7 @@ class TrainingProgress:
 class Observer:
     """Ignores all that happens; a subclass overrides what it is for.
 
-    Methods are called in the thread of the run, in the order of what happens, and must be quick. What they raise ends
-    the run.
+    Methods are called in the run's thread, in order, and must be quick. What they raise ends the run.
     """
 
     def on_message(self, line: str) -> None:
@@ -77,42 +76,14 @@ class Observers(Observer):
         """Passes all that happens from now on to one more."""
         self._observers = (*self._observers, observer)
 
-    def on_message(self, line: str) -> None:
-        for each in self._observers:
-            each.on_message(line)
 
-    def on_event(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
+def _forward(name: str) -> Callable[..., None]:
+    def forward(self: Observers, *arguments: Any) -> None:
         for each in self._observers:
-            each.on_event(kind, body, texts)
+            getattr(each, name)(*arguments)
 
-    def on_call_settled(self) -> None:
-        for each in self._observers:
-            each.on_call_settled()
+    return forward
 
-    def on_outcome_recorded(self, split: SplitName, outcome: Outcome) -> None:
-        for each in self._observers:
-            each.on_outcome_recorded(split, outcome)
 
-    def on_candidate_accepted(self, round_: int, proposal: Proposal) -> None:
-        for each in self._observers:
-            each.on_candidate_accepted(round_, proposal)
-
-    def on_candidate_rejected(self, round_: int, proposal: Proposal, reason: str) -> None:
-        for each in self._observers:
-            each.on_candidate_rejected(round_, proposal, reason)
-
-    def on_trial_updated(self, trial: Trial) -> None:
-        for each in self._observers:
-            each.on_trial_updated(trial)
-
-    def on_stage_started(self, name: str, round_: int) -> None:
-        for each in self._observers:
-            each.on_stage_started(name, round_)
-
-    def on_evaluation_ended(self, candidates: Sequence[str]) -> None:
-        for each in self._observers:
-            each.on_evaluation_ended(candidates)
-
-    def on_training_progress(self, progress: TrainingProgress) -> None:
-        for each in self._observers:
-            each.on_training_progress(progress)
+for _name in [name for name in vars(Observer) if name.startswith("on_")]:
+    setattr(Observers, _name, _forward(_name))

@@ -123,11 +123,7 @@ class Course:
         self._batch, self._api, self._settings, self._say, self._longest_wait = batch, api, settings, say, longest_wait
 
     async def submitted(self, known: Collection[str]) -> tuple[BatchJob | None, bool]:
-        """The batch at the provider: found where it may be there, else submitted where its requests are known.
-
-        Returns:
-            The batch, None for one that was never submitted; and whether it is this one for sure.
-        """
+        """The batch at the provider, found or submitted (None: it never was), and whether it is this one for sure."""
         batch, api = self._batch, self._api
         if batch.job:
             return await self.look(batch.job), True

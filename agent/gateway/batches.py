@@ -77,11 +77,7 @@ class Batches:
                 self._open.update(self._taken_up(row))
 
     async def reply(self, lm: LM, key: str, request: Request, worst: Spend) -> RowReply:
-        """What a batch brings for a call; a status of None, and why, where it brings nothing.
-
-        Raises:
-            RunRefused: the provider refuses batches, does not answer, or takes longer than is waited for.
-        """
+        """What a batch brings for a call; a status of None, and why, where it brings nothing. Raises RunRefused."""
         waiting = Wanted(request, worst, asyncio.get_running_loop().create_future())
         if (batch := self._open.get(key)) is None:
             self._collect(lm, key, waiting)
@@ -123,7 +119,6 @@ class Batches:
         self._timers[lm.name] = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._close_set, lm.name)
 
     def _close_set(self, name: str) -> None:
-        """Makes batches of the rows that were collected, without those that nobody waits for any more."""
         lm, every = self._collected.pop(name)
         rows = {key: waiting for key, waiting in every.items() if not waiting.reply.done()}
         if len(rows) < LEAST_ROWS and not self.settings.only:
@@ -153,7 +148,6 @@ class Batches:
         batch.task = asyncio.create_task(self._run(batch, lm))
 
     def _taken_up(self, row: Row) -> dict[str, Batch]:
-        """By call key what is missing of a batch that the ledger knows without an end."""
         body, since = row["body"], datetime.fromisoformat(row["utc"])
         if self._is_fresh and datetime.now(UTC) - since > FRESH:
             return {}
@@ -167,7 +161,6 @@ class Batches:
     # -- one batch ----------------------------------------------------------------------------------------------------
 
     async def _run(self, batch: Batch, lm: LM) -> None:
-        """Takes a batch to its end at the provider. What ends it early, all rows that are waited for raise."""
         try:
             await self._to_end(batch, lm)
         except ModelError as error:
@@ -216,7 +209,6 @@ class Batches:
             self._collect(lm, key, waiting)
 
     async def _end(self, batch: Batch, job: BatchJob | None = None) -> None:
-        """Notes the end of a batch that has ended at its provider, once none of its rows is missing."""
         batch.ended = batch.ended or job
         if batch.ended is not None and not batch.pending and not batch.is_noted:
             batch.is_noted = True
@@ -246,12 +238,8 @@ class BatchedCall:
         self._call = replace(call, worst=in_a_batch(call.worst))
 
     async def reply(self) -> tuple[Completion | None, int]:
-        """The reply that a batch brings, None where the call is to be made live; and how many attempts were made.
-
-        Raises:
-            ModelError: the row was refused, or stays without an answer.
-            BudgetExhausted: the call no longer fits the budget.
-        """
+        """The reply (None: make the call live) and how many attempts were made. Raises ModelError and
+        BudgetExhausted."""
         only = self._batches.settings.only
         for attempt in range(ROUNDS):
             held = replace(

@@ -86,10 +86,8 @@ class Account:
         self._reserved += worst
 
     async def set_aside(self, model: str, worst: Spend) -> Spend:
-        """Reserve the most that a call of `model` can cost by its bills so far, and return it.
-
-        What does not fit next to the calls in flight waits until they cost less. Raises BudgetExhausted.
-        """
+        """Reserve the most that a call of `model` can cost by its bills so far, and return it; waits for calls in
+        flight that may cost less. Raises BudgetExhausted."""
         while True:
             most = self.bills.reserved(model, worst)
             try:

@@ -86,13 +86,8 @@ class CallSettings:
 
 
 class Gateway:
-    """Calls models for one run. `complete` returns a settled reply or raises; nothing is ever scored as 0 here.
-
-    Args:
-        account: the spending of the run against its caps, and what it had bought before an interruption.
-        prices: by model, what a reply costs; models without a price count as $0.
-        batches: sends what is asked `together`. None: all calls go one by one.
-    """
+    """Calls models for one run: a settled reply or an error, never a score of 0. `batches` send what is asked
+    `together`."""
 
     def __init__(
         self,
@@ -118,22 +113,11 @@ class Gateway:
         self.stopped: Exception | None = None
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
-        """Calls a model. An identical call is paid once: settled ones come from the ledger.
+        """Call a model once: settled calls come from the ledger. Of a proposer or judge `max_tokens` is of the answer
+        alone.
 
-        Args:
-            request: what is sent; of a proposer or a judge, its `max_tokens` is of the answer alone.
-            candidate_id: the candidate that the spending counts for; "" for none.
-
-        Returns:
-            The reply, settled in the ledger.
-
-        Raises:
-            BudgetExhausted: the call no longer fits the budget.
-            RowRefused: this request cannot work.
-            RunRefused: no request can work.
-            RateLimited, Transient, TransportUnknown, BadResponse: the last error of a call that is not tried again.
-            LedgerError: the disk refuses the record.
-            Exception: what `stop` was given.
+        Raises BudgetExhausted, RowRefused (this request cannot work), RunRefused (none can), the last ModelError of a
+        call that is not tried again, LedgerError, and what `stop` was given.
         """
         if self.stopped is not None:
             raise self.stopped
@@ -197,10 +181,8 @@ class Gateway:
         return in_flight(sent, time.monotonic(), self.waits_for())
 
     async def drain(self) -> None:
-        """Waits until every call that was sent is settled and on the disk; cancels the others.
-
-        A call of a model in this process costs nothing and is cancelled as well.
-        """
+        """Wait until every call that was sent is on the disk; cancel the others, and those of models in this
+        process."""
         for flight in self._flights:
             flight.cancel()
         tasks = [flight.task for flight in self._flights if flight.task is not None]
@@ -212,7 +194,6 @@ class Gateway:
             await self.batches.close()
 
     def _settled(self, role: CallRole, lm: LM, key: str, candidate_id: str) -> Completion | None:
-        """The settled reply: first of this run before it was interrupted, then of any run."""
         past = self._past
         while attempts := past.bought.get(key):
             self._own[key] = attempts.pop(0)
@@ -325,7 +306,6 @@ class Gateway:
     async def _attempt(
         self, call: PendingCall, flight: Flight, limiter: Limiter, attempt: int
     ) -> Completion | ModelError | None:
-        """One attempt, in a slot: the reply, the error to retry or raise, or None when it could not be sent yet."""
         plain, call = call, replace(call, worst=await self.account.set_aside(call.lm.name, call.worst))
         try:
             call_id = await self._reserve(call, attempt)

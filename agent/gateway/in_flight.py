@@ -67,11 +67,8 @@ T = TypeVar("T")
 
 
 async def side_by_side(calls: Iterable[Awaitable[T]]) -> list[T | BudgetExhausted]:
-    """All results, in order; BudgetExhausted in the place of a call that no longer fitted.
-
-    Those that still fit are finished first, so that the result does not depend on the order in which calls are settled.
-    Any other error cancels the rest, and is raised.
-    """
+    """All results, in order; BudgetExhausted in the place of a call that no longer fitted, when the others are
+    finished. Any other error cancels the rest, and is raised."""
 
     async def one(call: Awaitable[T]) -> T | BudgetExhausted:
         try:

@@ -160,7 +160,6 @@ class Limiter:
             self._next_start = max(now - self._interval, self._next_start) + self._interval
 
     def _wake(self) -> None:
-        """Gives free slots to waiting calls, first come first served, and sets a timer where only time frees one."""
         now = time.monotonic()
         while self._waiting and self._may_start(now):
             future = self._waiting.popleft()
@@ -245,7 +244,6 @@ class Limiter:
         self._pause(min(max(now + seconds, self._least), deadline))
 
     def _backoff(self) -> float:
-        """The ceiling of our own backoff in a 429 episode, in seconds."""
         return float(min(LONGEST_BACKOFF, 0.5 * 2.0 ** min(self._limits - 1, 10)))
 
     def limited_again(self, times: int) -> None:
@@ -290,12 +288,10 @@ class Limiter:
             self._pause(min(now + wait, deadline))
 
     def _what(self, error: ModelError) -> str:
-        """The message of `error` without the model's name before it and the advice behind it."""
         says = str(error).removeprefix(f"{self.name}: ")
         return says.rpartition("; ")[0] or says
 
     def _give_up(self, now: float, why: str) -> float:
-        """The time when the run stops. Raises RunRefused once it has come."""
         if self._deadline is None:
             self._deadline = now + self.longest_wait
         self.trouble = why
@@ -337,10 +333,8 @@ class Retries:
         self._jitter = jitter
 
     def delay(self, error: ModelError, attempt: int, calls: int) -> float | None:
-        """Seconds until the next attempt after failure number `attempt` of this kind, or None to give up.
-
-        `calls` are those of the run so far. Source: full jitter over an exponential ceiling (Brooker 2015).
-        """
+        """Seconds until the next attempt, by full jitter under an exponential ceiling (Brooker 2015), or None to
+        give up."""
         if not error.retry:
             return None
         if maybe_paid(error):
@@ -373,10 +367,7 @@ async def patiently(
     longest_wait: float,
     first_wait: float = FIRST_WAIT,
 ) -> T:
-    """Ask, again while the provider fails, for at most `longest_wait` seconds; `first_wait` doubles up to the longest.
-
-    Raises the last ModelError, or one that asking again does not mend.
-    """
+    """Ask, again while the provider fails, for at most `longest_wait` seconds. Raises the last ModelError."""
     wait, began = first_wait, time.monotonic()
     while True:
         try:

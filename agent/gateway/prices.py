@@ -92,10 +92,8 @@ def _free(usage: Usage) -> float:
 
 
 def price_of(model: str) -> Price | None:
-    """The price of a model as the user names it; None when it is not known. Models on this machine are free.
-
-    The price list may name `langchain/openai:x` as `openai/x` too. Raises ProblemsError where it has mistakes.
-    """
+    """The price of a model as the user names it; None when it is not known. Raises ProblemsError for a wrong price
+    list."""
     kind, _, rest = model.partition("/")
     if kind == "langchain":
         kind, _, rest = rest.partition(":")

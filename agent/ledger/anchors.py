@@ -51,10 +51,8 @@ def anchor(db: sqlite3.Connection, path: Path) -> dict[str, Any]:
 
 
 def noted_hash(word: str) -> str:
-    """The hash that `word` is or that the file of this name notes: an anchor, a result of --json, a released prompt.
-
-    Raises InputError when it is neither.
-    """
+    """Read a hash from `word`: itself, or what the file of this name notes (an anchor, --json, a release). Raises
+    InputError."""
     if HASH.fullmatch(word):
         return word
     try:

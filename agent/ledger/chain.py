@@ -172,11 +172,11 @@ def _stands_apart(db: sqlite3.Connection, kind: str, name: str, table: str, sql:
 
 
 def structure(db: sqlite3.Connection) -> list[Finding]:
-    """Find where the schema differs from ours, from SQLite's own list of it.
+    """Find where the schema differs from ours; to be asked before anything is read or written.
 
-    Comes before anything is read or written: a view in place of a table, or an expression in an index, may never end,
-    and an added trigger may refuse what was paid for. Other tables with their indexes may be in the file; whatever
-    hangs on ours, views and virtual tables may not.
+    A view in place of a table, or an expression in an index, may never end, and an added trigger may refuse what was
+    paid for. Other tables with their indexes may be in the file; views, virtual tables and whatever hangs on ours may
+    not.
     """
     if (found := db.execute("PRAGMA user_version").fetchone()[0]) != VERSION:
         return [Finding(0, f"the schema has version {found}, not {VERSION}")]
@@ -209,16 +209,6 @@ def follows(event: Mapping[str, Any], seq: int, prev_hash: str) -> bool:
     return bool(event["seq"] == seq and event["prev_hash"] == prev_hash and event["hash"] == link(prev_hash, event))
 
 
-def first_break(events: Iterable[Mapping[str, Any]], seq: int = 0, prev_hash: str = GENESIS) -> int | None:
-    """The seq of the first event that does not follow from the one before it (at first that of `seq` and `prev_hash`),
-    or None when the chain holds."""
-    for number, event in enumerate(events, seq + 1):
-        if not follows(event, number, prev_hash):
-            return number
-        prev_hash = event["hash"]
-    return None
-
-
 def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
     """The hashes of the payload texts that a row, or the body of a fact, names."""
     for column, value in row.items():
@@ -246,10 +236,8 @@ class Folded:
 
     @staticmethod
     def of(events: Iterable[Mapping[str, Any]], anchor: str | None = None, gaps: bool = False) -> Folded:
-        """Follow a chain link by link from its first event, up to where it is broken.
-
-        With `gaps`, events may be left out: one after a gap is proved by itself.
-        """
+        """Follow a chain link by link, up to where it is broken. With `gaps`, an event after a gap is proved by
+        itself."""
         found = Folded()
         found.anchored = anchor is None
         for event in events:

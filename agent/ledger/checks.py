@@ -231,7 +231,6 @@ def _reserved(row: Row) -> dict[str, float]:
 
 
 def _charge(reserved: Row, outcome: Row) -> dict[str, float]:
-    """What an attempt is charged: a reply its tokens, what may have been paid for its reservation."""
     if outcome.get("error_class") in NO_CALLS:
         return {}
     tokens = 0

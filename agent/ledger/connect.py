@@ -14,11 +14,9 @@ from pathlib import Path
 from agent.errors import InputError, LedgerError
 from agent.ledger.chain import GENESIS, SCHEMA, VERSION, Finding, structure
 from agent.ledger.files import (
-    head_in_main,
     is_held,
     log_is_damaged,
     log_is_empty,
-    log_is_ours,
     log_path,
     read_only,
     seal_holds,
@@ -74,11 +72,8 @@ def is_there(path: Path) -> bool:
 
 
 def address_to_read(path: Path) -> str:
-    """SQLite's address of the file for a connection that cannot write. LedgerError for a file that was emptied or is
-    gone, as SQLite would throw its log away.
-
-    To read, SQLite makes files next to the ledger. Where it cannot, and there is no log, the file is read alone.
-    """
+    """SQLite's address for reading; where no files can be made next to the ledger and there is no log, of the file
+    alone. Raises LedgerError for a file that was emptied or is gone, as SQLite would throw its log away."""
     if is_emptied(path):
         raise LedgerError(
             f"{path}: the file is {'empty' if os.path.exists(path) else 'gone'}, and what lies beside it tells of a "
@@ -154,18 +149,15 @@ def _no_ledger(path: Path) -> LedgerError:
 
 
 def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> None:
-    """Raises LedgerError when a byte of the ledger is not as it was written, naming the first bad event.
+    """Raises LedgerError, naming the first bad event, when a byte of the ledger is not as it was written.
 
-    The seal answers at once, also after a kill; without one that fits, everything is checked. While a writer has the
-    file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. What is opened
-    to write must have our schema, whatever the seal says. `by_chain`: who can write the file can write a seal, so
-    everything is checked.
+    A seal that fits answers at once where no log was left, unless `by_chain`: who can write the file can write a seal.
+    While somebody else has the file open (it is not `ours`), only SQLite's own checks apply.
     """
     if unfinished(path) and not ours:
         raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing undoes that")
     held = is_held(path) and not ours
     sealed = held or seal_holds(path)  # before SQLite opens it: to close a file gives up its locks on it
-    start = head_in_main(path) if sealed and not held and not log_is_empty(path) else None
     try:
         db = reader(path)
     except sqlite3.Error as error:
@@ -185,7 +177,7 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
             raise _not_whole(path, found[0])
         if ours:
             refuse_merged(db, path)
-        if sealed and not by_chain and (held or log_is_empty(path) or log_is_ours(path, db, start)):
+        if sealed and not by_chain and (held or log_is_empty(path)):
             return
         if found := verify(db):
             raise _not_whole(path, found[0])
@@ -218,11 +210,8 @@ def owner_of(path: Path) -> str:
 
 @contextmanager
 def unchecked(path: Path, as_one: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection that cannot write, to a file of this version that was not checked otherwise; `as_one`: it sees the
-    ledger as it is at its first question, whatever a writer adds meanwhile.
-
-    Raises LedgerError for another version's, and when SQLite cannot read on.
-    """
+    """A connection that cannot write, to a file of this version that was not checked; `as_one`: it sees one moment.
+    Raises LedgerError for another version's, and when SQLite cannot read on."""
     try:
         with closing(reader(path)) as db:
             db.isolation_level = None

@@ -205,7 +205,6 @@ def plan(sources: Sequence[Source]) -> tuple[list[Part], list[MergedSource]]:
 
 
 def _common(one: Source, other: Source) -> int:
-    """How many events two copies of one ledger have in common: a hash is that of all events up to its own."""
     with unchecked(one.path) as db:
         db.execute("ATTACH ? AS other", (address_to_read(other.path),))
         return int(db.execute("SELECT MAX(seq) FROM main.events JOIN other.events USING (seq, hash)").fetchone()[0])
@@ -235,7 +234,6 @@ def _give_homes(parts: Sequence[Part], sources: Sequence[Source]) -> None:
 
 @contextmanager
 def _new_ledger(output: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of `output`, sealed and for reading only, when the block ends."""
     target = Path(os.path.realpath(output))
     new = target.with_name(f".{target.name}.new-{os.getpid()}")
     try:
@@ -298,7 +296,6 @@ def _tune(db: sqlite3.Connection, name: str) -> None:
 
 @contextmanager
 def _beside(source: Source, new: Path) -> Iterator[sqlite3.Connection]:
-    """The source to read, as it was when it was looked at, and the new file as `team` to write."""
     with closing(sqlite3.connect(address_to_read(source.path), uri=True, isolation_level=None)) as db:
         db.execute("ATTACH ? AS team", (str(new),))
         _tune(db, "team")

@@ -4,11 +4,10 @@ The lock lets one process write; the kernel frees it when its holder dies.
 
 The seal is a digest of the main file. It shows in a moment that no byte of it has changed: SQLite itself does not
 notice when a page's content is overwritten on disk. The main file changes only when the writer copies the log into it;
-the writer breaks the seal before that and sets it after, so it also holds after a kill. A missing or broken seal is no
-verdict: the whole ledger is then checked the long way (`verify`).
+the writer breaks the seal before that and sets it after. Without a seal that fits, and while a log holds more than the
+main file, the whole ledger is checked the long way (`verify`).
 
-After a kill the log holds what was not yet copied into the sealed main file. Each transaction of ours moves the row of
-the table `head`; one that does not write that page came from another program.
+Each transaction of ours moves the row of the table `head`, so that each commit in the log writes its page.
 Format: SQLite's "Database File Format", section 4, "The Write-Ahead Log".
 """
 
@@ -26,8 +25,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agent.errors import LedgerError
-from agent.ledger.chain import first_break, structure
-from agent.ledger.verify import events
 from agent.safe_file import sync_folder
 
 TRIES = 5  # for the lock
@@ -151,11 +148,8 @@ def _untouched(file: int) -> str:
 
 
 def set_seal(path: Path, main: int, read_only: bool = False) -> None:
-    """Writes the seal whole or not at all. `main` is the open file that is sealed, whatever lies at `path` by now.
-
-    `read_only`: nothing is ever written to the file, so that while nothing touches it, it need not be digested: of a
-    file of gigabytes that would take seconds each time.
-    """
+    """Write the seal of the open file `main` whole or not at all; a `read_only` file is not digested again while
+    nothing touches it, which would take seconds each time."""
     part = seal_path(path).with_name(seal_path(path).name + ".part")
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -205,53 +199,9 @@ def log_is_damaged(path: Path, db: sqlite3.Connection) -> bool:
 
 
 def _frames_read(path: Path, db: sqlite3.Connection) -> int:
-    """How many frames of the log SQLite found good, from the index that it makes of it when it first reads."""
     db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     index = sibling(path, "-shm").read_bytes()
     return int(struct.unpack_from("=I", index, 16)[0])
-
-
-def log_is_ours(path: Path, db: sqlite3.Connection, start: tuple[int, str] | None) -> bool:
-    """Whether the log adds nothing to the main file, whose head is `start`, but transactions of ours, with the events
-    that follow its chain."""
-    (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'head'").fetchone()
-    if start is None or not _every_transaction_writes(log_path(path).read_bytes(), page):
-        return False
-    added = list(events(db, start[0]))
-    end = (added[-1]["seq"], added[-1]["hash"]) if added else start
-    head: object = db.execute("SELECT seq, hash FROM head").fetchone()
-    return first_break(added, *start) is None and head == end
-
-
-def head_in_main(path: Path) -> tuple[int, str] | None:
-    """The head in the main file, without the log; None where nothing was ever copied into it, or its schema is not
-    ours."""
-    main = sqlite3.connect(f"{read_only(path)}&immutable=1", uri=True)
-    try:
-        if structure(main):
-            return None
-        seq, prev = main.execute("SELECT seq, hash FROM head").fetchone()
-        return seq, prev
-    except (sqlite3.Error, TypeError):
-        return None
-    finally:
-        main.close()
-
-
-def _every_transaction_writes(log: bytes, page: int) -> bool:
-    if len(log) < HEADER:
-        return False
-    (size,) = struct.unpack_from(">I", log, 8)
-    written = False
-    for number, commits, salts in _frames(log, size):
-        if salts != log[16:24]:
-            break  # left over from an earlier use of the file
-        written = written or number == page
-        if commits:
-            if not written:
-                return False
-            written = False
-    return True
 
 
 def _frames(log: bytes, size: int) -> Iterator[tuple[int, int, bytes]]:

@@ -48,8 +48,8 @@ KNOWN_TEXTS = 10_000  # hashes of texts written by this process that are remembe
 class LedgerFile:
     """One open ledger file, locked against a second writer.
 
-    Raises LedgerError, with the path and what to do, for a file that is not one, is damaged, or is in use (naming the
-    owner), and from any later call once the disk has refused something or the files are not the open ones any more.
+    Raises LedgerError for a file that is not one, is damaged or in use, and from any later call once the disk has
+    refused something or the files are not the open ones any more.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +74,6 @@ class LedgerFile:
             raise LedgerError(f"{path}: not a usable ledger ({error}); name another file with --db") from error
 
     def _open(self, undo: contextlib.ExitStack) -> None:
-        """`undo` gets what is to be closed again when opening fails."""
         if unfinished(self.path):
             undo_unfinished(self.path)
         if is_there(self.path):
@@ -108,10 +107,8 @@ class LedgerFile:
         self.flush()
 
     def close(self) -> None:
-        """Writes what waits, copies the log into the main file, seals it and lets the lock go.
-
-        Raises LedgerError when anything was refused, now or before, and not raised yet.
-        """
+        """Write what waits, copy the log into the main file, seal it and release the lock. Raises what was not
+        raised yet."""
         if not self._lock.is_mine():
             return
         self._writer.close()
@@ -270,7 +267,6 @@ class LedgerFile:
 
 
 def _statement(fact: Mapping[str, Any], row: Mapping[str, Any]) -> Statement:
-    """What makes the event about a row true."""
     if "insert" in fact:
         return _insert_sql(fact["insert"], tuple(row)), tuple(row.values())
     return _update_sql(fact["update"], tuple(row)), (*row.values(), *fact["key"])

@@ -64,8 +64,6 @@ def user() -> str:
 
 
 def _git(folder: Path) -> str:
-    """`COMMIT` or `COMMIT dirty`; "" outside a repository or without git."""
-
     def ask(*words: str) -> str:
         command = ["git", "-C", str(folder if folder.is_dir() else folder.parent), *words]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=True)

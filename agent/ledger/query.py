@@ -84,10 +84,8 @@ def run_folder(folder: Path, run_id: str) -> Path:
 
 
 def released_file(run: Row, db: Path) -> Path | None:
-    """What the run released, next to the ledger wherever that lies now: the result names it as it was typed then.
-
-    None where it released nothing. Raises InputError for an id that is a path.
-    """
+    """The file that the run released, next to the ledger; None where it released nothing. Raises InputError for a
+    bad id."""
     released = (run["result"] or {}).get("release")
     return run_folder(db.parent, run["id"]) / Path(released).name if released else None
 
@@ -225,10 +223,8 @@ class History(Queries):
         self.db.close()
 
     def runs(self) -> list[Row]:
-        """Every run, newest first, with `result` as the object that --json printed (or None).
-
-        One that stands as running while nobody writes it is `killed`, as the next opening of the ledger will note.
-        """
+        """Every run, newest first, with `result` as --json printed it (or None). An open run that nobody writes is
+        `killed`."""
         rows = self.select(
             "SELECT r.*, b.body AS result FROM runs r LEFT JOIN blobs b ON b.hash = r.result_hash "
             "ORDER BY r.started_utc DESC, r.id DESC"
@@ -248,10 +244,8 @@ class History(Queries):
         return searched(self.run(run_id))
 
     def run(self, run_id: str = "") -> Row:
-        """One run by id or by the unique start of its id; the latest without one. Raises InputError.
-
-        The latest is the latest search, where there is one: calibrations and checks do not come before it.
-        """
+        """One run by id or by the unique start of its id; without one the latest search, else the latest. Raises
+        InputError."""
         found = [row for row in self.runs() if row["id"].startswith(run_id)]
         found = [row for row in found if row["id"] == run_id] or found
         if not run_id:

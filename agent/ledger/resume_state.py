@@ -100,7 +100,6 @@ def left_state(db: sqlite3.Connection, kind: str, hashes: str, model: str, since
 
 
 def _seconds(db: sqlite3.Connection, run_id: str) -> float:
-    """The sum of the run's stretches, each from its start to the last thing that it wrote."""
     total, start, last = 0.0, None, ""
     for kind, utc in db.execute(
         "SELECT kind, utc FROM events WHERE run_id = ? AND kind NOT LIKE '%found/_open' ESCAPE '/' ORDER BY seq",

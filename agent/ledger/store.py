@@ -32,10 +32,8 @@ TOKENS = ("prompt_tokens", "cached_prompt_tokens", "written_prompt_tokens", "com
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An attempt (from 1) of a call, as it is written down before anything is sent, with what it may cost at most.
-
-    `endpoint` is the address of the model where it is part of the call's identity, else "".
-    """
+    """An attempt (from 1) of a call with what it may cost at most; `endpoint`: an address that is part of its
+    identity."""
 
     run_id: str
     role: CallRole
@@ -281,11 +279,8 @@ class Ledger(LedgerFile, Queries):
     # -- erasure ------------------------------------------------------------------------------------------------------
 
     def erase(self, hashes: Sequence[str], actor: str, reason: str) -> None:
-        """Takes payload texts out for good; the chain keeps their hashes, the actor and the reason. Without `hashes`
-        an erasure that a full disk cut short is brought to its end: what was erased may stand in the main file still.
-
-        Raises LedgerError when the disk refuses; the same again then completes it.
-        """
+        """Take payload texts out for good; the chain keeps hashes, actor and reason. Without `hashes`: end one that
+        a full disk cut short. Raises LedgerError when the disk refuses; the same again then completes it."""
         if hashes:
             statements = [("DELETE FROM blobs WHERE hash = ?", (digest,)) for digest in hashes]
             body = {"erased": list(hashes), "actor": self._clean(actor), "reason": self._clean(reason)}
@@ -312,7 +307,6 @@ def _json(value: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=256)
 def _prefix(messages: tuple[Message, ...]) -> str:
-    """All messages but the last: the same for every row of a candidate."""
     return json.dumps([message.as_dict() for message in messages])
 
 

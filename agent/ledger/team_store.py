@@ -116,12 +116,10 @@ def database(url: str) -> URL:
 
 
 def publish(history: History, run_id: str, url: str, texts: bool = False) -> Published:
-    """Write a finished run into a team's ledger, in one transaction, with prompts, requests and replies if `texts`; one
-    that is there already is left as it is.
+    """Write a finished run into a team's ledger, in one transaction, with prompts, requests and replies if `texts`.
 
-    Raises:
-        InputError: no address of a database, or the ledger's own file.
-        LedgerError: the run is not finished, stands there as another one, or the database cannot be written.
+    Raises InputError for a wrong address, LedgerError where the run is not finished, is there as another one, or cannot
+    be written.
     """
     target = database(url)
     refuse_merged(history.db, history.path, "a run is published from its own ledger")
@@ -163,13 +161,8 @@ def _write(engine: Engine, metadata: MetaData, record: Row, tables: Mapping[str,
 
 
 def verify_published(url: str, run_id: str, anchor: str | None = None) -> PublishedReading:
-    """Read a run back out of a team's ledger and check each event, row and text against its hash; `anchor` is what
-    `publish` gave, or the hash of one of its events, noted elsewhere.
-
-    Raises:
-        InputError: no address of a database, or the run is not there.
-        LedgerError: the database cannot be read.
-    """
+    """Read a run back and check each event, row and text against its hash; `anchor` is a digest or a hash noted
+    elsewhere. Raises InputError where it is not there, LedgerError where the database cannot be read."""
     target = database(url)
     missing = InputError(f"{run_id}: no such run in {without_password(url)}; `optimize ledger publish` puts it there")
     if target.get_backend_name() == "sqlite" and not os.path.exists(target.database or ""):
@@ -246,10 +239,8 @@ def _metadata() -> MetaData:
 
 
 def publication(history: History, run_id: str, with_texts: bool) -> tuple[Row, dict[str, list[Row]]]:
-    """A finished run that is to be published: the record of it, and the rows of each table.
-
-    Raises LedgerError for one that is not finished, or where its events do not hold.
-    """
+    """The record of a finished run and the rows of each table. Raises LedgerError where it is not finished or not
+    whole."""
     run = history.run(run_id)
     if run["status"] not in FINISHED:
         raise LedgerError(f"{run['id']}: not finished ({run['status']}); `optimize resume` goes on with it")

@@ -76,11 +76,8 @@ class Found:
 
 
 def search(history: History, words: str, run_id: str = "", limit: int = 50) -> Found:
-    """The texts of a run (by its whole id), or of all, that hold the words, best first (bm25), at most `limit`.
-
-    `words` is a query of SQLite's FTS5: words that all must be there, "a phrase", OR, NOT, pre*. Raises InputError for
-    anything else, and where there is more than an index may hold.
-    """
+    """The texts of a run, or of all, that hold the words (a query of SQLite's FTS5), best first (bm25), at most
+    `limit`. Raises InputError for anything else, and where there is more than an index may hold."""
     if not words.strip():
         raise InputError("--search: no words to look for; name some")
     _require_few(history, run_id)
@@ -172,7 +169,6 @@ def _texts(history: History, run_id: str) -> Iterator[Row]:
 
 
 def _prompt(candidate: Row) -> str:
-    """All that is sent, where the candidate is a prompt; else how its kind shows it."""
     messages = json.loads(candidate["template"] or "[]")
     return "\n\n".join(message["content"] for message in messages) or candidate["instruction"] or ""
 
@@ -237,7 +233,6 @@ def files_with(folder: Path, needle: str) -> list[Path]:
 
 
 def _page_holds(path: Path, needle: str) -> bool:
-    """Whether a reader of the page sees it, however it is escaped or cut by marks of what changed."""
     try:
         page = path.read_text("utf-8", "replace")
     except OSError:

@@ -56,10 +56,7 @@ def trial_states(history: History, run_id: str, number: int) -> list[Row]:
 
 
 def call_id(history: History, name: str) -> int:
-    """The id in `call:ID` or `#ID`, or of the first attempt at the call of a key `k_...` that was settled.
-
-    Raises InputError when no attempt at it is known.
-    """
+    """The id in `call:ID` or `#ID`, or of the first settled attempt at the call of a key `k_...`. Raises InputError."""
     if not name.startswith("k_"):
         return int(name.removeprefix("call:").removeprefix("#"))
     found = history.select(
@@ -71,12 +68,10 @@ def call_id(history: History, name: str) -> int:
 
 
 def call(history: History, number: int, with_events: bool = True) -> Row:
-    """A call whole: its row, the exact request and reply, the attempts at the same call, the events about it.
+    """A call whole: its row, request, reply, attempts and (without an index: slow in a big ledger) events.
 
-    `cost_usd` is None where nobody knows the price.
-    `request` and `reply` are None where their text was erased; a reply from the ledger is that of the call it took.
-    The events have no index: without them a call of a big ledger is found at once.
-    Raises InputError when there is no such call.
+    `cost_usd` is None where nobody knows the price, `request` and `reply` where their text was erased. Raises
+    InputError.
     """
     unpriced = f"{no_price('calls', 'runs')} AS unpriced FROM calls JOIN runs ON runs.id = run_id"
     found = history.select(f"SELECT calls.*, {unpriced} WHERE calls.id = ?", number)
@@ -119,7 +114,6 @@ def request_of(history: History, call_key: str) -> Row | None:
 
 
 def _request(history: History, row: Row) -> Row | None:
-    """What was sent: all messages (they lie in two texts, as most rows share all but the last) and the parameters."""
     body = _text(history, row["request_hash"])
     before = _text(history, row["prefix_hash"]) if row["prefix_hash"] else []
     return None if body is None or before is None else {**body, "messages": [*before, *body["messages"]]}
@@ -134,10 +128,8 @@ def _text(history: History, digest: str | None) -> Any:
 
 
 def candidates_named(history: History, name: str, versions: Mapping[str, str]) -> list[str]:
-    """The ids of the candidates that `name` stands for, also by its start (6 characters or more), oldest first.
-
-    `versions`: ids of candidates by the version of their release. Raises InputError for an unknown name.
-    """
+    """The ids of the candidates that `name` or its start (6 characters or more) stands for, oldest first;
+    `versions`: ids by the version of their release. Raises InputError."""
     found: list[str] = []
     if not re.fullmatch("[cpf]?_?[0-9a-f]{6,64}", name):
         raise InputError(
@@ -159,10 +151,8 @@ def candidates_named(history: History, name: str, versions: Mapping[str, str]) -
 
 
 def lineage(history: History, candidate_id: str, versions: Mapping[str, str]) -> Row:
-    """The candidate, and for each run that proposed it: the chain to its first ancestor, its trials, its release.
-
-    Of a released one also `aliases`: every move of the aliases of its name, with `mine` where the alias came to it.
-    """
+    """The candidate, and for each run that proposed it its ancestors, trials and release; of a released one also
+    `aliases`, the moves of the aliases of its name, with `mine` where the alias came to it."""
     candidate = history.candidate(candidate_id)
     demos = [
         {name: demo[name] for name in ("position", "example_id", "source", "rationale")} for demo in candidate["demos"]

@@ -125,11 +125,9 @@ def chain_events(db: sqlite3.Connection, chain: Chain, upto: int) -> Iterator[Ro
 
 
 def verify(db: sqlite3.Connection, anchor: str | None = None) -> list[Finding]:
-    """Everything that does not hold, first seq first, the file as a whole last; [] for a whole ledger.
+    """Everything that does not hold at this moment, first seq first, the file as a whole last; [] for a whole ledger.
 
-    Checked are the schema, and if that is ours the file's structure, the chain, its head, every row of the audited
-    tables against the events about it, and every text against its hash. A file that SQLite cannot read is a finding,
-    not an error. All of it is seen as it is at one moment. `anchor`: a hash noted elsewhere.
+    Checked are schema, file, chain, head, every row and every text; `anchor`: a hash noted elsewhere.
     """
     collects = gc.isenabled()
     gc.disable()  # many small objects that all stay: to look for garbage among them would take a third of the time
@@ -249,7 +247,6 @@ def _numbering(db: sqlite3.Connection, found: Mapping[int, Chain]) -> str:
 
 
 def _ends(db: sqlite3.Connection, found: Mapping[int, Chain]) -> dict[str, dict[int, int]]:
-    """By run, the number of its last event among the own events of each chain."""
     own = "seq > ? AND seq <= ? AND run_id <> '' AND kind <> ?"
     last = f"SELECT run_id, MAX(seq) FROM events WHERE {own} GROUP BY run_id"
     ends: dict[str, dict[int, int]] = {}

@@ -100,10 +100,8 @@ class Entry:
 
 
 class Writer:
-    """Owns the writing connection. After the first error nothing more is written, and every waiter gets that error.
-
-    Used from one thread. Inside an event loop groups are committed by themselves; outside, `flush` does it.
-    """
+    """The writing connection, for one thread; after the first error nothing more is written, and every waiter gets
+    it."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, watch: Watch) -> None:
         self.error: Exception | None = None

@@ -113,7 +113,6 @@ def adapter_fault(adapter: Path, base: Path) -> str:
 
 
 def _read(path: Path) -> GgufFile:
-    """A file as it is now; one that did not change since is not read again."""
     state = path.stat()
     return _read_once(path, state.st_size, state.st_mtime_ns)
 
@@ -131,11 +130,8 @@ def is_tied(model: GgufFile) -> bool:
 
 
 def untied(path: Path) -> Path:
-    """A copy of a model with the tied matrix twice, for adapters of the token embedding; kept in the cache folder.
-
-    llama.cpp puts an adapter of a tied embedding on the output, too, where its shapes do not fit, and ends the process.
-    The copy answers as the model does, and is checked before each use. Raises InputError.
-    """
+    """A copy of a model with the tied matrix twice, checked before each use: llama.cpp puts an adapter of a tied
+    embedding on the output, too, and ends the process. Raises InputError."""
     model, wanted = read_gguf(path), hashlib.sha256()
     for part in _untied_parts(model):
         wanted.update(part)

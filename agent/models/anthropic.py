@@ -15,13 +15,13 @@ from agent.errors import BadResponse
 from agent.models.hosted import (
     PROBE_SECONDS,
     HostedModel,
+    WireUsage,
     bare_address,
     finish_reason,
     key_from,
     mapping,
     require_address,
     schema_of,
-    token_count,
 )
 from agent.models.model_registry import model
 from agent.models.provider_jobs import MOVE_SECONDS, BatchApi, BatchJob, BatchResults, RowReply, counts
@@ -143,20 +143,12 @@ class AnthropicModel(HostedModel):
         text = "".join(str(part) for part in texts)
         if request.tools and finish != "refusal":
             text = anthropic_calls(blocks, text)
-        usage = mapping(data.get("usage"))
-        cached = token_count(usage.get("cache_read_input_tokens")) or 0
-        prompt = token_count(usage.get("input_tokens"))
-        written = token_count(usage.get("cache_creation_input_tokens")) or 0
-        if prompt is not None:
-            prompt += cached + written
-        return Completion(
-            text=text,
-            finish=finish,
-            usage=self._usage(request, text, prompt, usage.get("output_tokens"), cached, written),
-            model=self._served(data.get("model")),
-        )
+        return self._completion(request, text, finish, mapping(data.get("usage")), USAGE, data.get("model"))
 
 
+USAGE = WireUsage(
+    "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", prompt_is_new=True
+)
 CACHED: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
 """What marks a block for the prompt cache."""
 
@@ -207,22 +199,16 @@ def claude(name: str, rest: str) -> AnthropicModel:
 
 
 def with_own_connections(client: AsyncAnthropic) -> AsyncAnthropic:
-    """The client of LangChain's chat model with a separate HTTP client.
-
-    LangChain keeps one for each address as long as the process lives, whose connections belong to the event loop that
-    opened them: a second run would find them closed.
-    """
+    """The client of LangChain's chat model with its own HTTP client: LangChain's belongs to the event loop of a
+    first run."""
     from anthropic import DefaultAsyncHttpxClient
 
     return client.with_options(http_client=DefaultAsyncHttpxClient())
 
 
 class AnthropicBatches(BatchApi[AnthropicModel]):
-    """Batches of messages (`/v1/messages/batches`).
-
-    A batch has no name and shows its rows only when it has ended. So one is found again by its age, its number of rows
-    and, in the end, by the names of the rows in its results.
-    """
+    """Batches of messages (`/v1/messages/batches`), found again by age, number of rows and the names in their
+    results."""
 
     is_sure = False
     cursor = "after_id"

@@ -102,7 +102,6 @@ class LabelScorer:
         return tree.scores(logs)
 
     def _next(self, prompt: str, path: TokenPath, listed: int, how: Mapping[str, Any]) -> Any:
-        """The token after `path`, with its log-probability and those of the likeliest."""
         body = {"prompt": [prompt, *path], "max_tokens": 1, "temperature": 0.0, "logprobs": listed}
         reply = self._engine.handle_completions(body | {"cache_prompt": True, **how})
         try:

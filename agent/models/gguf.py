@@ -80,8 +80,6 @@ class GgufFile:
 
 
 class _Reader:
-    """Reads little-endian values one after the other."""
-
     def __init__(self, data: mmap.mmap | bytes) -> None:
         self.data, self.at = data, 0
 

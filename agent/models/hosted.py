@@ -26,14 +26,7 @@ from agent.errors import (
     TemperatureRefused,
     TransportUnknown,
 )
-from agent.models.transport import (
-    ALLOWED_BYTES,
-    MAX_RESPONSE_BYTES,
-    is_hopeless,
-    refused_parameter,
-    translate,
-    words,
-)
+from agent.models.transport import ALLOWED_BYTES, MAX_RESPONSE_BYTES, is_hopeless, refused_parameter, translate, words
 from agent.redact import mask, rare_secrets_in, redact, secrets_in
 from agent.safe_text import printable
 from agent.types import Completion, FinishReason, Request, Usage
@@ -186,6 +179,24 @@ WITHOUT = {
 
 
 @dataclass(frozen=True, slots=True)
+class WireUsage:
+    """Where a wire format has its counts of tokens, each a dotted path; `prompt_is_new`: without cached ones."""
+
+    prompt: str
+    completion: str
+    cached: str
+    written: str
+    total: str = ""
+    prompt_is_new: bool = False
+
+
+def _at(value: object, path: str) -> object:
+    for name in path.split("."):
+        value = mapping(value).get(name)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
 class BatchedReply:
     """The reply to a request of a batch, with the body that a live call would have got."""
 
@@ -237,11 +248,8 @@ class HostedModel(ABC):
         return estimate_tokens(text)
 
     async def complete(self, request: Request) -> Completion:
-        """One attempt within `request.timeout` seconds (and one more at most to clean up).
-
-        Raises a ModelError with what is known of its `status` and `retry_after`. No secret of the environment, nor the
-        model's own key, is in its message or, unless it may be there by chance, in the completion.
-        """
+        """One attempt within `request.timeout` seconds. Raises a ModelError; no key is in its message or in the
+        completion."""
         sent = frozenset(self._sends)
         await self._started()
         reply: Any = None
@@ -304,10 +312,8 @@ class HostedModel(ABC):
         return translate(error, where=self.name, variable=self._variable, quote=self._quote)
 
     async def probe(self) -> str:
-        """Asks the provider about the model, at no cost and within PROBE_SECONDS, by the connection of calls.
-
-        Returns what remains unclear, "" where nothing does; raises RunRefused where no call can work.
-        """
+        """Ask the provider about the model at no cost; what remains unclear, or "". Raises RunRefused where no call
+        can work."""
         await self._started()
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -354,7 +360,6 @@ class HostedModel(ABC):
         return parameter
 
     async def _look(self) -> str:
-        """One request about the model that is no call. Returns "", or why it cannot be made."""
         return "the provider cannot be asked about it"
 
     async def _started(self) -> None:
@@ -390,7 +395,6 @@ class HostedModel(ABC):
                 await self._stop(client)
 
     def _object(self, body: bytes) -> dict[str, Any]:
-        """The JSON object in `body`. Raises BadResponse, with its beginning, for anything else."""
         try:
             data = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -409,31 +413,30 @@ class HostedModel(ABC):
         text = printable(text[: _DETAIL + 1], mark=lambda char: "\N{REPLACEMENT CHARACTER}")
         return text if len(text) <= _DETAIL else text[:_DETAIL] + "…"
 
-    def _served(self, name: object) -> str:
-        return name if isinstance(name, str) and name else self._model
-
-    def _usage(
+    def _completion(
         self,
         request: Request,
         text: str,
-        prompt: object,
-        completion: object,
-        cached: object,
-        written: object = None,
-        total: object = None,
-    ) -> Usage:
-        """The provider's counts, or estimates for those that are missing or an impossible zero.
-
-        Some count the tokens of reasoning in `total` alone: what there is not of the prompt is of the reply.
-        """
-        counted = token_count(prompt)
-        prompt_tokens = counted or sum(
-            self.count_tokens(message.content) + _MESSAGE_OVERHEAD for message in request.messages
+        finish: FinishReason,
+        usage: Mapping[str, Any],
+        wire: WireUsage,
+        served: object,
+        logprobs: Logprobs = (),
+    ) -> Completion:
+        """What a reply says; for counts that are missing or an impossible zero, estimates."""
+        paths = (wire.prompt, wire.completion, wire.cached, wire.written, wire.total)
+        prompt, completion, cached, written, total = (token_count(_at(usage, path)) for path in paths)
+        cached, written = cached or 0, written or 0
+        if prompt is not None and wire.prompt_is_new:
+            prompt += cached + written
+        of_prompt = prompt or sum(self.count_tokens(each.content) + _MESSAGE_OVERHEAD for each in request.messages)
+        hidden = (total or 0) - of_prompt if prompt else 0  # some count tokens of reasoning in the total alone
+        known = min(cached, of_prompt)
+        of_reply = max(completion or 0, hidden) or self.count_tokens(text)
+        counted = Usage(of_prompt, of_reply, known, min(written, of_prompt - known))
+        return Completion(
+            text, finish, counted, served if isinstance(served, str) and served else self._model, logprobs
         )
-        hidden = (token_count(total) or 0) - prompt_tokens if counted else 0
-        completion_tokens = max(token_count(completion) or 0, hidden) or self.count_tokens(text)
-        known = min(token_count(cached) or 0, prompt_tokens)
-        return Usage(prompt_tokens, completion_tokens, known, min(token_count(written) or 0, prompt_tokens - known))
 
     def _settled(self, request: Request, reply: Any) -> Completion:
         """The completion in `reply` for the ledger: bounded, and without secrets, as a server may echo what it was

@@ -22,6 +22,7 @@ from agent.extras import require
 from agent.models.anthropic import with_own_connections
 from agent.models.hosted import (
     HostedModel,
+    WireUsage,
     bare_address,
     finish_reason,
     key_from,
@@ -48,6 +49,7 @@ KEY_VARIABLES: Mapping[str, str] = {
 }
 _OPENAI = ("openai", "azure_openai")
 _WRITTEN = ("cache_creation", "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")  # the first or the others
+USAGE = WireUsage("input_tokens", "output_tokens", "input_token_details.cache_read", "written", "total_tokens")
 _ADDRESSES: Mapping[str, tuple[str, ...]] = {
     "azure_openai": ("AZURE_OPENAI_ENDPOINT", "OPENAI_API_BASE", "OPENAI_API_VERSION"),
     "mistralai": ("MISTRAL_BASE_URL",),
@@ -109,7 +111,6 @@ class LangChainModel(HostedModel):
         return chat
 
     def _init_chat(self) -> Any:
-        """The chat model without its own retries; providers that take no `max_retries` start without it."""
         from langchain.chat_models import init_chat_model
 
         options: dict[str, Any] = {"max_retries": 0}
@@ -168,20 +169,7 @@ class LangChainModel(HostedModel):
         details = mapping(usage.get("input_token_details"))
         written = sum(token_count(details.get(kind)) or 0 for kind in _WRITTEN)
         served = metadata.get("model_name") or metadata.get("model")
-        return Completion(
-            text=text,
-            finish=finish,
-            usage=self._usage(
-                request,
-                text,
-                usage.get("input_tokens"),
-                usage.get("output_tokens"),
-                details.get("cache_read"),
-                written,
-                usage.get("total_tokens"),
-            ),
-            model=served if isinstance(served, str) else self._model,
-        )
+        return self._completion(request, text, finish, {**usage, "written": written}, USAGE, served)
 
 
 def _found_address(provider: str, base_url: str | None) -> tuple[str, str]:
@@ -199,25 +187,18 @@ def _calls(reply: Any, said: str) -> str:
 
 
 def _reason(metadata: Mapping[str, Any]) -> object:
-    """Why the model stopped, by each provider's name for it; OpenAI's responses have a status instead."""
     reasons = (metadata.get(name) for name in ("finish_reason", "stop_reason", "done_reason"))
     incomplete = mapping(metadata.get("incomplete_details")).get("reason")
     return next(filter(None, (*reasons, incomplete, metadata.get("status"))), None)
 
 
 def _refusal(reply: Any) -> object:
-    """The text of a refusal: next to the text, or as a block of the content (OpenAI's responses)."""
     blocks = reply.content if isinstance(reply.content, list) else ()
     refusals = (mapping(block).get("refusal") for block in blocks)
     return next(filter(None, refusals), mapping(getattr(reply, "additional_kwargs", None)).get("refusal"))
 
 
-@model(
-    "langchain",
-    form="langchain/PROVIDER:NAME",
-    about="any provider that LangChain knows",
-    leads_elsewhere=False,
-)
+@model("langchain", form="langchain/PROVIDER:NAME", about="any provider that LangChain knows", leads_elsewhere=False)
 def chat_model(name: str, rest: str) -> LangChainModel:
     provider, _, called = rest.partition(":")
     if not called:
@@ -252,10 +233,8 @@ def vectors_in(reply: Completion) -> list[Vector]:
 
 
 class EmbeddingModel(HostedModel):
-    """An embedding model of a provider, made by `init_embeddings` on first use.
-
-    OpenAI's, and those behind an address that speaks as OpenAI does, get our bounded HTTP client, and such an address
-    gets no key but OPENAI_COMPATIBLE_API_KEY. Others make their own connections, as `LangChainModel` says."""
+    """An embedding model of a provider, made by `init_embeddings` on first use; where it speaks as OpenAI does, with
+    our bounded HTTP client."""
 
     is_bounded = False  # its replies are vectors
 
@@ -309,7 +288,6 @@ class EmbeddingModel(HostedModel):
         return await self._client.aembed_documents([message.content for message in request.messages])
 
     def _read(self, request: Request, reply: Any) -> Completion:
-        """The vectors, one for each text; all of the same length, and finite."""
         wanted = len(request.messages)
         try:
             lines = [packed([float(number) for number in vector]) for vector in reply]

@@ -152,10 +152,8 @@ _TURN = re.compile(
 
 
 def without_turn_marks(text: str) -> str:
-    """`text` with a zero-width space in chat-template marks such as <|im_end|> or [INST], which so stay text.
-
-    Lone surrogates and NUL, which the engine cannot take, become the replacement character.
-    """
+    """`text` with a zero-width space in chat-template marks such as <|im_end|> or [INST], and without what engines
+    refuse."""
     clean = whole_characters(text).replace("\0", "\ufffd")
     return _TURN.sub(lambda match: f"{match[0]}\u200b", clean)
 

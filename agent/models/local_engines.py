@@ -38,12 +38,7 @@ END = 8  # characters at the end of a prompt that are left out of the cache, to 
 
 
 class EngineCall:
-    """One request to an engine, with the future of the event loop that waits for it.
-
-    Args:
-        adapter: None: the base alone.
-        labels: Whose log-probabilities are asked for; none with an adapter.
-    """
+    """One request to an engine and its future; `adapter` None: the base alone, which also scores `labels`."""
 
     __slots__ = ("adapter", "body", "future", "labels", "loop", "seconds", "taken", "text")
 
@@ -175,7 +170,6 @@ class Engines:
         return tuple(dict.fromkeys(each for each in [*self._users, adapter] if each is not None))
 
     def _replaced(self, old: EngineServer, adapters: Sequence[Adapter]) -> tuple[Any, EngineServer]:
-        """A new engine in the place of one that lacks an adapter: adapters are read when an engine starts."""
         try:
             engine, new = _load(self.path, adapters)
         except InputError:
@@ -226,10 +220,8 @@ _CHANGING = threading.RLock()
 
 
 def open_engines(path: Path, count: int, adapter: Adapter | None, kind: type[Engines] = Engines) -> Engines:
-    """The engines of a file, started where none runs yet; each call needs one `close_engines`.
-
-    Raises InputError for a missing file.
-    """
+    """The engines of a file, started where none runs yet, until `close_engines`. Raises InputError for a missing
+    file."""
     if not path.is_file():
         raise InputError(f"{path}: {NO_FILE}")
     with _CHANGING:
@@ -271,7 +263,6 @@ def _is_cached_whole(reply: Any) -> bool:
 
 
 def _load(path: Path, adapters: Sequence[Adapter] = ()) -> tuple[Any, EngineServer]:
-    """One engine. Raises InputError for an adapter that is not what it was when its model was made."""
     import xllamacpp
 
     for adapter in adapters:
@@ -288,7 +279,6 @@ def _load(path: Path, adapters: Sequence[Adapter] = ()) -> tuple[Any, EngineServ
 
 
 def _shared(held: str, text: str) -> float:
-    """The share of `text` in [0, 1] that is a common prefix with `held`."""
     low, high = 0, min(len(held), len(text))
     while low < high:
         middle = (low + high + 1) // 2

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from agent.errors import InputError, RunRefused
 from agent.models.hosted import HostedModel
@@ -77,31 +77,14 @@ MODELS: Registry[ModelForm] = Registry(
 )
 
 
-def model(
-    prefix: str,
-    *,
-    form: str,
-    about: str,
-    own_files: OwnFiles = no_files,
-    faults: Faults | None = None,
-    leads_elsewhere: bool = True,
-) -> Callable[[Function], Function]:
-    """Registers the function below as the maker of models named `prefix/...`; the arguments are as in `ModelForm`.
-
-    Without `faults`, what is wrong with a file is that it is not there.
-    """
+def model(prefix: str, *, faults: Faults | None = None, **about: Any) -> Callable[[Function], Function]:
+    """Register the function below as the maker of models named `prefix/...`; the other arguments are of `ModelForm`.
+    Without `faults`, what is wrong with a file is that it is not there."""
 
     def register(make: Function) -> Function:
-        made = ModelForm(
-            prefix=prefix,
-            form=form,
-            about=about,
-            make=make,
-            own_files=own_files,
-            faults=faults or (lambda rest: missing(own_files(rest))),
-            leads_elsewhere=leads_elsewhere,
-        )
-        MODELS.add(prefix, made, make.__module__)
+        own_files = about.get("own_files", no_files)
+        found = faults or (lambda rest: missing(own_files(rest)))
+        MODELS.add(prefix, ModelForm(prefix=prefix, make=make, faults=found, **about), make.__module__)
         return make
 
     return register
@@ -119,11 +102,7 @@ def create_model(name: str) -> LM:
     return MODELS.get(kind).make(name, rest)
 
 
-_FAMILIES = {
-    "openai": r"(gpt|chatgpt)-\w|o[1-9](-|$)",
-    "anthropic": r"claude-\w",
-    "local": r"smollm2-|.*\.gguf$",
-}
+_FAMILIES = {"openai": r"(gpt|chatgpt)-\w|o[1-9](-|$)", "anthropic": r"claude-\w", "local": r"smollm2-|.*\.gguf$"}
 """By kind, how the names of its models begin: for one that was typed without its kind."""
 
 
@@ -132,10 +111,8 @@ def _forms() -> str:
 
 
 def check_keys(lms: Sequence[LM]) -> None:
-    """Raises InputError with all missing keys of several models: the second is called when the first was paid for.
-
-    A single model checks its key itself at its first call, and may have all its replies in the ledger.
-    """
+    """Raises InputError with all missing keys of several models, as the second is called when the first was paid
+    for."""
     if len(lms) < 2:
         return
     missing = []
@@ -150,10 +127,7 @@ def check_keys(lms: Sequence[LM]) -> None:
 
 
 async def probe_models(lms: Iterable[LM]) -> None:
-    """Asks the providers about their models, all at once; a model in this process and an unclear reply pass.
-
-    Raises InputError with a line for each model with which no call can work.
-    """
+    """Ask the providers about their models, all at once. Raises InputError with a line for each that cannot work."""
     probes = (lm.probe() for lm in lms if isinstance(lm, HostedModel))
     errors = [each for each in await asyncio.gather(*probes, return_exceptions=True) if isinstance(each, BaseException)]
     if fault := next((error for error in errors if not isinstance(error, RunRefused)), None):

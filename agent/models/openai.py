@@ -16,6 +16,7 @@ from agent.errors import BadResponse, InputError
 from agent.models.hosted import (
     PROBE_SECONDS,
     HostedModel,
+    WireUsage,
     bare_address,
     finish_reason,
     key_from,
@@ -53,6 +54,13 @@ BATCH_NAME = "promptassay"
 """The key of a batch's name in its metadata."""
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 _MOST_LOGPROBS = 20
+USAGE = WireUsage(
+    "prompt_tokens",
+    "completion_tokens",
+    "prompt_tokens_details.cached_tokens",
+    "prompt_tokens_details.cache_write_tokens",
+    "total_tokens",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +132,7 @@ class OpenAIServer:
 
 
 class OpenAIModel(HostedModel):
-    """A model behind the chat completions API.
-
-    `server` is by default that at `base_url`, else OpenAI or what OPENAI_BASE_URL names. `json_schema` becomes a
-    `response_format`; `choices` are ignored; `logprobs` above 20 are cut to 20.
-    """
+    """A model behind the chat completions API, at `server`, `base_url` or what OPENAI_BASE_URL names."""
 
     def __init__(
         self,
@@ -232,22 +236,9 @@ class OpenAIModel(HostedModel):
             content = openai_calls(message, content if isinstance(content, str) else "")
         if not isinstance(content, str):
             raise BadResponse(f"the reply's message has no text: {self._quote(message)}; try again")
-        usage = mapping(data.get("usage"))
-        details = mapping(usage.get("prompt_tokens_details"))
-        return Completion(
-            text=content,
-            finish=finish,
-            usage=self._usage(
-                request,
-                content,
-                usage.get("prompt_tokens"),
-                usage.get("completion_tokens"),
-                details.get("cached_tokens"),
-                details.get("cache_write_tokens"),
-                usage.get("total_tokens"),
-            ),
-            model=self._served(data.get("model")),
-            logprobs=_logprobs(choice.get("logprobs")),
+        logprobs = _logprobs(choice.get("logprobs"))
+        return self._completion(
+            request, content, finish, mapping(data.get("usage")), USAGE, data.get("model"), logprobs
         )
 
 

@@ -59,7 +59,6 @@ def _of_q6_k(blocks: Bytes) -> Floats:
 
 
 def _scaled(values: Bytes, blocks: Bytes) -> Floats:
-    """Sub-blocks (n, 8, 32) times their scales, less their offsets."""
     packed = blocks[:, 4:16]
     first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
     scales = np.concatenate([first & 63, (third & 15) | (first >> 6 << 4)], axis=1).astype(np.float32)
@@ -85,7 +84,6 @@ def _bits(packed: Bytes) -> Floats:
 
 
 def _float16(pair: Bytes) -> Floats:
-    """(n, 2) bytes as (n, 1) numbers."""
     return np.ascontiguousarray(pair).view("<f2").astype(np.float32)
 
 

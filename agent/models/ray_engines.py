@@ -43,10 +43,8 @@ class EngineActor:
     """What runs on a node: one engine."""
 
     def start(self, path: str, sha256: str) -> None:
-        """Load the weights at `path`, the same on every node; those of the catalogue are fetched if need be.
-
-        Raises InputError where there is no such file on this node, or it is another one.
-        """
+        """Load the weights at `path`, fetched if they are of the catalogue. Raises InputError for a missing or other
+        file."""
         file, node = Path(path), platform.node()
         if not file.is_file():
             name = next((known.name for known in CATALOG if weights_path(known.name).name == file.name), None)
@@ -67,11 +65,8 @@ class EngineActor:
 
 
 class RayEngines(Engines):
-    """The engines of one model file as actors of the cluster at RAY_ADDRESS, or of one of this machine.
-
-    Raises:
-        InputError: Ray is not installed, there is no such cluster, or it has too few CPUs.
-    """
+    """The engines of one model file as actors of a Ray cluster. Raises InputError without Ray, cluster or enough
+    CPUs."""
 
     def __init__(self, path: Path, count: int) -> None:
         super().__init__(path, count)
@@ -119,7 +114,6 @@ class RayEngines(Engines):
             self._ray.kill(actor)
 
     def _asked(self, actor: Any, call: EngineCall) -> bool:
-        """Settles a call with what an actor answers. False where it died over it."""
         adapter = call.adapter and replace(call.adapter, path=call.adapter.path.absolute())
         try:
             call.settle(self._ray.get(actor.answer.remote(call.body, call.text, adapter, call.labels)), None)
@@ -154,7 +148,6 @@ class RayEngines(Engines):
         return None
 
     def _start(self, actor: Any) -> AgentError | None:
-        """Why an actor does not start; None where it did, or is not wanted any more."""
         up = actor.start.remote(os.path.abspath(self.path), self._sha256)
         late = time.monotonic() + START_SECONDS
         try:

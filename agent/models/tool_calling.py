@@ -131,11 +131,7 @@ def anthropic_calls(blocks: Sequence[dict[str, Any]], said: str) -> str:
 
 
 def described(tools: Sequence[Tool]) -> str:
-    """Tools as words of a system message, for a model that is constrained to `calls_schema`.
-
-    They are those of the chat templates that open models are trained with (Hermes, Qwen 2.5), but for the list: in
-    others, small models answer [] to all.
-    """
+    """Tools as words of a system message, as chat templates of open models have them, but for the list in the reply."""
     lines = [json.dumps(tool, ensure_ascii=False) for tool in openai_tools(tools)]
     return "\n".join([*_BEFORE, "<tools>", *lines, "</tools>", "", *_HOW])
 

@@ -51,11 +51,8 @@ _IDLE_SECONDS = 15.0
 
 
 def http_client(plain: type[AsyncClient], lean: type[AsyncClient]) -> AsyncClient:
-    """A client of the SDK: `plain` is its default class, `lean` the one over aiohttp.
-
-    A status below 400 with more than ALLOWED_BYTES, or with a content encoding, raises BadResponse. The connection of a
-    body that is not read to its end is closed at once.
-    """
+    """A client of the SDK (`lean` is over aiohttp) that raises BadResponse for replies that are packed or larger than
+    ALLOWED_BYTES."""
     import httpx2
 
     proxied = any(scheme in getproxies() for scheme in ("http", "https", "all"))
@@ -78,7 +75,6 @@ def time_limits(seconds: float) -> Timeout:
 
 
 def _bound() -> Callable[[Response], Awaitable[None]]:
-    """The hook that the client calls with each response before it reads the body."""
     import httpx2
 
     class BoundedStream(httpx2.AsyncByteStream):
@@ -317,12 +313,8 @@ def status_to_error(
 
 
 def is_hopeless(error: Exception, failure: ModelError) -> bool:
-    """Whether the failure of a probe (`error`, translated to `failure`) shows that no call can work.
-
-    So does a wrong key, a model that the provider says it does not know, an address without a host or where nothing
-    listens, a certificate and a proxy's login. A 403, another 404 and a missing scope only show that this key may not
-    ask, or that the server has no list of models, as is common.
-    """
+    """Whether the failure of a probe shows that no call can work: a wrong key, an unknown model, an address without
+    a server, a proxy's login. A 403, another 404 or a missing scope only says that this key may not ask."""
     code, detail = _details(error)
     if failure.status is None:
         unreachable = any(isinstance(part, ConnectionRefusedError | socket.gaierror) for part in chain(error))
@@ -333,11 +325,7 @@ def is_hopeless(error: Exception, failure: ModelError) -> bool:
 
 
 def refused_parameter(error: ModelError, sent: Set[str]) -> str:
-    """The parameter of those `sent` that the model refuses, by the words of its provider (or of the class around it).
-
-    Returns:
-        One of "temperature", "max_tokens", "seed", "logprobs" and "schema"; "" for another failure.
-    """
+    """The parameter of those `sent` that the model refuses, by the words of its provider; "" for another failure."""
     says, status = str(error).lower(), error.status
     refused = {
         "temperature": isinstance(error, RowRefused | BadResponse)
@@ -355,7 +343,6 @@ def refused_parameter(error: ModelError, sent: Set[str]) -> str:
 
 
 def _meaning(error: BaseException) -> int:
-    """The status equivalent to the class of `error`; 200 (an unreadable reply) for an unknown one."""
     if isinstance(error, TypeError) and "keyword argument" in str(error):
         return 400  # refused by the class that sends it
     names = (kind.__name__ for kind in type(error).__mro__)
@@ -375,7 +362,6 @@ def _status_of(error: BaseException) -> int | None:
 
 
 def _details(error: BaseException) -> tuple[str, str]:
-    """The error body's code and message ("" if none), from `{"error": {...}}` or its inside."""
     body = getattr(error, "body", None)
     inner = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(inner, dict):

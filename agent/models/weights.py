@@ -103,10 +103,7 @@ def weights_path(name: str) -> Path:
 
 
 def fetch(name: str, progress: Progress) -> Path:
-    """The path of the weights in the cache, downloaded and checked where they are not there yet.
-
-    Raises InputError with what to do, where the index cannot be reached, the bytes are wrong or the disk refuses them.
-    """
+    """The path of the weights in the cache, downloaded and checked if need be. Raises InputError with what to do."""
     weights = known_weights(name)
     target = weights_path(weights.name)
     if target.is_file():

@@ -117,10 +117,7 @@ class DataOptions(ScoredOptions, TargetOptions):
         ge=0,
     )
     limit: Rows = option(
-        None,
-        "ROWS or TRAIN-DEV-TEST: use at most that many rows of each split. Default: all.",
-        TASK,
-        everyday=True,
+        None, "ROWS or TRAIN-DEV-TEST: use at most that many rows of each split. Default: all.", TASK, everyday=True
     )
 
 
@@ -141,9 +138,7 @@ class CapOptions(JobOptions):
         None, "Cap in US dollars.", BUDGET, metavar="USD", unit="US dollars", everyday=True, ge=0, le=MOST_DOLLARS
     )
     price: Price = option(
-        None,
-        "Dollars per million tokens in and out, used only for models without a known price.",
-        BUDGET,
+        None, "Dollars per million tokens in and out, used only for models without a known price.", BUDGET
     )
 
     @property
@@ -205,9 +200,7 @@ class AskingOptions(JobOptions):
         le=MOST_COUNT,
     )
     max_wait: Time = option(
-        None,
-        "Longest wait for a provider that is down or asks to wait: 90, 5m. Default: 5m.",
-        MODELS,
+        None, "Longest wait for a provider that is down or asks to wait: 90, 5m. Default: 5m.", MODELS
     )
 
     @property

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from agent.ledger.chain import first_break
 from agent.ledger.query import History
 from agent.ledger.store import Ledger, NewCandidate
 from agent.prompt.prompt_candidate import PromptCandidate
@@ -26,7 +25,7 @@ from tests.cli.world import compatible, files, good, good_json, learner, optimiz
 from tests.conftest import Made
 from tests.installs import COMMANDS
 from tests.ledger import ledgers
-from tests.ledger.ledgers import alter, endless, read, reseal
+from tests.ledger.ledgers import alter, endless, first_break, read, reseal
 from tests.wire import WireServer
 
 DB = Path("runs/ledger.db")

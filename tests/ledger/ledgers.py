@@ -6,13 +6,13 @@ import asyncio
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
 from agent.errors import Transient, TransportUnknown
-from agent.ledger.chain import AUDITED
+from agent.ledger.chain import AUDITED, GENESIS, follows
 from agent.ledger.files import set_seal
 from agent.ledger.store import Ledger, NewCandidate, NewRun, Reservation
 from agent.prompt.prompt_candidate import PromptCandidate
@@ -123,6 +123,16 @@ def read(path: Path, sql: str, *values: Any) -> list[Any]:
     """Through a connection of its own: only what is committed is seen."""
     with closing(sqlite3.connect(path)) as db:
         return db.execute(sql, values).fetchall()
+
+
+def first_break(events: Iterable[dict[str, Any]]) -> int | None:
+    """The seq of the first event that does not follow from the one before it; None when the chain holds."""
+    prev = GENESIS
+    for seq, event in enumerate(events, 1):
+        if not follows(event, seq, prev):
+            return seq
+        prev = event["hash"]
+    return None
 
 
 def in_memory(path: Path) -> sqlite3.Connection:

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ledger.chain import GENESIS, Folded, first_break, link
+from agent.ledger.chain import GENESIS, Folded, link
 from agent.ledger.store import Ledger
 from agent.types import canonical
-from tests.ledger.ledgers import alter
+from tests.ledger.ledgers import alter, first_break
 from tests.toys import open_ledger
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ReleaseError
-from agent.ledger.chain import first_break
 from agent.ledger.connect import reader
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
@@ -473,6 +472,7 @@ import sys
 from pathlib import Path
 from agent.ledger.store import Ledger
 from agent.release.promotion import ReleaseRegistry
+from tests.ledger.ledgers import first_break
 from tests.release.test_promotion import operations, perform
 root, db, count, start = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 registry, ledger = ReleaseRegistry(root), Ledger(db)
