@@ -24,6 +24,7 @@ from agent.release.promotion import ReleaseRegistry
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
 from agent.release.runtime import load_prompt
 from agent.types import Field, Message
+from tests.ledger.ledgers import first_break
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "support_triage"
@@ -472,7 +473,6 @@ import sys
 from pathlib import Path
 from agent.ledger.store import Ledger
 from agent.release.promotion import ReleaseRegistry
-from tests.ledger.ledgers import first_break
 from tests.release.test_promotion import operations, perform
 root, db, count, start = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 registry, ledger = ReleaseRegistry(root), Ledger(db)
