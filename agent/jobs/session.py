@@ -365,7 +365,7 @@ def run_work(
             except ReleaseError as error:
                 watcher.warn(f"warning: {error}")
             session = Session(spec, ledger, watcher, prices)
-            is_continued = spec.is_resumed or bool(session.past and session.past.left)
+            is_continued = spec.is_resumed or bool(session.account.past.left)
             known = [lm for lm in lms if is_continued or (spec.use_cache and ledger.has_replies(lm.name, session.task))]
             new = [lm for lm in lms if lm not in known]
             shown.begin(

@@ -91,17 +91,21 @@ class SearchOptions(MarginOption):
         unit="points",
         gt=0,
         le=100,
+        table="search",
     )
     anyway: bool = option(False, "Search even when nothing can be won by the preflight.", SEARCH)
-    retrieval: bool = option(True, "Pick no examples for each input; the same ones for all.", SEARCH)
+    retrieval: bool = option(True, "Pick no examples for each input; the same ones for all.", SEARCH, table="search")
     embeddings: str | None = option(
         None,
         "Also pick examples by the vectors of this model: wordllama, which calls none, or PROVIDER:NAME. Default: the "
         "task's, else none.",
         SEARCH,
         metavar="NAME",
+        table="search",
     )
-    calibrate: bool = option(True, "Do not try calibration on the finalists (it costs no call).", SEARCH)
+    calibrate: bool = option(
+        True, "Do not try calibration on the finalists (it costs no call).", SEARCH, table="search"
+    )
     seed: int = option(0, "Same seed, same trials.", SEARCH, metavar="N", everyday=True, ge=0, le=2**31 - 1)
 
 
@@ -115,6 +119,7 @@ class RunOptions(DataOptions, SpendingOptions, SearchOptions):
         short="-m",
         metavar="NAME",
         everyday=True,
+        table="models",
     )
     proposer: str | None = option(
         None,
@@ -122,6 +127,7 @@ class RunOptions(DataOptions, SpendingOptions, SearchOptions):
         MODELS,
         metavar="NAME",
         everyday=True,
+        table="models",
     )
     judge: Texts = option(
         (),
@@ -129,6 +135,7 @@ class RunOptions(DataOptions, SpendingOptions, SearchOptions):
         MODELS,
         metavar="NAME",
         everyday=True,
+        table="models",
     )
     knowledge: Place = option(
         None,
@@ -150,8 +157,9 @@ class RunOptions(DataOptions, SpendingOptions, SearchOptions):
         everyday=True,
         ge=1,
         le=MOST_COUNT,
+        table="budget",
     )
-    time_limit: Time = option(None, _TIME_LIMIT, BUDGET, everyday=True)
+    time_limit: Time = option(None, _TIME_LIMIT, BUDGET, everyday=True, table="budget")
     effort: Effort = option("standard", "How many calls to plan with when nothing is capped.", BUDGET, everyday=True)
     cache: bool = option(True, "Buy every call again, also those that the ledger holds.", BUDGET)
     tag: Tags = option({}, "Tag the run; repeatable.", OUTPUT)
@@ -163,14 +171,7 @@ class RunOptions(DataOptions, SpendingOptions, SearchOptions):
         return super().conflicts()
 
 
-_OTHER_TABLES = {
-    *("model", "proposer", "judge", "thinking", "max_calls", "max_tokens", "max_cost", "time_limit"),
-    *("detect", "calibrate", "retrieval", "embeddings"),
-}
-"""Options that task.toml has in `[models]`, `[budget]` and `[search]`."""
-TASK_RUN = tuple(
-    name for name, each in RunOptions.declared().items() if each.group != TASK and name not in _OTHER_TABLES
-)
+TASK_RUN = tuple(name for name, each in RunOptions.declared().items() if each.group != TASK and not each.table)
 """The options of a run that stand in the `[run]` table of a task."""
 
 

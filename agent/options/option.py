@@ -51,6 +51,8 @@ class Option:
     metavar: str
     unit: str
     is_everyday: bool
+    table: str
+    """The table of task.toml that has it; "": `[run]`."""
 
     @property
     def help(self) -> str:
@@ -130,13 +132,15 @@ def option(
     metavar: str = "",
     unit: str = "",
     everyday: bool = False,
+    table: str = "",
     **limits: Any,
 ) -> Any:
     """Declare one option as a field of a `JobOptions` model; `limits` are ge, gt and le.
 
     `{name}` in the help is another option as each surface writes it; only `everyday` options show in `--help`.
     """
-    about: Any = {"group": group, "short": short, "flag": flag, "metavar": metavar, "unit": unit, "everyday": everyday}
+    about: Any = {"group": group, "short": short, "flag": flag, "metavar": metavar, "unit": unit}
+    about |= {"everyday": everyday, "table": table}
     return Field(
         default=default,
         description=help,
@@ -248,9 +252,8 @@ def _declared(model: type[JobOptions]) -> dict[str, Option]:
         flag = about["flag"] or f"--{'no-' * (field.default is True)}{name.replace('_', '-')}"
         reading = next((note for note in field.metadata if isinstance(note, TextReading)), None)
         metavar = about["metavar"] or (reading.metavar if reading else "")
-        found[name] = Option(
-            name, field, reading, about["group"], about["short"], flag, metavar, about["unit"], about["everyday"]
-        )
+        words = (about["group"], about["short"], flag, metavar, about["unit"], about["everyday"], about["table"])
+        found[name] = Option(name, field, reading, *words)
     return found
 
 

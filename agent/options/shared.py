@@ -132,10 +132,21 @@ class CapOptions(JobOptions):
         everyday=True,
         ge=1,
         le=MOST_COUNT,
+        table="budget",
     )
-    max_tokens: int | None = option(None, "Cap on tokens in and out.", BUDGET, metavar="N", ge=1, le=MOST_COUNT)
+    max_tokens: int | None = option(
+        None, "Cap on tokens in and out.", BUDGET, metavar="N", ge=1, le=MOST_COUNT, table="budget"
+    )
     max_cost: float | None = option(
-        None, "Cap in US dollars.", BUDGET, metavar="USD", unit="US dollars", everyday=True, ge=0, le=MOST_DOLLARS
+        None,
+        "Cap in US dollars.",
+        BUDGET,
+        metavar="USD",
+        unit="US dollars",
+        everyday=True,
+        ge=0,
+        le=MOST_DOLLARS,
+        table="budget",
     )
     price: Price = option(
         None, "Dollars per million tokens in and out, used only for models without a known price.", BUDGET
@@ -189,6 +200,7 @@ class AskingOptions(JobOptions):
         metavar="N",
         ge=0,
         le=MOST_COUNT,
+        table="models",
     )
     max_concurrency: int | None = option(
         None,
