@@ -63,7 +63,7 @@ class BoundPrompt:
     def __post_init__(self) -> None:
         fields = (self.calibration, self.classifier, self.picks, self.passages, self.adapter, self.tools, self.more)
         parts: tuple[PromptPart, ...] = ()
-        if any(fields):
+        if any(fields) or self.conversation:
             from agent.prompt.parts.kinds import parts_in
 
             parts = parts_in(self)

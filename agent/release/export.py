@@ -17,14 +17,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from agent.conversation import as_text, messages_of, user_text
 from agent.errors import ReleaseError
 from agent.prompt.template import placeholder
 from agent.release.prompt_file import FENCE, HEADING_LIKE, MESSAGES_FILE, PROMPT_FILE, PromptRelease, sections_of
 from agent.release.runtime import Prompt, load_prompt
 from agent.safe_file import disk_errors, new_files
 from agent.safe_text import SURROGATE
-from agent.types import ChatRole
 
 HOSTILE = (
     "",
@@ -121,7 +119,10 @@ def rendered(prompt: Prompt, values: Mapping[str, str]) -> list[dict[str, str]]:
 
 def as_given(release: PromptRelease, values: Mapping[str, str]) -> dict[str, Any]:
     """The inputs of a row as a program gives them: a conversation as its messages."""
-    return {name: messages_of(text) if name == release.conversation else text for name, text in values.items()}
+    given: Mapping[str, Any] = values
+    for part in release.parts:
+        given = part.as_given(given)
+    return dict(given)
 
 
 def require_same(
@@ -150,22 +151,11 @@ def hostile_rows(inputs: tuple[str, ...]) -> Iterator[dict[str, str]]:
         yield {name: values[(start + number) % len(values)] for number, name in enumerate(inputs)}
 
 
-def tried_rows(release: PromptRelease, rows: Iterable[Mapping[str, str]]) -> Iterator[Mapping[str, str]]:
-    """Conversations of hostile messages for a release that takes one, then rows whose texts a user wrote."""
-    yield from conversation_rows(release)
-    name = release.conversation
-    for values in rows:
-        yield {**values, name: user_text(values[name])} if name else values
-
-
-def conversation_rows(release: PromptRelease) -> Iterator[dict[str, str]]:
-    """Conversations of hostile messages, for a release that takes one."""
-    if name := release.conversation:
-        roles: tuple[ChatRole, ...] = ("system", "user", "assistant", "user")
-        texts = [text for text in HOSTILE if text.strip()]  # an empty message is refused
-        for at in range(len(texts)):
-            said = (*texts[at:], *texts[:at])
-            yield {name: as_text(list(zip(roles, said, strict=False)))}
+def tried_rows(release: PromptRelease, rows: Iterable[Mapping[str, str]]) -> Iterable[Mapping[str, str]]:
+    """The rows as the parts of a release want them tried, such as conversations of hostile messages."""
+    for part in release.parts:
+        rows = part.tried(rows, HOSTILE)
+    return rows
 
 
 def probe_rows(inputs: tuple[str, ...], count: int = 200) -> Iterator[Mapping[str, str]]:

@@ -121,15 +121,12 @@ class Prompt:
 
     def _texts(self, given: Mapping[str, Any], verb: str) -> dict[str, str]:
         """The inputs with a conversation as the text of its messages; a str is one message of the user."""
-        fields, name = dict(given), self.release.conversation
-        if isinstance(value := fields.get(name), list | str):
-            from agent.conversation import user_text, waiting_text  # most prompts take none
-
-            try:
-                fields[name] = user_text(value) if isinstance(value, str) else waiting_text(value)
-            except ValueError as error:
-                raise ReleaseError(f"cannot {verb} {self.name!r}: {name} {error}") from None
-        return fields
+        try:
+            for part in self.release.parts:
+                given = part.texts_of(given)
+        except ValueError as error:
+            raise ReleaseError(f"cannot {verb} {self.name!r}: {error}") from None
+        return dict(given)
 
     def _require_inputs(self, verb: str, fields: Mapping[str, Any]) -> None:
         inputs = self.release.inputs

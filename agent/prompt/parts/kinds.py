@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.errors import InputError
+from agent.prompt.parts.conversation import Conversing
 from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
 from agent.prompt.parts.part import PromptPart
 from agent.registry import Registry
@@ -78,7 +79,8 @@ def bound(prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
 def parts_in(prompt: BoundPrompt) -> tuple[PromptPart, ...]:
     """The parts of a bound prompt."""
     kinds = [PARTS.get(name) for name in IN_FILES if getattr(prompt, name)]
-    return (*(one for kind in kinds for one in kind.parts(prompt)), *prompt.more)
+    turns = (Conversing(prompt.conversation),) if prompt.conversation else ()
+    return (*(one for kind in kinds for one in kind.parts(prompt)), *turns, *prompt.more)
 
 
 def is_section(key: str) -> bool:

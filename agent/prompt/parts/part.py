@@ -6,7 +6,7 @@ A `PromptPart` is what runs: the same object renders and reads in a search, behi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -66,6 +66,20 @@ class PromptPart:
     reads_tokens: ClassVar[bool] = False
     """Whether the log-probabilities of a reply decide how it is read."""
 
+    # -- what is given
+
+    def texts_of(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Turn what a program gives for the inputs into texts. Raises ValueError."""
+        return given
+
+    def as_given(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Turn the texts of a row into what a program gives."""
+        return values
+
+    def tried(self, rows: Iterable[Mapping[str, str]], hostile: Sequence[str]) -> Iterable[Mapping[str, str]]:
+        """The rows that files are proved with, made of plain ones and of hostile texts."""
+        return rows
+
     # -- what is sent
 
     def values(self, row: Row) -> Mapping[str, Any]:
@@ -77,7 +91,7 @@ class PromptPart:
         return messages
 
     def request(self, request: Request, row: Row) -> Request:
-        """Change what is sent besides the messages."""
+        """Change what is sent in addition to the messages."""
         return request
 
     def target(self, model: str) -> str:

@@ -122,7 +122,7 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
     from dspy.utils.exceptions import AdapterParseError
 
     program = load_module(folder / MODULE, "exported_dspy_program").load()
-    if release.calibration:
+    if release.reads_tokens:
         require_same_answers("dspy", _answers_of(program, release), release, no_lone_surrogates)
 
     def asked(lm: Any, values: Values) -> Any:

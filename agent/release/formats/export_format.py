@@ -148,7 +148,7 @@ class Format:
 
     def lacking(self, release: PromptRelease) -> list[str]:
         """Why the target cannot hold the release, for each part that it has no place for."""
-        names = [part.name for part in release.parts] + ["conversation"] * bool(release.conversation)
+        names = [part.name for part in release.parts]
         ordered = sorted(names, key=lambda name: [*REFUSALS, name].index(name))
         found: dict[str, str] = {}
         for carried, why in (REFUSALS.get(name, OTHER) for name in ordered):

@@ -185,7 +185,7 @@ def finetune_files(material: Material) -> dict[str, str]:
             f"{release.name!r}: the layout {release.format} wraps answers in DSPy's own words; fine-tune a prompt of "
             "another layout (formats in task.toml)"
         )
-    if release.picks is not None and release.format == "inline":
+    if release.takes_rows and release.format == "inline":
         raise ReleaseError(
             f"{release.name!r}: its picked examples stand in the turn of the row itself; fine-tune a prompt of another "
             "layout (formats in task.toml)"

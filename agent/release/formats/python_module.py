@@ -294,7 +294,7 @@ def load_module(path: Path, name: str) -> Any:
 
 def _load(folder: Path, release: PromptRelease) -> Opened:
     module = load_module(folder / FILE, "exported_prompt")
-    if release.calibration:
+    if release.reads_tokens:
         require_same_answers("python", module.answer, release)
     _require_same_replies(module.parse, release)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.extras import command
-from agent.prompt.calibration import LabelCalibration
 from agent.release.export import as_given
 from agent.release.formats.export_format import Format, Material, Opened, Sent, Values, installed_version
 from agent.release.formats.python_module import (
@@ -84,10 +83,10 @@ def labelled(model: Any) -> Any:
 '''
 
 
-def _reading(calibration: LabelCalibration | None) -> str:
-    if calibration is None:
+def _reading(release: PromptRelease) -> str:
+    if not release.reads_tokens:
         return ""
-    if calibration.reads_input:
+    if release.reads_input:
         return _LABEL.replace("@chain@", "labelled(model).invoke(inputs)") + _WITH_INPUT
     return _LABEL.replace("@chain@", "chain = prompt | model | label") + _ALONE
 
@@ -96,8 +95,8 @@ def _load_langchain(folder: Path, release: PromptRelease) -> Opened:
     from langchain_core.messages import convert_to_openai_messages
 
     module = load_module(folder / LANGCHAIN_FILE, "exported_langchain_prompt")
-    if release.calibration:
-        require_same_answers("langchain", _answers(module, release.calibration.reads_input), release)
+    if release.reads_tokens:
+        require_same_answers("langchain", _answers(module, bool(release.reads_input)), release)
 
     def render(values: Values) -> Sent:
         given = as_given(release, values)
@@ -140,7 +139,7 @@ def _langchain_files(material: Material) -> dict[str, str]:
     template = template.replace("@sent@", "sent" if release.tools else "render")
     template = template.replace("@tools@", ".bind_tools(TOOLS)" if release.tools else "")
     template = template.replace("@metadata@", ascii(as_openai(release.parameters)))
-    return {LANGCHAIN_FILE: module_source(release) + template + _reading(release.calibration)}
+    return {LANGCHAIN_FILE: module_source(release) + template + _reading(release)}
 
 
 LANGCHAIN_CODE = Format(
