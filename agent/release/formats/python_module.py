@@ -37,6 +37,15 @@ _TOOL_CODE = (
     calls.ToolCall, calls.calls_in, calls._each, calls._call, calls._parts,
     tool_calling.calls_of, tool_calling._openai_messages, tool_calling._argument_text,
 )  # fmt: skip
+_TYPED_IMPORTS = """\
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+"""
 _SHOWN = """
 
 _INDEX = PoolIndex([PoolRow(*row[:4]) for row in ROWS])
@@ -169,7 +178,7 @@ def _code(release: PromptRelease) -> str:
         (("retrieval.pick",), release.picks or release.passages),
         (("retrieval.linear",), release.classifier),
         (("retrieval.votes",), near),
-        (("strict", "prompt.calibration"), release.calibration),
+        (("safe_data", "prompt.calibration"), release.calibration),
     )
     parts: list[Any] = []
     text = f"\nMOST_NEIGHBOURS = {votes.MOST_NEIGHBOURS}\n" if release.calibration and not near else ""
@@ -190,6 +199,8 @@ def _code(release: PromptRelease) -> str:
 def _embedded(module: str) -> str:
     """The source of a module without its docstring and the imports of this project."""
     source = inspect.getsource(importlib.import_module(f"agent.{module}"))
+    if module == "safe_data":  # of which only typed data is needed
+        source = _TYPED_IMPORTS + source.partition("# -- data as a type -")[2].partition("\n")[2]
     lines: list[str] = source.splitlines(keepends=True)
     for at, node in enumerate(ast.parse(source).body):
         ours = isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ("__future__", "agent")
