@@ -17,6 +17,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.api import aoptimize as aoptimize
     from agent.api import check as check
     from agent.api import customize as customize
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from agent.errors import Interrupted as Interrupted
     from agent.jobs.promote import promote as promote
     from agent.jobs.sweep.sweep import SweepResult as SweepResult
-    from agent.jobs.sweep.sweep import sweep as sweep
     from agent.jobs.tool_sources import write_tools as write_tools
     from agent.ledger.container import merge_ledgers as merge_ledgers
     from agent.programs.chain_parts import load_chain as load_chain
@@ -44,6 +45,16 @@ if TYPE_CHECKING:
     from agent.task.load import load_task as load_task
 
     __version__: str
+
+    def sweep(
+        file: str | Path,
+        *,
+        ray: str | None = None,
+        jobs: int | None = None,
+        folder: str | Path | None = None,
+        dry_run: bool = False,
+    ) -> SweepResult: ...
+
 
 _HOMES = {
     "AgentError": "agent.errors",

@@ -71,7 +71,7 @@ EVERYDAY = ("demo", "init", "run", "resume", "show", "report", "ui", "export", "
 """The commands of every day."""
 HELP = {name: about for commands in GROUPS.values() for name, about in commands.items()}
 _HOMES = {
-    **{name: f"agent.cli.{name}" for name in ("ui", "label")},
+    "ui": "agent.cli.ui",
     **dict.fromkeys(("audit erase", "judge rate", "models fetch"), "agent.cli.questions"),
 }
 """The modules of commands that are made by hand; the others are jobs."""

@@ -104,6 +104,8 @@ def print_shown(found: Any, as_json: bool) -> int:
     value = shown.value
     for note in shown.notes:
         click.echo(plain(note), err=True)
+    for line in shown.lines:
+        click.echo(plain(line), err=as_json)
     if as_json:
         print_json(value.to_json() if isinstance(value, Result) else value)
     elif shown.error is not None:

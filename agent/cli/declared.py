@@ -215,7 +215,7 @@ def job_command(spec: JobSpec) -> click.Command:
                 return run_work(work, db, shown, tracking=tracking)
 
         with progress if spec.takes_observer else nullcontext():
-            found = spec.begin(arguments, parts, Watcher() if as_json else progress)
+            found = spec.begin(arguments, parts, Watcher() if as_json else progress, as_json)
         db = next((part.db for part in parts if hasattr(part, "db")), LEDGER)
         if isinstance(found := After.next(found, run), Work):
             result = run(found)

@@ -1,4 +1,4 @@
-"""`optimize label`: people label rows by single keys, in the terminal or in the browser."""
+"""Single-key labelling in the terminal or in the browser."""
 
 from __future__ import annotations
 
@@ -7,86 +7,32 @@ import select
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.common import (
-    plain,
-    print_json,
-    print_shown,
-)
-from agent.cli.declared import command
-from agent.errors import InputError
+from agent.cli.common import plain
+from agent.jobs.label import HELP, QUIT, SKIP, UNDO, keys_of
 from agent.options.jobs import LabelOptions
-from agent.options.shared import ShownOptions
+from agent.task.label_session import LabelSession
 
 if TYPE_CHECKING:
     from agent.task.label_files import LabelledTask
-    from agent.task.label_session import LabelSession, NextRow
+    from agent.task.label_session import LabelQueue, NextRow
 
-SKIP, UNDO, HELP, QUIT = "s", "u", "?", "q"
 GLUED = "\N{NO-BREAK SPACE}"
 
 
-@command(LabelOptions, ShownOptions)
-@click.argument("task")
-def label_command(options: LabelOptions, output: ShownOptions, task: str) -> None:
-    """Label rows of TASK by single keys; train, dev and test are made of the labels.
-
-    The next row is the one whose label says most: where the best prompts of the last run disagree (--ask), of the label
-    that fewest rows have, and far from the rows that have a label. A key gives a label, s skips, u takes the last one
-    back, ? explains the labels, q ends. Each label is on the disk at once. Several labellers write to one file: their
-    agreement is printed, and rows on which they disagree are shown again.
-    """
-    from agent.jobs.label import add_rows, answers_of, label_answers, labels_wanted, opened, rows_next
+def ask_labels(task: LabelledTask, options: LabelOptions, queue: LabelQueue, db: Path) -> None:
+    """Ask the user for labels, by single keys or in the browser, until the user ends it."""
     from agent.ledger.provenance import user
 
-    db, as_json, status, web = output.db, output.as_json, options.status, options.web
-    if options.ask and not (options.max_calls or options.max_cost):
-        raise click.UsageError("--ask asks models: give a cap with it, --max-calls N or --max-cost USD")
-    if web and (options.count or status or as_json):
-        other = "--count" if options.count else "--status" if status else "--json"
-        raise click.UsageError(f"--web labels in the browser until you end it, without {other}; leave one of them out")
-    if options.add is not None:
-        for line in add_rows(task, options.add, options):
-            click.echo(plain(line), err=as_json)
-    found = opened(task)
-    if not (status or as_json):
-        keys_of(found.choices)  # where they are too few, no model is asked first
-    if options.ask:
-        from agent.cli.progress import run_shown
-        from agent.jobs.launch import silence
-        from agent.report.job_blocks import job_sections
-        from agent.report.terminal import lines_of
-
-        silence()
-        work = label_answers(found, options, db)
-        result = run_shown(work, db, output.quiet or as_json, "asking prompts")
-        click.echo("\n".join(lines_of(job_sections(result))[1:]), err=as_json)
-    if not (status or as_json):
-        browser = (options.port, not options.no_open) if web else None
-        _label(found, options.labeller or user(), options.count, options.overlap, browser, db)
-    summary = labels_wanted(found)
-    if as_json:
-        print_json({**summary.to_json(), "next_rows": rows_next(found, answers_of(found, db))})
-    else:
-        print_shown(summary, as_json=False)
-
-
-def _label(
-    task: LabelledTask, labeller: str, count: int | None, overlap: int, web: tuple[int, bool] | None, db: Path
-) -> None:
-    from agent.jobs.label import answers_of
-    from agent.task.label_session import LabelSession, queue_of
-
-    queue = queue_of(task, answers_of(task, db))
-    if web is None:
-        Labelling(LabelSession(task, labeller, queue, overlap), count).run()
+    labeller = options.labeller or user()
+    if not options.web:
+        Labelling(LabelSession(task, labeller, queue, options.overlap), options.count).run()
         return
     from agent.cli.ui import serve_pages
     from agent.extras import require
@@ -98,8 +44,8 @@ def _label(
 
     if not is_there(db):
         open_ledger(db).close()
-    place = LabelPlace(task, keys_of(task.choices), labeller, queue, overlap)
-    serve_pages(db, web[0], not web[1], False, f"the labels are in {task.log.path}", labelling=place)
+    place = LabelPlace(task, keys_of(task.choices), labeller, queue, options.overlap)
+    serve_pages(db, options.port, options.no_open, False, f"the labels are in {task.log.path}", labelling=place)
 
 
 class Labelling:
@@ -181,18 +127,6 @@ class Labelling:
             if key in (UNDO, QUIT) or (has_row and (key in self.keys or key == SKIP)):
                 return key
             click.echo(plain(self._help() if key == HELP else f"{key!r} is no key here; ? lists them"))
-
-
-def keys_of(labels: Sequence[str]) -> dict[str, str]:
-    """A key for each label: digits from 1, then letters that no command has. Raises InputError for too many labels."""
-    letters = "".join(letter for letter in ascii_lowercase if letter not in (SKIP, UNDO, QUIT))
-    keys = f"123456789{letters}{letters.upper()}"
-    if len(labels) > len(keys):
-        raise InputError(
-            f"{len(labels)} labels, and single keys are enough for {len(keys)}; write the labels into a column of a "
-            "table instead, and make a task of it: optimize init NAME --from FILE --target COLUMN"
-        )
-    return dict(zip(keys, labels, strict=False))
 
 
 @contextmanager

@@ -21,18 +21,21 @@ from agent.cli.common import plain, short
 from agent.errors import Interrupted
 from agent.gateway.in_flight import InFlight
 from agent.jobs.observers import CellLine, Snapshot, Watcher, recent_loss
-from agent.jobs.session import Work, run_work
-from agent.jobs.tracking import NO_TRACKING, Tracking
 from agent.report.facts import bracketed, dollars, points
 from agent.safe_text import counted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import RenderableType
     from rich.live import Live
 
     from agent.gateway.budget import Account
     from agent.observer import TrainingProgress
+    from agent.options.jobs import LabelOptions
     from agent.results.base import CostedResult
+    from agent.task.label_files import LabelledTask
+    from agent.task.label_session import LabelQueue
     from agent.types import CallRole, Spend
 
 _R = TypeVar("_R", bound="CostedResult")
@@ -104,6 +107,11 @@ class Progress(Watcher):
             if was != line.state and not self._quiet and (was is not None or not line.state.startswith("waits")):
                 score = "" if line.score is None else f", sealed test {points(line.score)}, {dollars(line.usd)}"
                 click.echo(plain(f"{line.name}: {line.state}{score}"), err=True)
+
+    def on_labelling(self, task: LabelledTask, options: LabelOptions, queue: LabelQueue, db: Path) -> None:
+        from agent.cli.label import ask_labels
+
+        ask_labels(task, options, queue, db)
 
     def on_heartbeat(self, in_flight: InFlight) -> None:
         self._in_flight, self._beats = in_flight, self._beats + 1
@@ -198,12 +206,6 @@ def live_on_stderr() -> Live | None:
     if not console.is_terminal or console.is_dumb_terminal:
         return None
     return Live("", console=console, auto_refresh=False, transient=True)
-
-
-def run_shown(job: Work[_R], db: Path, is_quiet: bool, title: str, tracking: Tracking = NO_TRACKING) -> _R:
-    """Run a job to its end with its progress, called `title`, on stderr."""
-    with JobProgress(is_quiet, title) as progress:
-        return run_work(job, db, progress, tracking=tracking)
 
 
 # -- words and numbers ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ _MODULES = {
     "customize.job": ("customize",),
     "doctor": ("doctor",),
     "inventory": ("tasks", "metrics list", "models list"),
+    "label": ("label",),
     "ledger": ("ledger merge", "ledger publish", "ledger verify"),
     "reproduce": ("reproduce",),
     "runs": ("runs", "show", "history"),

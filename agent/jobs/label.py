@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
 from agent.evaluate.evaluator import Evaluator
+from agent.jobs.launch import silence
 from agent.jobs.locations import open_history
 from agent.jobs.models import earlier_prices
+from agent.jobs.observers import Watcher
 from agent.jobs.recorded import best_trials, recorded_prompt
+from agent.jobs.registry import DB, After, Printed, job, show_result
 from agent.jobs.released import Readable
 from agent.jobs.session import Session, Work
 from agent.jobs.tasks import find_task, task_of
@@ -37,6 +41,8 @@ from agent.options.jobs import LabelOptions
 from agent.options.shared import FormOptions, SpendingOptions
 from agent.programs.kinds import program_for
 from agent.prompt.template import label_text
+from agent.report.job_blocks import job_sections
+from agent.report.terminal import lines_of
 from agent.results.rows import LabellingResult, LabelResult
 from agent.safe_file import new_file
 from agent.safe_text import counted, listed, near, quoted, shown
@@ -53,10 +59,61 @@ from agent.types import SPLITS, Example
 GAINS = (0.3, 0.1)
 """Gains for which the labels are counted, as shares."""
 KIND = "label_answers"
+SKIP, UNDO, HELP, QUIT = "s", "u", "?", "q"
+"""Keys that are no labels."""
 MOST_PROMPTS = 3
 """Prompts that are asked: the user's own and the best others."""
 AT_ONCE = 100
 """Rows that are begun together. Not all of them: where the budget ends, those that were begun may lack an answer."""
+
+
+@job("label", asks="asking prompts")
+def label(
+    task: str, options: LabelOptions, *, observer: Watcher, as_json: bool, db: Path = DB
+) -> After[LabellingResult] | Printed:
+    """Label rows of TASK by single keys; train, dev and test are made of the labels.
+
+    The next row is the one whose label says most: where the best prompts of the last run disagree (--ask), of the label
+    that fewest rows have, and far from the rows that have a label. A key gives a label, s skips, u takes the last one
+    back, ? explains the labels, q ends. Each label is on the disk at once. Several labellers write to one file: their
+    agreement is printed, and rows on which they disagree are shown again.
+    """
+    if options.web and as_json:
+        raise InputError("--web labels in the browser until you end it, without --json; leave one of them out")
+    said = [] if options.add is None else add_rows(task, options.add, options)
+    found, is_asked = opened(task), not (options.status or as_json)
+    if is_asked:
+        keys_of(found.choices)  # where they are too few, no model is asked first
+
+    def labelled(answered: LabelResult | None = None) -> Printed:
+        lines = said if answered is None else [*said, *lines_of(job_sections(answered))[1:]]
+        if as_json:
+            rows = tuple(rows_next(found, answers_of(found, db)))
+            return Printed(labels_wanted(found).model_copy(update={"next_rows": rows}), lines=lines)
+
+        def show() -> None:
+            if is_asked:
+                observer.on_labelling(found, options, queue_of(found, answers_of(found, db)), db)
+            show_result(labels_wanted(found))
+
+        return Printed(None, show, lines=lines)
+
+    if not options.ask:
+        return labelled()
+    silence()
+    return After(label_answers(found, options, db), labelled)
+
+
+def keys_of(labels: Sequence[str]) -> dict[str, str]:
+    """A key for each label: digits from 1, then letters that no command has. Raises InputError for too many labels."""
+    letters = "".join(letter for letter in ascii_lowercase if letter not in (SKIP, UNDO, QUIT))
+    keys = f"123456789{letters}{letters.upper()}"
+    if len(labels) > len(keys):
+        raise InputError(
+            f"{len(labels)} labels, and single keys are enough for {len(keys)}; write the labels into a column of a "
+            "table instead, and make a task of it: optimize init NAME --from FILE --target COLUMN"
+        )
+    return dict(zip(keys, labels, strict=False))
 
 
 def opened(name: str) -> LabelledTask:

@@ -16,11 +16,16 @@ from agent.observer import Observer, TrainingProgress
 from agent.prompt.parts.tools import as_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.gateway.budget import Account
     from agent.gateway.in_flight import InFlight
     from agent.ledger.store import Ledger
+    from agent.options.jobs import LabelOptions
     from agent.search.plan import Plan
     from agent.search.program import Describes
+    from agent.task.label_files import LabelledTask
+    from agent.task.label_session import LabelQueue
     from agent.types import Outcome, Proposal, Shown, SplitName, Trial
 
 LINE_SECONDS = 30.0
@@ -134,6 +139,9 @@ class Watcher(Observer):
 
     def on_cells(self, cells: Sequence[CellLine]) -> None:
         """How far the cells of a sweep are; called often."""
+
+    def on_labelling(self, task: LabelledTask, options: LabelOptions, queue: LabelQueue, db: Path) -> None:
+        """Rows wait for labels of the user."""
 
     def on_heartbeat(self, in_flight: InFlight) -> None:
         """The run is alive, and waits for these calls; called about every half second."""

@@ -44,6 +44,8 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 DB: Any = LedgerOption.field("db")
 """The default of a parameter that is the ledger."""
+GIVEN = ("observer", "as_json")
+"""Parameters of a job that no caller gives: what shows the job, and whether a program reads its result."""
 SOURCE = "str | Path | Task | Rows | Table"
 """What `optimize` takes, as `help` shows it."""
 
@@ -69,6 +71,7 @@ class Printed:
         notes: lines on stderr.
         exact: printed byte for byte instead.
         error: raised when `--json` has the value.
+        lines: what comes before the value: on stdout, with `--json` on stderr.
         errors: lines on stderr, after the value.
     """
 
@@ -78,19 +81,20 @@ class Printed:
     notes: Sequence[str] = ()
     exact: str | None = None
     error: AgentError | None = None
+    lines: Sequence[str] = ()
     errors: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class After(Generic[R]):
-    """Work that follows other work, such as a comparison after its search."""
+class After(Generic[T]):
+    """What follows work, such as a comparison after its search."""
 
     first: Work[Any]
-    then: Callable[[Any], Work[R]]
+    then: Callable[[Any], Work[Any] | Printed]
 
     @staticmethod
     def next(found: Any, run: Callable[[Work[Any]], Any]) -> Any:
-        """What a job gave, or where it is work after other work, that work once the other has run."""
+        """What a job gave, or where it follows work, what it gives once that has run."""
         return found.then(run(found.first)) if isinstance(found, After) else found
 
 
@@ -143,7 +147,7 @@ class JobSpec:
     @cached_property
     def arguments(self) -> list[inspect.Parameter]:
         """The parameters that are no options."""
-        others = [each for each in self.parameters if each.name != "observer"]
+        others = [each for each in self.parameters if each.name not in GIVEN]
         return [each for each in others if not (_is_model(each) or isinstance(each.default, FieldInfo))]
 
     @cached_property
@@ -196,9 +200,10 @@ class JobSpec:
         """The type of its result; None where it has none of its own."""
         return next((kind for kind in self._returned if isinstance(kind, type) and issubclass(kind, Result)), None)
 
-    def begin(self, arguments: Mapping[str, Any], parts: Iterable[JobOptions], observer: Watcher) -> Any:
+    def begin(self, arguments: Mapping[str, Any], parts: Iterable[JobOptions], observer: Watcher, as_json: bool) -> Any:
         """Call the function with its arguments and an instance of each of its models."""
-        values = {**arguments, **({"observer": observer} if self.takes_observer else {})}
+        given = {"observer": observer, "as_json": as_json}
+        values = {**arguments, **{each.name: given[each.name] for each in self.parameters if each.name in GIVEN}}
         for name, part in zip(self.models, parts, strict=False):
             values |= {name: part} if name else dict(part)
         return self.function(**values)
@@ -211,7 +216,7 @@ class JobSpec:
         given, models = options.as_given, self.models.values()
         parts = [part.given({name: given[name] for name in part.declared() if name in given}) for part in models]
         named = {each.name: _as_text(each, word) for each, word in zip(self.arguments, words, strict=True)}
-        found = self.begin(named, parts, watcher)
+        found = self.begin(named, parts, watcher, as_json=True)
         if isinstance(found, Printed):
             if found.error is not None:
                 raise found.error
@@ -246,7 +251,8 @@ def run_here(make: Callable[[], Work[Any] | After[Any]], db: Path, watcher: Watc
         def begun(work: Work[Any]) -> Any:
             return run_work(work, db, watcher, stop, tracking)
 
-        return begun(After.next(make(), begun))
+        found = After.next(make(), begun)
+        return found.value if isinstance(found, Printed) else begun(found)
 
     with resume_note(db):
         return run_blocking(run)

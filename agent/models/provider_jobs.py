@@ -303,7 +303,7 @@ class FineTuning(ProviderJobs["OpenAIModel", TuningJob]):
         await self._model.close()
 
     async def upload(self, name: str, data: bytes) -> str:
-        """Uploads a JSON Lines file for training. Returns its id at the provider."""
+        """Upload a JSON Lines file for training; return its id at the provider."""
         files = (await self._sdk()).files.with_raw_response
         sending = files.create(file=(name, data), purpose="fine-tune", timeout=time_limits(MOVE_SECONDS))
         return self._id((await self._asked(sending, MOVE_SECONDS)).get("id"), "file")

@@ -304,6 +304,15 @@ class LabelOptions(FormOptions, CapOptions, AskingOptions):
         TASK,
     )
 
+    def conflicts(self) -> list[Problem]:
+        found = super().conflicts()
+        if self.ask and not (self.max_calls or self.max_cost):
+            found.append(Problem("ask", "asks models: give a cap with it, {max_calls} N or {max_cost} USD"))
+        if self.web and (self.count or self.status):
+            other = "count" if self.count else "status"
+            found.append(Problem("web", f"labels in the browser until you end it, without {{{other}}}; leave one out"))
+        return found
+
 
 class CalibrateOptions(SpendingOptions, SeedOption):
     """The options of a judge's measurement against people."""

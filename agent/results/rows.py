@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
 
@@ -111,7 +111,7 @@ class LearnResult(Result):
 
 class LabellingResult(Result):
     """How far labelling is, and what is wanted for a verdict. `disputed`: rows on which as many labellers say one thing
-    as another; `next`: the command to type."""
+    as another; `next`: the command to type; `next_rows`: what is to be labelled next, with inputs and why."""
 
     task: str
     folder: str
@@ -123,6 +123,7 @@ class LabellingResult(Result):
     agreement: tuple[str, ...]
     wanted: tuple[str, ...]
     next: str
+    next_rows: tuple[Mapping[str, Any], ...] = ()
 
 
 class ListedTool(Result):

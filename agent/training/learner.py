@@ -13,7 +13,7 @@ import numpy as np
 from agent.models.gguf import Array
 from agent.training.base_model import BaseModel
 from agent.training.decoder import add_gradients, answer_loss
-from agent.training.parameters import Method, Parameters
+from agent.training.parameters import Parameters
 from agent.training.rows import AT_ONCE, Pack, TokenPair, packs, parts
 
 
@@ -57,7 +57,7 @@ class Learner(Protocol):
         ...
 
     def write(self, folder: Path, parameters: Array) -> tuple[Path, str]:
-        """As of `Method`."""
+        """Write the file that an engine serves, named by its hash; return it and its SHA-256. Raises OSError."""
         ...
 
     def __enter__(self) -> Learner: ...
@@ -66,13 +66,12 @@ class Learner(Protocol):
 
 
 class NumpyLearner:
-    """An adapter or a soft prompt of a base, on its own threads."""
+    """An adapter or a soft prompt of a base, on its own threads; `kind`: any parameters of that kind."""
 
-    def __init__(self, base: BaseModel, method: Method, threads: int) -> None:
-        self._base, self._method, self._threads = base, method, threads
-        self.size, self.decides, self.base = method.size, method.decides, base.sha256
-        self.write = method.write
-        self._gradients = [method.of() for _ in range(threads)]
+    def __init__(self, base: BaseModel, kind: Parameters, threads: int) -> None:
+        self._base, self._kind, self._threads = base, kind, threads
+        self.size, self.decides, self.base = kind.flat.size, kind.decides, base.sha256
+        self._gradients = [kind.like(np.zeros_like(kind.flat)) for _ in range(threads)]
 
     def __enter__(self) -> NumpyLearner:
         from threadpoolctl import threadpool_limits
@@ -87,14 +86,17 @@ class NumpyLearner:
         self._limits.restore_original_limits()
 
     def initial(self, seed: int) -> Array:
-        return self._method.initial(seed).flat
+        return self._kind.initial(seed).flat
+
+    def write(self, folder: Path, parameters: Array) -> tuple[Path, str]:
+        return self._kind.like(parameters).write(folder)
 
     def batch(self, rows: Sequence[TokenPair]) -> LaidRows:
         laid = [packs(part, AT_ONCE) for part in parts(rows, self._threads)]
         return LaidRows(sum(len(one.ids) for part in laid for one in part), laid)
 
     def gradient(self, parameters: Array, batch: LaidRows) -> tuple[float, Array]:
-        tuned, answers = self._method.of(parameters), sum(len(one.targets) for part in batch.laid for one in part)
+        tuned, answers = self._kind.like(parameters), sum(len(one.targets) for part in batch.laid for one in part)
 
         def worked(part: Sequence[Pack], gradients: Parameters) -> float:
             gradients.flat[:] = 0
@@ -109,6 +111,6 @@ class NumpyLearner:
         return loss, gradient
 
     def score(self, parameters: Array, rows: Sequence[TokenPair]) -> float:
-        batch, tuned = packs(rows, AT_ONCE), self._method.of(parameters)
+        batch, tuned = packs(rows, AT_ONCE), self._kind.like(parameters)
         answers = sum(len(one.targets) for one in batch)
         return -sum(answer_loss(self._base, tuned, one) for one in batch) / answers

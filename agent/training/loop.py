@@ -25,7 +25,7 @@ from agent.models.gguf import Array, read_gguf
 from agent.safe_file import new_files, sha256_of
 from agent.training.base_model import BaseModel, load_base, read_architecture
 from agent.training.learner import LaidRows, Learner, NumpyLearner
-from agent.training.parameters import LoraMethod, SoftMethod
+from agent.training.parameters import Lora, SoftPrompt
 from agent.training.rows import NO_TOKENS, TokenPair, engine_tokens
 from agent.training.settings import (
     Ended,
@@ -61,7 +61,7 @@ class Adam:
     step: int = 0
 
     def update(self, parameters: Array, gradient: Array, rate: float) -> float:
-        """One step; overwrites `gradient`. Returns the gradient's norm before it was clipped."""
+        """Make one step; overwrite `gradient`, and return its norm before it was clipped."""
         length = math.sqrt(float(np.dot(gradient, gradient)))
         if length > CLIP:
             gradient *= CLIP / length
@@ -242,14 +242,7 @@ def _judge(progress: TrainingState, score: float) -> None:
 
 
 def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> None:
-    """Writes `TRAINING-epochN-HASH.npz` and takes out those of earlier epochs.
-
-    Args:
-        training: a name of hex digits for what is trained, on what, how.
-
-    Raises:
-        OSError: the disk refuses.
-    """
+    """Write `TRAINING-epochN-HASH.npz` and take out those of earlier epochs. Raises OSError."""
     with new_files(folder) as beside:
         with (beside / "state").open("wb") as file:
             np.savez(
@@ -376,8 +369,10 @@ def learner_of(
     if isinstance(settings, SoftPromptSettings) and trainer != "numpy":
         raise InputError("a soft prompt is trained in numpy alone")
     if isinstance(settings, SoftPromptSettings):
-        return NumpyLearner(base, SoftMethod(base, soft), settings.threads)
-    lora = LoraMethod(base.architecture, settings.rank, settings.alpha) if isinstance(settings, LoraSettings) else None
+        return NumpyLearner(base, SoftPrompt(base, soft), settings.threads)
+    lora = None
+    if isinstance(settings, LoraSettings):
+        lora = Lora(base.architecture, settings.rank, settings.alpha / settings.rank)
     if lora is not None and trainer == "numpy":
         return NumpyLearner(base, lora, settings.threads)
     require("tune", "training all weights" if lora is None else "the trainer peft")

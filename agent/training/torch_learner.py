@@ -22,7 +22,7 @@ from agent.models.gguf import F16, F32, Array, GgufFile, Tensor, WrittenTensor, 
 from agent.safe_file import new_files
 from agent.training.base_model import Architecture, BaseModel
 from agent.training.learner import LaidRows
-from agent.training.parameters import LoraMethod
+from agent.training.parameters import Lora
 from agent.training.rows import TokenPair
 from agent.training.settings import TrainingSettings
 
@@ -236,16 +236,16 @@ class TorchLearner:
                 slot.parameter.copy_(torch.from_numpy(view if slot.order is None else view[slot.order]))
 
 
-def lora_learner(base: BaseModel, method: LoraMethod, settings: TrainingSettings) -> TorchLearner:
+def lora_learner(base: BaseModel, lora: Lora, settings: TrainingSettings) -> TorchLearner:
     """An adapter of peft, which begins as the one of numpy does."""
     from peft import LoraConfig, get_peft_model
 
     model = hf_model(base)
     targets = [name.rpartition(".")[2] for name in MODULES.values()]
-    how = LoraConfig(r=method.rank, lora_alpha=method.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    how = LoraConfig(r=lora.rank, lora_alpha=lora.scale * lora.rank, target_modules=targets, task_type="CAUSAL_LM")
     named: Mapping[str, Any] = dict(get_peft_model(model, how).eval().named_parameters())
     slots, start = [], 0
-    for number, layer in enumerate(method.of().layers):
+    for number, layer in enumerate(lora.layers):
         for name in layer:
             for part, order in (("lora_A", None), ("lora_B", hf_order(name, base.architecture))):
                 parameter = named[f"base_model.model.model.layers.{number}.{MODULES[name]}.{part}.default.weight"]
@@ -256,9 +256,9 @@ def lora_learner(base: BaseModel, method: LoraMethod, settings: TrainingSettings
         slots,
         settings,
         base.sha256,
-        ["peft", *method.decides],
-        lambda seed: method.initial(seed).flat,
-        method.write,
+        ["peft", *lora.decides],
+        lambda seed: lora.initial(seed).flat,
+        lambda folder, flat: lora.like(flat).write(folder),
     )
 
 

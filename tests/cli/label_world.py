@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.cli.label import keys_of
+from agent.jobs.label import keys_of
 from agent.report.web.label_page import LabelPlace
 from agent.task.label_files import LabelledTask, rows_text, unlabelled_rows
 from agent.task.label_session import queue_of

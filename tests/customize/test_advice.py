@@ -72,7 +72,7 @@ def test_whatever_was_measured_there_is_advice(
         scored("classifier", none),
     ]
     said = advise(arms, ROWS)
-    by_name = {each.name: each for each in arms}
+    by_name = {each.arm: each for each in arms}
     top = by_name[said.best]
     assert all(each.mean <= top.mean for each in arms)
     if said.verdict == "customize":

@@ -71,7 +71,7 @@ def test_an_adapter_ahead_of_every_prompt_is_advised_with_what_it_costs() -> Non
 
 
 def test_a_model_that_was_trained_whole_has_no_adapter_to_switch_on() -> None:
-    arms = [replace(arm, name="full") if arm.name == "lora" else arm for arm in ARMS]
+    arms = [replace(arm, arm="full") if arm.arm == "lora" else arm for arm in ARMS]
     verdict, text = said(*arms)
     assert verdict == "customize"
     assert "once trained, 5 of 20 general questions are answered as before, so use it for this task alone" in text

@@ -12,7 +12,7 @@ from agent.models.local import without_turn_marks
 from agent.models.weights import weights_path
 from agent.training.base_model import load_base, read_architecture
 from agent.training.decoder import logits
-from agent.training.parameters import initial_lora
+from agent.training.parameters import Lora
 from agent.training.rows import engine_tokens, pack
 from agent.training.settings import LoraSettings, TrainingPair
 from agent.types import Message
@@ -60,7 +60,7 @@ def test_prompts_have_the_tokens_that_the_engine_makes_of_them() -> None:
 
 def test_scores_are_close_to_those_of_the_engine() -> None:
     base = load_base(BASE)
-    lora, server = initial_lora(base.architecture, 8, 2.0, 0), load(BASE)
+    lora, server = Lora(base.architecture, 8, 2.0).initial(0), load(BASE)
     for tokens in engine_tokens(BASE, SHAPES, base.architecture):
         ours = log_probabilities(logits(base, lora, pack([tokens])))[0]
         theirs = top(server, tokens.prompt)

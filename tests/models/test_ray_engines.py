@@ -21,7 +21,7 @@ from agent.gateway.gateway import call_key
 from agent.ledger.store import Ledger
 from agent.models.model_registry import create_model, file_digest, require_files
 from agent.training.base_model import load_base
-from agent.training.parameters import Lora, lora_size, write_lora
+from agent.training.parameters import Lora, lora_size
 from agent.types import LM, Completion, Message, Request
 from tests.cli.test_sweep_ray import HAS_RAY, needs_ray
 from tests.cli.world import good_json
@@ -106,7 +106,7 @@ async def test_a_pool_is_the_local_model_in_all_but_place(ray: Any, path: Path) 
 async def test_an_adapter_answers_beside_its_base(ray: Any, path: Path, tmp_path: Path) -> None:
     base = load_base(path)
     values = np.random.default_rng(1).normal(0, 0.5, lora_size(base.architecture, 3)).astype(np.float32)
-    adapter, _ = write_lora(tmp_path, base.architecture, Lora(base.architecture, 3, 2.0, values))
+    adapter, _ = Lora(base.architecture, 3, 2.0, values).write(tmp_path)
     names = (f"{path}+{adapter}", f"{path}")
     pools = [create_model(f"ray/local/{name}?engines=1") for name in names]
     requests = [question(number) for number in range(4)]

@@ -21,7 +21,7 @@ from agent.models.gguf import GgufFile, read_gguf
 from agent.models.local import engine_messages
 from agent.training.base_model import load_base
 from agent.training.decoder import logits
-from agent.training.parameters import SoftMethod, SoftPrompt, initial_lora
+from agent.training.parameters import Lora, SoftPrompt
 from agent.training.rows import TokenPair, pack
 from agent.types import Message
 from tests.training.engine import load, log_probabilities, top
@@ -40,9 +40,9 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def soft_prompt(base: Path, folder: Path, tokens: SoftTokens = FREE) -> tuple[SoftPrompt, Path]:
     """Random vectors for the tokens, and their file."""
-    method = SoftMethod(load_base(base), tokens)
-    soft = method.of(np.random.default_rng(3).normal(0, 0.5, method.size).astype(np.float32))
-    return soft, method.write(folder, soft.flat)[0]
+    zeros = SoftPrompt(load_base(base), tokens)
+    soft = zeros.like(np.random.default_rng(3).normal(0, 0.5, zeros.flat.size).astype(np.float32))
+    return soft, soft.write(folder)[0]
 
 
 def changed(path: Path, old: bytes, new: bytes) -> Path:
@@ -125,7 +125,7 @@ def test_the_engine_computes_what_was_trained(tmp_path: Path, monkeypatch: pytes
     ids = (*FREE.ids, 11, 12, 13)
     prompt, model = pack([TokenPair(ids, (5,))]), load_base(base)
     ours, plain = (
-        log_probabilities(logits(model, one, prompt))[0] for one in (soft, initial_lora(model.architecture, 1, 1.0, 0))
+        log_probabilities(logits(model, one, prompt))[0] for one in (soft, Lora(model.architecture, 1, 1.0).initial(0))
     )
     for token, value in top(load(served, path), ids).items():
         assert ours[token] == pytest.approx(value, abs=CLOSE)

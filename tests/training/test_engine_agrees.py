@@ -9,7 +9,7 @@ import pytest
 
 from agent.training.base_model import load_base
 from agent.training.decoder import logits
-from agent.training.parameters import Lora, initial_lora, lora_size, write_lora
+from agent.training.parameters import Lora, lora_size
 from agent.training.rows import TokenPair, pack
 from tests.training.engine import load, log_probabilities, top
 from tests.training.tiny import tiny, with_vocabulary
@@ -24,9 +24,9 @@ def test_the_engine_gives_the_same_log_probabilities(tmp_path: Path, family: str
     base = load_base(path)
     flat = np.random.default_rng(1).normal(0, 0.2, lora_size(base.architecture, 3)).astype(np.float32)
     trained = Lora(base.architecture, 3, 2.0, flat)
-    adapter, _ = write_lora(tmp_path, base.architecture, trained)
+    adapter, _ = trained.write(tmp_path)
     found = []
-    for file, lora in ((None, initial_lora(base.architecture, 3, 2.0, 0)), (adapter, trained)):
+    for file, lora in ((None, Lora(base.architecture, 3, 2.0).initial(0)), (adapter, trained)):
         theirs = top(load(path, file), IDS)
         ours = log_probabilities(logits(base, lora, pack([TokenPair(IDS, (1,))])))[0]
         assert int(ours.argmax()) == max(theirs, key=theirs.__getitem__)

@@ -12,7 +12,7 @@ from agent.errors import InputError
 from agent.models.gguf import gguf_bytes, read_gguf
 from agent.models.quantization import float32_of
 from agent.training.base_model import Architecture, load_base
-from agent.training.parameters import Lora, initial_lora, lora_size, read_lora, write_lora
+from agent.training.parameters import Lora, lora_size, read_lora
 from tests.training.tiny import LAYERS, tiny
 
 
@@ -41,17 +41,17 @@ def changed(path: Path, values: dict[str, Any] | None = None, tensors: dict[str,
 def test_an_adapter_is_read_back_bit_for_bit(tmp_path: Path, family: str) -> None:
     base = tiny(tmp_path / "a.gguf", family)
     lora = random_lora(base)
-    path, digest = write_lora(tmp_path, lora_architecture(base), lora)
+    path, digest = lora.write(tmp_path)
     back = read_lora(path, base)
     assert back.flat.tobytes() == lora.flat.tobytes()
     assert (back.rank, back.scale) == (3, pytest.approx(16 / 3, rel=1e-6))
-    assert write_lora(tmp_path / "again", lora_architecture(base), back)[1] == digest
+    assert back.write(tmp_path / "again")[1] == digest
     names = {f"blk.{at}.attn_q.weight.lora_{end}" for at in range(LAYERS) for end in "ab"}
     assert names <= set(read_gguf(path).tensors)
 
 
 def test_an_adapter_that_has_learnt_nothing_changes_nothing(tmp_path: Path) -> None:
-    lora = initial_lora(lora_architecture(tiny(tmp_path / "a.gguf")), 3, 2.0, 0)
+    lora = Lora(lora_architecture(tiny(tmp_path / "a.gguf")), 3, 2.0).initial(0)
     assert all(a.any() and not b.any() for layer in lora.layers for a, b in layer.values())
 
 
@@ -96,7 +96,7 @@ def test_an_adapter_that_does_not_fit_is_refused(
     tmp_path: Path, values: dict[str, Any], tensors: dict[str, Any], says: str
 ) -> None:
     base = tiny(tmp_path / "base.gguf")
-    path, _ = write_lora(tmp_path, lora_architecture(base), random_lora(base))
+    path, _ = random_lora(base).write(tmp_path)
     made = changed(path, values, tensors)
     with pytest.raises(InputError, match=says) as refused:
         read_lora(made, base)
@@ -106,7 +106,7 @@ def test_an_adapter_that_does_not_fit_is_refused(
 
 def test_a_truncated_adapter_is_refused(tmp_path: Path) -> None:
     base = tiny(tmp_path / "base.gguf")
-    path, _ = write_lora(tmp_path, lora_architecture(base), random_lora(base))
+    path, _ = random_lora(base).write(tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="truncated"):
         read_lora(path, base)
@@ -114,7 +114,7 @@ def test_a_truncated_adapter_is_refused(tmp_path: Path) -> None:
 
 def test_a_map_that_is_left_out_has_zeros(tmp_path: Path) -> None:
     base = tiny(tmp_path / "base.gguf")
-    path, _ = write_lora(tmp_path, lora_architecture(base), random_lora(base))
+    path, _ = random_lora(base).write(tmp_path)
     left_out: dict[str, Any] = {f"blk.1.ffn_up.weight.lora_{end}": None for end in "ab"}
     lora = read_lora(changed(path, tensors=left_out), base)
     assert not any(matrix.any() for matrix in lora.layers[1]["ffn_up"])

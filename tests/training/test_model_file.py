@@ -11,7 +11,7 @@ from agent.models.gguf import F16, F32, read_array, read_gguf
 from agent.models.quantization import float32_of
 from agent.training.base_model import load_base
 from agent.training.decoder import logits
-from agent.training.parameters import initial_lora
+from agent.training.parameters import Lora
 from agent.training.rows import TokenPair, pack
 from agent.training.torch_learner import hf_name, hf_order, write_model
 from tests.training.engine import load, log_probabilities, top
@@ -38,7 +38,7 @@ def test_the_engine_serves_the_weights_that_were_written(tmp_path: Path, family:
         assert tensor.type == (F16 if len(tensor.shape) > 1 else F32)
         np.testing.assert_allclose(float32_of(made, tensor), weights[name], rtol=1e-3, atol=1e-3)
     model = load_base(path)
-    own = log_probabilities(logits(model, initial_lora(model.architecture, 1, 1.0, 0), pack([TokenPair(IDS, (1,))])))[0]
+    own = log_probabilities(logits(model, Lora(model.architecture, 1, 1.0).initial(0), pack([TokenPair(IDS, (1,))])))[0]
     for token, value in top(load(path), IDS).items():
         assert own[token] == pytest.approx(value, abs=CLOSE)
 

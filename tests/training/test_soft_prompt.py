@@ -14,7 +14,7 @@ from agent.models.adapters import SoftTokens
 from agent.models.gguf import read_gguf
 from agent.training.base_model import BaseModel, load_base
 from agent.training.decoder import add_gradients, answer_loss
-from agent.training.parameters import LoraMethod, SoftMethod
+from agent.training.parameters import Lora, SoftPrompt
 from agent.training.rows import TokenPair, pack
 from agent.training.settings import LoraSettings, SoftPromptSettings, Step, TrainingPair
 from agent.types import Message
@@ -41,12 +41,12 @@ def trained(base: BaseModel, folder: Path, **how: Any) -> Any:
 @FAMILIES
 def test_each_vector_has_the_gradient_of_finite_differences(tmp_path: Path, family: str, tied: bool) -> None:
     model = exact(load_base(tiny(tmp_path / "a.gguf", family, tied)))
-    method, packed = SoftMethod(model, TOKENS), pack(ROWS[:4])
-    soft, gradients = method.of(np.random.default_rng(1).normal(0, 0.5, method.size)), method.of()
+    gradients, packed = SoftPrompt(model, TOKENS), pack(ROWS[:4])
+    soft = gradients.like(np.random.default_rng(1).normal(0, 0.5, gradients.flat.size))
     assert add_gradients(model, soft, packed, 1.0, gradients) == pytest.approx(answer_loss(model, soft, packed))
     assert (np.abs(gradients.vectors).max(axis=1) > 1e-4).all()
     step = 1e-6
-    for at in range(method.size):
+    for at in range(soft.flat.size):
         kept = soft.flat[at]
         soft.flat[at] = kept + step
         above = answer_loss(model, soft, packed)
@@ -57,17 +57,15 @@ def test_each_vector_has_the_gradient_of_finite_differences(tmp_path: Path, fami
 
 
 def test_a_token_that_comes_twice_gets_both_gradients(base: BaseModel) -> None:
-    method, row = SoftMethod(base, TOKENS), ROWS[0]
+    gradients, row = SoftPrompt(base, TOKENS), ROWS[0]
     twice = pack([TokenPair((3, *row.prompt), row.answer)])
-    once, other = (SoftMethod(base, SoftTokens((token,), ("<a>",))) for token in TOKENS.ids)
-    gradients = method.of()
-    add_gradients(base, method.of(base.embedding[[3, 4]].ravel()), twice, 1.0, gradients)
-    for one, found in ((once, gradients.vectors[0]), (other, gradients.vectors[1])):
-        alone = one.of()
-        add_gradients(base, one.of(base.embedding[list(one.tokens.ids)].ravel()), twice, 1.0, alone)
+    once, other = (SoftPrompt(base, SoftTokens((token,), ("<a>",))) for token in TOKENS.ids)
+    add_gradients(base, gradients.like(base.embedding[[3, 4]].ravel()), twice, 1.0, gradients)
+    for alone, found in ((once, gradients.vectors[0]), (other, gradients.vectors[1])):
+        add_gradients(base, alone.like(base.embedding[alone.ids].ravel()), twice, 1.0, alone)
         assert np.allclose(alone.vectors[0], found, atol=1e-6)
     derivative = np.ones((len(twice.ids), base.architecture.width), np.float32)
-    counted = method.of()
+    counted = SoftPrompt(base, TOKENS)
     counted.add_embedded(derivative, twice.ids)
     assert [float(row[0]) for row in counted.vectors] == [2.0, 1.0]
 
@@ -80,7 +78,7 @@ def test_what_is_trained_on_is_learnt_by_the_vectors_of_the_file_alone(base: Bas
     changed = base.embedding.copy()
     for token, vector in vectors.items():
         changed[token] = vector
-    packed, plain = pack(ROWS), LoraMethod(base.architecture, 1, 1.0).of()
+    packed, plain = pack(ROWS), Lora(base.architecture, 1, 1.0)
     loss = answer_loss(replace(base, embedding=changed), plain, packed) / len(packed.targets)
     assert loss < 0.8 * np.mean(made.losses[:5])
     assert loss < answer_loss(base, plain, packed) / len(packed.targets)

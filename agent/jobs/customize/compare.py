@@ -72,7 +72,7 @@ async def compare(session: Session[CustomizeResult], plan: CustomizePlan) -> Cus
             points += whole_points(plan, measured)
         await session.ledger.commit()  # no file may name a head that a kill takes back
         for each in whole:
-            at = next(at for at, one in enumerate(measured) if one.name == each.spec.name)
+            at = next(at for at, one in enumerate(measured) if one.arm == each.spec.name)
             path, noted = write_arm(plan, session, scoring.program, measured[at], measured[0], each)
             session.observer.on_event("released", noted)
             measured[at] = replace(measured[at], path=str(path))
@@ -182,7 +182,7 @@ class Scoring:
             forgotten(general[spec.name], general[""], self._plan.others) if spec.family == "tuned" else None,
             arm.megabytes,
             train_usd=arm.usd,
-            seeds=seeds,
+            trainings=seeds,
         )
 
     async def _latency(self, arm: MadeArm) -> float | None:
@@ -217,15 +217,15 @@ class Scoring:
             self.record(each.candidate, f"curve:{each.spec.name}", f"with {count} train rows")
         found = zip(arms, await self._sealed(*arms), strict=True)
         points = [CurvePoint(each.spec.name, count, scores, each.train_s) for each, scores in found]
-        return points + [CurvePoint(each.name, count, each.scores) for each in (await self.unmodelled())[1:]]
+        return points + [CurvePoint(each.arm, count, each.scores) for each in (await self.unmodelled())[1:]]
 
 
 def whole_points(plan: CustomizePlan, measured: Sequence[MeasuredArm]) -> list[CurvePoint]:
     """The arms of the curve with all train rows, as the table has them."""
     learn = {spec.name for spec in plan.learning}
-    learn |= {arm.name for arm in [arm for arm in measured if arm.family == "no model"][1:]}
+    learn |= {arm.arm for arm in [arm for arm in measured if arm.family == "no model"][1:]}
     count = len(plan.task.train)
-    return [CurvePoint(arm.name, count, arm.scores, arm.train_s) for arm in measured if arm.name in learn]
+    return [CurvePoint(arm.arm, count, arm.scores, arm.train_s) for arm in measured if arm.arm in learn]
 
 
 def _fine_tuning(hosted: MadeArm) -> ProviderTraining:

@@ -73,8 +73,7 @@ def training_prompt(best: PromptCandidate) -> PromptCandidate:
 def training_files(task: Task, lm: LM, prompt: PromptCandidate) -> TrainingFiles:
     """Train and dev rows as chats: exactly what the tuned model will be asked, and the right answer.
 
-    Raises:
-        InputError: the answer of a row would not be read back as the row has it.
+    Raises InputError where the answer of a row would not be read back as the row has it.
     """
     program = PromptProgram(task, lm)
 
@@ -98,13 +97,9 @@ def training_files(task: Task, lm: LM, prompt: PromptCandidate) -> TrainingFiles
 def write_training_files(
     folder: Path, files: TrainingFiles, model: OpenAIModel, settings: TuningSettings
 ) -> list[Path]:
-    """Write both files, and the shell commands that upload them and start the job; send nothing.
+    """Write both files, and the shell commands that upload them and start the job; return their paths, send nothing.
 
-    Returns:
-        The paths of the files.
-
-    Raises:
-        InputError: they cannot be written.
+    Raises InputError where they cannot be written.
     """
     job = tuning_body(model, "@TRAIN@", "@VALIDATION@" if files.validation else "", settings)
     body = shlex.quote(json.dumps(job)).replace("@TRAIN@", "'\"$train\"'").replace("@VALIDATION@", "'\"$validation\"'")
@@ -141,11 +136,7 @@ def write_training_files(
 
 @dataclass(frozen=True, slots=True)
 class HostedPlan:
-    """A training at a provider.
-
-    Args:
-        train_price: dollars per million trained tokens. None: not known.
-    """
+    """A training at a provider; `train_price`: dollars per million trained tokens, None: not known."""
 
     spec: ArmSpec
     model: OpenAIModel
@@ -278,6 +269,7 @@ class HostedMaker:
             await self._model.close()
 
     async def _paid(self) -> tuple[TuningJob, float | None]:
+        """Train within the budget, or continue the training that the same command began."""
         plan, account, most = self._plan, self._session.account, self._plan.most_dollars
         if most is None:
             account.no_price += (f"training {plan.model.name}",)
@@ -289,37 +281,43 @@ class HostedMaker:
         worst = Spend(usd=most or 0.0)
         account.reserve(worst)
         try:
-            job, usd = await self._finished()
+            await self._api.check()
+            job, usd = await self._ended(await self._begun())
         finally:
             account.release(worst)
         account.charge("model", Spend(usd=usd or 0.0))
         return job, usd
 
-    async def _finished(self) -> tuple[TuningJob, float | None]:
-        """Train, or continue the training that the same command began."""
-        await self._api.check()
+    async def _begun(self) -> TuningJob:
         kind, body = self._known()
-        if kind == STARTED:
-            self._say(f"the job {body['job']} was started before; going on with it")
-            job = await self._look(str(body["job"]))
-        else:
-            job = await self._submitted(body if kind == FILES else None)
-        self._running = job
-        began = time.monotonic()
-        try:
-            job = await self._until_ended(job)
-        finally:
-            if job.is_ended:
-                self._running = None
+        if kind != STARTED:
+            return await self._submitted(body if kind == FILES else None)
+        self._say(f"the job {body['job']} was started before; going on with it")
+        return await self._look(str(body["job"]))
+
+    async def _ended(self, job: TuningJob) -> tuple[TuningJob, float | None]:
+        """The job at its end, and its dollars. Raises RunRefused where it gave no model."""
+        self._running, began, wait, said = job, time.monotonic(), FIRST_WAIT, time.monotonic()
+        while not job.is_ended:
+            await self._pause(wait)
+            wait, before = min(LONGEST_WAIT, GROWTH * wait), job.status
+            job, now = await self._look(job.id), time.monotonic()
+            if job.status != before:
+                said = now
+                self._say(f"the job is {job.status}")
+            elif now - said >= LINE_SECONDS:
+                said = now
+                self._say(f"the job is still {job.status}, {now - began:.0f} s so far")
+        self._running = None
         job = replace(job, seconds=round(job.seconds or time.monotonic() - began, 1))
         most = self._plan.files.tokens * self._plan.settings.epochs if job.status == SUCCEEDED else 0
         usd = await self._note_end(job, most if job.tokens is None else job.tokens)  # as the provider says, else all
-        if job.status != SUCCEEDED:
-            raise RunRefused(
-                f"{self._plan.spec.name}: the job {job.id} {_ENDINGS.get(job.status, job.status)}"
-                f"{f' ({job.words})' if job.words else ''}; the same command starts a new one"
-            )
-        return job, usd
+        if job.status == SUCCEEDED:
+            return job, usd
+        raise RunRefused(
+            f"{self._plan.spec.name}: the job {job.id} {_ENDINGS.get(job.status, job.status)}"
+            f"{f' ({job.words})' if job.words else ''}; the same command starts a new one"
+        )
 
     async def _submitted(self, known: Mapping[str, Any] | None) -> TuningJob:
         """Start the job, unless one on the files that are `known` was started: by a run that was killed, say."""
@@ -347,21 +345,6 @@ class HostedMaker:
         job = await self._patiently(once)
         await self._note(STARTED, job=job.id)
         self._say(f"the job {job.id} has started at the provider ({job.status})")
-        return job
-
-    async def _until_ended(self, job: TuningJob) -> TuningJob:
-        wait, began, said = FIRST_WAIT, time.monotonic(), time.monotonic()
-        while not job.is_ended:
-            await self._pause(wait)
-            wait, before = min(LONGEST_WAIT, GROWTH * wait), job.status
-            job = await self._look(job.id)
-            now = time.monotonic()
-            if job.status != before:
-                said = now
-                self._say(f"the job is {job.status}")
-            elif now - said >= LINE_SECONDS:
-                said = now
-                self._say(f"the job is still {job.status}, {now - began:.0f} s so far")
         return job
 
     async def _look(self, job: str) -> TuningJob:

@@ -33,10 +33,9 @@ OnSteps = Callable[..., None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOrder(TrainingOrder):
-    """A training for a node; its paths are absolute, and `base` is the same file on each node.
+    """A training for a node; its paths are absolute, and `base` is the same file on each node, with this SHA-256.
 
     Args:
-        digest: SHA-256 of the base, in hex digits.
         marker: a file of ours; a node that sees it has our disk, and sends no files.
         versions: of the packages that decide the result; a node with others is refused.
         kept: checkpoints that a node without our disk continues from.
@@ -52,11 +51,7 @@ class NodeOrder(TrainingOrder):
 
 
 def carry_out(order: NodeOrder, on_step: OnStep, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
-    """Trains on this node.
-
-    Raises:
-        InputError: as `TrainingOrder.train`, or the node has another model or other packages.
-    """
+    """Train on this node. Raises InputError as `TrainingOrder.train`, or where model or packages are others."""
     node = f"node {platform.node()}"
     if not order.base.is_file() or sha256_of(order.base) != order.digest:
         what = "is another file there" if order.base.is_file() else "is not there"
@@ -104,7 +99,7 @@ def files_to_send(order: NodeOrder, made: TrainedAdapter) -> Files:
 
 
 def write_files(folder: Path, files: Files) -> None:
-    """Puts files into a folder, which is made if need be; existing ones stay."""
+    """Put files into a folder; existing ones stay."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files:
         path = folder / Path(name).name
@@ -117,11 +112,7 @@ def write_files(folder: Path, files: Files) -> None:
 
 
 class RayTrainings:
-    """A cluster that trains.
-
-    Raises:
-        InputError: Ray is not installed, or there is no such cluster.
-    """
+    """A cluster that trains. Raises InputError where Ray is not installed, or there is no such cluster."""
 
     at_once = True
 
@@ -165,11 +156,10 @@ class RayTrainings:
         """As `TrainingOrder.train`, on a node; its files are in the order's folder afterwards.
 
         Args:
-            on_steps: gets the steps since the last call as arguments, and at least each half second none; what it
-                raises ends the training. Steps that are made again after a node died come again.
+            on_steps: gets steps as they come, at least each half second; those made again after a node died again.
 
         Raises:
-            InputError: as `TrainingOrder.train`, or the node has another model or other packages.
+            InputError: as `carry_out`.
             AgentError: the workers of this training died too often.
         """
         sent, uncapped = self.order(order), replace(order.settings, pause_after=None, max_seconds=None)
@@ -195,7 +185,7 @@ class RayTrainings:
         return replace(made, path=order.folder / made.path.name)
 
     async def _once(self, order: NodeOrder, on_steps: OnSteps) -> tuple[TrainedAdapter, Files]:
-        """One life of a training: its result, and the files that had to be sent."""
+        """One life of a training."""
         stream = self._task.options(**self.resources(order)).remote(order)
 
         async def received() -> tuple[TrainedAdapter, Files]:

@@ -45,19 +45,15 @@ def write_arm(
     yours: MeasuredArm,
     made: MadeArm,
 ) -> tuple[Path, dict[str, Any]]:
-    """Write a tuned arm and prove that the files render what was scored.
+    """Write a tuned arm and prove that the files render what was scored; return prompt.md, and what the ledger notes.
 
-    Returns:
-        The path of prompt.md, and what the ledger notes of it.
-
-    Raises:
-        ReleaseError: what was written is not what was scored, or the disk refuses.
+    Raises ReleaseError where what was written is not what was scored, or the disk refuses.
     """
     candidate, ledger = made.candidate, session.ledger
     parameters: dict[str, Any] = {"max_tokens": program.max_tokens(candidate), "temperature": 0.0}
     provenance = {
         "run_id": session.id,
-        "arm": arm.name,
+        "arm": arm.arm,
         "candidate_id": candidate.id,
         "test": summary(arm.scores).mean,
         "baseline_test": summary(yours.scores).mean,
@@ -70,15 +66,12 @@ def write_arm(
         "ledger_head": ledger.head(),
     }
     release = program.release(candidate, parameters, provenance)
-    path = write_release(release, arm_folder(plan.folder, session.id, arm.name))
-    return path, {"arm": arm.name, "candidate_id": candidate.id, "version": release.version}
+    path = write_release(release, arm_folder(plan.folder, session.id, arm.arm))
+    return path, {"arm": arm.arm, "candidate_id": candidate.id, "version": release.version}
 
 
 def tuned_file(history: History, run: str, arm: str, db: Path) -> tuple[Row, Path]:
-    """The comparison, and the prompt.md that it released as a tuned arm.
-
-    Args:
-        run: its id, or the unique start of it. "": the latest comparison.
+    """The comparison (`run` "": the latest), and the prompt.md that it released as a tuned arm.
 
     Raises:
         InputError: there is no such run or arm.
@@ -93,9 +86,6 @@ class ArmRelease:
     """What of a run may be promoted.
 
     Args:
-        run_id: the run.
-        arm: its name there.
-        candidate_id: what was scored.
         release: what becomes a version.
         blocked: why the gate does not let it through.
         evidence: what the ledger keeps of it, JSON-ready.

@@ -68,11 +68,9 @@ class Retrained:
 
 
 def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retrained]:
-    """Trains each adapter of a comparison again, in a folder that is thrown away. Sends nothing, and takes as long as
-    it took then.
+    """Train each adapter of a comparison again, in a folder that is thrown away; send nothing.
 
-    Raises:
-        InputError: nothing was trained here, or the task, its rows or the model's file changed since.
+    Raises InputError where nothing was trained here, or the task, its rows or the model's file changed since.
     """
     planned, done = (facts_of(history, row["id"], kind) for kind in ("training", "trained"))
     if not done or len(planned) != len(done):

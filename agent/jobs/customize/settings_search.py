@@ -40,13 +40,11 @@ LEAST_SECONDS = 1e-3
 
 @dataclass(slots=True)
 class TriedSettings:
-    """Settings that were tried.
+    """Settings that were tried, without caps, and how far.
 
     Args:
-        settings: without caps.
-        dev_loss: the least over them, in nats; inf: no epoch ended.
-        ended: why it was not trained further: as of a trained adapter, or one of HALVING, ASHA, DIVERGED. "": it was
-            chosen.
+        dev_loss: the least over the epochs, in nats; inf: none ended.
+        ended: why it was not trained further: as of a trained adapter, or HALVING, ASHA, DIVERGED. "": it was chosen.
         why: the message of the error, where it diverged.
     """
 
@@ -76,13 +74,8 @@ class TriedSettings:
 
 @dataclass(frozen=True, slots=True)
 class SettingsChoice:
-    """What the search chose.
-
-    Args:
-        chosen: the settings, with what is left of a cap on seconds.
-        tried: all of them; () where there was one alone.
-        seconds: of those that were given up.
-    """
+    """The chosen settings, with what is left of a cap on seconds; all that were tried, () where there was one alone;
+    and the seconds of those that were given up."""
 
     chosen: TrainingSettings
     tried: Sequence[TriedSettings]
@@ -100,13 +93,17 @@ class SettingsChoice:
         return ArmSettings(arm=arm, chosen=asdict(self.chosen), tried=tuple(each.record() for each in self.tried))
 
 
+def _capped(most: float | None, tried: Sequence[TriedSettings], own: TriedSettings) -> TrainingSettings:
+    """Settings with the seconds that others leave of the cap; where they leave none a training ends after a step, or
+    at the checkpoint that it has."""
+    if most is None:
+        return own.settings
+    left = most - sum(each.seconds for each in tried if each is not own)
+    return replace(own.settings, max_seconds=max(left, LEAST_SECONDS))
+
+
 async def chosen_settings(
-    arm: str,
-    order: TrainingOrder,
-    asked: CustomizeOptions,
-    observer: Observer,
-    stopped: Stopped,
-    executor: Executor,
+    arm: str, order: TrainingOrder, asked: CustomizeOptions, observer: Observer, stopped: Stopped, executor: Executor
 ) -> SettingsChoice:
     """Have dev choose the settings of an arm, by halving or by ASHA. Raises what these raise."""
     if not asked.tune:
@@ -118,25 +115,11 @@ async def chosen_settings(
     assert isinstance(executor, RayTrainings)
     settings, most = drawn(order.settings, asked.tried), order.settings.max_seconds
     share = None if most is None else most / len(settings)
-    watched = [
-        WatchedTraining(
-            f"{arm}, setting {number} of {len(settings)}",
-            replace(order, settings=replace(each, max_seconds=share)),
-            observer,
-            stopped,
-        )
-        for number, each in enumerate(settings, 1)
-    ]
+    watched = []
+    for number, each in enumerate(settings, 1):
+        own = replace(order, settings=replace(each, max_seconds=share))
+        watched.append(WatchedTraining(f"{arm}, setting {number} of {len(settings)}", own, observer, stopped))
     return await choose_by_asha(settings, watched, executor)
-
-
-def _capped(most: float | None, tried: Sequence[TriedSettings], own: TriedSettings) -> TrainingSettings:
-    """Settings with the seconds that others leave of the cap; where they leave none a training ends after a step, or
-    at the checkpoint that it has."""
-    if most is None:
-        return own.settings
-    left = most - sum(each.seconds for each in tried if each is not own)
-    return replace(own.settings, max_seconds=max(left, LEAST_SECONDS))
 
 
 # -- halving ----------------------------------------------------------------------------------------------------------
@@ -164,8 +147,7 @@ async def choose_settings(settings: Sequence[TrainingSettings], train: Train, at
             each.ended, each.why = DIVERGED, str(error)
             return
         scores = made.scores[:until]  # a training that went further before has more
-        each.seconds, each.epochs = made.seconds, len(scores)
-        each.dev_loss = -max(scores, default=-math.inf)
+        each.seconds, each.epochs, each.dev_loss = made.seconds, len(scores), -max(scores, default=-math.inf)
 
     while len(left) > 1:
         await each_of([partial(judge, each, epochs) for each in left], at_once and most is None)
@@ -256,7 +238,7 @@ class _Search:
         from ray import tune
         from ray.tune.schedulers import ASHAScheduler
 
-        search, most = self, max(order.settings.epochs for order in orders)
+        search, most, needs = self, max(order.settings.epochs for order in orders), cluster.resources(orders[0])
 
         class Reports(tune.Callback):  # type: ignore[misc]
             def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
@@ -269,18 +251,13 @@ class _Search:
             def stop_all(self) -> bool:
                 return search.is_left
 
-        needs = cluster.resources(orders[0])
         sent = tune.with_parameters(on_tune_node, orders=list(orders))
+        asha = ASHAScheduler(time_attr="epoch", max_t=most + 1, reduction_factor=KEPT)
         with tempfile.TemporaryDirectory(prefix="promptassay-") as folder:
             grid = tune.Tuner(
                 tune.with_resources(sent, {"cpu": needs["num_cpus"], "gpu": needs["num_gpus"]}),
                 param_space={"setting": tune.grid_search(list(range(len(orders))))},
-                tune_config=tune.TuneConfig(
-                    metric="dev_loss",
-                    mode="min",
-                    scheduler=ASHAScheduler(time_attr="epoch", max_t=most + 1, reduction_factor=KEPT),
-                    reuse_actors=True,
-                ),
+                tune_config=tune.TuneConfig(metric="dev_loss", mode="min", scheduler=asha, reuse_actors=True),
                 run_config=tune.RunConfig(
                     name="settings",
                     storage_path=folder,  # of this machine alone: checkpoints are ours

@@ -18,6 +18,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from agent.errors import Problem
 from agent.evaluate.breakdown import difference, summary
@@ -50,18 +51,9 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class MeasuredArm:
-    """What was measured of an arm.
+    """What was measured of an arm: fields of `ComparedArm`, not rounded, its sealed scores, and all its trainings."""
 
-    Args:
-        usd_per_1000: dollars of 1,000 calls. None: the price is not known.
-        latency_s: of one call, alone. None: not measured.
-        elsewhere: general questions with it on; None for what leaves the model as it is.
-        path: of the released prompt; "" where none was written.
-        train_usd: dollars of its training at a provider. None: the price is not known.
-        seeds: of all trainings with these settings, that of the arm first; none where there was one.
-    """
-
-    name: str
+    arm: str
     about: str
     family: Family
     candidate_id: str
@@ -75,7 +67,7 @@ class MeasuredArm:
     megabytes: float = 0.0
     path: str = ""
     train_usd: float | None = 0.0
-    seeds: Sequence[SeedScore] = ()
+    trainings: Sequence[SeedScore] = ()
     break_even_calls: int | None = None
 
     @property
@@ -86,11 +78,8 @@ class MeasuredArm:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What the rule says: the case, the arm to use, and the arm with the highest score.
-
-    `behind`: how far `best` is ahead of `arm`, paired; None where they are one. `scarce`: the labels with fewer than
-    FEW_ROWS train rows, and how many each has.
-    """
+    """What the rule says: the case, the arm to use, the arm with the highest score and how far it is ahead (None: it is
+    that arm), and the labels with fewer than FEW_ROWS train rows."""
 
     verdict: AdviceVerdict
     arm: str
@@ -104,33 +93,34 @@ def advise(
 ) -> Advice:
     """Apply the rule above to arms on the same rows, at least one prompt.
 
-    `rows`: train rows of each label, or of the whole under "" where the answer is no choice. `expected_calls`: calls in
-    the life of the prompt; None: as many as it takes.
+    Args:
+        rows: as of `rows_a_label`.
+        expected_calls: calls in the life of the prompt; None: as many as it takes.
     """
     best = max(arms, key=lambda arm: arm.mean)  # of equals the first
     scarce = {label: count for label, count in rows.items() if label and count < FEW_ROWS}
 
+    def ahead_of(arm: MeasuredArm) -> PairedResult | None:
+        return None if arm is best else scored_difference(best.scores, arm.scores, seed)
+
+    def is_level(arm: MeasuredArm) -> bool:
+        ahead = ahead_of(arm)
+        return arm is best or (ahead is not None and ahead.ci95[0] <= 0)
+
     def advice(verdict: AdviceVerdict, arm: MeasuredArm) -> Advice:
-        behind = None if arm is best else scored_difference(best.scores, arm.scores, seed)
-        return Advice(verdict, arm.name, best.name, behind, scarce)
+        return Advice(verdict, arm.arm, best.arm, ahead_of(arm), scarce)
 
     def best_of(family: Family) -> MeasuredArm | None:
         return max((arm for arm in arms if arm.family == family), key=lambda arm: arm.mean, default=None)
 
-    def is_level(arm: MeasuredArm) -> bool:
-        ahead = None if arm is best else scored_difference(best.scores, arm.scores, seed)
-        return arm is best or (ahead is not None and ahead.ci95[0] <= 0)
-
-    prompt = best_of("prompt")
+    prompt, simplest, pays_from = best_of("prompt"), best_of("no model"), best.break_even_calls
     assert prompt is not None
-    simplest = best_of("no model")
     if simplest is not None and is_level(simplest):
         return advice("no model", simplest)
     if is_level(prompt):
         return advice("instruct", prompt)
     if sum(rows.values()) < ROWS_A_LABEL * len(rows):
         return advice("label more", prompt)
-    pays_from = best.break_even_calls
     if expected_calls is not None and (pays_from is None or expected_calls < pays_from):
         return advice("instruct", prompt)
     return advice("customize", best)
@@ -151,11 +141,7 @@ def break_even(arm: MeasuredArm, prompt: MeasuredArm) -> int | None:
 def table(
     arms: Sequence[MeasuredArm], rows: Mapping[str, int], expected_calls: int | None, seed: int
 ) -> tuple[tuple[ComparedArm, ...], ArmAdvice]:
-    """The arms and the advice of the result.
-
-    Args:
-        expected_calls: calls in the life of the prompt; None: as many as it takes.
-    """
+    """The arms and the advice of the result; arguments as of `advise`."""
     best = max((arm for arm in arms if arm.family == "prompt"), key=lambda arm: arm.mean)
     arms = [replace(arm, break_even_calls=break_even(arm, best)) if arm.family == "tuned" else arm for arm in arms]
     advice = advise(arms, rows, expected_calls, seed)
@@ -169,42 +155,23 @@ def _mean(scores: Sequence[float | None]) -> float:
 
 
 def _line(arm: MeasuredArm, yours: MeasuredArm, seed: int) -> ComparedArm:
-    scored, against = summary(arm.scores), Gain()
-    if arm is not yours:
-        against = difference(arm.scores, yours.scores, seed)
-    return ComparedArm(
-        arm=arm.name,
-        about=arm.about,
-        family=arm.family,
-        candidate_id=arm.candidate_id,
-        test=scored.mean,
-        ci95=scored.ci95,
-        unscored=scored.unscored,
-        **dict(against),
-        labels=arm.labels,
-        train_s=round(arm.train_s, 1),
-        train_usd=arm.train_usd,
-        tokens_per_call=round(arm.tokens_per_call, 1),
-        usd_per_1000=arm.usd_per_1000,
-        latency_s=None if arm.latency_s is None else round(arm.latency_s, 3),
-        break_even_calls=arm.break_even_calls,
-        elsewhere=arm.elsewhere,
-        seeds=_spread(arm.seeds),
-        megabytes=round(arm.megabytes, 1),
-        path=arm.path,
-    )
+    scored, against = summary(arm.scores), Gain() if arm is yours else difference(arm.scores, yours.scores, seed)
+    measured: dict[str, Any] = {name: getattr(arm, name) for name in ComparedArm.model_fields if hasattr(arm, name)}
+    rounded = {"train_s": 1, "tokens_per_call": 1, "latency_s": 3, "megabytes": 1}
+    measured |= {name: round(measured[name], to) for name, to in rounded.items() if measured[name] is not None}
+    measured |= {"test": scored.mean, "ci95": scored.ci95, "unscored": scored.unscored}
+    return ComparedArm(**measured, **dict(against), seeds=_spread(arm.trainings))
 
 
-def _spread(seeds: Sequence[SeedScore]) -> SeedSpread | None:
-    known = [each.test for each in seeds if each.test is not None]
+def _spread(trainings: Sequence[SeedScore]) -> SeedSpread | None:
+    known = [each.test for each in trainings if each.test is not None]
     if not known:
         return None
     mean = math.fsum(known) / len(known)
-    return SeedSpread(n=len(known), mean=mean, min=min(known), max=max(known), each=tuple(seeds))
+    return SeedSpread(n=len(known), mean=mean, min=min(known), max=max(known), each=tuple(trainings))
 
 
 def advice_text(advice: Advice, lines: Sequence[ComparedArm]) -> str:
-    """The advice in a paragraph: what to use, by which figures, and what labels are scarce."""
     by_name = {line.arm: line for line in lines}
     arm, best = by_name[advice.arm], by_name[advice.best]
     head = {
@@ -243,7 +210,7 @@ def _points(line: ComparedArm) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """An arm that learnt from some of the train rows."""
+    """An arm that learnt from so many of the train rows."""
 
     arm: str
     labels: int
@@ -292,18 +259,13 @@ def rows_a_label(task: Task) -> dict[str, int]:
 
 def curve_lines(points: Sequence[CurvePoint]) -> tuple[CurveScore, ...]:
     """The points, those of one arm together with its rows ascending."""
+
+    def line(point: CurvePoint) -> CurveScore:
+        scored, took = summary(point.scores), round(point.train_s, 1)
+        return CurveScore(arm=point.arm, labels=point.labels, test=scored.mean, ci95=scored.ci95, train_s=took)
+
     arms = list(dict.fromkeys(point.arm for point in points))
-    ordered = sorted(points, key=lambda point: (arms.index(point.arm), point.labels))
-    return tuple(
-        CurveScore(
-            arm=point.arm,
-            labels=point.labels,
-            test=(scored := summary(point.scores)).mean,
-            ci95=scored.ci95,
-            train_s=round(point.train_s, 1),
-        )
-        for point in ordered
-    )
+    return tuple(map(line, sorted(points, key=lambda point: (arms.index(point.arm), point.labels))))
 
 
 def curve_text(points: Sequence[CurvePoint], seed: int) -> str:
@@ -330,8 +292,7 @@ def _last_step(points: Sequence[CurvePoint], leader: str, seed: int) -> str:
     if len(own) < 2 or (step := scored_difference(own[-1].scores, own[-2].scores, seed)) is None:
         return f"{leader} has one point, so what more rows bring is not known"
     low, high = (100 * end for end in step.ci95)
-    rows = own[-1].labels - own[-2].labels
-    so = "it is not shown that more labels pay"
+    rows, so = own[-1].labels - own[-2].labels, "it is not shown that more labels pay"
     if low > 0:
         so = "it still climbs, so more labels are likely to pay"
     elif high < 0:

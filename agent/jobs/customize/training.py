@@ -103,12 +103,7 @@ class WatchedTraining:
 async def trained(
     name: str, order: TrainingOrder, observer: Observer, stopped: Stopped, executor: Executor
 ) -> TrainedAdapter:
-    """Train; the same call continues where a killed one stopped.
-
-    Raises:
-        Interrupted: the run was stopped; the epochs that ended are kept.
-        InputError: the model cannot be trained.
-    """
+    """Train; the same call continues where a killed one stopped. Raises Interrupted where the run was stopped."""
     watched = WatchedTraining(name, order, observer, stopped)
     work = asyncio.ensure_future(executor.train(order, watched.on_steps))
     try:

@@ -18,7 +18,7 @@ from agent.release.formats.proof import verify_exports, write_exports
 from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import load_prompt
 from agent.training.base_model import read_architecture
-from agent.training.parameters import Lora, lora_size, read_lora, write_lora
+from agent.training.parameters import Lora, lora_size, read_lora
 from agent.training.torch_learner import hf_order
 from agent.types import Field, Message
 from tests.training.tiny import tiny
@@ -32,7 +32,7 @@ def made(folder: Path, family: str = "llama") -> PromptRelease:
     base = tiny(folder / "tiny.gguf", family, tied=family == "llama")
     architecture = read_architecture(read_gguf(base))
     flat = np.random.default_rng(3).normal(0, 0.3, lora_size(architecture, 3)).astype(np.float32)
-    adapter, _ = write_lora(folder, architecture, Lora(architecture, 3, 4 / 3, flat))
+    adapter, _ = Lora(architecture, 3, 4 / 3, flat).write(folder)
     model, found = released_model(f"local/{base}+{adapter}")
     return PromptRelease(
         name="toy",
@@ -65,7 +65,7 @@ def test_tensors_are_bit_equal_there_and_back(tmp_path: Path, family: str) -> No
     architecture, mine = read_architecture(read_gguf(base)), read_lora(release.adapter.path, base)
     back = read_peft_form(folder, architecture)
     assert back.flat.tobytes() == mine.flat.tobytes()
-    path, digest = write_lora(tmp_path / "again", architecture, back)
+    path, digest = back.write(tmp_path / "again")
     assert path.read_bytes() == release.adapter.path.read_bytes()
     assert digest == release.adapter.sha256
     tensors = safetensors.load_file(folder / "adapter_model.safetensors")
