@@ -307,7 +307,7 @@ class LabelOptions(FormOptions, CapOptions, AskingOptions):
     def conflicts(self) -> list[Problem]:
         found = super().conflicts()
         if self.ask and not (self.max_calls or self.max_cost):
-            found.append(Problem("ask", "asks models: give a cap with it, {max_calls} N or {max_cost} USD"))
+            found.append(Problem("ask", "asks models; give a cap with it, {max_calls} N or {max_cost} USD"))
         if self.web and (self.count or self.status):
             other = "count" if self.count else "status"
             found.append(Problem("web", f"labels in the browser until you end it, without {{{other}}}; leave one out"))

@@ -187,7 +187,7 @@ def test_rows_are_asked_side_by_side_and_where_the_budget_ends_whole_rows_are_ke
 def test_asking_prompts_needs_a_cap() -> None:
     with WireServer(drafter) as server:
         drafted(server)
-    assert "--ask: asks models: give a cap" in "\n".join(refused(2, "label", "mails", "--ask"))
+    assert "--ask: asks models; give a cap" in "\n".join(refused(2, "label", "mails", "--ask"))
 
 
 def test_keys_over_a_pipe_label_skip_take_back_and_explain() -> None:
