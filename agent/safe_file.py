@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from agent.errors import InputError, Problem, ProblemsError, ReleaseError, refuse_all
+from agent.errors import AgentError, InputError, Problem, ProblemsError, ReleaseError, refuse_all
 from agent.safe_data import FILE, LINE, LINES, TooMuch, more_than
 from agent.safe_text import counted, problem, refused, shown
 
@@ -92,12 +92,12 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 @contextmanager
-def disk_errors(what: str, fix: str = "") -> Iterator[None]:
-    """Turn an OSError of the block into a ReleaseError: `WHAT (REASON); FIX`."""
+def disk_errors(what: str, fix: str = "", kind: type[AgentError] = ReleaseError) -> Iterator[None]:
+    """Turn an OSError of the block into an error of ours: `WHAT (REASON); FIX`."""
     try:
         yield
     except OSError as error:
-        raise ReleaseError(f"{what} ({error.strerror or error}){fix and f'; {fix}'}") from error
+        raise kind(f"{what} ({error.strerror or error}){fix and f'; {fix}'}") from error
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

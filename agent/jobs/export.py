@@ -25,6 +25,7 @@ from agent.release.formats.proof import DevRun, VerifiedExport, dev_run, verify_
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
 from agent.release.runtime import PromptRelease, load_prompt
 from agent.report.facts import points, without_result
+from agent.safe_file import disk_errors
 from agent.types import Task
 
 NO_DEV = "a comparison asks its arms the sealed rows alone"
@@ -183,10 +184,8 @@ def _yardstick(history: History, row: Row, output: Path | None) -> Printed:
 
 def _state(released: Path, output: Path | None) -> Printed:
     """The file of a program of the user's own, as it was released."""
-    try:
+    with disk_errors(f"{released}: cannot be read", "run it again, its calls are known", InputError):
         state = released.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise InputError(f"{released}: cannot be read ({error.strerror}); run it again, its calls are known") from error
     if output is None:
         return Printed(None, exact=state)
     if os.path.isdir(output):

@@ -37,6 +37,7 @@ from agent.task.examples import PlacedExample, RowReader, folded, messages_in
 from agent.task.load import load_task
 from agent.task.splits import near_duplicates
 from agent.task.tables import TEXT_CELLS, read_rows
+from agent.task.task_file import parse_folder
 from agent.types import Field, Task, canonical
 
 LEARNED = "learned.jsonl"
@@ -117,8 +118,6 @@ def learn(
 
 
 def _train_file(folder: Path) -> str:
-    from agent.task.task_file import parse_folder
-
     name = parse_folder(folder).file.splits.train or (
         "train.jsonl" if (folder / "train.jsonl").exists() else "train.csv"
     )

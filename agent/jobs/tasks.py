@@ -6,19 +6,25 @@ import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent.errors import InputError
+from agent.jobs.tool_sources import tools_in_file
+from agent.metrics.calls import calls_in, require_accepted
+from agent.metrics.metric_registry import METRICS
 from agent.observer import NO_OBSERVER, Observer
+from agent.options.jobs import RecordedOptions
 from agent.options.shared import asked_of
+from agent.release.aliases import NAME
 from agent.safe_file import prompt_text
+from agent.safe_text import closest, printable
+from agent.scoring.task_metrics import registered
+from agent.task.from_file import new_task_folder, task_from_file
+from agent.task.load import load_task
 from agent.task.scoring_rule import metric_asked
+from agent.task.tables import SPREADSHEETS, TABLES
+from agent.task.task_text import Reading
 from agent.task.tools import TOOLS_FILE
-
-if TYPE_CHECKING:
-    from agent.options.jobs import RecordedOptions
-    from agent.task.task_text import Reading
-    from agent.types import Task
+from agent.types import MetricSpec, Task
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 """The tasks that ship with the package."""
@@ -28,9 +34,6 @@ METRIC = "metric"
 
 def task_named(name: str) -> Path:
     """The folder under tasks/ of a name that is in a file, which may come from elsewhere: never taken as a path."""
-    from agent.release.aliases import NAME
-    from agent.safe_text import printable
-
     folder = Path("tasks") / name
     if NAME.fullmatch(name) and (folder / "task.toml").is_file():
         return folder
@@ -42,8 +45,6 @@ def find_task(name: str) -> Path:
     for place in (Path(name), Path("tasks") / name):
         if (place / "task.toml").is_file():
             return place
-    from agent.safe_text import closest
-
     known = tasks_here()
     near = closest(name, known)
     hint = f"did you mean {near}" if near else f"tasks here: {', '.join(known) or 'none'}"
@@ -106,17 +107,12 @@ def require_judging(task: Task) -> None:
 
 def copy_task(folder: Path, *sources: Path) -> None:
     """Make `folder` of the files of all sources, whole or not at all. Raises InputError."""
-    from agent.task.from_file import new_task_folder
-
     with new_task_folder(folder) as (new, _):
         for source in sources:
             shutil.copytree(source, new, copy_function=shutil.copyfile, dirs_exist_ok=True)
 
 
 def _scored_as_asked(task: Task, words: str) -> Task:
-    from agent.metrics.calls import calls_in, require_accepted
-    from agent.metrics.metric_registry import METRICS
-
     spec = metric_asked(words, [field.name for field in task.signature.outputs])
     field = next(each for each in task.signature.outputs if each.name == spec.field)
     rule = METRICS.get(spec.name)
@@ -139,9 +135,6 @@ def _scored_as_asked(task: Task, words: str) -> Task:
 
 
 def _scored_by(task: Task, name: str, source: str) -> Task:
-    from agent.scoring.task_metrics import registered
-    from agent.types import MetricSpec
-
     function, outputs = registered(name), task.signature.outputs
     spec = MetricSpec(name, outputs[0].name if len(outputs) == 1 else "")
     hashes = {part: digest for part, digest in task.hashes.items() if part != "metric.py"}
@@ -149,8 +142,6 @@ def _scored_by(task: Task, name: str, source: str) -> Task:
 
 
 def _load(options: RecordedOptions, observer: Observer) -> tuple[Task, Reading | None]:
-    from agent.task.tables import SPREADSHEETS, TABLES
-
     name, target = options.task, options.target
     prompt = None if options.prompt is None else str(options.prompt)
     path, asked = Path(name), asked_of(options, not options.metric_source)
@@ -161,14 +152,10 @@ def _load(options: RecordedOptions, observer: Observer) -> tuple[Task, Reading |
             raise InputError(
                 f"{name}: a data file needs --target COL (the column to predict) and --prompt FILE, or its text"
             )
-        from agent.task.from_file import task_from_file
-
         asked = asked.changed(knowledge=str(options.knowledge or ""))
         if asked.knowledge and not Path(asked.knowledge).exists():
             raise InputError(f"--knowledge {asked.knowledge}: no such file or folder; name that of your documents")
         if options.tools:
-            from agent.jobs.tool_sources import tools_in_file
-
             asked = asked.changed(tools=tools_in_file(Path(options.tools)))
         instruction = prompt_text(prompt)
         if not instruction.strip():
@@ -186,8 +173,6 @@ def _load(options: RecordedOptions, observer: Observer) -> tuple[Task, Reading |
             f"{name}: --target, --prompt, --type, --input, --ignore, --encoding, --sheet, --strip-html, --tools, "
             "--knowledge go with a data file (.csv, .jsonl); a task folder has them in task.toml"
         )
-    from agent.task.load import load_task
-
     return load_task(find_task(name)), None
 
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 from agent.errors import InputError
 from agent.models.tool_calling import openai_tools
 from agent.safe_data import parse_json
-from agent.safe_file import decoded, new_file, read_bytes
+from agent.safe_file import decoded, disk_errors, new_file, read_bytes
 from agent.safe_text import shown
 from agent.task.tool_functions import tool_of_function
 from agent.task.tools import FUNCTIONS, MOST_TOOLS, read_tools, tools_of_functions
@@ -132,11 +132,8 @@ def write_tools(tools: Sequence[GivenTool], path: str | Path) -> Path:
     if wrong:
         raise InputError("\n".join(f"tools: {what}" for what in wrong))
     lines = ",\n".join(f"  {json.dumps(each, ensure_ascii=False)}" for each in openai_tools(found))
-    try:
-        with new_file(Path(path)) as file:
-            file.write(f"[\n{lines}\n]\n".encode("utf-8", "replace"))
-    except OSError as error:
-        raise InputError(f"{shown(Path(path))}: cannot be written ({error.strerror or error})") from error
+    with disk_errors(f"{shown(Path(path))}: cannot be written", kind=InputError), new_file(Path(path)) as file:
+        file.write(f"[\n{lines}\n]\n".encode("utf-8", "replace"))
     return Path(path)
 
 

@@ -26,7 +26,7 @@ from agent.ledger.chain import OWNER_OF, Folded, columns_of, expected_objects
 from agent.ledger.connect import address_to_read, create, head_of, is_there, owner_of, reader, unchecked
 from agent.ledger.files import break_seal, is_held, log_path, set_seal
 from agent.ledger.verify import ALIAS_MOVED, CHAINS, LEDGER, Chain, events, is_merged, verify
-from agent.safe_file import new_file
+from agent.safe_file import disk_errors, new_file
 
 CACHE_KIB = 128_000
 README = """A bundle of a ledger: what was asked, answered, scored and decided, in the order in which it happened.
@@ -398,8 +398,6 @@ def new_export(path: Path, force: bool) -> Iterator[IO[bytes]]:
     """A file for its owner only, made whole or not at all. Raises InputError when it is there or cannot be made."""
     if not force and (path.exists() or path.is_symlink()):
         raise InputError(f"{path}: is there already; choose another name, or add --force")
-    try:
+    with disk_errors(f"{path}: cannot be written", "choose another place with -o", InputError):
         with new_file(path, private=True) as file:
             yield file
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place with -o") from error

@@ -38,7 +38,7 @@ from agent.models.gguf import (
     read_gguf,
 )
 from agent.models.weights import CATALOG, cache_folder
-from agent.safe_file import new_file, sha256_of
+from agent.safe_file import disk_errors, new_file, sha256_of
 
 SUFFIX = ".gguf"
 MARK = "+"
@@ -65,13 +65,9 @@ class Adapter:
     @staticmethod
     def read(path: Path) -> Adapter:
         """The adapter in a file as it is now. Raises InputError where it cannot be read."""
-        try:
+        with disk_errors(f"{path}: the adapter cannot be read", GIVE_ANOTHER, InputError):
             state = path.stat()
             return Adapter(path, _sha256(path, state.st_size, state.st_mtime_ns))
-        except OSError as error:
-            raise InputError(
-                f"{path}: the adapter cannot be read ({error.strerror or error}); {GIVE_ANOTHER}"
-            ) from error
 
 
 @lru_cache(maxsize=64)
@@ -137,18 +133,14 @@ def untied(path: Path) -> Path:
         wanted.update(part)
     digest = wanted.hexdigest()
     copy = cache_folder() / f"untied-{digest[:16]}.gguf"
-    try:
+    what = f"{copy}: the copy of {path.name} that an adapter of its embedding needs cannot be kept"
+    with disk_errors(what, "make room, or set OPTIMIZE_CACHE to another folder", InputError):
         if copy.is_file() and sha256_of(copy) == digest:
             return copy
         copy.parent.mkdir(parents=True, exist_ok=True)
         with new_file(copy) as file:
             for part in _untied_parts(model):
                 file.write(part)
-    except OSError as error:
-        raise InputError(
-            f"{copy}: the copy of {path.name} that an adapter of its embedding needs cannot be kept "
-            f"({error.strerror or error}); make room, or set OPTIMIZE_CACHE to another folder"
-        ) from error
     return copy
 
 

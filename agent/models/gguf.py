@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
+from agent.safe_file import disk_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,13 +132,10 @@ class _Reader:
 
 def read_gguf(path: Path) -> GgufFile:
     """A GGUF file's values and tensors; the bytes stay on the disk until they are asked for. Raises InputError."""
-    try:
-        with path.open("rb") as file:
-            data: mmap.mmap | bytes = b""
-            if file.seek(0, 2) > 0:  # an empty file cannot be mapped
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    data: mmap.mmap | bytes = b""
+    with disk_errors(f"{path}: cannot be read", kind=InputError), path.open("rb") as file:
+        if file.seek(0, 2) > 0:  # an empty file cannot be mapped
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if data[:4] != b"GGUF":
         raise InputError(f"{path}: no GGUF file; name one that ends in .gguf and was downloaded whole")
     try:

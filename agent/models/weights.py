@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.safe_file import sha256_of
+from agent.safe_file import disk_errors, sha256_of
 
 CHUNK = 1 << 18
 
@@ -108,14 +108,10 @@ def fetch(name: str, progress: Progress) -> Path:
     target = weights_path(weights.name)
     if target.is_file():
         return target
-    try:
+    fix = "make room, or set OPTIMIZE_CACHE to another folder"
+    with disk_errors(f"{target.parent}: the weights cannot be kept there", fix, InputError):
         target.parent.mkdir(parents=True, exist_ok=True)
         _fetch(weights, target, progress)
-    except OSError as error:
-        raise InputError(
-            f"{target.parent}: the weights cannot be kept there ({error.strerror or error}); make room, or set "
-            "OPTIMIZE_CACHE to another folder"
-        ) from error
     return target
 
 

@@ -86,15 +86,11 @@ def require_place(path: Path, option: str) -> None:
         raise InputError(f"{option} {path}: is a folder (so is an empty name); name a file")
     if there and not path.is_file():
         return  # a pipe: to open and close it would be its end for whoever reads it
-    try:
+    with disk_errors(f"{option} {path}: cannot be written", "name another file", InputError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()
         if not there:
             path.resolve().unlink()
-    except OSError as error:
-        raise InputError(
-            f"{option} {path}: cannot be written ({error.strerror or error}); name another file"
-        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,7 +22,7 @@ from agent.report.compare import whole_prompt
 from agent.report.comparison import comparison_sections, is_comparison
 from agent.report.run_blocks import PROMPT_LETTERS, run_sections
 from agent.report.view import RunView
-from agent.safe_file import new_file
+from agent.safe_file import disk_errors, new_file
 from agent.safe_text import plain
 
 if TYPE_CHECKING:
@@ -165,9 +165,7 @@ def write_report(view: RunView, output: Path | None) -> tuple[Path, int]:
 def write_page(path: Path, html: str) -> int:
     """Write a page for its owner alone; return its size in bytes. Raises InputError where the disk refuses."""
     data = html.encode("utf-8")
-    try:
+    with disk_errors(f"{path}: cannot be written", "name another place", InputError):
         with new_file(path, private=True) as file:
             file.write(data)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another place") from error
     return len(data)

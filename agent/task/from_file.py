@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from agent.conversation import messages_of
 from agent.errors import InputError, refuse_all
 from agent.retrieval.passages import CONTEXT
+from agent.safe_file import disk_errors
 from agent.safe_text import quoted, shown
 from agent.shipped import fold
 from agent.task.answers import lost_as_number, misspelled, other_spellings, parse_number, thousands_warning, why_text
@@ -107,18 +108,16 @@ def require_new(folder: Path, fix: str = "choose another name or remove it first
 @contextmanager
 def new_task_folder(folder: Path) -> Iterator[tuple[Path, bool]]:
     """Yield a temporary folder that becomes `folder`, and whether editors have the schema. Raises InputError."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        from agent.task.task_file import has_schema
+    from agent.task.task_file import has_schema
 
+    with disk_errors(f"{shown(folder)} cannot be written", "choose another place", InputError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
         is_there = has_schema(folder.parent)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
             new = Path(temporary) / folder.name
             new.mkdir()
             yield new, is_there
             new.rename(folder)
-    except OSError as error:
-        raise InputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another place") from error
 
 
 def renamed(instruction: str, columns: tuple[DataColumn, ...]) -> str:

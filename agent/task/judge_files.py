@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.safe_file import OutsideFile, append_line
+from agent.safe_file import OutsideFile, append_line, disk_errors
 from agent.safe_text import near, quoted, refused, shown, whole_characters
 from agent.task.tables import DataFile
 from agent.types import Criterion, Rubric, content_id
@@ -188,10 +188,8 @@ class RatedFile:
 
     def add(self, row: Mapping[str, Any]) -> None:
         row = {name: _plain(value) if isinstance(value, str) else value for name, value in row.items()}
-        try:
+        with disk_errors(f"{self.path}: cannot be written", "name another with -o", InputError):
             append_line(self.path, json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror}); name another with -o") from error
         self.rows.append(row)
 
 

@@ -24,6 +24,7 @@ from agent.errors import InputError, refuse_all
 from agent.safe_file import new_files
 from agent.safe_text import counted, listed, problem, quoted, shown
 from agent.shipped import fold
+from agent.task.checks import parse_signature
 from agent.task.examples import folded
 from agent.task.label_log import CONFIRMED, DISAGREEMENT, LabelEvent, LabelLog, agreed, first_labels, standing
 from agent.task.splits import CAPS, FRACTIONS, MIN_ROWS, are_near, compared, near_duplicates
@@ -330,7 +331,6 @@ def rows_to_label(folder: str) -> int:
 
 
 def _read_toml(folder: Path) -> tuple[str, tuple[str, ...], str, tuple[str, ...], str]:
-    from agent.task.checks import parse_signature
     from agent.task.task_file import parse_folder
 
     where, parsed = shown(folder / "task.toml"), parse_folder(folder)

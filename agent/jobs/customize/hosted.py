@@ -37,7 +37,7 @@ from agent.options.jobs import CustomizeOptions
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.formats.native import chat_line, right_answer
-from agent.safe_file import new_files
+from agent.safe_file import disk_errors, new_files
 from agent.types import LM, Example, Spend, Task, canonical
 
 T = TypeVar("T")
@@ -119,15 +119,11 @@ def write_training_files(
     ]
     contents = {TRAIN: files.train, VALIDATION: files.validation, SCRIPT: ("\n".join(script) + "\n").encode()}
     contents = {name: data for name, data in contents.items() if data}
-    try:
-        with new_files(folder) as beside:
-            for name, data in contents.items():
-                (beside / name).touch(mode=0o600)
-                (beside / name).write_bytes(data)
-    except OSError as error:
-        raise InputError(
-            f"--export-only {folder}: cannot be written ({error.strerror}); name another folder"
-        ) from error
+    what = f"--export-only {folder}: cannot be written"
+    with disk_errors(what, "name another folder", InputError), new_files(folder) as beside:
+        for name, data in contents.items():
+            (beside / name).touch(mode=0o600)
+            (beside / name).write_bytes(data)
     return [folder / name for name in contents]
 
 

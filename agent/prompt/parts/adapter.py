@@ -49,13 +49,11 @@ class ReleasedAdapter(PromptPart):
 
     def require_whole(self) -> None:
         """Raises a ReleaseError unless the file is there with every byte."""
-        from agent.safe_file import sha256_of
+        from agent.safe_file import disk_errors, sha256_of
 
-        try:
+        what = f"{self.path}: the adapter of the prompt cannot be read"
+        with disk_errors(what, "restore the released folder, which holds both"):
             found = sha256_of(self.path)
-        except OSError as error:
-            why = f"{self.path}: the adapter of the prompt cannot be read ({error.strerror or error})"
-            raise ReleaseError(f"{why}; restore the released folder, which holds both") from error
         if found != self.sha256:
             raise ReleaseError(
                 f"{self.path}: was edited after release or cut off: it has SHA-256 {found[:12]}..., the prompt says "

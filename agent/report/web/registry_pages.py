@@ -29,6 +29,7 @@ from agent.release.file_release import how_to_load, read_files
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, read_release
 from agent.report.web.page_request import PageRequest
 from agent.report.web.run_pages import checks_named
+from agent.safe_file import disk_errors
 
 EMPTY: Row = {
     **{name: [] for name in ("messages", "inputs", "outputs")},
@@ -119,11 +120,9 @@ def version_folder(request: PageRequest) -> Path:
 
 
 def _versions(folder: Path) -> list[str]:
-    try:
+    with disk_errors(f"{folder}: cannot be read", "make it readable"):
         folders = [path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
-        return sorted(name for name in folders if VERSION.fullmatch(name))
-    except OSError as error:
-        raise ReleaseError(f"{folder}: cannot be read ({error.strerror}); make it readable") from error
+    return sorted(name for name in folders if VERSION.fullmatch(name))
 
 
 def _line(folder: Path, aliases: Mapping[str, AliasChange], runs: Collection[str]) -> Row:
