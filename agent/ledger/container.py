@@ -398,6 +398,6 @@ def new_export(path: Path, force: bool) -> Iterator[IO[bytes]]:
     """A file for its owner only, made whole or not at all. Raises InputError when it is there or cannot be made."""
     if not force and (path.exists() or path.is_symlink()):
         raise InputError(f"{path}: is there already; choose another name, or add --force")
-    with disk_errors(f"{path}: cannot be written", "choose another place with -o", InputError):
-        with new_file(path, private=True) as file:
-            yield file
+    fix = "choose another place with -o"
+    with disk_errors(f"{path}: cannot be written", fix, InputError), new_file(path, private=True) as file:
+        yield file

@@ -165,7 +165,7 @@ def write_report(view: RunView, output: Path | None) -> tuple[Path, int]:
 def write_page(path: Path, html: str) -> int:
     """Write a page for its owner alone; return its size in bytes. Raises InputError where the disk refuses."""
     data = html.encode("utf-8")
-    with disk_errors(f"{path}: cannot be written", "name another place", InputError):
-        with new_file(path, private=True) as file:
-            file.write(data)
+    what, fix = f"{path}: cannot be written", "name another place"
+    with disk_errors(what, fix, InputError), new_file(path, private=True) as file:
+        file.write(data)
     return len(data)

@@ -20,7 +20,7 @@ from agent.errors import InputError
 from agent.ledger.query import Row, history_of, run_folder, searched
 from agent.report.facts import verdict
 from agent.report.view import RunView
-from agent.safe_file import disk_errors, new_files
+from agent.safe_file import disk_errors, new_file
 from agent.search.study import TOLD, MeanScore, Params, StudyTrial, built, folded, shrunk
 from agent.types import content_id
 
@@ -83,11 +83,9 @@ def write_study(view: RunView, path: Path) -> int:
         study.add_trials(trials)
         storage.remove_session()
         data = db.serialize()
-    with disk_errors(f"{path}: cannot be written", "free or repair the disk", InputError):
-        with new_files(path.parent) as beside:
-            new = beside / path.name
-            new.touch(mode=0o600)
-            new.write_bytes(data)
+    fix = "free or repair the disk"
+    with disk_errors(f"{path}: cannot be written", fix, InputError), new_file(path, private=True) as file:
+        file.write(data)
     return len(trials)
 
 
