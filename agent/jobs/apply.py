@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.conversation import user_text
-from agent.errors import BudgetExhausted, InputError, Problem, ProblemsError, RunRefused
+from agent.errors import BudgetExhausted, InputError, RunRefused
 from agent.gateway.embedding import Embedder
 from agent.jobs.embeddings import model_of_prompt
 from agent.jobs.locations import has_goals, models_of, prompt_path, require_named
@@ -33,7 +33,7 @@ from agent.release.runtime import Prompt, load_prompt
 from agent.results.rows import ApplyResult
 from agent.retrieval.pool import text_of
 from agent.safe_file import new_file, read_bytes
-from agent.safe_text import listed, problem, quoted, shown
+from agent.safe_text import listed, quoted, shown
 from agent.task.examples import reader_of
 from agent.task.html_text import html_notes, stripped
 from agent.task.tables import TEXT_CELLS, DataFile
@@ -166,10 +166,10 @@ def _read(
     """
     data, where, inputs = read_bytes(source), shown(source), prompt.release.inputs
     file = DataFile(source, form, data)
-    found, problems = file.rows, file.problems
-    if problems or not found:
-        raise ProblemsError(tuple(problems) or (Problem(f"{where}:1", "no rows; write one for each call"),))
-    rows = [row for _, row in found]
+    file.refuse_all()
+    if not file.rows:
+        raise file.refusal(1, "no rows; write one for each call")
+    rows = [row for _, row in file.rows]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if missing := [name for name in inputs if name not in columns]:
         raise InputError(
@@ -181,8 +181,8 @@ def _read(
             f"{where}: has a column {listed(map(quoted, twice))} already, which the answers would take; rename it, or "
             "give the new columns other names, such as --prefix answer_"
         )
-    wrong, read = [], _reader(prompt, source, rows)
-    for line, row in found:
+    read = _reader(prompt, source, rows)
+    for line, row in file.rows:
         try:
             for name in inputs:
                 if _is_empty(row.get(name)):
@@ -191,9 +191,8 @@ def _read(
                 if goals and name == prompt.release.conversation and text == user_text(str(row[name])):
                     raise ValueError("is a goal, which no model plays here; write the list of messages so far")
         except ValueError as error:
-            wrong.append(problem(where, line, f"{name}: {error}"))
-    if wrong:
-        raise ProblemsError(tuple(wrong))
+            file.note(line, f"{name}: {error}")
+    file.refuse_all()
     how = repr(form).encode() if form.has_form else b""
     return rows, columns, hashlib.sha256(data + how).hexdigest(), file.notes
 

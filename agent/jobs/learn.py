@@ -14,12 +14,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError, Problem, ProblemsError
+from agent.errors import InputError, ProblemsError
 from agent.jobs.registry import job, key_option
 from agent.jobs.tasks import find_task
 from agent.options.kinds import File
@@ -30,29 +29,18 @@ from agent.results.base import WasNow
 from agent.results.rows import LearnResult, LeftOutRows
 from agent.safe_data import parse_data
 from agent.safe_file import read_bytes
-from agent.safe_text import problem, quoted, shown
+from agent.safe_text import quoted, shown
 from agent.shipped import content_id
 from agent.task.answers import parse_number
 from agent.task.examples import PlacedExample, RowReader, folded, messages_in
 from agent.task.load import load_task
 from agent.task.splits import near_duplicates
-from agent.task.tables import TEXT_CELLS, read_rows
+from agent.task.tables import TEXT_CELLS, DataFile
 from agent.task.task_file import parse_folder
 from agent.types import Field, Task, canonical
 
 LEARNED = "learned.jsonl"
 """Next to the train rows: of each row that was taken its source, the hash of that file, its line and the date."""
-
-
-@dataclass(frozen=True, slots=True)
-class _ReadLog:
-    """A log: its valid rows, by line each row's fields as they stand in a .jsonl file, what is wrong with the others,
-    and how many rows there are."""
-
-    placed: tuple[PlacedExample, ...]
-    fields: Mapping[int, dict[str, Any]]
-    problems: tuple[Problem, ...]
-    count: int
 
 
 @job("learn")
@@ -82,16 +70,17 @@ def learn(
     target = folder if in_place else output or _beside(folder)
     if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{shown(target)}: is there already; name a new folder with -o, or say --in-place")
-    data = read_bytes(log)
-    read = _read(loaded, log, data, {"inputs": inputs_column, "answer": answer_column})
+    file = DataFile(log, data=read_bytes(log))
+    count = len(file.rows) + len(file.problems)
+    placed, fields = _read(file, loaded, {"inputs": inputs_column, "answer": answer_column})
     secrets = rare_secrets_in(os.environ)
-    found, left_out = _sorted_out(loaded, read.placed, lambda text: redact(text, secrets) != text)
-    digest = hashlib.sha256(data).hexdigest()
+    found, left_out = _sorted_out(loaded, placed, lambda text: redact(text, secrets) != text)
+    digest = hashlib.sha256(file.data).hexdigest()
     written = bool(found) and not dry_run
     if written:
         day = datetime.now(UTC).date().isoformat()
         ids = [content_id("learned", dict(row.example.inputs)) for row in found]
-        rows = [{"id": own, **read.fields[row.line]} for own, row in zip(ids, found, strict=True)]
+        rows = [{"id": own, **fields[row.line]} for own, row in zip(ids, found, strict=True)]
         sources = [
             {"id": own, "source": log.name, "sha256": digest, "line": row.line, "date": day}
             for own, row in zip(ids, found, strict=True)
@@ -104,15 +93,15 @@ def learn(
         dry_run=dry_run,
         log=str(log),
         sha256=digest,
-        rows=read.count,
+        rows=count,
         taken=len(found),
         lines=tuple(row.line for row in found),
         left_out=tuple(
             LeftOutRows(why=why, rows=len(lines), lines=tuple(lines))
             for why, lines in sorted(left_out.items(), key=lambda each: -len(each[1]))
         ),
-        unreadable=read.count - len(read.placed),
-        problems=tuple(map(str, read.problems)),
+        unreadable=count - len(placed),
+        problems=tuple(map(str, listed_once(file.problems))),
         train=WasNow(was=len(loaded.train), now=len(loaded.train) + len(found)),
     )
 
@@ -136,26 +125,24 @@ def _beside(folder: Path) -> Path:
     return place
 
 
-def _read(task: Task, log: Path, data: bytes, columns: Mapping[str, str]) -> _ReadLog:
-    rows, problems = read_rows(log, data)
-    count = len(rows) + len(problems)
-    where, cells = shown(log), log.suffix.lower() in TEXT_CELLS
+def _read(
+    file: DataFile, task: Task, columns: Mapping[str, str]
+) -> tuple[list[PlacedExample], dict[int, dict[str, Any]]]:
+    """Return the valid rows, and by line the fields of each as in a .jsonl file; note what is wrong with others."""
     reader = RowReader(task.signature, task.slices, task.knowledge)
     placed: list[PlacedExample] = []
     matched: dict[int, dict[str, Any]] = {}
-    for line, row in rows:  # one at a time, as some rows of a table may have no answer
-        try:
-            matched[line] = _matched(task, row, columns, cells)
-        except ValueError as error:
-            problems.append(problem(where, line, str(error)))
-            continue
-        valid, wrong = reader.examples([(line, matched[line])], where, False)
-        placed += valid
-        problems += wrong
+    for line, row in file.rows:  # one at a time, as some rows of a table may have no answer
+        with file.at(line):
+            matched[line] = _matched(task, row, columns, file.suffix in TEXT_CELLS)
+            valid, wrong = reader.examples([(line, matched[line])], file.where, False)
+            placed += valid
+            file.problems += wrong
     if not placed:
-        problems = problems or [Problem(f"{where}:1", "no rows; write one object per line, with inputs and answer")]
-        raise ProblemsError(tuple(listed_once(problems)))
-    return _ReadLog(tuple(placed), matched, tuple(listed_once(problems)), count)
+        if not file.problems:
+            file.note(1, "no rows; write one object per line, with inputs and answer")
+        raise ProblemsError(tuple(listed_once(file.problems)))
+    return placed, matched
 
 
 def _matched(task: Task, row: Mapping[str, Any], columns: Mapping[str, str], cells: bool) -> dict[str, Any]:

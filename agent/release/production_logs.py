@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from agent.errors import InputError, Problem, ProblemsError
 from agent.safe_text import listed, near, problem, quoted, shown
-from agent.task.tables import read_rows
+from agent.task.tables import DataFile
 
 AS_THEY_ARE: Mapping[str, str] = {}
 """No key has another name."""
@@ -169,18 +169,14 @@ def read_lines(
     Raises:
         ProblemsError: No row, or half of them or more, can be read.
     """
-    rows, problems = read_rows(path)
-    where = shown(path)
-    found = []
-    for line, row in rows:
-        try:
+    file, found = DataFile(path), []
+    for line, row in file.rows:
+        with file.at(line):
             found.append((line, read(row)))
-        except ValueError as error:
-            problems.append(problem(where, line, str(error)))
-    if not rows and not problems:
-        problems = [Problem(f"{where}:1", f"no rows; write one object per line, {example}")]
-    once = list(listed_once(problems))
-    if problems and len(problems) >= len(found):
+    if not file.rows and not file.problems:
+        file.note(1, f"no rows; write one object per line, {example}")
+    once = list(listed_once(file.problems))
+    if file.problems and len(file.problems) >= len(found):
         raise ProblemsError(tuple(once))
     return found, tuple(f"{each}; left out" for each in once)
 
