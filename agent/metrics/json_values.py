@@ -38,28 +38,37 @@ def _schema_of(field: Field) -> Mapping[str, Any]:
     ],
 )
 def json_schema(options: Options, field: Field) -> Check | BoundedCheck:
-    from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import Draft202012Validator, validator_for
-
     schema = dict(_schema_of(field))
     try:
-        validator_for(schema, default=Draft202012Validator).check_schema(schema)
-    except SchemaError as problem:
-        raise ValueError(f"the schema of {field.name} is wrong: {problem.message}") from problem
+        schema_validator(schema)
+    except ValueError as problem:
+        raise ValueError(f"the schema of {field.name} is wrong: {problem}") from problem
     if '"pattern' in json.dumps(schema):  # `pattern` or `patternProperties`
         return BoundedCheck(f"the schema of {field.name}", schema_check, schema, field.name)
     return schema_check(schema, field.name)
 
 
-def schema_check(schema: Mapping[str, Any], name: str) -> Check:
-    """Check that a value is valid under the schema of the field `name`, else 0 with the first error.
-
-    Remote references are never fetched.
-    """
-    from jsonschema.validators import Draft202012Validator, validator_for
+def schema_validator(schema: Any) -> Any:
+    """Return the validator of a JSON schema, which fetches nothing. Raises ValueError for a wrong schema."""
+    from jsonschema import Draft202012Validator, SchemaError
+    from jsonschema.validators import validator_for
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 
-    validator = validator_for(schema, default=Draft202012Validator)(schema, registry=REGISTRY)
+    kind = validator_for(schema, default=Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except SchemaError as error:
+        raise ValueError(f"not a valid JSON schema at {error.json_path}: {error.message[:200]}") from error
+    except RecursionError as error:
+        raise ValueError("the JSON schema is nested too deep; flatten it") from error
+    except Exception as error:  # a schema is free text to its library, which may fail in any way on it
+        raise ValueError(f"not a usable JSON schema ({type(error).__name__}: {str(error)[:200]})") from error
+    return kind(schema, registry=REGISTRY)
+
+
+def schema_check(schema: Mapping[str, Any], name: str) -> Check:
+    """Check that a value is valid under the schema of the field `name`, else 0 with the first error."""
+    validator = schema_validator(schema)
 
     def check(got: Any, label: Any) -> Verdict:
         try:
