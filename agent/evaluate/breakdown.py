@@ -100,7 +100,7 @@ def by_slice(table: ScoreTable, names: Sequence[str], seed: int) -> list[Slice]:
 
     For each side also the largest gap between groups, with the p-value of "all groups have the same mean".
     """
-    lines = []
+    lines, sides = [], [[outcome.value for outcome in table.first(side)] for side in (WINNER, BASELINE)]
     for name in names:
         places: dict[str, list[int]] = defaultdict(list)
         for at, row in enumerate(table.rows):
@@ -108,7 +108,7 @@ def by_slice(table: ScoreTable, names: Sequence[str], seed: int) -> list[Slice]:
         groups = []
         scores: dict[SideName, list[list[float]]] = {"winner": [], "baseline": []}
         for value, here in sorted(places.items()):
-            won, based = ([table.first(side)[at].value for at in here] for side in (WINNER, BASELINE))
+            won, based = ([side[at] for at in here] for side in sides)
             both = sum(None not in pair for pair in zip(won, based, strict=True))
             differs = difference(won, based, seed) if both >= FEWEST_ROWS else Gain()
             groups.append(Group(value=value, winner=summary(won), baseline=summary(based), **dict(differs)))

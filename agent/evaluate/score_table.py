@@ -88,7 +88,7 @@ class ScoreTable:
 
     def first(self, arm: str) -> list[Outcome]:
         """What the arm answered the first time; [] for one that the budget left out."""
-        return next(iter(self.passes(arm)), [])
+        return list(next(iter(self._outcomes.get(arm, ())), ()))
 
     def answers(self, arm: str) -> dict[str, list[Outcome]]:
         """What the arm answered each time, by the id of the row."""

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Generic, TypeVar
 
 from agent.evaluate.breakdown import consistency, is_answer, mean_of
 from agent.evaluate.evaluator import values as scored
 from agent.evaluate.score_table import ScoreTable
-from agent.results.base import Interval, WasNow
+from agent.results.base import Interval, Mean, WasNow
 from agent.results.breakdown import Steadiness
 from agent.results.checks import Difference, Flip, FlipTest, SuiteComparison
 from agent.results.run_parts import Lift, NotWorse
@@ -147,7 +147,8 @@ def steady(
     told and it fails, too.
     """
     decided = [field.name for field in outputs if field.type != "text"]
-    was, now = ([table.answers(each).get(row.id, []) for row in table.rows] for each in (reference, arm))
+    recorded, found = table.answers(reference), table.answers(arm)
+    was, now = ([answers.get(row.id, []) for row in table.rows] for answers in (recorded, found))
     pairs = [(list(filter(is_answer, a)), list(filter(is_answer, b))) for a, b in zip(was, now, strict=True)]
     flips = tuple(flip for row, sides in zip(table.rows, pairs, strict=True) if (flip := _flip(row, *sides, decided)))
     values = [(scored(before), scored(after)) for before, after in pairs]
@@ -159,7 +160,7 @@ def steady(
     means = [(_mean(before), _mean(after)) for before, after in values]
     both = [(a, b) for a, b in means if a is not None and b is not None]
     repeats = WasNow(was=max(map(len, was), default=0), now=max(map(len, now), default=0))
-    found = SuiteComparison(
+    compared = SuiteComparison(
         gate="passed",
         why=(),
         notes=(ONCE,) * (repeats == WasNow(was=1, now=1)),
@@ -171,13 +172,11 @@ def steady(
         difference=_difference(both, values, seed),
         flips=flips,
         flip_test=FlipTest(flipped=len(flips), p_value=p_flips, at_most=ALPHA / 2),
-        readable=_of_both(
-            pairs, lambda sides: mean_of([float(not side[0].prediction.error) for side in sides if side])
-        ),
+        readable=WasNow(was=_readable([before for before, _ in pairs]), now=_readable([after for _, after in pairs])),
         steadiness=WasNow(was=_steadiness(was), now=_steadiness(now)),
     )
-    reasons = tuple(_changed(found, was, now))
-    gate = found.model_copy(
+    reasons = tuple(_changed(compared, was, now))
+    gate = compared.model_copy(
         update={"gate": "failed" if reasons else "passed", "why": tuple(reason.message for reason in reasons)}
     )
     return Verdict(gate, reasons)
@@ -262,8 +261,8 @@ def _difference(
     return Difference(**{**asdict(found), "p_value": moved_p_value(samples, seed)})
 
 
-def _of_both(pairs: Sequence[tuple[list[Outcome], list[Outcome]]], figure: Callable[[Answers], F]) -> WasNow[F]:
-    return WasNow(was=figure([before for before, _ in pairs]), now=figure([after for _, after in pairs]))
+def _readable(answers: Answers) -> Mean:
+    return mean_of([float(not row[0].prediction.error) for row in answers if row])
 
 
 def _steadiness(answers: Answers) -> Steadiness | None:

@@ -160,10 +160,8 @@ def _answers(
 def _read(
     source: Path, prompt: Prompt, added: Sequence[str], form: FormOptions, goals: bool
 ) -> tuple[list[dict[str, Any]], list[str], str, Sequence[str]]:
-    """The rows, their columns, the hash of the file, and notes on it. Raises InputError where they do not fit.
-
-    `goals`: the texts of a conversation's column are goals of a model that played the user, and no messages.
-    """
+    """The rows, their columns, the hash of the file, and notes. `goals`: a model played the user by a conversation's
+    column, so its texts are no messages."""
     data, where, inputs = read_bytes(source), shown(source), prompt.release.inputs
     file = DataFile(source, form, data)
     file.refuse_all()

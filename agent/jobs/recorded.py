@@ -82,15 +82,9 @@ class Migration:
     """A released prompt that is to be answered by another model, and what the ledger knows of it.
 
     Args:
-        run_id: the run that released it.
-        version: of the release.
-        model: the model that it was made for.
-        released: the prompt as it was released, with the calibration of that model.
-        trial: its trial in that run.
+        trial: that of the released prompt in its run.
         seeds: other prompts of that run, the most promising first, without calibration, which is of one model alone.
         dev: what the released prompt scored there, by dev row.
-        sealed: what it did there on the sealed test.
-        parameters: those that it was called with.
         margin: the loss that is accepted, in (0, 1).
         prompt_tokens: of a call with the released prompt, on average.
     """
@@ -111,14 +105,7 @@ class Migration:
 def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedOptions:
     """The options of the run that migrates a prompt: those of the run that released it, with another model and caps.
 
-    Args:
-        prompt: the path of a prompt.md or its folder, NAME@ALIAS, NAME@VERSION, or the id of a run.
-        given: options of the command; others are as in that run.
-        db: the ledger.
-
-    Raises:
-        InputError: the ledger does not know the prompt's run.
-        ReleaseError: the prompt's file is damaged.
+    Raises InputError where the ledger does not know the prompt's run, and ReleaseError where its file is damaged.
     """
     from agent.release.runtime import load_prompt
 
@@ -155,14 +142,8 @@ def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedO
 def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migration:
     """What the options of a migration name, as the ledger has it.
 
-    Args:
-        options: `migrates` names run, candidate and version.
-        task: as it is now.
-        db: the ledger.
-
-    Raises:
-        InputError: the model is the one that the prompt is for, the task changed since, texts were erased, or the run
-            has no sealed replies of the prompt.
+    Raises InputError where the model is the one that the prompt is for, the task changed since, texts were erased, or
+    the run has no sealed replies of the prompt.
     """
     named = options.migrates
     assert named is not None

@@ -30,7 +30,7 @@ from agent.ledger.store import Ledger
 from agent.ledger.trail import facts_of
 from agent.models.local import WEIGHTS
 from agent.options.option import option
-from agent.programs.kinds import Kind, program_for
+from agent.programs.kinds import program_for
 from agent.release.result import RunResult
 from agent.release.runtime import load_prompt
 from agent.report.blocks import text
@@ -105,44 +105,17 @@ def _reproduction(
     return Printed({**found, "drift": list(lines), **more}, lambda: show(said), 1 if lines else 0)
 
 
-def _endpoint(lm: LM, history: History, run_id: str) -> str:
-    """Where the calls of the run went: a model that comes with this program may have had other weights by then, and an
-    address is the user's to set."""
-    now = endpoint_of(lm)
-    if not now.startswith(WEIGHTS):
-        return now
-    sent = history.select(
-        "SELECT b.body FROM calls k JOIN blobs b ON b.hash = k.request_hash WHERE k.run_id = ? AND k.model = ? LIMIT 1",
-        run_id,
-        lm.name,
-    )
-    return str(json.loads(sent[0]["body"]).get("endpoint", "")) if sent and sent[0]["body"] else now
-
-
-def _asks_labels(lm: LM, history: History, run_id: str) -> bool:
-    """Whether a call of the run to this model asked for the log-probabilities of labels."""
-    sent = history.select(
-        "SELECT 1 FROM calls k JOIN blobs b ON b.hash = k.request_hash WHERE k.run_id = ? AND k.model = ? "
-        "AND json_valid(b.body) AND json_type(b.body, '$.labels') IS NOT NULL LIMIT 1",
-        run_id,
-        lm.name,
-    )
-    return bool(sent)
-
-
 def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History) -> tuple[Row | None, str]:
-    """The result, or None and what stopped it."""
-    models = {
-        id(lm): Offline(lm, _endpoint(lm, history, row["id"]), _asks_labels(lm, history, row["id"]))
-        for lm in launch.lms()
-    }
+    """The result, or None, and what stopped it."""
+    models = {id(lm): Offline(lm, history, row["id"]) for lm in launch.lms()}
+    others = [models[id(lm)] for lm in launch.program.models]
     proposer = None if launch.proposer is None else models[id(launch.proposer)]
     offline = replace(
         launch,
         model=models[id(launch.model)],
         proposer=proposer,
         judges=tuple(models[id(lm)] for lm in launch.judges),
-        program=_program_again(launch, models),
+        program=program_for(launch.task, models[id(launch.model)], others[0] if others else None),
         embedder=None if launch.embedder is None else models[id(launch.embedder)],
         run_id=row["id"],
         made_with=Plan.restored(row["plan"]),
@@ -161,12 +134,6 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
         return asyncio.run(execute()), ""
     except AgentError as error:
         return None, str(error)
-
-
-def _program_again(launch: Launch, models: Mapping[int, Offline]) -> Kind:
-    """The program on models that answer nothing."""
-    others = [models[id(lm)] for lm in launch.program.models]
-    return program_for(launch.task, models[id(launch.model)], others[0] if others else None)
 
 
 def _release_drift(history: History, run: Row, now: Row | None) -> Iterator[str]:
@@ -223,15 +190,21 @@ def _landed_late(history: History, run_id: str) -> set[str]:
 class Offline:
     """The model's name and tokenizer without the model: it has no answer to anything.
 
-    Args:
-        lm: the model.
-        endpoint: that of the calls which the ledger has.
-        asks_labels: whether they ask for the log-probabilities of labels; those of older versions do not.
+    Its `endpoint` is that of the calls which the ledger has: a model that comes with this program may have had other
+    weights by then, and an address is the user's to set. Older versions asked for no log-probabilities of labels.
     """
 
-    def __init__(self, lm: LM, endpoint: str, asks_labels: bool) -> None:
-        self._lm, self._asks_labels = lm, asks_labels
-        self.endpoint = endpoint
+    def __init__(self, lm: LM, history: History, run_id: str) -> None:
+        sent = history.select(
+            "SELECT b.body, MAX(json_valid(b.body) AND json_type(b.body, '$.labels') IS NOT NULL) AS labels "
+            "FROM calls k JOIN blobs b ON b.hash = k.request_hash WHERE k.run_id = ? AND k.model = ?",
+            run_id,
+            lm.name,
+        )[0]
+        self._lm, self._asks_labels = lm, bool(sent["labels"])
+        self.endpoint = endpoint_of(lm)
+        if self.endpoint.startswith(WEIGHTS) and sent["body"]:
+            self.endpoint = str(json.loads(sent["body"]).get("endpoint", ""))
 
     @property
     def name(self) -> str:

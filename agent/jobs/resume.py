@@ -24,16 +24,9 @@ UNFINISHED = ("running", "interrupted", "killed", "failed")
 
 
 def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observer = NO_OBSERVER) -> Launch:
-    """Loads a run as it was begun, and checks that it can go on.
+    """Load a run as it was begun, "": the latest that did not finish, and check that it can continue.
 
-    Args:
-        run: its id, or the unique start of it. "": the latest that did not finish.
-        changes: new caps and waits, and whether a new run is made with what is there now.
-        db: the ledger.
-        observer: shows messages.
-
-    Raises:
-        InputError: it is finished, something changed since, or a cap is below what was paid.
+    Raises InputError where it is finished, something changed since, or a cap is below what was paid.
     """
     from agent.search.plan import Plan
 

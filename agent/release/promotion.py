@@ -95,12 +95,9 @@ class ReleaseRegistry:
         evidence: Mapping[str, Any],
         **note: str,
     ) -> AliasChange | None:
-        """Keeps the version and moves the alias to it; None when the alias has it already, with the same share.
+        """Keep the version and move the alias to it; None when the alias has it already, with the same share.
 
         Args:
-            release: The version.
-            alias: Lower-case letters, digits, `-` and `_`, at most 40.
-            chain: The ledger.
             share: Of the units, in [0, 1], for an A/B alias.
             evidence: What the promotion rests on, JSON-ready.
             note: For the history who moved it, `actor`, and why, `reason`.
