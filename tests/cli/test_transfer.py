@@ -72,7 +72,8 @@ def test_a_prompt_with_a_row_without_a_score_is_tried_on_other_models_too(monkey
         {"number": number, "candidate_id": f"c{number}", "state": "complete", "n": n, "mean": mean}
         for number, n, mean in ((0, 12, 0.1), (1, 11, 0.9), (2, 12, 0.5))
     ]
-    outcomes = [{"example_id": f"dev-{row}", "value": 1.0} for row in range(12)]
+    blank = {"value": 1.0, "fields": {}, "reply": "", "error": "", "scores": [], "call_key": "k"}
+    outcomes = [{"example_id": f"dev-{row}", **blank} for row in range(12)]
     history = SimpleNamespace(trials=lambda run: trials, outcomes=lambda *of: outcomes, candidate=lambda name: name)
     monkeypatch.setattr(model_transfer, "recorded_prompt", lambda row: row)
     found = {"id": "r", "status": "complete"}
