@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from agent.evaluate.breakdown import said
 from agent.evaluate.score_table import ScoreTable
@@ -15,31 +14,22 @@ from agent.stats.changes import DriftTest, alarms, categories_moved, more_often,
 from agent.types import Drift, Field, Outcome, canonical
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """What is looked at of the answers of a prompt.
-
-    Args:
-        outputs: its fields; of a choice the mix of labels.
-        below: the confidence below which it abstains; None for none.
-        limits: the smallest changes that alarm.
-    """
-
-    outputs: Sequence[Field]
-    below: float | None
-    limits: Drift
-
-
 def drifted(
-    table: ScoreTable, arm: str, reference: str, watched: Watched, seed: int = 0
+    table: ScoreTable,
+    arm: str,
+    reference: str,
+    outputs: Sequence[Field],
+    limits: Drift,
+    below: float | None = None,
+    seed: int = 0,
 ) -> Verdict[tuple[DriftTest, ...]]:
     """Test the answers of an arm for drift from those of the reference, each arm on its own rows.
 
     An alarm, which is a reason, needs a change that is significant, corrected for the number of tests, and as large as
     its limit. Of a row that was asked several times the first answer counts, so that it does not weigh more. Answers
-    count as independent: a log in which few inputs come very often says less than its number of rows.
+    count as independent: a log in which few inputs come very often says less than its number of rows. `below`: the
+    confidence below which the prompt abstains.
     """
-    limits = watched.limits
     was, now = (_answered(table, each) for each in (reference, arm))
     again = [list(_asked_again(table, each)) for each in (reference, arm)]
     unreadable = [(sum(bool(each.prediction.error) for each in side), len(side)) for side in (was, now)]
@@ -49,13 +39,13 @@ def drifted(
         more_often("unreadable replies", unreadable[0], unreadable[1], limits.unreadable),
         *(
             categories_moved(f"labels of {name}", _labels(was, name), _labels(now, name), limits.labels, seed)
-            for name in (field.name for field in watched.outputs if field.type == "choice")
+            for name in (field.name for field in outputs if field.type == "choice")
         ),
         sizes_moved("length in characters", lengths[0], lengths[1], limits.length),
         more_often("another answer when asked again", _changed(again[0]), _changed(again[1]), limits.repeats),
         scores_fell("score", scores[0], scores[1], limits.score),
     ]
-    if (below := watched.below) is not None:
+    if below is not None:
         sure = [_confidences(side, below) for side in (was, now)]
         tests.append(categories_moved(f"confidence below {below:.3g}", sure[0], sure[1], limits.confidence, seed))
     raised = [Reason("drifted", each.name) for each in alarms(tests, limits.alpha)]
@@ -63,7 +53,6 @@ def drifted(
 
 
 def _answered(table: ScoreTable, arm: str) -> list[Outcome]:
-    """The first answer to each row that has one."""
     rows = ([each for each in answers if each.call_key] for answers in table.answers(arm).values())
     return [answers[0] for answers in rows if answers]
 

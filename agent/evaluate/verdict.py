@@ -159,6 +159,10 @@ def steady(
         p_flips = flip_p_value(values, lambda one, two: abs(one - two), seed)
     means = [(_mean(before), _mean(after)) for before, after in values]
     both = [(a, b) for a, b in means if a is not None and b is not None]
+    difference = None
+    if both:
+        paired = paired_difference([b for _, b in both], [a for a, _ in both], seed)
+        difference = Difference(**{**asdict(paired), "p_value": moved_p_value(values, seed)})
     repeats = WasNow(was=max(map(len, was), default=0), now=max(map(len, now), default=0))
     compared = SuiteComparison(
         gate="passed",
@@ -169,7 +173,7 @@ def steady(
         unanswered=WasNow(was=sum(not before for before, _ in pairs), now=sum(not after for _, after in pairs)),
         repeats=repeats,
         score=WasNow(was=mean_of([a for a, _ in both]), now=mean_of([b for _, b in both])),
-        difference=_difference(both, values, seed),
+        difference=difference,
         flips=flips,
         flip_test=FlipTest(flipped=len(flips), p_value=p_flips, at_most=ALPHA / 2),
         readable=WasNow(was=_readable([before for before, _ in pairs]), now=_readable([after for _, after in pairs])),
@@ -250,15 +254,6 @@ def _shown(outcome: Outcome) -> str:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _difference(
-    both: Sequence[tuple[float, float]], samples: Sequence[tuple[list[float], list[float]]], seed: int
-) -> Difference | None:
-    if not both:
-        return None
-    found = paired_difference([b for _, b in both], [a for a, _ in both], seed)
-    return Difference(**{**asdict(found), "p_value": moved_p_value(samples, seed)})
 
 
 def _readable(answers: Answers) -> Mean:

@@ -196,7 +196,6 @@ def _read(
 
 
 def _reader(prompt: Prompt, source: Path, rows: Sequence[Mapping[str, Any]]) -> Callable[[str, Any], str]:
-    """Return what gives a value of an input as the text that a prompt was scored with, or raises ValueError."""
     talk = prompt.release.conversation
     said = reader_of([row.get(talk) for row in rows], source.suffix.lower() in TEXT_CELLS)
 

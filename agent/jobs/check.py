@@ -288,12 +288,14 @@ def _task_of(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Pat
     rubrics = {name: read_rubric(text, name) for name, text in suite.rubrics.items()}
     folder = path.parent
     if any(spec.name == "python" for spec in suite.metrics):
-        folder = find_task(task) if task else task_folder(suite.name, prompt, db)
+        folder = task_folder(suite.name, prompt, task, db)
     return task_of_suite(suite, prompt, folder, rubrics)
 
 
-def task_folder(name: str, prompt: Prompt, db: Path) -> Path:
-    """The user's own task of that name: the one of the prompt's run in the ledger, or a folder under tasks/."""
+def task_folder(name: str, prompt: Prompt, given: str | None, db: Path) -> Path:
+    """The task that was given, else the user's own of that name: of the prompt's run in the ledger, or under tasks/."""
+    if given:
+        return find_task(given)
     with suppress(InputError):
         if name == prompt.name and (own := run_options(prompt, db)):
             return find_task(own.task)

@@ -161,7 +161,6 @@ class JudgedItems:
 
 
 async def _judged(asking: Session[CalibrationResult], plan: CalibrationPlan, lms: Sequence[LM]) -> ScoreTable:
-    """Ask for everything that is measured."""
     setup = plan.setup
     judge = Judge(setup, lms, asking.gateway)
     pairwise = Judge(JudgeSetup("pairwise", setup.models, setup.description, setup.rubric), lms, asking.gateway)

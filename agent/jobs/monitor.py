@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from agent.errors import InputError
-from agent.evaluate.drift import Watched, ahead, drifted
+from agent.evaluate.drift import ahead, drifted
 from agent.jobs.check import suite_beside, task_folder
 from agent.jobs.locations import prompt_path
 from agent.jobs.registry import Printed, job, key_option
-from agent.jobs.tasks import find_task
 from agent.options.kinds import File
 from agent.options.option import JobOptions, option
 from agent.options.shared import LedgerOption
@@ -107,7 +106,7 @@ def monitor(prompt: str, log: Path, *, options: MonitorOptions, ledger: LedgerOp
 def _limits(prompt: Prompt, task: str | None, db: Path) -> Drift:
     """The limits of the task that is named, else of the prompt's own, else the defaults."""
     try:
-        folder = find_task(task) if task else task_folder(prompt.name, prompt, db)
+        folder = task_folder(prompt.name, prompt, task, db)
     except InputError:
         if task:
             raise
@@ -125,7 +124,7 @@ def monitored(
         raise InputError(
             "the reference holds no answers; give --reference FILE, or record a suite with `optimize bless`"
         )
-    found = drifted(table, LOG, REFERENCE, Watched(prompt.release.outputs, prompt.abstain_below, limits), seed)
+    found = drifted(table, LOG, REFERENCE, prompt.release.outputs, limits, prompt.abstain_below, seed)
     return MonitorResult(
         name=prompt.name,
         version=prompt.version,
@@ -142,7 +141,6 @@ def monitored(
 
 
 def _count(side: Recorded) -> int:
-    """Rows that were answered."""
     return sum(any(each.call_key for each in answers) for answers in side.answers.values())
 
 

@@ -223,7 +223,6 @@ def _retrieval(context: SearchContext, table: ScoreTable, winner: Candidate) -> 
 
 
 def _cheaper(choice: CheaperChoice, table: ScoreTable, seed: int) -> Cheaper:
-    """The winner against the best on dev, which costs more, on the sealed test."""
     tested = not_worse(table, WINNER, BEST, choice.bound.margin, seed)
     return Cheaper(
         best=choice.best.id,
@@ -263,7 +262,6 @@ async def released(run: RunState, result: RunResult, winner: Candidate) -> RunRe
 
 
 async def _write(run: RunState, result: RunResult, candidate: Candidate, folder: Path) -> WrittenRelease:
-    """Write a candidate as a release, with its provenance."""
     old, context = run.launch.migration, run.context
     origin = {"tool": tool_version(), "created_utc": utc_now(), "ledger": run.session.ledger.id()}
     if old:
@@ -294,7 +292,6 @@ def _write_old(run: RunState, result: RunResult) -> tuple[Path, str]:
 
 
 def _parameters(run: RunState, candidate: Candidate) -> dict[str, Any]:
-    """What a candidate was scored with."""
     program, target = run.launch.program, run.launch.model
     cap: dict[str, Any] = {"max_tokens": program.max_tokens(candidate)}
     if candidate.reads_tokens:

@@ -107,7 +107,6 @@ def migrate(
 
 
 def _search(launch: Launch, db: Path, url: str | None = None) -> Work[RunResult]:
-    """The search of a launch, which is published when it has finished."""
     work = search_of(launch)
     return work if url is None else replace(work, ended=lambda result: _published(url, result.run_id, db))
 

@@ -214,7 +214,6 @@ class Session(Generic[R]):
             await self.gateway.close()
 
     def _begin(self) -> None:
-        """Open the run in the ledger, again where it is resumed."""
         spec, caps = self.spec, asdict(self.spec.budget)
         if spec.is_resumed:
             self.account = Account(spec.budget, self.ledger.resume_run(self.id, caps), self._unpriced)

@@ -149,7 +149,6 @@ def _cell(table: ScoreTable, arm: str, base: str, seed: int) -> TransferScore:
 
 
 def _ranked(column: Sequence[TransferScore]) -> list[TransferScore]:
-    """The scores of one model with their ranks."""
     known = [cell.mean for cell in column if cell.mean is not None]
     return [
         cell

@@ -54,7 +54,7 @@ class Recorded:
             ProblemsError: No row, or half of them or more, can be read; each kind of problem once, at its `file:line`.
         """
         found, notes = read_lines(path, lambda row: _logged(row, prompt, columns), '{"reply": ...}')
-        rows = [replace(row, id=str(line)) for line, (row, _, _) in found]
+        rows = [replace(row, id=f"{path}:{line}") for line, (row, _, _) in found]
         answers = {row.id: [replace(one, example_id=row.id)] for row, (_, (_, one, _)) in zip(rows, found, strict=True)}
         return cls(rows, answers, notes, sorted(time for _, (_, _, time) in found if time))
 

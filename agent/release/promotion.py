@@ -259,7 +259,6 @@ class ReleaseRegistry:
         return lines
 
     def _restore(self, folder: Path, event: Mapping[str, Any], chain: Ledger | History) -> None:
-        """A version whose folder is gone, from the text that the ledger kept (unless that was erased)."""
         version = event["version"]
         if is_whole(folder / version, version):
             return

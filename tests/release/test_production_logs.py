@@ -271,3 +271,15 @@ def test_a_confidence_is_a_number_from_0_to_1(tmp_path: Path) -> None:
     path.write_text('{"reply": "team: billing", "confidence": 1.4}\n', "utf-8")
     with pytest.raises(ProblemsError, match=r"log.jsonl:1: confidence: 1.4 is not a number from 0 to 1"):
         Recorded.of_log(path, PROMPT)
+
+
+def test_inputs_of_a_log_are_not_taken_for_those_of_its_reference(tmp_path: Path) -> None:
+    def log(*inputs: str) -> list[Row]:
+        return [
+            {"reply": f"team: {team}\nsummary: x", "inputs": {"message": name}}
+            for team, name in zip(TEAMS, inputs, strict=False)
+        ]
+
+    tests = {test["name"]: test for test in told(log("a", "a"), log("b", "c"), tmp_path)["tests"]}
+    again = tests["another answer when asked again"]
+    assert (again["was"], again["now"]) == (1.0, None)
