@@ -4,47 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import Any
 
 from jsonschema import Draft202012Validator
+from pydantic import TypeAdapter
 
 from agent.jobs import JOBS
-from agent.release.result import RunResult
 from agent.results.base import Result
-from agent.results.customize import CustomizeResult
 
-RESULTS: Mapping[str, type[Result]] = {
-    "run": RunResult,
-    "resume": RunResult,
-    "migrate": RunResult,
-    "demo": RunResult,
-    "customize": CustomizeResult,
-    **{name: model for name in JOBS.names() if (model := JOBS.get(name).result) is not None},
+RESULTS: Mapping[str, tuple[type[Result], ...]] = {
+    name: tuple(models) for name in JOBS.names() if (models := JOBS.get(name).results)
 }
-"""By command."""
-APART = ("--dry-run", "--history", "--export-only", "--every")
-"""Options with which a command prints another object."""
+"""By command what it prints: one of these."""
 
 
 @cache
-def schema_of(model: type[Result]) -> dict[str, Any]:
+def schema_of(*models: type[Result]) -> dict[str, Any]:
     """The JSON Schema (2020-12) of what a command prints."""
-    return model.model_json_schema(mode="serialization")
+    if len(models) == 1:
+        return models[0].model_json_schema(mode="serialization")
+    return TypeAdapter(reduce(or_, models)).json_schema(mode="serialization")
 
 
-def schema_text(model: type[Result]) -> str:
-    return json.dumps(schema_of(model), indent=1) + "\n"
+def schema_text(*models: type[Result]) -> str:
+    return json.dumps(schema_of(*models), indent=1) + "\n"
 
 
-def result_of(words: tuple[str, ...]) -> type[Result] | None:
-    """The result of a command line; None where it prints another object."""
-    if set(words) & set(APART) or (words[0] == "init" and "--describe" not in words):
-        return None
-    return RESULTS.get(" ".join(words[:2])) or RESULTS.get(words[0])
+def results_of(words: tuple[str, ...]) -> tuple[type[Result], ...]:
+    """The results of a command line."""
+    return RESULTS.get(" ".join(words[:2])) or RESULTS.get(words[0]) or ()
 
 
 def require_schema(words: tuple[str, ...], found: Mapping[str, Any]) -> None:
     """Fails where what a command printed does not fit its schema."""
-    if (model := result_of(words)) is not None:
-        Draft202012Validator(schema_of(model)).validate(found)
+    if models := results_of(words):
+        Draft202012Validator(schema_of(*models)).validate(found)

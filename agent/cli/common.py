@@ -97,8 +97,9 @@ def print_json(value: Any) -> None:
 
 def print_shown(found: Any, as_json: bool) -> int:
     """Print what a job returned, as JSON or for people; returns the exit code."""
-    from agent.jobs.registry import Printed, show_result
-    from agent.results.base import Result
+    from agent.jobs.registry import Printed
+    from agent.report.job_blocks import sections_of
+    from agent.report.terminal import show_sections
 
     shown = found if isinstance(found, Printed) else Printed(found)
     value = shown.value
@@ -107,15 +108,13 @@ def print_shown(found: Any, as_json: bool) -> int:
     for line in shown.lines:
         click.echo(plain(line), err=as_json)
     if as_json:
-        print_json(value.to_json() if isinstance(value, Result) else value)
+        print_json(value and value.to_json())
     elif shown.error is not None:
         pass
     elif shown.exact is not None:
         print_exactly(shown.exact)
-    elif shown.show is not None:
-        shown.show()
     else:
-        show_result(value)
+        show_sections(sections_of(value) if shown.sections is None else shown.sections)
     if shown.error is not None:
         raise shown.error
     for line in shown.errors:

@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
@@ -219,7 +219,10 @@ def job_command(spec: JobSpec) -> click.Command:
         db = next((part.db for part in parts if hasattr(part, "db")), LEDGER)
         if isinstance(found := After.next(found, run), Work):
             result = run(found)
-            print_shown(Printed(result, spec.shows and partial(spec.shows, result, db)), as_json)
+            sections = spec.sections(result, db) if spec.sections and not as_json else None
+            if sections is not None:
+                print()
+            print_shown(Printed(result, sections=sections), as_json)
             code = found.ended(result)
         else:
             code = print_shown(found, as_json)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
+
+from pydantic import ConfigDict
 
 from agent.errors import InputError, LedgerBusy
 from agent.jobs.locations import open_history, open_ledger, releases_folder
@@ -14,13 +15,12 @@ from agent.jobs.promote import ACTOR, REASON
 from agent.jobs.registry import DB, Printed, job
 from agent.ledger.provenance import user
 from agent.options.option import option
-from agent.release.aliases import NAME, AliasChange, NeedsUnit, Reference, current, read_history, released_names
+from agent.release.aliases import NAME, NeedsUnit, Reference, current, read_history, released_names
 from agent.release.export import export_markdown, export_messages
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import Prompt, load_prompt
-from agent.report.blocks import short
-from agent.report.facts import gain, points
-from agent.report.terminal import print_table, say
+from agent.report.aliases import AliasesResult, MovedAlias, NameHistory, Rollback, moved
+from agent.results.base import Result
 
 BUSY_AFTER = 1.0
 """Seconds; a rollback does not wait for a run to end."""
@@ -34,7 +34,7 @@ def rollback(
     reason: str = REASON,
     actor: str = ACTOR,
     db: Path = DB,
-) -> Printed:
+) -> Printed[Rollback]:
     """Put an alias of NAME back to the version before; again, and it goes back one more.
 
     The history grows by a line and is never rewritten. It works at once, also without a ledger and while a run holds
@@ -52,10 +52,19 @@ def rollback(
             with closing(open_history(db)) as history:
                 change = registry.rollback(name, alias, history, **note)
             late = f"{db}: another process writes to the ledger"
-    share = "" if change.share is None else f" for {100 * change.share:g} % of the units"
-    said = f"{name}@{alias} is {change.version} again{share}; before: {change.before}"
     notes = [f"{late}; the change goes into its chain with the next run, promote or rollback"] * bool(late)
-    return Printed({**change.as_dict(), "in_chain": not late}, lambda: say(said), notes=notes)
+    return Printed(Rollback(**change.as_dict(), in_chain=not late), notes=notes)
+
+
+class LoadedPrompt(Result):
+    """The prompt that an alias means, as messages.json has it, and the history of its name's aliases."""
+
+    model_config = ConfigDict(extra="allow")
+    alias: str | None
+    arm: str | None
+    name: str
+    version: str
+    history: tuple[MovedAlias, ...]
 
 
 @job("load")
@@ -64,7 +73,7 @@ def load(
     *,
     unit: str | None = option(None, "Whom an A/B alias buckets.", metavar="ID"),
     db: Path = DB,
-) -> Printed:
+) -> Printed[LoadedPrompt]:
     """Print the prompt that NAME@ALIAS or NAME@VERSION means now (default: @production), read from the files alone.
 
     Of a version that is no prompt it says what it is and how a program loads it, and ends with 1.
@@ -72,9 +81,9 @@ def load(
     --json has the release with its provenance, and the history of its aliases.
     """
     prompt = prompt_named(reference, unit, db)
-    history = [change.as_dict() for change in read_history(releases_folder(db) / prompt.name)]
-    named = {"alias": prompt.alias or None, "arm": prompt.arm or None}
-    found = {**named, **json.loads(export_messages(prompt.release)), "history": history}
+    history = moved(read_history(releases_folder(db) / prompt.name))
+    named: dict[str, Any] = {"alias": prompt.alias or None, "arm": prompt.arm or None, "history": history}
+    found = LoadedPrompt(**named, **json.loads(export_messages(prompt.release)))
     return Printed(found, exact=export_markdown(prompt.release))
 
 
@@ -93,7 +102,7 @@ def prompt_named(reference: str, unit: str | None, db: Path) -> Prompt:
 
 
 @job("aliases")
-def aliases(name: str = "", *, db: Path = DB) -> Printed:
+def aliases(name: str = "", *, db: Path = DB) -> AliasesResult | NameHistory:
     """List what every alias means now; with NAME, each change that was ever made, oldest first.
 
     Each line of a history is checked: it holds the hash of the line before.
@@ -102,44 +111,9 @@ def aliases(name: str = "", *, db: Path = DB) -> Printed:
     names = released_names(root)
     if not name:
         now = [change for each in names for change in current(read_history(root / each)).values()]
-        heads = [f"{change.name}@{change.alias}" for change in now]
-        return Printed(
-            {"aliases": [change.as_dict() for change in now]},
-            lambda: _print_changes(heads, now, f"aliases in {root}"),
-        )
+        return AliasesResult(aliases=moved(now), root=root)
     if not NAME.fullmatch(name) or name not in names:
         raise InputError(f"{name}: no releases of this name in {root}; here are: {', '.join(names) or 'none'}")
     history = read_history(root / name)
-    latest = {alias: change.as_dict() for alias, change in current(history).items()}
-    heads = [f"{change.seq} {change.alias}" for change in history]
-    return Printed(
-        {"name": name, "aliases": latest, "history": [change.as_dict() for change in history]},
-        lambda: _print_changes(heads, history, f"{name}: every change of an alias"),
-    )
-
-
-def _print_changes(heads: Sequence[str], changes: Sequence[AliasChange], title: str) -> None:
-    rows = [
-        [
-            head,
-            change.version + ("" if change.share is None else f" for {change.share:.0%}"),
-            change.utc[:19],
-            change.action,
-            change.actor,
-            _evidence(change.evidence),
-            short(change.reason, 60),
-        ]
-        for head, change in zip(heads, changes, strict=True)
-    ]
-    print_table(title, ["alias", "version", "when (UTC)", "how", "who", "on what", "why"], rows)
-
-
-def _evidence(evidence: Any) -> str:
-    if "undoes" in evidence:
-        return f"undoes {evidence['undoes']}"
-    claim = f" {evidence['claim']}" if "claim" in evidence else ""
-    over = ", overridden" if evidence.get("overridden") else ""
-    lift = evidence.get("lift") or {}
-    method = f" {evidence['method']} {points(evidence['test'])}" if "method" in evidence else ""
-    diff = f" {gain(lift['diff'])}" if "diff" in lift else ""
-    return f"{evidence.get('run_id', '')}{method}{diff}{claim}{over}"
+    latest = dict(zip(current(history), moved(current(history).values()), strict=True))
+    return NameHistory(name=name, aliases=latest, history=moved(history))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from agent.errors import AgentError, InputError, LedgerError, error_lines
+from agent.jobs.ledger import FoundWrong
 from agent.jobs.locations import ledger_option, open_history, releases_folder
 from agent.jobs.registry import DB, Printed, job
 from agent.jobs.tasks import source_of, task_of
@@ -25,29 +25,51 @@ from agent.ledger.files import is_held, log_is_empty, log_path
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.ledger.store import Ledger
 from agent.ledger.texts import events_with, files_with, kinds_of, texts_with
-from agent.ledger.trail import call, call_id, candidates_named, chain_of_parents, events_of, trial_states
+from agent.ledger.trail import call_id, candidates_named
 from agent.ledger.trail import lineage as lineage_of
 from agent.ledger.verify import chains
 from agent.ledger.verify import verify as findings_in
 from agent.options.kinds import File
 from agent.options.option import option
 from agent.release.runtime import load_prompt
-from agent.report import run_tables
-from agent.report.blocks import text
-from agent.report.compare import change_lines
-from agent.report.facts import amount, looks_up, picked, points, promotion
-from agent.report.terminal import print_listing, print_table, say, show
+from agent.report.blocks import Block, table, text
+from agent.report.trail import CallTrail, LineageResult, RunTrail, TrialTrail, call_trail, run_trail, trial_trail
 from agent.report.view import RunView
+from agent.results.base import Result, absent
 from agent.types import Task
 
 SHOWN = 5  # findings of one check in the table
-MADE_WITH = ("origin", "options", "hashes", "budget", "plan")
 FORCE: Any = option(False, "Write over a file that is there.")
 
 
-def _lines(*lines: str) -> None:
-    """Print lines as they are."""
-    show(text(*lines, exact=True))
+class VerifiedChain(Result):
+    """A chain of a merged ledger."""
+
+    name: str
+    ledger: str
+    events: int
+    head: str
+
+
+class VerifyResult(Result):
+    """Whether a ledger is whole: what does not hold, the first event first, and of a merged one its chains."""
+
+    whole: bool
+    events: int
+    head: str
+    first_bad_seq: int | None
+    findings: tuple[FoundWrong, ...]
+    chains: tuple[VerifiedChain, ...] | None = absent()
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        if self.findings:
+            yield text(*map(str, self.findings), exact=True)
+        elif self.chains:
+            lines = [f"whole: {each.name}: {each.events} events, head {each.head}" for each in self.chains]
+            yield text(*lines, f"whole: {len(lines)} chains, {self.events} events in a merged ledger", exact=True)
+        else:
+            yield text(f"whole: {self.events} events, head {self.head}", exact=True)
 
 
 @job("audit verify")
@@ -57,7 +79,7 @@ def verify(
         None, "A head that was noted elsewhere: the hash, or a file that holds it.", metavar="HEAD"
     ),
     db: Path = DB,
-) -> Printed:
+) -> Printed[VerifyResult]:
     """Check every byte that matters: structure, schema, the hash chain, each row and text against it.
 
     Prints `whole: N events, head HASH` (of a merged ledger for each of its chains) and ends with 0, or each thing that
@@ -74,24 +96,16 @@ def verify(
         if not findings:
             findings, notes = missing_heads(connection, db, named)
         merged = [] if findings else [*chains(connection).values()]
-    merged = merged if len(merged) > 1 else []
-    parts = [{"name": each.name, "ledger": each.ledger, "events": each.events, "head": each.head} for each in merged]
-    found = {
-        "whole": not findings,
-        "events": events,
-        "head": head,
-        "first_bad_seq": findings[0].seq if findings else None,
-        "findings": [{"seq": finding.seq, "what": finding.what} for finding in findings],
-        **({"chains": parts} if parts else {}),
-    }
-    if findings:
-        lines = [str(finding) for finding in findings]
-    elif merged:
-        lines = [f"whole: {each.name}: {each.events} events, head {each.head}" for each in merged]
-        lines.append(f"whole: {len(merged)} chains, {events} events in a merged ledger")
-    else:
-        lines = [f"whole: {events} events, head {head}"]
-    return Printed(found, partial(_lines, *lines), 1 if findings else 0, notes=[f"note: {note}" for note in notes])
+    parts = (VerifiedChain.model_validate(each, from_attributes=True) for each in merged)
+    result = VerifyResult(
+        whole=not findings,
+        events=events,
+        head=head,
+        first_bad_seq=findings[0].seq if findings else None,
+        findings=tuple(FoundWrong(seq=each.seq, what=each.what) for each in findings),
+        chains=tuple(parts) if len(merged) > 1 else None,
+    )
+    return Printed(result, 1 if findings else 0, notes=[f"note: {note}" for note in notes])
 
 
 @job("audit anchor", has_json=False)
@@ -100,7 +114,7 @@ def anchor(
     output: File = option(None, "Where to write it. Default: print it.", short="-o"),
     force: bool = FORCE,
     db: Path = DB,
-) -> Printed:
+) -> Printed[None]:
     """Print the head of the chain as JSON, to keep where whoever can write the ledger cannot.
 
     The chain alone shows a change in its middle; who writes it all anew is shown by a head that was noted elsewhere:
@@ -112,10 +126,10 @@ def anchor(
         _require_whole(connection, db)
     written = json.dumps(head, indent=2) + "\n"
     if output is None:
-        return Printed(head, exact=written)
+        return Printed(None, exact=written)
     with new_export(output, force) as file:
         file.write(written.encode())
-    return Printed(head, exact="", notes=[f"wrote {output}: event {head['seq']}, head {head['hash']}"])
+    return Printed(None, exact="", notes=[f"wrote {output}: event {head['seq']}, head {head['hash']}"])
 
 
 def _require_whole(connection: sqlite3.Connection, db: Path) -> None:
@@ -133,7 +147,7 @@ def export(
     output: File = option(None, "The file to write.", short="-o"),
     force: bool = FORCE,
     db: Path = DB,
-) -> Printed:
+) -> Printed[None]:
     """Write every event of the ledger; with RUN, a zip holds only the rows and texts of that run.
 
     The chain is always whole, as it could not be checked in parts. `python FILE.zip` checks a bundle, without this
@@ -156,8 +170,30 @@ def export(
 # -- a run is checked -------------------------------------------------------------------------------------------------
 
 
+class RunCheck(Result):
+    """One check of a run: whether it holds (None: it could not be looked at), and what was found."""
+
+    check: str
+    ok: bool | None
+    found: tuple[str, ...]
+
+
+class AuditChecks(Result):
+    """Whether a run is clean and its books add up."""
+
+    run_id: str
+    holds: bool
+    checks: tuple[RunCheck, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        words = {True: "ok", False: "PROBLEM", None: "-"}
+        rows = [(each.check, words[each.ok], _first(each.found)) for each in self.checks]
+        yield table(f"checks of {self.run_id}", ("check", "ok", "found"), rows, tabbed=True)
+
+
 @job("audit check")
-def check(run: str = "", *, db: Path = DB) -> Printed:
+def check(run: str = "", *, db: Path = DB) -> Printed[AuditChecks]:
     """Check RUN (default: the latest) for contamination, and whether its books add up.
 
     Contamination: examples or instructions that hold dev or test rows, a test that was opened twice. Books: scores
@@ -166,16 +202,10 @@ def check(run: str = "", *, db: Path = DB) -> Printed:
     """
     history = open_history(db)
     row = history.run(run)
-    checks = [*_contamination(history, row), *consistency_checks(history, row)]
-    holds = all(each.ok is not False for each in checks)
-    listed = [{"check": each.name, "ok": each.ok, "found": list(each.found)} for each in checks]
-    words = {True: "ok", False: "PROBLEM", None: "-"}
-    rows = [(each.name, words[each.ok], _first(each.found)) for each in checks]
-    return Printed(
-        {"run_id": row["id"], "holds": holds, "checks": listed},
-        lambda: print_table(f"checks of {row['id']}", ("check", "ok", "found"), rows),
-        0 if holds else 1,
-    )
+    found = [*_contamination(history, row), *consistency_checks(history, row)]
+    checks = tuple(RunCheck(check=each.name, ok=each.ok, found=each.found) for each in found)
+    result = AuditChecks(run_id=row["id"], holds=all(each.ok is not False for each in checks), checks=checks)
+    return Printed(result, 0 if result.holds else 1)
 
 
 def _first(findings: tuple[str, ...]) -> str:
@@ -211,6 +241,43 @@ def _task(run: Row) -> tuple[Task | None, str]:
     return (None, f"the rows changed since: {', '.join(changed)}") if changed else (task, "")
 
 
+# -- what was recorded ------------------------------------------------------------------------------------------------
+
+
+@job("audit show")
+def show(what: Annotated[str, "RUN|TRIAL|CALL"], *, db: Path = DB) -> RunTrail | TrialTrail | CallTrail:
+    """Show what was recorded about a run, a trial or a call.
+
+    RUN is a run's id or the start of it. TRIAL is RUN:NUMBER, or a number for the latest run. CALL is call:ID or #ID,
+    or the key of a call (k_...) as a trial's rows show it.
+    """
+    history = open_history(db)
+    if re.fullmatch(r"(call:|#)\d{1,18}|k_[0-9a-f]{16}", what):
+        return call_trail(history, call_id(history, what))
+    run_id, colon, number = what.rpartition(":")
+    if colon and number.isdecimal():
+        return trial_trail(RunView(history, run_id), int(number))
+    if what.isdecimal() and len(what) < 8:
+        latest = RunView(history)
+        if history.trials(latest.id, [int(what)]):
+            return trial_trail(latest, int(what))
+    return run_trail(history, history.run(what))
+
+
+@job("audit lineage")
+def lineage(prompt_hash: str, *, db: Path = DB) -> LineageResult:
+    """Show how a prompt came about: its parents, operators and reasons, examples, trials, runs, whether it shipped, and
+    how the aliases of its name moved.
+
+    PROMPT_HASH is a candidate (c_...), the version of a release (p_..., f_...), or the hash of a template or an
+    instruction; the start of one will do.
+    """
+    history = open_history(db)
+    versions = released_versions(history)
+    names = candidates_named(history, prompt_hash, versions)
+    return LineageResult.model_validate({"prompts": [lineage_of(history, name, versions) for name in names]})
+
+
 def released_versions(history: History) -> dict[str, str]:
     """The ids of released candidates by the version of their release, from files that are still there, and aliases."""
     released = {}
@@ -231,192 +298,6 @@ def released_versions(history: History) -> dict[str, str]:
 
 
 # -- audit show -------------------------------------------------------------------------------------------------------
-
-
-@job("audit show")
-def show_recorded(what: Annotated[str, "RUN|TRIAL|CALL"], *, db: Path = DB) -> Printed:
-    """Show what was recorded about a run, a trial or a call.
-
-    RUN is a run's id or the start of it. TRIAL is RUN:NUMBER, or a number for the latest run. CALL is call:ID or #ID,
-    or the key of a call (k_...) as a trial's rows show it.
-    """
-    history = open_history(db)
-    if re.fullmatch(r"(call:|#)\d{1,18}|k_[0-9a-f]{16}", what):
-        return _call(history, call_id(history, what))
-    run_id, colon, number = what.rpartition(":")
-    if colon and number.isdecimal():
-        return _trial(RunView(history, run_id), int(number))
-    if what.isdecimal() and len(what) < 8:
-        latest = RunView(history)
-        if any(trial["number"] == int(what) for trial in history.trials(latest.id)):
-            return _trial(latest, int(what))
-    return _run(history, history.run(what))
-
-
-# -- audit show: a run ------------------------------------------------------------------------------------------------
-
-
-def _run(history: History, run: dict[str, Any]) -> Printed:
-    events, costs = events_of(history, run["id"]), history.costs(run["id"])
-
-    def tables() -> None:
-        _lines(f"run {run['id']}  {run['task']}  {run['model']}  {run['status']}")
-        rows = [
-            (name, run[name]) for name in ("started_utc", "ended_utc", "seconds", "parent", "proposer", "seed", "tool")
-        ]
-        rows += [("prices", run["prices"]), ("tags", _words(run["tags"])), ("result_hash", run["result_hash"])]
-        for name in MADE_WITH:
-            rows += [(f"{name}.{key}", _words(value)) for key, value in (run[name] or {}).items()]
-        print_table("made with", ("what", "value"), [row for row in rows if row[1] not in (None, "", "{}", "[]")])
-        _print("spent", "role model state calls prompt_tokens completion_tokens cost_usd=$", costs)
-        _print("events", "seq utc kind", events)
-
-    return Printed({"run": run, "events": events, "costs": costs}, tables)
-
-
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _print(title: str, columns: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table of the named values; `key=word` gives a column another name."""
-    names = [column.partition("=") for column in columns.split()]
-    heads = [word or key.replace("_", " ") for key, _, word in names]
-    print_table(title, heads, [[_cell(key, row[key]) for key, _, _ in names] for row in rows])
-
-
-def _cell(key: str, value: Any) -> Any:
-    if key in ("mean", "low", "high", "value"):
-        return points(value)
-    return amount(value, 6) if key == "cost_usd" else value
-
-
-# -- audit show: a trial ----------------------------------------------------------------------------------------------
-
-
-def _trial(view: RunView, number: int) -> Printed:
-    trial, history = view.numbered(number), view.history
-    candidate = history.candidate(trial["candidate_id"])
-    chain, states = chain_of_parents(history, view.id, candidate["id"]), trial_states(history, view.id, number)
-    outcomes = {split: history.outcomes(view.id, candidate["id"], split) for split in ("train", "dev", "test")}
-
-    def tables() -> None:
-        say(f"trial {number} of {view.id}: {candidate['id']}, {trial['state']}, {points(trial['mean'])}")
-        _print_chain(chain)
-        _print("states", "seq utc state n=rows mean=score reason", states)
-        show(run_tables.messages(candidate, "== prompt =="))
-        for split, rows in outcomes.items():
-            if rows:
-                print_listing(run_tables.outcomes(split, rows))
-
-    found = {"trial": trial, "states": states, "lineage": chain, "candidate": candidate, "outcomes": outcomes}
-    return Printed(found, tables)
-
-
-def _print_chain(chain: list[dict[str, Any]]) -> None:
-    columns = (
-        "candidate_id=candidate round technique format n_examples=examples operator parent_id=parent reason rejected"
-    )
-    _print("lineage, newest first", columns, chain)
-
-
-# -- audit show: a call -----------------------------------------------------------------------------------------------
-
-
-def _call(history: History, number: int) -> Printed:
-    recorded = call(history, number)
-    row, request, reply = recorded["call"], recorded["request"], recorded["reply"]
-
-    def tables() -> None:
-        _lines(f"call {number}: {row['role']}, {row['model']}, {row['state']}, {row['call_key']}")
-        print_table("recorded", ("what", "value"), [item for item in row.items() if item[1] not in (None, "")])
-        sent = dict(request or {})
-        asked = [f"[{message['role']}]\n{message['content']}" for message in sent.pop("messages", ())]
-        lacks = "(none)" if row["state"] not in ("ok", "cached") else "(erased)"
-        asked = [*asked, json.dumps(sent, ensure_ascii=False)] if request is not None else ["(erased)"]
-        show(
-            text(*asked, heading="== request ==", exact=True),
-            text(reply["text"] if reply else lacks, heading="== reply ==", exact=True),
-        )
-        attempts = "id=call run_id=run attempt state error_class=error http_status=status cost_usd=$ latency_s=seconds"
-        _print("attempts at the same call", f"{attempts} sent_utc", recorded["attempts"])
-        _print("events", "seq utc kind", recorded["events"])
-
-    return Printed(recorded, tables)
-
-
-# -- audit lineage ----------------------------------------------------------------------------------------------------
-
-
-@job("audit lineage")
-def lineage(prompt_hash: str, *, db: Path = DB) -> Printed:
-    """Show how a prompt came about: its parents, operators and reasons, examples, trials, runs, whether it shipped, and
-    how the aliases of its name moved.
-
-    PROMPT_HASH is a candidate (c_...), the version of a release (p_..., f_...), or the hash of a template or an
-    instruction; the start of one will do.
-    """
-    history = open_history(db)
-    versions = released_versions(history)
-    prompts = [lineage_of(history, name, versions) for name in candidates_named(history, prompt_hash, versions)]
-
-    def tables() -> None:
-        for prompt in prompts:
-            _print_lineage(prompt)
-
-    return Printed({"prompts": prompts}, tables)
-
-
-def _print_lineage(prompt: Mapping[str, Any]) -> None:
-    candidate = prompt["candidate"]
-    _lines(
-        f"{candidate['id']}: {candidate['technique']}, format {candidate['format']}, "
-        f"{candidate['n_examples']} examples"
-        + picked(candidate["picks"])
-        + (f", {looks_up(candidate['passages'])}" if candidate["passages"] else "")
-        + "".join(f", released as {version}" for version in prompt["versions"])
-    )
-    _lines(f"template {candidate['template_hash']}\ninstruction {candidate['instruction_hash']}")
-    _lines(candidate["instruction"])
-    for line in change_lines(candidate):
-        _lines(f"tools: {line}")
-    if calibration := candidate.get("calibration"):
-        near = calibration.get("neighbours")
-        voting = f", {near['k']} neighbours with weight {near['weight']:g}" if near else ""
-        if prior := calibration.get("prior"):
-            voting = f", a classifier of the train rows with weight {prior['weight']:g}"
-        numbers = f"temperature {calibration['temperature']:g}{voting}, {calibration['bias']}"
-        _lines(f"calibration: {calibration['method']}, {numbers}")
-    if candidate["demos"]:
-        _lines("examples: " + ", ".join(demo["example_id"] for demo in candidate["demos"]))
-    for run in prompt["runs"]:
-        moved = [m for m in prompt["aliases"] if m["mine"] and m["evidence"].get("run_id") == run["run_id"]]
-        _print_run_of(run, len(moved))
-    _print_aliases(prompt["aliases"])
-
-
-def _print_run_of(run: dict[str, Any], moved: int) -> None:
-    _lines(f"\nrun {run['run_id']}  {run['task']}  {run['model']}  {run['status']}")
-    _print_chain(run["chain"])
-    if made := run["proposal"]:
-        words = filter(None, (made["operator"], made["hypothesis"], made["claim"]))
-        why = f" ({': '.join(words)})" if made["operator"] else ""
-        _lines(f"the proposer wrote the {made['of']}: event {made['seq']}{why}")
-    _print("trials", "number=trial round state n=rows mean=score low high reason", run["trials"])
-    if run["released"]:
-        why = promotion(run["promoted"]) if run["promoted"] else run["decision"]
-        _lines(f"released ({why}, test {points(run['test'])}): {run['release']}")
-    else:
-        _lines("not released" + (f" by the run; aliases that came to it: {moved}" if moved else ""))
-
-
-def _print_aliases(moves: list[dict[str, Any]]) -> None:
-    """Every move of an alias of the prompt's name, as the chain has it; `*` where the alias came to this prompt."""
-    rows = [{**move, "alias": f"{'* ' if move['mine'] else ''}{move['name']}@{move['alias']}"} for move in moves]
-    for row in rows:
-        row["version"] += "" if row["share"] is None else f" for {row['share']:.0%}"
-    if rows:
-        _print("aliases, oldest first (*: to this prompt)", "alias version from=before utc action actor reason", rows)
 
 
 # -- texts are erased --------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +16,8 @@ from agent.jobs.registry import DB, Printed, job
 from agent.models.model_registry import create_model
 from agent.models.provider_jobs import BatchApi, BatchJob, batch_api
 from agent.options.option import option
-from agent.report.blocks import Column, text
-from agent.report.terminal import print_table, show
+from agent.report.blocks import Block, Column, table, text
+from agent.results.base import Result
 from agent.types import LM
 
 NOT_CANCELLED = "not cancelled"
@@ -36,68 +36,106 @@ COLUMNS = (
 )
 
 
+class ListedBatch(Result):
+    """A batch of calls as the ledger has it; `job`: its id at the provider, "" where that is not known."""
+
+    run_id: str
+    name: str
+    job: str
+    model: str
+    calls: int
+    reserved_usd: float
+    since_utc: str
+    state: str
+    is_open: bool
+
+
+class BatchesResult(Result):
+    """Batches of calls at providers."""
+
+    batches: tuple[ListedBatch, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        rows = [
+            (b.run_id, b.name, b.job, b.model, b.calls, f"{b.reserved_usd:.4f}", b.since_utc[:16], b.state)
+            for b in self.batches
+        ]
+        yield table("batches", COLUMNS, rows, tabbed=True)
+
+
+class CancelledBatch(Result):
+    """What its provider said of a batch that was to end."""
+
+    name: str
+    job: str
+    status: str
+
+
+class CancelResult(Result):
+    """Batches that were to end."""
+
+    cancelled: tuple[CancelledBatch, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        lines = (f"{each.name} ({each.job or 'no id'}): {each.status}" for each in self.cancelled)
+        yield text(*lines, exact=True)
+
+
 @job("batch list")
-def list_them(run: str = "", *, all: bool = option(False, "Also those that have ended."), db: Path = DB) -> Printed:
+def list_them(
+    run: str = "", *, all: bool = option(False, "Also those that have ended."), db: Path = DB
+) -> BatchesResult:
     """List the batches (of RUN) that are not known to have ended. Nobody is asked: it is what the ledger has."""
-    found = _batches(db, run, all)
-    rows = [
-        (
-            *(each[name] for name in ("run_id", "name", "job", "model", "calls")),
-            f"{each['reserved_usd']:.4f}",
-            each["since_utc"][:16],
-            each["state"],
-        )
-        for each in found
-    ]
-    return Printed({"batches": found}, lambda: print_table("batches", COLUMNS, rows))
+    return BatchesResult(batches=tuple(_batches(db, run, all)))
 
 
 @job("batch cancel")
-def cancel(run: str, *, db: Path = DB) -> Printed:
+def cancel(run: str, *, db: Path = DB) -> Printed[CancelResult]:
     """Ask the providers to end the batches of RUN. What is answered by then is paid, and the run takes it when it goes
     on; the rest goes one by one then, or with --batch-only stays without an answer."""
     batches = _batches(db, run)
     if not batches:
         raise InputError(f"{run}: no batch of it is under way; `optimize batch list` has those that are")
-    taken = {each["job"] for each in _batches(db, ended=True) if each["job"]}
+    taken = {each.job for each in _batches(db, ended=True) if each.job}
     cancelled = asyncio.run(_cancelled(batches, taken))
-    lines = [f"{each['name']} ({each['job'] or 'no id'}): {each['status']}" for each in cancelled]
-    failed = any(each["status"].startswith(NOT_CANCELLED) for each in cancelled)
-    return Printed({"cancelled": cancelled}, lambda: show(text(*lines, exact=True)), 1 if failed else 0)
+    failed = any(each.status.startswith(NOT_CANCELLED) for each in cancelled)
+    return Printed(CancelResult(cancelled=tuple(cancelled)), 1 if failed else 0)
 
 
-def _batches(db: Path, run: str = "", ended: bool = False) -> list[dict[str, Any]]:
-    """The batches as the ledger has them, JSON-ready; `ended`: also those that have ended."""
+def _batches(db: Path, run: str = "", ended: bool = False) -> list[ListedBatch]:
+    """The batches as the ledger has them; `ended`: also those that have ended."""
     with closing(open_history(db)) as history:
         run_id = history.run(run)["id"] if run else ""
         found = [
-            {
-                "run_id": row["run_id"],
-                "name": row["body"]["name"],
-                "job": row["job"],
-                "model": row["body"]["model"],
-                "calls": len(row["body"]["rows"]),
-                "reserved_usd": row["body"]["reserved"]["usd"],
-                "since_utc": row["utc"],
-                "state": row["end"]["status"] if row["end"] else "submitted" if row["job"] else "intended",
-                "is_open": row["end"] is None,
-            }
+            ListedBatch(
+                run_id=row["run_id"],
+                name=row["body"]["name"],
+                job=row["job"],
+                model=row["body"]["model"],
+                calls=len(row["body"]["rows"]),
+                reserved_usd=row["body"]["reserved"]["usd"],
+                since_utc=row["utc"],
+                state=row["end"]["status"] if row["end"] else "submitted" if row["job"] else "intended",
+                is_open=row["end"] is None,
+            )
             for row in history.batches()
         ]
-    return [each for each in found if (ended or each["is_open"]) and run_id in ("", each["run_id"])]
+    return [each for each in found if (ended or each.is_open) and run_id in ("", each.run_id)]
 
 
-async def _cancelled(batches: Sequence[dict[str, Any]], taken: set[str]) -> list[dict[str, Any]]:
+async def _cancelled(batches: Sequence[ListedBatch], taken: set[str]) -> list[CancelledBatch]:
     """`taken`: ids at the provider that are known to be those of a batch."""
-    lms = {name: create_model(name) for name in dict.fromkeys(each["model"] for each in batches)}
+    lms = {name: create_model(name) for name in dict.fromkeys(each.model for each in batches)}
     try:
-        return [await _cancel(each, lms[each["model"]], taken) for each in batches]
+        return [await _cancel(each, lms[each.model], taken) for each in batches]
     finally:
         for lm in lms.values():
             await lm.close()
 
 
-async def _cancel(batch: dict[str, Any], lm: LM, taken: set[str]) -> dict[str, Any]:
+async def _cancel(batch: ListedBatch, lm: LM, taken: set[str]) -> CancelledBatch:
     api, job = batch_api(lm), None
     try:
         if api is None:
@@ -108,23 +146,23 @@ async def _cancel(batch: dict[str, Any], lm: LM, taken: set[str]) -> dict[str, A
         status = job.status if job else "never submitted"
     except ModelError as error:  # the others are cancelled all the same
         status = f"{NOT_CANCELLED}: {error}"
-    return {"name": batch["name"], "job": job.id if job else batch["job"], "status": status}
+    return CancelledBatch(name=batch.name, job=job.id if job else batch.job, status=status)
 
 
-async def _known(batch: dict[str, Any], api: BatchApi[Any], taken: set[str]) -> BatchJob | None:
+async def _known(batch: ListedBatch, api: BatchApi[Any], taken: set[str]) -> BatchJob | None:
     """The batch at its provider. Raises ModelError where it may be another one."""
-    if batch["job"]:
+    if batch.job:
         try:
-            return await api.look(batch["job"])
+            return await api.look(batch.job)
         except RunRefused as refusal:
             if refusal.status != 404:
                 raise
-            return BatchJob(batch["job"], FORGOTTEN, is_ended=True)
-    since = (datetime.fromisoformat(batch["since_utc"]) - SKEW).timestamp()
-    job = await api.find(batch["name"], batch["calls"], since, taken)
+            return BatchJob(batch.job, FORGOTTEN, is_ended=True)
+    since = (datetime.fromisoformat(batch.since_utc) - SKEW).timestamp()
+    job = await api.find(batch.name, batch.calls, since, taken)
     if job is not None and not api.is_sure:
         raise ModelError(
-            f"{batch['model']}: {job.id} may be the batch {batch['name']}, which the provider shows only at its end; "
+            f"{batch.model}: {job.id} may be the batch {batch.name}, which the provider shows only at its end; "
             "cancel it there if it is yours"
         )
     return job

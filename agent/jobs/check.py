@@ -39,9 +39,8 @@ from agent.redact import rare_secrets_in
 from agent.release.regression import as_junit, as_markdown, require_place, write_text
 from agent.release.runtime import Prompt, load_prompt
 from agent.release.suite import SUITE_FILE, Sample, Suite, read_suite, require_fit, suite_of, write_suite
-from agent.report.checks import checks_chart, checks_of, checks_page
+from agent.report.checks import CheckNotDue, ChecksResult, checks_of, checks_page
 from agent.report.html import write_page
-from agent.report.terminal import print_listing, say
 from agent.results.checks import BlessResult, CheckResult, SuiteReference
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
@@ -77,7 +76,9 @@ class CheckOutput(JobOptions):
 
 
 @job("check", asks="checking the prompt", tracks=True, registries={"track": TRACKERS})
-def check(prompt: str, options: CheckOptions, output: CheckOutput, db: Path = DB) -> Work[CheckResult] | Printed:
+def check(
+    prompt: str, options: CheckOptions, output: CheckOutput, db: Path = DB
+) -> Work[CheckResult] | Printed[ChecksResult] | CheckNotDue:
     """Ask a released PROMPT the rows of its suite again, and compare with what was recorded; 100 when it got worse.
 
     PROMPT is the path of a prompt.md or the id of a run. Without suite.json beside it (`optimize bless` writes one) the
@@ -305,7 +306,7 @@ def task_folder(name: str, prompt: Prompt, given: str | None, db: Path) -> Path:
 # -- checks so far ----------------------------------------------------------------------------------------------------
 
 
-def _history(name: str, model: str | None, page: Path | None, db: Path) -> Printed:
+def _history(name: str, model: str | None, page: Path | None, db: Path) -> Printed[ChecksResult]:
     """The finished checks of a prompt, of every version; the page is written where there is any."""
     with closing(open_history(db)) as history:
         found = checks_of(history, name, model=model or "")
@@ -314,14 +315,10 @@ def _history(name: str, model: str | None, page: Path | None, db: Path) -> Print
     none = f"no finished check of {name}{f' on {model}' * bool(model)}; `optimize check PROMPT` makes one"
     notes = [f"wrote {page}"] * bool(page) if found else [f"{none}; {page} was not written" if page else none]
 
-    def show() -> None:
-        if found:
-            print_listing(checks_chart(name, found).table)
-
-    return Printed({"name": name, "checks": [point.as_dict() for point in found]}, show, notes=notes)
+    return Printed(ChecksResult(name=name, checks=tuple(found)), notes=notes)
 
 
-def _not_due(prompt: Prompt, model: str, every: Any, db: Path) -> Printed | None:
+def _not_due(prompt: Prompt, model: str, every: Any, db: Path) -> CheckNotDue | None:
     """What is shown where the last check of this version on this model began less than `every` seconds ago."""
     if every is None or not is_there(db):
         return None
@@ -330,7 +327,4 @@ def _not_due(prompt: Prompt, model: str, every: Any, db: Path) -> Printed | None
     due = done[-1].began + timedelta(seconds=every) if done else None
     if due is None or due <= datetime.now(UTC):
         return None
-    last, when = done[-1], due.isoformat(timespec="seconds")
-    said = f"{last.series}: checked at {last.utc[:16]} ({last.gate}), due again at {when}"
-    found = {"kind": "check", "skipped": True, "due_utc": when, "last": last.as_dict()}
-    return Printed(found, lambda: say(said))
+    return CheckNotDue(due_utc=due.isoformat(timespec="seconds"), last=done[-1])

@@ -9,6 +9,7 @@ import sqlite3
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -25,7 +26,8 @@ from agent.models.hosted import HostedModel, bare_address
 from agent.options.kinds import Texts
 from agent.options.option import option
 from agent.redact import ALLOW_TRACING, silence_tracing
-from agent.report.terminal import print_table
+from agent.report.blocks import Block, table
+from agent.results.base import Result
 
 PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "optuna", "sqlite-utils", "click")
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
@@ -36,9 +38,28 @@ ADDRESSES = {
 OLDEST_SQLITE = (3, 38)
 WAL_BUG = ((3, 7, 0), (3, 51, 2))  # the first and the last version of SQLite that have it
 SYNCS = 5
+Look = tuple[str, bool, str]
+"""The parts of `Examined`."""
 
-Examined = tuple[str, bool, str]
-"""What was looked at, whether it is fit, and what is to be said of it."""
+
+class Examined(Result):
+    """What was looked at, whether it is fit, and what was found."""
+
+    what: str
+    ok: bool
+    found: str
+
+
+class DoctorResult(Result):
+    """Whether this machine is fit to run, and why."""
+
+    healthy: bool
+    checks: tuple[Examined, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        rows = [(each.what, "ok" if each.ok else "PROBLEM", each.found) for each in self.checks]
+        yield table("doctor", ("what", "", "found"), rows, tabbed=True)
 
 
 @job("doctor")
@@ -48,24 +69,19 @@ def doctor(
         (), "Ask its provider about it, which costs nothing; repeatable.", short="-m", metavar="MODEL"
     ),
     db: Path = DB,
-) -> Printed:
+) -> Printed[DoctorResult]:
     """Check this machine: Python, SQLite, packages, embedded model, keys (never shown), tracing, disk and ledger.
 
     With --model also whether a model can be asked: its address, its key and its name.
     """
-    checks = [*_machine(), *_tracing(), *map(_model, model), *_disk(db), *_ledger(db)]
-    healthy = all(good for _, good, _ in checks)
-    found = [{"what": what, "ok": good, "found": found} for what, good, found in checks]
-    rows = [(what, "ok" if good else "PROBLEM", found) for what, good, found in checks]
-    return Printed(
-        {"healthy": healthy, "checks": found},
-        lambda: print_table("doctor", ("what", "", "found"), rows),
-        0 if healthy else 1,
-    )
+    found = [*_machine(), *_tracing(), *map(_model, model), *_disk(db), *_ledger(db)]
+    checks = tuple(Examined(what=what, ok=good, found=said) for what, good, said in found)
+    result = DoctorResult(healthy=all(each.ok for each in checks), checks=checks)
+    return Printed(result, 0 if result.healthy else 1)
 
 
-def _machine() -> list[Examined]:
-    checks: list[Examined] = [
+def _machine() -> list[Look]:
+    checks: list[Look] = [
         ("python", True, platform.python_version()),
         ("sqlite", sqlite3.sqlite_version_info >= OLDEST_SQLITE, _sqlite()),
         ("processors", True, str(os.cpu_count())),
@@ -94,7 +110,7 @@ def _sqlite() -> str:
     return sqlite3.sqlite_version + note
 
 
-def _weights() -> Examined:
+def _weights() -> Look:
     try:
         path = weights.weights_path(model_registry.DEFAULT_MODEL.removeprefix("local/"))
     except InputError as error:
@@ -106,7 +122,7 @@ def _weights() -> Examined:
     )
 
 
-def _model(name: str) -> Examined:
+def _model(name: str) -> Look:
     """Whether calls of the model can work, as far as its provider tells for nothing."""
     try:
         model_registry.require_files([name])
@@ -126,14 +142,14 @@ async def _probed(lm: HostedModel) -> str:
         await lm.close()
 
 
-def _prices() -> Examined:
+def _prices() -> Look:
     try:
         return ("prices", True, prices_version())
     except PackageNotFoundError:
         return ("prices", False, "no price table; run `make setup`")
 
 
-def _tracing() -> list[Examined]:
+def _tracing() -> list[Look]:
     """What would send prompts to third parties, if it were not switched off when their packages are loaded."""
     if os.environ.get(ALLOW_TRACING) == "1":
         return [("tracing", True, f"allowed by {ALLOW_TRACING}: prompts may leave this machine")]
@@ -141,7 +157,7 @@ def _tracing() -> list[Examined]:
     return [("tracing", True, f"set, and switched off by us: {', '.join(names)}" if names else "none is set")]
 
 
-def _disk(db: Path) -> list[Examined]:
+def _disk(db: Path) -> list[Look]:
     """How long the ledger's disk takes to make a write safe: each call waits for one, shared with others."""
     folder = next((place for place in (db.parent, *db.absolute().parents) if place.is_dir()), Path())
     seconds = []
@@ -158,10 +174,10 @@ def _disk(db: Path) -> list[Examined]:
     return [("disk", True, f"{folder}: fsync takes {1000 * statistics.median(seconds):.1f} ms")]
 
 
-def _ledger(db: Path) -> list[Examined]:
+def _ledger(db: Path) -> list[Look]:
     if not is_there(db):
         return [(str(db), True, "no ledger yet")]
-    checks: list[Examined] = [("schema", True, _schema(db))]
+    checks: list[Look] = [("schema", True, _schema(db))]
     checks.append(("lock", True, f"held by {owner_of(db)}" if is_held(db) else "free"))
     sealed = "fits" if seal_holds(db) else "none that fits: the ledger is checked whole when it is opened"
     checks.append(("seal", True, sealed))

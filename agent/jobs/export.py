@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,45 @@ from agent.release.formats.proof import DevRun, VerifiedExport, dev_run, verify_
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
 from agent.release.runtime import PromptRelease, load_prompt
 from agent.report.facts import points, without_result
+from agent.results.base import Result, absent
+from agent.results.run_parts import Yardstick
 from agent.safe_file import disk_errors
 from agent.types import Task
 
 NO_DEV = "a comparison asks its arms the sealed rows alone"
+
+
+class RescoredDev(Result):
+    """The dev rows of the run, scored again through an export; `unfit` more cannot be carried by its target."""
+
+    rows: int
+    score: float | None
+    unfit: int
+
+
+class ProvedFormat(Result):
+    """How an export was proved: by which `library` ("": none was needed), on how many hostile rows. `unfit`: rows that
+    the target cannot carry, by reason; `not_set`: what of model and parameters the files do not hold."""
+
+    format: str
+    library: str
+    verified: bool
+    hostile_rows: int
+    unfit: Mapping[str, int]
+    not_set: Mapping[str, Any]
+    dev: RescoredDev | None
+
+
+class ExportResult(Result):
+    """What was exported: the `files`, and how each format was proved, or the `yardstick` that needs no language model.
+    `not_scored_again` says why the dev rows were not scored again."""
+
+    run_id: str
+    version: str
+    yardstick: Yardstick | None = absent()
+    files: tuple[str, ...]
+    formats: tuple[ProvedFormat, ...] | None = absent()
+    not_scored_again: str | None = absent()
 
 
 def formats() -> Iterator[tuple[str, str]]:
@@ -52,7 +87,7 @@ def export(
     strict: bool = option(False, "Refuse a format that cannot be proved here or cannot carry every value."),
     db: Path = DB,
     form: JsonOption,
-) -> Printed:
+) -> Printed[ExportResult | None]:
     """Write the released prompt of RUN (default: the latest), proved to be what was scored.
 
     Each format is loaded with the target's own library, rendered with 200 and more hostile rows and compared byte for
@@ -96,7 +131,7 @@ def _prompt(
     output: Path | None,
     strict: bool,
     no_dev: str = "",
-) -> Printed:
+) -> Printed[ExportResult]:
     """Exports a prompt; `no_dev` says why there are no replies to dev rows to score again."""
     chosen = [FORMATS.get(name) for name in dict.fromkeys(formats)]
     task = task_of_run(row) if any(one.needs_task for one in chosen) else None
@@ -122,26 +157,26 @@ def _prompt(
     if paths or exports[0].missing or exports[0].unfit:
         lines += [line for one in exports for line in one.notes()]
     lines += [f"dev: not scored again: {why}"] if why else []
-    details = {
-        "run_id": row["id"],
-        "version": release.version,
-        "files": [str(path) for path in paths],
-        "formats": [_details(one) for one in exports],
-        "not_scored_again": why,
-    }
-    return Printed(details, exact=text if output is None else "", notes=lines)
+    result = ExportResult(
+        run_id=row["id"],
+        version=release.version,
+        files=tuple(map(str, paths)),
+        formats=tuple(map(_proved, exports)),
+        not_scored_again=why,
+    )
+    return Printed(result, exact=text if output is None else "", notes=lines)
 
 
-def _details(one: VerifiedExport) -> dict[str, Any]:
-    return {
-        "format": one.format.name,
-        "library": one.library,
-        "verified": not one.missing,
-        "hostile_rows": one.rows,
-        "unfit": dict(one.unfit),
-        "not_set": one.unset,
-        "dev": one.dev and {"rows": one.dev.rows, "score": one.dev.score, "unfit": one.dev.unfit},
-    }
+def _proved(one: VerifiedExport) -> ProvedFormat:
+    return ProvedFormat(
+        format=one.format.name,
+        library=one.library,
+        verified=not one.missing,
+        hostile_rows=one.rows,
+        unfit=one.unfit,
+        not_set=one.unset,
+        dev=RescoredDev.model_validate(one.dev, from_attributes=True) if one.dev else None,
+    )
 
 
 def _dev_run(history: History, row: Row, release: PromptRelease) -> tuple[DevRun | None, str]:
@@ -167,7 +202,7 @@ def task_of_run(row: Row) -> Task:
     return task
 
 
-def _yardstick(history: History, row: Row, output: Path | None) -> Printed:
+def _yardstick(history: History, row: Row, output: Path | None) -> Printed[ExportResult]:
     """The best of the run's yardsticks on dev, learnt anew and held against the answers that were scored."""
     if output is None or os.path.isfile(output):
         raise InputError("--arm has several files: name a folder with -o DIR")
@@ -177,12 +212,12 @@ def _yardstick(history: History, row: Row, output: Path | None) -> Printed:
     lines = [f"wrote {path}" for path in paths]
     lines.append(f"{best.name}, {points(best.test)} on the sealed test; the same answers on dev")
     lines.append(f"{release.loader}({os.fspath(output)!r}) loads version {release.version}")
-    files = [str(path) for path in paths]
-    details = {"run_id": row["id"], "version": release.version, "yardstick": best.to_json(), "files": files}
-    return Printed(details, exact="", notes=lines)
+    files = tuple(map(str, paths))
+    result = ExportResult(run_id=row["id"], version=release.version, yardstick=best, files=files)
+    return Printed(result, exact="", notes=lines)
 
 
-def _state(released: Path, output: Path | None) -> Printed:
+def _state(released: Path, output: Path | None) -> Printed[None]:
     """The file of a program of the user's own, as it was released."""
     with disk_errors(f"{released}: cannot be read", "run it again, its calls are known", InputError):
         state = released.read_bytes().decode("utf-8")

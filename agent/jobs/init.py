@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.errors import BadResponse, BudgetExhausted, InputError, RowRefused
 from agent.jobs.label import verdict_lines
-from agent.jobs.registry import DB, Printed, job
+from agent.jobs.registry import DB, job
 from agent.jobs.released import bare_task
 from agent.jobs.session import Session, Work
 from agent.jobs.tasks import SAMPLES, copy_task, samples
@@ -49,8 +49,9 @@ from agent.prompt.draft_requests import (
     read_row,
     row_request,
 )
+from agent.report.blocks import Block
 from agent.report.blocks import text as prose
-from agent.report.terminal import show
+from agent.results.base import Result
 from agent.results.rows import DraftResult
 from agent.safe_file import new_file, prompt_text
 from agent.safe_text import counted, listed, near, shown
@@ -73,7 +74,7 @@ SYSTEM_LINE = "prompt: the system text of most traces"
 
 
 @job("init", asks="drafting the task")
-def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftResult] | Printed:
+def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftResult] | MadeTask:
     """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read.
 
     With --sample SAMPLE instead: tasks/SAMPLE, a copy of a task that ships with Promptassay.
@@ -117,10 +118,21 @@ def _require_name(name: str) -> None:
         raise InputError("Missing argument 'NAME'; name the folder of the task")
 
 
-def _wrote(folder: Path, lines: Sequence[str], then: str) -> Printed:
-    command = f"optimize {then}"
-    said = prose(*lines, f"wrote {folder}; look at {folder / 'task.toml'}, then: {command}", exact=True)
-    return Printed({"folder": str(folder), "read": list(lines), "next": command}, lambda: show(said))
+class MadeTask(Result):
+    """A task folder that was made: how the data was `read`, and the command to type `next`."""
+
+    folder: Path
+    read: tuple[str, ...]
+    next: str
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        made = f"wrote {self.folder}; look at {self.folder / 'task.toml'}, then: {self.next}"
+        yield prose(*self.read, made, exact=True)
+
+
+def _wrote(folder: Path, lines: Sequence[str], then: str) -> MadeTask:
+    return MadeTask(folder=folder, read=tuple(lines), next=f"optimize {then}")
 
 
 def _folder(name: str) -> Path:
@@ -294,7 +306,7 @@ def _grouped(reasons: Sequence[str], most: int = 5) -> list[str]:
 # -- out of traces ----------------------------------------------------------------------------------------------------
 
 
-def _from_traces(name: str, source: Path, prompt: str | None, asked: Asked, options: InitOptions) -> Printed:
+def _from_traces(name: str, source: Path, prompt: str | None, asked: Asked, options: InitOptions) -> MadeTask:
     """Confirmed answers are the rows of the task, the others lie next to them without a label. Where few are confirmed
     it is a task to label: they are its first labels."""
     found, choices = read_traces(source), labels_given(options.labels)

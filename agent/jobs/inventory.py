@@ -2,92 +2,168 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+
+from pydantic import Field
 
 from agent.errors import ProblemsError
-from agent.jobs.registry import Printed, about, job
+from agent.jobs.registry import about, job
 from agent.jobs.tasks import find_task, tasks_here
 from agent.metrics.metric_registry import METRICS
 from agent.models.model_registry import MODELS
 from agent.models.weights import CATALOG, weights_path
-from agent.report.blocks import Column, short
-from agent.report.terminal import print_table
+from agent.report.blocks import Block, Column, short, table
+from agent.results.base import Result
 from agent.task.load import load_task
 
 
+class ListedTask(Result):
+    """A task with its rows by split; `problem` where it is broken."""
+
+    name: str
+    problem: str = ""
+    signature: str = ""
+    description: str = ""
+    rows: Mapping[str, int] = {}
+    metrics: tuple[str, ...] = ()
+    techniques: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
+
+
+class TasksResult(Result):
+    """The tasks here."""
+
+    tasks: tuple[ListedTask, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        rows = [
+            (
+                each.name,
+                each.signature,
+                "/".join(map(str, each.rows.values())),
+                ", ".join(each.metrics),
+                short(each.problem or each.description, 70),
+            )
+            for each in self.tasks
+        ]
+        yield table("tasks", ("task", "signature", "train/dev/test", "metrics", "about"), rows, tabbed=True)
+
+
 @job("tasks")
-def tasks(task: str | None = None) -> Printed:
+def tasks(task: str | None = None) -> TasksResult:
     """List the tasks under tasks/, or check TASK: every problem is printed with its file and line."""
-    items: list[dict[str, Any]] = []
+    found = []
     for folder in [find_task(task)] if task else [Path("tasks") / name for name in tasks_here()]:
         try:
-            loaded = load_task(folder)
+            found.append(_listed(folder))
         except ProblemsError:
             if task:
                 raise
-            items.append({"name": folder.name, "problem": "broken: `optimize tasks " + folder.name + "` says where"})
-            continue
-        items.append(
-            {
-                "name": loaded.name,
-                "signature": str(loaded.signature),
-                "description": loaded.description,
-                "rows": {"train": len(loaded.train), "dev": len(loaded.dev), "test": len(loaded.test)},
-                "metrics": [metric.name for metric in loaded.metrics],
-                "techniques": list(loaded.space.techniques),
-                "formats": list(loaded.space.formats),
-            }
-        )
-    rows = []
-    for item in items:
-        sizes = "/".join(str(count) for count in item.get("rows", {}).values())
-        words = str(item.get("problem") or item.get("description"))
-        metrics = ", ".join(item.get("metrics", []))
-        rows.append((item["name"], item.get("signature", ""), sizes, metrics, short(words, 70)))
-    heads = ("task", "signature", "train/dev/test", "metrics", "about")
-    return Printed({"tasks": items}, lambda: print_table("tasks", heads, rows))
+            problem = f"broken: `optimize tasks {folder.name}` says where"
+            found.append(ListedTask(name=folder.name, problem=problem))
+    return TasksResult(tasks=tuple(found))
+
+
+def _listed(folder: Path) -> ListedTask:
+    loaded = load_task(folder)
+    return ListedTask(
+        name=loaded.name,
+        signature=str(loaded.signature),
+        description=loaded.description,
+        rows={"train": len(loaded.train), "dev": len(loaded.dev), "test": len(loaded.test)},
+        metrics=tuple(metric.name for metric in loaded.metrics),
+        techniques=tuple(loaded.space.techniques),
+        formats=tuple(loaded.space.formats),
+    )
+
+
+class ListedMetric(Result):
+    """A metric: the types of output that it scores, its options, and the package that it comes from (`from`)."""
+
+    name: str
+    types: tuple[str, ...]
+    options: tuple[str, ...]
+    about: str
+    origin: str = Field(serialization_alias="from")
+
+
+class MetricsResult(Result):
+    """The metrics that a task may name."""
+
+    metrics: tuple[ListedMetric, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        heads = ("metric", "scores", "options", Column("about", wraps=True, floor=20), "from")
+        rows = [(m.name, ", ".join(m.types), ", ".join(m.options), m.about, m.origin) for m in self.metrics]
+        yield table("metrics", heads, rows, tabbed=True)
 
 
 @job("metrics list")
-def metrics() -> Printed:
+def metrics() -> MetricsResult:
     """Each metric: the types of output that it scores, its options, and the package that it comes from."""
     found = [
-        {
-            "name": one.name,
-            "types": list(one.thing.types) if one.thing else [],
-            "options": list(one.thing.options.model_fields) if one.thing else [],
-            "about": about(one),
-            "from": one.origin,
-        }
+        ListedMetric(
+            name=one.name,
+            types=tuple(one.thing.types) if one.thing else (),
+            options=tuple(one.thing.options.model_fields) if one.thing else (),
+            about=about(one),
+            origin=one.origin,
+        )
         for one in METRICS.all()
     ]
-    heads = ("metric", "scores", "options", Column("about", wraps=True, floor=20), "from")
-    rows = [(m["name"], ", ".join(m["types"]), ", ".join(m["options"]), m["about"], m["from"]) for m in found]
-    return Printed({"metrics": found}, lambda: print_table("metrics", heads, rows))
+    return MetricsResult(metrics=tuple(found))
+
+
+class ListedModel(Result):
+    """A form of a model name, and the package that it comes from (`from`)."""
+
+    form: str
+    about: str
+    origin: str = Field(serialization_alias="from")
+
+
+class ListedWeights(Result):
+    """Weights that can be fetched, and whether they are here."""
+
+    name: str
+    megabytes: int
+    licence: str
+    here: bool
+    path: str
+
+
+class ModelsResult(Result):
+    """The forms of a model name, and the weights of the embedded models."""
+
+    forms: tuple[ListedModel, ...]
+    weights: tuple[ListedWeights, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        forms = [(each.form, each.about, each.origin) for each in self.forms]
+        yield table("model names", ("form", "about", "from"), forms, tabbed=True)
+        rows = [(w.name, w.megabytes, w.licence, "yes" if w.here else "no", w.path) for w in self.weights]
+        yield table("weights", ("model", "MB", "licence", "here", "path"), rows, tabbed=True)
 
 
 @job("models list")
-def models() -> Printed:
+def models() -> ModelsResult:
     """The forms of a model name, and which weights are here."""
-    forms = [
-        {"form": one.thing.form if one.thing else one.name, "about": about(one), "from": one.origin}
+    forms = (
+        ListedModel(form=one.thing.form if one.thing else one.name, about=about(one), origin=one.origin)
         for one in MODELS.all()
-    ]
-    weights = [
-        {
-            "name": f"local/{w.name}",
-            "megabytes": w.megabytes,
-            "licence": w.licence,
-            "here": weights_path(w.name).is_file(),
-            "path": str(weights_path(w.name)),
-        }
+    )
+    weights = (
+        ListedWeights(
+            name=f"local/{w.name}",
+            megabytes=w.megabytes,
+            licence=w.licence,
+            here=weights_path(w.name).is_file(),
+            path=str(weights_path(w.name)),
+        )
         for w in CATALOG
-    ]
-
-    def tables() -> None:
-        print_table("model names", ("form", "about", "from"), [tuple(form.values()) for form in forms])
-        rows = [(w["name"], w["megabytes"], w["licence"], "yes" if w["here"] else "no", w["path"]) for w in weights]
-        print_table("weights", ("model", "MB", "licence", "here", "path"), rows)
-
-    return Printed({"forms": forms, "weights": weights}, tables)
+    )
+    return ModelsResult(forms=tuple(forms), weights=tuple(weights))

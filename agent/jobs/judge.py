@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from agent.evaluate.judge_trust import (
     agreement,
 )
 from agent.evaluate.score_table import Arm, NamedCandidate, ScoreTable, score
-from agent.jobs.registry import DB, Printed, job
+from agent.jobs.registry import DB, job
 from agent.jobs.released import bare_task
 from agent.jobs.session import Session, Work
 from agent.jobs.tasks import find_task
@@ -34,6 +34,9 @@ from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.options.jobs import CalibrateOptions
 from agent.options.option import option
 from agent.options.shared import BUDGET, OUTPUT
+from agent.report.blocks import Block
+from agent.report.blocks import text as prose
+from agent.results.base import Result
 from agent.results.calibration import CalibrationResult
 from agent.scoring.llm_judge import FAITHFULNESS, Judge, JudgeSetup, judge_setup
 from agent.scoring.verdict import Comparison, Judgement
@@ -67,6 +70,16 @@ FEWEST = 10
 KIND = "judge_calibration"
 
 
+class CalibrationPlanned(Result):
+    """What a calibration would ask."""
+
+    would_ask: str
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        yield prose(self.would_ask, exact=True)
+
+
 @job("judge calibrate", asks="measuring the judge")
 def calibrate(
     task: str | None = None,
@@ -75,7 +88,7 @@ def calibrate(
     gate: bool = option(False, "End with 100 when the judge is not to be trusted.", OUTPUT),
     dry_run: bool = option(False, "Print what would be asked; call nothing.", BUDGET),
     db: Path = DB,
-) -> Work[CalibrationResult] | Printed:
+) -> Work[CalibrationResult] | CalibrationPlanned:
     """Measure a judge against ratings of people, and write into the ledger whether it may promote prompts.
 
     With TASK its judge, rubric and fields are taken, and its calibration.jsonl without --labels. Without TASK name the
@@ -102,7 +115,7 @@ def calibrate(
     things = "pairs" if plan.is_pairwise else "answers"
     opening = f"judge {', '.join(models)} ({setup.mode}, {setup.id}) on {len(items)} {things} of {labels.name}"
     if dry_run:
-        return Printed({"would_ask": opening}, lambda: print(opening))
+        return CalibrationPlanned(would_ask=opening)
 
     async def perform(asking: Session[CalibrationResult]) -> CalibrationResult:
         table, spent = await _judged(asking, plan, lms), asking.spent()

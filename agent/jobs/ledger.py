@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +14,82 @@ from agent.ledger.container import merge_ledgers
 from agent.ledger.team_store import publish, verify_published
 from agent.options.kinds import File
 from agent.options.option import option
-from agent.report.blocks import text
-from agent.report.terminal import print_table, say, show
+from agent.report.blocks import Block, table, text
+from agent.results.base import Result
 
 URL_HELP = "postgresql://USER@HOST/NAME (the password in PGPASSWORD or ~/.pgpass) or sqlite:///FILE."
+
+
+class SourceLedger(Result):
+    """A ledger that was merged, and the chain that has it."""
+
+    name: str
+    chain: int
+    events: int
+    head: str
+
+
+class MergeResult(Result):
+    """A merged ledger, and what it holds."""
+
+    ledger: Path
+    chains: int
+    events: int
+    runs: int
+    calls: int
+    sources: tuple[SourceLedger, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        rows = [(each.name, each.chain, each.events, each.head) for each in self.sources]
+        yield table(f"merged into {self.ledger}", ("source", "chain", "events", "head"), rows, tabbed=True)
+        counts = f"{self.runs} runs, {self.calls} calls, {self.events} events in {self.chains} chains"
+        yield text(f"{counts}; only read")
+
+
+class PublishedRun(Result):
+    """A run in a team's ledger: what is there of it. `new`: it was written now; `texts`: with its payload texts."""
+
+    run_id: str
+    to: str
+    events: int
+    rows: int
+    texts: int
+    digest: str
+    new: bool
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        how = "published" if self.new else "stands there already"
+        counts = f"{self.events} events, {self.rows} rows, {self.texts} texts"
+        yield text(f"{self.run_id}: {how}: {counts}, digest {self.digest}")
+
+
+class FoundWrong(Result):
+    """Something that does not hold; `seq` is the event that says otherwise (0: the file as a whole)."""
+
+    seq: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"event {self.seq}: {self.what}" if self.seq else self.what
+
+
+class PublishedCheck(Result):
+    """What was read of a run in a team's ledger."""
+
+    whole: bool
+    run_id: str
+    events: int
+    rows: int
+    texts: int
+    digest: str
+    findings: tuple[FoundWrong, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        whole = f"whole: {self.events} events, {self.rows} rows, {self.texts} texts, digest {self.digest}"
+        yield text(*(map(str, self.findings) if self.findings else [whole]), exact=True)
 
 
 @job("ledger merge", required=("output",))
@@ -25,7 +98,7 @@ def merge(
     *,
     output: File = option(None, "The merged ledger to write.", short="-o"),
     force: bool = option(False, "Write over a merged ledger that is there."),
-) -> Printed:
+) -> MergeResult:
     """Merge ledgers into one that is only read, with --db: by `history`, `show`, `report`, `compare`, `ui`, `audit`.
 
     Each ledger is verified first, and its chain is kept whole: `optimize audit verify --db TEAM.db` proves each on its
@@ -33,15 +106,10 @@ def merge(
     one that has more of it, and refused where each has something of its own. A text that one of them erased is left
     out.
     """
-    out = output or Path()
-    merged = merge_ledgers(ledgers, out, force)
-
-    def tables() -> None:
-        print_table(f"merged into {out}", ("source", "chain", "events", "head"), merged.sources)
-        counts = f"{merged.runs} runs, {merged.calls} calls, {merged.events} events in {merged.chains} chains"
-        say(f"{counts}; only read")
-
-    return Printed(merged.to_json(), tables)
+    merged = merge_ledgers(ledgers, output or Path(), force)
+    sources = [source._asdict() for source in merged.sources]
+    counts = {name: getattr(merged, name) for name in ("chains", "events", "runs", "calls")}
+    return MergeResult.model_validate({"ledger": merged.path, "sources": sources, **counts})
 
 
 @job("ledger publish", required=("to",))
@@ -51,7 +119,7 @@ def publish_run(
     to: str = option("", f"The team's ledger: {URL_HELP}", metavar="URL"),
     texts: bool = option(False, "Prompts, requests and replies, too. Without it: numbers, names and hashes."),
     db: Path = DB,
-) -> Printed:
+) -> PublishedRun:
     """Publish RUN, which has finished, into a team's ledger: its rows and its events with their hashes.
 
     One transaction: all of it stands there or nothing. Again is harmless; what was recorded about the run since comes
@@ -59,8 +127,7 @@ def publish_run(
     anew there.
     """
     with closing(open_history(db)) as history:
-        published = publish(history, run, to, texts)
-    return Printed(published.to_json(), lambda: say(published.line()))
+        return PublishedRun.model_validate(publish(history, run, to, texts), from_attributes=True)
 
 
 @job("ledger verify", required=("url",))
@@ -73,12 +140,12 @@ def verify(
         "A digest that `publish` printed, or a head of the run's ledger in its release; or its file.",
         metavar="DIGEST",
     ),
-) -> Printed:
+) -> Printed[PublishedCheck]:
     """Read RUN, by its whole id, back out of a team's ledger: check each event, row and text against its hash.
 
     Prints `whole: ...` and ends with 0, or each thing that does not hold and ends with 1.
     """
     found = verify_published(url, run, noted_hash(anchor) if anchor is not None else None)
-    whole = f"whole: {found.events} events, {found.rows} rows, {found.texts} texts, digest {found.digest}"
-    lines = [str(finding) for finding in found.findings] or [whole]
-    return Printed(found.to_json(), lambda: show(text(*lines, exact=True)), 1 if found.findings else 0)
+    findings = tuple(FoundWrong(seq=each.seq, what=each.what) for each in found.findings)
+    counts = {name: getattr(found, name) for name in ("run_id", "events", "rows", "texts", "digest")}
+    return Printed(PublishedCheck(whole=not findings, findings=findings, **counts), 1 if findings else 0)

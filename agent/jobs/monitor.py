@@ -73,7 +73,7 @@ def _columns(options: JobOptions) -> dict[str, str]:
 
 
 @job("monitor")
-def monitor(prompt: str, log: Path, *, options: MonitorOptions, ledger: LedgerOption) -> MonitorResult | Printed:
+def monitor(prompt: str, log: Path, *, options: MonitorOptions, ledger: LedgerOption) -> Printed[MonitorResult]:
     """Compare LOG, answers of production, with the reference answers of a released PROMPT; 100 when they drifted.
 
     LOG is a .jsonl or .csv file, a row for each answer: reply, and where known inputs, time, score and confidence (0 to

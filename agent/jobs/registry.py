@@ -37,9 +37,11 @@ from agent.options.kinds import File
 from agent.options.option import JobOptions, Option, option
 from agent.options.shared import LEDGER, LedgerOption, TrackOptions, in_order
 from agent.registry import Listed, Registry
+from agent.report.blocks import PageSection
 from agent.results.base import CostedResult, Result
 
 R = TypeVar("R", bound=CostedResult)
+S = TypeVar("S", bound=Result | None, covariant=True)
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 DB: Any = LedgerOption.field("db")
@@ -61,12 +63,12 @@ def key_option(key: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Printed:
-    """What a job that asks no model shows.
+class Printed(Generic[S]):
+    """A result, and what else its command does.
 
     Args:
-        value: the object of `--json`, or a result, which is printed as its blocks.
-        show: prints it for people, where it is no result.
+        value: the object of `--json`, printed as its blocks.
+        sections: printed instead of these, where more is shown than it has.
         exit_code: of the command.
         notes: lines on stderr.
         exact: printed byte for byte instead.
@@ -75,9 +77,9 @@ class Printed:
         errors: lines on stderr, after the value.
     """
 
-    value: Any
-    show: Callable[[], object] | None = None
+    value: S
     exit_code: int = 0
+    sections: Sequence[PageSection] | None = None
     notes: Sequence[str] = ()
     exact: str | None = None
     error: AgentError | None = None
@@ -98,18 +100,6 @@ class After(Generic[T]):
         return found.then(run(found.first)) if isinstance(found, After) else found
 
 
-def show_result(result: Result) -> None:
-    """Print a result as its own blocks, else as those that the report has for it."""
-    from agent.report.blocks import text
-    from agent.report.job_blocks import cost_line, job_sections
-    from agent.report.terminal import show, show_sections
-
-    if (blocks := getattr(result, "blocks", None)) is None:
-        show_sections(job_sections(result))
-    else:
-        show(*blocks(), *([text(cost_line(result))] if isinstance(result, CostedResult) else []))
-
-
 @dataclass(frozen=True)
 class JobSpec:
     """A job as it was declared.
@@ -117,7 +107,7 @@ class JobSpec:
     Args:
         name: the words of its command.
         asks: what its progress is called; "" for a search, and for a job that asks no model.
-        shows: prints the result, with the ledger.
+        sections: what is printed of the result, with the ledger.
         tracks: whether its command has the options of trackers.
         required: options that must be given.
         registries: by option, what lists its values.
@@ -129,7 +119,7 @@ class JobSpec:
     name: str
     function: Callable[..., Any]
     asks: str = ""
-    shows: Callable[[Any, Path], None] | None = None
+    sections: Callable[[Any, Path], list[PageSection]] | None = None
     tracks: bool = False
     required: tuple[str, ...] = ()
     registries: Mapping[str, Registry[Any]] = field(default_factory=dict)
@@ -196,9 +186,14 @@ class JobSpec:
         return " ".join(self.about.split("\n\n")[0].split())
 
     @property
+    def results(self) -> list[type[Result]]:
+        """The types of its results, that of its work first."""
+        return list(dict.fromkeys(_results_in(get_type_hints(self.function)["return"])))
+
+    @property
     def result(self) -> type[Result] | None:
-        """The type of its result; None where it has none of its own."""
-        return next((kind for kind in self._returned if isinstance(kind, type) and issubclass(kind, Result)), None)
+        """The first of these; None where it has none of its own."""
+        return next(iter(self.results), None)
 
     def begin(self, arguments: Mapping[str, Any], parts: Iterable[JobOptions], observer: Watcher, as_json: bool) -> Any:
         """Call the function with its arguments and an instance of each of its models."""
@@ -256,6 +251,13 @@ def run_here(make: Callable[[], Work[Any] | After[Any]], db: Path, watcher: Watc
 
     with resume_note(db):
         return run_blocking(run)
+
+
+def _results_in(kind: Any) -> Iterator[type[Result]]:
+    if isinstance(kind, type) and issubclass(kind, Result):
+        yield kind
+    for each in get_args(kind):
+        yield from _results_in(each)
 
 
 @contextlib.contextmanager

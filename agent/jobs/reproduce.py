@@ -33,9 +33,9 @@ from agent.options.option import option
 from agent.programs.kinds import program_for
 from agent.release.result import RunResult
 from agent.release.runtime import load_prompt
-from agent.report.blocks import text
+from agent.report.blocks import Block, text
 from agent.report.facts import without_result
-from agent.report.terminal import show
+from agent.results.base import Result, absent
 from agent.safe_text import plain
 from agent.search.plan import Plan
 from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial, scores_labels
@@ -55,13 +55,35 @@ NOT_COMPARED = (
 )
 
 
+class Reproduction(Result):
+    """A run made again from the stored replies: how many trials, scores and trainings, and what came out differently,
+    a line each in `drift`."""
+
+    run_id: str
+    same: bool
+    requests: int = 0
+    trials: int = 0
+    outcomes: int = 0
+    drift: tuple[str, ...]
+    trainings: tuple[Mapping[str, Any], ...] | None = absent()
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        count = len(self.drift)
+        things = "the same" if self.same else f"{count} thing{'s' * (count > 1)} drifted"
+        made = f"{self.trials} trials, {self.outcomes} scores"
+        if self.trainings is not None:
+            made = f"{len(self.trainings)} trainings"
+        yield text(*self.drift, f"{self.run_id}: {things}: {made}, 0 requests", exact=True)
+
+
 @job("reproduce")
 def reproduce(
     run: str = "",
     *,
     offline: bool = option(False, "From stored replies only, the default; there is no other way yet."),
     db: Path = DB,
-) -> Printed:
+) -> Printed[Reproduction]:
     """Make RUN (default: the latest) again from the stored replies, without a request, and report what drifted.
 
     Compared are every trial, the score of every row, the result and the released prompt. Of a comparison (`optimize
@@ -77,7 +99,7 @@ def reproduce(
 
         made = retrain(row, history, lambda line: print(plain(line), file=sys.stderr, flush=True))
         lines = [each.drift for each in made if not each.is_same]
-        return _reproduction(row["id"], lines, f"{len(made)} trainings", trainings=[each.as_dict() for each in made])
+        return _reproduction(row["id"], lines, trainings=tuple(each.as_dict() for each in made))
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         copy = Path(folder) / "ledger.db"
         launch = prepare(started_with(row), db, is_new=False)
@@ -90,19 +112,12 @@ def reproduce(
             result, stop = _run_again(row, launch, ledger, history)
         lines = [*([f"it stopped: {stop}"] if stop else []), *drift(history, row, ledger, result)]
         lines += _release_drift(history, row, result)
-    trials, scores = len(ledger.trials), len(ledger.outcomes)
-    return _reproduction(row["id"], lines, f"{trials} trials, {scores} scores", trials, scores)
+    return _reproduction(row["id"], lines, trials=len(ledger.trials), outcomes=len(ledger.outcomes))
 
 
-def _reproduction(
-    run_id: str, lines: Sequence[str], what: str, trials: int = 0, scores: int = 0, **more: Sequence[Any]
-) -> Printed:
-    """What came out differently, a line each; `what`: what was made again."""
-    found = {"run_id": run_id, "same": not lines, "requests": 0, "trials": trials, "outcomes": scores}
-    count = len(lines)
-    things = f"{count} thing{'s' * (count > 1)} drifted" if count else "the same"
-    said = text(*lines, f"{run_id}: {things}: {what}, 0 requests", exact=True)
-    return Printed({**found, "drift": list(lines), **more}, lambda: show(said), 1 if lines else 0)
+def _reproduction(run_id: str, drift: Sequence[str], **made: Any) -> Printed[Reproduction]:
+    found = Reproduction(run_id=run_id, same=not drift, drift=tuple(drift), **made)
+    return Printed(found, 0 if found.same else 1)
 
 
 def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History) -> tuple[Row | None, str]:

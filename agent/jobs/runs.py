@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from operator import attrgetter, itemgetter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
 from agent.jobs import JOBS
 from agent.jobs.locations import open_history
-from agent.jobs.registry import DB, Printed, job, show_result
+from agent.jobs.registry import DB, Printed, job
 from agent.ledger.query import History
 from agent.ledger.texts import search as search_texts
 from agent.ledger.trail import claims
 from agent.options.option import option
 from agent.registry import OURS
-from agent.release.result import search_result
 from agent.report import run_tables
-from agent.report.blocks import Column, short, text
-from agent.report.facts import decision, gain, instead_of_result, points, without_result
-from agent.report.job_blocks import job_result
-from agent.report.run_blocks import screen_lines
-from agent.report.terminal import print_listing, print_table, say, so_far, sparkline
-from agent.report.terminal import show as show_blocks
+from agent.report.blocks import Block, Column, filled, plain_section, short, table, text
+from agent.report.facts import instead_of_result, points, without_result
+from agent.report.job_blocks import job_result, sections_of
+from agent.report.run_blocks import screen_sections
+from agent.report.run_list import RunsResult, listed
 from agent.report.view import RunView
+from agent.results.base import Result, absent
+from agent.results.recorded import RecordedCost, RecordedOutcome, RecordedPrompt, RecordedTrial, RejectedCandidate
+from agent.results.run_parts import ProposalFate
 
-RUNS = (
-    Column("run"),
-    Column("task", rank=1, floor=10),
-    Column("model", rank=6, floor=12),
-    Column("seed", rank=7),
-    Column("status", rank=3),
-    Column("baseline", rank=2),
-    Column("winner"),
-    Column("lift", gain=True),
-    Column("decision", rank=5),
-    Column("best dev", rank=4, drawn=True),
-)
 HITS = (
     Column("what"),
     Column("run", rank=1),
@@ -50,55 +39,120 @@ HITS = (
 
 
 @job("runs")
-def runs(*, db: Path = DB) -> Printed:
+def runs(*, db: Path = DB) -> RunsResult:
     """List the runs, newest first."""
     history = open_history(db)
-    found = history.runs()
-
-    def tables() -> None:
-        means, rows = history.dev_means(), []
-        for run in found:
-            result = search_result(run["result"])
-            tests = (points(result.baseline.test), points(result.winner.test)) if result else ("-", "-")
-            lift, best = gain(result.lift.diff) if result else "", so_far(means.get(run["id"], []))
-            ended = (decision(run["result"] or {}), sparkline(best, len(RUNS[-1].name)))
-            rows.append((*itemgetter("id", "task", "model", "seed", "status")(run), *tests, lift, *ended))
-        print_table("runs", RUNS, rows)
-        for run in found:
-            _say_error(run)
-
-    return Printed({"runs": found}, tables)
+    return listed(history.runs(), history)
 
 
-def _say_error(run: dict[str, Any]) -> None:
-    if run["error"]:
-        say(f"{run['id']} {run['status']}: {run['error']}")
+# -- one run ----------------------------------------------------------------------------------------------------------
+
+
+class ShowResult(Result):
+    """A search: the `result` that it printed, both prompts, the promotion of a winner that it had held back, and what
+    each part cost."""
+
+    result: Mapping[str, Any]
+    promoted: Mapping[str, Any] | None
+    winner: RecordedPrompt | None
+    baseline: RecordedPrompt | None
+    costs: tuple[RecordedCost, ...]
+    plan: Mapping[str, Any] | None
+
+
+class StoredResult(Result):
+    """A run of another kind: the `result` that its command printed; None: it has none, and `error` may say why."""
+
+    run_id: str | None = absent()
+    status: str | None = absent()
+    error: str | None = absent()
+    result: Mapping[str, Any] | None
 
 
 @job("show")
-def show(run: str = "", *, db: Path = DB) -> Printed:
+def show(run: str = "", *, db: Path = DB) -> Printed[ShowResult | StoredResult]:
     """Show RUN (default: the latest): the winner, its examples, the diff to your prompt, and what each part cost."""
     view = RunView(open_history(db), run)
     row = view.run
     if row["result"] is None:
         why = f"{row['id']}: {without_result(row)}, so there is nothing to show; {instead_of_result(row)}"
-        found = {"run_id": row["id"], "status": row["status"], "error": row["error"], "result": None}
+        found = StoredResult(run_id=row["id"], status=row["status"], error=row["error"], result=None)
         return Printed(found, error=InputError(why))
     result = view.result
     if result is None:
         kind = str(row["result"].get("kind"))
         own = JOBS.get(kind).result if kind in JOBS and JOBS.origin(kind) != OURS else None
         stored = job_result(row["result"]) if own is None else own.from_json(row["result"])
-        return Printed({"result": row["result"]}, lambda: show_result(stored))
+        return Printed(StoredResult(result=row["result"]), sections=sections_of(stored))
     head = f"run {row['id']}  {row['task']}  {row['model']}  seed {row['seed']}  {row['started_utc'][:19]} UTC"
-    found = {"result": result.to_json(), "promoted": view.promoted, "winner": view.winner}
-    found |= {"baseline": view.baseline, "costs": view.costs, "plan": row["plan"]}
+    parts = {name: getattr(view, name) for name in ("promoted", "winner", "baseline", "costs")}
+    whole = ShowResult.model_validate({"result": result.to_json(), **parts, "plan": row["plan"]})
+    return Printed(whole, sections=[plain_section(text(head, exact=True)), *screen_sections(result, view)])
 
-    def lines() -> None:
-        show_blocks(text(head, exact=True))
-        print("\n".join(screen_lines(result, view)))
 
-    return Printed(found, lines)
+# -- its trials -------------------------------------------------------------------------------------------------------
+
+
+class HistoryResult(Result):
+    """The trials of a run, the candidates that were rejected before they were tried, and the proposer's proposals."""
+
+    run_id: str
+    status: str
+    error: str
+    trials: tuple[RecordedTrial, ...]
+    rejected: tuple[RejectedCandidate, ...]
+    proposals: tuple[ProposalFate, ...]
+
+
+class TextHit(Result):
+    """A text that holds the words, as in `ledger.texts.Hit`: a `prompt`, a `reason` or a `reply`."""
+
+    what: str
+    run: str
+    trial: int | None
+    candidate_id: str
+    row: str
+    split: str
+    score: float | None
+    snippet: str
+
+
+class SearchHits(Result):
+    """The best of the texts that hold the words: `matches` of `texts` do."""
+
+    search: str
+    run_id: str | None
+    texts: int
+    matches: int
+    hits: tuple[TextHit, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        rows = [
+            (hit.what, hit.run, hit.trial, hit.row, hit.split, points(hit.score), short(hit.snippet, 300))
+            for hit in self.hits
+        ]
+        if rows:
+            yield table("", HITS, rows, tabbed=True)
+        more = f"; the best {len(rows)} of them above; --limit shows more" if self.matches > len(rows) else ""
+        yield text(f"{self.matches:,} of {self.texts:,} texts hold it{more}")
+
+
+class TrialResult(Result):
+    """A trial whole: its prompt, and each row's outcome by split."""
+
+    trial: RecordedTrial
+    candidate: RecordedPrompt
+    outcomes: Mapping[str, tuple[RecordedOutcome, ...]]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        trial = self.trial
+        yield text(f"trial {trial.number}: {trial.state}, {points(trial.mean)} on {trial.n} rows; {trial.reason}")
+        yield run_tables.messages(self.candidate.template)
+        for split, rows in self.outcomes.items():
+            if rows:
+                yield run_tables.outcomes(split, rows)
 
 
 @job("history")
@@ -114,7 +168,7 @@ def history(
     ),
     limit: int = option(50, "With {search}: how many.", metavar="N", ge=1, le=10_000),
     db: Path = DB,
-) -> Printed:
+) -> Printed[HistoryResult] | SearchHits | TrialResult:
     """Show each trial of RUN (default: the latest): which instruction, examples and technique, its score and its cost.
     Of a run that is done also each proposal: what was asked for, why, for which rows, and what became of it.
 
@@ -128,44 +182,26 @@ def history(
     view = RunView(ledger, run)
     if trial is not None:
         return _trial(view, trial)
-    rejected, use = ledger.rejected(view.id), view.result.proposer if view.result is not None else None
-    made = [each.to_json() for each in use.proposals] if use else []
-    state = {"status": view.run["status"], "error": view.run["error"], "trials": ledger.trials(view.id)}
-
-    def tables() -> None:
-        print_listing(replace(run_tables.trials(view, is_whole=True), title=f"trials of {view.id}"))
-        if (proposals := run_tables.proposals(view.result, claims(ledger, view.id), letters=120)).rows:
-            print_listing(proposals)
-        for gone in rejected:
-            say(f"rejected {gone['candidate_id']} ({gone['operator']}): {gone['rejected']}")
-        _say_error(view.run)
-
-    return Printed({"run_id": view.id, **state, "rejected": rejected, "proposals": made}, tables)
+    use = view.result.proposer if view.result is not None else None
+    trials = replace(run_tables.trials(view, is_whole=True), title=f"trials of {view.id}", tabbed=True)
+    proposals = run_tables.proposals(view.result, claims(ledger, view.id), letters=120)
+    rows = {"trials": ledger.trials(view.id), "rejected": ledger.rejected(view.id)}
+    state = {"run_id": view.id, "status": view.run["status"], "error": view.run["error"]}
+    found = HistoryResult.model_validate({**state, **rows, "proposals": use.proposals if use else ()})
+    rejected = text(*(f"rejected {one.candidate_id} ({one.operator}): {one.rejected}" for one in found.rejected))
+    ended = text(f"{view.id} {found.status}: {found.error}" if found.error else "")
+    blocks = (trials, *filled(replace(proposals, tabbed=bool(proposals.rows))), rejected, ended)
+    return Printed(found, sections=[plain_section(*blocks)])
 
 
-def _hits(ledger: History, words: str, run_id: str, limit: int) -> Printed:
-    result = search_texts(ledger, words, run_id, limit)
-
-    def tables() -> None:
-        if result.hits:
-            place = attrgetter("what", "run", "trial", "row", "split")
-            print_table("", HITS, [(*place(hit), points(hit.score), short(hit.snippet, 300)) for hit in result.hits])
-        shown = f"the best {limit} of them above; --limit shows more" if result.matches > limit else ""
-        say("; ".join(filter(None, (f"{result.matches:,} of {result.texts:,} texts hold it", shown))))
-
-    return Printed({"search": words, "run_id": run_id or None, **asdict(result)}, tables)
+def _hits(ledger: History, words: str, run_id: str, limit: int) -> SearchHits:
+    found = search_texts(ledger, words, run_id, limit)
+    hits = tuple(TextHit.model_validate(hit, from_attributes=True) for hit in found.hits)
+    return SearchHits(search=words, run_id=run_id or None, texts=found.texts, matches=found.matches, hits=hits)
 
 
-def _trial(view: RunView, number: int) -> Printed:
-    trial = view.numbered(number)
-    candidate = view.history.candidate(trial["candidate_id"])
-    outcomes = {split: view.history.outcomes(view.id, candidate["id"], split) for split in ("dev", "test")}
-
-    def tables() -> None:
-        say(f"trial {number}: {trial['state']}, {points(trial['mean'])} on {trial['n']} rows; {trial['reason']}")
-        show_blocks(run_tables.messages(candidate))
-        for split, rows in outcomes.items():
-            if rows:
-                print_listing(run_tables.outcomes(split, rows))
-
-    return Printed({"trial": trial, "candidate": candidate, "outcomes": outcomes}, tables)
+def _trial(view: RunView, number: int) -> TrialResult:
+    trial, history = view.numbered(number), view.history
+    name = trial["candidate_id"]
+    outcomes = {split: history.outcomes(view.id, name, split) for split in ("dev", "test")}
+    return TrialResult.model_validate({"trial": trial, "candidate": history.candidate(name), "outcomes": outcomes})

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from agent.errors import AgentError, InputError
 from agent.jobs.launch import Launch, estimate, prepare, search_of
 from agent.jobs.locations import ledger_option, open_history
 from agent.jobs.recorded import migration_options
-from agent.jobs.registry import DB, Printed, job
+from agent.jobs.registry import DB, job
 from agent.jobs.resume import prepare_resume
 from agent.jobs.session import Work
 from agent.jobs.tasks import SAMPLES, copy_task
@@ -26,10 +28,10 @@ from agent.options.jobs import MigrateOptions, RecordedOptions, ResumeOptions, R
 from agent.options.shared import PlanOption, PublishedOptions
 from agent.redact import without_password
 from agent.release.result import RunResult
-from agent.report.blocks import Column, PageSection, table, text
-from agent.report.run_blocks import run_sections, screen_lines
-from agent.report.terminal import show, show_sections
+from agent.report.blocks import Block, Column, PageSection, plain_section, table, text
+from agent.report.run_blocks import run_sections, screen_sections
 from agent.report.view import RunView
+from agent.results.base import Result, absent
 from agent.safe_text import plain
 from agent.search.registered import STRATEGIES
 from agent.stats.intervals import smallest_margin
@@ -54,18 +56,17 @@ OWN_DATA = ("try your own data", "optimize run data.csv --target COL --prompt pr
 URL: Any = PublishedOptions.field("ledger_url")
 
 
-def show_run(result: RunResult, db: Path) -> None:
-    """Print the result of a run."""
-    lines = None
+def sections_of_run(result: RunResult, db: Path) -> list[PageSection]:
+    """What is printed of the result of a run."""
     with suppress(AgentError), closing(open_history(db)) as history:  # a result that is there is printed
-        lines = screen_lines(result, RunView(history, result.run_id), brief=True)
-    print("\n".join(lines or screen_lines(result, brief=True)))
+        return screen_sections(result, RunView(history, result.run_id), brief=True)
+    return screen_sections(result, brief=True)
 
 
-@job("run", tracks=True, registries={"strategy": STRATEGIES, "track": TRACKERS}, shows=show_run)
+@job("run", tracks=True, registries={"strategy": STRATEGIES, "track": TRACKERS}, sections=sections_of_run)
 def run(
     task: str, options: RunOptions, plan: PlanOption, *, observer: Observer, db: Path = DB, ledger_url: str | None = URL
-) -> Work[RunResult] | Printed:
+) -> Work[RunResult] | PlannedRun:
     """Search for the best prompt of TASK, test it once on sealed rows, and write the prompt to ship to runs/.
 
     TASK is a name under tasks/, a folder with a task.toml, or a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet)
@@ -78,7 +79,7 @@ def run(
     return planned(launch) if plan.dry_run else _search(launch, db, ledger_url)
 
 
-@job("resume", tracks=True, registries={"track": TRACKERS}, shows=show_run)
+@job("resume", tracks=True, registries={"track": TRACKERS}, sections=sections_of_run)
 def resume(
     run: str = "", *, options: ResumeOptions, observer: Observer, db: Path = DB, ledger_url: str | None = URL
 ) -> Work[RunResult]:
@@ -91,10 +92,10 @@ def resume(
     return _search(prepare_resume(run, options, db, observer), db, ledger_url)
 
 
-@job("migrate", required=("model",), shows=show_run)
+@job("migrate", required=("model",), sections=sections_of_run)
 def migrate(
     prompt: str, options: MigrateOptions, plan: PlanOption, *, observer: Observer, db: Path = DB
-) -> Work[RunResult] | Printed:
+) -> Work[RunResult] | PlannedRun:
     """Make PROMPT, which was released for one model, a prompt for another one, in few calls.
 
     PROMPT is a prompt.md or its folder, NAME@ALIAS, NAME@VERSION, or the id of a run. The prompts that its run tried
@@ -141,7 +142,40 @@ def detectable_line(gains: Mapping[float, float]) -> str:
     return f"the smallest gain that the sealed test can show (80 % power): {', '.join(words)}"
 
 
-def planned(launch: Launch) -> Printed:
+class PlannedRole(Result):
+    """What one role may call at most; None: nobody knows the price."""
+
+    model: str
+    calls: int
+    tokens: int
+    usd: float | None
+
+
+class PlannedRun(Result):
+    """The priced plan of a run: what each role may call at most. `detectable_gain`: the smallest that the sealed test
+    can show (None: none), and by the baseline's score; of a migration `smallest_margin` is that of two equal models."""
+
+    task: str
+    model: str
+    metrics: tuple[str, ...]
+    scoring: str
+    max_examples: int | None
+    plan: Mapping[str, Any]
+    roles: Mapping[str, PlannedRole]
+    tokens_at_most: int
+    cost_usd_at_most: float | None
+    detectable_gain: float | None
+    detectable_gains: Mapping[str, float]
+    margin: float | None = absent()
+    smallest_margin: float | None = absent()
+    lines: tuple[str, ...] = Field((), exclude=True)
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        yield text(*self.lines, exact=True)
+
+
+def planned(launch: Launch) -> PlannedRun:
     """The priced plan: what each role may call at most, in calls, tokens and dollars."""
     plan = estimate(launch)
     least = smallest_margin(max(1, plan.plan.test_rows))
@@ -159,31 +193,24 @@ def planned(launch: Launch) -> Printed:
         lines.append(detectable_line(plan.gains))
     else:
         lines.append(f"two models of one quality pass this sealed test from about --margin {100 * least:.0f} on")
-    return Printed({**plan.as_dict(), **margins}, lambda: show(text(*lines, exact=True)))
+    return PlannedRun.model_validate({**plan.as_dict(), **margins, "lines": lines})
 
 
 # -- the demo ---------------------------------------------------------------------------------------------------------
 
 
-def show_demo(result: RunResult, db: Path) -> None:
-    """Print what the demo is, which files it wrote, and what to type next."""
+def sections_of_demo(result: RunResult, db: Path) -> list[PageSection]:
+    """What is printed of the demo: what it is, which files it wrote, and what to type next."""
     words, pairs = ledger_option(db), (Column(""), Column("", "code"))
     files = (("task", FOLDER), ("new prompt", result.release.path), ("record of every call", db))
     steps = [*((what, f"{command}{words}") for what, command in STEPS), OWN_DATA]
     with closing(open_history(db)) as history:
         sections = run_sections(result, RunView(history, result.run_id), brief=True, names=SECTIONS)
-        print()
-        show_sections(
-            [
-                *sections,
-                PageSection("about", "", (text("Search, statistics, ledger and report are those of every run."),)),
-                PageSection("files", "", (table("files:", pairs, files),)),
-                PageSection("next", "", (table("next:", pairs, steps),)),
-            ]
-        )
+    about = text("Search, statistics, ledger and report are those of every run.")
+    return [*sections, plain_section(about, table("files:", pairs, files), table("next:", pairs, steps))]
 
 
-@job("demo", shows=show_demo)
+@job("demo", sections=sections_of_demo)
 def demo(*, observer: Observer, db: Path = DB) -> Work[RunResult]:
     """Run a whole search in seconds, over recorded replies: no model, no key, no network.
 

@@ -74,11 +74,6 @@ class Merged:
     calls: int
     sources: tuple[MergedSource, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """The object of `optimize ledger merge --json`."""
-        counts = {"chains": self.chains, "events": self.events, "runs": self.runs, "calls": self.calls}
-        return {"ledger": str(self.path), **counts, "sources": [source._asdict() for source in self.sources]}
-
 
 def merge_ledgers(paths: Sequence[str | Path], output: str | Path, force: bool = False) -> Merged:
     """Merge two or more ledgers into one that is only read: the same sources give the same bytes, in any order.

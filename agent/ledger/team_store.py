@@ -14,7 +14,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, LedgerError
@@ -71,10 +71,6 @@ class Published:
         counts = f"{self.events} events, {self.rows} rows, {self.texts} texts"
         return f"{self.run_id}: {how}: {counts}, digest {self.digest}"
 
-    def to_json(self) -> dict[str, Any]:
-        """The object of `optimize ledger publish --json`."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class PublishedReading:
@@ -86,11 +82,6 @@ class PublishedReading:
     texts: int
     digest: str
     findings: tuple[Finding, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The object of `optimize ledger verify --json`."""
-        findings = [finding._asdict() for finding in self.findings]
-        return {"whole": not findings, **asdict(self), "findings": findings}
 
 
 def database(url: str) -> URL:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -36,7 +36,8 @@ class Column:
 
     Args:
         name: its head.
-        look: `number`: to the right; `long`: wrapped; `text`: in its lines, a long one folded; `code`: to be copied.
+        look: `number`: to the right; `long`: wrapped; `text`: in its lines, a long one folded; `code`: to be copied;
+            others are classes of web.css.
         rank: on a narrow screen the columns of the highest rank go first; 0 always stays.
         floor: it may be narrowed to this many characters; 0: never.
         wraps: on a narrow screen it takes more lines and is not shortened.
@@ -44,10 +45,11 @@ class Column:
         digests: a screen shows the start of a SHA-256 digest.
         gain: a difference, which a screen shows in green or red.
         drawn: a picture of numbers that stand next to it, for a screen alone.
+        sort: how a page is sorted by it: `ascending` or `descending`.
     """
 
     name: str
-    look: Literal["", "number", "long", "text", "code"] = ""
+    look: Literal["", "number", "long", "text", "code", "short", "break", "id"] = ""
     rank: int = 0
     floor: int = 0
     wraps: bool = False
@@ -55,19 +57,34 @@ class Column:
     digests: bool = False
     gain: bool = False
     drawn: bool = False
+    sort: str = ""
     on: Surface = ""
 
 
 class PageCell(str):
-    """The text of a cell that is more on a page: a link, or a mark of a class of page.css."""
+    """A text that is more on a page.
+
+    Args:
+        href: it is a link.
+        tag: a badge of a class of page.css; `soft`, `strong` and `code` only set it; `current`: the link of this page;
+            `pick`: a tick box whose value is `href`.
+        parts: what it consists of, each set on its own.
+    """
 
     href: str
     tag: str
+    parts: tuple[str, ...]
 
-    def __new__(cls, text: str, href: str = "", tag: str = "") -> Self:
+    def __new__(cls, text: str, href: str = "", tag: str = "", parts: Sequence[str] = ()) -> Self:
         made = super().__new__(cls, text)
-        made.href, made.tag = href, tag
+        made.href, made.tag, made.parts = href, tag, tuple(parts)
         return made
+
+
+def cells(*parts: str) -> PageCell:
+    """Several texts, links and badges as one cell; empty ones are left out."""
+    kept = [part for part in parts if part]
+    return PageCell(" ".join(kept), parts=kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +98,7 @@ class TableBlock:
         quiet: numbers of the rows that stand back.
         shades: by row and column a class of page.css.
         instead: stands on a screen that is too narrow for the whole table, which is then left out.
+        tabbed: a listing: a rule below its heads, and in a pipe a line of tab-separated cells for each row.
     """
 
     kind: ClassVar = "table"
@@ -94,6 +112,7 @@ class TableBlock:
     quiet: frozenset[int] = frozenset()
     shades: tuple[tuple[str, ...], ...] = ()
     instead: ProseBlock | None = None
+    tabbed: bool = False
 
     def shown_on(self, surface: Surface) -> list[int]:
         """The numbers of the columns that a surface shows."""
@@ -108,6 +127,7 @@ class ProseBlock:
     Args:
         exact: lines are kept as they are: a prompt, a reply, a path.
         strong: stands out.
+        drawn: strips of the marks of `terminal.won_and_lost`, for a terminal alone.
         folded: a page shows the heading alone until it is opened.
     """
 
@@ -116,13 +136,15 @@ class ProseBlock:
     heading: str = ""
     exact: bool = False
     strong: bool = False
+    drawn: bool = False
     folded: bool = False
     on: Surface = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DiffBlock:
-    """Two texts and what differs. `words`: a screen marks words, not lines."""
+    """Two texts and what differs. `words`: a screen marks words, not lines; `is_short`: a page leaves long equal parts
+    out."""
 
     kind: ClassVar = "diff"
     old: str
@@ -131,6 +153,7 @@ class DiffBlock:
     old_name: str = "A"
     new_name: str = "B"
     words: bool = False
+    is_short: bool = False
     on: Surface = ""
 
 
@@ -154,7 +177,121 @@ class ChartBlock:
         return charts.svg(self.draw(), self.name, self.title)
 
 
-Block = TableBlock | ProseBlock | DiffBlock | ChartBlock
+PlainBlock = TableBlock | ProseBlock | DiffBlock
+"""What a pipe can show."""
+
+
+# -- on pages alone ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LineBlock:
+    """A paragraph of texts, links and badges, with a class of web.css; `level`: a heading of this level."""
+
+    kind: ClassVar = "line"
+    parts: tuple[str, ...]
+    look: str = ""
+    level: int = 0
+    on: Surface = "page"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBlock:
+    """Blocks that belong together: an element with a class of web.css.
+
+    Args:
+        tag: `details` is folded under its `title`.
+        label: its name for who does not see it.
+        live: a running run replaces it.
+    """
+
+    kind: ClassVar = "group"
+    blocks: tuple[Block, ...]
+    tag: Literal["div", "article", "section", "details"] = "div"
+    look: str = ""
+    label: str = ""
+    title: str = ""
+    is_open: bool = False
+    live: str = ""
+    on: Surface = "page"
+
+
+@dataclass(frozen=True, slots=True)
+class FormField:
+    """A field of a form; `more`: other attributes of its element, such as `size`."""
+
+    name: str
+    value: str = ""
+    label: str = ""
+    kind: Literal["text", "hidden", "select", "marks", "number", "lines"] = "text"
+    choices: Sequence[str] = ()
+    about: str = ""
+    notes: Sequence[str] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Button:
+    """A button of a form that sends `value` as its `action`; `key`: a key that presses it."""
+
+    text: str
+    value: str = ""
+    key: str = ""
+    is_main: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FormBlock:
+    """A form. `blocks` stand above its fields; `after`: links behind its buttons; `is_post`: it writes or asks."""
+
+    kind: ClassVar = "form"
+    action: str
+    fields: tuple[FormField, ...] = ()
+    buttons: tuple[Button, ...] = ()
+    is_post: bool = False
+    blocks: tuple[Block, ...] = ()
+    after: tuple[str, ...] = ()
+    look: str = "filters"
+    on: Surface = "page"
+
+
+@dataclass(frozen=True, slots=True)
+class FigureBlock:
+    """Figures with their names; `live`: by name the key that a running run writes over it, and how."""
+
+    kind: ClassVar = "figures"
+    figures: tuple[tuple[str, str], ...]
+    live: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    look: str = "numbers"
+    on: Surface = "page"
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressBlock:
+    """How much is done. `url`: where a running run is followed, with its `figures`."""
+
+    kind: ClassVar = "progress"
+    done: int
+    of: int
+    label: str
+    url: str = ""
+    figures: FigureBlock | None = None
+    parts: tuple[str, ...] = ()
+    on: Surface = "page"
+
+
+@dataclass(frozen=True, slots=True)
+class TermsBlock:
+    """Words with their meanings."""
+
+    kind: ClassVar = "terms"
+    words: Mapping[str, str]
+    on: Surface = "page"
+
+
+PageBlock = LineBlock | GroupBlock | FormBlock | FigureBlock | ProgressBlock | TermsBlock
+Block = TableBlock | ProseBlock | DiffBlock | ChartBlock | PageBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +309,24 @@ class PageSection:
         """JSON-ready, what pages show of it; of a chart its numbers."""
         return {"name": self.name, "title": self.title, "blocks": [_as_dict(block) for block in self.on_page()]}
 
-    def on_page(self) -> tuple[TableBlock | ProseBlock | DiffBlock, ...]:
+    def on_page(self) -> tuple[PlainBlock, ...]:
         """The blocks that a page shows, of each chart the table."""
         return shown_on("page", self.blocks)
 
 
-def shown_on(surface: Surface, blocks: Iterable[Block]) -> tuple[TableBlock | ProseBlock | DiffBlock, ...]:
-    """The blocks that a surface shows, of each chart the table."""
+def plain_section(*blocks: Block) -> PageSection:
+    """A section without a title."""
+    return PageSection("", "", blocks)
+
+
+def shown_on(surface: Surface, blocks: Iterable[Block]) -> tuple[PlainBlock, ...]:
+    """The blocks that a surface shows, of each chart the table, without those that only a browser can show."""
     here = (block for block in blocks if block.on in ("", surface))
     shown = (block.table if isinstance(block, ChartBlock) else block for block in here)
-    return tuple(block for block in shown if block.on in ("", surface))
+    return tuple(block for block in shown if isinstance(block, PlainBlock) and block.on in ("", surface))
 
 
-def _as_dict(block: TableBlock | ProseBlock | DiffBlock) -> dict[str, Any]:
+def _as_dict(block: PlainBlock) -> dict[str, Any]:
     if isinstance(block, TableBlock):
         shown = block.shown_on("page")
         columns = [block.columns[number].name for number in shown]
@@ -209,9 +351,13 @@ def table(title: str, columns: Sequence[Column | str], rows: Iterable[Sequence[A
 def listing(
     title: str, columns: Sequence[tuple[Column | str, str | Callable[[Any], Any]]], records: Iterable[Any], **more: Any
 ) -> TableBlock:
-    """Make a table of records: each column with its key in a record, or with what makes its cell of one."""
-    rows = [[of(record) if callable(of) else record[of] for _, of in columns] for record in records]
+    """Make a table of records: each column with the name of a part of a record, or with what makes its cell of one."""
+    rows = [[of(record) if callable(of) else _part(record, of) for _, of in columns] for record in records]
     return table(title, [column for column, _ in columns], rows, **more)
+
+
+def _part(record: Any, name: str) -> Any:
+    return record[name] if isinstance(record, Mapping) else getattr(record, name)
 
 
 def _cell(cell: Any) -> str:
@@ -234,6 +380,16 @@ def text(*lines: str, **more: Any) -> ProseBlock:
     return ProseBlock(tuple(line for line in lines if line), **more)
 
 
+def line(*parts: str, **more: Any) -> LineBlock:
+    """Make a paragraph of a page; `more`: other fields of `LineBlock`."""
+    return LineBlock(parts, **more)
+
+
+def group(*blocks: Block | None, **more: Any) -> GroupBlock:
+    """Make a group of those blocks that there are; `more`: other fields of `GroupBlock`."""
+    return GroupBlock(tuple(block for block in blocks if block is not None), **more)
+
+
 def filled(*blocks: Block | None) -> tuple[Block, ...]:
     """The blocks that have something to show."""
     return tuple(block for block in blocks if block is not None and _has_content(block))
@@ -242,6 +398,6 @@ def filled(*blocks: Block | None) -> tuple[Block, ...]:
 def _has_content(block: Block) -> bool:
     if isinstance(block, ChartBlock):
         return bool(block.table.rows)
-    if isinstance(block, DiffBlock):
-        return True
-    return bool(block.rows if isinstance(block, TableBlock) else block.lines)
+    if isinstance(block, TableBlock):
+        return bool(block.rows or block.tabbed)
+    return bool(block.lines) if isinstance(block, ProseBlock) else True

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from agent.ledger.query import History
-from agent.report.blocks import ChartBlock, Column, PageCell, PageSection, listing
+from agent.report.blocks import Block, ChartBlock, Column, PageCell, PageSection, listing, text
 from agent.report.html import standalone
+from agent.results.base import Result
 from agent.safe_text import counted
 
 KIND = "check"
 
 
-@dataclass(frozen=True, slots=True)
-class CheckPoint:
+class CheckPoint(Result):
     """One finished check of a released prompt.
 
     Args:
@@ -49,9 +48,31 @@ class CheckPoint:
         found = datetime.fromisoformat(self.utc)
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
+
+class ChecksResult(Result):
+    """The finished checks of a released prompt, the oldest first."""
+
+    name: str
+    checks: tuple[CheckPoint, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        if self.checks:
+            yield checks_chart(self.name, self.checks)
+
+
+class CheckNotDue(Result):
+    """A check that was skipped, as the last one was not long ago."""
+
+    kind: Literal["check"] = "check"
+    skipped: Literal[True] = True
+    due_utc: str
+    last: CheckPoint
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        last = self.last
+        yield text(f"{last.series}: checked at {last.utc[:16]} ({last.gate}), due again at {self.due_utc}")
 
 
 def checks_of(history: History, name: str, version: str = "", model: str = "") -> list[CheckPoint]:
@@ -69,17 +90,13 @@ def checks_of(history: History, name: str, version: str = "", model: str = "") -
 def _point(utc: str, result: Mapping[str, Any]) -> CheckPoint:
     score, flips = result["score"], result["flip_test"]
     return CheckPoint(
-        result["run_id"],
-        utc,
-        result["name"],
-        result["version"],
-        result["model"],
-        result["gate"],
-        score["now"]["mean"],
-        score["was"]["mean"],
-        flips["flipped"],
-        result["compared"],
-        flips["p_value"],
+        **{name: result[name] for name in ("run_id", "name", "version", "model", "gate")},
+        utc=utc,
+        score=score["now"]["mean"],
+        reference=score["was"]["mean"],
+        flipped=flips["flipped"],
+        rows=result["compared"],
+        p_value=flips["p_value"],
     )
 
 
@@ -114,6 +131,7 @@ def checks_chart(name: str, points: Sequence[CheckPoint], address: str = "") -> 
             ),
         ],
         points,
+        tabbed=True,
         explained="Dashed: the reference of each check. A cross: its gate failed; each gate is the test of its own "
         "check. p: of so many changed answers by repeat noise alone.",
     )

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import groupby
-from operator import itemgetter
-from typing import Any, Literal
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import ERASED, History
-from agent.prompt.parts.tools import TextChange, tool_changes
+from agent.ledger.query import History
 from agent.release.result import RunResult, search_result
-from agent.report.facts import prompt_text, without_result
+from agent.report.blocks import Block, Column, DiffBlock, table, text
+from agent.report.facts import paired_test, without_result
+from agent.report.prompt_texts import tool_differences, word_diff
+from agent.report.terminal import won_and_lost
+from agent.results.base import Result, absent, hidden
+from agent.results.checks import Difference
 
-NO_TEXT = "(no description)"
 SPLITS = ("train", "dev", "test")
+COLUMNS = (
+    Column("what"),
+    *(Column(side, floor=16, wraps=True, digests=True) for side in "AB"),
+    Column("", rank=1),
+)
 ABOUT_RUN = ("id", "task", "status", "model", "proposer", "seed", "tool", "prices", "seconds")
 
 
@@ -141,16 +146,8 @@ def scoring_difference(a: ComparedPrompt, b: ComparedPrompt) -> str:
     return f"scored in different ways ({', '.join(differ)}): no paired test" if differ else ""
 
 
-def paired_tests(a: ComparedPrompt, b: ComparedPrompt) -> tuple[dict[str, dict[str, Any]], str]:
-    """The paired tests by split, and why nothing was tested ("" otherwise)."""
-    tests = {split: test for split in ("test", "dev") if (test := paired(split, a, b)) is not None}
-    return tests, "" if tests else scoring_difference(
-        a, b
-    ) or "no rows of the same data were scored by both: no paired test"
-
-
-def paired(split: str, a: ComparedPrompt, b: ComparedPrompt) -> dict[str, Any] | None:
-    """The paired test of B minus A over the rows of `split` that both have a score on, as `PairedResult`.
+def paired(split: str, a: ComparedPrompt, b: ComparedPrompt) -> Difference | None:
+    """The paired test of B minus A over the rows of `split` that both have a score on.
 
     None where there is no such row, or where the data or the scoring is not the same.
     """
@@ -162,124 +159,105 @@ def paired(split: str, a: ComparedPrompt, b: ComparedPrompt) -> dict[str, Any] |
     both = [row for row in first if row in second]
     if not both:
         return None
-    test = asdict(paired_difference([second[row] for row in both], [first[row] for row in both], 0))
-    return {**test, "ci95": list(test["ci95"])}
+    test = paired_difference([second[row] for row in both], [first[row] for row in both], 0)
+    return Difference.model_validate(test, from_attributes=True)
 
 
-# -- words that changed -----------------------------------------------------------------------------------------------
+# -- the result -------------------------------------------------------------------------------------------------------
 
 
-Kind = Literal["same", "gone", "new"]
-CONTEXT = 12
-"""Equal words and blanks that are shown around a change."""
-COMPARED = 2500
-"""Words between the first and the last change that are compared; what follows them counts as replaced."""
-_PIECES = re.compile(r"\s+|\[\w+\]|\w+|[^\w\s]")
-_WORDS = re.compile(r"\s+|\[\w+\]\s*|\w+\s*|[^\w\s]\s*")  # its own blank would be like every other blank
+class ComparedFact(Result):
+    """The same fact of both."""
+
+    a: Any
+    b: Any
+    same: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TextStretch:
-    """A stretch of text that two versions share, that only the first has (`gone`), or only the second (`new`)."""
+class ComparedTexts(Result):
+    """A text of both, and its words that differ as [-gone-] and {+new+}."""
 
-    kind: Kind
-    text: str
-
-
-def changes(one: str, two: str, keep: int | None = None) -> list[TextStretch]:
-    """The changes from text `one` to `two`, by words.
-
-    Args:
-        keep: equal words and blanks to leave around a change; the rest of a long equal stretch becomes an ellipsis.
-            None keeps all.
-    """
-    pieces = (piece for gone, new in _stretches(one, two) for piece in _pieces(gone, new))
-    runs = [(kind, [text for _, text in group]) for kind, group in groupby(pieces, key=itemgetter(0))]
-    return [
-        TextStretch(kind, _shortened(texts, at == 0, at == len(runs) - 1, keep if kind == "same" else None))
-        for at, (kind, texts) in enumerate(runs)
-    ]
+    a: str
+    b: str
+    diff: str
 
 
-def _stretches(one: str, two: str) -> Iterator[tuple[str, str]]:
-    """Both texts in pairs of stretches, alike or not."""
-    first, second = (_WORDS.findall(text) for text in (one, two))
-    start, end = _alike(first, second)
-    yield "".join(first[:start]), "".join(second[:start])
-    old, new = (words[start : len(words) - end] for words in (first, second))
-    matcher = difflib.SequenceMatcher(None, old[:COMPARED], new[:COMPARED], autojunk=False)
-    for _, a0, a1, b0, b1 in matcher.get_opcodes():
-        yield "".join(old[a0:a1]), "".join(new[b0:b1])
-    yield "".join(old[COMPARED:]), "".join(new[COMPARED:])
-    yield "".join(first[len(first) - end :]), "".join(second[len(second) - end :])
+class ComparedTool(Result):
+    """A text of a tool that differs."""
+
+    what: str
+    a: str
+    b: str
 
 
-def _pieces(gone: str, new: str) -> Iterator[tuple[Kind, str]]:
-    """Words and blanks of a stretch; those that both begin or end with are the same."""
-    first, second = (_PIECES.findall(text) for text in (gone, new))
-    start, end = _alike(first, second)
-    yield from (("same", piece) for piece in first[:start])
-    yield from (("gone", piece) for piece in first[start : len(first) - end])
-    yield from (("new", piece) for piece in second[start : len(second) - end])
-    yield from (("same", piece) for piece in first[len(first) - end :])
+class ComparedExamples(Result):
+    """The examples of both by row id, in their order."""
+
+    a: tuple[str, ...]
+    b: tuple[str, ...]
 
 
-def _alike(one: Sequence[str], two: Sequence[str]) -> tuple[int, int]:
-    """With how many words both begin, and with how many of those after them both end."""
-    start = next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
-    ends = zip(reversed(one[start:]), reversed(two[start:]), strict=False)
-    return start, next((at for at, (a, b) in enumerate(ends) if a != b), min(len(one), len(two)) - start)
+class CompareResult(Result):
+    """Two prompts side by side. `paired`: B minus A by split; `not_tested`: why there is no paired test, or ""."""
+
+    facts: Mapping[str, ComparedFact]
+    paired: Mapping[str, Difference]
+    not_tested: str
+    instruction: ComparedTexts
+    examples: ComparedExamples
+    tools: tuple[ComparedTool, ...] | None = absent()
+    marks: Mapping[str, str] = hidden({})
+    """By split a strip of won and lost rows, for a terminal."""
+
+    @property
+    def unshared(self) -> list[str]:
+        """The examples that only one of them has, a line for each side that has any."""
+        sides = (("A", self.examples.a, self.examples.b), ("B", self.examples.b, self.examples.a))
+        only = ((name, [row for row in own if row not in other]) for name, own, other in sides)
+        return [f"examples only in {name}: {', '.join(rows)}" for name, rows in only if rows]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        rows = [(name, _cell(one.a), _cell(one.b), "" if one.same else "differs") for name, one in self.facts.items()]
+        same = frozenset(at for at, row in enumerate(rows) if not row[3])
+        yield table("compared", COLUMNS, rows, quiet=same, tabbed=True)
+        for split, test in self.paired.items():
+            yield text(f"B minus A on {test.n} {split} rows: {paired_test(test)}")
+            yield text(self.marks[split], drawn=True)
+        yield text(self.not_tested)
+        instruction = self.instruction
+        yield DiffBlock(instruction.a, instruction.b, "== the instruction, [-A-]{+B+} ==", words=True)
+        tools = (f"{each.what}: {word_diff(each.a, each.b)}" for each in self.tools or ())
+        yield text(*tools, heading="== the texts of tools, [-A-]{+B+} ==")
+        yield text(*self.unshared)
 
 
-def _shortened(words: Sequence[str], is_first: bool, is_last: bool, keep: int | None) -> str:
-    if keep is None or len(words) <= 2 * keep + 4:
-        return "".join(words)
-    before = "" if is_first else "".join(words[:keep])
-    after = "" if is_last else "".join(words[-keep:])
-    return f"{before} … {after}"
+def compare(a: ComparedPrompt, b: ComparedPrompt) -> CompareResult:
+    """Compare two prompts: facts, paired tests, words."""
+    lines, first, second = fact_lines(a, b), a.candidate, b.candidate
+    tests = {split: test for split in ("test", "dev") if (test := paired(split, a, b)) is not None}
+    differ = [ComparedTool(what=each.what, a=each.before, b=each.after) for each in tool_differences(first, second)]
+    texts = (first["instruction"], second["instruction"])
+    demos = [tuple(demo["example_id"] for demo in candidate["demos"]) for candidate in (first, second)]
+    why = scoring_difference(a, b) or "no rows of the same data were scored by both: no paired test"
+    return CompareResult(
+        facts={name: ComparedFact(a=one, b=two, same=one == two) for name, one, two in lines},
+        paired=tests,
+        not_tested="" if tests else why,
+        instruction=ComparedTexts(a=texts[0], b=texts[1], diff=word_diff(*texts)),
+        examples=ComparedExamples(a=demos[0], b=demos[1]),
+        tools=tuple(differ) or None,
+        marks={split: _strip(a.outcomes[split], b.outcomes[split]) for split in tests},
+    )
 
 
-# -- whole prompts -----------------------------------------------------------------------------------------------------
+def _strip(one: Mapping[str, float], two: Mapping[str, float]) -> str:
+    return won_and_lost(two[row] - one[row] for row in one if row in two)
 
 
-def text_changes(candidate: Mapping[str, Any]) -> list[TextChange]:
-    """What a candidate of the ledger says of tools in the place of the task's own texts."""
-    if "tool_texts" not in candidate:
-        return []
-    shown = candidate["tool_texts"]
-    return [TextChange("texts of tools", ERASED, ERASED)] if shown is None else tool_changes(shown)
-
-
-def tool_differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[TextChange]:
-    """What differs between two candidates of one task, by tool and argument."""
-    first, second = ({change.what: change for change in text_changes(each)} for each in (one, two))
-    found = []
-    for what in dict.fromkeys([*first, *second]):
-        before = first[what].after if what in first else second[what].before
-        after = second[what].after if what in second else first[what].before
-        if before != after:
-            found.append(TextChange(what, before, after))
-    return found
-
-
-def compared_texts(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str, str]:
-    """Two prompts as `prompt_text` gives them, with the texts of tools that differ under them."""
-    texts, changed = (prompt_text(one), prompt_text(two)), tool_differences(one, two)
-    if not changed:
-        return texts
-    first = "\n".join(f"{change.what}: {change.before or NO_TEXT}" for change in changed)
-    second = "\n".join(f"{change.what}: {change.after or NO_TEXT}" for change in changed)
-    return f"{texts[0]}\n[tools]\n{first}", f"{texts[1]}\n[tools]\n{second}"
-
-
-def whole_prompt(candidate: Mapping[str, Any]) -> str:
-    """All messages of a candidate, examples among them, each under its role, and its own texts of tools; ERASED when
-    its text was erased."""
-    parts = [f"[{part['role']}]\n{part['content']}" for part in candidate["template"] or ()] or [ERASED]
-    own = "\n".join(f"{change.what}: {change.after or NO_TEXT}" for change in text_changes(candidate))
-    return "\n\n".join([*parts, *([f"[tools]\n{own}"] if own else [])])
-
-
-def change_lines(candidate: Mapping[str, Any]) -> list[str]:
-    """The texts of tools of one prompt, a line each, after those of the task."""
-    return [f"{each.what}: {each.before or NO_TEXT} -> {each.after or NO_TEXT}" for each in text_changes(candidate)]
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.evaluate.verdict import shown
-from agent.ledger.query import ERASED
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
 from agent.results.base import SideName
 from agent.results.breakdown import Calibration
+from agent.results.checks import Difference
 from agent.results.run_parts import Carried, Migrated, NotWorse, ParetoRow
 from agent.stats.intervals import SIGNIFICANT
 
@@ -35,6 +35,10 @@ OWN = BaselineWords("your prompt", "your prompt", "yours")
 RELEASED = BaselineWords("released prompt", "the released prompt", "the released one")
 MIGRATED: Sequence[tuple[SideName, str]] = (("baseline", "old model"), ("winner", "new model"))
 """The same of a migration: the released prompt with its own model, and the new one."""
+
+
+ASKED_ANEW = ("check", "bless")
+"""Commands that ask what the model says now, whatever was bought."""
 
 
 def dollars(usd: float | None, unpriced: Sequence[str] = (), digits: int = 4) -> str:
@@ -93,9 +97,17 @@ def instead_of_result(run: Mapping[str, Any]) -> str:
     command = (run["options"] or {}).get("command")
     if not command or run["result_hash"] is not None:
         return f"`optimize history {run['id']}` shows it"
-    asks_anew = command in ("check", "bless")  # what the model says now, whatever was bought
-    hint = "" if asks_anew else ", what was paid is not asked twice"
+    hint = "" if command in ASKED_ANEW else ", what was paid is not asked twice"
     return f"it was `optimize {command}`: type its command again{hint}"
+
+
+def continued(run: Mapping[str, Any]) -> str:
+    """How to continue a run that has no result, in a sentence."""
+    command = (run["options"] or {}).get("command")
+    if not command:
+        return f"optimize resume {run['id']} goes on with it; nothing is bought twice."
+    hint = "" if command in ASKED_ANEW else "; replies that were paid are not asked twice"
+    return f"Type optimize {command} again{hint}."
 
 
 def ships_prompt(result: RunResult) -> bool:
@@ -346,10 +358,10 @@ def tally(wins: int, losses: int, ties: int) -> str:
     return f"{wins} won, {losses} lost, {ties} tied"
 
 
-def paired_test(test: Mapping[str, Any], rows: str = "") -> str:
-    """A paired test in one line. `test`: a `PairedResult` as a mapping; `rows`: its rows in words, as " on 9 rows"."""
-    counts = tally(test["wins"], test["losses"], test["ties"])
-    return f"{gain(test['diff'])} points{rows} ({evidence(test['ci95'], test['p_value'])}); {counts}"
+def paired_test(test: Difference, rows: str = "") -> str:
+    """A paired test in one line; `rows`: its rows in words, as " on 9 rows"."""
+    counts = tally(test.wins, test.losses, test.ties)
+    return f"{gain(test.diff)} points{rows} ({evidence(test.ci95, test.p_value)}); {counts}"
 
 
 def duration(seconds: float | None) -> str:
@@ -400,20 +412,6 @@ def picked(picks: Mapping[str, Any] | None) -> str:
     (' (6 picked for each input by bm25)', '')
     """
     return f" ({picks['k']} picked for each input by {picks['retriever']})" if picks else ""
-
-
-def prompt_text(candidate: Mapping[str, Any]) -> str:
-    """A candidate's messages without its demo turns, each under its role; ERASED when its text was erased."""
-    template = candidate["template"]
-    if not template:
-        return ERASED
-    if candidate["format"] != "inline" and candidate["demos"]:
-        after = 2 if candidate.get("picks") else 1  # the place of the picked demos stands between these and the input
-        first = len(template) - after - 2 * len(candidate["demos"])
-        demos = {"role": "", "content": f"({len(candidate['demos'])} examples)"}
-        template = [*template[:first], demos, *template[-after:]]
-    parts = (f"[{part['role']}]\n{part['content']}" if part["role"] else part["content"] for part in template)
-    return "\n".join(parts)
 
 
 # -- what not every run has -------------------------------------------------------------------------------------------

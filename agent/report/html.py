@@ -6,7 +6,7 @@ escaped, and control characters become visible marks. What a run says are the bl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -15,13 +15,29 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.ledger.query import run_folder
-from agent.prompt.template import label_text
-from agent.report import compare, facts, run_tables, terms
-from agent.report.blocks import DiffBlock, PageSection, filled, sentence
-from agent.report.compare import whole_prompt
+from agent.release.result import RunResult
+from agent.report import facts, prompt_texts, run_tables, terms
+from agent.report.blocks import (
+    Block,
+    DiffBlock,
+    FigureBlock,
+    PageCell,
+    PageSection,
+    TermsBlock,
+    cells,
+    filled,
+    group,
+    line,
+    plain_section,
+    sentence,
+    text,
+)
 from agent.report.comparison import comparison_sections, is_comparison
+from agent.report.facts import points
+from agent.report.prompt_texts import whole_prompt
 from agent.report.run_blocks import PROMPT_LETTERS, run_sections
 from agent.report.view import RunView
+from agent.results.base import SideName
 from agent.safe_file import disk_errors, new_file
 from agent.safe_text import plain
 
@@ -31,6 +47,7 @@ if TYPE_CHECKING:
 
 FOLDER = files("agent.report")
 REPORT_FILE = "report.html"
+NO_META: Mapping[str, str] = {}
 
 
 # -- templates --------------------------------------------------------------------------------------------------------
@@ -56,15 +73,13 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shared = (facts.dollars, facts.points, facts.gain, facts.duration, facts.chance, facts.cut, whole_prompt, sentence)
-    made.filters |= {filter_.__name__: filter_ for filter_ in shared} | {"text": label_text, "term": explained}
+    made.filters |= {"cut": facts.cut, "sentence": sentence, "term": explained}
     made.filters |= {"meaning": terms.meaning_of, "changes": _changes}
-    made.globals["legend"] = terms.legend
     return made
 
 
-def _changes(diff: DiffBlock) -> list[compare.TextStretch]:
-    return compare.changes(diff.old, diff.new)
+def _changes(diff: DiffBlock) -> list[prompt_texts.TextStretch]:
+    return prompt_texts.changes(diff.old, diff.new, prompt_texts.CONTEXT if diff.is_short else None)
 
 
 def explained(text: str) -> Markup | str:
@@ -92,42 +107,92 @@ def render(template: str, **values: Any) -> str:
 
 def report_html(view: RunView) -> str:
     """The report of a search, finished or not, or of a comparison. Raises InputError for a run of another kind."""
-    if is_comparison(view) and view.run["result"] is not None:
+    run, head = view.run, view.head
+    about = f"{run['model']} · {run['started_utc'][:10]} · run {run['id']}"
+    if is_comparison(view) and run["result"] is not None:
         origin = PageSection("provenance", "Where this comes from", filled(*run_tables.provenance(view)))
-        run = view.run
-        about = f"{run['model']} · {run['started_utc'][:10]} · run {run['id']}, {run['tool']}"
         title = f"{run['task']}: instruct, customize, or no language model"
-        return standalone(title, "Comparison", run["task"], [*comparison_sections(view), origin], about)
-    return render("report.html", **report_values(view), style=style())
+        return standalone(
+            title, "Comparison", run["task"], [*comparison_sections(view), origin], f"{about}, {run['tool']}"
+        )
+    sections, result = report_sections(view), view.result
+    title = f"{run['task']}: {run['status'] if result is None else facts.verdict(result)}"
+    meta = {"ledger": head["ledger"], "ledger_head": head["hash"], "run_id": run["id"], "created_utc": head["utc"]}
+    return standalone(title, "Prompt report", run["task"], sections, about, f"{run['tool']} ", meta)
 
 
-def standalone(title: str, kind: str, name: str, sections: Sequence[PageSection], about: str = "") -> str:
-    """A page of sections as one file; `kind` stands above its name, `about` below it."""
-    values = {"title": title, "kind": kind, "name": name, "about": about, "sections": page_sections(sections)}
-    return render("sections.html", **values, style=style())
+def standalone(
+    title: str,
+    kind: str,
+    name: str,
+    sections: Sequence[PageSection],
+    about: str = "",
+    maker: str = "",
+    meta: Mapping[str, str] = NO_META,
+) -> str:
+    """A page of sections as one file; `kind` stands above its name, `about` below it, `meta` in its head."""
+    values = {"title": title, "kind": kind, "name": name, "about": about, "maker": maker, "meta": meta}
+    return render("standalone.html", **values, sections=page_sections(sections), style=style())
 
 
-def report_values(view: RunView) -> dict[str, Any]:
-    """What report_body.html needs of a search. Raises InputError for a run of another kind."""
+def report_sections(view: RunView) -> list[PageSection]:
+    """A search from its verdict to where it comes from. Raises InputError for a run of another kind."""
+    result = view.result
     if kind := (view.run["result"] or {}).get("kind"):
         what = str(kind).replace("_", " ")
         raise InputError(f"{view.id}: this run is no search ({what}); `optimize show {view.id}` shows what it found")
-    result = view.result
-    return {
-        "view": view,
-        "run": view.run,
-        "result": result,
-        "is_erased": result is None and view.run["result_hash"] is not None,
-        "is_own": result is None or result.is_own,
-        "own_letters": PROMPT_LETTERS,
-        "facts": facts,
-        "sections": page_sections(_sections_of(view)),
-    }
+    made = page_sections(run_sections(result, view) if result is not None else _unfinished_sections(view))
+    first = list(_unfinished(view))
+    if result is not None:
+        tone = "good" if result.decision == "promote" else "kept"
+        verdict = line(f"{facts.verdict(result)}.", level=2)
+        said = made.pop(0).blocks
+        first = [group(verdict, *said, tag="section", look=f"verdict {tone}"), _tiles(result, tone)]
+    named = [section for section in made if section.title]
+    addresses = {**{section.title: section.name for section in named}, "What the words mean": "terms"}
+    contents = [part for title, name in addresses.items() for part in (PageCell(title, f"#{name}"), " ")]
+    words = TermsBlock(terms.legend(is_compared=result is not None and not result.is_own))
+    return [plain_section(*first, line(*contents, look="contents")), *made, plain_section(words)]
 
 
-def _sections_of(view: RunView) -> list[PageSection]:
-    if view.result is not None:
-        return run_sections(view.result, view)
+def _tiles(result: RunResult, tone: str) -> FigureBlock:
+    scored = "of 100 on the sealed test"
+    of_model = result.migration is not None
+
+    def score(side: SideName, tag: str = "") -> PageCell:
+        return cells(PageCell(points(facts.sealed_score(result, side)), tag=tag), PageCell(scored, tag="small"))
+
+    figures: list[tuple[str, str]] = [("Old model" if of_model else "Your prompt", score("baseline"))]
+    if not result.is_own:
+        lift = result.lift
+        figures.append(("New model" if of_model else "Best found", score("winner", f"{tone}-text")))
+        changed = PageCell(f"{lift.losses} got worse, {lift.ties} stayed", tag="small")
+        figures.append(("Rows that got better", cells(str(lift.wins), changed)))
+    calls = f"{sum(result.calls_made.values()):,} calls, {facts.duration(result.seconds)}"
+    paid = facts.dollars(result.cost_usd, result.unpriced, 2)
+    return FigureBlock((*figures, ("What it cost", cells(paid, PageCell(calls, tag="small")))), look="tiles")
+
+
+def _unfinished(view: RunView) -> Iterator[Block]:
+    run, count = view.run, len(view.trials)
+    if run["result_hash"] is not None and view.result is None:
+        told: list[Block] = [
+            line("The result of this run was erased.", level=2),
+            line("What else the ledger holds of it stands below."),
+        ]
+    else:
+        running = run["status"] == "running"
+        verdict = "Still running: there is no result yet." if running else f"No result: this run is {run['status']}."
+        rest = "" if running else f" {facts.continued(run)}"
+        told = [line(verdict, level=2), *[line(run["error"], look="text")] * bool(run["error"])]
+        told.append(line(f"{count} trials so far; the sealed test has decided nothing.{rest}"))
+    yield group(*told, tag="section", look="verdict")
+    if view.baseline is not None:
+        whole = facts.cut(whole_prompt(view.baseline), PROMPT_LETTERS)
+        yield text(whole, heading=f"{view.own.name.capitalize()} in full", exact=True, folded=True)
+
+
+def _unfinished_sections(view: RunView) -> list[PageSection]:
     return [
         PageSection("search", "The search", filled(*run_tables.trial_blocks(view))),
         PageSection("spend", "What it cost", (run_tables.spend(view),)),
@@ -135,16 +200,10 @@ def _sections_of(view: RunView) -> list[PageSection]:
     ]
 
 
-def page_sections(sections: Sequence[PageSection]) -> list[PageSection]:
-    """The sections of a page; one without a title becomes a part of the one before."""
-    pages: list[PageSection] = []
-    for section in sections:
-        blocks = tuple(block for block in section.blocks if block.on != "screen")
-        if section.title or not pages:
-            pages.append(replace(section, blocks=blocks))
-        else:
-            pages[-1] = replace(pages[-1], blocks=(*pages[-1].blocks, *blocks))
-    return [section for section in pages if section]
+def page_sections(sections: Iterable[PageSection]) -> list[PageSection]:
+    """The sections that have something for a page, without what only a screen shows."""
+    shown = (replace(each, blocks=tuple(one for one in each.blocks if one.on != "screen")) for each in sections)
+    return [section for section in shown if section]
 
 
 def write_report(view: RunView, output: Path | None) -> tuple[Path, int]:

@@ -34,6 +34,14 @@ LABELS, LINES = 5, 8
 FIGURE = (Column(""), Column("value", "number"), Column("95 % CI, or of what"))
 
 
+def sections_of(result: Result) -> list[PageSection]:
+    """The sections of any result: its own blocks, or else those that are made for it here."""
+    if (own := getattr(result, "blocks", None)) is None:
+        return job_sections(result)
+    cost = [text(cost_line(result))] if isinstance(result, CostedResult) else []
+    return [PageSection("result", "Result", filled(*own(), *cost))]
+
+
 def job_sections(result: Result) -> list[PageSection]:
     """The sections of a result; the last has what it cost."""
     if isinstance(result, CustomizeResult):
@@ -90,7 +98,7 @@ def _check(result: CheckResult) -> Iterator[Block]:
     then, test, unanswered = result.reference, result.flip_test, result.unanswered
     score = f"score: {points(result.was)} -> {points(result.now)}"
     if found := result.difference:
-        score += ", " + paired_test(found.model_dump(), f" on {found.n} rows")
+        score += ", " + paired_test(found, f" on {found.n} rows")
     steady = [
         f"{f'{points(side.agreement)} % the same' if side else 'not known'} ({times} a row)"
         for side, times in (

@@ -14,7 +14,7 @@ from agent.prompt.fence import Fence
 from agent.prompt.parts.adapter import ADAPTER_FILE
 from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
-from agent.report import facts
+from agent.report import facts, prompt_texts
 from agent.report.findings import side_name
 from agent.results.base import SideName
 from agent.task.label_files import rows_to_label
@@ -152,7 +152,7 @@ class Excerpts:
 def excerpts(history: History, run: Row, result: RunResult) -> Excerpts:
     """The texts of a run, as the ledger has them now; `run` is its row."""
     own, words = bool((run["options"] or {}).get("metric_source")), _task_words(run["options"] or {})
-    prompt = facts.prompt_text(history.candidate(result.winner.candidate_id))
+    prompt = prompt_texts.prompt_text(history.candidate(result.winner.candidate_id))
     side = _quoted_side(result)
     if side is None or result.answers is None:
         return Excerpts(prompt, own_function=own, task_words=words, to_label=rows_to_label(run["folder"]))

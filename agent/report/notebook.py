@@ -17,7 +17,8 @@ from agent.ledger.connect import is_there
 from agent.ledger.query import history_of
 from agent.report import charts, html
 from agent.report.blocks import PageSection
-from agent.report.facts import certainty, decision, prompt_text, verdict
+from agent.report.facts import certainty, decision, verdict
+from agent.report.prompt_texts import prompt_text
 from agent.report.run_blocks import run_sections
 from agent.report.view import RowPair, RunView
 from agent.safe_text import plain

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agent.ledger.connect import ledger_option
 from agent.ledger.trail import claims
 from agent.models.recorded import note
 from agent.release.result import RunResult
-from agent.report import breakdown_blocks, facts, findings, run_tables
+from agent.report import breakdown_blocks, facts, findings, prompt_texts, run_tables
 from agent.report.blocks import Block, Column, DiffBlock, PageSection, filled, sentence, table, text
 from agent.report.breakdown_blocks import ShownRun
-from agent.report.compare import compared_texts, whole_prompt
 from agent.report.facts import amount, bracketed, gain, points, promotion
 from agent.report.next_steps import held_folder, next_steps
+from agent.report.prompt_texts import compared_texts, whole_prompt
 from agent.report.terminal import lines_of
 from agent.report.view import RunView
 from agent.safe_text import counted, plain
@@ -35,23 +36,25 @@ PROMPT_LETTERS = 12_000
 LINE = 76
 
 
-def screen_lines(result: RunResult, view: RunView | None = None, brief: bool = False) -> list[str]:
-    """A result as the lines of a screen: the verdict first, what to type next last.
+def screen_sections(result: RunResult, view: RunView | None = None, brief: bool = False) -> list[PageSection]:
+    """A result for a screen: the verdict first, what to type next last.
 
     Args:
         result: of the run.
         view: its run in the ledger, for intervals and texts; None: the result alone.
         brief: the end of a run, of which long sections are left to `optimize show`.
     """
-    parts = {section.name: lines_of([section]) for section in run_sections(result, view, brief, SCREEN)}
+    sections = {section.name: section for section in run_sections(result, view, brief, SCREEN)}
+    lengths = {name: len(lines_of([section])) for name, section in sections.items()} if brief else {}
     hidden: list[str] = []
-    for name in LONG if brief else ():
-        if sum(map(len, parts.values())) <= MOST_LINES:
+    for name in LONG:
+        if sum(lengths.values()) <= MOST_LINES:
             break
-        hidden += [name] * bool(parts.pop(name, None))
+        hidden += [name] * bool(lengths.pop(name, 0))
     if hidden:
-        parts["released"] = ["", f"hidden here: {', '.join(hidden)}; optimize show has them", *parts["released"][1:]]
-    return [line for lines in parts.values() for line in lines]
+        told = text(f"hidden here: {', '.join(hidden)}; optimize show has them", on="screen")
+        sections["released"] = replace(sections["released"], blocks=(told, *sections["released"].blocks))
+    return [section for name, section in sections.items() if name not in hidden]
 
 
 def run_sections(
@@ -60,7 +63,7 @@ def run_sections(
     """The sections of a result that have content.
 
     Args:
-        result, view, brief: as in `screen_lines`.
+        result, view, brief: as in `screen_sections`.
         names: of the sections, in their order; by default that of a page, where one without a title belongs to the one
             before.
     """
@@ -215,7 +218,7 @@ def _whole_prompt(run: ShownRun) -> Iterator[Block]:
     winner, own = run.view.winner, run.own
     sides = compared_texts(run.view.baseline, winner)
     heading = "== the winner's prompt (examples shown below) =="
-    yield text(facts.prompt_text(winner), heading=heading, exact=True, on="screen")
+    yield text(prompt_texts.prompt_text(winner), heading=heading, exact=True, on="screen")
     yield from run_tables.demos(winner["demos"])
     yield DiffBlock(sides[0], sides[1], f"== diff to {own.phrase} ==", own.name, "winner", on="screen")
 

@@ -5,7 +5,7 @@ A note says what is left out, and which command shows that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from agent.report.facts import amount, cut, duration, points
 from agent.report.optuna_study import importances
 from agent.report.terminal import whisker
 from agent.report.view import EQUAL, RunView
+from agent.results.recorded import RecordedOutcome
 from agent.results.run_parts import ProposalFate
 from agent.safe_text import counted
 
@@ -222,25 +223,28 @@ def _answer(outcome: Mapping[str, Any] | None) -> str:
     return "\n".join(filter(None, (points(outcome["value"]), said, cut(outcome["error"] or "", REASON), *reasons)))
 
 
-def messages(candidate: Mapping[str, Any], heading: str = "") -> Block:
+def messages(template: Iterable[Mapping[str, str]], heading: str = "") -> Block:
     """A prompt as it is sent, each message under its role."""
-    texts = (f"[{message['role']}]\n{message['content']}" for message in candidate["template"])
+    texts = (f"[{message['role']}]\n{message['content']}" for message in template)
     return text(*texts, heading=heading, exact=True)
 
 
-def outcomes(split: str, rows: Sequence[Mapping[str, Any]]) -> TableBlock:
-    """What became of each row of a split with one prompt, as `History.outcomes` gives them."""
-    columns: Any = [
-        (Column("row"), "example_id"),
-        (Column("score", "number"), lambda row: points(row["value"])),
-        (Column("call", rank=1), "call_key"),
-        (Column("reply", floor=16), lambda row: short(row["reply"], 60)),
+def outcomes(split: str, rows: Sequence[RecordedOutcome]) -> TableBlock:
+    """What became of each row of a split with one prompt."""
+    reply, why = (Column(name, floor=16) for name in ("reply", "why"))
+    cells = [
         (
-            Column("why", floor=16),
-            lambda row: short(row["error"] or "; ".join(reason for _, _, reason in row["scores"] if reason), 80),
-        ),
+            row.example_id,
+            points(row.value),
+            row.call_key,
+            short(row.reply, 60),
+            short(row.error or "; ".join(reason for _, _, reason in row.scores if reason), 80),
+        )
+        for row in rows
     ]
-    return listing(split, columns, rows)
+    return table(
+        split, (Column("row"), Column("score", "number"), Column("call", rank=1), reply, why), cells, tabbed=True
+    )
 
 
 # -- what it cost and where it comes from -----------------------------------------------------------------------------

@@ -15,8 +15,18 @@ from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
-from agent.report.blocks import Block, Column, DiffBlock, PageSection, ProseBlock, TableBlock, filled, shown_on
-from agent.report.blocks import table as made_table
+from agent.report.blocks import (
+    Block,
+    Column,
+    DiffBlock,
+    PageSection,
+    PlainBlock,
+    ProseBlock,
+    TableBlock,
+    filled,
+    shown_on,
+)
+from agent.report.prompt_texts import word_diff
 from agent.safe_text import plain
 
 if TYPE_CHECKING:
@@ -30,7 +40,8 @@ GAP, WORD = 2, 30
 WIDEST = 100
 """Characters of a line of a pipe, from which a table gives way to what it has instead."""
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
-WORD_MARKS = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
+WON, LOST, TIED = "▲", "▼", "·"
+MARK_STYLES = {WON: "green", LOST: "red", TIED: "dim"}
 
 
 def show(*blocks: Block) -> None:
@@ -41,43 +52,6 @@ def show(*blocks: Block) -> None:
 def show_sections(sections: Iterable[PageSection]) -> None:
     """Print sections with an empty line between them."""
     _print(lines_of(sections)[1:])
-
-
-def say(text: str, style: str = "") -> None:
-    """Print one text, on a terminal in its style and wrapped between words."""
-    if not sys.stdout.isatty():
-        _print([plain(text)])
-        return
-    from rich.text import Text as RichText
-
-    _console().print(RichText(plain(text), style))
-
-
-def say_marks(marks: str, styles: dict[str, str]) -> None:
-    """Print a strip of marks, each in its style, over as many lines as it needs; nothing in a pipe."""
-    if not sys.stdout.isatty() or (console := _console()).options.ascii_only:
-        return
-    from rich.text import Text as RichText
-
-    for start in range(0, len(marks), console.width):
-        strip = marks[start : start + console.width]
-        console.print(RichText.assemble(*((mark, styles.get(mark, "")) for mark in strip)))
-
-
-def print_table(title: str, columns: Sequence[Column | str], rows: Iterable[Sequence[Any]], **more: Any) -> None:
-    """Print a listing: in a pipe a line of tab-separated cells for each row. `more`: other fields of `TableBlock`."""
-    print_listing(made_table(title, columns, rows, **more))
-
-
-def print_listing(listing: TableBlock) -> None:
-    """Print a table as a listing."""
-    if sys.stdout.isatty():
-        _print_rich(_console(), listing, is_listing=True)
-        return
-    kept = [number for number in listing.shown_on("screen") if not listing.columns[number].drawn]
-    lines = [[listing.columns[number].name for number in kept]]
-    lines += [[re.sub(r"[\t\n]", " ", row[number]) for number in kept] for row in listing.rows]
-    _print("\t".join(map(plain, line)) for line in lines)
 
 
 def lines_of(sections: Iterable[PageSection]) -> list[str]:
@@ -95,12 +69,12 @@ def rendered(blocks: Iterable[Block]) -> list[str]:
         parts = [_captured(console, block) for block in shown]
     lines: list[str] = []
     for block, part in zip(shown, parts, strict=True):
-        is_headed = bool(block.title if isinstance(block, TableBlock) else block.heading)
+        is_headed = bool(block.title and not block.tabbed if isinstance(block, TableBlock) else block.heading)
         lines += [*[""] * (is_headed and bool(lines)), *part]
     return lines
 
 
-def _captured(console: Console, block: TableBlock | ProseBlock | DiffBlock) -> list[str]:
+def _captured(console: Console, block: PlainBlock) -> list[str]:
     with console.capture() as captured:
         _print_rich(console, block)
     return captured.get().splitlines()
@@ -114,15 +88,24 @@ def _print(lines: Iterable[str]) -> None:
 # -- a pipe -----------------------------------------------------------------------------------------------------------
 
 
-def _plain_lines(block: TableBlock | ProseBlock | DiffBlock) -> list[str]:
+def _plain_lines(block: PlainBlock) -> list[str]:
     if isinstance(block, TableBlock):
-        return _plain_table(block)
+        return _tabbed(block) if block.tabbed else _plain_table(block)
+    if isinstance(block, ProseBlock) and block.drawn:
+        return []
     head = [_one_line(block.heading)] if block.heading else []
     if isinstance(block, DiffBlock):
         return [*head, *map(plain, _diff_lines(block))]
     indent = "  " if block.heading and not block.exact else ""
     lines = [f"{indent}{part}" for line in block.lines for part in plain(line).split("\n")]
     return [*head, *lines]
+
+
+def _tabbed(table: TableBlock) -> list[str]:
+    kept = [number for number in table.shown_on("screen") if not table.columns[number].drawn]
+    lines = [[table.columns[number].name for number in kept]]
+    lines += [[re.sub(r"[\t\n]", " ", row[number]) for number in kept] for row in table.rows]
+    return ["\t".join(map(plain, line)) for line in lines]
 
 
 def _plain_table(table: TableBlock) -> list[str]:
@@ -159,13 +142,6 @@ def _diff_lines(diff: DiffBlock) -> list[str]:
     return list(lines) or ["(the same)"]
 
 
-def word_diff(one: str, two: str) -> str:
-    """`two`, with words that only `one` has as [-gone-] and new ones as {+new+}; long equal parts are left out."""
-    from agent.report.compare import CONTEXT, changes
-
-    return "".join(WORD_MARKS[change.kind].format(change.text) for change in changes(one, two, CONTEXT))
-
-
 # -- a terminal -------------------------------------------------------------------------------------------------------
 
 
@@ -178,11 +154,17 @@ def _console() -> Console:
     return Console(width=width, height=height, highlight=False, emoji=False, markup=False)
 
 
-def _print_rich(console: Console, block: TableBlock | ProseBlock | DiffBlock, is_listing: bool = False) -> None:
+def _print_rich(console: Console, block: PlainBlock) -> None:
     from rich.text import Text as RichText
 
     if isinstance(block, TableBlock):
-        _print_table(console, block, is_listing)
+        _print_table(console, block)
+        return
+    if isinstance(block, ProseBlock) and block.drawn:
+        for strip in [] if console.options.ascii_only else block.lines:
+            for start in range(0, len(strip), console.width):
+                marks = strip[start : start + console.width]
+                console.print(RichText.assemble(*((mark, MARK_STYLES.get(mark, "")) for mark in marks)))
         return
     if block.heading:
         console.print(RichText(plain(block.heading), "bold"))
@@ -227,14 +209,14 @@ def fit(ranks: Sequence[int], widths: Sequence[int], least: Sequence[int], room:
     return fitted
 
 
-def _print_table(console: Console, table: TableBlock, is_listing: bool) -> None:
+def _print_table(console: Console, table: TableBlock) -> None:
     """A listing has a rule below its heads; the table of a result is set in by two places under its title."""
     from rich.box import SIMPLE_HEAD
     from rich.padding import Padding
     from rich.table import Table as RichTable
     from rich.text import Text as RichText
 
-    indent = 0 if is_listing else 2
+    indent = 0 if table.tabbed else 2
     room = console.width - indent
     shown = [n for n in table.shown_on("screen") if not (table.columns[n].drawn and console.options.ascii_only)]
     columns = [table.columns[number] for number in shown]
@@ -256,8 +238,8 @@ def _print_table(console: Console, table: TableBlock, is_listing: bool) -> None:
         _print_rich(console, table.instead)
         return
     kept = fit([column.rank for column in columns], widths, least, room)
-    made = RichTable(header_style="bold", box=SIMPLE_HEAD if is_listing else None, show_header=any(heads))
-    made.show_edge, made.pad_edge, made.padding = False, False, (0, GAP - 1 if is_listing else GAP, 0, 0)
+    made = RichTable(header_style="bold", box=SIMPLE_HEAD if table.tabbed else None, show_header=any(heads))
+    made.show_edge, made.pad_edge, made.padding = False, False, (0, GAP - 1 if table.tabbed else GAP, 0, 0)
     for number, width in kept.items():
         column = columns[number]
         is_right = _is_number(column, [row[number] for row in rows])
@@ -310,7 +292,6 @@ def _widest(cells: Sequence[RichText], between: str | None) -> int:
 # -- numbers as marks -------------------------------------------------------------------------------------------------
 
 LEVELS = "▁▂▃▄▅▆▇█"
-WON, LOST, TIED = "▲", "▼", "·"
 
 
 def sparkline(scores: Sequence[float], width: int) -> str:

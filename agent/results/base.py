@@ -8,13 +8,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.errors import InputError
 
 Interval = tuple[float, float]
 SideName = Literal["baseline", "winner"]
 _S = TypeVar("_S")
+
+
+def absent() -> Any:
+    """A field that is None, and not printed, where a result has nothing of it."""
+    return Field(None, exclude_if=_is_none)
+
+
+def hidden(default: Any = ...) -> Any:
+    """A field that is not printed."""
+    return Field(default, exclude=True)
+
+
+def called(name: str) -> Any:
+    """A field that has this name in JSON, where Python has no such name."""
+    return Field(validation_alias=name, serialization_alias=name)
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class Result(BaseModel):
@@ -39,7 +58,7 @@ class Result(BaseModel):
         found, fields = self.model_dump(mode="json"), type(self).model_fields
         names = dict.fromkeys(name for each in type(self).__mro__ for name in vars(each).get("__annotations__", ()))
         keys = [fields[name].serialization_alias or name for name in names if name in fields]
-        return {key: found[key] for key in keys if key in found}
+        return {key: found[key] for key in dict.fromkeys([*keys, *found]) if key in found}
 
 
 class TwoSided(Result, Generic[_S]):

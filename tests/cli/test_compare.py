@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from agent.ledger.store import Ledger, NewCandidate
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.report import compare
-from agent.report.compare import COMPARED, ComparedPrompt, changes, scoring_difference
-from agent.report.terminal import word_diff
+from agent.report import prompt_texts
+from agent.report.compare import ComparedPrompt, scoring_difference
+from agent.report.prompt_texts import COMPARED, changes, word_diff
 from agent.stats.intervals import paired_difference
 from agent.types import Trial
 from tests.cli.test_untrusted import CONTROL, EVIL
@@ -160,7 +160,7 @@ def both_texts(diff: str) -> tuple[str, str]:
 @given(WORDS, WORDS, st.sampled_from([0, 1, 3, COMPARED]))
 def test_the_word_diff_holds_both_texts(one: str, two: str, compared: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "COMPARED", compared)
+        patch.setattr(prompt_texts, "COMPARED", compared)
         diff = word_diff(one, two)
     assert both_texts(diff) == (one, two)
     assert ("[-" in diff or "{+" in diff) == (one != two)

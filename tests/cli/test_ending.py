@@ -12,7 +12,7 @@ import pytest
 from agent.ledger.query import History
 from agent.release.result import RunResult
 from agent.report.html import report_html
-from agent.report.run_blocks import MOST_LINES, run_sections, screen_lines
+from agent.report.run_blocks import MOST_LINES, run_sections, screen_sections
 from agent.report.terminal import lines_of
 from agent.report.view import RunView
 from tests.cli.test_result import FULL, RESULT
@@ -185,7 +185,7 @@ def test_the_proposer_that_was_asked_says_what_came_of_it() -> None:
 
 
 def test_a_result_of_an_older_version_says_nothing_of_what_it_does_not_have() -> None:
-    printed = "\n".join(screen_lines(RunResult.from_json(RESULT)))
+    printed = "\n".join(lines_of(screen_sections(RunResult.from_json(RESULT))))
     for words in ("in absolute terms", "what changed", "by label", "unreadable", "proposer:", "needs about"):
         assert words not in printed
     assert "next:" in printed
@@ -227,7 +227,7 @@ def test_long_parts_are_left_to_show_and_named() -> None:
     group = {"value": "de", "winner": side, "baseline": side, "diff": 0.0, "diff_ci95": [0, 0], "p_value": 1.0}
     slices = [{"slice": f"s{at}", "groups": [group] * 9, "winner_gap": None, "baseline_gap": None} for at in range(6)]
     result = RunResult.from_json({**many_labels(77), "slices": slices})
-    brief, whole = (screen_lines(result, brief=brief) for brief in (True, False))
+    brief, whole = (lines_of(screen_sections(result, brief=brief)) for brief in (True, False))
     assert len(brief) <= MOST_LINES < len(whole)
     assert "hidden here: Pareto front, slices; optimize show has them" in brief
     assert not any(line.startswith("hidden here") for line in whole)

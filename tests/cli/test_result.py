@@ -10,7 +10,7 @@ import pytest
 from agent.jobs.search import detectable_line
 from agent.release.result import RunResult
 from agent.report import facts
-from agent.report.run_blocks import SCREEN, run_sections, screen_lines
+from agent.report.run_blocks import SCREEN, run_sections, screen_sections
 from agent.report.terminal import lines_of
 from agent.stats.preflight import assess, detectable_gains
 from tests.cli.world import files, good, good_json, optimize
@@ -76,7 +76,7 @@ def blocks(result: dict[str, Any]) -> list[str]:
 
 
 def report(result: dict[str, Any]) -> str:
-    return "\n".join(screen_lines(RunResult.from_json(result)))
+    return "\n".join(lines_of(screen_sections(RunResult.from_json(result))))
 
 
 def test_the_sections_are_printed_word_for_word() -> None:

@@ -158,9 +158,9 @@ def test_a_pipe_gets_tabs_and_no_decoration(two_runs: Made) -> None:
 
 
 def test_untrusted_text_and_markup_are_shown_as_they_are() -> None:
-    code = "from agent.report.blocks import DiffBlock\nfrom agent.report.terminal import print_table, say, show\n"
+    code = "from agent.report.blocks import DiffBlock, table, text\nfrom agent.report.terminal import show\n"
     code += f"evil = {EVIL + '[red]x[/red] :smile:'!r}\n"
-    code += "print_table(evil, (evil,), [(evil,), ('[/]',)]); say(evil, 'bold'); show(DiffBlock('', evil))"
+    code += "show(table(evil, (evil,), [(evil,), ('[/]',)], tabbed=True), text(evil, strong=True), DiffBlock('', evil))"
     text = bare(on_terminal(150, code=code))
     assert text.count("[red]x[/red] :smile:") == 5
     assert "[/]" in text

@@ -244,6 +244,18 @@ def _holds(schema: dict[str, Any]) -> str:
     return {"null": "null", "object": "object", "array": "list"}.get(schema.get("type", ""), "") or _kind(schema)
 
 
+def _commands_of() -> dict[tuple[type[Result], ...], list[str]]:
+    """The commands by what they print, `run` first."""
+    found: dict[tuple[type[Result], ...], list[str]] = {}
+    for name, models in sorted(RESULTS.items(), key=lambda pair: pair[0] != "run"):
+        found.setdefault(models, []).append(name)
+    return found
+
+
+def _schema_file(names: list[str]) -> str:
+    return f"{names[0].replace(' ', '-')}.json"
+
+
 def json_page() -> str:
     """docs/json.md."""
     text = (
@@ -252,21 +264,20 @@ def json_page() -> str:
         "Each result is one object, with a JSON Schema (2020-12). In Python the keys are attributes. Every key is\n"
         "printed, empty ones too. What the keys of `run` mean: [Command line](command-line.md#one-json-object).\n"
     )
-    commands_of: dict[type[Result], list[str]] = {}
-    for name, model in RESULTS.items():
-        commands_of.setdefault(model, []).append(name)
-    for model, names in commands_of.items():
-        schema = schema_of(model)
-        about, *_ = inspect.cleandoc(model.__doc__ or "").split("\n\nArgs:")
-        text += f"\n## {', '.join(names)}\n\n{_plain(' '.join(about.split()))}\n\n"
-        text += f"Schema: [{names[0].replace(' ', '-')}.json](schemas/{names[0].replace(' ', '-')}.json)\n\n"
-        text += "".join(f"- `{key}`: {_holds(each)}\n" for key, each in schema["properties"].items())
-        for name, part in schema.get("$defs", {}).items():
-            if "properties" not in part:
-                continue
-            said, *_ = inspect.cleandoc(part.get("description", "")).split("\n\nArgs:")
-            keys = ", ".join(f"`{key}`" for key in part["properties"])
-            text += f"\n**{name}** ({keys}): {_plain(' '.join(said.split()))}\n"
+    for models, names in _commands_of().items():
+        file = _schema_file(names)
+        text += f"\n## {', '.join(names)}\n\nSchema: [{file}](schemas/{file})\n"
+        for model in models:
+            schema = schema_of(model)
+            about, *_ = inspect.cleandoc(model.__doc__ or "").split("\n\nArgs:")
+            text += f"\n{_plain(' '.join(about.split()))}\n\n"
+            text += "".join(f"- `{key}`: {_holds(each)}\n" for key, each in schema["properties"].items())
+            for name, part in schema.get("$defs", {}).items():
+                if "properties" not in part:
+                    continue
+                said, *_ = inspect.cleandoc(part.get("description", "")).split("\n\nArgs:")
+                keys = ", ".join(f"`{key}`" for key in part["properties"])
+                text += f"\n**{name}** ({keys}): {_plain(' '.join(said.split()))}\n"
     return text
 
 
@@ -288,11 +299,7 @@ PAGES = {
     "python-reference.md": python_page,
     LAYERS_IN: layers_page,
     "json.md": json_page,
-    **{
-        f"schemas/{name.replace(' ', '-')}.json": partial(schema_text, model)
-        for name, model in RESULTS.items()
-        if name not in ("resume", "migrate", "demo")
-    },
+    **{f"schemas/{_schema_file(names)}": partial(schema_text, *models) for models, names in _commands_of().items()},
 }
 
 

@@ -13,9 +13,9 @@ import pytest
 from agent.ledger.query import History
 from agent.ledger.store import Ledger, NewCandidate, NewRun
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.report.compare import whole_prompt
 from agent.report.facts import duration, points
 from agent.report.html import report_html
+from agent.report.prompt_texts import whole_prompt
 from agent.report.run_tables import FLIPS
 from agent.report.view import RunView
 from agent.types import Message, Trial

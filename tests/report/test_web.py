@@ -182,7 +182,9 @@ async def test_two_trials_are_compared_as_the_command_does(two_runs: Made) -> No
     async with signed_in(DB) as (client, _):
         found = await data(client, f"/compare.json?a={first}&b={second}")
         assert {split: test for split, test in found["paired"].items() if test} == printed["paired"]
-        assert {line["what"]: line["a"] for line in found["facts"]} == {k: v["a"] for k, v in printed["facts"].items()}
+        assert {name: fact["a"] for name, fact in found["facts"].items()} == {
+            k: v["a"] for k, v in printed["facts"].items()
+        }
         shown = await page(client, f"/compare?pick={first}&pick={second}")
         assert f"{100 * printed['paired']['dev']['diff']:+.1f} points" in shown.words
         assert any(tag == "ins" for tag, _ in shown.nodes)

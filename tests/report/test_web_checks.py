@@ -59,7 +59,19 @@ def test_a_long_model_name_takes_no_room_from_the_plot_and_the_reference_is_that
     model = "openai-compatible/" + "a_model_with_a_long_name" * 4 + "@http://127.0.0.1:8080/v1"
     times = [f"2026-11-{day}T08:00:00+00:00" for day in (10, 11, 12)]
     points = [
-        CheckPoint("r", time, "rows", "p_1", model, "passed", 0.9, reference, 1, 30, 0.5)
+        CheckPoint(
+            run_id="r",
+            utc=time,
+            name="rows",
+            version="p_1",
+            model=model,
+            gate="passed",
+            score=0.9,
+            reference=reference,
+            flipped=1,
+            rows=30,
+            p_value=0.5,
+        )
         for time, reference in zip(times, (0.867, 0.867, 0.933), strict=True)
     ]
     figure = over_time(points)

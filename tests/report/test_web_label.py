@@ -12,7 +12,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from agent.report.web.app import Web, make
-from agent.report.web.label_page import LabelPlace
+from agent.report.web.people_pages import LabelPlace
 from agent.task import label_session
 from agent.task.label_files import LabelledTask
 from agent.task.label_log import LabelLog, standing

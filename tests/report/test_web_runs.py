@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.ledger.query import History
 from agent.ledger.store import Ledger, NewRun
 from agent.report import facts
-from agent.report.compare import whole_prompt
+from agent.report.prompt_texts import whole_prompt
 from agent.report.terms import TERMS
 from agent.report.view import RunView
 from tests.cli.world import compatible, files, good_json, knowing

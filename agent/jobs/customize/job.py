@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from agent.cluster import LOCAL, join_cluster, leave_cluster
 from agent.errors import InputError
@@ -15,7 +14,7 @@ from agent.jobs.customize.hosted import require_service, training_files, trainin
 from agent.jobs.customize.plan import checked, finished_search, planned, planned_trainings, searched_for
 from agent.jobs.launch import Launch, prepare, search_of
 from agent.jobs.locations import open_history
-from agent.jobs.registry import After, Printed, job
+from agent.jobs.registry import After, job
 from agent.jobs.session import Work
 from agent.models.openai import OpenAIModel
 from agent.models.provider_jobs import TuningSettings
@@ -24,8 +23,8 @@ from agent.options.jobs import CustomizeOptions, RecordedOptions, RunOptions
 from agent.options.option import JobOptions, option
 from agent.options.shared import COMPARISON, LedgerOption, PlanOption, SpendingOptions
 from agent.prompt.prompt_candidate import baseline
-from agent.report.blocks import text
-from agent.report.terminal import show
+from agent.report.blocks import Block, text
+from agent.results.base import Result, hidden
 from agent.results.customize import CustomizeResult
 from agent.search.registered import STRATEGIES
 from agent.task.examples import PLAYED
@@ -58,7 +57,7 @@ def customize(
     ledger: LedgerOption,
     *,
     observer: Observer,
-) -> Work[CustomizeResult] | After[CustomizeResult] | Printed:
+) -> Work[CustomizeResult] | After[CustomizeResult] | PlannedComparison | ExportedRows:
     """Compare, on one sealed test: your prompt, the best prompt, adapters trained on your rows, and no language model.
 
     TASK is as for `optimize run`. The prompts are those of a finished search of the task, or of one that is made first.
@@ -119,7 +118,41 @@ def work(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> Work[Cu
     )
 
 
-def dry_run(launch: Launch, asked: CustomizeOptions, db: Path, observer: Observer) -> Printed:
+class PlannedComparison(Result):
+    """What a comparison would do; `of_run`: the search whose prompts it takes, "" before there is one."""
+
+    task: str
+    model: str
+    of_run: str
+    arms: tuple[str, ...]
+    trainings: int
+    trainings_text: str
+    calls: int | None
+    said: str = hidden()
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        yield text(f"{self.task} on {self.model}: {', '.join(self.arms)}", self.trainings_text, self.said, exact=True)
+
+
+class ExportedRows(Result):
+    """Files that a training at a provider takes, and the run whose instruction it is trained with ("": your own)."""
+
+    files: tuple[str, ...]
+    rows: int
+    tokens: int
+    of_run: str
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        whose = (
+            f"the best instruction of {self.of_run}" if self.of_run else "your own prompt: no search is finished yet"
+        )
+        said = f"{self.rows:,} train rows, {self.tokens:,} tokens at most an epoch, with {whose}"
+        yield text(said, *self.files, exact=True)
+
+
+def dry_run(launch: Launch, asked: CustomizeOptions, db: Path, observer: Observer) -> PlannedComparison:
     """What a comparison would do. Before its search is made it is not known how many calls follow it."""
     specs, sizes = checked(launch, asked, observer)
     tuned, names = [spec for spec in specs if spec.is_trained_here], [spec.name for spec in specs]
@@ -130,13 +163,19 @@ def dry_run(launch: Launch, asked: CustomizeOptions, db: Path, observer: Observe
         said = f"at most {calls:,} calls, prompts of {run}"
     count, trainings = planned_trainings(tuned, asked, sizes)
     task, model = launch.task.name, launch.model.name
-    found: dict[str, Any] = {"task": task, "model": model, "of_run": run, "arms": names}
-    found |= {"trainings": count, "trainings_text": trainings, "calls": calls}
-    lines = (f"{task} on {model}: {', '.join(names)}", trainings, said)
-    return Printed(found, lambda: show(text(*lines, exact=True)))
+    return PlannedComparison(
+        task=task,
+        model=model,
+        of_run=run,
+        arms=tuple(names),
+        trainings=count,
+        trainings_text=trainings,
+        calls=calls,
+        said=said,
+    )
 
 
-def export_training(launch: Launch, run: str, folder: Path, db: Path) -> Printed:
+def export_training(launch: Launch, run: str, folder: Path, db: Path) -> ExportedRows:
     """Write what a training at the provider would upload, and the commands for it; call nothing.
 
     Args:
@@ -158,7 +197,4 @@ def export_training(launch: Launch, run: str, folder: Path, db: Path) -> Printed
             row_id = row["id"]
     files = training_files(task, target, training_prompt(prompt))
     paths = [*map(str, write_training_files(folder, files, target, TuningSettings(seed=launch.options.seed)))]
-    whose = f"the best instruction of {row_id}" if row_id else "your own prompt: no search is finished yet"
-    said = f"{files.rows:,} train rows, {files.tokens:,} tokens at most an epoch, with {whose}"
-    found = {"files": paths, "rows": files.rows, "tokens": files.tokens, "of_run": row_id}
-    return Printed(found, lambda: show(text(said, *paths, exact=True)))
+    return ExportedRows(files=tuple(paths), rows=files.rows, tokens=files.tokens, of_run=row_id)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +25,9 @@ from agent.jobs.sweep.figures import described, summary
 from agent.jobs.sweep.prepare import PreparedSweep, prepare_sweep
 from agent.options.kinds import File
 from agent.options.option import JobOptions, option
-from agent.report.blocks import Column
+from agent.report.blocks import Block, Column, table, text
 from agent.report.facts import dollars
 from agent.report.sweep_page import best_of_task, groups_table, model_names, write_page
-from agent.report.terminal import print_listing, print_table, say
 from agent.results.base import Result
 
 HOSTED_JOBS = 4
@@ -101,9 +100,17 @@ class SweepResult(Result):
         """The names of the cells without a result."""
         return tuple(cell["cell"] for cell in self.cells if cell["state"] != "finished")
 
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        names = model_names(self.groups)
+        yield replace(groups_table(self.groups, names), title=f"sweep {self.name}, sealed test", tabbed=True)
+        yield text(*(best_of_task(task, names) for task in self.tasks))
+        page = [str(self.report)] if self.report else []
+        yield text("; ".join([f"{len(self.cells)} cells, {dollars(self.cost_usd)}", *page]))
+
 
 @job("sweep")
-def sweep(file: Path, options: SweepOptions, *, observer: Watcher) -> SweepResult | Printed:
+def sweep(file: Path, options: SweepOptions, *, observer: Watcher) -> Printed[SweepResult] | SweepPlan:
     """Run every combination of tasks, models, strategies and seeds that FILE, a sweep.toml, lists.
 
     Each combination is a cell: a run with a ledger of its own in runs/sweep-NAME/. All of them are checked before
@@ -131,47 +138,63 @@ def sweep(file: Path, options: SweepOptions, *, observer: Watcher) -> SweepResul
     wrong = [f"{cell['cell']}: {cell['error'] or cell['state']}" for cell in result.cells if cell["error"]]
     if left := len(result.unfinished):
         wrong.append(f"{left} of {len(result.cells)} cells have no result; the same command tries them again")
-    return Printed(result, lambda: _show(result), 1 if left else 0, notes, errors=wrong if left else ())
+    return Printed(result, 1 if left else 0, notes=notes, errors=wrong if left else ())
 
 
-def _plan(prepared: PreparedSweep) -> Printed:
+class PlannedCell(Result):
+    """A cell with its state and what it takes at most; None: not known, or there is no cap."""
+
+    cell: str
+    state: str
+    run_id: str | None
+    ledger: str
+    max_cost: float | None
+    calls: int | None
+    tokens_at_most: int | None
+    cost_usd_at_most: float | None
+
+
+class SweepPlan(Result):
+    """What a sweep would run."""
+
+    sweep: str
+    folder: str
+    cells: tuple[PlannedCell, ...]
+    cost_usd_at_most: float | None
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        rows = [(c.cell, c.state, c.calls, c.tokens_at_most, c.max_cost, c.cost_usd_at_most) for c in self.cells]
+        yield table(self.sweep, PLAN, rows, tabbed=True)
+        states = [cell.state for cell in self.cells]
+        counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        cost = f"those not begun cost at most {dollars(self.cost_usd_at_most, digits=2)}; nothing was called"
+        yield text(f"{len(states)} cells: {counted}; {cost}")
+
+
+def _plan(prepared: PreparedSweep) -> SweepPlan:
     found = []
     for cell in prepared.cells:
         plan, before = prepared.estimates.get(cell.name), prepared.before[cell.name]
         found.append(
-            {
-                "cell": cell.name,
-                "state": before.state,
-                "run_id": before.run["id"] if before.run else None,
-                "ledger": str(cell.db),
-                "max_cost": cell.max_cost,
-                "calls": None if plan is None else sum(row["calls"] for row in plan.roles.values()),
-                "tokens_at_most": None if plan is None else plan.tokens,
-                "cost_usd_at_most": None if plan is None else plan.usd,
-            }
+            PlannedCell(
+                cell=cell.name,
+                state=before.state,
+                run_id=before.run["id"] if before.run else None,
+                ledger=str(cell.db),
+                max_cost=cell.max_cost,
+                calls=None if plan is None else sum(row["calls"] for row in plan.roles.values()),
+                tokens_at_most=None if plan is None else plan.tokens,
+                cost_usd_at_most=None if plan is None else plan.usd,
+            )
         )
-    known, name = [plan.usd for plan in prepared.estimates.values()], prepared.file.name
-    total = None if None in known else sum(usd or 0.0 for usd in known)
-    columns = ("cell", "state", "calls", "tokens_at_most", "max_cost", "cost_usd_at_most")
-    states = [cell["state"] for cell in found]
-    counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-
-    def show() -> None:
-        print_table(name, PLAN, [[cell[column] for column in columns] for cell in found])
-        cost = f"those not begun cost at most {dollars(total, digits=2)}; nothing was called"
-        say(f"{len(found)} cells: {counted}; {cost}")
-
-    value = {"sweep": name, "folder": str(prepared.folder), "cells": found, "cost_usd_at_most": total}
-    return Printed(value, show)
-
-
-def _show(result: SweepResult) -> None:
-    names = model_names(result.groups)
-    print_listing(replace(groups_table(result.groups, names), title=f"sweep {result.name}, sealed test"))
-    for task in result.tasks:
-        say(best_of_task(task, names))
-    page = [str(result.report)] if result.report else []
-    say("; ".join([f"{len(result.cells)} cells, {dollars(result.cost_usd)}", *page]))
+    known = [plan.usd for plan in prepared.estimates.values()]
+    return SweepPlan(
+        sweep=prepared.file.name,
+        folder=str(prepared.folder),
+        cells=tuple(found),
+        cost_usd_at_most=None if None in known else sum(usd or 0.0 for usd in known),
+    )
 
 
 def run_sweep(

@@ -30,16 +30,16 @@ from agent.errors import InputError
 from agent.ledger.query import History
 from agent.report import html
 from agent.report.web import (
-    audit_page,
-    compare_page,
-    label_page,
+    ledger_pages,
+    people_pages,
     playground_page,
-    rating_page,
     registry_pages,
+    row_pages,
     run_pages,
+    trial_pages,
 )
 from agent.report.web.access import LARGEST_POST, MOST_FIELDS, SQL, AccessControl, bearer_of
-from agent.report.web.page_request import PageRequest, PlaygroundAsker, Site
+from agent.report.web.page_request import Page, PageRequest, PlaygroundAsker, Site
 from agent.report.web.sql_database import read_only
 
 NAME = "ledger"  # of the database in Datasette's addresses
@@ -70,70 +70,72 @@ STATIC: Mapping[str, tuple[tuple[str, ...], str]] = {
 # -- pages ---
 
 
+Posted = Callable[[Site, Mapping[str, str], QueryParams], str | Page]
+
+
 @dataclass(frozen=True, slots=True)
-class WebPage:
-    """`gather` is called in a thread with an open ledger; `template` is "" for a path that only programs use; `draw`
-    adds what the page has and the JSON has not, such as charts; `post` takes the page's form, None where it has none
-    that writes or asks: it gives the next address, or the values of the page."""
+class Address:
+    """`page` is called in a thread with an open ledger; `is_data`: only programs use it; `post` takes the page's form,
+    None where it has none that writes or asks: it gives the next address, or the page."""
 
     path: str
-    template: str
-    gather: Callable[[PageRequest], dict[str, Any]]
-    draw: Callable[[PageRequest], dict[str, Any]] | None = None
-    post: Callable[[Site, Mapping[str, str], QueryParams], str | dict[str, Any]] | None = None
+    page: Callable[[PageRequest], Page]
+    is_data: bool = False
+    post: Posted | None = None
 
 
 ROUTES = (
-    WebPage("/", "runs.html", run_pages.runs),
-    WebPage("/runs", "runs.html", run_pages.runs),
-    WebPage(RUN, "run.html", run_pages.run, run_pages.drawn),
-    WebPage(f"{RUN}/report", "report.html", run_pages.report, run_pages.report_drawn),
-    WebPage(f"{RUN}/live", "", run_pages.live),
-    WebPage(f"{RUN}/trial/{{number}}", "trial.html", run_pages.trial),
-    WebPage(f"{RUN}/rate", "rate.html", rating_page.rate, post=rating_page.post),
-    WebPage(f"{RUN}/rows", "rows.html", run_pages.sealed_rows),
-    WebPage(f"{RUN}/play", "play.html", playground_page.play, post=playground_page.post),
-    WebPage(f"{RUN}/events", "events.html", audit_page.events),
-    WebPage("/play", "play.html", playground_page.latest),
-    WebPage("/compare", "compare.html", compare_page.compared),
-    WebPage("/audit", "audit.html", audit_page.audit),
-    WebPage("/releases", "releases.html", registry_pages.releases),
-    WebPage(RELEASE, "release.html", registry_pages.release),
-    WebPage(f"{RELEASE}/play", "play.html", playground_page.play, post=playground_page.post),
-    WebPage("/checks/{name}", "checks.html", run_pages.checks, run_pages.checks_drawn),
-    WebPage("/aliases", "aliases.html", registry_pages.aliases),
-    WebPage("/label", "label.html", label_page.label, post=label_page.post),
-    WebPage("/call/{call}", "call.html", audit_page.call),
+    Address("/", ledger_pages.runs),
+    Address("/runs", ledger_pages.runs),
+    Address(RUN, run_pages.run),
+    Address(f"{RUN}/report", run_pages.report),
+    Address(f"{RUN}/live", run_pages.live, is_data=True),
+    Address(f"{RUN}/trial/{{number}}", trial_pages.trial),
+    Address(f"{RUN}/rate", people_pages.rate, post=people_pages.post_rating),
+    Address(f"{RUN}/rows", run_pages.sealed),
+    Address(f"{RUN}/play", playground_page.play, post=playground_page.post),
+    Address(f"{RUN}/events", ledger_pages.events),
+    Address("/play", playground_page.latest),
+    Address("/compare", row_pages.compared),
+    Address("/audit", ledger_pages.audit),
+    Address("/releases", registry_pages.releases),
+    Address(RELEASE, registry_pages.release),
+    Address(f"{RELEASE}/play", playground_page.play, post=playground_page.post),
+    Address("/checks/{name}", ledger_pages.checks),
+    Address("/aliases", registry_pages.aliases),
+    Address("/label", people_pages.label, post=people_pages.post_label),
+    Address("/call/{call}", ledger_pages.call),
 )
 
 
-def _endpoint(page: WebPage, site: Site, as_json: bool) -> Callable[[Request], Any]:
+def _endpoint(at: Address, site: Site, as_json: bool) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
         if request.method == "POST":
             form = QueryParams((await request.body()).decode("utf-8", "replace"))
             if len(form.multi_items()) > MOST_FIELDS:
                 raise HTTPException(400, f"More than {MOST_FIELDS} fields: no page has so many.")
             is_ours = hmac.compare_digest(form.get("csrftoken", "").encode(), site.csrf.encode())
-            if page.post is None or not (is_ours or bearer_of(request)):
+            if at.post is None or not (is_ours or bearer_of(request)):
                 raise HTTPException(403, "This form was not sent from its page; open the page and send it again.")
-            posted = await asyncio.to_thread(page.post, site, request.path_params, form)
-            if isinstance(posted, str):
-                return RedirectResponse(posted, 303)
-            values = {**posted, "csrf": site.csrf}
-            return HTMLResponse(html.render(f"web/{page.template}", **values), 503 if posted["problem"] else 200)
-        return await asyncio.to_thread(_read, page, site, request, as_json)
+            posted = await asyncio.to_thread(at.post, site, request.path_params, form)
+            return RedirectResponse(posted, 303) if isinstance(posted, str) else _shown(posted, site)
+        return await asyncio.to_thread(_read, at, site, request, as_json)
 
     return endpoint
 
 
-def _read(page: WebPage, site: Site, request: Request, as_json: bool) -> Response:
+def _read(at: Address, site: Site, request: Request, as_json: bool) -> Response:
     with closing(History(site.db, verified=True)) as history:
-        asked = PageRequest(site, history, request.path_params, request.query_params)
-        data = page.gather(asked)
+        page = at.page(PageRequest(site, history, request.path_params, request.query_params))
         if as_json:
+            data = {**page.data, **({"sql": page.sql} if page.sql else {})}
             return Response(json.dumps(data, indent=1), media_type="application/json")
-        drawn = page.draw(asked) if page.draw else {}
-        return HTMLResponse(html.render(f"web/{page.template}", **{**data, **drawn, "csrf": site.csrf}))
+        return _shown(page, site)
+
+
+def _shown(page: Page, site: Site) -> Response:
+    sections = html.page_sections(page.sections())
+    return HTMLResponse(html.render("web/page.html", page=page, sections=sections, csrf=site.csrf), page.status)
 
 
 def _static(request: Request) -> Response:
@@ -168,7 +170,7 @@ def make(
     opener: Callable[[Path], History] = History,
     releases: Path | None = None,
     asker: PlaygroundAsker | None = None,
-    labelling: label_page.LabelPlace | None = None,
+    labelling: people_pages.LabelPlace | None = None,
 ) -> Web:
     """The application over a ledger, which is checked once, here. Raises LedgerError.
 
@@ -178,7 +180,7 @@ def make(
         asker: asks the models of the playground; None: nobody is asked.
         labelling: the task whose rows are labelled; None: no page for it.
     """
-    site = Site(db, audit_page.check_at_start(db, opener), releases or db.parent / "releases", asker, labelling)
+    site = Site(db, ledger_pages.check_at_start(db, opener), releases or db.parent / "releases", asker, labelling)
     token = secrets.token_urlsafe(24)
     datasette = _datasette()
     made = datasette(
@@ -188,7 +190,7 @@ def make(
     ledger = read_only(made, db)
     made.add_database(ledger, name=NAME)
     pages = [
-        Route(f"{page.path}{end}", _endpoint(page, site, bool(end) or not page.template), methods=METHODS)
+        Route(f"{page.path}{end}", _endpoint(page, site, bool(end) or page.is_data), methods=METHODS)
         for end in (".json", "")  # first: what ends in it is no part of a name
         for page in ROUTES
     ]
@@ -273,8 +275,7 @@ def warm(site: Site) -> None:
         if runs := history.runs():
             request = PageRequest(site, history, {"run": runs[0]["id"]})
             with suppress(Exception):  # one run that cannot be shown must not hide the others
-                run_pages.run(request)
-                run_pages.drawn(request)
+                _shown(run_pages.run(request), site)
 
 
 def serve(web: Web, on: socket.socket) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
@@ -14,8 +15,11 @@ from urllib.parse import urlencode
 from starlette.datastructures import QueryParams
 
 from agent.errors import InputError
-from agent.ledger.query import History
+from agent.ledger.query import History, Row
 from agent.release.runtime import Prompt
+from agent.report.blocks import PageSection
+from agent.report.checks import ChecksResult, checks_of
+from agent.report.view import RunView
 
 T = TypeVar("T")
 PAGE_ROWS = 50
@@ -164,6 +168,58 @@ class PageRequest:
         return list(rows[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]), place
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What an address shows.
+
+    Args:
+        title: of the window.
+        data: under .json.
+        sections: makes what the page shows.
+        also: the address of its JSON; "": it names none.
+        sql: that of the question behind it.
+        foot: stands at its end.
+        script: a file of static/ that it needs.
+        status: of the answer.
+    """
+
+    title: str
+    data: Mapping[str, Any]
+    sections: Callable[[], Iterable[PageSection]] = tuple
+    also: str = ""
+    sql: str = ""
+    foot: str = ""
+    script: str = ""
+    status: int = 200
+
+
 def sql_link(sql: str, **values: object) -> str:
     """The address of the same question on the page for SQL, where it can be changed."""
     return "/ledger?" + urlencode({"sql": " ".join(sql.split()), **values})
+
+
+class CachedRunView(RunView):
+    """A run whose trials and costs are cached until something is written to the ledger."""
+
+    def __init__(self, request: PageRequest) -> None:
+        super().__init__(request.history, request.names["run"])
+        self._request = request
+
+    @cached_property
+    def trials(self) -> list[Row]:
+        return self._request.cached("trials", self.id, lambda: super(CachedRunView, self).trials)
+
+    @cached_property
+    def costs(self) -> list[Row]:
+        return self._request.cached("costs", self.id, lambda: super(CachedRunView, self).costs)
+
+
+def is_search(run: Row) -> bool:
+    """Whether a run is a search, and not a check, a calibration or the like."""
+    return not (run["options"] or {}).get("command") and not (run["result"] or {}).get("kind")
+
+
+def checks_named(request: PageRequest, name: str) -> ChecksResult:
+    """The finished checks of a prompt, the oldest first."""
+    found = request.cached("checks", name, lambda: checks_of(request.history, name))
+    return ChecksResult(name=name, checks=tuple(found))

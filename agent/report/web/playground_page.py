@@ -1,52 +1,64 @@
 """The playground: the prompts of a run, or a released one, on an input of your own, rendered and (if allowed) asked.
 
-Rendering needs no call and no key. Asking goes through the site's `Asker`, which has the caps; each answer is a call of
-the ledger, and the page reads it from there.
+Rendering needs no call and no key. Asking goes through the site's `PlaygroundAsker`, which has the caps; each answer is
+a call of the ledger, and the page reads it from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain
-from typing import Any, Final
-from urllib.parse import quote, urlencode
+from typing import Any
+from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
 from agent.errors import AgentError, InputError, ReleaseError
 from agent.ledger import trail
-from agent.ledger.query import History, Row, released_file
-from agent.prompt.calibration import LabelCalibration
-from agent.prompt.parts.tools import ToolTexts, with_texts
-from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.techniques import answers_last
+from agent.ledger.query import History
 from agent.prompt.template import label_text
-from agent.release.completion import DEFAULT_PARAMETERS
-from agent.release.prompt_file import PROMPT_FILE, PromptRelease, holds_prompt, read_release
 from agent.release.runtime import Prompt
 from agent.report import facts
-from agent.report.next_steps import held_folder
-from agent.report.view import RunView
-from agent.report.web.page_request import PLAYGROUND, PageRequest, Site
-from agent.report.web.registry_pages import version_folder
+from agent.report.blocks import (
+    Block,
+    Button,
+    Column,
+    FormBlock,
+    FormField,
+    PageCell,
+    PageSection,
+    group,
+    line,
+    listing,
+    text,
+)
+from agent.report.facts import dollars
+from agent.report.web.page_request import PLAYGROUND, Page, PageRequest, Site
+from agent.report.web.parts import link, links, messages, named, pager, section, strong, title, value_text
+from agent.report.web.tried_prompts import Tried, tried_prompts
 from agent.results.rows import PlayedAnswer, PlayedResult
-from agent.safe_data import read_as
 from agent.safe_text import plain
-from agent.types import Demo, Example, Message, SplitName, Tool
+from agent.types import Example
 
 FIELD = "in."
 """Begins the name of the form's field of an input."""
 MOST_LOOKED_AT = 50
 """Runs, the newest first, among which one to try is looked for."""
-SPLITS: Final[tuple[SplitName, ...]] = ("dev", "train")
-"""The splits whose rows can be picked, never the sealed test."""
-DEMO = ("example_id", "inputs", "outputs", "rationale", "source")
-"""The parts of a demo."""
+MANY = 3
+"""Inputs, from which each has few lines."""
+PICKABLE = (
+    "Rows of dev and train. Those of the sealed test are not offered: a prompt that is tuned by looking at them is no "
+    "longer measured by them."
+)
+NO_ROWS = (
+    "No rows at hand: the task's files are gone or have changed since the run, or the version is of another ledger."
+)
 
 
-def play(request: PageRequest, problem: str = "") -> dict[str, Any]:
+def play(request: PageRequest, problem: str = "") -> Page:
     """The prompts with the typed input, the rows to pick, and the answers. Raises InputError and ReleaseError."""
     tried = tried_prompts(request)
     asked = _asked(request, tried)
@@ -55,7 +67,7 @@ def play(request: PageRequest, problem: str = "") -> dict[str, Any]:
     row = _picked(request, tried)
     asker = request.site.asker
     cost = asker.quote(tried.prompts, fields) if asker and is_filled else None
-    return {
+    data = {
         "of": tried.of,
         "back": tried.back,
         "model": next(iter(tried.prompts.values())).model,
@@ -73,17 +85,122 @@ def play(request: PageRequest, problem: str = "") -> dict[str, Any]:
         "enable": "optimize ui --allow-calls --max-calls 50 --max-cost 0.50",
         "pick": _pick(request, tried),
     }
+    also = f"{tried.back}/play.json?{urlencode({'row': data['row']})}"
+    name = f"Playground · {tried.of}"
+    return Page(name, data, partial(_play_page, data), also, status=503 if problem else 200)
 
 
-def latest(request: PageRequest) -> dict[str, Any]:
+def _play_page(data: Mapping[str, Any]) -> Iterator[PageSection]:
+    here, prompts, asking = f"{data['back']}/play", data["prompts"], data["asking"]
+    is_run, many = len(prompts) > 1 or prompts[0]["side"] != "release", "s" * (len(prompts) > 1)
+    problem = line(f"Not asked: {data['problem']}", look="box bad") if data["problem"] else None
+    crumb = line(PageCell(f"{'run ' * is_run}{data['of']}", data["back"]), look="crumbs")
+    yield section("", crumb, title("Playground"), line(f"{data['of']} · {data['model']}", look="soft"), problem)
+    labels = [
+        part for name, value in data["labels"].items() for part in (f" · right {name}: ", strong(value_text(value)))
+    ]
+    size = {"rows": 6 if len(data["inputs"]) < MANY else 3}
+    inputs = [
+        FormField(f"{FIELD}{one['name']}", one["value"], one["name"], "lines", more=size) for one in data["inputs"]
+    ]
+    quote = asking["quote"] if asking else None
+    is_off = asking is None or bool(quote and quote["problem"])
+    buttons = (
+        Button("Ask the model", "ask", is_main=True, more={"disabled": True} if is_off else {}),
+        Button(f"Only fill in the prompt{many}", "show"),
+    )
+    yield section(
+        "Input",
+        links([PageCell("Pick a row of dev or train", "#pick")]),
+        line(f"row {data['row']}", *labels, look="soft") if data["is_row"] else None,
+        FormBlock(
+            f"{here}#prompts", (FormField("row", data["row"], kind="hidden"), *inputs), buttons, is_post=True, look=""
+        ),
+        _allowed(data, asking, quote),
+    )
+    sides = group(*(_prompt(prompt) for prompt in prompts), look="pair")
+    yield section(
+        f"Prompt{many}{' with this input' * data['is_filled']}", _answered_by(data["asked"]), sides, name="prompts"
+    )
+    yield section("Pick a row", *_rows_to_pick(data["pick"], here), name="pick")
+
+
+def _allowed(data: Mapping[str, Any], asking: Mapping[str, Any] | None, quote: Mapping[str, Any] | None) -> Block:
+    if asking is None:
+        free = "Calls are off: filling in is free and asks nobody. To ask, start it with a cap: "
+        return line(free, PageCell(data["enable"], tag="code"), look="soft")
+    said, caps, left = "", asking["caps"], asking["left"]
+    if quote:
+        usd = "price not known" if quote["usd"] is None else dollars(quote["usd"], digits=6)
+        said = f"This input: at most {quote['calls']} call{'s' * (quote['calls'] > 1)}, {usd}. "
+        said = f"{quote['problem']}. " if quote["problem"] else said
+    calls = "" if caps["calls"] is None else f"{left['calls']} of {caps['calls']} calls"
+    usd = "" if caps["usd"] is None else f"{dollars(left['usd'])} of {dollars(caps['usd'], digits=2)}"
+    caps_left = ", ".join(filter(None, (calls, usd)))
+    return line(f"{said}Left of the caps: {caps_left}. Each call goes into the ledger.", look="soft")
+
+
+def _answered_by(asked: Mapping[str, Any] | None) -> Block | None:
+    if not asked:
+        return None
+    calls = f": {asked['calls']} call{'s' * (asked['calls'] != 1)}"
+    cached = f", {asked['cached']} from the ledger" if asked["cached"] else ""
+    cost = dollars(asked["cost_usd"], asked["unpriced"], 6)
+    return line(
+        "Answered by ", link(f"run {asked['run_id']}", "run", asked["run_id"]), f"{calls}{cached}, {cost}", look="soft"
+    )
+
+
+def _prompt(prompt: Mapping[str, Any]) -> Block:
+    answer, parts = prompt["answer"], list[Block | None]()
+    if answer:
+        parts += named(answer["fields"], tag="strong")
+        parts.append(line(answer["error"], look="text bad") if answer["error"] else None)
+        if answer["reply"] is not None:
+            reply = text(answer["reply"], exact=True)
+            parts.append(group(reply, tag="details", title="the whole reply", is_open=not answer["fields"]))
+        elif not answer["error"]:
+            parts.append(line("(erased)", look="text"))
+        if answer["call"] is not None:
+            parts.append(line(link("its call", "call", answer["call"]), look="text soft"))
+    return group(
+        line(f"{prompt['words']} ", PageCell(prompt["version"], tag="soft"), level=3),
+        group(*parts, look="given") if answer else None,
+        *messages(prompt["messages"], level=4),
+        tag="section",
+        look="answer",
+        label=prompt["words"],
+    )
+
+
+def _rows_to_pick(pick: Mapping[str, Any], here: str) -> Iterator[Block]:
+    yield line(PICKABLE, look="soft")
+    if not pick["known"]:
+        yield line(NO_ROWS, look="box")
+        return
+    search = FormField("text", pick["text"], "row has", more={"size": 24, "maxlength": 200})
+    everything = (PageCell("all", f"{here}#pick"),) if pick["text"] else ()
+    yield FormBlock(f"{here}#pick", (search,), (Button("Search"),), after=everything)
+    columns: list[Any] = [
+        ("row", lambda each: PageCell(each["row"], f"{here}?{urlencode({'row': each['row']})}")),
+        (Column("input", "short"), "words"),
+        (Column("right answer", "break"), "labels"),
+    ]
+    yield listing("Rows", columns, pick["rows"]) if pick["rows"] else line("No such row.")
+    yield pager(pick["place"], "rows")
+
+
+def latest(request: PageRequest) -> Page:
     """The playground of the newest run whose prompts can be tried; `of` is "" where none can."""
     for run in request.history.runs()[:MOST_LOOKED_AT]:
         with suppress(InputError, ReleaseError):
             return play(replace(request, names={"run": run["id"]}))
-    return {"of": "", "back": "", "prompts": [], "row": ""}
+    none = line("No prompt to try yet: ", PageCell("optimize run TASK", tag="code"), " releases the first.")
+    data = {"of": "", "back": "", "prompts": [], "row": ""}
+    return Page("Playground", data, lambda: [section("", title("Playground"), none)])
 
 
-def post(site: Site, names: Mapping[str, str], form: QueryParams) -> str | dict[str, Any]:
+def post(site: Site, names: Mapping[str, str], form: QueryParams) -> str | Page:
     """Shows the prompts with the form's input, or asks them. The ledger is not held open while a model answers."""
     problem = ""
     if form.get("action") == "ask":
@@ -107,9 +224,6 @@ def _ask(site: Site, tried: Tried, fields: Mapping[str, str]) -> str:
     if empty := [name for name in tried.inputs if not fields.get(name, "").strip()]:
         raise InputError(f"{', '.join(empty)}: empty; give each input a text")
     return site.asker.ask(tried.of, tried.prompts, fields)
-
-
-# -- the input --------------------------------------------------------------------------------------------------------
 
 
 def _fields(request: PageRequest, tried: Tried) -> dict[str, str]:
@@ -172,9 +286,6 @@ def _holds(split: str, row: Example, text: str) -> bool:
     return not text or any(text in one.casefold() for one in texts)
 
 
-# -- what is shown ----------------------------------------------------------------------------------------------------
-
-
 def _shown(
     tried: Tried, side: str, fields: Mapping[str, str], is_filled: bool, asked: Mapping[str, Any] | None
 ) -> dict[str, Any]:
@@ -227,134 +338,3 @@ def _answer(request: PageRequest, prompt: Prompt | None, answer: PlayedAnswer) -
         "fields": dict(read.fields) if read else {},
         "error": error or (read.error if read else ""),
     }
-
-
-# -- what is tried -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """What is tried: the id of a run or NAME@VERSION, its address, its prompts by side, the rows that can be picked,
-    and what each side is called."""
-
-    of: str
-    back: str
-    prompts: Mapping[str, Prompt]
-    rows: Mapping[str, Mapping[str, Example]]
-    names: Mapping[str, str]
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return next(iter(self.prompts.values())).release.inputs
-
-
-def tried_prompts(request: PageRequest) -> Tried:
-    """The prompts of the run or version of the address. Raises InputError and ReleaseError."""
-    return _of_release(request) if "version" in request.names else _of_run(request)
-
-
-def _of_run(request: PageRequest) -> Tried:
-    view = RunView(request.history, request.names["run"])
-    file = released_file(view.run, request.site.db)
-    if view.result is None or file is None:
-        raise InputError(f"{view.id}: {facts.without_result(view.run)}, so it has no prompt to try")
-    if not holds_prompt(file):
-        raise InputError(f"{view.id}: a program of your own; only prompts can be tried here")
-    released = read_release(file)
-    candidates = {"baseline": view.baseline, "winner": view.winner}
-    prompts: dict[str, Prompt] = {
-        side: Prompt(_released(view, candidate, released))
-        for side, _ in facts.sides(view.result)
-        if (candidate := candidates[side]) is not None
-    }
-    names = {"baseline": view.own.name, "winner": "best found"}
-    return Tried(view.id, f"/run/{quote(view.id, safe='')}", prompts, _rows(view, released), names)
-
-
-def _of_release(request: PageRequest) -> Tried:
-    folder = version_folder(request)
-    name, version = folder.parent.name, folder.name
-    if not version.startswith("p_"):
-        raise InputError(f"{name}@{version}: no prompt, so there is nothing to render")
-    released = read_release(folder / PROMPT_FILE)
-    run_id = str(released.provenance.get("run_id") or "")
-    is_known = bool(run_id and request.history.select("SELECT 1 FROM runs WHERE id = ?", run_id))
-    rows = _rows(RunView(request.history, run_id), released) if is_known else {}
-    names, prompts = {"release": "released prompt"}, {"release": Prompt(released)}
-    return Tried(f"{name}@{version}", f"/release/{quote(name)}/{version}", prompts, rows, names)
-
-
-def _rows(view: RunView, released: PromptRelease) -> Mapping[str, Mapping[str, Example]]:
-    rows: dict[str, Mapping[str, Example]] = {split: view.examples.get(split, {}) for split in SPLITS}
-    wanted = set(released.inputs)
-    return {split: of for split, of in rows.items() if of and all(set(row.inputs) == wanted for row in of.values())}
-
-
-def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptRelease:
-    """A candidate of the run as a release: the run's own, the winner that it held back, or one made of what the ledger
-    has of it."""
-    if candidate["id"] == released.provenance.get("candidate_id"):
-        return released
-    if (held := _held_back(view)) is not None and candidate["id"] == held.provenance.get("candidate_id"):
-        return held
-    if not candidate["template"]:
-        raise InputError(f"{view.id}: the text of {candidate['id']} was erased from the ledger")
-    if candidate["picks"] or candidate["passages"]:
-        raise InputError(
-            f"{view.id}: {candidate['id']} looks up rows or passages that only its release holds, and that file is "
-            "gone; restore it from a backup, or run again"
-        )
-    calibration = candidate.get("calibration")
-    demos = tuple(Demo(**{name: demo[name] for name in DEMO}) for demo in candidate["demos"])
-    shape = {name: candidate[name] for name in ("technique", "format", "instruction", "role")}
-    return PromptRelease(
-        name=released.name,
-        messages=tuple(Message(**message) for message in candidate["template"]),
-        inputs=released.inputs,
-        outputs=released.outputs,
-        format=candidate["format"],
-        reasoning=answers_last(PromptCandidate(**shape, demos=demos)),
-        model=released.model,
-        parameters=_parameters(view, candidate["id"], bool(calibration)) or released.parameters,
-        provenance={"run_id": view.id, "candidate_id": candidate["id"]},
-        calibration=read_as(LabelCalibration, calibration, "calibration") if calibration else None,
-        adapter=released.adapter if view.run["model"] != released.model else None,  # else the base alone answered it
-        tools=_tools(view, candidate, released),
-    )
-
-
-def _tools(view: RunView, candidate: Row, released: PromptRelease) -> tuple[Tool, ...]:
-    """The tools of a candidate, by those of the run's release and the texts that the ledger has of both."""
-    if not released.tools:
-        return ()
-    of_release = view.history.candidate(str(released.provenance.get("candidate_id")))
-    both = (("own", of_release), ("new", candidate))
-    found = {name: each["tool_texts"] for name, each in both if "tool_texts" in each}
-    if None in found.values():
-        raise InputError(f"{view.id}: the texts of the tools of {candidate['id']} were erased from the ledger")
-    own = with_texts(released.tools, ToolTexts.of(found["own"]["own"])) if "own" in found else released.tools
-    return with_texts(own, ToolTexts.of(found["new"])) if "new" in found else own
-
-
-def _held_back(view: RunView) -> PromptRelease | None:
-    """The release of a winner that the run held back; None without a whole file of it."""
-    folder = held_folder(view.result) if view.result else None
-    if folder is None or not (folder / PROMPT_FILE).is_file():
-        return None
-    with suppress(ReleaseError):
-        return read_release(folder / PROMPT_FILE)
-    return None
-
-
-def _parameters(view: RunView, candidate_id: str, is_calibrated: bool) -> dict[str, Any]:
-    """What the candidate was scored with, as its calls have it; nothing where none is there. A release asks for
-    log-probabilities, as a search does of all its calls, only where calibration needs them."""
-    keys = view.history.select(
-        "SELECT call_key FROM outcomes WHERE run_id = ? AND candidate_id = ? AND call_key <> '' LIMIT 1",
-        view.id,
-        candidate_id,
-    )
-    request = trail.request_of(view.history, keys[0]["call_key"]) if keys else None
-    names = [name for name in DEFAULT_PARAMETERS if is_calibrated or name not in ("logprobs", "labels")]
-    sent = {} if request is None else {name: request.get(name) for name in names}
-    return {name: value for name, value in sent.items() if value not in (None, [])}  # as a release names them

@@ -6,8 +6,9 @@ They read the files of the registry and write nothing: an alias is moved by a co
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,36 @@ from agent.release.aliases import (
 )
 from agent.release.file_release import how_to_load, read_files
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, read_release
-from agent.report.web.page_request import PageRequest
-from agent.report.web.run_pages import checks_named
+from agent.report.blocks import (
+    Block,
+    Button,
+    Column,
+    FormBlock,
+    FormField,
+    PageCell,
+    PageSection,
+    cells,
+    line,
+    listing,
+    text,
+)
+from agent.report.facts import points
+from agent.report.web.page_request import Page, PageRequest, checks_named
+from agent.report.web.parts import (
+    address,
+    box,
+    crumbs,
+    link,
+    links,
+    messages,
+    moment,
+    named,
+    pager,
+    section,
+    soft,
+    strong,
+    title,
+)
 from agent.safe_file import disk_errors
 
 EMPTY: Row = {
@@ -37,9 +66,15 @@ EMPTY: Row = {
     **{name: {} for name in ("parameters", "files")},
 }
 """What the page of a version may show: prompts and files have different parts of it."""
+NONE_YET = ("No release yet: ", PageCell("optimize promote RUN", tag="code"), " makes the first.")
+ALIAS = (
+    "An alias is the name by which a program loads a prompt: ",
+    PageCell('load_prompt("NAME@production")', tag="code"),
+    ". It is moved by a command, never here.",
+)
 
 
-def releases(request: PageRequest) -> dict[str, Any]:
+def releases(request: PageRequest) -> Page:
     """Every version of every name, newest first within a name. A name or version that is damaged says why."""
     root, found, problems, runs = request.site.releases, list[Row](), list[str](), _runs(request)
     for name, history in _histories(root, problems):
@@ -48,10 +83,56 @@ def releases(request: PageRequest) -> dict[str, Any]:
     text = request.arg("text").casefold()
     rows, place = request.paged([line for line in found if text in f"{line['name']} {line['version']}".casefold()])
     page = {"releases": rows, "of": len(found), "place": place, "text": request.arg("text")}
-    return {**page, "registry": str(root), "problems": problems}
+    data = {**page, "registry": str(root), "problems": problems}
+    return Page("Releases", data, partial(_releases_page, data), f"/releases.json?{place['query']}", foot=str(root))
 
 
-def release(request: PageRequest) -> dict[str, Any]:
+def _releases_page(data: Row) -> Iterator[PageSection]:
+    problems = [box(problem, "bad") for problem in data["problems"]]
+    aliases_link = links([PageCell("Aliases and their history", "/aliases")])
+    if not data["of"]:
+        yield section("", title("Releases"), *problems, line(*NONE_YET), aliases_link)
+        return
+    search = FormField("text", data["text"], "name or version has", more={"size": 18, "maxlength": 200})
+    everything = (PageCell("all", "/releases"),) if data["text"] else ()
+    form = FormBlock("/releases", (search,), (Button("Search"),), after=everything)
+    listed = listing(
+        "Releases",
+        [
+            (Column("version", "id"), lambda one: link(one["version"], "release", one["name"], one["version"])),
+            (Column("name", "break"), "name"),
+            ("aliases", lambda one: cells(*_badges(one["aliases"])) or "-"),
+            (Column("released, UTC", "id"), lambda one: moment(one["created_utc"], 16) or "-"),
+            (Column("run", "id"), lambda one: _run(one) or "-"),
+            ("sealed test #", lambda one: strong(points(one["test"]))),
+            ("your prompt then #", lambda one: points(one["baseline_test"])),
+            (Column("held back", "break"), _held),
+        ],
+        data["releases"],
+    )
+    none = None if data["releases"] else line("No such release.")
+    place = pager(data["place"], f"of {data['of']} versions")
+    yield section("", title("Releases"), *problems, form, listed, none, place, aliases_link)
+
+
+def _badges(aliases: Iterable[str]) -> list[PageCell]:
+    return [PageCell(alias, tag="base") for alias in aliases]
+
+
+def _run(of: Row) -> str:
+    """The run of a version or a move, as a link where this ledger has it."""
+    return link(of["run_id"], "run", of["run_id"]) if of["known_run"] else str(of["run_id"])
+
+
+def _held(one: Row) -> str:
+    if one["problem"]:
+        return PageCell(one["problem"], tag="bad-text")
+    if one["held_back"]:
+        return f"yes, then promoted by {one['held_back']}"
+    return "no: your own prompt" if one["decision"] == "keep_baseline" else "no"
+
+
+def release(request: PageRequest) -> Page:
     """One version: its prompt or files, its origin, its aliases. Raises InputError and ReleaseError."""
     folder, root = version_folder(request), request.site.releases
     name, version = request.names["name"], request.names["version"]
@@ -74,7 +155,7 @@ def release(request: PageRequest) -> dict[str, Any]:
     else:
         files = {file: len(data) for file, data in found.files.items()}
         parts = {"about": how_to_load(folder, f"{name}@{version}"), "files": files, "load": ""}
-    return {
+    data = {
         "name": name,
         "version": version,
         **EMPTY,
@@ -82,14 +163,83 @@ def release(request: PageRequest) -> dict[str, Any]:
         "provenance": dict(found.provenance),
         **_origin(found.provenance, runs),
         "is_prompt": is_prompt,
-        "checks": len(checks_named(request, name)),
+        "checks": len(checks_named(request, name).checks),
         "aliases": _pointing(current(history), version),
         "moves": [_move(change, runs) for change in reversed(history) if version in (change.version, change.before)],
         "folder": str(folder),
     }
+    also = f"{address('release', name, version)}.json"
+    return Page(f"{name} {version}", data, partial(_release_page, data), also, foot=str(folder))
 
 
-def aliases(request: PageRequest) -> dict[str, Any]:
+def _release_page(data: Row) -> Iterator[PageSection]:
+    name, version = data["name"], data["version"]
+    here, run_id = address("release", name, version), data["run_id"]
+    aliases = [part for alias in _badges(data["aliases"]) for part in (alias, " ")]
+    unknown = ", which is not in this ledger" if run_id else ""
+    run = link(f"run {run_id}", "run", run_id) if data["known_run"] else f"run {run_id or 'unknown'}{unknown}"
+    scores = f" · sealed test {points(data['test'])}, your prompt then {points(data['baseline_test'])}"
+    notice = f"Held back by the gate, and promoted by {data['held_back']}" if data["held_back"] else ""
+    if not notice and data["decision"] == "keep_baseline" and data["is_prompt"]:
+        notice = "Your own prompt: it claims no gain."
+    play = PageCell("Try the prompt", f"{here}/play", "button main")
+    over_time = [link("Checks over time", "checks", name)] if data["checks"] else []
+    yield section(
+        "",
+        crumbs("releases", "releases"),
+        title(f"{name} ", PageCell(version, tag="id")),
+        line(*(aliases or [soft("No alias means this version.")])),
+        line(
+            f"{moment(data['created_utc']) or 'no date'} UTC · ",
+            run,
+            scores if data["test"] is not None else "",
+            look="soft",
+        ),
+        box(notice),
+        links([play, *over_time]) if data["is_prompt"] else None,
+    )
+    if data["is_prompt"]:
+        yield section("Prompt", *messages(data["messages"]))
+        outputs = (
+            {
+                "output": f"{one['name']}, {one['type']}"
+                + (f" ({', '.join(one['choices'])})" if one.get("choices") else "")
+            }
+            for one in data["outputs"]
+        )
+        called: list[Row] = [{"model": data["model"], "inputs": ", ".join(data["inputs"])}, *outputs]
+        called += [{"layout": data["format"], **data["parameters"]}]
+        yield section("What it is called with", *(each for one in called for each in named(one)))
+        code = f"from promptassay import load_prompt\nprompt = {data['load']}"
+        yield section("Load it", text(code, exact=True))
+    else:
+        files = (line(f"{file}, {size} bytes") for file, size in data["files"].items())
+        yield section("Files", line(data["about"], look="text"), *files)
+    yield section("Moves of aliases to it and from it", _moves(data["moves"], name, True), name="moves")
+
+
+def _moves(moves: Sequence[Row], name: str, with_alias: bool = False) -> Block:
+    def version(of: str) -> str:
+        return link(of, "release", name, of) if of else "-"
+
+    def share(move: Row) -> str:
+        return "-" if move["share"] is None else f"{100 * move['share']:.0f} %"
+
+    columns: list[Any] = [
+        (Column("UTC", "id"), lambda move: moment(move["utc"])),
+        *[("alias", "alias")] * with_alias,
+        ("what", "action"),
+        (Column("to", "id"), lambda move: version(move["version"])),
+        (Column("from", "id"), lambda move: version(move["before"])),
+        *[("share #", share)] * any(move["share"] is not None for move in moves),
+        ("by", lambda move: move["actor"] or "-"),
+        (Column("reason", "short"), lambda move: move["reason"] or "-"),
+        ("run", lambda move: _run(move) or "-"),
+    ]
+    return listing("Moves", columns, moves)
+
+
+def aliases(request: PageRequest) -> Page:
     """Each alias of each name: what it means now, every move of it, and the commands that move it."""
     root, found, problems, runs = request.site.releases, list[Row](), list[str](), _runs(request)
     for name, history in _histories(root, problems):
@@ -98,7 +248,27 @@ def aliases(request: PageRequest) -> dict[str, Any]:
             marks.sort(key=lambda mark: (mark["alias"] != PRODUCTION, mark["alias"]))
             found.append({"name": name, "aliases": marks})
     command = _command(request, "promote", "RUN", "--alias", PRODUCTION)
-    return {"names": found, "promote": command, "registry": str(root), "problems": problems}
+    data = {"names": found, "promote": command, "registry": str(root), "problems": problems}
+    return Page("Aliases", data, partial(_aliases_page, data), "/aliases.json", foot=str(root))
+
+
+def _aliases_page(data: Row) -> Iterator[PageSection]:
+    problems = (box(problem, "bad") for problem in data["problems"])
+    none = "To set an alias to what a run released:" if data["names"] else "No alias yet. The first release sets one:"
+    yield section("", title("Aliases"), line(*ALIAS), *problems, line(none), text(data["promote"], exact=True))
+    for each in data["names"]:
+        blocks: list[Block] = []
+        for mark in each["aliases"]:
+            part = "" if mark["share"] is None else f" for {100 * mark['share']:.0f} % of the units"
+            version = link(mark["version"], "release", each["name"], mark["version"])
+            blocks.append(line(PageCell(mark["alias"], tag="base"), " means ", version, part, level=3))
+            blocks.append(line(f"since {moment(mark['utc'])} UTC", look="soft"))
+            if mark["rollback"]:
+                blocks += [line("Back to the version before:"), text(mark["rollback"], exact=True)]
+            else:
+                blocks.append(line("Its first version: there is none to go back to.", look="soft"))
+            blocks.append(_moves(mark["moves"], each["name"]))
+        yield section(each["name"], *blocks)
 
 
 def _histories(root: Path, problems: list[str]) -> Iterator[tuple[str, list[AliasChange] | None]]:

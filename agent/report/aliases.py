@@ -1,0 +1,99 @@
+"""What aliases mean, and how they moved: on the terminal and on the pages of releases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.release.aliases import AliasChange
+from agent.report.blocks import Block, short, table, text
+from agent.report.facts import gain, points
+from agent.results.base import Result, called, hidden
+
+COLUMNS = ("alias", "version", "when (UTC)", "how", "who", "on what", "why")
+
+
+class MovedAlias(Result):
+    """A move of an alias, as its line in aliases.jsonl: `before` (in JSON `from`) is the version that it had, "" for
+    none; `share`: of the units, for an A/B alias."""
+
+    name: str
+    seq: int
+    utc: str
+    actor: str
+    action: str
+    alias: str
+    version: str
+    before: str = called("from")
+    share: float | None
+    reason: str
+    evidence: Mapping[str, Any]
+    prev: str
+    hash: str
+
+    @property
+    def version_for(self) -> str:
+        """The version, and for which part of the units."""
+        return self.version + ("" if self.share is None else f" for {self.share:.0%}")
+
+    @property
+    def claim(self) -> str:
+        """On what evidence it was moved."""
+        evidence = self.evidence
+        if "undoes" in evidence:
+            return f"undoes {evidence['undoes']}"
+        claim = f" {evidence['claim']}" if "claim" in evidence else ""
+        over = ", overridden" if evidence.get("overridden") else ""
+        lift = evidence.get("lift") or {}
+        method = f" {evidence['method']} {points(evidence['test'])}" if "method" in evidence else ""
+        diff = f" {gain(lift['diff'])}" if "diff" in lift else ""
+        return f"{evidence.get('run_id', '')}{method}{diff}{claim}{over}"
+
+
+class Rollback(MovedAlias):
+    """An alias that was put back; `in_chain`: whether the ledger has the change already."""
+
+    in_chain: bool
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        share = "" if self.share is None else f" for {100 * self.share:g} % of the units"
+        yield text(f"{self.name}@{self.alias} is {self.version} again{share}; before: {self.before}")
+
+
+class AliasesResult(Result):
+    """What every alias means now."""
+
+    aliases: tuple[MovedAlias, ...]
+    root: Path = hidden()
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        yield _changes(f"aliases in {self.root}", [(f"{each.name}@{each.alias}", each) for each in self.aliases])
+
+
+class NameHistory(Result):
+    """The aliases of a name as they are now, and every change of them, the oldest first."""
+
+    name: str
+    aliases: Mapping[str, MovedAlias]
+    history: tuple[MovedAlias, ...]
+
+    def blocks(self) -> Iterator[Block]:
+        """What is printed."""
+        title = f"{self.name}: every change of an alias"
+        yield _changes(title, [(f"{each.seq} {each.alias}", each) for each in self.history])
+
+
+def moved(changes: Iterable[AliasChange]) -> tuple[MovedAlias, ...]:
+    """The changes as results."""
+    return tuple(MovedAlias(**change.as_dict()) for change in changes)
+
+
+def _changes(title: str, changes: Sequence[tuple[str, MovedAlias]]) -> Block:
+    rows = [
+        (head, one.version_for, one.utc[:19], one.action, one.actor, one.claim, short(one.reason, 60))
+        for head, one in changes
+    ]
+    return table(title, COLUMNS, rows, tabbed=True)

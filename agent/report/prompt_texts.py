@@ -1,0 +1,150 @@
+"""The texts of prompts: whole, as what was searched, and by the words that differ between two of them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Literal
+
+from agent.ledger.query import ERASED
+from agent.prompt.parts.tools import TextChange, tool_changes
+
+NO_TEXT = "(no description)"
+Kind = Literal["same", "gone", "new"]
+CONTEXT = 12
+"""Equal words and blanks that are shown around a change."""
+COMPARED = 2500
+"""Words between the first and the last change that are compared; what follows them counts as replaced."""
+WORD_MARKS = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
+_PIECES = re.compile(r"\s+|\[\w+\]|\w+|[^\w\s]")
+_WORDS = re.compile(r"\s+|\[\w+\]\s*|\w+\s*|[^\w\s]\s*")  # its own blank would be like every other blank
+
+
+def prompt_text(candidate: Mapping[str, Any]) -> str:
+    """A candidate's messages without its demo turns, each under its role; ERASED when its text was erased."""
+    template = candidate["template"]
+    if not template:
+        return ERASED
+    if candidate["format"] != "inline" and candidate["demos"]:
+        after = 2 if candidate.get("picks") else 1  # the place of the picked demos stands between these and the input
+        first = len(template) - after - 2 * len(candidate["demos"])
+        demos = {"role": "", "content": f"({len(candidate['demos'])} examples)"}
+        template = [*template[:first], demos, *template[-after:]]
+    parts = (f"[{part['role']}]\n{part['content']}" if part["role"] else part["content"] for part in template)
+    return "\n".join(parts)
+
+
+def text_changes(candidate: Mapping[str, Any]) -> list[TextChange]:
+    """What a candidate of the ledger says of tools in the place of the task's own texts."""
+    if "tool_texts" not in candidate:
+        return []
+    shown = candidate["tool_texts"]
+    return [TextChange("texts of tools", ERASED, ERASED)] if shown is None else tool_changes(shown)
+
+
+def tool_differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[TextChange]:
+    """What differs between two candidates of one task, by tool and argument."""
+    first, second = ({change.what: change for change in text_changes(each)} for each in (one, two))
+    found = []
+    for what in dict.fromkeys([*first, *second]):
+        before = first[what].after if what in first else second[what].before
+        after = second[what].after if what in second else first[what].before
+        if before != after:
+            found.append(TextChange(what, before, after))
+    return found
+
+
+def compared_texts(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str, str]:
+    """Two prompts as `prompt_text` gives them, with the texts of tools that differ under them."""
+    texts, changed = (prompt_text(one), prompt_text(two)), tool_differences(one, two)
+    if not changed:
+        return texts
+    first = "\n".join(f"{change.what}: {change.before or NO_TEXT}" for change in changed)
+    second = "\n".join(f"{change.what}: {change.after or NO_TEXT}" for change in changed)
+    return f"{texts[0]}\n[tools]\n{first}", f"{texts[1]}\n[tools]\n{second}"
+
+
+def whole_prompt(candidate: Mapping[str, Any]) -> str:
+    """All messages of a candidate, examples among them, each under its role, and its own texts of tools; ERASED when
+    its text was erased."""
+    parts = [f"[{part['role']}]\n{part['content']}" for part in candidate["template"] or ()] or [ERASED]
+    own = "\n".join(f"{change.what}: {change.after or NO_TEXT}" for change in text_changes(candidate))
+    return "\n\n".join([*parts, *([f"[tools]\n{own}"] if own else [])])
+
+
+def change_lines(candidate: Mapping[str, Any]) -> list[str]:
+    """The texts of tools of one prompt, a line each, after those of the task."""
+    return [f"{each.what}: {each.before or NO_TEXT} -> {each.after or NO_TEXT}" for each in text_changes(candidate)]
+
+
+# -- words that changed ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TextStretch:
+    """A stretch of text that two versions share, that only the first has (`gone`), or only the second (`new`)."""
+
+    kind: Kind
+    text: str
+
+
+def word_diff(one: str, two: str) -> str:
+    """`two`, with words that only `one` has as [-gone-] and new ones as {+new+}; long equal parts are left out."""
+    return "".join(WORD_MARKS[change.kind].format(change.text) for change in changes(one, two, CONTEXT))
+
+
+def changes(one: str, two: str, keep: int | None = None) -> list[TextStretch]:
+    """The changes from text `one` to `two`, by words.
+
+    Args:
+        keep: equal words and blanks to leave around a change; the rest of a long equal stretch becomes an ellipsis.
+            None keeps all.
+    """
+    pieces = (piece for gone, new in _stretches(one, two) for piece in _pieces(gone, new))
+    runs = [(kind, [text for _, text in group]) for kind, group in groupby(pieces, key=itemgetter(0))]
+    return [
+        TextStretch(kind, _shortened(texts, at == 0, at == len(runs) - 1, keep if kind == "same" else None))
+        for at, (kind, texts) in enumerate(runs)
+    ]
+
+
+def _stretches(one: str, two: str) -> Iterator[tuple[str, str]]:
+    """Both texts in pairs of stretches, alike or not."""
+    first, second = (_WORDS.findall(text) for text in (one, two))
+    start, end = _alike(first, second)
+    yield "".join(first[:start]), "".join(second[:start])
+    old, new = (words[start : len(words) - end] for words in (first, second))
+    matcher = difflib.SequenceMatcher(None, old[:COMPARED], new[:COMPARED], autojunk=False)
+    for _, a0, a1, b0, b1 in matcher.get_opcodes():
+        yield "".join(old[a0:a1]), "".join(new[b0:b1])
+    yield "".join(old[COMPARED:]), "".join(new[COMPARED:])
+    yield "".join(first[len(first) - end :]), "".join(second[len(second) - end :])
+
+
+def _pieces(gone: str, new: str) -> Iterator[tuple[Kind, str]]:
+    """Words and blanks of a stretch; those that both begin or end with are the same."""
+    first, second = (_PIECES.findall(text) for text in (gone, new))
+    start, end = _alike(first, second)
+    yield from (("same", piece) for piece in first[:start])
+    yield from (("gone", piece) for piece in first[start : len(first) - end])
+    yield from (("new", piece) for piece in second[start : len(second) - end])
+    yield from (("same", piece) for piece in first[len(first) - end :])
+
+
+def _alike(one: Sequence[str], two: Sequence[str]) -> tuple[int, int]:
+    """With how many words both begin, and with how many of those after them both end."""
+    start = next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+    ends = zip(reversed(one[start:]), reversed(two[start:]), strict=False)
+    return start, next((at for at, (a, b) in enumerate(ends) if a != b), min(len(one), len(two)) - start)
+
+
+def _shortened(words: Sequence[str], is_first: bool, is_last: bool, keep: int | None) -> str:
+    if keep is None or len(words) <= 2 * keep + 4:
+        return "".join(words)
+    before = "" if is_first else "".join(words[:keep])
+    after = "" if is_last else "".join(words[-keep:])
+    return f"{before} … {after}"

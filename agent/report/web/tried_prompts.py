@@ -1,0 +1,160 @@
+"""What is tried in the playground: the prompts of a run, or a released one, and the rows that can be picked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from agent.errors import InputError, ReleaseError
+from agent.ledger import trail
+from agent.ledger.query import Row, released_file
+from agent.prompt.calibration import LabelCalibration
+from agent.prompt.parts.tools import ToolTexts, with_texts
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.techniques import answers_last
+from agent.release.completion import DEFAULT_PARAMETERS
+from agent.release.prompt_file import PROMPT_FILE, PromptRelease, holds_prompt, read_release
+from agent.release.runtime import Prompt
+from agent.report import facts
+from agent.report.next_steps import held_folder
+from agent.report.view import RunView
+from agent.report.web.page_request import PageRequest
+from agent.report.web.registry_pages import version_folder
+from agent.safe_data import read_as
+from agent.types import Demo, Example, Message, SplitName, Tool
+
+SPLITS: Final[tuple[SplitName, ...]] = ("dev", "train")
+"""The splits whose rows can be picked, never the sealed test."""
+DEMO = ("example_id", "inputs", "outputs", "rationale", "source")
+"""The parts of a demo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What is tried: the id of a run or NAME@VERSION, its address, its prompts by side, the rows that can be picked,
+    and what each side is called."""
+
+    of: str
+    back: str
+    prompts: Mapping[str, Prompt]
+    rows: Mapping[str, Mapping[str, Example]]
+    names: Mapping[str, str]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return next(iter(self.prompts.values())).release.inputs
+
+
+def tried_prompts(request: PageRequest) -> Tried:
+    """The prompts of the run or version of the address. Raises InputError and ReleaseError."""
+    return _of_release(request) if "version" in request.names else _of_run(request)
+
+
+def _of_run(request: PageRequest) -> Tried:
+    view = RunView(request.history, request.names["run"])
+    file = released_file(view.run, request.site.db)
+    if view.result is None or file is None:
+        raise InputError(f"{view.id}: {facts.without_result(view.run)}, so it has no prompt to try")
+    if not holds_prompt(file):
+        raise InputError(f"{view.id}: a program of your own; only prompts can be tried here")
+    released = read_release(file)
+    candidates = {"baseline": view.baseline, "winner": view.winner}
+    prompts: dict[str, Prompt] = {
+        side: Prompt(_released(view, candidate, released))
+        for side, _ in facts.sides(view.result)
+        if (candidate := candidates[side]) is not None
+    }
+    names = {"baseline": view.own.name, "winner": "best found"}
+    return Tried(view.id, f"/run/{quote(view.id, safe='')}", prompts, _rows(view, released), names)
+
+
+def _of_release(request: PageRequest) -> Tried:
+    folder = version_folder(request)
+    name, version = folder.parent.name, folder.name
+    if not version.startswith("p_"):
+        raise InputError(f"{name}@{version}: no prompt, so there is nothing to render")
+    released = read_release(folder / PROMPT_FILE)
+    run_id = str(released.provenance.get("run_id") or "")
+    is_known = bool(run_id and request.history.select("SELECT 1 FROM runs WHERE id = ?", run_id))
+    rows = _rows(RunView(request.history, run_id), released) if is_known else {}
+    names, prompts = {"release": "released prompt"}, {"release": Prompt(released)}
+    return Tried(f"{name}@{version}", f"/release/{quote(name)}/{version}", prompts, rows, names)
+
+
+def _rows(view: RunView, released: PromptRelease) -> Mapping[str, Mapping[str, Example]]:
+    rows: dict[str, Mapping[str, Example]] = {split: view.examples.get(split, {}) for split in SPLITS}
+    wanted = set(released.inputs)
+    return {split: of for split, of in rows.items() if of and all(set(row.inputs) == wanted for row in of.values())}
+
+
+def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptRelease:
+    """A candidate of the run as a release: the run's own, the winner that it held back, or one made of what the ledger
+    has of it."""
+    if candidate["id"] == released.provenance.get("candidate_id"):
+        return released
+    if (held := _held_back(view)) is not None and candidate["id"] == held.provenance.get("candidate_id"):
+        return held
+    if not candidate["template"]:
+        raise InputError(f"{view.id}: the text of {candidate['id']} was erased from the ledger")
+    if candidate["picks"] or candidate["passages"]:
+        raise InputError(
+            f"{view.id}: {candidate['id']} looks up rows or passages that only its release holds, and that file is "
+            "gone; restore it from a backup, or run again"
+        )
+    calibration = candidate.get("calibration")
+    demos = tuple(Demo(**{name: demo[name] for name in DEMO}) for demo in candidate["demos"])
+    shape = {name: candidate[name] for name in ("technique", "format", "instruction", "role")}
+    return PromptRelease(
+        name=released.name,
+        messages=tuple(Message(**message) for message in candidate["template"]),
+        inputs=released.inputs,
+        outputs=released.outputs,
+        format=candidate["format"],
+        reasoning=answers_last(PromptCandidate(**shape, demos=demos)),
+        model=released.model,
+        parameters=_parameters(view, candidate["id"], bool(calibration)) or released.parameters,
+        provenance={"run_id": view.id, "candidate_id": candidate["id"]},
+        calibration=read_as(LabelCalibration, calibration, "calibration") if calibration else None,
+        adapter=released.adapter if view.run["model"] != released.model else None,  # else the base alone answered it
+        tools=_tools(view, candidate, released),
+    )
+
+
+def _tools(view: RunView, candidate: Row, released: PromptRelease) -> tuple[Tool, ...]:
+    """The tools of a candidate, by those of the run's release and the texts that the ledger has of both."""
+    if not released.tools:
+        return ()
+    of_release = view.history.candidate(str(released.provenance.get("candidate_id")))
+    both = (("own", of_release), ("new", candidate))
+    found = {name: each["tool_texts"] for name, each in both if "tool_texts" in each}
+    if None in found.values():
+        raise InputError(f"{view.id}: the texts of the tools of {candidate['id']} were erased from the ledger")
+    own = with_texts(released.tools, ToolTexts.of(found["own"]["own"])) if "own" in found else released.tools
+    return with_texts(own, ToolTexts.of(found["new"])) if "new" in found else own
+
+
+def _held_back(view: RunView) -> PromptRelease | None:
+    """The release of a winner that the run held back; None without a whole file of it."""
+    folder = held_folder(view.result) if view.result else None
+    if folder is None or not (folder / PROMPT_FILE).is_file():
+        return None
+    with suppress(ReleaseError):
+        return read_release(folder / PROMPT_FILE)
+    return None
+
+
+def _parameters(view: RunView, candidate_id: str, is_calibrated: bool) -> dict[str, Any]:
+    """What the candidate was scored with, as its calls have it; nothing where none is there. A release asks for
+    log-probabilities, as a search does of all its calls, only where calibration needs them."""
+    keys = view.history.select(
+        "SELECT call_key FROM outcomes WHERE run_id = ? AND candidate_id = ? AND call_key <> '' LIMIT 1",
+        view.id,
+        candidate_id,
+    )
+    request = trail.request_of(view.history, keys[0]["call_key"]) if keys else None
+    names = [name for name in DEFAULT_PARAMETERS if is_calibrated or name not in ("logprobs", "labels")]
+    sent = {} if request is None else {name: request.get(name) for name in names}
+    return {name: value for name, value in sent.items() if value not in (None, [])}  # as a release names them
