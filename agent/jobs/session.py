@@ -378,5 +378,5 @@ def run_work(
                     error.hint = NOTHING_ANSWERED if is_mistake else session.resume_command
                     error.run_id = session.id
                 raise
-        shown.finish(result.to_json())
+        shown.finish(result)
     return result

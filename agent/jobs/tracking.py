@@ -27,6 +27,8 @@ from agent.options.shared import TrackOptions
 from agent.redact import ALLOW_TRACING, redact, secrets_in
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import search_result
+from agent.results.base import Result
+from agent.results.customize import CustomizeResult
 from agent.safe_file import new_file
 from agent.tracking.spans import ENDPOINT, CountedExporter, headers_of, otlp_exporter, provider_for, traces_url
 from agent.tracking.tracker import TRACKERS, Cell, TrackedStart, Tracker, TrackerKind
@@ -197,13 +199,13 @@ class TrackedRun(Observer):
     def on_stage_started(self, name: str, round_: int) -> None:
         self._mark_best()
 
-    def finish(self, result: Mapping[str, Any]) -> None:
-        """What came of the run: figures, tables, report and prompt. `result` is the object of the command's --json."""
+    def finish(self, result: Result) -> None:
+        """Track what came of the run: figures, tables, report and prompt."""
         self._succeeded = True
         if not self._lines:
             return
         self._mark_best()
-        figures = {name: float(value) for name, value in flat(result).items() if _is_number(value)}
+        figures = {name: float(value) for name, value in flat(result.to_json()).items() if _is_number(value)}
         self._all(lambda tracker: tracker.summary(figures))
         if self._trials:
             rows = [self._row(trial) for _, trial in sorted(self._trials.items())]
@@ -319,7 +321,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _tracked_files(run_id: str, result: Mapping[str, Any], db: Path, texts: bool) -> tuple[list[Table], list[Path]]:
+def _tracked_files(run_id: str, result: Result, db: Path, texts: bool) -> tuple[list[Table], list[Path]]:
     """The tables and the files of a run that has ended.
 
     `texts`: whether rows may be in them; without it a prompt with examples is its instruction alone. Raises InputError
@@ -328,10 +330,10 @@ def _tracked_files(run_id: str, result: Mapping[str, Any], db: Path, texts: bool
     from agent.report.html import report_html
     from agent.report.view import RunView, RunWithoutRows, holds_rows
 
-    if arms := result.get("arms"):
-        tables: list[Table] = [("arms", ARM_COLUMNS, [[arm[name] for name in ARM_COLUMNS] for arm in arms])]
-    else:
-        tables = []
+    tables: list[Table] = []
+    if isinstance(result, CustomizeResult):
+        arms = [[getattr(arm, name) for name in ARM_COLUMNS] for arm in result.arms]
+        tables.append(("arms", ARM_COLUMNS, arms))
     folder, files = run_folder(db.parent, run_id) / FILES, []
     with closing(open_history(db)) as history:
         view = RunView(history, run_id)

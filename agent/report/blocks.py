@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from agent.report.page_blocks import FigureBlock, FormBlock, GroupBlock, LineBlock, ProgressBlock, TermsBlock
 from agent.safe_text import plain
 
 if TYPE_CHECKING:
@@ -179,115 +180,6 @@ class ChartBlock:
 
 PlainBlock = TableBlock | ProseBlock | DiffBlock
 """What a pipe can show."""
-
-
-# -- on pages alone ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class LineBlock:
-    """A paragraph of texts, links and badges, with a class of web.css; `level`: a heading of this level."""
-
-    kind: ClassVar = "line"
-    parts: tuple[str, ...]
-    look: str = ""
-    level: int = 0
-    on: Surface = "page"
-
-
-@dataclass(frozen=True, slots=True)
-class GroupBlock:
-    """Blocks that belong together: an element with a class of web.css.
-
-    Args:
-        tag: `details` is folded under its `title`.
-        label: its name for who does not see it.
-        live: a running run replaces it.
-    """
-
-    kind: ClassVar = "group"
-    blocks: tuple[Block, ...]
-    tag: Literal["div", "article", "section", "details"] = "div"
-    look: str = ""
-    label: str = ""
-    title: str = ""
-    is_open: bool = False
-    live: str = ""
-    on: Surface = "page"
-
-
-@dataclass(frozen=True, slots=True)
-class FormField:
-    """A field of a form; `more`: other attributes of its element, such as `size`."""
-
-    name: str
-    value: str = ""
-    label: str = ""
-    kind: Literal["text", "hidden", "select", "marks", "number", "lines"] = "text"
-    choices: Sequence[str] = ()
-    about: str = ""
-    notes: Sequence[str] = ()
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Button:
-    """A button of a form that sends `value` as its `action`; `key`: a key that presses it."""
-
-    text: str
-    value: str = ""
-    key: str = ""
-    is_main: bool = False
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class FormBlock:
-    """A form. `blocks` stand above its fields; `after`: links behind its buttons; `is_post`: it writes or asks."""
-
-    kind: ClassVar = "form"
-    action: str
-    fields: tuple[FormField, ...] = ()
-    buttons: tuple[Button, ...] = ()
-    is_post: bool = False
-    blocks: tuple[Block, ...] = ()
-    after: tuple[str, ...] = ()
-    look: str = "filters"
-    on: Surface = "page"
-
-
-@dataclass(frozen=True, slots=True)
-class FigureBlock:
-    """Figures with their names; `live`: by name the key that a running run writes over it, and how."""
-
-    kind: ClassVar = "figures"
-    figures: tuple[tuple[str, str], ...]
-    live: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    look: str = "numbers"
-    on: Surface = "page"
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressBlock:
-    """How much is done. `url`: where a running run is followed, with its `figures`."""
-
-    kind: ClassVar = "progress"
-    done: int
-    of: int
-    label: str
-    url: str = ""
-    figures: FigureBlock | None = None
-    parts: tuple[str, ...] = ()
-    on: Surface = "page"
-
-
-@dataclass(frozen=True, slots=True)
-class TermsBlock:
-    """Words with their meanings."""
-
-    kind: ClassVar = "terms"
-    words: Mapping[str, str]
-    on: Surface = "page"
 
 
 PageBlock = LineBlock | GroupBlock | FormBlock | FigureBlock | ProgressBlock | TermsBlock

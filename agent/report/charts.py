@@ -18,8 +18,9 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
-from agent.report import facts
-from agent.report.facts import carried, gain
+from agent.report import facts, findings
+from agent.report.facts import gain
+from agent.report.findings import carried
 from agent.safe_text import plain
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def pareto(view: RunView) -> Figure:
     """The front: dev score against tokens and, where calls cost something, dollars per 1,000 of them."""
     assert view.result is not None
     rows = view.result.pareto
-    name, sizes = facts.sizes(rows)
+    name, sizes = findings.sizes(rows)
     costs = [(name, [float(size) for size in sizes])]
     if any(row.usd_per_1000 for row in rows):
         costs.append(("$ per 1,000 calls", [row.usd_per_1000 or 0.0 for row in rows]))

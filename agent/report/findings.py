@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from agent.release.result import RunResult
-from agent.report.facts import combined, points, sealed_score, ships_prompt, sides, size
+from agent.report.facts import combined, points, sealed_score, ships_prompt, sides
 from agent.results.base import SideName
 from agent.results.breakdown import RowCount
-from agent.results.run_parts import Change, PromptSize, ProposerUse, ToShow, Yardstick
+from agent.results.run_parts import Carried, Change, ParetoRow, PromptSize, ProposerUse, ToShow, Yardstick
 
 IN_A_SENTENCE = {"baseline": "your prompt", "winner": "the best found"}
 OF_A_MIGRATION = {"baseline": "the old model", "winner": "the new model"}
@@ -226,3 +229,67 @@ def _there(need: ToShow) -> str:
     return (
         f"{need.rows_there:,} are there, {need.rows_tested:,} were paid for: --max-calls {need.max_calls}{caps}{more}"
     )
+
+
+# -- the design of a prompt, and what its parts carry ------------------------------------------------------------------
+
+
+def prompt_size(result: RunResult) -> str:
+    """How long the best found is, as all surfaces say it: the measured tokens of a call, else the prompt's estimate."""
+    winner, change = result.winner, result.change
+    measured = winner.tokens_a_call or (change.winner.tokens_a_call if change else 0)
+    return size(measured, winner.prompt_tokens)
+
+
+def size(tokens_a_call: int, prompt_tokens: int) -> str:
+    """Say a length: measured, or else estimated.
+
+    >>> size(1354, 245), size(0, 245)
+    ('1,354 tokens a call', 'about 245 prompt tokens')
+    """
+    return f"{tokens_a_call:,} tokens a call" if tokens_a_call else f"about {prompt_tokens:,} prompt tokens"
+
+
+def sizes(front: Sequence[ParetoRow]) -> tuple[str, list[int]]:
+    """The name of a column of sizes, and its figures: measured where all of them are."""
+    if all(row.tokens_a_call for row in front):
+        return "tokens a call", [row.tokens_a_call for row in front]
+    return "prompt tokens, about", [row.prompt_tokens for row in front]
+
+
+def picked(picks: Mapping[str, Any] | None) -> str:
+    """Next to a number of examples: how many of them are picked for each input, and by what; "" for none.
+
+    >>> picked({"k": 6, "retriever": "bm25"}), picked(None)
+    (' (6 picked for each input by bm25)', '')
+    """
+    return f" ({picks['k']} picked for each input by {picks['retriever']})" if picks else ""
+
+
+def before_search(result: RunResult) -> str:
+    """What the preflight says of what could be won, and how noisy the answers are; "" without a preflight."""
+    preflight = result.preflight
+    if preflight is None or not preflight.why:
+        return ""
+    noise, rows = preflight.noise, preflight.noise_rows
+    if noise is None:
+        return preflight.why
+    changed = (
+        f"{100 * noise:.0f} % of the" if rows is None else f"{round(noise * rows)} of {rows}"
+    )  # None: an older run
+    return f"{preflight.why}; asked twice, {changed} rows changed"
+
+
+def looks_up(passages: Mapping[str, Any] | None) -> str:
+    """How a prompt looks passages up, in words; "" where it does not."""
+    if not passages:
+        return ""
+    overlap = f", {passages['overlap']} of them repeated" if passages["overlap"] else ""
+    return f"{passages['k']} passages by {passages['retriever']}, of at most {passages['chunk']} letters{overlap}"
+
+
+def carried(row: Carried) -> tuple[str, str, str]:
+    """A part's gain in points ("?" where its sign is not known), its 95 % interval, and where the numbers come from."""
+    low, high = row.ci95
+    source = {"measured": "measured", "unknown": "cannot be told"}.get(row.how, "estimated from all trials")
+    return ("?" if row.how == "unknown" else f"{row.points:+.1f}"), f"{low:+.1f} to {high:+.1f}", source

@@ -20,10 +20,8 @@ from agent.report import facts, prompt_texts, run_tables, terms
 from agent.report.blocks import (
     Block,
     DiffBlock,
-    FigureBlock,
     PageCell,
     PageSection,
-    TermsBlock,
     cells,
     filled,
     group,
@@ -34,6 +32,7 @@ from agent.report.blocks import (
 )
 from agent.report.comparison import comparison_sections, is_comparison
 from agent.report.facts import points
+from agent.report.page_blocks import FigureBlock, TermsBlock
 from agent.report.prompt_texts import whole_prompt
 from agent.report.run_blocks import PROMPT_LETTERS, run_sections
 from agent.report.view import RunView

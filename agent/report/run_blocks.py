@@ -140,7 +140,7 @@ def _yardsticks(run: ShownRun) -> Iterator[Block]:
 
 
 def _gain(run: ShownRun) -> Iterator[Block]:
-    rows = [(row.part, *facts.carried(row)) for row in run.result.attribution]
+    rows = [(row.part, *findings.carried(row)) for row in run.result.attribution]
     columns = ("part", "points #", "95 % CI #", "how it is known")
     note = f"Points that are lost with {run.own.phrase}'s part in its place."
     numbers = table("What carried the gain", columns, rows, note=note)
@@ -151,7 +151,7 @@ def _front(run: ShownRun) -> Iterator[Block]:
     front = run.result.pareto
     trials = run.view.history.trials(run.view.id) if run.view else []
     numbers = {trial["candidate_id"]: trial["number"] for trial in trials}
-    size_name, sizes = facts.sizes(front)
+    size_name, sizes = findings.sizes(front)
     rows = []
     for row, size in zip(front, sizes, strict=True):
         number = numbers.get(row.candidate_id)
@@ -166,9 +166,9 @@ def _front(run: ShownRun) -> Iterator[Block]:
 
 def _design(run: ShownRun) -> str:
     winner = run.result.winner
-    looks_up = f"{facts.looks_up(winner.passages)}, " if winner.passages else ""
-    demos = f"{winner.n_examples} examples{facts.picked(winner.picks)}"
-    design = f"{winner.technique}, {winner.format}, {demos}, {looks_up}{facts.prompt_size(run.result)}"
+    looks_up = f"{findings.looks_up(winner.passages)}, " if winner.passages else ""
+    demos = f"{winner.n_examples} examples{findings.picked(winner.picks)}"
+    design = f"{winner.technique}, {winner.format}, {demos}, {looks_up}{findings.prompt_size(run.result)}"
     return f"{run.best}: {design} ({winner.candidate_id})"
 
 
@@ -243,7 +243,7 @@ def _counts(run: ShownRun) -> Iterator[Block]:
 
 
 def _before(result: RunResult) -> str:
-    said = facts.before_search(result)
+    said = findings.before_search(result)
     return said and f"before the search: {said}"
 
 

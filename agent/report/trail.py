@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.ledger import trail
 from agent.ledger.query import History
-from agent.report import facts, run_tables
+from agent.report import facts, findings, run_tables
 from agent.report.aliases import MovedAlias
 from agent.report.blocks import Block, TableBlock, table, text
 from agent.report.facts import points
@@ -214,8 +214,10 @@ class PromptLineage(Result):
     def blocks(self) -> Iterator[Block]:
         """What is printed."""
         one = self.candidate
-        design = f"{one.id}: {one.technique}, format {one.format}, {one.n_examples} examples{facts.picked(one.picks)}"
-        looks_up = f", {facts.looks_up(one.passages)}" if one.passages else ""
+        design = (
+            f"{one.id}: {one.technique}, format {one.format}, {one.n_examples} examples{findings.picked(one.picks)}"
+        )
+        looks_up = f", {findings.looks_up(one.passages)}" if one.passages else ""
         yield _exact(design + looks_up + "".join(f", released as {version}" for version in self.versions))
         yield _exact(f"template {one.template_hash}\ninstruction {one.instruction_hash}", one.instruction)
         yield _exact(*(f"tools: {line}" for line in change_lines(one.to_json())))

@@ -9,7 +9,7 @@ import pytest
 
 from agent.jobs.search import detectable_line
 from agent.release.result import RunResult
-from agent.report import facts
+from agent.report import facts, findings
 from agent.report.run_blocks import SCREEN, run_sections, screen_sections
 from agent.report.terminal import lines_of
 from agent.stats.preflight import assess, detectable_gains
@@ -82,14 +82,14 @@ def report(result: dict[str, Any]) -> str:
 def test_the_sections_are_printed_word_for_word() -> None:
     assert "\n".join(blocks(FULL)) == GOLDEN
     assert GOLDEN in report(FULL)
-    assert f"before the search: {facts.before_search(RunResult.from_json(FULL))}" in report(FULL).splitlines()
+    assert f"before the search: {findings.before_search(RunResult.from_json(FULL))}" in report(FULL).splitlines()
 
 
 def test_a_run_of_an_older_version_does_not_say_how_many_rows_were_asked_twice() -> None:
     old = {name: told for name, told in FULL["preflight"].items() if name != "noise_rows"}
 
     def before_search(preflight: dict[str, Any]) -> str:
-        return facts.before_search(RunResult.from_json({**FULL, "preflight": preflight}))
+        return findings.before_search(RunResult.from_json({**FULL, "preflight": preflight}))
 
     assert before_search(old).endswith("or more; asked twice, 50 % of the rows changed")
     assert "asked twice" not in before_search({**old, "noise": None, "noise_rows": 0})

@@ -11,7 +11,7 @@ import pytest
 
 from agent.evaluate.evaluator import Evaluator
 from agent.release.result import RunResult
-from agent.report import facts
+from agent.report import findings
 from tests.cli.world import compatible, files, good, good_json, learner
 from tests.conftest import Made
 from tests.report.pages import Page
@@ -70,4 +70,4 @@ async def test_where_no_call_was_measured_all_say_that_it_is_an_estimate(here: P
 def test_a_result_of_an_older_version_has_its_measured_figure_in_what_changed(two_runs: Made) -> None:
     told: dict[str, Any] = two_runs[0]
     measured = told["winner"].pop("tokens_a_call")
-    assert facts.prompt_size(RunResult.from_json(told)) == f"{measured:,} tokens a call"
+    assert findings.prompt_size(RunResult.from_json(told)) == f"{measured:,} tokens a call"

@@ -16,23 +16,10 @@ from agent.ledger.files import is_held
 from agent.ledger.provenance import utc_now
 from agent.ledger.query import History
 from agent.report import facts, terms
-from agent.report.blocks import (
-    Block,
-    Button,
-    Column,
-    FigureBlock,
-    FormBlock,
-    PageCell,
-    PageSection,
-    TermsBlock,
-    cells,
-    line,
-    listing,
-    table,
-    text,
-)
+from agent.report.blocks import Block, Column, PageCell, PageSection, cells, line, listing, table, text
 from agent.report.checks import checks_chart
 from agent.report.facts import dollars, gain, points
+from agent.report.page_blocks import Button, FigureBlock, FormBlock, TermsBlock
 from agent.report.run_list import ListedRun, listed
 from agent.report.trail import CallTrail, call_trail
 from agent.report.web.page_request import LedgerCheck, Page, PageRequest, checks_named, is_search, sql_link

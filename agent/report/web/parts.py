@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from agent.prompt.template import label_text
 from agent.report import facts
-from agent.report.blocks import Block, GroupBlock, LineBlock, PageCell, PageSection, filled, group, line, text
+from agent.report.blocks import Block, PageCell, PageSection, filled, group, line, text
 from agent.report.facts import points
+from agent.report.page_blocks import GroupBlock, LineBlock
 
 TAGS: Mapping[str, str] = {
     "complete": "good",

@@ -16,7 +16,8 @@ from urllib.parse import quote, urlencode
 from agent.errors import InputError
 from agent.ledger.query import History
 from agent.report.blinded import RatingSession, agreement, rating_session
-from agent.report.blocks import Button, FormBlock, FormField, PageCell, PageSection, ProgressBlock, group, line, text
+from agent.report.blocks import PageCell, PageSection, group, line, text
+from agent.report.page_blocks import Button, FormBlock, FormField, ProgressBlock
 from agent.report.web.page_request import Page, PageRequest, Site
 from agent.report.web.parts import address, crumbs, links, named, section, title
 from agent.task.label_files import LabelledTask

@@ -22,20 +22,9 @@ from agent.ledger.query import History
 from agent.prompt.template import label_text
 from agent.release.runtime import Prompt
 from agent.report import facts
-from agent.report.blocks import (
-    Block,
-    Button,
-    Column,
-    FormBlock,
-    FormField,
-    PageCell,
-    PageSection,
-    group,
-    line,
-    listing,
-    text,
-)
+from agent.report.blocks import Block, Column, PageCell, PageSection, group, line, listing, text
 from agent.report.facts import dollars
+from agent.report.page_blocks import Button, FormBlock, FormField
 from agent.report.web.page_request import PLAYGROUND, Page, PageRequest, Site
 from agent.report.web.parts import link, links, messages, named, pager, section, strong, title, value_text
 from agent.report.web.tried_prompts import Tried, tried_prompts

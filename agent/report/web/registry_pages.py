@@ -28,20 +28,9 @@ from agent.release.aliases import (
 )
 from agent.release.file_release import how_to_load, read_files
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, read_release
-from agent.report.blocks import (
-    Block,
-    Button,
-    Column,
-    FormBlock,
-    FormField,
-    PageCell,
-    PageSection,
-    cells,
-    line,
-    listing,
-    text,
-)
+from agent.report.blocks import Block, Column, PageCell, PageSection, cells, line, listing, text
 from agent.report.facts import points
+from agent.report.page_blocks import Button, FormBlock, FormField
 from agent.report.web.page_request import Page, PageRequest, checks_named
 from agent.report.web.parts import (
     address,

@@ -12,24 +12,10 @@ from agent.errors import InputError
 from agent.ledger.query import is_erased
 from agent.prompt.template import label_text
 from agent.report import facts, terms
-from agent.report.blocks import (
-    Block,
-    Button,
-    Column,
-    DiffBlock,
-    FormBlock,
-    FormField,
-    PageCell,
-    PageSection,
-    TermsBlock,
-    cells,
-    group,
-    line,
-    listing,
-    table,
-)
+from agent.report.blocks import Block, Column, DiffBlock, PageCell, PageSection, cells, group, line, listing, table
 from agent.report.compare import ComparedPrompt, CompareResult, compare, compared_prompt
 from agent.report.facts import chance, gain, points
+from agent.report.page_blocks import Button, FormBlock, FormField, TermsBlock
 from agent.report.prompt_texts import compared_texts
 from agent.report.view import EQUAL, RowPair, RunView, row_pairs
 from agent.report.web.page_request import Page, PageRequest, sql_link

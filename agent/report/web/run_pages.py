@@ -12,23 +12,13 @@ from agent.errors import InputError
 from agent.ledger.query import cost_of
 from agent.ledger.resume_state import IS_CALL
 from agent.report import charts, facts, run_tables, terms
-from agent.report.blocks import (
-    Block,
-    ChartBlock,
-    FigureBlock,
-    PageCell,
-    PageSection,
-    ProgressBlock,
-    TermsBlock,
-    group,
-    line,
-    text,
-)
+from agent.report.blocks import Block, ChartBlock, PageCell, PageSection, group, line, text
 from agent.report.checks import KIND
 from agent.report.comparison import comparison_sections, is_comparison, running_losses
 from agent.report.facts import dollars, points
 from agent.report.html import page_sections, report_sections
 from agent.report.job_blocks import job_result, sections_of
+from agent.report.page_blocks import FigureBlock, ProgressBlock, TermsBlock
 from agent.report.prompt_texts import whole_prompt
 from agent.report.run_blocks import PROMPT_LETTERS, run_sections
 from agent.report.view import RunView

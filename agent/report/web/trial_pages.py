@@ -11,23 +11,9 @@ from urllib.parse import urlencode
 from agent.errors import InputError
 from agent.ledger.query import Row
 from agent.report import facts, run_tables, terms
-from agent.report.blocks import (
-    Block,
-    Button,
-    Column,
-    DiffBlock,
-    FormBlock,
-    FormField,
-    PageCell,
-    PageSection,
-    TermsBlock,
-    cells,
-    group,
-    line,
-    listing,
-    text,
-)
+from agent.report.blocks import Block, Column, DiffBlock, PageCell, PageSection, cells, group, line, listing, text
 from agent.report.facts import dollars, points
+from agent.report.page_blocks import Button, FormBlock, FormField, TermsBlock
 from agent.report.prompt_texts import compared_texts, whole_prompt
 from agent.report.run_blocks import PROMPT_LETTERS
 from agent.report.view import RunView
