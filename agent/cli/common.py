@@ -102,11 +102,11 @@ def print_shown(found: Any, as_json: bool) -> int:
     from agent.report.terminal import show_sections
 
     shown = found if isinstance(found, Printed) else Printed(found)
-    value = shown.value
     for note in shown.notes:
         click.echo(plain(note), err=True)
     for line in shown.lines:
         click.echo(plain(line), err=as_json)
+    value = shown.later() if shown.later else shown.value
     if as_json:
         print_json(value and value.to_json())
     elif shown.error is not None:

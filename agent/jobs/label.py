@@ -21,7 +21,7 @@ from agent.jobs.locations import open_history
 from agent.jobs.models import earlier_prices
 from agent.jobs.observers import Watcher
 from agent.jobs.recorded import best_trials, recorded_prompt
-from agent.jobs.registry import DB, After, Printed, job, show_result
+from agent.jobs.registry import DB, After, Printed, job
 from agent.jobs.released import Readable
 from agent.jobs.session import Session, Work
 from agent.jobs.tasks import find_task, task_of
@@ -70,7 +70,7 @@ AT_ONCE = 100
 @job("label", asks="asking prompts")
 def label(
     task: str, options: LabelOptions, *, observer: Watcher, as_json: bool, db: Path = DB
-) -> After[LabellingResult] | Printed:
+) -> After[LabellingResult] | Printed[LabellingResult | None]:
     """Label rows of TASK by single keys; train, dev and test are made of the labels.
 
     The next row is the one whose label says most: where the best prompts of the last run disagree (--ask), of the label
@@ -85,18 +85,18 @@ def label(
     if is_asked:
         keys_of(found.choices)  # where they are too few, no model is asked first
 
-    def labelled(answered: LabelResult | None = None) -> Printed:
+    def labelled(answered: LabelResult | None = None) -> Printed[LabellingResult | None]:
         lines = said if answered is None else [*said, *lines_of(job_sections(answered))[1:]]
         if as_json:
             rows = tuple(rows_next(found, answers_of(found, db)))
             return Printed(labels_wanted(found).model_copy(update={"next_rows": rows}), lines=lines)
 
-        def show() -> None:
+        def ended() -> LabellingResult:
             if is_asked:
                 observer.on_labelling(found, options, queue_of(found, answers_of(found, db)), db)
-            show_result(labels_wanted(found))
+            return labels_wanted(found)
 
-        return Printed(None, show, lines=lines)
+        return Printed(None, lines=lines, later=ended)
 
     if not options.ask:
         return labelled()

@@ -74,6 +74,7 @@ class Printed(Generic[S]):
         exact: printed byte for byte instead.
         error: raised when `--json` has the value.
         lines: what comes before the value: on stdout, with `--json` on stderr.
+        later: makes the value once the lines are printed.
         errors: lines on stderr, after the value.
     """
 
@@ -84,6 +85,7 @@ class Printed(Generic[S]):
     exact: str | None = None
     error: AgentError | None = None
     lines: Sequence[str] = ()
+    later: Callable[[], S] | None = None
     errors: Sequence[str] = ()
 
 
@@ -92,7 +94,7 @@ class After(Generic[T]):
     """What follows work, such as a comparison after its search."""
 
     first: Work[Any]
-    then: Callable[[Any], Work[Any] | Printed]
+    then: Callable[[Any], Work[Any] | Printed[Any]]
 
     @staticmethod
     def next(found: Any, run: Callable[[Work[Any]], Any]) -> Any:
