@@ -142,7 +142,9 @@ class Source:
         runs = {run_id: last for run_id, *last in db.execute(of_runs, (ALIAS_MOVED,))}
         return Source(path, name, ledger, began, count, head, int(last_call), runs)
 
-    def chain(self, before: Sequence[Part] = (), parent: Chain | None = None, shared: int = 0, only: str = "") -> Chain:
+    def chain(
+        self, before: Sequence[ChainPart] = (), parent: Chain | None = None, shared: int = 0, only: str = ""
+    ) -> Chain:
         """The chain that a container has of it, behind the chains of the parts `before`."""
         end = before[-1].chain.events + before[-1].chain.seq_offset if before else 0
         calls = sum(part.source.last_call for part in before)
@@ -151,7 +153,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ChainPart:
     """A chain that the container will have, its source, and the runs whose rows are taken from there."""
 
     chain: Chain
@@ -182,9 +184,9 @@ def _source(path: Path, name: str) -> Source:
         return Source.of(db, path, name)
 
 
-def plan(sources: Sequence[Source]) -> tuple[list[Part], list[MergedSource]]:
+def plan(sources: Sequence[Source]) -> tuple[list[ChainPart], list[MergedSource]]:
     """The parts, and for each source the chain that has it: its own, or that of a ledger that went on from it."""
-    parts: list[Part] = []
+    parts: list[ChainPart] = []
     merged = []
     for source in sources:
         shared, chain = 0, None
@@ -193,7 +195,7 @@ def plan(sources: Sequence[Source]) -> tuple[list[Part], list[MergedSource]]:
                 shared, chain = common, part.chain
         if chain is None or shared < source.events:
             chain = source.chain(parts, chain, shared)
-            parts.append(Part(chain, source))
+            parts.append(ChainPart(chain, source))
         merged.append(MergedSource(source.name, chain.number, source.events, source.head))
     _give_homes(parts, sources)
     return parts, merged
@@ -205,7 +207,7 @@ def _common(one: Source, other: Source) -> int:
         return int(db.execute("SELECT MAX(seq) FROM main.events JOIN other.events USING (seq, hash)").fetchone()[0])
 
 
-def _give_homes(parts: Sequence[Part], sources: Sequence[Source]) -> None:
+def _give_homes(parts: Sequence[ChainPart], sources: Sequence[Source]) -> None:
     """Each run to the chain that has most of it. Raises LedgerError where another has something else of it."""
     faults = []
     for run_id in dict.fromkeys(run_id for source in sources for run_id in source.runs):
@@ -251,7 +253,7 @@ def _new_ledger(output: Path) -> Iterator[Path]:
             new.unlink(missing_ok=True)
 
 
-def write_container(new: Path, parts: Sequence[Part]) -> None:
+def write_container(new: Path, parts: Sequence[ChainPart]) -> None:
     """Write the chains into an empty file; of one that is `only` of a run, no rows and texts but those of this run."""
     indexes = {name: sql for (kind, name), (_, sql) in expected_objects().items() if kind == "index" and sql}
     with closing(sqlite3.connect(new, isolation_level=None)) as db:
@@ -307,7 +309,7 @@ def _erased(db: sqlite3.Connection) -> set[str]:
     return {digest for (digest,) in db.execute(f"{said} AND e.value NOT IN (SELECT hash FROM main.blobs)")}
 
 
-def _copy(db: sqlite3.Connection, part: Part) -> None:
+def _copy(db: sqlite3.Connection, part: ChainPart) -> None:
     chain = part.chain
     parent = chain.parent.number if chain.parent else 0
     about = (chain.number, chain.name, chain.ledger, chain.events, chain.head, parent, chain.shared)
@@ -362,7 +364,7 @@ def write_bundle(db: sqlite3.Connection, output: Path, force: bool, run_id: str 
             db.backup(snapshot)
         with unchecked(copy) as snapshot:
             source = Source.of(snapshot, copy, "")
-        write_container(new, [Part(source.chain(only=run_id), source, [run_id] if run_id else [*source.runs])])
+        write_container(new, [ChainPart(source.chain(only=run_id), source, [run_id] if run_id else [*source.runs])])
         with closing(sqlite3.connect(new)) as made:
             (texts,) = made.execute("SELECT COUNT(*) FROM blobs").fetchone()
         scripts = [Path(str(each.__file__)) for each in (chain_file, verify_file)]
