@@ -38,10 +38,12 @@ _ENDINGS = {
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
     """How calls go as batches: for at most `wait` seconds (None: as long as it takes); rows without an answer go one by
-    one, unless `only`."""
+    one, unless `only`. A provider that is down is tried for `longest_wait` seconds; of `is_fresh` no old one answers."""
 
     wait: float | None = None
     only: bool = False
+    longest_wait: float = 300.0
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +119,8 @@ class Batch:
 class Course:
     """The course of a batch."""
 
-    def __init__(
-        self, batch: Batch, api: BatchApi[Any], settings: BatchSettings, say: Callable[[str], None], longest_wait: float
-    ) -> None:
-        self._batch, self._api, self._settings, self._say, self._longest_wait = batch, api, settings, say, longest_wait
+    def __init__(self, batch: Batch, api: BatchApi[Any], settings: BatchSettings, say: Callable[[str], None]) -> None:
+        self._batch, self._api, self._settings, self._say = batch, api, settings, say
 
     async def submitted(self, known: Collection[str]) -> tuple[BatchJob | None, bool]:
         """The batch at the provider, found or submitted (None: it never was), and whether it is this one for sure."""
@@ -225,7 +225,7 @@ class Course:
                 self._batch.deliver(key, reply)
 
     def _patiently(self, ask: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-        return patiently(ask, asyncio.sleep, self._say, self._longest_wait, FIRST_WAIT)
+        return patiently(ask, asyncio.sleep, self._say, self._settings.longest_wait, FIRST_WAIT)
 
 
 def ending(job: BatchJob) -> str:

@@ -50,20 +50,10 @@ FRESH = timedelta(days=2)
 
 
 class Batches:
-    """The batches of a run. Old ones do not answer a run that `is_fresh`."""
+    """The batches of a run."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        run_id: str,
-        settings: BatchSettings,
-        observer: Observer = NO_OBSERVER,
-        longest_wait: float = 300.0,
-        is_fresh: bool = False,
-    ) -> None:
-        self.settings = settings
-        self._ledger, self._run_id, self._observer, self._longest_wait = ledger, run_id, observer, longest_wait
-        self._is_fresh = is_fresh
+    def __init__(self, ledger: Ledger, run_id: str, settings: BatchSettings, observer: Observer = NO_OBSERVER) -> None:
+        self.settings, self._ledger, self._run_id, self._observer = settings, ledger, run_id, observer
         self._open: dict[str, Batch] = {}  # by call key, the batch without an end that has its row
         self._count = 0  # batches of this run so far, for their names
         self._jobs: set[str] = set()  # ids at the provider of all batches that are known
@@ -149,7 +139,7 @@ class Batches:
 
     def _taken_up(self, row: Row) -> dict[str, Batch]:
         body, since = row["body"], datetime.fromisoformat(row["utc"])
-        if self._is_fresh and datetime.now(UTC) - since > FRESH:
+        if self.settings.is_fresh and datetime.now(UTC) - since > FRESH:
             return {}
         missing = set(body["rows"]) - self._ledger.recorded_since(row["utc"], body["rows"])
         if not missing:  # it was killed before it noted that
@@ -174,7 +164,7 @@ class Batches:
     async def _to_end(self, batch: Batch, lm: LM) -> None:
         api, say = batch_api(lm), partial(self._say, lm)
         assert api is not None
-        course = Course(batch, api, self.settings, say, self._longest_wait)
+        course = Course(batch, api, self.settings, say)
         if batch.is_new:
             worst = sum((waiting.worst for waiting in batch.wanted.values()), Spend())
             reserved = {"calls": worst.calls, "tokens": worst.tokens, "usd": worst.usd}

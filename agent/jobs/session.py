@@ -186,8 +186,8 @@ class Session(Generic[R]):
         batches = None
         if options.is_batched:
             wait = None if options.batch_wait is None else float(options.batch_wait)
-            how = BatchSettings(wait, options.batch_only)
-            batches = Batches(self.ledger, self.id, how, self.observer, options.longest_wait, not spec.use_cache)
+            how = BatchSettings(wait, options.batch_only, options.longest_wait, not spec.use_cache)
+            batches = Batches(self.ledger, self.id, how, self.observer)
         jitter = random.Random(f"{self.seed}/{self.id}")
         settings = CallSettings(options.asking(self.task), spec.use_cache, jitter)
         self._open_gateway = Gateway(self.ledger, self.id, self.account, self.prices, settings, self.observer, batches)

@@ -413,6 +413,15 @@ class HostedModel(ABC):
         text = printable(text[: _DETAIL + 1], mark=lambda char: "\N{REPLACEMENT CHARACTER}")
         return text if len(text) <= _DETAIL else text[:_DETAIL] + "…"
 
+    def _named(self, request: Request, *names: str) -> dict[str, Any]:
+        """The limit and other parameters of a request, as OpenAI names them, without those that the model refuses."""
+        values = {"temperature": request.temperature, "seed": request.seed, "stop": list(request.stop) or None}
+        limit, refused = "max_tokens", {"temperature", "seed"} - self._sends
+        if "max_tokens" not in self._sends:
+            limit = "max_completion_tokens"
+        sent = {name: values[name] for name in names if name not in refused and values[name] is not None}
+        return {limit: request.max_tokens, **sent}
+
     def _completion(
         self,
         request: Request,

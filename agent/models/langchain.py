@@ -140,14 +140,7 @@ class LangChainModel(HostedModel):
             await client._async_client.close()
 
     async def _send(self, request: Request) -> Any:
-        limit = "max_tokens" if "max_tokens" in self._sends else "max_completion_tokens"
-        parameters: dict[str, Any] = {limit: request.max_tokens}
-        if "temperature" in self._sends:
-            parameters["temperature"] = request.temperature
-        if request.seed is not None and self._provider in _OPENAI and "seed" in self._sends:
-            parameters["seed"] = request.seed
-        if request.stop:
-            parameters["stop"] = list(request.stop)
+        parameters = self._named(request, "temperature", "stop", *(["seed"] * (self._provider in _OPENAI)))
         client = self._client.bind_tools(openai_tools(request.tools)) if request.tools else self._client
         return await client.ainvoke(openai_messages(request), **parameters)
 

@@ -176,17 +176,8 @@ class OpenAIModel(HostedModel):
         return key
 
     def _parameters(self, request: Request) -> dict[str, Any]:
-        parameters: dict[str, Any] = {
-            "model": self._model,
-            "messages": openai_messages(request),
-            "max_tokens" if "max_tokens" in self._sends else "max_completion_tokens": request.max_tokens,
-        }
-        if "temperature" in self._sends:
-            parameters["temperature"] = request.temperature
-        if request.seed is not None and "seed" in self._sends:
-            parameters["seed"] = request.seed
-        if request.stop:
-            parameters["stop"] = list(request.stop)
+        parameters: dict[str, Any] = {"model": self._model, "messages": openai_messages(request)}
+        parameters |= self._named(request, "temperature", "seed", "stop")
         if request.json_schema is not None and "schema" in self._sends:
             schema = {"name": "reply", "schema": schema_of(request.json_schema)}
             parameters["response_format"] = {"type": "json_schema", "json_schema": schema}

@@ -47,10 +47,10 @@ class World:
         return AnthropicModel("anthropic/x", "x", base_url=self.server.root, api_key="k")
 
     def gateway(self, ledger: Ledger, budget: Budget | None = None, **more: Any) -> Gateway:
-        lm, settings = self.model(), BatchSettings(more.pop("wait", None), more.pop("only", False))
+        lm, how = self.model(), (more.pop("wait", None), more.pop("only", False), more.pop("max_wait", 5.0))
         past = ledger.resume_run("run-1", {}) if more.pop("resumed", False) else None
         found = Account(budget or Budget(), past)
-        batches = Batches(ledger, "run-1", settings, _Lines(self.lines), more.pop("max_wait", 5.0))
+        batches = Batches(ledger, "run-1", BatchSettings(*how), _Lines(self.lines))
         prices = {lm.name: PRICE}
         return Gateway(ledger, "run-1", found, prices, call_settings(more), batches=batches, **more)
 
