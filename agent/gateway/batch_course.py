@@ -38,7 +38,7 @@ _ENDINGS = {
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
     """How calls go as batches: for at most `wait` seconds (None: as long as it takes); rows without an answer go one by
-    one, unless `only`. A provider that is down is tried for `longest_wait` seconds; of `is_fresh` no old one answers."""
+    one, unless `only`. A provider that is down is tried for `longest_wait` seconds; `is_fresh`: not by old batches."""
 
     wait: float | None = None
     only: bool = False
