@@ -158,11 +158,9 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
         raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing undoes that")
     held = is_held(path) and not ours
     sealed = held or seal_holds(path)  # before SQLite opens it: to close a file gives up its locks on it
-    try:
+    with readable(path):
         db = reader(path)
-    except sqlite3.Error as error:
-        raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
-    try:
+    with readable(path, f", or {RESCUE}"), closing(db):
         version = require_version(db, path)
         if not held and not log_is_empty(path) and log_is_damaged(path, db):
             raise LedgerError(
@@ -181,12 +179,6 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
             return
         if found := verify(db):
             raise _not_whole(path, found[0])
-    except sqlite3.Error as error:
-        raise LedgerError(
-            f"{path}: not a readable ledger ({error}); name another file with --db, or {RESCUE}"
-        ) from error
-    finally:
-        db.close()
 
 
 def _not_whole(path: Path, finding: Finding) -> LedgerError:
@@ -212,16 +204,22 @@ def owner_of(path: Path) -> str:
 def unchecked(path: Path, as_one: bool = False) -> Iterator[sqlite3.Connection]:
     """A connection that cannot write, to a file of this version that was not checked; `as_one`: it sees one moment.
     Raises LedgerError for another version's, and when SQLite cannot read on."""
+    with readable(path), closing(reader(path)) as db:
+        db.isolation_level = None
+        with suppress(sqlite3.Error):  # damaged: whoever reads on says how
+            require_version(db, path)
+        if as_one:
+            db.execute("BEGIN")
+        yield db
+
+
+@contextmanager
+def readable(path: Path, or_else: str = "") -> Iterator[None]:
+    """Raises LedgerError where SQLite cannot read on."""
     try:
-        with closing(reader(path)) as db:
-            db.isolation_level = None
-            with suppress(sqlite3.Error):  # damaged: whoever reads on says how
-                require_version(db, path)
-            if as_one:
-                db.execute("BEGIN")
-            yield db
+        yield
     except sqlite3.Error as error:
-        raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
+        raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db{or_else}") from error
 
 
 def head_of(db: sqlite3.Connection) -> tuple[int, str]:

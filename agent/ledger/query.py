@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, LedgerError, ProblemsError
-from agent.ledger.connect import NeedsWriter, reader, require_whole
+from agent.ledger.connect import NeedsWriter, readable, reader, require_whole
 from agent.ledger.files import is_held
 from agent.ledger.resume_state import IS_CALL
 from agent.ledger.verify import ALIAS_MOVED
@@ -211,12 +211,10 @@ class History(Queries):
         self.path = path
         if not verified:
             require_whole(path, by_chain=by_chain)
-        try:
+        with readable(path):
             self.db = reader(path)
             self.db.row_factory = sqlite3.Row
             self.db.execute("SELECT id FROM runs LIMIT 1")
-        except sqlite3.Error as error:
-            raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
 
     def close(self) -> None:
         """Lets the file go, so that a writer's log can be emptied; without it that waits for the garbage collector."""
