@@ -44,12 +44,7 @@ DOORS = {
     "anthropic": ("models/anthropic.py",),
     "xllamacpp": ("models/engine.py", "models/local_engines.py"),
     "langchain": ("models/langchain.py",),
-    "langchain_core": (
-        "models/langchain.py",
-        "programs/chain",
-        "release/formats/templates.py",
-        "release/formats/python_targets.py",
-    ),
+    "langchain_core": ("models/langchain.py", "programs/chain", "release/formats/python_targets.py"),
     "llm": ("release/formats/templates.py",),
     "prompty": ("release/formats/templates.py",),
     "dotpromptz": ("release/formats/templates.py",),

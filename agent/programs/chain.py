@@ -10,7 +10,7 @@ It takes a dict of the task's inputs and gives text, a message, a dict of the ou
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError, RowRefused
+from agent.errors import InputError
 from agent.models.langchain import untraced
 from agent.programs.chain_parts import (
     ChainCandidate,
@@ -31,7 +31,7 @@ from agent.programs.chain_parts import (
     load_chain,
     save_chain,
 )
-from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, plain, program, read_fields
+from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, plain, program, read_fields, unrefused
 from agent.programs.moves.chain_moves import ChainMoves
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import forbidden_in
@@ -78,8 +78,6 @@ class ChainTraits(Traits):
 
 @program("chain", about="A LangChain chain of your own.", takes="a LangChain Runnable", claims=is_chain)
 class ChainProgram(UserKind):
-    """The prompts of the user's chain on one model."""
-
     kind = ChainCandidate.kind
     word, takes, usual, has_moves, file = "chain", "a LangChain chain", DEFAULT, True, "chain.json"
 
@@ -145,8 +143,6 @@ class ChainProgram(UserKind):
         return self._messages[candidate.id]
 
     def parts_of(self, candidate: Candidate) -> dict[str, Part]:
-        """The candidate as `chain.json` holds it."""
-
         def part(texts: PromptTexts) -> Part:
             shots = [{"inputs": dict(demo.inputs), "answer": self.answer(demo)} for demo in texts.demos or ()]
             return {"system": texts.system, "demos": None if texts.demos is None else shots}
@@ -181,15 +177,10 @@ class ChainProgram(UserKind):
         return f"{count} examples, more than max_examples = {limit}" if limit is not None and count > limit else ""
 
     def shown(self, candidate: Candidate) -> Shown:
-        text = "\n\n".join(self.texts(candidate))
-        return Shown(candidate.id, "program", self.kind, text, n_examples=as_chain(candidate).n_examples)
+        return self.shown_as(candidate, "\n\n".join(self.texts(candidate)))
 
-    def texts(self, candidate: Candidate) -> list[str]:
-        texts = []
-        for name, part in self.parts_of(candidate).items():
-            demos = [json.dumps(demo, ensure_ascii=False) for demo in part["demos"] or ()]
-            texts.append("\n".join([f"{name}: {part['system']}", *demos]))
-        return texts
+    def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
+        return [(name, part["system"], part["demos"] or ()) for name, part in self.parts_of(candidate).items()]
 
     def prompt_tokens(self, candidate: Candidate) -> int:
         return self._lm.count_tokens("\n\n".join(self.texts(candidate)))
@@ -260,12 +251,10 @@ class ChainRow:
         return replace(request, repeat=request.repeat + ROLLOUTS * times)
 
     async def ask(self, request: Request) -> Completion:
-        """The reply, awaited on any loop."""
-        return _answered(await self._bridge.ask(self._call, request))
+        return unrefused(await self._bridge.ask(self._call, request))
 
     def wait(self, request: Request) -> Completion:
-        """The reply for a thread, which it blocks."""
-        return _answered(self._bridge.wait(self._call, request))
+        return unrefused(self._bridge.wait(self._call, request))
 
 
 ROW: ContextVar[ChainRow | None] = ContextVar("row", default=None)
@@ -278,12 +267,6 @@ def refusal(lost: Sequence[str]) -> InputError:
 
 def _kind(block: Any) -> str:
     return "text" if isinstance(block, str) else str(block.get("type"))
-
-
-def _answered(completion: Completion) -> Completion:
-    if completion.finish == "refusal":
-        raise RowRefused.by_provider(completion.text)
-    return completion
 
 
 def _row() -> ChainRow:
@@ -310,8 +293,6 @@ def _class() -> Any:
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     class GatewayChatModel(BaseChatModel):  # type: ignore[misc]
-        """The model that a run gives a chain."""
-
         @property
         def _llm_type(self) -> str:
             return "promptassay"
@@ -365,8 +346,6 @@ def use_candidate_messages(name: str, prompt: Any) -> None:
 
 
 def chat_model() -> Any:
-    from agent.models.langchain import untraced
-
     untraced()
     return _class()(cache=False)
 

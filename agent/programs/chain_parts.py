@@ -43,8 +43,6 @@ class PromptTexts:
 
 @dataclass(frozen=True, slots=True)
 class ChainCandidate(Candidate):
-    """The texts of each prompt of the chain, in its order."""
-
     kind: ClassVar[str] = "chain"
 
     prompts: tuple[PromptTexts, ...]
@@ -196,7 +194,6 @@ class ChainPrompt:
         return ""
 
     def laid_out(self, part: Part) -> list[Any]:
-        """The prompt's messages with this part in them."""
         from langchain_core.messages import AIMessage, SystemMessage
 
         messages = list(self.messages)

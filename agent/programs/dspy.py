@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -52,7 +52,6 @@ def count_demos(state: str) -> int:
 
 
 def read(prediction: Any, signature: Signature) -> Prediction:
-    """A program's output as typed fields, each read like a reply."""
     import dspy
 
     if not isinstance(prediction, dspy.Prediction):
@@ -62,8 +61,6 @@ def read(prediction: Any, signature: Signature) -> Prediction:
 
 @dataclass(frozen=True, slots=True)
 class DspyCandidate(Candidate):
-    """A state of the program, as `written` writes it."""
-
     kind: ClassVar[str] = "dspy"
 
     state: str
@@ -74,8 +71,6 @@ class DspyCandidate(Candidate):
 
 @program("dspy", about="A DSPy program of your own.", takes="a dspy.Module", claims=is_dspy)
 class DspyProgram(UserKind):
-    """States of the user's program on one model."""
-
     kind = DspyCandidate.kind
     word, takes, usual, has_moves, file = "program", "a DSPy program", DSPY[0], False, "program.json"
 
@@ -123,15 +118,11 @@ class DspyProgram(UserKind):
         return forbidden_in(as_dspy(candidate).state, self.task)
 
     def shown(self, candidate: Candidate) -> Shown:
-        state = as_dspy(candidate).state
-        return Shown(candidate.id, "program", self.kind, state, n_examples=count_demos(state))
+        return self.shown_as(candidate, as_dspy(candidate).state)
 
-    def texts(self, candidate: Candidate) -> list[str]:
-        texts = []
-        for name, part in json.loads(as_dspy(candidate).state).items():
-            demos = [json.dumps(demo, ensure_ascii=False, default=str) for demo in part["demos"]]
-            texts.append("\n".join([f"{name}: {part['instruction']}", *demos]))
-        return texts
+    def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
+        parts = json.loads(as_dspy(candidate).state)
+        return [(name, part["instruction"], part["demos"]) for name, part in parts.items()]
 
     def prompt_tokens(self, candidate: Candidate) -> int:
         return self._lm.count_tokens(as_dspy(candidate).state)

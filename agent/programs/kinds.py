@@ -16,7 +16,7 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -55,6 +55,7 @@ from agent.types import (
     Outcome,
     Prediction,
     Request,
+    Shown,
     Signature,
     Task,
     canonical,
@@ -202,7 +203,6 @@ class UserProgram:
             raise InputError(f"{self._where}:{line or 1}: {words}") from problem
 
     def wrong(self, what: str) -> InputError:
-        """The error for an unusable program, with the factory's file and line."""
         return InputError(f"{self._where}:{self._line}: {what}")
 
 
@@ -257,9 +257,21 @@ class UserKind(Kind):
         """Write the candidate; return the version of its file, and what puts the file in the candidate's place."""
         raise NotImplementedError
 
-    def texts(self, candidate: Candidate) -> list[str]:
-        """Each of its prompts with its name and examples, to be read and never sent."""
+    def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
+        """Name, instruction and examples of each of its prompts."""
         raise NotImplementedError
+
+    def texts(self, candidate: Candidate) -> list[str]:
+        """Each of its prompts, to be read and never sent."""
+        texts = []
+        for name, instruction, demos in self.prompts_of(candidate):
+            shots = [json.dumps(demo, ensure_ascii=False, default=str) for demo in demos]
+            texts.append("\n".join([f"{name}: {instruction}", *shots]))
+        return texts
+
+    def shown_as(self, candidate: Candidate, text: str) -> Shown:
+        n_examples = sum(len(demos) for _, _, demos in self.prompts_of(candidate))
+        return Shown(candidate.id, "program", self.kind, text, n_examples=n_examples)
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         names = [field.name for field in self.task.signature.inputs]
@@ -340,6 +352,13 @@ def read_fields(value_of: Callable[[str], Any], signature: Signature, what: str)
         fields.update(reply.fields)
         errors += [f"{field.name}: {reply.error}"] if reply.error else []
     return Prediction(fields, json.dumps(texts, ensure_ascii=False), " ".join(errors))
+
+
+def unrefused(completion: Completion) -> Completion:
+    """The reply. Raises RowRefused where the provider refuses."""
+    if completion.finish == "refusal":
+        raise RowRefused.by_provider(completion.text)
+    return completion
 
 
 def plain(value: Any) -> Any:

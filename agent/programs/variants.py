@@ -17,6 +17,7 @@ from agent.conversation import Role, Turns, as_text, turns_of
 from agent.errors import InputError, RowRefused
 from agent.gateway.embedding import Embedder
 from agent.models.adapters import Adapter
+from agent.programs.kinds import unrefused
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
 from agent.release.completion import parameters_of
@@ -59,7 +60,7 @@ class ConversationProgram(PromptProgram):
             said.append(("user", message))
             request = self.request(candidate, self._said(example, said), repeat)
             most = max(request.max_tokens, self._user.reply_tokens)
-            reply = _reply(await self.asked(candidate, replace(request, max_tokens=most), call))
+            reply = unrefused(await self.asked(candidate, replace(request, max_tokens=most), call)).text
             said.append(("assistant", _sendable(reply)))
         return await self._answered(candidate, example, [*said, ("user", last)], call, repeat)
 
@@ -68,7 +69,7 @@ class ConversationProgram(PromptProgram):
         prediction: Prediction | None = None
         for _ in range(self._user.max_turns):
             completion = await call.aside(_user_request(self._user, example.inputs[self._name], said, repeat), user)
-            text, stop, _ = _reply(completion).partition(self._user.stop)
+            text, stop, _ = unrefused(completion).text.partition(self._user.stop)
             if text.strip():
                 said.append(("user", text.strip()))
                 prediction = await self._answered(candidate, example, said, call, repeat)
@@ -92,13 +93,6 @@ class ConversationProgram(PromptProgram):
         """The most of a last reply; where a model plays the user, any may be the last."""
         most = super().max_tokens(candidate)
         return most if self._as_user is None else max(most, self._user.reply_tokens)
-
-
-def _reply(completion: Completion) -> str:
-    """The text of a reply. Raises RowRefused where the provider refuses."""
-    if completion.finish == "refusal":
-        raise RowRefused.by_provider(completion.text)
-    return completion.text
 
 
 def _sendable(reply: str) -> str:

@@ -45,7 +45,6 @@ class Board:
         return self.proposals[candidate_id].candidate
 
     def open(self, candidate_id: str, round_: int) -> None:
-        """Open a candidate's trial, with the next number."""
         self._put(Trial(len(self.trials), round_, candidate_id, "incomplete", 0, None))
 
     def record(self, candidate_id: str, outcomes: Sequence[Outcome], compared: Sequence[Outcome] | None = None) -> None:
@@ -148,7 +147,6 @@ class Board:
         return MeanScore(self._means.get(candidate_id, 0.0), len(self.evidence(candidate_id)))
 
     def parents(self, count: int) -> list[Parent]:
-        """The best candidates so far, at most `count`, by their shrunk means."""
         return [Parent(self.proposals[i], tuple(self.outcomes[i])) for i in self.ranked()[:count]]
 
     def ranked(self) -> Sequence[str]:
@@ -160,7 +158,6 @@ class Board:
         return self._order
 
     def leader(self, rows: int) -> Trial | None:
-        """The best trial with at least `rows` scored rows."""
         trials = [t for t in self.trials.values() if t.mean is not None and t.ci95 is not None and t.n >= rows]
         return max(trials, key=lambda trial: trial.mean or 0.0, default=None)
 
@@ -227,7 +224,6 @@ class ProposalLog:
         self.records[number - 1] = self.records[number - 1].model_copy(update=changes)
 
     def became(self, record: ProposalFate, board: Board, winner_id: str = "") -> Became:
-        """How far the proposal came."""
         if record.refused:
             return "refused"
         if record.became == "dropped":
@@ -244,7 +240,6 @@ class ProposalLog:
         return any(len(board.outcomes[i]) > first or board.trials[i].state == "complete" for i in _tried(record, board))
 
     def fates(self, board: Board, winner_id: str) -> list[ProposalFate]:
-        """The records with what became of each."""
         found = []
         for record in self.records:
             compared = _compared(record, board) if record.before is None else {}

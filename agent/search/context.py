@@ -236,7 +236,6 @@ class SearchContext:
         return len(self.board.outcomes.get(self.baseline.id, ()))
 
     def more(self) -> bool:
-        """Whether the user's cap on trials allows another one."""
         return self.trials is None or len(self.board.trials) < self.trials
 
     def stage(self, name: str, round_: int) -> None:

@@ -74,7 +74,6 @@ def _pairs(winner: ScoredCandidate | None, other: ScoredCandidate | None) -> lis
 
 
 def scored_candidates(program: Program, board: Board) -> list[ScoredCandidate]:
-    """Every candidate that was tried, with its scores."""
     return [
         ScoredCandidate(i, program.traits(board.candidate(i)).features(), [o.value for o in outcomes])
         for i, outcomes in board.outcomes.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import BudgetRefused, InputError
@@ -48,9 +49,8 @@ COMPARED, SCORED = "compare two prompts", "score a prompt"
 class Plan:
     """How a run spends its calls.
 
-    A program of the user may make several calls a row, and how many is known only when it has run. So its plan is made
-    in runs of the program, each counted as one call (`plan_run`), and put into calls when the run begins and once more
-    after trial 0 (`in_calls`): a row then takes `calls_each` times `per_row`.
+    How many calls a program of the user makes on a row is known only when it has run: its plan counts runs of the
+    program as calls (`plan_run`), and is put into calls when the run begins and after trial 0 (`in_calls`).
 
     Args:
         noise_rows: dev rows that are run twice with the baseline.
@@ -84,7 +84,6 @@ class Plan:
 
     @property
     def calls_a_row(self) -> int:
-        """Calls of the target and the judges that a row takes."""
         return self.per_row * self.calls_each
 
     @property
@@ -125,11 +124,6 @@ class Plan:
         return self.dev_rows - (self.rungs[-2] if len(self.rungs) > 1 else self.dev_rows)
 
     @property
-    def final_rows(self) -> int:
-        """`last_climb` of all planned finalists."""
-        return self.finalists * self.last_climb
-
-    @property
     def kept_rows(self) -> int:
         """Rows that the steps of the search leave to its end.
 
@@ -142,7 +136,7 @@ class Plan:
     @property
     def most_kept(self) -> int:
         """`kept_rows` where there are calls enough."""
-        return self.final_rows + self.rungs[-2:][0] + self.slack // self.calls_a_row
+        return self.finalists * self.last_climb + self.rungs[-2:][0] + self.slack // self.calls_a_row
 
     @property
     def candidates(self) -> int:
@@ -153,16 +147,13 @@ class Plan:
         return self._tried(self.kept_rows) if self.finalists else 0
 
     def _tried(self, kept: int) -> int:
-        """`candidates`, where `kept` rows are left to the end."""
-        climbs = zip(self.rungs[1:-1], self.rungs[:-2], strict=True)
-        each = self.rungs[0] + sum(
-            (above - below) / CLIMBERS**step for step, (above, below) in enumerate(climbs, start=1)
-        )
+        climbs = enumerate(zip(self.rungs[1:-1], self.rungs[:-2], strict=True), start=1)
+        each = self.rungs[0] + sum((above - below) / CLIMBERS**step for step, (above, below) in climbs)
         return int(max(0, self.search_rows + self.slack // self.per_row - kept) / each)
 
     @property
     def final_calls(self) -> int:
-        return self.final_rows * self.per_row
+        return self.finalists * self.last_climb * self.per_row
 
     @property
     def search_rows(self) -> int:
@@ -187,8 +178,7 @@ class Plan:
     def in_calls(self, most: int, fewest_each: int, calls_each: int) -> Plan:
         """Put this plan, which was made in runs of a program, into calls.
 
-        `most`: calls that the plan was made for. `fewest_each`: the least calls of a run, by which it was made.
-        `calls_each`: calls of a run, as measured so far.
+        It was made for `most` calls with `fewest_each` a run; `calls_each` is what was measured so far.
         """
         return replace(self, calls=min(most, (self.calls + 1) * fewest_each - 1), calls_each=calls_each)
 
@@ -276,24 +266,27 @@ def plan_run(
         rows = tested_rows(TEST_SHARE * plan.calls / tested / plan.per_row, plan.repeats)
         plan = replace(plan, tested=tested, test_rows=min(plan.test_rows, max(FEWEST_ROWS, rows)))
     if not strategy.enough(task, plan, calls_each):
-        enough = _fewest_calls(
-            plan.calls * calls_each + 10,
-            MOST_TRIED * calls_each,
-            lambda calls: strategy.enough(
-                task, make_plan(task, Means(Budget(calls // calls_each)), has_proposer, plan.detect), calls_each
-            ),
-        )
+
+        def enough(calls: int) -> bool:
+            larger = make_plan(task, Means(Budget(calls // calls_each)), has_proposer, plan.detect)
+            return strategy.enough(task, larger, calls_each)
+
+        found = _fewest(plan.calls * calls_each + 10, MOST_TRIED * calls_each, enough)
         what = f"no number of calls is enough{f': {strategy.lacks}' if strategy.lacks else ''}"
-        if enough is not None:
-            caps = ", ".join(costs.too_low(means.budget, -(-enough // calls_each), costs.usual)) if costs else ""
-            what = f"it takes at least {enough}: {caps}" if caps else f"give at least {enough}"
+        if found is not None:
+            caps = ", ".join(costs.too_low(means.budget, -(-found // calls_each), costs.usual)) if costs else ""
+            what = _needs(found, caps)
         few = f"{plan.calls * calls_each} calls are too few for --strategy {strategy.name} on this task"
         raise BudgetRefused(f"{few}; {what}")
     return plan if program.is_fixed else replace(plan, longest_prompt=None)
 
 
-def _fewest_calls(start: int, most: int, enough: Callable[[int], bool]) -> int | None:
-    return next((calls for calls in range(start, most, 10) if enough(calls)), None)
+def _fewest(start: int, most: int, pays: Callable[[int], bool], step: int = 10) -> int | None:
+    return next(filter(pays, range(start, most, step)), None)
+
+
+def _needs(calls: int, caps: str) -> str:
+    return f"it takes at least {calls}: {caps}" if caps else f"give at least {calls}"
 
 
 def make_plan(task: Task, means: Means, has_proposer: bool, detect: float | None = DETECT) -> Plan:
@@ -329,8 +322,7 @@ def make_plan(task: Task, means: Means, has_proposer: bool, detect: float | None
 
 
 def _with_rungs(plan: Plan) -> Plan:
-    """The plan with the longest first rung with which it tries `ENOUGH_CANDIDATES` besides all that may be kept, or
-    besides the least; else with the shortest."""
+    """Take the longest first rung that leaves `ENOUGH_CANDIDATES` besides all that may be kept, or the least."""
     rungs = (rungs_for(plan.dev_rows, first) for first in range(FIRST_RUNG, SHORTEST_RUNG - 1, -1))
     plans = [replace(plan, rungs=each) for each in rungs]
     enough = [each for each in plans if each.candidates >= ENOUGH_CANDIDATES]
@@ -344,8 +336,10 @@ def _proposals(plan: Plan) -> int:
 
 
 def scoring_plan(task: Task, means: Means) -> Plan:
-    """Plan a run without a search: the user's own prompt on as many rows of dev and test as the calls pay, in halves
-    where they do not pay all. Raises BudgetRefused where they pay only a few."""
+    """Plan a run without a search: the user's own prompt on the rows of dev and test that the calls pay, in halves.
+
+    Raises BudgetRefused where they pay only a few.
+    """
     per_row = 1 + judge_calls(task)
     needed = math.ceil(per_row * 2 * FEWEST_ROWS * task.repeats / (1 - CALL_SLACK))
     calls = means.affordable(needed, SCORED)
@@ -375,9 +369,13 @@ def migration_plan(task: Task, means: Means, sealed_rows: int, each: Spend) -> P
     dev_rows = min(len(task.dev), paid // 2)
     fewest = min(FEWEST_ROWS, sealed_rows, len(task.dev))
     if min(test_rows, dev_rows) < fewest:
-        enough = next(each for each in range(calls, 10**7) if _pays_migration(each, per_row, fewest))
-        caps = ", ".join(CallCosts.too_low(budget, enough, each))
-        more = f"it takes at least {enough}: {caps}" if caps else f"give at least {enough}"
+
+        def pays(calls: int) -> bool:
+            test = int(calls * MIGRATION_TEST_SHARE / per_row)
+            return test >= fewest and ((calls - math.ceil(CALL_SLACK * calls)) // per_row - test) // 2 >= fewest
+
+        enough = _fewest(calls, 10**7, pays, 1) or 10**7
+        more = _needs(enough, ", ".join(CallCosts.too_low(budget, enough, each)))
         raise BudgetRefused(f"{calls} calls are too few to migrate a prompt of this task; {more}")
     finalists = 2 if paid >= 3 * dev_rows else 1
     rungs = rungs_for(dev_rows, MIGRATION_RUNG)
@@ -386,20 +384,22 @@ def migration_plan(task: Task, means: Means, sealed_rows: int, each: Spend) -> P
     )
 
 
-def _pays_migration(calls: int, per_row: int, rows: int) -> bool:
-    test_rows = int(calls * MIGRATION_TEST_SHARE / per_row)
-    return test_rows >= rows and ((calls - math.ceil(CALL_SLACK * calls)) // per_row - test_rows) // 2 >= rows
-
-
 def calls_for(test_rows: int, task: Task, plan: Plan) -> int:
     """The calls, in tens, of a plan like this one that pays `test_rows` sealed test rows whatever its decision needs.
 
     More calls may pay fewer test rows, as they buy a longer dev as well: so the rounded number itself must pay.
     """
-    tens = math.ceil(test_rows * 2 * plan.per_row / TEST_SHARE * plan.calls_each / 10)
-    while not _pays(test_rows, tens * 10 // plan.calls_each, task, plan):
-        tens += 1
-    return tens * 10
+
+    def pays(calls: int) -> bool:
+        runs = calls // plan.calls_each
+        if tested_rows(runs * TEST_SHARE / 2 / plan.per_row, plan.repeats) < test_rows:
+            return False
+        dev = min(len(task.dev), int(runs * DEV_SHARE / plan.per_row))
+        larger = replace(plan, calls=runs, test_rows=test_rows, dev_rows=dev, rungs=rungs_for(dev, FIRST_RUNG))
+        return plan.detect is None or _with_rungs(larger).candidates >= ENOUGH_CANDIDATES
+
+    start = math.ceil(test_rows * 2 * plan.per_row / TEST_SHARE * plan.calls_each / 10) * 10
+    return next(filter(pays, count(start, 10)))
 
 
 def calls_to_finish(rows: int, spent: int, task: Task, plan: Plan) -> int | None:
@@ -413,7 +413,7 @@ def calls_to_finish(rows: int, spent: int, task: Task, plan: Plan) -> int | None
         left = (more.calls - more.slack - more.test_calls) * plan.calls_each - spent
         return left >= (more.dev_rows - rows) * plan.calls_a_row
 
-    return _fewest_calls(plan.calls // 10 * 10 + 10, MOST_TRIED * plan.calls_each, pays)
+    return _fewest(plan.calls // 10 * 10 + 10, MOST_TRIED * plan.calls_each, pays)
 
 
 def calls_to_try(candidates: int, task: Task, plan: Plan) -> int | None:
@@ -422,15 +422,7 @@ def calls_to_try(candidates: int, task: Task, plan: Plan) -> int | None:
     def tries(calls: int) -> bool:
         return make_plan(task, Means(Budget(calls)), False, plan.detect).candidates >= candidates
 
-    return _fewest_calls(plan.calls // 10 * 10 + 10, MOST_TRIED, tries)
-
-
-def _pays(test_rows: int, runs: int, task: Task, plan: Plan) -> bool:
-    if tested_rows(runs * TEST_SHARE / 2 / plan.per_row, plan.repeats) < test_rows:
-        return False
-    dev_rows = min(len(task.dev), int(runs * DEV_SHARE / plan.per_row))
-    larger = replace(plan, calls=runs, test_rows=test_rows, dev_rows=dev_rows, rungs=rungs_for(dev_rows, FIRST_RUNG))
-    return plan.detect is None or _with_rungs(larger).candidates >= ENOUGH_CANDIDATES
+    return _fewest(plan.calls // 10 * 10 + 10, MOST_TRIED, tries)
 
 
 def tested_rows(samples: float, repeats: int) -> int:

@@ -70,18 +70,17 @@ def counted(finalists: Sequence[Finalist]) -> list[Finalist]:
 
 def front(finalists: Sequence[Finalist]) -> list[Finalist]:
     """The Pareto front, the best score first. Latency counts only when all have one."""
-    timed = all(finalist.latency_s is not None for finalist in finalists)
-    costs = {id(finalist): _costs(finalist, timed) for finalist in finalists}
-    kept = [o for o in finalists if not any(_beats(costs[id(other)], costs[id(o)]) for other in finalists)]
+    timed = all(each.latency_s is not None for each in finalists)
+    costs = [
+        (-each.mean, each.prompt_tokens, each.usd or 0.0, (each.latency_s or 0.0) if timed else 0.0)
+        for each in finalists
+    ]
+
+    def is_beaten(mine: tuple[float, ...]) -> bool:
+        return any(other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in costs)
+
+    kept = [each for each, mine in zip(finalists, costs, strict=True) if not is_beaten(mine)]
     return sorted(kept, key=lambda finalist: (-finalist.mean, finalist.prompt_tokens))
-
-
-def _costs(finalist: Finalist, timed: bool) -> tuple[float, ...]:
-    return (-finalist.mean, finalist.prompt_tokens, finalist.usd or 0.0, (finalist.latency_s or 0.0) if timed else 0.0)
-
-
-def _beats(one: tuple[float, ...], two: tuple[float, ...]) -> bool:
-    return one != two and all(a <= b for a, b in zip(one, two, strict=True))
 
 
 def prefer(finalists: Sequence[Finalist], how: Prefer = "best") -> Finalist | None:

@@ -12,7 +12,8 @@ records that the ledger keeps: what is shown afterwards is what decided.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,41 +47,46 @@ def shrunk(score: MeanScore, prior: float) -> float:
     return (score.mean * score.n + prior * PRIOR_ROWS) / (score.n + PRIOR_ROWS)
 
 
+@contextmanager
+def _quiet() -> Iterator[Any]:
+    """Give Optuna, silent about itself and about which of its parts are experimental."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield optuna
+
+
+def _tpe(seed: int, **more: bool) -> Any:
+    """Source: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"."""
+    from optuna.samplers import TPESampler
+
+    return TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True, **more)
+
+
 class Study:
     """The study of one step: TPE, multivariate, with a constant liar between the places of the step.
 
     `scored`: the designs that were scored before; those outside of the space are left out.
-
-    Source: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization".
     """
 
     def __init__(
         self, space: Mapping[str, Sequence[str]], scored: Sequence[tuple[Place, MeanScore]], seed: int
     ) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._space: dict[str, Any] = {
-            name: optuna.distributions.CategoricalDistribution(sorted(set(choices))) for name, choices in space.items()
-        }
+        with _quiet() as optuna:
+            categorical, create_trial = optuna.distributions.CategoricalDistribution, optuna.trial.create_trial
+            self._space = {name: categorical(sorted(set(choices))) for name, choices in space.items()}
+            self._study = optuna.create_study(direction="maximize", sampler=_tpe(seed % 2**32))
         self._prior = sum(score.mean for _, score in scored) / len(scored) if scored else 0.0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # optuna marks multivariate and constant_liar as experimental
-            sampler = optuna.samplers.TPESampler(
-                seed=seed % 2**32, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
-            )
-            self._study = optuna.create_study(direction="maximize", sampler=sampler)
         for place, score in scored:
             if score.n and all(place.get(name) in space[name] for name in space):
-                params = {name: place[name] for name in space}
-                value = shrunk(score, self._prior)
-                self._study.add_trial(optuna.trial.create_trial(params=params, distributions=self._space, value=value))
+                params, value = {name: place[name] for name in space}, shrunk(score, self._prior)
+                self._study.add_trial(create_trial(params=params, distributions=self._space, value=value))
         self._trial: Any = None
 
     def ask(self) -> dict[str, str]:
-        """The next place."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             self._trial = self._study.ask(self._space)
         return dict(self._trial.params)
 
@@ -118,7 +124,6 @@ class StudyTrial:
 
     @property
     def last(self) -> MeanScore:
-        """The mean over the most rows."""
         rows = max(self.steps, default=0)
         return MeanScore(self.steps[rows], rows) if rows else MeanScore(0.0, 0)
 
@@ -193,11 +198,9 @@ def built(
 
     `distributions`: what each parameter can be; None: what the trials have. `options`: of `optuna.create_study`.
     """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     known, prior = distributions or distributions_of(trials, {}, 1), prior_of(trials)
-    study = optuna.create_study(direction="maximize", **options)
+    with _quiet() as optuna:
+        study = optuna.create_study(direction="maximize", **options)
     study.add_trials([frozen(trial, prior, known) for trial in trials])
     return study
 
@@ -240,8 +243,7 @@ class AskTell:
 
         `by_chance`: draw it at random, as when the sampler proposes what cannot be made.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # optuna marks some of its samplers as experimental
+        with _quiet():
             self.asked += 1
             self._study.sampler = self._random() if by_chance else self._sampler()
             if self._name in FLAT:
@@ -261,8 +263,7 @@ class AskTell:
         from optuna.trial import TrialState, create_trial
 
         known = distributions_of(self._trials, {name: words}, 1)[name]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             sampler = self._random(name) if self._name in FLAT else self._sampler(name)
             pending = create_trial(state=TrialState.RUNNING)
             return str(sampler.sample_independent(self._study, pending, name, known))
@@ -288,8 +289,8 @@ class AskTell:
     def _sampler(self, what: str = "") -> Any:
         """The sampler of one proposal.
 
-        Source: Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization" (TPE); Nomura et al. 2021, "Warm
-        Starting CMA-ES": it begins at the best trials, as its own state would have to be pickled.
+        Source: Nomura et al. 2021, "Warm Starting CMA-ES": it begins at the best trials, as its own state would have to
+        be pickled.
         """
         import optuna
 
@@ -303,9 +304,7 @@ class AskTell:
             if len(told) < STARTUP_TRIALS:
                 return self._random(what)
             return optuna.samplers.CmaEsSampler(seed=seed, source_trials=told)
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, group=True, constant_liar=True
-        )
+        return _tpe(seed, group=True)
 
 
 def as_flat(known: Mapping[str, Any], ordinal: bool) -> dict[str, Any]:
@@ -356,7 +355,6 @@ def behind_by_wilcoxon(scores: Mapping[str, Sequence[float | None]], rungs: Sequ
 
     Source: Wilcoxon 1945, "Individual Comparisons by Ranking Methods"; `optuna.pruners.WilcoxonPruner`.
     """
-    import optuna
     from optuna.trial import TrialState, create_trial
 
     given = {name: {i: v for i, v in enumerate(row) if v is not None} for name, row in scores.items()}
@@ -367,12 +365,9 @@ def behind_by_wilcoxon(scores: Mapping[str, Sequence[float | None]], rungs: Sequ
     if not highest or len(given) < 2:
         return {}
     best = max(top, key=lambda name: means[name])
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize")
+    study, reasons = built(()), dict[str, str]()
     study.add_trial(create_trial(value=means[best], intermediate_values=given[best]))
-    reasons = dict[str, str]()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # optuna marks it as experimental
+    with _quiet() as optuna:
         pruner = optuna.pruners.WilcoxonPruner(p_threshold=P_VALUE, n_startup_steps=rungs[0])
         for name, steps in given.items():
             common = {row: value for row, value in steps.items() if row in given[best]}

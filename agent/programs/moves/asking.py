@@ -161,8 +161,6 @@ class Operator:
 
 
 class Asker:
-    """The `Ask` of one search and one operator."""
-
     def __init__(self, context: SearchContext, operator: str) -> None:
         self._context, self._operator = context, operator
         self.refused = ""

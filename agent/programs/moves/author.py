@@ -50,7 +50,6 @@ def whole_question(
     rng: random.Random,
     several: int = 1,
 ) -> Question:
-    """Ask for `several` new instructions, grounded on the scored history and on failures."""
     messages = request_messages(task, tried[-HISTORY:], failures, style, rng, several)
 
     def read(reply: Completion) -> Read:

@@ -15,8 +15,8 @@ from agent.programs.moves.asking import Asker, replies_to
 from agent.programs.moves.author import FAILURES, STYLES, whole_question
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
 from agent.programs.moves.evidence import ScoredInstruction, best_instructions, wrong_rows
+from agent.programs.moves.prompt_moves import TextMoves, at, coordinate
 from agent.programs.moves.prompt_parts import fewer_examples, tidied, without_a_sentence
-from agent.programs.moves.text_moves import TextMoves, at, coordinate
 from agent.prompt.techniques import Rewrite, builtin_rewrites
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Parent
@@ -30,8 +30,6 @@ OWN = "own"
 
 
 class ChainMoves(TextMoves):
-    """The `Moves` of one run."""
-
     def __init__(self, context: SearchContext, program: ChainProgram) -> None:
         self._context, self._program, self._proposals = context, program, 0
         texts = {

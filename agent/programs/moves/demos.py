@@ -50,6 +50,7 @@ class DemoMaker:
         self._task = task
         self._rng = rng
         self._rows = {example.id: example for example in task.train}
+        self._dev = {example.id: example for example in task.dev}
         self._words = {example.id: words(example) for example in task.train}
         self.groups: dict[str, list[str]] = {}
         for row in task.train:
@@ -106,15 +107,13 @@ class DemoMaker:
         labels = self._rng.sample(sorted(self.groups), len(self.groups))
         return [labels[i % len(labels)] for i in range(min(k, len(self._rows)))]
 
-    def rebalanced(
-        self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example], limit: int
-    ) -> DemoSet:
+    def rebalanced(self, parent: DemoSet, outcomes: Sequence[Outcome], limit: int) -> DemoSet:
         """Answers that come too often lose a demo, answers that come too seldom win some, near the failures, late."""
-        order, ids = self._missed_first(outcomes, dev), [demo.example_id for demo in parent.demos]
+        order, ids = self._missed_first(outcomes), [demo.example_id for demo in parent.demos]
         loud = [i for i in ids if self.label(self._rows[i]) == order[-1]]
         if len(loud) > 1:
             ids.remove(self._rng.choice(loud))
-        starved, failures, added = order[: max(2, len(order) // 3)], _failures(outcomes, dev), list[str]()
+        starved, failures, added = order[: max(2, len(order) // 3)], self._failures(outcomes), list[str]()
         for label in self._rng.sample(starved, min(2, len(starved))):
             if len(ids) < limit and (row_id := self._near(failures, label, ids)):
                 ids.insert(self._rng.randint(len(ids) // 2, len(ids)), row_id)
@@ -134,23 +133,21 @@ class DemoMaker:
         return max(drawn, key=lambda i: (max((jaccard(self._words[i], t) for t in targets), default=0.0), i))
 
     def recombined(self, one: DemoSet, two: DemoSet, k: int) -> DemoSet:
-        """Half of the rows of each of two good sets, in their order."""
         pool = {demo.example_id: demo for demo in (*one.demos, *two.demos)}
         keep = set(self._rng.sample(sorted(pool), min(k, len(pool))))
         demos = tuple(demo for demo in pool.values() if demo.example_id in keep)
         return DemoSet(demos, "recombined", reason="rows of two good sets")
 
-    def swapped(self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> DemoSet:
-        """A quarter of the rows replaced by rows of the same class near the failures."""
-        ids, failures = [demo.example_id for demo in parent.demos], _failures(outcomes, dev)
+    def swapped(self, parent: DemoSet, outcomes: Sequence[Outcome]) -> DemoSet:
+        ids, failures = [demo.example_id for demo in parent.demos], self._failures(outcomes)
         for position in self._rng.sample(range(len(ids)), max(1, len(ids) // 4)):
             label = self.label(self._rows[ids[position]])
             ids[position] = self._near(failures, label, ids) or ids[position]
         return self._set(ids, "swapped", reason="a quarter of the rows replaced by rows near the failures")
 
-    def retailed(self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> DemoSet:
+    def retailed(self, parent: DemoSet, outcomes: Sequence[Outcome]) -> DemoSet:
         """The last quarter replaced: what stands near the row weighs most, and the front stays in the model's cache."""
-        order, failures = self._missed_first(outcomes, dev), _failures(outcomes, dev)
+        order, failures = self._missed_first(outcomes), self._failures(outcomes)
         cut = max(1, len(parent.demos) // 4)
         front, tail = [demo.example_id for demo in parent.demos[:-cut]], list[str]()
         for position in range(cut):
@@ -160,9 +157,8 @@ class DemoMaker:
         self._rng.shuffle(tail)
         return self._set([*front, *tail], "retailed", reason=f"the last {cut} rows replaced, labels it misses first")
 
-    def grown(self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example], k: int) -> DemoSet:
-        """k rows more, of labels that are missed, put at random places."""
-        order, failures = self._missed_first(outcomes, dev), _failures(outcomes, dev)
+    def grown(self, parent: DemoSet, outcomes: Sequence[Outcome], k: int) -> DemoSet:
+        order, failures = self._missed_first(outcomes), self._failures(outcomes)
         ids = [demo.example_id for demo in parent.demos]
         for position in range(k):
             if row_id := self._near(failures, order[position % max(1, len(order) // 2)], ids):
@@ -170,45 +166,35 @@ class DemoMaker:
         return self._set(ids, "grown", reason=f"{k} rows more, of labels that it misses")
 
     def child(
-        self,
-        operator: str,
-        parent: DemoSet,
-        outcomes: Sequence[Outcome],
-        dev: Mapping[str, Example],
-        others: Sequence[DemoSet],
+        self, operator: str, parent: DemoSet, outcomes: Sequence[Outcome], others: Sequence[DemoSet]
     ) -> DemoSet | None:
         """A set changed by one of OPERATORS; None where it cannot be. `others` are other good sets."""
         limit = most_examples(self._task)
-        if operator == "retailed":
-            return self.retailed(parent, outcomes, dev)
-        if operator == "swapped":
-            return self.swapped(parent, outcomes, dev)
-        if operator == "rebalanced":
-            return self.rebalanced(parent, outcomes, dev, limit)
         if operator == "grown":
             room = min(limit - len(parent.demos), max(2, len(parent.demos) // 4))
-            return self.grown(parent, outcomes, dev, room) if room > 0 else None
+            return self.grown(parent, outcomes, room) if room > 0 else None
         if operator == "recombined":
-            if not others:
-                return None
-            other = self._rng.choice(others)
-            return self.recombined(parent, other, max(len(parent.demos), len(other.demos)))
-        return self.reordered(parent)
+            other = self._rng.choice(others) if others else None
+            return self.recombined(parent, other, max(len(parent.demos), len(other.demos))) if other else None
+        if operator == "rebalanced":
+            return self.rebalanced(parent, outcomes, limit)
+        if operator == "reordered":
+            return self.reordered(parent)
+        return self.swapped(parent, outcomes) if operator == "swapped" else self.retailed(parent, outcomes)
 
-    def _missed_first(self, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> list[str]:
+    def _missed_first(self, outcomes: Sequence[Outcome]) -> list[str]:
         """The labels, by how much oftener each was answered than it is right."""
         predicted = Counter(str(next(iter(o.prediction.fields.values()), "")) for o in outcomes)
-        wanted = Counter(self.label(dev[o.example_id]) for o in outcomes)
+        wanted = Counter(self.label(self._dev[o.example_id]) for o in outcomes)
         return sorted(self.groups, key=lambda label: (predicted[label] - wanted[label], label))
+
+    def _failures(self, outcomes: Sequence[Outcome]) -> list[Example]:
+        return [self._dev[outcome.example_id] for outcome in outcomes if (outcome.value or 0.0) < 0.5]
 
     def reordered(self, parent: DemoSet) -> DemoSet:
         demos = list(parent.demos)
         self._rng.shuffle(demos)
         return DemoSet(tuple(demos), "reordered", reason="the same rows in another order")
-
-
-def _failures(outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> list[Example]:
-    return [dev[outcome.example_id] for outcome in outcomes if (outcome.value or 0.0) < 0.5]
 
 
 def words(example: Example) -> frozenset[str]:

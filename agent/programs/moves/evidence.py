@@ -104,8 +104,6 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """An instruction: the words that it begins with, and parts."""
-
     words: str
     parts: tuple[Part, ...] = ()
 
@@ -200,8 +198,6 @@ def best_instructions(
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """A row that a candidate got wrong."""
-
     row: Example
     outcome: Outcome
 

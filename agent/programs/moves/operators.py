@@ -126,7 +126,6 @@ GUARDED = 4  # rows that were right
 
 
 def failed(evidence: Evidence) -> list[Wrong]:
-    """The next group of failures to ask about."""
     if len(evidence.wrong()) < FEWEST_FAILURES:
         return []
     found = clusters(evidence)

@@ -1,4 +1,7 @@
-"""How the search makes prompts: new designs, changes of good ones, and instructions that the proposer writes."""
+"""How the search makes prompts: new designs, changes of good ones, and instructions that the proposer writes.
+
+`TextMoves` has what a chain's moves share: its candidates are texts of several prompts, and examples in one of them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from agent.programs.moves.other_parts import OtherPartMaker
 from agent.programs.moves.part_moves import PassageMaker, PickMaker, ToolMaker
 from agent.programs.moves.prompt_parts import compressions
 from agent.programs.moves.proposer import BY_CREDIT, Proposer, is_worth_trying
-from agent.programs.moves.text_moves import TextMoves, credit_of
 from agent.prompt.parts.kind import TaskParts
 from agent.prompt.parts.passages import PassageLibrary
 from agent.prompt.parts.picks import PickedRows
@@ -23,12 +25,97 @@ from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.search.context import SearchContext
 from agent.search.effects import Effect, demo_effects, recombine
 from agent.search.explanation import scored_candidates
-from agent.search.program import Choices, Parent
+from agent.search.program import PROPOSED, Choices, Parent
 from agent.search.study import Place
 from agent.types import FRESH, Candidate, Demo, Proposal, Task
 
 FEWEST_FITTED = 12  # candidates, before effects of single demos are fitted
 NO_DEMOS = DemoSet((), "none")
+
+
+def credit_of(rewrite: Rewrite, otherwise: str) -> str:
+    """The operator that learns from a candidate with this text; `otherwise` where no model wrote it."""
+    return rewrite.credit or PROPOSED if rewrite.is_proposed else otherwise
+
+
+class TextMoves:
+    """New designs and changes of good candidates of one kind.
+
+    `texts`: by where a text stands, those so far, the user's own first; "" is the only place of a prompt.
+    """
+
+    def __init__(self, task: Task, rng: random.Random, choices: Choices, texts: Mapping[str, list[Rewrite]]) -> None:
+        self._task, self._rng, self._choices, self.texts = task, rng, choices, texts
+
+    def text_of(self, candidate: Candidate, name: str) -> str:
+        raise NotImplementedError
+
+    def with_text(self, candidate: Candidate, name: str, text: str) -> Candidate:
+        raise NotImplementedError
+
+    def demos_of(self, candidate: Candidate) -> tuple[Demo, ...]:
+        raise NotImplementedError
+
+    def with_demos(self, candidate: Candidate, demos: tuple[Demo, ...]) -> Candidate | None:
+        """The candidate with these examples; None where it has no room for them."""
+        raise NotImplementedError
+
+    def places(self) -> Sequence[Place]:
+        raise NotImplementedError
+
+    def fresh(self, place: Place) -> Proposal | None:
+        raise NotImplementedError
+
+    def designs(self) -> list[Proposal]:
+        return [proposal for place in self.places() if (proposal := self.fresh(place)) is not None]
+
+    def text_at(self, name: str, operator: str) -> Rewrite:
+        return next(text for text in self.texts[name] if text.operator == operator)
+
+    def reworded(self, parent: Parent) -> Proposal | None:
+        old = parent.proposal.candidate
+        here = {name: self.text_of(old, name) for name in self.texts}
+        others = [(name, text) for name in here for text in self.texts[name] if text.instruction != here[name]]
+        if not others:
+            return None
+        name, text = self._choices.one("words", others, lambda other: at(other[0], other[1].operator))
+        return self.instructed(parent, text, name)
+
+    def instructed(self, parent: Parent, text: Rewrite, name: str = "") -> Proposal:
+        made = self.with_text(parent.proposal.candidate, name, text.instruction)
+        operator, credit = f"instruction:{text.operator}", credit_of(text, "instruction")
+        return self.child_of(parent, made, operator, at(name, text.reason), credit, {coordinate(name): text.operator})
+
+    def redrawn(self, maker: DemoMaker, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
+        """Change the examples of a good candidate by one of `demos.OPERATORS`."""
+
+        def demo_set(of: Parent) -> DemoSet:
+            return DemoSet(self.demos_of(of.proposal.candidate), of.proposal.operator)
+
+        others = [demos for other in parents if other is not parent and (demos := demo_set(other)).demos]
+        old = demo_set(parent)
+        drawn = maker.child(operator, old, parent.outcomes, others)
+        if drawn is None or not drawn.demos or drawn.demos == old.demos:
+            return None
+        made = self.with_demos(parent.proposal.candidate, drawn.demos)
+        return self.child_of(parent, made, drawn.operator, drawn.reason) if made else None
+
+    def child_of(
+        self, parent: Parent, made: Candidate, operator: str, reason: str, credit: str = "", place: Place | None = None
+    ) -> Proposal:
+        where = {**parent.proposal.place, **(place or {})}
+        return Proposal(made, where, operator, parent.proposal.candidate.id, reason, credit or operator)
+
+
+def at(name: str, words: str) -> str:
+    return f"{name}: {words}" if name else words
+
+
+def coordinate(name: str) -> str:
+    return f"text of {name}" if name else "instruction"
+
+
+# -- prompts -----------------------------------------------------------------------------------------------------------
 
 
 def redraws(candidate: Candidate) -> bool:
@@ -212,7 +299,6 @@ class CandidateGenerator(TextMoves):
         return self.redrawn(self._maker, operator, parent, parents)
 
     def retold(self, parent: Parent, rewrite: Rewrite, texts: ToolTexts) -> Proposal:
-        """Put texts of tools into a good candidate."""
         made, credit = replace(as_prompt(parent.proposal.candidate), tool_texts=texts), credit_of(rewrite, "tools")
         place = {"tools": rewrite.operator}
         return self.child_of(parent, made, f"tools:{rewrite.operator}", rewrite.reason, credit, place)
@@ -225,8 +311,6 @@ class CandidateGenerator(TextMoves):
 
 
 class PromptMoves(CandidateGenerator):
-    """The `Moves` of one run."""
-
     def __init__(
         self,
         task: Task,

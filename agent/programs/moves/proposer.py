@@ -189,21 +189,12 @@ async def is_worth_trying(context: SearchContext, draft: Draft, proposal: Propos
         return True
     after = {outcome.example_id: outcome.value for outcome in await context.look(proposal, rows)}
     before = {outcome.example_id: outcome.value for outcome in parent.outcomes}
-    pairs = [(before[i], after[i]) for i in after if before[i] is not None and after[i] is not None]
-    gain = sum((new or 0.0) - (old or 0.0) for old, new in pairs)
-    is_kept = gain > 0
+    pairs = [(old, new) for i, new in after.items() if (old := before[i]) is not None and new is not None]
+    is_kept = sum(new - old for old, new in pairs) > 0
     record = next(r for r in reversed(context.proposal_log.records) if r.instruction in proposal.place.values())
     body = {"number": record.number, "operator": record.operator, "rows": list(draft.rows), "guard": list(draft.guard)}
-    scores = _means(pairs)
+    means = [sum(side) / len(pairs) for side in zip(*pairs, strict=True)] or [None, None]
+    scores = dict(zip(("before", "after"), means, strict=True))
     context.proposal_log.change(record.number, **scores, became="" if is_kept else "dropped")
     context.note("proposal_look", {**body, **scores, "kept": is_kept})
     return is_kept
-
-
-def _means(pairs: list[tuple[float | None, float | None]]) -> dict[str, float | None]:
-    if not pairs:
-        return {"before": None, "after": None}
-    return {
-        "before": sum(old or 0.0 for old, _ in pairs) / len(pairs),
-        "after": sum(new or 0.0 for _, new in pairs) / len(pairs),
-    }

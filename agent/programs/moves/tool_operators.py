@@ -72,14 +72,20 @@ def _all_rows(evidence: Evidence, name: str) -> list[Example]:
 
 
 def _drawn_rows(evidence: Evidence, name: str) -> list[Example]:
-    rows = _all_rows(evidence, name)
-    return evidence.rng.sample(rows, min(ROWS, len(rows)))
+    return evidence.drawn(_all_rows(evidence, name), ROWS)
 
 
 def _rows_mixed(evidence: Evidence, *tools: str) -> tuple[str, ...]:
     """The ids of some dev rows with a wrong answer in which one of the tools is right."""
     rows = [wrong.row for wrong in evidence.wrong()]
     return tuple(row.id for row in rows if not set(_names(row, evidence) or [NO_CALL]).isdisjoint(tools))[:ROWS]
+
+
+def _retold(
+    evidence: Evidence, texts: Sequence[str], retold: Callable[[str], Tool], hypothesis: str, rows: tuple[str, ...]
+) -> list[Draft]:
+    made = [(_having(evidence, retold(text)), text) for text in texts]
+    return [Draft(each, hypothesis, rows, parent=evidence.best, claim=text) for each, text in made if each]
 
 
 def _question(
@@ -157,11 +163,8 @@ async def tool_contrast(evidence: Evidence, pair: tuple[str, str], ask: Ask) -> 
     question = _question(evidence, groups, asked, "Call it when", lambda rest: f"Call it {rather} {rest}")
     rows, tool = _rows_mixed(evidence, *pair), _tools(evidence)[name]
     hypothesis = f"{name} and {other} are mixed up ({len(rows)} rows): the description says which is called when"
-    return [
-        Draft(made, hypothesis, rows, parent=evidence.best, claim=text)
-        for text in await replies_to(ask, question)
-        if (made := _having(evidence, _described(tool, tool.description, text)))
-    ]
+    texts = await replies_to(ask, question)
+    return _retold(evidence, texts, lambda text: _described(tool, tool.description, text), hypothesis, rows)
 
 
 # -- tool_argument: how the value of an argument is written that comes out wrong ---------------------------------------
@@ -218,11 +221,10 @@ async def tool_argument(evidence: Evidence, found: tuple[str, str, list[WrongArg
     )
     own = argument_texts(tool)[argument].rstrip(".")
     hypothesis = f"{argument} of {name} comes out wrong ({len(rows)} rows): its description says how it is written"
-    return [
-        Draft(made, hypothesis, tuple(row.id for row, _ in rows), parent=evidence.best, claim=text)
-        for text in await replies_to(ask, question)
-        if (made := _having(evidence, with_argument(tool, argument, f"{own}. {text}" if own else text)))
-    ]
+    texts, ids = await replies_to(ask, question), tuple(row.id for row, _ in rows)
+    return _retold(
+        evidence, texts, lambda text: with_argument(tool, argument, f"{own}. {text}" if own else text), hypothesis, ids
+    )
 
 
 # -- tool_shorter: the longest description of a tool, said in fewer words ----------------------------------------------

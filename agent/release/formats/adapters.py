@@ -12,26 +12,22 @@ from agent.models.adapters import is_soft_prompt
 from agent.models.gguf import read_gguf
 from agent.models.weights import CATALOG, weights_path
 from agent.prompt.parts.adapter import ADAPTER_FILE, require_base
-from agent.release.export import export_markdown, verify_file
+from agent.release.export import export_markdown
 from agent.release.formats.export_format import (
     Content,
     Material,
     Opened,
     export_format,
     installed_version,
-    settings_of,
 )
-from agent.release.runtime import PROMPT_FILE, PromptRelease, load_prompt
+from agent.release.formats.native import load_file
+from agent.release.runtime import PROMPT_FILE, PromptRelease
 from agent.safe_file import disk_errors
 from agent.training.base_model import Architecture, read_architecture
 from agent.training.hf_files import peft_form, read_peft_form
 from agent.training.parameters import Lora, read_lora
 
-
-def _load(folder: Path, release: PromptRelease) -> Opened:
-    verify_file(folder / PROMPT_FILE, release)
-    prompt = load_prompt(folder / PROMPT_FILE)
-    return Opened(lambda values: prompt.render(**values), settings_of(prompt.release))
+_load = load_file(PROMPT_FILE)
 
 
 def _in_order(release: PromptRelease) -> dict[str, object]:

@@ -25,10 +25,14 @@ from agent.release.formats.export_format import (
     Opened,
     Sent,
     Values,
+    as_openai,
+    as_sent,
     export_format,
+    from_openai,
     no_lone_surrogates,
+    openai_content,
 )
-from agent.release.formats.python_module import as_openai, from_openai, load_module, require_same_answers
+from agent.release.formats.python_module import filled, load_module, require_same_answers
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
 from agent.types import Prediction
 
@@ -139,8 +143,7 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
     bare.kwargs.clear()  # its own parameters
 
     def render(values: Values) -> Sent:
-        messages = sent(recorder, values)["messages"]
-        return [{"role": message["role"], "content": message["content"]} for message in messages]
+        return as_sent(sent(recorder, values)["messages"])
 
     def read(values: Values, reply: str) -> Prediction:
         try:
@@ -154,8 +157,6 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
 
 
 class _AsItIs:
-    """How the model with fixed replies lays them out."""
-
     def format_field_with_value(self, fields: Mapping[Any, str], role: str = "") -> str:
         (reply,) = fields.values()
         return reply
@@ -171,17 +172,13 @@ def _answers_of(program: Any, release: PromptRelease) -> Callable[..., tuple[str
     (name,) = (output.name for output in release.outputs)
 
     class Replies(dspy.BaseLM):  # type: ignore[misc]
-        """A model that gives these tokens, in the form of OpenAI."""
-
         tokens: Tokens = ()
 
         def forward(self, prompt: Any = None, messages: Any = None, **kwargs: Any) -> Any:
-            content = [
-                {"token": place[0][0], "top_logprobs": [{"token": token, "logprob": log} for token, log in place]}
-                for place in self.tokens
-            ]
             message = SimpleNamespace(content=_NO_LABEL, tool_calls=None)
-            choice = SimpleNamespace(message=message, logprobs={"content": content}, finish_reason="stop")
+            choice = SimpleNamespace(
+                message=message, logprobs={"content": openai_content(self.tokens)}, finish_reason="stop"
+            )
             return SimpleNamespace(choices=[choice], usage={}, model="replies")
 
     def answer(tokens: Tokens, values: Mapping[str, str] | None = None) -> tuple[str, float] | None:
@@ -212,7 +209,6 @@ def _answers_of(program: Any, release: PromptRelease) -> Callable[..., tuple[str
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release
-    source = _SOURCE.replace("@inputs@", ascii(list(release.inputs)))
-    source = source.replace("@outputs@", ascii([field.name for field in release.outputs]))
-    source = source.replace("@config@", ascii(as_openai(release.parameters)))
+    inputs, outputs = ascii(list(release.inputs)), ascii([field.name for field in release.outputs])
+    source = filled(_SOURCE, inputs=inputs, outputs=outputs, config=ascii(as_openai(release.parameters)))
     return {STATE: _state(release), f"{FOLDER}/{MESSAGES_FILE}": export_messages(release), MODULE: source}

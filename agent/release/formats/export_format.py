@@ -5,14 +5,15 @@ Each is imported only when it is asked for. Knows no library of a target.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.errors import ReleaseError
 from agent.extras import version_of
-from agent.prompt.template import split
+from agent.prompt.template import fill_messages, split
 from agent.registry import Registry
 from agent.release.prompt_file import PromptRelease
 from agent.safe_text import SURROGATE
@@ -174,7 +175,7 @@ FORMATS: Registry[Format] = Registry(
         "md": "agent.release.formats.native",
         "messages": "agent.release.formats.native",
         "anthropic": "agent.release.formats.native",
-        "langchain": "agent.release.formats.templates",
+        "langchain": "agent.release.formats.python_targets",
         "dspy": "agent.release.formats.dspy",
         "promptfoo": "agent.release.formats.promptfoo",
         "prompty": "agent.release.formats.templates",
@@ -201,19 +202,76 @@ def written(parts: Parts, mark: Callable[[str], str], escape: Callable[[str], st
     return "".join(mark(part[0]) if isinstance(part, tuple) else escape(part) for part in parts)
 
 
+def json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_sent(messages: Iterable[Mapping[str, Any]]) -> Sent:
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
 def no_lone_surrogates(release: PromptRelease, values: Values) -> str:
     """The `unfit` of a target that keeps text as UTF-8."""
     return "half a character (a lone surrogate)" if any(map(SURROGATE.search, values.values())) else ""
 
 
+def unfit_by(problem: Callable[[str], str]) -> Callable[[PromptRelease, Values], str]:
+    """The `unfit` of a target that keeps text as UTF-8 and loses messages for which `problem` gives a reason."""
+
+    def unfit(release: PromptRelease, values: Values) -> str:
+        filled = (problem(message.content) for message in fill_messages(release.messages, values))
+        return no_lone_surrogates(release, values) or next(filter(None, filled), "")
+
+    return unfit
+
+
 def settings_of(release: PromptRelease) -> Settings:
-    """Model and parameters of the release itself."""
     return {"model": release.model, **release.parameters}
 
 
 def chosen(release: PromptRelease, names: Mapping[str, str] = _BOTH) -> dict[str, Any]:
     """The parameters that the release sets, by the target's names. `names`: theirs by ours."""
     return {theirs: release.parameters[ours] for ours, theirs in names.items() if ours in release.parameters}
+
+
+def yaml_options(release: PromptRelease, indent: str, names: Mapping[str, str] = _BOTH) -> list[str]:
+    return [f"{indent}{key}: {value}" for key, value in chosen(release, names).items()]
+
+
+def renamed(settings: Mapping[str, Any], names: Mapping[str, str]) -> Settings:
+    """Settings of a target by our names. `names`: ours by theirs."""
+    return {names.get(key, key): value for key, value in settings.items()}
+
+
+def openai_content(tokens: Sequence[Any]) -> list[dict[str, Any]]:
+    return [
+        {"token": place[0][0], "top_logprobs": [{"token": token, "logprob": log} for token, log in place]}
+        for place in tokens
+    ]
+
+
+def as_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a release as OpenAI names them: whether there are log-probabilities, and for how many tokens.
+
+    >>> as_openai({"max_tokens": 8, "logprobs": 6})
+    {'max_tokens': 8, 'logprobs': True, 'top_logprobs': 6}
+    """
+    found = dict(parameters)
+    if count := found.pop("logprobs", 0):
+        found |= {"logprobs": True, "top_logprobs": count}
+    return found
+
+
+def from_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What `as_openai` was given.
+
+    >>> from_openai({"max_tokens": 8, "logprobs": True, "top_logprobs": 6})
+    {'max_tokens': 8, 'logprobs': 6}
+    """
+    found = dict(parameters)
+    if found.pop("logprobs", False):
+        found["logprobs"] = found.pop("top_logprobs", 0)
+    return found
 
 
 def hosted_name(model: str, provider: str) -> str:

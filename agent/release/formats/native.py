@@ -20,8 +20,11 @@ from agent.release.formats.export_format import (
     Opened,
     Sent,
     Values,
+    as_sent,
     export_format,
     hosted_name,
+    json_text,
+    renamed,
     settings_of,
 )
 from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
@@ -29,7 +32,7 @@ from agent.task.tools import read_tools
 from agent.types import Demo, Example, Field, Message, Task, canonical
 
 
-def _load(name: str) -> Callable[[Path, PromptRelease], Opened]:
+def load_file(name: str) -> Callable[[Path, PromptRelease], Opened]:
     def opened(folder: Path, release: PromptRelease) -> Opened:
         verify_file(folder / name, release)
         prompt = load_prompt(folder / name)
@@ -41,7 +44,7 @@ def _load(name: str) -> Callable[[Path, PromptRelease], Opened]:
 @export_format(
     "md",
     about="prompt.md: for people and diffs; load_prompt reads it",
-    load=_load(PROMPT_FILE),
+    load=load_file(PROMPT_FILE),
     carries=("tools", "calibration", "picks", "conversation", "more"),
 )
 def markdown(material: Material) -> dict[str, str]:
@@ -51,7 +54,7 @@ def markdown(material: Material) -> dict[str, str]:
 @export_format(
     "messages",
     about="messages.json: roles and contents for any program; load_prompt reads it",
-    load=_load(MESSAGES_FILE),
+    load=load_file(MESSAGES_FILE),
     carries=("tools", "calibration", "picks", "conversation", "more"),
 )
 def messages(material: Material) -> dict[str, str]:
@@ -66,14 +69,13 @@ ANTHROPIC_REQUEST = "anthropic.json"
 def _load_request(folder: Path, release: PromptRelease) -> Opened:
     body = json.loads((folder / ANTHROPIC_REQUEST).read_bytes())
 
-    def render(values: Values) -> Sent:
-        system = [{"role": "system", "content": fill(body["system"], values)}] if "system" in body else []
-        return system + [
-            {"role": message["role"], "content": fill(message["content"], values)} for message in body["messages"]
-        ]
+    system = [{"role": "system", "content": body.pop("system")}] if "system" in body else []
+    messages = as_sent([*system, *body.pop("messages")])
 
-    names = {"stop_sequences": "stop"}
-    settings = {names.get(key, key): value for key, value in body.items() if key not in ("system", "messages")}
+    def render(values: Values) -> Sent:
+        return [{**message, "content": fill(message["content"], values)} for message in messages]
+
+    settings = renamed(body, {"stop_sequences": "stop"})
     return Opened(render, settings | ({"model": f"anthropic/{settings['model']}"} if "model" in settings else {}))
 
 
@@ -92,15 +94,13 @@ def anthropic_request(material: Material) -> dict[str, str]:
             f"the roles here are {', '.join(message.role for message in release.messages)}; use --format messages"
         )
     parameters = parameters_of(release)
-    known = {"max_tokens": parameters["max_tokens"]}  # its API asks for one
-    if "temperature" in release.parameters:
-        known["temperature"] = parameters["temperature"]
-    if parameters["stop"]:
-        known["stop_sequences"] = parameters["stop"]
     model = hosted_name(release.model, "anthropic")
-    named = {"model": model} if model else {}
-    body = {**named, **known, **({} if system is None else {"system": system}), "messages": messages}
-    return {ANTHROPIC_REQUEST: json.dumps(body, indent=2, ensure_ascii=False) + "\n"}
+    body = {"model": model} if model else {}
+    body["max_tokens"] = parameters["max_tokens"]  # its API asks for one
+    body |= {"temperature": parameters["temperature"]} if "temperature" in release.parameters else {}
+    body |= {"stop_sequences": parameters["stop"]} if parameters["stop"] else {}
+    body |= {"messages": messages} if system is None else {"system": system, "messages": messages}
+    return {ANTHROPIC_REQUEST: json_text(body)}
 
 
 # -- tools -------------------------------------------------------------------------------------------------------------
@@ -129,8 +129,7 @@ def tool_files(material: Material) -> dict[str, str]:
     tools = material.release.tools
     if not tools:
         raise ReleaseError(f"{material.release.name!r}: calls no tools; leave --format tools out")
-    forms = {OPENAI_FILE: openai_tools(tools), ANTHROPIC_FILE: anthropic_tools(tools)}
-    return {name: json.dumps(form, indent=2, ensure_ascii=False) + "\n" for name, form in forms.items()}
+    return {OPENAI_FILE: json_text(openai_tools(tools)), ANTHROPIC_FILE: json_text(anthropic_tools(tools))}
 
 
 # -- fine-tuning rows: the released instruction, a train row, its right answer -----------------------------------------

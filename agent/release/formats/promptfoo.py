@@ -30,11 +30,13 @@ from agent.release.formats.export_format import (
     Sent,
     Settings,
     Values,
-    chosen,
+    as_sent,
     compatible_parts,
     export_format,
+    json_text,
     no_lone_surrogates,
     parts_of,
+    yaml_options,
 )
 from agent.release.formats.python_module import load_module, module_source
 from agent.release.formats.templates import OPENS, jinja, yaml_quoted
@@ -102,8 +104,8 @@ def _echo(folder: Path, file: str, reference: str, rows: Sequence[Given]) -> lis
         _run(["promptfoo", "eval", "-c", "config.json", "-o", "out.json", *quiet], place, place)
         results: list[dict[str, Any]] = json.loads((place / "out.json").read_bytes())["results"]["results"]
     # what the provider got; in `prompt` it is tidied up for reports (JSON laid out anew, keys taken out)
-    sent = {result["testIdx"]: json.loads(result["response"]["output"]) for result in results}
-    return [[{"role": m["role"], "content": m["content"]} for m in sent[number]] for number in range(len(rows))]
+    sent = {result["testIdx"]: as_sent(json.loads(result["response"]["output"])) for result in results}
+    return [sent[number] for number in range(len(rows))]
 
 
 def _run(command: list[str], folder: Path, home: Path) -> str:
@@ -217,7 +219,7 @@ def _provider(release: PromptRelease) -> list[str]:
             f"apiBaseUrl: {_from_environment(BASE_URL, address)}",
             f"apiKey: {_from_environment('OPENAI_COMPATIBLE_API_KEY', repr('none'))}",
         ]
-    config += [f"{key}: {value}" for key, value in chosen(release).items()]
+    config += yaml_options(release, "")
     head = ["providers:", f"  - id: {yaml_quoted(kinds[provider] + name)}"]
     return [*head, "    config:", *(f"      {line}" for line in config)] if config else head
 
@@ -258,8 +260,9 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
 
 
 def _code_files(material: Material) -> dict[str, str]:
-    function = _FUNCTION.replace("@inputs@", ascii(material.release.inputs)).replace("@opens@", f"{OPENS.pattern!r}")
-    return _folder(material, CODE_FILE, REFERENCE, module_source(material.release) + function)
+    release = material.release
+    source = module_source(release, _FUNCTION, inputs=ascii(release.inputs), opens=f"{OPENS.pattern!r}")
+    return _folder(material, CODE_FILE, REFERENCE, source)
 
 
 def _folder(material: Material, file: str, reference: str, prompt: str) -> dict[str, str]:
@@ -315,5 +318,4 @@ def files(material: Material) -> dict[str, str]:
         {"role": role, "content": jinja([(f"row.{part[0]}",) if isinstance(part, tuple) else part for part in parts])}
         for role, parts in parts_of(material.release)
     ]
-    prompt = json.dumps(template, indent=2, ensure_ascii=False) + "\n"
-    return _folder(material, PROMPT, f"file://{PROMPT}", prompt)
+    return _folder(material, PROMPT, f"file://{PROMPT}", json_text(template))

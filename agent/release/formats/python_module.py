@@ -24,7 +24,7 @@ from agent.models.tool_calling import openai_messages, openai_tools
 from agent.prompt.calibration import Tokens
 from agent.prompt.reply_parser import parse_reply
 from agent.release.export import HOSTILE, as_given, probe_rows, tried_rows
-from agent.release.formats.export_format import Material, Opened, Values, export_format
+from agent.release.formats.export_format import Material, Opened, Render, Sent, Values, as_sent, export_format
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval import passages, pool, votes
 from agent.shipped import Message, Prediction
@@ -153,8 +153,15 @@ def parse(reply: str, logprobs: Sequence[Any] = (), *, inputs: dict[str, Any] | 
 # -- the source --------------------------------------------------------------------------------------------------------
 
 
-def module_source(release: PromptRelease) -> str:
-    """The module, which targets that call Python extend.
+def filled(template: str, **marks: str) -> str:
+    """Put code in the places of the `@marks@` of a template."""
+    for mark, code in marks.items():
+        template = template.replace(f"@{mark}@", code)
+    return template
+
+
+def module_source(release: PromptRelease, template: str = "", **marks: str) -> str:
+    """The module; targets that call Python extend it by a template of their own.
 
     Raises a ReleaseError where an input cannot be an argument of a function, or examples are picked by vectors.
     """
@@ -166,7 +173,8 @@ def module_source(release: PromptRelease) -> str:
     bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier()]
     if bad:
         raise ReleaseError(f"{release.name!r}: the input {bad[0]!r} cannot be an argument of a Python function")
-    return "".join([f"# {ascii(release.name)[1:-1]}, {release.version}\n", _START, _code(release), _data(release)])
+    head = f"# {ascii(release.name)[1:-1]}, {release.version}\n{_START}"
+    return head + _code(release) + _data(release) + filled(template, **marks)
 
 
 def _code(release: PromptRelease) -> str:
@@ -211,10 +219,9 @@ def _embedded(module: str) -> str:
 
 
 def _data(release: PromptRelease) -> str:
-    """The prompt itself, and the functions of the module."""
     kind = "str | list[dict[str, str]]"
     typed = [f"{name}: {kind if name == release.conversation else 'str'}" for name in release.inputs]
-    filled = "fill_messages(MESSAGES, values)"
+    messages = "fill_messages(MESSAGES, values)"
     text = "\n\n# -- the prompt --\n\n" + "".join(
         f"{line}\n"
         for line in (
@@ -238,27 +245,21 @@ def _data(release: PromptRelease) -> str:
         lines = "".join(f"    {(row.id, row.text, row.label, row.group, shown)!a},\n" for row, shown in rows)
         text += f"PICKS = Picks(**{picks.picks.as_dict()!a})\nHEAD = {picks.head!a}\n"
         text += f"ROWS: list[Any] = [\n{lines}]\n{_SHOWN}"
-        filled = "fill_picked(MESSAGES, values, _shown(values))"
+        messages = "fill_picked(MESSAGES, values, _shown(values))"
     if (found := release.passages) is not None:
         lookup = {"retriever": found.settings.retriever, "k": found.settings.k, "tag": found.index.tag}
         lines = "".join(f"    {passage.text!a},\n" for passage in found.passages)
         text += f"\n\nLOOKUP: Any = {lookup!a}\nPASSAGES = [\n{lines}]\n{_CONTEXT}"
-        filled = filled.replace("values", f'{{**values, "{passages.CONTEXT}": _context(values)}}', 1)
+        messages = messages.replace("values", f'{{**values, "{passages.CONTEXT}": _context(values)}}', 1)
     if sources := [part.source() for part in release.parts if part.source()]:
         changes = ", ".join(part.name for part in release.parts if part.source())
-        text += "".join(f"\n\n{source}" for source in sources) + _CHANGED.replace("@changes@", changes)
-        filled = f"_changed({filled})"
+        text += "".join(f"\n\n{source}" for source in sources) + filled(_CHANGED, changes=changes)
+        messages = f"_changed({messages})"
     if release.tools:
         text += f"TOOLS: list[dict[str, Any]] = {openai_tools(release.tools)!a}\n"
-    marks = {
-        "arguments": f"*, {', '.join(typed)}" if typed else "",
-        "inputs": "{" + ", ".join(f"{name!r}: {name}" for name in release.inputs) + "}",
-        "filled": filled,
-    }
-    functions = _RENDER + _SENT * bool(release.tools)
-    for mark, code in marks.items():
-        functions = functions.replace(f"@{mark}@", code)
-    return text + functions + _reading(release)
+    inputs = "{" + ", ".join(f"{name!r}: {name}" for name in release.inputs) + "}"
+    functions, arguments = _RENDER + _SENT * bool(release.tools), f"*, {', '.join(typed)}" if typed else ""
+    return text + filled(functions, arguments=arguments, inputs=inputs, filled=messages) + _reading(release)
 
 
 def _reading(release: PromptRelease) -> str:
@@ -274,7 +275,7 @@ def _reading(release: PromptRelease) -> str:
         data += f"CLASSIFIER = label_classifier(*{(classifier.settings(), lines, [*how.bias])!a})\n"
         counted = "CLASSIFIER.log_probabilities(text_of(_values(inputs or {}), COMPARED))"
     needed = "Needed, as they decide, too." if how.reads_input else "Not looked at."
-    return data + _WEIGH.replace("@votes@", counted).replace("@needed@", needed)
+    return data + filled(_WEIGH, votes=counted, needed=needed)
 
 
 def _text(text: str) -> str:
@@ -294,7 +295,6 @@ def _literal(line: str) -> str:
 
 
 def load_module(path: Path, name: str) -> Any:
-    """Imports a module that an export has just written."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -309,17 +309,13 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
         require_same_answers("python", module.answer, release)
     _require_same_replies(module.parse, release)
 
-    def render(values: Values) -> list[dict[str, str]]:
-        given = as_given(release, values)
-        if release.tools:
-            return rendered_calls("python", module, given, module.sent(**given))
-        return list(module.render(**given))
-
     def read(values: Values, reply: str) -> Prediction:
         found = module.parse(reply)
         return Prediction(dict(found.fields), found.raw, found.error)
 
-    return Opened(render, {"model": module.MODEL, **module.PARAMETERS}, read)
+    send = module.sent if release.tools else module.render
+    settings = {"model": module.MODEL, **module.PARAMETERS}
+    return Opened(rendering("python", module, release, lambda given: send(**given)), settings, read)
 
 
 @export_format(
@@ -335,17 +331,27 @@ def files(material: Material) -> dict[str, str]:
 # -- proofs ------------------------------------------------------------------------------------------------------------
 
 
-def rendered_calls(
-    name: str, module: Any, given: Mapping[str, Any], got: Sequence[Mapping[str, Any]]
-) -> list[dict[str, str]]:
-    """The messages of a module whose prompt has tools. Raises a ReleaseError unless `got`, in OpenAI's form, has the
-    calls of the examples as the run sent them."""
-    found = [dict(message) for message in module.render(**given)]
-    messages = tuple(Message(message["role"], message["content"]) for message in found)
-    tools = tuple(read_tools(module.TOOLS)[0])
-    if _plain(got) != _plain(openai_messages(Request(messages, 1, tools=tools))):
-        raise ReleaseError(f"{name}: does not send the calls of the examples as the run did")
-    return found
+def rendering(
+    name: str, module: Any, release: PromptRelease, send: Callable[[dict[str, Any]], Sequence[Mapping[str, Any]]]
+) -> Render:
+    """How a module renders a row by what it would `send`, in OpenAI's form where the prompt has tools.
+
+    Then it raises a ReleaseError unless the calls of the examples are sent as the run sent them.
+    """
+
+    def render(values: Values) -> Sent:
+        given = as_given(release, values)
+        got = send(given)
+        if not release.tools:
+            return as_sent(got)
+        found = [dict(message) for message in module.render(**given)]
+        messages = tuple(Message(message["role"], message["content"]) for message in found)
+        tools = tuple(read_tools(module.TOOLS)[0])
+        if _plain(got) != _plain(openai_messages(Request(messages, 1, tools=tools))):
+            raise ReleaseError(f"{name}: does not send the calls of the examples as the run did")
+        return found
+
+    return render
 
 
 def _plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -409,27 +415,3 @@ def _weighed_replies(labels: Sequence[str]) -> Iterator[Tokens]:
         yield [[(label, -0.2 - 0.1 * at), *others]]
         half = max(1, len(label) // 2)
         yield [[(label[:half], math.log(0.6)), *others], [(label[half:], -0.1), ("x", -3.0)]]
-
-
-def as_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a release as OpenAI names them: whether there are log-probabilities, and for how many tokens.
-
-    >>> as_openai({"max_tokens": 8, "logprobs": 6})
-    {'max_tokens': 8, 'logprobs': True, 'top_logprobs': 6}
-    """
-    found = dict(parameters)
-    if count := found.pop("logprobs", 0):
-        found |= {"logprobs": True, "top_logprobs": count}
-    return found
-
-
-def from_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What `as_openai` was given.
-
-    >>> from_openai({"max_tokens": 8, "logprobs": True, "top_logprobs": 6})
-    {'max_tokens': 8, 'logprobs': 6}
-    """
-    found = dict(parameters)
-    if found.pop("logprobs", False):
-        found["logprobs"] = found.pop("top_logprobs", 0)
-    return found

@@ -1,4 +1,5 @@
-"""LangChain and MLflow by Python code, for a prompt that their templates cannot hold: the exported module and a class.
+"""LangChain, as a template or by Python code, and MLflow by Python code: for a prompt that a template cannot hold, the
+exported module and a class.
 
 LangChain: a template class around the module. With calibration it also has `label`, which reads a reply by its
 log-probabilities: `prompt | model | label`. Where the input decides, too, it has `labelled` instead: `labelled(model)`
@@ -11,20 +12,29 @@ nothing is pickled, and two versions can be loaded side by side. The proof saves
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
+from agent.errors import ReleaseError
 from agent.extras import command
-from agent.release.export import as_given
-from agent.release.formats.export_format import Format, Material, Opened, Sent, Values, installed_version
-from agent.release.formats.python_module import (
+from agent.release.formats.export_format import (
+    Format,
+    Material,
+    Opened,
+    Parts,
+    Sent,
     as_openai,
+    export_format,
     from_openai,
-    load_module,
-    module_source,
-    rendered_calls,
-    require_same_answers,
+    installed_version,
+    json_text,
+    no_lone_surrogates,
+    openai_content,
+    parts_of,
+    written,
 )
+from agent.release.formats.python_module import filled, load_module, module_source, rendering, require_same_answers
 from agent.release.prompt_file import PromptRelease
 
 # -- LangChain ---------------------------------------------------------------------------------------------------------
@@ -87,8 +97,8 @@ def _reading(release: PromptRelease) -> str:
     if not release.reads_tokens:
         return ""
     if release.reads_input:
-        return _LABEL.replace("@chain@", "labelled(model).invoke(inputs)") + _WITH_INPUT
-    return _LABEL.replace("@chain@", "chain = prompt | model | label") + _ALONE
+        return filled(_LABEL + _WITH_INPUT, chain="labelled(model).invoke(inputs)")
+    return filled(_LABEL + _ALONE, chain="chain = prompt | model | label")
 
 
 def _load_langchain(folder: Path, release: PromptRelease) -> Opened:
@@ -98,18 +108,12 @@ def _load_langchain(folder: Path, release: PromptRelease) -> Opened:
     if release.reads_tokens:
         require_same_answers("langchain", _answers(module, bool(release.reads_input)), release)
 
-    def render(values: Values) -> Sent:
-        given = as_given(release, values)
-        sent = module.prompt.invoke(given).to_messages()
-        if release.tools:
-            return rendered_calls("langchain", module, given, convert_to_openai_messages(sent))
-        return from_langchain(sent)
-
-    return Opened(render, from_openai(module.prompt.metadata))
+    translated = convert_to_openai_messages if release.tools else from_langchain
+    send = rendering("langchain", module, release, lambda given: translated(module.prompt.invoke(given).to_messages()))
+    return Opened(send, from_openai(module.prompt.metadata))
 
 
 def from_langchain(messages: Any) -> Sent:
-    """Messages of LangChain in our roles."""
     return [{"role": _ROLES[message.type], "content": message.content} for message in messages]
 
 
@@ -117,12 +121,8 @@ def _answers(module: Any, with_inputs: bool) -> Any:
     """How the module reads replies, from their log-probabilities, through messages as LangChain's models give them."""
 
     def answer(tokens: Any, inputs: Any = None) -> tuple[str, float] | None:
-        content = [
-            {"token": place[0][0], "top_logprobs": [{"token": token, "logprob": log} for token, log in place]}
-            for place in tokens
-        ]
         reply = module.convert_to_messages([{"role": "assistant", "content": "x"}])[0]
-        reply.response_metadata["logprobs"] = {"content": content}
+        reply.response_metadata["logprobs"] = {"content": openai_content(tokens)}
         try:
             chain = module.labelled(module.RunnableLambda(lambda _: reply)) if with_inputs else module.label
             found = chain.invoke(inputs if with_inputs else reply)
@@ -135,14 +135,18 @@ def _answers(module: Any, with_inputs: bool) -> Any:
 
 def _langchain_files(material: Material) -> dict[str, str]:
     release = material.release
-    template = _CLASS.replace("@inputs@", ascii(list(release.inputs)))
-    template = template.replace("@sent@", "sent" if release.tools else "render")
-    template = template.replace("@tools@", ".bind_tools(TOOLS)" if release.tools else "")
-    template = template.replace("@metadata@", ascii(as_openai(release.parameters)))
-    return {LANGCHAIN_FILE: module_source(release) + template + _reading(release)}
+    source = module_source(
+        release,
+        _CLASS + _reading(release),
+        inputs=ascii(list(release.inputs)),
+        sent="sent" if release.tools else "render",
+        tools=".bind_tools(TOOLS)" if release.tools else "",
+        metadata=ascii(as_openai(release.parameters)),
+    )
+    return {LANGCHAIN_FILE: source}
 
 
-LANGCHAIN_CODE = Format(
+_CODE = Format(
     "langchain",
     about="langchain_prompt.py, a template in Python,",
     load=_load_langchain,
@@ -152,6 +156,61 @@ LANGCHAIN_CODE = Format(
     settings_note="a template sends no parameters; give them to your model, as in ChatOpenAI(**prompt.metadata)",
     carries=("tools", "calibration", "picks", "conversation", "more"),
 )
+
+
+# -- LangChain: a ChatPromptTemplate as its own `dumps` writes it ------------------------------------------------------
+#
+# Every literal brace is doubled, or LangChain takes it for a variable. f-string templates: mustache escapes values.
+
+_TEMPLATE_FILE = "langchain.json"
+_CLASSES = {
+    "system": "SystemMessagePromptTemplate",
+    "user": "HumanMessagePromptTemplate",
+    "assistant": "AIMessagePromptTemplate",
+}
+
+
+def _made(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
+    return {"lc": 1, "type": "constructor", "id": ["langchain", "prompts", *kind.split(".")], "kwargs": fields}
+
+
+def _braces(parts: Parts) -> str:
+    return written(parts, lambda name: f"{{{name}}}", lambda text: text.replace("{", "{{").replace("}", "}}"))
+
+
+def _load_template(folder: Path, release: PromptRelease) -> Opened:
+    from langchain_core.load import loads
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # loads is in beta
+        template: Any = loads((folder / _TEMPLATE_FILE).read_text("utf-8"), allowed_objects="core")
+    unused = set(template.input_variables) - set(release.inputs)
+    if unused:
+        raise ReleaseError(f"{_TEMPLATE_FILE}: LangChain takes {', '.join(sorted(unused))} for a variable")
+
+    return Opened(lambda values: from_langchain(template.format_messages(**values)), dict(template.metadata or {}))
+
+
+@export_format(
+    "langchain",
+    about='langchain.json: a ChatPromptTemplate; langchain_core.load.loads(text, allowed_objects="core")',
+    as_code=_CODE,
+    load=_load_template,
+    library="langchain-core",
+    install=command("langchain"),
+    unfit=no_lone_surrogates,
+    settings_note="a template sends no parameters; give them to your model, as in ChatOpenAI(**template.metadata)",
+)
+def template_files(material: Material) -> dict[str, str]:
+    messages, used = [], set[str]()
+    for role, parts in parts_of(material.release):
+        names = {part[0] for part in parts if isinstance(part, tuple)}
+        fields = {"input_variables": sorted(names), "template": _braces(parts), "template_format": "f-string"}
+        prompt = _made("prompt.PromptTemplate", fields)
+        messages.append(_made(f"chat.{_CLASSES[role]}", {"prompt": prompt}))
+        used |= names
+    whole = {"input_variables": sorted(used), "messages": messages, "metadata": dict(material.release.parameters)}
+    return {_TEMPLATE_FILE: json_text(_made("chat.ChatPromptTemplate", whole))}
 
 
 # -- MLflow ------------------------------------------------------------------------------------------------------------
@@ -214,15 +273,9 @@ def _load_mlflow(folder: Path, release: PromptRelease) -> Opened:
     mlflow.pyfunc.save_model(saved, **module.arguments())
     model = mlflow.pyfunc.load_model(saved)
 
-    def render(values: Values) -> Sent:
-        given = as_given(release, values)
-        (sent,) = model.predict([given])
-        if release.tools:
-            return rendered_calls("mlflow", module, given, sent)
-        return [{"role": message["role"], "content": message["content"]} for message in sent]
-
     metadata = model.metadata.metadata
-    return Opened(render, {"model": metadata["model_name"], **metadata["parameters"]})
+    settings = {"model": metadata["model_name"], **metadata["parameters"]}
+    return Opened(rendering("mlflow", module, release, lambda given: list(model.predict([given])[0])), settings)
 
 
 def _find_library(library: str) -> str:
@@ -232,12 +285,18 @@ def _find_library(library: str) -> str:
 
 def _mlflow_files(material: Material) -> dict[str, str]:
     release = material.release
-    source = _MODEL.replace("@name@", registered_name(release)).replace("@inputs@", ascii(release.inputs))
-    source = source.replace("@sent@", "sent" if release.tools else "render")
-    source = source.replace("@value@", "Any" if release.tools else "str")
-    source = source.replace("@given@", "Any" if release.conversation else "str")
-    source = source.replace("@tools@", '"tools": TOOLS, ' if release.tools else "")
-    return {MLFLOW_FILE: module_source(release) + source.replace("@provenance@", ascii(provenance_tags(release)))}
+    source = module_source(
+        release,
+        _MODEL,
+        name=registered_name(release),
+        inputs=ascii(release.inputs),
+        sent="sent" if release.tools else "render",
+        value="Any" if release.tools else "str",
+        given="Any" if release.conversation else "str",
+        tools='"tools": TOOLS, ' if release.tools else "",
+        provenance=ascii(provenance_tags(release)),
+    )
+    return {MLFLOW_FILE: source}
 
 
 MLFLOW_CODE = Format(

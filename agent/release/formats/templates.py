@@ -1,4 +1,4 @@
-r"""Templates in files: Prompty, Dotprompt, the command `llm`, LangChain and MLflow; texts written as Jinja2 and YAML.
+r"""Templates in files: Prompty, Dotprompt, the command `llm` and MLflow; texts written as Jinja2 and YAML.
 
 Jinja2 (and Nunjucks, which reads it the same way) gets as string literals, `{{ "{" }}`: braces that would open a tag,
 `#}` (Nunjucks stumbles over it), carriage returns (Jinja makes them line feeds) and a line feed at the very end (Jinja
@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
 from agent.extras import command
-from agent.prompt.template import fill_messages, placeholder
+from agent.prompt.template import placeholder
 from agent.release.formats.export_format import (
     Material,
     Opened,
@@ -24,26 +24,27 @@ from agent.release.formats.export_format import (
     Sent,
     Settings,
     Values,
+    as_sent,
     chosen,
     compatible_parts,
     export_format,
     hosted_name,
+    json_text,
     no_lone_surrogates,
     parts_of,
+    renamed,
+    unfit_by,
     written,
+    yaml_options,
 )
-from agent.release.formats.python_targets import (
-    LANGCHAIN_CODE,
-    MLFLOW_CODE,
-    from_langchain,
-    provenance_tags,
-    registered_name,
-)
+from agent.release.formats.python_targets import MLFLOW_CODE, provenance_tags, registered_name
 from agent.release.prompt_file import PromptRelease
 
 OPENS = re.compile(r"\{(?=[{%#\r]|\n?\Z)|#(?=\})|\r")
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _OPTIONS = {"max_tokens": "maxOutputTokens", "temperature": "temperature"}
+_OURS = {theirs: ours for ours, theirs in _OPTIONS.items()}
+_WARMTH_FIRST = {"temperature": "temperature", "max_tokens": "max_tokens"}
 
 
 def jinja(parts: Parts) -> str:
@@ -82,9 +83,9 @@ def _yaml_scalar(text: str, indent: int) -> str:
     return "|-\n" + "\n".join(" " * indent + line if line else "" for line in lines)
 
 
-def _require_carried(target: str, release: PromptRelease, unfit: str) -> None:
-    if unfit:
-        raise ReleaseError(f"{release.name!r}: {target} cannot carry {unfit}, which the prompt itself holds")
+def _require_carried(target: str, release: PromptRelease, unfit: Callable[[PromptRelease, Values], str]) -> None:
+    if why := unfit(release, dict.fromkeys(release.inputs, "plain")):
+        raise ReleaseError(f"{release.name!r}: {target} cannot carry {why}, which the prompt itself holds")
 
 
 # -- llm: one system text and one prompt, `${name}` for an input, `$$` for a dollar ------------------------------------
@@ -132,8 +133,8 @@ def llm_files(material: Material) -> dict[str, str]:
     lines = [f"# {' '.join(release.name.split())}, {release.version}"]
     if model := hosted_name(release.model, "openai"):
         lines.append(f"model: {yaml_quoted(model)}")
-        options = chosen(release, {"temperature": "temperature", "max_tokens": "max_tokens"})
-        lines += ["options:", *(f"  {key}: {value}" for key, value in options.items())] if options else []
+        options = yaml_options(release, "  ", _WARMTH_FIRST)
+        lines += ["options:", *options] if options else []
     for key, (_, parts) in zip(("system", "prompt")[-len(messages) :], messages, strict=True):
         lines.append(f"{key}: {_yaml_scalar(_llm_template(parts, release), 2)}")
     return {_LLM: "\n".join(lines) + "\n"}
@@ -145,17 +146,14 @@ _PROMPTY = "prompt.prompty"
 _ROLE_LINE = re.compile(r"\s*(?:#\s*)?(?:system|user|assistant|developer)(?:\[.*\])?\s*:\s*", re.IGNORECASE)
 
 
-def _prompty_unfit(release: PromptRelease, values: Values) -> str:
+@unfit_by
+def _prompty_unfit(content: str) -> str:
     """The library cuts the rendered text into messages: role lines, other line ends and empty edges get lost."""
-    if half := no_lone_surrogates(release, values):
-        return half
-    for message in fill_messages(release.messages, values):
-        lines = message.content.splitlines()
-        if any(_ROLE_LINE.fullmatch(line.strip()) for line in lines):
-            return "a line that names a role, such as `user:`"
-        if "\n".join(lines).strip("\n") != message.content:
-            return "line ends other than \\n, and empty lines at the edge of a message"
-    return ""
+    lines = content.splitlines()
+    if any(_ROLE_LINE.fullmatch(line.strip()) for line in lines):
+        return "a line that names a role, such as `user:`"
+    is_kept = "\n".join(lines).strip("\n") == content
+    return "" if is_kept else "line ends other than \\n, and empty lines at the edge of a message"
 
 
 def _prompty_model(release: PromptRelease) -> list[str]:
@@ -171,7 +169,7 @@ def _prompty_model(release: PromptRelease) -> list[str]:
     if address:
         lines += ["  provider: openai", "  connection:", "    kind: key"]
         lines += [f"    endpoint: {yaml_quoted(address)}", "    apiKey: none"]
-    options = [f"    {key}: {value}" for key, value in chosen(release, _OPTIONS).items()]
+    options = yaml_options(release, "    ", _OPTIONS)
     return [*lines, "  options:", *options] if options else lines
 
 
@@ -211,7 +209,7 @@ def _load_prompty(folder: Path, release: PromptRelease) -> Opened:
 )
 def prompty_files(material: Material) -> dict[str, str]:
     release = material.release
-    _require_carried("Prompty", release, _prompty_unfit(release, dict.fromkeys(release.inputs, "plain")))
+    _require_carried("Prompty", release, _prompty_unfit)
     lines = ["---", f"name: {yaml_quoted(release.name)}", f"description: {yaml_quoted(f'release {release.version}')}"]
     lines += _prompty_model(release)
     if release.inputs:
@@ -237,16 +235,12 @@ _HELPERS = {
 }  # fmt: skip
 
 
-def _dotprompt_unfit(release: PromptRelease, values: Values) -> str:
+@unfit_by
+def _dotprompt_unfit(content: str) -> str:
     """The library finds its messages by marks in the rendered text, and leaves out one that is only white space."""
-    if half := no_lone_surrogates(release, values):
-        return half
-    for message in fill_messages(release.messages, values):
-        if "<<<dotprompt:" in message.content:
-            return "the mark `<<<dotprompt:`"
-        if not message.content.strip():
-            return "a message that is empty or only white space"
-    return ""
+    if "<<<dotprompt:" in content:
+        return "the mark `<<<dotprompt:`"
+    return "" if content.strip() else "a message that is empty or only white space"
 
 
 def _load_dotprompt(folder: Path, release: PromptRelease) -> Opened:
@@ -255,8 +249,7 @@ def _load_dotprompt(folder: Path, release: PromptRelease) -> Opened:
 
     source = (folder / _DOTPROMPT).read_bytes().decode("utf-8")
     prompt: Any = Dotprompt().parse(source)
-    ours = {theirs: name for name, theirs in _OPTIONS.items()}
-    settings = {ours.get(key, key): value for key, value in (prompt.config or {}).items()}
+    settings = renamed(prompt.config or {}, _OURS)
     compiled = asyncio.run(Dotprompt().compile(source))
     roles = {theirs: ours for ours, theirs in _DOT_ROLES.items()}
 
@@ -280,7 +273,7 @@ def _load_dotprompt(folder: Path, release: PromptRelease) -> Opened:
 )
 def dotprompt_files(material: Material) -> dict[str, str]:
     release = material.release
-    _require_carried("Dotprompt", release, _dotprompt_unfit(release, dict.fromkeys(release.inputs, "plain")))
+    _require_carried("Dotprompt", release, _dotprompt_unfit)
     if bad := sorted(_HELPERS & set(release.inputs)):
         raise ReleaseError(f"{release.name!r}: Dotprompt takes the input {bad[0]!r} for a helper of its own; rename it")
     fixed: dict[str, str] = {}
@@ -300,7 +293,7 @@ def dotprompt_files(material: Material) -> dict[str, str]:
     lines = ["---"]
     if release.model:
         lines.append(f"model: {yaml_quoted(release.model)}")
-    options = [f"  {key}: {value}" for key, value in chosen(release, _OPTIONS).items()]
+    options = yaml_options(release, "  ", _OPTIONS)
     lines += ["config:", *options] if options else []
     if release.inputs or fixed:
         lines.append("input:")
@@ -309,74 +302,6 @@ def dotprompt_files(material: Material) -> dict[str, str]:
     if fixed:
         lines += ["  default:", *(f"    {name}: {yaml_quoted(text)}" for name, text in fixed.items())]
     return {_DOTPROMPT: "\n".join([*lines, "---", body]) + "\n"}
-
-
-# -- LangChain: a ChatPromptTemplate as its own `dumps` writes it ------------------------------------------------------
-#
-# Every literal brace is doubled, or LangChain takes it for a variable. f-string templates: mustache escapes values.
-
-_LANGCHAIN = "langchain.json"
-_CLASSES = {
-    "system": "SystemMessagePromptTemplate",
-    "user": "HumanMessagePromptTemplate",
-    "assistant": "AIMessagePromptTemplate",
-}
-
-
-def _made(kind: list[str], fields: dict[str, Any]) -> dict[str, Any]:
-    return {"lc": 1, "type": "constructor", "id": kind, "kwargs": fields}
-
-
-def _braces(parts: Parts) -> str:
-    return written(parts, lambda name: f"{{{name}}}", lambda text: text.replace("{", "{{").replace("}", "}}"))
-
-
-def _load_langchain(folder: Path, release: PromptRelease) -> Opened:
-    from langchain_core.load import loads
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # loads is in beta
-        template: Any = loads((folder / _LANGCHAIN).read_text("utf-8"), allowed_objects="core")
-    unused = set(template.input_variables) - set(release.inputs)
-    if unused:
-        raise ReleaseError(f"{_LANGCHAIN}: LangChain takes {', '.join(sorted(unused))} for a variable")
-
-    return Opened(lambda values: from_langchain(template.format_messages(**values)), dict(template.metadata or {}))
-
-
-@export_format(
-    "langchain",
-    about='langchain.json: a ChatPromptTemplate; langchain_core.load.loads(text, allowed_objects="core")',
-    as_code=LANGCHAIN_CODE,
-    load=_load_langchain,
-    library="langchain-core",
-    install=command("langchain"),
-    unfit=no_lone_surrogates,
-    settings_note="a template sends no parameters; give them to your model, as in ChatOpenAI(**template.metadata)",
-)
-def langchain_files(material: Material) -> dict[str, str]:
-    messages = [
-        _made(
-            ["langchain", "prompts", "chat", _CLASSES[role]],
-            {
-                "prompt": _made(
-                    ["langchain", "prompts", "prompt", "PromptTemplate"],
-                    {
-                        "input_variables": sorted({part[0] for part in parts if isinstance(part, tuple)}),
-                        "template": _braces(parts),
-                        "template_format": "f-string",
-                    },
-                )
-            },
-        )
-        for role, parts in parts_of(material.release)
-    ]
-    used = {part[0] for _, parts in parts_of(material.release) for part in parts if isinstance(part, tuple)}
-    whole = _made(
-        ["langchain", "prompts", "chat", "ChatPromptTemplate"],
-        {"input_variables": sorted(used), "messages": messages, "metadata": dict(material.release.parameters)},
-    )
-    return {_LANGCHAIN: json.dumps(whole, indent=2, ensure_ascii=False) + "\n"}
 
 
 # -- MLflow: a prompt for its registry, and a script that registers it -------------------------------------------------
@@ -419,13 +344,8 @@ def _load_mlflow(folder: Path, release: PromptRelease) -> Opened:
 
     data = json.loads((folder / _MLFLOW).read_bytes())
     prompt = PromptVersion(data["name"], 1, data["template"], model_config=data.get("model_config"))
-
-    def render(values: Values) -> Sent:
-        messages = prompt.format(**values)
-        return [{"role": message["role"], "content": message["content"]} for message in messages]
-
-    config = prompt.model_config or {}
-    return Opened(render, {"model" if key == "model_name" else key: value for key, value in config.items()})
+    settings = renamed(prompt.model_config or {}, {"model_name": "model"})
+    return Opened(lambda values: as_sent(prompt.format(**values)), settings)
 
 
 @export_format(
@@ -448,15 +368,12 @@ def mlflow_files(material: Material) -> dict[str, str]:
     ]
     if not plain:
         template[0]["content"] = _TAG + template[0]["content"]
-    tags = {"release": release.version, **provenance_tags(release)}
-    config: dict[str, Any] = {"model_name": release.model} if release.model else {}
-    config |= chosen(release, {"temperature": "temperature", "max_tokens": "max_tokens"})
     data = {
         "name": registered_name(release),
         "template": template,
         "commit_message": f"release {release.version}",
-        "tags": tags,
+        "tags": {"release": release.version, **provenance_tags(release)},
     }
-    if config:
+    if config := ({"model_name": release.model} if release.model else {}) | chosen(release, _WARMTH_FIRST):
         data["model_config"] = config
-    return {_MLFLOW: json.dumps(data, indent=2, ensure_ascii=False) + "\n", _SCRIPT: _REGISTER}
+    return {_MLFLOW: json_text(data), _SCRIPT: _REGISTER}

@@ -105,7 +105,6 @@ class Bridge:
         return await asyncio.wrap_future(self._hand_over(lambda: self._guarded(lambda: send(request))))
 
     def wait(self, send: Send, request: Request) -> Completion:
-        """`ask` for a thread, which it blocks."""
         if threading.get_ident() == self._thread:
             raise InputError("the program blocks the loop that would answer it; await the model, or ask it in a thread")
         return self.fetch(lambda: send(request))
@@ -202,8 +201,6 @@ class Engine:
 
 
 class AsyncEngine:
-    """What DSPy awaits, on whatever loop it runs."""
-
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.stream = engine.stream
@@ -304,5 +301,4 @@ class Meter:
         return task.result()
 
     async def settle(self) -> None:
-        """Wait until every call has ended."""
         await asyncio.gather(*self._calls.values(), return_exceptions=True)

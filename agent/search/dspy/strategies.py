@@ -27,11 +27,15 @@ from agent.scoring.task_metrics import combine
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge, Meter, unlimited
 from agent.search.plan import Plan
-from agent.search.registered import Search, strategy
+from agent.search.registered import strategy
 from agent.types import Candidate, Completion, Example, Prediction, Proposal, Task, canonical
 
 AUTHOR_TOKENS = 400  # of a proposed instruction or a summary, as many as a reply may have
 THREADS = 16
+GOOD_ENOUGH = 0.5  # a reply that scores less is no demonstration
+ENDLESS = 10**6  # rows may fail: a reply that does not parse is 0 and not a reason to end
+
+State = Mapping[str, tuple[str, list[dict[str, Any]]]]  # by predictor: its instruction and its demos
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,195 @@ class DspyForm:
     paid: Callable[[Candidate, Example], Completion | None] = lambda candidate, row: None
 
 
+@dataclass(slots=True)
+class TriedProgram:
+    """The `number`-th program: its best mean `score` in percent, on `rows` rows of val; `whole`: on all of them."""
+
+    state: State
+    number: int
+    score: float
+    rows: int
+    whole: bool
+
+
+Chosen = list[tuple[TriedProgram, Candidate]]
+
+
+@dataclass(slots=True)
+class OptimizerResult:
+    """Programs in the order in which they were first tried, the chosen one, and what ended the optimizer early."""
+
+    tried: list[TriedProgram] = field(default_factory=list)
+    chosen: TriedProgram | None = None
+    ended: str = ""
+
+    def ranked(self) -> list[TriedProgram]:
+        """The chosen one, then those scored on all rows, then the others: the best first, of equals the earliest."""
+        return sorted(self.tried, key=lambda t: (t is not self.chosen, not t.whole, -t.score, t.number))
+
+
+def state_of(program: Any) -> State:
+    """Instruction and examples of each predictor, as plain data: two programs with one state are one."""
+    return {
+        name: (predictor.signature.instructions, predictor.dump_state()["demos"])
+        for name, predictor in program.named_predictors()
+    }
+
+
+# -- what an optimizer may use -----------------------------------------------------------------------------------------
+
+FEWEST_VAL = 10
+MINIBATCH = 35  # rows, MIPROv2's own
+FULL_EVERY = 5  # minibatches to one evaluation on all rows, MIPROv2's own
+REFLECTED = 3  # rows that GEPA reflects on
+SUMMARY_CALLS = 12  # of MIPROv2's summary of the data, at most
+SPARE = 8  # calls: what a kill may leave half done
+MOST_SETS, MOST_TRIALS = 16, 30
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What an optimizer may use: `calls`, `val` rows on which it compares programs, `per_row` calls of a row."""
+
+    calls: int
+    val: int
+    max_examples: int
+    per_row: int
+    predictors: int
+
+    @property
+    def bootstrapped(self) -> int:
+        return min(4, self.max_examples)
+
+    @property
+    def sets(self) -> int:
+        """Random demo sets of BootstrapFewShotWithRandomSearch, which scores three other programs before."""
+        each = (self.val + 3 * self.bootstrapped) * self.per_row
+        return min(MOST_SETS, self.calls // each - 3) if self.bootstrapped else 0
+
+    @property
+    def candidates(self) -> int:
+        """Instructions and demo sets of MIPROv2, as in its `light` or `medium`."""
+        return 12 if self.calls >= 2500 else 6 if self.calls >= 400 else 4
+
+    @property
+    def minibatch(self) -> bool:
+        """Whether MIPROv2 scores its trials on a part of the rows."""
+        return self.val > MINIBATCH + FULL_EVERY
+
+    @property
+    def trials(self) -> int:
+        bootstrapping = (self.candidates - 2) * 3 * self.bootstrapped * self.per_row
+        proposing = SUMMARY_CALLS + 3 * self.candidates * self.predictors
+        whole = self.val * self.per_row
+        each = MINIBATCH * self.per_row + whole / FULL_EVERY if self.minibatch else whole
+        return min(MOST_TRIALS, int((self.calls - bootstrapping - proposing - 2 * whole) // each))
+
+    @property
+    def scored(self) -> int:
+        """Rows that GEPA may score: an iteration scores twice three and makes one proposal; the last may end with all
+        of val."""
+        return (self.calls - self.val * self.per_row) * 6 // (6 * self.per_row + 1)
+
+
+def free(left: int, rows: int, per_row: int) -> int:
+    """What remains of `left` calls when those of `rows` rows, and what a kill may cost, are kept."""
+    return left - (rows + SPARE) * per_row
+
+
+def val_rows(method: str, left: int, rows: int, per_row: int) -> int:
+    """Rows of dev on which the optimizer scores programs: few enough for several programs."""
+    return min(rows, max(FEWEST_VAL, free(left, rows, per_row) // per_row // METHODS[method].share))
+
+
+def enough(method: str, task: Task, plan: Plan, calls_each: int) -> bool:
+    """Whether the method can do anything with the calls that the plan leaves to the search."""
+    demos = task.constraints.max_examples if task.constraints.max_examples is not None else len(task.train)
+    left, dev = plan.search_rows * calls_each, plan.dev_rows
+    val = val_rows(method, left, dev, calls_each)
+    return METHODS[method].enough(Size(max(0, free(left, dev - val, calls_each)), val, demos, calls_each, calls_each))
+
+
+def train_rows(rows: Sequence[Any], calls: int, seed: int) -> list[Any]:
+    """As many rows of train as `calls` pay when no bootstrapping succeeds, in the order of the seed."""
+    return random.Random(f"{seed}/dspy").sample(list(rows), min(len(rows), max(20, calls // 15)))
+
+
+# -- an optimizer in a search ------------------------------------------------------------------------------------------
+
+
+class OptimizerJob:
+    """One optimizer on the program of a search: its rows as DSPy's examples, the score of a reply, and its size."""
+
+    def __init__(self, context: SearchContext, form: DspyForm, method: str) -> None:
+        self.form, self.seed, self.method = form, context.seed, method
+        self.bridge = Bridge(form.meter)
+        self._task, self._evaluator = context.task, context.evaluator
+        self._rows = {canonical(self._texts(row)): row for row in reversed((*context.task.train, *context.dev))}
+        per_row, left, dev = context.plan.calls_each, context.left(), context.dev
+        val = [row for row in dev[: val_rows(method, left, len(dev), per_row)] if _is_plain(row)]
+        plain = [row for row in context.task.train if _is_plain(row)]
+        train = train_rows(plain, free(left, len(dev), per_row) // per_row, context.seed)
+        self.train, self.val = [self._example(row) for row in train], [self._example(row) for row in val]
+        limit, predictors = context.task.constraints.max_examples, len(form.module.predictors())
+        demos = len(train) if limit is None else limit
+
+        def room() -> int:
+            return free(context.left(), len(dev) - len(val), per_row)
+
+        self.room = room
+        self.size = Size(max(0, room()), len(val), demos, per_row, predictors)
+        self.lm = self.bridge.lm(context.target, "model", max_tokens=form.max_tokens)
+        author = context.proposer or context.target
+        self.author = self.bridge.lm(author, "proposer", max_tokens=AUTHOR_TOKENS, temperature=1.0)
+        self.threads = {"num_threads": context.target.concurrency or THREADS}
+
+    @property
+    def rows(self) -> dict[str, list[Any]]:
+        """Copies, as optimizers may reorder them."""
+        return {"trainset": list(self.train), "valset": list(self.val)}
+
+    def _texts(self, row: Example) -> dict[str, str]:
+        outputs = {field.name: row.labels.get(field.name) for field in self._task.signature.outputs}
+        return {**row.inputs, **{name: label_text(value) for name, value in outputs.items() if value is not None}}
+
+    def _example(self, row: Example) -> Any:
+        import dspy
+
+        return dspy.Example(**self._texts(row)).with_inputs(*row.inputs)
+
+    def judge(self, example: Any, prediction: Any) -> tuple[float, str]:
+        """The evaluator's score of a reply in [0, 1], with the reasons of what is not perfect."""
+        row = self._rows[canonical(dict(example.items()))]
+        answer = self.form.read(prediction)
+        scores = self.bridge.fetch(lambda: self._evaluator.scores(row, answer))
+        value = combine(scores, self._task.metrics)
+        return value or 0.0, " ".join(score.reason for score in scores if score.reason) or f"score {value}"
+
+    def score(self, row: Any, prediction: Any, trace: Any = None) -> float:
+        return self.judge(row, prediction)[0]
+
+
+def _is_plain(row: Example) -> bool:
+    """Whether DSPy takes the row's texts for text."""
+    return not any(mark in canonical([dict(row.inputs), dict(row.labels)]) for mark in NOT_FOR_DSPY)
+
+
 async def search(context: SearchContext, method: str) -> None:
     """Run DSPy's optimizer on train and on the first rows of dev, then score its choice on the whole of dev."""
     form = context.program.for_dspy(context)
-    result = await _explore(context, form, method)
+    context.stage(method, 1)
+    job = OptimizerJob(context, form, method)
+    context.pruned_externally = method == "dspy-mipro" and job.size.minibatch
+    form.meter.room = job.room
+    result = await optimize(job)
+    await form.meter.settle()
+    form.meter.room = unlimited
+    if result.ended:
+        context.note("strategy_ended" if result.tried else "strategy_failed", {"why": result.ended})
+        context.failed = "" if result.tried else result.ended
+    if failures := job.bridge.failures:
+        context.note("strategy_unscored", {"rows": len(failures), "why": str(failures[0])})
     chosen = _admitted(context, {tried.number: form.proposal(method, tried) for tried in result.tried}, result)
     for _, candidate in chosen:  # calls of DSPy are not paid again: their replies are scored
         for row in context.dev:
@@ -63,39 +252,31 @@ async def search(context: SearchContext, method: str) -> None:
     await _show(context, method, chosen)
 
 
-async def _explore(context: SearchContext, form: DspyForm, method: str) -> OptimizerResult:
-    """The optimizer's result, within what the context has left when its choice must still be scored on all of dev."""
-    bridge, meter = Bridge(form.meter), form.meter
-    rows, lm = Rows(context, bridge, form.read), bridge.lm(context.target, "model", max_tokens=form.max_tokens)
-    context.stage(method, 1)
-    per_row = context.plan.calls_each
-    calls = free(context.left(), len(context.dev), per_row)
-    val = [row for row in context.dev[: val_rows(method, calls // per_row, len(context.dev))] if _is_plain(row)]
-    train = train_rows([row for row in context.task.train if _is_plain(row)], calls // per_row, context.seed)
-    unseen = len(context.dev) - len(val)
-    limit = context.task.constraints.max_examples
-    job = OptimizerJob(
-        program=form.module,
-        train=[rows.example(row) for row in train],
-        val=[rows.example(row) for row in val],
-        judge=rows.judge,
-        author=bridge.lm(context.proposer or context.target, "proposer", max_tokens=AUTHOR_TOKENS, temperature=1.0),
-        calls=max(0, free(context.left(), unseen, per_row)),
-        seed=context.seed,
-        threads=context.target.concurrency or THREADS,
-        max_examples=len(train) if limit is None else limit,
-        per_row=per_row,
-    )
-    context.pruned_externally = job.size.sifts(method)
-    meter.room = lambda: free(context.left(), unseen, per_row)
-    result = await optimize(bridge, method, job, {"lm": lm, **form.settings})
-    await meter.settle()
-    meter.room = unlimited
-    if result.ended:
-        context.note("strategy_ended" if result.tried else "strategy_failed", {"why": result.ended})
-        context.failed = "" if result.tried else result.ended
-    if bridge.failures:
-        context.note("strategy_unscored", {"rows": len(bridge.failures), "why": str(bridge.failures[0])})
+async def optimize(job: OptimizerJob) -> OptimizerResult:
+    """Run the optimizer in a thread, within what the search has left when its choice must still see all of dev.
+
+    What stops the bridge, other than a spent budget, is raised; a failure of DSPy itself goes into `ended`, next to the
+    programs tried before.
+    """
+    import dspy
+
+    result, method, bridge = OptimizerResult(), METHODS[job.method], job.bridge
+    if not method.enough(job.size):
+        result.ended = f"{job.size.calls} calls are too few for {job.method}"
+        return result
+    log = _evaluation_log(bridge, job, result)
+    try:
+        with dspy.context(lm=job.lm, **job.form.settings, callbacks=[log], max_errors=ENDLESS), _silence():
+            program = await bridge.run(method.make(job))
+    except BudgetExhausted as stop:
+        result.ended = str(stop)
+    except Exception as error:
+        if bridge.stopped is not None:
+            raise
+        result.ended = one_line(error, 500)
+    else:
+        state = state_of(program)
+        result.chosen = next((tried for tried in result.tried if tried.state == state), None)
     return result
 
 
@@ -125,217 +306,6 @@ async def _show(context: SearchContext, method: str, chosen: Chosen) -> None:
             board.settle(candidate_id, "complete", "saw the whole of dev")
         elif candidate_id in board.trials and board.trials[candidate_id].state == "incomplete":
             board.settle(candidate_id, "pruned", f"{method} preferred another on the same {rows} rows")
-
-
-class Rows:
-    """A task's rows as DSPy's examples and back, and its score for them."""
-
-    def __init__(self, context: SearchContext, bridge: Bridge, read: Callable[[Any], Prediction]) -> None:
-        self._task, self._evaluator, self._bridge, self._read = context.task, context.evaluator, bridge, read
-        self._rows: dict[str, Example] = {}
-        for row in reversed((*context.task.train, *context.dev)):
-            self._rows[canonical(self._texts(row))] = row
-
-    def _texts(self, row: Example) -> dict[str, str]:
-        outputs = {field.name: row.labels.get(field.name) for field in self._task.signature.outputs}
-        return {**row.inputs, **{name: label_text(value) for name, value in outputs.items() if value is not None}}
-
-    def example(self, row: Example) -> Any:
-        import dspy
-
-        return dspy.Example(**self._texts(row)).with_inputs(*row.inputs)
-
-    def judge(self, example: Any, prediction: Any) -> tuple[float, str]:
-        """The evaluator's score of this reply, with the reasons of what is not perfect."""
-        row = self._rows[canonical(dict(example.items()))]
-        answer = self._read(prediction)
-        scores = self._bridge.fetch(lambda: self._evaluator.scores(row, answer))
-        value = combine(scores, self._task.metrics)
-        return value or 0.0, " ".join(score.reason for score in scores if score.reason) or f"score {value}"
-
-
-def _is_plain(row: Example) -> bool:
-    """Whether DSPy takes the row's texts for text."""
-    return not any(mark in canonical([dict(row.inputs), dict(row.labels)]) for mark in NOT_FOR_DSPY)
-
-
-# -- DSPy's optimizers on a program, rows and a number of calls --------------------------------------------------------
-
-FEWEST_VAL = 10
-MINIBATCH = 35  # rows, MIPROv2's own
-FULL_EVERY = 5  # minibatches to one evaluation on all rows, MIPROv2's own
-REFLECTED = 3  # rows that GEPA reflects on
-SUMMARY_CALLS = 12  # of MIPROv2's summary of the data, at most
-SPARE = 8  # calls: what a kill may leave half done
-MOST_SETS, MOST_TRIALS = 16, 30
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What an optimizer may use: `calls`, `val` rows on which it compares programs, `per_row` calls of a row."""
-
-    calls: int
-    val: int
-    max_examples: int
-    per_row: int = 1
-    predictors: int = 1
-
-    @property
-    def sets(self) -> int:
-        """Random demo sets of BootstrapFewShotWithRandomSearch, which scores three other programs before."""
-        bootstrapped = min(4, self.max_examples)
-        each = (self.val + 3 * bootstrapped) * self.per_row
-        return min(MOST_SETS, self.calls // each - 3) if bootstrapped else 0
-
-    @property
-    def candidates(self) -> int:
-        """Instructions and demo sets of MIPROv2, as in its `light` or `medium`."""
-        return 12 if self.calls >= 2500 else 6 if self.calls >= 400 else 4
-
-    @property
-    def minibatch(self) -> bool:
-        """Whether MIPROv2 scores its trials on a part of the rows."""
-        return self.val > MINIBATCH + FULL_EVERY
-
-    @property
-    def trials(self) -> int:
-        bootstrapping = (self.candidates - 2) * 3 * min(4, self.max_examples) * self.per_row
-        proposing = SUMMARY_CALLS + 3 * self.candidates * self.predictors
-        whole = self.val * self.per_row
-        each = MINIBATCH * self.per_row + whole / FULL_EVERY if self.minibatch else whole
-        return min(MOST_TRIALS, int((self.calls - bootstrapping - proposing - 2 * whole) // each))
-
-    @property
-    def scored(self) -> int:
-        """Rows that GEPA may score: an iteration scores twice three and makes one proposal; the last may end with all
-        of val."""
-        return (self.calls - self.val * self.per_row) * 6 // (6 * self.per_row + 1)
-
-    def sifts(self, method: str) -> bool:
-        """Whether the method drops programs by their scores on a part of `val`."""
-        return method == "dspy-mipro" and self.minibatch
-
-    def enough(self, method: str) -> bool:
-        """Whether the method can do anything with its calls."""
-        return {
-            "dspy-bootstrap": self.sets >= 1,
-            "dspy-mipro": self.trials >= 2,
-            "dspy-gepa": self.scored >= self.val + 4 * REFLECTED,
-        }[method]
-
-
-def free(left: int, rows: int, per_row: int) -> int:
-    """What remains of `left` calls when those of `rows` rows, and what a kill may cost, are kept."""
-    return left - (rows + SPARE) * per_row
-
-
-def val_rows(method: str, calls: int, rows: int) -> int:
-    """Rows of dev on which the optimizer scores programs: few enough for several programs."""
-    share = {"dspy-mipro": 6, "dspy-gepa": 8, "dspy-bootstrap": 10}[method]
-    return min(rows, max(FEWEST_VAL, calls // share))
-
-
-def enough(method: str, task: Task, plan: Plan, calls_each: int) -> bool:
-    """Whether the method can do anything with the calls that the plan leaves to the search."""
-    demos = task.constraints.max_examples if task.constraints.max_examples is not None else len(task.train)
-    return size_of(method, plan.search_rows * calls_each, plan.dev_rows, demos, calls_each).enough(method)
-
-
-def size_of(method: str, left: int, dev: int, max_examples: int, per_row: int) -> Size:
-    """What the optimizer may use of `left` calls, when its choice must still be scored on the rest of `dev` rows."""
-    val = val_rows(method, free(left, dev, per_row) // per_row, dev)
-    return Size(max(0, free(left, dev - val, per_row)), val, max_examples, per_row, per_row)
-
-
-GOOD_ENOUGH = 0.5  # a reply that scores less is no demonstration
-ENDLESS = 10**6  # rows may fail: a reply that does not parse is 0 and not a reason to end
-
-Chosen = list[tuple["TriedProgram", Candidate]]
-State = Mapping[str, tuple[str, list[dict[str, Any]]]]  # by predictor: its instruction and its demos
-Judge = Callable[[Any, Any], tuple[float, str]]  # (row, prediction) -> score in [0, 1] and feedback
-
-
-@dataclass(frozen=True, slots=True)
-class OptimizerJob:
-    """What to optimize: a DSPy program on rows, with its metric (`judge`), the model that writes instructions
-    (`author`), the calls that may be used and those of a row."""
-
-    program: Any
-    train: Sequence[Any]
-    val: Sequence[Any]
-    judge: Judge
-    author: Any
-    calls: int
-    seed: int
-    threads: int
-    max_examples: int
-    per_row: int = 1
-
-    @property
-    def size(self) -> Size:
-        predictors = len(self.program.predictors())
-        return Size(self.calls, len(self.val), self.max_examples, self.per_row, predictors)
-
-
-@dataclass(slots=True)
-class TriedProgram:
-    """The `number`-th program: its best mean `score` in percent, on `rows` rows of val; `whole`: on all of them."""
-
-    state: State
-    number: int
-    score: float
-    rows: int
-    whole: bool
-
-
-@dataclass(slots=True)
-class OptimizerResult:
-    """Programs in the order in which they were first tried, the chosen one, and what ended the optimizer early."""
-
-    tried: list[TriedProgram] = field(default_factory=list)
-    chosen: TriedProgram | None = None
-    ended: str = ""
-
-    def ranked(self) -> list[TriedProgram]:
-        """The chosen one, then those scored on all rows, then the others: the best first, of equals the earliest."""
-        return sorted(self.tried, key=lambda t: (t is not self.chosen, not t.whole, -t.score, t.number))
-
-
-def state_of(program: Any) -> State:
-    """Instruction and examples of each predictor, as plain data: two programs with one state are one."""
-    return {
-        name: (predictor.signature.instructions, predictor.dump_state()["demos"])
-        for name, predictor in program.named_predictors()
-    }
-
-
-async def optimize(bridge: Bridge, method: str, job: OptimizerJob, settings: Mapping[str, Any]) -> OptimizerResult:
-    """Run the optimizer in a thread under `dspy.context(**settings)`.
-
-    What stops the bridge, other than a spent budget, is raised; a failure of DSPy itself goes into `ended`, next to the
-    programs tried before.
-    """
-    import dspy
-
-    result = OptimizerResult()
-    if not job.size.enough(method):
-        result.ended = f"{job.calls} calls are too few for {method}"
-        return result
-    make = {"dspy-mipro": _mipro, "dspy-gepa": _gepa, "dspy-bootstrap": _bootstrap}[method]
-    log = _evaluation_log(bridge, job, result)
-    try:
-        with dspy.context(**settings, callbacks=[log], max_errors=ENDLESS), _silence():
-            program = await bridge.run(make(job))
-    except BudgetExhausted as stop:
-        result.ended = str(stop)
-    except Exception as error:
-        if bridge.stopped is not None:
-            raise
-        result.ended = one_line(error, 500)
-    else:
-        state = state_of(program)
-        result.chosen = next((tried for tried in result.tried if tried.state == state), None)
-    return result
 
 
 def _evaluation_log(bridge: Bridge, job: OptimizerJob, result: OptimizerResult) -> Any:
@@ -368,7 +338,6 @@ def _evaluation_log(bridge: Bridge, job: OptimizerJob, result: OptimizerResult) 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Turns off what DSPy prints, logs and draws."""
     import dspy
 
     bar = import_module("tqdm").tqdm
@@ -380,16 +349,7 @@ def _silence() -> Iterator[None]:
         dspy.enable_logging()
 
 
-def _score(job: OptimizerJob) -> Callable[..., float]:
-    def metric(row: Any, prediction: Any, trace: Any = None) -> float:
-        return job.judge(row, prediction)[0]
-
-    return metric
-
-
-def train_rows(rows: Sequence[Any], calls: int, seed: int) -> list[Any]:
-    """As many rows of train as `calls` pay when no bootstrapping succeeds, in the order of the seed."""
-    return random.Random(f"{seed}/dspy").sample(list(rows), min(len(rows), max(20, calls // 15)))
+# -- the optimizers ----------------------------------------------------------------------------------------------------
 
 
 def _bootstrap(job: OptimizerJob) -> Callable[[], Any]:
@@ -397,15 +357,15 @@ def _bootstrap(job: OptimizerJob) -> Callable[[], Any]:
     from dspy import BootstrapFewShotWithRandomSearch
 
     optimizer = BootstrapFewShotWithRandomSearch(
-        metric=_score(job),
-        max_bootstrapped_demos=min(4, job.max_examples),
-        max_labeled_demos=min(16, job.max_examples),
+        metric=job.score,
+        max_bootstrapped_demos=job.size.bootstrapped,
+        max_labeled_demos=min(16, job.size.max_examples),
         num_candidate_programs=job.size.sets,
-        num_threads=job.threads,
         max_errors=ENDLESS,
         metric_threshold=GOOD_ENOUGH,
+        **job.threads,
     )
-    return lambda: optimizer.compile(job.program, trainset=list(job.train), valset=list(job.val))
+    return lambda: optimizer.compile(job.form.module, **job.rows)
 
 
 def _mipro(job: OptimizerJob) -> Callable[[], Any]:
@@ -414,25 +374,24 @@ def _mipro(job: OptimizerJob) -> Callable[[], Any]:
 
     size = job.size
     optimizer = MIPROv2(
-        metric=_score(job),
+        metric=job.score,
         prompt_model=job.author,
         auto=None,
         num_candidates=size.candidates,
-        max_bootstrapped_demos=min(4, job.max_examples),
-        max_labeled_demos=min(4, job.max_examples),
-        num_threads=job.threads,
+        max_bootstrapped_demos=size.bootstrapped,
+        max_labeled_demos=size.bootstrapped,
         max_errors=ENDLESS,
         seed=job.seed % 2**32,
         metric_threshold=GOOD_ENOUGH,
+        **job.threads,
     )
     return lambda: optimizer.compile(
-        job.program,
-        trainset=list(job.train),
-        valset=list(job.val),
+        job.form.module,
         num_trials=size.trials,
         minibatch=size.minibatch,
-        minibatch_size=min(MINIBATCH, len(job.val)),
+        minibatch_size=min(MINIBATCH, size.val),
         minibatch_full_eval_steps=FULL_EVERY,
+        **job.rows,
     )
 
 
@@ -453,18 +412,45 @@ def _gepa(job: OptimizerJob) -> Callable[[], Any]:
         instruction_proposer=InstructionProposer(adapter=dspy.settings.adapter),
         add_format_failure_as_feedback=True,
         use_merge=False,
-        num_threads=job.threads,
         warn_on_score_mismatch=False,
         seed=job.seed,
+        **job.threads,
     )
-    return lambda: optimizer.compile(job.program, trainset=list(job.train), valset=list(job.val))
+    return lambda: optimizer.compile(job.form.module, **job.rows)
 
 
-# -- the strategies ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One of DSPy's optimizers: `share` of the calls that its rows of val may take, what makes it, and whether it can
+    do anything with a size."""
+
+    about: str
+    share: int
+    make: Callable[[OptimizerJob], Callable[[], Any]]
+    enough: Callable[[Size], bool]
 
 
-def _dspy(name: str, about: str) -> Callable[[Search], Search]:
-    return strategy(
+METHODS = {
+    "dspy-mipro": Method(
+        "DSPy's MIPROv2: sets of examples and proposed instructions, joined by Bayesian optimization.",
+        6,
+        _mipro,
+        lambda size: size.trials >= 2,
+    ),
+    "dspy-gepa": Method(
+        "DSPy's GEPA: instructions that are reflected on and changed, the best of each row kept.",
+        8,
+        _gepa,
+        lambda size: size.scored >= size.val + 4 * REFLECTED,
+    ),
+    "dspy-bootstrap": Method(
+        "DSPy's bootstrapped few-shot examples with random search.", 10, _bootstrap, lambda size: size.sets >= 1
+    ),
+}
+
+
+def _register(name: str, about: str) -> None:
+    @strategy(
         name,
         about=about,
         kinds=("prompt", "dspy"),
@@ -473,20 +459,9 @@ def _dspy(name: str, about: str) -> Callable[[Search], Search]:
         lacks="the task allows no examples",
         needs_proposer=name != "dspy-bootstrap",
     )
+    async def optimized(context: SearchContext) -> None:
+        await search(context, name)
 
 
-@_dspy(
-    "dspy-mipro", about="DSPy's MIPROv2: sets of examples and proposed instructions, joined by Bayesian optimization."
-)
-async def mipro(context: SearchContext) -> None:
-    await search(context, "dspy-mipro")
-
-
-@_dspy("dspy-gepa", about="DSPy's GEPA: instructions that are reflected on and changed, the best of each row kept.")
-async def gepa(context: SearchContext) -> None:
-    await search(context, "dspy-gepa")
-
-
-@_dspy("dspy-bootstrap", about="DSPy's bootstrapped few-shot examples with random search.")
-async def bootstrap(context: SearchContext) -> None:
-    await search(context, "dspy-bootstrap")
+for _name, _method in METHODS.items():
+    _register(_name, _method.about)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import Bandit
@@ -18,19 +17,7 @@ FRUITLESS = 3
 """Every third proposal in a row without a new candidate is drawn at random."""
 
 
-class Choosing(Protocol):
-    """Decides which operator makes the next candidates, and learns by how they do."""
-
-    async def made(self, count: int) -> list[str]:
-        """About `count` new candidates, admitted; a proposal of an operator may give two."""
-        ...
-
-    def learn(self, seen: Mapping[str, bool]) -> None:
-        """What became of a step: by candidate that was on its first rung, whether it climbs."""
-        ...
-
-
-def choosing(context: SearchContext, moves: Moves) -> Choosing:
+def choosing(context: SearchContext, moves: Moves) -> ByBandit | ByStudy:
     return ByBandit(context, moves) if context.sampler == BANDIT else ByStudy(context, moves)
 
 
@@ -48,7 +35,11 @@ def drawn(context: SearchContext, parents: Sequence[Parent]) -> Parent | None:
 
 
 class ByBandit:
-    """A bandit draws the operator, TPE proposes places of new designs, and a parent is drawn by its score."""
+    """A bandit draws the operator, TPE proposes places of new designs, and a parent is drawn by its score.
+
+    `made` admits about `count` new candidates, as a proposal of an operator may give two; `learn` takes what became of
+    a step: by candidate that was on its first rung, whether it climbs.
+    """
 
     def __init__(self, context: SearchContext, moves: Moves) -> None:
         self._context, self._moves, self._board = context, moves, context.board
@@ -165,7 +156,6 @@ class ByStudy:
         return trials
 
     def learn(self, seen: Mapping[str, bool]) -> None:
-        """Write down the trials that are new or have changed."""
         changed = [trial for trial in self.trials() if self._told.get(trial.candidate_id) != trial]
         if changed:
             self._told |= {trial.candidate_id: trial for trial in changed}

@@ -178,20 +178,3 @@ def close_to_best(scores: Mapping[str, Scores], seed: int) -> list[str]:
         if apart is None or apart.diff <= 0 or apart.p_value > APART:
             close.append(name)
     return close
-
-
-def with_rival(left: Mapping[str, int], with_picks: Collection[str], payable: float) -> list[str]:
-    """Order the finalists so that a prompt with picked examples meets its rival in time.
-
-    The best without picked examples, which those with must beat (`selection.chosen`), comes second, or first where one
-    with saw all of dev already or both cannot be paid. `left`: by candidate, the best first, its rows to the whole of
-    dev; without the user's own prompt, which is no rival. `payable`: rows that can be paid.
-    """
-    order = list(left)
-    rival = next((i for i in order if i not in with_picks), "")
-    to_come = [i for i in order if left[i]]
-    if rival not in to_come[1:]:
-        return order
-    is_second = set(with_picks) <= set(to_come) and left[to_come[0]] + left[rival] <= payable
-    place = order.index(to_come[0]) + is_second
-    return [*order[:place], rival, *(i for i in order[place:] if i != rival)]

@@ -27,7 +27,6 @@ from agent.search.evolve.decisions import (
     close_to_best,
     mean,
     stop_reason,
-    with_rival,
 )
 from agent.search.program import Moves, Parent
 from agent.search.registered import DEFAULT, WILCOXON, strategy
@@ -326,8 +325,20 @@ def _ordered(context: SearchContext, scores: Mapping[str, Scores]) -> list[str]:
 
 
 def rival_placed(context: SearchContext, best: Sequence[str]) -> list[str]:
-    """Order finalists, the best first, so that a rival of those with picked examples is paid in time."""
-    board = context.board
-    picks = {i for i in best if board.candidate(i).must_prove}
-    left = {i: context.plan.dev_rows - len(board.outcomes.get(i, ())) for i in best if i != context.baseline.id}
-    return with_rival(left, picks, context.payable()) if picks else list(best)
+    """Order finalists, the best first, so that a prompt with picked examples meets its rival in time.
+
+    The best without picked examples, which those with must beat (`selection.chosen`), comes second, or first where one
+    with saw all of dev already or both cannot be paid. The user's own prompt is no rival.
+    """
+    picks = {i for i in best if context.board.candidate(i).must_prove}
+    if not picks:
+        return list(best)
+    left = {i: context.plan.dev_rows - len(context.board.outcomes.get(i, ())) for i in best}
+    order = [i for i in best if i != context.baseline.id]
+    rival = next((i for i in order if i not in picks), "")
+    first, *later = [i for i in order if left[i]] or [""]
+    if rival not in later:
+        return order
+    is_second = picks <= {first, *later} and left[first] + left[rival] <= context.payable()
+    place = order.index(first) + is_second
+    return [*order[:place], rival, *(i for i in order[place:] if i != rival)]

@@ -38,13 +38,13 @@ def outcomes(task, answer):
 
 def every_set(task, seed, k=6, limit=8):
     """One set of each builder, by operator."""
-    maker, dev = DemoMaker(task, random.Random(seed)), {row.id: row for row in task.dev}
+    maker = DemoMaker(task, random.Random(seed))
     one, two = maker.balanced(k), maker.diverse(k)
     seen = outcomes(task, "billing" if task is TASK else 4)
     sets = [one, two, maker.short(k), maker.natural(k), maker.recombined(one, two, k), maker.reordered(one)]
     if one.demos:
-        sets += [maker.rebalanced(one, seen, dev, limit), maker.swapped(one, seen, dev)]
-        sets += [maker.retailed(one, seen, dev), maker.grown(one, seen, dev, max(0, limit - len(one.demos)))]
+        sets += [maker.rebalanced(one, seen, limit), maker.swapped(one, seen)]
+        sets += [maker.retailed(one, seen), maker.grown(one, seen, max(0, limit - len(one.demos)))]
     return {found.operator: found for found in sets}
 
 
@@ -96,7 +96,7 @@ def test_a_short_set_is_balanced_and_out_of_the_shorter_half(seed, k):
 def test_rebalancing_takes_from_what_is_said_too_often_and_gives_to_what_is_said_too_seldom(seed):
     maker = DemoMaker(TASK, random.Random(seed))
     before = maker.balanced(6)
-    after = maker.rebalanced(before, outcomes(TASK, "billing"), DEV, limit=12)
+    after = maker.rebalanced(before, outcomes(TASK, "billing"), limit=12)
     was, now = (Counter(demo.outputs["team"] for demo in found.demos) for found in (before, after))
     assert now["billing"] == was["billing"] - 1
     assert now["delivery"] + now["refunds"] == was["delivery"] + was["refunds"] + 2
@@ -105,14 +105,14 @@ def test_rebalancing_takes_from_what_is_said_too_often_and_gives_to_what_is_said
 @given(st.integers(0, 10**6), st.integers(1, 5))
 def test_a_rebalanced_set_never_passes_the_limit(seed, limit):
     maker = DemoMaker(TASK, random.Random(seed))
-    assert len(maker.rebalanced(maker.balanced(6), outcomes(TASK, "billing"), DEV, limit).demos) <= limit
+    assert len(maker.rebalanced(maker.balanced(6), outcomes(TASK, "billing"), limit).demos) <= limit
 
 
 @given(st.integers(0, 10**6))
 def test_swapping_keeps_the_number_and_the_labels(seed):
     maker = DemoMaker(TASK, random.Random(seed))
     before = maker.balanced(8)
-    after = maker.swapped(before, outcomes(TASK, "billing"), DEV)
+    after = maker.swapped(before, outcomes(TASK, "billing"))
     assert [demo.outputs for demo in after.demos] == [demo.outputs for demo in before.demos]
     assert sum(one != two for one, two in zip(before.demos, after.demos, strict=True)) in (1, 2)
 
@@ -122,7 +122,7 @@ def test_a_new_tail_leaves_the_front_as_it_was(seed, k):
     """So that the model's cache of the front still serves."""
     maker = DemoMaker(TASK, random.Random(seed))
     before = maker.balanced(k)
-    after = maker.retailed(before, outcomes(TASK, "billing"), DEV)
+    after = maker.retailed(before, outcomes(TASK, "billing"))
     same = 0
     while same < len(after.demos) and after.demos[same] == before.demos[same]:
         same += 1
@@ -135,7 +135,7 @@ def test_a_new_tail_holds_more_of_the_labels_that_are_missed():
     for seed in range(60):
         maker = DemoMaker(TASK, random.Random(seed))
         before = maker.balanced(8)
-        after = maker.retailed(before, outcomes(TASK, "billing"), DEV)
+        after = maker.retailed(before, outcomes(TASK, "billing"))
         tails.update(str(demo.outputs["team"]) for demo in after.demos[-2:])
     assert tails["billing"] < min(tails["delivery"], tails["refunds"])
 
@@ -144,7 +144,7 @@ def test_a_new_tail_holds_more_of_the_labels_that_are_missed():
 def test_growing_keeps_all_rows_in_their_order_and_adds_labels_that_are_missed(seed, k, more):
     maker = DemoMaker(TASK, random.Random(seed))
     before = maker.balanced(k)
-    after = maker.grown(before, outcomes(TASK, "billing"), DEV, more)
+    after = maker.grown(before, outcomes(TASK, "billing"), more)
     assert len(before.demos) <= len(after.demos) <= len(before.demos) + more
     assert [demo for demo in after.demos if demo in before.demos] == list(before.demos)
     assert not [demo for demo in after.demos if demo not in before.demos and demo.outputs["team"] == "billing"]
