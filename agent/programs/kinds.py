@@ -181,10 +181,7 @@ class UserProgram:
         self._line = 1
 
     def made(self, model: Callable[[], Any]) -> Any:
-        """What the factory of the newly loaded module gives; a required parameter of it gets `model()`.
-
-        Raises InputError, naming file and line.
-        """
+        """Call the factory of the newly loaded module, with `model()` if it needs one. Raises InputError with line."""
         spec = importlib.util.spec_from_file_location(self._name, self._file)
         assert spec is not None
         assert spec.loader is not None
@@ -221,10 +218,7 @@ class RowClient:
 
 
 class UserKind(Kind):
-    """A program of the user's on one model; its calls go through a meter, so none is made twice in a run.
-
-    A kind says how a candidate runs (`answered`) and how it is saved and loaded (`saved`).
-    """
+    """A program of the user's on one model; its calls go through a meter, so none is made twice in a run."""
 
     is_fixed = False
     word: ClassVar[str]
@@ -311,10 +305,7 @@ class UserKind(Kind):
         return name
 
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
-        """Save the candidate, load it and run it on rows of the sealed test.
-
-        Raises ReleaseError where it makes a new call or gives another answer.
-        """
+        """Save the candidate, load it and run it on sealed rows. Raises ReleaseError on a new call or answer."""
         path = spec.folder / self.file
         version, load = self.saved(candidate, path, spec)
         scored = await spec.evaluator.outcomes(candidate, spec.rows, "test")
@@ -334,10 +325,7 @@ class UserKind(Kind):
 
 
 def read_fields(value_of: Callable[[str], Any], signature: Signature, what: str) -> Prediction:
-    """Read each output that `value_of` gives by name (None: missing) like a reply.
-
-    `what` is the word for the program's output in messages.
-    """
+    """Read each output that `value_of` gives by name (None: missing) like a reply; `what` is its name in messages."""
     texts: dict[str, str] = {}
     fields: dict[str, Any] = {}
     errors = []

@@ -32,10 +32,7 @@ NO_REPLY = "(no reply)"
 
 
 class ConversationProgram(PromptProgram):
-    """Prompts for one task and one model; a row takes a call for each turn.
-
-    `user`: the model that plays the user; None where the rows have its messages.
-    """
+    """Prompts of which a row takes a call for each turn; `user` plays the user, None where rows have its messages."""
 
     is_fixed = False
 
@@ -167,10 +164,7 @@ class ReleasedCandidate(Candidate):
 
 
 class ReleasedProgram:
-    """Runs one released prompt on a model, its own or another.
-
-    `embedder`: makes the vectors of rows, for a prompt that picks its examples by those of a provider.
-    """
+    """Runs a released prompt on a model, its own or another; `embedder`: of one that picks by a provider's vectors."""
 
     kind = ReleasedCandidate.kind
 

@@ -48,10 +48,7 @@ class Board:
         self._put(Trial(len(self.trials), round_, candidate_id, "incomplete", 0, None))
 
     def record(self, candidate_id: str, outcomes: Sequence[Outcome], compared: Sequence[Outcome] | None = None) -> None:
-        """Keep all outcomes of a candidate so far, of the first rows of dev in their order.
-
-        `compared`: the same rows as candidates are compared by them; None: no difference.
-        """
+        """Keep all outcomes of a candidate, on the first rows of dev; `compared`: as they are compared."""
         self._outcomes[candidate_id] = list(outcomes)
         self._compared[candidate_id] = list(outcomes if compared is None else compared)
         self.looks += 1
@@ -267,10 +264,7 @@ def _compared(record: ProposalFate, board: Board) -> dict[str, float | None]:
 
 
 def by_operator(proposals: Sequence[ProposalFate]) -> list[OperatorUse]:
-    """Sum up `ProposalLog.fates` by operator, in the order in which they were first used.
-
-    `points` is the mean change of the score over those that were compared; None without any.
-    """
+    """Sum up `ProposalLog.fates` by operator, in order of first use; `points`: the mean change, None if not known."""
     found = []
     for name in dict.fromkeys(each.operator for each in proposals):
         mine = [each for each in proposals if each.operator == name]

@@ -160,10 +160,7 @@ def _judged_passages(task: Task, most: int) -> tuple[int, int]:
 
 
 def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
-    """Bound the tokens of a call of each role, by an upper estimate.
-
-    `longest_request`: letters of the longest request to the proposer.
-    """
+    """Bound the tokens of a call of each role; `longest_request`: letters of the longest request to the proposer."""
     row = max(sum(len(text) for text in row.inputs.values()) for row in task.train) // LETTERS_A_TOKEN
     prompt = len(task.instruction) // LETTERS_A_TOKEN + (row + 10) * (1 + max(task.space.demo_counts, default=0))
     prompt += (sum(map(len, _tool_texts(task))) + _passage_letters(task, MOST_PASSAGE_LETTERS)) // LETTERS_A_TOKEN
@@ -177,8 +174,7 @@ def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
 
 
 def proposal_tokens(task: Task, several: int = 1) -> int:
-    """The most tokens of a proposer's reply: twice the user's own prompt for each instruction, and once more for a
-    reflection."""
+    """The most tokens of a proposer's reply: twice the user's own prompt for each instruction, and of a reflection."""
     one = max(PROPOSAL_TOKENS, 2 * _tokens([task.instruction]))
     return one if several == 1 else (several + 1) * one
 
@@ -275,10 +271,7 @@ class CandidateCosts:
         return min(calls) / self._plan.calls_a_row if calls else math.inf
 
     def _relative(self, candidate_id: str) -> float:
-        """The cost of a candidate's row, measured or else by the length of its prompt; 1: the mean so far.
-
-        A row of any candidate costs the same for the judges.
-        """
+        """The cost of a candidate's row in mean rows, measured or by its prompt's length; judges cost the same."""
         target, mean_size = self._account.used.get("model", Spend()), self._mean_size()
         if self.affordable() == math.inf or not mean_size or not target.calls:
             return 1.0

@@ -81,10 +81,7 @@ def scored_candidates(program: Program, board: Board) -> list[ScoredCandidate]:
 
 
 async def ablate(context: SearchContext, winner: Candidate) -> None:
-    """Score the winner with each part in turn as in the user's own prompt, as far as the budget pays.
-
-    A cap that `spare` does not cover (time) ends this and not the run: the sealed test has its own share.
-    """
+    """Score the winner with each part in turn as in the user's own prompt, as far as the budget pays."""
     for ablation in context.program.traits(winner).ablations(context.baseline):
         made = ablation.candidate
         rows = context.plan.dev_rows - len(context.board.outcomes.get(made.id, ()))
@@ -104,10 +101,7 @@ async def ablate(context: SearchContext, winner: Candidate) -> None:
 
 
 def carried(context: SearchContext, winner: Candidate, corrected: float | None) -> list[Carried]:
-    """What each part of the winner contributes; empty when the user's own prompt won.
-
-    `corrected`: the winner's dev score without the optimism of the choice; None: not known.
-    """
+    """What each part of the winner contributes, none of the user's own. `corrected`: its dev score; None: not known."""
     if winner.id == context.baseline.id:
         return []
     mean = context.board.mean(winner.id) or 0.0
@@ -150,10 +144,7 @@ def changed(context: SearchContext, winner: Candidate) -> Change | None:
 
 
 def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> ProposerUse:
-    """What the proposer was asked for and what became of it.
-
-    `ended`: why the search ended before its plan did, or "".
-    """
+    """What the proposer was asked for and what became of it; `ended`: why the search ended before its plan did."""
     board, noted = context.board, context.noted
     if context.proposer is None:
         return ProposerUse(why_not="there is no proposer")
@@ -190,8 +181,7 @@ def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> Propo
 
 
 def _over_others(board: Board, tried: Sequence[str]) -> float | None:
-    """Points of the best candidate with a proposed instruction over the best without, on the rows of both; None: no
-    pair."""
+    """Points of the best candidate with a proposed instruction over the best without, on common rows; None: no pair."""
 
     def best(ids: Iterable[str]) -> Sequence[Outcome]:
         seen = [i for i in ids if board.outcomes.get(i) and board.trials[i].state != "failed"]
@@ -210,10 +200,7 @@ def again(side: str) -> str:
 
 
 def explained(task: Task, table: ScoreTable, judges: Sequence[JudgeTrust], seed: int) -> dict[str, Any]:
-    """The score on the sealed test by metric, slice and repeat, by the fields of `RunResult`.
-
-    `table`: of both sides, and of what they answered again (`again`). `judges`: the trust record of each judge.
-    """
+    """The sealed test of both sides and their repeats (`again`) by metric and slice, by the fields of `RunResult`."""
     texts = [field.name for field in task.signature.outputs if field.type == "text"]
     steady = {side: breakdown.consistency(table.passes(again(side))) for side in (WINNER, BASELINE)}
     return {

@@ -112,10 +112,7 @@ class Plan:
 
     @property
     def test_share(self) -> float:
-        """The share of tokens, dollars and time kept for the sealed test, in [0, 0.9].
-
-        That of its calls, and half more after a search, whose winner may be longer than the user's own prompt.
-        """
+        """The share of tokens, dollars and time kept for the sealed test, in [0, 0.9]: a winner may be longer."""
         return min(0.9, (1.5 if self.finalists else 1.0) * self.test_calls / self.calls)
 
     @property
@@ -166,20 +163,14 @@ class Plan:
         return max(0, self.calls - self.slack - self.baseline_calls - self.test_calls)
 
     def tested_for(self, needed: int) -> Plan:
-        """Give up test rows for `ENOUGH_CANDIDATES` candidates, as far as the decision does not need them.
-
-        `needed`: rows that show a gain of `detect`.
-        """
+        """Give up test rows for `ENOUGH_CANDIDATES`, but none of those `needed` to show a gain of `detect`."""
         kept = tested_rows(self.calls * KEPT_TEST_SHARE / 2 / self.per_row, self.repeats)
         least = min(self.test_rows, max(FEWEST_ROWS, min(needed, kept)))
         plans = (replace(self, test_rows=rows) for rows in range(self.test_rows, least, -1))
         return next((plan for plan in plans if plan.candidates >= ENOUGH_CANDIDATES), replace(self, test_rows=least))
 
     def in_calls(self, most: int, fewest_each: int, calls_each: int) -> Plan:
-        """Put this plan, which was made in runs of a program, into calls.
-
-        It was made for `most` calls with `fewest_each` a run; `calls_each` is what was measured so far.
-        """
+        """Put this plan, made for `most` calls with `fewest_each` a run, into calls with `calls_each` a run."""
         return replace(self, calls=min(most, (self.calls + 1) * fewest_each - 1), calls_each=calls_each)
 
     def by_role(self, calls_each: int = 1) -> dict[CallRole, int]:
@@ -336,10 +327,7 @@ def _proposals(plan: Plan) -> int:
 
 
 def scoring_plan(task: Task, means: Means) -> Plan:
-    """Plan a run without a search: the user's own prompt on the rows of dev and test that the calls pay, in halves.
-
-    Raises BudgetRefused where they pay only a few.
-    """
+    """Plan a run without a search: the user's own prompt on dev and test. Raises BudgetRefused for few rows."""
     per_row = 1 + judge_calls(task)
     needed = math.ceil(per_row * 2 * FEWEST_ROWS * task.repeats / (1 - CALL_SLACK))
     calls = means.affordable(needed, SCORED)
@@ -403,10 +391,7 @@ def calls_for(test_rows: int, task: Task, plan: Plan) -> int:
 
 
 def calls_to_finish(rows: int, spent: int, task: Task, plan: Plan) -> int | None:
-    """The fewest calls, in tens, of a plan like this one that pays all of dev for one more candidate.
-
-    `rows`: dev rows that the candidate has seen. `spent`: calls of the run before its sealed test.
-    """
+    """The fewest calls, in tens, that also pay the rest of dev after `rows`; `spent`: before the sealed test."""
 
     def pays(calls: int) -> bool:
         more = make_plan(task, Means(Budget(calls // plan.calls_each)), False, plan.detect)

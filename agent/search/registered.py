@@ -69,8 +69,7 @@ class Strategy:
         return kind in self.kinds or (moves and not self.kinds)
 
     def require(self, kind: str, trials: int | None, has_proposer: bool) -> None:
-        """Raise InputError where it does not work on this kind, does not heed the number of trials, or lacks a
-        proposer."""
+        """Raise InputError where it does not suit the kind or the number of trials, or lacks a proposer."""
         if not self.suits(kind):
             raise InputError(
                 f"--strategy {self.name}: works on {', '.join(self.kinds)}, and this task's kind is {kind}"

@@ -101,10 +101,7 @@ def prefer(finalists: Sequence[Finalist], how: Prefer = "best") -> Finalist | No
 
 
 def within_noise(finalist: Finalist, best: Finalist) -> bool:
-    """Whether it is worse than the best by at most max(MARGIN, one standard error of the paired mean difference).
-
-    Loose by intent: with 10 of 100 rows differing, about 3 points.
-    """
+    """Whether it is worse than the best by at most max(MARGIN, one standard error of the paired mean difference)."""
     if finalist is best:
         return True
     pairs = zip(finalist.scores, best.scores, strict=False)
@@ -136,10 +133,7 @@ def front_table(finalists: Sequence[Finalist], chosen: str) -> list[ParetoRow]:
 def finalists(
     context: SearchContext, price: Callable[[Usage], float] | None, seconds: Mapping[str, float]
 ) -> list[Finalist]:
-    """The user's own prompt, on all rows that it saw, then the candidates that were scored on the whole of dev.
-
-    `price`: of the target model; None: not known. `seconds`: mean latency of a call by candidate id.
-    """
+    """The user's own prompt on the rows that it saw, then those that saw all of dev; `seconds`: latency by id."""
     board, baseline = context.board, context.baseline.id
     return [
         Finalist(
@@ -278,10 +272,7 @@ def uncorrected(context: SearchContext, winner: Candidate, strategy: str | None)
 
 
 def pareto(candidates: list[Finalist], winner: Candidate) -> list[ParetoRow]:
-    """The Pareto front of those that saw all of dev.
-
-    Latency is shown and does not decide, as a reproduced run must give the same.
-    """
+    """The Pareto front of those that saw all of dev; latency is only shown, as a reproduced run must give the same."""
     seconds = {each.candidate_id: each.latency_s for each in candidates}
     most = max(len(each.scores) for each in candidates)
     candidates = [each for each in candidates if len(each.scores) == most or each.candidate_id == winner.id]

@@ -145,10 +145,7 @@ def prior_of(trials: Sequence[StudyTrial]) -> float:
 def distributions_of(
     trials: Sequence[StudyTrial], choices: Mapping[str, Sequence[str]], ranks: int
 ) -> dict[str, optuna.distributions.BaseDistribution]:
-    """What each parameter can be: the choices as of now, and all that was chosen before.
-
-    `ranks`: how many parents there can be, at least 1. Choices are in the order of their words.
-    """
+    """What each parameter can be: the choices as of now and all chosen before; `ranks`: of parents, at least 1."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     words: dict[str, set[str]] = {name: set(each) for name, each in choices.items()}
@@ -194,10 +191,7 @@ def built(
     distributions: Mapping[str, optuna.distributions.BaseDistribution] | None = None,
     **options: Any,
 ) -> optuna.Study:
-    """The study of these trials; the same trials make the same one.
-
-    `distributions`: what each parameter can be; None: what the trials have. `options`: of `optuna.create_study`.
-    """
+    """The study of these trials; `distributions`: what each parameter can be; `options`: of `optuna.create_study`."""
     known, prior = distributions or distributions_of(trials, {}, 1), prior_of(trials)
     with _quiet() as optuna:
         study = optuna.create_study(direction="maximize", **options)
@@ -239,10 +233,7 @@ class AskTell:
             self._study = built(trials, self._known)
 
     def ask(self, by_chance: bool = False) -> Params:
-        """The next proposal: the operator, and the coordinates of a new design or the rank of the parent.
-
-        `by_chance`: draw it at random, as when the sampler proposes what cannot be made.
-        """
+        """The next proposal: operator, and place of a design or rank of the parent; `by_chance`: drawn at random."""
         with _quiet():
             self.asked += 1
             self._study.sampler = self._random() if by_chance else self._sampler()
@@ -258,8 +249,7 @@ class AskTell:
         return params
 
     def setting(self, name: str, words: Sequence[str]) -> str:
-        """The choice for a setting (OPERATOR.SETTING) of the operator that was asked for last, out of `words` or those
-        of before."""
+        """The choice for a setting (OPERATOR.SETTING) of the latest operator, out of `words` or earlier ones."""
         from optuna.trial import TrialState, create_trial
 
         known = distributions_of(self._trials, {name: words}, 1)[name]

@@ -215,10 +215,7 @@ _REFUSED = "the proposer refused to write it"
 
 
 def sentence(reply: Completion, begins: str) -> str:
-    """Read the first sentence of a reply, without its full stop and up to the words that it was asked to begin with.
-
-    "" where the reply does not begin so.
-    """
+    """Read the first sentence after the words that a reply was asked to begin with; "" where it does not begin so."""
     line = next((line for line in reply.text.splitlines() if line.strip()), "")
     found = re.search(rf"(?<!\w){re.escape(begins)}(?!\w)", line, re.IGNORECASE)
     if found is None or found.start() > MOST_BEFORE:
@@ -245,10 +242,7 @@ def why_not_whole(reply: Completion) -> str:
 
 
 def why_part_refused(text: str, task: Task, request: Sequence[Message] = ()) -> str:
-    """Why one line of a proposer is not worth a call of the target, or "".
-
-    It may hold no row and no placeholder of the task, nor words of the `request`.
-    """
+    """Why a line is not worth a call of the target, or "": it may hold no row, placeholder or words of `request`."""
     if len(words_of(text)) < FEWEST_WORDS:
         return "too short to say anything"
     if refused := _why_unfit(text, MOST_LETTERS):
@@ -320,10 +314,7 @@ def _grams(tokens: tuple[str, ...], words: int) -> set[tuple[str, ...]]:
 
 
 def why_labels_lost(instruction: str, task: Task, before: str = "") -> str:
-    """Why an instruction may not replace another, or "": it lacks a label that `before` names.
-
-    With `before` empty it is compared with the user's own words.
-    """
+    """Why an instruction may not replace `before` ("": the user's own), or "": it lacks a label of that."""
     wanted, present = held(before or task.instruction, task), held(instruction, task)
     lost = [name for name in wanted if name not in present]
     return f"lost {', '.join(lost)}" if lost else ""

@@ -146,8 +146,7 @@ def longest_request(task: Task) -> int:
 
 
 async def rationales(context: SearchContext, rows: int) -> dict[str, str]:
-    """Collect worked solutions of the target on up to `rows` train rows, by row id: those that end in the right
-    answer."""
+    """Collect right worked solutions of the target on up to `rows` train rows, by row id."""
     board = context.board
     tried = [
         i

@@ -196,11 +196,9 @@ class ChainMoves(TextMoves):
 async def rewritten(
     context: SearchContext, task: Task, tried: Sequence[ScoredInstruction], parents: Sequence[Parent], number: int
 ) -> Rewrite | None:
-    """Ask for a new instruction, grounded on the scored history and on where the best candidate fails; None without
-    one.
+    """Ask for a new instruction of `task`, grounded on what was `tried`, the worst first, and on failures of the best.
 
-    `task`: the one whose instruction is asked for, which may be a part of the run's. `tried`: the worst first;
-    `parents`: the best first. `number`: of the request in its run, at least 1; it decides the style.
+    `number`: of the request in its run, at least 1; it decides the style.
     """
     if context.proposer is None:
         return None

@@ -178,9 +178,9 @@ class DemoMaker:
             return self.recombined(parent, other, max(len(parent.demos), len(other.demos))) if other else None
         if operator == "rebalanced":
             return self.rebalanced(parent, outcomes, limit)
-        if operator == "reordered":
-            return self.reordered(parent)
-        return self.swapped(parent, outcomes) if operator == "swapped" else self.retailed(parent, outcomes)
+        if operator == "swapped":
+            return self.swapped(parent, outcomes)
+        return self.retailed(parent, outcomes) if operator == "retailed" else self.reordered(parent)
 
     def _missed_first(self, outcomes: Sequence[Outcome]) -> list[str]:
         """The labels, by how much oftener each was answered than it is right."""

@@ -111,8 +111,7 @@ class Assembled:
         return tuple(part for part in self.parts if part.kind == kind)
 
     def having(self, parts: Iterable[Part]) -> Assembled:
-        """Add parts; of definitions and contrasts each replaces that of the same labels, and there is one procedure
-        and one form."""
+        """Add parts; each replaces one of its kind for the same labels, and there is one procedure and one form."""
         kept = list(self.parts)
         for new in parts:
             kept = [old for old in kept if not new.replaces(old)] + [new]

@@ -100,8 +100,7 @@ class Proposer:
         return found
 
     def _new(self, draft: Draft, changed: PromptCandidate) -> tuple[dict[str, str], str]:
-        """The text of a draft as the ledger names it; none for one that was there before or is refused (with the
-        reason)."""
+        """The text of a draft as the ledger names it; none for a known one, and for a refused one, with the reason."""
         made, task = draft.made, self._context.task
         if isinstance(made, ToolTexts):
             is_new = made not in self._tool_texts and made != changed.tool_texts
@@ -143,8 +142,7 @@ class Proposer:
         )
 
     def _in_vain(self, operator: str = "") -> int:
-        """How many of the latest proposals (of an operator) in a row came to nothing: refused, dropped, or tried on the
-        first rows and not good enough to climb. Those that wait for their first rows do not count."""
+        """How many of the latest proposals were refused, dropped or did not climb; waiting ones are left out."""
         board, first, count = self._context.board, self._context.plan.rungs[0], 0
         for record in reversed(self._log.records):
             if operator in ("", record.operator):
@@ -173,10 +171,7 @@ def part_effects(context: SearchContext, book: Book) -> dict[str, float]:
 
 
 async def is_worth_trying(context: SearchContext, draft: Draft, proposal: Proposal, parent: Parent) -> bool:
-    """Whether a draft mends more of its rows than it breaks of its guard set, against the candidate that it changes.
-
-    One without a guard set is always worth it. The search's log gets the scores before and after.
-    """
+    """Whether a draft mends more of its rows than it breaks of its guard set, if any; the log gets both scores."""
     seen = {outcome.example_id for outcome in context.board.outcomes.get(context.baseline.id, ())}
     wanted = [i for i in (*draft.rows, *draft.guard) if i in seen]
     rows = [row for row in context.dev if row.id in wanted]

@@ -47,10 +47,7 @@ def _described(tool: Tool, *sentences: str) -> Tool:
 
 
 def mixed_tools(evidence: Evidence) -> list[tuple[str, str]]:
-    """Pairs of the right tool and the one that the best candidate called, the most frequent first.
-
-    `NO_CALL` may be either.
-    """
+    """Pairs of the right tool and the one that the best candidate called, the worst first; either may be `NO_CALL`."""
     if not evidence.task.tools:
         return []
     pairs = tool_confusions(evidence.task, evidence.best.outcomes, evidence.dev)

@@ -95,7 +95,7 @@ def anthropic_request(material: Material) -> dict[str, str]:
         )
     parameters = parameters_of(release)
     model = hosted_name(release.model, "anthropic")
-    body = {"model": model} if model else {}
+    body: dict[str, object] = {"model": model} if model else {}
     body["max_tokens"] = parameters["max_tokens"]  # its API asks for one
     body |= {"temperature": parameters["temperature"]} if "temperature" in release.parameters else {}
     body |= {"stop_sequences": parameters["stop"]} if parameters["stop"] else {}

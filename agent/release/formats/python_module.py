@@ -161,10 +161,7 @@ def filled(template: str, **marks: str) -> str:
 
 
 def module_source(release: PromptRelease, template: str = "", **marks: str) -> str:
-    """The module; targets that call Python extend it by a template of their own.
-
-    Raises a ReleaseError where an input cannot be an argument of a function, or examples are picked by vectors.
-    """
+    """The module, with a target's template after it. Raises a ReleaseError for inputs and picks that it cannot take."""
     if release.picks is not None and release.picks.vectors is not None:
         raise ReleaseError(
             f"{release.name!r}: picks its examples by vectors of {release.picks.vectors.model}, which a module without "
@@ -178,8 +175,7 @@ def module_source(release: PromptRelease, template: str = "", **marks: str) -> s
 
 
 def _code(release: PromptRelease) -> str:
-    """The code that the prompt needs. No annotation is a text in it: a dataclass would look for its module, which not
-    every loader registers."""
+    """The code that the prompt needs; no annotation is a text, as not every loader registers a dataclass's module."""
     near = release.calibration is not None and release.calibration.neighbours is not None
     needed = (
         (("shipped", "conversation", "prompt.template", "prompt.value_readers", "prompt.reply_parser"), True),
@@ -387,10 +383,7 @@ def require_same_answers(
     release: PromptRelease,
     unfit: Callable[[PromptRelease, Values], str] = lambda release, values: "",
 ) -> None:
-    """Raises a ReleaseError unless an exported `answer` decides as the release does, on replies in every label.
-
-    `unfit`: why the target cannot be given some inputs, which are left out.
-    """
+    """Raises a ReleaseError unless an exported `answer` decides as the release does; `unfit` inputs are left out."""
     how, field = release.calibration, release.outputs[0]
     assert how is not None
     replies = list(_weighed_replies(field.choices))

@@ -263,8 +263,7 @@ def unlimited() -> int:
 
 
 class Meter:
-    """A `ModelClient`. `room()` gives the calls that may still be used, those in flight among them; one more raises
-    BudgetExhausted."""
+    """A `ModelClient` with `room()` for so many calls, those in flight among them; one more raises BudgetExhausted."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.room: Callable[[], int] = unlimited

@@ -141,8 +141,7 @@ class Size:
 
     @property
     def scored(self) -> int:
-        """Rows that GEPA may score: an iteration scores twice three and makes one proposal; the last may end with all
-        of val."""
+        """Rows that GEPA may score: an iteration scores six and makes a proposal; the last may end with all of val."""
         return (self.calls - self.val * self.per_row) * 6 // (6 * self.per_row + 1)
 
 
@@ -281,8 +280,7 @@ async def optimize(job: OptimizerJob) -> OptimizerResult:
 
 
 def _admitted(context: SearchContext, proposals: Mapping[int, Proposal], result: OptimizerResult) -> Chosen:
-    """Take the programs into the pool; return those that DSPy scored on all of its rows, the best first, or the best of
-    the others."""
+    """Take programs into the pool; return those scored on all of DSPy's rows, the best first, or the best one."""
     context.admit(list(proposals.values()))
     ranked = [(tried, proposals[tried.number].candidate) for tried in result.ranked()]
     ranked = [(tried, candidate) for tried, candidate in ranked if candidate.id in context.board.proposals]
@@ -420,9 +418,8 @@ def _gepa(job: OptimizerJob) -> Callable[[], Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """One of DSPy's optimizers: `share` of the calls that its rows of val may take, what makes it, and whether it can
-    do anything with a size."""
+class DspyMethod:
+    """One of DSPy's optimizers; `share`: calls are at least so many times its rows of val; `enough`: for a size."""
 
     about: str
     share: int
@@ -431,19 +428,19 @@ class Method:
 
 
 METHODS = {
-    "dspy-mipro": Method(
+    "dspy-mipro": DspyMethod(
         "DSPy's MIPROv2: sets of examples and proposed instructions, joined by Bayesian optimization.",
         6,
         _mipro,
         lambda size: size.trials >= 2,
     ),
-    "dspy-gepa": Method(
+    "dspy-gepa": DspyMethod(
         "DSPy's GEPA: instructions that are reflected on and changed, the best of each row kept.",
         8,
         _gepa,
         lambda size: size.scored >= size.val + 4 * REFLECTED,
     ),
-    "dspy-bootstrap": Method(
+    "dspy-bootstrap": DspyMethod(
         "DSPy's bootstrapped few-shot examples with random search.", 10, _bootstrap, lambda size: size.sets >= 1
     ),
 }

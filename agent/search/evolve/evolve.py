@@ -223,10 +223,7 @@ class Search:
 
 
 async def finish(context: SearchContext, out: Collection[str]) -> None:
-    """Score the finalists on the whole of dev, one after the other, and close every trial.
-
-    `out`: candidates that are clearly behind.
-    """
+    """Score the finalists on the whole of dev one by one and close every trial; `out`: those clearly behind."""
     board = context.board
     context.stage("finalists", context.round)
     low = await _climb(context, out)
@@ -235,12 +232,11 @@ async def finish(context: SearchContext, out: Collection[str]) -> None:
         rows = context.plan.dev_rows - len(board.outcomes[candidate_id])
         if not rows:
             continue
-        if context.costs.through_test(candidate_id) > context.costs.affordable():  # a cheaper one may be paid
-            unpaid.add(candidate_id)
-        elif rows <= _for(place, context):
+        is_affordable = context.costs.through_test(candidate_id) <= context.costs.affordable()
+        if is_affordable and rows <= _for(place, context):
             await context.see([candidate_id], context.plan.dev_rows)
         else:
-            unpaid.add(candidate_id)
+            unpaid.add(candidate_id)  # a cheaper one may be paid
     for candidate_id, trial in list(board.trials.items()):
         if trial.state == "incomplete":
             why = "what was left did not pay the rest of dev" if candidate_id in unpaid else "not among the best"
@@ -271,17 +267,13 @@ async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
 
 
 def rival_of(context: SearchContext, best: Sequence[str]) -> str:
-    """The best without picked examples where the first has some (`selection.chosen`), else the second; "" for none.
-
-    `best`: ids of candidates, the best first.
-    """
+    """The best of `best` without picked examples where the first has some (`selection.chosen`), or the second."""
     picks = {i: context.board.candidate(i).must_prove for i in best}
     return next((i for i in best[1:] if not (picks[i] and picks[best[0]])), "")
 
 
 def _for(place: int, context: SearchContext) -> int:
-    """Rows that may be paid for the finalist of this place: those beyond the planned ones leave as many as tell what a
-    part of the winner adds, where there are that many."""
+    """Rows that may be paid for the finalist of this place; beyond the planned ones some are left for `ablate`."""
     payable, whole = context.payable(), context.plan.dev_rows
     return payable - whole if place >= context.plan.finalists and payable >= whole else payable
 
