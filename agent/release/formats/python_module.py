@@ -167,8 +167,7 @@ def module_source(release: PromptRelease, template: str = "", **marks: str) -> s
             f"{release.name!r}: picks its examples by vectors of {release.picks.vectors.model}, which a module without "
             "dependencies cannot make; export it as md or messages, and load it with load_prompt"
         )
-    bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier()]
-    if bad:
+    if bad := [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier()]:
         raise ReleaseError(f"{release.name!r}: the input {bad[0]!r} cannot be an argument of a Python function")
     head = f"# {ascii(release.name)[1:-1]}, {release.version}\n{_START}"
     return head + _code(release) + _data(release) + filled(template, **marks)
@@ -303,7 +302,10 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
     module = load_module(folder / FILE, "exported_prompt")
     if release.reads_tokens:
         require_same_answers("python", module.answer, release)
-    _require_same_replies(module.parse, release)
+    for reply in _replies(release):
+        got, want = module.parse(reply), parse_reply(reply, release.outputs, reasoning=release.reasoning)
+        if (dict(got.fields), got.error) != (dict(want.fields), want.error):
+            raise ReleaseError(f"python: parse drifts: {got!a:.80} for {reply!a:.60}, not {want!a:.80}")
 
     def read(values: Values, reply: str) -> Prediction:
         found = module.parse(reply)
@@ -330,20 +332,16 @@ def files(material: Material) -> dict[str, str]:
 def rendering(
     name: str, module: Any, release: PromptRelease, send: Callable[[dict[str, Any]], Sequence[Mapping[str, Any]]]
 ) -> Render:
-    """How a module renders a row by what it would `send`, in OpenAI's form where the prompt has tools.
-
-    Then it raises a ReleaseError unless the calls of the examples are sent as the run sent them.
-    """
+    """How a module renders by what it would `send`, in OpenAI's form with tools. Raises ReleaseError on other calls."""
 
     def render(values: Values) -> Sent:
         given = as_given(release, values)
-        got = send(given)
         if not release.tools:
-            return as_sent(got)
+            return as_sent(send(given))
         found = [dict(message) for message in module.render(**given)]
         messages = tuple(Message(message["role"], message["content"]) for message in found)
         tools = tuple(read_tools(module.TOOLS)[0])
-        if _plain(got) != _plain(openai_messages(Request(messages, 1, tools=tools))):
+        if _plain(send(given)) != _plain(openai_messages(Request(messages, 1, tools=tools))):
             raise ReleaseError(f"{name}: does not send the calls of the examples as the run did")
         return found
 
@@ -358,14 +356,6 @@ def _plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         written = [(i, function["name"], json.loads(function["arguments"])) for i, function in functions]
         found.append({**message, "content": message.get("content") or "", "tool_calls": written})
     return found
-
-
-def _require_same_replies(parse: Callable[[str], Any], release: PromptRelease) -> None:
-    """Raises a ReleaseError unless an exported `parse` reads replies as the release does."""
-    for reply in _replies(release):
-        found, want = parse(reply), parse_reply(reply, release.outputs, reasoning=release.reasoning)
-        if (dict(found.fields), found.error) != (dict(want.fields), want.error):
-            raise ReleaseError(f"python: parse drifts: {found!a:.80} for {reply!a:.60}, not {want!a:.80}")
 
 
 def _replies(release: PromptRelease) -> Iterator[str]:
