@@ -79,7 +79,7 @@ SINGLE = ("procedure", "form")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class InstructionPart:
     """One part of an instruction; `about` are its labels, `text` is one line, of a procedure several.
 
     A definition without text only names its label.
@@ -89,7 +89,7 @@ class Part:
     text: str
     about: tuple[str, ...] = ()
 
-    def replaces(self, old: Part) -> bool:
+    def replaces(self, old: InstructionPart) -> bool:
         if old.kind != self.kind:
             return False
         same_labels = self.kind != "rule" and set(old.about) == set(self.about)
@@ -105,12 +105,12 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class Assembled:
     words: str
-    parts: tuple[Part, ...] = ()
+    parts: tuple[InstructionPart, ...] = ()
 
-    def of(self, kind: PartKind) -> tuple[Part, ...]:
+    def of(self, kind: PartKind) -> tuple[InstructionPart, ...]:
         return tuple(part for part in self.parts if part.kind == kind)
 
-    def having(self, parts: Iterable[Part]) -> Assembled:
+    def having(self, parts: Iterable[InstructionPart]) -> Assembled:
         """Add parts; each replaces one of its kind for the same labels, and there is one procedure and one form."""
         kept = list(self.parts)
         for new in parts:
@@ -135,7 +135,7 @@ def labels_of_task(task: Task) -> tuple[str, ...]:
     return next((each.choices for each in task.signature.outputs if each.choices), ())
 
 
-def goal(task: Task, definitions: Iterable[Part]) -> Assembled | None:
+def goal(task: Task, definitions: Iterable[InstructionPart]) -> Assembled | None:
     """Make an instruction without the user's words: the goal, every label (defined where it is) and the answer's form.
 
     None for a task without labels, and where the user's words lay out the input.
@@ -145,8 +145,8 @@ def goal(task: Task, definitions: Iterable[Part]) -> Assembled | None:
         return None
     words = escape(task.description.strip(), names) or f"Given {', '.join(names)}, give the answer.".replace("_", " ")
     given = {part.about[0]: part for part in definitions if part.kind == "definition"}
-    listed = [given.get(label, Part("definition", "", (label,))) for label in labels]
-    return Assembled(words, (*listed, Part("form", form_sentence(task.signature))))
+    listed = [given.get(label, InstructionPart("definition", "", (label,))) for label in labels]
+    return Assembled(words, (*listed, InstructionPart("form", form_sentence(task.signature))))
 
 
 @dataclass(slots=True)
@@ -155,7 +155,7 @@ class Book:
 
     task: Task
     instructions: dict[str, Assembled] = field(default_factory=dict)
-    definitions: dict[str, list[Part]] = field(default_factory=dict)
+    definitions: dict[str, list[InstructionPart]] = field(default_factory=dict)
     """By label, the latest last: one that was bought is never bought again."""
     tools: dict[str, str] = field(default_factory=dict)
     """By tool, what it is called for: the latest sentence."""

@@ -36,7 +36,7 @@ from agent.programs.moves.author import FAILURES, STYLES, read_proposal, whole_q
 from agent.programs.moves.evidence import (
     Assembled,
     Evidence,
-    Part,
+    InstructionPart,
     Wrong,
     goal,
     inputs_of,
@@ -94,13 +94,13 @@ async def definitions(evidence: Evidence, wanted: list[str], ask: Ask) -> list[D
 
 
 async def _defined(
-    evidence: Evidence, labels: Sequence[str], ask: Ask, others: Sequence[Part], is_again: bool = False
-) -> list[Part]:
+    evidence: Evidence, labels: Sequence[str], ask: Ask, others: Sequence[InstructionPart], is_again: bool = False
+) -> list[InstructionPart]:
     known = [part.text for part in others]
     questions = [_definition_question(evidence, label, known, is_again) for label in labels]
     made = []
     for label, texts in zip(labels, await ask(questions), strict=False):
-        made += [Part("definition", text, (label,)) for text in texts]
+        made += [InstructionPart("definition", text, (label,)) for text in texts]
         if texts:
             evidence.book.definitions.setdefault(label, []).extend(made[-len(texts) :])
     return made
@@ -143,7 +143,9 @@ async def rule(evidence: Evidence, cluster: list[Wrong], ask: Ask) -> list[Draft
         evidence.instruction(evidence.best),
         f"{len(cluster)} answers are wrong{answer}: a rule mends them",
     )
-    drafts = [Draft(old.having([Part("rule", text)]), hypothesis, _ids(cluster), claim=text) for text in texts]
+    drafts = [
+        Draft(old.having([InstructionPart("rule", text)]), hypothesis, _ids(cluster), claim=text) for text in texts
+    ]
     return [replace(draft, guard=guard, parent=evidence.best) for draft in drafts]
 
 
@@ -202,11 +204,11 @@ async def contrast(evidence: Evidence, pair: tuple[str, str], ask: Ask) -> list[
     return [Draft(each, hypothesis, shown, parent=evidence.best, claim=text) for each, text in made]
 
 
-def _contrast_part(task: Task, pair: tuple[str, str], text: str) -> Part:
+def _contrast_part(task: Task, pair: tuple[str, str], text: str) -> InstructionPart:
     names = [each.name for each in task.signature.inputs]
     one, two = (escape(label, names) for label in pair)
     named = re.sub(r"\bthe second( kind)?\b", lambda _: two, re.sub(r"\bthe first( kind)?\b", lambda _: one, text))
-    return Part("contrast", f"{one} or {two}: {one} is about {named}", pair)
+    return InstructionPart("contrast", f"{one} or {two}: {one} is about {named}", pair)
 
 
 # -- whole: a new instruction; several in one call of a proposer whose latest one passed the checks --------------------
@@ -246,7 +248,7 @@ async def form(evidence: Evidence, unread: list[Wrong], ask: Ask) -> list[Draft]
     )
     old = evidence.instruction(evidence.best)
     hypothesis = f"replies cannot be read ({len(unread)} rows): the form of the answer is said"
-    made = [old.having([Part("form", text)]) for text in await replies_to(ask, question)]
+    made = [old.having([InstructionPart("form", text)]) for text in await replies_to(ask, question)]
     return [Draft(each, hypothesis, _ids(unread), parent=evidence.best) for each in made]
 
 
@@ -291,7 +293,7 @@ async def procedure(evidence: Evidence, failed: list[Wrong], ask: Ask) -> list[D
         evidence.instruction(evidence.parent),
         "the reasoning goes astray: the steps of a solution are said",
     )
-    return [Draft(old.having([Part("procedure", text)]), hypothesis, _ids(failed)) for text in texts]
+    return [Draft(old.having([InstructionPart("procedure", text)]), hypothesis, _ids(failed)) for text in texts]
 
 
 # -- merge: two good instructions, part by part; asks nobody, as the parts were bought before --------------------------

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.programs.moves.asking import why_labels_lost
-from agent.programs.moves.evidence import HEADINGS, Assembled, Book, Part, goal, labels_of_task
+from agent.programs.moves.evidence import HEADINGS, Assembled, Book, InstructionPart, goal, labels_of_task
 from agent.prompt.template import marks
 from tests.toys import TEAMS, make_task
 
@@ -18,13 +18,15 @@ LAID_OUT = make_task(instruction="Read.\n{{message}}\nTeam:")
 LINES = st.text("abc xyz,", min_size=1, max_size=20).map(lambda text: f"texts about {text}".strip())
 PARTS = st.lists(
     st.one_of(
-        st.builds(lambda text, label: Part("definition", text, (label,)), LINES, st.sampled_from(TEAMS)),
+        st.builds(lambda text, label: InstructionPart("definition", text, (label,)), LINES, st.sampled_from(TEAMS)),
         st.builds(
-            lambda text, pair: Part("contrast", text, tuple(pair)), LINES, st.permutations(TEAMS).map(lambda p: p[:2])
+            lambda text, pair: InstructionPart("contrast", text, tuple(pair)),
+            LINES,
+            st.permutations(TEAMS).map(lambda p: p[:2]),
         ),
-        st.builds(lambda text: Part("rule", text), LINES),
-        st.builds(lambda text: Part("procedure", f"1. {text}\n2. {text}"), LINES),
-        st.builds(lambda text: Part("form", f"{text}."), LINES),
+        st.builds(lambda text: InstructionPart("rule", text), LINES),
+        st.builds(lambda text: InstructionPart("procedure", f"1. {text}\n2. {text}"), LINES),
+        st.builds(lambda text: InstructionPart("form", f"{text}."), LINES),
     ),
     max_size=8,
 )
@@ -32,7 +34,9 @@ PARTS = st.lists(
 
 @settings(max_examples=40)
 @given(PARTS, PARTS)
-def test_parts_keep_the_words_the_labels_and_one_part_for_a_label(first: list[Part], second: list[Part]) -> None:
+def test_parts_keep_the_words_the_labels_and_one_part_for_a_label(
+    first: list[InstructionPart], second: list[InstructionPart]
+) -> None:
     made = Assembled(TASK.instruction).having(first).having(second)
     text = made.text(TASK)
     assert text.startswith(TASK.instruction)
@@ -49,8 +53,10 @@ def test_parts_keep_the_words_the_labels_and_one_part_for_a_label(first: list[Pa
 
 
 def test_the_text_has_a_heading_for_each_kind_and_definitions_in_the_order_of_the_labels() -> None:
-    parts = [Part("definition", f"texts about {n}", (team,)) for n, team in enumerate(reversed(TEAMS))]
-    text = Assembled("Choose.", (Part("form", "One word."), *parts, Part("rule", "If new, say it"))).text(TASK)
+    parts = [InstructionPart("definition", f"texts about {n}", (team,)) for n, team in enumerate(reversed(TEAMS))]
+    text = Assembled(
+        "Choose.", (InstructionPart("form", "One word."), *parts, InstructionPart("rule", "If new, say it"))
+    ).text(TASK)
     named = re.findall(r"^- (\w+):", text, re.M)
     assert named == list(labels_of_task(TASK))
     assert text.splitlines()[0] == "Choose."
@@ -59,7 +65,9 @@ def test_the_text_has_a_heading_for_each_kind_and_definitions_in_the_order_of_th
 
 
 def test_words_that_lay_out_the_input_come_last_and_keep_its_place() -> None:
-    text = Assembled(LAID_OUT.instruction, (Part("definition", "texts about x", (TEAMS[0],)),)).text(LAID_OUT)
+    text = Assembled(LAID_OUT.instruction, (InstructionPart("definition", "texts about x", (TEAMS[0],)),)).text(
+        LAID_OUT
+    )
     assert text.endswith(LAID_OUT.instruction)
     assert marks(text, ["message"]) == {"message"}
     assert goal(LAID_OUT, []) is None
@@ -68,12 +76,12 @@ def test_words_that_lay_out_the_input_come_last_and_keep_its_place() -> None:
 def test_a_label_cannot_pose_as_a_place_for_the_input() -> None:
     fields = (replace(TASK.signature.outputs[0], choices=("{{message}}", "other")),)
     task = replace(TASK, signature=replace(TASK.signature, outputs=fields))
-    text = Assembled("Choose.", (Part("definition", "texts about x", ("{{message}}",)),)).text(task)
+    text = Assembled("Choose.", (InstructionPart("definition", "texts about x", ("{{message}}",)),)).text(task)
     assert marks(text, ["message"]) == set()
 
 
 def test_the_goal_names_every_label_whether_it_is_defined_or_not() -> None:
-    made = goal(TASK, [Part("definition", "texts about x", (TEAMS[1],))])
+    made = goal(TASK, [InstructionPart("definition", "texts about x", (TEAMS[1],))])
     assert made is not None
     text = made.text(TASK)
     assert TASK.description in text
@@ -84,6 +92,6 @@ def test_the_goal_names_every_label_whether_it_is_defined_or_not() -> None:
 
 def test_a_book_knows_the_parts_of_what_it_was_given_and_takes_the_rest_as_words() -> None:
     book = Book(TASK)
-    made = Assembled("Choose.", (Part("rule", "If new, say it"),))
+    made = Assembled("Choose.", (InstructionPart("rule", "If new, say it"),))
     assert book.of(book.add(made)) == made
     assert book.of("Something else.") == Assembled("Something else.")

@@ -12,7 +12,7 @@ import pytest
 
 from agent.ledger.store import Ledger
 from agent.programs.moves.asking import Draft, why_copied, why_labels_lost
-from agent.programs.moves.evidence import Assembled, Part
+from agent.programs.moves.evidence import Assembled, InstructionPart
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.moves.proposer import BY_CREDIT, OF_ALL, OF_ONE, Proposer, is_worth_trying
 from agent.prompt.prompt_candidate import as_prompt
@@ -230,7 +230,7 @@ async def test_the_parts_of_two_good_instructions_are_merged(ledger: Ledger) -> 
     found, asked, parent = await after_baseline(ledger, good)
     moves = PromptMoves(NAMED, found.context)
     proposer = moves._proposer
-    parts = [Part("rule", "If new say it"), Part("rule", "If old say that")]
+    parts = [InstructionPart("rule", "If new say it"), InstructionPart("rule", "If old say that")]
     for number, part in enumerate(parts):
         text = proposer.book.add(Assembled(NAMED.instruction, (part,)))
         proposal = moves.instructed(parent, Rewrite(f"proposed-{number + 1}", text, "why", is_proposed=True))
