@@ -33,6 +33,15 @@ LINE = 64 * 1024 * 1024  # bytes of a line, and of a .json file, which is read a
 YAML = 4 * 1024 * 1024  # bytes of a YAML file, whose reader is slow
 YAML_NODES = 50_000  # names, values and lists in it
 MEMORY = 1024 * 1024 * 1024  # bytes of memory of the process that reads a workbook or Parquet file
+MOST_FILES = 1_000  # documents of a task
+MOST_BYTES = 20_000_000  # of one document
+MOST_LETTERS = 4_000_000  # of all documents together: a release holds every passage
+MOST_PAGES = 2_000  # of a PDF
+MOST_TOOLS = 128  # as many as OpenAI takes
+MOST_SCHEMA = 100_000  # characters of the schema of a tool: to check it takes seconds
+MOST_STEPS = 100  # from reference to reference of an OpenAPI document
+MOST_PARTS = 100_000  # of one: one that refers to itself twice at each of 30 levels would fill the memory
+MOST_LEVELS = 60  # of a schema inside another, with its references in place
 
 KeyPath = tuple[str | int, ...]
 """Where a key of a TOML text stands: names of tables and keys, and indices of arrays."""

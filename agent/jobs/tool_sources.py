@@ -16,11 +16,11 @@ from typing import Any, Self
 
 from agent.errors import InputError
 from agent.models.tool_calling import openai_tools
-from agent.safe_data import parse_json
+from agent.safe_data import MOST_TOOLS, parse_json
 from agent.safe_file import decoded, disk_errors, new_file, read_bytes
 from agent.safe_text import shown
 from agent.task.tool_functions import tool_of_function
-from agent.task.tools import FUNCTIONS, MOST_TOOLS, read_tools, tools_of_functions
+from agent.task.tools import FUNCTIONS, read_tools, tools_of_functions
 from agent.types import Tool
 
 SECONDS = 60.0

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import Problem
 from agent.extras import command, is_here
+from agent.safe_data import MOST_BYTES, MOST_FILES, MOST_LETTERS, MOST_PAGES
 from agent.safe_file import OutsideFile, decoded
 from agent.safe_text import listed, problem, shown
 from agent.shipped import canonical
@@ -26,10 +27,6 @@ from agent.types import Document, Section, TextBlock
 if TYPE_CHECKING:
     pass
 
-MOST_FILES = 1_000
-MOST_BYTES = 20_000_000  # of one file
-MOST_LETTERS = 4_000_000  # of all documents together: a release holds every passage
-MOST_PAGES = 2_000
 _HEADING = re.compile(r"(#{1,6})\s++(.*)")
 _RULE_OF_TABLE = re.compile(r"\|?\s*+:?-{2,}+:?\s*+(?:\|\s*+:?-{2,}+:?\s*+)*+\|?\s*+")
 _CODE = re.compile(r"\s*(```+|~~~+)")

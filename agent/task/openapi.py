@@ -6,13 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from agent.safe_data import MOST_LEVELS, MOST_PARTS, MOST_STEPS
 from agent.safe_text import quoted
 
 METHODS = ("get", "post", "put", "patch", "delete")
-MOST_STEPS = 100  # from reference to reference
-MOST_PARTS = 100_000
-"""Of an OpenAPI document: one that refers to itself twice at each of 30 levels would fill the memory."""
-MOST_LEVELS = 60  # of a schema inside another, with its references in place
 
 
 class OpenApi:

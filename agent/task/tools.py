@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 
 from agent.errors import Problem, refuse_all
 from agent.metrics.calls import ABSENT, calls_in, has_accepted, require_accepted
-from agent.safe_data import parse_cell
+from agent.safe_data import MOST_SCHEMA, MOST_TOOLS, parse_cell
 from agent.safe_text import listed, near, problem, quoted, shown
 from agent.task import tool_functions
 from agent.task.answers import text_of
@@ -27,13 +27,11 @@ from agent.task.tool_functions import tool_of_function
 from agent.types import Tool
 from agent.worker import LOAD, Worker
 
-MOST_TOOLS = 128  # as many as OpenAI takes
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 SCHEMAS = ("parameters", "input_schema", "inputSchema")
 """The key of the schema of the arguments: OpenAI's, Anthropic's, and that of MCP."""
 KEYS = ("name", "description", "type", "strict", *SCHEMAS)
 """Of a tool in task.toml, as OpenAI and Anthropic write one."""
-MOST_SCHEMA = 100_000  # characters of the schema of a tool: to check it takes seconds
 
 
 def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[str]]:

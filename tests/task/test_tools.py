@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.task.openapi import MOST_LEVELS
-from agent.task.tools import MOST_SCHEMA, MOST_TOOLS, read_tools
+from agent.safe_data import MOST_LEVELS, MOST_SCHEMA, MOST_TOOLS
+from agent.task.tools import read_tools
 from agent.types import Tool
 
 SCHEMA = {"type": "object", "properties": {"room": {"type": "string"}}, "required": ["room"]}
