@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.jobs.customize.plan import why_not_tuned
+from agent.jobs.customize.trainer import why_not_tuned
 from agent.task.load import load_task
 from tests.child import ROOT
 from tests.cli.world import compatible, good_json, knowing, refused, write_csv

@@ -10,7 +10,7 @@ import pytest
 from agent.errors import InputError
 from agent.jobs.customize.arms import ARMS
 from agent.jobs.customize.on_ray import NodeOrder, carry_out, files_to_send, write_files
-from agent.jobs.customize.plan import require_ray
+from agent.jobs.customize.trainer import require_ray
 from agent.jobs.customize.training import deciding_versions
 from agent.options.jobs import CustomizeOptions
 from agent.safe_file import sha256_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.jobs.customize.arms import ARMS
-from agent.jobs.customize.plan import require_arms, why_no_soft_prompt
+from agent.jobs.customize.plan import require_arms
+from agent.jobs.customize.trainer import why_no_soft_prompt
 from tests.training.tiny import tiny, with_vocabulary
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.jobs.customize.arms import ARMS
-from agent.jobs.customize.plan import require_trainer
+from agent.jobs.customize.trainer import require_trainer
 from agent.models.gguf import read_gguf
 from agent.options.jobs import CustomizeOptions
 from agent.release.runtime import load_prompt

@@ -6,39 +6,28 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 
 from agent.cluster import LOCAL
 from agent.errors import InputError, Problem
-from agent.extras import command, is_here, missing
 from agent.jobs.arguments import require_none
-from agent.jobs.customize.arms import ARMS, ArmSpec, bare_prompt, prompt_arms
+from agent.jobs.customize.arms import ARMS, ArmSpec, prompt_arms
 from agent.jobs.customize.forgetting import QUESTIONS, other_tasks
 from agent.jobs.customize.hosted import HostedPlan, hosted_plan
 from agent.jobs.customize.table import FEWEST_TRAIN, curve_sizes
+from agent.jobs.customize.trainer import require_ray, training_problems
 from agent.jobs.launch import Launch
 from agent.jobs.locations import open_history
-from agent.jobs.models import fetch_weights
-from agent.jobs.observers import Watcher
 from agent.jobs.recorded import recorded_prompt
 from agent.jobs.resume import changes_since
 from agent.ledger.query import History, Row, searched, started_with
-from agent.models.adapters import free_tokens, split_adapter
-from agent.models.gguf import read_gguf
-from agent.models.local import LocalModel
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.jobs import CustomizeOptions
-from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.safe_text import near
 from agent.scoring.llm_judge import judge_calls
 from agent.task.examples import PLAYED
-from agent.training.base_model import read_architecture
-from agent.training.hf_files import folder_fault
-from agent.training.rows import require_soft_tokens
-from agent.training.settings import SoftPromptSettings
-from agent.types import Message, Task
+from agent.types import Task
 
 LATENCY_ROWS = 5
 """Dev rows that are asked one after the other, for the time of a call."""
@@ -208,23 +197,12 @@ def checked(
         raise InputError(f"{task.name}: {PLAYED}; a model is trained on conversations as they were (type conversation)")
     specs, problems = require_arms(asked.arms)
     tuned = [spec for spec in specs if spec.is_trained_here]
-    local = launch.model if isinstance(launch.model, LocalModel) else None
-    base, few = local.path if local else None, ""
+    few = ""
     if len(task.train) < FEWEST_TRAIN:
         few = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
-    why = (why_not_tuned(task, launch.model.name, base) or few) if tuned else ""
-    if why and asked.arms:
-        problems.append(Problem(f"--arms {tuned[0].name}", why))
-    soft = [spec for spec in tuned if spec.method == "soft prompt"]
-    if soft and not why and local:
-        watcher = observer if isinstance(observer, Watcher) else Watcher()
-        fetch_weights([local.name], watcher.download)
-        asked_first = PromptProgram(task, local).request(bare_prompt(task), task.train[0]).messages
-        if no := why_no_soft_prompt(local.path, asked_first):
-            problems.append(Problem(f"--arms {soft[0].name}", no))
-    problems += require_trainer(asked, tuned if asked.arms else [], base)
+    why, against = training_problems(launch, asked, tuned, few, observer)
     sizes, wrong = curve_sizes(str(asked.curve), len(task.train))
-    require_none([*problems, *wrong, *require_ray(asked, tuned)])
+    require_none([*problems, *against, *wrong, *require_ray(asked, tuned)])
     if _hosted(launch, specs, asked, baseline(task)) and few:
         raise InputError(f"--arms hosted: {few}")
     return [spec for spec in specs if not why or spec not in tuned], sizes
@@ -247,68 +225,3 @@ def require_arms(names: Sequence[str]) -> tuple[list[ArmSpec], list[Problem]]:
     ]
     wanted = names or [spec.name for spec in ARMS.values() if spec.by_default]
     return [spec for spec in ARMS.values() if spec.name in wanted or spec.name == "yours"], unknown
-
-
-def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
-    """Why no soft prompt can be trained for a model file; "" where one can, or where the file is not here yet.
-
-    Args:
-        messages: that a soft prompt is to stand before; the engine is asked to cut them into tokens.
-    """
-    if not base.is_file():
-        return ""
-    tokens = free_tokens(read_gguf(base), SoftPromptSettings().vectors)
-    if not tokens.ids:
-        return f"{base}: its vocabulary has no free control token for a soft prompt; leave the arm out"
-    try:
-        if messages:
-            require_soft_tokens(base, messages, tokens)
-    except InputError as error:
-        return f"{error}; leave the arm out"
-    return ""
-
-
-def why_not_tuned(task: Task, model: str, base: Path | None) -> str:
-    """Why no adapter can be trained for this task and model; "" where one can, as far as is known without the file."""
-    if not model.startswith("local/"):
-        return f"{model} is not trained here; name an embedded model (local/NAME or local/PATH.gguf)"
-    if split_adapter(model.removeprefix("local/"))[1]:
-        return f"{model} has an adapter already; name the model without it"
-    if len(task.signature.outputs) != 1:
-        return "only tasks with one output are tuned; leave the tuned arms out with --arms"
-    try:
-        if base is not None and base.is_file():
-            read_architecture(read_gguf(base))
-    except InputError as error:
-        return str(error)
-    return ""
-
-
-def require_trainer(asked: CustomizeOptions, specs: Sequence[ArmSpec], base: Path | None) -> list[Problem]:
-    """All that speaks against the trainer that was asked for; `specs` are the arms to train that were named."""
-    problems, folder, is_peft = [], asked.hf_folder, asked.trainer == "peft"
-    if folder is not None and (fault := folder_fault(folder, base)):
-        problems.append(Problem("--hf-folder", fault))
-    soft = [spec.name for spec in specs if spec.method == "soft prompt"]
-    if soft and is_peft:
-        problems.append(Problem(f"--arms {soft[0]}", "trained in numpy alone; leave it or --trainer peft out"))
-    full = [f"--arms {spec.name}" for spec in specs if spec.method == "full"]
-    needs = [*(["--trainer peft"] if is_peft else []), *full, *(["--hf-folder"] if folder is not None else [])]
-    if needs and not is_here("tune"):
-        problems.append(Problem(", ".join(needs), missing("tune")))
-    return problems
-
-
-def require_ray(asked: CustomizeOptions, tuned: Sequence[ArmSpec]) -> list[Problem]:
-    """All that speaks against trainings on Ray; `tuned` are the arms to train."""
-    needs = ", ".join(
-        [*(["--ray"] if asked.ray is not None else []), *([f"--tune {asked.tune}"] if asked.tune else [])]
-    )
-    problems = []
-    if needs and not tuned:
-        problems.append(Problem(needs, "no arm is trained here; name one with --arms, or leave it out"))
-    if needs and not is_here("ray"):
-        problems.append(Problem(needs, missing("ray")))
-    elif asked.tune and find_spec("pyarrow") is None:  # which Ray Tune needs and Ray alone does not bring
-        problems.append(Problem(f"--tune {asked.tune}", f"needs the whole extra; {command('ray')}"))
-    return problems

@@ -9,9 +9,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.jobs.customize.arms import ArmSpec, MadeArm, Wanted, prompt_of
+from agent.errors import InputError, Problem
+from agent.extras import command, is_here, missing
+from agent.jobs.customize.arms import ArmSpec, MadeArm, Wanted, bare_prompt, prompt_of
 from agent.jobs.customize.on_ray import RayTrainings
 from agent.jobs.customize.settings_search import SettingsChoice, chosen_settings
 from agent.jobs.customize.training import (
@@ -24,15 +28,25 @@ from agent.jobs.customize.training import (
     trained,
     training_record,
 )
+from agent.jobs.launch import Launch
+from agent.jobs.models import fetch_weights
+from agent.jobs.observers import Watcher
 from agent.jobs.session import Session
+from agent.models.adapters import free_tokens, split_adapter
+from agent.models.gguf import read_gguf
 from agent.models.local import LocalModel
 from agent.models.model_registry import create_model
+from agent.observer import Observer
+from agent.options.jobs import CustomizeOptions
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
 from agent.prompt.template import label_text
+from agent.training.base_model import read_architecture
+from agent.training.hf_files import folder_fault
 from agent.training.loop import TrainingOrder
-from agent.training.settings import TrainedAdapter, TrainingPair, TrainingSettings, described
-from agent.types import LM, Example, Task
+from agent.training.rows import require_soft_tokens
+from agent.training.settings import SoftPromptSettings, TrainedAdapter, TrainingPair, TrainingSettings, described
+from agent.types import LM, Example, Message, Task
 
 if TYPE_CHECKING:
     from agent.jobs.customize.plan import CustomizePlan
@@ -151,3 +165,96 @@ class TrainingMaker:
             )
 
         return made
+
+
+# -- what speaks against it -------------------------------------------------------------------------------------------
+
+
+def training_problems(
+    launch: Launch, asked: CustomizeOptions, tuned: Sequence[ArmSpec], few: str, observer: Observer
+) -> tuple[str, list[Problem]]:
+    """Why no arm can be trained for this task and model, "" where one can; and all that speaks against what was asked.
+
+    Args:
+        few: what is said where the train rows are too few.
+        observer: is shown the weights as they come, where a soft prompt needs the model's tokenizer.
+    """
+    problems, task = list[Problem](), launch.task
+    local = launch.model if isinstance(launch.model, LocalModel) else None
+    base = local.path if local else None
+    why = (why_not_tuned(task, launch.model.name, base) or few) if tuned else ""
+    if why and asked.arms:
+        problems.append(Problem(f"--arms {tuned[0].name}", why))
+    soft = [spec for spec in tuned if spec.method == "soft prompt"]
+    if soft and not why and local:
+        watcher = observer if isinstance(observer, Watcher) else Watcher()
+        fetch_weights([local.name], watcher.download)
+        asked_first = PromptProgram(task, local).request(bare_prompt(task), task.train[0]).messages
+        if no := why_no_soft_prompt(local.path, asked_first):
+            problems.append(Problem(f"--arms {soft[0].name}", no))
+    return why, [*problems, *require_trainer(asked, tuned if asked.arms else [], base)]
+
+
+def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
+    """Why no soft prompt can be trained for a model file; "" where one can, or where the file is not here yet.
+
+    Args:
+        messages: that a soft prompt is to stand before; the engine is asked to cut them into tokens.
+    """
+    if not base.is_file():
+        return ""
+    tokens = free_tokens(read_gguf(base), SoftPromptSettings().vectors)
+    if not tokens.ids:
+        return f"{base}: its vocabulary has no free control token for a soft prompt; leave the arm out"
+    try:
+        if messages:
+            require_soft_tokens(base, messages, tokens)
+    except InputError as error:
+        return f"{error}; leave the arm out"
+    return ""
+
+
+def why_not_tuned(task: Task, model: str, base: Path | None) -> str:
+    """Why no adapter can be trained for this task and model; "" where one can, as far as is known without the file."""
+    if not model.startswith("local/"):
+        return f"{model} is not trained here; name an embedded model (local/NAME or local/PATH.gguf)"
+    if split_adapter(model.removeprefix("local/"))[1]:
+        return f"{model} has an adapter already; name the model without it"
+    if len(task.signature.outputs) != 1:
+        return "only tasks with one output are tuned; leave the tuned arms out with --arms"
+    try:
+        if base is not None and base.is_file():
+            read_architecture(read_gguf(base))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def require_trainer(asked: CustomizeOptions, specs: Sequence[ArmSpec], base: Path | None) -> list[Problem]:
+    """All that speaks against the trainer that was asked for; `specs` are the arms to train that were named."""
+    problems, folder, is_peft = [], asked.hf_folder, asked.trainer == "peft"
+    if folder is not None and (fault := folder_fault(folder, base)):
+        problems.append(Problem("--hf-folder", fault))
+    soft = [spec.name for spec in specs if spec.method == "soft prompt"]
+    if soft and is_peft:
+        problems.append(Problem(f"--arms {soft[0]}", "trained in numpy alone; leave it or --trainer peft out"))
+    full = [f"--arms {spec.name}" for spec in specs if spec.method == "full"]
+    needs = [*(["--trainer peft"] if is_peft else []), *full, *(["--hf-folder"] if folder is not None else [])]
+    if needs and not is_here("tune"):
+        problems.append(Problem(", ".join(needs), missing("tune")))
+    return problems
+
+
+def require_ray(asked: CustomizeOptions, tuned: Sequence[ArmSpec]) -> list[Problem]:
+    """All that speaks against trainings on Ray; `tuned` are the arms to train."""
+    needs = ", ".join(
+        [*(["--ray"] if asked.ray is not None else []), *([f"--tune {asked.tune}"] if asked.tune else [])]
+    )
+    problems = []
+    if needs and not tuned:
+        problems.append(Problem(needs, "no arm is trained here; name one with --arms, or leave it out"))
+    if needs and not is_here("ray"):
+        problems.append(Problem(needs, missing("ray")))
+    elif asked.tune and find_spec("pyarrow") is None:  # which Ray Tune needs and Ray alone does not bring
+        problems.append(Problem(f"--tune {asked.tune}", f"needs the whole extra; {command('ray')}"))
+    return problems
