@@ -12,7 +12,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -123,8 +123,11 @@ class Training:
                 first for those of a checkpoint.
         """
         with self.learner:
-            progress = self.begun()
-            ended = self._epochs(progress, on_step, on_epoch)
+            progress, ended = self.begun()
+            if on_epoch is not None:
+                for epoch, kept in enumerate(progress.scores, 1):
+                    on_epoch(epoch, kept, progress.seconds)
+            ended = ended or self._epochs(progress, on_step, on_epoch)
         if not progress.scores:
             progress.best, progress.best_epoch = progress.parameters, progress.epoch
         path, digest = self.learner.write(self.folder, progress.best)
@@ -143,11 +146,6 @@ class Training:
 
     def _epochs(self, progress: TrainingState, on_step: OnStep | None, on_epoch: OnEpoch | None) -> Ended:
         """Epochs until one of the ends; a checkpoint after each."""
-        if on_epoch is not None:
-            for epoch, kept in enumerate(progress.scores, 1):
-                on_epoch(epoch, kept, progress.seconds)
-        if (ended := self._ended_before(progress)) is not None:
-            return ended
         while progress.epoch < self.settings.epochs:
             if progress.scores and progress.epoch - progress.best_epoch >= self.settings.patience:
                 return "early stop"
@@ -166,26 +164,21 @@ class Training:
                 on_epoch(progress.epoch, progress.scores[-1], progress.seconds)
         return "epochs"
 
-    def _ended_before(self, progress: TrainingState) -> Ended | None:
-        """The cap at which this very training ended before, its state then put into `progress`; None: at none."""
-        for cap in CAPS:
-            if kept := load_checkpoint(self.folder, self._at_cap(cap), progress.parameters.size):
-                for field in fields(kept):
-                    setattr(progress, field.name, getattr(kept, field.name))
-                return cap
-        return None
-
     def _at_cap(self, cap: Ended) -> str:
         """What a checkpoint is named by that a cap left in the middle of an epoch: a run without it goes by others."""
         most = self.settings.max_seconds if cap == "seconds" else self.settings.max_tokens
         return f"{self.name}-{cap}-{most or 0:.3f}"
 
-    def begun(self) -> TrainingState:
-        """The state of the last checkpoint, or that before the first step."""
+    def begun(self) -> tuple[TrainingState, Ended | None]:
+        """The state of the last checkpoint, or that before the first step; and the cap at which this very training
+        ended before, if at one."""
+        for cap in CAPS:
+            if kept := load_checkpoint(self.folder, self._at_cap(cap), self.learner.size):
+                return kept, cap
         if (kept := load_checkpoint(self.folder, self.name, self.learner.size)) and kept.epoch <= self.settings.epochs:
-            return kept
+            return kept, None
         first = self.learner.initial(self.settings.seed)
-        return TrainingState(first, Adam(first * 0, first * 0), first)
+        return TrainingState(first, Adam(first * 0, first * 0), first), None
 
     def epoch(self, progress: TrainingState, on_step: OnStep | None) -> Ended | None:
         """Every row once; the cap that would be passed, where one ended it."""
