@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from agent.prompt.parts.kinds import HOMES, held, marks_of
+from agent.prompt.parts.kinds import HOMES, held
 from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName, Tool
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class PromptCandidate(Candidate):
 
     def marks(self, place: str) -> list[str]:
         """The marks that its parts fill: before the input ("examples") or in the instruction ("context")."""
-        return marks_of(self, place)
+        return [kind.made.mark for kind, _ in held(self) if kind.made.place == place]
 
     def shown(self, tools: Sequence[Tool] = ()) -> Shown:
         """The candidate as people read it; `tools`: the task's own."""
@@ -107,7 +107,9 @@ class PromptCandidate(Candidate):
 
     def part(self, name: str) -> Any:
         """The settings of a part; None or () without it."""
-        return getattr(self, name) if name in HOMES else next((own for own in self.more if own.name == name), None)
+        return (
+            getattr(self, name, None) if name in HOMES else next((own for own in self.more if own.name == name), None)
+        )
 
     def with_part(self, name: str, settings: Any) -> PromptCandidate:
         """The candidate with other settings of a part; None or () for none."""

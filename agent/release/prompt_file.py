@@ -299,10 +299,10 @@ def sections_of(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _require_part(key: str, refuse: Refuse) -> None:
-    from agent.prompt.parts.kinds import is_section, sections
+    from agent.prompt.parts.kinds import SECTIONS, is_section
 
     if not is_section(key):
-        refuse(key, f"unknown key {key!r:.60}, known are {', '.join((*_TYPES, *sections()))}")
+        refuse(key, f"unknown key {key!r:.60}, known are {', '.join((*_TYPES, *SECTIONS))}")
 
 
 def _require_rules(read: Mapping[str, Any], refuse: Refuse) -> None:

@@ -16,7 +16,7 @@ from agent.types import Outcome, Task
 class OtherPartMaker:
     def __init__(self, task: Task, choices: Choices) -> None:
         self._choices = choices
-        self._offers = {name: offer for name, kind in others().items() if (offer := kind.choices(task))}
+        self._offers = {name: offer for name, kind in others().items() if (offer := kind.made.choices(task))}
         self.is_used = bool(self._offers)
 
     def space(self) -> dict[str, tuple[str, ...]]:

@@ -14,7 +14,6 @@ from dataclasses import replace
 from agent.prompt.parts.examples import label_of
 from agent.prompt.parts.kind import PartKind
 from agent.prompt.parts.kinds import held as parts_of
-from agent.prompt.parts.kinds import held_in_either
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import TECHNIQUES, builtin_rewrites, why_rejected
 from agent.prompt.template import split
@@ -48,7 +47,7 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
 
 def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ablation]:
     """One candidate for each part that the winner does not share with the baseline; they may break hard rules."""
-    kinds = held_in_either(winner, baseline)
+    kinds = {kind.name: kind for kind, _ in (*parts_of(winner), *parts_of(baseline))}.values()
     ablations = []
     if winner.instruction != baseline.instruction:
         ablations.append(Ablation("instruction", replace(winner, instruction=baseline.instruction)))

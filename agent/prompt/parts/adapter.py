@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from agent.errors import ReleaseError
 from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
-from agent.prompt.parts.kinds import part_kind
+from agent.prompt.parts.kinds import part
 from agent.prompt.parts.part import PromptPart
 from agent.safe_data import matching, read_as
 
@@ -122,7 +122,7 @@ def brought(release: BoundPrompt) -> set[str]:
     return set() if is_beside else {release.target}
 
 
-@part_kind
+@part
 class Adapting(PartKind):
     name = "adapter"
 
@@ -131,12 +131,6 @@ class Adapting(PartKind):
 
     def shown(self, settings: str, tools: Sequence[Tool]) -> dict[str, Any]:
         return {"note": f"answered with the adapter {settings[:12]}"}
-
-    def features(self, settings: str) -> dict[tuple[str, str], float]:
-        return {}
-
-    def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> None:
-        return None
 
     def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
         return {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent.prompt.calibration import LabelCalibration, Method, Neighbours, Prior, calibrated, label_calibration
 from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
-from agent.prompt.parts.kinds import part_kind
+from agent.prompt.parts.kinds import part
 from agent.prompt.parts.part import PromptPart, Row
 from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.shipped import Field, Prediction
@@ -135,7 +135,7 @@ def calibrated_by(prompt: PromptCandidate, calibration: LabelCalibration) -> Pro
     return replace(prompt, calibration=calibration) if prompt.calibration is None else None
 
 
-@part_kind
+@part
 class LabelReading(PartKind):
     name = "calibration"
     headings: ClassVar[Mapping[str, str]] = {"classifier": "classifier"}

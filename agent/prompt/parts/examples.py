@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent.prompt.parts.kind import PartKind, TaskParts
-from agent.prompt.parts.kinds import part_kind
+from agent.prompt.parts.kinds import part
 from agent.prompt.template import label_text
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def label_of(demo: Demo) -> str:
     return " | ".join(demo.outputs.values())
 
 
-@part_kind
+@part
 class Examples(PartKind):
     name, words = "demos", "examples"
 

@@ -96,11 +96,6 @@ class PartKind:
         """Fields of `Shown`, or a `note` after the instruction; `tools`: the task's own."""
         return {"note": str(settings)} if isinstance(settings, PromptPart) else {self.name: self.as_dict(settings)}
 
-    def choices(self, task: Task) -> Mapping[str, PromptPart]:
-        """What a search may try, by the words for it; of our own parts their makers in `programs/moves/` know."""
-        offer = getattr(self.made, "choices", None)
-        return offer(task) if offer else {}
-
     def examples(self, settings: Any) -> int:
         """How many examples it shows at most."""
         return 0

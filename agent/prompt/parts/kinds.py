@@ -27,23 +27,19 @@ HOMES = {
 ALIASES = {"tools": "tool_texts", "classifier": "calibration"}
 """Other keys of theirs in a released file."""
 PARTS: Registry[PartKind] = Registry("part of a prompt", "promptassay.parts", HOMES, ALIASES)
+SECTIONS = ("calibration", "adapter", "tools", "picks", "passages", "classifier")
+"""The keys of our parts in a released file."""
 IN_FILES = ("calibration", "picks", "passages", "adapter", "tools")
 """The fields of a bound prompt, in the order of a released file."""
 
-Kind = TypeVar("Kind", bound=type[PartKind])
-Own = TypeVar("Own", bound=type[PromptPart])
+Made = TypeVar("Made", bound=type[PartKind] | type[PromptPart])
 
 
-def part_kind(kind: Kind) -> Kind:
-    """Register a kind under its name."""
-    PARTS.add(kind.name, kind(), kind.__module__)
-    return kind
-
-
-def part(own: Own) -> Own:
-    """Register a part that needs no rows: its settings are what runs."""
-    PARTS.add(own.name, PartKind(own), own.__module__)
-    return own
+def part(made: Made) -> Made:
+    """Register a kind, or a part that needs no rows: its settings are what runs."""
+    kind = made() if issubclass(made, PartKind) else PartKind(made)
+    PARTS.add(kind.name, kind, made.__module__)
+    return made
 
 
 def others() -> dict[str, PartKind]:
@@ -61,15 +57,6 @@ def held(prompt: PromptCandidate) -> Iterator[tuple[PartKind, Any]]:
         yield PARTS.get(own.name), own
 
 
-def held_in_either(one: PromptCandidate, other: PromptCandidate) -> list[PartKind]:
-    return list({kind.name: kind for kind, _ in (*held(one), *held(other))}.values())
-
-
-def marks_of(prompt: PromptCandidate, place: str) -> list[str]:
-    """The marks that its parts fill at one place of the template."""
-    return [kind.made.mark for kind, _ in held(prompt) if kind.made.place == place]
-
-
 def bound(prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
     """The fields of `BoundPrompt` for a candidate."""
     names = (*HOMES, *(own.name for own in prompt.more))
@@ -85,12 +72,7 @@ def parts_in(prompt: BoundPrompt) -> tuple[PromptPart, ...]:
 
 def is_section(key: str) -> bool:
     """Whether a key of a released file is one of a part that is installed."""
-    return key in IN_FILES or key == "classifier" or (key not in HOMES and key in PARTS)
-
-
-def sections() -> tuple[str, ...]:
-    """The keys of a released file that are those of parts."""
-    return (*IN_FILES, "classifier", *(name for name in PARTS.names() if name not in HOMES))
+    return key in SECTIONS or (key not in HOMES and key in PARTS)
 
 
 def headings_of(keys: Iterable[str]) -> dict[str, str]:

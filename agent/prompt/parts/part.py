@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.retrieval.pick import PoolRow
-    from agent.types import Request
+    from agent.types import Request, Task
 
 Count = Callable[[str], int]
 """Tokens of a text."""
@@ -65,6 +65,11 @@ class PromptPart:
     """Whether confirmed rows of a user are shown."""
     reads_tokens: ClassVar[bool] = False
     """Whether the log-probabilities of a reply decide how it is read."""
+
+    @staticmethod
+    def choices(task: Task) -> Mapping[str, PromptPart]:
+        """What a search may try, by the words for it; of our own parts their makers in `programs/moves/` know."""
+        return {}
 
     # -- what is given
 

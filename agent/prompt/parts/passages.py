@@ -10,7 +10,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
-from agent.prompt.parts.kinds import part_kind
+from agent.prompt.parts.kinds import part
 from agent.prompt.parts.part import Count, PromptPart, Row
 from agent.prompt.template import fill, marks, placeholder
 from agent.retrieval.passages import (
@@ -142,7 +142,7 @@ class PassageLibrary:
         return ""
 
 
-@part_kind
+@part
 class LookingUp(PartKind):
     name = "passages"
     made = ReleasedPassages

@@ -15,7 +15,7 @@ from agent.errors import InputError, ReleaseError
 from agent.prompt.parts.calibration import Opinion
 from agent.prompt.parts.examples import as_demo
 from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
-from agent.prompt.parts.kinds import part_kind
+from agent.prompt.parts.kinds import part
 from agent.prompt.parts.part import Count, PromptPart, Row
 from agent.prompt.template import PICKED, marks, placeholder
 from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow, chosen
@@ -330,7 +330,7 @@ def of_pool(prompt: PromptCandidate, shared: TaskParts) -> PromptCandidate:
 # -- the kind ----------------------------------------------------------------------------------------------------------
 
 
-@part_kind
+@part
 class Picking(PartKind):
     name = "picks"
     headings: ClassVar[Mapping[str, str]] = {"picks": "pool"}

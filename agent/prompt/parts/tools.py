@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
-from agent.prompt.parts.kinds import part_kind
+from agent.prompt.parts.kinds import part
 from agent.prompt.parts.part import Count, PromptPart, Row
 from agent.safe_data import parse_json, read_as
 from agent.shipped import Tool
@@ -186,7 +186,7 @@ class ReleasedTools(PromptPart):
         return {self.name: [tool.as_dict() for tool in self.tools]}
 
 
-@part_kind
+@part
 class Calling(PartKind):
     name, words = "tool_texts", "tool texts"
 
