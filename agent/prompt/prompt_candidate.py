@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from agent.prompt.parts.kinds import HOMES, held
 from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName, Tool
@@ -136,8 +136,7 @@ class TunedCandidate(PromptCandidate):
 
 
 def as_prompt(candidate: Candidate) -> PromptCandidate:
-    assert isinstance(candidate, PromptCandidate)
-    return candidate
+    return cast(PromptCandidate, candidate)
 
 
 def baseline(task: Task, passages: Passages | None = None) -> PromptCandidate:

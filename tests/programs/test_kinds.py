@@ -84,7 +84,6 @@ KNOWN = {
     "task/checks.py": {"dspy"},
     "jobs/audit.py": {"chain"},  # of the ledger's hashes, as in the two that follow
     "jobs/ledger.py": {"chain"},
-    "ledger/container.py": {"chain"},
     "ledger/trail.py": {"chain"},  # of candidates and their parents
 }
 """What knows a kind outside of programs/, or uses a word that one has for its name. It can only get shorter."""
