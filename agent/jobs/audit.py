@@ -62,7 +62,6 @@ class VerifyResult(Result):
     chains: tuple[VerifiedChain, ...] | None = absent()
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         if self.findings:
             yield text(*map(str, self.findings), exact=True)
         elif self.chains:
@@ -186,7 +185,6 @@ class AuditChecks(Result):
     checks: tuple[RunCheck, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         words = {True: "ok", False: "PROBLEM", None: "-"}
         rows = [(each.check, words[each.ok], _first(each.found)) for each in self.checks]
         yield table(f"checks of {self.run_id}", ("check", "ok", "found"), rows, tabbed=True)

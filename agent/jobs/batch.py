@@ -56,7 +56,6 @@ class BatchesResult(Result):
     batches: tuple[ListedBatch, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         rows = [
             (b.run_id, b.name, b.job, b.model, b.calls, f"{b.reserved_usd:.4f}", b.since_utc[:16], b.state)
             for b in self.batches
@@ -78,7 +77,6 @@ class CancelResult(Result):
     cancelled: tuple[CancelledBatch, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         lines = (f"{each.name} ({each.job or 'no id'}): {each.status}" for each in self.cancelled)
         yield text(*lines, exact=True)
 

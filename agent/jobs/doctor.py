@@ -57,7 +57,6 @@ class DoctorResult(Result):
     checks: tuple[Examined, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         rows = [(each.what, "ok" if each.ok else "PROBLEM", each.found) for each in self.checks]
         yield table("doctor", ("what", "", "found"), rows, tabbed=True)
 

@@ -126,7 +126,6 @@ class MadeTask(Result):
     next: str
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         made = f"wrote {self.folder}; look at {self.folder / 'task.toml'}, then: {self.next}"
         yield prose(*self.read, made, exact=True)
 

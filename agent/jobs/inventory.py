@@ -37,7 +37,6 @@ class TasksResult(Result):
     tasks: tuple[ListedTask, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         rows = [
             (
                 each.name,
@@ -95,7 +94,6 @@ class MetricsResult(Result):
     metrics: tuple[ListedMetric, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         heads = ("metric", "scores", "options", Column("about", wraps=True, floor=20), "from")
         rows = [(m.name, ", ".join(m.types), ", ".join(m.options), m.about, m.origin) for m in self.metrics]
         yield table("metrics", heads, rows, tabbed=True)
@@ -142,7 +140,6 @@ class ModelsResult(Result):
     weights: tuple[ListedWeights, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         forms = [(each.form, each.about, each.origin) for each in self.forms]
         yield table("model names", ("form", "about", "from"), forms, tabbed=True)
         rows = [(w.name, w.megabytes, w.licence, "yes" if w.here else "no", w.path) for w in self.weights]

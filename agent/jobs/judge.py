@@ -76,7 +76,6 @@ class CalibrationPlanned(Result):
     would_ask: str
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         yield prose(self.would_ask, exact=True)
 
 

@@ -40,7 +40,6 @@ class MergeResult(Result):
     sources: tuple[SourceLedger, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         rows = [(each.name, each.chain, each.events, each.head) for each in self.sources]
         yield table(f"merged into {self.ledger}", ("source", "chain", "events", "head"), rows, tabbed=True)
         counts = f"{self.runs} runs, {self.calls} calls, {self.events} events in {self.chains} chains"
@@ -59,7 +58,6 @@ class PublishedRun(Result):
     new: bool
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         how = "published" if self.new else "stands there already"
         counts = f"{self.events} events, {self.rows} rows, {self.texts} texts"
         yield text(f"{self.run_id}: {how}: {counts}, digest {self.digest}")
@@ -87,7 +85,6 @@ class PublishedCheck(Result):
     findings: tuple[FoundWrong, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         whole = f"whole: {self.events} events, {self.rows} rows, {self.texts} texts, digest {self.digest}"
         yield text(*(map(str, self.findings) if self.findings else [whole]), exact=True)
 

@@ -127,7 +127,6 @@ class Promotion(Result):
     before: str = Field(serialization_alias="from")
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         part = "" if self.share is None else f" for {self.share:.0%} of the units"
         before = f"before: {self.before or 'none'}" if self.moved else "was it before"
         alias = f"{self.name}@{self.alias}"

@@ -68,7 +68,6 @@ class Reproduction(Result):
     trainings: tuple[Mapping[str, Any], ...] | None = absent()
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         count = len(self.drift)
         things = "the same" if self.same else f"{count} thing{'s' * (count > 1)} drifted"
         made = f"{self.trials} trials, {self.outcomes} scores"

@@ -127,7 +127,6 @@ class SearchHits(Result):
     hits: tuple[TextHit, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         rows = [
             (hit.what, hit.run, hit.trial, hit.row, hit.split, points(hit.score), short(hit.snippet, 300))
             for hit in self.hits
@@ -146,7 +145,6 @@ class TrialResult(Result):
     outcomes: Mapping[str, tuple[RecordedOutcome, ...]]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         trial = self.trial
         yield text(f"trial {trial.number}: {trial.state}, {points(trial.mean)} on {trial.n} rows; {trial.reason}")
         yield run_tables.messages(self.candidate.template)

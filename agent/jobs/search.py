@@ -171,7 +171,6 @@ class PlannedRun(Result):
     lines: tuple[str, ...] = Field((), exclude=True)
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         yield text(*self.lines, exact=True)
 
 

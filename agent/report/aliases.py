@@ -57,7 +57,6 @@ class Rollback(MovedAlias):
     in_chain: bool
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         share = "" if self.share is None else f" for {100 * self.share:g} % of the units"
         yield text(f"{self.name}@{self.alias} is {self.version} again{share}; before: {self.before}")
 
@@ -69,7 +68,6 @@ class AliasesResult(Result):
     root: Path = hidden()
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         yield _changes(f"aliases in {self.root}", [(f"{each.name}@{each.alias}", each) for each in self.aliases])
 
 
@@ -81,7 +79,6 @@ class NameHistory(Result):
     history: tuple[MovedAlias, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         title = f"{self.name}: every change of an alias"
         yield _changes(title, [(f"{each.seq} {each.alias}", each) for each in self.history])
 

@@ -56,7 +56,6 @@ class ChecksResult(Result):
     checks: tuple[CheckPoint, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         if self.checks:
             yield checks_chart(self.name, self.checks)
 
@@ -70,7 +69,6 @@ class CheckNotDue(Result):
     last: CheckPoint
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         last = self.last
         yield text(f"{last.series}: checked at {last.utc[:16]} ({last.gate}), due again at {self.due_utc}")
 

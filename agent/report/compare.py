@@ -217,7 +217,6 @@ class CompareResult(Result):
         return [f"examples only in {name}: {', '.join(rows)}" for name, rows in only if rows]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         rows = [(name, _cell(one.a), _cell(one.b), "" if one.same else "differs") for name, one in self.facts.items()]
         same = frozenset(at for at, row in enumerate(rows) if not row[3])
         yield table("compared", COLUMNS, rows, quiet=same, tabbed=True)

@@ -49,7 +49,6 @@ class RunsResult(Result):
     runs: tuple[ListedRun, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         rows = []
         for run in self.runs:
             scores = (facts.points(run.baseline), facts.points(run.winner))

@@ -66,7 +66,6 @@ class RunTrail(Result):
     costs: tuple[RecordedCost, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         run = self.run
         yield _exact(f"run {run.id}  {run.task}  {run.model}  {run.status}")
         names = ("started_utc", "ended_utc", "seconds", "parent", "proposer", "seed", "tool", "prices")
@@ -91,7 +90,6 @@ class TrialTrail(Result):
     run_id: str = hidden()
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         trial = self.trial
         yield text(f"trial {trial.number} of {self.run_id}: {trial.candidate_id}, {trial.state}, {points(trial.mean)}")
         yield field_table("lineage, newest first", ANCESTORS, self.lineage)
@@ -123,7 +121,6 @@ class CallTrail(Result):
         return self.reply["text"] if self.reply else "(erased)" if self.call.state in ("ok", "cached") else "(none)"
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         call = self.call
         yield _exact(f"call {call.id}: {call.role}, {call.model}, {call.state}, {call.call_key}")
         yield table("recorded", ("what", "value"), self.recorded, tabbed=True)
@@ -212,7 +209,6 @@ class PromptLineage(Result):
     aliases: tuple[PromptMove, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         one = self.candidate
         design = (
             f"{one.id}: {one.technique}, format {one.format}, {one.n_examples} examples{findings.picked(one.picks)}"
@@ -246,7 +242,6 @@ class LineageResult(Result):
     prompts: tuple[PromptLineage, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         for prompt in self.prompts:
             yield from prompt.blocks()
 

@@ -37,7 +37,11 @@ def _is_none(value: object) -> bool:
 
 
 class Result(BaseModel):
-    """A frozen part of a result. Refuses unknown keys, and numbers that JSON has no word for."""
+    """A frozen part of a result. Refuses unknown keys, and numbers that JSON has no word for.
+
+    A result that its command prints may have `blocks()`, the blocks that are printed; those of others are made by the
+    report (`job_blocks`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from agent.cli import progress
-from agent.cli.progress import (
+from agent.cli.progress_view import (
     ENOUGH,
     LINE_WIDTH,
     STAGES,

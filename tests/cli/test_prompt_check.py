@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from agent.cli import progress
+from agent.cli.progress_view import ENOUGH
 from agent.gateway.budget import Account
 from agent.jobs import interrupts
 from agent.release.regression import _cell
@@ -101,7 +102,7 @@ def test_progress_tells_no_time_left_before_enough_calls_landed(
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", -1.0)
     shown, account = progress.JobProgress(False, "checking the prompt"), Account(Budget())
-    for done in (1, progress.ENOUGH - 1, progress.ENOUGH):
+    for done in (1, ENOUGH - 1, ENOUGH):
         shown.on_job_progress(done, 100, account)
     lines = capsys.readouterr().err.splitlines()
     assert ["left" in line for line in lines] == [False, False, True]

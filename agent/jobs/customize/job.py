@@ -131,7 +131,6 @@ class PlannedComparison(Result):
     said: str = hidden()
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         yield text(f"{self.task} on {self.model}: {', '.join(self.arms)}", self.trainings_text, self.said, exact=True)
 
 
@@ -144,7 +143,6 @@ class ExportedRows(Result):
     of_run: str
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         whose = (
             f"the best instruction of {self.of_run}" if self.of_run else "your own prompt: no search is finished yet"
         )

@@ -101,7 +101,6 @@ class SweepResult(Result):
         return tuple(cell["cell"] for cell in self.cells if cell["state"] != "finished")
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         names = model_names(self.groups)
         yield replace(groups_table(self.groups, names), title=f"sweep {self.name}, sealed test", tabbed=True)
         yield text(*(best_of_task(task, names) for task in self.tasks))
@@ -163,7 +162,6 @@ class SweepPlan(Result):
     cost_usd_at_most: float | None
 
     def blocks(self) -> Iterator[Block]:
-        """What is printed."""
         rows = [(c.cell, c.state, c.calls, c.tokens_at_most, c.max_cost, c.cost_usd_at_most) for c in self.cells]
         yield table(self.sweep, PLAN, rows, tabbed=True)
         states = [cell.state for cell in self.cells]

@@ -1,0 +1,306 @@
+"""A run or a job at one moment in words and numbers, as a line and as a block on a terminal. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.cli.common import plain, short
+from agent.gateway.in_flight import InFlight
+from agent.jobs.observers import Snapshot, recent_loss
+from agent.report.facts import bracketed, points
+from agent.safe_text import counted
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from agent.gateway.budget import Account
+    from agent.observer import TrainingProgress
+    from agent.types import CallRole, Spend
+
+
+LINE_WIDTH = 80
+SLOW = 10.0
+"""Seconds for which a reply has been waited for when a line says so."""
+ENOUGH = 16
+"""Paid calls before the time left is told: the first ones wait for the model and run side by side."""
+WIDE = 66
+"""Columns that the longest words take."""
+MARKS, ASCII_MARKS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
+BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
+CURVE = 40
+"""Columns of a loss curve, at most."""
+ROLES: tuple[CallRole, ...] = ("model", "proposer", "judge", "embedding")
+STAGES = {
+    "baseline": "baseline (your own prompt)",
+    "search": "searching",
+    "finalists": "finalists on all of dev",
+    "attribution": "what each part of the best adds",
+    "sealed test": "sealed test",
+}
+"""The stages of a search in their order, in the words of the screen; each name that is no other is a strategy's."""
+UNSEARCHED = ("baseline", "sealed test")
+
+Row = tuple[str, str, str, str, str, str, str]
+"""What a role was paid for: its name, then calls, tokens and dollars as text, each with what stands behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A run or a job at one moment.
+
+    Args:
+        spent: by role; the last row over all roles.
+        left: seconds left, at most; None: not known yet.
+        place: which stage of how many; "" for a job.
+        points, score, best: the best score alone, with interval and baseline, and whose it is; "" for a job.
+        unit: of `done` and `planned`.
+    """
+
+    title: str
+    seconds: float
+    left: float | None
+    done: int
+    planned: int
+    spent: tuple[Row, ...]
+    cached: int = 0
+    retries: int = 0
+    place: str = ""
+    points: str = ""
+    score: str = ""
+    best: str = ""
+    unit: str = "calls"
+    losses: Sequence[float] = ()
+
+    @property
+    def usd(self) -> str:
+        """What was paid, in dollars."""
+        return self.spent[-1][5]
+
+
+def stage_key(snapshot: Snapshot) -> str:
+    """Which of STAGES a search is in; its rounds are one stage."""
+    return snapshot.stage if snapshot.stage in STAGES else "search"
+
+
+def search_view(snapshot: Snapshot) -> View:
+    """What is shown of a search."""
+    account, plan, key = snapshot.account, snapshot.plan, stage_key(snapshot)
+    stages = tuple(STAGES) if plan.finalists else UNSEARCHED
+    title = STAGES[key]
+    if key == "search":
+        is_ours = snapshot.stage == "designs" or snapshot.stage.startswith("step ")
+        title += f", round {snapshot.round}" if is_ours else f" ({short(snapshot.stage, 24)})"
+        title += f", {snapshot.trials:,} tried"
+    used = account.total_used.calls
+    return View(
+        title,
+        account.seconds,
+        seconds_left(account, used, plan.calls),
+        used,
+        plan.calls,
+        _spent(account, [role for role, calls in plan.by_role().items() if calls]),
+        account.cached,
+        snapshot.retries,
+        place=f"stage {stages.index(key) + 1} of {len(stages)}" if key in stages else "",
+        points=points(snapshot.best[0]) if snapshot.best else "",
+        score=_score(snapshot),
+        best=_best(snapshot),
+    )
+
+
+def job_view(title: str, done: int, planned: int, account: Account, retries: int) -> View:
+    """What is shown of a job: `title` says what it does, `done` and `planned` are calls."""
+    left, most = seconds_left(account, done, planned), max(done, planned)
+    return View(title, account.seconds, left, done, most, _spent(account), account.cached, retries)
+
+
+def training_view(progress: TrainingProgress, account: Account) -> View:
+    """What is shown of a training, in the place of the calls that a job makes."""
+    return View(
+        f"training {progress.name}",
+        progress.seconds,
+        progress.left,
+        progress.step,
+        progress.steps,
+        _spent(account),
+        place=f"epoch {progress.epoch} of {progress.epochs}",
+        unit="steps",
+        losses=progress.losses,
+    )
+
+
+def sparkline(values: Sequence[float], columns: int, marks: str) -> str:
+    """A curve in at most `columns` marks, each the mean of some values, from the lowest mark to the highest."""
+    count = min(columns, len(values))
+    ends = [len(values) * at // count for at in range(count + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(ends)]
+    least, spread = min(means), max(means) - min(means)
+    return "".join(marks[round((mean - least) / spread * (len(marks) - 1)) if spread else 0] for mean in means)
+
+
+def seconds_left(account: Account, done: int, planned: int) -> float | None:
+    """The most seconds that the planned calls take at the pace of the paid ones; None: too few to tell."""
+    paid, limit = done - account.cached, account.budget.time_limit
+    if paid < ENOUGH:
+        return None
+    left = account.seconds / paid * max(0, planned - done)
+    return left if limit is None else max(0.0, min(left, limit - account.seconds))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as on a clock: 0:07, 12:34, 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def waiting(in_flight: InFlight) -> str:
+    """What a run waits for, in words."""
+    if in_flight.outage:
+        return f"no answer from {short(in_flight.outage, 200)}"
+    if not in_flight.calls:
+        return "at work; no call in flight"
+    names = dict.fromkeys(name.partition("@")[0] for name in in_flight.models)
+    since = f"{'the oldest ' if in_flight.calls > 1 else ''}{in_flight.oldest:.0f} s"
+    return f"waiting for {counted(in_flight.calls, 'reply', 'replies')} of {short(', '.join(names), 36)}, {since}"
+
+
+def as_line(view: View, in_flight: InFlight) -> str:
+    """The view in one line of at most LINE_WIDTH characters; parts that do not fit are left out."""
+    parts = [
+        f"[{clock(view.seconds)}] {view.title}: {view.done:,} of {view.planned:,} {view.unit}",
+        *([f"loss {recent_loss(view.losses):.3f}"] if view.losses else []),
+        *([f"best {view.points}"] if view.points else []),
+        *([f"{clock(view.left)} left"] if view.left is not None else []),
+        view.usd,
+        *([f"waiting {in_flight.oldest:.0f} s"] if in_flight.oldest >= SLOW else []),
+    ]
+    line = short(parts[0], LINE_WIDTH)
+    for part in parts[1:]:
+        if len(line) + 2 + len(part) <= LINE_WIDTH:
+            line += f", {part}"
+    return line
+
+
+def _score(snapshot: Snapshot) -> str:
+    if snapshot.best is None:
+        if snapshot.baseline is None and snapshot.trials <= 1:
+            return "none yet: your own prompt is scored first"
+        rows = counted(snapshot.plan.rungs[-2:][0], "dev row")
+        own = "" if snapshot.baseline is None else f"; your prompt {points(snapshot.baseline)}"
+        return f"none of {snapshot.trials:,} tried was scored on {rows} yet{own}"
+    mean, *ci95 = snapshot.best
+    is_own = snapshot.leader is not None and snapshot.leader.id == snapshot.baseline_id
+    baseline = "" if is_own or snapshot.baseline is None else f", baseline {points(snapshot.baseline)}"
+    return points(mean) + bracketed(ci95).replace("(", "(95 % CI ", 1) + baseline
+
+
+def _best(snapshot: Snapshot) -> str:
+    leader = snapshot.leader
+    if leader is None:
+        return ""
+    if leader.id == snapshot.baseline_id:
+        return "your own prompt (the baseline)"
+    demos = f", {counted(leader.n_examples, 'example', 'examples')}" if leader.n_examples else ""
+    return short(f"{leader.technique}{demos}, {leader.id[:6]}", 60)
+
+
+def _spent(account: Account, planned: Iterable[CallRole] = ()) -> tuple[Row, ...]:
+    """A row for each role that is planned or was paid, and one for all of them with the caps."""
+    paid, budget = account.paid, account.budget
+    shown = [role for role in ROLES if role in paid or role in planned]
+    rows = [_row(account, role, paid.get(role)) for role in shown]
+    name, calls, of_calls, tokens, of_tokens, usd, _ = _row(
+        account, shown[0] if len(shown) == 1 else "all", account.total_paid
+    )
+    of_calls = f"of {count(budget.max_calls)} calls" if budget.max_calls else of_calls
+    of_tokens = f"of {count(budget.max_tokens)} tokens" if budget.max_tokens else of_tokens
+    of_usd = f"of ${budget.max_cost:,.2f}" if budget.max_cost is not None else ""
+    return (*(rows if len(rows) > 1 else ()), (name, calls, of_calls, tokens, of_tokens, usd, of_usd))
+
+
+def _row(account: Account, name: str, spend: Spend | None) -> Row:
+    calls, tokens, paid = (spend.calls, spend.tokens, spend.usd) if spend else (0, 0, 0.0)
+    usd = f"${paid:,.4f}" if paid < 100 else f"${paid:,.2f}"
+    if account.unpriced:
+        usd = f"over {usd}" if paid else "unknown price"
+    return name, count(calls), "call" if calls == 1 else "calls", count(tokens), "tokens", usd, ""
+
+
+def count(number: int) -> str:
+    """A whole number in at most 7 characters: 999,999 or 1.23 M."""
+    if number < 1_000_000:
+        return f"{number:,}"
+    return f"{number / 1e6:.2f} M" if number < 1e9 else f"{number / 1e9:.2f} G"
+
+
+# -- a block on a terminal --------------------------------------------------------------------------------------------
+
+
+def block(view: View, in_flight: InFlight, mark: str, width: int, bars: str = BARS) -> RenderableType:
+    """The lines of a view at this width. `mark` changes as long as the run is alive; `bars`: of a loss curve."""
+    from rich.console import Group
+
+    times, calls = clock(view.seconds), f"{view.done:,} of {view.planned:,}"
+    if width >= WIDE:
+        times += " elapsed, " + ("time left -" if view.left is None else f"at most {clock(view.left)} left")
+        calls += f" {view.unit}"
+        if view.unit == "calls":
+            calls += f", {view.cached:,} cached, {counted(view.retries, 'retry', 'retries')}"
+    place = f"{view.place}: " if view.place else ""
+    title = _text((f"  {place}", "dim"), (view.title, "bold"))
+    lines = [_two_columns(title, times), bar_line(view.done, view.planned, calls)]
+    if view.score:
+        lines.append(_text(("  best ", "dim"), (view.score, "bold"), (f": {view.best}" if view.best else "", "")))
+    if view.losses:
+        curve = sparkline(view.losses, min(CURVE, max(1, width - 16)), bars)
+        loss = f"{recent_loss(view.losses):.3f}"
+        lines.append(_text(("  loss ", "dim"), (loss, "bold"), (f" {curve}", "")))
+    style = "bold red" if in_flight.outage else "dim"
+    return Group(*lines, *_spent_lines(view, width), _text((f"{mark} ", "green"), (waiting(in_flight), style)))
+
+
+def _text(*parts: tuple[str, str]) -> RenderableType:
+    """One line of untrusted text, cut off where the terminal ends."""
+    from rich.text import Text
+
+    flat = [(plain(text).replace("\n", " ").replace("\t", " "), style) for text, style in parts]
+    return Text.assemble(*flat, no_wrap=True, overflow="ellipsis")
+
+
+def _two_columns(left: RenderableType, right: str) -> RenderableType:
+    from rich.table import Table
+
+    line = Table.grid(expand=True, padding=(0, 2, 0, 0), pad_edge=False)
+    line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    line.add_column(justify="right", no_wrap=True, overflow="ellipsis")
+    line.add_row(left, _text((right, "")))
+    return line
+
+
+def bar_line(done: int, total: int, words: str) -> RenderableType:
+    from rich.padding import Padding
+    from rich.progress_bar import ProgressBar
+
+    green = {"complete_style": "green", "finished_style": "green", "pulse_style": "green"}
+    bar = ProgressBar(max(1, total), done, style="bright_black", **green)  # type: ignore[arg-type]
+    return _two_columns(Padding(bar, (0, 0, 0, 2)), words)
+
+
+def _spent_lines(view: View, width: int) -> list[RenderableType]:
+    """Calls, tokens and dollars by role, the numbers of a column below each other; without the tokens and the caps
+    where these do not fit."""
+    longest = [max(map(len, column)) for column in zip(*view.spent, strict=True)]
+    lines = []
+    for row in view.spent:
+        sized = enumerate(zip(row, longest, strict=True))
+        cells = [f"{cell:>{size}}" if at % 2 else f"{cell:<{size}}" for at, (cell, size) in sized]
+        if 2 + sum(longest) + len(longest) + 2 > width:
+            line = f"  {cells[0]}  {cells[1]} {'call' if row[1] == '1' else 'calls'}  {row[5]}"
+        else:
+            line = f"  {cells[0]}  {' '.join(cells[1:3])}  {' '.join(cells[3:5])}  {' '.join(cells[5:])}"
+        lines.append(_text((line, "")))
+    return lines
