@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ async def sealed_test(
             run=old.run_id, candidate_id=old.released.id, version=old.version, model=old.model, test=tested.figures
         )
         known = [value for row in context.dev if (value := old.dev.get(row.id)) is not None]
-        dev = _DevScores(sum(known) / len(known) if known else None, board.mean(winner.id), corrected)
+        own = Baseline(dev=sum(known) / len(known) if known else None, test=_mean(table, BASELINE))
     else:
         parts |= {
             "uncorrected": selection.uncorrected(context, winner, run.launch.options.strategy),
@@ -110,9 +110,8 @@ async def sealed_test(
             "cheaper": _cheaper(run.cheaper, table, seed) if run.cheaper else None,
             "untested": untested,
         }
-        is_whole = board.trials[baseline.id].state == "complete"
-        whole = None if is_whole else context.baseline_rows
-        dev = _DevScores(board.mean(baseline.id), board.mean(winner.id), corrected, whole)
+        dev_rows = None if board.trials[baseline.id].state == "complete" else context.baseline_rows
+        own = Baseline(dev=board.mean(baseline.id), test=_mean(table, BASELINE), dev_rows=dev_rows)
     states = [trial.state for trial in board.trials.values()]
     result = RunResult(
         run_id=session.id,
@@ -120,7 +119,9 @@ async def sealed_test(
         status=session.ends_as,
         model=run.launch.model.name,
         seed=seed,
-        **_two_prompts(context, winner, table, dev, seed),
+        baseline=own,
+        winner=_tested(context, winner, table, corrected),
+        lift=better(table, WINNER, BASELINE, seed).figures,
         decision="keep_baseline",
         trials={state: states.count(state) for state in ("complete", "pruned", "failed", "incomplete")},
         release=Release(Path()),
@@ -131,65 +132,35 @@ async def sealed_test(
         **parts,
         **session.spent(),
     )
-    is_own = winner.id == baseline.id and not old
-    return result if is_own else _decided(result, based, session.task, context.plan, run.launch.options.budget)
-
-
-@dataclass(frozen=True, slots=True)
-class _DevScores:
-    """Mean dev scores, in [0, 1]; None: not known.
-
-    `corrected`: the winner's, corrected for having been chosen on it. `baseline_rows`: how many rows the baseline was
-    scored on; None: all.
-    """
-
-    baseline: float | None
-    winner: float | None
-    corrected: float | None
-    baseline_rows: int | None = None
-
-
-def _two_prompts(
-    context: SearchContext, winner: Candidate, table: ScoreTable, dev: _DevScores, seed: int
-) -> dict[str, Any]:
-    """The two prompts on the sealed rows and their difference, by the names of `RunResult`."""
-    found = context.program.shown(winner)
-    return {
-        "baseline": Baseline(dev=dev.baseline, test=_mean(table, BASELINE), dev_rows=dev.baseline_rows),
-        "winner": Winner(
-            candidate_id=winner.id,
-            technique=found.technique,
-            format=found.format,
-            n_examples=found.n_examples,
-            instruction=found.text,
-            dev=dev.winner,
-            dev_corrected=dev.corrected,
-            test=_mean(table, WINNER),
-            prompt_tokens=context.program.prompt_tokens(winner),
-            picks=found.picks,
-            passages=found.passages,
-            tokens_a_call=context.evaluator.tokens_a_call(winner.id),
-        ),
-        "lift": better(table, WINNER, BASELINE, seed).figures,
-    }
-
-
-def _decided(result: RunResult, based: Sequence[Outcome], task: Task, plan: Plan, budget: Budget) -> RunResult:
-    """The result with what the gate says of its winner.
-
-    `based`: the outcomes of the user's own prompt on the sealed test, whose rows `task`, `plan` and `budget` allowed.
-    """
+    if winner.id == baseline.id and not old:
+        return result
     found = gate(result)
-    gated = result.model_copy(
-        update={
-            "decision": "promote" if found.passed else "keep_baseline",
-            "blocked": found.messages,
-            "blocked_codes": tuple(reason.code for reason in found.reasons),
-        }
+    gated = {
+        "decision": "promote" if found.passed else "keep_baseline",
+        "blocked": found.messages,
+        "blocked_codes": tuple(reason.code for reason in found.reasons),
+    }
+    result = result.model_copy(update=gated)
+    to_show = None if old else _to_show(result, based, session.task, context.plan, run.launch.options.budget)
+    return result.model_copy(update={"to_show": to_show})
+
+
+def _tested(context: SearchContext, winner: Candidate, table: ScoreTable, corrected: float | None) -> Winner:
+    found = context.program.shown(winner)
+    return Winner(
+        candidate_id=winner.id,
+        technique=found.technique,
+        format=found.format,
+        n_examples=found.n_examples,
+        instruction=found.text,
+        dev=context.board.mean(winner.id),
+        dev_corrected=corrected,
+        test=_mean(table, WINNER),
+        prompt_tokens=context.program.prompt_tokens(winner),
+        picks=found.picks,
+        passages=found.passages,
+        tokens_a_call=context.evaluator.tokens_a_call(winner.id),
     )
-    if gated.migration:
-        return gated
-    return gated.model_copy(update={"to_show": _to_show(gated, based, task, plan, budget)})
 
 
 def _to_show(result: RunResult, based: Sequence[Outcome], task: Task, plan: Plan, budget: Budget) -> ToShow | None:
