@@ -296,39 +296,22 @@ def plan_for(program: Program, options: RunOptions, models: Models, prices: Mapp
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run takes at most. `roles`: model, calls, tokens and US dollars (None: unknown) of target, proposer and
-    judge; `cap`: the option whose cap bounds them, or ""; `gains`: by the rate of changed rows, the smallest gain in
-    score that the test can show; `metrics`: names of those that score, and `scoring` why one of a data file does, or
-    ""; `max_examples`: the most examples of a prompt, None without a limit."""
+    """What a run takes at most.
 
-    task: str
-    model: str
+    Args:
+        roles: by role the model, calls, tokens and US dollars (None: unknown).
+        cap: the option whose cap bounds them, or "".
+        gains: by the rate of changed rows, the smallest gain in score that the test can show.
+        found: the object of --dry-run --json.
+    """
+
     plan: Plan
     roles: Mapping[str, Mapping[str, Any]]
     tokens: int
     usd: float | None
     cap: str
-    gain: float
     gains: Mapping[float, float]
-    metrics: Sequence[str] = ()
-    scoring: str = ""
-    max_examples: int | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The object of --dry-run --json."""
-        return {
-            "task": self.task,
-            "model": self.model,
-            "metrics": list(self.metrics),
-            "scoring": self.scoring,
-            "max_examples": self.max_examples,
-            "plan": self.plan.as_dict(),
-            "roles": {role: dict(row) for role, row in self.roles.items()},
-            "tokens_at_most": self.tokens,
-            "cost_usd_at_most": self.usd,
-            "detectable_gain": self.gain if math.isfinite(self.gain) else None,
-            "detectable_gains": {f"{rate:g}": gain for rate, gain in self.gains.items() if math.isfinite(gain)},
-        }
+    found: Mapping[str, Any]
 
 
 def estimate(launch: Launch) -> Estimate:
@@ -362,11 +345,20 @@ def estimate(launch: Launch) -> Estimate:
     tokens = sum(row["tokens"] for row in rows.values())
     total = None if None in known else round(sum(known), 4)
     gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
-    names = [metric.name for metric in task.metrics]
-    most = task.constraints.max_examples
-    return Estimate(
-        task.name, launch.model.name, plan, rows, tokens, total, cap, gain, gains, names, launch.scoring, most
-    )
+    found = {
+        "task": task.name,
+        "model": launch.model.name,
+        "metrics": [metric.name for metric in task.metrics],
+        "scoring": launch.scoring,
+        "max_examples": task.constraints.max_examples,
+        "plan": plan.as_dict(),
+        "roles": rows,
+        "tokens_at_most": tokens,
+        "cost_usd_at_most": total,
+        "detectable_gain": gain if math.isfinite(gain) else None,
+        "detectable_gains": {f"{rate:g}": least for rate, least in gains.items() if math.isfinite(least)},
+    }
+    return Estimate(plan, rows, tokens, total, cap, gains, found)
 
 
 def _of_embedding(launch: Launch, plan: Plan) -> tuple[int, Usage]:

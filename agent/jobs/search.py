@@ -192,7 +192,7 @@ def planned(launch: Launch) -> PlannedRun:
         lines.append(detectable_line(plan.gains))
     else:
         lines.append(f"two models of one quality pass this sealed test from about --margin {100 * least:.0f} on")
-    return PlannedRun.model_validate({**plan.as_dict(), **margins, "lines": lines})
+    return PlannedRun.model_validate({**plan.found, **margins, "lines": lines})
 
 
 # -- the demo ---------------------------------------------------------------------------------------------------------
