@@ -58,9 +58,15 @@ class Recorded:
         answers = {row.id: [replace(one, example_id=row.id)] for row, (_, (_, one, _)) in zip(rows, found, strict=True)}
         return cls(rows, answers, notes, sorted(time for _, (_, _, time) in found if time))
 
+    @property
+    def passes(self) -> list[list[Outcome]]:
+        """What was answered each time, in the order of the rows."""
+        every = self.answers.values()
+        return [[each[at] for each in every if at < len(each)] for at in range(max(map(len, every), default=0))]
+
     def arm(self, name: str) -> Arm:
         """Itself as an arm, with as many repeats as were recorded."""
-        return Arm(name, NamedCandidate(name), self, repeats=max(map(len, self.answers.values()), default=0))
+        return Arm(name, NamedCandidate(name), self, repeats=len(self.passes))
 
     async def outcomes(
         self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
@@ -78,14 +84,8 @@ class Recorded:
 
 def replayed(arms: Mapping[str, Recorded]) -> ScoreTable:
     """A table of recorded arms, each on its own rows."""
-    passes = {
-        name: [
-            [each[repeat] for each in arm.answers.values() if repeat < len(each)]
-            for repeat in range(max(map(len, arm.answers.values()), default=0))
-        ]
-        for name, arm in arms.items()
-    }
-    return ScoreTable.of(passes, [row for arm in arms.values() for row in arm.rows])
+    rows = [row for arm in arms.values() for row in arm.rows]
+    return ScoreTable.of({name: arm.passes for name, arm in arms.items()}, rows)
 
 
 def _outcome(candidate_id: str, found: Row) -> Outcome:
