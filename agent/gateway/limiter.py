@@ -1,24 +1,18 @@
-"""How many calls of one model may be in flight at once, and when.
+"""How many calls of one model may be in flight at once, whether a failed attempt is made again, and when.
 
-Three things delay calls of the model, all before they get their slot:
+Three things delay calls of the model before they get their slot:
 
-- the width: starts small (at one call where a cap hangs on bills that nobody has seen yet), doubles with each clean
-  round up to the ceiling, and shrinks in an episode of 429s to what the provider let through, at most by half;
-- a pause that the provider asked for (Retry-After), never shorter than our own jittered backoff, and after it a pace:
-  the rate that was let through before;
-- the circuit breaker: failures in a row open it, then one probe at a time tests whether the provider is back. Only when
-  nothing has come back for `longest_wait` seconds does the run stop, resumable; the last probe comes then.
+- the width: small at first (one call where a cap depends on bills that nobody has seen), doubled with each clean round,
+  and shrunk in an episode of 429s to what the provider let through, at most by half;
+- a pause that the provider asked for (Retry-After) or our own jittered backoff, and after it the rate that was let
+  through before;
+- the circuit breaker: failures in a row open it, then one probe at a time tests whether the provider is back. When
+  nothing has come back for `longest_wait` seconds the run stops, resumable.
 
-Refusals in the same words, of one call after the other, are no fault of these calls: they stop the run, too. So do
-429s without end while others are answered: they cost nothing, and no cap on calls would ever end them.
+Refusals in the same words in a row, and 429s without end while others are answered, stop the run, too.
 
-Whether a failed attempt is made again, and after how long.
-
-A 5xx costs nothing and is tried six times, not counting the time when the provider is down for all calls; a 429 is
-waited for. What may have been paid for (a broken connection, a body that is no reply) is tried three times, and only
-while such retries stay a small part of the traffic. Neither uses up the other.
-
-What runs at a provider (a batch, a training) is asked about again until it answers or a deadline has passed.
+A 5xx is tried six times, not counting the time when the provider is down; a 429 is waited for. What may have been paid
+for (a broken connection, a body that is no reply) is tried three times, while such retries stay rare.
 """
 
 from __future__ import annotations

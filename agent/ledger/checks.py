@@ -1,8 +1,7 @@
 """The checks of `optimize audit check`: do a run's own numbers add up, and did a row that measures get into a prompt?
 
-The numbers are recomputed from calls, outcomes and events, by other ways than the run's, and read through History. The
-checks for contamination are pure functions over candidates and the task as its folder has it now; the caller makes
-sure that its rows are the ones of the run.
+The numbers are recomputed from calls, outcomes and events, by other ways than the run's. The checks for contamination
+are pure functions over candidates and the task, whose rows must be the ones of the run.
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
 """Which texts hold some words? Full-text search over what runs said, and what an erasure must take out. Reads only.
 
-The search is over prompts, the reasons of proposals, and replies. The ledger takes no virtual table
-(`chain.structure`), so the index is made in memory for each search and is gone with it: a text that is erased is in no
-index, and a ledger that is only read stays as it is.
-
-When a person asks to be forgotten, `Ledger.erase` takes the texts out. Names, reasons and error texts stand in rows and
-events, which the chain covers: these cannot go, and are named instead.
+The index over prompts, reasons of proposals and replies is made in memory for each search, so that no erased text stays
+in it. `Ledger.erase` takes texts out; names, reasons and error texts in rows and events cannot go, and are named.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """Writes in groups: statements are executed in order as they come, and many that come together share one commit.
 
-Statements run on the caller's thread, where they take microseconds; only the commit, which waits for the disk, runs in
-another thread. What comes during a commit goes into the next one. Knows no table but `head`.
+Only the commit, which waits for the disk, runs in another thread. What comes during a commit goes into the next one.
 
-A process can write to an open file after it was removed or replaced, and nothing of that is
-there afterwards; `flock` on a file that is gone keeps nothing out. So the main file, the lock and the log are compared
-with those that lie at their places: before and after each commit, and before the main file is written to.
+A process can write to an open file that was removed or replaced, and nothing of that is there afterwards. So the main
+file, the lock and the log are compared with those at their places: before and after each commit, and before the main
+file is written to.
 """
 
 from __future__ import annotations

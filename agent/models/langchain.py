@@ -1,14 +1,11 @@
-"""Any chat model that LangChain can start: `langchain/PROVIDER:NAME`.
+"""Any chat model that LangChain can start: `langchain/PROVIDER:NAME`. Third-party tracing is kept off.
 
-What LangChain hides of a provider (a missing text, say) is hidden here too. Third-party tracing is kept off.
-
-OpenAI's and Azure's chat models get our bounded HTTP client. All others, Anthropic's too, make their own: only the
-total time of an attempt is bounded there, replies may have any size and be packed, and redirects are followed. Use
-`anthropic/NAME` where the server is not trusted.
+OpenAI's and Azure's get our bounded HTTP client. All others make their own: only the total time of an attempt is
+bounded there, replies may have any size, and redirects are followed; use `anthropic/NAME` where the server is not
+trusted.
 
 An embedding model (`init_embeddings`) is a model, too: the messages of a request are the texts, and the reply's text
-has a vector of each in a line, so that gateway, budget and ledger treat such a call like any other. LangChain hides
-how many tokens a provider counted: they are estimated.
+has a vector of each in a line. LangChain hides how many tokens a provider counted: they are estimated.
 """
 
 from __future__ import annotations

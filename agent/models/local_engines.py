@@ -1,18 +1,12 @@
 """The engines of a model file: llama.cpp in this process (package xllamacpp), shared by all models of that file.
 
-One single-threaded engine for each core: two of them do as much work as one engine with two threads and do not collapse
-next to other load. Flash attention is off: without it a reply of the base is bit-equal whether the prompt's prefix came
-from the cache or not, so the same call gives the same reply in any order, on any engine. Only a token that is computed
-alone may round otherwise: a prompt that the cache holds whole is asked again without its end there.
+One single-threaded engine for each core. Flash attention is off: without it a reply of the base is bit-equal whether
+the prompt's prefix came from the cache or not, in any order, on any engine; a prompt that the cache holds whole is
+asked again without its end there. A free engine takes the call that shares most of its text with its last prompt.
 
-Calls wait in one queue; a free engine takes the call that shares most of its text with the prompt it saw last, so that
-the rows of a candidate stay on the engine that holds its prefix.
-
-An engine holds adapters next to the base and is given the scale of each with every call. Two things keep replies apart:
-a call with an adapter takes no prefix from the cache (matrices in float32 round differently for one token than for
-many, so a cached prefix would change the reply), and an engine with adapters keeps no prefixes but that of its last
-prompt, which it drops when the adapter changes: its larger cache knows prompts by their tokens alone and would give one
-adapter's prefix to another.
+An engine holds adapters next to the base and is given the scale of each with every call. A call with an adapter takes
+no prefix from the cache (float32 matrices round differently for one token than for many), and an engine with adapters
+keeps no prefixes but its last prompt's: its larger cache would give one adapter's prefix to another.
 """
 
 from __future__ import annotations

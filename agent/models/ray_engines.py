@@ -2,11 +2,9 @@
 
     ray/local/smollm2-135m?engines=8
 
-The model is `local/smollm2-135m` in all but place: the same weights give the same replies on any engine, so name,
-endpoint and keys of calls are those of the local model, and what one bought answers the other. Calls wait in this
-process, in the queue of `local_engines.py`, and an actor has one at a time: the rows of a candidate stay with the actor
-that holds their prefix, and an actor that dies leaves one call of unknown outcome. The gateway makes that call again,
-and a new actor takes the place of the dead one.
+The model is `local/smollm2-135m` in all but place: name, endpoint and keys of calls are those of the local model. Calls
+wait in the queue of `local_engines.py`. An actor that dies leaves one call of unknown outcome, which the gateway makes
+again, and a new actor takes its place.
 """
 
 from __future__ import annotations

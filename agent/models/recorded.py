@@ -1,12 +1,10 @@
 """Models that answer from a file and call nothing: `recorded/NAME` and `scripted/FILE`.
 
-A recording ships with the package. It is gzipped JSON Lines: the first line describes the model that was recorded,
-every other line is a reply under the key of its request. A request without a recorded reply is refused; none is
-invented.
+A recording ships with the package: gzipped JSON Lines, first the model that was recorded, then a reply under the key of
+each request. A request without a recorded reply is refused.
 
-A script is for tests and demonstrations. Each line of JSON Lines has `reply` and, optionally, `match` (a text in the
-last message) or `contains` (one anywhere in the request). The first line that fits answers; one without a condition
-always fits; no line is an error.
+A script is for tests. Each line of JSON Lines has `reply` and, optionally, `match` (a text in the last message) or
+`contains` (one anywhere in the request). The first line that fits answers; no line is an error.
 """
 
 from __future__ import annotations

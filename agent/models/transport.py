@@ -1,14 +1,11 @@
-"""The HTTP client for the SDKs: bounded replies, no compression, no redirects, many connections.
+"""The HTTP client for the SDKs: bounded replies, no compression, no redirects, many connections. Failures, translated.
 
-It knows the two clients of each SDK, but no provider and no key. Where the environment names a proxy, the SDK's default
-client is used, with its rules for proxies; otherwise its aiohttp client, if any, at half of the CPU time of a
-call. Both find certificates in the same way (SSL_CERT_FILE).
+Where the environment names a proxy, the SDK's default client is used, with its rules for proxies; otherwise its aiohttp
+client, if any, at half of the CPU time of a call.
 
-Every failure is translated to `agent.errors` here, for all providers and without their SDKs.
-
-It goes by HTTP statuses, headers, the usual shapes of error bodies and the names of classes. What matters most is
-whether a request can have been paid for: not where the connection was never made (Transient), perhaps where it broke
-later (TransportUnknown).
+Every failure becomes one of `agent.errors`, by HTTP statuses, headers, the usual shapes of error bodies and the names
+of classes. What matters most is whether a request can have been paid for: not where the connection was never made
+(Transient), perhaps where it broke later (TransportUnknown).
 """
 
 from __future__ import annotations
