@@ -128,11 +128,9 @@ class Completion:
 class LM(Protocol):
     """A model: request in, completion out.
 
-    `name` is what the user typed (`openai/gpt-x`), of a pool that of its model; `concurrency` how many calls it can
-    usefully run at once (None: unknown, the gateway decides). `complete` raises a `ModelError`, nothing else, and never
-    retries by itself.
-    One whose address comes from the environment and not from its name also has an `endpoint`, without secrets; for
-    weights that this program keeps it is their hash. One that scores labels has a true `scores_labels`.
+    `name` is what the user typed (`openai/gpt-x`); `concurrency` how many calls it can usefully run at once (None: the
+    gateway decides). `complete` raises a `ModelError`, nothing else, and never retries. Where the name does not say the
+    address or the weights, `endpoint` does, without secrets. One that scores labels has a true `scores_labels`.
     """
 
     @property

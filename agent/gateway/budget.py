@@ -34,14 +34,11 @@ class HeldBack:
 
 
 class Account:
-    """Spending of one run against its budget. Not thread-safe: one event loop.
+    """Spending of one run against its budget, in one event loop.
 
     `failed` counts the attempts that the provider failed on calls which the run has come to; a resumed run comes to
-    them again. `limited` are requests refused as too many (429): no calls, which cost nothing and take from no cap.
-
-    Args:
-        past: what a resumed run had before.
-        no_price: models whose price is not known: they count as $0.
+    them again. `limited` are requests refused as too many (429), which cost nothing. `past` is what a resumed run had
+    before; models without a price (`no_price`) count as $0.
     """
 
     def __init__(self, budget: Budget, past: ResumeState | None = None, no_price: Sequence[str] = ()) -> None:

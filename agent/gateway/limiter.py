@@ -211,9 +211,9 @@ class Limiter:
     def rate_limited(self, retry_after: float | None, latency: float = 0.0) -> None:
         """Notes a 429 to a call sent `latency` seconds ago; one sent before the last episode began belongs to it.
 
-        No call starts before `retry_after` seconds (None: the ceiling of the backoff), nor before a backoff from the
-        beginning of the episode: full jitter (Brooker 2015) below a ceiling that doubles with each episode in a row.
-        Raises RunRefused when the provider asks for more than `longest_wait`, or nothing has come back for that long.
+        No call starts before `retry_after` seconds, nor before a backoff with full jitter (Brooker 2015) from the
+        beginning of the episode. Raises RunRefused when the provider asks for more than `longest_wait`, or that has
+        passed.
         """
         now = time.monotonic()
         self._reached = True

@@ -219,10 +219,9 @@ def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
 class Folded:
     """What the events of a chain say, up to event `seq` with the hash `head`.
 
-    `rows` by place, with the seq of the last event about each in `seqs`; `texts`: the hashes of payload texts with the
-    seq of the first event that names each; `erased`: those that were taken out; `facts`: the bodies of all other
-    events, each with its run. `broken` is where the chain does not hold, `anchored` whether a hash noted elsewhere is
-    in it.
+    `seqs` has the last event about each of the `rows`, `texts` the first that names each hash; `erased` texts were
+    taken out; `facts` are all other bodies, each with its run. `broken`: where the chain does not hold; `anchored`: a
+    hash noted elsewhere is in it.
     """
 
     def __init__(self) -> None:

@@ -185,9 +185,8 @@ def read_only(path: Path) -> str:
 def log_is_damaged(path: Path, db: sqlite3.Connection) -> bool:
     """Whether commits lie in the log that SQLite does not read, because something before them is not as it was written.
 
-    SQLite takes the first frame with a wrong checksum for the end of the log. A power cut can leave one commit behind
-    it, but not two: each was on the disk before the next began. A commit shows by its last frame and by the page of
-    `head`, which each of ours writes once; what was overwritten may have been one of these.
+    SQLite takes the first frame with a wrong checksum for the end. A power cut can leave one commit behind it, but not
+    two. A commit shows by its last frame and by the page of `head`, which each of ours writes once.
     """
     (size,) = db.execute("PRAGMA page_size").fetchone()
     frames = list(_frames(log_path(path).read_bytes(), size))

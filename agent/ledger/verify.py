@@ -37,15 +37,11 @@ FIRST, LAST = -(2**63), 2**62
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One chain of a ledger.
+    """One chain of a ledger: the source's `name` ("" in a ledger that is written), and `ledger`, the hash of its first
+    event.
 
-    Args:
-        name: its source; "" in a ledger that is written.
-        ledger: the hash of its first event.
-        parent: the chain that it shares its first events with, the `shared` ones.
-        seq_offset: what is added to the numbers of its other events.
-        call_offset: what is added to the numbers of the calls of its runs.
-        only: the run whose rows and texts are in the file; "": all.
+    Its first `shared` events are those of `parent`; the numbers of its others are `seq_offset` higher in the file,
+    those of its calls `call_offset`. `only`: the run whose rows and texts are there; "": all.
     """
 
     number: int

@@ -41,12 +41,11 @@ _UNSUPPORTED = ("minLength", "maxLength", "maxItems")  # keywords that structure
 
 
 class AnthropicModel(HostedModel):
-    """A Claude model. The address is `base_url`, or ANTHROPIC_BASE_URL, or Anthropic itself (without `/v1`).
+    """A Claude model at `base_url`, ANTHROPIC_BASE_URL or Anthropic itself (without `/v1`).
 
-    System messages go to `system`. Turns must alternate, so consecutive messages of a role are joined by a blank line.
-    The system text and the last turn before the final user message (the last demo) are marked for the prompt cache, as
-    both stay the same from row to row. `json_schema` becomes a structured output; `choices`, `seed` and `logprobs` are
-    ignored. An empty reply is valid where a stop sequence or the token limit explains it, or without any block.
+    Consecutive messages of a role are joined by a blank line. The system text and the last turn before the final user
+    message are marked for the prompt cache, as both stay the same from row to row. `json_schema` becomes a structured
+    output; `choices`, `seed` and `logprobs` are ignored.
     """
 
     def __init__(self, name: str, model: str, base_url: str | None = None, api_key: str | None = None) -> None:

@@ -70,14 +70,11 @@ def untraced() -> None:
 
 
 class LangChainModel(HostedModel):
-    """A LangChain chat model, made by `init_chat_model("provider:model")` on first use, or `chat` if one is given.
+    """A LangChain chat model, made by `init_chat_model("provider:model")` on first use, or `chat`.
 
-    `temperature`, `max_tokens` (or `max_completion_tokens`) and `stop` are passed with each call; `seed` only to
-    OpenAI, not to its responses; `json_schema`, `choices` and `logprobs` are ignored. An empty text is a reply only
-    where stop sequences, a refusal or the token limit explain it: LangChain shows a missing one as "".
-
-    `base_url=None` is the address that LangChain finds. Tracing by third parties is switched off in this process's
-    environment before LangChain is imported, unless OPTIMIZE_ALLOW_TRACING=1.
+    `json_schema`, `choices` and `logprobs` are ignored, and `seed` but by OpenAI's. An empty text is a reply only where
+    stop sequences, a refusal or the token limit explain it. `base_url=None` is the address that LangChain finds.
+    Tracing is switched off before LangChain is imported, unless OPTIMIZE_ALLOW_TRACING=1.
     """
 
     def __init__(self, name: str, provider: str, model: str, chat: Any = None, base_url: str | None = None) -> None:

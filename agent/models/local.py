@@ -30,13 +30,8 @@ WEIGHTS = "sha256:"
 
 
 class LocalModel:
-    """A GGUF file behind the LM protocol. Engines start with the first call.
-
-    Args:
-        engines: How many run at once; None: one for each core.
-        adapter: The file of a LoRA adapter or soft prompt that answers with these weights; its hash becomes part of
-            the endpoint.
-    """
+    """A GGUF file behind the LM protocol. Engines start with the first call, by default one for each core; the hash
+    of an `adapter` (LoRA or soft prompt) becomes part of the endpoint."""
 
     def __init__(
         self,

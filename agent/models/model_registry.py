@@ -45,12 +45,8 @@ def missing(paths: Sequence[Path]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelForm:
-    """A registered form.
-
-    Args:
-        own_files: From the rest of a name to the user's own files behind it, whether they exist or not.
-        leads_elsewhere: Whether a name may hold an address: one out of a foreign file is confirmed before it is called.
-    """
+    """A registered form; `own_files`: the user's files behind the rest of a name. One that `leads_elsewhere` may
+    hold an address, which is confirmed before it is called where it comes from a foreign file."""
 
     prefix: str
     form: str

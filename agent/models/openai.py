@@ -65,12 +65,10 @@ USAGE = WireUsage(
 
 @dataclass(frozen=True, slots=True)
 class OpenAIServer:
-    """Where OpenAI's API is asked, and whose key goes there.
+    """Where OpenAI's API is asked, and whose key goes there: `variable` names the address ("" for any other).
 
-    Args:
-        variable: The environment variable that names the address; "" for any other.
-        is_foreign: Whether it gets OPENAI_COMPATIBLE_API_KEY, or a dummy, and nothing of OpenAI's from the environment:
-            neither OPENAI_API_KEY nor the organisation, project and custom headers that the SDK would take.
+    One that `is_foreign` gets OPENAI_COMPATIBLE_API_KEY, or a dummy, and nothing of OpenAI's from the environment, such
+    as the organisation that the SDK would take.
     """
 
     url: str

@@ -33,13 +33,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """A model file (`member`) inside a package of the Python index.
+    """A model file (`member`, with its `sha256`) inside a package of the Python index.
 
-    Args:
-        sha256: of the member, in hex digits.
-        q4_0: the SHA-256 of the file that runs, where that is the member with its Q4_1 tensors as Q4_0; "": the member
-            runs as it is.
-        hub: what Hugging Face calls the model that the file was made from; "": not known. Nothing is fetched there.
+    `q4_0` is the SHA-256 of the file that runs, where its Q4_1 tensors become Q4_0; `hub` what Hugging Face calls the
+    model that it was made from ("": not known; nothing is fetched there).
     """
 
     name: str
