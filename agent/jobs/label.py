@@ -241,10 +241,8 @@ def _known(folder: Path, inputs: Sequence[str]) -> set[tuple[str, ...]]:
 
 
 def label_answers(labelled: LabelledTask, options: LabelOptions, db: Path) -> Work[LabelResult]:
-    """Ask the best prompts of the last run of a task rows without a label, as far as the caps pay.
-
-    Raises InputError where there is no such run, no row is left, or the cap is too small for one row.
-    """
+    """Ask the best prompts of the last run of a task rows without a label, as far as the caps pay. Raises InputError
+    where there is no such run, no row is left, or the cap is too small for one row."""
     with closing(open_history(db)) as history:
         run = next((row for row in history.runs() if _is_of(row, labelled)), None)
         if run is None:

@@ -180,11 +180,8 @@ class BatchApi(ProviderJobs[M, BatchJob]):
         """Whether a batch of the list may be the one of this name."""
 
     async def find(self, name: str, rows: int, since: float, others: Collection[str] = ()) -> BatchJob | None:
-        """A batch that may be the one of this name; else None.
-
-        Args:
-            since: the earliest moment at which it may have been submitted, in seconds since 1970.
-        """
+        """A batch that may be the one of this name; else None. `since`: the earliest moment at which it may have been
+        submitted, in seconds since 1970."""
         async for page in self._pages():
             jobs = [(each, self._job(each)) for each in page]
             for each, job in jobs:

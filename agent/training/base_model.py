@@ -29,12 +29,8 @@ _END_OF_TURN = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eos_token_id")
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """The sizes of a decoder.
-
-    Args:
-        neighbours: positions are encoded by rotating neighbours (2i, 2i + 1), as llama files have it; otherwise
-            halves (i, i + head / 2), as qwen2 files have it.
-    """
+    """The sizes of a decoder. `neighbours`: positions are encoded by rotating neighbours (2i, 2i + 1), as llama files
+    have it; otherwise halves (i, i + head / 2), as qwen2 files have it."""
 
     family: str
     layers: int
@@ -161,11 +157,8 @@ class _Stated:
 
 
 def load_base(path: Path) -> BaseModel:
-    """The weights of a GGUF file, dequantized to float32.
-
-    Raises:
-        InputError: the file cannot be read, or its model cannot be trained.
-    """
+    """The weights of a GGUF file, dequantized to float32. Raises InputError where the file cannot be read, or its model
+    cannot be trained."""
     file = read_gguf(path)
     architecture = read_architecture(file)
     wrong: list[str] = []

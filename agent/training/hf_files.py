@@ -43,11 +43,8 @@ _SIZES = {
 
 
 def folder_fault(folder: Path, base: Path | None = None) -> str:
-    """Why a folder is no model that can be trained in the place of a file's, in one line; "" where it may be.
-
-    Args:
-        base: the GGUF file, whose sizes the folder's have to be; one that cannot be read is not compared with.
-    """
+    """Why a folder is no model that can be trained in the place of a file's, in one line; "" where it may be. `base`:
+    the GGUF file, whose sizes the folder's have to be; one that cannot be read is not compared with."""
     if not (folder / CONFIG).is_file():
         return f"{folder}: no Hugging Face model folder; it has no {CONFIG}"
     try:
@@ -172,11 +169,8 @@ def peft_form(lora: Lora, architecture: Architecture, base: str | None) -> dict[
 
 
 def read_peft_form(folder: Path, architecture: Architecture) -> Lora:
-    """The adapter in the two files.
-
-    Raises:
-        InputError: a file cannot be read, is truncated, or does not fit the base.
-    """
+    """The adapter in the two files. Raises InputError where a file cannot be read, is truncated, or does not fit the
+    base."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

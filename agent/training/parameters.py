@@ -104,10 +104,8 @@ def lora_size(architecture: Architecture, rank: int) -> int:
 
 
 def read_lora(path: Path, base: Path) -> Lora:
-    """The matrices of an adapter for `base`; a map that it leaves out has zeros.
-
-    Raises InputError where it is truncated, or does not fit the base.
-    """
+    """The matrices of an adapter for `base`; a map that it leaves out has zeros. Raises InputError where it is
+    truncated, or does not fit the base."""
     model = read_gguf(base)
     architecture = read_architecture(model)
     file = read_adapter(path, model)

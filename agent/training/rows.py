@@ -141,11 +141,8 @@ def engine_tokens(
 
 
 def require_soft_tokens(base: Path, messages: Sequence[Message], soft: SoftTokens) -> None:
-    """Asks the engine whether it reads the tokens of a soft prompt before these messages as they are.
-
-    Raises:
-        InputError: it does not, or it cannot load the model.
-    """
+    """Asks the engine whether it reads the tokens of a soft prompt before these messages as they are. Raises InputError
+    where it does not, or it cannot load the model."""
     _Engine(base).prompt(TrainingPair(tuple(messages), ""), soft)
 
 

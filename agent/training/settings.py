@@ -81,11 +81,8 @@ class LoraSettings(TrainingSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoftPromptSettings(TrainingSettings):
-    """How a soft prompt is trained.
-
-    Args:
-        vectors: at most, 1 or more; a model with fewer free tokens has one for each of those.
-    """
+    """How a soft prompt is trained. `vectors`: at most, 1 or more; a model with fewer free tokens has one for each of
+    those."""
 
     vectors: int = 20
     learning_rate: float = 1e-2
@@ -106,11 +103,8 @@ _ABOVE_0 = ("alpha", "learning_rate", "max_seconds", "max_tokens", "pause_after"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a training, as an observer sees it.
-
-    Args:
-        loss: mean negative log-likelihood of the batch's answer tokens, in nats.
-    """
+    """One step of a training, as an observer sees it. `loss`: mean negative log-likelihood of the batch's answer
+    tokens, in nats."""
 
     epoch: int
     step: int

@@ -57,11 +57,8 @@ def hf_name(name: str) -> str:
 
 
 def hf_order(name: str, architecture: Architecture) -> Array | None:
-    """Which row of a tensor of the file each row in transformers is, (outputs,); None: they are in one order.
-
-    Args:
-        name: of the linear map in MODULES; of anything else there is no order.
-    """
+    """Which row of a tensor of the file each row in transformers is, (outputs,); None: they are in one order. `name`:
+    of the linear map in MODULES; of anything else there is no order."""
     heads = {"attn_q": architecture.heads, "attn_k": architecture.kv_heads}.get(name)
     if heads is None or not architecture.neighbours:
         return None
@@ -85,11 +82,8 @@ def tensors_of(base: BaseModel) -> Iterator[tuple[str, Array, Array | None]]:
 
 
 def hf_model(base: BaseModel) -> Any:
-    """The causal language model of transformers with these weights, in float32 on the processor, ready to train.
-
-    Raises:
-        InputError: the family has no place for a tensor in transformers.
-    """
+    """The causal language model of transformers with these weights, in float32 on the processor, ready to train. Raises
+    InputError where the family has no place for a tensor in transformers."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 

@@ -77,11 +77,8 @@ ARMS: Mapping[str, ArmSpec] = {
 
 @dataclass(frozen=True, slots=True)
 class MadeArm:
-    """An arm that can be asked: its prompt, the model that answers, and what it took to make it.
-
-    Args:
-        usd: of its training at a provider; None: the price is not known.
-    """
+    """An arm that can be asked: its prompt, the model that answers, and what it took to make it. `usd`: of its training
+    at a provider; None: the price is not known."""
 
     spec: ArmSpec
     candidate: PromptCandidate

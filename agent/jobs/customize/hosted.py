@@ -71,10 +71,8 @@ def training_prompt(best: PromptCandidate) -> PromptCandidate:
 
 
 def training_files(task: Task, lm: LM, prompt: PromptCandidate) -> TrainingFiles:
-    """Train and dev rows as chats: exactly what the tuned model will be asked, and the right answer.
-
-    Raises InputError where the answer of a row would not be read back as the row has it.
-    """
+    """Train and dev rows as chats: exactly what the tuned model will be asked, and the right answer. Raises InputError
+    where the answer of a row would not be read back as the row has it."""
     program = PromptProgram(task, lm)
 
     def chats(rows: Sequence[Example]) -> tuple[bytes, int]:
@@ -98,9 +96,7 @@ def write_training_files(
     folder: Path, files: TrainingFiles, model: OpenAIModel, settings: TuningSettings
 ) -> list[Path]:
     """Write both files, and the shell commands that upload them and start the job; return their paths, send nothing.
-
-    Raises InputError where they cannot be written.
-    """
+    Raises InputError where they cannot be written."""
     job = tuning_body(model, "@TRAIN@", "@VALIDATION@" if files.validation else "", settings)
     body = shlex.quote(json.dumps(job)).replace("@TRAIN@", "'\"$train\"'").replace("@VALIDATION@", "'\"$validation\"'")
     script = [

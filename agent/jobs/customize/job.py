@@ -98,9 +98,7 @@ def comparison(
 
 def work(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> Work[CustomizeResult]:
     """The comparison with the prompts of a finished search; its caps on calls, tokens and time hold for itself alone.
-
-    Raises InputError where the search is of another task or model.
-    """
+    Raises InputError where the search is of another task or model."""
     plan = planned(launch, run, asked, db)
     options = launch.asked.part(SpendingOptions).model_copy(update={"max_calls": None, "max_tokens": None})
     return Work(

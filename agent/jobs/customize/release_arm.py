@@ -46,9 +46,7 @@ def write_arm(
     made: MadeArm,
 ) -> tuple[Path, dict[str, Any]]:
     """Write a tuned arm and prove that the files render what was scored; return prompt.md, and what the ledger notes.
-
-    Raises ReleaseError where what was written is not what was scored, or the disk refuses.
-    """
+    Raises ReleaseError where what was written is not what was scored, or the disk refuses."""
     candidate, ledger = made.candidate, session.ledger
     parameters: dict[str, Any] = {"max_tokens": program.max_tokens(candidate), "temperature": 0.0}
     provenance = {

@@ -68,10 +68,8 @@ class Retrained:
 
 
 def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retrained]:
-    """Train each adapter of a comparison again, in a folder that is thrown away; send nothing.
-
-    Raises InputError where nothing was trained here, or the task, its rows or the model's file changed since.
-    """
+    """Train each adapter of a comparison again, in a folder that is thrown away; send nothing. Raises InputError where
+    nothing was trained here, or the task, its rows or the model's file changed since."""
     planned, done = (facts_of(history, row["id"], kind) for kind in ("training", "trained"))
     if not done or len(planned) != len(done):
         raise InputError(f"{row['id']}: this comparison trained no adapter here, so there is nothing to train again")

@@ -219,11 +219,8 @@ class CurvePoint:
 
 
 def curve_sizes(text: str, train: int) -> tuple[list[int], list[Problem]]:
-    """The numbers of rows that `--curve` asks for besides all of train, ascending, and what is wrong with it.
-
-    Args:
-        text: such as "24,75,all"; "" asks for no curve.
-    """
+    """The numbers of rows that `--curve` asks for besides all of train, ascending, and what is wrong with it. `text`:
+    such as "24,75,all"; "" asks for no curve."""
     sizes, problems = set(), []
     for word in filter(None, (word.strip() for word in text.split(","))):
         if word == ALL:
@@ -270,10 +267,7 @@ def curve_lines(points: Sequence[CurvePoint]) -> tuple[CurveScore, ...]:
 
 def curve_text(points: Sequence[CurvePoint], seed: int) -> str:
     """Which arm leads with how many rows, and whether more rows would pay; "" where there is one number of rows.
-
-    Args:
-        points: of each arm for each number of rows; of equals the first leads.
-    """
+    `points`: of each arm for each number of rows; of equals the first leads."""
     sizes = sorted({point.labels for point in points})
     if len(sizes) < 2:
         return ""

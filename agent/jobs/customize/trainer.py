@@ -197,10 +197,7 @@ def training_problems(
 
 def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
     """Why no soft prompt can be trained for a model file; "" where one can, or where the file is not here yet.
-
-    Args:
-        messages: that a soft prompt is to stand before; the engine is asked to cut them into tokens.
-    """
+    `messages`: that a soft prompt is to stand before; the engine is asked to cut them into tokens."""
     if not base.is_file():
         return ""
     tokens = free_tokens(read_gguf(base), SoftPromptSettings().vectors)

@@ -111,11 +111,8 @@ class Processes:
 
 
 class RayTasks:
-    """Runs each cell as a task of the cluster at an address, such as "auto" or "local".
-
-    Raises:
-        InputError: Ray is not installed, or there is no such cluster.
-    """
+    """Runs each cell as a task of the cluster at an address, such as "auto" or "local". Raises InputError where Ray is
+    not installed, or there is no such cluster."""
 
     def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
         self._ray = join_cluster(address, "--ray")
