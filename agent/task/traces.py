@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,75 @@ from agent.errors import ProblemsError
 from agent.safe_data import LINE, parse_data
 from agent.safe_file import OutsideFile
 from agent.safe_text import counted, listed, quoted
-from agent.task.feedback import Feedback, Scales, is_right, said_in, scales_of
 from agent.task.tables import DataFile, Rows
 from agent.types import canonical
 
-INPUT = "input"
-"""The column of a question that is one text."""
-EVALUATION = "gen_ai.evaluation"
-"""What the attributes of an evaluation begin with."""
+INPUT, LABEL = "input", "output"
+"""The column of a question that is one text, and that of the right answers."""
+EVALUATION = "gen_ai.evaluation"  # what the attributes of an evaluation begin with
 KEYS = ("score", "scores", "feedback", "rating", "correct")
 """Keys of a record that hold what people said of its answer."""
+GOOD = {"correct", "good", "yes", "true", "up", "thumbs_up", "thumbsup", "positive", "like", "pass", "passed", "accept"}
+"""Words that say that an answer is right."""
+_NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?")
+
+Scales = Mapping[str, float]
+"""The highest number of each name that has numbers above 1 in a file, such as stars."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What people said of an answer: what was judged, and a number, a truth value, a text or None."""
+
+    name: str
+    value: bool | float | str | None
+
+
+def said_in(name: str, said: Any) -> Iterator[Feedback]:
+    """Yield the parts of a feedback: each of a list, the value of an object, or each of its keys.
+
+    >>> [(one.name, one.value) for one in said_in("scores", [{"name": "ok", "value": 1}, {"stars": ["4", 5]}])]
+    [('ok', 1), ('stars', 4.0), ('stars', 5)]
+    """
+    if isinstance(said, Mapping) and {"value", "stringValue"} & {*said}:
+        text = said.get("stringValue")  # says what the number means
+        value = text if isinstance(text, str) and text.strip() else said.get("value")
+        yield from said_in(str(said.get("name") or name), value)
+    elif isinstance(said, Mapping | list) and said:
+        parts = said.items() if isinstance(said, Mapping) else ((name, part) for part in said)
+        for own, part in parts:
+            yield from said_in(str(own), part)
+    elif isinstance(said, str):
+        text = said.strip()
+        yield Feedback(name, float(text) if _NUMBER.fullmatch(text) else text)
+    else:
+        yield Feedback(name, said if isinstance(said, bool | int | float) else None)
+
+
+def scales_of(feedback: Iterable[Feedback]) -> Scales:
+    """Return the scales of a file by all feedback in it."""
+    highest: dict[str, float] = {}
+    for each in feedback:
+        if isinstance(each.value, int | float) and each.value > 1:  # true is not
+            highest[each.name] = max(each.value, highest.get(each.name, each.value))
+    return highest
+
+
+def is_right(feedback: Collection[Feedback], scales: Scales) -> bool:
+    """Whether something was said, and all of it says that the answer is right: a word such as `correct`, true, or 1; of
+    a name with a scale its highest number instead of 1.
+
+    >>> star = [Feedback("stars", 1)]
+    >>> is_right(star, {}), is_right(star, {"stars": 5}), is_right([], {})
+    (True, False, False)
+    """
+
+    def is_good(said: Feedback) -> bool:
+        if isinstance(said.value, str):
+            return said.value.lower().replace(" ", "_") in GOOD
+        return said.value is True or (type(said.value) is not bool and said.value == scales.get(said.name, 1))
+
+    return bool(feedback) and all(map(is_good, feedback))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +103,6 @@ class Trace:
     expected: str = ""
     feedback: tuple[Feedback, ...] = ()
     system: str = ""
-
-    def label(self, scales: Scales) -> str:
-        return self.expected or (self.output if is_right(self.feedback, scales) else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +177,7 @@ def _not(value: Any, key: str, kind: str) -> ValueError:
 
 
 def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
-    asked, output = record["input"], _text(record.get("output"))
-    system = ""
+    asked, system = record["input"], ""
     if isinstance(asked, Mapping) and isinstance(asked.get("messages"), list):
         asked = asked["messages"]
     if isinstance(asked, list) and asked and all(isinstance(turn, Mapping) for turn in asked):
@@ -131,7 +186,7 @@ def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
         inputs = {str(name): value.strip() for name, value in asked.items()}
     else:
         inputs = {INPUT: _text(asked)}
-    yield _trace(record, inputs, output, system)
+    yield _trace(record, inputs, _text(record.get("output")), system)
 
 
 def _production(record: Mapping[str, Any]) -> Iterator[Trace]:
@@ -214,8 +269,6 @@ KINDS: tuple[TraceKind, ...] = (
     TraceKind("Langfuse traces", lambda r: r.keys() >= _ASKED, _langfuse),
 )
 """In the order in which a record is tried."""
-LABEL = "output"
-"""The column of the right answers."""
 MOST_LISTED = 20
 _PERSONAL = re.compile(
     r"(?<![\w.+-])[\w.+-]++@[\w-]++\.[\w.-]"  # e-mail
@@ -314,7 +367,7 @@ def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
     for line, trace in full:
         key = canonical(dict(trace.inputs))
         first.setdefault(key, (line, trace))
-        if label := trace.label(scales):
+        if label := trace.expected or (trace.output if is_right(trace.feedback, scales) else ""):
             labels.setdefault(key, set()).add(label)
     column = f"right_{LABEL}" if any(LABEL in trace.inputs for _, trace in full) else LABEL
     table: list[tuple[int, dict[str, str]]] = []

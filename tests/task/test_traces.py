@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ProblemsError
-from agent.task.feedback import is_right, said_in
 from agent.task.label_files import LabelledTask
 from agent.task.load import load_task
-from agent.task.traces import TraceRows, is_traces, read_traces
+from agent.task.traces import TraceRows, is_right, is_traces, read_traces, said_in
 from tests.cli.label_world import DESCRIPTION, MEANINGS, drafter
 from tests.cli.world import TOPICS, compatible, good, refused
 from tests.wire import WireServer
