@@ -29,8 +29,7 @@ from agent.types import canonical
 INPUT, LABEL = "input", "output"
 """The column of a question that is one text, and that of the right answers."""
 EVALUATION = "gen_ai.evaluation"  # what the attributes of an evaluation begin with
-KEYS = ("score", "scores", "feedback", "rating", "correct")
-"""Keys of a record that hold what people said of its answer."""
+KEYS = ("score", "scores", "feedback", "rating", "correct")  # of what people said of the answer of a record
 GOOD = {"correct", "good", "yes", "true", "up", "thumbs_up", "thumbsup", "positive", "like", "pass", "passed", "accept"}
 """Words that say that an answer is right."""
 _NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?")
