@@ -70,13 +70,9 @@ def _other_sizes(folder: Path, config: Mapping[str, Any], base: Path) -> str:
 
 
 def with_weights(base: BaseModel, folder: Path) -> BaseModel:
-    """The base with the weights of a folder in the place of those of its file, which are rounded.
+    """The base with the weights of a folder (config.json, model*.safetensors) in the place of its own, rounded ones.
 
-    Args:
-        folder: with config.json and model*.safetensors; opened, never fetched.
-
-    Raises:
-        InputError: the extra is not installed, or the folder is no model, or none that the file was made from.
+    Raises InputError where the extra is not installed, or the folder is no model, or none that the file was made from.
     """
     require("tune", "training on a Hugging Face folder")
     if fault := folder_fault(folder, base.path):
@@ -136,11 +132,9 @@ _MOST_RANK = 1024
 
 
 def peft_form(lora: Lora, architecture: Architecture, base: str | None) -> dict[str, bytes]:
-    """The two files of an adapter by name, the same bytes for the same matrices.
+    """The two files of an adapter by name, without the linear maps that it leaves as they are in all layers.
 
-    Args:
-        lora: the adapter; a linear map that it leaves as it is in all layers is left out.
-        base: what Hugging Face calls the base; None: not known.
+    The same bytes for the same matrices. `base`: what Hugging Face calls it; None: not known.
     """
     from safetensors.numpy import save
 

@@ -117,9 +117,8 @@ def engine_tokens(
 ) -> list[TokenPair]:
     """The token ids of each pair, the answer with the token that ends a turn.
 
-    Raises:
-        ProblemsError: pairs without a prompt or an answer, or of too many tokens; all of them.
-        InputError: the engine cannot load the model, or does not read the tokens of `soft` as they are.
+    Raises ProblemsError with all pairs that are incomplete or too long; InputError where the engine cannot load the
+    model, or does not read the tokens of `soft` as they are.
     """
     problems = [
         Problem(f"pair {at}", what)

@@ -66,12 +66,8 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSettings(TrainingSettings):
-    """How an adapter is trained.
-
-    Args:
-        rank: of the two matrices next to each weight, 1 or more.
-        alpha: what their product is multiplied by, divided by the rank; above 0.
-    """
+    """How an adapter is trained: the `rank` of the two matrices next to each weight, 1 or more, and what their product
+    is multiplied by, `alpha` / rank; above 0."""
 
     rank: int = 8
     alpha: float = 16.0
@@ -148,12 +144,7 @@ DRAWN_RANKS = (4, 8, 16, 32)
 
 
 def variants(settings: TrainingSettings, count: int) -> Sequence[TrainingSettings]:
-    """The first `count` settings to try, all with the same epochs: dev rows end a training.
-
-    Args:
-        settings: as they are without a search; the first.
-        count: 1 to MOST_SETTINGS.
-    """
+    """The first `count` settings to try (1 to MOST_SETTINGS), those given first; dev rows end a training."""
     if not isinstance(settings, LoraSettings):
         return [replace(settings, learning_rate=settings.learning_rate * rate) for rate in RATES[:count]]
     rate = settings.learning_rate
@@ -166,11 +157,9 @@ def variants(settings: TrainingSettings, count: int) -> Sequence[TrainingSetting
 
 
 def drawn(settings: TrainingSettings, count: int) -> Sequence[TrainingSettings]:
-    """The settings as they are, and others that are drawn: each by the seed of the training and its own number.
+    """The settings as they are, and others (1 to MOST_DRAWN in all) that are drawn by their seed and a number.
 
-    Args:
-        settings: the first; all keep its seed, so that they begin with the same rows.
-        count: 1 to MOST_DRAWN.
+    All keep the seed, so that they begin with the same rows.
     """
     return [settings, *(_one_drawn(settings, number) for number in range(1, count))]
 

@@ -278,20 +278,11 @@ def full_learner(base: BaseModel, settings: TrainingSettings) -> TorchLearner:
 
 
 def write_model(folder: Path, base: Path, weights: Mapping[str, Array]) -> tuple[Path, str]:
-    """Writes `model-HASH.gguf`: the base's values and vocabulary with other weights, matrices in float16.
+    """Write `model-HASH.gguf`: the base's values and vocabulary with other weights, matrices in float16.
 
-    Not written with the package `gguf`, whose files differ from version to version: the hash of the file tells the
-    replies of one model from those of another.
-
-    Args:
-        weights: by name of the tensor in the base, in its shape; a tensor that is not there is copied.
-
-    Returns:
-        Its path, and its SHA-256 in hex digits.
-
-    Raises:
-        InputError: the base cannot be read.
-        OSError: the disk refuses.
+    Not with the package `gguf`, whose files differ from version to version: the hash of the file tells the replies of
+    one model from those of another. `weights`: by name of the tensor in the base; one that is not there is copied.
+    Return its path and SHA-256. Raises InputError where the base cannot be read, and OSError.
     """
     digest = hashlib.sha256()
     with new_files(folder) as beside:

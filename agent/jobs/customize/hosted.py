@@ -158,9 +158,7 @@ class HostedPlan:
 def hosted_plan(spec: ArmSpec, launch: Launch, asked: CustomizeOptions, best: PromptCandidate) -> HostedPlan:
     """The training of an arm with the instruction of a prompt, as far as it can be known before it.
 
-    Raises:
-        InputError: with a line for each reason why this model is not trained at its provider.
-        BudgetRefused: the training alone may cost more than the cap.
+    Raises InputError with each reason why the model is not trained there; BudgetRefused where the cap is too small.
     """
     flag, lm, train_price, max_cost = f"--arms {spec.name}", launch.model, asked.train_price, launch.options.max_cost
     if not isinstance(lm, OpenAIModel):
@@ -222,8 +220,6 @@ class HostedMaker:
         Raises:
             BudgetExhausted: the training may cost more than is left.
             RunRefused: the job failed, was cancelled or expired, or the provider does not start it.
-            ModelError: the provider cannot be reached; the same command continues.
-            Interrupted: the run was stopped; the job continues at the provider.
         """
         plan = self._plan
         kind, body = self._known()

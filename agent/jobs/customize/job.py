@@ -80,11 +80,8 @@ def comparison(
 ) -> Work[CustomizeResult] | After[CustomizeResult]:
     """A comparison that is ready to start, after a search where none is finished.
 
-    Args:
-        again: prepares the same run, as the models of a search are closed after it.
-
-    Raises:
-        InputError: what `checked` and `planned` raise, or no cluster or no fine-tuning API answers.
+    `again` prepares the same run, as the models of a search are closed after it. Raises InputError as `checked` and
+    `planned` do, or where no cluster or no fine-tuning API answers.
     """
     checked(launch, asked, observer)
     if run := asked.run or finished_search(launch, db):
@@ -174,11 +171,8 @@ def dry_run(launch: Launch, asked: CustomizeOptions, db: Path, observer: Observe
 def export_training(launch: Launch, run: str, folder: Path, db: Path) -> ExportedRows:
     """Write what a training at the provider would upload, and the commands for it; call nothing.
 
-    Args:
-        run: a finished search, whose best instruction is trained with. "": the user's own prompt is.
-
-    Raises:
-        InputError: the model is none that a provider trains, or the files cannot be written.
+    `run`: a finished search, whose best instruction is trained with; "": the user's own prompt is. Raises InputError
+    where the model is none that a provider trains, or the files cannot be written.
     """
     task, target, prompt, row_id = launch.task, launch.model, baseline(launch.task), ""
     if not isinstance(target, OpenAIModel):

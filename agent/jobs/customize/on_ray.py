@@ -155,12 +155,8 @@ class RayTrainings:
     async def train(self, order: TrainingOrder, on_steps: OnSteps) -> TrainedAdapter:
         """As `TrainingOrder.train`, on a node; its files are in the order's folder afterwards.
 
-        Args:
-            on_steps: gets steps as they come, at least each half second; those made again after a node died again.
-
-        Raises:
-            InputError: as `carry_out`.
-            AgentError: the workers of this training died too often.
+        `on_steps` gets steps as they come, and again those that are made again after a node died. Raises AgentError
+        where the workers of this training died too often.
         """
         sent, uncapped = self.order(order), replace(order.settings, pause_after=None, max_seconds=None)
         key = (tuple(order.rows), order.trainer, uncapped)

@@ -183,9 +183,6 @@ def checked(
 ) -> tuple[list[ArmSpec], list[int]]:
     """The arms that are compared and the numbers of rows besides all, before anything is searched or trained.
 
-    Args:
-        observer: is shown the weights as they come, where a soft prompt needs the model's tokenizer.
-
     Raises:
         InputError: arms are not known or cannot be trained for this task and model, or an option is wrong; all of it.
         BudgetRefused: a training at the provider may cost more than the cap with the user's own prompt.

@@ -126,15 +126,10 @@ async def chosen_settings(
 
 
 async def choose_settings(settings: Sequence[TrainingSettings], train: Train, at_once: bool = False) -> SettingsChoice:
-    """Train settings until dev has chosen one of them; one alone is chosen at once.
+    """Train settings until dev has chosen one of them; one alone is chosen at once, and of equals the first.
 
-    Args:
-        settings: at least one; of equals the first is chosen. The cap on seconds of the first holds for all together.
-        train: trains to where `pause_after` says, from where it was.
-        at_once: whether those of a round are trained side by side; under a cap on seconds they are not.
-
-    Raises:
-        TrainingDiverged: all of them diverged.
+    The cap on seconds of the first holds for all together; under a cap none are trained side by side. `train` continues
+    to where `pause_after` says. Raises TrainingDiverged where all of them diverged.
     """
     tried = [TriedSettings(each) for each in settings]
     most, left, epochs = settings[0].max_seconds, list(tried), 1
@@ -173,17 +168,9 @@ ENVIRONMENT = {
 async def choose_by_asha(
     settings: Sequence[TrainingSettings], watched: Sequence[WatchedTraining], cluster: RayTrainings
 ) -> SettingsChoice:
-    """Train settings on a cluster, as many at once as it has room for, until ASHA or dev has stopped each.
+    """Train 2 settings or more on a cluster, as many at once as it has room for, until ASHA or dev has stopped each.
 
-    Args:
-        settings: at least 2; of equals the first is chosen. The cap on seconds of the first holds for all together.
-        watched: the trainings, which get steps as they come.
-
-    Raises:
-        TrainingDiverged: all of them diverged.
-        InputError: a node refuses the training.
-        AgentError: the workers of a setting died too often.
-        Interrupted: the run was stopped.
+    Chosen as by `choose_settings`. Raises AgentError where the workers of a setting died too often, or a node refuses.
     """
     tried, search = [TriedSettings(each) for each in settings], _Search()
     sent = [cluster.order(each.order) for each in watched]

@@ -42,12 +42,8 @@ class PreparedSweep:
 def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = True) -> PreparedSweep:
     """Read a sweep's file and check every cell of it as its run would start; call nothing.
 
-    Args:
-        folder: for the ledgers. None: runs/sweep-NAME.
-        check_keys: whether the keys of providers must be here, where the cells run on this machine.
-
-    Raises:
-        ProblemsError: all that is wrong with the file, or with any cell.
+    `folder` None: runs/sweep-NAME. `check_keys`: whether the keys of providers must be here. Raises ProblemsError with
+    all that is wrong.
     """
     file = read_sweep(path)
     folder = folder or LEDGER.parent / f"sweep-{file.name}"

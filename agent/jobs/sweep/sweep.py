@@ -198,17 +198,10 @@ def _plan(prepared: PreparedSweep) -> SweepPlan:
 def run_sweep(
     prepared: PreparedSweep, watcher: Watcher, ray: str | None = None, jobs: int | None = None
 ) -> SweepResult:
-    """Run the cells that have no result yet, and compare all of them.
+    """Run the cells that have no result yet, and compare all of them; `ray` and `jobs` as of `SweepOptions`.
 
-    The first Ctrl-C (or SIGTERM) lets the calls in flight land, the second leaves at once.
-
-    Args:
-        ray: the address of a Ray cluster, "local" for one of this machine. None: processes of this machine.
-        jobs: how many of them, at least 1. None: 1 where a model is embedded, else 4.
-
-    Raises:
-        InputError: there is no such cluster; nothing was called.
-        Interrupted: the user stopped it; the same sweep continues where it was.
+    The first Ctrl-C (or SIGTERM) lets the calls in flight land, the second leaves at once; both end in Interrupted.
+    Raises InputError where there is no such cluster.
     """
     prepared.folder.mkdir(parents=True, exist_ok=True)
     outcomes = {name: found for name, found in prepared.before.items() if found.state == "finished"}
