@@ -74,8 +74,8 @@ class Launch:
 
     def plan(self) -> Plan:
         """The plan of the run. Raises BudgetRefused where a cap is too small."""
-        from agent.search.costs import average_call
-        from agent.search.plan import Means, migration_plan
+        from agent.search.costs import Means, average_call
+        from agent.search.plan import migration_plan
 
         if self.made_with is not None:
             return self.made_with
@@ -283,8 +283,8 @@ def models_by_role(
 
 def plan_for(program: Program, options: RunOptions, models: Models, prices: Mapping[str, Price]) -> Plan:
     """The plan of a run that is to begin. Raises BudgetRefused when a cap is too small."""
-    from agent.search.costs import call_costs
-    from agent.search.plan import DETECT, Means, plan_run
+    from agent.search.costs import Means, call_costs
+    from agent.search.plan import DETECT, plan_run
     from agent.search.registered import DEFAULT, STRATEGIES
 
     strategy = None if options.trials == 1 else STRATEGIES.get(options.strategy or DEFAULT)

@@ -33,8 +33,9 @@ from agent.search import explanation, selection
 from agent.search.board import Board, Calibrated
 from agent.search.calibration import add_calibrated, best_readings
 from agent.search.context import UNSCORED_AT_MOST, SearchContext, sealed_rows
+from agent.search.costs import Means
 from agent.search.evolve.evolve import search_from
-from agent.search.plan import Means, Plan
+from agent.search.plan import Plan
 from agent.search.registered import DEFAULT, STRATEGIES
 from agent.search.selection import Finalist, counted
 from agent.stats.intervals import smallest_margin

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from agent.errors import BudgetRefused
 from agent.gateway.prices import Price
 from agent.prompt.template import marks
 from agent.retrieval.passages import CONTEXT
@@ -105,6 +106,36 @@ class CallCosts:
         token = Spend(1, 1, self.usd_a_token)
         tokens = [cap.size / rows / cap.of(token) for cap in Cap.all(budget) if cap.of(token) > 0]
         return max(2 * self.own_prompt + 50, int(min(tokens))) if tokens else None
+
+
+Effort = Literal["quick", "standard", "thorough"]
+EFFORT_CALLS: dict[Effort, int] = {"quick": 500, "standard": 1200, "thorough": 4000}
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a plan may spend: the caps, an effort that says how many calls where none are capped, and a call's costs."""
+
+    budget: Budget
+    effort: Effort = "standard"
+    costs: CallCosts | None = None
+
+    @property
+    def calls(self) -> int:
+        """Those of the cap, or else of the effort."""
+        return self.budget.max_calls if self.budget.max_calls is not None else EFFORT_CALLS[self.effort]
+
+    def affordable(self, needed: int, what: str) -> int:
+        """Calls to plan with. Raises BudgetRefused where the caps on tokens or dollars do not buy those `needed`."""
+        calls, costs, budget = self.calls, self.costs, self.budget
+        usual = costs.affordable(budget, costs.usual) if costs else None
+        if costs is None or usual is None or usual >= calls:
+            return calls
+        if (costs.affordable(budget, costs.least) or 0) < min(calls, needed):
+            caps = ", ".join(costs.too_low(budget, needed, costs.least))
+            takes = f"which takes about {needed * costs.calls_each} calls"
+            raise BudgetRefused(f"too little to {what} on this task, {takes}: {caps}")
+        return max(usual, min(calls, needed))
 
 
 def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallCosts:

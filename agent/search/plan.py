@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import BudgetRefused, InputError
 from agent.scoring.llm_judge import judge_calls
-from agent.search.costs import CallCosts
+from agent.search.costs import CallCosts, Means
 from agent.search.evolve.decisions import rungs_for
 from agent.stats.preflight import rows_at_most
 from agent.types import Budget, CallRole, Spend, Task
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from agent.search.program import Program
     from agent.search.registered import Strategy
 
-Effort = Literal["quick", "standard", "thorough"]
-
-EFFORT_CALLS: dict[Effort, int] = {"quick": 500, "standard": 1200, "thorough": 4000}
 TEST_SHARE = 0.35  # of all calls, at most, for the sealed test of baseline and winner
 KEPT_TEST_SHARE = 0.23  # that the sealed test keeps, as far as its decision needs it, however few candidates are tried
 DEV_SHARE = 0.12  # of all calls, at most, for one candidate on the whole of dev
@@ -197,38 +194,13 @@ class Plan:
             ) from missing
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What a plan may spend: the caps, an effort that says how many calls where none are capped, and a call's costs."""
-
-    budget: Budget
-    effort: Effort = "standard"
-    costs: CallCosts | None = None
-
-    @property
-    def calls(self) -> int:
-        """Those of the cap, or else of the effort."""
-        return self.budget.max_calls if self.budget.max_calls is not None else EFFORT_CALLS[self.effort]
-
-    def affordable(self, needed: int, what: str) -> int:
-        """Calls to plan with. Raises BudgetRefused where the caps on tokens or dollars do not buy those `needed`."""
-        calls, costs, budget = self.calls, self.costs, self.budget
-        usual = costs.affordable(budget, costs.usual) if costs else None
-        if costs is None or usual is None or usual >= calls:
-            return calls
-        if (costs.affordable(budget, costs.least) or 0) < min(calls, needed):
-            caps = ", ".join(costs.too_low(budget, needed, costs.least))
-            takes = f"which takes about {needed * costs.calls_each} calls"
-            raise BudgetRefused(f"too little to {what} on this task, {takes}: {caps}")
-        return max(usual, min(calls, needed))
-
-    def require(self, task: Task, plan: Plan, needed: int, what: str) -> None:
-        """Raise BudgetRefused where the plan has only a few rows."""
-        if min(plan.test_rows, plan.dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
-            each = self.costs.calls_each if self.costs else 1
-            raise BudgetRefused(
-                f"max_calls = {plan.calls * each} is too few to {what} on this task; give at least {needed * each}"
-            )
+def _require_rows(task: Task, means: Means, plan: Plan, needed: int, what: str) -> None:
+    """Raise BudgetRefused where the plan has only a few rows."""
+    if min(plan.test_rows, plan.dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
+        each = means.costs.calls_each if means.costs else 1
+        raise BudgetRefused(
+            f"max_calls = {plan.calls * each} is too few to {what} on this task; give at least {needed * each}"
+        )
 
 
 def plan_run(
@@ -305,7 +277,7 @@ def make_plan(task: Task, means: Means, has_proposer: bool, detect: float | None
         baseline_rows=None if detect is None else min(BASELINE_ROWS, dev_rows),
         detect=detect,
     )
-    means.require(task, plan, needed, COMPARED)
+    _require_rows(task, means, plan, needed, COMPARED)
     if detect is not None:
         plan = _with_rungs(plan).tested_for(rows_at_most(detect))
     longest = means.costs.longest_prompt(means.budget, dev_rows + plan.test_rows) if means.costs else None
@@ -336,7 +308,7 @@ def scoring_plan(task: Task, means: Means) -> Plan:
     plan = Plan(calls, 0, test_rows, 0, 0, (), 0, 0, per_row, task.repeats)
     left = paid - plan.test_calls // per_row
     plan = replace(plan, dev_rows=min(len(task.dev), left))
-    means.require(task, plan, needed, SCORED)
+    _require_rows(task, means, plan, needed, SCORED)
     noise_rows = min(NOISE_ROWS, plan.dev_rows, left - plan.dev_rows) if calls >= 300 * per_row else 0
     plan = replace(plan, noise_rows=noise_rows, rungs=rungs_for(plan.dev_rows, FIRST_RUNG))
     return replace(plan, calls=math.ceil((plan.baseline_calls + plan.test_calls) / (1 - CALL_SLACK)))

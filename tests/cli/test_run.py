@@ -14,7 +14,8 @@ from agent.ledger.query import History
 from agent.release.runtime import load_prompt
 from agent.report.view import task_of
 from agent.search.context import dev_rows, sealed_rows
-from agent.search.plan import DETECT, Means, Plan, make_plan
+from agent.search.costs import Means
+from agent.search.plan import DETECT, Plan, make_plan
 from agent.stats.preflight import rows_to_detect
 from agent.task.from_file import task_from_file
 from agent.types import Budget, Task

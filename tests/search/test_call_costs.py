@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from agent.errors import BudgetRefused
 from agent.gateway.prices import fixed_price
-from agent.search.costs import LETTERS_A_TOKEN, CallCosts, Models, call_costs, largest_calls
-from agent.search.plan import DEV_SHARE, EFFORT_CALLS, FEWEST_ROWS, Means, Plan, make_plan
+from agent.search.costs import EFFORT_CALLS, LETTERS_A_TOKEN, CallCosts, Means, Models, call_costs, largest_calls
+from agent.search.plan import DEV_SHARE, FEWEST_ROWS, Plan, make_plan
 from agent.types import Budget, Tool
 from tests.toys import make_task
 

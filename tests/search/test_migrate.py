@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from agent.errors import BudgetRefused
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
+from agent.search.costs import Means
 from agent.search.evolve.evolve import search_from
-from agent.search.plan import Means, Plan, migration_plan
+from agent.search.plan import Plan, migration_plan
 from agent.types import Budget, Demo, Proposal, Spend
 from tests.search.worlds import TASK, made_search, pupil
 from tests.toys import FakeModel, make_task

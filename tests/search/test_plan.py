@@ -15,12 +15,10 @@ from agent.errors import BudgetRefused, InputError
 from agent.jobs.launch import models_by_role, plan_for
 from agent.options.jobs import RunOptions
 from agent.search.context import sealed_rows
-from agent.search.costs import call_costs
+from agent.search.costs import EFFORT_CALLS, Means, call_costs
 from agent.search.plan import (
-    EFFORT_CALLS,
     ENOUGH_CANDIDATES,
     FEWEST_ROWS,
-    Means,
     Plan,
     calls_for,
     calls_to_try,

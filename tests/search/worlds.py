@@ -21,7 +21,8 @@ from agent.programs.prompt import PromptProgram
 from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
 from agent.search.context import SearchContext
-from agent.search.plan import Means, Plan, make_plan
+from agent.search.costs import Means
+from agent.search.plan import Plan, make_plan
 from agent.search.selection import chosen, finalists
 from agent.types import LM, Budget, Candidate, Completion, Outcome, Proposal, Request, SplitName, Task
 from tests.toys import TEAMS, FakeModel, make_task, open_ledger

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import io
 import operator
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial, partialmethod
@@ -26,9 +25,9 @@ from agent.prompt.template import label_text
 from agent.scoring.task_metrics import combine
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge, Meter, unlimited
-from agent.search.plan import Plan
+from agent.search.dspy.sizes import FULL_EVERY, MINIBATCH, REFLECTED, Size, enough, free, train_rows, val_rows
 from agent.search.registered import strategy
-from agent.types import Candidate, Completion, Example, Prediction, Proposal, Task, canonical
+from agent.types import Candidate, Completion, Example, Prediction, Proposal, canonical
 
 AUTHOR_TOKENS = 400  # of a proposed instruction or a summary, as many as a reply may have
 THREADS = 16
@@ -88,84 +87,6 @@ def state_of(program: Any) -> State:
         name: (predictor.signature.instructions, predictor.dump_state()["demos"])
         for name, predictor in program.named_predictors()
     }
-
-
-# -- what an optimizer may use -----------------------------------------------------------------------------------------
-
-FEWEST_VAL = 10
-MINIBATCH = 35  # rows, MIPROv2's own
-FULL_EVERY = 5  # minibatches to one evaluation on all rows, MIPROv2's own
-REFLECTED = 3  # rows that GEPA reflects on
-SUMMARY_CALLS = 12  # of MIPROv2's summary of the data, at most
-SPARE = 8  # calls: what a kill may leave half done
-MOST_SETS, MOST_TRIALS = 16, 30
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What an optimizer may use: `calls`, `val` rows on which it compares programs, `per_row` calls of a row."""
-
-    calls: int
-    val: int
-    max_examples: int
-    per_row: int
-    predictors: int
-
-    @property
-    def bootstrapped(self) -> int:
-        return min(4, self.max_examples)
-
-    @property
-    def sets(self) -> int:
-        """Random demo sets of BootstrapFewShotWithRandomSearch, which scores three other programs before."""
-        each = (self.val + 3 * self.bootstrapped) * self.per_row
-        return min(MOST_SETS, self.calls // each - 3) if self.bootstrapped else 0
-
-    @property
-    def candidates(self) -> int:
-        """Instructions and demo sets of MIPROv2, as in its `light` or `medium`."""
-        return 12 if self.calls >= 2500 else 6 if self.calls >= 400 else 4
-
-    @property
-    def minibatch(self) -> bool:
-        """Whether MIPROv2 scores its trials on a part of the rows."""
-        return self.val > MINIBATCH + FULL_EVERY
-
-    @property
-    def trials(self) -> int:
-        bootstrapping = (self.candidates - 2) * 3 * self.bootstrapped * self.per_row
-        proposing = SUMMARY_CALLS + 3 * self.candidates * self.predictors
-        whole = self.val * self.per_row
-        each = MINIBATCH * self.per_row + whole / FULL_EVERY if self.minibatch else whole
-        return min(MOST_TRIALS, int((self.calls - bootstrapping - proposing - 2 * whole) // each))
-
-    @property
-    def scored(self) -> int:
-        """Rows that GEPA may score: an iteration scores six and makes a proposal; the last may end with all of val."""
-        return (self.calls - self.val * self.per_row) * 6 // (6 * self.per_row + 1)
-
-
-def free(left: int, rows: int, per_row: int) -> int:
-    """What remains of `left` calls when those of `rows` rows, and what a kill may cost, are kept."""
-    return left - (rows + SPARE) * per_row
-
-
-def val_rows(method: str, left: int, rows: int, per_row: int) -> int:
-    """Rows of dev on which the optimizer scores programs: few enough for several programs."""
-    return min(rows, max(FEWEST_VAL, free(left, rows, per_row) // per_row // METHODS[method].share))
-
-
-def enough(method: str, task: Task, plan: Plan, calls_each: int) -> bool:
-    """Whether the method can do anything with the calls that the plan leaves to the search."""
-    demos = task.constraints.max_examples if task.constraints.max_examples is not None else len(task.train)
-    left, dev = plan.search_rows * calls_each, plan.dev_rows
-    val = val_rows(method, left, dev, calls_each)
-    return METHODS[method].enough(Size(max(0, free(left, dev - val, calls_each)), val, demos, calls_each, calls_each))
-
-
-def train_rows(rows: Sequence[Any], calls: int, seed: int) -> list[Any]:
-    """As many rows of train as `calls` pay when no bootstrapping succeeds, in the order of the seed."""
-    return random.Random(f"{seed}/dspy").sample(list(rows), min(len(rows), max(20, calls // 15)))
 
 
 # -- an optimizer in a search ------------------------------------------------------------------------------------------
@@ -259,14 +180,14 @@ async def optimize(job: OptimizerJob) -> OptimizerResult:
     """
     import dspy
 
-    result, method, bridge = OptimizerResult(), METHODS[job.method], job.bridge
-    if not method.enough(job.size):
+    result, bridge = OptimizerResult(), job.bridge
+    if not job.size.enough(job.method):
         result.ended = f"{job.size.calls} calls are too few for {job.method}"
         return result
     log = _evaluation_log(bridge, job, result)
     try:
         with dspy.context(lm=job.lm, **job.form.settings, callbacks=[log], max_errors=ENDLESS), _silence():
-            program = await bridge.run(method.make(job))
+            program = await bridge.run(METHODS[job.method][1](job))
     except BudgetExhausted as stop:
         result.ended = str(stop)
     except Exception as error:
@@ -417,33 +338,15 @@ def _gepa(job: OptimizerJob) -> Callable[[], Any]:
     return lambda: optimizer.compile(job.form.module, **job.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class DspyMethod:
-    """One of DSPy's optimizers; `share`: calls are at least so many times its rows of val; `enough`: for a size."""
-
-    about: str
-    share: int
-    make: Callable[[OptimizerJob], Callable[[], Any]]
-    enough: Callable[[Size], bool]
-
-
-METHODS = {
-    "dspy-mipro": DspyMethod(
+METHODS: dict[str, tuple[str, Callable[[OptimizerJob], Callable[[], Any]]]] = {
+    "dspy-mipro": (
         "DSPy's MIPROv2: sets of examples and proposed instructions, joined by Bayesian optimization.",
-        6,
         _mipro,
-        lambda size: size.trials >= 2,
     ),
-    "dspy-gepa": DspyMethod(
-        "DSPy's GEPA: instructions that are reflected on and changed, the best of each row kept.",
-        8,
-        _gepa,
-        lambda size: size.scored >= size.val + 4 * REFLECTED,
-    ),
-    "dspy-bootstrap": DspyMethod(
-        "DSPy's bootstrapped few-shot examples with random search.", 10, _bootstrap, lambda size: size.sets >= 1
-    ),
+    "dspy-gepa": ("DSPy's GEPA: instructions that are reflected on and changed, the best of each row kept.", _gepa),
+    "dspy-bootstrap": ("DSPy's bootstrapped few-shot examples with random search.", _bootstrap),
 }
+"""By name, a line of help, and what makes the run of an optimizer."""
 
 
 def _register(name: str, about: str) -> None:
@@ -460,5 +363,5 @@ def _register(name: str, about: str) -> None:
         await search(context, name)
 
 
-for _name, _method in METHODS.items():
-    _register(_name, _method.about)
+for _name, (_about, _) in METHODS.items():
+    _register(_name, _about)

@@ -32,9 +32,9 @@ from agent.programs.moves.prompt_moves import FEWEST_FITTED, redraws
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.board import Board
 from agent.search.context import stratified
-from agent.search.costs import CandidateCosts
+from agent.search.costs import CandidateCosts, Means
 from agent.search.evolve.evolve import Search
-from agent.search.plan import Means, Plan, make_plan
+from agent.search.plan import Plan, make_plan
 from agent.search.program import Choices, Parent
 from agent.search.registered import BANDIT, RACE, WILCOXON
 from agent.types import Budget, Demo, Outcome, Prediction, Proposal

@@ -21,9 +21,10 @@ from agent.programs.prompt import PromptProgram
 from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
 from agent.search.context import SearchContext
+from agent.search.costs import Means
 from agent.search.dspy import strategies as dspy_strategies
 from agent.search.dspy.strategies import OptimizerResult
-from agent.search.plan import Means, make_plan
+from agent.search.plan import make_plan
 from agent.search.registered import DSPY, STRATEGIES
 from agent.types import Budget, Proposal
 from tests.search.worlds import winner_of

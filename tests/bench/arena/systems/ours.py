@@ -62,7 +62,8 @@ def by_study(task: Task, url: str, budget: int, seed: int) -> Found:
 
 def max_calls(task: Task, budget: int, has_proposer: bool) -> int:
     """The largest cap under which baseline and search together make at most `budget` calls."""
-    from agent.search.plan import Means, make_plan
+    from agent.search.costs import Means
+    from agent.search.plan import make_plan
 
     for calls in range(2 * budget + 1000, budget, -1):
         try:

@@ -1,0 +1,96 @@
+"""The plan of one of DSPy's optimizers: what it may use of the calls that a search has, and whether that is enough."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.search.plan import Plan
+from agent.types import Task
+
+FEWEST_VAL = 10
+MINIBATCH = 35  # rows, MIPROv2's own
+FULL_EVERY = 5  # minibatches to one evaluation on all rows, MIPROv2's own
+REFLECTED = 3  # rows that GEPA reflects on
+SUMMARY_CALLS = 12  # of MIPROv2's summary of the data, at most
+SPARE = 8  # calls: what a kill may leave half done
+MOST_SETS, MOST_TRIALS = 16, 30
+SHARES = {"dspy-mipro": 6, "dspy-gepa": 8, "dspy-bootstrap": 10}
+"""The calls are at least so many times the rows on which the optimizer compares programs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What an optimizer may use: `calls`, `val` rows on which it compares programs, `per_row` calls of a row."""
+
+    calls: int
+    val: int
+    max_examples: int
+    per_row: int
+    predictors: int
+
+    @property
+    def bootstrapped(self) -> int:
+        return min(4, self.max_examples)
+
+    @property
+    def sets(self) -> int:
+        """Random demo sets of BootstrapFewShotWithRandomSearch, which scores three other programs before."""
+        each = (self.val + 3 * self.bootstrapped) * self.per_row
+        return min(MOST_SETS, self.calls // each - 3) if self.bootstrapped else 0
+
+    @property
+    def candidates(self) -> int:
+        """Instructions and demo sets of MIPROv2, as in its `light` or `medium`."""
+        return 12 if self.calls >= 2500 else 6 if self.calls >= 400 else 4
+
+    @property
+    def minibatch(self) -> bool:
+        """Whether MIPROv2 scores its trials on a part of the rows."""
+        return self.val > MINIBATCH + FULL_EVERY
+
+    @property
+    def trials(self) -> int:
+        bootstrapping = (self.candidates - 2) * 3 * self.bootstrapped * self.per_row
+        proposing = SUMMARY_CALLS + 3 * self.candidates * self.predictors
+        whole = self.val * self.per_row
+        each = MINIBATCH * self.per_row + whole / FULL_EVERY if self.minibatch else whole
+        return min(MOST_TRIALS, int((self.calls - bootstrapping - proposing - 2 * whole) // each))
+
+    @property
+    def scored(self) -> int:
+        """Rows that GEPA may score: an iteration scores six and makes a proposal; the last may end with all of val."""
+        return (self.calls - self.val * self.per_row) * 6 // (6 * self.per_row + 1)
+
+    def enough(self, method: str) -> bool:
+        """Whether the method can do anything with it."""
+        return {
+            "dspy-bootstrap": self.sets >= 1,
+            "dspy-mipro": self.trials >= 2,
+            "dspy-gepa": self.scored >= self.val + 4 * REFLECTED,
+        }[method]
+
+
+def free(left: int, rows: int, per_row: int) -> int:
+    """What remains of `left` calls when those of `rows` rows, and what a kill may cost, are kept."""
+    return left - (rows + SPARE) * per_row
+
+
+def val_rows(method: str, left: int, rows: int, per_row: int) -> int:
+    """Rows of dev on which the optimizer scores programs: few enough for several programs."""
+    return min(rows, max(FEWEST_VAL, free(left, rows, per_row) // per_row // SHARES[method]))
+
+
+def enough(method: str, task: Task, plan: Plan, calls_each: int) -> bool:
+    """Whether the method can do anything with the calls that the plan leaves to the search."""
+    demos = task.constraints.max_examples if task.constraints.max_examples is not None else len(task.train)
+    left, dev = plan.search_rows * calls_each, plan.dev_rows
+    val = val_rows(method, left, dev, calls_each)
+    return Size(max(0, free(left, dev - val, calls_each)), val, demos, calls_each, calls_each).enough(method)
+
+
+def train_rows(rows: Sequence[Any], calls: int, seed: int) -> list[Any]:
+    """As many rows of train as `calls` pay when no bootstrapping succeeds, in the order of the seed."""
+    return random.Random(f"{seed}/dspy").sample(list(rows), min(len(rows), max(20, calls // 15)))
