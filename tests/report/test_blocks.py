@@ -9,8 +9,23 @@ from typing import Any
 
 import pytest
 
-from agent.report.blocks import ChartBlock, Column, DiffBlock, PageSection, filled, sentence, short, table, text
+from agent.report.blocks import (
+    ChartBlock,
+    Column,
+    DiffBlock,
+    PageCell,
+    PageSection,
+    cells,
+    filled,
+    group,
+    line,
+    sentence,
+    short,
+    table,
+    text,
+)
 from agent.report.html import environment
+from agent.report.page_blocks import Button, FormBlock, FormField
 from agent.report.terminal import lines_of, rendered
 from tests.cli.test_untrusted import CONTROL, EVIL
 from tests.report.pages import Page
@@ -117,6 +132,35 @@ def test_untrusted_text_steers_neither_screen_nor_page(monkeypatch: pytest.Monke
         assert "[red]" in "".join(lines)
     for block in blocks:
         assert "b" not in on_page(block).structure
+
+
+def test_a_listing_is_tabs_in_a_pipe_also_without_rows() -> None:
+    made = table("t", ("a", Column("b", on="page"), "c #"), [("x\ty", "hidden", 1)], tabbed=True)
+    assert rendered([made, table("", ("a",), [], tabbed=True)]) == ["a\tc", "x y\t1", "a"]
+
+
+def test_a_form_sends_what_its_fields_and_buttons_say_and_a_screen_has_none() -> None:
+    row = (
+        cells(PageCell("Compare r1", "r1", "pick"), "r1"),
+        PageCell("r1", "/run/r1"),
+        PageCell("good one", tag="good"),
+    )
+    fields = (
+        FormField("text", EVIL, "has", more={"size": 4}),
+        FormField("state", "b", "state", "select", ("", "a", "b")),
+        FormField("rows", "won", kind="hidden"),
+    )
+    listed = table("runs", ("pick", "run", "state"), [row])
+    form = FormBlock("/compare", fields, (Button("Go", "ask", "g"),), blocks=(listed,))
+    page = on_page(group(line("so ", PageCell("far", tag="strong"), look="soft"), form, tag="section", label="all"))
+    found = {own.get("name"): own for tag, own in page.nodes if tag in ("input", "select", "button")}
+    assert (found["pick"]["value"], found["rows"]["value"], found["action"]["value"]) == ("r1", "won", "ask")
+    assert found["action"]["data-key"] == "g"
+    assert [own for tag, own in page.nodes if tag == "option" and "selected" in own] == [{"selected": None}]
+    assert "/run/r1" in page.links
+    assert [cell.strip() for cell in page.tables["runs"][1]] == ["r1", "r1", "good one"]
+    assert not CONTROL.search(found["text"]["value"] or "")
+    assert rendered([form, line("x")]) == []
 
 
 def test_texts_are_cut_and_made_into_sentences() -> None:
