@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.common import PATH, SETTINGS, db_option, ledger_options, plain, print_json
+from agent.cli.common import PATH, SETTINGS, db_option, ledger_options, plain, print_shown
 from agent.jobs.locations import open_history
 
 if TYPE_CHECKING:
@@ -105,13 +105,9 @@ def erase_command(
         click.echo(f"{count} texts go for good: {words}" if count else "no text holds it", err=True)
     if count and not yes:
         click.confirm("erase them?", abort=True, err=True)
-    left, head = erase(plan, actor, reason)
-    if as_json:
-        found = {"erased": list(plan.texts), "kinds": dict(plan.kinds), "events": list(plan.events)}
-        print_json({**found, "left": left, "head": head})
-        return
-    click.echo(f"erased {count} texts; the ledger is whole, head {head}")
-    for line in left:
+    found = erase(plan, actor, reason)
+    print_shown(found, as_json)
+    for line in () if as_json else found.left:
         click.echo(f"still there: {plain(line)}", err=True)
 
 

@@ -336,12 +336,23 @@ def prepare_erasure(hashes: Sequence[str], containing: str | None, actor: str, r
     return Erasure(db, containing, tuple(texts), kinds, tuple(kept))
 
 
-def erase(plan: Erasure, actor: str, reason: str) -> tuple[list[str], str]:
-    """Take the texts out; the chain keeps their hashes, the actor and the reason.
+class EraseResult(Result):
+    """Texts that were erased, how many of each kind; `events` that hold the text in their own words; where it is still
+    to be found, a line each in `left`; and the head of the chain."""
 
-    Returns where the text still stands, a line each, and the head of the chain. Raises LedgerError where the ledger is
-    not whole then.
-    """
+    erased: tuple[str, ...]
+    kinds: Mapping[str, int]
+    events: tuple[int, ...]
+    left: tuple[str, ...]
+    head: str
+
+    def blocks(self) -> Iterator[Block]:
+        yield text(f"erased {len(self.erased)} texts; the ledger is whole, head {self.head}", exact=True)
+
+
+def erase(plan: Erasure, actor: str, reason: str) -> EraseResult:
+    """Take the texts out; the chain keeps their hashes, the actor and the reason. Raises LedgerError where the ledger
+    is not whole then."""
     db = plan.db
     waits = not (log_is_empty(db) or is_held(db))  # what an earlier try erased, to leave the file
     if plan.texts or waits:
@@ -350,7 +361,8 @@ def erase(plan: Erasure, actor: str, reason: str) -> tuple[list[str], str]:
     with unchecked(db) as connection:
         head = head_of(connection)[1]
         _require_whole(connection, db)
-    return _left(db, plan.containing, plan.events), head
+    left = tuple(_left(db, plan.containing, plan.events))
+    return EraseResult(erased=plan.texts, kinds=plan.kinds, events=plan.events, left=left, head=head)
 
 
 def _left(db: Path, containing: str | None, kept: Sequence[int]) -> list[str]:
