@@ -144,15 +144,17 @@ async def score(
     Raises:
         BudgetExhausted: the budget ended, unless `is_partial`.
     """
-    asked = [
-        (
-            arm.name,
-            partial(arm.evaluator.outcomes, arm.candidate, rows if arm.rows is None else arm.rows, split, repeat),
-        )
-        for arm in arms
-        for repeat in range(repeats if arm.repeats is None else arm.repeats)
-    ]
-    await session.ahead([ask for _, ask in asked])
+    asked: list[tuple[str, Callable[[], Awaitable[list[Outcome]]]]] = []
+    ahead, begun = [], defaultdict[tuple[int, str, int], set[str]](set)
+    for arm in arms:
+        own = rows if arm.rows is None else arm.rows
+        for repeat in range(repeats if arm.repeats is None else arm.repeats):
+            asked.append((arm.name, partial(arm.evaluator.outcomes, arm.candidate, own, split, repeat)))
+            known, ids = begun[id(arm.evaluator), arm.candidate.id, repeat], {row.id for row in own}
+            if not ids <= known:  # what another arm asks as well is known in its turn
+                ahead.append(asked[-1][1])
+            known |= ids
+    await session.ahead(ahead)
     found: dict[str, list[list[Outcome]]] = defaultdict(list)
     for name, ask in asked:
         try:

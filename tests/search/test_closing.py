@@ -88,7 +88,7 @@ async def test_the_cheapest_is_taken_of_those_that_dev_shows_to_lose_less_than_t
     taken = selection.cheaper(context, [own, best, near], BEST, 0.1)
     assert taken is not None
     assert (taken.winner, taken.best, taken.saved, taken.saved_in) == (PLAIN, BEST, 0.75, "dollars")
-    assert taken.bound.is_shown
+    assert taken.bound.shown
     assert taken.bound.diff == -0.01
     assert selection.cheaper(context, [own, best, near], BEST, 0.03) is None, "100 rows leave a larger loss possible"
     dear = replace(near, usd=5.0)
