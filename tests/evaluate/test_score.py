@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -74,3 +75,20 @@ def test_a_row_counts_with_the_mean_of_its_scored_repeats() -> None:
     table = ScoreTable({"a": {("1", 0): 1.0, ("1", 1): 0.0, ("2", 0): None, ("2", 1): None}})
     assert table.values("a") == [0.5, None]
     assert (table.mean("a").mean, table.mean("a").unscored) == (0.5, 1)
+
+
+async def test_what_two_arms_ask_alike_goes_into_a_batch_once(ledger: Ledger) -> None:
+    asking = Asking(ledger)
+    knows = asking.arms[0]
+    begun: list[int] = []
+
+    async def ahead(sets: Sequence[Callable[[], Awaitable[object]]]) -> None:
+        begun.append(len(sets))
+        await asyncio.gather(*(each() for each in sets))
+
+    asking.ahead = ahead  # type: ignore[method-assign]
+    again = Arm("again", knows.candidate, knows.evaluator, TASK.dev[:2], 2)
+    table = await score(asking, [knows, again], TASK.dev)
+    assert begun == [2], "all rows, and the second time of the first two"
+    assert asking.gateway.account.total_used.calls == 6 + 2
+    assert [len(each) for each in table.passes("again")] == [2, 2]
