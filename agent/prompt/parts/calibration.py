@@ -11,6 +11,7 @@ from agent.prompt.calibration import LabelCalibration, Method, Neighbours, Prior
 from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
 from agent.prompt.parts.kinds import part
 from agent.prompt.parts.part import PromptPart, Row
+from agent.retrieval.pool import text_of
 from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.shipped import Field, Prediction
 
@@ -95,7 +96,6 @@ class TrainedPrior:
     def trained(self) -> LabelClassifier | None:
         """None where the task has no single choice, or train rows too few to tell labels apart."""
         from agent.prompt.label_training import MOST_ROWS, trained
-        from agent.retrieval.pool import text_of
 
         outputs = self._task.signature.outputs
         if len(outputs) != 1 or len(outputs[0].choices) < 2:
@@ -111,8 +111,6 @@ class TrainedPrior:
 
     def log_probabilities(self, row: Example) -> tuple[float, ...]:
         """Of each label for a row, in nats."""
-        from agent.retrieval.pool import text_of
-
         assert self.trained is not None
         text = text_of(row.inputs, self._names)
         if text not in self._known:  # a search reads each dev row again for every finalist
