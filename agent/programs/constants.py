@@ -213,7 +213,6 @@ def _middles(numbers: Sequence[float]) -> dict[str, float]:
 
 
 def _most_frequent(values: Iterable[Any]) -> list[Any]:
-    """Different values, the most frequent first, of equally frequent ones the first."""
     counted, first = Counter[str](), dict[str, Any]()
     for value in values:
         counted[_key(value)] += 1
@@ -251,7 +250,6 @@ def _toggled(items: list[Any], item: Any) -> list[Any]:
 
 
 def _record_changes(records: Sequence[Mapping[str, Any]]) -> list[Change]:
-    """A change for each field of a record, and for each item of a field that is a list."""
 
     def valued(part: str, values: Sequence[Any]) -> Change:
         def change(record: Mapping[str, Any]) -> Iterator[Any]:

@@ -166,7 +166,6 @@ class PromptProgram(Kind):
 
     @cached_property
     def _cap(self) -> ReplyCap:
-        """Measured when first needed: a model's tokens are known when its weights are there."""
         return ReplyCap.of(self.task, self._lm)
 
     def max_tokens(self, candidate: Candidate) -> int:
@@ -196,7 +195,6 @@ class PromptProgram(Kind):
         return self._size(candidate, most=True)
 
     def _size(self, candidate: Candidate, most: bool) -> int:
-        """Tokens of the template and the parts, with what differs from row to row of usual length or the longest."""
         if (candidate.id, most) not in self._sizes:
             prompt, count, of = self.bound(candidate), self._lm.count_tokens, as_prompt(candidate)
             empty, messages = dict.fromkeys(of.marks("context"), ""), prompt.messages

@@ -97,7 +97,6 @@ def _sendable(reply: str) -> str:
 
 
 def _user_request(user: SimulatedUser, goal: str, said: Turns, repeat: int) -> Request:
-    """The call for the user's next message: the roles are turned round."""
     ending = f"When your goal is reached, or cannot be, end your message with {user.stop}"
     system = f"{user.prompt.strip()}\n\nYour goal: {goal}\n\nWrite the user's next message only. {ending}"
     turned = [Message("assistant" if role == "user" else "user", content) for role, content in said]

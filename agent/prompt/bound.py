@@ -34,13 +34,7 @@ class BoundPrompt:
         model: that answers; with an `adapter` its base.
         messages: templates: their contents hold `{{field}}` for each of `inputs`, anything else is literal.
         reasoning: whether the answer comes last in a reply.
-        calibration: decides among the labels of the one output where a reply has log-probabilities.
-        classifier: combined with the model by some calibrations.
-        picks: examples that are picked for each input, at the mark that the messages have for them.
-        passages: are looked up for each input, at their mark.
-        adapter: answers with the model.
-        tools: go with every request; the answer is a list of their calls.
-        more: parts of other packages.
+        calibration, classifier, picks, passages, adapter, tools: its parts (`parts/`); `more`: those of other packages.
     """
 
     name: str

@@ -78,7 +78,6 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
 
 
 def _unplaced(candidate: PromptCandidate) -> list[str]:
-    """The marks of the instruction that it has no place for."""
     return [name for name in candidate.marks("context") if not marks(candidate.instruction, [name])]
 
 

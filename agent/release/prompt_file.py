@@ -56,7 +56,6 @@ class PromptRelease(BoundPrompt):
         object.__setattr__(self, "version", content_id("p", self._content()))
 
     def _content(self) -> dict[str, Any]:
-        """All that decides what is sent and how it is read, JSON-ready."""
         found = {
             "messages": [message.as_dict() for message in self.messages],
             "inputs": list(self.inputs),
@@ -327,7 +326,6 @@ def _parts(read: Mapping[str, Any], keys: Sequence[str], folder: Path, refuse: R
 
 
 def _where(file: Path, text: str, key: str) -> str:
-    """`file:line` of a top-level key, or just the file."""
     name = re.escape(key)
     found = re.search(rf'^  "{name}":', text, re.MULTILINE)
     line = text.count("\n", 0, found.start()) + 1 if found else 0
@@ -335,7 +333,6 @@ def _where(file: Path, text: str, key: str) -> str:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """The same value as JSON data that both file forms can hold."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str):

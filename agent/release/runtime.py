@@ -114,13 +114,11 @@ class Prompt:
         return (None if "who" in own else who), (None if "vector" in own else vector), inputs
 
     def _row(self, who: str | None, vector: Any, inputs: dict[str, str]) -> Row:
-        """The input with what a user has confirmed."""
         if who is None or not self.release.takes_rows:
             return self.release.row(inputs, vector=vector)
         return self._rows_of(who).row(inputs, vector)
 
     def _texts(self, given: Mapping[str, Any], verb: str) -> dict[str, str]:
-        """The inputs with a conversation as the text of its messages; a str is one message of the user."""
         try:
             for part in self.release.parts:
                 given = part.texts_of(given)

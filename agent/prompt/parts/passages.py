@@ -78,7 +78,6 @@ class ReleasedPassages(PromptPart):
         return self._sizes[most]
 
     def _most(self, count: Count) -> int:
-        """Tokens of the k longest passages."""
         longest = self.index.longest(count)[: self.settings.k]
         return count(passage_block(self.index.tag, longest)) + len(longest)  # they may join otherwise in another order
 
