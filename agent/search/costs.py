@@ -285,8 +285,7 @@ class CandidateCosts:
     def longest_prompt(self) -> float:
         """The most counted tokens of a prompt that the caps pay on all of dev and test; inf without caps.
 
-        The plan's limit is in paid tokens. Those of hosted models are counted by an upper estimate, which the calls so
-        far correct, with room for what else a run pays.
+        Counts of hosted models are upper estimates, which the calls so far correct, with room for what else a run pays.
         """
         longest, used, counted = self._plan.longest_prompt, self._account.total_used, self._mean_size()
         if longest is None:

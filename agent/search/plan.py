@@ -214,9 +214,7 @@ def plan_run(
     """Plan a run; in runs of the program where a row takes no fixed number of calls.
 
     `strategy`: None: only the user's own prompt is scored. `detect`: the smallest gain worth having, in (0, 1].
-    `tested`: prompts that the sealed test scores after a search, 2 or 3.
-
-    Raises BudgetRefused where a cap is too small.
+    `tested`: prompts that the sealed test scores after a search. Raises BudgetRefused where a cap is too small.
     """
     task, calls_each = program.task, program.calls
     costs = means.costs if means.costs is None or program.is_fixed else means.costs.of_a_run(calls_each)
@@ -255,9 +253,7 @@ def _needs(calls: int, caps: str) -> str:
 def make_plan(task: Task, means: Means, has_proposer: bool, detect: float | None = DETECT) -> Plan:
     """Plan a search with the capped calls, or as many as caps on tokens and dollars buy.
 
-    `detect`: the smallest gain worth having, in (0, 1]; None for a strategy that does not race the baseline.
-
-    Raises BudgetRefused where baseline and winner cannot even be compared on a few rows.
+    `detect`: None for a strategy that does not race the baseline. Raises BudgetRefused for few rows.
     """
     per_row = 1 + judge_calls(task)
     needed = int(per_row * FEWEST_ROWS * max(1 / DEV_SHARE, 2 * task.repeats / TEST_SHARE)) + 1
@@ -317,10 +313,7 @@ def scoring_plan(task: Task, means: Means) -> Plan:
 def migration_plan(task: Task, means: Means, sealed_rows: int, each: Spend) -> Plan:
     """Plan a migration: the race, one or two finalists on dev, and one prompt on the sealed test.
 
-    `sealed_rows`: rows of the sealed test on which the ledger has replies of the old model. `each`: what a call costs,
-    by an estimate.
-
-    Raises BudgetRefused where a cap does not pay a race and a test on a few rows.
+    `sealed_rows`: those with replies of the old model. `each`: the cost of a call. Raises BudgetRefused for few rows.
     """
     calls, per_row, budget = means.calls, 1 + judge_calls(task), means.budget
     calls = min(calls, paid_for) if (paid_for := CallCosts.affordable(budget, each)) is not None else calls

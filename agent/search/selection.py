@@ -247,8 +247,7 @@ def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer
 def corrected(context: SearchContext, winner: Candidate, strategy: str | None) -> float | None:
     """The winner's dev score without what choosing the best of all that were tried adds to it.
 
-    None for the user's own prompt, and where `uncorrected` says why. A candidate that had not seen all of dev when the
-    budget ended, or failed, could not be chosen; one that was cut could.
+    None for the user's own prompt, and where `uncorrected` says why.
     """
     board = context.board
     tried = board.prefixes([i for i, trial in board.trials.items() if trial.n and trial.state in CHOOSABLE])
@@ -314,10 +313,9 @@ def lead(one: Scores, other: Scores, seed: int) -> Lead | None:
 
 
 def untested(context: SearchContext, tested: Collection[str], how: Prefer, budget: Budget) -> Untested | None:
-    """Find the best candidate that leads the user's own prompt on dev and is not tested.
+    """Find the best candidate that leads the user's own prompt on dev and is not `tested`.
 
-    Where another candidate is `tested`, only the one that it replaced (`context.unproved`) counts. `how`: the user's
-    preference.
+    Where another candidate is, only the one that it replaced (`context.unproved`) counts.
     """
     board, own, unproved = context.board, context.baseline.id, context.unproved
     ids = [i for i in board.trials if i not in tested and i != own]

@@ -217,11 +217,7 @@ class AskTell:
     def tell(
         self, trials: Sequence[StudyTrial], space: Mapping[str, Sequence[str]], operators: Sequence[str], ranks: int
     ) -> None:
-        """Tell all that is known; proposals that are not among the trials are forgotten.
-
-        `space`: the choices of each coordinate of a new design. `operators`: what else can make a candidate. `ranks`:
-        how many parents there can be, at least 0.
-        """
+        """Tell all that is known; proposals that are not among the trials are forgotten. `ranks`: of parents."""
         choices = {**space, OPERATOR: (FRESH, *operators)}
         self._space, self._trials = space, trials
         self._known = distributions_of(trials, choices, max(1, ranks))

@@ -81,12 +81,8 @@ def one_sentence(
 ) -> Question:
     """Ask for one sentence about data that begins as the request says.
 
-    Args:
-        system: to which "You answer with one short sentence." is added.
-        task: its rows and placeholders may not be in the sentence.
-        whole: makes the text that is kept of what follows `begins`; None: the whole sentence.
-        why: why that text is refused all the same, or "".
-        says_task: whether the request says what the task is.
+    `task`: its rows and placeholders may not be in the sentence; `says_task`: whether the request names it. `whole`:
+    makes the kept text of what follows `begins`; None: the whole sentence. `why`: why that is refused, or "".
     """
     system = f"{system} You answer with one short sentence."
     messages = messages_about(system, lines, begins, [task_line(task)] if says_task else ())
@@ -143,12 +139,9 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One thing that the proposer can be asked for.
+    """One thing that the proposer can be asked for; `name`: in history and report.
 
-    Args:
-        name: in history and report.
-        applies: gives what there is to ask about; nothing (falsy) where it cannot be used.
-        drafts: gives what comes of it; nothing where no reply can be used.
+    `applies` gives what there is to ask about, falsy where it cannot be used; `drafts` gives what comes of it.
     """
 
     name: str

@@ -196,10 +196,7 @@ class ChainMoves(TextMoves):
 async def rewritten(
     context: SearchContext, task: Task, tried: Sequence[ScoredInstruction], parents: Sequence[Parent], number: int
 ) -> Rewrite | None:
-    """Ask for a new instruction of `task`, grounded on what was `tried`, the worst first, and on failures of the best.
-
-    `number`: of the request in its run, at least 1; it decides the style.
-    """
+    """Ask for a new instruction, grounded on what was `tried` and on failures; `number` decides the style."""
     if context.proposer is None:
         return None
     failures = [each.line for each in wrong_rows(context.dev, parents[0].outcomes)[:FAILURES]] if parents else []

@@ -129,16 +129,10 @@ class VerifiedExport:
 def verify_exports(
     formats: Sequence[Format], materials: Mapping[str, Material], *, dev: DevRun | None = None, strict: bool = False
 ) -> list[VerifiedExport]:
-    """The files of each format, proved, with nothing written yet.
+    """Prove the files of each format, with nothing written yet; `materials`: by the format's name.
 
-    Args:
-        formats: Which.
-        materials: What each is made of, by the format's name.
-        dev: The run's dev rows, which each export scores again without a call.
-        strict: Also refuse what could not be proved, and a target that cannot carry every value.
-
-    Raises:
-        ReleaseError: An export drifts, does not load, or (`strict`) is not proved.
+    `dev`: rows that each export scores again without a call. `strict`: also refuse what is not proved, and
+    a target that cannot carry every value. Raises ReleaseError where an export drifts, does not load or is unproved.
     """
     exports = []
     for one in formats:
@@ -303,11 +297,7 @@ def rescore(
     parse: Parse,
     unfit: Callable[[PromptRelease, Values], str],
 ) -> Rescored:
-    """Render every row through an export, and read and score its reply again.
-
-    Raises:
-        ReleaseError: A row makes another call, reads otherwise or has another score than in the run.
-    """
+    """Render, read and score every row through an export. Raises ReleaseError where call, reading or score differ."""
     fit = [each for each in dev.rows if not unfit(release, each.row.inputs)]
     for each in fit:
         _require_same_call(name, release, dev.model, each, render(each.row.inputs))

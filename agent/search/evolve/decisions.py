@@ -62,8 +62,7 @@ class Ladder:
     ) -> list[Pull]:
         """Choose which candidates climb now, the highest rungs first; of equal means the earlier candidate.
 
-        Pruned candidates (`out`) count in their rung but do not climb; `rows` is how many rows each has, where some
-        have no score.
+        Pruned ones (`out`) count in their rung; `rows`: how many each has, where some have no score.
         """
         levels = {i: self.level(rows[i] if rows else len(vector)) for i, vector in scores.items()}
         pulls = []

@@ -50,10 +50,8 @@ async def search(context: SearchContext) -> None:
 async def search_from(context: SearchContext, seeds: Sequence[Proposal]) -> None:
     """Search from the released prompt (trial 0) and `seeds`, prompts of its run, the most promising first.
 
-    There is no user's own prompt to beat: the released prompt has no advantage, and the whole of dev is for those that
-    come through the race.
-
-    Raises BudgetExhausted where a cap ends it early.
+    The released prompt has no advantage: the whole of dev is for those that come through the race. Raises
+    BudgetExhausted where a cap ends it early.
     """
     own = context.baseline
     context.stage("the released prompt", 0)
