@@ -74,7 +74,7 @@ def _run_list(found: Sequence[ListedRun], place: Mapping[str, Any]) -> Iterator[
         yield section("Searches", form, line(f"score: {words}", look="soft"))
     if jobs:
         yield section("Other jobs", _jobs(jobs))
-    yield section("", pager(place, "runs"), TermsBlock(terms.legend(is_compared=True)))
+    yield section("", pager(place, "run"), TermsBlock(terms.legend(is_compared=True)))
 
 
 def _searches(found: Sequence[ListedRun]) -> Block:

@@ -11,6 +11,7 @@ from agent.report import facts
 from agent.report.blocks import Block, PageCell, PageSection, filled, group, line, text
 from agent.report.facts import points
 from agent.report.page_blocks import GroupBlock, LineBlock
+from agent.safe_text import counted
 
 TAGS: Mapping[str, str] = {
     "complete": "good",
@@ -87,9 +88,13 @@ def value_text(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else label_text(value)
 
 
-def pager(place: Mapping[str, Any], what: str) -> LineBlock:
-    """How many rows there are, which page this is, and the way to its neighbours."""
-    parts, start = [f"{place['count']} {what}"], f"?{place['query']}{'&' if place['query'] else ''}page="
+def pager(place: Mapping[str, Any], what: str, of: int | None = None) -> LineBlock:
+    """How many there are, which page this is, and links to its neighbours.
+
+    `what`: one of them, such as "row". `of`: how many there are without a filter.
+    """
+    count = counted(place["count"], what) if of is None else f"{place['count']:,} of {counted(of, what)}"
+    parts, start = [count], f"?{place['query']}{'&' if place['query'] else ''}page="
     if place["pages"] > 1:
         parts.append(f" · page {place['page']} of {place['pages']} ")
         parts += [PageCell("previous", f"{start}{place['page'] - 1}")] * (place["page"] > 1)

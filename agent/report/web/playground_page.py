@@ -176,7 +176,7 @@ def _rows_to_pick(pick: Mapping[str, Any], here: str) -> Iterator[Block]:
         (Column("right answer", "break"), "labels"),
     ]
     yield listing("Rows", columns, pick["rows"]) if pick["rows"] else line("No such row.")
-    yield pager(pick["place"], "rows")
+    yield pager(pick["place"], "row")
 
 
 def latest(request: PageRequest) -> Page:

@@ -100,7 +100,7 @@ def _releases_page(data: Row) -> Iterator[PageSection]:
         data["releases"],
     )
     none = None if data["releases"] else line("No such release.")
-    place = pager(data["place"], f"of {data['of']} versions")
+    place = pager(data["place"], "version", data["of"])
     yield section("", title("Releases"), *problems, form, listed, none, place, aliases_link)
 
 

@@ -107,7 +107,7 @@ def row_blocks(data: Mapping[str, Any], here: str, sides: Sequence[str]) -> Iter
     for row in data["rows"]:
         yield row_pair(row, change_badge(row["change"]), sides)
     yield None if data["rows"] else line("No such row.")
-    yield pager(data["place"], "rows")
+    yield pager(data["place"], "row")
 
 
 def _filter_links(data: Mapping[str, Any], start: str, end: str = "", shows_empty: bool = False) -> Block:
@@ -172,7 +172,7 @@ def _sealed_page(view: RunView, data: Mapping[str, Any], here: str) -> Iterator[
     sides = list(data["names"].values())[: 1 if data["is_own"] else 2]
     rows = [row_pair(row, _badge(row, data["is_own"]), sides) for row in data["rows"]]
     none = None if rows else line("No such row.")
-    yield section("Rows", *rows, none, pager(data["place"], f"of {data['of']} rows"))
+    yield section("Rows", *rows, none, pager(data["place"], "row", data["of"]))
 
 
 def _badge(row: Mapping[str, Any], is_own: bool) -> PageCell:

@@ -99,7 +99,7 @@ def board_blocks(view: RunView, data: Mapping[str, Any], here: str) -> Iterator[
     note = soft(" Scores of pruned trials are over fewer rows: a high one can be luck.")
     rows = FormBlock("/compare", blocks=(_trial_table(view, shown, here),), buttons=(COMPARE,), look="")
     told = line(*best, ".", note) if best else None
-    yield group(told, rows, pager(shown["place"], f"of {shown['of']} trials"), live="board")
+    yield group(told, rows, pager(shown["place"], "trial", shown["of"]), live="board")
 
 
 def _trial_table(view: RunView, shown: Mapping[str, Any], here: str) -> Block:
