@@ -231,11 +231,7 @@ def _best_yardstick(run: str, arm: str, db: Path) -> ArmRelease:
 
 
 def _promotable(run: str, own: bool, db: Path) -> Promotable:
-    """What a search has to promote, checked against the ledger's own record: on its evidence nothing else may be.
-
-    `own` asks for the user's own prompt. Raises InputError where there is no such, and ReleaseError where the file
-    holds something else than the run released or held back.
-    """
+    """What a search has to promote, checked against the ledger's own record: on its evidence nothing else may be."""
     with closing(open_history(db, by_chain=True)) as history:
         row = history.run(run)
         offer = _file_of(row, own, db)

@@ -151,10 +151,7 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
 
 
 def _release_drift(history: History, run: Row, now: Row | None) -> Iterator[str]:
-    """Whether the prompt that was released would be released again. One whose file is gone is not compared.
-
-    Where an override put the winner there since, the run's own record counts.
-    """
+    """What differs in the released prompt; where an override replaced it since, the run's own record counts."""
     released = released_file(run, history.path)
     if now is None or released is None:
         return

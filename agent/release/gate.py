@@ -57,10 +57,7 @@ def _points(gain: Gain) -> str:
 
 
 def _constant(result: RunResult) -> Iterator[Reason]:
-    """A winner that answers every row alike, or is not better than the best that does, has not read the rows.
-
-    That best is the first yardstick.
-    """
+    """A winner that answers every row alike, or is no better than the first yardstick, which does, read no row."""
     for one in result.yardsticks[:1]:
         if one.diff is None or one.diff_ci95 is None or one.p_value is None or one.test is None:
             break
