@@ -54,7 +54,7 @@ class Playground:
         if caps.max_calls is None and caps.max_cost is None:
             raise InputError("--allow-calls: give a cap with it, --max-calls N, --max-cost DOLLARS or both")
         self._db, self._budget = db, Budget(caps.max_calls, max_cost=caps.max_cost)
-        self._options, self._given = SpendingOptions(price=caps.price), price_of(caps)
+        self._options, self._given = SpendingOptions(price=caps.price, max_wait=MAX_WAIT), price_of(caps)
         self._spent = Spend()
         self._known: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._asking = threading.Lock()
