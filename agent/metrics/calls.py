@@ -19,8 +19,6 @@ ABSENT = ""
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """The call of one tool."""
-
     name: str
     arguments: Mapping[str, Any]
 

@@ -130,7 +130,6 @@ def units_in(texts: Iterable[str]) -> dict[str, int]:
 
 
 def number_of(text: str) -> float:
-    """Read a number with marks between groups of three digits."""
     return float(re.sub(r"[,'’\u00a0\u202f+]", "", text.replace("−", "-")))
 
 

@@ -33,8 +33,6 @@ _CODE = re.compile(r"\s*(```+|~~~+)")
 
 
 class Outline:
-    """Collects blocks under the headings that are open."""
-
     def __init__(self) -> None:
         self._open: list[tuple[int, str]] = []
         self._blocks: list[TextBlock] = []
@@ -103,7 +101,6 @@ def read_markdown(text: str) -> tuple[Section, ...]:
 
 
 def read_table(text: str, delimiter: str = ",") -> tuple[Section, ...]:
-    """Read a table whose first row names the columns. Raises ValueError where a row cannot be read."""
     outline = Outline()
     try:
         rows = [

@@ -316,7 +316,6 @@ def _text(value: Any) -> str:
 
 
 def folded(inputs: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the inputs case-folded, for comparison."""
     return tuple(fold(text) for text in inputs.values())
 
 

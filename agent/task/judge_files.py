@@ -157,7 +157,6 @@ def pairs_of(items: Sequence[RatedItem]) -> list[RatedItem]:
 
 
 def require(items: Sequence[RatedItem], least: int, path: Path) -> None:
-    """Raise InputError when there are fewer than `least` items."""
     if len(items) < least:
         raise InputError(f"{shown(path)}:1: {len(items)} items; a judge cannot be measured on fewer than {least}")
 

@@ -204,7 +204,6 @@ class LabelledTask:
             self._write_splits(events)
 
     def status(self, events: Sequence[LabelEvent]) -> LabelStatus:
-        """Tell how far labelling is after all `events` of the log."""
         now, chosen = _Moment(self, events), {event.row: event.chosen for event in events if event.chosen}
         labels = [*now.agreed.values()]
         in_test = [row for row, split in now.placed.items() if split == "test" and now.agreed.get(row) is not None]
@@ -287,7 +286,6 @@ class _Moment:
 
     @cached_property
     def agreed(self) -> dict[str, str | None]:
-        """By row its label, None where labellers disagree."""
         return {row: agreed(given) for row, given in self._task.labels(self._events, self.rows).items()}
 
     @cached_property
@@ -302,7 +300,6 @@ class _Moment:
 
     @property
     def missing(self) -> str:
-        """What is wanted before the splits are written, or ""."""
         rows = [row for of_split in self.made.values() for row in of_split]
         if self.given:
             return ""

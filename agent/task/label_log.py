@@ -36,7 +36,6 @@ class LabelEvent:
     split: str = ""
 
     def line(self, before: str) -> bytes:
-        """Return the line after one with the hash `before`."""
         given = {"undo": True} if self.label is None else {"label": self.label}
         more = {name: text for name, text in (("chosen", self.chosen), ("split", self.split)) if text}
         row = {"row": self.row, **given, "labeller": self.labeller, "time": self.time, **more, "prev": before}
@@ -118,7 +117,6 @@ class LabelLog:
         return self._append(lambda events: self._place(events, added))
 
     def undo(self, labeller: str) -> LabelEvent | None:
-        """Take back the last label of this labeller that stands; None without one."""
         name, taken = labeller_name(labeller), list[LabelEvent]()
 
         def made(events: Sequence[LabelEvent]) -> list[LabelEvent]:

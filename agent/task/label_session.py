@@ -40,7 +40,6 @@ class NextRow:
 
 
 def queue_of(task: LabelledTask, answers: Mapping[str, Sequence[str]] | None = None) -> LabelQueue:
-    """Make the queue of a task's rows; `answers`: by row those of prompts, one for each."""
     place = task.positions
     drafted = {place[row.id]: row.drafted for row in task.rows if row.drafted}
     given = {place[row]: texts for row, texts in (answers or {}).items() if row in place}
@@ -57,7 +56,6 @@ class LabelSession:
         self._queue = queue or queue_of(task)
 
     def next(self, events: Sequence[LabelEvent], skipped: Collection[str] = ()) -> NextRow | None:
-        """Return the next row that was not `skipped`; None where nothing is left."""
         place, labels = self.task.positions, self.task.labels(events)
         given_before = Counter((event.row, event.labeller) for event in events if event.label is not None)
         once = {row for (row, name), count in given_before.items() if name == self.labeller and count == 1}
@@ -96,7 +94,6 @@ class LabelSession:
         return NextRow(found, "its label was taken back", SPREAD, {}) if found else None
 
     def undo(self) -> LabelEvent | None:
-        """Take back the last label of this labeller; None without one."""
         return self.task.log.undo(self.labeller)
 
     def done(self, events: Sequence[LabelEvent]) -> int:
@@ -104,7 +101,6 @@ class LabelSession:
 
 
 def agreements(task: LabelledTask, events: Sequence[LabelEvent]) -> list[str]:
-    """Say how well each two labellers agree on the rows that both have labelled, by Cohen's kappa."""
     labels = task.labels(events)
     found = []
     for one, two in combinations(sorted({name for given in labels.values() for name in given}), 2):

@@ -21,7 +21,6 @@ class OpenApi:
         """Fields of schemas that were read, by `id`: a part that is named twice is read once."""
 
     def tools(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return the operations as tools, and what is wrong with the others."""
         tools, wrong = list[dict[str, Any]](), list[str]()
         for path, given in as_object(self._document.get("paths")).items():
             try:

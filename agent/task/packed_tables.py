@@ -142,7 +142,6 @@ class TableFile:
         self._rows = self._filled(rows, width)
 
     def part(self) -> list[Row]:
-        """The next rows; none at the end."""
         rows, length = list[Row](), 0
         for number, cells in islice(self._rows, PART):
             rows.append((number, cells))
@@ -201,7 +200,6 @@ class TableFile:
 
 
 def plain_cell(value: Any) -> Any:
-    """A cell as JSON has it."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:

@@ -36,7 +36,6 @@ _CHECKS = {
 
 
 def is_promptfoo(path: Path) -> bool:
-    """Whether it is a YAML file, or a CSV whose header names `__expected`."""
     if path.suffix.lower() in (".yaml", ".yml"):
         return True
     if path.suffix.lower() != ".csv" or not path.is_file():

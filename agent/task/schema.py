@@ -98,7 +98,6 @@ class MetricTable(TomlTable):
 
     @property
     def given(self) -> dict[str, Any]:
-        """The options, unchecked."""
         return self.model_extra or {}
 
 

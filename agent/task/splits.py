@@ -247,7 +247,6 @@ def settled(table: Table, inputs: Sequence[str], parts: Sequence[Parts], groups:
 
 
 def each_once(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the table without rows that are the same in every cell."""
     return list({tuple((key, text_of(value)) for key, value in row.items()): row for row in table}.values())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,21 +242,17 @@ def values_in(cell: Any) -> int:
 
 
 class FileMeter:
-    """Count what has been read of one file."""
-
     def __init__(self) -> None:
         self._rows = self._cells = self._text = 0
         self._columns: set[str] = set()
 
     def header(self, columns: Collection[str]) -> None:
-        """Note columns. Raises TooMuch."""
         if not self._columns.issuperset(columns):
             self._columns.update(columns)
         if max(len(columns), len(self._columns)) > COLUMNS:
             raise more_than(COLUMNS, "columns", "take out those that are not needed")
 
     def row(self, cells: int) -> None:
-        """Note a row with its number of cells, or of values in its JSON. Raises TooMuch."""
         self._rows += 1
         self._cells += cells
         if self._rows > ROWS:
@@ -264,13 +260,7 @@ class FileMeter:
         if self._cells > CELLS:
             raise more_than(CELLS, "cells", "take fewer rows or columns")
 
-    def json_row(self, row: Mapping[str, Any]) -> None:
-        """Note a row of JSON. Raises TooMuch."""
-        self.header(row)
-        self.row(sum(map(values_in, row.values())))
-
     def text(self, length: int) -> None:
-        """Note the characters of a cell. Raises TooMuch."""
         self._text += length
         if length > CELL_TEXT:
             raise more_than(CELL_TEXT, "characters in a cell", "shorten it")

@@ -47,8 +47,6 @@ OTHERS: Mapping[FieldType, Sequence[tuple[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An answer: its field, how it is scored, and its labels."""
-
     field: str
     rule: ScoringRule
     choices: tuple[str, ...] = ()
@@ -113,7 +111,6 @@ def task_toml(
     description: str = "",
     tools: str = "",
 ) -> str:
-    """Write the text of task.toml; every key left out has its default."""
     inputs = [column for column in columns if column.use == "input"]
     named = {column.field: column.name for column in columns if column.use == "target"}
     answers = _joined([words(output.field) for output in outputs])
@@ -168,7 +165,6 @@ def _others(rule: ScoringRule) -> list[str]:
 
 
 def string(text: str) -> str:
-    """Write `text` as a TOML string, over several lines where it has them."""
     made = json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
     if "\n" not in text:
         return made
@@ -183,8 +179,6 @@ def string(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TargetReading(Output):
-    """How a column to predict was understood."""
-
     why_text: str = ""
     """Why a target of few values, or of numbers, is a text all the same."""
     remarks: Sequence[str] = ()
@@ -208,8 +202,6 @@ class TargetReading(Output):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How a data file was understood."""
-
     file: str
     rows: int
     dropped: Mapping[str, int]

@@ -194,7 +194,6 @@ def with_calls(
 
 
 def tools_json(tools: Sequence[Tool]) -> str:
-    """Write tools as the tools.json of a task, one a line."""
     each = [{**tool.as_dict(), "parameters": json.loads(tool.parameters)} for tool in tools]
     return "[\n" + ",\n".join(json.dumps(tool, ensure_ascii=False) for tool in each) + "\n]\n"
 

@@ -40,8 +40,6 @@ Scales = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What people said of an answer: what was judged, and a number, a truth value, a text or None."""
-
     name: str
     value: bool | float | str | None
 
@@ -304,7 +302,6 @@ class TraceRows:
 
 
 def is_traces(path: Path) -> bool:
-    """Whether the first record of a .jsonl or .json file is a trace."""
     if path.suffix.lower() not in (".jsonl", ".json") or not path.is_file():
         return False
     _, records = _trace_records(path)
