@@ -120,8 +120,9 @@ def read_proposals(reply: Completion, several: int) -> list[str]:
     """The instructions in a reply that was asked for `several`; one that is cut off is left out."""
     if several == 1:
         return [read_proposal(reply.text)]
-    found = re.findall(r"<instruction>(.*?)</instruction>", reply.text, re.DOTALL | re.IGNORECASE)
-    return [text.strip() for text in found][:several]
+    # `|\Z`: without it a reply of many tags that are never closed takes time in the square of its length
+    found = re.findall(r"<instruction>(.*?)(</instruction>|\Z)", reply.text, re.DOTALL | re.IGNORECASE)
+    return [text.strip() for text, end in found if end][:several]
 
 
 def _summary(task: Task) -> str:
