@@ -280,7 +280,6 @@ def check(prompt: str | Path, options: CheckArguments) -> CheckResult:
 
 
 def _work(task: Any, options: OptimizeArguments) -> Callable[[Stop | None], RunResult]:
-    """The run that the arguments of `optimize` ask for."""
     db, watcher = Path(options.db), LogWatcher(options.progress)
     tracking = Tracking.of(options)
 

@@ -131,7 +131,6 @@ class Worker:
             self._broken = f"{self._what} cannot be loaded: {reason}"
 
     def _exchange(self, process: subprocess.Popen[str], line: str, timeout: float) -> Verdict:
-        """Send one line and read the answer; the process group is killed when the time is up."""
         assert process.stdin is not None
         assert process.stdout is not None
         late, self.ended = threading.Event(), None

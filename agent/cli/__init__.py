@@ -99,7 +99,6 @@ def _made(name: str) -> click.Command:
 
 
 def _of_others() -> list[str]:
-    """The jobs of other packages."""
     return [name for name in JOBS.names() if JOBS.origin(name) != OURS]
 
 

@@ -112,7 +112,6 @@ class JobCommand(click.Command):
 
 
 def _first_sentence(about: str) -> str:
-    """What an option is, and its default where that is a value."""
     end, default = re.search(r"\.(?= |$)", about), re.search(r"  \[default: [^]]*\]$", about)
     return (about[: end.end()] if end else about) + (default[0] if default and end else "")
 
@@ -255,7 +254,6 @@ class JobGroup(click.Group):
 
 
 def _argument(parameter: inspect.Parameter) -> click.Argument:
-    """A parameter of a job's function as an argument of its command; a note of its type is the placeholder."""
     kind, *notes = (
         get_args(parameter.annotation) if get_origin(parameter.annotation) is Annotated else [parameter.annotation]
     )
@@ -278,7 +276,6 @@ def _click_name(option: Option) -> str:
 
 
 def _values(model: type[JobOptions], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a model's options among those that were typed."""
     found = {}
     for name, option in model.declared().items():
         if (at := _click_name(option)) in given:
@@ -308,6 +305,5 @@ def _click_option(
 
 
 def _help(model: type[JobOptions], text: str) -> str:
-    """A help text with the flags of the options that it names."""
     known = model.declared()
     return with_names(text, lambda name: known[name].flag if name in known else f"{{{name}}}")

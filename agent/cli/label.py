@@ -102,7 +102,6 @@ class Labelling:
         return plain("\n".join(lines + self._choices()))
 
     def _end(self) -> str:
-        """What stands where no row is left but those that were skipped."""
         skipped = f" but {len(self._skipped)} that you skipped" if self._skipped else ""
         return f"\nno row is left{skipped}\nu undo  q end"
 

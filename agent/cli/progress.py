@@ -131,7 +131,6 @@ class Progress(Watcher):
             click.echo(f"fetching the model: {words}", err=True)
 
     def _show(self, stage: str) -> None:
-        """Show the view, at once where a stage begins, else when it is due."""
         if self._quiet or self._view is None:
             return
         is_new, self._stage = stage != self._stage, stage
@@ -145,7 +144,6 @@ class Progress(Watcher):
             self._draw(self._live, block(self._view(), self._in_flight, mark, console.width, bars))
 
     def _is_time(self, is_new: bool) -> bool:
-        """Whether a line is printed now; then the next one waits."""
         now = time.monotonic()
         if not is_new and now - self._last < LINE_SECONDS:
             return False
@@ -153,7 +151,6 @@ class Progress(Watcher):
         return True
 
     def _is_due(self) -> bool:
-        """Whether the block may be drawn again: not more often than the eye can follow."""
         return time.monotonic() - self._drawn >= DRAW_SECONDS
 
     def _draw(self, live: Live, what: RenderableType) -> None:

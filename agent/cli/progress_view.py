@@ -209,7 +209,6 @@ def _best(snapshot: Snapshot) -> str:
 
 
 def _spent(account: Account, planned: Iterable[CallRole] = ()) -> tuple[Row, ...]:
-    """A row for each role that is planned or was paid, and one for all of them with the caps."""
     paid, budget = account.paid, account.budget
     shown = [role for role in ROLES if role in paid or role in planned]
     rows = [_row(account, role, paid.get(role)) for role in shown]
@@ -264,7 +263,6 @@ def block(view: View, in_flight: InFlight, mark: str, width: int, bars: str = BA
 
 
 def _text(*parts: tuple[str, str]) -> RenderableType:
-    """One line of untrusted text, cut off where the terminal ends."""
     from rich.text import Text
 
     flat = [(plain(text).replace("\n", " ").replace("\t", " "), style) for text, style in parts]

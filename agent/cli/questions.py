@@ -61,7 +61,6 @@ def _page(shown: BlindedAnswer, number: int, of: int, field: str) -> str:
 
 
 def _ask(session: RatingSession) -> dict[str, int] | None:
-    """The marks of one answer; empty when it was skipped, None when the rater stops."""
     low, high = session.rubric.low, session.rubric.high
     marks: dict[str, int] = {}
     for key, part in session.marks:

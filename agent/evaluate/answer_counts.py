@@ -206,7 +206,6 @@ def _refusals(
 
 
 def _says(knowledge: Knowledge, answer: Any) -> bool:
-    """Whether an answer is that there is none; case, spacing and a full stop at the end do not count."""
     return isinstance(answer, str) and fold(answer).rstrip(" .") == fold(knowledge.unanswerable).rstrip(" .")
 
 

@@ -158,7 +158,6 @@ def consistency(samples: Sequence[Sequence[Outcome]]) -> Steadiness | None:
 
 
 def _has_answer(outcome: Outcome) -> bool:
-    """False for a call that failed and for a row that the provider refused."""
     prediction = outcome.prediction
     return bool(outcome.call_key) and (bool(prediction.raw or prediction.fields) or outcome.value is not None)
 
@@ -241,7 +240,6 @@ def _prior(calibration: Mapping[str, Any]) -> PriorVote:
 
 
 def _known(outcomes: Sequence[Outcome]) -> tuple[list[float], list[bool]]:
-    """The confidence of each scored row that has one, and whether its answer is right."""
     pairs = [
         (outcome.prediction.confidence, outcome.value >= PASS)
         for outcome in outcomes

@@ -116,7 +116,6 @@ def agreement(plan: CalibrationPlan, table: ScoreTable, about: Mapping[str, Any]
 
 
 def _people(plan: CalibrationPlan) -> Raters:
-    """How well people agree with each other: what a judge can be asked for."""
     raters = sorted({name for item in plan.items for name in item.ratings})
     if len(raters) < 2:
         return Raters(raters=len(raters), alpha=None, alpha_ci95=None)

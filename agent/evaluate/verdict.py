@@ -261,7 +261,6 @@ def _readable(answers: Answers) -> Mean:
 
 
 def _steadiness(answers: Answers) -> Steadiness | None:
-    """How equal the answers to the same row are, over the rows that were answered each time."""
     whole = [row for row in answers if all(map(is_answer, row))]
     times = min(map(len, whole), default=0)
     return consistency([[row[at] for row in whole] for at in range(times)])

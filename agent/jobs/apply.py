@@ -146,7 +146,6 @@ def _is_empty(value: Any) -> bool:
 def _answers(
     prompt: Prompt, row: Mapping[str, Any], outcome: Outcome | None, prefix: str, secrets: tuple[str, ...]
 ) -> dict[str, Any]:
-    """The new columns of a row; rows whose inputs are empty were not asked."""
     if outcome is None:
         empty = [name for name in prompt.release.inputs if _is_empty(row.get(name))]
         return {f"{prefix}{ERROR}": f"not asked: {listed(empty or prompt.release.inputs)} is empty"}

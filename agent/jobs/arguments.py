@@ -171,7 +171,6 @@ def register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
 
 
 def _source(task: Any, problems: list[Problem]) -> tuple[str, Sequence[Any] | None]:
-    """The word that names the task, or its rows."""
     if isinstance(task, str | Path):
         return str(task), None
     if isinstance(task, Task):
@@ -193,7 +192,6 @@ def _source(task: Any, problems: list[Problem]) -> tuple[str, Sequence[Any] | No
 
 
 def _metric_words(metric: MetricFunction | str, problems: list[Problem]) -> dict[str, str]:
-    """The function that scores, by name and source, or the metric of ours as it was written."""
     try:
         function = registered(metric) if isinstance(metric, str) else register(metric)
     except InputError as error:

@@ -227,7 +227,6 @@ def _contamination(history: History, run: Row) -> list[Check]:
 
 
 def _task(run: Row) -> tuple[Task | None, str]:
-    """The run's task with the rows that it had, or why these are not available."""
     if command := (run["options"] or {}).get("command"):
         return None, f"a run of `optimize {command}`, which made no prompts"
     try:
@@ -366,7 +365,6 @@ def erase(plan: Erasure, actor: str, reason: str) -> EraseResult:
 
 
 def _left(db: Path, containing: str | None, kept: Sequence[int]) -> list[str]:
-    """Where the text, or what was erased, can still be found, a line each."""
     lines = []
     if kept:
         shown = ", ".join(map(str, kept[:20])) + (" ..." if len(kept) > 20 else "")

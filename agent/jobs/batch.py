@@ -103,7 +103,6 @@ def cancel(run: str, *, db: Path = DB) -> Printed[CancelResult]:
 
 
 def _batches(db: Path, run: str = "", ended: bool = False) -> list[ListedBatch]:
-    """The batches as the ledger has them; `ended`: also those that have ended."""
     with closing(open_history(db)) as history:
         run_id = history.run(run)["id"] if run else ""
         found = [

@@ -261,7 +261,6 @@ def suite_beside(path: Path, prompt: Prompt, named: Path | None) -> Suite | None
 
 
 def _suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
-    """What the prompt's own run has recorded of it on the dev rows. Raises InputError where there is nothing."""
     provenance = prompt.provenance
     run_id, candidate_id = str(provenance.get("run_id", "")), str(provenance.get("candidate_id", ""))
     hint = "record its answers first: optimize bless PROMPT --reason WHY"
@@ -307,7 +306,6 @@ def task_folder(name: str, prompt: Prompt, given: str | None, db: Path) -> Path:
 
 
 def _history(name: str, model: str | None, page: Path | None, db: Path) -> Printed[ChecksResult]:
-    """The finished checks of a prompt, of every version; the page is written where there is any."""
     with closing(open_history(db)) as history:
         found = checks_of(history, name, model=model or "")
     if found and page is not None:

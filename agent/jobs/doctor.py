@@ -122,7 +122,6 @@ def _weights() -> Look:
 
 
 def _model(name: str) -> Look:
-    """Whether calls of the model can work, as far as its provider tells for nothing."""
     try:
         model_registry.require_files([name])
         lm = model_registry.create_model(name)

@@ -132,7 +132,6 @@ def _prompt(
     strict: bool,
     no_dev: str = "",
 ) -> Printed[ExportResult]:
-    """Exports a prompt; `no_dev` says why there are no replies to dev rows to score again."""
     chosen = [FORMATS.get(name) for name in dict.fromkeys(formats)]
     task = task_of_run(row) if any(one.needs_task for one in chosen) else None
     materials: dict[str, Material] = {}
@@ -180,7 +179,6 @@ def _proved(one: VerifiedExport) -> ProvedFormat:
 
 
 def _dev_run(history: History, row: Row, release: PromptRelease) -> tuple[DevRun | None, str]:
-    """What the run has of the prompt on dev, or why that cannot be had."""
     if release.reads_tokens:
         return None, "its calibration reads each dev row by log-probabilities, which an export does not have"
     try:
@@ -218,7 +216,6 @@ def _yardstick(history: History, row: Row, output: Path | None) -> Printed[Expor
 
 
 def _state(released: Path, output: Path | None) -> Printed[None]:
-    """The file of a program of the user's own, as it was released."""
     with disk_errors(f"{released}: cannot be read", "run it again, its calls are known", InputError):
         state = released.read_bytes().decode("utf-8")
     if output is None:

@@ -146,7 +146,6 @@ async def _beat(in_flight: Callable[[], InFlight], watcher: Watcher) -> None:
 
 
 async def _report_waits(in_flight: Callable[[], InFlight], observer: Observer) -> None:
-    """A message for each outage."""
     is_reported = False
     while True:
         await asyncio.sleep(WAITS_SECONDS)
@@ -196,7 +195,6 @@ async def run_async(work: Callable[[Stop | None], _T]) -> _T:
 
 
 def _in_thread(work: Callable[[Stop | None], _T], stop: Stop) -> Future[_T]:
-    """The result of `work`, called in its own thread, which `stop` interrupts."""
     result = Future[_T]()
 
     def call() -> None:

@@ -201,7 +201,6 @@ def _scale(text: str) -> Scale:
 
 
 def _own(rubric: Rubric | None) -> Scale:
-    """The scale of a rubric, on which people are taken to have rated."""
     return (float(rubric.low), float(rubric.high)) if rubric else (1.0, 5.0)
 
 

@@ -228,7 +228,6 @@ def _columns(table: Table, inputs: Sequence[str], path: Path, is_text: bool) -> 
 
 
 def _known(folder: Path, inputs: Sequence[str]) -> set[tuple[str, ...]]:
-    """The inputs that a task has, as they are compared."""
     known = {folded(row.inputs) for row in LabelledTask(folder).rows} if (folder / UNLABELLED_FILE).exists() else set()
     for split in SPLITS:
         if (file := folder / f"{split}.jsonl").exists():
@@ -314,13 +313,11 @@ def _for_chain(result: LabelResult) -> Mapping[str, Any]:
 
 
 def _is_of(run: Row, labelled: LabelledTask) -> bool:
-    """Whether it is a search of this very folder that ended."""
     is_search = bool(run["options"]) and "command" not in run["options"] and run["status"] in ("complete", "budget")
     return is_search and Path(run["folder"]).resolve() == labelled.folder.resolve()
 
 
 def _rows(labelled: LabelledTask, most: int) -> list[Example]:
-    """At most that many rows without a label, spread over all of them."""
     labels = labelled.labels(labelled.log.events())
     queue = LabelQueue([row.text for row in labelled.rows], {})
     left = [at for at, row in enumerate(labelled.rows) if row.id not in labels]

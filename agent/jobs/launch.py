@@ -362,7 +362,6 @@ def estimate(launch: Launch) -> Estimate:
 
 
 def _of_embedding(launch: Launch, plan: Plan) -> tuple[int, Usage]:
-    """The calls that embed the rows, and the most tokens of one."""
     from agent.jobs.embeddings import calls_to_embed
     from agent.programs.prompt import PromptProgram
     from agent.search.context import sealed_rows

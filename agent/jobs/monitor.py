@@ -67,7 +67,6 @@ class AbOptions(JobOptions):
 
 
 def _columns(options: JobOptions) -> dict[str, str]:
-    """The keys of a log that have other names, by ours."""
     named = {name.removesuffix("_column"): value for name, value in options if name.endswith("_column")}
     return {name: value for name, value in named.items() if name != value}
 

@@ -165,7 +165,6 @@ class JobSpec:
 
     @cached_property
     def _returned(self) -> list[Any]:
-        """The types of what its function gives."""
         kinds = [get_type_hints(self.function)["return"]]
         for kind in kinds:
             kinds += get_args(kind)
@@ -275,7 +274,6 @@ def resume_note(db: Path) -> Iterator[None]:
 
 
 def _as_text(parameter: inspect.Parameter, word: Any) -> Any:
-    """A path as the word that a command has."""
     return str(word) if isinstance(word, Path) and parameter.annotation is str else word
 
 
@@ -336,7 +334,6 @@ def _shown(parameter: inspect.Parameter) -> Any:
 
 
 def _parameter(declared: Option) -> inspect.Parameter:
-    """An option as a keyword argument."""
     module = r"\b(collections\.abc|pathlib|typing|agent(\.[a-z_]+)+)\."
     kind = re.sub(module, "", inspect.formatannotation(declared.field.annotation))
     return inspect.Parameter(
@@ -345,7 +342,6 @@ def _parameter(declared: Option) -> inspect.Parameter:
 
 
 def _documented(doc: str, model: type[JobOptions]) -> str:
-    """A docstring whose `options:` line is the list of a model's options."""
     lines = []
     for each in in_order(model.declared().values()):
         bounds = each.expected().removeprefix("write ") if each.kind in (int, float) else ""

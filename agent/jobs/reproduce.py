@@ -120,7 +120,6 @@ def _reproduction(run_id: str, drift: Sequence[str], **made: Any) -> Printed[Rep
 
 
 def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History) -> tuple[Row | None, str]:
-    """The result, or None, and what stopped it."""
     models = {id(lm): Offline(lm, history, row["id"]) for lm in launch.lms()}
     others = [models[id(lm)] for lm in launch.program.models]
     proposer = None if launch.proposer is None else models[id(launch.proposer)]

@@ -184,7 +184,6 @@ def _to_show(result: RunResult, based: Sequence[Outcome], task: Task, plan: Plan
 
 
 def _retrieval(context: SearchContext, table: ScoreTable, winner: Candidate) -> Retrieval | None:
-    """How passages were looked up on the sealed test; None for a task without documents."""
     task = context.task
     if task.knowledge is None:
         return None

@@ -240,7 +240,6 @@ def prepare_demo(db: Path, observer: Observer = NO_OBSERVER) -> Launch:
 
 
 def _changed() -> Path | None:
-    """The first file of the task that is missing here or differs from the package's."""
     originals = {path.name: path for source in (ROWS, OWN) for path in source.iterdir()}
     for name, original in sorted(originals.items()):
         copy = FOLDER / name

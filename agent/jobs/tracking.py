@@ -88,7 +88,6 @@ NO_TRACKING = Tracking()
 
 
 def _spans_url(trace: str) -> str:
-    """The address that `--trace` names, or, where tracing is allowed, the environment; "" for none."""
     configured = traces_url(os.environ)
     if not trace:
         return configured if os.environ.get(ALLOW_TRACING) == "1" else ""
@@ -248,7 +247,6 @@ class TrackedRun(Observer):
                 line.put(task)
 
     def _tell(self) -> None:
-        """Says of each tracker that failed, once, why."""
         for line in self._lines:
             if line.fault and line.name not in self._told:
                 self._told.add(line.name)

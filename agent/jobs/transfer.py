@@ -140,7 +140,6 @@ def _for_chain(result: TransferResult) -> Mapping[str, Any]:
 
 
 def _cell(table: ScoreTable, arm: str, base: str, seed: int) -> TransferScore:
-    """The score of a candidate on one model, and its paired difference to the baseline."""
     test = None if arm == base else table.paired(arm, base, seed)
     lift = None
     if test is not None:

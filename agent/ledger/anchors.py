@@ -92,7 +92,6 @@ def witnesses(folder: Path, releases: Path) -> list[Witness]:
 
 
 def _noted(path: Path) -> Iterator[Mapping[str, Any]]:
-    """What a release, a history of aliases or a page notes; what is none of these notes nothing."""
     found: list[Any] = []
     with suppress(OSError, ValueError, KeyError, TypeError):
         if path.suffix == ".html":

@@ -92,7 +92,6 @@ def merge_ledgers(paths: Sequence[str | Path], output: str | Path, force: bool =
 
 
 def _distinct(paths: Sequence[Path], output: Path, force: bool) -> dict[Path, str]:
-    """The files with the names that they get: as much of their paths as tells them apart."""
     files = dict.fromkeys(Path(os.path.realpath(path)) for path in paths)
     if missing := [str(path) for path in paths if not is_there(path)]:
         raise InputError("\n".join(f"{path}: no ledger here" for path in missing))

@@ -130,7 +130,6 @@ def publish(history: History, run_id: str, url: str, texts: bool = False) -> Pub
 
 
 def _write(engine: Engine, metadata: MetaData, record: Row, tables: Mapping[str, list[Row]]) -> bool:
-    """False where all of it stands there."""
     with engine.begin() as db:
         metadata.create_all(db)
         if (there := _there(db, metadata, record["run"])) is not None:

@@ -255,7 +255,6 @@ def _ends(db: sqlite3.Connection, found: Mapping[int, Chain]) -> dict[str, dict[
 def _homeless(
     db: sqlite3.Connection, found: Mapping[int, Chain], ends: Mapping[str, Mapping[int, int]], candidates: set[str]
 ) -> Iterator[Finding]:
-    """Runs of which two chains have different things, and rows of none."""
     for run_id, last in ends.items():
         home = found[max(last)]
         for chain in (found[number] for number, seq in last.items() if seq > home.shared_with(found[number])):

@@ -79,7 +79,6 @@ class ProviderJobs(ABC, Generic[M, J]):
         return self._job(await self._asked(sending, self.cancel_seconds))
 
     async def _sdk(self) -> Any:
-        """The client of the model's SDK, started."""
         await self._model._started()
         return self._model._client
 
@@ -98,7 +97,6 @@ class ProviderJobs(ABC, Generic[M, J]):
         return await self._asked(jobs.list(limit=limit, timeout=time_limits(ASK_SECONDS), **start))
 
     async def _pages(self) -> AsyncIterator[list[dict[str, Any]]]:
-        """The pages of the list, the newest jobs first."""
         after = ""
         for _ in range(MOST_PAGES):
             data = await self._page(PAGE, after)

@@ -217,7 +217,6 @@ class ChainPrompt:
 
 
 def _fields(text: str) -> Fields:
-    """The placeholders of an f-string, as name, format and conversion. Raises ValueError for another text."""
     return Counter((name, form or "", how or "") for _, name, form, how in Formatter().parse(text) if name is not None)
 
 

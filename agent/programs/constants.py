@@ -197,7 +197,6 @@ def _key(value: Any) -> str:
 
 
 def _pool(field: Field, values: Sequence[Any]) -> list[Any]:
-    """Different values, the most frequent first; numbers begin with their mean and median."""
     if field.type == "choice":
         counted = Counter(map(str, values))
         return sorted(counted, key=lambda value: (-counted[value], value))

@@ -236,7 +236,6 @@ class PromptProgram(Kind):
         return predict_form(self, context)
 
     def _label_parameters(self) -> dict[str, Any]:
-        """What a release asks for besides, whose threshold goes by the model's own scores of the labels."""
         labels = self.task.signature.outputs[0].choices
         return {"logprobs": logprobs_for(labels), "labels": list(labels)} if scores_labels(self._lm) else {}
 

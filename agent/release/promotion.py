@@ -75,7 +75,6 @@ def kept_text(folder: Path, version: str) -> str | None:
 
 
 def _restored(text: str, version: str) -> Release:
-    """The release in what `kept_text` gave. Raises ReleaseError where the text is not that any more."""
     return restored_files(text) if version.startswith("f") else release_in(text, Path(MESSAGES_FILE))
 
 
@@ -201,7 +200,6 @@ class ReleaseRegistry:
             lock.release()
 
     def _store(self, folder: Path, release: Release) -> None:
-        """Puts a version into its folder, whole or not at all; one that is there stays as it is."""
         target = folder / release.version
         if is_whole(target, release.version):
             return

@@ -124,7 +124,6 @@ class RememberedRows:
             return len(rows) - len(kept)
 
     def _erase(self) -> int:
-        """Removes the file, also one that cannot be read any more."""
         try:
             count = self.file.read_bytes().count(b"\n")
             self.file.unlink()

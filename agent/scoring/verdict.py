@@ -197,7 +197,6 @@ def _last_lines(text: str, names: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _rating(value: Any, rubric: Rubric) -> int | None:
-    """A whole rating on the scale, from 4, 4.0, "4", "4/5" or "4, because ..."."""
     if isinstance(value, str):
         match = re.match(
             rf"[*_]{{0,3}}([0-9]{{1,3}})(?:\.0)?(?:\s?/\s?{rubric.high})?[*_.]{{0,3}}(?=$|[,;:(]|\s[(-]|-\s)",

@@ -122,7 +122,6 @@ class Board:
         return self._evidence[candidate_id]
 
     def _mean_signals(self) -> tuple[float, float] | None:
-        """The mean signal of the wrong and of the right rows; None where no outcome has one."""
         given = [o for outcomes in self._compared.values() for o in outcomes if o.signal is not None]
         right = [o.signal or 0.0 for o in given if (o.value or 0.0) >= 0.5]
         wrong = [o.signal or 0.0 for o in given if (o.value or 0.0) < 0.5]

@@ -329,7 +329,6 @@ class CandidateCosts:
         return spent, sum(self._size(i) * n for i, n in rows.items()) / sum(rows.values())
 
     def _mean_size(self) -> float:
-        """The mean of `_size` over the rows so far; 0 before."""
         if self._mean_at != self._board.looks:
             rows = {i: len(outcomes) for i, outcomes in self._board.outcomes.items()}
             self._mean = sum(self._size(i) * n for i, n in rows.items()) / max(1, sum(rows.values()))

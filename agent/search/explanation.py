@@ -65,7 +65,6 @@ def attribution(
 
 
 def _pairs(winner: ScoredCandidate | None, other: ScoredCandidate | None) -> list[tuple[float, float]]:
-    """Both scores on each row of the winner's; empty unless the other has them all and they are enough."""
     if winner is None or other is None or len(other.values) < len(winner.values):
         return []
     both = zip(winner.values, other.values, strict=False)

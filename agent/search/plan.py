@@ -195,7 +195,6 @@ class Plan:
 
 
 def _require_rows(task: Task, means: Means, plan: Plan, needed: int, what: str) -> None:
-    """Raise BudgetRefused where the plan has only a few rows."""
     if min(plan.test_rows, plan.dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
         each = means.costs.calls_each if means.costs else 1
         raise BudgetRefused(

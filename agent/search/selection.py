@@ -217,7 +217,6 @@ def _saved(one: Finalist, best: Finalist) -> tuple[float, Literal["dollars", "to
 
 
 def _is_proved(picking: Mapping[str, Scores], winner: str, rival: Scores, seed: int) -> bool:
-    """Whether the winner is better than the rival, alone and as one of all that pick."""
     gain = breakdown.difference(picking[winner][: len(rival)], rival, seed)
     if gain.diff is None or gain.diff <= 0 or gain.p_value is None or gain.p_value > PROVED:
         return False

@@ -280,7 +280,6 @@ def _sign_flip(differences: Vector, rng: Generator) -> float:
 
 
 def _wider(differences: Vector, rng: Generator, confidence: float = 0.95) -> Interval:
-    """On each side the farther of Student's t and BCa, for the mean of values in [-1, 1]."""
     import numpy as np
     from scipy import stats
 

@@ -136,7 +136,6 @@ def _message(role: str, text: str) -> dict[str, Any]:
 
 
 def _asked(model: str, request: Request) -> dict[str, Any]:
-    """The attributes of a request."""
     kind, _, rest = model.partition("/")
     name, _, address = rest.partition("@")
     found: dict[str, Any] = {

@@ -294,7 +294,6 @@ def _scores(base: BaseModel, x: Array) -> tuple[Array, Array]:
 
 
 def _loss(scores: Array, targets: Array) -> tuple[float, Array]:
-    """The sum of negative log-likelihoods, and its derivative by the scores."""
     rows = np.arange(len(targets))
     scores = scores - scores.max(axis=1, keepdims=True)
     shares = np.exp(scores)

@@ -145,7 +145,6 @@ class Training:
         )
 
     def _epochs(self, progress: TrainingState, on_step: OnStep | None, on_epoch: OnEpoch | None) -> Ended:
-        """Epochs until one of the ends; a checkpoint after each."""
         while progress.epoch < self.settings.epochs:
             if progress.scores and progress.epoch - progress.best_epoch >= self.settings.patience:
                 return "early stop"
@@ -200,7 +199,6 @@ class Training:
         return None
 
     def _cap(self, progress: TrainingState, tokens: int, seconds: float) -> Ended | None:
-        """The cap that a step of these tokens, as long as the last one, would pass."""
         most = self.settings
         if most.max_tokens is not None and progress.tokens + tokens > most.max_tokens:
             if not progress.losses:
@@ -211,7 +209,6 @@ class Training:
         return None
 
     def _step(self, progress: TrainingState, batch: LaidRows) -> float:
-        """One step of Adam; the mean loss of the batch's answer tokens before it."""
         loss, gradient = self.learner.gradient(progress.parameters, batch)
         with np.errstate(over="ignore", invalid="ignore"):
             length = progress.adam.update(progress.parameters, gradient, self.settings.learning_rate)

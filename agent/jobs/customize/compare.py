@@ -133,7 +133,6 @@ class Scoring:
         return self._hosted if arm.spec.method == "hosted" else self._evaluator
 
     async def _sealed(self, *arms: MadeArm) -> list[list[float | None]]:
-        """The scores of each arm on the sealed rows."""
         asked = [Arm(f"{at}", each.candidate, self._of(each)) for at, each in enumerate(arms)]
         found = await score(self._session, asked, self._task.test, "test")
         return [found.values(each.name) for each in asked]
@@ -186,7 +185,6 @@ class Scoring:
         )
 
     async def _latency(self, arm: MadeArm) -> float | None:
-        """Seconds of one call, the median of a few dev rows that are asked one after the other."""
         seconds = []
         for row in self._task.dev[:LATENCY_ROWS]:
             outcome = await self._of(arm).outcome(arm.candidate, row, repeat=LATENCY_REPEAT)

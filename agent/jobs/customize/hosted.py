@@ -257,7 +257,6 @@ class HostedMaker:
             await self._model.close()
 
     async def _paid(self) -> tuple[TuningJob, float | None]:
-        """Train within the budget, or continue the training that the same command began."""
         plan, account, most = self._plan, self._session.account, self._plan.most_dollars
         if most is None:
             account.no_price += (f"training {plan.model.name}",)

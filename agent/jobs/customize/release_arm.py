@@ -125,7 +125,6 @@ def tuned_arm(run: str, arm: str, db: Path) -> ArmRelease:
 
 
 def _found(history: History, run: str, arm: str, db: Path) -> tuple[Row, dict[str, ComparedArm], PromptRelease]:
-    """The comparison, its arms, and the one that it released."""
     found = history.run(run) if run else next(filter(_is_comparison, history.runs()), None)
     if found is None:
         raise InputError(f"{history.path}: no comparison yet; `optimize customize TASK` makes one")

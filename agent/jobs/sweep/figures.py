@@ -80,7 +80,6 @@ def _sum(costs: Sequence[float | None]) -> float | None:
 
 
 def _correct(tests: Sequence[dict[str, Any]]) -> None:
-    """Correct a family of tests by Holm's step-down."""
     for test, corrected in zip(tests, holm([test["p_value"] for test in tests]), strict=True):
         test["p_holm"], test["shown"] = corrected, shown(test["ci95"], corrected)
 
@@ -112,7 +111,6 @@ def _paired(table: ScoreTable, arm: str, other: str, seed: int) -> dict[str, Any
 
 
 def _task(task: str, groups: Sequence[tuple[int, Mapping[str, Any]]], table: ScoreTable) -> dict[str, Any]:
-    """The best group of a task, and all pairs of groups that saw the same sealed rows."""
     names = {at: {key: group[key] for key in ("model", "strategy")} for at, group in groups}
     pairs = []
     for (one, group), (other, _) in combinations(groups, 2):

@@ -257,7 +257,6 @@ def run_sweep(
 
 
 def _line(prepared: PreparedSweep, cell: Cell, outcome: CellOutcome | None, errors: Mapping[str, str]) -> CellLine:
-    """How far a cell is; `outcome`: None where it has not ended."""
     if outcome is not None and (result := outcome.result) is not None:
         calls = sum(result.calls.values())
         scores = (result.winner.dev, result.winner.test)

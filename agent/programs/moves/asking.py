@@ -167,7 +167,6 @@ class Asker:
         return [self._read(each, reply) for each, reply in zip(questions, replies, strict=True)]
 
     async def _sent(self, question: Question, number: int) -> Completion | str:
-        """The reply, or the error of a call that failed."""
         context = self._context
         assert context.proposer is not None
         seed = context.seed * 1000 + number

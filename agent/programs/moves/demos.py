@@ -124,7 +124,6 @@ class DemoMaker:
         return self._set(ids, "rebalanced", reason=f"less {order[-1] or 'of one kind'}, more {more}")
 
     def _near(self, failures: Sequence[Example], label: str, taken: Sequence[str]) -> str | None:
-        """A train row of this label close to a failed row, out of a few drawn; None when all are taken."""
         rest = [i for i in self.groups[label] if i not in taken]
         if not rest:
             return None

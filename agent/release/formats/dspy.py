@@ -120,7 +120,6 @@ def _state(release: PromptRelease) -> str:
 
 
 def _load(folder: Path, release: PromptRelease) -> Opened:
-    """Through the whole program, with models that record what reaches them or give a fixed reply."""
     import dspy
     from dspy.utils.dummies import DummyLM
     from dspy.utils.exceptions import AdapterParseError

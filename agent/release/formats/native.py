@@ -109,7 +109,6 @@ OPENAI_FILE, ANTHROPIC_FILE = "tools.openai.json", "tools.anthropic.json"
 
 
 def _load_tools(folder: Path, release: PromptRelease) -> Opened:
-    """Reads both back. Raises a ReleaseError where they are not the tools of the release."""
     wanted = [(tool.name, tool.description.strip(), json.loads(tool.parameters)) for tool in release.tools]
     for name in (OPENAI_FILE, ANTHROPIC_FILE):
         tools, wrong = read_tools(json.loads((folder / name).read_bytes()))

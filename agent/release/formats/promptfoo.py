@@ -59,7 +59,6 @@ QUIET = {
 
 
 def _asked_rows(folder: Path, release: PromptRelease) -> list[Given]:
-    """The rows of the exported tests, and the hostile ones that promptfoo can carry."""
     rows: list[Given] = [test["vars"]["row"] for test in json.loads((folder / FOLDER / "tests.json").read_bytes())]
     probes = (values for values in probe_rows(release.inputs) if not no_lone_surrogates(release, values))
     return rows + [as_given(release, values) for values in tried_rows(release, probes)]

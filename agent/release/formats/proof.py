@@ -224,7 +224,6 @@ def _require_same_settings(name: str, release: PromptRelease, settings: Settings
 
 
 def _as_list(value: Any) -> Any:
-    """One text to stop at is a list of it, too."""
     return list(value) if isinstance(value, list | tuple) else [value] if isinstance(value, str) else value
 
 
@@ -337,7 +336,6 @@ def _require_same_call(name: str, release: PromptRelease, model: str, was: Recor
 async def _scores(
     task: Task, rows: Sequence[RecordedRow], predictions: Sequence[Prediction]
 ) -> list[tuple[float | None, str]]:
-    """Each row's score, and why it has none. The scores of judges are those of the run."""
     metrics = build_metrics(task, {"judge": _RecordedJudge})
     found = []
     for each, prediction in zip(rows, predictions, strict=True):

@@ -118,7 +118,6 @@ def from_langchain(messages: Any) -> Sent:
 
 
 def _answers(module: Any, with_inputs: bool) -> Any:
-    """How the module reads replies, from their log-probabilities, through messages as LangChain's models give them."""
 
     def answer(tokens: Any, inputs: Any = None) -> tuple[str, float] | None:
         reply = module.convert_to_messages([{"role": "assistant", "content": "x"}])[0]
