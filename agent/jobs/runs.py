@@ -11,7 +11,7 @@ from agent.errors import InputError
 from agent.jobs import JOBS
 from agent.jobs.locations import open_history
 from agent.jobs.registry import DB, Printed, job
-from agent.ledger.query import History, Row
+from agent.ledger.query import History
 from agent.ledger.texts import search as search_texts
 from agent.ledger.trail import claims
 from agent.options.option import option
@@ -24,6 +24,7 @@ from agent.report.run_blocks import screen_sections
 from agent.report.run_list import RunsResult, listed
 from agent.report.view import RunView
 from agent.results.base import Result, absent
+from agent.results.recorded import RecordedCost, RecordedOutcome, RecordedPrompt, RecordedTrial, RejectedCandidate
 from agent.results.run_parts import ProposalFate
 
 HITS = (
@@ -53,9 +54,9 @@ class ShowResult(Result):
 
     result: Mapping[str, Any]
     promoted: Mapping[str, Any] | None
-    winner: Row | None
-    baseline: Row | None
-    costs: tuple[Row, ...]
+    winner: RecordedPrompt | None
+    baseline: RecordedPrompt | None
+    costs: tuple[RecordedCost, ...]
     plan: Mapping[str, Any] | None
 
 
@@ -98,8 +99,8 @@ class HistoryResult(Result):
     run_id: str
     status: str
     error: str
-    trials: tuple[Row, ...]
-    rejected: tuple[Row, ...]
+    trials: tuple[RecordedTrial, ...]
+    rejected: tuple[RejectedCandidate, ...]
     proposals: tuple[ProposalFate, ...]
 
 
@@ -139,15 +140,14 @@ class SearchHits(Result):
 class TrialResult(Result):
     """A trial whole: its prompt, and each row's outcome by split."""
 
-    trial: Row
-    candidate: Row
-    outcomes: Mapping[str, tuple[Row, ...]]
+    trial: RecordedTrial
+    candidate: RecordedPrompt
+    outcomes: Mapping[str, tuple[RecordedOutcome, ...]]
 
     def blocks(self) -> Iterator[Block]:
-        one = self.trial
-        score = f"{points(one['mean'])} on {one['n']} rows"
-        yield text(f"trial {one['number']}: {one['state']}, {score}; {one['reason']}")
-        yield run_tables.messages(self.candidate["template"])
+        trial = self.trial
+        yield text(f"trial {trial.number}: {trial.state}, {points(trial.mean)} on {trial.n} rows; {trial.reason}")
+        yield run_tables.messages(self.candidate.template)
         for split, rows in self.outcomes.items():
             if rows:
                 yield run_tables.outcomes(split, rows)
@@ -186,9 +186,7 @@ def history(
     rows = {"trials": ledger.trials(view.id), "rejected": ledger.rejected(view.id)}
     state = {"run_id": view.id, "status": view.run["status"], "error": view.run["error"]}
     found = HistoryResult.model_validate({**state, **rows, "proposals": use.proposals if use else ()})
-    rejected = text(
-        *(f"rejected {one['candidate_id']} ({one['operator']}): {one['rejected']}" for one in found.rejected)
-    )
+    rejected = text(*(f"rejected {one.candidate_id} ({one.operator}): {one.rejected}" for one in found.rejected))
     ended = text(f"{view.id} {found.status}: {found.error}" if found.error else "")
     blocks = (trials, *filled(replace(proposals, tabbed=bool(proposals.rows))), rejected, ended)
     return Printed(found, sections=[plain_section(*blocks)])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from agent.ledger.query import History, Row
+from agent.ledger.query import History
 from agent.release.result import search_result
 from agent.report import facts
 from agent.report.blocks import Block, Column, table, text
 from agent.report.terminal import so_far, sparkline
 from agent.results.base import Result, hidden
+from agent.results.recorded import RecordedRun
+from agent.results.run_parts import Lift
 
 DRAWN = Column("best dev", rank=4, drawn=True)
 COLUMNS = (
@@ -26,40 +29,52 @@ COLUMNS = (
 )
 
 
-class RunsResult(Result):
-    """The runs, newest first, as the ledger has them: with the scores of both prompts on the sealed test, and in words
-    what `job` a run is and how it ended."""
+class ListedRun(RecordedRun):
+    """A run with the scores of its two prompts on the sealed test, and in words what `job` it is and how it ended."""
 
-    runs: tuple[Row, ...]
-    best: Mapping[str, tuple[float, ...]] = hidden({})
-    """By run the best dev score so far after each trial."""
+    is_search: bool
+    job: str
+    baseline: float | None
+    winner: float | None
+    lift: Lift | None
+    decision: str
+    outcome: str
+    best: tuple[float, ...] = hidden(())
+    """The best dev score so far after each trial."""
+
+
+class RunsResult(Result):
+    """The runs, newest first."""
+
+    runs: tuple[ListedRun, ...]
 
     def blocks(self) -> Iterator[Block]:
         rows = []
         for run in self.runs:
-            scores = (facts.points(run["baseline"]), facts.points(run["winner"]))
-            lift = facts.gain(run["lift"]["diff"]) if run["lift"] else ""
-            ended = (run["decision"], sparkline(self.best.get(run["id"], ()), len(DRAWN.name)))
-            rows.append((*(run[name] for name in ("id", "task", "model", "seed", "status")), *scores, lift, *ended))
+            scores = (facts.points(run.baseline), facts.points(run.winner))
+            lift = "" if run.lift is None else facts.gain(run.lift.diff)
+            ended = (run.decision, sparkline(run.best, len(DRAWN.name)))
+            rows.append((run.id, run.task, run.model, run.seed, run.status, *scores, lift, *ended))
         yield table("runs", COLUMNS, rows, tabbed=True)
-        yield text(*(f"{run['id']} {run['status']}: {run['error']}" for run in self.runs if run["error"]))
+        yield text(*(f"{run.id} {run.status}: {run.error}" for run in self.runs if run.error))
 
 
-def listed(runs: Sequence[Row], history: History) -> RunsResult:
+def listed(runs: Sequence[Mapping[str, Any]], history: History) -> RunsResult:
     """The list of these runs of the ledger."""
-    best = {run_id: tuple(so_far(means)) for run_id, means in history.dev_means().items()}
-    return RunsResult(runs=tuple(map(_listed, runs)), best=best)
+    means = history.dev_means()
+    return RunsResult(runs=tuple(_listed(run, means.get(run["id"], [])) for run in runs))
 
 
-def _listed(run: Row) -> Row:
+def _listed(run: Mapping[str, Any], means: Sequence[float | None]) -> ListedRun:
     stored, result, command = run["result"] or {}, search_result(run["result"]), run["options"].get("command")
-    return {
+    return ListedRun(
         **run,
-        "is_search": not command and not stored.get("kind"),
-        "job": str(stored.get("kind") or command or "search").replace("_", " "),
-        "baseline": result.baseline.test if result else None,
-        "winner": result.winner.test if result else None,
-        "lift": stored["lift"] if result and not result.is_own else None,
-        "decision": facts.decision(stored),
-        "outcome": facts.outcome(result) if result else "",
-    }
+        is_search=not command and not stored.get("kind"),
+        job=str(stored.get("kind") or command or "search").replace("_", " "),
+        baseline=result.baseline.test if result else None,
+        winner=result.winner.test if result else None,
+        lift=result.lift if result and not result.is_own else None,
+        decision=facts.decision(stored),
+        outcome=facts.outcome(result) if result else "",
+        best=tuple(so_far(means)),
+    )

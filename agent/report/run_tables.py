@@ -17,6 +17,7 @@ from agent.report.facts import amount, cut, duration, points
 from agent.report.optuna_study import importances
 from agent.report.terminal import whisker
 from agent.report.view import EQUAL, RunView
+from agent.results.recorded import RecordedOutcome
 from agent.results.run_parts import ProposalFate
 from agent.safe_text import counted
 
@@ -228,16 +229,16 @@ def messages(template: Iterable[Mapping[str, str]], heading: str = "") -> Block:
     return text(*texts, heading=heading, exact=True)
 
 
-def outcomes(split: str, rows: Sequence[Mapping[str, Any]]) -> TableBlock:
+def outcomes(split: str, rows: Sequence[RecordedOutcome]) -> TableBlock:
     """What became of each row of a split with one prompt."""
     reply, why = (Column(name, floor=16) for name in ("reply", "why"))
     cells = [
         (
-            row["example_id"],
-            points(row["value"]),
-            row["call_key"],
-            short(row["reply"], 60),
-            short(row["error"] or "; ".join(reason for _, _, reason in row["scores"] if reason), 80),
+            row.example_id,
+            points(row.value),
+            row.call_key,
+            short(row.reply, 60),
+            short(row.error or "; ".join(reason for _, _, reason in row.scores if reason), 80),
         )
         for row in rows
     ]

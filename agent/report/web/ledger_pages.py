@@ -14,13 +14,13 @@ from agent.ledger.anchors import checked
 from agent.ledger.connect import unchecked
 from agent.ledger.files import is_held
 from agent.ledger.provenance import utc_now
-from agent.ledger.query import History, Row
+from agent.ledger.query import History
 from agent.report import facts, terms
 from agent.report.blocks import Block, Column, PageCell, PageSection, cells, line, listing, table, text
 from agent.report.checks import checks_chart
 from agent.report.facts import dollars, gain, points
 from agent.report.page_blocks import Button, FigureBlock, FormBlock, TermsBlock
-from agent.report.run_list import listed
+from agent.report.run_list import ListedRun, listed
 from agent.report.trail import CallTrail, call_trail
 from agent.report.web.page_request import LedgerCheck, Page, PageRequest, checks_named, is_search, sql_link
 from agent.report.web.parts import (
@@ -53,7 +53,7 @@ def runs(request: PageRequest) -> Page:
     return Page("Runs", data, shown, "/runs.json", sql, str(request.site.db))
 
 
-def _run_list(found: Sequence[Row], place: Mapping[str, Any]) -> Iterator[PageSection]:
+def _run_list(found: Sequence[ListedRun], place: Mapping[str, Any]) -> Iterator[PageSection]:
     yield section("", title("Runs"))
     if not found:
         models = "`optimize models list` lists the models; add `--dry-run` to see what a run would cost."
@@ -67,7 +67,7 @@ def _run_list(found: Sequence[Row], place: Mapping[str, Any]) -> Iterator[PageSe
             line(models, look="soft"),
         )
         return
-    searches, jobs = ([run for run in found if run["is_search"] is wanted] for wanted in (True, False))
+    searches, jobs = ([run for run in found if run.is_search is wanted] for wanted in (True, False))
     words = "points on the sealed test, your prompt → the best found; gain: their paired difference."
     if searches:
         form = FormBlock("/compare", blocks=(_searches(searches),), buttons=(COMPARE,), look="")
@@ -77,31 +77,27 @@ def _run_list(found: Sequence[Row], place: Mapping[str, Any]) -> Iterator[PageSe
     yield section("", pager(place, "run"), TermsBlock(terms.legend(is_compared=True)))
 
 
-def _searches(found: Sequence[Row]) -> Block:
-    def score(run: Row) -> str:
-        return "-" if run["baseline"] is None else cells(points(run["baseline"]), "→", strong(points(run["winner"])))
+def _searches(found: Sequence[ListedRun]) -> Block:
+    def score(run: ListedRun) -> str:
+        return "-" if run.baseline is None else cells(points(run.baseline), "→", strong(points(run.winner)))
 
-    def lift(run: Row) -> str:
-        return (
-            cells(strong(gain(run["lift"]["diff"])), soft(facts.gain_interval(run["lift"]["ci95"])))
-            if run["lift"]
-            else "-"
-        )
+    def lift(run: ListedRun) -> str:
+        return cells(strong(gain(run.lift.diff)), soft(facts.gain_interval(run.lift.ci95))) if run.lift else "-"
 
-    def names(run: Row) -> str:
-        here = address("run", run["id"])
+    def names(run: ListedRun) -> str:
+        here = address("run", run.id)
         report, prompt = PageCell("Report", f"{here}/report"), PageCell("Prompt", f"{here}#prompt")
-        return cells(PageCell(run["id"], here), report, prompt)
+        return cells(PageCell(run.id, here), report, prompt)
 
     return listing(
         "Searches",
         [
-            (Column("started, UTC"), lambda run: cells(pick(run["id"], run["id"]), moment(run["started_utc"], 16))),
-            (Column("task, model", "break"), lambda run: cells(strong(run["task"]), soft(run["model"]))),
+            (Column("started, UTC"), lambda run: cells(pick(run.id, run.id), moment(run.started_utc, 16))),
+            (Column("task, model", "break"), lambda run: cells(strong(run.task), soft(run.model))),
             ("status", _status),
             ("score #", score),
             ("gain, 95 % CI #", lift),
-            ("decision", lambda run: run["outcome"] or "-"),
+            ("decision", lambda run: run.outcome or "-"),
             ("cost #", _cost),
             ("run", names),
         ],
@@ -109,29 +105,29 @@ def _searches(found: Sequence[Row]) -> Block:
     )
 
 
-def _jobs(found: Sequence[Row]) -> Block:
+def _jobs(found: Sequence[ListedRun]) -> Block:
     return listing(
         "jobs",
         [
-            ("started, UTC", lambda run: moment(run["started_utc"], 16)),
+            ("started, UTC", lambda run: moment(run.started_utc, 16)),
             ("job", "job"),
             ("task", "task"),
             (Column("model", "break"), "model"),
             ("status", _status),
-            ("result", lambda run: run["decision"].replace("_", " ") or "-"),
+            ("result", lambda run: run.decision.replace("_", " ") or "-"),
             ("cost #", _cost),
-            (Column("run", "id"), lambda run: link(run["id"], "run", run["id"])),
+            (Column("run", "id"), lambda run: link(run.id, "run", run.id)),
         ],
         found,
     )
 
 
-def _status(run: Row) -> str:
-    return cells(badge(run["status"]), PageCell(facts.cut(run["error"], 300), tag="text soft"))
+def _status(run: ListedRun) -> str:
+    return cells(badge(run.status), PageCell(facts.cut(run.error, 300), tag="text soft"))
 
 
-def _cost(run: Row) -> str:
-    result = run["result"] or {}
+def _cost(run: ListedRun) -> str:
+    result = run.result or {}
     return dollars(result["cost_usd"], result.get("unpriced", ())) if "cost_usd" in result else "-"
 
 
@@ -292,9 +288,9 @@ def _call_page(found: CallTrail, with_events: bool) -> Iterator[PageSection]:
     one, sent = found.call, dict(found.request or {})
     yield section(
         "",
-        crumbs(f"run {one['run_id']}", "run", one["run_id"]),
-        title(f"Call {one['id']}"),
-        line(f"{one['role']} · {one['model']} · ", badge(one["state"]), f" {one['call_key']}", look="soft"),
+        crumbs(f"run {one.run_id}", "run", one.run_id),
+        title(f"Call {one.id}"),
+        line(f"{one.role} · {one.model} · ", badge(one.state), f" {one.call_key}", look="soft"),
     )
     asked = messages(sent.pop("messages", ()))
     parameters = ", ".join(f"{name} {value_text(value)}" for name, value in sent.items())
@@ -305,17 +301,17 @@ def _call_page(found: CallTrail, with_events: bool) -> Iterator[PageSection]:
     attempts = listing(
         "Attempts at the same call",
         [
-            ("call #", lambda each: link(str(each["id"]), "call", each["id"])),
+            ("call #", lambda each: link(str(each.id), "call", each.id)),
             ("run", "run_id"),
             ("attempt #", "attempt"),
             ("state", "state"),
             ("error", "error_class"),
-            ("cost #", lambda each: dollars(each["cost_usd"], digits=6)),
-            ("seconds #", lambda each: value_text(each["latency_s"])),
-            ("sent, UTC", lambda each: moment(each["sent_utc"])),
+            ("cost #", lambda each: dollars(each.cost_usd, digits=6)),
+            ("seconds #", lambda each: value_text(each.latency_s)),
+            ("sent, UTC", lambda each: moment(each.sent_utc)),
         ],
         found.attempts,
     )
     yield section("Attempts at the same call", attempts)
-    look = line(PageCell("Look for the events about it", f"/call/{one['id']}?events=1#events"), " ", soft(READS_ALL))
-    yield section("Events", _events(found.events) if with_events else look)
+    look = line(PageCell("Look for the events about it", f"/call/{one.id}?events=1#events"), " ", soft(READS_ALL))
+    yield section("Events", _events([event.to_json() for event in found.events]) if with_events else look)
