@@ -58,7 +58,8 @@ def test_without_the_package_its_prompt_says_what_is_unknown(plugin: Path, monke
 
     made = write_release(release(more=(PARTS.get("today").made(),)), Path("released"))  # type: ignore[attr-defined]
     assert "Today is" in load_prompt(made).render(message="x", context="y")[-1]["content"]
-    monkeypatch.setattr(PARTS, "_known", {})
-    monkeypatch.setattr(PARTS, "_foreign", dict)
-    with pytest.raises(ReleaseError, match="unknown key 'today'"):
-        load_prompt(made)
+    with monkeypatch.context() as gone:
+        gone.setattr(PARTS, "_known", {})
+        gone.setattr(PARTS, "_foreign", dict)
+        with pytest.raises(ReleaseError, match="unknown key 'today'"):
+            load_prompt(made)

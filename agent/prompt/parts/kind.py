@@ -5,6 +5,7 @@ A candidate holds the settings of its parts; what runs is made of them by `bind`
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,12 @@ class PartKind:
     def __init__(self, made: type[PromptPart] | None = None) -> None:
         self.made = made or self.made
         self.name = self.name or self.made.name
+
+    @property
+    def about(self) -> str:
+        """What it is: the first line of its file."""
+        file = sys.modules[(self.made if type(self) is PartKind else type(self)).__module__]
+        return (file.__doc__ or self.name).partition("\n")[0]
 
     # -- settings
 
