@@ -357,6 +357,8 @@ class Trial:
 
 MOST_DOLLARS = 1e9
 """Of a cap."""
+ROOM_TO_THINK = "--thinking 2000"
+"""The words of a message: what lets a reasoning model come to its answer."""
 MOST_COUNT = 2**53
 """Of a cap on calls or tokens: up to here a float is exact."""
 

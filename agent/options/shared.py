@@ -17,8 +17,6 @@ UNCAPPED_TIMES = 2
 """Calls that a job without any cap may make, as a multiple of those planned: some fail and are tried again."""
 MAX_WAIT = 300.0
 """Default of the longest wait for a provider that is down, in seconds."""
-ROOM_TO_THINK = "--thinking 2000"
-"""The words of a message: what lets a reasoning model come to its answer."""
 TASK, MODELS, BUDGET, SEARCH, COMPARISON, OUTPUT = "Task", "Models", "Budget", "Search", "Comparison", "Output"
 GROUPS = (TASK, MODELS, BUDGET, SEARCH, COMPARISON, OUTPUT, "")
 """The headings of a help text, in order."""

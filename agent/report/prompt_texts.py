@@ -40,10 +40,9 @@ def prompt_text(candidate: Mapping[str, Any]) -> str:
 
 def text_changes(candidate: Mapping[str, Any]) -> list[TextChange]:
     """What a candidate of the ledger says of tools in the place of the task's own texts."""
-    if "tool_texts" not in candidate:
-        return []
-    shown = candidate["tool_texts"]
-    return [TextChange("texts of tools", ERASED, ERASED)] if shown is None else tool_changes(shown)
+    if (shown := candidate.get("tool_texts")) is not None:
+        return tool_changes(shown)
+    return [TextChange("texts of tools", ERASED, ERASED)] if candidate.get("tool_texts_hash") else []
 
 
 def tool_differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[TextChange]:

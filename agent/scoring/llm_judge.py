@@ -20,7 +20,6 @@ from typing import Any
 from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import all_of
-from agent.options.shared import ROOM_TO_THINK
 from agent.prompt.fence import Fence
 from agent.prompt.template import label_text
 from agent.results.breakdown import JudgeTrust
@@ -42,7 +41,19 @@ from agent.scoring.verdict import (
     panel_median,
     rating_schema,
 )
-from agent.types import LM, Example, Message, MetricSpec, Prediction, Request, Rubric, Score, Task, content_id
+from agent.types import (
+    LM,
+    ROOM_TO_THINK,
+    Example,
+    Message,
+    MetricSpec,
+    Prediction,
+    Request,
+    Rubric,
+    Score,
+    Task,
+    content_id,
+)
 
 VERDICT_TOKENS = REASON_CHARACTERS // 2 + 40  # a reason in any script, and the marks of the object
 CRITERION_TOKENS = 12

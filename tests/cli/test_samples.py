@@ -30,7 +30,7 @@ def test_a_sample_is_copied_whole_and_loads() -> None:
 def test_every_sample_loads() -> None:
     for name in samples():
         good("init", "--sample", name)
-    assert [task["name"] for task in good_json("tasks")["tasks"] if "problem" not in task] == samples()
+    assert [task["name"] for task in good_json("tasks")["tasks"] if not task["problem"]] == samples()
 
 
 def test_nothing_is_written_over() -> None:

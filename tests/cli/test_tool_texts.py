@@ -12,7 +12,7 @@ from agent.jobs.locations import LEDGER, open_history
 from agent.release.formats.python_module import load_module
 from agent.release.runtime import load_prompt
 from agent.report.view import RunView
-from agent.report.web.playground_page import _released
+from agent.report.web.tried_prompts import _released
 from agent.types import Message, Request, Tool
 from tests.cli.world import compatible, good, good_json, refused
 from tests.programs.moves.proposals.planted_tools import ABOUT, SCHEMA, pick, planted, small_proposer

@@ -12,6 +12,7 @@ from agent.release.result import RunResult
 from agent.report import facts, findings
 from agent.report.breakdown_blocks import confusion_table
 from agent.report.next_steps import Excerpts, next_steps
+from agent.report.prompt_texts import prompt_text
 from agent.report.run_tables import proposals
 from tests.cli.test_result import RESULT
 
@@ -215,7 +216,7 @@ def test_fixed_demos_alone_are_left_out_of_a_prompt(picks: dict[str, Any] | None
     turns = [("system", "Pick."), ("user", "one"), ("assistant", "a"), ("user", "two"), ("assistant", "b")]
     turns += [("user", "{{picked examples}}")] if picks else []
     template = [{"role": role, "content": content} for role, content in [*turns, ("user", "{{text}}")]]
-    said = facts.prompt_text({"template": template, "format": "turns", "demos": [{}, {}], "picks": picks})
+    said = prompt_text({"template": template, "format": "turns", "demos": [{}, {}], "picks": picks})
     assert said.split("\n") == ["[system]", "Pick.", "(2 examples)", *mark, "[user]", "{{text}}"]
 
 

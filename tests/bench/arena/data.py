@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.task.load import with_demo_limit
+from agent.jobs.tasks import with_demo_limit
 from agent.types import Budget, Constraints, Example, Field, MetricSpec, SearchSpace, Signature, Task
 from tests.bench.arena.ifeval.metric import UNCHECKED
 from tests.bench.arena.score import Answers, Scorer
