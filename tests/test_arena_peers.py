@@ -117,8 +117,7 @@ def test_calibration_decide_what_a_reply_says(task: Task) -> None:
 
 def test_random_search_draws_every_kind_of_design_of_ours_and_none_twice(task: Task) -> None:
     task = replace(task, space=replace(task.space, demo_counts=(8, 48)))
-    pool = PickedRows(task)
-    drawn = list(itertools.islice(same_space.designs(task, random.Random(1), pool), 150))
+    drawn = list(itertools.islice(same_space.designs(task, random.Random(1)), 150))
     assert len({one.id for one in drawn}) == len(drawn)
     assert {one.picks.retriever for one in drawn if one.picks} == {"bm25", "chars", "hybrid"}
     assert {0, 8, 48} <= {len(one.demos) for one in drawn if not one.picks}
