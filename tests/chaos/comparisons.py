@@ -36,7 +36,7 @@ HOSTED = ("--arms", "hosted", "--train-price", "25", "--max-cost", str(MOST_DOLL
 PRICE = ("--price", f"{DOLLARS_IN},{DOLLARS_OUT}")
 PATIENCE = 600.0
 """Seconds after which a comparison hangs: it starts three engines, on a machine that may be busy."""
-HEAVY = ("agent.jobs.customize.prepare", "agent.training.loop", "sklearn.linear_model", "sklearn.neighbors")
+HEAVY = ("agent.jobs.customize.plan", "agent.training.loop", "sklearn.linear_model", "sklearn.neighbors")
 """Imported before the forks, so that these need not."""
 STAGES = {"training": "training", "fine_tuning_files": "training", "fine_tuning_started": "training"}
 STAGES |= {"trained": "scoring", "fine_tuning_ended": "scoring", "test_opened": "sealed test"}
