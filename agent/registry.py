@@ -6,7 +6,6 @@ either is imported when it is looked up, or when a listing needs all.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -121,6 +120,8 @@ class Registry(Generic[T]):
             raise InputError(f"{whose} is not there: {places[0].value} registers none of that name")
 
     def _unknown(self, name: str) -> str:
+        import difflib
+
         names = self.names()
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]}?" if close else ";"

@@ -27,7 +27,6 @@ from agent.results.breakdown import (
     Steadiness,
     TextVariety,
 )
-from agent.stats.calibration import abstain_below, expected_calibration_error, reliability
 from agent.stats.intervals import groups_differ, mean_ci, scored_difference
 from agent.types import MetricSpec, Outcome, canonical
 
@@ -216,6 +215,11 @@ def confidence_report(
     rows. `calibration`: the winner's. `precision`: the part of the answers that must be right, in (0, 1); None: no
     threshold is wanted. None where no answer has a confidence.
     """
+    from agent.stats.calibration import (  # numpy: the help of a command starts without
+        expected_calibration_error,
+        reliability,
+    )
+
     confidences, right = _known(won)
     if not confidences:
         return None
@@ -251,6 +255,8 @@ def _known(outcomes: Sequence[Outcome]) -> tuple[list[float], list[bool]]:
 def _abstaining(
     confidences: Sequence[float], right: Sequence[bool], dev: Sequence[Outcome], precision: float
 ) -> Abstain:
+    from agent.stats.calibration import abstain_below
+
     threshold = abstain_below(*_known(dev), precision)
     kept = [] if threshold is None else [ok for c, ok in zip(confidences, right, strict=True) if c >= threshold]
     reached = summary([float(ok) for ok in kept])

@@ -17,7 +17,6 @@ from agent.results.base import Interval, Mean, WasNow
 from agent.results.breakdown import Steadiness
 from agent.results.checks import Difference, Flip, FlipTest, SuiteComparison
 from agent.results.run_parts import Lift, NotWorse
-from agent.stats.changes import flip_p_value, moved_p_value
 from agent.stats.intervals import SIGNIFICANT, loss_bound, paired_difference
 from agent.types import Example, Field, Outcome, canonical
 
@@ -146,6 +145,8 @@ def steady(
     reference flips nothing, and passes always. Where a fifth of the rows that had an answer got none, nothing can be
     told and it fails, too.
     """
+    from agent.stats.changes import flip_p_value, moved_p_value  # numpy: not every verdict shuffles
+
     decided = [field.name for field in outputs if field.type != "text"]
     recorded, found = table.answers(reference), table.answers(arm)
     was, now = ([answers.get(row.id, []) for row in table.rows] for answers in (recorded, found))

@@ -11,7 +11,7 @@ from agent.jobs.locations import open_history
 from agent.jobs.registry import DB, Printed, job
 from agent.ledger.anchors import noted_hash
 from agent.ledger.container import merge_ledgers
-from agent.ledger.team_store import publish, verify_published
+from agent.ledger.team_store import Published, publish, verify_published
 from agent.options.kinds import File
 from agent.options.option import option
 from agent.report.blocks import Block, table, text
@@ -58,9 +58,7 @@ class PublishedRun(Result):
     new: bool
 
     def blocks(self) -> Iterator[Block]:
-        how = "published" if self.new else "stands there already"
-        counts = f"{self.events} events, {self.rows} rows, {self.texts} texts"
-        yield text(f"{self.run_id}: {how}: {counts}, digest {self.digest}")
+        yield text(Published(**dict(self)).line())
 
 
 class FoundWrong(Result):

@@ -12,6 +12,7 @@ from agent.jobs import JOBS
 from agent.jobs.locations import open_history
 from agent.jobs.registry import DB, Printed, job
 from agent.ledger.query import History
+from agent.ledger.texts import TextHit
 from agent.ledger.texts import search as search_texts
 from agent.ledger.trail import claims
 from agent.options.option import option
@@ -104,19 +105,6 @@ class HistoryResult(Result):
     proposals: tuple[ProposalFate, ...]
 
 
-class TextHit(Result):
-    """A text that holds the words, as in `ledger.texts.Hit`: a `prompt`, a `reason` or a `reply`."""
-
-    what: str
-    run: str
-    trial: int | None
-    candidate_id: str
-    row: str
-    split: str
-    score: float | None
-    snippet: str
-
-
 class SearchHits(Result):
     """The best of the texts that hold the words: `matches` of `texts` do."""
 
@@ -194,8 +182,7 @@ def history(
 
 def _hits(ledger: History, words: str, run_id: str, limit: int) -> SearchHits:
     found = search_texts(ledger, words, run_id, limit)
-    hits = tuple(TextHit.model_validate(hit, from_attributes=True) for hit in found.hits)
-    return SearchHits(search=words, run_id=run_id or None, texts=found.texts, matches=found.matches, hits=hits)
+    return SearchHits(search=words, run_id=run_id or None, texts=found.texts, matches=found.matches, hits=found.hits)
 
 
 def _trial(view: RunView, number: int) -> TrialResult:

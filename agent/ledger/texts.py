@@ -47,7 +47,7 @@ KINDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class TextHit:
     """A text that holds the words. `what`: prompt, reason or reply. `trial` is None for what was never tried; `row` and
     `split` are "" for what is of no row. `score`: of the row, else of the trial on dev, 0 to 1. `snippet`: the place in
     the text, the words marked; of another's making, as all texts are."""
@@ -68,7 +68,7 @@ class Found:
 
     texts: int
     matches: int
-    hits: tuple[Hit, ...]
+    hits: tuple[TextHit, ...]
 
 
 def search(history: History, words: str, run_id: str = "", limit: int = 50) -> Found:
@@ -90,7 +90,7 @@ def search(history: History, words: str, run_id: str = "", limit: int = 50) -> F
                 "FROM texts WHERE texts MATCH ? ORDER BY rank LIMIT ?",
                 (MARK, MARK, SNIPPET_WORDS, words, limit),
             )
-            return Found(texts, matches, tuple(Hit(*hit) for hit in hits))
+            return Found(texts, matches, tuple(TextHit(*hit) for hit in hits))
         except sqlite3.OperationalError as error:
             plain = " ".join('"' + word.replace('"', '""') + '"' for word in words.split())
             raise InputError(f"--search {words}: no full-text query ({error}); as plain words it is {plain}") from error

@@ -25,6 +25,7 @@ from agent.results.recorded import (
     RecordedPrompt,
     RecordedRun,
     RecordedTrial,
+    TrialScore,
     TrialState,
 )
 
@@ -144,19 +145,6 @@ class MadeBy(Result):
     rows: tuple[str, ...] | None
     hypothesis: str | None
     claim: str | None
-
-
-class TrialScore(Result):
-    """A trial in short."""
-
-    number: int
-    round: int
-    state: str
-    n: int
-    mean: float | None
-    low: float | None
-    high: float | None
-    reason: str
 
 
 class PromptInRun(Result):

@@ -40,9 +40,8 @@ class RecordedRun(Result):
     result: Mapping[str, Any] | None
 
 
-class RecordedTrial(Result):
-    """A trial with its candidate, its examples by row id, and what it cost; `cached` calls are those that the ledger
-    answered. `proposal`: why it was proposed; `reason`: why it ended."""
+class TrialScore(Result):
+    """A trial in short."""
 
     number: int
     round: int
@@ -52,6 +51,12 @@ class RecordedTrial(Result):
     low: float | None
     high: float | None
     reason: str
+
+
+class RecordedTrial(TrialScore):
+    """A trial with its candidate, its examples by row id, and what it cost; `cached` calls are those that the ledger
+    answered. `proposal`: why it was proposed; `reason`: why it ended."""
+
     candidate_id: str
     technique: str
     format: str

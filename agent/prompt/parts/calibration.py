@@ -11,7 +11,6 @@ from agent.prompt.calibration import LabelCalibration, Method, Neighbours, Prior
 from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
 from agent.prompt.parts.kinds import part
 from agent.prompt.parts.part import PromptPart, Row
-from agent.retrieval.pool import text_of
 from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.shipped import Field, Prediction
 
@@ -102,7 +101,7 @@ class TrainedPrior:
             return None
         field = outputs[0]
         rows = [row for row in self._task.train if row.labels[field.name] in field.choices][:MOST_ROWS]
-        texts = [text_of(row.inputs, self._names) for row in rows]
+        texts = [Row(row.inputs, self._names).text for row in rows]
         return trained(texts, [field.choices.index(row.labels[field.name]) for row in rows], len(field.choices))
 
     @property
@@ -112,7 +111,7 @@ class TrainedPrior:
     def log_probabilities(self, row: Example) -> tuple[float, ...]:
         """Of each label for a row, in nats."""
         assert self.trained is not None
-        text = text_of(row.inputs, self._names)
+        text = Row(row.inputs, self._names).text
         if text not in self._known:  # a search reads each dev row again for every finalist
             self._known[text] = self.trained.log_probabilities(text)
         return self._known[text]
