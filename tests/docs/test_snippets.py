@@ -37,7 +37,7 @@ def parsed(words: list[str]) -> click.Command:
 def described(words: list[str]) -> None:
     """Asserts that words in running text name a command and options of it; arguments may be left out."""
     command: click.Command = main
-    known = {option for parameter in main.params for option in parameter.opts} | {"-h", "--version"}
+    known = {option for parameter in main.params for option in parameter.opts} | {"-h", "--help", "--version"}
     for word in words:
         if isinstance(command, click.Group) and (inner := command.get_command(click.Context(command), word)):
             command = inner
