@@ -1,7 +1,4 @@
-"""One batch: the calls that wait for its rows, and its course at the provider.
-
-It is submitted once or found again, waited for with patience, and its results are handed out.
-"""
+"""The life of one batch: submit it or find it again, poll it until it ends, hand out its results."""
 
 from __future__ import annotations
 
@@ -30,15 +27,18 @@ _ENDINGS = {
     "failed": "failed",
     "expired": "has expired",
     "cancelled": "was cancelled",
-    GONE: "is not known to the provider any more",
+    GONE: "is no longer known to the provider",
     REFUSED: "was refused",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """How calls go as batches: for at most `wait` seconds (None: as long as it takes); rows without an answer go one by
-    one, unless `only`. A provider that is down is tried for `longest_wait` seconds; `is_fresh`: not by old batches."""
+    """How calls are sent as batches.
+
+    `wait`: seconds until a batch is given up (None: no limit). Rows without an answer are asked live, unless `only`. A
+    provider that fails is retried for `longest_wait` seconds. `is_fresh`: ignore old batches.
+    """
 
     wait: float | None = None
     only: bool = False
@@ -48,7 +48,7 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A call that waits for its row: what is sent, the most that it can cost, and where the reply goes."""
+    """A call that waits for its row: its request, its reservation, and the future of its reply."""
 
     request: Request
     worst: Spend
@@ -57,8 +57,11 @@ class Wanted:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """A batch from its intent on. One that `is_new` has all its requests; `job` is its id at the provider ("": not
-    known); the ledger has the end of one that `is_noted`; the provider has ended one that `is_over`."""
+    """A batch, from the moment it is intended.
+
+    `is_new`: all requests are known, so it can be submitted. `job`: its id at the provider ("": unknown). `is_noted`:
+    its end is in the ledger. `is_over`: the provider has ended it.
+    """
 
     name: str
     since: datetime
@@ -86,13 +89,13 @@ class Batch:
             waiting.reply.set_exception(self.error)
 
     def deliver(self, key: str, reply: RowReply) -> None:
-        """Takes the outcome of a row, once."""
+        """Record the reply of a row, once."""
         if key in self.pending and key not in self.replies:
             self.replies[key] = reply
             self._answer(key, reply)
 
     def leave_unserved(self, words: str) -> set[str]:
-        """Gives up the rows of which nothing came; returns their keys."""
+        """Give up the rows without a reply and return their keys."""
         keys = self.pending - self.replies.keys()
         for key in keys:
             self._answer(key, RowReply(None, words))
@@ -101,7 +104,7 @@ class Batch:
         return keys
 
     def fail(self, error: Exception) -> None:
-        """Lets all that wait raise an error."""
+        """Raise an error in all calls that wait."""
         self.error = error
         for waiting in self.wanted.values():
             if not waiting.reply.done():
@@ -117,13 +120,16 @@ class Batch:
 
 
 class Course:
-    """The course of a batch."""
+    """The course of a batch at its provider."""
 
     def __init__(self, batch: Batch, api: BatchApi[Any], settings: BatchSettings, say: Callable[[str], None]) -> None:
         self._batch, self._api, self._settings, self._say = batch, api, settings, say
 
     async def submitted(self, known: Collection[str]) -> tuple[BatchJob | None, bool]:
-        """The batch at the provider, found or submitted (None: it never was), and whether it is this one for sure."""
+        """Return the batch found or submitted, and whether it is certainly this one.
+
+        None: the provider never received it.
+        """
         batch, api = self._batch, self._api
         if batch.job:
             return await self.look(batch.job), True
@@ -148,15 +154,15 @@ class Course:
         return await self._patiently(once)
 
     async def until_ended(self, job: BatchJob, is_sure: bool) -> BatchJob:
-        """The batch as it is at its end, with its results handed out. Raises RunRefused where that takes too long."""
+        """Poll until the batch has ended, handing out its results. Raises RunRefused on timeout."""
         wait, began, most = FIRST_WAIT, time.monotonic(), self._settings.wait
         said, taken = began, 0
         while not job.is_ended:
             now = time.monotonic()
             if most is not None and now - began >= most:
                 raise RunRefused(
-                    f"the batch {job.id} has not ended within {most:g} seconds ({_progress(job)}); it goes on at the "
-                    "provider: come back later"
+                    f"the batch {job.id} has not ended within {most:g} seconds ({_progress(job)}); it continues at "
+                    "the provider: resume later"
                 )
             await asyncio.sleep(wait if most is None else min(wait, most - (now - began)))
             wait, before = min(LONGEST_WAIT, GROWTH * wait), job
@@ -176,7 +182,7 @@ class Course:
         return job
 
     async def is_named(self, job: BatchJob) -> bool:
-        """Whether a batch that has ended is this one, by the names of its rows."""
+        """Return whether the results of an ended batch carry this batch's name."""
         results, _ = await self._results(job)
         return any(custom_id.startswith(f"{self._batch.name}-") for custom_id, _ in results.rows)
 
@@ -202,10 +208,7 @@ class Course:
         return replace(job, words="; ".join(filter(None, (job.words, fault))))
 
     async def _results(self, job: BatchJob) -> tuple[BatchResults, str]:
-        """Fetch the results of a batch that has ended, and why nothing of them can be read; "" where something can.
-
-        What cannot be read at all may be a proxy's page: it is fetched again before it counts.
-        """
+        """Return the results, and why they cannot be read: retried first, as a proxy may have sent its own page."""
 
         async def once() -> BatchResults:
             results = await self._api.results(job)
@@ -229,7 +232,7 @@ class Course:
 
 
 def ending(job: BatchJob) -> str:
-    """How a batch ended, in words."""
+    """Describe how a batch ended."""
     name = f"the batch {job.id}" if job.id else "the batch"
     return f"{name} {_ENDINGS.get(job.status, 'has ended')}{f' ({job.words})' if job.words else ''}"
 

@@ -1,10 +1,9 @@
-"""Calls that go to a provider as batches: collected, submitted once, waited for, and found again after a kill.
+"""Calls sent to a provider as batches: collected, submitted once, polled, and found again after a kill.
 
-Three events tell how far a batch came: `batch_intended` is on the disk before anything is sent, `batch_submitted` has
-its id at the provider, `batch_ended` follows when each of its rows was written down. Of a batch without the last one
-the rows that are not in the ledger are looked for at the provider, by whichever run asks for them, and are bought again
-only where the provider has no such batch. Rows become calls when their replies come: a kill leaves no call with an
-unknown outcome.
+Three events track a batch. `batch_intended` is on the disk before anything is sent, `batch_submitted` has its id at the
+provider, `batch_ended` follows once each of its rows is recorded. Rows of a batch without an end are looked up at the
+provider by any run that asks for them, and bought again only if the provider has no such batch. A row becomes a call
+when its reply arrives: a kill leaves no call with an unknown outcome.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ if TYPE_CHECKING:
 
 INTENDED, SUBMITTED, ENDED = BATCH
 QUIET_SECONDS = 0.5
-"""Without a new row, after which the rows so far are submitted."""
+"""Seconds without a new row after which the collected rows are submitted."""
 LEAST_ROWS = 10
-"""Of a batch; fewer calls go one by one, as waiting for them would save next to nothing."""
+"""Fewest rows of a batch; fewer calls are asked live, as waiting would save next to nothing."""
 MOST_ROWS = 5_000
-"""Of a batch; more rows go as several."""
+"""Most rows of a batch; more are split."""
 MOST_BYTES = 100_000_000
-"""Of the requests of a batch, about."""
+"""Approximate size limit of a batch's requests."""
 ROW_BYTES = 2_000
-"""Of a row without its messages, about."""
+"""Approximate size of a row without its messages."""
 RECORDED = "recorded"
-"""The status of a batch of which no row was missing any more when it was looked for."""
+"""Status of a batch whose rows were all recorded when it was looked up."""
 FRESH = timedelta(days=2)
-"""The age of a batch, and of a run that did not finish, which may still answer a run that asks afresh."""
+"""Maximum age of batches and unfinished runs that may answer a run without the cache."""
 
 
 class Batches:
@@ -67,7 +66,7 @@ class Batches:
                 self._open.update(self._taken_up(row))
 
     async def reply(self, lm: LM, key: str, request: Request, worst: Spend) -> RowReply:
-        """What a batch brings for a call; a status of None, and why, where it brings nothing. Raises RunRefused."""
+        """Return a batch's reply to a call; status None, with the reason, if there is no reply. Raises RunRefused."""
         waiting = Wanted(request, worst, asyncio.get_running_loop().create_future())
         if (batch := self._open.get(key)) is None:
             self._collect(lm, key, waiting)
@@ -78,13 +77,13 @@ class Batches:
         return await waiting.reply
 
     async def recorded(self, key: str) -> None:
-        """Notes that the outcome of a row is in the ledger; the last one ends the batch there."""
+        """Mark a row as recorded; the last row ends its batch."""
         if (batch := self._open.pop(key, None)) is not None:
             batch.pending.discard(key)
             await self._end(batch)
 
     def left(self, is_over: bool = False) -> dict[str, list[str]]:
-        """List batches without their results, by run: still under way at the provider, or over there."""
+        """List batches without their results by run: still running, or over (`is_over`)."""
         found: dict[str, list[str]] = {}
         for batch in self._begun:
             if batch.ended is None and not batch.is_refused and batch.is_over is is_over:
@@ -92,7 +91,7 @@ class Batches:
         return found
 
     async def close(self) -> None:
-        """Waits for nothing any more; what was submitted continues at the provider."""
+        """Stop polling; submitted batches continue at the provider."""
         for timer in self._timers.values():
             timer.cancel()
         tasks = [batch.task for batch in self._begun if batch.task is not None]
@@ -155,7 +154,7 @@ class Batches:
             await self._to_end(batch, lm)
         except ModelError as error:
             what = str(error).removeprefix(f"{lm.name}: ")
-            more = "; go on when the provider is back" * error.retry
+            more = "; resume when the provider is back" * error.retry
             batch.is_refused = not error.retry and not batch.job
             batch.fail(RunRefused(f"{lm.name}: {what}{more}", status=error.status))
         except Exception as error:
@@ -178,7 +177,7 @@ class Batches:
                 await self._note(SUBMITTED, batch, job=job.id)
                 batch.job = job.id
                 self._jobs.add(job.id)
-                say(f"the batch {job.id} of {batch.rows} calls is at the provider ({job.status})")
+                say(f"the batch {job.id} of {batch.rows} calls was submitted ({job.status})")
             job = await course.until_ended(job, is_sure)
             if is_sure or await course.is_named(job):
                 break
@@ -186,7 +185,7 @@ class Batches:
         words = ending(job)
         for key in batch.leave_unserved(words):
             self._open.pop(key, None)
-        rest = "stay without an answer" if self.settings.only else "go one by one"
+        rest = "remain unanswered" if self.settings.only else "are asked live"
         say(f"{words}; {batch.unserved} of its {batch.rows} calls {rest}" if batch.unserved else words)
         await self._end(batch, job)
 
@@ -217,19 +216,18 @@ class Batches:
 # -- one call ---------------------------------------------------------------------------------------------------------
 
 ROUNDS = 5
-"""Batches that a call may go with: one for each parameter that a model refuses, and one more."""
+"""Batches a call may go through: one for each parameter that a model refuses, and one more."""
 
 
 class BatchedCall:
-    """A call of a set."""
+    """A call that goes through batches."""
 
     def __init__(self, gateway: Gateway, batches: Batches, call: PendingCall, flight: Flight) -> None:
         self._gateway, self._batches, self._live, self._flight = gateway, batches, call, flight
         self._call = replace(call, worst=in_a_batch(call.worst))
 
     async def reply(self) -> tuple[Completion | None, int]:
-        """The reply (None: make the call live) and how many attempts were made. Raises ModelError and
-        BudgetExhausted."""
+        """Return the reply (None: ask live) and the number of attempts. Raises ModelError and BudgetExhausted."""
         only = self._batches.settings.only
         for attempt in range(ROUNDS):
             held = replace(
@@ -239,7 +237,7 @@ class BatchedCall:
             if row.status is None:
                 self._gateway.account.release(held.worst)
                 if only and row.body:
-                    raise RowRefused(f"{held.lm.name}: {row.body}; without --batch-only it is asked live")
+                    raise RowRefused(f"{held.lm.name}: {row.body}; drop --batch-only to ask it live")
                 return None, attempt
             self._flight.sent = True  # from here on it lands
             outcome = await self._recorded(held, row)
@@ -284,7 +282,6 @@ class BatchedCall:
         return outcome
 
     def _refusal(self, error: ModelError) -> ModelError:
-        """The error of a row that asking again does not mend; what refuses all calls stops the run, as a live one."""
         call, limiter = self._live, self._gateway._limiter(self._live.lm)
         try:
             known = call.candidate_id and (call.lm.name, call.candidate_id) in self._gateway._answered

@@ -1,9 +1,9 @@
-"""The hard caps, over all roles together. A call is reserved at its worst case before it is sent.
+"""Hard budget caps over all roles. A call is reserved at its worst case before it is sent.
 
-There are two accounts. `paid` is what was sent in this run, retries and unknown outcomes included: a cap is passed only
-by what a provider bills above the reservations of the calls in flight (`Bills`). `used` counts every call whose
-reply the run used, cached ones as if they had been paid: the search ends by it, so that a run with its calls in the
-cache makes the same trials as the one that paid for them.
+There are two accounts. `paid` is everything sent in this run, including retries and unknown outcomes: a cap is passed
+only by what a provider bills above the reservations of the calls in flight (`Bills`). `used` counts every call whose
+reply the run used, cached ones as if paid: the search ends by it, so that a run answered by the cache makes the same
+trials as the run that paid.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from agent.ledger.resume_state import ResumeState
 from agent.types import Budget, CallRole, Spend, Usage
 
 LANDING_SECONDS = 10.0
-"""That calls in flight have when the time limit has passed."""
+"""Seconds that calls in flight have to finish after the time limit."""
 MOST_LOST = 0.25  # of the calls that came back; a provider that loses more is stopped by other means
 
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """What only the end of the run may use: `calls`, and a `share` in [0, 1] of the caps on tokens, $ and time."""
+    """The part of the caps reserved for the end of the run: `calls`, and a `share` in [0, 1] of tokens, dollars and
+    time."""
 
     calls: int = 0
     share: float = 0.0
@@ -36,9 +37,9 @@ class HeldBack:
 class Account:
     """Spending of one run against its budget, in one event loop.
 
-    `failed` counts the attempts that the provider failed on calls which the run has come to; a resumed run comes to
-    them again. `limited` are requests refused as too many (429), which cost nothing. `past` is what a resumed run had
-    before; models without a price (`no_price`) count as $0.
+    `failed` counts failed attempts of calls that the run has reached, which a resumed run reaches again. `limited`
+    counts requests refused with 429, which cost nothing. `past` is the state of a resumed run; models without a price
+    (`no_price`) count as $0.
     """
 
     def __init__(self, budget: Budget, past: ResumeState | None = None, no_price: Sequence[str] = ()) -> None:
@@ -60,7 +61,7 @@ class Account:
 
     @property
     def unpriced(self) -> tuple[str, ...]:
-        """The models that make the dollars paid unknown; none as long as nothing was paid."""
+        """Models that make the dollars paid unknown; empty until something was paid."""
         return self.no_price if self.total_paid.calls else ()
 
     @property
@@ -69,22 +70,23 @@ class Account:
 
     @property
     def seconds(self) -> float:
-        """Run time so far."""
         return time.monotonic() - self._started
 
     def hold_back(self, part: HeldBack) -> None:
-        """Keeps a part of the caps for the end of the run; `hold_back(HeldBack())` frees it."""
+        """Reserve a part of the caps for the end of the run; `hold_back(HeldBack())` frees it."""
         self.held_back = part
 
     def reserve(self, worst: Spend) -> None:
-        """Reserves `worst`. Raises BudgetExhausted, naming the cap, when it does not fit any more."""
+        """Reserve `worst`. Raises BudgetExhausted, naming the cap, if it does not fit."""
         if name := self._passed(self.total_paid + self._reserved + worst):
             raise self.exhausted(name)
         self._reserved += worst
 
     async def set_aside(self, model: str, worst: Spend) -> Spend:
-        """Reserve the most that a call of `model` can cost by its bills so far, and return it; waits for calls in
-        flight that may cost less. Raises BudgetExhausted."""
+        """Reserve and return the worst case of a call of `model`, given its bills so far.
+
+        Waits for calls in flight that may cost less. Raises BudgetExhausted.
+        """
         while True:
             most = self.bills.reserved(model, worst)
             try:
@@ -98,17 +100,17 @@ class Account:
             await room
 
     def exhausted(self, name: str) -> BudgetExhausted:
-        """The error of a call that would pass the cap of this name."""
+        """Return the error of a call that would pass the cap `name`."""
         if passed := self.overspent():
             return BudgetExhausted(f"{passed}; give more")
         whole = getattr(self.budget, name)
         part = self._kept_calls() if name == "max_calls" else f"{self.held_back.share:.0%}"
         kept = f", {part} of it kept for the sealed test" if self.held_back.calls else ""
-        dear = f", as it is reserved at what was learnt: {self._dear()}" if self.bills.most > 1 else ""
+        dear = f", because {self._dear()}" if self.bills.most > 1 else ""
         return BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}{kept}){dear}; give more")
 
     def overspent(self) -> str:
-        """By how much the spending passes a cap on dollars or tokens, and why, in words; "" where it passes none."""
+        """Describe by how much spending passes a cap on dollars or tokens, and why; "" if it does not."""
         paid, budget = self.total_paid, self.budget
         if budget.max_cost is not None and paid.usd - 1e-12 > budget.max_cost:
             over = f"${paid.usd - budget.max_cost:.4f}"
@@ -121,26 +123,26 @@ class Account:
         return f"{passed}, because {self._dear()}" if self.bills.most > 1 else passed
 
     def _dear(self) -> str:
-        return f"replies cost up to {times(self.bills.most)} what was reserved for them"
+        return f"replies cost up to {times(self.bills.most)} their reservation"
 
     def time_left(self) -> float:
-        """Seconds until calls are too late; inf without a time limit."""
+        """Return the seconds until no more calls start; inf without a time limit."""
         limit = self.budget.time_limit
         return math.inf if limit is None else max(0.0, limit * (1.0 - self.held_back.share) - self.seconds)
 
     def landing_left(self) -> float | None:
-        """Seconds until calls in flight are called off; None without a time limit."""
+        """Return the seconds until calls in flight are cancelled; None without a time limit."""
         limit = self.budget.time_limit
         return None if limit is None else max(0.0, limit + LANDING_SECONDS - self.seconds)
 
     def may_fit(self, worst: Spend) -> bool:
-        """Whether `worst` fits when the calls in flight turn out to cost next to nothing."""
+        """Return whether `worst` fits if the calls in flight turn out to cost next to nothing."""
         return not self._passed(self.total_paid + Spend(self._reserved.calls) + worst)
 
     def payable(self) -> float:
-        """Replies that `max_calls` still pays without what is kept, if about as many attempts are lost as so far.
+        """Estimate how many replies `max_calls` still pays, given the failure rate so far.
 
-        At least 0; inf without the cap. Counted by what was used and failed, so that a resumed run gets the same.
+        At least 0; inf without the cap. Based on calls used and failed, so that a resumed run gets the same number.
         """
         if self.budget.max_calls is None:
             return math.inf
@@ -164,7 +166,7 @@ class Account:
         return _attempts(self.held_back.calls, _rate(self.lost, self.total_paid.calls - self.lost))
 
     def release(self, worst: Spend) -> None:
-        """Gives a reservation back and wakes those that wait for room, in the order in which they came."""
+        """Return a reservation and wake the calls that wait for room, first come first."""
         self._reserved -= worst
         for room in self._waiting:
             if not room.done():
@@ -176,8 +178,10 @@ class Account:
         self.total_paid += spend
 
     def failed_attempt(self, role: CallRole, worst: Spend, error: ModelError) -> Spend:
-        """Charge a failed attempt that was reserved at `worst`: a 429 nothing, another one call, in full where the
-        provider may have worked. Returns the charge."""
+        """Release `worst` and charge a failed attempt; return the charge.
+
+        A 429 costs nothing, another failure one call, and the full reservation if the provider may have done the work.
+        """
         self.release(worst)
         if isinstance(error, RateLimited):
             self.limited += 1
@@ -188,13 +192,13 @@ class Account:
         return spend
 
     def lose(self, role: CallRole, spend: Spend) -> None:
-        """Charges an attempt that brought nothing."""
+        """Charge an attempt without a reply."""
         self.lost += 1
         self.lost_usd += spend.usd
         self.charge(role, spend)
 
     def use(self, role: CallRole, usage: Usage, usd: float, cached: bool, candidate_id: str = "") -> None:
-        """Counts one settled call whose reply the run uses."""
+        """Count one settled call whose reply the run uses."""
         spend = Spend(1, usage.prompt_tokens + usage.completion_tokens, usd)
         self.used[role] = self.used.get(role, Spend()) + spend
         self.used_for[candidate_id] = self.used_for.get(candidate_id, Spend()) + spend
@@ -207,7 +211,6 @@ def _rate(lost: int, answered: int) -> float:
 
 
 def _attempts(calls: int, rate: float) -> int:
-    """Attempts that it takes to get `calls` replies: some will be lost, and with bad luck a few more."""
     losses = calls * rate
     return calls + math.ceil(losses + 2 * math.sqrt(losses))
 
@@ -224,42 +227,41 @@ STEADY = 8  # replies in a row within what is reserved, after which calls run si
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """How many times its plain reservation a reply of a model cost, in tokens and in dollars; 1: no more."""
+    """How many times its plain reservation a reply of a model cost, in tokens and dollars; 1: no more."""
 
     tokens: float = 1.0
     usd: float = 1.0
 
     @property
     def most(self) -> float:
-        """The larger of the two."""
         return max(self.tokens, self.usd)
 
     def reserved(self, worst: Spend) -> Spend:
-        """The reservation of a call whose plain reservation is `worst`."""
+        """Scale the plain reservation `worst` by the excess."""
         return Spend(worst.calls, math.ceil(worst.tokens * _more(self.tokens)), worst.usd * _more(self.usd))
 
 
 class Bills:
-    """The excess of each model of one run, in the units that the budget caps; `before` is a resumed run's."""
+    """Excess of each model of one run, in the units that the budget caps; `before` is a resumed run's."""
 
     def __init__(self, budget: Budget, before: Mapping[str, Excess] | None = None) -> None:
         self._budget = budget
         self._excess = dict(before or {})
         self._within: Counter[str] = Counter()  # replies in a row within what is reserved
         self.most = max((excess.most for excess in self._excess.values()), default=1.0)
-        """How many times its plain reservation the dearest reply cost."""
+        """Largest ratio of a reply's cost to its plain reservation."""
 
     def reserved(self, model: str, worst: Spend) -> Spend:
-        """The reservation of a call of `model` whose plain reservation is `worst`."""
+        """Return the reservation of a call of `model` with the plain reservation `worst`."""
         excess = self._excess.get(model)
         return excess.reserved(worst) if excess else worst
 
     def is_predictable(self, model: str) -> bool:
-        """Whether its last replies cost no more than was reserved, so that several may be in flight at once."""
+        """Return whether recent replies stayed within their reservations, so that calls may run in parallel."""
         return model not in self._excess or self._within[model] >= STEADY
 
     def read(self, model: str, worst: Spend, paid: Spend) -> Excess | None:
-        """The new excess of the model where a reply cost more than is reserved for such a call; else None."""
+        """Return the model's new excess if a reply cost more than its reservation; else None."""
         budget, old = self._budget, self._excess.get(model, Excess())
         tokens = paid.tokens / worst.tokens if budget.max_tokens is not None and worst.tokens else 1.0
         usd = paid.usd / worst.usd if budget.max_cost is not None and worst.usd else 1.0
@@ -277,7 +279,7 @@ def _more(excess: float) -> float:
 
 
 def times(excess: float) -> str:
-    """A factor in words.
+    """Format a factor.
 
     >>> times(1.62), times(32.4)
     ('1.6 times', '32 times')

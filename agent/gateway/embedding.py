@@ -1,4 +1,4 @@
-"""Vectors of texts by a provider's model, through the gateway: batched, counted, kept, and none of a run paid twice."""
+"""Text embeddings from a provider through the gateway: batched, counted, and paid once per run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.types import LM
 
 
 class Embedder:
-    """Embeds the texts of one run, each of them once."""
+    """Embeds each text of a run once."""
 
     def __init__(self, client: ModelClient, lm: LM) -> None:
         self._client, self._lm = client, lm
@@ -24,22 +24,22 @@ class Embedder:
         return -(-texts // MOST_TEXTS)
 
     async def vectors(self, texts: Iterable[str]) -> dict[str, Vector]:
-        """The vector of each text. Raises as `Gateway.complete`, and RunRefused for vectors of several lengths."""
+        """Embed texts. Raises as `Gateway.complete`, and RunRefused if vectors differ in length."""
         wanted = list(dict.fromkeys(texts))
         new = [text for text in wanted if text not in self._known]
         batches = [new[at : at + MOST_TEXTS] for at in range(0, len(new), MOST_TEXTS)]
         for made in await all_of([self._batch(batch) for batch in batches]):
             self._known |= made
         if len(sizes := {len(vector) for vector in self._known.values()}) > 1:
-            raise RunRefused(f"{self._lm.name}: gives vectors of {' and '.join(map(str, sorted(sizes)))} numbers")
+            raise RunRefused(f"{self._lm.name}: returned vectors of {' and '.join(map(str, sorted(sizes)))} numbers")
         return {text: self._known[text] for text in wanted}
 
     def forget(self) -> None:
-        """Drops the vectors so far, of rows that will not be asked again."""
+        """Drop all vectors so far."""
         self._known.clear()
 
     async def vector(self, text: str) -> Vector:
-        """The vector of one text; raises what `vectors` does."""
+        """Embed one text; raises as `vectors`."""
         return (await self.vectors([text]))[text]
 
     async def _batch(self, texts: list[str]) -> dict[str, Vector]:

@@ -1,7 +1,7 @@
-"""Every model call of every role goes through here: cache, budget, limits, retries, record.
+"""Every model call of every role passes through here: cache, budget, limits, retries, record.
 
-A call in flight is a separate task: the task that waits for it may be cancelled, the call is settled and recorded all
-the same, because it is paid for. Only a call that was not sent yet can be cancelled.
+A call in flight is a separate task. If the task that waits for it is cancelled, a call that was sent is still settled
+and recorded, because it is paid for; only an unsent call can be cancelled.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from agent.types import LM, CallRole, Completion, Request, Spend, Usage, content
 DEFAULT_CONCURRENCY = 32
 TEMPLATE_TOKENS = 8  # what a chat template may add to each message, for the reservation
 _TOGETHER: ContextVar[bool] = ContextVar("_TOGETHER", default=False)
-"""Whether the calls of the current task may go as a batch."""
+"""Whether calls of the current task may be batched."""
 
 
 class ModelClient(Protocol):
-    """What sends calls to models (see `Gateway`): the gateway, or a client in front of it."""
+    """Sends calls to models: the gateway, or a client in front of it."""
 
     @property
     def stopped(self) -> Exception | None: ...
@@ -56,29 +56,29 @@ class ModelClient(Protocol):
 
 
 def call_key(lm: LM, request: Request) -> str:
-    """The hash of a call: of the model's name (provider, endpoint and model) and all that is sent."""
+    """Hash a call: the model's name (provider, endpoint and model) and everything sent."""
     return key_of(lm.name, request.identity(endpoint_of(lm)))
 
 
 def key_of(model: str, identity: Mapping[str, Any]) -> str:
-    """`call_key` from a request's identity, as the ledger keeps it."""
+    """Compute `call_key` from a request's identity, as stored in the ledger."""
     return content_id("k", {"model": model, **identity})
 
 
 def endpoint_of(lm: LM) -> str:
-    """The address of the model where it is not the one that its name stands for; else ""."""
+    """Return the model's address if it is not the default of its name; else ""."""
     return str(getattr(lm, "endpoint", ""))
 
 
 def dearest_call(price: Callable[[Usage], float], tokens_in: int, max_tokens: int) -> float:
-    """The most dollars of a call: its prompt is billed as new, or as written to the provider's cache."""
+    """Return the most dollars a call can cost: its prompt billed as new, or as a cache write."""
     written = Usage(tokens_in, max_tokens, written_prompt_tokens=tokens_in)
     return max(price(Usage(tokens_in, max_tokens)), price(written))
 
 
 @dataclass(frozen=True, slots=True)
 class CallSettings:
-    """How calls are made: `asking` has the limits, `use_cache` says whether calls that any run has settled answer."""
+    """How calls are made: limits (`asking`), and whether settled calls of any run answer (`use_cache`)."""
 
     asking: AskingOptions = field(default_factory=AskingOptions)
     use_cache: bool = True
@@ -86,8 +86,10 @@ class CallSettings:
 
 
 class Gateway:
-    """Calls models for one run: a settled reply or an error, never a score of 0. `batches` send what is asked
-    `together`."""
+    """Calls models for one run: returns a settled reply or raises, never scores 0.
+
+    `batches` send the calls made inside `together`.
+    """
 
     def __init__(
         self,
@@ -113,11 +115,11 @@ class Gateway:
         self.stopped: Exception | None = None
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
-        """Call a model once: settled calls come from the ledger. Of a proposer or judge `max_tokens` is of the answer
-        alone.
+        """Call a model once; settled calls are answered by the ledger.
 
-        Raises BudgetExhausted, RowRefused (this request cannot work), RunRefused (none can), the last ModelError of a
-        call that is not tried again, LedgerError, and what `stop` was given.
+        For a proposer or judge, `max_tokens` is the limit of the answer without reasoning. Raises BudgetExhausted,
+        RowRefused (this request cannot work), RunRefused (no request can), the last ModelError of a call that is not
+        retried, LedgerError, and the error given to `stop`.
         """
         if self.stopped is not None:
             raise self.stopped
@@ -151,7 +153,7 @@ class Gateway:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Calls that begin inside are a fixed set: where there are batches, they go as one."""
+        """Let calls that begin inside be sent as one batch, if batches are on."""
         token = _TOGETHER.set(True)
         try:
             yield
@@ -159,7 +161,7 @@ class Gateway:
             _TOGETHER.reset(token)
 
     def stop(self, error: Exception) -> None:
-        """Sends nothing more: calls that wait for a slot, or come later, raise `error`. What was sent lands."""
+        """Send nothing more: waiting and later calls raise `error`; calls in flight finish."""
         self.stopped = self.stopped or error
         for limiter in self._limiters.values():
             limiter.close(self.stopped)
@@ -167,29 +169,28 @@ class Gateway:
             flight.cancel()
 
     def waits_for(self) -> str:
-        """The model that does not answer, why, and for how long it is tried; "" where all answer."""
+        """Describe the model that does not answer, why, and until when it is retried; "" if all answer."""
         silent = (each for each in self._limiters.values() if each.trouble)
-        return next((f"{each.name}: {each.trouble}; given up in {each.patience():.0f} s" for each in silent), "")
+        return next((f"{each.name}: {each.trouble}; giving up in {each.patience():.0f} s" for each in silent), "")
 
     def in_flight(self) -> int:
-        """How many calls were sent and are not settled."""
+        """Return how many calls are sent and not settled."""
         return sum(flight.sent for flight in self._flights)
 
     def waiting(self) -> InFlight:
-        """What is waited for now; unlike `in_flight` it counts the calls of models in this process."""
+        """Return what is awaited now, including calls of models in this process."""
         sent = [(flight.model, flight.since) for flight in self._flights if flight.since is not None]
         return in_flight(sent, time.monotonic(), self.waits_for())
 
     async def drain(self) -> None:
-        """Wait until every call that was sent is on the disk; cancel the others, and those of models in this
-        process."""
+        """Wait until every sent call is on the disk; cancel unsent calls and those of models in this process."""
         for flight in self._flights:
             flight.cancel()
         tasks = [flight.task for flight in self._flights if flight.task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Waits for no batch any more."""
+        """Stop waiting for batches."""
         if self.batches is not None:
             await self.batches.close()
 
@@ -296,7 +297,7 @@ class Gateway:
             await asyncio.sleep(min(delay, limiter.patience(), self.account.time_left()))
 
     async def record(self, call: PendingCall, outcome: Completion | ModelError, usd: float) -> None:
-        """Writes a call down with its outcome, both or nothing."""
+        """Record a call with its outcome in one transaction."""
         await self._ledger.record(self._reservation(call, 1), outcome, usd)
 
     def _reservation(self, call: PendingCall, attempt: int) -> Reservation:
@@ -352,8 +353,6 @@ class Gateway:
         return reply
 
     def _read_bill(self, call: PendingCall, paid: Spend, limiter: Limiter) -> None:
-        """Learns from what a reply cost. A bill above the reservation is an event, which a resumed run reads, and the
-        first of each model a message; then one call of it is sent at a time until its bills are predictable again."""
         bills, name = self.account.bills, call.lm.name
         is_first = bills.reserved(name, call.worst) == call.worst
         excess = bills.read(name, call.worst, paid)
@@ -364,13 +363,13 @@ class Gateway:
         self._ledger.event(self._run_id, OVERBILLED, body)
         if is_first:
             self._observer.on_message(
-                f"{name}: a reply cost {paid.tokens:,} tokens (${paid.usd:.4f}), {times(excess.most)} what was reserved"
-                f" for it ({call.worst.tokens:,} tokens, ${call.worst.usd:.4f}); from now on as much is reserved, and"
-                f" one call is sent at a time until {STEADY} replies in a row cost no more than that"
+                f"{name}: a reply cost {times(excess.most)} its reservation: {paid.tokens:,} tokens (${paid.usd:.4f}), "
+                f"not {call.worst.tokens:,} (${call.worst.usd:.4f}); later calls are reserved at this cost, one at "
+                f"a time until {STEADY} consecutive replies stay within it"
             )
 
     async def _reserve(self, call: PendingCall, attempt: int) -> int:
-        """Records the attempt before it is sent. Cancelled while the disk works, it is recorded as not sent."""
+        """Record the attempt before it is sent; if cancelled meanwhile, record it as not sent."""
         writing = asyncio.ensure_future(self._ledger.reserve(self._reservation(call, attempt)))
         try:
             return await asyncio.shield(writing)

@@ -1,4 +1,4 @@
-"""Calls in flight: each of them, what a run waits for at a moment, and calls side by side until the budget ends."""
+"""Calls in flight, and running calls in parallel until the budget ends."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from agent.types import LM, CallRole, Completion, Request, Spend
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """The calls that were sent and are not answered, the `oldest` that many seconds ago; `outage` names a model whose
-    provider does not answer, why, and for how long it is tried."""
+    """Unanswered calls, the `oldest` sent that many seconds ago.
+
+    `outage` names a model whose provider does not answer, why, and until when it is retried.
+    """
 
     calls: int = 0
     models: tuple[str, ...] = ()
@@ -23,7 +25,7 @@ class InFlight:
 
 
 def in_flight(sent: Sequence[tuple[str, float]], now: float, outage: str) -> InFlight:
-    """The calls in flight, from their models and the times at which they were sent (monotonic, in seconds)."""
+    """Summarize the calls in flight from pairs of model and sending time (monotonic seconds)."""
     models = tuple(sorted({model for model, _ in sent}))
     return InFlight(len(sent), models, max((now - since for _, since in sent), default=0.0), outage)
 
@@ -32,8 +34,8 @@ def in_flight(sent: Sequence[tuple[str, float]], now: float, outage: str) -> InF
 class Flight:
     """A call in flight: its model, whether it was sent or cancelled, and how many tasks wait for it.
 
-    `since` is when its attempt went out (monotonic, in seconds), also that of a model in this process, which may be
-    cancelled all the same; None between attempts.
+    `since` is when its attempt was sent (monotonic seconds), also for a model in this process, whose calls can still be
+    cancelled; None between attempts.
     """
 
     model: str
@@ -44,7 +46,7 @@ class Flight:
     waiting: int = 0
 
     def cancel(self) -> None:
-        """Cancels the call unless it was sent; once only, as the record that it was not sent must not be cut short."""
+        """Cancel the call unless it was sent; only once, so that recording it as not sent is not interrupted."""
         if self.task is not None and not self.sent and not self.cancelled:
             self.cancelled = True
             self.task.cancel()
@@ -52,7 +54,7 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class PendingCall:
-    """A call to send, with the most that it should cost; `turn` numbers the calls of its model."""
+    """A call to send with its worst-case cost; `turn` numbers the calls of its model."""
 
     role: CallRole
     lm: LM
@@ -67,8 +69,10 @@ T = TypeVar("T")
 
 
 async def side_by_side(calls: Iterable[Awaitable[T]]) -> list[T | BudgetExhausted]:
-    """All results, in order; BudgetExhausted in the place of a call that no longer fitted, when the others are
-    finished. Any other error cancels the rest, and is raised."""
+    """Run calls in parallel; return results in order, BudgetExhausted for calls that did not fit.
+
+    Any other error cancels the rest and is raised.
+    """
 
     async def one(call: Awaitable[T]) -> T | BudgetExhausted:
         try:
@@ -87,7 +91,7 @@ async def side_by_side(calls: Iterable[Awaitable[T]]) -> list[T | BudgetExhauste
 
 
 async def all_of(calls: Iterable[Awaitable[T]]) -> list[T]:
-    """All results, in order. Raises the first BudgetExhausted when those that still fit are finished."""
+    """Run calls in parallel; raise the first BudgetExhausted after the others have finished."""
     results: list[T] = []
     for each in await side_by_side(calls):
         if isinstance(each, BudgetExhausted):

@@ -1,18 +1,18 @@
-"""How many calls of one model may be in flight at once, whether a failed attempt is made again, and when.
+"""Concurrency limits, retries and polling: how many calls of a model run at once, and when a failed one is retried.
 
-Three things delay calls of the model before they get their slot:
+Three things delay a call before it gets a slot:
 
-- the width: small at first (one call where a cap depends on bills that nobody has seen), doubled with each clean round,
-  and shrunk in an episode of 429s to what the provider let through, at most by half;
-- a pause that the provider asked for (Retry-After) or our own jittered backoff, and after it the rate that was let
-  through before;
-- the circuit breaker: failures in a row open it, then one probe at a time tests whether the provider is back. When
-  nothing has come back for `longest_wait` seconds the run stops, resumable.
+- the width: small at first (1 if a cap depends on bills not seen yet), doubled after each clean round, and shrunk in an
+  episode of 429s to what the provider let through, at most by half;
+- a pause requested by the provider (Retry-After) or a jittered backoff, followed by the rate that was let through
+  before;
+- the circuit breaker: consecutive failures open it, then single probes test whether the provider is back. Without a
+  reply for `longest_wait` seconds the run stops and can be resumed.
 
-Refusals in the same words in a row, and 429s without end while others are answered, stop the run, too.
+Consecutive refusals with the same text, and 429s without end while other calls are answered, also stop the run.
 
-A 5xx is tried six times, not counting the time when the provider is down; a 429 is waited for. What may have been paid
-for (a broken connection, a body that is no reply) is tried three times, while such retries stay rare.
+A 5xx is tried six times, not counting outages; a 429 is waited for. Attempts that may have been charged (a broken
+connection, a body that is no reply) are tried three times, and only while such retries stay rare.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ IDLE = 0.25  # seconds without a call in flight, after which the traffic before 
 
 
 class Limiter:
-    """The slots of one model: at most `ceiling` calls in flight, `start` at first; `fixed` keeps the width there."""
+    """The slots of one model: at most `ceiling` calls in flight, `start` at first; `fixed` disables adaptation."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Limiter:
         self.width = ceiling if fixed else min(start, ceiling)
         self._fixed = fixed
         self.one_by_one = False
-        """Whether only one may be in flight, whatever the width: what a call costs cannot be predicted."""
+        """Whether only one call may be in flight: the cost of a call cannot be predicted."""
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed: Exception | None = None
@@ -97,7 +97,7 @@ class Limiter:
         self.trouble = ""  # why nothing comes back; "" while something does
 
     async def acquire(self) -> None:
-        """Waits for a slot. Raises what `close` was given."""
+        """Wait for a slot. Raises the error given to `close`."""
         if self._closed is not None:
             raise self._closed
         if not self._waiting and self._may_start(time.monotonic()):
@@ -121,19 +121,19 @@ class Limiter:
         self._wake()
 
     def is_paused(self) -> bool:
-        """Whether a call that has its slot should give it back rather than be sent."""
+        """Return whether a call should give its slot back instead of being sent."""
         return self._closed is not None or time.monotonic() < self._not_before
 
     def is_open(self) -> bool:
-        """Whether the breaker is open: the provider is down, and one probe at a time is sent."""
+        """Return whether the circuit breaker is open."""
         return self._trips > 0
 
     def patience(self) -> float:
-        """Seconds until the run stops, if nothing comes back."""
+        """Return the seconds until the run stops if nothing is answered."""
         return self.longest_wait if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def close(self, error: Exception) -> None:
-        """Lets every `acquire` raise `error`, also those that wait."""
+        """Raise `error` in all current and later `acquire` calls."""
         self._closed = error
         while self._waiting:
             future = self._waiting.popleft()
@@ -167,14 +167,14 @@ class Limiter:
             self._timer = asyncio.get_running_loop().call_later(until - now, self._wake)
 
     def answered(self) -> None:
-        """Notes an answer of the provider, whatever it says."""
+        """Record any answer of the provider."""
         self.answers += 1
         self._reached = True
         self._failures = self._trips = self._limits = 0
         self._deadline, self.trouble = None, ""
 
     def succeeded(self) -> None:
-        """Notes a reply, and lets the width and the pace grow."""
+        """Record a reply; width and pace may grow."""
         self.answered()
         now = time.monotonic()
         if now >= self._since:  # what comes back during a pause says nothing of the pace after it
@@ -193,8 +193,11 @@ class Limiter:
             self._interval *= QUICKEN
 
     def refused(self, error: RequestRefused, turn: int) -> None:
-        """Notes a refusal of the call of this turn. Raises RunRefused when it is one of `SAME_REFUSALS` in a row that
-        say the same but for words with digits: a quota, a closed account, a parameter that the server does not know."""
+        """Record a refused request; raise RunRefused after SAME_REFUSALS consecutive equal refusals.
+
+        Texts are compared without words that contain digits. Equal refusals mean a quota, a closed account, or a
+        parameter that the server does not know.
+        """
         self.answered()
         says = self._refusals[turn] = re.sub(r"\b(?=[^\W\d]*\d)\w+", "#", str(error))
         first, after = turn, turn + 1
@@ -205,14 +208,14 @@ class Limiter:
         if after - first >= SAME_REFUSALS:
             raise RunRefused(
                 f"{self.name}: {after - first} calls in a row were refused in the same words ({self._what(error)}); "
-                "mend what they name, then go on"
+                "fix the cause, then resume"
             )
 
     def rate_limited(self, retry_after: float | None, latency: float = 0.0) -> None:
-        """Notes a 429 to a call sent `latency` seconds ago; one sent before the last episode began belongs to it.
+        """Record a 429 to a call sent `latency` seconds ago; calls sent before the last episode belong to it.
 
         No call starts before `retry_after` seconds, nor before a backoff with full jitter (Brooker 2015) from the
-        beginning of the episode. Raises RunRefused when the provider asks for more than `longest_wait`, or that has
+        beginning of the episode. Raises RunRefused if the provider asks for more than `longest_wait`, or that has
         passed.
         """
         now = time.monotonic()
@@ -231,7 +234,7 @@ class Limiter:
             wait = f"{retry_after:.0f} seconds" if retry_after < 100 * DAY else f"{retry_after / DAY:.0f} days"
             raise RunRefused(
                 f"{self.name}: the provider asks to wait {wait}, more than --max-wait {self.longest_wait:.0f}; "
-                "go on later"
+                "resume later"
             )
         deadline = self._give_up(now, "too many requests")
         seconds = self._backoff() if retry_after is None else retry_after
@@ -241,25 +244,23 @@ class Limiter:
         return float(min(LONGEST_BACKOFF, 0.5 * 2.0 ** min(self._limits - 1, 10)))
 
     def limited_again(self, times: int) -> None:
-        """Notes a 429 to a call that got one before, its `times`-th while others were answered. Raises RunRefused when
-        there are too many; where no call is answered, `longest_wait` ends it."""
+        """Record a repeated 429 to one call, its `times`-th while others were answered.
+
+        Raises RunRefused when there are too many; if no call is answered, `longest_wait` applies instead.
+        """
         self._again += 1
         if times <= MOST_LIMITED and self._again <= LIMITED_FREE + LIMITED_SHARE * self.answers:
             return
-        refused = (
-            f"one call {times} times"
-            if times > MOST_LIMITED
-            else f"calls that it had refused before {self._again} times"
-        )
+        refused = f"one call {times} times" if times > MOST_LIMITED else f"repeated attempts {self._again} times"
         refusal = RunRefused(
-            f"{self.name}: the provider refused {refused} as too many requests (429) while it answered {self.answers}; "
-            "go on later, or with a smaller -j"
+            f"{self.name}: the provider answered 429 to {refused} while it answered {self.answers} others; "
+            "resume later, or with a smaller -j"
         )
         self.close(refusal)
         raise refusal
 
     def _learn_pace(self, now: float) -> None:
-        """Sets the pace by the successes since the first, without the first volley, which was let through at once."""
+        """Set the pace by the successes since the first; not the first volley, let through at once."""
         seconds, passed = now - self._first_at, self._passed - max(1, self._volley)
         if self._fixed or seconds < SHORTEST_LOOK or passed < TRIP:
             return
@@ -269,12 +270,12 @@ class Limiter:
         self._passed, self._since, self._volley = 0, now, self.width if not self._interval else 0
 
     def failed(self, error: ModelError) -> None:
-        """Notes a 5xx or a broken connection. Raises RunRefused when that has lasted for `longest_wait` seconds."""
+        """Record a 5xx or broken connection; raise RunRefused after `longest_wait` seconds of failures."""
         now = time.monotonic()
         self._failures += 1
         self._reached = self._reached or error.status is not None or isinstance(error, TransportUnknown)
         if not self._reached and self._failures >= UNREACHED:
-            raise RunRefused(f"{self.name}: {self._what(error)}; nothing has ever answered there: check the address")
+            raise RunRefused(f"{self.name}: {self._what(error)}; no reply so far; check the address")
         deadline = self._give_up(now, self._what(error))
         if self._failures >= TRIP and now >= self._not_before:
             wait = min(LONGEST_PROBE, 2.0**self._trips)
@@ -292,7 +293,7 @@ class Limiter:
         if now >= self._deadline:
             waited = now - self._deadline + self.longest_wait
             raise RunRefused(
-                f"{self.name}: nothing has come back for {waited:.0f} seconds ({why}); go on when the provider is back"
+                f"{self.name}: no reply for {waited:.0f} seconds ({why}); resume when the provider is back"
             )
         return self._deadline
 
@@ -314,12 +315,12 @@ LONGEST = 20.0  # seconds
 
 
 def maybe_paid(error: ModelError) -> bool:
-    """Whether the provider may have done the work, and so charge for it."""
+    """Return whether the provider may have done the work and charge for it."""
     return isinstance(error, TransportUnknown | BadResponse)
 
 
 class Retries:
-    """The retry policy of one run; `count` is how many retries there were."""
+    """Retry policy of one run; `count` is the number of retries."""
 
     def __init__(self, jitter: random.Random) -> None:
         self.count = 0
@@ -327,8 +328,10 @@ class Retries:
         self._jitter = jitter
 
     def delay(self, error: ModelError, attempt: int, calls: int) -> float | None:
-        """Seconds until the next attempt, by full jitter under an exponential ceiling (Brooker 2015), or None to
-        give up."""
+        """Return the seconds until the next attempt, or None to give up.
+
+        Full jitter under an exponential ceiling (Brooker 2015).
+        """
         if not error.retry:
             return None
         if maybe_paid(error):
@@ -343,15 +346,15 @@ class Retries:
         return self._jitter.uniform(0.0, min(LONGEST, 0.25 * 2.0 ** min(attempt, 10)))
 
 
-# -- what runs at a provider ------------------------------------------------------------------------------------------
+# -- polling a provider ----------------------------------------------------------------------------------------------
 
 T = TypeVar("T")
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds between two looks at what runs at a provider: they grow from the first to the longest."""
+"""Seconds between two polls: they grow from the first to the longest."""
 GROWTH = 1.5
-"""Of the time between two looks."""
+"""Factor between two polling intervals."""
 LINE_SECONDS = 300.0
-"""Between two lines about what stays as it is."""
+"""Seconds between two progress lines when nothing changes."""
 
 
 async def patiently(
@@ -361,7 +364,7 @@ async def patiently(
     longest_wait: float,
     first_wait: float = FIRST_WAIT,
 ) -> T:
-    """Ask, again while the provider fails, for at most `longest_wait` seconds. Raises the last ModelError."""
+    """Call a provider with retries for at most `longest_wait` seconds. Raises the last ModelError."""
     wait, began = first_wait, time.monotonic()
     while True:
         try:
@@ -371,6 +374,6 @@ async def patiently(
             if not error.retry or asked > longest_wait or time.monotonic() - began > longest_wait:
                 raise
             if wait == first_wait:
-                say(f"asking again: {error}")
+                say(f"retrying: {error}")
             await pause(max(asked, wait))
         wait = min(LONGEST_WAIT, 2 * wait)

@@ -1,14 +1,14 @@
-"""What a call costs, in US dollars: by the user's own price list, else by the prices bundled with genai-prices.
+"""Price of a call in US dollars: the user's price list first, then the prices bundled with genai-prices.
 
-Nothing is fetched. The price list is `prices.toml` in the current folder, or the file that OPTIMIZE_PRICES names:
+Nothing is downloaded. The price list is `prices.toml` in the current folder, or the file named by OPTIMIZE_PRICES:
 
     [[price]]
     model = "openai/x"
-    from = 2026-11-01      # the first day on which it holds
+    from = 2026-11-01      # first day on which the price is valid
     input = 0.15           # dollars per million tokens
     output = 0.6
-    cached_input = 0.075   # of tokens that the provider had in its cache; may be left out: then as `input`
-    cache_write = 0.19     # of tokens that it wrote to its cache (Anthropic); may be left out: then as `input`
+    cached_input = 0.075   # tokens read from the provider's cache; default: as `input`
+    cache_write = 0.19     # tokens written to the provider's cache (Anthropic); default: as `input`
 """
 
 from __future__ import annotations
@@ -45,35 +45,37 @@ NONE: Mapping[str, Price] = MappingProxyType({})
 def prices_for(
     models: Iterable[str], budget: Budget, given: Price | None, earlier: Mapping[str, Price] = NONE
 ) -> dict[str, Price]:
-    """A price for each model: its own where that is known, else the `given` one, else that of an `earlier` run, else
-    none at a local address. Raises InputError for an unknown price where not calls but dollars are capped."""
+    """Map each model to its price: listed, `given`, of an `earlier` run, or $0 at a local address.
+
+    Raises InputError for an unknown price unless calls, and not dollars, are capped.
+    """
     prices = {}
     for model in models:
         if (price := price_for(model, given, earlier)) is not None:
             prices[model] = price
         elif budget.max_cost is not None or budget.max_calls is None:
             raise InputError(
-                f"{model}: nobody knows its price; give --price IN,OUT ($ per million tokens), put it into "
-                "prices.toml, or cap --max-calls instead of dollars"
+                f"{model}: unknown price; give --price IN,OUT ($ per million tokens), add it to prices.toml, "
+                "or cap --max-calls instead of dollars"
             )
     return prices
 
 
 def price_for(model: str, given: Price | None, earlier: Mapping[str, Price] = NONE) -> Price | None:
-    """The price of one model, as of `prices_for`; None when it is not known."""
+    """Return the price of one model, as in `prices_for`; None if unknown."""
     return price_of(model) or given or earlier.get(model) or (_free if is_local(model) else None)
 
 
 def assumed_free(models: Iterable[str], given: Price | None, earlier: Mapping[str, Price] = NONE) -> list[str]:
-    """A line for each model that costs nothing only because its address is on this machine."""
+    """Return a line for each model priced at $0 only because its address is local."""
     if given is not None:
         return []
     free = [model for model in models if model not in earlier and is_local(model) and price_of(model) is None]
-    return [f"{model}: a local address, so $0 is assumed; --price IN,OUT says otherwise" for model in free]
+    return [f"{model}: local address, priced at $0; set --price IN,OUT if it is not free" for model in free]
 
 
 def is_local(model: str) -> bool:
-    """Whether the model's address is this machine's own: localhost, or a loopback address such as 127.0.0.1."""
+    """Return whether the model's address is localhost or a loopback address."""
     kind, _, rest = model.partition("/")
     if kind != "openai-compatible":
         return False
@@ -92,8 +94,7 @@ def _free(usage: Usage) -> float:
 
 
 def price_of(model: str) -> Price | None:
-    """The price of a model as the user names it; None when it is not known. Raises ProblemsError for a wrong price
-    list."""
+    """Return the price of a model by its name; None if unknown. Raises ProblemsError for a bad price list."""
     kind, _, rest = model.partition("/")
     if kind == "langchain":
         kind, _, rest = rest.partition(":")
@@ -124,7 +125,7 @@ def price_of(model: str) -> Price | None:
 
 
 def fixed_price(dollars_in: float, dollars_out: float) -> Price:
-    """A price that the user gives, in dollars per million tokens in and out.
+    """Return a price from dollars per million tokens in and out.
 
     >>> round(fixed_price(1.0, 2.0)(Usage(1_000_000, 500_000)), 6)
     2.0
@@ -133,7 +134,7 @@ def fixed_price(dollars_in: float, dollars_out: float) -> Price:
 
 
 BATCH_PART = 0.5
-"""Of the price of a live call, what the same call costs in a batch: at OpenAI and Anthropic alike (November 2026)."""
+"""Price of a batched call as a share of a live one, at OpenAI and Anthropic alike (November 2026)."""
 
 
 def in_a_batch(worst: Spend) -> Spend:
@@ -141,7 +142,7 @@ def in_a_batch(worst: Spend) -> Spend:
 
 
 def prices_version(unpriced: Sequence[str] = ()) -> str:
-    """Which prices were used, for the ledger: `genai-prices 0.2.3; prices.toml sha256 ab12cd34; no price of MODEL`."""
+    """Describe the prices used: `genai-prices 0.2.3; prices.toml sha256 ab12cd34; no price of MODEL`."""
     from importlib.metadata import version
 
     listed = read_price_list()
@@ -152,7 +153,7 @@ def prices_version(unpriced: Sequence[str] = ()) -> str:
 # -- the price list ---------------------------------------------------------------------------------------------------
 
 Fault = tuple[tuple[str | int, ...], str]
-"""Where in the file, as a path of keys, and what is wrong there."""
+"""A place in the file, as a path of keys, and what is wrong there."""
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Dollars per million tokens."""
 
@@ -170,7 +171,6 @@ class ListedPrice(BaseModel):
     cache_write: Amount | None = None
 
     def __call__(self, usage: Usage) -> float:
-        """Dollars of these tokens."""
         cached, written = usage.cached_prompt_tokens, usage.written_prompt_tokens
         fresh = usage.prompt_tokens - cached - written
         of_cached = self.input if self.cached_input is None else self.cached_input
@@ -181,21 +181,21 @@ class ListedPrice(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PriceList:
-    """The prices of one file; the ledger names a run's by the file's digest."""
+    """The prices of one file, identified in the ledger by its digest."""
 
     name: str
     sha256: str
     prices: tuple[ListedPrice, ...]
 
     def of(self, model: str, today: date | None = None) -> ListedPrice | None:
-        """The newest price of `model` that holds on `today` (UTC)."""
+        """Return the newest price of `model` valid on `today` (UTC)."""
         day = today or datetime.now(UTC).date()
         valid = [price for price in self.prices if price.model == model and price.start <= day]
         return max(valid, key=lambda price: price.start, default=None)
 
 
 def read_price_list() -> PriceList | None:
-    """The user's price list, if any. Raises ProblemsError with all that is wrong in it."""
+    """Read the user's price list, if any. Raises ProblemsError with all its problems."""
     named = os.environ.get("OPTIMIZE_PRICES")
     path = Path(named or "prices.toml")
     if not named and not path.exists():
@@ -237,8 +237,8 @@ def _fault(table: tuple[str | int, ...], error: ErrorDetails) -> Fault:
         return (*table, key), f"unknown key {quoted(key)}{near(key, _FORMS)}"
     what, form = _FORMS[key]
     if error["type"] == "missing":
-        return table, f"{key}: is missing; {form}"
-    return (*table, key), f"{key}: {quoted(error['input'])} is no {what}; {form}"
+        return table, f"{key}: missing; {form}"
+    return (*table, key), f"{key}: {quoted(error['input'])} is not a valid {what}; {form}"
 
 
 _FORMS = {

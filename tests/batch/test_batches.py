@@ -93,7 +93,7 @@ def test_rows_that_were_not_asked_or_failed_go_one_by_one(tmp_path: Path, kind: 
         assert half_price([call for call in calls if call["state"] == "ok" and call["latency_s"] is None])
         assert sum(call["state"] == "ok" and call["latency_s"] is not None for call in calls) == len(lost)
         assert there.batches()[0]["end"]["unserved"] == 2
-        assert "2 of its 12 calls go one by one" in there.lines[-1]
+        assert "2 of its 12 calls are asked live" in there.lines[-1]
 
 
 @BOTH
@@ -103,7 +103,7 @@ def test_with_batch_only_they_stay_without_an_answer_and_say_why(tmp_path: Path,
         assert there.server.requests == []
         unanswered = [each for each in replies if isinstance(each, RowRefused)]
         assert len(unanswered) == ROWS // 2
-        assert "without --batch-only it is asked live" in str(unanswered[0])
+        assert "drop --batch-only to ask it live" in str(unanswered[0])
 
 
 @BOTH
@@ -151,7 +151,7 @@ def test_partial_results_are_taken_while_the_batch_is_under_way(tmp_path: Path) 
 def test_a_batch_that_fails_whole_is_told_in_the_providers_words_and_its_rows_go_live(tmp_path: Path) -> None:
     with world(tmp_path, course=("validating", "failed"), words="enqueued token limit reached") as there:
         assert texts(there.ask()) == expected()
-        assert "failed (enqueued token limit reached); 12 of its 12 calls go one by one" in there.lines[-1]
+        assert "failed (enqueued token limit reached); 12 of its 12 calls are asked live" in there.lines[-1]
         assert there.batches()[0]["end"]["status"] == "failed"
 
 
@@ -224,7 +224,7 @@ def test_a_provider_that_stays_away_ends_the_run_and_the_batch_is_taken_up_later
     with world(tmp_path, kind, disturb=failing(10**6, f"{CREATE[kind]}/batch_1", away, "GET")) as there:
         replies = there.ask(max_wait=0.2)
         assert {type(each) for each in replies} == {RunRefused}
-        assert "go on when the provider is back" in str(replies[0])
+        assert "resume when the provider is back" in str(replies[0])
         there.provider.disturb = lambda seen: None
         assert texts(there.ask(resumed=True)) == expected()
         assert len(there.provider.jobs) == 1
@@ -236,7 +236,7 @@ def test_a_batch_that_the_provider_forgot_is_bought_again(tmp_path: Path) -> Non
         there.provider.jobs.clear()
         there.provider.course = ("completed",)
         assert texts(there.ask(resumed=True)) == expected()
-        assert len(there.server.requests) == ROWS  # of a batch that is gone the rows go one by one
+        assert len(there.server.requests) == ROWS  # of a batch that is gone the rows are asked live
         assert there.batches()[0]["end"]["status"] == "gone"
 
 
@@ -271,7 +271,7 @@ def test_a_line_of_results_that_cannot_be_read_costs_its_row_alone(
         assert len(there.server.requests) == 1
         assert there.batches()[0]["end"]["unserved"] == 1
         assert there.batches()[0]["end"]["words"] == "1 line of its results cannot be read"
-        assert "(1 line of its results cannot be read); 1 of its 12 calls go one by one" in there.lines[-1]
+        assert "(1 line of its results cannot be read); 1 of its 12 calls are asked live" in there.lines[-1]
 
 
 @BOTH
@@ -280,7 +280,7 @@ def test_with_batch_only_the_row_of_an_unreadable_line_stays_without_an_answer(t
         there.provider.damage = DAMAGE["cut"]
         (refused,) = [each for each in there.ask(only=True) if isinstance(each, Exception)]
         assert isinstance(refused, RowRefused)
-        assert "(1 line of its results cannot be read); without --batch-only it is asked live" in str(refused)
+        assert "(1 line of its results cannot be read); drop --batch-only to ask it live" in str(refused)
         assert there.server.requests == []
 
 
@@ -296,7 +296,7 @@ def test_results_of_which_nothing_can_be_read_are_fetched_again_and_then_given_u
         there.provider.damage = lambda text: HTML
         assert texts(there.ask(max_wait=0.05)) == expected()
         assert len(there.server.requests) == ROWS
-        assert "(its results are not JSON Lines); 12 of its 12 calls go one by one" in there.lines[-1]
+        assert "(its results are not JSON Lines); 12 of its 12 calls are asked live" in there.lines[-1]
 
 
 def test_a_status_as_text_is_a_status(tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_a_batch_is_waited_for_so_long_and_goes_on_without_us(tmp_path: Path) ->
     with world(tmp_path, course=("in_progress",)) as there:
         replies = there.ask(wait=0.1)
         assert {type(each) for each in replies} == {RunRefused}
-        assert "has not ended within 0.1 seconds (in_progress, 0 of 12 done); it goes on at the provider" in str(
+        assert "has not ended within 0.1 seconds (in_progress, 0 of 12 done); it continues at the provider" in str(
             replies[0]
         )
         there.provider.course = ("completed",)

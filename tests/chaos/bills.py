@@ -13,7 +13,7 @@ PATIENCE = 4  # seconds of --max-wait
 MOST_REQUESTS = 60  # in them
 HIDDEN = (500, 10_000)
 """Tokens that are billed on top of each reply."""
-TOLD = "times what was reserved for it ("
+TOLD = "times its reservation: "
 TOKENS = "prompt_tokens + completion_tokens"
 PRICED = ("--price", f"{DOLLARS_IN},{DOLLARS_OUT}")
 CAPS = {"$": ("--max-cost", "0.05"), "tokens": ("--max-tokens", "60000")}

@@ -56,7 +56,7 @@ def test_a_cap_is_passed_by_the_first_call_alone_and_the_end_says_by_how_much(ca
         requests = len(server.requests)
     assert (result.exit_code, requests) == (1, 1), result.stderr
     (said,) = [line for line in result.stderr.splitlines() if ": a reply cost " in line]
-    assert "times what was reserved for it (" in said
+    assert "times its reservation: " in said
     (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert error.startswith("error: paid ")
     assert told in error
@@ -86,7 +86,7 @@ def test_a_provider_that_refuses_and_asks_for_no_wait_ends_the_run_by_the_longes
         lines = refused(1, *command)
         requests = len(server.requests)
         assert requests <= 60
-        assert any("nothing has come back for 2 seconds (too many requests)" in line for line in lines)
+        assert any("no reply for 2 seconds (too many requests)" in line for line in lines)
         server._reply = learner
         result = good_json("resume", "-q")
     assert (result["status"], result["limited"]) == ("complete", requests)

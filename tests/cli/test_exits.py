@@ -63,7 +63,7 @@ FILE = [
         ([*FILE, "--max-calls", "0"], "--max-calls"),
         ([*FILE, "--max-calls", "many"], "--max-calls"),
         ([*FILE, "--max-cost", "nan"], "--max-cost"),
-        ([*FILE[:-1], "openai-compatible/x@http://h/v1", "--max-cost", "1"], "nobody knows its price"),
+        ([*FILE[:-1], "openai-compatible/x@http://h/v1", "--max-cost", "1"], "unknown price"),
         ([*FILE[:-1], "gpt-4o-mini"], "did you mean openai/gpt-4o-mini? Or use one of"),
         ([*FILE[:-1], "claude-sonnet-4"], "did you mean anthropic/claude-sonnet-4?"),
         ([*FILE, "--price", "1"], "'--price': (1.0,): write IN,OUT"),

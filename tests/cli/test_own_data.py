@@ -145,6 +145,6 @@ def test_check_bless_and_transfer_know_the_price_that_the_run_was_given() -> Non
         assert good_json(*bless)["cost_usd"] == pytest.approx(found["cost_usd"], rel=0.05)
         other = model.replace("/x@", "/y@")
         says = refused(2, "transfer", result["run_id"], "--models", other, "--max-cost", "5")
-        assert "nobody knows its price" in says[-1]
+        assert "unknown price" in says[-1]
         says = refused(2, *bless, "--model", other)
-        assert "nobody knows its price" in says[-1]
+        assert "unknown price" in says[-1]

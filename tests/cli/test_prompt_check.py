@@ -187,8 +187,8 @@ def test_a_provider_that_is_down_is_waited_for_as_long_as_max_wait_says(two_runs
         assert "'--max-wait': 'soon': write seconds" in refused(2, *words, "--max-wait", "soon")[-1]
         assert not server.requests
         (said,) = refused(1, *words, "--max-wait", "0.5s")
-    assert f"{compatible(server)}: nothing has come back for" in said
-    assert said.endswith("go on when the provider is back")
+    assert f"{compatible(server)}: no reply for" in said
+    assert said.endswith("resume when the provider is back")
 
 
 def test_an_outage_is_told_in_a_line(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_an_outage_is_told_in_a_line(two_runs: Made, monkeypatch: pytest.MonkeyP
             done = optimize(*command, *words, "--max-calls", "300")
             (line,) = [each for each in done.stderr.splitlines() if each.startswith("waiting")]
             assert line.startswith(f"waiting for {compatible(server)}: HTTP 500: the provider failed")
-            assert re.search(r"; given up in \d s$", line)
+            assert re.search(r"; giving up in \d s$", line)
 
 
 def test_bless_moves_the_reference_and_the_chain_says_why(two_runs: Made) -> None:

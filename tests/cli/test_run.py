@@ -331,7 +331,7 @@ def test_a_local_address_needs_no_price_and_it_is_said_that_it_is_free() -> None
         command = [*files(120), "-m", compatible(server)]
         planned = optimize(*command, "--max-cost", "1", "--dry-run")
         assert planned.exit_code == 0
-        free = f"{compatible(server)}: a local address, so $0 is assumed; --price IN,OUT says otherwise"
+        free = f"{compatible(server)}: local address, priced at $0; set --price IN,OUT if it is not free"
         assert free in planned.stderr.splitlines()
         assert "$0.00" in planned.stdout
         assert "a local address" not in optimize(*command, "--price", "1,2", "--dry-run").stderr

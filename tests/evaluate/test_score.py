@@ -40,7 +40,7 @@ class Asking:
         return Evaluator(TASK, self.gateway, lm, build_metrics(TASK), [PromptProgram(TASK, lm)])
 
     async def ahead(self, sets: Sequence[Callable[[], Awaitable[object]]]) -> None:
-        """Calls go one by one here."""
+        """Calls are asked live here."""
 
 
 async def test_arms_are_compared_on_the_same_rows(ledger: Ledger) -> None:

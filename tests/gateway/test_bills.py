@@ -138,11 +138,11 @@ async def test_no_cap_is_passed_where_the_first_bill_is_too_high(ledger: Ledger,
     assert door.account.total_paid.tokens == 280
     assert set(classes(ledger)) <= {"ok", "not_sent"}
     (line,) = messages.lines
-    assert "fake/m: a reply cost 280 tokens ($0.2800), " in line
-    assert "what was reserved for it (18 tokens, $0.0080)" in line
-    fits = "the next call would pass the cap (max_tokens = 400), as it is reserved at what was learnt: "
+    assert "its reservation: 280 tokens ($0.2800), " in line
+    assert "not 18 ($0.0080)" in line
+    fits = "the next call would pass the cap (max_tokens = 400), because "
     assert str(ends[0]).startswith(fits)
-    assert f"replies cost up to {times(door.account.bills.most)} what was reserved for them" in str(ends[0])
+    assert f"replies cost up to {times(door.account.bills.most)} their reservation" in str(ends[0])
 
 
 async def test_a_cap_is_passed_by_what_was_in_flight_at_most(ledger: Ledger) -> None:
@@ -227,7 +227,7 @@ def test_what_passes_a_cap_is_told_with_its_reason() -> None:
     account.charge("model", Spend(5, 0, 1.6))
     told = (
         "paid $1.6000, which passes the cap (max_cost = 0.05) by $1.5500, "
-        "because replies cost up to 32 times what was reserved for them"
+        "because replies cost up to 32 times their reservation"
     )
     assert account.overspent() == told
     with pytest.raises(BudgetExhausted) as caught:
@@ -250,4 +250,4 @@ async def test_a_real_provider_that_ignores_max_tokens(ledger: Ledger) -> None:
     assert len(server.requests) == 4
     assert door.account.total_paid.tokens == 4010 * 4 <= 20_000
     (told,) = {str(result) for result in results if isinstance(result, BudgetExhausted)}
-    assert told.startswith("the next call would pass the cap (max_tokens = 20000), as it is reserved at what was ")
+    assert told.startswith("the next call would pass the cap (max_tokens = 20000), because replies cost ")

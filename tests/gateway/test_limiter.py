@@ -75,7 +75,7 @@ def test_calls_in_a_row_that_are_refused_in_the_same_words_stop_the_run_in_whate
     turns = [next(limiter.turns) for _ in range(SAME_REFUSALS)]
     for turn in reversed(turns[1:]):
         limiter.refused(refusal(turn), turn)
-    with pytest.raises(RunRefused, match=r"m: 8 calls in a row .*no regions are left, id req_0x\)\); mend"):
+    with pytest.raises(RunRefused, match=r"m: 8 calls in a row .*no regions are left, id req_0x\)\); fix"):
         limiter.refused(refusal(0), turns[0])
 
 
@@ -302,7 +302,7 @@ def test_a_provider_that_never_stops_refusing_stops_the_run(loop: VirtualLoop, p
                 limiter.release()
                 limiter.rate_limited(None)
 
-        with pytest.raises(RunRefused, match=f"nothing has come back for {patience} seconds"):
+        with pytest.raises(RunRefused, match=f"no reply for {patience} seconds"):
             await for_ever()
         assert loop.time() == pytest.approx(patience)
 
@@ -471,7 +471,7 @@ def test_nothing_back_for_longer_than_the_user_waits_stops_the_run(loop: Virtual
                 limiter.release()
                 limiter.failed(DOWN)
 
-        says = r"^some/model: nothing has come back for 300 seconds \(503\); go on when the provider is back$"
+        says = r"^some/model: no reply for 300 seconds \(503\); resume when the provider is back$"
         with pytest.raises(RunRefused, match=says):
             await for_ever()
         assert loop.time() == pytest.approx(300), "the last pause is cut to what is left"
@@ -488,8 +488,7 @@ def test_giving_up_names_the_model_once_and_gives_one_advice(loop: VirtualLoop) 
         with pytest.raises(RunRefused) as caught:
             limiter.failed(down)
         assert str(caught.value) == (
-            "m: nothing has come back for 5 seconds (HTTP 500: the provider failed (x; y)); "
-            "go on when the provider is back"
+            "m: no reply for 5 seconds (HTTP 500: the provider failed (x; y)); resume when the provider is back"
         )
 
     loop.play(play())
@@ -536,7 +535,7 @@ def test_an_address_where_nothing_ever_answered_is_given_up_soon(loop: VirtualLo
         limiter, refused = Limiter("m", 8), Transient("connection refused")
         for _ in range(UNREACHED - 1):
             limiter.failed(refused)
-        with pytest.raises(RunRefused, match="connection refused; nothing has ever answered there"):
+        with pytest.raises(RunRefused, match="connection refused; no reply so far"):
             limiter.failed(refused)
 
     loop.play(play())
