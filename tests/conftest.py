@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 TESTS = Path(__file__).resolve().parent
-IN_A_FOLDER = ("api", "cli", "jobs", "customize", "docs", "registry", "report", "task")
+IN_A_FOLDER = ("api", "cli", "customize", "docs", "registry", "report", "task")
 """Rooms whose tests write into the current folder."""
 PROMPTFOO = TESTS.parent / "build" / "promptfoo" / "node_modules" / ".bin"
 """Where `.ci/run` installs it."""

@@ -208,7 +208,7 @@ class ResumeOptions(JobOptions):
     batch_wait: Time = BatchOptions.field("batch_wait")
 
 
-class MigrateOptions(MarginOption):
+class MigrateOptions(MarginOption, BatchOptions):
     """The options of a migration; those that are not given are as in the run of the prompt."""
 
     model: str = option("", "The model to migrate to.", MODELS, short="-m", metavar="NAME", everyday=True)
@@ -221,9 +221,6 @@ class MigrateOptions(MarginOption):
         "time_limit", help="Cap on wall time, the sealed test included: 90, 5m or 1h30m."
     )
     price: Price = CapOptions.field("price")
-    batch: bool = BatchOptions.field("batch")
-    batch_only: bool = BatchOptions.field("batch_only")
-    batch_wait: Time = BatchOptions.field("batch_wait")
     margin: float = MarginOption.field("margin", help="The loss against the old model that you accept.")
     max_examples: int | None = DataOptions.field("max_examples", group=SEARCH)
     max_concurrency: int | None = AskingOptions.field("max_concurrency")
