@@ -26,7 +26,7 @@ from agent.jobs.released import head, released, rows_task
 from agent.jobs.session import Session, Work
 from agent.options.jobs import ApplyOptions
 from agent.options.shared import FormOptions
-from agent.prompt.parts.adapter import brought
+from agent.prompt.parts.adapter import named_models
 from agent.redact import mask, rare_secrets_in
 from agent.release.regression import require_place
 from agent.release.runtime import Prompt, load_prompt
@@ -71,7 +71,7 @@ def apply(prompt: str, file: Path, options: ApplyOptions, db: Path = DB) -> Work
         raise InputError(f"-o {out}: is the file of rows itself; name another file")
     rows, columns, digest, notes = _read(file, loaded, added, form, has_goals(loaded, db))
     rows = rows[: options.limit]
-    require_named(path, brought(loaded.release), {"--model": [] if options.model else [name]}, db)
+    require_named(path, named_models(loaded.release), {"--model": [] if options.model else [name]}, db)
     require_place(out, "-o")
     lm, _ = models_of(name, (), loaded)
     if form.strip_html:

@@ -34,7 +34,7 @@ from agent.options.kinds import File, Time
 from agent.options.option import JobOptions, option
 from agent.options.shared import OUTPUT
 from agent.programs.recorded import Recorded
-from agent.prompt.parts.adapter import brought, in_folder, without_folder
+from agent.prompt.parts.adapter import in_folder, named_models, without_folder
 from agent.redact import rare_secrets_in
 from agent.release.regression import as_junit, as_markdown, require_place, write_text
 from agent.release.runtime import Prompt, load_prompt
@@ -95,7 +95,7 @@ def check(
     for flag, place in (("--junit", output.junit), ("--markdown", output.markdown)):
         if place is not None:
             require_place(place, flag)
-    source, named = path, brought(loaded.release)
+    source, named = path, named_models(loaded.release)
     if (found := suite_beside(path, loaded, options.suite)) is not None:
         source, named = options.suite or path.with_name(SUITE_FILE), {*named, found.model, *found.judges}
     suite = found or _suite_in_run(loaded, task_for(loaded, options.task, db), db)
@@ -157,7 +157,7 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
         task = replace(task, judges=tuple(options.judge))
     name = options.model or (in_folder(loaded.release, before.model) if before else loaded.model)
     own = () if before is None else (before.model, *(() if options.task else before.judges))
-    _require_typed(file if before else path, {*brought(loaded.release), *own}, name, task.judges, options, db)
+    _require_typed(file if before else path, {*named_models(loaded.release), *own}, name, task.judges, options, db)
     actor = options.actor or user()
     asked = _Asked.of(loaded, path, task, name, options, db)
 

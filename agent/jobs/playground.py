@@ -26,7 +26,7 @@ from agent.jobs.released import released, rows_task
 from agent.jobs.session import Session, Work, run_work
 from agent.models.hosted import estimate_tokens
 from agent.options.shared import CapOptions, SpendingOptions
-from agent.prompt.parts.adapter import brought
+from agent.prompt.parts.adapter import named_models
 from agent.release.completion import request_of
 from agent.release.runtime import Prompt
 from agent.report.web.page_request import PLAYGROUND, Quote
@@ -123,7 +123,7 @@ class Playground:
     def _asked(self, of: str, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> str:
         prompt = next(iter(prompts.values()))
         require_named(
-            Path(of), brought(prompt.release), {"optimize apply PROMPT FILE -o OUT -m": [prompt.model]}, self._db
+            Path(of), named_models(prompt.release), {"optimize apply PROMPT FILE -o OUT -m": [prompt.model]}, self._db
         )
         lm, _ = models_of(prompt.model, (), prompt)
         digest = hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""A prompt with its parts bound to all that they need: what a search runs, what is released, and what ships.
+"""A prompt with bound parts: what a search runs, what is released, and what ships.
 
-Imports only the standard library and the light parts of this package; the code of a part is imported where a prompt
-has it.
+Imports only the standard library and the light parts of this package; the code of a part is imported if a prompt has
+it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundPrompt:
-    """A template, how its replies are read, and its parts.
+    """A template, the way to read its replies, and its parts.
 
     Args:
-        name: that of the task.
-        model: that answers; with an `adapter` its base.
+        name: of the task.
+        model: the model that answers; with an `adapter` its base.
         messages: templates: their contents hold `{{field}}` for each of `inputs`, anything else is literal.
         reasoning: whether the answer comes last in a reply.
         calibration, classifier, picks, passages, adapter, tools: its parts (`parts/`); `more`: those of other packages.
@@ -52,7 +52,7 @@ class BoundPrompt:
     tools: tuple[Tool, ...] = ()
     more: tuple[PromptPart, ...] = ()
     parts: tuple[PromptPart, ...] = field(init=False, compare=False, repr=False)
-    """All of these as what runs."""
+    """All of these, as they run."""
 
     def __post_init__(self) -> None:
         fields = (self.calibration, self.classifier, self.picks, self.passages, self.adapter, self.tools, self.more)
@@ -65,7 +65,7 @@ class BoundPrompt:
 
     @property
     def target(self) -> str:
-        """The name of the model that answers, as it can be called here: with the path of the adapter, if any."""
+        """The callable name of the model that answers, with the path of the adapter, if any."""
         name = self.model
         for part in self.parts:
             name = part.target(name)
@@ -78,12 +78,12 @@ class BoundPrompt:
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """What inputs are compared by, as of `Signature.compared`."""
+        """The names by which inputs are compared, see `Signature.compared`."""
         return tuple(name + AS_TURNS * (name == self.conversation) for name in self.inputs)
 
     @property
     def embeddings(self) -> str:
-        """The provider's model that the vector of an input comes from; "" where none is needed."""
+        """The provider's model that embeds inputs; "" if none is needed."""
         return next((part.embeddings for part in self.parts if part.embeddings), "")
 
     @property
@@ -93,26 +93,26 @@ class BoundPrompt:
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether the log-probabilities of a reply decide how it is read."""
+        """Whether log-probabilities decide how a reply is read."""
         return any(part.reads_tokens for part in self.parts)
 
     @property
     def reads_input(self) -> str:
-        """What of the input decides when a reply is read, as a sentence; "" for nothing."""
+        """How the input decides when a reply is read, as a sentence; "" if it does not."""
         return next((part.reads_input for part in self.parts if part.reads_input), "")
 
     def some_vector(self) -> Sequence[float] | None:
-        """A vector to prove files with, where an input's would have to be asked for: that of the first row."""
+        """Return the first row's vector, to prove files without calling the provider."""
         return next((part.some_vector() for part in self.parts if part.embeddings), None)
 
     # -- what is sent --------------------------------------------------------------------------------------------------
 
     def row(self, values: Mapping[str, str], **more: Any) -> Row:
-        """An input for the parts; `more` as of `Row`."""
+        """Make the input of the parts; `more`: fields of `Row`."""
         return Row(values, self.compared, **more)
 
     def values(self, row: Row, *, examples: bool = True) -> dict[str, Any]:
-        """What fills the marks of the messages; `examples`: also those that are picked for the row."""
+        """Return the values of the marks in the messages; `examples`: also the picked ones."""
         found: dict[str, Any] = dict(row.values)
         for part in self.parts:
             if examples or part.place != "examples":
@@ -120,13 +120,13 @@ class BoundPrompt:
         return found
 
     def render(self, row: Row) -> tuple[Message, ...]:
-        """The messages for an input, exactly as they were scored where there are no rows of a user.
+        """Render the messages for an input, exactly as they were scored unless there are rows of a user.
 
         Raises:
-            ReleaseError: A vector is missing, does not fit or is of no use.
+            ReleaseError: A vector is missing, does not fit or is not needed.
         """
         if row.vector is not None and not any(part.takes_vector for part in self.parts):
-            raise ReleaseError("vector=... was given, and this prompt picks no examples by vectors; leave it out")
+            raise ReleaseError("this prompt picks no examples by vectors; omit vector=...")
         values = self.values(row)
         picked = values.pop(PICKED, None)
         filled = fill_messages(self.messages, values) if picked is None else fill_picked(self.messages, values, picked)
@@ -135,11 +135,11 @@ class BoundPrompt:
         return filled
 
     def fill(self, values: Mapping[str, str], vector: Sequence[float] | None = None) -> tuple[Message, ...]:
-        """`render` for an input; `vector` as of `Row`."""
+        """Do `render` for values; `vector` as of `Row`."""
         return self.render(self.row(values, vector=vector))
 
     def request(self, row: Row, **how: Any) -> Request:
-        """The request for an input; `how`: its other fields, such as max_tokens."""
+        """Make the request for an input; `how`: its other fields, such as max_tokens."""
         from agent.types import Request
 
         request = Request(self.render(row), **how)
@@ -152,13 +152,12 @@ class BoundPrompt:
     def read(
         self, text: str, tokens: Sequence[Any] = (), row: Row | None = None, exact: Sequence[float] = ()
     ) -> Prediction:
-        """Read a reply, whatever the model wrote; never raises for a reply.
+        """Read a reply; never raises, whatever the model wrote.
 
         Args:
-            text: The reply.
             tokens: Its log-probabilities; without them no label is calibrated.
-            row: The input; None where it is not known.
-            exact: The log-probability of each label, of a model that scores labels; then `tokens` are not looked at.
+            row: The input; None if unknown.
+            exact: The log-probability of each label, from a model that scores labels; then `tokens` are ignored.
         """
         from agent.prompt.calibration import read_reply  # takes time, and not all who render parse
 
@@ -177,7 +176,7 @@ class BoundPrompt:
         return exact if len(exact) == len(labels) else label_scores(tokens, labels)
 
     async def read_aside(self, completion: Completion, row: Row, *refused: str) -> Prediction:
-        """`read`, a long reply in a thread of its own. Raises RowRefused where the provider refuses."""
+        """Do `read`, in a thread for a long reply. Raises RowRefused if the provider refused."""
         from agent.errors import RowRefused
         from agent.worker import run_aside
 

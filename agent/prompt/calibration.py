@@ -34,13 +34,13 @@ LABELS_FIRST = ("turns", "labelled-turns", "inline")
 
 
 def logprobs_for(labels: Sequence[str]) -> int:
-    """Return how many log-probabilities to ask for with each token of a reply that is one of the labels."""
+    """Return how many log-probabilities to request per token of a reply that is a label."""
     return min(MOST_LOGPROBS, max(5, 2 * len(labels)))
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The `k` nearest rows of the pool vote for labels; `weight`: of the log of a label's share in the votes."""
+    """Votes of the `k` nearest rows of the pool; `weight`: of the log of a label's share in the votes."""
 
     k: Annotated[int, whole(1, MOST_NEIGHBOURS)]
     weight: Annotated[float, at_least(0)]
@@ -48,8 +48,9 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """A classifier of the train rows (`retrieval/linear.py`) votes for labels; `weight`: of its log-probability of a
-    label; `rows`: the hash of what it learnt from."""
+    """Votes of a classifier of the train rows (`retrieval/linear.py`); `weight`: of its log-probability of a label;
+    `rows`: the hash of its train rows.
+    """
 
     weight: Annotated[float, at_least(0)]
     rows: str
@@ -57,10 +58,10 @@ class Prior:
 
 @dataclass(frozen=True, slots=True)
 class LabelCalibration:
-    """The answer is the label with the highest `log p(label) / temperature + bias[label]`, to which neighbours add
-    `weight * log(share of the label in their votes)`, and a prior `weight * log(probability by its classifier)`.
+    """Weights for the label with the highest `log p(label) / temperature + bias[label]`.
 
-    `method`: how they were estimated; `bias`: in nats; a `temperature` of 1 changes nothing.
+    Neighbours add `weight * log(share of the label in their votes)`, a prior `weight * log(probability by its
+    classifier)`. `method`: how they were estimated; `bias`: in nats; a `temperature` of 1 changes nothing.
     """
 
     method: Method
@@ -71,7 +72,7 @@ class LabelCalibration:
 
     @property
     def reads_input(self) -> bool:
-        """Whether the input decides as well, by neighbours or a classifier."""
+        """Whether the input also decides, by neighbours or a classifier."""
         return self.neighbours is not None or self.prior is not None
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,8 +86,8 @@ class LabelCalibration:
 
         Args:
             logs: Their log-probabilities, in the order of `bias`.
-            votes: Those of the neighbours for them, in the same order; with a prior the classifier's log-probabilities.
-                Needed where there is either.
+            votes: The neighbours' votes for them, in the same order; with a prior the classifier's log-probabilities.
+                Needed with either.
         """
         scores = [log / self.temperature + bias for log, bias in zip(logs, self.bias.values(), strict=True)]
         if self.neighbours is not None:
@@ -99,7 +100,7 @@ class LabelCalibration:
 
 
 def label_calibration(data: Any, labels: Sequence[str]) -> LabelCalibration:
-    """Read what `as_dict` gave, with the labels in this order. Raises ValueError for wrong data."""
+    """Parse the output of `as_dict`, with the labels in this order. Raises ValueError."""
     found: LabelCalibration = read_as(LabelCalibration, data, "calibration")
     if not labels or set(found.bias) != set(labels):
         raise ValueError("calibration.bias must be a number for each choice of the one output, and for no other")
@@ -112,17 +113,17 @@ def label_calibration(data: Any, labels: Sequence[str]) -> LabelCalibration:
 def label_scores(tokens: Tokens, labels: Sequence[str]) -> tuple[float, ...] | None:
     """Return the log-probability of each label, as far as the reply's most likely tokens tell.
 
-    The labels are followed along the reply: at each token a label has the probability of the listed tokens that spell
-    it on; as long as the reply spells a label, its tokens' probabilities are multiplied, and where it leaves the reply,
-    those that go on alike share what they have. A label that no listed token spells gets the most that it can have,
-    the least listed probability or what the list leaves of 1, and no label less than FLOOR.
+    The labels are followed along the reply: at each token a label has the probability of the listed tokens that
+    continue it. While the reply spells a label, the probabilities of its tokens are multiplied; where it leaves the
+    reply, labels with the same continuation share theirs. A label that no listed token spells gets its upper bound, the
+    least listed probability or what the list leaves of 1, and no label gets less than FLOOR.
 
     Args:
         tokens: Of a reply that begins with its label.
         labels: At least one.
 
     Returns:
-        Values from log(FLOOR) to 0, in the order of `labels`; None where the reply does not begin with a label.
+        Values from log(FLOOR) to 0, in the order of `labels`; None if the reply does not begin with a label.
 
     >>> [round(score, 2) for score in label_scores([[("yes", -0.1), ("no", -2.4)]], ["yes", "no"])]
     [-0.1, -2.4]
@@ -157,9 +158,9 @@ class Place(NamedTuple):
     """One token of a reply.
 
     Args:
-        listed: What the reply would spell with each listed token, and its probability; white space is left out.
-        likeliest: What it spells with the most likely one.
-        goes_on: Whether that is still the beginning of several labels.
+        listed: The reply up to each listed token, and its probability; white space is left out.
+        likeliest: The reply up to the most likely one.
+        goes_on: Whether that is still a prefix of several labels.
         least: The least listed probability.
         mass: The sum of the listed probabilities.
     """
@@ -172,7 +173,7 @@ class Place(NamedTuple):
 
 
 def places(tokens: Tokens, names: Sequence[str]) -> Iterator[Place]:
-    """Yield the tokens of a reply while it spells one of the case-folded labels `names`, up to the one that decides."""
+    """Yield the tokens of a reply, up to the one that decides among the case-folded `names`."""
     spelled = ""
     for place in tokens:
         listed, likeliest, best = [], "", -math.inf
@@ -193,7 +194,7 @@ def places(tokens: Tokens, names: Sequence[str]) -> Iterator[Place]:
 
 
 def agree(text: str, label: str) -> bool:
-    """Whether `text` begins the label or continues after it."""
+    """Return whether `text` is a prefix of the label or continues it."""
     return bool(text) and (label.startswith(text) or text.startswith(label))
 
 
@@ -204,12 +205,12 @@ def calibrated(
     weights: LabelCalibration | None,
     votes: Sequence[float] = (),
 ) -> Prediction:
-    """Return the prediction with the answer that the weights decide on, and its confidence.
+    """Replace the answer of a prediction by that of the weights, and set its confidence.
 
     Args:
-        logs: The log-probability of each choice of `field`, the one output, from `label_scores`.
+        logs: The log-probability of each choice of `field`, the only output, from `label_scores`.
         weights: None: the answer stays, and its confidence is its share in the probability of all labels.
-        votes: For each choice those of `LabelCalibration.scores`, where the weights need some.
+        votes: For each choice, see `LabelCalibration.scores`.
     """
     scores = weights.scores(logs, votes) if weights else list(logs)
     if weights:
@@ -221,7 +222,7 @@ def calibrated(
 
 
 def share_of_all(logs: Sequence[float], at: int) -> float:
-    """Return the share in [0, 1] of one of several log-probabilities (nats, of any sum) in their sum."""
+    """Return the share in [0, 1] of one of several log-probabilities (nats, of any sum)."""
     top = max(logs)
     weights = [math.exp(log - top) for log in logs]
     return weights[at] / math.fsum(weights)
@@ -239,14 +240,14 @@ def read_reply(
     votes: Sequence[float] = (),
     exact: Sequence[float] = (),
 ) -> Prediction:
-    """Return the prediction of a reply, with its confidence where the reply begins with a label; never raises.
+    """Parse a reply, with its confidence if the reply begins with a label; never raises.
 
     Args:
-        tokens: Log-probabilities; without them, and where they begin with no label, the text alone is read.
+        tokens: Log-probabilities; without them, or if they begin with no label, only the text is read.
         reasoning: As of `parse_reply`.
-        weights: None: the text says the answer.
-        votes: For each label those of `LabelCalibration.scores`, where the weights need some.
-        exact: The log-probability of each label, of a model that scores labels; then `tokens` are not looked at.
+        weights: None: the text decides.
+        votes: For each label, see `LabelCalibration.scores`.
+        exact: The log-probability of each label, from a model that scores labels; then `tokens` are ignored.
     """
     prediction = parse_reply(text, outputs, reasoning=reasoning)
     if not (tokens or exact) or reasoning or len(outputs) != 1 or not outputs[0].choices:
@@ -256,7 +257,7 @@ def read_reply(
 
 
 def tokens_of(logprobs: Sequence[Any]) -> Tokens:
-    """Return log-probabilities as pairs, from pairs or from what OpenAI gives for each token; () for anything else."""
+    """Return log-probabilities as pairs, from pairs or OpenAI's form; () for anything else."""
     try:
         return tuple(tuple((str(token), float(log)) for token, log in pairs_of(place)) for place in logprobs)
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -264,7 +265,7 @@ def tokens_of(logprobs: Sequence[Any]) -> Tokens:
 
 
 def pairs_of(place: Any) -> list[tuple[Any, Any]]:
-    """Return the most likely tokens at one place, with their log-probabilities; raises for any other form."""
+    """Return the most likely tokens at one place, with log-probabilities; raises for other forms."""
     if isinstance(place, Mapping):  # as JSON
         return [(top["token"], top["logprob"]) for top in place["top_logprobs"]]
     if hasattr(place, "top_logprobs"):

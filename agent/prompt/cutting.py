@@ -22,7 +22,7 @@ _GAP = "\u00b7"  # in a line of a passage that looks like the number of one
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Text that is not cut any more. `joint` separates it from the piece before; `block` numbers its block."""
+    """Text that is not cut further. `joint` separates it from the piece before; `block` numbers its block."""
 
     text: str
     joint: str
@@ -35,12 +35,12 @@ class _Piece:
 
 
 def passages_of(documents: Iterable[Document], chunk: int, overlap: int) -> list[Passage]:
-    """Cut documents into passages, in their order.
+    """Cut documents into passages, in order.
 
     Args:
-        chunk: the most letters of a passage, without file, heading and header of a table; a whole section stays whole
-            where it fits, and sections are not joined.
-        overlap: the most letters at the end of a passage that the next one of its section repeats, in whole pieces.
+        chunk: the most letters of a passage, without file, heading and header of a table; a section that fits stays
+            whole, and sections are not joined.
+        overlap: the most letters that the next passage of the same section repeats, in whole pieces.
     """
     return [
         Passage(document.name, _NUMBERED.sub(f"[{_GAP}", defused(f"{', '.join([document.name, *heading])}:\n{text}")))
@@ -74,7 +74,6 @@ def _joined(pieces: Iterable[_Piece]) -> str:
 
 
 def _pieces(blocks: Sequence[TextBlock], chunk: int) -> Iterator[_Piece]:
-    """What blocks are cut into: rows of tables, and paragraphs, of longer ones sentences."""
     for number, block in enumerate(blocks):
         if block.header:
             parts, joint = block.text.split("\n"), "\n"

@@ -45,7 +45,7 @@ def labels_request(description: str, attempt: int) -> tuple[Message, ...]:
 
 
 def read_labels(reply: str, description: str) -> tuple[str, ...]:
-    """Return the labels of a reply; only those of the description, where it names two or more of them.
+    """Return the labels of a reply; only those of the description if it names several.
 
     Raises:
         Refused: they are too few, too many, or no names.
@@ -59,7 +59,7 @@ def read_labels(reply: str, description: str) -> tuple[str, ...]:
 
 
 def checked_labels(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels, each once. Raises Refused where they cannot be the labels of a task.
+    """Return the distinct labels. Raises Refused if they cannot be the labels of a task.
 
     >>> checked_labels(["bug", "Bug", "question"])
     ('bug', 'question')
@@ -76,7 +76,6 @@ def checked_labels(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _named_in(names: Sequence[str], description: str) -> list[str]:
-    """The names as they are spelled in the description, where it holds two of them or more; else all."""
     hits = [re.search(rf"(?<!\w){re.escape(name)}(?!\w)", description, re.IGNORECASE) for name in names]
     named = [hit[0] for hit in hits if hit]
     return named if len({fold(name) for name in named}) >= FEWEST_LABELS else list(names)
@@ -86,7 +85,7 @@ def _named_in(names: Sequence[str], description: str) -> list[str]:
 
 
 def definition_request(description: str, labels: Sequence[str], label: str, attempt: int) -> tuple[Message, ...]:
-    """Ask for what one label means, in a sentence."""
+    """Ask for the meaning of one label, in a sentence."""
     asks = (
         f"In one sentence: when is a text labelled {label}, and not another label?",
         f'Finish this sentence: "The text is about"\nfor texts that are labelled {label}.',
@@ -96,10 +95,10 @@ def definition_request(description: str, labels: Sequence[str], label: str, atte
 
 
 def read_definition(reply: str, description: str, label: str, others: Sequence[str]) -> str:
-    """Return the definition of a label in a reply: its first sentence.
+    """Return the first sentence of a reply as the definition of a label.
 
     Raises:
-        Refused: it says nothing new, or what another label's says.
+        Refused: it says nothing new, or repeats another label's.
     """
     sentence = _sentence(reply)
     sentence = re.sub(rf"^{re.escape(label)}\s*[:=\u2013-]\s*", "", sentence, flags=re.IGNORECASE)
@@ -123,7 +122,7 @@ def opening_request(description: str, inputs: Sequence[str], attempt: int) -> tu
 
 
 def read_opening(reply: str) -> str:
-    """Return the first sentence of a prompt in a reply. Raises Refused where it is no instruction."""
+    """Return the first sentence of a prompt in a reply. Raises Refused if it is no instruction."""
     sentence = _sentence(reply)
     if len(sentence.split()) < FEWEST_WORDS or sentence.endswith("?"):
         raise Refused("is no instruction")
@@ -154,7 +153,7 @@ def read_row(reply: str, description: str, definition: str, before: Sequence[str
     """Return the text of a synthetic row in a reply.
 
     Raises:
-        Refused: it is too short or long, repeats the request, or is a row that is there already.
+        Refused: it is too short or long, repeats the request, or duplicates a row.
     """
     text = " ".join(re.sub(r"^\s*(?:text|example|label)\s*:\s*", "", reply.strip(), flags=re.IGNORECASE).split())
     text = text.strip(_QUOTES)
@@ -178,7 +177,6 @@ def _messages(*lines: str) -> tuple[Message, ...]:
 
 
 def _sentence(reply: str) -> str:
-    """The first sentence of a reply. Raises Refused for one that is empty, too long or not printable."""
     line = next((line for line in reply.strip().splitlines() if line.strip()), "")
     line = _LISTED.sub("", line).strip(_QUOTES)
     first = re.match(r".+?[.!?](?=\s|$)", line)

@@ -21,9 +21,9 @@ DIGITS = 4
 
 
 def trained(texts: Sequence[str], answers: Sequence[int], labels: int) -> LabelClassifier | None:
-    """Train a classifier; None where the rows have one label or no text.
+    """Train a classifier; None if the rows have one label or no text.
 
-    `answers`: for each row the position of its label. `labels`: how many there are.
+    `answers`: for each row the index of its label. `labels`: their number.
     """
     counts = [term_counts(text) for text in texts]
     frequency = Counter(term for row in counts for kind in row for term in kind)
@@ -44,7 +44,7 @@ def trained(texts: Sequence[str], answers: Sequence[int], labels: int) -> LabelC
 def _fitted(
     values: Sequence[Sequence[tuple[int, float]]], answers: Sequence[int], features: int, labels: int
 ) -> tuple[Any, Any]:
-    """Weights by label and feature, and intercepts; a label without rows is as unlikely as UNSEEN of a row makes it."""
+    # a label without rows is as unlikely as UNSEEN of a row makes it
     import numpy as np
     from scipy.sparse import csr_matrix
     from threadpoolctl import threadpool_limits

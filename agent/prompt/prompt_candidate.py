@@ -23,8 +23,8 @@ class PromptCandidate(Candidate):
 
     Args:
         role: an opening sentence of the role technique, or "".
-        demos: examples that are the same for each input.
-        calibration, picks, passages, tool_texts: settings of its parts (`parts/`); None for a part that it has not.
+        demos: fixed examples, the same for each input.
+        calibration, picks, passages, tool_texts: settings of its parts (`parts/`); None without the part.
         model: the provider's fine-tuned model that answers; "" for the model of the task.
         more: parts of other packages.
     """
@@ -77,15 +77,15 @@ class PromptCandidate(Candidate):
         return any(kind.needs_vectors(settings) for kind, settings in held(self))
 
     def learnt_from(self, task: Task) -> set[str]:
-        """The ids of the rows whose right answers its parts were made of or show."""
+        """Return the ids of rows whose right answers its parts use or show."""
         return {row for kind, settings in held(self) for row in kind.learnt_from(settings, task)}
 
     def marks(self, place: str) -> list[str]:
-        """The marks that its parts fill: before the input ("examples") or in the instruction ("context")."""
+        """Return the marks that its parts fill: before the input ("examples") or in the instruction ("context")."""
         return [kind.made.mark for kind, _ in held(self) if kind.made.place == place]
 
     def shown(self, tools: Sequence[Tool] = ()) -> Shown:
-        """The candidate as people read it; `tools`: the task's own."""
+        """Summarize the candidate for people; `tools`: the task's own."""
         notes = [f"answered by the fine-tuned model {self.model}"] if self.model else []
         shown: dict[str, Any] = {}
         for kind, settings in held(self):
@@ -95,7 +95,7 @@ class PromptCandidate(Candidate):
         return Shown(self.id, self.technique, self.format, text, self.role, n_examples=self.n_examples, **shown)
 
     def with_demos(self, demos: Sequence[Demo], reasoning: bool | None = None) -> PromptCandidate:
-        """The candidate with other fixed examples, by the technique for them; `reasoning`: None for as it is."""
+        """Return the candidate with other fixed examples; `reasoning`: None to keep it."""
         from agent.prompt.techniques import TECHNIQUES
 
         if reasoning is None:
@@ -106,13 +106,13 @@ class PromptCandidate(Candidate):
         return replace(made, technique=names[made.n_examples > 0, reasoning])
 
     def part(self, name: str) -> Any:
-        """The settings of a part; None or () without it."""
+        """Return the settings of a part; None or () without it."""
         return (
             getattr(self, name, None) if name in HOMES else next((own for own in self.more if own.name == name), None)
         )
 
     def with_part(self, name: str, settings: Any) -> PromptCandidate:
-        """The candidate with other settings of a part; None or () for none."""
+        """Return the candidate with other settings of a part; None or () removes it."""
         if name in HOMES:
             return replace(self, **{name: settings})
         kept = (one for one in self.more if one.name != name)
@@ -121,8 +121,9 @@ class PromptCandidate(Candidate):
 
 @dataclass(frozen=True, slots=True)
 class TunedCandidate(PromptCandidate):
-    """A prompt that a base model answers with a LoRA adapter: its parts are those of the prompt, and the SHA-256 of the
-    adapter's file (64 hex digits)."""
+    """A prompt for a base model with a LoRA adapter: the parts of the prompt, and the SHA-256 of the adapter's file (64
+    hex digits).
+    """
 
     kind: ClassVar[str] = "tuned"
 
@@ -130,7 +131,7 @@ class TunedCandidate(PromptCandidate):
 
     @staticmethod
     def of(prompt: PromptCandidate, adapter: str) -> TunedCandidate:
-        """Make one of the prompt of any candidate."""
+        """Combine the prompt of any candidate with an adapter."""
         own = {each.name: getattr(prompt, each.name) for each in fields(PromptCandidate) if each.init}
         return TunedCandidate(**own, adapter=adapter)
 

@@ -44,8 +44,7 @@ def render(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str
 
 
 def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
-    """Return the candidate's messages with `{{field}}` where the row's inputs go, and marks for picked examples and for
-    passages."""
+    """Return the messages with `{{field}}` for inputs, and marks for picked examples and passages."""
     if candidate.format.startswith("dspy-"):
         return _dspy_template(candidate, signature)
     if signature.conversation:
@@ -82,8 +81,6 @@ def _unplaced(candidate: PromptCandidate) -> list[str]:
 
 
 def _conversation_template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
-    """The conversation as messages, after examples as turns; the layout `inline` has examples as texts in the system
-    message, where passages stand, too."""
     names = _names(candidate, signature)
     reasoning = TECHNIQUES[candidate.technique].reasoning
     system: Parts = [f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""]
@@ -127,7 +124,6 @@ def _names(candidate: PromptCandidate, signature: Signature) -> list[str]:
 
 
 def _turn(candidate: PromptCandidate, signature: Signature) -> Parts:
-    """The user's turn: as the instruction lays out its own input, else as the format does."""
     names = [field.name for field in signature.inputs]
     reasoning = TECHNIQUES[candidate.technique].reasoning
     if marks(candidate.instruction, names):
@@ -170,7 +166,7 @@ def _worked(demo: Demo, signature: Signature, reasoning: bool) -> str:
 
 
 def _sentinel(name: str) -> str:
-    """What stands for a row's value while an adapter renders: private-use characters that no row holds."""
+    # private-use characters that no row holds
     return f"\ue0f7{name}\ue0f8"
 
 

@@ -66,8 +66,11 @@ def parse_reply(reply: str, outputs: tuple[Field, ...], *, reasoning: bool = Fal
 
 
 def reasons_of(reply: str, outputs: tuple[Field, ...]) -> str:
-    """Return the reasons in a reply: what precedes the last line that starts with each output's name (or, of one
-    output, `Answer:`), else all but the last line."""
+    """Return the reasons in a reply: all before its answer.
+
+    The answer begins at the last line that starts with each output's name (or, of one output, `Answer:`), else at the
+    last line.
+    """
     text, _ = _unsection((_without_thoughts(reply) or "").strip(), outputs)
     names = (*LABELS[:2], outputs[0].name) if len(outputs) == 1 else tuple(field.name for field in outputs)
     last = {match.lastgroup: match.start() for match in _marker(names).finditer(text)}
@@ -123,7 +126,6 @@ def _read(text: str, field: Field, reasoning: bool) -> Any:
 
 
 def _read_value(value: Any, field: Field) -> Any:
-    """One value of several: text from a line, or already typed from a JSON object."""
     if isinstance(value, str):
         return _read(value, field, reasoning=False)
     if field.type == "number" and isinstance(value, int | float) and not isinstance(value, bool):
@@ -137,14 +139,13 @@ def _read_value(value: Any, field: Field) -> Any:
 
 
 def _marker(names: tuple[str, ...]) -> re.Pattern[str]:
-    """A line that starts with one of `names` (group `n<index>`) and a colon, also quoted, in bold or after a bullet."""
+    # a line that starts with a name and a colon, also quoted, in bold or after a bullet
     order = sorted(range(len(names)), key=lambda at: -len(names[at]))
     joined = "|".join(f"(?P<n{at}>{name_pattern(names[at])})" for at in order)
     return re.compile(rf"^[ \t>*_#\-]*(?:{joined})[ \t*_]*[:：][*_]*", re.IGNORECASE | re.MULTILINE)
 
 
 def _after_marker(text: str, field: Field, *, alone: bool = False) -> str | None:
-    """The text after the last marker; with `alone` only where it is the only one."""
     ends = [match.end() for match in _marker((*LABELS[:2], field.name)).finditer(text)]
     return None if not ends or (alone and len(ends) > 1) else text[ends[-1] :]
 
@@ -154,8 +155,7 @@ def _last_line(text: str) -> str:
 
 
 def _without_thoughts(reply: str) -> str | None:
-    """The reply after its opening thoughts, with line feeds only; None where the thoughts never end. Templates of some
-    models open them in the prompt, so that a reply only closes them."""
+    # None: the thoughts never end. Some chat templates open them in the prompt, so that a reply only closes them.
     reply = reply.replace("\r\n", "\n").replace("\r", "\n")
     opening = re.match(r"\s*<think(?:ing)?>", reply)
     closing = re.search(r"</think(?:ing)?>\s*", reply)
@@ -166,13 +166,12 @@ def _without_thoughts(reply: str) -> str | None:
 
 @lru_cache
 def _schema_of(field: Field) -> dict[str, Any] | None:
-    """The schema of a json field, where it is an object: `true` and `false` are schemas, too."""
+    # `true` and `false` are schemas, too
     schema = json.loads(field.schema) if field.schema else None
     return schema if isinstance(schema, dict) else None
 
 
 def _json_kind(field: Field) -> type[dict[str, Any]] | type[list[Any]] | None:
-    """The type of a json field's value, where its schema names it."""
     schema = _schema_of(field)
     if schema is None:
         return None
@@ -181,7 +180,6 @@ def _json_kind(field: Field) -> type[dict[str, Any]] | type[list[Any]] | None:
 
 
 def _unsection(text: str, outputs: tuple[Field, ...]) -> tuple[str, bool]:
-    """DSPy's section headers and tags rewritten as `name:` lines; whether there were any."""
     if not outputs or ("[[ ##" not in text and "</" not in text):
         return text, False
     names = "|".join(re.escape(field.name) for field in outputs)
@@ -195,7 +193,6 @@ def _unsection(text: str, outputs: tuple[Field, ...]) -> tuple[str, bool]:
 
 
 def _section(text: str, field: Field) -> str:
-    """The content of the last DSPy section of the field's name, or ""."""
     headers = list(re.finditer(r"(?m)^\[\[ ## (\w{1,64}) ## \]\][ \t]*$", text))
     ends = [header.start() for header in headers] + [len(text)]
     content = ""
@@ -206,8 +203,6 @@ def _section(text: str, field: Field) -> str:
 
 
 def _unwrap(text: str, field: Field) -> str:
-    """The value inside a reply that is only `{"<field>": value}`, unless a json field's value may look like that by
-    itself; other replies unchanged."""
     bare = text.strip()
     if not bare.startswith(("{", "```")) or (field.type == "json" and not _is_wrapper(bare, field)):
         return text
@@ -222,7 +217,6 @@ def _unwrap(text: str, field: Field) -> str:
 
 
 def _is_wrapper(bare: str, field: Field) -> bool:
-    """Whether `{"<field>": value}` cannot be the value of the json field, and is the whole reply."""
     schema = _schema_of(field)
     if schema is None:
         return False

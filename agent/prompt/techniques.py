@@ -52,7 +52,8 @@ TECHNIQUES: dict[TechniqueName, Technique] = {
 @dataclass(frozen=True, slots=True)
 class Rewrite:
     """An instruction and its origin. `is_proposed`: a model wrote it during the search; `credit`: the operator of the
-    search that learns by it."""
+    search that is rewarded for it.
+    """
 
     operator: str
     instruction: str
@@ -70,20 +71,20 @@ def reasoning_suffix(signature: Signature) -> str:
 
 
 def answers_last(candidate: PromptCandidate) -> bool:
-    """Whether the answer comes last, on a line that begins with `Answer:`, by the technique or the instruction.
+    """Return whether the answer comes last, after `Answer:`, by the technique or the instruction.
 
-    An instruction with examples is not counted, as examples without reasons show another form.
+    An instruction with examples does not count, as examples without reasons show another form.
     """
     return TECHNIQUES[candidate.technique].reasoning or _asks(candidate, _ANSWER_LINE)
 
 
 def reasons_first(candidate: PromptCandidate) -> bool:
-    """Whether a reply begins with reasons: as `answers_last`, or by "step by step" and the like in the instruction."""
+    """Return whether a reply begins with reasons, by `answers_last` or words like "step by step"."""
     return answers_last(candidate) or _asks(candidate, _REASONS)
 
 
 def labels_first(candidate: PromptCandidate, outputs: Sequence[Field]) -> bool:
-    """Whether a reply begins with a label: one output with choices, a layout without a heading, no reasons."""
+    """Return whether a reply begins with a label: one choice output, no heading, no reasons."""
     alone = len(outputs) == 1 and bool(outputs[0].choices)
     return alone and candidate.format in LABELS_FIRST and not reasons_first(candidate)
 
@@ -146,10 +147,10 @@ NOT_FOR_DSPY = ("\ue0f7", "<<CUSTOM-TYPE-START-IDENTIFIER>>")
 
 
 def why_rejected(candidate: PromptCandidate, task: Task) -> str:
-    """Say why this candidate must not be tried, or "".
+    """Return why this candidate must not be tried, or "".
 
-    It keeps every input placeholder of the user's instruction and the limits of [constraints], and takes examples from
-    train only. Its size in tokens takes a model and is checked elsewhere.
+    It must keep every input placeholder of the user's instruction and the limits of [constraints], and take examples
+    from train only. The limit in tokens needs a model and is checked elsewhere.
     """
     names = [field.name for field in task.signature.inputs]
     if not candidate.instruction.strip():
@@ -183,6 +184,6 @@ def why_rejected(candidate: PromptCandidate, task: Task) -> str:
 
 
 def forbidden_in(text: str, task: Task) -> str:
-    """Return the rule that `text` breaks by a forbidden text of [constraints], case folded, or ""."""
+    """Return the forbidden text of [constraints] in `text`, as a sentence, or ""; case is folded."""
     folded = text.casefold()
     return next((f"holds the forbidden text {w!r}" for w in task.constraints.forbidden if w.casefold() in folded), "")

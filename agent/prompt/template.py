@@ -17,7 +17,7 @@ from agent.conversation import AS_TURNS, after
 from agent.shipped import ChatRole, Message
 
 PICKED = "picked examples"
-"""The field of a template that stands for the examples that are picked for each input: no input can be called so."""
+"""The template field of the examples picked for each input; no input can have this name."""
 _TURNS = re.compile(r"\{\{([A-Za-z]\w*)" + AS_TURNS + r"\}\}")
 DEMO_ROLES: tuple[ChatRole, ChatRole] = ("user", "assistant")
 
@@ -61,7 +61,7 @@ def join(parts: Iterable[str | tuple[str]], names: Iterable[str]) -> str:
 
 
 def _merged(parts: Iterable[str | tuple[str]]) -> list[str | tuple[str]]:
-    """Neighbouring fixed texts as one, so that a mark across two of them is escaped."""
+    # a mark across two neighbouring fixed texts must be escaped, too
     merged: list[str | tuple[str]] = []
     for part in parts:
         if isinstance(part, str) and merged and isinstance(merged[-1], str):
@@ -72,7 +72,7 @@ def _merged(parts: Iterable[str | tuple[str]]) -> list[str | tuple[str]]:
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Fill in `values` for their marks, in one pass; marks of other names stay.
+    """Replace the marks of `values`, in one pass; marks of other names stay.
 
     >>> fill("City: {{city}}", {"city": "{{city}}"})
     'City: {{city}}'
@@ -92,7 +92,7 @@ def fill_messages(template: Iterable[Message], values: Mapping[str, str]) -> tup
 
 
 def turns_input(template: Iterable[Message]) -> str:
-    """Return the name of the input whose messages the template has a mark for, or ""."""
+    """Return the name of the conversation input that the template has a mark for, or ""."""
     return next((found[1] for message in template if (found := _TURNS.fullmatch(message.content))), "")
 
 
@@ -104,7 +104,7 @@ def fill_picked(
     Args:
         messages: the template; the turns of the examples replace a message that is only the mark.
         values: the inputs.
-        shown: of each demo the texts of its turns, the user's first, or the one text that goes into a message.
+        shown: for each demo the texts of its turns, the user's first, or the only text that goes into a message.
     """
     return _filled(messages, {**values, PICKED: "".join(texts[0] for texts in shown if len(texts) == 1)}, shown)
 
@@ -164,11 +164,12 @@ def title(name: str) -> str:
 def answer_text(
     outputs: Sequence[str], answers: Mapping[str, str], rationale: str = "", *, reasoning: bool = False
 ) -> str:
-    """Write the assistant's turn of an example in our own layouts; `outputs`: their names, in the order of the
-    signature.
+    """Write the assistant's turn of an example in our own layouts.
+
+    `outputs`: their names, in the order of the signature.
 
     >>> answer_text(["team", "urgent"], {"team": "billing", "urgent": "no"})
-    'team: billing\\nurgent: no'
+    'team: billing\nurgent: no'
     """
     if len(outputs) == 1:
         answer = answers[outputs[0]]
@@ -188,7 +189,7 @@ def worked_text(
     """Write an example as one text, as the layout `inline` has it; arguments as of `answer_text`.
 
     >>> worked_text({"message": "Late."}, ["team"], {"team": "delivery"})
-    'Message: Late.\\nTeam: delivery'
+    'Message: Late.\nTeam: delivery'
     """
     lines = [f"{title(name)}: {text}" for name, text in inputs.items()]
     answer = answer_text(outputs, answers, rationale, reasoning=reasoning)

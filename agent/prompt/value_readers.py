@@ -78,7 +78,7 @@ def first_line(text: str) -> str:
 
 
 def choice_in(text: str, field: Field) -> str:
-    """Return the one choice of `field` that `text` is or names, in its declared spelling.
+    """Return the only choice of `field` that `text` is or names, in its declared spelling.
 
     >>> choice_in("**Card arrival.**", Field("topic", "choice", choices=("card_arrival", "billing")))
     'card_arrival'
@@ -99,10 +99,7 @@ def choice_in(text: str, field: Field) -> str:
 
 
 def _with_own_marks(text: str, bare: str, choices: tuple[str, ...]) -> str:
-    """The choice `bare`, or one with additional marks (`C#`, `[URGENT]`) where `text` has them.
-
-    Marks on both sides are formatting: `*A*` is A, also where `A*` is a choice.
-    """
+    # marks of a choice (`C#`, `[URGENT]`) count; marks on both sides are formatting, also if `A*` is a choice
     for choice in sorted(choices, key=len, reverse=True):
         at = text.casefold().find(choice.casefold()) if _bare(choice) == _bare(bare) and choice != bare else -1
         if at >= 0 and len(choice) > len(bare) and (choice[0] in _FORMATTING or text[at - 1 : at] != choice[-1]):
@@ -115,7 +112,7 @@ def _bare(choice: str) -> str:
 
 
 def _named(text: str, choices: tuple[str, ...]) -> list[str]:
-    """The choices that occur as whole words; the words of a longer one do not count for shorter ones.
+    """Find the choices that occur as whole words; the words of a longer one do not count for shorter ones.
 
     A negated word ("not billing") names nothing, nor does "no" before another word ("I have no idea"). A single letter
     must be written as declared, and not begin a sentence: "A parcel" and "I think" name nothing.
@@ -165,13 +162,12 @@ def _lettered(text: str, letter: str) -> bool:
 
 
 def is_number(text: str) -> bool:
-    """Whether the text is a number and nothing else but formatting."""
+    """Return whether the text is a number and nothing else but formatting."""
     return _NUMBER.fullmatch(text.strip(_FORMATTING).rstrip(_STOPS + _FORMATTING)) is not None
 
 
 def number_in(scope: str, field: Field, *, marked: bool, last: bool) -> int | float:
-    """Return the one number of `scope`: the first after a marker, else one that is alone or follows `=`, else the
-    `last`.
+    """Return the only number of `scope`: the first after a marker, one that is alone or follows `=`, or the `last`.
 
     Args:
         marked: Whether `scope` follows an answer marker.
@@ -223,7 +219,6 @@ def _joint(scope: str, start: int, end: int, *, left: bool) -> bool:
 
 
 def _value(match: re.Match[str]) -> float:
-    """The number of a match; infinite where it is too long or divides by zero."""
     text = (match["top"] or match["glued"]).translate(dict.fromkeys(map(ord, _MARKS))) + (match["exp"] or "")
     bottom = match["bottom"]
     if len(text) > 400 or (bottom is not None and len(bottom) > 300):
@@ -235,7 +230,7 @@ def _value(match: re.Match[str]) -> float:
 
 
 def integral(value: float, source: str) -> int | float:
-    """Return `value`, as an int where it is whole; Unreadable beyond 1e15, with its text `source`."""
+    """Return `value`, as an int if it is whole; Unreadable beyond 1e15, with its text `source`."""
     if not math.isfinite(value) or abs(value) > MAX_NUMBER:
         raise Unreadable(f"{quote(source)} is not a number between -1e15 and 1e15.")
     return int(value) if value.is_integer() else value
@@ -245,8 +240,9 @@ def integral(value: float, source: str) -> int | float:
 
 
 def json_in(text: str, *, last: bool, kind: type[dict[str, Any]] | type[list[Any]] | None = None) -> Any:
-    """Return the first (or last) balanced object or array that is strict JSON, if possible of this `kind`; broken ones
-    are skipped whole.
+    """Return the first (or last) balanced object or array of strict JSON, if possible of this `kind`.
+
+    Broken ones are skipped whole.
 
     >>> json_in('Here: {"a": [1]} or {broken}', last=False)
     {'a': [1]}
@@ -297,7 +293,6 @@ _STRICT = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 def _plain(text: str) -> str:
-    """One printable line that every encoder takes."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 

@@ -1,10 +1,10 @@
-"""Aliases of released prompts, read from their files: which version an alias means now, and which arm a unit gets.
+"""Aliases of released prompts, read from their files: the current version of an alias, and the A/B arm of a unit.
 
-    ROOT/NAME/VERSION/prompt.md, messages.json    a version: VERSION is the hash of what it holds, so it never changes
+    ROOT/NAME/VERSION/prompt.md, messages.json    a version: VERSION is the hash of its content, so it never changes
     ROOT/NAME/VERSION/release.json, ...           a version that is no prompt (`file_release.py`)
-    ROOT/NAME/aliases.jsonl                        the history: one change of an alias a line, only ever added to
+    ROOT/NAME/aliases.jsonl                        the append-only history: one change of an alias per line
 
-Each line holds the hash of the line before. A last line without its line end was cut off by a kill and does not count.
+Each line holds the hash of the line before. A last line without a line end was cut off by a kill and does not count.
 Needs the standard library only; knows no ledger and writes nothing (`promotion.py` does).
 """
 
@@ -36,19 +36,20 @@ PRODUCTION_ARM = "production"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 ALIAS = re.compile(r"(?![pf]_[0-9a-f]{16}\Z)[a-z][a-z0-9_-]{0,39}")
 VERSION = re.compile(r"[pf]_[0-9a-f]{16}")
-"""p: a prompt; f: files as they stand."""
+"""p: a prompt; f: files."""
 _SHARE = Rule("a part of 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1))
 
 
 class NeedsUnit(ReleaseError):
-    """An A/B alias needs the unit that it is for."""
+    """An A/B alias was loaded without a unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class AliasChange:
-    """An alias was moved. `action`: promote or rollback. `share`: of the units, for an A/B alias; else None.
+    """One change of an alias, as a line of its history.
 
-    `before` is the version that the alias had ("" for none). `hash` covers all the rest, and `prev` with it.
+    `before` is the previous version ("" for none), `share` the part of the units of an A/B alias (else None). `hash`
+    covers all other fields, including `prev`.
     """
 
     name: str
@@ -66,16 +67,16 @@ class AliasChange:
     hash: str
 
     def as_dict(self) -> dict[str, Any]:
-        """The line's object, with the keys of the file."""
+        """Return the line's object, with the keys of the file."""
         return {key: getattr(self, "before" if key == "from" else key) for key in (*KEYS, "hash")}
 
 
 KEYS = tuple("from" if each.name == "before" else each.name for each in fields(AliasChange) if each.name != "hash")
-"""Of a line, but for its own hash."""
+"""The keys of a line, without its hash."""
 
 
 def change_from(data: Any) -> AliasChange:
-    """The change in a line's object. Raises ValueError for anything else, or a wrong hash."""
+    """Read a change from a line's object. Raises ValueError for anything else, or a wrong hash."""
     renamed = (
         {"before" if key == "from" else key: value for key, value in data.items()} if isinstance(data, dict) else 0
     )
@@ -89,12 +90,12 @@ def change_from(data: Any) -> AliasChange:
 
 
 def hash_of(data: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) over a line's object without its own hash."""
+    """Hash a line's object without its own hash: SHA-256, hex."""
     return hashlib.sha256(_text({key: data[key] for key in KEYS}).encode()).hexdigest()
 
 
 def line_of(change: AliasChange) -> bytes:
-    """The line in the file, in ASCII."""
+    """Format a change as a line of the file, in ASCII."""
     return (_text(change.as_dict()) + "\n").encode()
 
 
@@ -106,7 +107,7 @@ def _text(data: Mapping[str, Any]) -> str:
 
 
 def releases_root(given: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of all released names: as given, else PROMPTASSAY_RELEASES, else runs/releases."""
+    """Return the folder of all released names: as given, else PROMPTASSAY_RELEASES, else runs/releases."""
     return Path(given if given is not None else os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
 
 
@@ -124,7 +125,7 @@ def _whole_lines(folder: Path) -> list[bytes]:
 
 
 def read_history(folder: Path) -> list[AliasChange]:
-    """Every change, oldest first, checked as a whole. Raises a ReleaseError with the first line that does not hold."""
+    """Read and verify every change, oldest first. Raises ReleaseError at the first invalid line."""
     history: list[AliasChange] = []
     prev = GENESIS
     for number, line in enumerate(_whole_lines(folder), 1):
@@ -138,7 +139,7 @@ def read_history(folder: Path) -> list[AliasChange]:
 
 
 def latest(folder: Path, alias: str) -> AliasChange | None:
-    """The last change of one alias: what it means now. Reads from the end and checks that line."""
+    """Return the last change of an alias: its current meaning. Verifies that line alone."""
     lines = _whole_lines(folder)
     for number in range(len(lines), 0, -1):
         change = _change(folder, number, lines[number - 1])
@@ -149,12 +150,12 @@ def latest(folder: Path, alias: str) -> AliasChange | None:
 
 
 def current(history: Sequence[AliasChange]) -> dict[str, AliasChange]:
-    """What each alias means now, by its last change."""
+    """Return the last change of each alias."""
     return {change.alias: change for change in history}
 
 
 def in_force(history: Sequence[AliasChange], alias: str) -> list[AliasChange]:
-    """The promotions of an alias that no rollback took back, oldest first; the last of them is what it means."""
+    """Return the promotions of an alias that were not rolled back, oldest first."""
     kept: list[AliasChange] = []
     for change in history:
         if change.alias == alias and change.action == "rollback":
@@ -166,7 +167,6 @@ def in_force(history: Sequence[AliasChange], alias: str) -> list[AliasChange]:
 
 @lru_cache(maxsize=4096)
 def _read(line: bytes) -> AliasChange:
-    """The change in a line; a process that moves many aliases checks each line once."""
     return change_from(parse_json(line))
 
 
@@ -181,31 +181,31 @@ def _change(folder: Path, number: int, line: bytes) -> AliasChange:
 def _require_name(folder: Path, number: int, change: AliasChange) -> None:
     if change.name != folder.name:
         raise ReleaseError(
-            f"{folder / ALIASES_FILE}:{number}: belongs to {change.name!r:.60}; give the folder that name again, "
+            f"{folder / ALIASES_FILE}:{number}: belongs to {change.name!r:.60}; rename the folder back, "
             "or move it away if it is a copy"
         )
 
 
 def _damaged(folder: Path, number: int, why: str) -> ReleaseError:
     return ReleaseError(
-        f"{folder / ALIASES_FILE}:{number}: {why}; restore the file from a copy, or move it away: the next "
-        "`optimize promote` or `optimize rollback` writes it again from the ledger"
+        f"{folder / ALIASES_FILE}:{number}: {why}; restore a copy, or move it away: `optimize promote` "
+        "rewrites it from the ledger"
     )
 
 
-# -- what a reference means -------------------------------------------------------------------------------------------
+# -- references ------------ -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """NAME@ALIAS or NAME@VERSION."""
+    """A reference NAME@ALIAS or NAME@VERSION."""
 
     name: str
     word: str
 
     @staticmethod
     def of(text: str) -> Reference | None:
-        """None for a text that is neither, such as a path."""
+        """Parse a reference; None for any other text, such as a path."""
         name, at, word = text.partition("@")
         fits = at and NAME.fullmatch(name) and (ALIAS.fullmatch(word) or VERSION.fullmatch(word))
         return Reference(name, word) if fits else None
@@ -224,12 +224,10 @@ class ResolvedVersion:
 
 
 def resolve(root: Path, reference: Reference, unit: str | None = None) -> ResolvedVersion:
-    """The version that a reference means.
+    """Return the version that a reference means.
 
     Args:
-        root: The folder of all released names.
-        reference: NAME@ALIAS or NAME@VERSION.
-        unit: Decides an A/B alias (one with a share) between its version and production's: a user, a conversation.
+        unit: A user or conversation; an A/B alias (one with a share) assigns it to an arm.
 
     Raises:
         NeedsUnit: An A/B alias without a unit.
@@ -244,7 +242,7 @@ def resolve(root: Path, reference: Reference, unit: str | None = None) -> Resolv
     if change.share is None:
         return ResolvedVersion(change.version, change.alias)
     if unit is None:
-        raise NeedsUnit(f"{reference} is an A/B alias: give load_prompt the unit it is for, as unit=ID")
+        raise NeedsUnit(f"{reference} is an A/B alias and needs a unit; pass load_prompt(..., unit=ID)")
     if bucket(reference.name, unit) < change.share:
         return ResolvedVersion(change.version, change.alias, CANDIDATE_ARM)
     production = latest(folder, PRODUCTION)
@@ -254,7 +252,9 @@ def resolve(root: Path, reference: Reference, unit: str | None = None) -> Resolv
 
 
 def bucket(name: str, unit: str) -> float:
-    """A unit's fixed place in [0, 1); below the share it gets the candidate, so a larger share only adds units.
+    """Hash a unit to a fixed place in [0, 1).
+
+    Below the share it gets the candidate, so a larger share only adds units.
 
     >>> bucket("triage", "user-17") == bucket("triage", "user-17") < 1
     True
@@ -264,7 +264,7 @@ def bucket(name: str, unit: str) -> float:
 
 
 def released_names(root: Path) -> list[str]:
-    """The names under `root` that have a history, sorted."""
+    """Return the names under `root` that have a history, sorted."""
     names = (path.parent.name for path in root.glob(f"*/{ALIASES_FILE}"))
     return sorted(name for name in names if NAME.fullmatch(name))
 
@@ -273,6 +273,6 @@ def _lacking(root: Path, reference: Reference) -> str:
     lines = _whole_lines(root / reference.name)
     if not lines:
         others = [name for name in released_names(root) if name != reference.name]
-        return f"no releases of this name; here are: {', '.join(others) or 'none'}"
+        return f"no releases of this name; known: {', '.join(others) or 'none'}"
     aliases = sorted({_read(line).alias for line in lines})  # which `latest` has checked
-    return f"no alias {reference.word!r}; there are: {', '.join(aliases)}"
+    return f"no alias {reference.word!r}; known: {', '.join(aliases)}"

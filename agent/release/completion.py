@@ -1,5 +1,6 @@
-"""One call with a released prompt, for programs without a client of their own. No budget, no ledger, and no retry but
-for a parameter that the model refuses.
+"""One call with a released prompt, for programs without a model client.
+
+No budget, no ledger, and no retry except for a parameter that the model refuses.
 
 Knows the models by name only (`models/model_registry.py`); an SDK is imported when a call is made, never before.
 """
@@ -29,15 +30,15 @@ DEFAULT_PARAMETERS: dict[str, Any] = {
     "logprobs": 0,
     "labels": (),
 }
-"""The parameters that can be sent, with their values where a release does not name them."""
+"""The parameters that can be sent, with their defaults."""
 
 
 def parameters_of(release: PromptRelease) -> dict[str, Any]:
-    """A value for each of DEFAULT_PARAMETERS. Raises a ReleaseError for a parameter that cannot be sent."""
+    """Return a value for each of DEFAULT_PARAMETERS. Raises ReleaseError for an unknown parameter."""
     if unknown := [name for name in release.parameters if name not in DEFAULT_PARAMETERS]:
         raise ReleaseError(
             f"{release.name!r}: cannot send the parameter {printable(', '.join(unknown))}; known: "
-            f"{', '.join(DEFAULT_PARAMETERS)}; take it out, or send render() yourself"
+            f"{', '.join(DEFAULT_PARAMETERS)}; remove it, or send render() yourself"
         )
     stop = release.parameters.get("stop", ())
     lists = {"stop": (stop,) if isinstance(stop, str) else tuple(stop)}
@@ -45,8 +46,7 @@ def parameters_of(release: PromptRelease) -> dict[str, Any]:
 
 
 def request_of(release: PromptRelease, row: Row) -> Request:
-    """The request for an input with the parameters of the release, and with log-probabilities where an answer
-    that is not sure enough is to be left out. Raises a ReleaseError."""
+    """Build the request for an input; with log-probabilities if the release abstains below a confidence."""
     parameters = parameters_of(release)
     if "abstain_below" in release.provenance and release.outputs and not parameters["logprobs"]:
         parameters["logprobs"] = logprobs_for(release.outputs[0].choices)
@@ -54,10 +54,10 @@ def request_of(release: PromptRelease, row: Row) -> Request:
 
 
 async def acomplete(release: PromptRelease, row: Row, lm: LM | None = None) -> Prediction:
-    """The answer to an input by `lm`, or by the release's own model, made and closed here.
+    """Answer an input with `lm`, or with the release's own model, which is closed again.
 
     Raises:
-        ModelError: The call failed; RowRefused also where the model replied that it refuses.
+        ModelError: The call failed; RowRefused also if the model replied with a refusal.
     """
     request = request_of(release, row)
     if lm is None:
@@ -79,7 +79,6 @@ async def _complete(model: LM, request: Request, release: PromptRelease) -> Comp
 
 
 async def _traced(model: LM, request: Request, release: PromptRelease) -> Completion:
-    """One call, with a span where the program or its environment has set up OpenTelemetry."""
     about = {"gen_ai.prompt.name": release.name, "promptassay.prompt.version": release.version}
     with program_tracer().call(model.name, request, more=about) as span:
         completion = await model.complete(request)
@@ -88,7 +87,7 @@ async def _traced(model: LM, request: Request, release: PromptRelease) -> Comple
 
 
 async def input_vector(embeddings: str, text: str) -> Sequence[float]:
-    """The vector of an input by a provider's model. Raises ModelError, or InputError for an unknown one."""
+    """Embed an input with a provider's model. Raises ModelError, or InputError for an unknown one."""
     from agent.models.langchain import EmbeddingModel, embedding_request, vectors_in
 
     model = EmbeddingModel(embeddings)
@@ -100,11 +99,9 @@ async def input_vector(embeddings: str, text: str) -> Sequence[float]:
 
 
 def blocking(name: str, answer: Callable[[], Coroutine[Any, Any, Prediction]]) -> Prediction:
-    """An answer for a program without an event loop; raises a ReleaseError where one is running."""
+    """Run `answer` for a program without an event loop. Raises ReleaseError inside one."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(answer())
-    raise ReleaseError(
-        f"{name!r}: complete() would block the event loop that is running; write `await prompt.acomplete(...)` there"
-    )
+    raise ReleaseError(f"{name!r}: complete() would block the running event loop; use `await prompt.acomplete(...)`")

@@ -1,7 +1,7 @@
-"""Writes a release as files, and what proves that files render what was scored. Knows no model and no search.
+"""Write a release as files, and prove that files render what was scored. Knows no model and no search.
 
 `prompt.md` is for people and diffs: JSON front matter, then a `## role` heading per message, an empty line, the
-content as it is, an empty line. A content line that itself looks like such a heading gets one leading backslash.
+unchanged content, an empty line. A content line that itself looks like such a heading gets one leading backslash.
 `messages.json` is the same release for programs.
 """
 
@@ -46,7 +46,7 @@ HOSTILE = (
 
 
 def export_markdown(release: PromptRelease) -> str:
-    """The text of prompt.md. Raises a ReleaseError when a text holds a lone surrogate, which UTF-8 cannot write."""
+    """Return the text of prompt.md. Raises ReleaseError for a lone surrogate, which UTF-8 cannot hold."""
     data = release.data()
     del data["messages"]
     sections = [f"## {m.role}\n\n{HEADING_LIKE.sub(lambda _: chr(92), m.content)}\n" for m in release.messages]
@@ -58,30 +58,29 @@ def export_markdown(release: PromptRelease) -> str:
     if found := SURROGATE.search(text):
         raise ReleaseError(
             f"{release.name!r}: {PROMPT_FILE} cannot hold the lone surrogate {found[0]!a} "
-            f"(after {text[max(0, found.start() - 30) : found.start()]!a}); take it out of the prompt"
+            f"(after {text[max(0, found.start() - 30) : found.start()]!a}); remove it from the prompt"
         )
     return text
 
 
 def export_messages(release: PromptRelease) -> str:
-    r"""The text of messages.json, readable but for lone surrogates, which are written as \uXXXX.
+    r"""Return the text of messages.json; lone surrogates are written as \uXXXX.
 
-    Raises a ReleaseError for a high surrogate right before a low one: JSON would read the two as one character.
+    Raises ReleaseError for a high surrogate right before a low one: JSON would read the two as one character.
     """
     text = json.dumps(release.data(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if found := re.search("[\ud800-\udbff][\udc00-\udfff]", text):
         raise ReleaseError(
-            f"{release.name!r}: {MESSAGES_FILE} cannot hold {found[0]!a} as two characters; write the one they make"
+            f"{release.name!r}: {MESSAGES_FILE} cannot hold {found[0]!a} as two characters; write them as one"
         )
     return SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def write_release(release: PromptRelease, folder: str | os.PathLike[str]) -> Path:
-    """Writes prompt.md and messages.json into `folder` (made if need be); returns the path of prompt.md.
+    """Write prompt.md and messages.json into `folder`; return the path of prompt.md.
 
-    Both, and the adapter of a prompt that has one, are written aside, loaded, compared and rendered with
-    hostile values before any is moved into place, so a failure leaves what was there. Raises a ReleaseError on drift or
-    when the disk refuses.
+    The files (and an adapter) are staged, loaded, compared and rendered with hostile values before any is moved into
+    place, so a failure leaves what was there. Raises ReleaseError on drift or a disk error.
     """
     target = Path(folder)
     texts = {PROMPT_FILE: export_markdown(release), MESSAGES_FILE: export_messages(release)}
@@ -96,7 +95,7 @@ def write_release(release: PromptRelease, folder: str | os.PathLike[str]) -> Pat
 
 
 def verify_file(path: Path, release: PromptRelease) -> None:
-    """Raises a ReleaseError unless the file loads as `release` and renders hostile values as it does."""
+    """Require that the file loads as `release` and renders hostile values equally. Raises ReleaseError."""
     prompt = load_prompt(path)
     read = prompt.release.data()
     for name, value in release.data().items():
@@ -107,18 +106,21 @@ def verify_file(path: Path, release: PromptRelease) -> None:
 
 
 def wanted(release: PromptRelease, values: Mapping[str, str]) -> list[dict[str, str]]:
-    """The messages that files are to render. A row's vector stands for the input's where a provider makes that."""
+    """Return the messages that exports must render for an input.
+
+    A row's vector replaces the input's if a provider makes the vectors.
+    """
     return [message.as_dict() for message in release.fill(values, vector=release.some_vector())]
 
 
 def rendered(prompt: Prompt, values: Mapping[str, str]) -> list[dict[str, str]]:
-    """The messages that a loaded prompt renders, by the same vector."""
+    """Return the messages that a loaded prompt renders, by the same vector as `wanted`."""
     release = prompt.release
     return wanted(release, values) if release.embeddings else prompt.render(**as_given(release, values))
 
 
 def as_given(release: PromptRelease, values: Mapping[str, str]) -> dict[str, Any]:
-    """The inputs of a row as a program gives them: a conversation as its messages."""
+    """Return the inputs of a row as a program passes them: a conversation as its messages."""
     given: Mapping[str, Any] = values
     for part in release.parts:
         given = part.as_given(given)
@@ -128,7 +130,10 @@ def as_given(release: PromptRelease, values: Mapping[str, str]) -> dict[str, Any
 def require_same(
     name: str, want: Sequence[Mapping[str, str]], got: Sequence[Mapping[str, str]], values: Mapping[str, str]
 ) -> None:
-    """Raises a ReleaseError with message and character unless an export sends (`got`) what was scored (`want`)."""
+    """Require that an export sends (`got`) what was scored (`want`).
+
+    Raises ReleaseError with the message and character of the first difference.
+    """
     if len(got) != len(want):
         raise ReleaseError(f"{name}: drifts with {dict(values)!a:.60}: {len(got)} messages, not {len(want)}")
     for number, (mine, theirs) in enumerate(zip(want, got, strict=True)):
@@ -144,7 +149,7 @@ def require_same(
 
 
 def hostile_rows(inputs: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """Rows of values that break careless templates, the marks of the inputs themselves among them."""
+    """Yield rows of values that break careless templates, including the marks of the inputs."""
     marks = [slashes + placeholder(name) for name in inputs for slashes in ("", "\\", "\\\\")]
     values = (*HOSTILE, *marks)
     for start in range(len(values)):
@@ -152,16 +157,16 @@ def hostile_rows(inputs: tuple[str, ...]) -> Iterator[dict[str, str]]:
 
 
 def tried_rows(release: PromptRelease, rows: Iterable[Mapping[str, str]]) -> Iterable[Mapping[str, str]]:
-    """The rows as the parts of a release want them tried, such as conversations of hostile messages."""
+    """Adapt rows to the parts of a release, such as conversations of hostile messages."""
     for part in release.parts:
         rows = part.tried(rows, HOSTILE)
     return rows
 
 
 def probe_rows(inputs: tuple[str, ...], count: int = 200) -> Iterator[Mapping[str, str]]:
-    """A plain row, the `hostile_rows`, and mixtures of them: no two alike, and the same rows each time.
+    """Yield a plain row, the `hostile_rows`, and mixtures of them: distinct and reproducible.
 
-    At least `count` are without line ends and controls, so that targets which cannot carry those are tried, too.
+    At least `count` have no line ends or controls, for targets that cannot hold those.
     """
     plain = dict.fromkeys(inputs, "plain")
     if not inputs:

@@ -1,10 +1,10 @@
 """A release of plain files: any kind but a prompt. Knows no alias, no ledger and no particular kind.
 
-    ROOT/NAME/VERSION/release.json    what it is, the function of `promptassay` that loads it, each file's size and hash
-    ROOT/NAME/VERSION/...             the files; other ones do not count
+    ROOT/NAME/VERSION/release.json    its kind, the function of `promptassay` that loads it, each file's size and hash
+    ROOT/NAME/VERSION/...             the files; others do not count
 
-The version is the hash of all in release.json but name and provenance, so it covers every byte of the files. It is a
-hash and no signature. A file is data: nothing in it is run. Needs the standard library only.
+The version is the hash of release.json without name and provenance, so it covers every byte of the files. It is a
+hash, not a signature. A file is data: nothing in it is run. Needs the standard library only.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRelease:
-    """Files that are shipped as they stand.
+    """Files that are shipped unchanged.
 
     Args:
         name: of the task.
-        what: what it is, in a few words that follow "is".
+        what: a few words that follow "is".
         loader: the function of `promptassay` that takes NAME@ALIAS or the folder.
         files: their bytes by name, without folders.
-        provenance: where it comes from, JSON-ready; not part of the version.
+        provenance: origin, JSON-ready; not part of the version.
     """
 
     name: str
@@ -57,23 +57,23 @@ class FileRelease:
 
     def __post_init__(self) -> None:
         if not self.files or not all(NAME.fullmatch(name) and name != MANIFEST for name in self.files):
-            raise ReleaseError(f"{list(self.files)!r:.90}: no names for the files of a release")
+            raise ReleaseError(f"{list(self.files)!r:.90}: invalid file names for a release")
         content = {"what": self.what, "loader": self.loader, "files": self._listed()}
         object.__setattr__(self, "version", content_id("f", content))
 
     def manifest(self) -> dict[str, Any]:
-        """The object of release.json."""
+        """Return the object of release.json."""
         texts = {"name": self.name, "version": self.version, "what": self.what, "loader": self.loader}
         return {**texts, "files": self._listed(), "provenance": dict(self.provenance)}
 
     def write(self, folder: Path) -> None:
-        """Writes the folder and reads it back before anything is moved into place. Raises ReleaseError."""
+        """Write the folder, verified before anything is moved into place. Raises ReleaseError."""
         text = json.dumps(self.manifest(), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
         with disk_errors(f"{folder}: cannot write the release"), new_files(folder) as staged:
             for name, data in {**self.files, MANIFEST: text.encode()}.items():
                 (staged / name).write_bytes(data)
             if read_files(staged).version != self.version:
-                raise ReleaseError(f"{folder}: what was written is not what was to be released")
+                raise ReleaseError(f"{folder}: the written files differ from the release")
 
     def _listed(self) -> dict[str, dict[str, Any]]:
         return {
@@ -83,7 +83,7 @@ class FileRelease:
 
 
 def read_files(folder: str | os.PathLike[str]) -> FileRelease:
-    """The release in a folder, every byte of it checked. Raises a ReleaseError, one line, that names the file."""
+    """Read a released folder and verify every byte. Raises ReleaseError, which names the file."""
     path = Path(folder) / MANIFEST
     with only_release_errors(path):
         data = parse_json(read_file(path, MAX_FILE))
@@ -91,9 +91,9 @@ def read_files(folder: str | os.PathLike[str]) -> FileRelease:
 
 
 def kept_files(folder: Path) -> str | None:
-    """The release as the ledger keeps it: JSON, the files as lists of lines, so that words in a line of JSON are found.
+    """Serialize the release for the ledger: JSON, the files as lists of lines, so that text search works.
 
-    None for one that is damaged, no text, or too large: only its folder has that.
+    None for a release that is damaged, binary or too large: only its folder has it.
     """
     try:
         release = read_files(folder)
@@ -105,7 +105,7 @@ def kept_files(folder: Path) -> str | None:
 
 
 def restored_files(text: str) -> FileRelease:
-    """The release in what `kept_files` gave. Raises ReleaseError where it is not that any more."""
+    """Read the release that `kept_files` serialized. Raises ReleaseError if it was changed."""
     path = Path(MANIFEST)
     with only_release_errors(path):
         kept = parse_json(text)
@@ -113,11 +113,11 @@ def restored_files(text: str) -> FileRelease:
 
 
 def how_to_load(folder: Path, reference: str) -> str:
-    """What a version of files is, where it lies, and the Python that loads it. Raises ReleaseError."""
+    """Describe a version of files: what it is, its folder and the Python to load it. Raises ReleaseError."""
     release, root = read_files(folder), folder.parents[1]
     more = "" if root == releases_root() else f", root={os.fspath(root)!r}"
     return (
-        f"{reference}: {release.version} is {release.what}, not a prompt; it lies in {folder}; use it with: "
+        f"{reference}: {release.version} is {release.what}, not a prompt; it is in {folder}; load it with: "
         f"from promptassay import {release.loader}; answer = {release.loader}({reference!r}{more})"
     )
 
@@ -126,9 +126,9 @@ def _release(path: Path, data: Any, read: Callable[[str], bytes]) -> FileRelease
     try:
         read_as(_TYPES, data, MANIFEST)
         if wrong := [name for name in data["files"] if not NAME.fullmatch(name)]:
-            raise ValueError(f"{wrong[0]!r:.60} is no name of a file")
+            raise ValueError(f"{wrong[0]!r:.60} is not a file name")
     except ValueError as error:
-        raise ReleaseError(f"{path}: is no {MANIFEST} of a release: {error}; restore the released file") from None
+        raise ReleaseError(f"{path}: is not the {MANIFEST} of a release: {error}; restore the released file") from None
     files = {}
     for name in data["files"]:
         with only_release_errors(path.with_name(name)):
@@ -141,11 +141,11 @@ def _release(path: Path, data: Any, read: Callable[[str], bytes]) -> FileRelease
     for name, listed in release.manifest()["files"].items():
         if listed != data["files"][name]:
             raise ReleaseError(
-                f"{path.with_name(name)}: was edited after release or cut off; restore the released file"
+                f"{path.with_name(name)}: was edited after release or truncated; restore the released file"
             )
     if release.version != data["version"]:
         raise ReleaseError(
-            f"{path}: was edited after release: the content is {release.version}, the version says "
+            f"{path}: was edited after release: content {release.version}, version "
             f"{data['version']!r:.60}; restore the released file"
         )
     return release

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 
 def gate(result: RunResult) -> Verdict[RunResult]:
-    """Decide whether the winner may be promoted: its gain (of a migration: that it is not worse) is shown and does not
-    rest on rows without a score, it beats one constant answer, no part got worse, and its judges have earned trust."""
+    """Decide whether the winner of a run may be promoted.
+
+    Its gain (after a migration: non-inferiority) is significant and does not rest on unscored rows, it beats a constant
+    answer, no part got worse, and its judges are trusted.
+    """
     if (migrated := result.migration) is not None:
         first = bounded(migrated.test, migrated.model).reasons
     else:
@@ -24,10 +27,10 @@ def gate(result: RunResult) -> Verdict[RunResult]:
 
 
 def no_prompt_ahead(ahead: Mapping[str, Gain]) -> Verdict[Mapping[str, Gain]]:
-    """Decide whether an arm that is no prompt may be promoted: no prompt is shown to be better on the sealed test.
+    """Decide whether an arm without a prompt may be promoted: no prompt is significantly better.
 
     Args:
-        ahead: how far each prompt is ahead of the arm, by what it is called.
+        ahead: the lead of each prompt over the arm, by its label.
     """
     reasons = []
     for prompt, by in ahead.items():
@@ -40,13 +43,13 @@ def no_prompt_ahead(ahead: Mapping[str, Gain]) -> Verdict[Mapping[str, Gain]]:
 
 
 def gain_of_arm(gain: Gain) -> Verdict[Gain]:
-    """Decide whether the gain of a tuned arm over the user's own prompt is shown."""
+    """Decide whether a tuned arm is significantly better than the user's prompt."""
     if gain.diff is None or gain.diff_ci95 is None or gain.p_value is None:
-        why = "it cannot be compared with your own prompt: no row has a score on both sides"
+        why = "it cannot be compared with your prompt: no row has a score on both sides"
         return Verdict(gain, (Reason("not_compared", why),))
     if shown(gain.diff_ci95, gain.p_value) > 0:
         return Verdict(gain)
-    return Verdict(gain, (Reason("gain_not_shown", f"its gain over your own prompt is not shown: {_points(gain)}"),))
+    return Verdict(gain, (Reason("gain_not_shown", f"its gain over your prompt is not significant: {_points(gain)}"),))
 
 
 def _points(gain: Gain) -> str:
@@ -57,14 +60,13 @@ def _points(gain: Gain) -> str:
 
 
 def _constant(result: RunResult) -> Iterator[Reason]:
-    """A winner that answers every row alike, or is no better than the first yardstick, which does, read no row."""
     for one in result.yardsticks[:1]:
         if one.diff is None or one.diff_ci95 is None or one.p_value is None or one.test is None:
             break
         if shown(one.diff_ci95, one.p_value) <= 0:
-            alike = f"answering every row alike ({one.name}: {100 * one.test:.1f})"
+            alike = f"a constant answer ({one.name}: {100 * one.test:.1f})"
             gained = f"{100 * one.diff:+.1f} points, p = {one.p_value:.2g}"
-            yield Reason("no_better_than_constant", f"it is not shown to be better than {alike}: {gained}")
+            yield Reason("no_better_than_constant", f"it is not significantly better than {alike}: {gained}")
             return
     counts = result.answers.winner if result.answers else None
     if counts is not None and counts.different == 1 < counts.different_right:
@@ -92,8 +94,8 @@ def _worse(result: RunResult) -> Iterator[Reason]:
 
 
 def untrusted(result: RunResult) -> Iterator[Reason]:
-    """What is against the judges that the score rests on."""
+    """Yield a reason for each judge that is not trusted."""
     for judge in result.judges:
         if not judge.trusted:
             models = ", ".join(judge.models)
-            yield Reason("judge_untrusted", f"the judge {models} ({judge.metric}) is not to be trusted: {judge.why}")
+            yield Reason("judge_untrusted", f"the judge {models} ({judge.metric}) is not trusted: {judge.why}")

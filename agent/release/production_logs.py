@@ -1,14 +1,14 @@
-"""Logs of production, read: lines of answers, and the outcomes of an A/B test.
+"""Readers of production logs: lines of answers, and the outcomes of an A/B test.
 
     answers:  {"reply": "...", "inputs": {...}, "time": "2026-11-25T08:00:00Z", "score": 0.8, "confidence": 0.9}
-    outcomes: {"unit": "user-17", "arm": "A", "outcome": 1}        in the order in which they came
+    outcomes: {"unit": "user-17", "arm": "A", "outcome": 1}        in order of arrival
 
-Of an answer only the reply must be there. Other keys are ignored, and each of these may have another name. Lines that
-cannot be read are left out and listed once; a log of which half cannot be read is refused.
+Only the reply of an answer is required. Other keys are ignored, and keys may be renamed. Unreadable lines are left out
+and listed once; a log with half of its lines unreadable is refused.
 
-A unit (a user, a session) of an A/B test is bucketed once and counts once: two outcomes of it are not independent of
-each other. A second one is refused, or left out by `first`; averaging would change what was counted before, and with it
-every earlier look. A unit in two arms is always refused: its bucket did not hold.
+A unit (a user, a session) of an A/B test is bucketed once and counts once: its outcomes are not independent. A
+second one is refused, or left out by `first`; averaging would change earlier counts, and with them every earlier look.
+A unit in two arms is always refused: its bucketing failed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from agent.safe_text import listed, near, problem, quoted, shown
 from agent.task.tables import DataFile
 
 AS_THEY_ARE: Mapping[str, str] = {}
-"""No key has another name."""
+"""No key is renamed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """An A/B test. `arms`: the control first. `outcomes`: (arm 0 or 1, outcome in [0, 1]) in their order.
+    """An A/B test. `arms`: the control first. `outcomes`: (arm 0 or 1, outcome in [0, 1]), in order.
 
-    `left_out` counts later outcomes of a unit; `notes` say which lines could not be read.
+    `left_out` counts repeated outcomes of a unit; `notes` list unreadable lines.
     """
 
     arms: tuple[str, str]
@@ -45,16 +45,16 @@ class Experiment:
 def read_outcomes(
     path: Path, control: str | None, *, first: bool = False, columns: Mapping[str, str] = AS_THEY_ARE
 ) -> Experiment:
-    """The outcomes of an A/B test in a .jsonl or .csv file.
+    """Read the outcomes of an A/B test from a .jsonl or .csv file.
 
     Args:
-        path: The file, a row for each outcome, in the order in which they came.
+        path: A row for each outcome, in order of arrival.
         control: The arm that the other is compared with; None: the first by name.
-        first: Leave out later outcomes of a unit; otherwise they are refused.
-        columns: The names of keys that have others, by ours (unit, arm, outcome).
+        first: Leave out repeated outcomes of a unit; otherwise they are refused.
+        columns: Custom key names, by ours (unit, arm, outcome).
 
     Raises:
-        ProblemsError: Half of the rows or more cannot be read, or units have several arms or outcomes; each kind of
+        ProblemsError: Half of the rows or more are unreadable, or units have several arms or outcomes; each kind of
             problem once, at its `file:line`.
         InputError: There are not two arms, or `control` is another.
     """
@@ -74,7 +74,7 @@ def read_outcomes(
         elif first:
             left_out += 1
         else:
-            fix = "a unit counts once; take these rows out, or count each unit's first outcome with --several first"
+            fix = "a unit counts once; remove these rows, or use --several first"
             what = f"the unit {quoted(unit)} has an outcome on line {known[1]}; {fix}"
             problems.append(problem(where, line, what))
     if problems:
@@ -95,7 +95,7 @@ def _outcome(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, s
     for key in ("unit", "arm"):
         value = required(row, key, columns)
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise ValueError(f"{key}: {quoted(value)} is no name; write a text")
+            raise ValueError(f"{key}: {quoted(value)} is not a name; write a text")
         names.append(str(value))
     return names[0], names[1], fraction("outcome", required(row, "outcome", columns))
 
@@ -105,13 +105,13 @@ def _outcome(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, s
 T = TypeVar("T")
 MISSING = object()
 MILLISECONDS_FROM = 1e11
-"""A time since 1970 from here on is one in milliseconds: in seconds it would be the year 5138."""
+"""Times since 1970 from here on are in milliseconds: in seconds it would be the year 5138."""
 _VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 _SEVERAL = re.compile(r"[:;,({\[]")
 
 
 def value_of(row: Mapping[str, Any], name: str) -> Any:
-    """The value of the key `name`, or of one inside another by its dotted name; or MISSING.
+    """Return the value of a key, also of a nested one by its dotted name; or MISSING.
 
     >>> value_of({"response": {"text": "billing"}}, "response.text")
     'billing'
@@ -127,7 +127,7 @@ def value_of(row: Mapping[str, Any], name: str) -> Any:
 
 
 def required(row: Mapping[str, Any], what: str, columns: Mapping[str, str]) -> Any:
-    """The value of `what`, whose key `columns` may name. Raises ValueError."""
+    """Return the value of `what`, whose key `columns` may rename. Raises ValueError."""
     name = columns.get(what, what)
     value = value_of(row, name)
     if value is MISSING:
@@ -136,13 +136,16 @@ def required(row: Mapping[str, Any], what: str, columns: Mapping[str, str]) -> A
 
 
 def optional(row: Mapping[str, Any], what: str, columns: Mapping[str, str]) -> Any:
-    """The value of `what`, or None, as for an empty cell."""
+    """Return the value of `what`; None if it is missing or an empty cell."""
     value = value_of(row, columns.get(what, what))
     return None if value is MISSING or value == "" else value
 
 
 def time_of(value: Any) -> str:
-    """A time in ISO 8601: such a text as it is, or seconds or milliseconds since 1970. Raises ValueError."""
+    """Return a time as ISO 8601, from such a text or seconds or milliseconds since 1970.
+
+    "" for None. Raises ValueError.
+    """
     if value is None:
         return ""
     try:
@@ -153,18 +156,17 @@ def time_of(value: Any) -> str:
         seconds = seconds / 1000 if seconds >= MILLISECONDS_FROM else seconds
         return datetime.fromtimestamp(seconds, UTC).isoformat()
     except (ValueError, TypeError, OverflowError, OSError):
-        raise ValueError(f"time: {quoted(value)} is no time; write 2026-11-25T08:00:00Z") from None
+        raise ValueError(f"time: {quoted(value)} is not a time; write 2026-11-25T08:00:00Z") from None
 
 
 def read_lines(
     path: Path, read: Callable[[Mapping[str, Any]], T], example: str
 ) -> tuple[list[tuple[int, T]], tuple[str, ...]]:
-    """What `read` makes of each row of a .jsonl or .csv file, with its line, and notes on what was left out.
+    """Parse each row of a .jsonl or .csv file; return (line, parsed row) pairs and notes on skipped rows.
 
     Args:
-        path: The file.
-        read: Raises ValueError for a row that it cannot read.
-        example: A row, for whoever has none.
+        read: Raises ValueError for an unreadable row.
+        example: A valid row, shown if there are no rows.
 
     Raises:
         ProblemsError: No row, or half of them or more, can be read.
@@ -182,7 +184,7 @@ def read_lines(
 
 
 def listed_once(problems: Iterable[Problem]) -> Iterable[Problem]:
-    """Each kind of problem at its first line, and in how many more lines it is; what is in most lines first."""
+    """Group problems by kind: the first line of each and the number of others, most frequent first."""
     kinds: dict[str, list[Problem]] = {}
     for each in problems:
         kinds.setdefault(_SEVERAL.split(_VALUES.sub("", each.what), maxsplit=1)[0], []).append(each)
@@ -192,7 +194,7 @@ def listed_once(problems: Iterable[Problem]) -> Iterable[Problem]:
 
 
 def fraction(name: str, value: Any) -> float:
-    """A number from 0 to 1. Raises ValueError."""
+    """Return a number from 0 to 1. Raises ValueError."""
     try:
         number = float(value)
     except (TypeError, ValueError):

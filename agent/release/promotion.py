@@ -1,4 +1,4 @@
-"""Writes versions and moves aliases: in the files that production reads, and in the ledger's chain.
+"""Store versions and move aliases, in the files that production reads and in the ledger's chain.
 
 The file comes first: a line on the disk counts, and then becomes an event of the chain. A process that was killed in
 between, or that moved an alias while another one held the ledger, leaves a line without its event; a history that was
@@ -46,15 +46,15 @@ from agent.safe_file import disk_errors, sync_folder
 
 PATIENCE = 20.0  # seconds to wait for another process that moves an alias of the same name
 Chain = Ledger | History | None
-"""The ledger open for writing, or only for reading while another process writes to it, or none."""
+"""The ledger, open for writing, or for reading while another process writes to it; or none."""
 
 
 Release = PromptRelease | FileRelease
-"""What is kept as a version of a name; the tag of the version says which of the two."""
+"""A version of a name; its tag says which of the two it is."""
 
 
 def is_whole(folder: Path, version: str) -> bool:
-    """Whether the folder holds all of this version."""
+    """Return whether the folder holds this version completely."""
     try:
         if version.startswith("f"):
             return read_files(folder).version == version
@@ -64,7 +64,7 @@ def is_whole(folder: Path, version: str) -> bool:
 
 
 def kept_text(folder: Path, version: str) -> str | None:
-    """The text of a version that the ledger keeps to restore it; None for one that is no text, such as an adapter."""
+    """Return the text by which the ledger can restore a version; None for a binary one."""
     if version.startswith("f"):
         return kept_files(folder)
     try:
@@ -79,7 +79,7 @@ def _restored(text: str, version: str) -> Release:
 
 
 class ReleaseRegistry:
-    """The released versions and aliases under the folder `root`. Each method holds the name's lock while it works."""
+    """The released versions and aliases under the folder `root`. Each method holds the name's lock."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -94,12 +94,12 @@ class ReleaseRegistry:
         evidence: Mapping[str, Any],
         **note: str,
     ) -> AliasChange | None:
-        """Keep the version and move the alias to it; None when the alias has it already, with the same share.
+        """Store the version and move the alias to it; None if the alias has it already, with the same share.
 
         Args:
             share: Of the units, in [0, 1], for an A/B alias.
-            evidence: What the promotion rests on, JSON-ready.
-            note: For the history who moved it, `actor`, and why, `reason`.
+            evidence: The reasons for the promotion, JSON-ready.
+            note: `actor` and `reason`, for the history.
 
         Raises:
             InputError: The alias or share is not valid, or an A/B alias has no version of its kind in production.
@@ -118,7 +118,7 @@ class ReleaseRegistry:
             return self._move(folder, history, chain, {**change, "action": "promote", "evidence": dict(evidence)})
 
     def require(self, release: Release, alias: str, share: float | None, chain: Chain) -> None:
-        """Raises what `promote` raises for a name, alias or share that is not valid. Writes nothing."""
+        """Check name, alias and share as `promote` does, without writing."""
         check_alias(alias, share)
         _check_name(release.name)
         if share is None:
@@ -135,7 +135,7 @@ class ReleaseRegistry:
             )
 
     def version_of(self, name: str, alias: str, chain: Chain) -> str:
-        """The version that an alias means now, or ""; makes no folder for a name without a history."""
+        """Return the current version of an alias, or ""; creates no folder for an unknown name."""
         if not self._knows(name, chain):
             return ""
         with self._locked(name) as folder:
@@ -143,14 +143,14 @@ class ReleaseRegistry:
         return change.version if change else ""
 
     def rollback(self, name: str, alias: str, chain: Chain, *, actor: str = "", reason: str = "") -> AliasChange:
-        """Puts an alias back to what it meant before the last promotion in force.
+        """Move an alias back to its version before the last promotion in force.
 
-        Raises InputError when there is no promotion before it, ReleaseError as `promote` does.
+        Raises InputError without such a version, ReleaseError as `promote` does.
         """
         check_alias(alias, None)
         if not self._knows(name, chain):
             known = ", ".join(released_names(self.root)) or "none"
-            raise InputError(f"{name!r:.90}: no releases of this name in {self.root}; here are: {known}")
+            raise InputError(f"{name!r:.90}: no releases of this name in {self.root}; known: {known}")
         with self._locked(name) as folder:
             history = self._reconcile(folder, chain)
             kept = in_force(history, alias)
@@ -160,7 +160,7 @@ class ReleaseRegistry:
             undone, back = kept[-1], kept[-2]
             if not is_whole(folder / back.version, back.version):
                 raise ReleaseError(
-                    f"{folder / back.version}: the version to go back to is not whole; restore the folder from a copy"
+                    f"{folder / back.version}: the previous version is incomplete; restore the folder from a copy"
                 )
             change = {"alias": alias, "version": back.version, "share": back.share, "actor": actor, "reason": reason}
             head = {"ledger": chain.id(), "ledger_head": chain.head()} if isinstance(chain, Ledger) else {}
@@ -168,7 +168,7 @@ class ReleaseRegistry:
             return self._move(folder, history, chain, {**change, "action": "rollback", "evidence": evidence})
 
     def catch_up(self, ledger: Ledger) -> None:
-        """Completes files and chain by each other, for every name that has a folder here."""
+        """Synchronize files and chain for every name that has a folder here."""
         moved = [name for name in ledger.moved_names() if (self.root / name).is_dir()]
         for name in sorted({*released_names(self.root), *moved}):
             with self._locked(name) as folder:
@@ -191,9 +191,9 @@ class ReleaseRegistry:
             end = time.monotonic() + PATIENCE
             while not lock.take():
                 if time.monotonic() > end:
-                    raise ReleaseError(f"{folder}: another process moves an alias here; wait for it, then try again")
+                    raise ReleaseError(f"{folder}: another process is moving an alias here; try again later")
         except (OSError, LedgerError) as error:
-            raise ReleaseError(f"{folder}: no place for releases ({error}); choose another folder") from error
+            raise ReleaseError(f"{folder}: cannot hold releases ({error}); choose another folder") from error
         try:
             yield folder
         finally:
@@ -235,7 +235,6 @@ class ReleaseRegistry:
     # -- files and chain ----------------------------------------------------------------------------------------------
 
     def _reconcile(self, folder: Path, chain: Chain) -> list[AliasChange]:
-        """The history, after what the file lacks came from the chain, and what the chain lacks from the file."""
         lines = read_history(folder)
         if chain is None:
             return lines
@@ -243,9 +242,8 @@ class ReleaseRegistry:
         for change, event in zip(lines, events, strict=False):
             if change.hash != event["hash"]:
                 raise ReleaseError(
-                    f"{folder / ALIASES_FILE}:{change.seq}: not what the ledger says of this change (hash "
-                    f"{event['hash'][:16]}...); restore the one that is wrong, or move the file away: it is written "
-                    "again from the ledger"
+                    f"{folder / ALIASES_FILE}:{change.seq}: contradicts the ledger (hash {event['hash'][:16]}...); "
+                    "restore the wrong one, or move the file away: it is rewritten from the ledger"
                 )
         if missing := [_change_of(folder, event) for event in events[len(lines) :]]:
             for event in events:
@@ -267,13 +265,13 @@ class ReleaseRegistry:
 
 
 def check_alias(alias: str, share: float | None) -> None:
-    """Raises InputError for an alias or a share that is not valid."""
+    """Raise InputError for an invalid alias or share."""
     if not ALIAS.fullmatch(alias):
         raise InputError(
-            f"--alias {alias!r:.60}: write a word of small letters, digits, dash and underscore, such as {PRODUCTION}"
+            f"--alias {alias!r:.60}: use lower-case letters, digits, dash and underscore, such as {PRODUCTION}"
         )
     if share is not None and not 0 <= share <= 1:
-        raise InputError(f"--share {share}: write the candidate's part of the units, from 0 to 1")
+        raise InputError(f"--share {share}: write the candidate's share of the units, from 0 to 1")
     if share is not None and alias == PRODUCTION:
         raise InputError(f"--share: {PRODUCTION} is the other arm; set another alias, such as --alias ab")
 
@@ -288,7 +286,7 @@ def _change_of(folder: Path, event: Mapping[str, Any]) -> AliasChange:
         return change_from({key: event[key] for key in (*KEYS, "hash")})
     except (KeyError, ValueError) as error:
         raise ReleaseError(
-            f"{folder / ALIASES_FILE}: lacks a change that the ledger has, whose line cannot be made again ({error}); "
+            f"{folder / ALIASES_FILE}: lacks a change of the ledger, whose line cannot be restored ({error}); "
             "restore the file from a copy"
         ) from None
 
@@ -302,7 +300,6 @@ def _record(folder: Path, changes: list[AliasChange], ledger: Ledger) -> None:
 
 
 def _append(folder: Path, changes: list[AliasChange]) -> None:
-    """Adds lines to the history, and returns when they are on the disk. A half-written last line is cut off first."""
     path = folder / ALIASES_FILE
     lines = b"".join(line_of(change) for change in changes)
     with disk_errors(f"{path}: the change cannot be written", "nothing was changed; free or repair the disk"):

@@ -1,4 +1,4 @@
-"""A released prompt as data, and its two files as they are read. Knows no alias, no model and no ledger.
+"""A released prompt as data, and the reader of its two files. Knows no alias, no model and no ledger.
 
 Imports only the standard library and the light parts of this package. A file is data: nothing in it is run.
 """
@@ -26,9 +26,9 @@ MESSAGES_FILE = "messages.json"
 HELD = "held"  # inside a run's folder, the folder of a winner that was not promoted
 FENCE = "+++"
 MAX_FILE = 16_000_000
-"""Bytes of either file: more than the longest context window takes. The front matter has the limits of `strict.py`."""
+"""Bytes of either file: more than the longest context window."""
 MOST_FIELDS = 1_000
-"""Inputs, and outputs, of a prompt."""
+"""The most inputs, and outputs, of a prompt."""
 _MAX_INT = 10**308  # as in the rows of a task: about the largest float; thousands of digits cannot even be shown
 _ROLES = "|".join(get_args(ChatRole))
 HEADING = re.compile(rf"^## ({_ROLES})[ \t\r]*$", re.MULTILINE)
@@ -40,9 +40,9 @@ _ESCAPED = re.compile(rf"^\\(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)
 class PromptRelease(BoundPrompt):
     """One released prompt, the canonical form behind every export.
 
-    `parameters` (max_tokens, temperature, stop) and `provenance` become plain JSON data: tuples are lists, keys whose
-    value is None are left out, other types and non-finite numbers raise a ReleaseError. `version` is the hash of all
-    that decides what is sent, to which model, and how the reply is read: everything but name and provenance.
+    `parameters` (max_tokens, temperature, stop) and `provenance` become plain JSON data: tuples are lists, keys with
+    the value None are dropped, other types and non-finite numbers raise ReleaseError. `version` is the hash of
+    everything that decides what is sent, to which model, and how the reply is read: all but name and provenance.
     """
 
     parameters: Mapping[str, Any]
@@ -70,7 +70,7 @@ class PromptRelease(BoundPrompt):
         return found
 
     def data(self) -> dict[str, Any]:
-        """The release as both files hold it: what `release_in` reads."""
+        """Return the release as both files hold it: the input of `release_in`."""
         content = self._content()
         content["outputs"] = [
             {name: value for name, value in output.items() if value not in (None, "", [])}
@@ -79,26 +79,25 @@ class PromptRelease(BoundPrompt):
         return {"name": self.name, "version": self.version, **content, "provenance": self.provenance}
 
     def write(self, folder: Path) -> Path:
-        """Writes prompt.md and messages.json, proved (`export.write_release`); gives the path of prompt.md."""
+        """Write and verify prompt.md and messages.json (`export.write_release`); return the path of prompt.md."""
         from agent.release.export import write_release  # a program that only loads a prompt does without
 
         return write_release(self, folder)
 
 
 def _hashed(output: Field) -> dict[str, Any]:
-    """An output as versions hash it: whether it is optional is a matter of inputs."""
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(output).items()}
     return {name: value for name, value in plain.items() if name != "optional"}
 
 
 def holds_prompt(path: str | os.PathLike[str]) -> bool:
-    """Whether the file is a released prompt, and not the state of a user's own program."""
+    """Return whether the file name is that of a released prompt, not of a user's own program."""
     return Path(path).name in (PROMPT_FILE, MESSAGES_FILE)
 
 
 @contextmanager
 def only_release_errors(what: object) -> Iterator[None]:
-    """Turns OSError, ValueError and RecursionError of the block into a ReleaseError about `what`, with the cause."""
+    """Turn OSError, ValueError and RecursionError of the block into a ReleaseError about `what`."""
     try:
         yield
     except (OSError, ValueError, RecursionError) as error:
@@ -109,11 +108,10 @@ def only_release_errors(what: object) -> Iterator[None]:
 
 
 def read_release(path: str | os.PathLike[str], *, verify: bool = True) -> PromptRelease:
-    """Reads a prompt.md, a messages.json, or the folder that holds a prompt.md.
+    """Read a prompt.md, a messages.json, or a folder with the first.
 
-    Raises a ReleaseError, one line with the file (and line where known), when the file cannot be read, is not a
-    release, or (unless `verify` is False) was edited: its content, or that of its adapter, does not match the version
-    that it names.
+    Raises ReleaseError, with the file (and line if known), if it cannot be read, is not a release, or (with `verify`)
+    was edited: its content, or that of its adapter, does not match its version.
     """
     with only_release_errors(path):
         file = Path(path)
@@ -127,13 +125,13 @@ def read_release(path: str | os.PathLike[str], *, verify: bool = True) -> Prompt
 
 
 def release_in(text: str, file: Path, *, verify: bool = True) -> PromptRelease:
-    """The release in the text of a prompt.md or messages.json, which `file` names; raises what `read_release` does."""
+    """Parse the text of a prompt.md or messages.json; raises as `read_release` does."""
     data = _markdown(text, file) if text.startswith(FENCE) else _json(text, file)
     release = _release(data, text, file)
     if verify and data["version"] != release.version:
         raise ReleaseError(
-            f"{_where(file, text, 'version')}: was edited after release or cut off: the content is {release.version}, "
-            f"the version says {data['version']!r:.60}; restore the released file, or load it with verify=False"
+            f"{_where(file, text, 'version')}: was edited after release or truncated: content {release.version}, "
+            f"version {data['version']!r:.60}; restore the released file, or load it with verify=False"
         )
     return release
 
@@ -158,20 +156,17 @@ def _text(file: Path) -> str:
 
 
 def _markdown(text: str, file: Path) -> dict[str, Any]:
-    """JSON front matter between two `+++` lines, then `## role` sections."""
     fences = re.match(r"\+\+\+\n(.*?)^\+\+\+$\n?", text, re.DOTALL | re.MULTILINE)
     if fences is None:
-        raise ReleaseError(
-            f"{file}:1: the front matter does not stand between two {FENCE} lines; restore the released file"
-        )
+        raise ReleaseError(f"{file}:1: the front matter is not between two {FENCE} lines; restore the released file")
     data = _json("\n" + fences[1], file)  # the empty line stands for the fence, so that lines count as in the file
     if "messages" in data:
-        raise ReleaseError(f"{_where(file, text, 'messages')}: messages stand under their headings, not before them")
+        raise ReleaseError(f"{_where(file, text, 'messages')}: messages belong under their headings")
     headings = list(HEADING.finditer(text, fences.end()))
     start = headings[0].start() if headings else len(text)
     if stray := text[fences.end() : start].strip():
         line = text.count("\n", 0, text.index(stray, fences.end())) + 1
-        raise ReleaseError(f"{file}:{line}: {stray[:40]!r} stands before the first heading such as `## user`")
+        raise ReleaseError(f"{file}:{line}: {stray[:40]!r} precedes the first heading, such as `## user`")
     end, lists = len(text), dict[str, list[Any]]()
     for key, title in reversed(sections_of(data).items()):
         end, lists[key] = _lines_of(text[:end], title, key, file)
@@ -188,8 +183,6 @@ def _markdown(text: str, file: Path) -> dict[str, Any]:
 
 
 def _lines_of(text: str, title: str, key: str, file: Path) -> tuple[int, list[Any]]:
-    """Where the last section of a text begins, and its lines of JSON. None of them looks like its heading: it is the
-    last that does."""
     start = text.rfind(f"\n{title}\n\n") + 1
     if not start:
         raise ReleaseError(f"{file}: has {key} and no section {title!r}; restore the released file")
@@ -199,12 +192,11 @@ def _lines_of(text: str, title: str, key: str, file: Path) -> tuple[int, list[An
         try:
             rows.append(parse_json(line))
         except ValueError as error:
-            raise ReleaseError(f"{file}:{number}: wrong JSON: {error}; restore the released file") from None
+            raise ReleaseError(f"{file}:{number}: invalid JSON: {error}; restore the released file") from None
     return start, rows
 
 
 def _section(chunk: str, *, last: bool) -> str:
-    """The content between two headings: without the line end and empty line before it and after it."""
     chunk = chunk.removeprefix("\n").removeprefix("\n")
     chunk = chunk.removesuffix("\n") if last or not chunk.endswith("\n\n") else chunk[:-2]
     return _ESCAPED.sub("", chunk)
@@ -215,11 +207,11 @@ def _json(text: str, file: Path) -> dict[str, Any]:
         data = parse_json(text)
     except json.JSONDecodeError as error:
         raise ReleaseError(
-            f"{file}:{error.lineno}: wrong JSON ({error.msg}), and the first line of a {PROMPT_FILE} is {FENCE}; "
+            f"{file}:{error.lineno}: invalid JSON ({error.msg}); the first line of a {PROMPT_FILE} is {FENCE}; "
             "restore the released file"
         ) from None
     except ValueError as error:
-        raise ReleaseError(f"{file}: wrong JSON: {error}; restore the released file") from error
+        raise ReleaseError(f"{file}: invalid JSON: {error}; restore the released file") from error
     if not isinstance(data, dict):
         raise ReleaseError(f"{file}:1: holds a JSON {type(data).__name__}, not the object of a {MESSAGES_FILE}")
     return data
@@ -229,7 +221,7 @@ def _json(text: str, file: Path) -> dict[str, Any]:
 
 
 Refuse = Callable[[str, str], NoReturn]
-"""Ends the reading for a key and the reason."""
+"""Refuse the file, for a key and a reason."""
 _TYPES: dict[str, Any] = {
     "name": str,
     "version": str,
@@ -289,7 +281,7 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
 
 
 def sections_of(keys: Iterable[str]) -> dict[str, str]:
-    """The headings of the last sections of a prompt.md by their keys in the front matter: rows as JSON, one a line."""
+    """Return the headings of the JSON-lines sections of a prompt.md, by their keys in the front matter."""
     if not (others := [key for key in keys if key not in _TYPES]):
         return {}
     from agent.prompt.parts.kinds import headings_of  # most prompts have none, and start faster without
@@ -339,7 +331,7 @@ def _plain(value: Any, where: str) -> Any:
         return str(value)
     if isinstance(value, int):
         if abs(value) >= _MAX_INT:
-            raise ReleaseError(f"{where}: a whole number of more than 308 digits cannot stand in a release")
+            raise ReleaseError(f"{where}: a whole number of more than 308 digits cannot be stored in a release")
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
@@ -352,5 +344,5 @@ def _plain(value: Any, where: str) -> Any:
             if item is not None
         }
     raise ReleaseError(
-        f"{where} = {value!r:.60} cannot stand in a release: use text, finite numbers, lists, tables with text keys"
+        f"{where} = {value!r:.60} cannot be stored in a release: use text, finite numbers, lists, tables with text keys"
     )

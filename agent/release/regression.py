@@ -22,7 +22,10 @@ MOST_FLIPS = 50  # in Markdown
 
 
 def as_junit(result: CheckResult, rows: Sequence[str]) -> str:
-    """One case for each question of the gate and one for each row; a flipped row fails when the flips fail the gate."""
+    """Format a check as JUnit XML: one case for the gate, one for each row.
+
+    A flipped row fails if the flips fail the gate.
+    """
     flipped = {flip.row: flip for flip in result.flips}
     suite = ElementTree.Element("testsuite", name=_xml(f"{result.name} on {result.model}"))
     case = ElementTree.SubElement(suite, "testcase", classname="gate", name="the prompt still does what it did")
@@ -48,7 +51,7 @@ def as_junit(result: CheckResult, rows: Sequence[str]) -> str:
 
 
 def as_markdown(result: CheckResult) -> str:
-    """A summary such as a pull request shows."""
+    """Format a check as Markdown for a pull request."""
     found, test, score = result.difference, result.flip_test, result.score
     mark = "passed" if result.passed else "FAILED"
     lines = [
@@ -79,8 +82,7 @@ def as_markdown(result: CheckResult) -> str:
 
 
 def require_place(path: Path, option: str) -> None:
-    """Raises an InputError where `write_text` could not write, before anything is paid for. What is there stays as it
-    is."""
+    """Raise InputError if `write_text` could not write, before anything is paid for; changes no file."""
     there = path.exists()
     if path.is_dir():
         raise InputError(f"{option} {path}: is a folder (so is an empty name); name a file")
@@ -94,7 +96,7 @@ def require_place(path: Path, option: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Raises a ReleaseError when the disk refuses."""
+    """Write a file. Raises ReleaseError if the disk refuses."""
     with disk_errors(f"{path}: cannot be written", "name another file"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode("utf-8", "backslashreplace"))
@@ -105,7 +107,6 @@ def _xml(text: str) -> str:
 
 
 def _cell(text: str, longest: int = CELL) -> str:
-    """Text as it is, on one line: no character of it is read as Markdown or HTML."""
     line = " ".join(printable(text, mark=lambda char: " ").split())
     line = line if len(line) <= longest else f"{line[: longest - 1]}…"
     line = re.sub(r"([\\`*_\[\]()#|~!@])", r"\\\1", line)

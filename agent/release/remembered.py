@@ -32,11 +32,11 @@ from agent.safe_file import disk_errors, read_file, sync_folder
 from agent.shipped import MAX_NUMBER, Field, canonical, content_id
 
 MOST_ROWS = 200
-"""Rows of one user; the oldest go."""
+"""Rows of one user; the oldest are dropped."""
 MOST_IN_ROW = 10_000
 """Characters of the inputs and answers of one row."""
 MOST_IN_ALL = 1_000_000
-"""Characters of all rows of one user; the oldest go."""
+"""Characters of all rows of one user; the oldest are dropped."""
 MOST_IN_NAME = 1_000
 _MAX_FILE = 16_000_000
 _PATIENCE = 10.0  # seconds for another writer, which takes milliseconds
@@ -51,11 +51,11 @@ class RememberedRow:
     time: str
 
     def size(self) -> int:
-        """The characters of its inputs and answers."""
+        """Count the characters of its inputs and answers."""
         return sum(map(len, self.inputs.values())) + sum(len(label_text(value)) for value in self.answers.values())
 
     def line(self) -> bytes:
-        """The row in its file."""
+        """Serialize the row for its file."""
         return json.dumps(asdict(self)).encode("ascii") + b"\n"
 
 
@@ -72,7 +72,7 @@ class RememberedRows:
         self._new = self.file.with_suffix(".new")  # one name, so that erasing finds what a killed writer has left
 
     def read(self) -> list[RememberedRow]:
-        """The rows, the oldest first. Raises a ReleaseError, with its line, for a file that was edited."""
+        """Read the rows, oldest first. Raises ReleaseError, with the line, for an edited file."""
         try:
             lines = read_file(self.file, _MAX_FILE).splitlines()
         except FileNotFoundError:
@@ -86,13 +86,15 @@ class RememberedRows:
             row: RememberedRow = read_as(RememberedRow, parse_json(line), "the row")
         except ValueError as error:
             raise ReleaseError(
-                f"{self.file}:{number}: is no remembered row ({error}); restore the file, or erase it with forget(who)"
+                f"{self.file}:{number}: is not a remembered row ({error}); restore it, or erase it with forget(who)"
             ) from None
         return row
 
     def add(self, inputs: Mapping[str, str], answers: Mapping[str, Any]) -> None:
-        """Keep an example in place of an older one of the same inputs. Raises a ReleaseError for one that is too long
-        or holds what looks like a key."""
+        """Store an example; it replaces one with the same inputs.
+
+        Raises ReleaseError for one that is too long or seems to hold a secret key.
+        """
         row = RememberedRow(dict(inputs), dict(answers), datetime.now(UTC).isoformat(timespec="seconds"))
         if row.size() > MOST_IN_ROW:
             raise ReleaseError(
@@ -100,7 +102,7 @@ class RememberedRows:
             )
         secrets = rare_secrets_in(os.environ)
         if any(redact(text, secrets) != text for text in (*inputs.values(), *map(label_text, answers.values()))):
-            raise ReleaseError("cannot remember an example that holds what looks like a key; take the key out of it")
+            raise ReleaseError("cannot remember an example that seems to hold a secret key; remove the key")
         with self._alone():
             rows = [*(other for other in self.read() if other.inputs != row.inputs), row][-MOST_ROWS:]
             while sum(each.size() for each in rows) > MOST_IN_ALL:
@@ -108,7 +110,7 @@ class RememberedRows:
             self._write(rows)
 
     def forget(self, inputs: Mapping[str, str] | None = None) -> int:
-        """Erases all rows, or those of these inputs; gives how many there were."""
+        """Erase all rows, or those with these inputs; return their number."""
         if not self._folder.is_dir():
             return 0
         with self._alone():
@@ -133,9 +135,9 @@ class RememberedRows:
         return count
 
     def row(self, values: Mapping[str, str], vector: Sequence[float] | None = None) -> Row:
-        """An input with the user's rows, which are shown before those of the pool.
+        """Return an input with the user's rows, which are shown before those of the pool.
 
-        Rows that do not fit the prompt (another version of it had other fields or labels) are passed over.
+        Skips rows that do not fit the prompt, such as those of a version with other fields or labels.
         """
         release, rows = self._release, self._fitting()
         answers = [{field: label_text(value) for field, value in row.answers.items()} for row in rows]
@@ -167,7 +169,6 @@ class RememberedRows:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One writer in the folder at a time, processes and threads alike; what the disk refuses is a ReleaseError."""
         try:
             import fcntl
         except ImportError:  # Windows
@@ -184,7 +185,7 @@ class RememberedRows:
                     except BlockingIOError:
                         if time.monotonic() > end:
                             raise ReleaseError(
-                                f"{lock.name}: another program has held it for {_PATIENCE:g} seconds"
+                                f"{lock.name}: another program has held it for {_PATIENCE:g} seconds; try again later"
                             ) from None
                         time.sleep(0.005)
                 yield
@@ -196,9 +197,9 @@ MOST_NAMED = 20
 
 
 def answers_of(outputs: Sequence[Field], answer: Any) -> Mapping[str, Any]:
-    """An answer by output: a mapping as it is, and any other value as that of the one output.
+    """Return answers by output name; a single value belongs to the only output.
 
-    A mapping is the value itself where the one output is JSON and the mapping has not its name alone.
+    A mapping is itself the value if the only output is JSON and its name is not the mapping's only key.
 
     >>> answers_of([Field("team")], "billing")
     {'team': 'billing'}
@@ -212,7 +213,7 @@ def answers_of(outputs: Sequence[Field], answer: Any) -> Mapping[str, Any]:
 
 
 def wrong_answers(outputs: Sequence[Field], answers: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the values of the outputs, each as a phrase; nothing where all fit."""
+    """Return a phrase for each invalid value of the outputs."""
     names = [output.name for output in outputs]
     wrong = [f"{name} is missing" for name in names if name not in answers]
     wrong += [f"{name!r:.60} is unknown" for name in answers if name not in names]
@@ -228,7 +229,7 @@ def _wrong(field: Field, value: Any) -> str:
         try:
             parse_json(json.dumps(value, allow_nan=False))  # also no two keys that are one as text
         except (TypeError, ValueError, RecursionError):
-            return f"{field.name} is a {type(value).__name__} that is no JSON"
+            return f"{field.name} is a {type(value).__name__} that is not JSON"
         return ""
     if not isinstance(value, str) or not value.strip():
         return f"{field.name} is {value!r:.60}, not a text"
@@ -244,7 +245,7 @@ _VALUE = "\ue0f7"  # stands for every value while layouts are compared
 
 
 def demo_texts(release: PromptRelease, inputs: Mapping[str, str], answers: Mapping[str, str]) -> tuple[str, ...]:
-    """The texts of an example, as the rows of the release's pool have them."""
+    """Lay out an example as the rows of the release's pool are."""
     inputs = {name: inputs[name] for name in release.inputs}
     names = [output.name for output in release.outputs]
     if release.format == "inline":
@@ -264,13 +265,13 @@ def demo_texts(release: PromptRelease, inputs: Mapping[str, str], answers: Mappi
 
 
 def require_layout(release: PromptRelease) -> None:
-    """Raises a ReleaseError where `demo_texts` writes otherwise than the rows of the release are written."""
+    """Raise ReleaseError if `demo_texts` differs from the layout of the release's rows."""
     values = dict.fromkeys((*release.inputs, *(output.name for output in release.outputs)), _VALUE)
     made = demo_texts(release, values, values)
     if not all(map(_has_form, next(part.example() for part in release.parts if part.takes_rows), made)):
         raise ReleaseError(
-            f"{release.name!r} {release.version}: cannot remember: its examples are laid out ({release.format}) "
-            "otherwise than this version of Promptassay lays them out; run its task again, or update"
+            f"{release.name!r} {release.version}: cannot remember: this version of Promptassay "
+            f"does not write its layout ({release.format}); update, or run its task again"
         )
 
 
@@ -283,7 +284,6 @@ def _tagged(values: Mapping[str, str]) -> str:
 
 
 def _has_form(text: str, form: str) -> bool:
-    """Whether `text` is `form` with any values; in linear time, whatever is in it."""
     first, *between = form.split(_VALUE)
     if not between:
         return text == form

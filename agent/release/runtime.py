@@ -1,8 +1,8 @@
-"""Loads a released prompt and renders it: what a program ships with. Knows no SDK, no search and no ledger.
+"""Load and render a released prompt: the part that programs ship with. Knows no SDK, no search and no ledger.
 
 Imports only the standard library and the light parts of this package. A file is data: nothing in it is run, and its
-text enters a message only through `{{field}}` marks. `load_prompt("prompt.md").render(message=...)` gives exactly the
-messages that were scored; `load_prompt("support_triage@production")` the version that the alias means now.
+text enters a message only through `{{field}}` marks. `load_prompt("prompt.md").render(message=...)` returns exactly the
+messages that were scored; `load_prompt("support_triage@production")` loads the current version of the alias.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Input: TypeAlias = str | list[dict[str, str]]
 """The value of an input: a text, or the messages of a conversation."""
 REMEMBERED = "remembered"
-"""The folder of the examples that users confirm, next to a prompt's file."""
+"""The folder of user-confirmed examples, next to a prompt's file."""
 
 __all__ = ["MESSAGES_FILE", "PROMPT_FILE", "Prompt", "PromptRelease", "load_prompt"]
 
@@ -35,9 +35,9 @@ __all__ = ["MESSAGES_FILE", "PROMPT_FILE", "Prompt", "PromptRelease", "load_prom
 class Prompt:
     """A loaded release, ready to use.
 
-    `alias` is the alias by which it was found ("" for a path or a version), `arm` is "candidate" or "production" when
-    that is an A/B alias, else "". `fallback_reason` says why the fallback was loaded instead ("": it was not).
-    `remembered` is the folder of the examples that users have confirmed (None: the prompt was not loaded from a file).
+    `alias` is the alias it was found by ("" for a path or a version), `arm` is "candidate" or "production" for an A/B
+    alias, else "". `fallback_reason` says why the fallback was loaded ("": it was not). `remembered` is the folder of
+    examples confirmed by users (None: the prompt was not loaded from a file).
     """
 
     release: PromptRelease
@@ -52,18 +52,18 @@ class Prompt:
 
     @property
     def version(self) -> str:
-        """The hash of the content that was loaded, whatever the file says."""
+        """The hash of the loaded content, whatever the file says."""
         return self.release.version
 
     @property
     def abstain_below(self) -> float | None:
-        """The confidence below which an answer should not be used, where the task asked for a precision."""
+        """The confidence below which an answer should not be used, if the task demands a precision."""
         below = self.release.provenance.get("abstain_below")
         return float(below) if isinstance(below, int | float) else None
 
     @property
     def model(self) -> str:
-        """The name of the model that answers; where it has an adapter, with the path of its file."""
+        """The name of the model that answers, with the path of its adapter file if any."""
         return self.release.target
 
     @property
@@ -77,28 +77,26 @@ class Prompt:
     def render(
         self, /, *, who: str | None = None, vector: Sequence[float] | str | None = None, **fields: Input
     ) -> list[dict[str, str]]:
-        """The messages to send, [{"role", "content"}]. Needs exactly the declared inputs, each a str; a conversation
-        may be a list of messages.
+        """Return the messages to send, [{"role", "content"}]; needs exactly the declared inputs.
 
         Args:
-            who: A user or tenant: examples that this one has confirmed (`remember`) are picked before the others.
-                Where an input has the name `who`, it is that input, and so with `vector`.
-            vector: Of a prompt that picks its examples by vectors of a provider: that of the input, as this provider's
-                model gives it for `embedded_text`.
+            who: A user or tenant, whose confirmed examples (`remember`) are picked first. If an input is named `who`,
+                it is that input; the same holds for `vector`.
+            vector: For a prompt that picks examples by a provider's vectors: that model's vector of `embedded_text`.
             fields: The inputs: texts, a conversation also as a list of {"role", "content"}.
 
         Raises:
-            ReleaseError: One that names what is missing, unknown or not text.
+            ReleaseError: An input is missing, unknown or not text.
         """
         return [message.as_dict() for message in self.release.render(self._row(*self._named(who, vector, fields)))]
 
     @property
     def embeddings(self) -> str:
-        """The provider's model whose vector of the input `render` needs, as "PROVIDER:NAME"; "" where it needs none."""
+        """The provider's model whose vector of the input `render` needs, as "PROVIDER:NAME"; "" if it needs none."""
         return self.release.embeddings
 
     def embedded_text(self, **fields: Input) -> str:
-        """The text of an input that is embedded, for a program that asks the provider itself."""
+        """Return the text of an input to embed, for a program that calls the provider itself."""
         texts = self._texts(fields, "embed")
         self._require_inputs("embed", texts)
         return self.release.row(texts).text
@@ -106,7 +104,6 @@ class Prompt:
     def _named(
         self, who: Any, vector: Any, fields: Mapping[str, Any], verb: str = "render"
     ) -> tuple[str | None, Any, dict[str, Any]]:
-        """The user, the vector and the inputs: `who` and `vector` are inputs where the prompt has some of that name."""
         given = {"who": who, "vector": vector}
         own = {name: value for name, value in given.items() if value is not None and name in self.release.inputs}
         inputs = self._texts({**fields, **own}, verb)
@@ -143,18 +140,18 @@ class Prompt:
             raise ReleaseError(f"cannot {verb} {self.name!r}: {said}")
 
     def remember(self, inputs: Mapping[str, Input], answer: Any, *, who: str) -> None:
-        """Keeps a confirmed example of a user or tenant next to the release, whose version stays the same.
+        """Store a confirmed example of a user or tenant next to the release; the version does not change.
 
         It is shown to this user alone, by `render(..., who=...)` and `complete(..., who=...)`. At most 200 examples and
-        a million characters are kept of each user, and the oldest go; the same inputs again replace the older answer.
+        a million characters are kept for each user; the oldest are dropped. The same inputs replace the older answer.
 
         Args:
             inputs: A text for each input.
             answer: The right answer, or one for each output by its name. Checked against its type, choices and limits.
-            who: The user or tenant, 1 to 1,000 characters. No file holds it: the file's name is a hash of it.
+            who: The user or tenant, 1 to 1,000 characters. Stored only as a hash, in the file name.
 
         Raises:
-            ReleaseError: The prompt picks no examples, what was given does not fit it, or the disk refuses.
+            ReleaseError: The prompt picks no examples, the example does not fit it, or the disk refuses.
         """
         from agent.release.remembered import answers_of, require_layout, wrong_answers
 
@@ -176,11 +173,11 @@ class Prompt:
         rows.add(texts, answers)
 
     def forget(self, who: str, *, inputs: Mapping[str, Input] | None = None) -> int:
-        """Erases what a user or tenant has confirmed.
+        """Erase the confirmed examples of a user or tenant.
 
         Args:
             who: The user or tenant.
-            inputs: Those of one example; without them all of the user's are erased, and the file with them.
+            inputs: Those of one example; without them all of the user's are erased, including the file.
 
         Returns:
             How many examples were erased.
@@ -203,19 +200,19 @@ class Prompt:
         inputs: Mapping[str, Input] | None = None,
         who: str | None = None,
     ) -> Prediction:
-        """Reads a reply as it was read when it was scored, whatever the model wrote.
+        """Read a reply exactly as when it was scored; never raises for a reply.
 
         Args:
             reply: The model's text.
-            logprobs: For each token of the reply its most likely tokens, as (token, log-probability) pairs or as OpenAI
-                gives them (`choice.logprobs.content`). A release with calibration decides by them; without them its
-                reply is read as it is. They also give the prediction its `confidence`.
-            inputs: Those that the prompt was rendered with. Needed with `logprobs` where the nearest rows of the pool
-                or a classifier decide, too (the methods `neighbours` and `prior`); else not looked at.
-            who: The user or tenant that it was rendered for, as of `render`.
+            logprobs: For each token of the reply its most likely tokens, as (token, log-probability) pairs or in
+                OpenAI's form (`choice.logprobs.content`). A release with calibration decides by them; without them the
+                text alone is read. They also give the prediction its `confidence`.
+            inputs: Those that the prompt was rendered with. Needed with `logprobs` if nearest rows or a classifier also
+                decide (the methods `neighbours` and `prior`); else ignored.
+            who: The user or tenant of `render`.
 
         Raises:
-            ReleaseError: The inputs are needed and not given, or not those of the prompt.
+            ReleaseError: The inputs are needed and missing, or not those of the prompt.
         """
         from agent.prompt.calibration import tokens_of  # takes time, and not all who render parse
 
@@ -223,8 +220,7 @@ class Prompt:
         if tokens and (what := self.release.reads_input):
             if inputs is None:
                 raise ReleaseError(
-                    f"cannot parse a reply of {self.name!r} without its inputs: {what}, "
-                    "too; write prompt.parse(reply, logprobs, inputs={...})"
+                    f"cannot parse a reply of {self.name!r} without its inputs, as {what}; pass inputs={{...}}"
                 )
             user, _, given = self._named(who, None, inputs, "parse a reply of")
             row = self._row(user, None, given)
@@ -239,7 +235,7 @@ class Prompt:
         vector: Sequence[float] | str | None = None,
         **fields: Input,
     ) -> Prediction:
-        """Renders, calls the model once, parses. Not inside a running event loop: there, await `acomplete`."""
+        """Render, call the model once and parse. Inside an event loop, await `acomplete` instead."""
         from agent.release.completion import blocking
 
         user, given, inputs = self._named(who, vector, fields)  # wrong fields raise before anything starts
@@ -254,15 +250,16 @@ class Prompt:
         vector: Sequence[float] | str | None = None,
         **fields: Input,
     ) -> Prediction:
-        """`complete` inside an event loop: one attempt, and another for a parameter that the model refuses.
+        """Render, call the model once and parse, inside an event loop.
 
-        It counts in no budget and no ledger. A prompt that picks its examples by vectors of a provider first asks the
-        provider for that of the input, unless it is given.
+        A parameter that the model refuses is dropped in another attempt. The call counts in no budget and no ledger. If
+        examples are picked by a provider's vectors, the provider is asked for that of the input first, unless it is
+        given.
 
         Args:
             lm: A model to use and keep open; without it one is made and closed.
-            who: A user or tenant, as of `render`.
-            vector: The input's, as of `render`.
+            who: A user or tenant, see `render`.
+            vector: Of the input, see `render`.
             fields: The inputs: texts, a conversation also as a list of {"role", "content"}.
 
         Raises:
@@ -288,22 +285,22 @@ def load_prompt(
     unit: str | None = None,
     remembered: str | os.PathLike[str] | None = None,
 ) -> Prompt:
-    """Loads a released prompt.
+    """Load a released prompt.
 
     Args:
         path: "NAME@ALIAS", "NAME@VERSION", or the path of a prompt.md, a messages.json or a folder with the first.
-        verify: Refuse a file whose content does not match the version in it.
+        verify: Refuse a file whose content does not match its version.
         root: The folder of the releases; default: PROMPTASSAY_RELEASES, else runs/releases.
-        fallback: Path of a prompt that comes with your program, loaded when the other cannot be; this is logged and
-            kept as `fallback_reason`.
-        unit: What an A/B alias buckets, as text. A wrong one, or none for an A/B alias, is a mistake in the program and
-            raises even with a fallback.
+        fallback: Path of a prompt that ships with your program, loaded if the other cannot be; this is logged and kept
+            as `fallback_reason`.
+        unit: A text that assigns an arm of an A/B alias. A wrong type, or none for an A/B alias, is a bug in the
+            program and raises even with a fallback.
         remembered: The folder of the examples that users confirm (`Prompt.remember`). Default: `remembered` next to the
-            prompt's file. One folder for all versions of a name keeps them when the alias moves.
+            prompt's file. Use one folder for all versions of a name to keep them when the alias moves.
 
     Raises:
-        ReleaseError: One line with the file (and line where known): it cannot be read, is not a release, or was edited.
-            For an alias of a version that is no prompt it says what loads it.
+        ReleaseError: The file cannot be read, is not a release, or was edited; one line with the file (and line if
+            known). For a version that is no prompt the message says what loads it.
     """
     if unit is not None and not isinstance(unit, str):
         raise ReleaseError(f"unit={unit!r:.60} is {type(unit).__name__}; give the id of the unit as text")
@@ -324,7 +321,6 @@ def load_prompt(
 
 
 def _with_memory(prompt: Prompt, path: str | os.PathLike[str], remembered: str | os.PathLike[str] | None) -> Prompt:
-    """The prompt with the folder of what users confirm: the named one, or the one next to its file."""
     if remembered is None:
         file = Path(path)
         remembered = (file if file.is_dir() else file.parent) / REMEMBERED
@@ -352,7 +348,7 @@ def _fall_back(path: str | os.PathLike[str], reference: Reference | None, why: s
     try:
         release = read_release(path, verify=verify)
     except ReleaseError as error:
-        raise ReleaseError(f"{error}; it is the fallback, because of {why}") from None
+        raise ReleaseError(f"{error}; it is the fallback for: {why}") from None
     if reference is not None and release.name != reference.name:
         raise ReleaseError(f"{path}: the fallback is of {release.name!r}, not of {reference.name!r}; {why}")
     logging.getLogger("agent.release").warning("loaded the fallback %s: %s", path, why)

@@ -1,6 +1,6 @@
-"""A frozen suite: rows, how they are scored, and a released prompt's answers to them. Knows no model.
+"""A regression suite: frozen rows, their metrics, and a released prompt's answers to them. Knows no model.
 
-`suite.json` is next to the prompt and data only: nothing in it is run, no path in it is opened. It needs neither
+`suite.json` is next to the prompt, and data only: nothing in it is run, no path in it is opened. It needs neither
 the task's folder nor a ledger, unless a metric of the task is the user's Python.
 """
 
@@ -33,14 +33,13 @@ MAX_FILE = 200 * 1024 * 1024  # bytes, as of the rows that it was made of
 MOST_ANSWERS = 5
 """The most recorded answers of one row."""
 RECORDED = "recorded"
-"""The `call_key` of an outcome out of a suite."""
+"""The `call_key` of a suite's outcomes."""
 _SCORE = Rule("a score from 0 to 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One recorded answer to a row: the reply (or the calibrated label) and its score. `error`: why there
-    is none, which is no score of 0."""
+    """One recorded answer to a row: the reply (or calibrated label) and its score, or the `error` of a failed call."""
 
     reply: str = ""
     value: Annotated[float | None, _SCORE] = None
@@ -56,20 +55,20 @@ class Sample:
         return Sample(prediction.raw, outcome.value)
 
     def without(self, secrets: tuple[str, ...]) -> Sample:
-        """The sample with keys masked."""
+        """Return the sample with secrets masked."""
         return replace(self, reply=mask(self.reply, secrets), error=mask(self.error, secrets))
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteRow(Example):
-    """A row and its recorded answers, as often as it was asked."""
+    """A row with its recorded answers, one per repeat."""
 
     answers: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """`note`: actor, time and reason."""
+    """Frozen rows, metrics and recorded answers of a prompt. `note`: actor, time and reason."""
 
     name: str
     version: str
@@ -88,7 +87,7 @@ class Suite:
         return content_id("s", {key: value for key, value in data.items() if key != "note"})
 
     def recorded(self, prompt: Prompt) -> list[list[Outcome]]:
-        """What was answered to each row, each time, read as the prompt reads replies today."""
+        """Return the recorded outcomes of each row, each reply parsed as the prompt does today."""
         return [[self._outcome(prompt, row, each) for each in row.answers] for row in self.rows]
 
     def _outcome(self, prompt: Prompt, row: Example, sample: Sample) -> Outcome:
@@ -98,7 +97,7 @@ class Suite:
 
 
 def require_fit(suite: Suite, prompt: Prompt, file: str) -> None:
-    """Raises a ReleaseError unless each row has exactly the inputs of the prompt."""
+    """Raise ReleaseError unless each row has exactly the inputs of the prompt."""
     wanted = set(prompt.release.inputs)
     for row in suite.rows:
         if set(row.inputs) != wanted:
@@ -113,14 +112,14 @@ def require_fit(suite: Suite, prompt: Prompt, file: str) -> None:
 
 
 def write_suite(suite: Suite, path: Path) -> None:
-    """Writes the file whole or not at all. Raises a ReleaseError when the disk refuses."""
+    """Write the file atomically. Raises ReleaseError when the disk refuses."""
     text = json.dumps(_data(suite), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     with disk_errors(f"{path}: cannot write the suite"), new_files(path.parent) as staged:
         (staged / path.name).write_text(text, "ascii")
 
 
 def read_suite(path: Path) -> Suite:
-    """The suite in a file. Raises a ReleaseError, one line with the file, for anything that is no suite."""
+    """Read a suite. Raises ReleaseError, one line with the file, for anything else."""
     try:
         data = parse_json(read_file(path, MAX_FILE).decode("utf-8"))
         if not isinstance(data, dict) or data.pop("suite", None) != FORM:
@@ -150,7 +149,7 @@ def _contradiction(suite: Suite) -> str:
         rubric = str(each.options.get("rubric", "rubric.md"))
         by_rubric = each.options.get("mode", "rubric") == "rubric"  # the other modes do without
         if each.name == "judge" and by_rubric and rubric not in suite.rubrics:
-            return f"its judge goes by {rubric!r:.60}, which is not among its rubrics"
+            return f"its judge uses {rubric!r:.60}, which is not among its rubrics"
     return ""
 
 
@@ -177,7 +176,7 @@ def _judges(judges: tuple[str, ...], metrics: Sequence[MetricSpec]) -> tuple[str
 def suite_of(
     task: Task, prompt: Prompt, model: str, samples: Sequence[Sequence[Sample]], note: Mapping[str, str]
 ) -> Suite:
-    """The dev rows of a task with what the prompt answered to them."""
+    """Build a suite from the dev rows of a task and the prompt's answers."""
     return Suite(
         name=task.name,
         version=prompt.version,

@@ -35,8 +35,11 @@ Learnt = Callable[[Any], list[Any]]
 
 
 def fit(kind: str, texts: Sequence[str], answers: Sequence[Any], separator: str = "") -> dict[str, Fitted]:
-    """Every method for answers of this `kind`, by its name: "choice", "number", "set" (texts of labels, apart by the
-    `separator`), "list", "record" (JSON objects) or "other"."""
+    """Fit every method for answers of this `kind`, by its name.
+
+    `kind`: "choice", "number", "set" (texts of labels, split at the `separator`), "list", "record" (JSON objects) or
+    "other".
+    """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # threads that spin cost a busy machine more than they bring on so few rows
@@ -52,17 +55,17 @@ def fit(kind: str, texts: Sequence[str], answers: Sequence[Any], separator: str 
 
 
 def text_of(inputs: Sequence[str]) -> str:
-    """A row's inputs as one text."""
+    """Join a row's inputs to one text."""
     return "\n".join(inputs)
 
 
 def load(folder: str | Path) -> Callable[..., Any]:
-    """The answering function of an export: inputs by name in, the answer out."""
+    """Return the answering function of an export: inputs by name in, the answer out."""
     return trained(*((Path(folder) / name).read_text("utf-8") for name in ("model.json", "rows.jsonl")))
 
 
 def trained(told: str, learnt_from: str) -> Callable[..., Any]:
-    """The answering function of the texts of `model.json` and `rows.jsonl`."""
+    """Return the answering function from the texts of `model.json` and `rows.jsonl`."""
     model, rows = json.loads(told), [json.loads(line) for line in learnt_from.splitlines()]
     texts = [text_of([row["inputs"][name] for name in model["inputs"]]) for row in rows]
     answers = [row["answer"] for row in rows]
@@ -84,7 +87,7 @@ def _features() -> Any:
 
 
 def regression() -> Any:
-    """The classifier that is fitted to rows of features."""
+    """Make the classifier of feature rows."""
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=STRENGTH, solver="newton-cg", max_iter=200)
@@ -110,7 +113,7 @@ def _of_numbers(texts: Sequence[str], numbers: Sequence[float]) -> dict[str, Fit
     whole = all(float(number).is_integer() for number in numbers)
 
     def answer(value: float) -> float | int:
-        """As the train rows have it: whole where all of them are."""
+        # whole if all train rows are
         return round(float(value)) if whole else float(value)
 
     features = _features()
@@ -124,7 +127,6 @@ def _of_numbers(texts: Sequence[str], numbers: Sequence[float]) -> dict[str, Fit
 
 
 def _learnt(kind: str, rows: Any, answers: Sequence[Any], separator: str) -> Learnt | None:
-    """From features of rows to their answers; None where nothing can be learnt but the nearest row."""
     if kind == "set":
         return _of_sets(rows, answers, separator)
     if kind == "list":
@@ -133,7 +135,6 @@ def _learnt(kind: str, rows: Any, answers: Sequence[Any], separator: str) -> Lea
 
 
 def _copied(features: Any, rows: Any, answers: Sequence[Any]) -> Fitted:
-    """The answer of the nearest row."""
     from sklearn.neighbors import NearestNeighbors
 
     nearest = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(rows)
@@ -141,7 +142,6 @@ def _copied(features: Any, rows: Any, answers: Sequence[Any]) -> Fitted:
 
 
 def _of_sets(rows: Any, answers: Sequence[str], separator: str) -> Learnt | None:
-    """One classifier for each label against the rest; None where no label tells rows apart."""
     spelled: dict[str, str] = {}
     sets = [[label for label in map(str.strip, answer.split(separator)) if label] for answer in answers]
     for label in (label for each in sets for label in each):
@@ -154,7 +154,6 @@ def _of_sets(rows: Any, answers: Sequence[str], separator: str) -> Learnt | None
 
 
 def _of_tags(rows: Any, sets: Sequence[Sequence[str]]) -> Learnt | None:
-    """The labels that are more likely than not; where no row of train is without any, at least the likeliest."""
     counted = Counter(label for each in sets for label in set(each))
     labels = [label for label, count in counted.most_common(MOST_TAGS) if count < len(sets)]
     always = [label for label, count in counted.items() if count == len(sets)]
@@ -175,7 +174,7 @@ def _of_tags(rows: Any, sets: Sequence[Sequence[str]]) -> Learnt | None:
 
 
 def _ridge(rows: Any, targets: Sequence[Sequence[float]]) -> Callable[[Any], Any]:
-    """Ridge regression of several targets, in its dual form, as there are fewer rows than features."""
+    # in its dual form, as there are fewer rows than features
     import numpy as np
     from sklearn.kernel_ridge import KernelRidge
 
@@ -186,8 +185,7 @@ def _ridge(rows: Any, targets: Sequence[Sequence[float]]) -> Callable[[Any], Any
 
 
 def _of_records(rows: Any, records: Sequence[dict[str, Any]]) -> Learnt | None:
-    """A classifier for each field of few values, and the most frequent value of the others; None where no field has few
-    values."""
+    # a classifier for each field of few values, the most frequent value of the others
     names = list(dict.fromkeys(name for record in records for name in record))
     columns = {name: [json.dumps(record.get(name, _ABSENT), sort_keys=True) for record in records] for name in names}
     fields = {name: _of_field(rows, values) for name, values in columns.items()}
@@ -210,7 +208,6 @@ _ABSENT = ["this record has no such field"]
 
 
 def _of_field(rows: Any, values: Sequence[str]) -> Learnt | None:
-    """The field of a record, its values as JSON texts."""
     classes = sorted(set(values))
     if 1 < len(classes) <= MOST_CLASSES and len(classes) * ROWS_A_CLASS <= len(values):
         ridge = _ridge(rows, [[1.0 if value == one else -1.0 for one in classes] for value in values])
@@ -223,11 +220,9 @@ def _of_field(rows: Any, values: Sequence[str]) -> Learnt | None:
 
 
 def _of_lists(rows: Any, lists: Sequence[list[Any]]) -> Learnt | None:
-    """One classifier for each item."""
     learnt = _of_tags(rows, [[json.dumps(item, sort_keys=True) for item in each] for each in lists])
     return (lambda rows: [list(map(json.loads, items)) for items in learnt(rows)]) if learnt else None
 
 
 def _similarity(distances: Any) -> Any:
-    """Cosine similarity from cosine distance, never 0, so that a row like no other still gets a vote."""
     return 1.0 - distances + 1e-9

@@ -24,7 +24,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]+")  # a word, or a run of signs
 
 
 def word_terms(text: str) -> Iterator[str]:
-    """The words of a text, and each two that follow each other.
+    """Yield the words of a text, and each two that follow each other.
 
     >>> list(word_terms("My card!"))
     ['my', 'card', '!', 'my card', 'card !']
@@ -35,7 +35,9 @@ def word_terms(text: str) -> Iterator[str]:
 
 
 def letter_terms(text: str) -> Iterator[str]:
-    """Each 2 to 5 neighbouring letters of a word, its two ends marked by blanks; a shorter word is one term of a size.
+    """Yield each 2 to 5 neighbouring letters of a word, its two ends marked by blanks.
+
+    A word shorter than a size is one term of that size.
 
     >>> list(letter_terms("My"))
     [' m', 'my', 'y ', ' my', 'my ', ' my ']
@@ -50,7 +52,7 @@ def letter_terms(text: str) -> Iterator[str]:
 
 
 def term_counts(text: str) -> tuple[Counter[int], Counter[int]]:
-    """How often a text has each term, by its 32-bit hash: words, then letters."""
+    """Count the terms of a text by their 32-bit hashes: words, then letters."""
     text = text[:MOST_LETTERS]
     words = Counter(zlib.crc32(term.encode("utf-8", "surrogatepass"), 1) for term in word_terms(text))
     letters = Counter(zlib.crc32(term.encode("utf-8", "surrogatepass"), 2) for term in letter_terms(text))
@@ -88,7 +90,7 @@ class LabelClassifier:
         return self.trained_on, self.scale, self.features, self.rarity, self.weights, self.intercepts
 
     def values(self, text: str) -> list[tuple[int, float]]:
-        """The features that a text has, by position, words and letters each of length 1."""
+        """Return the features of a text, by position, words and letters each of length 1."""
         found: list[tuple[int, float]] = []
         for counts in term_counts(text):
             known = [(self._at[term], count) for term, count in counts.items() if term in self._at]
@@ -98,7 +100,7 @@ class LabelClassifier:
         return found
 
     def log_probabilities(self, text: str) -> tuple[float, ...]:
-        """The log-probability of each label for a text, in nats."""
+        """Return the log-probability of each label for a text, in nats."""
         values = self.values(text)
         logits = [
             intercept + self.scale * math.fsum(row[at] * value for at, value in values)
@@ -112,7 +114,7 @@ class LabelClassifier:
         return {"trained_on": self.trained_on, "scale": self.scale}
 
     def lines(self, labels: Sequence[str]) -> list[dict[str, Any]]:
-        """The numbers, JSON-ready: a line for the terms, and one for each label."""
+        """Return the numbers, JSON-ready: a line for the terms, and one for each label."""
         hashes = b"".join(feature.to_bytes(4, "big") for feature in self.features)
         return [
             {"terms": _text(hashes), "rarity": _text(self.rarity)},
@@ -124,7 +126,7 @@ class LabelClassifier:
 
 
 def label_classifier(settings: Any, lines: Any, labels: Sequence[str]) -> LabelClassifier:
-    """Restore what `settings` and `lines` gave, with the labels in this order. Raises ValueError for wrong data."""
+    """Restore the output of `settings` and `lines`, with the labels in this order. Raises ValueError."""
     if not isinstance(settings, dict) or set(settings) != {"trained_on", "scale"}:
         raise ValueError("the classifier needs trained_on, the hash of its train rows, and a scale")
     trained_on, scale = settings["trained_on"], settings["scale"]

@@ -44,10 +44,9 @@ class Picks:
     """How examples are picked.
 
     `retriever`: "bm25" (words), "chars" (three neighbouring letters of a word: short texts, misspellings) or "hybrid"
-    (both rankings, fused by reciprocal rank); where rows have vectors, "dense" or "bm25+dense". `k`: 1 to 16. `order`:
-    whether the nearest comes last, right before the input, or first. `diverse`: of rows that are near-duplicates of
-    each other, at most one. `balanced`: of one label, at most half of k, rounded up. `pool`: the hash of the rows that
-    may be picked.
+    (both rankings, fused by reciprocal rank); for rows with vectors, "dense" or "bm25+dense". `k`: 1 to 16. `order`:
+    whether the nearest comes last, right before the input, or first. `diverse`: at most one of near-duplicate rows.
+    `balanced`: at most half of k, rounded up, have the same label. `pool`: the hash of the rows.
     """
 
     retriever: str
@@ -63,8 +62,9 @@ class Picks:
 
 @dataclass(frozen=True, slots=True)
 class PoolRow:
-    """A row that may be picked: `text` is compared with an input, `label` is its class or "", `group` is the same for
-    near-duplicates."""
+    """A row of a pool: `text` is compared with an input, `label` is its class or "", `group` is the same for
+    near-duplicates.
+    """
 
     id: str
     text: str
@@ -73,7 +73,7 @@ class PoolRow:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text without case; of scripts without spaces every two neighbouring letters.
+    """Return the words of a text without case; of scripts without spaces every two neighbouring letters.
 
     >>> words_of("It's LATE, late!"), words_of("東京都")
     (['it', 's', 'late', 'late'], ['東京', '京都'])
@@ -84,7 +84,7 @@ def words_of(text: str) -> list[str]:
 
 
 def grams_of(text: str) -> list[str]:
-    """Every three neighbouring letters of each word, its two ends marked by blanks.
+    """Return every three neighbouring letters of each word, its two ends marked by blanks.
 
     >>> grams_of("Ab c")
     [' ab', 'ab ', ' c ']
@@ -95,8 +95,9 @@ def grams_of(text: str) -> list[str]:
 
 
 class _Ranking:
-    """BM25 over documents of terms. What a term adds to a document is a whole number, so sums are exact and each
-    platform gives the same order."""
+    """BM25 over documents of terms. Terms add whole numbers to a document, so sums are exact and each platform gives
+    the same order.
+    """
 
     def __init__(self, documents: Sequence[Sequence[str]]) -> None:
         self._size, self._positions = len(documents), dict[str, Any]()
@@ -115,22 +116,23 @@ class _Ranking:
         return _K1 * (1 - _B + _B * len(terms) / self._mean)
 
     def _rarity(self, count: int) -> float:
-        """What a term that `count` documents have adds to one of them that is nothing else."""
         return _UNIT * (_K1 + 1) * math.log(1 + (self._size - count + 0.5) / (count + 0.5))
 
     def _whole(self, shares: Sequence[float]) -> Sequence[int]:
-        """What a term adds to each document that has it."""
         rarity = self._rarity(len(shares))
         return array("L", [round(rarity * share) for share in shares])
 
     def nearest(self, terms: Collection[str], most: int) -> list[int]:
-        """At most `most` positions with a term of the input, the nearest first; of equal ones the first of the pool."""
+        """Return at most `most` positions that share a term with the input, nearest first.
+
+        Ties are in the order of the pool.
+        """
         scores = self.scores(terms)
         ranked = heapq.nlargest(most, (score * self._size - position for position, score in scores.items()))
         return [-key % self._size for key in ranked]
 
     def scores(self, terms: Collection[str]) -> dict[int, int]:
-        """By position the score of each document with a term of the input."""
+        """Return the score of each document that shares a term with the input, by position."""
         scores: dict[int, int] = {}
         left = MOST_POSTINGS
         known = sorted((len(self._adds[term]), term) for term in set(terms) if term in self._adds)
@@ -143,7 +145,7 @@ class _Ranking:
         return scores
 
     def score_of(self, terms: Collection[str], document: Sequence[str]) -> int:
-        """The score of a document outside of the ranking, by how rare its terms are in it."""
+        """Score a document outside of the ranking, by how rare its terms are in it."""
         counts, length = Counter(document), self._length(document)
         return sum(
             round(self._rarity(len(self._adds.get(term, ()))) * counts[term] / (counts[term] + length))
@@ -153,7 +155,7 @@ class _Ranking:
 
 
 def fused(*rankings: Iterable[int]) -> Iterator[int]:
-    """The positions of several rankings by the sum of their reciprocal ranks, the best first."""
+    """Yield the positions of several rankings by the sum of their reciprocal ranks, best first."""
     places = Counter[int]()
     for ranking in rankings:
         for place, position in enumerate(ranking):
@@ -162,9 +164,9 @@ def fused(*rankings: Iterable[int]) -> Iterator[int]:
 
 
 def chosen(rows: Sequence[PoolRow], nearest: Iterable[int], picks: Picks, leave_out: Collection[str]) -> list[int]:
-    """The positions of the examples among ranked rows, in the order in which they are shown.
+    """Return the positions of the examples among ranked rows, in the order they are shown.
 
-    `nearest`: positions in `rows`, the best first; one may come again. `leave_out`: ids of rows that are not picked.
+    `nearest`: positions in `rows`, the best first; one may repeat. `leave_out`: ids of rows that are not picked.
     """
     most = math.ceil(picks.k / 2) if picks.balanced else picks.k
     taken, groups, labels = list[int](), set[str](), Counter[str]()
@@ -185,7 +187,7 @@ def chosen(rows: Sequence[PoolRow], nearest: Iterable[int], picks: Picks, leave_
 
 
 class PoolIndex:
-    """The rows of a pool, ready to be picked from; immutable, so threads may share it."""
+    """An index of the rows of a pool; immutable, so threads may share it."""
 
     def __init__(self, rows: Sequence[PoolRow]) -> None:
         self.rows = tuple(rows)
@@ -208,31 +210,32 @@ class PoolIndex:
         return tuple(position for turn in turns for position in turn if position is not None)
 
     def pick(self, text: str, picks: Picks, leave_out: Collection[str] = ()) -> list[int]:
-        """The positions of the examples for an input, in the order in which they are shown.
+        """Return the positions of the examples for an input, in the order they are shown.
 
-        Rows without a common term come last, labels in turn; there are fewer than k only where the pool has no more.
-        `leave_out`: ids of rows that are not picked: those that the prompt shows anyway, and for a row of the pool that
+        Rows without a common term come last, labels in turn; there are fewer than k only if the pool has no more.
+        `leave_out`: ids of rows that are not picked: those that the prompt always shows, and for a row of the pool that
         row and its near-duplicates.
         """
         return chosen(self.rows, self.candidates(text, picks, len(leave_out)), picks, leave_out)
 
     def candidates(self, text: str, picks: Picks, left_out: int = 0) -> Iterator[int]:
-        """All positions, the nearest first and then those that have nothing in common with an input, labels in turn.
+        """Yield all positions: nearest first, then those without a common term, labels in turn.
 
         `left_out`: how many rows will not be picked, so that enough others are ranked.
         """
         return chain(self.alike(text, picks, left_out), self._in_turn)
 
     def alike(self, text: str, picks: Picks, left_out: int = 0) -> Iterator[int]:
-        """The positions of `candidates` that have something in common with the input."""
+        """Yield the positions of `candidates` that share a term with the input."""
         return self._ranked(text, picks.retriever, DEPTH + left_out)
 
     def nearest(self, text: str, retriever: str, k: int) -> list[int]:
-        """At most `k` positions that have a term in common with a text, the nearest first."""
+        """Return at most `k` positions that share a term with a text, nearest first."""
         return list(islice(self._ranked(text, retriever, k + DEPTH), k))
 
     def similarities(self, text: str, others: Sequence[str] = ()) -> dict[int, float]:
-        """By position how alike a row and a text are, from 0 to 2, of the rows that have something in common with it.
+        """Return the similarity of each row to a text, from 0 to 2, by position; rows without a common term are left
+        out.
 
         It is the sum of the row's scores by words and by letters, each as a share of the highest one. `others`: texts
         compared as if they were in the pool; their positions follow the pool's.

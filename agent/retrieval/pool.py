@@ -1,6 +1,6 @@
-"""The texts of rows that are compared with an input, the hash of a pool, and a pool that is ready to be compared.
+"""The texts that rows are compared by, the hash of a pool, and an indexed pool.
 
-Imports the standard library alone, and numpy where rows have vectors.
+Imports the standard library alone, and numpy if rows have vectors.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SEPARATOR = "\n"
 
 
 def text_of(inputs: Mapping[str, str], names: Sequence[str]) -> str:
-    """The text of an input that is compared: its values, a line each, in the order of the signature.
+    """Return the compared text of an input: its values, a line each, in the order of the signature.
 
-    Of a conversation, whose name ends in `AS_TURNS`, the user's last messages.
+    For a conversation, whose name ends in `AS_TURNS`, the user's last messages.
     """
     return SEPARATOR.join(
         last_said(inputs[name.removesuffix(AS_TURNS)]) if name.endswith(AS_TURNS) else inputs[name] for name in names
@@ -29,7 +29,7 @@ def text_of(inputs: Mapping[str, str], names: Sequence[str]) -> str:
 
 
 def same_words(text: str) -> str:
-    """The words of a text, each once and sorted: equal for texts that say the same in another order or writing.
+    """Return the sorted distinct words of a text, equal for texts that differ in order or writing only.
 
     >>> same_words("Late, LATE parcel") == same_words("parcel late")
     True
@@ -38,7 +38,7 @@ def same_words(text: str) -> str:
 
 
 def pool_id(rows: Sequence[PoolRow], vectors: PoolVectors | None = None) -> str:
-    """The hash of the rows that may be picked, and of their vectors where they are picked by these."""
+    """Hash the rows of a pool, and their vectors if they are picked by these."""
     plain = [[row.id, row.text, row.label, row.group] for row in rows]
     if vectors is None:
         return content_id("pool", plain)
@@ -46,7 +46,7 @@ def pool_id(rows: Sequence[PoolRow], vectors: PoolVectors | None = None) -> str:
 
 
 class Pool:
-    """Rows that may be picked, ready to be compared; the prompts of a run share it.
+    """An indexed pool of rows, shared by the prompts of a run.
 
     `embed`: makes the vector of an input, for rows that have `vectors`.
     """
@@ -79,18 +79,21 @@ class Pool:
         return found
 
     def same(self, row_id: str, text: str) -> frozenset[str]:
-        """The ids of a train row and its near-duplicates; none for another row, even one with the id of a train row."""
+        """Return the ids of a train row and its near-duplicates; none for other rows, even with such an id."""
         known = self._by_id.get(row_id) if row_id else None
         return self._groups[known.group] if known is not None and known.text == text else frozenset()
 
     def replaced(self, own: Sequence[PoolRow]) -> list[str]:
-        """Ids of the rows with the words of one of these, whose labels may be the ones that were corrected."""
+        """Return the ids of rows with the same words as one of these, whose labels may be corrected ones."""
         return [name for row in own for name in self._ids_by_words.get(same_words(row.text), ())]
 
     def votes(
         self, text: str, labels: Sequence[str], k: int, row_id: str = "", own: Sequence[PoolRow] = ()
     ) -> tuple[float, ...]:
-        """The votes of the `k` nearest rows for each label, without the row itself; `own`: rows of a user vote, too."""
+        """Count the votes of the `k` nearest rows for each label, without the row itself.
+
+        `own`: rows of a user vote, too.
+        """
         left_out = self.same(row_id, text) or self.replaced(own)
         if not row_id:
             return label_votes(self.index, text, labels, k, left_out, own)

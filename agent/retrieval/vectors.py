@@ -1,7 +1,7 @@
 """Rows of a pool ranked by the cosine of their vectors with that of an input, alone or fused with BM25.
 
 Vectors are kept as float32. They are compared as unit vectors in whole numbers, so that sums are exact and each
-platform gives the same order. numpy is imported only where vectors are compared.
+platform gives the same order. numpy is imported only to compare vectors.
 
 Source: Karpukhin et al. 2020, "Dense Passage Retrieval for Open-Domain Question Answering"; reciprocal rank fusion:
 Cormack, Clarke & Buettcher 2009.
@@ -36,7 +36,7 @@ DENSE, BM25_DENSE = "dense", "bm25+dense"
 DENSE_RETRIEVERS = (DENSE, BM25_DENSE)
 """Cosine of vectors, and the same fused with BM25 by reciprocal rank."""
 MOST_NUMBERS = 2_000_000
-"""Of all vectors of a pool together: a release holds them as text, and has at most 16 MB."""
+"""Of all vectors of a pool: a release holds them as text, and has at most 16 MB."""
 MOST_DIMENSIONS = 16_384
 _UNIT = 2**24
 """The length of a vector in whole numbers: a sum of products stays below 2**49, far from the end of int64."""
@@ -46,12 +46,12 @@ Embed = Callable[[str], Vector]
 
 
 def packed(vector: Vector) -> str:
-    """A vector as base64 of its float32 numbers, the least significant byte first."""
+    """Encode a vector as base64 of float32 numbers, least significant byte first."""
     return b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
 
 
 def unpacked(text: str, dimensions: int) -> tuple[float, ...]:
-    """What `packed` gave. Raises ValueError where the text is no vector of `dimensions` finite numbers."""
+    """Decode `packed`. Raises ValueError unless the text holds `dimensions` finite numbers."""
     try:
         data = b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -91,7 +91,7 @@ class PoolVectors:
         return _whole(np.frombuffer(raw, dtype="<f4").reshape(len(self.rows), self.dimensions))
 
     def nearest(self, vector: Vector, most: int) -> list[int]:
-        """At most `most` positions, the largest cosine first, equal ones as in the pool; none for zeros."""
+        """Return at most `most` positions, the largest cosine first, ties as in the pool; none for zeros."""
         import numpy as np
 
         asked = _whole(np.asarray(vector, dtype=np.float32).reshape(1, -1))[0]
@@ -101,7 +101,7 @@ class PoolVectors:
 
 
 def require_vector(vector: Any, vectors: PoolVectors) -> Vector:
-    """The vector of an input. Raises ReleaseError unless it has the length of those of the pool."""
+    """Return the vector of an input. Raises ReleaseError unless it has the length of those of the pool."""
     try:
         numbers = [float(number) for number in vector]
     except (TypeError, ValueError):
@@ -131,7 +131,7 @@ class DenseIndex(PoolIndex):
         self._vectors, self._embed = vectors, embed
 
     def for_vector(self, vector: Vector) -> DenseIndex:
-        """The same index for one input, whose vector is known."""
+        """Return the same index for one input, whose vector is known."""
         index = copy.copy(self)
         index._embed = lambda text: vector
         return index
@@ -147,7 +147,7 @@ class DenseIndex(PoolIndex):
 
 
 def load_wordllama() -> Any:
-    """The package's model. Raises ImportError where it is not installed."""
+    """Load the package's model. Raises ImportError if it is not installed."""
     held = logging.NullHandler()
     logging.root.addHandler(held)  # while it has one, `basicConfig` of the package's files changes no logging
     try:
@@ -163,14 +163,14 @@ def _model() -> Any:
         return load_wordllama()
     except ImportError as missing:
         raise InputError(
-            f"vectors of wordllama need a package that is not here ({missing}); pip install 'promptassay[embedding]'"
+            f"vectors of wordllama need a missing package ({missing}); pip install 'promptassay[embedding]'"
         ) from missing
 
 
 def static_vector(text: str) -> Vector:
-    """The vector of a text, of which the first 20,000 letters count; each text is embedded alone.
+    """Embed the first 20,000 letters of a text with wordllama, each text alone.
 
-    Raises InputError where wordllama is not installed.
+    Raises InputError if wordllama is not installed.
     """
     known = whole_characters(text[:MOST_LETTERS])
     return [float(number) for number in _model().embed(known)[0]]

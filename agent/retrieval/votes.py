@@ -1,4 +1,4 @@
-"""Votes of the rows of a pool that are nearest to an input for its label: similarity-weighted nearest neighbours.
+"""Votes of the nearest rows of a pool for the label of an input: similarity-weighted k-nearest neighbours (kNN).
 
 Imports the standard library alone, as a released prompt counts its votes here.
 
@@ -30,11 +30,11 @@ def label_votes(
     leave_out: Collection[str] = (),
     own: Sequence[PoolRow] = (),
 ) -> tuple[float, ...]:
-    """The votes for each label: the summed similarities (0 to 2 each) of the nearest rows that have it.
+    """Sum the similarities (0 to 2 each) of the nearest rows for each label.
 
-    `labels`: a row with another label takes a place and counts for none. `k`: how many rows vote; fewer where fewer
-    have something in common with the input. `leave_out`: ids of rows of the pool that do not vote. `own`: rows of a
-    user, which vote as if they were in the pool.
+    `labels`: a row with another label takes a place and counts for none. `k`: how many rows vote; fewer if fewer share
+    a term with the input. `leave_out`: ids of rows of the pool that do not vote. `own`: rows of a user, which vote as
+    if they were in the pool.
     """
     rows = (*index.rows, *own)
     alike = index.similarities(text, [row.text for row in own])
@@ -47,7 +47,9 @@ def label_votes(
 
 
 def log_shares(votes: Sequence[float]) -> list[float]:
-    """The log of each label's share in the votes, each with SMOOTHING added; without votes all are equal.
+    """Return the log of each label's share in the votes, each with SMOOTHING added.
+
+    Without votes all are equal.
 
     >>> [round(share, 2) for share in log_shares([1.5, 0.0])]
     [-0.22, -1.61]

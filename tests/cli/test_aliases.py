@@ -311,7 +311,7 @@ def test_a_copy_of_a_folder_is_named_as_such(two_runs: Made) -> None:
 def test_an_empty_history_knows_no_other_release_of_its_name(two_runs: Made) -> None:
     good("promote", two_runs[0]["run_id"])
     ALIASES.write_bytes(b"")
-    assert "no releases of this name; here are: none" in refused(1, "load", "rows")[0]
+    assert "no releases of this name; known: none" in refused(1, "load", "rows")[0]
     assert "was it before" in good("promote", two_runs[0]["run_id"])
     agree()
 

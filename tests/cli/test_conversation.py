@@ -111,6 +111,8 @@ def test_a_task_of_conversations_is_searched_released_and_asked() -> None:
     assert module.render(messages=messages) == prompt.render(messages=messages)
     line = json.loads(Path("out/finetune.jsonl").read_text().splitlines()[0])["messages"]
     assert [message["role"] for message in line] == ["system", "user", "assistant", "user", "assistant"]
-    assert "this target has no place for them" in refused(1, "export", "--format", "prompty", "-o", "x.prompty")[-1]
+    assert (
+        "takes a conversation, unlike this target" in refused(1, "export", "--format", "prompty", "-o", "x.prompty")[-1]
+    )
     good("report", "-o", "report.html")
     assert "Assistant: One tea" in Path("report.html").read_text()

@@ -125,7 +125,7 @@ def test_what_wants_a_prompt_says_what_it_is_and_how_it_is_loaded(
     ]
     for line in lines:
         assert f"{version} is a method without a language model (" in line
-        assert f"not a prompt; it lies in {ROOT / version}; use it with: from promptassay import" in line
+        assert f"not a prompt; it is in {ROOT / version}; load it with: from promptassay import" in line
     rows = scored(run, "test")
     monkeypatch.setenv("PROMPTASSAY_RELEASES", str(Path("runs/releases").absolute()))
     with pytest.raises(ReleaseError) as elsewhere:
@@ -160,7 +160,7 @@ def test_a_damaged_file_is_refused_and_mended_by_the_same_promotion(two_runs: Ma
     pa.load_classifier(folder)
     (folder / "rows.jsonl").write_bytes(whole["rows.jsonl"][:-20])
     good("promote", run["run_id"])
-    assert "not whole" in refused(1, "rollback", "rows")[0]
+    assert "is incomplete" in refused(1, "rollback", "rows")[0]
 
 
 def test_aliases_go_from_a_prompt_to_it_and_back(two_runs: Made) -> None:

@@ -161,7 +161,7 @@ def test_a_metric_that_raises_now_is_told_with_its_row_on_one_line(
 def test_rows_that_a_target_cannot_carry_are_counted(two_runs: Made) -> None:
     word = known(two_runs[0]).rows[0].row.inputs["text"]
     form = replace(FORMATS.get("python"), unfit=lambda release, values: "it" if values["text"] == word else "")
-    assert "; it cannot carry 1 more" in " ".join(notes(form, two_runs[0]))
+    assert "; it cannot hold 1 more" in " ".join(notes(form, two_runs[0]))
 
 
 def test_what_cannot_be_scored_again_is_said(two_runs: Made) -> None:

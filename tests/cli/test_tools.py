@@ -82,7 +82,7 @@ def test_a_prompt_with_tools_is_searched_released_and_asked() -> None:
     module = load_module(Path("exported.py"), "exported_with_tools")
     assert [tool["function"]["name"] for tool in module.TOOLS] == ["lamp_on", "lamp_off"]
     (said,) = refused(1, "export", found["run_id"], "--format", "prompty", "-o", "exported.prompty")
-    assert "calls tools, which this target does not hold" in said
+    assert "calls tools, which this target cannot hold" in said
 
 
 def test_tools_that_cannot_be_used_are_refused_before_any_call() -> None:

@@ -104,7 +104,7 @@ def test_a_winner_that_one_answer_for_all_rows_matches_is_held_back() -> None:
     assert result["lift"]["p_value"] < 0.05, "it beats your prompt, which got nothing right"
     assert result["decision"] == "keep_baseline"
     (why,) = result["blocked"]
-    assert "answering every row alike (largest class" in why
+    assert "a constant answer (largest class" in why
     assert "Without a language model, trained on" in good("show", result["run_id"])
 
 
@@ -124,7 +124,7 @@ def test_a_set_that_is_the_same_for_all_rows_is_held_back_and_a_line_says_that_a
     assert result["lift"]["p_value"] < 0.05, "it beats your prompt, which got nothing right"
     assert result["decision"] == "keep_baseline"
     assert result["blocked_codes"] == ["no_better_than_constant"]
-    assert "answering every row alike (constant set: " in result["blocked"][0]
+    assert "a constant answer (constant set: " in result["blocked"][0]
     names = [each["name"] for each in result["yardsticks"]]
     assert names == ["constant set", "classifier", "nearest"]
     assert result["yardsticks"][1]["test"] > result["yardsticks"][0]["test"], "which tags fit stands in the ticket"

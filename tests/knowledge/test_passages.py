@@ -135,7 +135,7 @@ def test_what_breaks_a_rule_is_rejected() -> None:
     fewer = replace(TASK, knowledge=Knowledge(TASK.knowledge.documents[1:]))  # type: ignore[union-attr]
     assert "its passages are passages_" in PromptProgram(fewer, FakeModel(lambda request: "")).check(prompt)
     none = PromptProgram(replace(TASK, knowledge=None), FakeModel(lambda request: ""))
-    assert none.check(prompt) == "it looks passages up, and the task has no [knowledge]"
+    assert none.check(prompt) == "it retrieves passages, but the task has no [knowledge]"
 
 
 def test_ids_of_prompts_without_passages_stay_and_every_setting_counts() -> None:

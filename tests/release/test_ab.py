@@ -143,7 +143,7 @@ def test_the_root_is_the_argument_the_variable_or_the_usual_folder(
     (tmp_path / "runs").mkdir()
     (tmp_path / "moved").rename(tmp_path / "runs" / "releases")
     assert load_prompt(f"{NAME}@production").version == ONE.version
-    with pytest.raises(ReleaseError, match="no alias 'staging'; there are: ab, production"):
+    with pytest.raises(ReleaseError, match="no alias 'staging'; known: ab, production"):
         load_prompt(f"{NAME}@staging")
 
 
@@ -163,7 +163,7 @@ def test_the_fallback_is_loaded_told_and_must_be_of_the_same_name(
     write_release(release(1, name="other"), tmp_path / "other")
     with pytest.raises(ReleaseError, match="the fallback is of 'other'"):
         load_prompt(f"{NAME}@production", root=root, fallback=tmp_path / "other")
-    with pytest.raises(ReleaseError, match=r"no such file.*it is the fallback, because of .*was edited"):
+    with pytest.raises(ReleaseError, match=r"no such file.*it is the fallback for: .*was edited"):
         load_prompt(f"{NAME}@production", root=root, fallback=tmp_path / "none.md")
 
 

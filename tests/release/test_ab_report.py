@@ -86,8 +86,8 @@ def test_an_uneven_split_is_told(tmp_path: Path) -> None:
         ({"unit": "x", "arm": "A", "outcome": 2}, "outcome: 2 is not a number from 0 to 1"),
         ({"unit": "x", "arm": "A", "outcome": None}, "outcome: None"),
         ({"unit": "x", "arm": "A"}, "outcome: no key 'outcome'"),
-        ({"unit": "", "arm": "A", "outcome": 1}, "unit: '' is no name"),
-        ({"unit": "x", "arm": None, "outcome": 1}, "arm: None is no name"),
+        ({"unit": "", "arm": "A", "outcome": 1}, "unit: '' is not a name"),
+        ({"unit": "x", "arm": None, "outcome": 1}, "arm: None is not a name"),
         ({"unit": "x", "arm": "A", "outcme": 1}, "did you mean 'outcme'?"),
     ],
 )

@@ -146,6 +146,6 @@ def test_only_targets_that_can_decide_by_weights_take_them() -> None:
     assert said.pop("tools") == "'pick': calls no tools; leave --format tools out"
     assert takes == {"md", "messages", "python", "langchain", "dspy"}
     assert len(said) > 5
-    assert all("export it as md, messages, python, langchain or dspy, or run" in why for why in said.values())
+    assert all("export as md, messages, python, langchain or dspy" in why for why in said.values())
     for name, why in said.items():
         assert why.startswith(f"{name}: 'pick' decides among its labels by log-probabilities (calibration)")

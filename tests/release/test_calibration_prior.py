@@ -58,7 +58,7 @@ def test_the_classifier_decides_where_the_model_is_not_sure(tmp_path: Path) -> N
 
 def test_without_its_inputs_a_reply_is_refused_and_without_log_probabilities_read_as_it_is(tmp_path: Path) -> None:
     prompt = released(tmp_path)
-    with pytest.raises(ReleaseError, match=r"a classifier decides, too; write prompt\.parse\(reply, logprobs, inputs="):
+    with pytest.raises(ReleaseError, match=r"as a classifier decides; pass inputs="):
         prompt.parse("billing", TOP)
     assert prompt.parse("billing").fields == {"team": "billing"}
 
@@ -106,12 +106,12 @@ def edited(folder: Path, change: dict[str, Any]) -> Path:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"classifier": None}, "a classifier decides on the answers, and there is none"),
+        ({"classifier": None}, "a classifier needs a calibration"),
         ({"calibration.prior": None}, "calibration.prior must be there with the method prior"),
         ({"calibration.prior.weight": -1.0}, "calibration.prior.weight must be a number of at least 0"),
         ({"calibration.prior.weight": "1"}, "calibration.prior.weight must be a number of at least 0"),
         ({"calibration.prior.more": 1}, "calibration.prior has the unknown key 'more'"),
-        ({"calibration.prior.rows": "rows_other"}, "and the calibration names 'rows_other'"),
+        ({"calibration.prior.rows": "rows_other"}, "but the calibration names 'rows_other'"),
         ({"calibration.method": "fitted"}, "calibration.prior must be there with the method prior, and"),
         ({"calibration.method": "fitted", "calibration.prior": None}, "or no calibration names it"),
         ({"calibration": None}, "or no calibration names it"),

@@ -29,7 +29,7 @@ def code_of(message: str) -> str:
     codes = {
         "the gain is not shown": "gain_not_shown",
         "the gain may come from": "gain_from_lost_rows",
-        "it is not shown to be": "no_better_than_constant",
+        "it is not significantly better": "no_better_than_constant",
         "it gives the same answer": "no_better_than_constant",
         "metric ": "metric_worse",
         "slice ": "slice_worse",
@@ -201,7 +201,7 @@ def test_groups_without_a_test_cost_the_others_nothing() -> None:
 
 def test_an_untrusted_judge_blocks_with_its_models_and_the_reason() -> None:
     found = blocked_by({**CLEAN, "judges": [judge(True), judge(False, "kappa 0.21 is below 0.4")]})
-    assert found == ["the judge a/small, b/large (judge) is not to be trusted: kappa 0.21 is below 0.4"]
+    assert found == ["the judge a/small, b/large (judge) is not trusted: kappa 0.21 is below 0.4"]
     assert list(untrusted(a_result(CLEAN))) == []
 
 

@@ -147,8 +147,8 @@ def test_what_is_not_in_a_log_cannot_be_told(tmp_path: Path) -> None:
         ({"replay": "x"}, "reply: no key 'reply'; did you mean 'replay'?"),
         ({"reply": 3}, "reply: 3 is not a text"),
         ({"reply": "x", "score": 2}, "score: 2 is not a number from 0 to 1"),
-        ({"reply": "x", "time": "soon"}, "time: 'soon' is no time"),
-        ({"reply": "x", "time": [1]}, "time: [1] is no time"),
+        ({"reply": "x", "time": "soon"}, "time: 'soon' is not a time"),
+        ({"reply": "x", "time": [1]}, "time: [1] is not a time"),
         ({"reply": "x", "score": True}, "score: True is not a number from 0 to 1"),
     ],
 )
@@ -236,7 +236,7 @@ def test_a_time_is_iso_or_counts_from_1970() -> None:
     assert time_of(1764057600) == time_of("1764057600000") == time_of(1764057600.0) == "2025-11-25T08:00:00+00:00"
     assert time_of(None) == ""
     for wrong in ("soon", {}, 1e300):
-        with pytest.raises(ValueError, match="is no time"):
+        with pytest.raises(ValueError, match="is not a time"):
             time_of(wrong)
 
 

@@ -153,7 +153,7 @@ def test_a_damaged_version_is_mended_by_the_same_release(root: Path) -> None:
     promote(root, None, TWO)
     file = root / NAME / ONE.version / PROMPT_FILE
     file.write_text(file.read_text().replace("Version", "version"))
-    with pytest.raises(ReleaseError, match="not whole"):
+    with pytest.raises(ReleaseError, match="is incomplete"):
         ReleaseRegistry(root).rollback(NAME, "production", None)
     promote(root, None, ONE)
     assert load_prompt(f"{NAME}@production", root=root).release == ONE
@@ -187,8 +187,8 @@ def test_what_cannot_be_a_alias_is_refused_before_anything_is_written(
 def test_rolling_back_what_is_not_there_says_what_is(root: Path) -> None:
     promote(root, None, ONE)
     for name, alias, says in [
-        ("nope", "production", f"here are: {NAME}"),
-        ("../x", "production", f"here are: {NAME}"),
+        ("nope", "production", f"known: {NAME}"),
+        ("../x", "production", f"known: {NAME}"),
         (NAME, "ab", "has no such alias"),
     ]:
         with pytest.raises(InputError, match=says):
@@ -288,12 +288,12 @@ def test_a_place_that_cannot_be_written_is_told_in_a_line(root: Path, monkeypatc
     with monkeypatch.context() as patched:
         patched.setattr("agent.ledger.files.os.open", read_only)  # root may write everywhere, so modes prove nothing
         for act in (lambda: promote(root, None, TWO), lambda: ReleaseRegistry(root).rollback(NAME, "production", None)):
-            with pytest.raises(ReleaseError, match=r"no place for releases.*Permission denied"):
+            with pytest.raises(ReleaseError, match=r"cannot hold releases.*Permission denied"):
                 act()
     assert (root / NAME / ALIASES_FILE).read_bytes() == before
     assert load_prompt(f"{NAME}@production", root=root).version == ONE.version
     (root.parent / "file").write_text("")
-    with pytest.raises(ReleaseError, match="no place for releases"):
+    with pytest.raises(ReleaseError, match="cannot hold releases"):
         promote(root.parent / "file", None, ONE)
 
 
@@ -351,7 +351,7 @@ def test_a_history_that_contradicts_the_ledger_is_refused(root: Path, db: Path) 
     (root / NAME / ALIASES_FILE).unlink()
     promote(root, None, TWO)
     before = (root / NAME / ALIASES_FILE).read_bytes()
-    with pytest.raises(ReleaseError, match="not what the ledger says"):
+    with pytest.raises(ReleaseError, match="contradicts the ledger"):
         promote(root, ledger, THREE)
     assert (root / NAME / ALIASES_FILE).read_bytes() == before
     (root / NAME / ALIASES_FILE).unlink()

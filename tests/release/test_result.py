@@ -79,7 +79,7 @@ WHOLE: dict[str, Any] = {
         {"metric": "judge", "judge_id": "j", "models": ["a/b", "c/d"], "mode": "pairwise", "trusted": False,
          "why": "never calibrated", "kappa": 0.3, "ci95": [0.1, 0.5], "compared": 9, "turned": 2},
     ],
-    "blocked": ["the judge a/b, c/d (judge) is not to be trusted: never calibrated"],
+    "blocked": ["the judge a/b, c/d (judge) is not trusted: never calibrated"],
     "blocked_codes": ["judge_untrusted"],
     "preflight": {"noise": 0.1, "noise_rows": 10, "headroom": 0.5, "headroom_ci95": [0.4, 0.6], "detectable": None,
                   "worth": True, "why": "something is left"},

@@ -184,11 +184,11 @@ def test_a_path_that_cannot_be_read_is_a_release_error(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "where", "what"),
     [
-        (b'"model": "', b'"model": ', 20, "wrong JSON"),
-        (b"\n}\n+++\n", b"\n,\n}\n+++\n", 33, "wrong JSON"),
-        (b"\n+++\n", b"\n", 1, "does not stand between two +++ lines"),
-        (b"\n+++\n", b"\n+++\n\nhello\n", 35, "'hello' stands before the first heading"),
-        (b"## system", b"##system", 35, "stands before the first heading"),
+        (b'"model": "', b'"model": ', 20, "invalid JSON"),
+        (b"\n}\n+++\n", b"\n]\n+++\n", 32, "invalid JSON"),
+        (b"\n+++\n", b"\n", 1, "is not between two +++ lines"),
+        (b"\n+++\n", b"\n+++\n\nhello\n", 35, "'hello' precedes the first heading"),
+        (b"## system", b"##system", 35, "precedes the first heading"),
         (b'  "name": "support', b'  "messages": [],\n  "name": "support', 3, "under their headings"),
         (b'"name": "support', b'"nam": "support', None, "lacks name"),
         (b'"reasoning": true', b'"reasoning": "yes"', 19, "reasoning must be true or false"),
@@ -214,9 +214,9 @@ def test_broken_markdown_is_one_line_with_its_place(tmp_path, old, new, where, w
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
-        ("", ":1", "wrong JSON (Expecting value), and the first line of a prompt.md is +++"),
-        ("You are helpful.\n", ":1", "wrong JSON"),
-        ('{\n"name": "x",\n}', ":3", "wrong JSON"),
+        ("", ":1", "invalid JSON (Expecting value); the first line of a prompt.md is +++"),
+        ("You are helpful.\n", ":1", "invalid JSON"),
+        ('{\n"name": "x"\n]', ":3", "invalid JSON"),
         ("[]", ":1", "holds a JSON list"),
         ("{}", "", "lacks name, version, messages"),
         ("[" * 100_000, "", "nested too deeply"),

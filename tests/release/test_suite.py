@@ -76,7 +76,7 @@ def test_a_judge_without_the_rubric_that_it_goes_by_is_damage(
     if whole:
         assert read_suite(path).metrics == (judge,)
     else:
-        with pytest.raises(ReleaseError, match=r"is damaged: its judge goes by 'rubric\.md', which is not among"):
+        with pytest.raises(ReleaseError, match=r"is damaged: its judge uses 'rubric\.md', which is not among"):
             read_suite(path)
 
 

@@ -65,7 +65,7 @@ def test_an_edited_row_changes_the_version_and_a_broken_line_is_named(tmp_path: 
         load_prompt(file)
     file.write_text(text.rstrip("\n}") + "\n", "utf-8")
     last = text.rstrip("\n").count("\n") + 1
-    with pytest.raises(ReleaseError, match=rf"prompt\.md:{last}: wrong JSON"):
+    with pytest.raises(ReleaseError, match=rf"prompt\.md:{last}: invalid JSON"):
         load_prompt(file)
     file.write_text(text[: text.rindex("\n## pool\n")] + "\n", "utf-8")
     with pytest.raises(ReleaseError, match="no section '## pool'"):

@@ -1,1 +1,1 @@
-"""Everything that a prompt may have, one part a file. Code elsewhere knows `part.py` and walks over parts."""
+"""Everything that a prompt may have, one part per file. Other code only knows `part.py` and walks over parts."""

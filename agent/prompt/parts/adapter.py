@@ -1,4 +1,4 @@
-"""An adapter that answers with the model, by the hashes of its file and of the weights that it goes with."""
+"""A LoRA adapter of the model, by the hashes of its file and of its base weights."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from agent.types import Tool
 
 ADAPTER_FILE = "adapter.gguf"
-"""Next to the files of a prompt that is answered with an adapter."""
+"""The adapter's file, next to those of its prompt."""
 _HASH = Annotated[str, matching("[0-9a-f]{64}", "64 hex digits")]
 _TYPES = {"file": Literal["adapter.gguf"], "sha256": _HASH, "base": _HASH}
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasedAdapter(PromptPart):
-    """The adapter that a prompt is answered with, by the SHA-256 of its file and of the weights of its base."""
+    """The adapter of a prompt, by the SHA-256 of its file and of the weights of its base."""
 
     name = "adapter"
 
@@ -35,7 +35,7 @@ class ReleasedAdapter(PromptPart):
     path: Path = field(compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """The part of the version and of both files."""
+        """Return its section of the version and of both files."""
         return {"file": ADAPTER_FILE, "sha256": self.sha256, "base": self.base}
 
     def data(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class ReleasedAdapter(PromptPart):
         return {ADAPTER_FILE: self.path}
 
     def require_whole(self) -> None:
-        """Raises a ReleaseError unless the file is there with every byte."""
+        """Raise ReleaseError unless the file is complete."""
         from agent.safe_file import disk_errors, sha256_of
 
         what = f"{self.path}: the adapter of the prompt cannot be read"
@@ -56,18 +56,18 @@ class ReleasedAdapter(PromptPart):
             found = sha256_of(self.path)
         if found != self.sha256:
             raise ReleaseError(
-                f"{self.path}: was edited after release or cut off: it has SHA-256 {found[:12]}..., the prompt says "
+                f"{self.path}: was edited after release or truncated: it has SHA-256 {found[:12]}..., not "
                 f"{self.sha256[:12]}...; restore the released file"
             )
 
 
-# -- the model of a released prompt: a name that calls it, with the adapter of the release where it has one ------------
+# -- the name of a released prompt's model, with its adapter if any --------------------------------------------------
 
 
 def released_model(name: str) -> tuple[str, ReleasedAdapter | None]:
-    """What a release says of a model: the name of its base, and its adapter where it has one.
+    """Split a model name into its base and its adapter, if any.
 
-    Raises InputError where the adapter cannot be read.
+    Raises InputError if the adapter cannot be read.
     """
     from agent.models.adapters import Adapter, split_adapter
 
@@ -80,7 +80,7 @@ def released_model(name: str) -> tuple[str, ReleasedAdapter | None]:
 
 
 def base_digest(name: str) -> str:
-    """The SHA-256 of the weights of a local model; "" where its file is gone."""
+    """Return the SHA-256 of the weights of a local model; "" if its file is gone."""
     from agent.models.model_registry import file_digest, leads_elsewhere
     from agent.models.weights import known_weights
 
@@ -88,19 +88,19 @@ def base_digest(name: str) -> str:
 
 
 def require_base(release: BoundPrompt) -> None:
-    """Raises a ReleaseError where the adapter of a release was made for other weights than its model has here."""
+    """Raise ReleaseError if the adapter was made for other weights than its model has here."""
     if release.adapter is None:
         return
     found = base_digest(release.model)
     if found and found != release.adapter.base:
         raise ReleaseError(
-            f"{release.name!r}: its adapter goes with weights of SHA-256 {release.adapter.base[:12]}..., and "
-            f"{release.model} has {found[:12]}... here; use the model file that it was released with"
+            f"{release.name!r}: its adapter needs weights with SHA-256 {release.adapter.base[:12]}..., but "
+            f"{release.model} has {found[:12]}... here; use the model file of the release"
         )
 
 
 def without_folder(release: BoundPrompt, name: str) -> str:
-    """The name of a model as it can be written down: the release's own without its folder."""
+    """Return a model name that can be stored: the adapter without its folder."""
     if release.adapter is None or name != release.target:
         return name
     from agent.models.adapters import MARK
@@ -109,17 +109,19 @@ def without_folder(release: BoundPrompt, name: str) -> str:
 
 
 def in_folder(release: BoundPrompt, name: str) -> str:
-    """The name of a model as it can be called here: the inverse of `without_folder`."""
+    """Return a callable model name: the inverse of `without_folder`."""
     return release.target if name == without_folder(release, release.target) else name
 
 
-def brought(release: BoundPrompt) -> set[str]:
-    """The models that the file of a release makes known: its adapter, checked by its hash, is no other
-    place, but a model file of somebody's own is."""
+def named_models(release: BoundPrompt) -> set[str]:
+    """Return the models that a released file names and that may lead elsewhere.
+
+    An adapter next to the file, checked by its hash, does not.
+    """
     from agent.models.model_registry import leads_elsewhere
 
-    is_beside = release.adapter is not None and not leads_elsewhere(release.model)
-    return set() if is_beside else {release.target}
+    is_adjacent = release.adapter is not None and not leads_elsewhere(release.model)
+    return set() if is_adjacent else {release.target}
 
 
 @part
@@ -139,5 +141,5 @@ class Adapting(PartKind):
         read = read_as(_TYPES, head.data[self.name], self.name)
         model = head.data["model"]
         if not model.startswith("local/"):
-            raise WrongPart(self.name, f"the model {model!r:.60} takes no adapter; a local one does")
+            raise WrongPart(self.name, f"the model {model!r:.60} takes no adapter; use a local one")
         return {self.name: ReleasedAdapter(read["sha256"], read["base"], head.folder / read["file"])}

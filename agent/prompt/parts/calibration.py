@@ -1,4 +1,4 @@
-"""The calibration of label scores, with what may decide next to the model: neighbours, or a classifier."""
+"""The calibration of label scores, optionally combined with kNN votes or a classifier."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Calibrating(PromptPart):
-    """A calibration with the pool or the classifier that it combines the model with."""
+    """A calibration with the pool or classifier that it combines the model with."""
 
     name = "calibration"
     reads_tokens = True
@@ -41,8 +41,10 @@ class Calibrating(PromptPart):
         return "the labels of the nearest rows decide" if self.weights.neighbours else "a classifier decides"
 
     def votes(self, row: Row | None) -> tuple[float, ...]:
-        """What decides next to the model: for each label the votes of the nearest rows, or its log-probability by the
-        classifier; () where the model decides alone."""
+        """Return each label's votes by the nearest rows, or its log-probability by the classifier.
+
+        () if the model decides alone.
+        """
         if row is None:
             return ()
         if self.classifier is not None:
@@ -65,7 +67,7 @@ class Calibrating(PromptPart):
 
 @dataclass(frozen=True)
 class Opinion:
-    """What may decide on a label next to the model. `rows`: the hash of what a classifier learnt from."""
+    """A second vote on a label. `rows`: the hash of a classifier's train rows."""
 
     method: Method
     said: Callable[[Example], tuple[float, ...]]
@@ -73,11 +75,11 @@ class Opinion:
     rows: str = ""
 
     def logs(self, said: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
-        """What rows `said`, as logs of shares."""
+        """Return votes as logs of shares; a classifier's log-probabilities stay."""
         return [log_shares(votes) for votes in said] if self.method == "neighbours" else said
 
     def weighed(self, weight: float) -> dict[str, Any]:
-        """The fields of `LabelCalibration` that have it."""
+        """Return the fields of `LabelCalibration` with this weight."""
         if self.method == "neighbours":
             return {"neighbours": Neighbours(NEIGHBOURS, weight)}
         return {"prior": Prior(weight, self.rows)}
@@ -93,7 +95,7 @@ class TrainedPrior:
 
     @cached_property
     def trained(self) -> LabelClassifier | None:
-        """None where the task has no single choice, or train rows too few to tell labels apart."""
+        """None if the task has no single choice, or too few train rows to tell labels apart."""
         from agent.prompt.label_training import MOST_ROWS, trained
 
         outputs = self._task.signature.outputs
@@ -109,7 +111,7 @@ class TrainedPrior:
         return self.trained.trained_on if self.trained else ""
 
     def log_probabilities(self, row: Example) -> tuple[float, ...]:
-        """Of each label for a row, in nats."""
+        """Return the log-probability of each label for a row, in nats."""
         assert self.trained is not None
         text = Row(row.inputs, self._names).text
         if text not in self._known:  # a search reads each dev row again for every finalist
@@ -122,13 +124,13 @@ class TrainedPrior:
 
 
 def trained_opinions(shared: TaskParts) -> list[Opinion]:
-    """That of a classifier of the train rows, which is trained the first time; none where there can be none."""
+    """Return the opinion of a classifier of the train rows, if one can be trained."""
     prior = shared.of(TrainedPrior)
     return [Opinion("prior", prior.log_probabilities, prior.rows)] if prior.rows else []
 
 
 def calibrated_by(prompt: PromptCandidate, calibration: LabelCalibration) -> PromptCandidate | None:
-    """The candidate with this calibration; None where it has one."""
+    """Return the candidate with this calibration; None if it has one."""
     return replace(prompt, calibration=calibration) if prompt.calibration is None else None
 
 
@@ -147,7 +149,7 @@ class LabelReading(PartKind):
     def why_other(self, prompt: PromptCandidate, shared: TaskParts) -> str:
         how = prompt.calibration
         if how and how.neighbours and prompt.picks is None:
-            return "neighbours decide on its answers, and it has no pool: it picks no examples"
+            return "its calibration uses neighbours, but it picks no examples"
         return shared.of(TrainedPrior).why_other(how.prior.rows) if how and how.prior else ""
 
     def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
@@ -161,11 +163,11 @@ class LabelReading(PartKind):
         labels = outputs[0].choices if len(outputs) == 1 else ()
         how = label_calibration(head.table(self.name)[0], labels) if self.name in head.data else None
         if how and how.neighbours and "picks" not in head.data:
-            why = "neighbours decide on the answers, and there is no pool that they are of (picks)"
+            why = "the calibration uses neighbours, but there is no pool (picks)"
             raise WrongPart(self.name, why)
         prior = how.prior if how else None
         if (prior is None) != ("classifier" not in head.data):
-            why = "a classifier decides on the answers, and there is none, or no calibration names it"
+            why = "a classifier needs a calibration with a prior, and the reverse; one is missing"
             raise WrongPart(self.name, why)
         if prior is None:
             return {"calibration": how}
@@ -176,7 +178,7 @@ class LabelReading(PartKind):
         except ValueError as error:
             raise WrongPart("classifier", str(error)) from None
         if found.trained_on != prior.rows:
-            why = f"was trained on {found.trained_on!r:.40}, and the calibration names {prior.rows!r:.40}"
+            why = f"was trained on {found.trained_on!r:.40}, but the calibration names {prior.rows!r:.40}"
             raise WrongPart("classifier", why)
         return {"calibration": how, "classifier": found}
 

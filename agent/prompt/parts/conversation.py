@@ -34,7 +34,7 @@ class Conversing(PromptPart):
         return {**values, self.field: messages_of(values[self.field])}
 
     def tried(self, rows: Iterable[Mapping[str, str]], hostile: Sequence[str]) -> Iterator[Mapping[str, str]]:
-        """Conversations of hostile messages, then rows whose texts a user wrote."""
+        """Yield conversations of hostile messages, then rows whose texts a user wrote."""
         texts = [text for text in hostile if text.strip()]  # an empty message is refused
         for at in range(len(texts)):
             yield {self.field: as_text(list(zip(ROLES, (*texts[at:], *texts[:at]), strict=False)))}

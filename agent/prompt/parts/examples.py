@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def as_demo(row: Example, accepted: Collection[str] = ()) -> Demo:
-    """A row as a worked example with its label; `accepted`: the outputs whose labels hold accepted values."""
+    """Make a worked example of a row; `accepted`: the outputs whose labels hold accepted values."""
     from agent.metrics.calls import one_answer
     from agent.types import Demo
 

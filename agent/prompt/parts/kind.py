@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class WrongPart(ValueError):
-    """What is wrong with a released file, and under which of its keys."""
+    """An error in a released file, and the key that has it."""
 
     def __init__(self, key: str, what: str) -> None:
         super().__init__(what)
@@ -33,13 +33,13 @@ class WrongPart(ValueError):
 
 @dataclass(frozen=True)
 class FileHead:
-    """What a released file says, for a part that is read from it. `data`: its keys; `folder`: where it is."""
+    """The head of a released file, for a part that is read from it. `data`: its keys; `folder`: where it is."""
 
     data: Mapping[str, Any]
     folder: Path
 
     def table(self, key: str) -> tuple[dict[str, Any], Any]:
-        """A section that is a table, and the rows in it. Raises WrongPart."""
+        """Return a section that is a table, and its rows. Raises WrongPart."""
         try:
             found = dict(read_as(dict[str, Any], self.data[key], key))
         except ValueError as error:
@@ -59,7 +59,7 @@ class TaskParts:
         self._made: dict[Any, Any] = {}
 
     def of(self, kind: Callable[[Task], T]) -> T:
-        """The one `kind(task)`."""
+        """Return the only `kind(task)`."""
         if kind not in self._made:
             self._made[kind] = kind(self.task)
         found: T = self._made[kind]
@@ -89,69 +89,69 @@ class PartKind:
 
     @property
     def about(self) -> str:
-        """What it is: the first line of its file."""
+        """The first line of its file."""
         file = sys.modules[(self.made if type(self) is PartKind else type(self)).__module__]
         return (file.__doc__ or self.name).partition("\n")[0]
 
     # -- settings
 
     def as_dict(self, settings: Any) -> Any:
-        """The settings, JSON-ready: a part of the candidate's id."""
+        """Return the settings, JSON-ready, for the candidate's id."""
         return settings.data()[self.name] if isinstance(settings, PromptPart) else settings.as_dict()
 
     def shown(self, settings: Any, tools: Sequence[Tool]) -> dict[str, Any]:
-        """Fields of `Shown`, or a `note` after the instruction; `tools`: the task's own."""
+        """Return fields of `Shown`, or a `note` after the instruction; `tools`: the task's own."""
         return {"note": str(settings)} if isinstance(settings, PromptPart) else {self.name: self.as_dict(settings)}
 
     def examples(self, settings: Any) -> int:
-        """How many examples it shows at most."""
+        """Return how many examples it shows at most."""
         return 0
 
     def texts(self, settings: Any) -> Iterable[str]:
-        """Every text of it that a model may have written."""
+        """Return every text of it that a model may have written."""
         return ()
 
     def needs_vectors(self, settings: Any) -> bool:
-        """Whether it compares rows by vectors."""
+        """Return whether it compares rows by vectors."""
         return False
 
     def learnt_from(self, settings: Any, task: Task) -> Iterable[str]:
-        """The ids of the rows whose right answers it was made of or shows."""
+        """Return the ids of rows whose right answers it uses or shows."""
         return ()
 
     def opinion(self, shared: TaskParts) -> Opinion | None:
-        """What of it may decide on a label next to the model."""
+        """Return its vote on a label next to the model's, if any."""
         return None
 
     def features(self, settings: Any) -> dict[tuple[str, str], float]:
-        """Columns of the model of the parts (`search/effects.py`)."""
+        """Return columns for the model of the parts (`search/effects.py`)."""
         return {(self.name, str(self.as_dict(settings))): 1.0}
 
     # -- in a candidate
 
     def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
-        """The name of the part, and the winner with it as in the baseline; None where it is the same."""
+        """Return the part's name and the winner without it; None if that changes nothing."""
         own = baseline.part(self.name)
         return None if winner.part(self.name) == own else (self.words or self.name, winner.with_part(self.name, own))
 
     def why_rejected(self, prompt: PromptCandidate, task: Task) -> str:
-        """The hard rule that a candidate with it breaks, or ""."""
+        """Return the hard rule that a candidate breaks by it, or ""."""
         return ""
 
     def why_other(self, prompt: PromptCandidate, shared: TaskParts) -> str:
-        """Why the candidate's settings belong to another task, or ""."""
+        """Return why the candidate's settings belong to another task, or ""."""
         return ""
 
     # -- as what runs
 
     def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-        """The fields of `BoundPrompt` that run what the candidate has settings of."""
+        """Return the fields of `BoundPrompt` that run the candidate's settings."""
         return {"more": (prompt.part(self.name),)}
 
     def load(self, head: FileHead) -> dict[str, Any]:
-        """The fields of `BoundPrompt` from the sections of a released file. Raises ValueError for wrong data."""
+        """Read the fields of `BoundPrompt` from sections of a released file. Raises ValueError."""
         return {"more": (read_as(self.made, head.data[self.name], self.name),)}
 
     def parts(self, prompt: BoundPrompt) -> Iterable[PromptPart]:
-        """The parts in these fields."""
+        """Return the parts in these fields."""
         return (getattr(prompt, self.name),)

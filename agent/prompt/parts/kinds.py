@@ -1,4 +1,4 @@
-"""The registry of parts, and walks over those that a candidate or a prompt has. Knows each part by its name alone."""
+"""The registry of parts, and walks over those of a candidate or a prompt. Knows parts by name only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOMES = {
 }
 """The modules of our parts, by the fields of a candidate."""
 ALIASES = {"tools": "tool_texts", "classifier": "calibration"}
-"""Other keys of theirs in a released file."""
+"""Their other keys in a released file."""
 PARTS: Registry[PartKind] = Registry("part of a prompt", "promptassay.parts", HOMES, ALIASES)
 SECTIONS = ("calibration", "adapter", "tools", "picks", "passages", "classifier")
 """The keys of our parts in a released file."""
@@ -36,20 +36,20 @@ Made = TypeVar("Made", bound=type[PartKind] | type[PromptPart])
 
 
 def part(made: Made) -> Made:
-    """Register a kind, or a part that needs no rows: its settings are what runs."""
+    """Register a kind, or a part without rows: its settings are what runs."""
     kind = made() if issubclass(made, PartKind) else PartKind(made)
     PARTS.add(kind.name, kind, made.__module__)
     return made
 
 
 def others() -> dict[str, PartKind]:
-    """The parts of other packages that can be used, by name."""
+    """Return the usable parts of other packages, by name."""
     names = [name for name in PARTS.names() if name not in HOMES]
     return {one.name: one.thing for one in PARTS.all(names) if one.thing is not None}
 
 
 def held(prompt: PromptCandidate) -> Iterator[tuple[PartKind, Any]]:
-    """The parts of a candidate, with its settings."""
+    """Yield the parts of a candidate, with its settings."""
     for name in HOMES:
         if settings := getattr(prompt, name, None):
             yield PARTS.get(name), settings
@@ -58,30 +58,30 @@ def held(prompt: PromptCandidate) -> Iterator[tuple[PartKind, Any]]:
 
 
 def bound(prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-    """The fields of `BoundPrompt` for a candidate."""
+    """Return the fields of `BoundPrompt` for a candidate."""
     names = (*HOMES, *(own.name for own in prompt.more))
     return _joined(PARTS.get(name).bind(prompt, shared) for name in names)
 
 
 def parts_in(prompt: BoundPrompt) -> tuple[PromptPart, ...]:
-    """The parts of a bound prompt."""
+    """Return the parts of a bound prompt."""
     kinds = [PARTS.get(name) for name in IN_FILES if getattr(prompt, name)]
     turns = (Conversing(prompt.conversation),) if prompt.conversation else ()
     return (*(one for kind in kinds for one in kind.parts(prompt)), *turns, *prompt.more)
 
 
 def is_section(key: str) -> bool:
-    """Whether a key of a released file is one of a part that is installed."""
+    """Return whether a key of a released file belongs to an installed part."""
     return key in SECTIONS or (key not in HOMES and key in PARTS)
 
 
 def headings_of(keys: Iterable[str]) -> dict[str, str]:
-    """The headings of those sections of a released file that have rows, in the order of prompt.md."""
+    """Return the headings of sections with rows, in the order of prompt.md."""
     return {key: title for key in sorted(keys) if is_section(key) and (title := PARTS.get(key).headings.get(key))}
 
 
 def loaded(keys: Iterable[str], head: FileHead) -> dict[str, Any]:
-    """The fields of `BoundPrompt` from these sections of a released file. Raises WrongPart."""
+    """Read the fields of `BoundPrompt` from sections of a released file. Raises WrongPart."""
     ordered = sorted(keys, key=lambda key: IN_FILES.index(key) if key in IN_FILES else len(IN_FILES))
     keys = {ALIASES.get(key, key): key for key in reversed(ordered)}
     return _joined(_loaded(name, key, head) for name, key in reversed(keys.items()))

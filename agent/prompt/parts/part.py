@@ -1,7 +1,7 @@
-"""What a part of a prompt is: one thing that only some prompts have, such as picked examples.
+"""A part of a prompt: something that only some prompts have, such as picked examples.
 
 A `PromptPart` is what runs: the same object renders and reads in a search, behind a released file and in production.
-`kind.py` has how it is searched and read from a file. Imports the standard library and the light parts of this package.
+`kind.py` covers search and reading from a file. Imports the standard library and the light parts of this package.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Row:
 
     Args:
         values: a text for each input.
-        compared: the names of the inputs that are compared with other rows, as of `Signature.compared`.
-        id: that of a train row, which is never shown to itself; "" in production.
-        vector: of the input, where a provider makes it.
+        compared: the names of the inputs that are compared with other rows, see `Signature.compared`.
+        id: of a train row, which is never shown to itself; "" in production.
+        vector: of the input, if a provider makes it.
         own: confirmed rows of a user, which are picked before those of the task.
         shown: the texts of each of `own` in the prompt.
-        memo: what a part found for this row and needs again when the reply is read.
+        memo: a part's findings for this row that it needs again to read the reply.
     """
 
     values: Mapping[str, str]
@@ -47,14 +47,14 @@ class Row:
 
     @cached_property
     def text(self) -> str:
-        """What is compared with the texts of other rows."""
+        """The text that is compared with those of other rows."""
         from agent.retrieval.pool import text_of  # most prompts compare nothing, and start faster without
 
         return text_of(self.values, self.compared)
 
 
 class PromptPart:
-    """A part of one prompt with all that it needs to run. A hook that is not overridden changes nothing."""
+    """A part of one prompt with everything it needs to run. A hook that is not overridden changes nothing."""
 
     name: ClassVar[str]
     mark: ClassVar[str] = ""
@@ -68,21 +68,21 @@ class PromptPart:
 
     @staticmethod
     def choices(task: Task) -> Mapping[str, PromptPart]:
-        """What a search may try, by the words for it; of our own parts their makers in `programs/moves/` know."""
+        """Return the parts that a search may try, by their words; our own are made in `programs/moves/`."""
         return {}
 
     # -- what is given
 
     def texts_of(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Turn what a program gives for the inputs into texts. Raises ValueError."""
+        """Turn a program's inputs into texts. Raises ValueError."""
         return given
 
     def as_given(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Turn the texts of a row into what a program gives."""
+        """Turn the texts of a row into a program's inputs."""
         return values
 
     def tried(self, rows: Iterable[Mapping[str, str]], hostile: Sequence[str]) -> Iterable[Mapping[str, str]]:
-        """The rows that files are proved with, made of plain ones and of hostile texts."""
+        """Make rows to prove files with, from plain ones and hostile texts."""
         return rows
 
     # -- what is sent
@@ -96,36 +96,36 @@ class PromptPart:
         return messages
 
     def request(self, request: Request, row: Row) -> Request:
-        """Change what is sent in addition to the messages."""
+        """Change the request, apart from its messages."""
         return request
 
     def target(self, model: str) -> str:
-        """The name of the model that answers, as it can be called here."""
+        """Return the callable name of the model that answers."""
         return model
 
     # -- what is read
 
     @property
     def reads_input(self) -> str:
-        """What of the input decides when a reply is read, as a sentence; "" for nothing."""
+        """How the input decides when a reply is read, as a sentence; "" if it does not."""
         return ""
 
     def read(self, logs: Sequence[float] | None, row: Row | None, prediction: Prediction) -> Prediction:
         """Change how a reply was read.
 
-        `logs`: the log-probability of each label; None where the reply does not begin with one. `row`: the input; None
-        where it is not known.
+        `logs`: the log-probability of each label; None if the reply does not begin with one. `row`: the input; None if
+        unknown.
         """
         return prediction
 
     # -- what is known of it
 
     def size(self, count: Count, rows: Sequence[Row], most: bool) -> int:
-        """Tokens that it adds to the template: on average over `rows`, or at most with any input."""
+        """Count the tokens it adds to the template: on average over `rows`, or at most with any input."""
         return 0
 
     def documents(self, row: Row) -> tuple[str, ...] | None:
-        """The document of each passage that it shows, the nearest first; None where it looks up none."""
+        """Return the document of each passage it shows, nearest first; None without passages."""
         return None
 
     @property
@@ -134,35 +134,38 @@ class PromptPart:
 
     @property
     def embeddings(self) -> str:
-        """The provider's model that the vector of an input comes from; "" where it needs none."""
+        """The provider's model that embeds inputs; "" if it needs none."""
         return ""
 
     def example(self) -> tuple[str, ...]:
-        """The texts of one of the examples that it may show, where it `takes_rows`."""
+        """Return the texts of one of the examples that it may show, if it `takes_rows`."""
         return ()
 
     def some_vector(self) -> Sequence[float] | None:
-        """A vector to prove files with, where an input's would have to be asked for."""
+        """Return a vector to prove files with, without calling the provider."""
         return None
 
     # -- how it is shipped
 
     def whole(self) -> PromptPart:
-        """The same part with everything worked out, as it is written."""
+        """Return the same part with everything computed, as it is written."""
         return self
 
     def data(self) -> dict[str, Any]:
-        """Its sections of a released file, JSON-ready by their keys; `PartKind.load` is the inverse."""
+        """Return its sections of a released file, JSON-ready by key; `PartKind.load` is the inverse."""
         raise NotImplementedError
 
     def files(self) -> Mapping[str, Path]:
-        """Files that are released next to the prompt, by their names there."""
+        """Return the files to release next to the prompt, by their names there."""
         return {}
 
     def require_whole(self) -> None:
-        """Raises a ReleaseError unless `files` are there with every byte."""
+        """Raise ReleaseError unless `files` are complete."""
 
     def source(self) -> str:
-        """Python source of a function of the part's name, from rendered messages (as dicts) to those that are sent;
-        exports to Python hold it. "" where `messages` changes none."""
+        """Return Python source for exports: a function of the part's name that maps rendered messages (as dicts) to
+        sent ones.
+
+        "" if `messages` changes none.
+        """
         return ""

@@ -1,4 +1,4 @@
-"""Passages of the task's documents that are looked up for each input."""
+"""Passages of the task's documents that are retrieved for each input."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def size_name(size: tuple[int, int]) -> str:
 
 @dataclass(frozen=True)
 class ReleasedPassages(PromptPart):
-    """The passages of a prompt, and how they are looked up."""
+    """The passages of a prompt, and how they are retrieved."""
 
     name = "passages"
     mark, place = CONTEXT, "context"
@@ -87,7 +87,7 @@ class ReleasedPassages(PromptPart):
 
 
 def released_passages(settings: Any, rows: Any) -> ReleasedPassages:
-    """Restore what `ReleasedPassages.data` gave. Raises ValueError for wrong data."""
+    """Restore the output of `ReleasedPassages.data`. Raises ValueError."""
     how: Passages = read_as(Passages, settings, "passages")
     made: tuple[Passage, ...] = read_as(tuple[Passage, ...], rows, "passages.rows")
     if not made:
@@ -98,7 +98,7 @@ def released_passages(settings: Any, rows: Any) -> ReleasedPassages:
 
 
 class PassageLibrary:
-    """The passages of one task, for each size that they are cut into; worked out when first needed."""
+    """The passages of one task, for each size they are cut into; made when first needed."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -114,18 +114,18 @@ class PassageLibrary:
         return self._indexes[chunk, overlap]
 
     def settings(self, retriever: str, k: int, chunk: int, overlap: int) -> Passages:
-        """How passages are looked up, with the hash of those that there are."""
+        """Return retrieval settings, with the hash of the passages."""
         return Passages(retriever, k, chunk, overlap, self.index(chunk, overlap).id)
 
     def usual(self) -> Passages | None:
-        """How the user's own prompt looks passages up: as usual where it has a place for them, else not at all."""
+        """Return the default settings, if the user's own prompt has a place for passages."""
         if self._task.knowledge is None or not marks(self._task.instruction, [CONTEXT]):
             return None
         retriever, k, size = USUAL
         return self.settings(retriever, k, *size)
 
     def bound(self, passages: Passages) -> ReleasedPassages:
-        """What looks up for a candidate with these settings."""
+        """Return the retriever of a candidate with these settings."""
         if passages not in self._bound:
             index = self.index(passages.chunk, passages.overlap)
             self._bound[passages] = made = ReleasedPassages(passages, index.passages)
@@ -135,7 +135,7 @@ class PassageLibrary:
     def why_other(self, passages: Passages) -> str:
         index = self.index(passages.chunk, passages.overlap)
         if not index.passages:
-            return "it looks passages up, and the task has no [knowledge]"
+            return "it retrieves passages, but the task has no [knowledge]"
         if passages.pool != index.id:
             return f"its passages are {passages.pool}, and those of the task's documents {index.id}"
         return ""

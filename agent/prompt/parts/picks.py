@@ -1,4 +1,4 @@
-"""Examples that are picked for each input out of the train rows, whose labels may also vote."""
+"""Examples that are picked for each input from the train rows, whose labels may also vote."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class PickedDemos(PromptPart):
     """The picked part of a prompt.
 
     `head`: ids of the rows that the prompt always shows, which are not picked again. `shown`: of each row its texts in
-    the prompt: those of its turns, or one for a layout with all examples in one turn. `vectors`: those of the rows,
-    where rows are picked by them. `shared`: the rows as a run has them; None: they are made ready here.
+    the prompt: those of its turns, or one for a layout with all examples in one turn. `vectors`: those of the rows, if
+    rows are picked by them. `shared`: the pool of a run; None: it is made here.
     """
 
     name = "picks"
@@ -83,7 +83,6 @@ class PickedDemos(PromptPart):
 
     @cached_property
     def _is_alike(self) -> bool:
-        """Whether the installed wordllama gives the first row the vector that it had in the run."""
         assert self.vectors is not None
         kept, made = self.vectors.vector(0), static_vector(self.rows[0].text)
         return len(kept) == len(made) and all(abs(one - other) < 1e-3 for one, other in zip(kept, made, strict=True))
@@ -92,15 +91,15 @@ class PickedDemos(PromptPart):
         assert self.vectors is not None
         what = f"this prompt picks its examples by vectors of {self.vectors.model}"
         if self.vectors.is_provided:
-            raise ReleaseError(f"{what}; give the one of the input as vector=..., or call complete, which asks for it")
+            raise ReleaseError(f"{what}; pass the input's as vector=..., or call complete, which requests it")
         try:
             if self._is_alike:
                 return static_vector(text)
         except InputError as missing:
             raise ReleaseError(f"{what}; {missing}") from missing
         raise ReleaseError(
-            f"{what}, and the installed version makes others than those of the run; install the version that the run "
-            "had, or run the task again"
+            f"{what}, and the installed version makes different ones; install the version of the run, or "
+            "run the task again"
         )
 
     def _index_for(self, vector: Vector | None) -> PoolIndex:
@@ -110,9 +109,10 @@ class PickedDemos(PromptPart):
         return index.for_vector(require_vector(vector, self.vectors))
 
     def positions(self, row: Row) -> list[int]:
-        """Where in the pool the row's examples are: never the row itself, its near-duplicates, or a row of the head.
+        """Return the pool positions of the row's examples: never the row itself, its near-duplicates, or a row of the
+        head.
 
-        An input that is no train row gets what it gets in production, where nothing else is known of it.
+        An input that is no train row gets the same as in production.
         """
         left_out = self.pool.same(row.id, row.text) | frozenset(self.head)
         return self._index_for(row.vector).pick(row.text, self.picks, left_out)
@@ -122,12 +122,7 @@ class PickedDemos(PromptPart):
         return {PICKED: picked}
 
     def _with_own(self, row: Row) -> list[tuple[str, ...]]:
-        """The examples with those of a user before those of the pool.
-
-        Of the user's own rows those that have something in common with the input come first, as many as k. A row of the
-        pool with the words of one of them is not picked: its label may be the one that was corrected. The user's rows
-        have no vectors: they are picked by words and letters.
-        """
+        # a pool row with the words of a user's row is not picked: its label may be the one that was corrected
         left_out = {*self.head, *self.pool.replaced(row.own)}
         common = self._index_for(row.vector).candidates(row.text, self.picks, len(left_out))
         by_text = self.picks if self.vectors is None else replace(self.picks, retriever="hybrid")
@@ -173,7 +168,7 @@ _ROW: dict[str, Any] = {"id": str, "text": str, "label": str, "group": str}
 
 
 def picked_examples(settings: Any, rows: Any) -> PickedDemos:
-    """Restore what `PickedDemos.data` gave. Raises ValueError for wrong data."""
+    """Restore the output of `PickedDemos.data`. Raises ValueError."""
     is_dense = isinstance(settings, dict) and settings.get("retriever") in DENSE_RETRIEVERS
     of_vectors = _OF_VECTORS if is_dense else {}
     read = read_as({**_SETTINGS, "head": tuple[str, ...], **of_vectors}, settings, "picks")
@@ -204,7 +199,7 @@ def picked_examples(settings: Any, rows: Any) -> PickedDemos:
 
 
 class PickedRows:
-    """The pool of one task; all is worked out when it is first needed."""
+    """The pool of one task; everything is made when first needed."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -240,7 +235,7 @@ class PickedRows:
         return pool_id(self.rows, self.vectors)
 
     def id_of(self, retriever: str) -> str:
-        """The hash for a retriever; those that compare vectors have them in the hash."""
+        """Return the hash for a retriever; it covers the vectors of those that compare them."""
         return self._dense_id if retriever in DENSE_RETRIEVERS else self.id
 
     def why_other(self, picks: Picks) -> str:
@@ -252,7 +247,7 @@ class PickedRows:
 
     @cached_property
     def vectors(self) -> PoolVectors:
-        """Those of the rows. Raises InputError where they cannot be made, or are too many for a release."""
+        """The vectors of the rows. Raises InputError if they cannot be made, or are too many for a release."""
         model = self._task.space.embeddings
         made = [self._vector(row.text) for row in self.rows]
         if (numbers := len(made) * len(made[0])) > MOST_NUMBERS:
@@ -267,13 +262,13 @@ class PickedRows:
         return list(dict.fromkeys(text_of(row.inputs, self._names) for row in rows))
 
     def know(self, vectors: Mapping[str, Vector]) -> None:
-        """Take the vectors of texts that a provider made."""
+        """Store the vectors of texts that a provider made."""
         self._embedded.update(vectors)
 
     def _vector(self, text: str) -> Vector:
         if text not in self._embedded:
             if (model := self._task.space.embeddings) != WORDLLAMA:
-                raise InputError(f"a row is asked whose vector {model} was not asked for: {text!r:.60}")
+                raise InputError(f"no vector of {model} was requested for the row {text!r:.60}")
             self._embedded[text] = static_vector(text)
         return self._embedded[text]
 
@@ -286,7 +281,7 @@ class PickedRows:
         return Pool(self.rows, self.vectors, self._vector)
 
     def bound(self, prompt: PromptCandidate) -> PickedDemos:
-        """What picks for a candidate that has `picks`."""
+        """Return the picker of a candidate that has `picks`."""
         assert prompt.picks is not None
         is_dense = prompt.picks.retriever in DENSE_RETRIEVERS
         return PickedDemos(
@@ -315,13 +310,13 @@ class PickedRows:
         return self.bound(prompt).positions(self.row(row))
 
     def votes(self, row: Example, k: int) -> tuple[float, ...]:
-        """The votes of the `k` nearest rows for each choice, without the row and its near-duplicates."""
+        """Count the votes of the `k` nearest rows for each choice, without the row and its near-duplicates."""
         text, labels = text_of(row.inputs, self._names), self._task.signature.outputs[0].choices
         return self.pool.votes(text, labels, k, row.id)
 
 
 def of_pool(prompt: PromptCandidate, shared: TaskParts) -> PromptCandidate:
-    """The same prompt, which picks out of the rows of another task."""
+    """Return the same prompt, which picks from the rows of another task."""
     if prompt.picks is None:
         return prompt
     return replace(prompt, picks=replace(prompt.picks, pool=shared.of(PickedRows).id))

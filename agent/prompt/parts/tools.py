@@ -40,7 +40,7 @@ class ToolTexts:
 
     @staticmethod
     def between(own: Sequence[Tool], new: Sequence[Tool]) -> ToolTexts | None:
-        """Return what turns the task's own tools into others of the same names; None where they say the same."""
+        """Return the difference between two sets of tools with the same names; None if they are equal."""
         before = {tool.name: tool for tool in own}
         ordered = tuple(tool.name for tool in new)
         order = () if ordered == tuple(before) else ordered
@@ -57,7 +57,7 @@ class ToolTexts:
 
     @staticmethod
     def of(data: Mapping[str, Any]) -> ToolTexts:
-        """Read what `as_dict` gave."""
+        """Parse the output of `as_dict`."""
         return ToolTexts(
             tuple(data["order"]),
             tuple(data["descriptions"].items()),
@@ -78,7 +78,7 @@ class ToolTexts:
         yield from (text for _, _, text in self.arguments)
 
     def why_other(self, tools: Sequence[Tool]) -> str:
-        """Say why these are no texts of the tools, or ""."""
+        """Return why these texts do not fit the tools, or ""."""
         known = {tool.name: argument_texts(tool) for tool in tools}
         if self.order and sorted(self.order) != sorted(known):
             return "orders other tools than the task has"
@@ -119,7 +119,7 @@ def optional_arguments(tool: Tool) -> list[str]:
 
 
 def with_argument(tool: Tool, name: str, text: str) -> Tool:
-    """Return the tool with another description of one of its arguments; "" takes it out."""
+    """Return the tool with another description of one of its arguments; "" removes it."""
     schema = json.loads(tool.parameters)
     schema["properties"][name].pop("description", None)
     if text:
@@ -129,7 +129,7 @@ def with_argument(tool: Tool, name: str, text: str) -> Tool:
 
 @dataclass(frozen=True, slots=True)
 class TextChange:
-    """One text of the tools that differs. `what`: TOOL, TOOL.ARGUMENT, or "order", of which the names are the text."""
+    """One text of the tools that differs. `what`: TOOL, TOOL.ARGUMENT, or "order", whose text are the names."""
 
     what: str
     before: str
@@ -140,7 +140,7 @@ ORDER = "order of the tools"
 
 
 def tool_changes(shown: Mapping[str, Any]) -> list[TextChange]:
-    """Return what differs from the task's own texts, tool by tool; `shown`: as `shown_texts` gives it."""
+    """Return the changes to the task's own texts, tool by tool; `shown`: from `shown_texts`."""
     own, found = shown["own"], list[TextChange]()
     for tool in sorted({*shown["descriptions"], *shown["arguments"]}):
         if tool in shown["descriptions"]:
@@ -153,12 +153,12 @@ def tool_changes(shown: Mapping[str, Any]) -> list[TextChange]:
 
 
 def as_text(shown: Mapping[str, Any]) -> str:
-    """Write what `shown_texts` gives as the ledger keeps it: equal texts are one there."""
+    """Serialize the output of `shown_texts` for the ledger, which stores equal texts once."""
     return json.dumps(shown, ensure_ascii=False)
 
 
 def shown_texts(texts: ToolTexts, tools: Sequence[Tool]) -> dict[str, Any]:
-    """Return the texts, JSON-ready, with those that they replace under "own"."""
+    """Return the texts, JSON-ready, with the replaced ones under "own"."""
     named = {tool.name: tool for tool in tools}
     own = ToolTexts(
         tuple(named) if texts.order else (),

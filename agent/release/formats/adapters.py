@@ -1,4 +1,4 @@
-"""A prompt with its adapter: for llama.cpp's own server, and in the form of peft for transformers and vLLM."""
+"""A prompt with its adapter: for llama.cpp's server, and in the form of peft for transformers and vLLM."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ README = "README.md"
 _SERVER_TEXT = """\
 # A prompt with its adapter
 
-`{prompt}` is the prompt, `{adapter}` a LoRA adapter in GGUF that it is answered with. Both go with these weights:
+`{prompt}` is the prompt, `{adapter}` its LoRA adapter in GGUF. Both need these weights:
 
     model    {model}
     SHA-256  {base}
@@ -62,7 +62,7 @@ Then ask it. `load_prompt` checks every byte of both files:
     # POST body to http://127.0.0.1:8080/v1/chat/completions; then
     # prompt.parse(reply["choices"][0]["message"]["content"]).fields
 
-`cache_prompt` is off as it was when the prompt was scored: a cached prefix is rounded differently under an adapter.
+`cache_prompt` is off, as when the prompt was scored: a cached prefix is rounded differently under an adapter.
 Without a server, `load_prompt({prompt!r}).complete({inputs})` answers in the process itself.
 """
 
@@ -83,8 +83,8 @@ def server_files(material: Material) -> dict[str, Content]:
         adapter = release.adapter.path.read_bytes()
     if is_soft_prompt(read_gguf(release.adapter.path)):
         raise ReleaseError(
-            f"llama-server: {release.name!r} has a soft prompt, whose tokens llama.cpp's server does not put before a "
-            "prompt; answer with load_prompt(...).complete, which does"
+            f"llama-server: {release.name!r} has a soft prompt, which llama.cpp's server cannot load; answer with "
+            "load_prompt(...).complete"
         )
     text = _SERVER_TEXT.format(
         prompt=PROMPT_FILE,
@@ -101,16 +101,16 @@ def server_files(material: Material) -> dict[str, Content]:
 
 PEFT_README = "PEFT.md"  # llama-server writes a README.md, and both may go into one folder
 VLLM_RANKS = (8, 16, 32, 64, 128, 256)
-"""What vLLM takes as the largest rank."""
+"""The values of vLLM's --max-lora-rank."""
 _PEFT_TEXT = """\
 # A prompt with its adapter, in the form of peft
 
-`adapter_model.safetensors` and `adapter_config.json` are a LoRA adapter of rank {rank}, `{prompt}` the prompt that it
-is answered with. `{adapter}` is the same adapter for llama.cpp; `load_prompt` reads it with the prompt.
+`adapter_model.safetensors` and `adapter_config.json` are a LoRA adapter of rank {rank}, `{prompt}` is its prompt.
+`{adapter}` is the same adapter for llama.cpp; `load_prompt` reads it with the prompt.
 
-It was trained beside a file of the weights {model} whose SHA-256 is {base}.
-In the lines below {hub} is the model on Hugging Face, or a folder of it, that this file was made from. Where the file's
-weights are rounded, replies of the model itself can differ from those that were scored.
+It was trained on the weights {model}, from a file with SHA-256 {base}.
+Below, {hub} is the model on Hugging Face, or a folder of it, that this file was made from. If the file's weights are
+rounded, replies of the original model can differ from those that were scored.
 
 vLLM, in this folder:
 
@@ -124,7 +124,7 @@ transformers:
     from transformers import AutoModelForCausalLM
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({hub!r}), ".")
 
-The messages of a request come from `load_prompt`, which checks every byte of the prompt and of `{adapter}`:
+`load_prompt` makes the messages of a request and checks every byte of the prompt and of `{adapter}`:
 
     from promptassay import load_prompt
     prompt = load_prompt({prompt!r})
@@ -134,7 +134,6 @@ The messages of a request come from `load_prompt`, which checks every byte of th
 
 
 def _load_peft(folder: Path, release: PromptRelease) -> Opened:
-    """Reads all files back: the prompt as of any release, and the adapter's matrices, which have to be bit-equal."""
     opened = _load(folder, release)
     lora, architecture = _adapter(release)
     try:
@@ -154,16 +153,16 @@ def _adapter(release: PromptRelease) -> tuple[Lora, Architecture]:
     base = weights_path(release.model.partition("/")[2])
     if not base.is_file():
         raise ReleaseError(
-            f"peft: {base}: the weights that the adapter goes with are not here, and the order of its rows depends on "
-            "them; fetch them with `optimize models fetch`, or put the file back"
+            f"peft: {base}: the adapter's base weights are missing; fetch them with `optimize models fetch`, or "
+            "restore the file"
         )
     require_base(release)
     try:
         file = read_gguf(release.adapter.path)
         if is_soft_prompt(file):
             raise ReleaseError(
-                f"peft: {release.name!r} has a soft prompt, whose tokens stand inside the prompt; peft has no form "
-                "for that; answer with load_prompt(...).complete"
+                f"peft: {release.name!r} has a soft prompt, for which peft has no form; answer with "
+                "load_prompt(...).complete"
             )
         return read_lora(release.adapter.path, base), read_architecture(read_gguf(base))
     except InputError as error:

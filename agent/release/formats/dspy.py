@@ -1,10 +1,10 @@
 """A DSPy program that sends exactly the released messages: its state as JSON, our messages, a module that loads both.
 
-DSPy's adapters wrap a prompt in their own words, so a state alone would send something else than was scored. The module
-brings an adapter that sends the released messages as they are and reads the reply as it was read when scored.
+DSPy's adapters add their own words to a prompt, so a state alone would not send what was scored. The module has an
+adapter that sends the released messages unchanged and reads the reply as it was read when scored.
 
-DSPy hands an adapter the text of a reply and puts its log-probabilities, by which a calibrated prompt decides, into the
-prediction, so the adapter gives the text back and the program reads it.
+DSPy passes an adapter only the text of a reply and puts its log-probabilities, which calibrated prompts need, into the
+prediction. So the adapter returns the text, and the program reads it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MODULE = f"{FOLDER}/program.py"
 _SOURCE = '''\
 """A released prompt as a DSPy program: `program = load(); program(INPUT="...")` after `dspy.configure(lm=...)`.
 
-Needs dspy and promptassay, and program.json and messages.json beside this file.
+Needs dspy and promptassay, and program.json and messages.json next to this file.
 """
 
 import json
@@ -58,7 +58,7 @@ OUTPUTS = @outputs@
 
 
 class Released(dspy.Adapter):
-    """Sends the released messages, and gives the reply back as it came, for Program to read."""
+    """Sends the released messages, and returns the reply unchanged, for Program to read."""
 
     def __init__(self, prompt):
         super().__init__()
@@ -91,7 +91,7 @@ class Program(dspy.Module):
 
 
 def load():
-    """The program in its state. DSPy matches fields by position, so their names are compared here first."""
+    """Load the program with its state. DSPy matches fields by position, so their names are compared first."""
     program = Program()
     state = json.loads((HERE / "program.json").read_text("utf-8"))["answer"]
     states = state, program.answer.dump_state()
@@ -106,7 +106,7 @@ _NO_LABEL = "\u2603"
 
 
 def _state(release: PromptRelease) -> str:
-    """What `dspy.Module.save` writes. The instruction in it is for people; the adapter sends the messages."""
+    # DSPy shows the instruction in it to people; the adapter sends the messages.
     require("dspy", "the format dspy")
     import dspy
 

@@ -1,6 +1,6 @@
-"""What an export format is, which there are by the name that `--format` takes, and what several formats share.
+"""Export formats: the interface, the registry behind `--format`, and helpers of several formats.
 
-Each is imported only when it is asked for. Knows no library of a target.
+Each is imported only when requested. Knows no library of a target.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Sent = list[dict[str, str]]
 """Messages that a target sends, as {"role", "content"}."""
 Render = Callable[[Values], Sent]
 Parse = Callable[[Values, str], Prediction]
-"""From a row and a reply to it to what the target reads in the reply."""
+"""From a row and its reply to what the target reads in the reply."""
 Settings = dict[str, Any]
 """What an export holds in addition to the messages, by our names: `model`, `max_tokens`, `temperature`, ..."""
 Parts = list[str | tuple[str]]
@@ -40,9 +40,11 @@ _BOTH = {"max_tokens": "max_tokens", "temperature": "temperature"}
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Written files as the target opens them: `render` gives a row as the target sends it (None: it is no template),
-    `settings` what the files hold in addition to the messages, `parse` how the target reads replies (None: it leaves
-    that to the program)."""
+    """Written files as the target opens them.
+
+    `render`: a row as the target sends it (None: it is no template). `settings`: what the files hold in addition to
+    messages. `parse`: how the target reads replies (None: that is left to the program).
+    """
 
     render: Render | None
     settings: Settings = field(default_factory=dict)
@@ -51,76 +53,69 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What an export is made of. `task` is there for the formats that write rows (`needs_task`)."""
+    """The source of an export. `task` is set for the formats that write rows (`needs_task`)."""
 
     release: PromptRelease
     task: Task | None = None
 
     @property
     def rows(self) -> Task:
-        """The task. Raises a ReleaseError without one, or where its rows do not hold what was said."""
+        """The task. Raises ReleaseError without one, or if its rows do not hold the model's turns."""
         if self.task is None:
-            raise ReleaseError(f"{self.release.name!r}: this format writes rows of the task; the task is needed")
+            raise ReleaseError(f"{self.release.name!r}: this format writes rows of the task; pass the task")
         if self.task.user is not None:
             raise ReleaseError(f"{self.release.name!r}: {PLAYED}, and this format writes rows; take another format")
         return self.task
 
 
-_LOOKS = (
-    "a template cannot {} for each input, as this prompt does; export it as md, messages, python, langchain, dspy, "
-    "mlflow or promptfoo, or load it with load_prompt"
-)
+_LOOKS = "a template cannot {} for each input; export as md, messages, python, langchain, dspy, mlflow or promptfoo"
 REFUSALS: Mapping[str, tuple[str, str]] = {
     "adapter": (
         "adapter",
-        "{name} is answered with an adapter, which this target does not hold; export it as --format llama-server or "
-        "peft, or load the released folder with load_prompt",
+        "{name} has an adapter, which this target cannot hold; export as llama-server or peft, or use load_prompt",
     ),
     "tools": (
         "tools",
-        "{name} calls tools, which this target does not hold; export it as --format md, messages, python, langchain, "
-        "mlflow or tools, or load it with load_prompt",
+        "{name} calls tools, which this target cannot hold; export as md, messages, python, langchain, mlflow or tools",
     ),
     "calibration": (
         "calibration",
-        "{name} decides among its labels by log-probabilities (calibration), which this target does not give; "
-        "export it as md, messages, python, langchain or dspy, or run again with --no-calibrate",
+        "{name} has a calibration, which this target cannot hold; export as md, messages, python, langchain or dspy",
     ),
     "picks": ("picks", _LOOKS.format("pick examples")),
-    "passages": ("picks", _LOOKS.format("look passages up")),
+    "passages": ("picks", _LOOKS.format("retrieve passages")),
     "conversation": (
         "conversation",
-        "{name} takes the messages of a conversation, and this target has no place for them; export it as md, "
-        "messages, python, langchain, mlflow, promptfoo or finetune-jsonl, or load it with load_prompt",
+        "{name} takes a conversation, unlike this target; export as md, messages, python, langchain or promptfoo",
     ),
 }
-"""By the name of a part what a format says that it carries (`Format.carries`), and why another one refuses it."""
+"""By the name of a part the word of `Format.carries` for it, and why a format without it refuses."""
 OTHER = (
     "more",
-    "{name} has a part of another package, which this target does not hold; export it as md, messages, python or "
-    "langchain, or load it with load_prompt",
+    "{name} has a part of another package, unlike this target; export as md, messages, python or langchain",
 )
 
 
 def no_files(material: Material) -> dict[str, Content]:
-    """The `files` of a format before `export_format` has decorated a function."""
+    """Fail: the default `files` of a format that decorates no function yet."""
     raise NotImplementedError
 
 
 def fits_all(release: PromptRelease, values: Values) -> str:
-    """The `unfit` of a target that carries any text."""
+    """Return "": the default `unfit` of a target that holds any text."""
     return ""
 
 
 def installed_version(library: str) -> str:
-    """`name version` of an installed distribution, or ""."""
+    """Return `name version` of an installed distribution, or ""."""
     return f"{library} {found}" if (found := version_of(library)) else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One target. As a decorator it registers the function below it, which makes the files by name; that function may
-    raise a ReleaseError where the target cannot hold the prompt."""
+    """One target. As a decorator it registers the function below it, which returns file contents by name; that function
+    may raise ReleaseError if the target cannot hold the prompt.
+    """
 
     name: str
     _: KW_ONLY
@@ -133,22 +128,21 @@ class Format:
     install: str = ""
     """The command that installs the library."""
     unfit: Callable[[PromptRelease, Values], str] = fits_all
-    """Why the target cannot carry these values whatever is written, or "". The user is warned of what it names;
-    everything else must come out byte for byte."""
+    """Why the target cannot hold these values, or "". The user is warned; all other values must stay byte-equal."""
     needs_task: bool = False
     carries: Collection[str] = ()
-    """Which parts the target holds, by the words of REFUSALS; a prompt with another one is refused."""
+    """The parts that the target can hold, by the words of REFUSALS."""
     find_library: Callable[[str], str] = installed_version
     """Name and version of the installed library, "" where it is missing."""
     settings_note: str = ""
-    """Where the target sends messages only: how its user gives the parameters to the model."""
+    """For a target that sends messages only: how to pass the parameters to the model."""
     proof: str = ""
-    """Of a format that is no template, which renders nothing: what `files` proved by itself."""
+    """For a format that renders nothing: what `files` proved by itself."""
     as_code: Format | None = None
-    """The same target by Python code, for a release that a template cannot hold."""
+    """The same target as Python code, for a release that a template cannot hold."""
 
     def lacking(self, release: PromptRelease) -> list[str]:
-        """Why the target cannot hold the release, for each part that it has no place for."""
+        """Return a reason for each part of the release that the target cannot hold."""
         names = [part.name for part in release.parts]
         ordered = sorted(names, key=lambda name: [*REFUSALS, name].index(name))
         found: dict[str, str] = {}
@@ -158,7 +152,7 @@ class Format:
         return [*found.values()]
 
     def fitting(self, release: PromptRelease) -> Format:
-        """This format, or `as_code` where this one cannot hold the release."""
+        """Return this format, or `as_code` if this one cannot hold the release."""
         return self.as_code if self.as_code and self.lacking(release) else self
 
     def __call__(self, files: Files) -> Files:
@@ -192,13 +186,13 @@ FORMATS: Registry[Format] = Registry(
 
 
 def parts_of(release: PromptRelease) -> list[tuple[str, Parts]]:
-    """Role and parts of each message; with picked examples, `PICKED` is one more input, and `CONTEXT` with passages."""
+    """Return role and parts of each message; `PICKED` and `CONTEXT` count as inputs."""
     names = [*release.inputs, *release.compared, *(part.mark for part in release.parts if part.mark)]
     return [(message.role, split(message.content, names)) for message in release.messages]
 
 
 def written(parts: Parts, mark: Callable[[str], str], escape: Callable[[str], str] = str) -> str:
-    """A message as a target writes it: `mark` for the name of an input, `escape` for fixed text."""
+    """Write a message for a target: `mark` for the name of an input, `escape` for fixed text."""
     return "".join(mark(part[0]) if isinstance(part, tuple) else escape(part) for part in parts)
 
 
@@ -211,12 +205,12 @@ def as_sent(messages: Iterable[Mapping[str, Any]]) -> Sent:
 
 
 def no_lone_surrogates(release: PromptRelease, values: Values) -> str:
-    """The `unfit` of a target that keeps text as UTF-8."""
+    """Return why UTF-8 cannot hold the values, or ""."""
     return "half a character (a lone surrogate)" if any(map(SURROGATE.search, values.values())) else ""
 
 
 def unfit_by(problem: Callable[[str], str]) -> Callable[[PromptRelease, Values], str]:
-    """The `unfit` of a target that keeps text as UTF-8 and loses messages for which `problem` gives a reason."""
+    """Make the `unfit` of a UTF-8 target that loses messages for which `problem` gives a reason."""
 
     def unfit(release: PromptRelease, values: Values) -> str:
         filled = (problem(message.content) for message in fill_messages(release.messages, values))
@@ -230,7 +224,7 @@ def settings_of(release: PromptRelease) -> Settings:
 
 
 def chosen(release: PromptRelease, names: Mapping[str, str] = _BOTH) -> dict[str, Any]:
-    """The parameters that the release sets, by the target's names. `names`: theirs by ours."""
+    """Return the parameters that the release sets, by the target's names. `names`: theirs by ours."""
     return {theirs: release.parameters[ours] for ours, theirs in names.items() if ours in release.parameters}
 
 
@@ -239,7 +233,7 @@ def yaml_options(release: PromptRelease, indent: str, names: Mapping[str, str] =
 
 
 def renamed(settings: Mapping[str, Any], names: Mapping[str, str]) -> Settings:
-    """Settings of a target by our names. `names`: ours by theirs."""
+    """Return a target's settings by our names. `names`: ours by theirs."""
     return {names.get(key, key): value for key, value in settings.items()}
 
 
@@ -251,7 +245,7 @@ def openai_content(tokens: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def as_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a release as OpenAI names them: whether there are log-probabilities, and for how many tokens.
+    """Rename the parameters of a release as OpenAI does, such as `logprobs`.
 
     >>> as_openai({"max_tokens": 8, "logprobs": 6})
     {'max_tokens': 8, 'logprobs': True, 'top_logprobs': 6}
@@ -263,7 +257,7 @@ def as_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What `as_openai` was given.
+    """Invert `as_openai`.
 
     >>> from_openai({"max_tokens": 8, "logprobs": True, "top_logprobs": 6})
     {'max_tokens': 8, 'logprobs': 6}
@@ -275,7 +269,7 @@ def from_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hosted_name(model: str, provider: str) -> str:
-    """The model's own name where it belongs to `provider`, else "".
+    """Return the model's name without its `provider`; "" if it belongs to another.
 
     >>> hosted_name("openai/gpt-x", "openai"), hosted_name("openai/gpt-x", "anthropic")
     ('gpt-x', '')
@@ -285,6 +279,6 @@ def hosted_name(model: str, provider: str) -> str:
 
 
 def compatible_parts(model: str) -> tuple[str, str]:
-    """Name and address of `openai-compatible/NAME@ADDRESS`; an empty text for what is not there."""
+    """Split `openai-compatible/NAME@ADDRESS` into name and address; "" for a missing one."""
     name, _, address = hosted_name(model, "openai-compatible").partition("@")
     return name, address

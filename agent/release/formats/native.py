@@ -1,5 +1,5 @@
-"""Formats that need no library: our own two files, which `load_prompt` reads, the body of a request to Anthropic, the
-tools of a prompt as each provider takes them, and rows for fine-tuning."""
+"""Formats without a library: the two files of `load_prompt`, the body of an Anthropic request, the tools of a prompt in
+each provider's form, and rows for fine-tuning."""
 
 from __future__ import annotations
 
@@ -139,13 +139,13 @@ FINETUNE_FILE = "finetune.jsonl"
 
 
 def chat_line(messages: Sequence[Message], answer: str) -> str:
-    """A line of a training file: the messages of a call and the answer to them."""
+    """Write a line of a training file: the messages of a call and their answer."""
     turns = [message.as_dict() for message in messages]
     return json.dumps({"messages": [*turns, {"role": "assistant", "content": answer}]}, ensure_ascii=False) + "\n"
 
 
 def right_answer(row: Example, task: Task, outputs: tuple[Field, ...], reasoning: bool) -> str:
-    """The row's right answer as a reply. Raises ReleaseError where it would not be read back as the row has it."""
+    """Return the row's right answer as a reply. Raises ReleaseError if it parses differently."""
     signature, labels = task.signature, one_answer(row.labels, task.accepted)
     answers = {name: label_text(value) for name, value in labels.items()}
     answer = answer_of(Demo(row.id, row.inputs, answers), signature, reasoning)
@@ -185,7 +185,7 @@ def finetune_files(material: Material) -> dict[str, str]:
         )
     if release.takes_rows and release.format == "inline":
         raise ReleaseError(
-            f"{release.name!r}: its picked examples stand in the turn of the row itself; fine-tune a prompt of another "
+            f"{release.name!r}: its picked examples are in the turn of the row; fine-tune a prompt of another "
             "layout (formats in task.toml)"
         )
     last = release.messages[-1]

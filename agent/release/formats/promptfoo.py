@@ -44,7 +44,7 @@ from agent.release.runtime import MESSAGES_FILE, PromptRelease
 from agent.shipped import canonical
 
 Given = Mapping[str, Any]
-"""Inputs as a program gives them."""
+"""Inputs as a program passes them."""
 FOLDER = "promptfoo"
 SECONDS = 120
 QUIET = {
@@ -91,7 +91,6 @@ def _find_library(library: str) -> str:
 
 
 def _echo(folder: Path, file: str, reference: str, rows: Sequence[Given]) -> list[Sent]:
-    """What promptfoo would send for each row by a `file` of the export, which a config names as `reference`."""
     with tempfile.TemporaryDirectory(prefix="promptfoo-") as aside:
         place = Path(aside)
         tests = [{"vars": {"row": dict(values)}, "options": {"disableVarExpansion": True}} for values in rows]
@@ -102,7 +101,7 @@ def _echo(folder: Path, file: str, reference: str, rows: Sequence[Given]) -> lis
         quiet = ["--no-cache", "--no-write", "--no-table", "--no-progress-bar"]
         _run(["promptfoo", "eval", "-c", "config.json", "-o", "out.json", *quiet], place, place)
         results: list[dict[str, Any]] = json.loads((place / "out.json").read_bytes())["results"]["results"]
-    # what the provider got; in `prompt` it is tidied up for reports (JSON laid out anew, keys taken out)
+    # `response.output` is what the provider got; `prompt` is reformatted for reports
     sent = {result["testIdx"]: as_sent(json.loads(result["response"]["output"])) for result in results}
     return [sent[number] for number in range(len(rows))]
 
@@ -126,7 +125,7 @@ def _run(command: list[str], folder: Path, home: Path) -> str:
 
 CODE_FILE = "prompt.py"
 _RETURNED = "returned.cjs"
-"""For the proof alone: a prompt that is what the function returned."""
+"""For the proof only: a prompt that is the function's return value."""
 REFERENCE = f"file://{CODE_FILE}:promptfoo_prompt"
 _FUNCTION = '''
 
@@ -155,8 +154,6 @@ def _quoted(char: str) -> str:
 
 
 def _load_code(folder: Path, release: PromptRelease) -> Opened:
-    """Every row by what the function returns for it, filled by promptfoo in one evaluation; each hostile
-    value also by promptfoo from end to end, which starts a Python for each row."""
     _require_valid(folder)
     module = load_module(folder / FOLDER / CODE_FILE, "exported_promptfoo_prompt")
 
@@ -179,7 +176,7 @@ def _load_code(folder: Path, release: PromptRelease) -> Opened:
 PROMPT = "prompt.json"
 BASE_URL = "OPENAI_COMPATIBLE_BASE_URL"
 LOCAL_SERVER = "http://127.0.0.1:8080/v1"
-"""Where an exported config looks for the server of a `local/` model, unless BASE_URL says otherwise."""
+"""The default server of a `local/` model in an exported config; BASE_URL replaces it."""
 _SERVED = ("openai-compatible", "local")
 _CHECK = '''\
 """The assertion of every test: reads the reply as it was read when it was scored; each field must be the label.
@@ -205,11 +202,10 @@ def get_assert(output, context):
 
 
 def _provider(release: PromptRelease) -> list[str]:
-    """The model that was scored. One behind a server of your own gets your key for such servers, never OpenAI's."""
     provider, _, name = release.model.partition("/")
     kinds = {"openai": "openai:chat:", "anthropic": "anthropic:messages:"} | dict.fromkeys(_SERVED, "openai:chat:")
     if provider not in kinds:
-        return [f"# {' '.join(release.model.split())} is none of promptfoo", "providers:", "  - echo"]
+        return [f"# {' '.join(release.model.split())} has no provider in promptfoo", "providers:", "  - echo"]
     config = []
     if provider in _SERVED:
         name, base = compatible_parts(release.model) if provider == "openai-compatible" else (name, LOCAL_SERVER)
@@ -228,7 +224,7 @@ def _from_environment(name: str, otherwise: str) -> str:
 
 
 def provider_settings(folder: Path, release: PromptRelease) -> Settings:
-    """The provider in the config, by our names. The server of a `local/` model is one that may serve any."""
+    """Return the provider of the config by our names; a local server may serve any `local/` model."""
     import yaml
 
     (provider,) = yaml.safe_load((folder / FOLDER / "promptfooconfig.yaml").read_bytes())["providers"]
@@ -247,8 +243,6 @@ def provider_settings(folder: Path, release: PromptRelease) -> Settings:
 
 
 def _load(folder: Path, release: PromptRelease) -> Opened:
-    """Every row in one evaluation, since each start of promptfoo takes seconds."""
-
     def echoed(rows: Sequence[Given]) -> list[Sent]:
         return _echo(folder, PROMPT, f"file://{PROMPT}", rows)
 

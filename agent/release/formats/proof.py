@@ -1,6 +1,6 @@
-"""The one place that proves an export: written aside, loaded by the target's library, rendered, compared byte for byte.
+"""The proof of an export: staged, loaded by the target's library, rendered, compared byte for byte.
 
-Knows no format by name. Nothing is put in place before every format of the command has passed.
+Knows no format by name. Nothing is written before every format of the command has passed.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from agent.task.examples import PLAYED
 from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical
 
 SCORED_BY = ("dev", "task.toml", "metric.py", "metric", "rubric.md")
-"""What a dev score depends on, by the names of a task's hashes."""
+"""The hashes of a task that a dev score depends on."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedRow:
-    """A dev row in a run: the key of its call, what was sent and replied, and the score."""
+    """A dev row of a run: its call key, request, prediction and score."""
 
     row: Example
     key: str
@@ -55,7 +55,7 @@ class RecordedRow:
 
 @dataclass(frozen=True, slots=True)
 class DevRun:
-    """One prompt on dev in a run: every row with a reply, and the trial's mean score over them in [0, 1]."""
+    """One prompt's dev results in a run: every answered row, and the trial's mean score in [0, 1]."""
 
     task: Task
     model: str
@@ -65,7 +65,7 @@ class DevRun:
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """`rows` made the same calls and scores, with mean `score` in [0, 1]; `unfit` more the target cannot carry."""
+    """`rows` made the same calls and scores, with mean `score` in [0, 1]; the target cannot hold `unfit` more."""
 
     rows: int
     score: float | None
@@ -74,7 +74,7 @@ class Rescored:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedExport:
-    """One format's files. `rows` were compared; `unfit`: how many more the target cannot carry, by reason."""
+    """One format's files. `rows` were compared; `unfit` counts those that the target cannot hold, by reason."""
 
     format: Format
     texts: Mapping[str, Content]
@@ -94,7 +94,7 @@ class VerifiedExport:
     """The provider's model without whose vectors no dev row can be rendered, so that none was scored again."""
 
     def notes(self) -> Iterator[str]:
-        """What the user must know, a line each."""
+        """Yield what the user must know, a line each."""
         if self.missing:
             yield f"{self.format.name}: not verified with {self.format.library}: {self.format.install}"
             return
@@ -104,7 +104,7 @@ class VerifiedExport:
         with_ = f" by {self.library}" if self.library else ""
         yield f"{self.format.name}: {self.rows} hostile rows rendered{with_}, byte-equal to what was scored"
         if self.dev and self.dev.score is not None:
-            more = f"; it cannot carry {self.dev.unfit} more" if self.dev.unfit else ""
+            more = f"; it cannot hold {self.dev.unfit} more" if self.dev.unfit else ""
             same = f"the same {self._same()}, score {100 * self.dev.score:.1f} as in the run{more}"
             yield f"{self.format.name}: {self.dev.rows} dev rows rendered{with_}, {same}"
         if self.embeddings:
@@ -116,10 +116,9 @@ class VerifiedExport:
             yield f"{self.format.name}: does not set {lacks}; set it where you use the file"
         for reason, count in self.unfit.items():
             share = f"{count} of {self.rows + sum(self.unfit.values())} hostile rows"
-            yield f"{self.format.name}: cannot carry {reason} ({share}); take it out of values first"
+            yield f"{self.format.name}: cannot hold {reason} ({share}); remove it from values first"
 
     def _same(self) -> str:
-        """What of a call is as in the run: all of it, or the messages and what the files hold."""
         if self.format.settings_note:
             return "messages"
         *first, last = ["messages", *self.settings]
@@ -129,10 +128,10 @@ class VerifiedExport:
 def verify_exports(
     formats: Sequence[Format], materials: Mapping[str, Material], *, dev: DevRun | None = None, strict: bool = False
 ) -> list[VerifiedExport]:
-    """Prove the files of each format, with nothing written yet; `materials`: by the format's name.
+    """Prove the files of each format before any is written; `materials`: by the format's name.
 
-    `dev`: rows that each export scores again without a call. `strict`: also refuse what is not proved, and
-    a target that cannot carry every value. Raises ReleaseError where an export drifts, does not load or is unproved.
+    `dev`: rows that each export scores again without a call. `strict`: also refuse unproved formats and targets that
+    cannot hold every value. Raises ReleaseError if an export drifts, does not load or is unproved.
     """
     exports = []
     for one in formats:
@@ -145,19 +144,19 @@ def verify_exports(
 
 
 def write_exports(exports: Sequence[VerifiedExport], folder: Path) -> list[Path]:
-    """Writes the files of all exports into `folder`, all aside first. Raises a ReleaseError."""
+    """Write the files of all exports into `folder`, all or none. Raises ReleaseError."""
     return write_files({name: text for export in exports for name, text in export.texts.items()}, folder)
 
 
 def write_files(texts: Mapping[str, Content], folder: Path) -> list[Path]:
-    """Writes files by name into `folder`, all aside first. Raises a ReleaseError."""
+    """Write files by name into `folder`, all or none. Raises ReleaseError."""
     with disk_errors(f"{folder}: cannot write the export"), new_files(folder) as staged:
         _write(texts, staged)
     return [folder / name for name in texts]
 
 
 def write_file(text: Content, path: Path) -> None:
-    """Writes one file where the user wants it, whole or not at all. Raises a ReleaseError."""
+    """Write one file to `path`, whole or not at all. Raises ReleaseError."""
     data = _encoded(path.name, text)
     with disk_errors(f"{path}: cannot write the export"), new_file(path) as file:
         file.write(data)
@@ -242,7 +241,7 @@ def _encoded(name: str, text: Content) -> bytes:
     except UnicodeEncodeError as error:
         raise ReleaseError(
             f"{name} cannot hold the lone surrogate {text[error.start]!a} "
-            f"(after {text[max(0, error.start - 30) : error.start]!a}); take it out of the prompt"
+            f"(after {text[max(0, error.start - 30) : error.start]!a}); remove it from the prompt"
         ) from None
 
 
@@ -254,7 +253,7 @@ def _encoded(name: str, text: Content) -> bytes:
 
 
 def dev_run(history: History, run: Row, task: Task, candidate_id: str) -> DevRun:
-    """The dev rows of a candidate out of the ledger. Raises an InputError that says why it cannot be scored again."""
+    """Read the dev results of a candidate from the ledger. Raises InputError if they cannot be scored again."""
     for name in SCORED_BY:
         if run["hashes"].get(name) != task.hashes.get(name):
             what = "the dev rows" if name == "dev" else name
@@ -277,7 +276,6 @@ def dev_run(history: History, run: Row, task: Task, candidate_id: str) -> DevRun
 
 
 def _recorded_row(history: History, row: Example, outcome: Row) -> RecordedRow | None:
-    """None for a row without an answer, which has no score either."""
     if not outcome["call_key"] or (outcome["value"] is None and not outcome["fields"]):
         return None
     request = request_of(history, outcome["call_key"])
@@ -296,7 +294,7 @@ def rescore(
     parse: Parse,
     unfit: Callable[[PromptRelease, Values], str],
 ) -> Rescored:
-    """Render, read and score every row through an export. Raises ReleaseError where call, reading or score differ."""
+    """Render, read and score every row through an export. Raises ReleaseError on any difference."""
     fit = [each for each in dev.rows if not unfit(release, each.row.inputs)]
     for each in fit:
         _require_same_call(name, release, dev.model, each, render(each.row.inputs))
@@ -352,7 +350,7 @@ async def _scores(
 
 @dataclass(frozen=True, slots=True)
 class _RecordedJudge:
-    """In the place of a judge, whose recorded score stands."""
+    """A judge that repeats its recorded scores."""
 
     spec: MetricSpec
 

@@ -32,7 +32,7 @@ from agent.task.tools import read_tools
 from agent.types import Request
 
 FILE = "prompt.py"
-_START = '"""A released prompt: its data, `render` and `parse` stand at the end. Needs only Python 3.11 or newer."""\n'
+_START = '"""A released prompt: its data, `render` and `parse` are at the end. Needs only Python 3.11 or newer."""\n'
 _TOOL_CODE = (
     calls.ToolCall, calls.calls_in, calls._each, calls._call, calls._parts,
     tool_calling.calls_of, tool_calling._openai_messages, tool_calling._argument_text,
@@ -87,22 +87,22 @@ def _messages(inputs: dict[str, Any]) -> tuple[Message, ...]:
 
 
 def render(@arguments@) -> list[dict[str, str]]:
-    """The messages to send, exactly as they were scored."""
+    """Return the messages to send, exactly as they were scored."""
     return [message.as_dict() for message in _messages(@inputs@)]
 '''
 _SENT = '''
 
 def sent(@arguments@) -> list[dict[str, Any]]:
-    """The messages to send with TOOLS, as OpenAI takes them: examples as calls with results."""
+    """Return the messages to send with TOOLS, in OpenAI's form: examples as calls with results."""
     return list(_openai_messages(_messages(@inputs@)))
 '''
 _PARSE = '''
 
 def parse(reply: str) -> Prediction:
-    """Reads a reply as it was read when it was scored, whatever the model wrote.
+    """Read a reply exactly as when it was scored; never raises for a reply.
 
     Returns:
-        In `fields` a value for each output; in `error` what did not parse or broke a limit, "" for nothing. The schema
+        In `fields` a value for each output; in `error` what did not parse or broke a limit, or "". The schema
         of a JSON output is not checked here.
     """
     return parse_reply(reply, OUTPUTS, reasoning=REASONING)
@@ -114,14 +114,14 @@ def _votes(inputs: dict[str, Any] | None) -> tuple[float, ...]:
 
 
 def answer(logprobs: Tokens, inputs: dict[str, Any] | None = None) -> tuple[str, float] | None:
-    """The label of a reply and its confidence.
+    """Return the label of a reply and its confidence.
 
     Args:
         logprobs: For each token of the reply its most likely (token, log-probability) pairs.
-        inputs: What the prompt was rendered with. @needed@
+        inputs: The inputs of `render`. @needed@
 
     Returns:
-        None where the reply does not begin with a label.
+        None if the reply does not begin with a label.
     """
     logs = label_scores(logprobs, OUTPUTS[0].choices)
     if logs is None:
@@ -131,21 +131,21 @@ def answer(logprobs: Tokens, inputs: dict[str, Any] | None = None) -> tuple[str,
 
 
 def parse(reply: str, logprobs: Sequence[Any] = (), *, inputs: dict[str, Any] | None = None) -> Prediction:
-    """Reads a reply as it was read when it was scored, whatever the model wrote.
+    """Read a reply exactly as when it was scored; never raises for a reply.
 
     Args:
         reply: The model's text.
         logprobs: For each token of the reply its most likely tokens, as (token, log-probability) pairs or as OpenAI
-            gives them (`choice.logprobs.content`). Calibration decides by them; without them, and where the reply
-            does not begin with a label, it is read as it stands.
-        inputs: What the prompt was rendered with. @needed@
+            gives them (`choice.logprobs.content`). Calibration decides by them; without them, and if the reply does
+            not begin with a label, its text is read.
+        inputs: The inputs of `render`. @needed@
 
     Returns:
-        In `fields` the label; in `error` what did not parse, "" for nothing; the `confidence` of a calibrated label.
+        In `fields` the label; in `error` what did not parse, or ""; in `confidence` that of a calibrated label.
     """
     tokens = tokens_of(logprobs)
     if tokens and inputs is None and CALIBRATION.reads_input:
-        raise ValueError("the inputs decide, too; write parse(reply, logprobs, inputs={...})")
+        raise ValueError("the inputs also decide; pass inputs={...}")
     return read_reply(reply, tokens, OUTPUTS, REASONING, CALIBRATION, _votes(inputs) if tokens else ())
 '''
 
@@ -154,18 +154,21 @@ def parse(reply: str, logprobs: Sequence[Any] = (), *, inputs: dict[str, Any] | 
 
 
 def filled(template: str, **marks: str) -> str:
-    """Put code in the places of the `@marks@` of a template."""
+    """Replace the `@marks@` of a template by code."""
     for mark, code in marks.items():
         template = template.replace(f"@{mark}@", code)
     return template
 
 
 def module_source(release: PromptRelease, template: str = "", **marks: str) -> str:
-    """The module, with a target's template after it. Raises a ReleaseError for inputs and picks that it cannot take."""
+    """Write the module, followed by a target's template.
+
+    Raises ReleaseError for inputs and picks that a module cannot hold.
+    """
     if release.picks is not None and release.picks.vectors is not None:
         raise ReleaseError(
-            f"{release.name!r}: picks its examples by vectors of {release.picks.vectors.model}, which a module without "
-            "dependencies cannot make; export it as md or messages, and load it with load_prompt"
+            f"{release.name!r}: picks examples by vectors of {release.picks.vectors.model}, which a plain module "
+            "cannot make; export as md or messages, and use load_prompt"
         )
     if bad := [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier()]:
         raise ReleaseError(f"{release.name!r}: the input {bad[0]!r} cannot be an argument of a Python function")
@@ -174,7 +177,7 @@ def module_source(release: PromptRelease, template: str = "", **marks: str) -> s
 
 
 def _code(release: PromptRelease) -> str:
-    """The code that the prompt needs; no annotation is a text, as not every loader registers a dataclass's module."""
+    # no annotation is a text, as not every loader registers the module of a dataclass
     near = release.calibration is not None and release.calibration.neighbours is not None
     needed = (
         (("shipped", "conversation", "prompt.template", "prompt.value_readers", "prompt.reply_parser"), True),
@@ -200,7 +203,6 @@ def _code(release: PromptRelease) -> str:
 
 
 def _embedded(module: str) -> str:
-    """The source of a module without its docstring and the imports of this project."""
     source = inspect.getsource(importlib.import_module(f"agent.{module}"))
     if module == "safe_data":  # of which only typed data is needed
         source = _TYPED_IMPORTS + source.partition("# -- data as a type -")[2].partition("\n")[2]
@@ -269,12 +271,11 @@ def _reading(release: PromptRelease) -> str:
         lines = classifier.lines(release.outputs[0].choices)
         data += f"CLASSIFIER = label_classifier(*{(classifier.settings(), lines, [*how.bias])!a})\n"
         counted = "CLASSIFIER.log_probabilities(text_of(_values(inputs or {}), COMPARED))"
-    needed = "Needed, as they decide, too." if how.reads_input else "Not looked at."
+    needed = "Needed, as they also decide." if how.reads_input else "Ignored."
     return data + filled(_WEIGH, votes=counted, needed=needed)
 
 
 def _text(text: str) -> str:
-    """A string literal, a line of the text in each line; what is not printable is written as an escape."""
     lines = [_literal(line) for line in text.split("\n")]
     lines = [line[:-1] + '\\n"' for line in lines[:-1]] + lines[-1:]
     kept = [line for line in lines if line != '""'] or ['""']
@@ -332,7 +333,10 @@ def files(material: Material) -> dict[str, str]:
 def rendering(
     name: str, module: Any, release: PromptRelease, send: Callable[[dict[str, Any]], Sequence[Mapping[str, Any]]]
 ) -> Render:
-    """How a module renders by what it would `send`, in OpenAI's form with tools. Raises ReleaseError on other calls."""
+    """Return the `render` of a module by what it would `send`, in OpenAI's form with tools.
+
+    It raises ReleaseError if calls of examples differ from the run's.
+    """
 
     def render(values: Values) -> Sent:
         given = as_given(release, values)
@@ -349,7 +353,6 @@ def rendering(
 
 
 def _plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages, whatever content comes with calls and however their arguments are spaced."""
     found = []
     for message in messages:
         functions = [(call["id"], call["function"]) for call in message.get("tool_calls") or ()]
@@ -373,7 +376,7 @@ def require_same_answers(
     release: PromptRelease,
     unfit: Callable[[PromptRelease, Values], str] = lambda release, values: "",
 ) -> None:
-    """Raises a ReleaseError unless an exported `answer` decides as the release does; `unfit` inputs are left out."""
+    """Require that an exported `answer` decides as the release does; skips `unfit` inputs. Raises ReleaseError."""
     how, field = release.calibration, release.outputs[0]
     assert how is not None
     replies = list(_weighed_replies(field.choices))
@@ -391,7 +394,6 @@ def require_same_answers(
 
 
 def _weighed_replies(labels: Sequence[str]) -> Iterator[Tokens]:
-    """One that begins with no label; for each label one where it is spelled whole, one that comes in two tokens."""
     yield [[("\u2603", 0.0)]]
     for at, label in enumerate(labels):
         others = [(other, -1.0 - 0.1 * place) for place, other in enumerate(labels) if other != label]

@@ -52,11 +52,11 @@ class ReleasedPrompt(BaseChatPromptTemplate):
     """The messages of a released prompt, as a prompt template of LangChain."""
 
     def format_messages(self, **values: Any) -> list[BaseMessage]:
-        """The messages for an input."""
+        """Return the messages for an input."""
         return convert_to_messages(@sent@(**{name: values[name] for name in self.input_variables}))
 
     def pretty_repr(self, html: bool = False) -> str:
-        """Which prompt it is."""
+        """Name the release."""
         return f"released prompt {VERSION}"
 
 
@@ -70,7 +70,7 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 
 
 def _label(reply: BaseMessage, *inputs: dict[str, Any]) -> dict[str, Any]:
-    """The label of a reply by the calibration, and its confidence."""
+    """Return the calibrated label of a reply, and its confidence."""
     content = (reply.response_metadata.get("logprobs") or {}).get("content")
     if not content:
         raise OutputParserException(
@@ -87,7 +87,7 @@ def _label(reply: BaseMessage, *inputs: dict[str, Any]) -> dict[str, Any]:
 _ALONE = "label = RunnableLambda(_label)\n"
 _WITH_INPUT = '''\
 def labelled(model: Any) -> Any:
-    """The chain from an input to its label; the model must give log-probabilities (`prompt.metadata`)."""
+    """Return the chain from an input to its label; the model must give log-probabilities (`prompt.metadata`)."""
     both = {"reply": prompt | model, "inputs": RunnablePassthrough()}
     return both | RunnableLambda(lambda found: _label(found["reply"], found["inputs"]))
 '''
@@ -216,7 +216,7 @@ def template_files(material: Material) -> dict[str, str]:
 
 
 def registered_name(release: PromptRelease) -> str:
-    """The name of the release, in letters that MLflow takes."""
+    """Return the release's name in letters that MLflow accepts."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", release.name) or "prompt"
 
 
@@ -237,21 +237,21 @@ INPUTS = @inputs@
 
 
 class ReleasedPrompt(mlflow.pyfunc.PythonModel):
-    """Gives the messages of a released prompt; it calls no model."""
+    """Returns the messages of a released prompt; it calls no model."""
 
     def predict(self, model_input: list[dict[str, @given@]]) -> list[list[dict[str, @value@]]]:
-        """The messages for each row of inputs."""
+        """Return the messages for each row of inputs."""
         return [@sent@(**{name: row[name] for name in INPUTS}) for row in model_input]
 
 
 def arguments() -> dict[str, Any]:
-    """What `mlflow.pyfunc.save_model` and `log_model` take: this file as code, and what else belongs to the prompt."""
+    """Return the arguments of `mlflow.pyfunc.save_model` and `log_model`: this file as code, and metadata."""
     metadata = {"release": VERSION, "model_name": MODEL, "parameters": PARAMETERS, @tools@**@provenance@}
     return {"python_model": __file__, "pip_requirements": ["mlflow"], "metadata": metadata}
 
 
 def register(alias: str = "production") -> str:
-    """Logs and registers the model and points `alias` at it; gives its address."""
+    """Log and register the model, point `alias` at it, and return its address."""
     info = mlflow.pyfunc.log_model(name="prompt", registered_model_name=NAME, **arguments())
     version = info.registered_model_version
     if alias:
@@ -278,7 +278,6 @@ def _load_mlflow(folder: Path, release: PromptRelease) -> Opened:
 
 
 def _find_library(library: str) -> str:
-    """MLflow, which loads such a model where pandas is installed."""
     return installed_version(library) if installed_version("pandas") else ""
 
 

@@ -48,7 +48,7 @@ _WARMTH_FIRST = {"temperature": "temperature", "max_tokens": "max_tokens"}
 
 
 def jinja(parts: Parts) -> str:
-    """A message as a Jinja2 template that renders its fixed text literally.
+    """Write a message as a Jinja2 template that renders its fixed text literally.
 
     >>> jinja(["Use {{x}} for ", ("message",)])
     'Use {{ "{" }}{x}} for {{ message }}'
@@ -66,7 +66,7 @@ def _literal(char: str) -> str:
 
 
 def yaml_quoted(text: str) -> str:
-    r"""One line of YAML in double quotes; `---`, which could look like the end of front matter, is escaped.
+    r"""Quote a text as one line of YAML; `---`, which could end front matter, is escaped.
 
     >>> print(yaml_quoted('a "b"\n---'))
     "a \"b\"\n\x2D--"
@@ -76,7 +76,6 @@ def yaml_quoted(text: str) -> str:
 
 
 def _yaml_scalar(text: str, indent: int) -> str:
-    """A block of lines where nothing in the text needs an escape, else one quoted line."""
     lines = text.split("\n")
     if len(lines) == 1 or text != text.strip() or not all(line.isprintable() for line in lines):
         return yaml_quoted(text)
@@ -85,7 +84,7 @@ def _yaml_scalar(text: str, indent: int) -> str:
 
 def _require_carried(target: str, release: PromptRelease, unfit: Callable[[PromptRelease, Values], str]) -> None:
     if why := unfit(release, dict.fromkeys(release.inputs, "plain")):
-        raise ReleaseError(f"{release.name!r}: {target} cannot carry {why}, which the prompt itself holds")
+        raise ReleaseError(f"{release.name!r}: {target} cannot hold {why}, which the prompt contains")
 
 
 # -- llm: one system text and one prompt, `${name}` for an input, `$$` for a dollar ------------------------------------
@@ -94,7 +93,6 @@ _LLM = "llm.yaml"
 
 
 def _llm_template(parts: Parts, release: PromptRelease) -> str:
-    """A prompt with a single input takes it as `${input}`, what llm reads from its argument or stdin."""
     alone = len(release.inputs) == 1
     return written(parts, lambda name: f"${{{'input' if alone else name}}}", lambda text: text.replace("$", "$$"))
 
@@ -148,7 +146,7 @@ _ROLE_LINE = re.compile(r"\s*(?:#\s*)?(?:system|user|assistant|developer)(?:\[.*
 
 @unfit_by
 def _prompty_unfit(content: str) -> str:
-    """The library cuts the rendered text into messages: role lines, other line ends and empty edges get lost."""
+    # the library splits the rendered text into messages: role lines, other line ends and empty edges get lost
     lines = content.splitlines()
     if any(_ROLE_LINE.fullmatch(line.strip()) for line in lines):
         return "a line that names a role, such as `user:`"
@@ -157,10 +155,8 @@ def _prompty_unfit(content: str) -> str:
 
 
 def _prompty_model(release: PromptRelease) -> list[str]:
-    """The model that was scored. Prompty would resolve what begins with `${`, so such a name is left out.
-
-    It sends no key of the environment to an address that a file names; without a key in it the file cannot be loaded.
-    """
+    # Prompty resolves what begins with `${`, so such a name is left out. It sends no key of the environment to an
+    # address from a file, and cannot load a file without a key.
     name, address = compatible_parts(release.model)
     name = name or release.model.partition("/")[2] or release.model
     if not name or any(text.startswith("${") for text in (release.model, name, address)):
@@ -174,7 +170,6 @@ def _prompty_model(release: PromptRelease) -> list[str]:
 
 
 def _prompty_settings(model: Any, release: PromptRelease) -> Settings:
-    """The file has the model's own name, and no provider but for a server with an address."""
     if model is None:
         return {}
     settings = {"model": f"{release.model.partition('/')[0]}/{model.id}" if "/" in release.model else model.id}
@@ -237,7 +232,7 @@ _HELPERS = {
 
 @unfit_by
 def _dotprompt_unfit(content: str) -> str:
-    """The library finds its messages by marks in the rendered text, and leaves out one that is only white space."""
+    # the library finds messages by marks in the rendered text, and drops one that is only white space
     if "<<<dotprompt:" in content:
         return "the mark `<<<dotprompt:`"
     return "" if content.strip() else "a message that is empty or only white space"
@@ -275,7 +270,7 @@ def dotprompt_files(material: Material) -> dict[str, str]:
     release = material.release
     _require_carried("Dotprompt", release, _dotprompt_unfit)
     if bad := sorted(_HELPERS & set(release.inputs)):
-        raise ReleaseError(f"{release.name!r}: Dotprompt takes the input {bad[0]!r} for a helper of its own; rename it")
+        raise ReleaseError(f"{release.name!r}: the input {bad[0]!r} is a helper of Dotprompt; rename it")
     fixed: dict[str, str] = {}
 
     def named(found: re.Match[str]) -> str:
@@ -313,11 +308,11 @@ def dotprompt_files(material: Material) -> dict[str, str]:
 _MLFLOW = "mlflow_prompt.json"
 _SCRIPT = "register_mlflow.py"
 _TAG = "{% if true %}{% endif %}"
-_REGISTER = '''"""Registers mlflow_prompt.json, which lies beside this file, and points the alias `production` at it.
+_REGISTER = '''"""Register mlflow_prompt.json, next to this file, and point the alias `production` at it.
 
     MLFLOW_TRACKING_URI=... python register_mlflow.py
 
-In production: mlflow.genai.load_prompt("prompts:/NAME@production").format(INPUT="...") gives the messages.
+In production: mlflow.genai.load_prompt("prompts:/NAME@production").format(INPUT="...") returns the messages.
 """
 
 import json

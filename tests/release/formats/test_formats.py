@@ -183,7 +183,7 @@ def test_dotprompt_refuses_what_its_reader_would_take_out(text: str, why: str) -
     form = FORMATS.get("dotprompt")
     with pytest.raises(ReleaseError, match=why):
         form.files(Material(release(Message("system", text), Message("user", "{{message}}"))))
-    with pytest.raises(ReleaseError, match="helper of its own"):
+    with pytest.raises(ReleaseError, match="is a helper of Dotprompt"):
         form.files(Material(release(Message("user", "{{role}}"), inputs=("role",))))
 
 

@@ -142,8 +142,8 @@ def cut(release: PromptRelease, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
-        (gone, "the weights that the adapter goes with are not here"),
-        (replaced, "its adapter goes with weights of SHA-256"),
+        (gone, "base weights are missing"),
+        (replaced, "its adapter needs weights"),
         (cut, "truncated"),
     ],
 )

@@ -190,8 +190,8 @@ def test_values_that_a_target_cannot_carry_are_counted_by_reason_and_strict_refu
     (made,) = verify_exports([form], material)
     assert made.unfit["a dollar"] > 5
     assert made.rows >= 200
-    assert any("cannot carry a dollar" in note for note in made.notes())
-    with pytest.raises(ReleaseError, match="cannot carry a dollar"):
+    assert any("cannot hold a dollar" in note for note in made.notes())
+    with pytest.raises(ReleaseError, match="cannot hold a dollar"):
         verify_exports([form], material, strict=True)
 
 

@@ -115,5 +115,5 @@ def test_mlflow_sends_examples_as_calls_and_keeps_the_tools(tmp_path: Path) -> N
 
 
 def test_a_template_alone_is_refused() -> None:
-    with pytest.raises(ReleaseError, match="export it as --format md, messages, python, langchain, mlflow or tools"):
+    with pytest.raises(ReleaseError, match="export as md, messages, python, langchain, mlflow or tools"):
         verify_exports([FORMATS.get("prompty")], {"prompty": Material(RELEASE)})
