@@ -209,7 +209,7 @@ def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
         (2, ["promote", run, "--alias", "ab", "--share", "0.2"], "needs a version in production"),
         (2, ["promote", run, "--alias", "ab", "--share", "nan"], "from 0 to 1"),
         (2, ["promote", run, "--share", "0.2"], "other arm"),
-        (2, ["promote", run, "--alias", "../x"], "small letters"),
+        (2, ["promote", run, "--alias", "../x"], "lower-case letters"),
         (2, ["promote", run, "--override"], "--reason"),
         (2, ["rollback", "rows"], "no releases of this name"),
         (2, ["rollback", "../rows"], "no releases of this name"),

@@ -285,7 +285,7 @@ def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
     for words, says in (
         (["--alias", "ab", "--share", "0.2"], "leave out --own and --share"),
         (["--own"], "leave out --own and --share"),
-        (["--alias", "../x"], "small letters"),
+        (["--alias", "../x"], "lower-case letters"),
     ):
         assert says in refused(2, "promote", run, *ARM, *words)[0], words
     with pytest.raises(InputError, match="write one of classic"):

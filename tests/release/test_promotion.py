@@ -162,9 +162,9 @@ def test_a_damaged_version_is_mended_by_the_same_release(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "alias", "share", "says"),
     [
-        (NAME, "Production", None, "small letters"),
-        (NAME, "../x", None, "small letters"),
-        (NAME, ONE.version, None, "small letters"),
+        (NAME, "Production", None, "lower-case letters"),
+        (NAME, "../x", None, "lower-case letters"),
+        (NAME, ONE.version, None, "lower-case letters"),
         (NAME, "ab", 1.1, "from 0 to 1"),
         (NAME, "ab", float("nan"), "from 0 to 1"),
         (NAME, "production", 0.1, "other arm"),

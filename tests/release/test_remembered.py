@@ -228,7 +228,7 @@ def test_what_does_not_fit_the_prompt_is_refused_and_nothing_is_written(tmp_path
     assert "team is 7" in refused(prompt.remember, {"message": "x"}, 7, who="ann")
     assert "'queue' is unknown" in refused(prompt.remember, {"message": "x"}, {"queue": "billing"}, who="ann")
     assert "message is missing" in refused(prompt.remember, {"text": "x"}, "billing", who="ann")
-    assert "a key" in refused(prompt.remember, {"message": "mine is sk-abcdefgh12345678"}, "billing", who="ann")
+    assert "secret key" in refused(prompt.remember, {"message": "mine is sk-abcdefgh12345678"}, "billing", who="ann")
     assert b"sk-abc" not in all_bytes(tmp_path)
     assert not (tmp_path / "remembered").exists()
 
@@ -241,9 +241,9 @@ def test_what_does_not_fit_the_prompt_is_refused_and_nothing_is_written(tmp_path
         (Field("n", "number"), float("nan"), "not a number"),
         (Field("n", "number"), 10**400, "not a number"),
         (Field("j", "json"), {"a": [1, None]}, ""),
-        (Field("j", "json"), {"a": {1, 2}}, "no JSON"),
-        (Field("j", "json"), float("inf"), "no JSON"),
-        (Field("j", "json"), {"a": {1: 2, "1": 3}}, "no JSON"),
+        (Field("j", "json"), {"a": {1, 2}}, "not JSON"),
+        (Field("j", "json"), float("inf"), "not JSON"),
+        (Field("j", "json"), {"a": {1: 2, "1": 3}}, "not JSON"),
         (Field("t"), "fine", ""),
         (Field("t"), "  ", "not a text"),
         (Field("t", max_words=1), "two words", "at most 1"),
