@@ -80,7 +80,7 @@ def test_calibration_win_where_the_model_prefers_a_label_and_cost_no_call() -> N
     assert label == "delivery"
     assert abs(confidence - answer.confidence) < 1e-6
     (line,) = refused(1, "export", found["run_id"], "--format", "promptfoo", "-o", "out")
-    assert "log-probabilities (calibration), which this target does not give" in line
+    assert "has a calibration, which this target cannot hold" in line
     page = Path(good_json("report", found["run_id"])["file"]).read_text("utf-8")
     assert "Right answers by confidence" in page
     assert "expected calibration error of its confidences" in page

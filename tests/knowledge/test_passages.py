@@ -162,7 +162,7 @@ def test_limits_hold_for_the_longest_prompt_that_can_be() -> None:
 def test_what_cannot_look_up_refuses_the_prompt_with_the_reason() -> None:
     release = released(next(prompts("turns")))
     for name in sorted(set(FORMATS.names()) - CARRIERS - {"llama-server", "peft", "tools", "finetune-jsonl"}):
-        with pytest.raises(ReleaseError, match=f"{name}: a template cannot look passages up"):
+        with pytest.raises(ReleaseError, match=f"{name}: a template cannot retrieve passages"):
             verify_exports([FORMATS.get(name)], {name: Material(release, TASK)})
 
 

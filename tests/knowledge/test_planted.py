@@ -104,7 +104,7 @@ def test_what_a_run_released_is_exported_reproduced_promoted_applied_and_tried_o
     assert [form["format"] for form in found["formats"]] == names
     for form in found["formats"]:  # the export sends for each dev row the very call of the run
         assert form["dev"]["score"] == pytest.approx(result.winner.dev)
-    assert "cannot look passages up" in refused(1, "export", result.run_id, "--format", "llm")[0]
+    assert "cannot retrieve passages" in refused(1, "export", result.run_id, "--format", "llm")[0]
     good("promote", result.run_id)
     loaded = load_prompt("planted@production")
     assert loaded.version == result.release.load().version

@@ -148,4 +148,4 @@ def test_only_targets_that_can_decide_by_weights_take_them() -> None:
     assert len(said) > 5
     assert all("export as md, messages, python, langchain or dspy" in why for why in said.values())
     for name, why in said.items():
-        assert why.startswith(f"{name}: 'pick' decides among its labels by log-probabilities (calibration)")
+        assert why.startswith(f"{name}: 'pick' has a calibration, which")

@@ -113,8 +113,8 @@ def edited(folder: Path, change: dict[str, Any]) -> Path:
         ({"calibration.prior.more": 1}, "calibration.prior has the unknown key 'more'"),
         ({"calibration.prior.rows": "rows_other"}, "but the calibration names 'rows_other'"),
         ({"calibration.method": "fitted"}, "calibration.prior must be there with the method prior, and"),
-        ({"calibration.method": "fitted", "calibration.prior": None}, "or no calibration names it"),
-        ({"calibration": None}, "or no calibration names it"),
+        ({"calibration.method": "fitted", "calibration.prior": None}, "a classifier needs a calibration"),
+        ({"calibration": None}, "a classifier needs a calibration"),
         ({"classifier.scale": "x"}, "the scale of the classifier is a number above 0"),
         ({"classifier.rows.0.terms": "x"}, "terms of the classifier are not bytes in base64"),
         ({"classifier.rows.1.label": "other"}, "one line for each label of the output"),
@@ -149,4 +149,4 @@ def test_targets_that_see_the_input_take_it_and_answer_alike() -> None:
     assert takes == {"md", "messages", "python", "langchain", "dspy"}
     for name in ("llama-server", "peft", "tools"):
         assert said.pop(name)
-    assert all("decides among its labels by log-probabilities (calibration)" in why for why in said.values())
+    assert all("has a calibration, which" in why for why in said.values())

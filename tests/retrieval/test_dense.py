@@ -133,7 +133,7 @@ def test_search_and_release_send_the_same_messages(tmp_path: Path) -> None:
             assert [one.render(**example.inputs) for one in loaded] == [wanted, wanted]
         material = {name: Material(release) for name in ("md", "messages", "python")}
         verify_exports([FORMATS.get("md"), FORMATS.get("messages")], material)
-        with pytest.raises(ReleaseError, match="picks its examples by vectors"):
+        with pytest.raises(ReleaseError, match="picks examples by vectors"):
             verify_exports([FORMATS.get("python")], material)
 
 

@@ -242,7 +242,7 @@ def test_render_says_which_vector_it_needs_and_refuses_another(tmp_path: Path) -
     loaded = load_prompt(write_release(release_of(program, prompts(program)[0]), tmp_path))
     assert loaded.embeddings == program.task.space.embeddings
     for vector, words in (
-        (None, r"by vectors of openai-compatible:e@.* give the one of the input as vector=\.\.\."),
+        (None, r"by vectors of openai-compatible:e@.* pass the input's as vector=\.\.\."),
         ([1.0] * 31, "vector has 31 numbers; give the 32"),
         ([math.nan] * 32, "32 finite numbers"),
         ("late", "give the 32"),

@@ -85,7 +85,7 @@ def test_messages_out_of_order_are_refused_as_in_a_task(talk: list[dict[str, str
 
 @pytest.mark.parametrize("name", ["anthropic", "prompty", "dotprompt", "llm", "llama-server"])
 def test_a_target_without_a_place_for_them_is_refused(name: str) -> None:
-    assert "takes the messages of a conversation" in refused(FORMATS.get(name), PLAIN)
+    assert "takes a conversation" in refused(FORMATS.get(name), PLAIN)
 
 
 def test_examples_are_picked_by_the_users_last_messages() -> None:

@@ -260,7 +260,7 @@ def test_fine_tuning_rows_are_train_rows_with_the_instruction_and_the_right_answ
         assert row["messages"][2]["content"] == example.labels["team"]
     unseen = [example.inputs["message"] for example in (*task.dev, *task.test)]
     assert not any(text in made.texts["finetune.jsonl"] for text in unseen)
-    with pytest.raises(ReleaseError, match="task is needed"):
+    with pytest.raises(ReleaseError, match="pass the task"):
         form.files(Material(toy()))
     with pytest.raises(ReleaseError, match="go on with the model's own replies, and this format writes rows"):
         form.files(Material(toy(), make_task(user=SimulatedUser())))
