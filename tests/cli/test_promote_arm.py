@@ -132,7 +132,7 @@ def test_what_wants_a_prompt_says_what_it_is_and_how_it_is_loaded(
         load_prompt("rows@production", root="runs/releases")
     for line in (lines[0], lines[1], str(elsewhere.value)):
         names: dict[str, Any] = {}
-        exec(line.partition("use it with: ")[2], names)
+        exec(line.partition("load it with: ")[2], names)
         assert names["answer"](text=next(iter(rows))) == rows[next(iter(rows))]
     assert "root='runs/releases'" in str(elsewhere.value)
     prompt = load_prompt("rows@production", fallback=run["release"])

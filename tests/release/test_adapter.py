@@ -225,7 +225,7 @@ def test_a_soft_prompt_is_not_exported_for_a_server_that_does_not_send_its_token
 def test_every_other_format_refuses_an_adapter_with_what_takes_it(folder: Path) -> None:
     made, task = read_release(folder), make_task()
     for name in sorted(set(FORMATS.names()) - {"llama-server", "peft", "finetune-jsonl"}):
-        with pytest.raises(ReleaseError, match=f"{name}: 'toy' is answered with an adapter.*--format llama-server"):
+        with pytest.raises(ReleaseError, match=f"{name}: 'toy' has an adapter.*export as llama-server"):
             verify_exports([FORMATS.get(name)], {name: Material(made, task)})
     plain = replace(made, adapter=None)
     for name in ("llama-server", "peft"):
