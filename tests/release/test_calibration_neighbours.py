@@ -62,7 +62,9 @@ def test_the_nearest_rows_decide_where_the_model_is_not_sure(tmp_path: Path) -> 
 
 def test_without_its_inputs_a_reply_is_refused_and_never_read_otherwise(tmp_path: Path) -> None:
     prompt = released(tmp_path)
-    with pytest.raises(ReleaseError, match=r"without its inputs, as the labels of the nearest rows decide; pass inputs="):
+    with pytest.raises(
+        ReleaseError, match=r"without its inputs, as the labels of the nearest rows decide; pass inputs="
+    ):
         prompt.parse("billing", TOP)
     wrong: dict[str, Any]
     for wrong in ({}, {"message": 3}, {"message": "fee", "more": "x"}):
