@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.jobs.observers import CellLine
 from agent.report.blocks import short
-from agent.report.facts import points
+from agent.report.wording import points
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -33,7 +33,7 @@ from agent.cli.progress_view import (
 from agent.errors import Interrupted
 from agent.gateway.in_flight import InFlight
 from agent.jobs.observers import CellLine, Snapshot, Watcher
-from agent.report.facts import dollars, points
+from agent.report.wording import dollars, points
 
 if TYPE_CHECKING:
     from pathlib import Path

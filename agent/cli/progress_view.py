@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.cli.common import plain, short
 from agent.gateway.in_flight import InFlight
 from agent.jobs.observers import Snapshot, recent_loss
-from agent.report.facts import bracketed, points
+from agent.report.wording import bracketed, points
 from agent.safe_text import counted
 
 if TYPE_CHECKING:

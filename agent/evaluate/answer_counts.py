@@ -22,8 +22,8 @@ from agent.results.breakdown import (
     LabelReport,
     LabelScore,
     LabelSide,
-    LookedUp,
     Retrieval,
+    RetrievalSide,
     RowCount,
 )
 from agent.shipped import Field, fold
@@ -173,7 +173,7 @@ def retrieval_figures(
     sourced = [row for row in table.rows if row.sources]
     blank = [bool(knowledge.unanswerable) and _says(knowledge, row.labels.get(output)) for row in table.rows]
     won, based = (
-        LookedUp(**_recall(sourced, shown[side]), **_refusals(knowledge, table.first(side), output, blank))
+        RetrievalSide(**_recall(sourced, shown[side]), **_refusals(knowledge, table.first(side), output, blank))
         for side in (WINNER, BASELINE)
     )
     return Retrieval(

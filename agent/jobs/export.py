@@ -24,7 +24,7 @@ from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import DevRun, VerifiedExport, dev_run, verify_exports, write_exports, write_file
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
 from agent.release.runtime import PromptRelease, load_prompt
-from agent.report.facts import points, without_result
+from agent.report.wording import points, without_result
 from agent.results.base import Result, absent
 from agent.results.run_parts import Yardstick
 from agent.safe_file import disk_errors

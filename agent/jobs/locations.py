@@ -70,7 +70,7 @@ def prompt_path(word: str, db: Path) -> Path:
     from agent.release.aliases import NeedsUnit, Reference
     from agent.release.prompt_file import PROMPT_FILE, holds_prompt
     from agent.release.runtime import load_prompt
-    from agent.report.facts import without_result
+    from agent.report.wording import without_result
 
     path = Path(word)
     if os.path.isdir(path):

@@ -36,7 +36,7 @@ from agent.release.prompt_file import HELD, PROMPT_FILE, PromptRelease, holds_pr
 from agent.release.result import RunResult, search_result
 from agent.release.runtime import load_prompt
 from agent.report.blocks import Block, text
-from agent.report.facts import without_result
+from agent.report.wording import without_result
 from agent.results.base import Result
 
 NO_CLAIM = "baseline, no gain claimed"

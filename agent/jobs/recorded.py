@@ -23,7 +23,7 @@ from agent.prompt.calibration import LabelCalibration
 from agent.prompt.parts.tools import ToolTexts
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.result import search_result
-from agent.report.facts import without_result
+from agent.report.wording import without_result
 from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
 from agent.safe_data import read_as

@@ -34,7 +34,7 @@ from agent.programs.kinds import program_for
 from agent.release.result import RunResult
 from agent.release.runtime import load_prompt
 from agent.report.blocks import Block, text
-from agent.report.facts import without_result
+from agent.report.wording import without_result
 from agent.results.base import Result, absent
 from agent.safe_text import plain
 from agent.search.plan import Plan

@@ -19,11 +19,11 @@ from agent.options.option import option
 from agent.registry import OURS
 from agent.report import run_tables
 from agent.report.blocks import Block, Column, filled, plain_section, short, table, text
-from agent.report.facts import instead_of_result, points, without_result
 from agent.report.job_blocks import job_result, sections_of
 from agent.report.run_blocks import screen_sections
 from agent.report.run_list import RunsResult, listed
 from agent.report.view import RunView
+from agent.report.wording import instead_of_result, points, without_result
 from agent.results.base import Result, absent
 from agent.results.recorded import RecordedCost, RecordedOutcome, RecordedPrompt, RecordedTrial, RejectedCandidate
 from agent.results.run_parts import ProposalFate

@@ -1,4 +1,4 @@
-"""What aliases mean, and how they moved: on the terminal and on the pages of releases."""
+"""Aliases and their history, for the terminal and the release pages."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 
 from agent.release.aliases import AliasChange
 from agent.report.blocks import Block, short, table, text
-from agent.report.facts import gain, points
+from agent.report.wording import gain, points
 from agent.results.base import Result, called, hidden
 
 COLUMNS = ("alias", "version", "when (UTC)", "how", "who", "on what", "why")
 
 
 class MovedAlias(Result):
-    """A move of an alias, as its line in aliases.jsonl: `before` (in JSON `from`) is the version that it had, "" for
-    none; `share`: of the units, for an A/B alias."""
+    """One line of aliases.jsonl; `before` (`from` in JSON) is the previous version, "" if none.
+
+    `share`: of the units, for an A/B alias.
+    """
 
     name: str
     seq: int
@@ -34,12 +36,12 @@ class MovedAlias(Result):
 
     @property
     def version_for(self) -> str:
-        """The version, and for which part of the units."""
+        """The version, and its share of the units."""
         return self.version + ("" if self.share is None else f" for {self.share:.0%}")
 
     @property
     def claim(self) -> str:
-        """On what evidence it was moved."""
+        """The evidence behind the move."""
         evidence = self.evidence
         if "undoes" in evidence:
             return f"undoes {evidence['undoes']}"
@@ -52,7 +54,7 @@ class MovedAlias(Result):
 
 
 class Rollback(MovedAlias):
-    """An alias that was put back; `in_chain`: whether the ledger has the change already."""
+    """A rolled back alias; `in_chain`: whether the ledger already has the change."""
 
     in_chain: bool
 
@@ -62,7 +64,7 @@ class Rollback(MovedAlias):
 
 
 class AliasesResult(Result):
-    """What every alias means now."""
+    """The current version of every alias."""
 
     aliases: tuple[MovedAlias, ...]
     root: Path = hidden()
@@ -72,7 +74,7 @@ class AliasesResult(Result):
 
 
 class NameHistory(Result):
-    """The aliases of a name as they are now, and every change of them, the oldest first."""
+    """The current aliases of a name and all their changes, oldest first."""
 
     name: str
     aliases: Mapping[str, MovedAlias]
@@ -84,7 +86,7 @@ class NameHistory(Result):
 
 
 def moved(changes: Iterable[AliasChange]) -> tuple[MovedAlias, ...]:
-    """The changes as results."""
+    """Return the changes as results."""
     return tuple(MovedAlias(**change.as_dict()) for change in changes)
 
 

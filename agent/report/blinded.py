@@ -1,6 +1,6 @@
-"""Answers of a run, blinded, for people to rate: a rater sees inputs and answer, never which prompt wrote it.
+"""Blinded rating: a rater sees inputs and answer, never which prompt wrote it.
 
-Every rater gets the same answers, in another order.
+Every rater gets the same answers in another order.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from agent.task.judge_files import PASSAGES, RatedFile, generic_rubric
 from agent.types import Criterion, Rubric, Task
 
 OURS = ("item", "rater", "rating")
-"""Columns of a file of ratings that are not the task's."""
+"""Columns of a file of ratings in addition to the task's."""
 REFERENCE = "reference"
-"""One more, where a judge compares with the label; PASSAGES is another, where one goes by the passages shown."""
+"""Extra column for judges that compare with the label; PASSAGES is one for judges that read passages."""
 WHOLE = Criterion("the whole", 1.0, "How good is the answer, all in all?")
 
 
 @dataclass(frozen=True, slots=True)
 class BlindedAnswer:
-    """One answer to rate. `reference`: the row's label, where a judge compares with it; it is not shown. `passages`:
-    those that the prompt showed, where a judge goes by them."""
+    """One answer to rate.
+
+    `reference`: the row's label, hidden from raters, for judges that compare with it. `passages`: retrieved by the
+    prompt, for judges that read them.
+    """
 
     item: str
     inputs: Mapping[str, str]
@@ -41,18 +44,18 @@ class BlindedAnswer:
 
     @property
     def parts(self) -> dict[str, str]:
-        """What the answer was made from, as a rater sees it."""
+        """What the rater sees of the prompt's input."""
         return {**self.inputs, **({PASSAGES: self.passages} if self.passages else {})}
 
     def rated(self, rater: str, field: str, marks: Mapping[str, int]) -> dict[str, Any]:
-        """The row of a file of ratings."""
+        """Return the row for the file of ratings."""
         known = {REFERENCE: self.reference} if self.reference else {}
         return {"item": self.item, "rater": rater, **self.parts, field: self.answer, **known, **marks}
 
 
 @dataclass(frozen=True, slots=True)
 class RatingSession:
-    """What one rater rates: the answers, the same for every rater, and the file of ratings."""
+    """The answers for one rater, the same for all raters, and the file of ratings."""
 
     run: Row
     task: Task
@@ -64,20 +67,20 @@ class RatingSession:
 
     @property
     def todo(self) -> list[BlindedAnswer]:
-        """The answers that are left, in this rater's order."""
+        """Unrated answers, in this rater's order."""
         done, shuffled = self.file.done(self.rater), list(self.items)
         random.Random(f"{self.run['id']} {self.rater}").shuffle(shuffled)
         return [answer for answer in shuffled if answer.item not in done]
 
     @property
     def marks(self) -> list[tuple[str, Criterion]]:
-        """Key and meaning of each mark to give: every criterion, where there are several, and the whole."""
+        """Key and meaning of each mark: every criterion, if there are several, and the overall one."""
         parts = self.rubric.criteria if len(self.rubric.criteria) > 1 else ()
         return [*((f"rating_{part.name}", part) for part in parts), ("rating", WHOLE)]
 
     @property
     def command(self) -> str:
-        """The command that measures a judge with the ratings: the task's judge of the field, else by columns."""
+        """The command that calibrates a judge on the ratings: the task's judge of the field, else by columns."""
         task, rubric, options = self.task, self.rubric, self.run["options"] or {}
         words = ["optimize", "judge", "calibrate"]
         judged = [spec.field for spec in task.metrics if spec.name == "judge"]
@@ -103,17 +106,17 @@ def rating_session(
     path: Path | None = None,
     cached: Callable[[str, Callable[[], list[BlindedAnswer]]], list[BlindedAnswer]] = lambda run_id, make: make(),
 ) -> RatingSession:
-    """The answers of a run for one rater.
+    """Return the answers of a run for one rater.
 
     Args:
         output: the output to rate; see `field_of`.
-        count: how many answers, at least 1.
+        count: number of answers, at least 1.
         path: the file of ratings; by default ratings.jsonl in the run's folder.
-        cached: gives the answers of a run, made or from a cache.
+        cached: returns the answers of a run, possibly from a cache.
 
     Raises:
         InputError: the run is no search, its dev rows have changed, or no answer can be rated.
-        ProblemsError: the file holds something else.
+        ProblemsError: the file is not a file of ratings.
     """
     run = history.run(run_id)
     path = path or run_folder(history.path.parent, run["id"]) / "ratings.jsonl"
@@ -122,24 +125,24 @@ def rating_session(
     file = RatedFile(path)
     items = cached(run["id"], lambda: items_of(history, run["id"], task, field, count))
     if not items:
-        raise InputError(f"{run['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
+        raise InputError(f"{run['id']}: no prompt that saw all of dev answered with the field {field}")
     return RatingSession(run, task, field, rubric_of(task, field), items, file, rater)
 
 
 def rated_task(run: Row) -> Task:
-    """The run's task. Raises InputError for a run that is no search, or whose dev rows are not those that it read."""
+    """Return the run's task; raise InputError if the run is no search or its dev rows changed."""
     task = task_of(searched(run))
     if task.hashes.get("dev") != run["hashes"].get("dev"):
         where = run["folder"] or run["options"]["task"]
-        raise InputError(f"{run['id']}: the dev rows of {where} changed since; put them back to rate this run")
+        raise InputError(f"{run['id']}: the dev rows of {where} have changed; restore them to rate this run")
     return task
 
 
 def field_of(task: Task, output: str | None) -> str:
-    """The output to rate: `output`, else the one that the task's judge rates, else the first.
+    """Return the output to rate: `output`, else the one that the task's judge rates, else the first.
 
     Raises:
-        InputError: the task has no such output, or a field with the name of a column of ratings.
+        InputError: the task has no such output, or a field named like a column of ratings.
     """
     names = [field.name for field in task.signature.outputs]
     fields = [*names, *(field.name for field in task.signature.inputs)]
@@ -151,7 +154,7 @@ def field_of(task: Task, output: str | None) -> str:
     ours = (*OURS, *([REFERENCE] if "reference" in modes else []), *([PASSAGES] if FAITHFULNESS in modes else []))
     if taken := [name for name in fields if name in ours or name.startswith("rating_")]:
         raise InputError(
-            f"{task.name}: a field is called {taken[0]}, as a column of ratings is; rename it to rate answers"
+            f"{task.name}: field {taken[0]} has the name of a column of ratings; rename it to rate answers"
         )
     return name
 
@@ -162,7 +165,6 @@ def _modes(task: Task, field: str) -> set[str]:
 
 
 def _shown_by(history: History, candidate_id: str) -> Callable[[Row], str]:
-    """What gives the passages that a candidate showed on a row, from its outcome."""
     settings = history.candidate(candidate_id)["passages"]
 
     def shown(outcome: Row) -> str:
@@ -174,7 +176,7 @@ def _shown_by(history: History, candidate_id: str) -> Callable[[Row], str]:
 
 
 def items_of(history: History, run_id: str, task: Task, field: str, count: int) -> list[BlindedAnswer]:
-    """At most `count` different answers on dev, taken from each complete trial in turn; the same for every rater."""
+    """Return up to `count` distinct dev answers, taken from the complete trials in turn."""
     from agent.prompt.template import label_text
     from agent.types import content_id
 
@@ -210,14 +212,14 @@ def items_of(history: History, run_id: str, task: Task, field: str, count: int) 
 
 
 def rubric_of(task: Task, field: str) -> Rubric:
-    """The scale on which people rate `field`: that of the task's judge of it, else of any rubric, else one to five."""
+    """Return the rating scale of `field`: of the task's judge, else of any rubric, else one to five."""
     judges = (spec for spec in task.metrics if spec.name == "judge" and spec.field == field)
     named = [judge_setup(spec, task, "").rubric for spec in judges]
     return next((rubric for rubric in [*named, *task.rubrics.values()] if rubric), generic_rubric())
 
 
 def agreement(rows: Sequence[Mapping[str, Any]], rubric: Rubric) -> str:
-    """Krippendorff's alpha among the raters of a file of ratings, as a line; "" for one rater."""
+    """Return Krippendorff's alpha of the raters as a sentence; "" for one rater."""
     from agent.stats.agreement import alpha
 
     raters = sorted({str(row["rater"]) for row in rows})

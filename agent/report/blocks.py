@@ -1,6 +1,6 @@
-"""What a result says, on every surface: texts, tables, charts, diffs. Data alone; a renderer decides how it looks.
+"""Blocks of a result for every surface: texts, tables, charts, diffs. Data only; a renderer decides the look.
 
-`terminal` renders them for a screen or a pipe, the macros of templates/parts.html for pages and notebooks.
+`terminal` renders them for screens and pipes, the macros of templates/parts.html for pages and notebooks.
 """
 
 from __future__ import annotations
@@ -17,35 +17,36 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Surface = Literal["", "screen", "page"]
-"""Where a block or a column is shown: everywhere, on a terminal alone, on pages alone."""
+"""Surfaces of a block or column: all, terminal only, or pages only."""
 
 
 def short(text: str, width: int) -> str:
-    """Put plain text into one line of at most `width` characters."""
+    """Join plain text into one line of at most `width` characters."""
     flat = " ".join(plain(text).split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
 def sentence(text: str) -> str:
-    """Begin with a capital letter and end with a full stop."""
+    """Capitalize the text and end it with a full stop."""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!', ':')) else '.'}" if text else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """How a column is set.
+    """The format of a column.
 
     Args:
         name: its head.
-        look: `number`: to the right; `long`: wrapped; `text`: in its lines, a long one folded; `code`: to be copied;
-            others are classes of web.css.
-        rank: on a narrow screen the columns of the highest rank go first; 0 always stays.
-        floor: it may be narrowed to this many characters; 0: never.
-        wraps: on a narrow screen it takes more lines and is not shortened.
-        brief: a narrow screen shows neither intervals nor other words in brackets.
-        digests: a screen shows the start of a SHA-256 digest.
-        gain: a difference, which a screen shows in green or red.
-        drawn: a picture of numbers that stand next to it, for a screen alone.
+        look: `number`: right-aligned; `long`: wrapped; `text`: line breaks kept, folded if long; `code`: copyable;
+            other
+            values are classes of web.css.
+        rank: narrow screens drop the columns of the highest rank first; 0 always stays.
+        floor: minimum width in characters when narrowed; 0: never narrowed.
+        wraps: narrow screens wrap it instead of shortening it.
+        brief: narrow screens omit intervals and other text in brackets.
+        digests: screens shorten SHA-256 digests.
+        gain: screens color differences green or red.
+        drawn: a picture of numbers of the same row, for screens only.
         sort: how a page is sorted by it: `ascending` or `descending`.
     """
 
@@ -63,13 +64,13 @@ class Column:
 
 
 class PageCell(str):
-    """A text that is more on a page.
+    """Text with markup for pages.
 
     Args:
-        href: it is a link.
-        tag: a badge of a class of page.css; `soft`, `strong` and `code` only set it; `current`: the link of this page;
-            `pick`: a tick box whose value is `href`.
-        parts: what it consists of, each set on its own.
+        href: target of a link.
+        tag: a badge with a class of page.css; `soft`, `strong` and `code` are text styles; `current`: the link of this
+            page; `pick`: a tick box with the value `href`.
+        parts: nested cells.
     """
 
     href: str
@@ -83,23 +84,23 @@ class PageCell(str):
 
 
 def cells(*parts: str) -> PageCell:
-    """Several texts, links and badges as one cell; empty ones are left out."""
+    """Join the non-empty texts, links and badges into one cell."""
     kept = [part for part in parts if part]
     return PageCell(" ".join(kept), parts=kept)
 
 
 @dataclass(frozen=True, slots=True)
 class TableBlock:
-    """Cells of plain text; the first cell of a row names it.
+    """A table of plain text cells; the first cell of a row names it.
 
     Args:
-        note: what a reader must know in addition.
-        explained: the same, for a reader of a page.
-        folded: a page shows the title alone until it is opened.
-        quiet: numbers of the rows that stand back.
+        note: a remark for all surfaces.
+        explained: a remark for pages.
+        folded: a page shows only the title until it is opened.
+        quiet: indices of de-emphasized rows.
         shades: by row and column a class of page.css.
-        instead: stands on a screen that is too narrow for the whole table, which is then left out.
-        tabbed: a listing: a rule below its heads, and in a pipe a line of tab-separated cells for each row.
+        instead: shown on screens that are too narrow for the whole table.
+        tabbed: a listing: a rule below its head, and tab-separated lines in a pipe.
     """
 
     kind: ClassVar = "table"
@@ -116,20 +117,20 @@ class TableBlock:
     tabbed: bool = False
 
     def shown_on(self, surface: Surface) -> list[int]:
-        """The numbers of the columns that a surface shows."""
+        """Return the indices of the columns that a surface shows."""
         shown = [(number, column) for number, column in enumerate(self.columns) if column.on in ("", surface)]
         return [number for number, column in shown if not (column.drawn and surface == "page")]
 
 
 @dataclass(frozen=True, slots=True)
 class ProseBlock:
-    """Paragraphs, or under a heading a list.
+    """Paragraphs, or a list under a heading.
 
     Args:
-        exact: lines are kept as they are: a prompt, a reply, a path.
-        strong: stands out.
-        drawn: strips of the marks of `terminal.won_and_lost`, for a terminal alone.
-        folded: a page shows the heading alone until it is opened.
+        exact: keep line breaks, as for a prompt, a reply or a path.
+        strong: emphasized.
+        drawn: strips of `terminal.won_and_lost`, for a terminal only.
+        folded: a page shows only the heading until it is opened.
     """
 
     kind: ClassVar = "text"
@@ -144,8 +145,7 @@ class ProseBlock:
 
 @dataclass(frozen=True, slots=True)
 class DiffBlock:
-    """Two texts and what differs. `words`: a screen marks words, not lines; `is_short`: a page leaves long equal parts
-    out."""
+    """A diff of two texts. `words`: screens mark words, not lines; `is_short`: pages omit long equal parts."""
 
     kind: ClassVar = "diff"
     old: str
@@ -160,7 +160,7 @@ class DiffBlock:
 
 @dataclass(frozen=True)
 class ChartBlock:
-    """A drawing, and the table with its numbers, which is all that a screen shows."""
+    """A chart and the table of its numbers; screens show only the table."""
 
     kind: ClassVar = "chart"
     name: str
@@ -172,7 +172,7 @@ class ChartBlock:
 
     @cached_property
     def svg(self) -> str:
-        """The drawing as an <svg> element."""
+        """The chart as an <svg> element."""
         from agent.report import charts
 
         return charts.svg(self.draw(), self.name, self.title)
@@ -188,7 +188,7 @@ Block = TableBlock | ProseBlock | DiffBlock | ChartBlock | PageBlock
 
 @dataclass(frozen=True, slots=True)
 class PageSection:
-    """Blocks that belong together. A page has it under its title, and `name` as the address in the page."""
+    """A titled group of blocks; `name` is its anchor on a page."""
 
     name: str
     title: str
@@ -198,21 +198,21 @@ class PageSection:
         return bool(self.blocks)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, what pages show of it; of a chart its numbers."""
+        """Return the JSON of what pages show; for a chart its numbers."""
         return {"name": self.name, "title": self.title, "blocks": [_as_dict(block) for block in self.on_page()]}
 
     def on_page(self) -> tuple[PlainBlock, ...]:
-        """The blocks that a page shows, of each chart the table."""
+        """Return the blocks that a page shows, with tables instead of charts."""
         return shown_on("page", self.blocks)
 
 
 def plain_section(*blocks: Block) -> PageSection:
-    """A section without a title."""
+    """Return a section without a title."""
     return PageSection("", "", blocks)
 
 
 def shown_on(surface: Surface, blocks: Iterable[Block]) -> tuple[PlainBlock, ...]:
-    """The blocks that a surface shows, of each chart the table, without those that only a browser can show."""
+    """Return the blocks that a surface shows, with tables instead of charts."""
     here = (block for block in blocks if block.on in ("", surface))
     shown = (block.table if isinstance(block, ChartBlock) else block for block in here)
     return tuple(block for block in shown if isinstance(block, PlainBlock) and block.on in ("", surface))
@@ -233,7 +233,7 @@ def table(title: str, columns: Sequence[Column | str], rows: Iterable[Sequence[A
     """Make a table; None is an empty cell.
 
     Args:
-        columns: the end of a bare name sets the look: " #" number, " ~" long, " $" code.
+        columns: a suffix of a bare name sets the look: " #" number, " ~" long, " $" code.
         more: other fields of `TableBlock`.
     """
     cells = tuple(tuple(_cell(cell) for cell in row) for row in rows)
@@ -243,7 +243,7 @@ def table(title: str, columns: Sequence[Column | str], rows: Iterable[Sequence[A
 def listing(
     title: str, columns: Sequence[tuple[Column | str, str | Callable[[Any], Any]]], records: Iterable[Any], **more: Any
 ) -> TableBlock:
-    """Make a table of records: each column with the name of a part of a record, or with what makes its cell of one."""
+    """Make a table of records; each column names a field or a function of the record."""
     rows = [[of(record) if callable(of) else _part(record, of) for _, of in columns] for record in records]
     return table(title, [column for column, _ in columns], rows, **more)
 
@@ -268,7 +268,7 @@ def _column(column: Column | str) -> Column:
 
 
 def text(*lines: str, **more: Any) -> ProseBlock:
-    """Make a text of those lines that say something; `more`: other fields of `ProseBlock`."""
+    """Make a paragraph of the non-empty lines; `more`: other fields of `ProseBlock`."""
     return ProseBlock(tuple(line for line in lines if line), **more)
 
 
@@ -278,12 +278,12 @@ def line(*parts: str, **more: Any) -> LineBlock:
 
 
 def group(*blocks: Block | None, **more: Any) -> GroupBlock:
-    """Make a group of those blocks that there are; `more`: other fields of `GroupBlock`."""
+    """Make a group of the given blocks, skipping None; `more`: other fields of `GroupBlock`."""
     return GroupBlock(tuple(block for block in blocks if block is not None), **more)
 
 
 def filled(*blocks: Block | None) -> tuple[Block, ...]:
-    """The blocks that have something to show."""
+    """Return the non-empty blocks."""
     return tuple(block for block in blocks if block is not None and _has_content(block))
 
 

@@ -1,4 +1,4 @@
-"""What explains a score, as blocks: by metric, slice and label, repeated answers, passages, judges, confidence."""
+"""Blocks that break down a score: by metric, slice and label; repeats, retrieval, judges, calibration."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 
 from agent.ledger.connect import LEDGER
 from agent.release.result import RunResult
-from agent.report import charts, facts, findings, run_tables
+from agent.report import charts, findings, run_tables, wording
 from agent.report.blocks import Block, ChartBlock, Column, ProseBlock, TableBlock, sentence, table, text
-from agent.report.facts import SIDES, bracketed, chance, gain, points
 from agent.report.findings import winner_name
 from agent.report.next_steps import Excerpts, excerpts
 from agent.report.view import RunView
+from agent.report.wording import SIDES, bracketed, chance, gain, points
 from agent.results.breakdown import JudgeTrust, LabelReport
 from agent.stats.intervals import SIGNIFICANT
 
 MATRIX_LINES = 20
-"""Labels of a confusion matrix."""
+"""Maximum size of a confusion matrix."""
 MOST_LABELS, MOST_CONFUSIONS = 8, 5
-"""Shown at the end of a run; `optimize show` shows all."""
+"""Maxima at the end of a run; `optimize show` has no limit."""
 
 
 class ShownRun:
-    """What the sections are made of: a result, its run in the ledger where there is one, and texts of it."""
+    """The input of all sections: a result, its run in the ledger (if any), and texts of the run."""
 
     def __init__(self, result: RunResult, view: RunView | None, brief: bool) -> None:
         self.result, self.view, self.brief = result, view, brief
@@ -40,19 +40,19 @@ class ShownRun:
         return LEDGER if self.result.ledger == Path() else self.result.ledger
 
     @property
-    def own(self) -> facts.BaselineWords:
-        return facts.baseline_words(self.result)
+    def baseline_words(self) -> wording.BaselineWords:
+        return wording.baseline_words(self.result)
 
     @property
     def sides(self) -> Sequence[tuple[Any, str]]:
-        return facts.sides(self.result)
+        return wording.sides(self.result)
 
     @property
     def best(self) -> str:
         return self.sides[-1][1]
 
     def chart(self, name: str, title: str, numbers: TableBlock, **more: Any) -> Block:
-        """The chart of this name of `charts`; its table alone where there is no ledger."""
+        """Return the chart `name` of `charts`, or only its table without a ledger."""
         if self.view is None:
             return numbers
         return ChartBlock(name, title, partial(getattr(charts, name), self.view), numbers, **more)
@@ -61,7 +61,6 @@ class ShownRun:
 def _compared(
     run: ShownRun, first: Sequence[str | Column], rows: Sequence[tuple[Any, Sequence[Any]]]
 ) -> dict[str, Any]:
-    """Columns and rows of a table with a mean of each side and their difference."""
     is_compared = len(run.sides) > 1
     columns = [*first, *(f"{name} (95 % CI) #" for _, name in run.sides)]
     columns += ["difference (95 % CI) #"] * is_compared
@@ -73,7 +72,7 @@ def _compared(
 
 
 def metrics(run: ShownRun) -> Iterator[Block]:
-    """The score by metric; nothing where that says no more than the score itself."""
+    """Yield the score by metric, unless it only repeats the overall score."""
     parts = run.result.metrics
     is_single = len(parts) == 2 and all(parts[0].side(side).mean == 1.0 for side, _ in SIDES)
     if is_single and not any(part.side(side).unscored for part in parts for side, _ in SIDES):
@@ -86,12 +85,12 @@ def metrics(run: ShownRun) -> Iterator[Block]:
     if any(map(any, lost)):
         made["columns"].append("unscored #")
         made["rows"] = [(*row, " and ".join(map(str, n))) for row, n in zip(made["rows"], lost, strict=True)]
-    readable = "readable: replies that could be read and kept the limits of their fields."
+    readable = "readable: replies that parsed and respected the limits of their fields."
     yield table("By metric, on the sealed test", **made, explained=readable)
 
 
 def slices(run: ShownRun) -> Iterator[Block]:
-    """The score by slice of the rows, and how far its groups lie apart."""
+    """Yield the score by slice of the rows, with the gap between groups."""
     for cut in run.result.slices if run.view is None or run.view.shows_rows else ():
         first = (Column(cut.slice, floor=12, wraps=True), "rows #")
         made = _compared(run, first, [(part, (part.value, part.winner.n)) for part in cut.groups])
@@ -105,15 +104,15 @@ def _gap(gap: float | None, p_value: float | None) -> str:
         return "-"
     if p_value < SIGNIFICANT:
         return f"{points(gap)} points ({chance(p_value)})"
-    return f"no more than chance makes ({chance(p_value)})"
+    return f"not significant ({chance(p_value)})"
 
 
 def confidence(run: ShownRun) -> Iterator[Block]:
-    """How far confidences can be trusted, and what abstaining leaves."""
+    """Yield the reliability of confidences, and the effect of abstaining."""
     found = run.result.calibration
     if found is None:
         return
-    decides = facts.combined(found) or (f"{found.method} calibration" if found.is_calibrated else "")
+    decides = wording.combined(found) or (f"{found.method} calibration" if found.is_calibrated else "")
     error = f"expected calibration error of its confidences {points(found.ece)} on {found.rows} test rows"
     said = ["; ".join(filter(None, (decides, error)))]
     if (left := found.abstain) is not None:
@@ -122,7 +121,7 @@ def confidence(run: ShownRun) -> Iterator[Block]:
             f"{points(left.reached)} % of them right{bracketed(left.reached_ci95)}" if left.reached else "none right"
         )
         said.append(
-            f"no confidence reaches {wanted} on enough dev rows, so nothing says where to abstain"
+            f"no threshold reaches {wanted} on enough dev rows, so abstaining is not possible"
             if left.below is None
             else f"abstaining below a confidence of {left.below:.3f}, chosen on dev for {wanted}: answers "
             f"{points(left.answered)} % of the test rows, {right}"
@@ -135,10 +134,10 @@ def confidence(run: ShownRun) -> Iterator[Block]:
 
 
 def judges(run: ShownRun) -> Iterator[Block]:
-    """Whether the judges that the score rests on agree with people."""
+    """Yield the agreement of the judges with people."""
 
     def trust(judge: JudgeTrust) -> str:
-        said = "trusted" if judge.trusted else "NOT TO BE TRUSTED"
+        said = "trusted" if judge.trusted else "NOT TRUSTED"
         if judge.kappa is not None and judge.ci95 is not None:
             said += f", kappa {judge.kappa:.2f} ({judge.ci95[0]:.2f} to {judge.ci95[1]:.2f})"
         return said + ("" if judge.trusted else f": {judge.why}")
@@ -147,11 +146,11 @@ def judges(run: ShownRun) -> Iterator[Block]:
     for judge in run.result.judges:
         order = f"{judge.turned} of {judge.compared} verdicts changed with the order" if judge.compared else ""
         rows.append((", ".join(judge.models), judge.metric, judge.mode, trust(judge), order))
-    yield table("The judges that the score rests on", ("judge", "metric", "mode", "trust ~", "order ~"), rows)
+    yield table("Judges behind the score", ("judge", "metric", "mode", "trust ~", "order ~"), rows)
 
 
 def repeated(run: ShownRun) -> Iterator[Block]:
-    """How alike repeated answers to one row are."""
+    """Yield the agreement of repeated answers."""
     if (found := run.result.consistency) is None or (first := found.winner or found.baseline) is None:
         return
     lines = [
@@ -160,25 +159,25 @@ def repeated(run: ShownRun) -> Iterator[Block]:
         for side, name in run.sides
         if (one := found.side(side))
     ]
-    yield text(*lines, heading=f"asked {first.k} times each, {first.rows} test rows:")
+    yield text(*lines, heading=f"repeated answers ({first.k} per row, {first.rows} test rows):")
 
 
 def retrieval(run: ShownRun) -> Iterator[Block]:
-    """What the passages that were retrieved hold, and what the answers make of them."""
+    """Yield retrieval recall, and how answers use the passages."""
     if (found := run.result.retrieval) is None:
         return
     for side, name in run.sides:
         shares = found.side(side)
-        of_rows = f"all right ones {points(shares.recall_all)} % of {found.rows} rows"
+        of_rows = f"all of them for {points(shares.recall_all)} %, of {found.rows} rows"
         said = (
-            (shares.recall, f"a right document shown {points(shares.recall)} %, {of_rows}"),
+            (shares.recall, f"a relevant document retrieved for {points(shares.recall)} %, {of_rows}"),
             (
                 shares.unanswerable_right,
-                f"no answer where there is none {points(shares.unanswerable_right)} % of {found.unanswerable_rows}",
+                f"correctly not answered {points(shares.unanswerable_right)} % of {found.unanswerable_rows}",
             ),
             (
                 shares.answerable_wrong,
-                f"no answer where there is one {points(shares.answerable_wrong)} % of {found.answerable_rows}",
+                f"wrongly not answered {points(shares.answerable_wrong)} % of {found.answerable_rows}",
             ),
         )
         known = "; ".join(words for share, words in said if share is not None)
@@ -186,11 +185,11 @@ def retrieval(run: ShownRun) -> Iterator[Block]:
 
 
 def variety(run: ShownRun) -> Iterator[Block]:
-    """How varied the texts of each field are."""
+    """Yield the variety of the texts of each field."""
     yield text(
         *(
-            f"variety of {row.field}, {name}: {100 * texts.distinct_2:.0f} % of its word pairs are "
-            f"different ones, {100 * texts.openings:.0f} % of its openings"
+            f"variety of {row.field}, {name}: {100 * texts.distinct_2:.0f} % distinct word pairs, "
+            f"{100 * texts.openings:.0f} % distinct openings"
             for row in run.result.variety
             for side, name in run.sides
             if (texts := row.side(side)) is not None and texts.distinct_2 is not None
@@ -202,7 +201,7 @@ def variety(run: ShownRun) -> Iterator[Block]:
 
 
 def answers(run: ShownRun) -> Iterator[Block]:
-    """Answers by label, and what is confused with what."""
+    """Yield scores by label, and the confusion matrix."""
     for report in run.result.by_answer:
         yield _by_label(run, report)
         name, support = winner_name(run.result), {score.label: score.support for score in report.winner.scores}
@@ -216,13 +215,13 @@ def answers(run: ShownRun) -> Iterator[Block]:
 
 
 def unreadable(run: ShownRun) -> Iterator[Block]:
-    """Replies that could not be read, some of them quoted."""
+    """Yield the unreadable replies, some of them quoted."""
     if said_of := findings.unreadable(run.result):
         texts = run.texts
         quoted = [f"  {line}" for line in texts.fenced().split("\n")] if texts.replies else []
-        yield text(said_of + f"; some with {texts.of}, untrusted text:" * bool(quoted), *quoted, on="screen")
+        yield text(said_of + f"; examples with {texts.of}, untrusted text:" * bool(quoted), *quoted, on="screen")
         quotes = [f"row {reply.row}: {reply.text}" for reply in texts.replies]
-        heading = f"Some of them, with {texts.of}: text of the model, not to be trusted"
+        heading = f"Examples with {texts.of}: untrusted text of the model"
         yield text(said_of, on="page")
         yield text(*quotes, heading=heading, folded=True, exact=True, on="page")
 
@@ -238,22 +237,22 @@ def _by_label(run: ShownRun, report: LabelReport) -> TableBlock:
         each = (own,) if run.result.is_own else (own, best)
         rows.append((best.label, best.support, *(points(o.precision) for o in each), *(points(o.recall) for o in each)))
     heads = [f"{what}, {name} #" for what in ("precision", "recall") for _, name in run.sides]
-    explained = "Precision: of the rows that were answered with the label, those where it is right. Recall: of the "
-    explained += "rows whose right answer it is, those that were answered with it."
+    explained = "Precision: share of rows answered with the label that have it. "
+    explained += "Recall: share of rows with the label that were answered with it."
     return table(
         f"By label of {report.field}, on the sealed test",
         ("label", "rows #", *heads),
         rows,
-        note=f"{left} more labels, of which fewer rows are missed" if left > 0 else "",
+        note=f"{left} more labels with fewer missed rows" if left > 0 else "",
         explained=explained,
     )
 
 
 def confusion_table(report: LabelReport, name: str, worst: ProseBlock | None = None) -> TableBlock | None:
-    """The confusion matrix of the winner, which is called `name`; None where every row in it is right.
+    """Return the winner's confusion matrix; None if all rows are right.
 
-    Of more than MATRIX_LINES labels those in a mistake get a line, the worst of them. `worst` is shown where
-    the table is too wide.
+    With more than MATRIX_LINES labels it holds only labels with errors, the worst first. `worst` replaces it where the
+    table is too wide.
     """
     cells = {(cell.label, cell.said): cell.rows for cell in report.winner.cells}
     support = {score.label: score.support for score in report.winner.scores}

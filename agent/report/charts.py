@@ -1,6 +1,6 @@
-"""All charts as matplotlib figures, and a figure as SVG that takes the colours of its page.
+"""All charts as matplotlib figures, and their SVG in the colours of the page.
 
-The only importer of matplotlib. The numbers of each chart are a table next to it.
+The only importer of matplotlib. Every chart comes with a table of its numbers.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
-from agent.report import facts, findings
-from agent.report.facts import gain
+from agent.report import findings, wording
 from agent.report.findings import carried
+from agent.report.wording import gain
 from agent.safe_text import plain
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from agent.results.customize import ComparedArm
 
 INK, SOFT, LINE, GOOD, BAD, BASE = "#24292f", "#57606b", "#8c959f", "#1a7f38", "#cf222f", "#0969db"
-"""Text, quiet text, axes; a gain, a loss, the user's own prompt. `page.css` has one of each for a dark page."""
+"""Text, quiet text, axes, gain, loss, baseline; `page.css` has their dark variants."""
 COLOURS = {INK: "--ink", SOFT: "--soft", LINE: "--line", GOOD: "--good", BAD: "--bad", BASE: "--base"}
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 DRAWING = threading.RLock()
 WIDTH = 4.8
-"""In inches: small, so that text can be read on a telephone."""
+"""In inches; small enough for text to be readable on a phone."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "promptassay",
@@ -62,10 +62,10 @@ STYLE: Any = {
 }
 FAMILIES = {"prompt": BASE, "tuned": GOOD, "no model": SOFT}
 LABEL_POINTS = 9.0
-"""Of score that the name of an arm takes in height."""
+"""Height of an arm's name in score points."""
 UNITS = {"$": "dollars", "hours": "hours of computing", "tokens": "tokens of calls"}
 NAME_WIDTH, NAME_LINES = 60, 4
-"""Letters of a line, and lines, of a name in the legend of the checks."""
+"""Characters per line and lines of a name in the legend of the checks."""
 THOUSAND, MILLION = 1_000, 1_000_000
 HOUR = 3600
 Unit = Literal["$", "hours", "tokens"]
@@ -75,8 +75,10 @@ Unit = Literal["$", "hours", "tokens"]
 
 
 def progress(view: RunView) -> Figure:
-    """Dev score (0 to 100) against calls: a dot for each finished trial, a cross for each pruned one, a line for
-    the best so far."""
+    """Plot dev score (0 to 100) against calls.
+
+    A dot is a finished trial, a cross a pruned one; the line is the best so far.
+    """
     with styled():
         figure = canvas(WIDTH, 2.6)
         axes = figure.add_subplot()
@@ -97,9 +99,9 @@ def progress(view: RunView) -> Figure:
 
 
 def sealed(view: RunView) -> Figure:
-    """The prompts on the sealed test with 95 % intervals, next to their paired difference. Needs a result."""
+    """Plot both prompts on the test rows and their paired difference, with 95 % intervals."""
     assert view.result is not None
-    sides = facts.sides(view.result)
+    sides = wording.sides(view.result)
     with styled():
         figure = canvas(WIDTH, 1.5 if len(sides) > 1 else 1.1)
         scores, *beside = figure.subplots(1, len(sides), width_ratios=(3, 2)[: len(sides)], squeeze=False)[0]
@@ -123,7 +125,7 @@ def sealed(view: RunView) -> Figure:
 
 
 def pareto(view: RunView) -> Figure:
-    """The front: dev score against tokens and, where calls cost something, dollars per 1,000 of them."""
+    """Plot the Pareto front: dev score against tokens and, if calls are paid, dollars per 1,000 calls."""
     assert view.result is not None
     rows = view.result.pareto
     name, sizes = findings.sizes(rows)
@@ -140,7 +142,7 @@ def pareto(view: RunView) -> Figure:
                 own = view.baseline is not None and row.candidate_id == view.baseline["id"]
                 colour = GOOD if row.chosen else BASE if own else SOFT
                 axes.scatter([cost], [100 * row.dev], s=60 if row.chosen else 28, c=colour, zorder=3)
-                word = "chosen" if row.chosen else view.own.name if own else ""
+                word = "chosen" if row.chosen else view.baseline_words.name if own else ""
                 axes.annotate(word, (cost, 100 * row.dev), (0, 7), textcoords="offset points", ha="center")
             axes.set(xlabel=name, ylim=(-2, 112), xlim=(0, None))
             axes.margins(x=0.15)
@@ -149,7 +151,7 @@ def pareto(view: RunView) -> Figure:
 
 
 def attribution(view: RunView) -> Figure:
-    """The gain of each part of the winner in points with 95 % intervals; quiet where its sign is not known."""
+    """Plot the gain of each part of the winner in points with 95 % intervals; grey if its sign is unclear."""
     assert view.result is not None
     rows = view.result.attribution
     with styled():
@@ -166,8 +168,7 @@ def attribution(view: RunView) -> Figure:
 
 
 def reliability(view: RunView) -> Figure:
-    """Right answers against confidence on the sealed test (0 to 100), larger dots for more rows; the line is where they
-    are equal. Empty without log-probabilities."""
+    """Plot right answers against confidence on the test rows (0 to 100); empty without log-probabilities."""
     assert view.result is not None
     found = view.result.calibration
     with styled():
@@ -184,8 +185,10 @@ def reliability(view: RunView) -> Figure:
 
 
 def over_time(points: Sequence[CheckPoint]) -> Figure:
-    """Scores (0 to 100) of checks against their time, a line for each version and model; a cross where the gate failed,
-    and the reference of each check as a dashed line."""
+    """Plot the scores (0 to 100) of checks over time, a line for each version and model.
+
+    A cross marks a failed gate, a dashed line the reference of each check.
+    """
     series: dict[str, list[CheckPoint]] = {}
     for point in points:
         if point.score is not None:
@@ -210,12 +213,11 @@ def over_time(points: Sequence[CheckPoint]) -> Figure:
 
 
 def _wrapped(name: str) -> str:
-    """The name of a series in lines that the width of a chart holds, and in no more than the legend has room for."""
     return "\n".join(textwrap.wrap(plain(name), NAME_WIDTH, max_lines=NAME_LINES, placeholder=" ..."))
 
 
 def losses(lines: Mapping[str, Sequence[float]]) -> Figure:
-    """The loss of each step of a training, in nats, a line for each training by its name."""
+    """Plot the loss of each training step, in nats, a line for each training by name."""
     with styled():
         columns = 2 if max(map(len, lines)) < 22 else 1
         figure = canvas(WIDTH, 2.2 + 0.16 * -(-len(lines) // columns))
@@ -229,8 +231,10 @@ def losses(lines: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def score_against_cost(arms: Sequence[ComparedArm]) -> Figure:
-    """Sealed score (0 to 100) against the cost of training and 1,000 or 1,000,000 calls, a dot for each arm with its
-    95 % interval; arms that cost nothing stand at the left edge."""
+    """Plot test score (0 to 100) against the cost of training and 1,000 or 1,000,000 calls.
+
+    Each arm is a dot with its 95 % interval; arms without cost are at the left edge.
+    """
     unit = cost_unit(arms)
     with styled():
         figure = canvas(WIDTH, 5.2)
@@ -244,7 +248,6 @@ def score_against_cost(arms: Sequence[ComparedArm]) -> Figure:
 
 
 def _draw_costs(axes: Axes, points: Sequence[CostPoint]) -> None:
-    """The dots, with their names in a column next to the axes."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     paid = [point.cost for point in points if point.cost > 0]
@@ -266,7 +269,7 @@ def _draw_costs(axes: Axes, points: Sequence[CostPoint]) -> None:
 
 
 def _heights(scores: Sequence[float]) -> list[float]:
-    """Where names of descending scores stand, LABEL_POINTS apart and as near their scores as that allows."""
+    # label positions for descending scores, at least LABEL_POINTS apart and as near the scores as possible
     heights: list[float] = []
     for score in scores:
         heights.append(min(score, heights[-1] - LABEL_POINTS) if heights else score)
@@ -281,7 +284,7 @@ def _power(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CostPoint:
-    """Arms with one `score` in [0, 1] and one `cost` of training and calls; `family` is that of the first."""
+    """Arms with the same `score` in [0, 1] and `cost` of training and calls; `family` is that of the first."""
 
     names: tuple[str, ...]
     family: str
@@ -291,7 +294,7 @@ class CostPoint:
 
 
 def cost_unit(arms: Sequence[ComparedArm]) -> Unit:
-    """Dollars where all are known and some are above 0, else hours where calls were timed, else tokens."""
+    """Return dollars if all are known and some are above 0, else hours if calls were timed, else tokens."""
     dollars = [(arm.usd_per_1000, arm.train_usd) for arm in arms]
     if all(None not in pair for pair in dollars) and any(any(pair) for pair in dollars):
         return "$"
@@ -299,7 +302,7 @@ def cost_unit(arms: Sequence[ComparedArm]) -> Unit:
 
 
 def cost_points(arms: Sequence[ComparedArm], calls: int) -> list[CostPoint]:
-    """Score and cost of training and `calls` calls for each arm with a score; equal ones are one point."""
+    """Return score and cost of training and `calls` calls for each scored arm, equal ones merged."""
     unit = cost_unit(arms)
     groups: dict[tuple[float, float, Interval], list[ComparedArm]] = {}
     for arm in arms:
@@ -329,7 +332,7 @@ def _whisker(axes: Axes, middle: float, low: float, high: float, height: float, 
 
 
 def svg(figure: Figure, name: str, title: str) -> str:
-    """The figure as one inline <svg>, `title` for screen readers; `name`, unique on its page, keeps its ids apart."""
+    """Return the figure as an inline <svg>; `title` is for screen readers, `name` is unique on its page."""
     target = StringIO()
     with styled():
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
@@ -358,7 +361,6 @@ def svg(figure: Figure, name: str, title: str) -> str:
 
 
 def _own(value: str, key: str, name: str, used: set[str]) -> str:
-    """An attribute with colours as the page's variables and ids of its own."""
     if key == "id":
         return f"{name}-{value}"
     value = re.sub(r"(url\(#|^#)(?=([^)]+))", lambda m: f"{m[1]}{name}-" if m[2] in used else m[0], value)
@@ -366,7 +368,7 @@ def _own(value: str, key: str, name: str, used: set[str]) -> str:
 
 
 def canvas(width: float, height: float) -> Figure:
-    """An empty figure, in inches, drawn without a window system."""
+    """Return an empty figure in inches, drawn without a window system."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -377,9 +379,9 @@ def canvas(width: float, height: float) -> Figure:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Our style for what is drawn inside, and no warnings about letters that the font of the layout lacks.
+    """Apply our style inside the block, and silence warnings about missing glyphs.
 
-    One thread at a time draws: matplotlib's settings are the whole process's.
+    Only one thread draws at a time, as matplotlib's settings are global.
     """
     import matplotlib
 

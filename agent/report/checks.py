@@ -1,4 +1,4 @@
-"""The checks of a released prompt over time: which there were, by version and model, and their chart and page."""
+"""Checks of a released prompt over time, by version and model, with their chart and page."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class CheckPoint(Result):
     """One finished check of a released prompt.
 
     Args:
-        score, reference: mean scores in [0, 1], now and as recorded, over the rows that both have; None without any.
-        flipped, rows: answers that changed, of how many.
-        p_value: of that many flips by repeat noise alone.
+        score, reference: mean scores in [0, 1], now and recorded, over rows with both; None without any.
+        flipped, rows: changed answers, of all compared.
+        p_value: probability of this many flips by repeat noise.
     """
 
     run_id: str
@@ -39,18 +39,17 @@ class CheckPoint(Result):
 
     @property
     def series(self) -> str:
-        """The prompt's version and its model, which are looked at over time."""
+        """Version and model, which make one series."""
         return f"{self.version} on {self.model}"
 
     @property
     def began(self) -> datetime:
-        """When it began."""
         found = datetime.fromisoformat(self.utc)
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 class ChecksResult(Result):
-    """The finished checks of a released prompt, the oldest first."""
+    """The finished checks of a released prompt, oldest first."""
 
     name: str
     checks: tuple[CheckPoint, ...]
@@ -61,7 +60,7 @@ class ChecksResult(Result):
 
 
 class CheckNotDue(Result):
-    """A check that was skipped, as the last one was not long ago."""
+    """A check that was skipped because the last one is recent."""
 
     kind: Literal["check"] = "check"
     skipped: Literal[True] = True
@@ -70,11 +69,11 @@ class CheckNotDue(Result):
 
     def blocks(self) -> Iterator[Block]:
         last = self.last
-        yield text(f"{last.series}: checked at {last.utc[:16]} ({last.gate}), due again at {self.due_utc}")
+        yield text(f"{last.series}: checked at {last.utc[:16]} ({last.gate}), next check due at {self.due_utc}")
 
 
 def checks_of(history: History, name: str, version: str = "", model: str = "") -> list[CheckPoint]:
-    """The finished checks of a released prompt, the oldest first; `version`, `model`: only those of this one."""
+    """Return the finished checks of a released prompt, oldest first, filtered by `version` and `model`."""
     found = []
     for run in reversed(history.runs()):
         result = run["result"] or {}
@@ -99,18 +98,18 @@ def _point(utc: str, result: Mapping[str, Any]) -> CheckPoint:
 
 
 def checks_page(name: str, points: Sequence[CheckPoint]) -> str:
-    """A page without script that shows the checks of a prompt: their chart, and a table."""
+    """Return a page without scripts that shows the checks of a prompt."""
     section = PageSection("checks", "Checks", (checks_chart(name, points),))
     return standalone(f"{name}: checks", "Checks over time", name, [section])
 
 
 def checks_chart(name: str, points: Sequence[CheckPoint], address: str = "") -> ChartBlock:
-    """The chart of the checks of a prompt, and the table that all surfaces show.
+    """Return the chart and the table of the checks of a prompt.
 
     Args:
-        address: begins the links to the runs on a page; "": no links.
+        address: prefix of the links to runs on a page; "": no links.
     """
-    from agent.report import charts, facts
+    from agent.report import charts, wording
 
     made = listing(
         f"{counted(len(points), 'check')} of {name}",
@@ -119,8 +118,8 @@ def checks_chart(name: str, points: Sequence[CheckPoint], address: str = "") -> 
             (Column("version"), lambda point: point.version),
             (Column("model", "long", floor=12), lambda point: point.model),
             (Column("gate"), lambda point: PageCell(point.gate, tag="good" if point.gate == "passed" else "bad")),
-            ("score #", lambda point: facts.points(point.score)),
-            ("reference #", lambda point: facts.points(point.reference)),
+            ("score #", lambda point: wording.points(point.score)),
+            ("reference #", lambda point: wording.points(point.reference)),
             ("flipped #", lambda point: f"{point.flipped} of {point.rows}"),
             (Column("p", "number", on="page"), lambda point: f"{point.p_value:.2g}"),
             (
@@ -130,7 +129,7 @@ def checks_chart(name: str, points: Sequence[CheckPoint], address: str = "") -> 
         ],
         points,
         tabbed=True,
-        explained="Dashed: the reference of each check. A cross: its gate failed; each gate is the test of its own "
-        "check. p: of so many changed answers by repeat noise alone.",
+        explained="Dashed: the reference of each check. A cross: its gate failed; each gate tests one check alone. "
+        "p: probability of this many changed answers by repeat noise.",
     )
     return ChartBlock("checks", f"Scores of {name} over time", partial(charts.over_time, points), made, is_open=True)

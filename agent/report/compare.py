@@ -1,4 +1,4 @@
-"""Two prompts side by side, of two runs or two trials: facts, a paired test on their rows, the words that changed."""
+"""Two prompts compared, of two runs or two trials: facts, a paired test on shared rows, a word diff."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from agent.errors import InputError
 from agent.ledger.query import History
 from agent.release.result import RunResult, search_result
 from agent.report.blocks import Block, Column, DiffBlock, table, text
-from agent.report.facts import paired_test, without_result
 from agent.report.prompt_texts import tool_differences, word_diff
 from agent.report.terminal import won_and_lost
+from agent.report.wording import paired_test, without_result
 from agent.results.base import Result, absent, hidden
 from agent.results.checks import Difference
 
@@ -28,20 +28,20 @@ ABOUT_RUN = ("id", "task", "status", "model", "proposer", "seed", "tool", "price
 
 @dataclass(frozen=True, slots=True)
 class ComparedPrompt:
-    """One of the two: a candidate with its run. `trial` is None for a run's winner; a score is 0 to 1."""
+    """A candidate with its run. `trial` is None for a run's winner; scores are in [0, 1]."""
 
     run: dict[str, Any]
     candidate: dict[str, Any]
     trial: dict[str, Any] | None
     outcomes: dict[str, dict[str, float]]
-    """Scores by split and row."""
+    """Scores by split and row id."""
     scoring: dict[str, Any]
-    """What made the scores, as far as the ledger knows; options of metrics stand in task.toml alone."""
+    """Scoring as far as the ledger knows it; metric options are only in task.toml."""
     result: RunResult | None = None
 
 
 def compared_prompt(history: History, name: str) -> ComparedPrompt:
-    """`name` is a run, or a trial as RUN:NUMBER. Raises InputError."""
+    """Return the prompt that `name` means, a run or RUN:TRIAL; raise InputError if there is none."""
     run_id, colon, number = name.rpartition(":")
     is_trial = bool(colon) and number.isdecimal()
     run = history.run(run_id if is_trial else name)
@@ -57,7 +57,7 @@ def compared_prompt(history: History, name: str) -> ComparedPrompt:
         raise InputError(f"{run['id']}: {without_result(run)}, so there is no winner; compare trials as RUN:NUMBER")
     else:
         kind = run["result"]["kind"].replace("_", " ")
-        raise InputError(f"{run['id']}: this run is no search ({kind}): it cannot be compared")
+        raise InputError(f"{run['id']}: not a search ({kind}), so it cannot be compared")
     rows = {split: history.outcomes(run["id"], candidate_id, split) for split in ("test", "dev")}
     outcomes = {
         split: {r["example_id"]: r["value"] for r in seen if r["value"] is not None} for split, seen in rows.items()
@@ -84,7 +84,7 @@ def _scoring(
 
 
 def _scores_by(name: str) -> bool:
-    """Whether a task's file decides scores: a rubric, or the task's own metric, and not its program."""
+    # a rubric or the task's own metric, not its program
     return name not in (*SPLITS, "task.toml") and (name == "metric.py" or not name.endswith(".py"))
 
 
@@ -92,7 +92,10 @@ def _scores_by(name: str) -> bool:
 
 
 def fact_lines(a: ComparedPrompt, b: ComparedPrompt) -> Iterator[tuple[str, Any, Any]]:
-    """The lines of a comparison, as name and both values: run and scores, and of options and versions what differs."""
+    """Return the lines of a comparison as name and both values.
+
+    Run and scores are always among them, options and versions only if they differ.
+    """
     for name in ABOUT_RUN:
         yield name, a.run[name], b.run[name]
     groups = [(name, *(side.run[name] or {} for side in (a, b))) for name in ("options", "hashes", "budget")]
@@ -132,9 +135,9 @@ def _scores(side: ComparedPrompt) -> dict[str, Any]:
 
 
 def scoring_difference(a: ComparedPrompt, b: ComparedPrompt) -> str:
-    """Why the scores of the two cannot be compared; "" where they were made alike.
+    """Return why the scores of the two cannot be compared; "" if they can.
 
-    What the ledger knows of only one of them, as where a run has no result, does not count.
+    Facts that the ledger knows for only one of them, as for a run without a result, are ignored.
     """
     files = {name for side in (a, b) for name in side.run["hashes"] or ()}
     differ = [
@@ -147,9 +150,9 @@ def scoring_difference(a: ComparedPrompt, b: ComparedPrompt) -> str:
 
 
 def paired(split: str, a: ComparedPrompt, b: ComparedPrompt) -> Difference | None:
-    """The paired test of B minus A over the rows of `split` that both have a score on.
+    """Return the paired test of B minus A on the rows of `split` with both scores.
 
-    None where there is no such row, or where the data or the scoring is not the same.
+    None without such rows, or if data or scoring differ.
     """
     from agent.stats.intervals import paired_difference
 
@@ -167,7 +170,7 @@ def paired(split: str, a: ComparedPrompt, b: ComparedPrompt) -> Difference | Non
 
 
 class ComparedFact(Result):
-    """The same fact of both."""
+    """One fact of both prompts."""
 
     a: Any
     b: Any
@@ -175,7 +178,7 @@ class ComparedFact(Result):
 
 
 class ComparedTexts(Result):
-    """A text of both, and its words that differ as [-gone-] and {+new+}."""
+    """A text of both, with different words as [-old-] and {+new+}."""
 
     a: str
     b: str
@@ -183,7 +186,7 @@ class ComparedTexts(Result):
 
 
 class ComparedTool(Result):
-    """A text of a tool that differs."""
+    """A tool text that differs."""
 
     what: str
     a: str
@@ -198,7 +201,7 @@ class ComparedExamples(Result):
 
 
 class CompareResult(Result):
-    """Two prompts side by side. `paired`: B minus A by split; `not_tested`: why there is no paired test, or ""."""
+    """Two prompts compared. `paired`: B minus A by split; `not_tested`: why there is no paired test, or ""."""
 
     facts: Mapping[str, ComparedFact]
     paired: Mapping[str, Difference]
@@ -207,11 +210,11 @@ class CompareResult(Result):
     examples: ComparedExamples
     tools: tuple[ComparedTool, ...] | None = absent()
     marks: Mapping[str, str] = hidden({})
-    """By split a strip of won and lost rows, for a terminal."""
+    """Win/loss strips by split, for a terminal."""
 
     @property
     def unshared(self) -> list[str]:
-        """The examples that only one of them has, a line for each side that has any."""
+        """Examples that only one of them has, a line for each side."""
         sides = (("A", self.examples.a, self.examples.b), ("B", self.examples.b, self.examples.a))
         only = ((name, [row for row in own if row not in other]) for name, own, other in sides)
         return [f"examples only in {name}: {', '.join(rows)}" for name, rows in only if rows]
@@ -232,13 +235,12 @@ class CompareResult(Result):
 
 
 def compare(a: ComparedPrompt, b: ComparedPrompt) -> CompareResult:
-    """Compare two prompts: facts, paired tests, words."""
     lines, first, second = fact_lines(a, b), a.candidate, b.candidate
     tests = {split: test for split in ("test", "dev") if (test := paired(split, a, b)) is not None}
     differ = [ComparedTool(what=each.what, a=each.before, b=each.after) for each in tool_differences(first, second)]
     texts = (first["instruction"], second["instruction"])
     demos = [tuple(demo["example_id"] for demo in candidate["demos"]) for candidate in (first, second)]
-    why = scoring_difference(a, b) or "no rows of the same data were scored by both: no paired test"
+    why = scoring_difference(a, b) or "no paired test: both have scores on no common row"
     return CompareResult(
         facts={name: ComparedFact(a=one, b=two, same=one == two) for name, one, two in lines},
         paired=tests,

@@ -1,4 +1,4 @@
-"""A comparison (`optimize customize`) as blocks: arms with their cost, label curve, training losses."""
+"""The result of `optimize customize` as blocks: arms with their cost, learning curve, training losses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from agent.report import charts, facts
+from agent.report import charts, wording
 from agent.report.blocks import ChartBlock, Column, PageSection, TableBlock, filled, listing, table, text
 from agent.report.view import RunView
 from agent.results.base import Interval
@@ -18,12 +18,12 @@ ARM = Column("arm", floor=8)
 
 
 def is_comparison(view: RunView) -> bool:
-    """Whether a run is a comparison, finished or not."""
+    """Return whether a run is a comparison, finished or not."""
     return KIND in ((view.run["result"] or {}).get("kind"), (view.run["options"] or {}).get("command"))
 
 
 def comparison_sections(view: RunView) -> list[PageSection]:
-    """What a comparison found, and how its trainings went; of one without a result the trainings alone."""
+    """Return the sections of a comparison and its trainings; without a result the trainings alone."""
     stored, lines = view.run["result"] or {}, loss_lines(view)
     sections = []
     if stored.get("kind") == KIND:
@@ -43,14 +43,15 @@ def comparison_sections(view: RunView) -> list[PageSection]:
 
 
 def result_sections(result: CustomizeResult) -> list[PageSection]:
-    """The sections of the result of a comparison, without its charts."""
+    """Return the sections of a comparison's result, without charts."""
     arms, rows = result.arms, result.rows
     title = f"{result.task} on {result.model}: {rows.test} sealed rows, {rows.train} train rows"
     scores = {(point.arm, point.labels): point.test for point in result.curve}
     sizes, learners = sorted({labels for _, labels in scores}), dict.fromkeys(arm for arm, _ in scores)
     heads = (ARM, *(Column(f"{size:,} rows", "number", rank=1) for size in sizes))
     curve = [
-        (arm, *(facts.points(scores[arm, size]) if (arm, size) in scores else "" for size in sizes)) for arm in learners
+        (arm, *(wording.points(scores[arm, size]) if (arm, size) in scores else "" for size in sizes))
+        for arm in learners
     ]
     advice = result.text
     made = (
@@ -80,11 +81,11 @@ def _arms(title: str, arms: Sequence[ComparedArm]) -> TableBlock:
         [
             (ARM, lambda arm: arm.arm),
             (Column("what it is", "long", on="page"), lambda arm: arm.about),
-            ("sealed test #", lambda arm: facts.points(arm.test)),
+            ("sealed test #", lambda arm: wording.points(arm.test)),
             (Column("95 % CI", "number", rank=3), lambda arm: interval(arm.ci95)),
             (
                 Column("against yours", "number", gain=True),
-                lambda arm: "" if arm.diff is None else facts.gain(arm.diff),
+                lambda arm: "" if arm.diff is None else wording.gain(arm.diff),
             ),
             (Column("95 % CI", "number", rank=4), lambda arm: interval(arm.diff_ci95, "+")),
             (Column("labels", "number", rank=5), lambda arm: f"{arm.labels:,}"),
@@ -135,12 +136,12 @@ def _seeds(arms: Sequence[ComparedArm]) -> TableBlock:
             (ARM, lambda arm: arm.arm),
             (Column("seeds", "number"), lambda arm: arm.seeds.n),
             *(
-                (Column(name, "number"), lambda arm, key=key: facts.points(getattr(arm.seeds, key)))
+                (Column(name, "number"), lambda arm, key=key: wording.points(getattr(arm.seeds, key)))
                 for name, key in (("mean", "mean"), ("smallest", "min"), ("largest", "max"))
             ),
             (
                 Column("seed of the arm (95 % CI)", "number", rank=1),
-                lambda arm: facts.points(arm.test) + facts.bracketed(arm.ci95),
+                lambda arm: wording.points(arm.test) + wording.bracketed(arm.ci95),
             ),
         ],
         [arm for arm in arms if arm.seeds],
@@ -148,16 +149,15 @@ def _seeds(arms: Sequence[ComparedArm]) -> TableBlock:
 
 
 def _elsewhere(arms: Sequence[ComparedArm]) -> TableBlock:
-    """What adapters cost on questions and tasks that they were not trained for."""
     lines = [(arm.arm, found) for arm in arms if (found := arm.elsewhere) and found.tasks]
     heads = [f"{found.n} general questions" for _, found in lines[:1]]
     heads += [f"{one.task}, {one.n} rows" for _, found in lines[:1] for one in found.tasks]
     rows = []
     for name, found in lines:
-        tasks = (f"{facts.points(one.on)}, was {facts.points(one.off)}" for one in found.tasks)
+        tasks = (f"{wording.points(one.on)}, was {wording.points(one.off)}" for one in found.tasks)
         rows.append((name, f"{found.right}, was {found.base_right}", *tasks))
     columns = (ARM, *(Column(head, rank=1) for head in heads))
-    return table("right elsewhere with the adapter on, and off", columns, rows)
+    return table("forgetting: right answers to other questions with the adapter, and without", columns, rows)
 
 
 def _costs(arms: Sequence[ComparedArm]) -> TableBlock:
@@ -170,12 +170,12 @@ def _costs(arms: Sequence[ComparedArm]) -> TableBlock:
             cells.append(_known(None if seconds is None else seconds * calls / charts.HOUR, 1))
         rows.append(cells)
     heads = (f"{calls:,} calls, {unit} #" for calls in (charts.THOUSAND, charts.MILLION) for unit in ("$", "hours"))
-    note = "Training and calls, one after the other. Lines: 95 % intervals. What costs nothing stands at the left edge."
+    note = "Cost of training plus calls. Lines: 95 % intervals. Methods without cost are at the left edge."
     return table("What training and calls cost", ("arm", "training, s #", *heads), rows, explained=note)
 
 
 def losses(view: RunView) -> list[dict[str, Any]]:
-    """The loss of each step of each training that was done, in nats: `arm`, `labels`, `seed`, `losses`."""
+    """Return the losses of each finished training by step, in nats: `arm`, `labels`, `seed`, `losses`."""
     found = [
         {**{name: body[name] for name in ("arm", "labels", "losses")}, "seed": body["settings"].get("seed", 0)}
         for body in _events(view, "trained")
@@ -184,7 +184,7 @@ def losses(view: RunView) -> list[dict[str, Any]]:
 
 
 def running_losses(view: RunView) -> dict[str, list[float]]:
-    """The losses of epochs that have ended by what is trained, in the order of its start."""
+    """Return the losses of finished epochs by training, in the order of their start."""
     lines: dict[str, list[float]] = {}
     for body in _events(view, "training_epoch"):
         lines.setdefault(f"{body['name']}, {body['labels']} rows", []).extend(body["losses"])
@@ -192,7 +192,7 @@ def running_losses(view: RunView) -> dict[str, list[float]]:
 
 
 def loss_lines(view: RunView) -> dict[str, list[float]]:
-    """The losses by name of a training: those of the trainings that were done or, while the run lasts, so far."""
+    """Return the losses by training: finished ones or, while the run lasts, those so far."""
     if view.run["result"] is None:
         return running_losses(view)
     made = losses(view)

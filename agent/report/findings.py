@@ -1,4 +1,4 @@
-"""What a run found and changed, in words: its answers, its proposer, and what would show its gain. Pure."""
+"""The findings of a run in words: its answers, its proposer, and the sample size a gain needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.release.result import RunResult
-from agent.report.facts import combined, points, sealed_score, ships_prompt, sides
+from agent.report.wording import combined, points, sealed_score, ships_prompt, sides
 from agent.results.base import SideName
 from agent.results.breakdown import RowCount
 from agent.results.run_parts import Carried, Change, ParetoRow, PromptSize, ProposerUse, ToShow, Yardstick
@@ -15,21 +15,20 @@ IN_A_SENTENCE = {"baseline": "your prompt", "winner": "the best found"}
 OF_A_MIGRATION = {"baseline": "the old model", "winner": "the new model"}
 PLAIN = (2, 3, 4, 5, 10)
 FEWEST_READ, MUCH_LESS = 5, 3
-"""Rows with an answer, and right answers to each different one, from which answers are said to hardly vary."""
+"""Minimum of answered rows, and of distinct labels per distinct answer, to report low variety."""
 NEAR = 0.02
-"""How far a plain ratio, such as 3 of 4, may lie from what it stands for."""
+"""Largest error of a plain ratio, such as 3 of 4."""
 REASONED = ("chain-of-thought", "few-shot-cot")
 ABOUT_THE_SAME = 0.05
 MOST_TOOLS = 8
-"""That are named."""
+"""Maximum number of tools named."""
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
 def in_absolute_terms(result: RunResult) -> str:
-    """What the prompt that the verdict is about reaches, without any comparison, and what the
-    yardsticks reach in addition to it; "" for an older result without either."""
+    """Return the absolute score of the winner and of the yardsticks; "" in older results."""
     name = winner_name(result)
     counts = result.answers.winner if result.answers else None
     parts = [f"{name} gets {points(sealed_score(result, 'winner'))} of 100"]
@@ -38,12 +37,12 @@ def in_absolute_terms(result: RunResult) -> str:
     if yardsticks := [f"{one.name} {points(one.test)}" for one in _yardsticks(result)]:
         parts.append(f"without a language model: {', '.join(yardsticks)}")
     if result.human_score is not None:
-        parts.append(f"people: {points(result.human_score)}, as the task says")
+        parts.append(f"people: {points(result.human_score)} (according to the task)")
     return "; ".join(parts) if len(parts) > 1 else ""
 
 
 def hardly_varied(result: RunResult) -> str:
-    """That the answers are much less varied than the right ones; "" where they are not, or an older result."""
+    """Return that the answers vary much less than the labels; "" if not, or in older results."""
     counts = result.answers.winner if result.answers else None
     if counts is None or counts.readable < FEWEST_READ or not _is_alike(counts):
         return ""
@@ -58,12 +57,12 @@ def _is_alike(counts: RowCount) -> bool:
 
 
 def winner_name(result: RunResult) -> str:
-    """What the winner is called in a sentence."""
+    """Return the name of the winner in a sentence."""
     return side_name(result, "baseline" if result.is_own else "winner")
 
 
 def side_name(result: RunResult, side: SideName) -> str:
-    """What a side of a result is called in a sentence."""
+    """Return the name of a side of a result in a sentence."""
     return (IN_A_SENTENCE if result.migration is None else OF_A_MIGRATION)[side]
 
 
@@ -76,7 +75,7 @@ def _right_rows(counts: RowCount) -> str:
 
 
 def _plainly(part: int, whole: int) -> str:
-    """The same as a ratio of small numbers: " (about 3 of 4)"; "" without a near one."""
+    # as a ratio of small numbers: " (about 3 of 4)"; "" without a near one
     for of in PLAIN:
         some = round(of * part / whole)
         if 0 < some < of < whole and abs(some / of - part / whole) <= NEAR:
@@ -93,7 +92,7 @@ def _yardsticks(result: RunResult) -> list[Yardstick]:
 
 
 def unreadable(result: RunResult) -> str:
-    """How many replies of each prompt could not be read; "" where all could, or an older result does not say."""
+    """Return the number of unreadable replies by prompt; "" if none, or in older results."""
     if result.answers is None:
         return ""
     counts = [(side, result.answers.side(side)) for side, _ in sides(result)]
@@ -107,8 +106,7 @@ def unreadable(result: RunResult) -> str:
 
 
 def changes(result: RunResult) -> list[str]:
-    """What the best found has that the user's own prompt has not, a sentence part each; empty when that one won, and of
-    an older version."""
+    """Return what the winner changes in your prompt, a clause each; empty if yours won, or in older results."""
     change = result.change
     if change is None:
         return []
@@ -123,7 +121,7 @@ def _voting(result: RunResult) -> list[str]:
 
 def _texts(result: RunResult, change: Change) -> list[str]:
     if change.winner.technique == "program" or not ships_prompt(result):
-        return ["the prompts of your program are changed"] if change.instruction else []
+        return ["the prompts of your program changed"] if change.instruction else []
     is_proposed = change.instruction and not change.tools and result.proposer is not None and result.proposer.won
     if not change.instruction:
         return ["your instruction is unchanged"]
@@ -137,7 +135,7 @@ def _texts(result: RunResult, change: Change) -> list[str]:
 def _tools(change: Change) -> list[str]:
     named = ", ".join(change.tools[:MOST_TOOLS])
     more = f" and {left} more" if (left := len(change.tools) - MOST_TOOLS) > 0 else ""
-    return [f"texts of tools are changed: {named}{more}"] if named else []
+    return [f"tool texts changed: {named}{more}"] if named else []
 
 
 def _design(change: Change) -> list[str]:
@@ -161,7 +159,6 @@ def _demos(was: int, now: int) -> str:
 
 
 def _tokens(was: PromptSize, now: PromptSize) -> str:
-    """How long the new one is, and by how much that is more: measured, or, where the provider does not count, about."""
     said = size(now.tokens_a_call, now.prompt_tokens)
     before, after = (side.tokens_a_call if now.tokens_a_call else side.prompt_tokens for side in (was, now))
     if not before:
@@ -171,14 +168,14 @@ def _tokens(was: PromptSize, now: PromptSize) -> str:
 
 
 def proposer(result: RunResult) -> str:
-    """What came of the model that writes instructions; "" of an older version."""
+    """Return what became of the proposer's instructions; "" in older results."""
     use = result.proposer
     if use is None:
         return ""
     if use.why_not:
-        return f"proposer: not asked, as {use.why_not}"
+        return f"proposer: not called: {use.why_not}"
     if use.tried is None:
-        return f"proposer: {use.asked} calls; the strategy does not say which prompts came of them"
+        return f"proposer: {use.asked} calls; the strategy does not report the resulting prompts"
     said = _of_operators(use) if use.proposals else _of_proposals(use)
     return f"proposer: {use.asked} of at most {use.planned} planned calls; {'; '.join(said)}"
 
@@ -193,18 +190,18 @@ def _of_operators(use: ProposerUse) -> list[str]:
 
 
 def _of_proposals(use: ProposerUse) -> list[str]:
-    said = [f"{use.failed} brought no reply"] * bool(use.failed)
-    said += [f"{use.refused} of its replies held no instruction that can be used"] * bool(use.refused)
+    said = [f"{use.failed} without a reply"] * bool(use.failed)
+    said += [f"{use.refused} without a usable instruction"] * bool(use.refused)
     if not use.tried:
-        return [*said, "no prompt with an instruction of its own was tried"]
-    tried = f"{use.tried} prompt{'s' * (use.tried > 1)} with an instruction of its own"
+        return [*said, "no prompt with a proposed instruction was tried"]
+    tried = f"{use.tried} prompt{'s' * (use.tried > 1)} with a proposed instruction"
     full = "none" if not use.finalists else str(use.finalists)
     won = "the best found has one" if use.won else "the best found has none"
-    return [*said, f"of {tried} {full} came as far as the whole of dev, and {won}"]
+    return [*said, f"{tried} tried, {full} on all dev rows; {won}"]
 
 
 def to_show(result: RunResult) -> str:
-    """What would show a gain that was not shown; "" where that is no question."""
+    """Return the sample size that would confirm the gain; "" if that is no question."""
     need = result.to_show
     if need is None:
         return ""
@@ -212,11 +209,9 @@ def to_show(result: RunResult) -> str:
     if need.rows_needed is None:
         wants = f"{gain} is too small for any number of test rows"
     elif need.rows_needed <= need.rows_tested:
-        wants = (
-            f"{gain} needs about {need.rows_needed:,} test rows to be shown 4 times of 5, and was not shown this time"
-        )
+        wants = f"{gain} needs about {need.rows_needed:,} test rows for 80 % power; it was missed this time"
     else:
-        wants = f"{gain} needs about {need.rows_needed:,} test rows to be shown 4 times of 5"
+        wants = f"{gain} needs about {need.rows_needed:,} test rows for 80 % power"
     return f"{wants}; {_there(need)}"
 
 
@@ -226,23 +221,21 @@ def _there(need: ToShow) -> str:
     caps = f", and more of {' and '.join(need.other_caps)}" if need.other_caps else ""
     short = need.rows_needed is None or need.rows_needed > need.rows_there
     more = "; then add rows" if short else ""
-    return (
-        f"{need.rows_there:,} are there, {need.rows_tested:,} were paid for: --max-calls {need.max_calls}{caps}{more}"
-    )
+    return f"{need.rows_tested:,} of {need.rows_there:,} were within budget: --max-calls {need.max_calls}{caps}{more}"
 
 
 # -- the design of a prompt, and what its parts carry ------------------------------------------------------------------
 
 
 def prompt_size(result: RunResult) -> str:
-    """How long the best found is, as all surfaces say it: the measured tokens of a call, else the prompt's estimate."""
+    """Return the length of the winner: measured tokens per call, else an estimate."""
     winner, change = result.winner, result.change
     measured = winner.tokens_a_call or (change.winner.tokens_a_call if change else 0)
     return size(measured, winner.prompt_tokens)
 
 
 def size(tokens_a_call: int, prompt_tokens: int) -> str:
-    """Say a length: measured, or else estimated.
+    """Return a length in words, measured or else estimated.
 
     >>> size(1354, 245), size(0, 245)
     ('1,354 tokens a call', 'about 245 prompt tokens')
@@ -251,14 +244,14 @@ def size(tokens_a_call: int, prompt_tokens: int) -> str:
 
 
 def sizes(front: Sequence[ParetoRow]) -> tuple[str, list[int]]:
-    """The name of a column of sizes, and its figures: measured where all of them are."""
+    """Return the head and the figures of a size column: measured if all are."""
     if all(row.tokens_a_call for row in front):
         return "tokens a call", [row.tokens_a_call for row in front]
     return "prompt tokens, about", [row.prompt_tokens for row in front]
 
 
 def picked(picks: Mapping[str, Any] | None) -> str:
-    """Next to a number of examples: how many of them are picked for each input, and by what; "" for none.
+    """Return how many examples are retrieved for each input, and by what; "" for None.
 
     >>> picked({"k": 6, "retriever": "bm25"}), picked(None)
     (' (6 picked for each input by bm25)', '')
@@ -267,7 +260,7 @@ def picked(picks: Mapping[str, Any] | None) -> str:
 
 
 def before_search(result: RunResult) -> str:
-    """What the preflight says of what could be won, and how noisy the answers are; "" without a preflight."""
+    """Return the preflight's estimate of headroom and noise; "" without a preflight."""
     preflight = result.preflight
     if preflight is None or not preflight.why:
         return ""
@@ -281,15 +274,15 @@ def before_search(result: RunResult) -> str:
 
 
 def looks_up(passages: Mapping[str, Any] | None) -> str:
-    """How a prompt looks passages up, in words; "" where it does not."""
+    """Return how a prompt retrieves passages; "" if it does not."""
     if not passages:
         return ""
-    overlap = f", {passages['overlap']} of them repeated" if passages["overlap"] else ""
-    return f"{passages['k']} passages by {passages['retriever']}, of at most {passages['chunk']} letters{overlap}"
+    overlap = f", {passages['overlap']} overlapping" if passages["overlap"] else ""
+    return f"{passages['k']} passages by {passages['retriever']}, up to {passages['chunk']} letters each{overlap}"
 
 
 def carried(row: Carried) -> tuple[str, str, str]:
-    """A part's gain in points ("?" where its sign is not known), its 95 % interval, and where the numbers come from."""
+    """Return a part's gain in points ("?" if its sign is unclear), its 95 % interval and source."""
     low, high = row.ci95
-    source = {"measured": "measured", "unknown": "cannot be told"}.get(row.how, "estimated from all trials")
+    source = {"measured": "measured", "unknown": "unknown"}.get(row.how, "estimated from all trials")
     return ("?" if row.how == "unknown" else f"{row.points:+.1f}"), f"{low:+.1f} to {high:+.1f}", source

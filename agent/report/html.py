@@ -1,7 +1,7 @@
-"""One run as one HTML file that opens anywhere: no script, no request to any host; and the templates of all pages.
+"""One run as one HTML file without scripts or requests to other hosts; and the environment of all templates.
 
-The only importer of jinja2: templates lie in templates/ and are never a prompt or a task; all that is printed is
-escaped, and control characters become visible marks. What a run says are the blocks of `run_blocks`.
+The only importer of jinja2. Templates come from templates/ only; all values are escaped, and control characters
+become visible marks. `run_blocks` has the contents.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InputError
 from agent.ledger.query import run_folder
 from agent.release.result import RunResult
-from agent.report import facts, prompt_texts, run_tables, terms
+from agent.report import prompt_texts, run_tables, terms, wording
 from agent.report.blocks import (
     Block,
     DiffBlock,
@@ -31,11 +31,11 @@ from agent.report.blocks import (
     text,
 )
 from agent.report.comparison import comparison_sections, is_comparison
-from agent.report.facts import points
 from agent.report.page_blocks import FigureBlock, TermsBlock
 from agent.report.prompt_texts import whole_prompt
 from agent.report.run_blocks import PROMPT_LETTERS, run_sections
 from agent.report.view import RunView
+from agent.report.wording import points
 from agent.results.base import SideName
 from agent.safe_file import disk_errors, new_file
 from agent.safe_text import plain
@@ -53,7 +53,7 @@ NO_META: Mapping[str, str] = {}
 
 
 def visible(value: Any) -> Any:
-    """Text with control characters made visible; anything but text, and markup, as it is."""
+    """Return text with visible control characters; other values and markup unchanged."""
     from markupsafe import Markup
 
     return value if not isinstance(value, str) or isinstance(value, Markup) else plain(value)
@@ -61,7 +61,7 @@ def visible(value: Any) -> Any:
 
 @cache
 def environment() -> Environment:
-    """The templates, with escaping on for all of them; an unknown name in one is an error."""
+    """Return the template environment: autoescaping, strict about unknown names."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
@@ -72,7 +72,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"cut": facts.cut, "sentence": sentence, "term": explained}
+    made.filters |= {"cut": wording.cut, "sentence": sentence, "term": explained}
     made.filters |= {"meaning": terms.meaning_of, "changes": _changes}
     return made
 
@@ -82,7 +82,7 @@ def _changes(diff: DiffBlock) -> list[prompt_texts.TextStretch]:
 
 
 def explained(text: str) -> Markup | str:
-    """A word of `terms` with its meaning as its title; any other text as it is, to be escaped where it is printed."""
+    """Return a word of `terms` with its meaning as a tooltip; other texts unchanged."""
     from markupsafe import Markup
 
     meaning = terms.meaning_of(text)
@@ -90,14 +90,13 @@ def explained(text: str) -> Markup | str:
 
 
 def style() -> Markup:
-    """The style sheet of all pages, ready to stand in a <style>."""
+    """Return the style sheet of all pages for a <style> element."""
     from markupsafe import Markup
 
     return Markup((FOLDER / "static" / "page.css").read_text("utf-8"))
 
 
 def render(template: str, **values: Any) -> str:
-    """The text of a template of templates/ with these values."""
     return environment().get_template(template).render(**values)
 
 
@@ -105,7 +104,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def report_html(view: RunView) -> str:
-    """The report of a search, finished or not, or of a comparison. Raises InputError for a run of another kind."""
+    """Return the report of a search or comparison, finished or not; raise InputError for other runs."""
     run, head = view.run, view.head
     about = f"{run['model']} · {run['started_utc'][:10]} · run {run['id']}"
     if is_comparison(view) and run["result"] is not None:
@@ -115,7 +114,7 @@ def report_html(view: RunView) -> str:
             title, "Comparison", run["task"], [*comparison_sections(view), origin], f"{about}, {run['tool']}"
         )
     sections, result = report_sections(view), view.result
-    title = f"{run['task']}: {run['status'] if result is None else facts.verdict(result)}"
+    title = f"{run['task']}: {run['status'] if result is None else wording.verdict(result)}"
     meta = {"ledger": head["ledger"], "ledger_head": head["hash"], "run_id": run["id"], "created_utc": head["utc"]}
     return standalone(title, "Prompt report", run["task"], sections, about, f"{run['tool']} ", meta)
 
@@ -129,22 +128,22 @@ def standalone(
     maker: str = "",
     meta: Mapping[str, str] = NO_META,
 ) -> str:
-    """A page of sections as one file; `kind` stands above its name, `about` below it, `meta` in its head."""
+    """Return a page of sections as one file; `kind` is above its name, `about` below, `meta` in its head."""
     values = {"title": title, "kind": kind, "name": name, "about": about, "maker": maker, "meta": meta}
     return render("standalone.html", **values, sections=page_sections(sections), style=style())
 
 
 def report_sections(view: RunView) -> list[PageSection]:
-    """A search from its verdict to where it comes from. Raises InputError for a run of another kind."""
+    """Return the sections of a search, verdict first; raise InputError for other runs."""
     result = view.result
     if kind := (view.run["result"] or {}).get("kind"):
         what = str(kind).replace("_", " ")
-        raise InputError(f"{view.id}: this run is no search ({what}); `optimize show {view.id}` shows what it found")
+        raise InputError(f"{view.id}: not a search ({what}); `optimize show {view.id}` shows its result")
     made = page_sections(run_sections(result, view) if result is not None else _unfinished_sections(view))
     first = list(_unfinished(view))
     if result is not None:
         tone = "good" if result.decision == "promote" else "kept"
-        verdict = line(f"{facts.verdict(result)}.", level=2)
+        verdict = line(f"{wording.verdict(result)}.", level=2)
         said = made.pop(0).blocks
         first = [group(verdict, *said, tag="section", look=f"verdict {tone}"), _tiles(result, tone)]
     named = [section for section in made if section.title]
@@ -159,7 +158,7 @@ def _tiles(result: RunResult, tone: str) -> FigureBlock:
     of_model = result.migration is not None
 
     def score(side: SideName, tag: str = "") -> PageCell:
-        return cells(PageCell(points(facts.sealed_score(result, side)), tag=tag), PageCell(scored, tag="small"))
+        return cells(PageCell(points(wording.sealed_score(result, side)), tag=tag), PageCell(scored, tag="small"))
 
     figures: list[tuple[str, str]] = [("Old model" if of_model else "Your prompt", score("baseline"))]
     if not result.is_own:
@@ -167,8 +166,8 @@ def _tiles(result: RunResult, tone: str) -> FigureBlock:
         figures.append(("New model" if of_model else "Best found", score("winner", f"{tone}-text")))
         changed = PageCell(f"{lift.losses} got worse, {lift.ties} stayed", tag="small")
         figures.append(("Rows that got better", cells(str(lift.wins), changed)))
-    calls = f"{sum(result.calls_made.values()):,} calls, {facts.duration(result.seconds)}"
-    paid = facts.dollars(result.cost_usd, result.unpriced, 2)
+    calls = f"{sum(result.calls_made.values()):,} calls, {wording.duration(result.seconds)}"
+    paid = wording.dollars(result.cost_usd, result.unpriced, 2)
     return FigureBlock((*figures, ("What it cost", cells(paid, PageCell(calls, tag="small")))), look="tiles")
 
 
@@ -177,18 +176,18 @@ def _unfinished(view: RunView) -> Iterator[Block]:
     if run["result_hash"] is not None and view.result is None:
         told: list[Block] = [
             line("The result of this run was erased.", level=2),
-            line("What else the ledger holds of it stands below."),
+            line("The rest of its records follow."),
         ]
     else:
         running = run["status"] == "running"
         verdict = "Still running: there is no result yet." if running else f"No result: this run is {run['status']}."
-        rest = "" if running else f" {facts.continued(run)}"
+        rest = "" if running else f" {wording.continued(run)}"
         told = [line(verdict, level=2), *[line(run["error"], look="text")] * bool(run["error"])]
         told.append(line(f"{count} trials so far; the sealed test has decided nothing.{rest}"))
     yield group(*told, tag="section", look="verdict")
     if view.baseline is not None:
-        whole = facts.cut(whole_prompt(view.baseline), PROMPT_LETTERS)
-        yield text(whole, heading=f"{view.own.name.capitalize()} in full", exact=True, folded=True)
+        whole = wording.cut(whole_prompt(view.baseline), PROMPT_LETTERS)
+        yield text(whole, heading=f"{view.baseline_words.name.capitalize()} in full", exact=True, folded=True)
 
 
 def _unfinished_sections(view: RunView) -> list[PageSection]:
@@ -200,19 +199,19 @@ def _unfinished_sections(view: RunView) -> list[PageSection]:
 
 
 def page_sections(sections: Iterable[PageSection]) -> list[PageSection]:
-    """The sections that have something for a page, without what only a screen shows."""
+    """Return the sections with something for a page, without terminal-only blocks."""
     shown = (replace(each, blocks=tuple(one for one in each.blocks if one.on != "screen")) for each in sections)
     return [section for section in shown if section]
 
 
 def write_report(view: RunView, output: Path | None) -> tuple[Path, int]:
-    """Write the report of a run for this user alone; return the file and its size in bytes.
+    """Write the report of a run with owner-only permissions; return the file and its size in bytes.
 
     Args:
         output: the file, or a folder for it. None: report.html in the folder of the run.
 
     Raises:
-        InputError: the run is of another kind, or the disk refuses.
+        InputError: the run is of another kind, or the file cannot be written.
     """
     path = output or run_folder(view.history.path.parent, view.id) / REPORT_FILE
     if path.is_dir():
@@ -221,7 +220,7 @@ def write_report(view: RunView, output: Path | None) -> tuple[Path, int]:
 
 
 def write_page(path: Path, html: str) -> int:
-    """Write a page for its owner alone; return its size in bytes. Raises InputError where the disk refuses."""
+    """Write a page with owner-only permissions; return its size in bytes. Raises InputError."""
     data = html.encode("utf-8")
     what, fix = f"{path}: cannot be written", "name another place"
     with disk_errors(what, fix, InputError), new_file(path, private=True) as file:

@@ -1,4 +1,4 @@
-"""The results of jobs that are no search, as sections of blocks for every surface."""
+"""The results of all jobs except searches, as sections of blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.errors import InputError
 from agent.evaluate.verdict import shown
 from agent.report.blocks import Block, Column, PageSection, filled, short, table, text
 from agent.report.comparison import result_sections
-from agent.report.facts import gain, gain_interval, paired_test, points, spent
+from agent.report.wording import gain, gain_interval, paired_test, points, spent
 from agent.results.base import CostedResult, Interval, Result
 from agent.results.calibration import CalibrationResult
 from agent.results.checks import AbResult, BlessResult, CheckResult, DriftLine, MonitorResult
@@ -28,14 +28,14 @@ from agent.results.transfer import TransferResult, TransferScore
 from agent.safe_text import counted
 
 SHOWN = 20
-"""Flips of a check that are shown."""
+"""Maximum number of flips shown for a check."""
 LABELS, LINES = 5, 8
-"""Labels of a drift, and lines of rows that were left out, that are named."""
+"""Maximum of labels named for a drift, and of lines named for skipped rows."""
 FIGURE = (Column(""), Column("value", "number"), Column("95 % CI, or of what"))
 
 
 def sections_of(result: Result) -> list[PageSection]:
-    """The sections of any result: its own blocks, or else those that are made for it here."""
+    """Return the sections of any result: its own blocks, else those made here."""
     if (own := getattr(result, "blocks", None)) is None:
         return job_sections(result)
     cost = [text(cost_line(result))] if isinstance(result, CostedResult) else []
@@ -43,7 +43,7 @@ def sections_of(result: Result) -> list[PageSection]:
 
 
 def job_sections(result: Result) -> list[PageSection]:
-    """The sections of a result; the last has what it cost."""
+    """Return the sections of a job's result; the last is its cost."""
     if isinstance(result, CustomizeResult):
         return [
             *result_sections(result),
@@ -56,17 +56,17 @@ def job_sections(result: Result) -> list[PageSection]:
 
 
 def job_result(stored: Mapping[str, Any]) -> Result:
-    """The result of a job as the ledger has it. Raises InputError for one of another version."""
+    """Return a stored job result; raise InputError if it is of another version."""
     known: Sequence[type[Result]] = [CustomizeResult, *JOBS]
     kinds = {of.model_fields["kind"].default: of for of in known if "kind" in of.model_fields}
     kind = str(stored.get("kind"))
     if kind not in kinds:
-        raise InputError(f"a result of another version: kind {kind!r:.40} is not known")
+        raise InputError(f"unknown kind of result: {kind!r:.40}; use the promptassay version that wrote it")
     return kinds[kind].from_json(stored)
 
 
 def cost_line(result: CostedResult) -> str:
-    """Calls, tokens, dollars and seconds, in one line."""
+    """Return calls, tokens, dollars and seconds in one line."""
     made = ", ".join(f"{role} {count}" for role, count in result.calls_made.items()) or "none"
     over = f"; {result.overspent}" if result.overspent else ""
     tokens = f"{result.tokens.prompt + result.tokens.completion:,} tokens"
@@ -100,7 +100,7 @@ def _check(result: CheckResult) -> Iterator[Block]:
     if found := result.difference:
         score += ", " + paired_test(found, f" on {found.n} rows")
     steady = [
-        f"{f'{points(side.agreement)} % the same' if side else 'not known'} ({times} a row)"
+        f"{f'{points(side.agreement)} % equal' if side else 'unknown'} ({times} per row)"
         for side, times in (
             (result.steadiness.was, result.repeats.was),
             (result.steadiness.now, result.repeats.now),
@@ -111,8 +111,8 @@ def _check(result: CheckResult) -> Iterator[Block]:
     yield text(
         f"recorded: {then.model}, {then.version} {then.created_utc[:10]} ({then.suite}): {then.reason}",
         score,
-        f"replies that can be read: {points(result.readable.was.mean)} % -> {points(result.readable.now.mean)} %",
-        f"answers when asked again: {' -> '.join(steady)}",
+        f"readable replies: {points(result.readable.was.mean)} % -> {points(result.readable.now.mean)} %",
+        f"repeated answers: {' -> '.join(steady)}",
         lost if unanswered.was or unanswered.now else "",
         f"flipped: {test.flipped} of {result.compared} rows (p = {test.p_value:.2g}: {noise})",
     )
@@ -130,7 +130,7 @@ def _check(result: CheckResult) -> Iterator[Block]:
     yield table("", columns, rows, note=f"and {left} more; --json lists all" if left > 0 else "")
     yield _notes(result.notes)
     if not result.passed and result.compared:
-        yield text("if this is what you want, `optimize bless` makes it the new reference")
+        yield text("if the change is intended, `optimize bless` makes it the new reference")
 
 
 def _bless(result: BlessResult) -> Iterator[Block]:
@@ -148,7 +148,7 @@ def _monitor(result: MonitorResult) -> Iterator[Block]:
     when = f", {result.start} to {result.end}" if result.start else ""
     answers = f"{verdict} in {counted(result.rows.now, 'answer')}{when}"
     yield text(f"{result.name} {result.version}: {answers}", strong=True)
-    alarms = f"at most {100 * result.alpha:g} % false alarms a look"
+    alarms = f"false alarm rate at most {100 * result.alpha:g} % per look"
     yield text(f"reference: {counted(result.rows.was, 'answer')}; {alarms}")
     rows = [_drift(test) for test in sorted(result.tests, key=lambda each: not each.alarm)]
     heads = ("", "test", "before -> now ~", "change #", "alarms from #", "p #")
@@ -159,7 +159,7 @@ def _monitor(result: MonitorResult) -> Iterator[Block]:
 def _drift(test: DriftLine) -> tuple[str, ...]:
     alarm = "ALARM" if test.alarm else ""
     if test.p_value is None or test.effect is None:
-        return alarm, test.name, f"cannot be told, {test.why}", "", "", ""
+        return alarm, test.name, f"not testable: {test.why}", "", "", ""
     sign = -1 if test.name == "score" else 1  # of scores a fall alarms
     change = f"{sign * test.effect + 0.0:+.3f}"  # + 0.0: never -0.000
     return alarm, test.name, _before_and_now(test), change, f"{sign * test.limit:g}", f"{test.p_value:.2g}"
@@ -183,16 +183,16 @@ def _ab(result: AbResult) -> Iterator[Block]:
     evidence = f"e = {result.e_value:.3g} now, p = {result.p_value:.2g} at any time"
     known = f"{100 * result.confidence:g} % confidence sequence {gain_interval(result.ci)}; {evidence}"
     sides = f"{result.treatment} minus {result.control}"
-    uneven = f"note: the split of units is uneven (p = {result.uneven or 0:.1g} for halves); if halves were meant, "
+    uneven = f"note: units are split unevenly (p = {result.uneven or 0:.1g} for 1:1); "
     yield text(
         f"{sides}: {gain(result.diff)} points on {result.pairs} pairs ({known})",
         f"{result.verdict}: the test may be stopped"
         if result.may_stop
-        else "undecided: go on, or stop without a winner; looking costs nothing",
-        f"{result.left_out} later outcomes of units that had one were left out" if result.left_out else "",
+        else "undecided: continue, or stop without a winner; looking costs nothing",
+        f"{result.left_out} later outcomes of the same unit were ignored" if result.left_out else "",
     )
     yield _notes(result.notes)
-    yield text("" if result.uneven is None else f"{uneven}look at the bucketing before you believe anything")
+    yield text("" if result.uneven is None else f"{uneven}if 1:1 was intended, check the bucketing first")
 
 
 # -- models and judges ------------------------------------------------------------------------------------------------
@@ -204,14 +204,14 @@ def _transfer(result: TransferResult) -> Iterator[Block]:
     for at, one in enumerate(result.candidates):
         about = f"{one.technique}, {one.format}, {one.n_examples} examples" if one.trial else "your prompt"
         rows.append((one.trial, *(_cell(model.scores[at]) for model in result.models), short(about, 60)))
-    note = "score [95 % CI] #rank; + or - where it differs from your prompt there (p < 0.05 by Holm over all cells); "
-    note += "on the run's own model nothing is tested: these scores chose the prompts"
+    note = "score [95 % CI] #rank; + or -: differs from your prompt (p < 0.05, Holm over all cells); "
+    note += "not tested on the run's own model, whose scores chose the prompts"
     title = f"{result.task}: run {result.of_run} on {result.rows} dev rows"
     yield table(title, ("trial #", *heads, Column("prompt", floor=11)), rows, note=note)
     if result.status == "budget":
         yield text(
-            "the budget ended it early; cells that were not finished have no score",
-            "the same command with a larger cap, or --limit ROWS, goes on from the calls that were made",
+            "the budget ended it early; unfinished cells have no score",
+            "to continue: run the same command with a larger cap, or with --limit ROWS",
         )
 
 
@@ -225,9 +225,9 @@ def _cell(score: TransferScore) -> str:
 
 
 def _calibration(result: CalibrationResult) -> Iterator[Block]:
-    trusted = "trusted" if result.trusted else "NOT TO BE TRUSTED"
+    trusted = "trusted" if result.trusted else "NOT TRUSTED"
     yield text(f"judge {', '.join(result.models)} ({result.mode}) on {result.labels}: {trusted}", strong=True)
-    blocked = "promotion is blocked while this judge counts, until somebody gives a reason (--override --reason)"
+    blocked = "promotion is blocked while this judge scores; override it with --override --reason WHY"
     yield text(*(f"  {why}" for why in result.why), "" if result.trusted else f"  {blocked}")
     people, quadratic = result.people, ", quadratic" * (result.mode != "pairwise")
     raters = f"alpha among {people.raters} rater{'s' * (people.raters != 1)}"
@@ -248,19 +248,19 @@ def _calibration(result: CalibrationResult) -> Iterator[Block]:
         line(raters, people.alpha, people.alpha_ci95),
         named("same verdict in the other order", "order_consistency", f"{result.asked_in_both_orders} pairs"),
         line("the answer shown first wins", result.first_wins, None, "0.5 is fair"),
-        named("same verdict when asked again", "self_consistency", f"{result.asked_again} times"),
-        named("length against its ratings", "length_judge", "Spearman"),
-        named("length against people's", "length_people", "Spearman"),
-        named("points for being longer", "length_bias", "beyond people's"),
+        named("same verdict on a repeated call", "self_consistency", f"{result.asked_again} times"),
+        named("length and its ratings", "length_judge", "Spearman"),
+        named("length and people's ratings", "length_people", "Spearman"),
+        named("points for more length", "length_bias", "beyond people's"),
     ]
     yield table("agreement with people", FIGURE, rows)
     controls = [(name, f"{one.fooled} of {one.n}") for name, one in result.negative_controls.items()]
     heads = ("answer", "got a good rating #")
-    yield table("answers that are none, and how often they got a good rating", heads, controls)
+    yield table("non-answers that got a good rating", heads, controls)
     confusion = [(name, *row) for name, row in zip(result.scale, result.confusion, strict=True)]
     title = "people's rating (down), the judge's (across)"
     yield table(title, ("rating", *(f"{name} #" for name in result.scale)), confusion)
-    early = "the budget ended it early: what was measured stands, on fewer items" if result.status == "budget" else ""
+    early = "the budget ended it early: figures are from fewer items" if result.status == "budget" else ""
     yield text(early, *(f"unreadable: {reason[:160]}" for reason in result.reasons))
 
 
@@ -269,17 +269,17 @@ def _calibration(result: CalibrationResult) -> Iterator[Block]:
 
 def _apply(result: ApplyResult) -> Iterator[Block]:
     parts = f"{result.answered} answered, {result.unreadable} unreadable, {result.failed} failed"
-    again = "; the same command asks rows that failed once more" if result.failed else ""
+    again = "; run the same command to retry failed rows" if result.failed else ""
     yield text(
         *result.notes,
         f"wrote {result.path}: {counted(result.rows, 'row')} ({parts})",
         f"{result.name} {result.version} on {result.model}",
-        f"the column error says why{again}" if result.unreadable or result.failed else "",
+        f"see the column error{again}" if result.unreadable or result.failed else "",
     )
 
 
 def _asked(result: LabelResult) -> Iterator[Block]:
-    apart = f"{result.apart} of {len(result.answers)} rows are answered differently by {result.prompts} prompts"
+    apart = f"{result.apart} of {len(result.answers)} rows get different answers from {result.prompts} prompts"
     yield text(f"{apart} of {result.of_run}; they come first")
 
 
@@ -289,11 +289,11 @@ def _played(result: PlayedResult) -> Iterator[Block]:
 
 
 def _draft(result: DraftResult) -> Iterator[Block]:
-    missing = "(no definition could be drafted; write one in task.toml)"
+    missing = "(no definition drafted; write one in task.toml)"
     labels = (f"{label}: {about or missing}" for label, about in result.labels.items())
     yield text(*labels, heading=f"labels, from {result.labels_from}:")
     synthetic = f", {result.synthetic} of them synthetic" if result.synthetic else ""
-    refused = f"replies that could not be used: {result.refused} ({'; '.join(result.why_refused)})"
+    refused = f"unusable replies: {result.refused} ({'; '.join(result.why_refused)})"
     folder = Path(result.folder)
     name = folder.name if folder.parent == Path("tasks") else str(folder)
     yield text(
@@ -301,7 +301,7 @@ def _draft(result: DraftResult) -> Iterator[Block]:
         f"rows without a label: {result.rows - result.confirmed}{synthetic}",
         f"rows labelled by feedback in the traces: {result.confirmed}" if result.confirmed else "",
         refused if result.refused else "",
-        "the budget ended it early: what is missing was left out" if result.status == "budget" else "",
+        "the budget ended it early: the draft is incomplete" if result.status == "budget" else "",
         *result.wanted,
         cost_line(result),
         f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize label {name}",
@@ -311,7 +311,7 @@ def _draft(result: DraftResult) -> Iterator[Block]:
 def _labelling(result: LabellingResult) -> Iterator[Block]:
     counts = ", ".join(f"{label} {count}" for label, count in result.by_label.items())
     are = "is" if result.disputed == 1 else "are"
-    disputed = f"{result.disputed} more {are} not in use: as many labellers say one thing as another"
+    disputed = f"{result.disputed} more {are} not used: the labellers are tied"
     yield text(
         f"{result.labelled} of {result.rows} rows are labelled ({counts})",
         disputed if result.disputed else "",
@@ -329,8 +329,8 @@ def _learn(result: LearnResult) -> Iterator[Block]:
     )
     for each in result.left_out:
         numbers = ", ".join(map(str, each.lines[:LINES])) + (" ..." if len(each.lines) > LINES else "")
-        yield text(f"left out: {each.rows}, {each.why} (line {numbers})")
-    heading = f"left out: {result.unreadable}, not valid under the task:" if result.unreadable else ""
+        yield text(f"skipped: {each.rows}, {each.why} (line {numbers})")
+    heading = f"skipped: {result.unreadable}, not valid for the task:" if result.unreadable else ""
     yield text(heading, *(f"  {each}" for each in result.problems))
     written = (
         f"written: {result.folder}; next: optimize run {result.folder}" if result.folder else "nothing was written"

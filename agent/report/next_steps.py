@@ -1,4 +1,4 @@
-"""What to type after a run, and texts of it that its result does not hold, so that erasing them is enough."""
+"""Commands to run after a run, and texts of it that its result does not hold, so that they can be erased."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.prompt.fence import Fence
 from agent.prompt.parts.adapter import ADAPTER_FILE
 from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
-from agent.report import facts, prompt_texts
+from agent.report import prompt_texts, wording
 from agent.report.findings import side_name
 from agent.results.base import SideName
 from agent.task.label_files import rows_to_label
@@ -33,13 +33,13 @@ NAMED_OPTIONS = {
     "model": "-m",
     "limit": "--limit",
 }
-"""Options of a run that another command takes too, by their names in the ledger."""
+"""Run options that other commands share, by their names in the ledger."""
 OTHER_OPTIONS = ("judge", "knowledge", "tools", "embeddings", "metric_source", "strip_html")
-"""Those without which the task is another, and that it does not take."""
+"""Options that define the task and that other commands do not take."""
 
 
 class NextStep(NamedTuple):
-    """What for, and what to type."""
+    """A purpose and its command."""
 
     what: str
     command: str
@@ -48,12 +48,12 @@ class NextStep(NamedTuple):
 def next_steps(
     result: RunResult, db: Path, promoted: Mapping[str, Any] | None = None, texts: Excerpts | None = None
 ) -> list[NextStep]:
-    """The next steps, the most likely first.
+    """Return the next steps, most likely first.
 
     Args:
-        db: the ledger, as the commands are to name it.
-        promoted: the promotion, since the run, of a winner that it had held back.
-        texts: what the ledger has of the run; None: nothing.
+        db: the ledger, as commands name it.
+        promoted: a later promotion of a winner that was held back.
+        texts: the ledger's texts of the run; None: nothing.
     """
     texts = texts or Excerpts()
     task_words, to_label, own_function = texts.task_words, texts.to_label, texts.own_function
@@ -70,7 +70,7 @@ def next_steps(
         count = min(LABELS_AT_ONCE, to_label)
         task = shlex.quote(shlex.split(task_words)[0])
         steps.append(NextStep(f"label the {count} rows that help most", f"optimize label {task} --count {count}"))
-    if facts.ships_prompt(result):
+    if wording.ships_prompt(result):
         steps += _promote(result, of_run, promoted)
         path = str(result.release.path)
         load = f"from promptassay import load_prompt; prompt = load_prompt({path!r})"
@@ -78,28 +78,27 @@ def next_steps(
     form = " --format python -o DIR" if _takes_python(result, promoted) else ""
     if (result.release.path.parent / ADAPTER_FILE).is_file():
         form = " --format llama-server -o DIR"
-    steps.append(NextStep("write it for other tools", f"optimize export {of_run}{form}"))
-    if facts.against_yardsticks(result) and len(result.yardsticks) > 1:
+    steps.append(NextStep("export it for other tools", f"optimize export {of_run}{form}"))
+    if wording.against_yardsticks(result) and len(result.yardsticks) > 1:
         classic = f"optimize export {of_run} --arm classic -o DIR"
-        steps.append(NextStep("take what needs no language model", classic))
+        steps.append(NextStep("export the classic method", classic))
     if task_words and _can_be_trained(result):
         steps.append(NextStep("see whether training pays", f"optimize customize {task_words} --run {of_run}"))
     return [
         *steps,
-        NextStep("see it whole", f"optimize show {of_run}"),
-        NextStep("send it", f"optimize report {of_run}"),
+        NextStep("see all details", f"optimize show {of_run}"),
+        NextStep("share it", f"optimize report {of_run}"),
     ]
 
 
 def _can_be_trained(result: RunResult) -> bool:
-    """Whether its model is one that adapters are trained for here, and the prompt has one answer at most that is a
-    choice."""
+    # local model, and at most one output that is a choice
     is_plain = result.model.startswith("local/") and "+" not in result.model
-    return is_plain and len(result.labels) < 2 and facts.ships_prompt(result)
+    return is_plain and len(result.labels) < 2 and wording.ships_prompt(result)
 
 
 def _takes_python(result: RunResult, promoted: Mapping[str, Any] | None) -> bool:
-    """Whether what was released looks rows or passages up, or weighs labels, which templates cannot."""
+    # retrieval and calibration do not fit into a template
     winner, calibration = result.winner, result.calibration
     is_released = promoted is not None or result.decision == "promote"
     return is_released and bool(winner.picks or winner.passages or (calibration and calibration.is_calibrated))
@@ -108,13 +107,13 @@ def _takes_python(result: RunResult, promoted: Mapping[str, Any] | None) -> bool
 def _promote(result: RunResult, of_run: str, promoted: Mapping[str, Any] | None) -> list[NextStep]:
     if promoted is not None:
         return []
-    if facts.held_back(result):
-        return [NextStep("promote it all the same", f"optimize promote {of_run} --override --reason WHY")]
+    if wording.held_back(result):
+        return [NextStep("promote it anyway", f"optimize promote {of_run} --override --reason WHY")]
     return [NextStep("promote it", f"optimize promote {of_run}")] if result.decision == "promote" else []
 
 
 def held_folder(result: RunResult) -> Path | None:
-    """Where the best found lies when the user's own prompt was released; None where it is not there."""
+    """Return the folder of the winner when the baseline was released; None if it is gone."""
     folder = result.release.path.parent / HELD
     return folder if result.decision != "promote" and not result.is_own and folder.is_dir() else None
 
@@ -124,7 +123,7 @@ def held_folder(result: RunResult) -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply that could not be read, cut; untrusted."""
+    """An unreadable reply, truncated; untrusted."""
 
     row: str
     text: str
@@ -132,9 +131,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Excerpts:
-    """`prompt`: the winner's, whole; `replies`: of the prompt that `of` names; `own_function`: whether a function in
-    Python scores the run; `task_words`: what names its task and model in a command, "" where more is needed;
-    `to_label`: rows of its task that have no label yet."""
+    """Texts of a run from the ledger.
+
+    `prompt`: the winner's, whole; `replies`: of the prompt that `of` names; `own_function`: the score is a Python
+    function; `task_words`: task and model as command arguments, "" if they need more options; `to_label`: unlabelled
+    rows of the task.
+    """
 
     prompt: str = ""
     replies: tuple[Reply, ...] = ()
@@ -144,13 +146,13 @@ class Excerpts:
     to_label: int = 0
 
     def fenced(self) -> str:
-        """The replies between marks that they cannot know, one a line."""
+        """Return the replies between markers that they cannot forge, one per line."""
         lines = [f"{reply.row}: {' '.join(reply.text.split())}" for reply in self.replies]
         return Fence.around(lines)("\n".join(lines)) if lines else ""
 
 
 def excerpts(history: History, run: Row, result: RunResult) -> Excerpts:
-    """The texts of a run, as the ledger has them now; `run` is its row."""
+    """Return the current texts of a run in the ledger; `run` is its row."""
     own, words = bool((run["options"] or {}).get("metric_source")), _task_words(run["options"] or {})
     prompt = prompt_texts.prompt_text(history.candidate(result.winner.candidate_id))
     side = _quoted_side(result)
@@ -162,7 +164,7 @@ def excerpts(history: History, run: Row, result: RunResult) -> Excerpts:
 
 
 def _quoted_side(result: RunResult) -> SideName | None:
-    """The winner, or the baseline where the winner's replies could all be read; None where both's could."""
+    # the winner first; None: both prompts' replies are all readable
     if result.answers is None:
         return None
     order: Sequence[SideName] = ("baseline",) if result.is_own else ("winner", "baseline")
@@ -179,7 +181,7 @@ def _replies(history: History, result: RunResult, side: SideName, rows: Sequence
         candidate_id = history.trials(run_id, [0])[0]["candidate_id"]
     said = {row["example_id"]: row for row in history.outcomes(run_id, candidate_id, "test")}
     texts = {row: said[row]["reply"].strip() or f"(no text: {said[row]['error']})" for row in rows if row in said}
-    return tuple(Reply(row, facts.cut(text, REPLY_LETTERS)) for row, text in texts.items())
+    return tuple(Reply(row, wording.cut(text, REPLY_LETTERS)) for row, text in texts.items())
 
 
 def _task_words(options: Mapping[str, Any]) -> str:

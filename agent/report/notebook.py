@@ -1,4 +1,4 @@
-"""A run for a notebook: tables as pandas frames, its chart, and a few lines that show themselves. Reads, never writes.
+"""A run in a notebook: tables as pandas frames, its chart, and a short representation. Read-only.
 
 The only importer of pandas, of the extra `notebook`.
 """
@@ -17,10 +17,10 @@ from agent.ledger.connect import is_there
 from agent.ledger.query import history_of
 from agent.report import charts, html
 from agent.report.blocks import PageSection
-from agent.report.facts import certainty, decision, verdict
 from agent.report.prompt_texts import prompt_text
 from agent.report.run_blocks import run_sections
 from agent.report.view import RowPair, RunView
+from agent.report.wording import certainty, decision, verdict
 from agent.safe_text import plain
 from agent.types import SplitName
 
@@ -51,15 +51,15 @@ TRIALS: Mapping[str, str] = {
     "candidate_id": "string",
     "parent_id": "string",
 }
-"""The columns of `LoadedRun.trials_df` and their types."""
+"""Columns of `LoadedRun.trials_df` and their types."""
 SIDES = ("baseline", "winner")
 
 
 def load_run(run_id: str = "", db: str | Path = "runs/ledger.db") -> LoadedRun:
-    """A run of a ledger, for a notebook.
+    """Load a run of a ledger into a notebook.
 
     Args:
-        run_id: its id or the unique start of it; "" is the latest.
+        run_id: its id or a unique prefix; "" is the latest.
         db: the ledger file.
 
     Raises:
@@ -69,7 +69,7 @@ def load_run(run_id: str = "", db: str | Path = "runs/ledger.db") -> LoadedRun:
 
 
 class LoadedRun:
-    """One run as it was in the ledger when it was loaded; load it again to see how it went on."""
+    """A snapshot of one run; load it again to see its progress."""
 
     def __init__(self, db: Path, run_id: str = "") -> None:
         if not is_there(db):
@@ -89,31 +89,36 @@ class LoadedRun:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What `optimize run --json` printed; None for a run that did not finish, and for other kinds of runs."""
+        """What `optimize run --json` printed; None for unfinished runs and other kinds of runs."""
         return None if self._view.result is None else self._view.result.to_json()
 
     @property
     def verdict(self) -> str:
-        """Whether the prompt got better, in one sentence."""
+        """Whether the prompt improved, in one sentence."""
         if self._view.result is not None:
             return verdict(self._view.result)
         return decision(self._view.run["result"] or {}) or f"No result: the run is {self._view.run['status']}"
 
     @property
     def prompt(self) -> str | None:
-        """The best prompt found as text, its examples only counted; None without a result."""
+        """The best prompt found as text, with the number of its examples; None without a result."""
         return None if self._view.winner is None else prompt_text(self._view.winner)
 
     def trials_df(self) -> DataFrame:
-        """One row a trial, columns as in `TRIALS`: `mean` is the dev score (0 to 1, missing where nothing was scored)
-        with its interval `low` to `high` over `n` rows; `used` are the calls that the run had made by then.
+        """Return one row per trial, with the columns of `TRIALS`.
+
+        `mean` is the dev score (0 to 1, missing if nothing was scored) with its interval `low` to `high` over `n` rows;
+        `used` are the calls of the run up to then.
         """
         frame = _pandas().DataFrame(self._view.trials, columns=list(TRIALS))
         return frame.astype(dict(TRIALS))
 
     def outcomes_df(self, split: SplitName = "test") -> DataFrame:
-        """One row a row of the split: `example_id`, its fields as `input.NAME` and `label.NAME` (left out when the
-        task's files have changed), and of baseline and winner `..._reply` (string) and `..._score` (float64, 0 to 1).
+        """Return one row per example of the split, with the answers of baseline and winner.
+
+        Columns: `example_id`, its fields as `input.NAME` and `label.NAME` (omitted if the task's files have changed),
+        and for
+        both prompts `..._reply` (string) and `..._score` (float64, 0 to 1).
 
         Raises InputError for a run without a result.
         """
@@ -129,7 +134,7 @@ class LoadedRun:
         return pandas.DataFrame(rows, columns=list(heads)).astype({"example_id": "string", **types} if rows else types)
 
     def plot(self) -> Any:
-        """A matplotlib Figure: dev score against paid calls, best so far as a line. On white, in the dark, too."""
+        """Return a matplotlib Figure: dev score against paid calls, with the best so far, on white."""
         figure: Any = charts.progress(self._view)
         figure.set_facecolor("white")
         figure._repr_svg_ = lambda: _picture(figure)  # so that it shows itself without pyplot

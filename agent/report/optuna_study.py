@@ -1,7 +1,7 @@
-"""A run as an Optuna study in a SQLite file, for optuna-dashboard; and what mattered in a search (PED-ANOVA).
+"""A run as an Optuna study in a SQLite file, for optuna-dashboard; and parameter importances (PED-ANOVA).
 
-Derived: the ledger is what counts, and the file is made anew each time. Where a study proposed the candidates
-(`--sampler tpe`), it is that very study.
+The file is derived from the ledger and rewritten each time. If a study proposed the candidates (`--sampler tpe`), the
+file holds that study.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.ledger.query import Row, history_of, run_folder, searched
-from agent.report.facts import verdict
 from agent.report.view import RunView
+from agent.report.wording import verdict
 from agent.safe_file import disk_errors, new_file
 from agent.search.study import TOLD, MeanScore, Params, StudyTrial, built, folded, shrunk
 from agent.types import content_id
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "incomplete": "RUNNING"}
 SHOWN = 500
-"""Characters of an instruction in the file, which is for charts."""
+"""Maximum length of an instruction in the file, which is for charts."""
 FEWEST = 12
-"""Scored trials, below which nothing is said."""
+"""Minimum number of scored trials."""
 BEST_SHARE = 0.25
-"""Of the trials, those that count as the best ones."""
+"""Share of trials that count as the best."""
 ATTRIBUTES = (
     "candidate_id",
     "round",
@@ -50,7 +50,7 @@ ATTRIBUTES = (
 
 
 def optuna_file(db: Path, run: str = "") -> Path:
-    """Writes the study of a run, by default the latest, to RUN_ID/optuna.db next to the ledger. Raises InputError."""
+    """Write the study of a run (the latest by default) to RUN_ID/optuna.db next to the ledger. Raises InputError."""
     with closing(history_of(db)) as history:
         view = RunView(history, run)
         searched(view.run)
@@ -60,12 +60,12 @@ def optuna_file(db: Path, run: str = "") -> Path:
 
 
 def write_study(view: RunView, path: Path) -> int:
-    """Replaces `path` by the run's study, for its owner only, whole or not at all; returns how many trials it has.
+    """Replace `path` atomically by the run's study with owner-only permissions; return its number of trials.
 
-    The value is the mean dev score (0 to 1), rows seen are the steps in between. A pruned trial's value is its last
-    one, on fewer rows than a complete trial's. What an unfinished run left incomplete stands as running.
-    Of a run whose candidates a study proposed, parameters, values, states and steps are what that study was told: a
-    value is then the mean of the evidence, shrunk. Raises InputError when the disk refuses.
+    A value is the mean dev score (0 to 1), a step is the number of rows seen. A pruned trial has its last value, on
+    fewer rows than a complete trial. Incomplete trials of an unfinished run are stored as running. If a study proposed
+    the candidates, parameters, values, states and steps are those of that study, whose values are shrunken means.
+    Raises InputError if the file cannot be written.
     """
     import optuna
 
@@ -144,7 +144,7 @@ def _attributes(trial: Row) -> dict[str, Any]:
 
 
 def _events_by_trial(view: RunView) -> dict[int, list[Row]]:
-    """By trial, its events in order: when, after how many rows, and the mean by then."""
+    # by trial: time, rows seen and mean of each event
     rows = view.history.select(
         "SELECT json_extract(body, '$.row.number') AS number, utc, json_extract(body, '$.row.n') AS n, "
         "json_extract(body, '$.row.mean') AS mean FROM events WHERE run_id = ? AND kind IN "
@@ -158,7 +158,7 @@ def _events_by_trial(view: RunView) -> dict[int, list[Row]]:
 
 
 def _time(utc: str) -> datetime:
-    """Optuna keeps times of the machine's zone, without it."""
+    # Optuna stores naive local times
     return datetime.fromisoformat(utc).replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
@@ -167,11 +167,11 @@ def _time(utc: str) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """What one parameter mattered.
+    """The importance of one parameter.
 
     Args:
-        share: of all that mattered, in [0, 1].
-        best: the choice whose `trials` have the highest `mean` of dev scores, each shrunk towards the mean of all.
+        share: of the total, in [0, 1].
+        best: the choice with the highest `mean` dev score over `trials`, shrunk towards the mean of all.
     """
 
     name: str
@@ -182,13 +182,13 @@ class Importance:
 
 
 def told_trials(view: RunView) -> list[StudyTrial]:
-    """The trials of the run's study as they were told last; none for a run whose candidates no study proposed."""
+    """Return the last recorded trials of the run's study; empty if no study proposed the candidates."""
     rows = view.history.select("SELECT body FROM events WHERE run_id = ? AND kind = ? ORDER BY seq", view.id, TOLD)
     return folded([[StudyTrial.from_dict(each) for each in json.loads(row["body"])["trials"]] for row in rows])
 
 
 def place(trial: Mapping[str, object]) -> dict[str, str | int]:
-    """The parameters of a trial of the ledger; the instruction as a hash of its words."""
+    """Return the parameters of a trial of the ledger, with the instruction as a hash."""
     demos = trial["n_examples"]
     assert isinstance(demos, int)
     return {
@@ -202,11 +202,12 @@ def place(trial: Mapping[str, object]) -> dict[str, str | int]:
 
 
 def importances(view: RunView) -> list[Importance]:
-    """The parameters of a run's candidates by how much they mattered, most first; none with too few trials.
+    """Return the parameters of the candidates by importance for the dev score; empty with too few trials.
 
-    The parameters are those of the run's study, where one proposed them. The score is the mean on dev.
+    If a study proposed the candidates, its parameters are used.
 
-    Source: Watanabe et al. 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces".
+    Source: Watanabe et al. 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary
+    Subspaces".
     """
     told = {trial.candidate_id: trial.params for trial in told_trials(view)}
     scored = [trial for trial in view.trials if trial["mean"] is not None and trial["state"] != "failed"]

@@ -1,4 +1,4 @@
-"""Blocks for pages alone: lines of links and badges, groups, forms, figures."""
+"""Blocks for pages only: lines of links and badges, groups, forms, figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LineBlock:
-    """A paragraph of texts, links and badges, with a class of web.css; `level`: a heading of this level."""
+    """A paragraph of texts, links and badges with a class of web.css; `level`: a heading of this level."""
 
     kind: ClassVar = "line"
     parts: tuple[str, ...]
@@ -23,12 +23,12 @@ class LineBlock:
 
 @dataclass(frozen=True, slots=True)
 class GroupBlock:
-    """Blocks that belong together: an element with a class of web.css.
+    """An element around several blocks, with a class of web.css.
 
     Args:
         tag: `details` is folded under its `title`.
-        label: its name for who does not see it.
-        live: a running run replaces it.
+        label: its name for screen readers.
+        live: the part that a running run updates.
     """
 
     kind: ClassVar = "group"
@@ -58,7 +58,7 @@ class FormField:
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """A button of a form that sends `value` as its `action`; `key`: a key that presses it."""
+    """A submit button that sends `value` as `action`; `key`: its keyboard shortcut."""
 
     text: str
     value: str = ""
@@ -69,7 +69,7 @@ class Button:
 
 @dataclass(frozen=True, slots=True)
 class FormBlock:
-    """A form. `blocks` stand above its fields; `after`: links behind its buttons; `is_post`: it writes or asks."""
+    """A form. `blocks` are above its fields; `after`: links behind its buttons; `is_post`: it writes or calls."""
 
     kind: ClassVar = "form"
     action: str
@@ -84,7 +84,7 @@ class FormBlock:
 
 @dataclass(frozen=True, slots=True)
 class FigureBlock:
-    """Figures with their names; `live`: by name the key that a running run writes over it, and how."""
+    """Named figures; `live`: by name the key and format with which a running run updates it."""
 
     kind: ClassVar = "figures"
     figures: tuple[tuple[str, str], ...]
@@ -95,7 +95,7 @@ class FigureBlock:
 
 @dataclass(frozen=True, slots=True)
 class ProgressBlock:
-    """How much is done. `url`: where a running run is followed, with its `figures`."""
+    """A progress bar. `url`: the progress of a running run, with its `figures`."""
 
     kind: ClassVar = "progress"
     done: int
@@ -109,7 +109,7 @@ class ProgressBlock:
 
 @dataclass(frozen=True, slots=True)
 class TermsBlock:
-    """Words with their meanings."""
+    """Words and their meanings."""
 
     kind: ClassVar = "terms"
     words: Mapping[str, str]

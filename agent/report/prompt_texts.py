@@ -1,4 +1,4 @@
-"""The texts of prompts: whole, as what was searched, and by the words that differ between two of them."""
+"""The texts of prompts: complete, and as a word diff of two."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from agent.prompt.parts.tools import TextChange, tool_changes
 NO_TEXT = "(no description)"
 Kind = Literal["same", "gone", "new"]
 CONTEXT = 12
-"""Equal words and blanks that are shown around a change."""
+"""Equal words and blanks shown around a change."""
 COMPARED = 2500
-"""Words between the first and the last change that are compared; what follows them counts as replaced."""
+"""Compared words between the first and the last change; later ones count as replaced."""
 WORD_MARKS = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
 _PIECES = re.compile(r"\s+|\[\w+\]|\w+|[^\w\s]")
 _WORDS = re.compile(r"\s+|\[\w+\]\s*|\w+\s*|[^\w\s]\s*")  # its own blank would be like every other blank
 
 
 def prompt_text(candidate: Mapping[str, Any]) -> str:
-    """A candidate's messages without its demo turns, each under its role; ERASED when its text was erased."""
+    """Return a candidate's messages by role without its examples; ERASED if its text was erased."""
     template = candidate["template"]
     if not template:
         return ERASED
@@ -39,14 +39,14 @@ def prompt_text(candidate: Mapping[str, Any]) -> str:
 
 
 def text_changes(candidate: Mapping[str, Any]) -> list[TextChange]:
-    """What a candidate of the ledger says of tools in the place of the task's own texts."""
+    """Return the tool texts that a candidate changes."""
     if (shown := candidate.get("tool_texts")) is not None:
         return tool_changes(shown)
     return [TextChange("texts of tools", ERASED, ERASED)] if candidate.get("tool_texts_hash") else []
 
 
 def tool_differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[TextChange]:
-    """What differs between two candidates of one task, by tool and argument."""
+    """Return the differences between the tool texts of two candidates of one task."""
     first, second = ({change.what: change for change in text_changes(each)} for each in (one, two))
     found = []
     for what in dict.fromkeys([*first, *second]):
@@ -58,7 +58,7 @@ def tool_differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Tex
 
 
 def compared_texts(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str, str]:
-    """Two prompts as `prompt_text` gives them, with the texts of tools that differ under them."""
+    """Return two prompts as by `prompt_text`, followed by the tool texts that differ."""
     texts, changed = (prompt_text(one), prompt_text(two)), tool_differences(one, two)
     if not changed:
         return texts
@@ -68,15 +68,14 @@ def compared_texts(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str,
 
 
 def whole_prompt(candidate: Mapping[str, Any]) -> str:
-    """All messages of a candidate, examples among them, each under its role, and its own texts of tools; ERASED when
-    its text was erased."""
+    """Return a candidate's messages by role, examples included, and tool texts; ERASED if its text was erased."""
     parts = [f"[{part['role']}]\n{part['content']}" for part in candidate["template"] or ()] or [ERASED]
     own = "\n".join(f"{change.what}: {change.after or NO_TEXT}" for change in text_changes(candidate))
     return "\n\n".join([*parts, *([f"[tools]\n{own}"] if own else [])])
 
 
 def change_lines(candidate: Mapping[str, Any]) -> list[str]:
-    """The texts of tools of one prompt, a line each, after those of the task."""
+    """Return the changed tool texts, a line each, after the task's own texts."""
     return [f"{each.what}: {each.before or NO_TEXT} -> {each.after or NO_TEXT}" for each in text_changes(candidate)]
 
 
@@ -85,23 +84,22 @@ def change_lines(candidate: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class TextStretch:
-    """A stretch of text that two versions share, that only the first has (`gone`), or only the second (`new`)."""
+    """A stretch of text: in both versions, only in the first (`gone`), or only in the second (`new`)."""
 
     kind: Kind
     text: str
 
 
 def word_diff(one: str, two: str) -> str:
-    """`two`, with words that only `one` has as [-gone-] and new ones as {+new+}; long equal parts are left out."""
+    """Return `two` with removed words as [-old-] and added ones as {+new+}; long equal parts are omitted."""
     return "".join(WORD_MARKS[change.kind].format(change.text) for change in changes(one, two, CONTEXT))
 
 
 def changes(one: str, two: str, keep: int | None = None) -> list[TextStretch]:
-    """The changes from text `one` to `two`, by words.
+    """Return the word changes from text `one` to `two`.
 
     Args:
-        keep: equal words and blanks to leave around a change; the rest of a long equal stretch becomes an ellipsis.
-            None keeps all.
+        keep: equal words and blanks kept around a change; the rest becomes an ellipsis. None keeps all.
     """
     pieces = (piece for gone, new in _stretches(one, two) for piece in _pieces(gone, new))
     runs = [(kind, [text for _, text in group]) for kind, group in groupby(pieces, key=itemgetter(0))]
@@ -112,7 +110,6 @@ def changes(one: str, two: str, keep: int | None = None) -> list[TextStretch]:
 
 
 def _stretches(one: str, two: str) -> Iterator[tuple[str, str]]:
-    """Both texts in pairs of stretches, alike or not."""
     first, second = (_WORDS.findall(text) for text in (one, two))
     start, end = _alike(first, second)
     yield "".join(first[:start]), "".join(second[:start])
@@ -125,7 +122,7 @@ def _stretches(one: str, two: str) -> Iterator[tuple[str, str]]:
 
 
 def _pieces(gone: str, new: str) -> Iterator[tuple[Kind, str]]:
-    """Words and blanks of a stretch; those that both begin or end with are the same."""
+    # common words at both ends make equal pieces
     first, second = (_PIECES.findall(text) for text in (gone, new))
     start, end = _alike(first, second)
     yield from (("same", piece) for piece in first[:start])
@@ -135,7 +132,7 @@ def _pieces(gone: str, new: str) -> Iterator[tuple[Kind, str]]:
 
 
 def _alike(one: Sequence[str], two: Sequence[str]) -> tuple[int, int]:
-    """With how many words both begin, and with how many of those after them both end."""
+    # length of the common start, and of the common end after it
     start = next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
     ends = zip(reversed(one[start:]), reversed(two[start:]), strict=False)
     return start, next((at for at, (a, b) in enumerate(ends) if a != b), min(len(one), len(two)) - start)

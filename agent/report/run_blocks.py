@@ -1,4 +1,4 @@
-"""A finished search as sections of blocks: the one description that terminal, report, browser and notebook show."""
+"""A finished search as sections of blocks, shared by terminal, report, web page and notebook."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from agent.ledger.connect import ledger_option
 from agent.ledger.trail import claims
 from agent.models.recorded import note
 from agent.release.result import RunResult
-from agent.report import breakdown_blocks, facts, findings, prompt_texts, run_tables
+from agent.report import breakdown_blocks, findings, prompt_texts, run_tables, wording
 from agent.report.blocks import Block, Column, DiffBlock, PageSection, filled, sentence, table, text
 from agent.report.breakdown_blocks import ShownRun
-from agent.report.facts import amount, bracketed, gain, points, promotion
 from agent.report.next_steps import held_folder, next_steps
 from agent.report.prompt_texts import compared_texts, whole_prompt
 from agent.report.terminal import lines_of
 from agent.report.view import RunView
+from agent.report.wording import amount, bracketed, gain, points, promotion
 from agent.safe_text import counted, plain
 
 SCREEN = (
@@ -25,24 +25,23 @@ SCREEN = (
     *("retrieval", "repeated answers", "variety", "judges", "confidence", "gain", "Pareto front", "whole prompt"),
     *("spend", "released", "next"),
 )
-"""The sections of a screen, in their order there."""
+"""Sections of a screen in order."""
 LONG = ("Pareto front", "slices", "variety", "repeated answers", "gain", "metrics", "yardsticks")
-"""Left to `optimize show` where the end of a run does not fit a screen, the first to go first."""
+"""Sections that the summary of a run omits if it does not fit a screen, first to go first."""
 MOST_LINES = 64
 PROMPT_LINES = 12
-"""Shown at the end of a run; `optimize show` shows all."""
+"""Maximum at the end of a run; `optimize show` has no limit."""
 PROMPT_LETTERS = 12_000
-"""Characters of a prompt that a page compares and shows."""
+"""Maximum length of a prompt compared and shown on a page."""
 LINE = 76
 
 
 def screen_sections(result: RunResult, view: RunView | None = None, brief: bool = False) -> list[PageSection]:
-    """A result for a screen: the verdict first, what to type next last.
+    """Return the sections of a result for a screen, verdict first, next command last.
 
     Args:
-        result: of the run.
         view: its run in the ledger, for intervals and texts; None: the result alone.
-        brief: the end of a run, of which long sections are left to `optimize show`.
+        brief: the summary at the end of a run, without the long sections of `optimize show`.
     """
     sections = {section.name: section for section in run_sections(result, view, brief, SCREEN)}
     lengths = {name: len(lines_of([section])) for name, section in sections.items()} if brief else {}
@@ -60,11 +59,11 @@ def screen_sections(result: RunResult, view: RunView | None = None, brief: bool 
 def run_sections(
     result: RunResult, view: RunView | None = None, brief: bool = False, names: Iterable[str] = ()
 ) -> list[PageSection]:
-    """The sections of a result that have content.
+    """Return the non-empty sections of a result.
 
     Args:
         result, view, brief: as in `screen_sections`.
-        names: of the sections, in their order; by default that of a page, where one without a title belongs to the one
+        names: of the sections, in order; by default those of a page, where an untitled one belongs to the one
             before.
     """
     shown = ShownRun(result, view, brief)
@@ -77,25 +76,25 @@ def run_sections(
 
 def _verdict(run: ShownRun) -> Iterator[Block]:
     result = run.result
-    certainty = facts.certainty(result)
-    yield text(f"{facts.verdict(result)}{f'  ({certainty})' if certainty else ''}", strong=True, on="screen")
-    yield text(facts.meaning(result), on="page")
+    certainty = wording.certainty(result)
+    yield text(f"{wording.verdict(result)}{f'  ({certainty})' if certainty else ''}", strong=True, on="screen")
+    yield text(wording.meaning(result), on="page")
     absolute, alike = findings.in_absolute_terms(result), findings.hardly_varied(result)
-    ended = result.search_ended and f"the search ended before its plan was done: {result.search_ended}"
+    ended = result.search_ended and f"the search ended early: {result.search_ended}"
     yield text(
         absolute and f"in absolute terms: {absolute}",
         alike and f"note: {alike}",
         note(result.model),
-        facts.untested(result),
+        wording.untested(result),
         findings.to_show(result),
         ended,
         result.overspent and f"the run {result.overspent}",
     )
     promoted = run.promoted
-    yield text(f"{facts.ending(result, promoted)} It lies in {result.release.path}.", on="page")
+    yield text(f"{wording.ending(result, promoted)} Path: {result.release.path}.", on="page")
     own = "the prompt of the old model" if result.migration else "your own prompt"
     heading = "the best found was held back:" if promoted else f"the best found is held back, and {own} is released:"
-    yield text(*facts.held_back(result), heading=heading)
+    yield text(*wording.held_back(result), heading=heading)
 
 
 def _scores(run: ShownRun) -> Iterator[Block]:
@@ -104,7 +103,7 @@ def _scores(run: ShownRun) -> Iterator[Block]:
     rows: list[Sequence[Any]] = []
     for side, name in run.sides:
         ends = intervals[side][1:] if side in intervals else (None, None)
-        sealed = points(facts.sealed_score(result, side))
+        sealed = points(wording.sealed_score(result, side))
         rows.append((name, sealed, run_tables.interval(*ends), *map(points, result.dev(side))))
     columns = ("prompt", "sealed test #", "95 % CI #", "dev #", "dev, corrected #")
     if result.is_own:
@@ -112,22 +111,22 @@ def _scores(run: ShownRun) -> Iterator[Block]:
         yield run.chart("sealed", "Your prompt on the sealed test", numbers, is_open=True)
         yield text(_design(run), on="screen")
         return
-    rows.append(("difference", gain(lift.diff), facts.gain_interval(lift.ci95), "", ""))
-    corrected = facts.uncorrected(result) or "corrected takes that out on average, give or take 6 to 10 points"
+    rows.append(("difference", gain(lift.diff), wording.gain_interval(lift.ci95), "", ""))
+    corrected = wording.uncorrected(result) or "the corrected score removes this bias on average, within 6 to 10 points"
     numbers = table(
         "Scores, 0 to 100",
         columns,
         rows,
-        note=f"{facts.tally(lift.wins, lift.losses, lift.ties)} of {lift.n} sealed rows",
-        explained=f"Dev scores chose the prompt, so they flatter it; {corrected}. Only the sealed test counts.",
+        note=f"{wording.tally(lift.wins, lift.losses, lift.ties)} of {lift.n} sealed rows",
+        explained=f"Dev scores chose the prompt, so they are biased upwards; {corrected}. Only the sealed test counts.",
     )
     yield run.chart("sealed", "Both prompts on the sealed test, and their difference", numbers, is_open=True)
     rows_seen = result.baseline.dev_rows
-    yield text(facts.uncorrected(result), _design(run), on="screen")
+    yield text(wording.uncorrected(result), _design(run), on="screen")
     yield text(
-        f"{run.own.phrase} was compared on {rows_seen} dev rows, which was enough" if rows_seen else "",
-        facts.cheaper(result),
-        facts.uneven(result),
+        f"{run.baseline_words.phrase} was compared on {rows_seen} dev rows, which were enough" if rows_seen else "",
+        wording.cheaper(result),
+        wording.uneven(result),
     )
 
 
@@ -135,14 +134,14 @@ def _yardsticks(run: ShownRun) -> Iterator[Block]:
     if all_ := run.result.yardsticks:
         rows = [(one.name, f"{points(one.test)}{bracketed(one.ci95)}", points(one.dev)) for one in all_]
         title = f"Without a language model, trained on {all_[-1].trained_on} rows"
-        note = sentence(facts.against_yardsticks(run.result))
+        note = sentence(wording.against_yardsticks(run.result))
         yield table(title, ("method", "sealed test (95 % CI) #", "dev #"), rows, note=note)
 
 
 def _gain(run: ShownRun) -> Iterator[Block]:
     rows = [(row.part, *findings.carried(row)) for row in run.result.attribution]
     columns = ("part", "points #", "95 % CI #", "how it is known")
-    note = f"Points that are lost with {run.own.phrase}'s part in its place."
+    note = f"Points lost when the part of {run.baseline_words.phrase} replaces it."
     numbers = table("What carried the gain", columns, rows, note=note)
     yield run.chart("attribution", "What each part carries", numbers)
 
@@ -155,7 +154,9 @@ def _front(run: ShownRun) -> Iterator[Block]:
     rows = []
     for row, size in zip(front, sizes, strict=True):
         number = numbers.get(row.candidate_id)
-        name = row.candidate_id if number is None else f"trial {number}" + f", {run.own.name}" * (number == 0)
+        name = (
+            row.candidate_id if number is None else f"trial {number}" + f", {run.baseline_words.name}" * (number == 0)
+        )
         seconds = "-" if row.latency_s is None else f"{row.latency_s:.2f} s"
         cells = (points(row.dev), f"{size:,}", amount(row.usd_per_1000), seconds)
         rows.append((name, "yes" if row.chosen else "", *cells))
@@ -178,7 +179,7 @@ def _design(run: ShownRun) -> str:
 def _prompt(run: ShownRun) -> Iterator[Block]:
     result = run.result
     yield text(_design(run), on="page")
-    yield text(facts.calibration(result), on="page")
+    yield text(wording.calibration(result), on="page")
     yield text(*findings.changes(result), heading="what changed:")
     if run.brief and run.texts.prompt and not result.is_own:
         lines = plain(run.texts.prompt).splitlines()
@@ -194,15 +195,15 @@ def _prompts_of_page(run: ShownRun, view: RunView) -> Iterator[Block]:
     own, best = view.baseline, view.winner
     assert own is not None
     assert best is not None
-    whole = [facts.cut(whole_prompt(candidate), PROMPT_LETTERS) for candidate in (own, best)]
-    name = view.own.name.capitalize()
+    whole = [wording.cut(whole_prompt(candidate), PROMPT_LETTERS) for candidate in (own, best)]
+    name = view.baseline_words.name.capitalize()
     if run.result.is_own:
-        stays = facts.only_scored(run.result)
+        stays = wording.only_scored(run.result)
         yield text("Your prompt stays." if stays else "The best found is your own prompt.", on="page")
         yield text(whole[0], heading=f"{name} in full", exact=True, on="page")
         return
-    sides = [facts.cut(side, PROMPT_LETTERS) for side in compared_texts(own, best)]
-    yield DiffBlock(sides[0], sides[1], old_name=view.own.short, new_name="the best found", on="page")
+    sides = [wording.cut(side, PROMPT_LETTERS) for side in compared_texts(own, best)]
+    yield DiffBlock(sides[0], sides[1], old_name=view.baseline_words.short, new_name="the best found", on="page")
     yield text(whole[1], heading="The best found in full", exact=True, on="page")
     yield text(whole[0], heading=f"{name} in full", exact=True, folded=True, on="page")
 
@@ -215,7 +216,7 @@ def _rows(run: ShownRun) -> Iterator[Block]:
 def _whole_prompt(run: ShownRun) -> Iterator[Block]:
     if run.brief or run.view is None or run.view.winner is None or run.view.baseline is None:
         return
-    winner, own = run.view.winner, run.own
+    winner, own = run.view.winner, run.baseline_words
     sides = compared_texts(run.view.baseline, winner)
     heading = "== the winner's prompt (examples shown below) =="
     yield text(prompt_texts.prompt_text(winner), heading=heading, exact=True, on="screen")
@@ -228,16 +229,16 @@ def _whole_prompt(run: ShownRun) -> Iterator[Block]:
 
 def _counts(run: ShownRun) -> Iterator[Block]:
     result, cached, tokens = run.result, run.result.calls["cached"], run.result.tokens
-    kept = " (with those of replies from the ledger)" * bool(cached)
+    kept = " (cached replies included)" * bool(cached)
     yield text(
         "trials: " + ", ".join(f"{n} {state}" for state, n in result.trials.items() if n or state != "incomplete"),
         result.failed_because and f"{counted(result.trials['failed'], 'candidate')} failed: {result.failed_because}",
         f"calls: {', '.join(f'{role} {n}' for role, n in result.calls_made.items())}, from the ledger {cached}",
         f"cost: {tokens.prompt + tokens.completion:,} tokens{kept}, "
-        f"{facts.spent(result.cost_usd, result.unpriced, result.lost_usd)}, {result.seconds:.0f} s",
+        f"{wording.spent(result.cost_usd, result.unpriced, result.lost_usd)}, {result.seconds:.0f} s",
         findings.proposer(result),
         _before(result),
-        "--anyway searches all the same" if facts.stopped_before_search(result) else "",
+        "use --anyway to search regardless" if wording.stopped_before_search(result) else "",
         on="screen",
     )
 
@@ -274,10 +275,10 @@ def _released(run: ShownRun) -> Iterator[Block]:
     own = "the prompt of the old model" if result.migration else "your own prompt"
     which = "the best found" if promoted or result.decision == "promote" else own
     parameters = ", ".join(f"{name}={value}" for name, value in result.parameters.items())
-    is_program = bool(parameters) and not facts.ships_prompt(result)  # its released state sets no parameters
+    is_program = bool(parameters) and not wording.ships_prompt(result)  # its released state sets no parameters
     yield text(
         f"released ({which}{f', {promotion(promoted)}' if promoted else ''}): {result.release.path}",
-        f"scored with {parameters}; give the same to the model of your program" if is_program else "",
+        f"scored with {parameters}; set the same parameters in your program" if is_program else "",
         f"ledger head {result.ledger_head[:16]}",
         on="screen",
     )
@@ -285,7 +286,7 @@ def _released(run: ShownRun) -> Iterator[Block]:
 
 def _next(run: ShownRun) -> Iterator[Block]:
     folder = held_folder(run.result)
-    yield text(f"the best found lies in {folder}" if folder else "")
+    yield text(f"the best found is in {folder}" if folder else "")
     made = next_steps(run.result, run.db, run.promoted, run.texts)
     is_shown = run.view is not None and not run.brief
     for surface in ("screen", "page"):

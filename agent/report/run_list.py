@@ -1,4 +1,4 @@
-"""The runs of a ledger as a list: searches and other jobs, each with how it ended."""
+"""The list of a ledger's runs: searches and other jobs, and how each ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.ledger.query import History
 from agent.release.result import search_result
-from agent.report import facts
+from agent.report import wording
 from agent.report.blocks import Block, Column, table, text
 from agent.report.terminal import so_far, sparkline
 from agent.results.base import Result, hidden
@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 class ListedRun(RecordedRun):
-    """A run with the scores of its two prompts on the sealed test, and in words what `job` it is and how it ended."""
+    """A run with the test scores of its two prompts; its `job` and outcome in words."""
 
     is_search: bool
     job: str
@@ -40,7 +40,7 @@ class ListedRun(RecordedRun):
     decision: str
     outcome: str
     best: tuple[float, ...] = hidden(())
-    """The best dev score so far after each trial."""
+    """Best dev score so far, by trial."""
 
 
 class RunsResult(Result):
@@ -51,8 +51,8 @@ class RunsResult(Result):
     def blocks(self) -> Iterator[Block]:
         rows = []
         for run in self.runs:
-            scores = (facts.points(run.baseline), facts.points(run.winner))
-            lift = "" if run.lift is None else facts.gain(run.lift.diff)
+            scores = (wording.points(run.baseline), wording.points(run.winner))
+            lift = "" if run.lift is None else wording.gain(run.lift.diff)
             ended = (run.decision, sparkline(run.best, len(DRAWN.name)))
             rows.append((run.id, run.task, run.model, run.seed, run.status, *scores, lift, *ended))
         yield table("runs", COLUMNS, rows, tabbed=True)
@@ -60,7 +60,7 @@ class RunsResult(Result):
 
 
 def listed(runs: Sequence[Mapping[str, Any]], history: History) -> RunsResult:
-    """The list of these runs of the ledger."""
+    """Return these runs of the ledger as a list."""
     means = history.dev_means()
     return RunsResult(runs=tuple(_listed(run, means.get(run["id"], [])) for run in runs))
 
@@ -74,7 +74,7 @@ def _listed(run: Mapping[str, Any], means: Sequence[float | None]) -> ListedRun:
         baseline=result.baseline.test if result else None,
         winner=result.winner.test if result else None,
         lift=result.lift if result and not result.is_own else None,
-        decision=facts.decision(stored),
-        outcome=facts.outcome(result) if result else "",
+        decision=wording.decision(stored),
+        outcome=wording.outcome(result) if result else "",
         best=tuple(so_far(means)),
     )

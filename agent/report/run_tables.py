@@ -1,6 +1,6 @@
-"""Blocks of a run in the ledger: its trials, its proposals, what it cost and where it comes from.
+"""Blocks of a run in the ledger: its trials, proposals, cost and provenance.
 
-A note says what is left out, and which command shows that.
+A note says what is omitted, and which command shows it.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from typing import Any
 
 from agent.prompt.template import label_text
 from agent.release.result import RunResult
-from agent.report import facts
+from agent.report import wording
 from agent.report.blocks import Block, ChartBlock, Column, TableBlock, listing, short, table, text
-from agent.report.facts import amount, cut, duration, points
 from agent.report.optuna_study import importances
 from agent.report.terminal import whisker
 from agent.report.view import EQUAL, RunView
+from agent.report.wording import amount, cut, duration, points
 from agent.results.recorded import RecordedOutcome
 from agent.results.run_parts import ProposalFate
 from agent.safe_text import counted
 
 BEST, LAST, WORDS = 100, 20, 100
-"""Trials that a page shows of a long search, and characters of an instruction in its table."""
+"""Trials of a long search shown on a page, and characters of an instruction in its table."""
 REJECTED = 50
 FLIPS, DEMOS, FEW = 50, 40, 5
-"""Rows shown of those that got better and of those that got worse; examples shown; rows that need no folding."""
+"""Maximum of changed rows (each way) and of examples shown; rows that need no folding."""
 ANSWER, REASON = 1200, 400
-"""Characters of a reply and of a reason."""
-GONE = "The task's files are not here or have changed since the run"
+"""Maximum length of a reply and of a reason."""
+GONE = "The task's files are gone or have changed since the run"
 AXIS = "0    dev    100"
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """The ends of an interval of a score, in points."""
+    """Return the ends of a score's interval in points."""
     return "-" if low is None or high is None else f"{points(low)} to {points(high)}"
 
 
 def trial_blocks(view: RunView) -> Iterator[Block]:
-    """The search on a page: progress, trials, what mattered, what was rejected."""
+    """Yield the search for a page: progress, trials, importances, rejected candidates."""
     if not view.trials:
         yield text("No trial yet.", on="page")
         return
@@ -56,13 +56,13 @@ def trial_blocks(view: RunView) -> Iterator[Block]:
 
 
 def best(view: RunView) -> TableBlock:
-    """The line of the progress chart: each trial that was the best so far."""
+    """Return the table of the best-so-far line of the progress chart."""
     rows = [(f"trial {trial['number']}", trial["used"], points(trial["mean"]), trial["n"]) for trial in view.best]
     return table("The best so far, by calls made", ("best so far", "after calls #", "dev score #", "rows #"), rows)
 
 
 def mattered(view: RunView) -> TableBlock:
-    """What told the best candidates of the search from the others; no rows with too few trials."""
+    """Return the importances of the search's parameters; empty with too few trials."""
     rows = [
         (one.name, f"{one.share:.0%}", cut(one.best, WORDS), points(one.mean), one.trials) for one in importances(view)
     ]
@@ -72,7 +72,7 @@ def mattered(view: RunView) -> TableBlock:
 
 
 def trials(view: RunView, is_whole: bool = False) -> TableBlock:
-    """The trials in their order; of a long search, but for `is_whole`, the best and the last ones."""
+    """Return the trials in order; of a long search only the best and the last ones, unless `is_whole`."""
     shown = view.trials
     if len(shown) > BEST + LAST and not is_whole:
         ranked = sorted(shown, key=lambda trial: (trial["state"] == "complete", trial["mean"] or 0.0), reverse=True)
@@ -93,7 +93,7 @@ def trials(view: RunView, is_whole: bool = False) -> TableBlock:
                 lambda trial: whisker(trial["mean"], trial["low"], trial["high"], len(AXIS)),
             ),
             ("rows #", "n"),
-            (Column("which", on="page"), lambda trial: facts.which(trial, view.result, view.own)),
+            (Column("which", on="page"), lambda trial: wording.which(trial, view.result, view.baseline_words)),
             (Column("technique", rank=1, floor=9), "technique"),
             (Column("format", rank=5, floor=8), "format"),
             (Column("examples", "number", rank=1), "n_examples"),
@@ -118,11 +118,11 @@ def trials(view: RunView, is_whole: bool = False) -> TableBlock:
 
 
 def proposals(result: RunResult | None, claims: Mapping[int, str], letters: int = 0) -> TableBlock:
-    """What the proposer was asked for, why, and what became of it.
+    """Return what the proposer was asked for, why, and the outcome.
 
     Args:
-        claims: by number the proposer's own words (`ledger.trail.claims`).
-        letters: the most of a cell; 0: whole.
+        claims: by number the proposer's explanation (`ledger.trail.claims`).
+        letters: maximum length of a cell; 0: unlimited.
     """
     use = result.proposer if result is not None else None
 
@@ -153,7 +153,7 @@ def proposals(result: RunResult | None, claims: Mapping[int, str], letters: int 
 
 
 def demos(of: Sequence[Mapping[str, Any]]) -> Iterator[TableBlock]:
-    """The examples of a prompt: short on a screen, whole on a page."""
+    """Yield the examples of a prompt: shortened on a screen, whole on a page."""
     columns: Any = [
         (Column(""), lambda demo: demo["position"] + 1),
         (Column("row"), "example_id"),
@@ -175,13 +175,13 @@ def demos(of: Sequence[Mapping[str, Any]]) -> Iterator[TableBlock]:
 
 
 def fields(values: Mapping[str, Any]) -> str:
-    """Named values, one a line, long ones cut; the name is left out where there is only one."""
+    """Return named values, one per line, long ones cut; without the name if there is only one."""
     cells = {name: cut(label_text(value), ANSWER) for name, value in values.items()}
     return "\n".join(f"{name}: {cell}" if len(cells) > 1 else cell for name, cell in cells.items())
 
 
 def changed_rows(view: RunView) -> Iterator[Block]:
-    """The sealed rows that got better and those that got worse with the best found, on a page."""
+    """Yield the test rows that improved and those that got worse, for a page."""
     result, own, best = view.result, view.baseline, view.winner
     if result is None or result.is_own or own is None or best is None:
         return
@@ -194,7 +194,7 @@ def changed_rows(view: RunView) -> Iterator[Block]:
         return
     is_known = "test" in view.examples
     yield text("" if is_known else f"{GONE}, so rows are named by their id alone")
-    one, two = (name for _, name in facts.sides(result))
+    one, two = (name for _, name in wording.sides(result))
     columns: Any = [
         (Column("row"), lambda pair: pair.example_id),
         *[(Column("input", "text"), lambda pair: fields(pair.inputs))] * is_known,
@@ -224,13 +224,13 @@ def _answer(outcome: Mapping[str, Any] | None) -> str:
 
 
 def messages(template: Iterable[Mapping[str, str]], heading: str = "") -> Block:
-    """A prompt as it is sent, each message under its role."""
+    """Return a prompt as sent, each message under its role."""
     texts = (f"[{message['role']}]\n{message['content']}" for message in template)
     return text(*texts, heading=heading, exact=True)
 
 
 def outcomes(split: str, rows: Sequence[RecordedOutcome]) -> TableBlock:
-    """What became of each row of a split with one prompt."""
+    """Return the outcome of each row of a split with one prompt."""
     reply, why = (Column(name, floor=16) for name in ("reply", "why"))
     cells = [
         (
@@ -251,7 +251,7 @@ def outcomes(split: str, rows: Sequence[RecordedOutcome]) -> TableBlock:
 
 
 def spend(view: RunView) -> TableBlock:
-    """Calls, tokens, dollars and model time by role and state, and all together."""
+    """Return calls, tokens, dollars and model time by role and state, and in total."""
     kinds = ("calls", "prompt_tokens", "cached_prompt_tokens", "completion_tokens")
     every = {name: sum(row[name] or 0 for row in view.costs) for name in (*kinds, "seconds")}
     paid = [row["cost_usd"] for row in view.costs]
@@ -276,7 +276,7 @@ def spend(view: RunView) -> TableBlock:
 
 
 def provenance(view: RunView) -> Iterator[Block]:
-    """What ran, on which data, with which versions, and the ledger's head."""
+    """Return what ran, on which data, with which versions, and the ledger's head."""
     run, head = view.run, view.head
     origin: Mapping[str, Any] = run["origin"] or {}
     rows: list[Sequence[Any]] = [

@@ -1,6 +1,6 @@
-"""A sweep as one HTML file: the matrix of sealed scores, gains, which prompt is best for which task, and each cell.
+"""A sweep as one HTML file: matrix of test scores, gains, the best prompt for each task, and all cells.
 
-Takes the object of `optimize sweep --json`, which other files make; all of its texts are untrusted.
+Takes the object of `optimize sweep --json`, possibly from other machines; all texts are untrusted.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.report import facts, html
+from agent.report import html, wording
 from agent.report.blocks import Block, Column, PageSection, TableBlock, filled, listing, table, text
 
 OWN = "task's own"
-"""Stands for a model or strategy that the file does not name."""
+"""Name of a model or strategy that the sweep file leaves to the task."""
 SHOWN: Mapping[int, str] = {1: "yes", 0: "not shown", -1: "worse"}
-"""Whether a difference is shown, in words."""
+"""Result of a comparison in words."""
 _WORDS = 300  # characters of an instruction
 Names = Mapping[str | None, str]
 """How models are shown in tables."""
 
 
 def model_names(groups: Sequence[Mapping[str, Any]]) -> Names:
-    """The models of groups without their addresses, but for those that only the address tells apart."""
+    """Return short model names, with addresses only where names clash."""
     models = list(dict.fromkeys(group["model"] for group in groups))
     short = {model: OWN if model is None else model.split("@")[0] for model in models}
     shared = Counter(short.values())
@@ -31,13 +31,13 @@ def model_names(groups: Sequence[Mapping[str, Any]]) -> Names:
 
 
 def group_name(group: Mapping[str, Any], names: Names) -> str:
-    """Model and strategy of a group."""
+    """Return model and strategy of a group."""
     return f"{names[group['model']]}, {group['strategy'] or OWN}"
 
 
 def best_of_task(task: Mapping[str, Any], names: Names) -> str:
-    """Which combination is best for a task, and what is shown of it, in a sentence or two."""
-    best = f"{task['task']}: {group_name(task['best'], names)} has the highest score, {facts.points(task['score'])}"
+    """Return which combination is best for a task, and the significant differences."""
+    best = f"{task['task']}: {group_name(task['best'], names)} has the highest score, {wording.points(task['score'])}"
     beaten, level = ([group_name(each, names) for each in task[key]] for key in ("beats", "not_shown"))
     if not beaten and not level:
         return f"{best}."
@@ -47,7 +47,7 @@ def best_of_task(task: Mapping[str, Any], names: Names) -> str:
 
 
 def sweep_html(sweep: Mapping[str, Any]) -> str:
-    """The page of a sweep, from the object of `optimize sweep --json`."""
+    """Return the page of a sweep, given the object of `optimize sweep --json`."""
     groups, names, folder = sweep["groups"], model_names(sweep["groups"]), sweep["folder"]
     best: list[Block] = []
     for task in sweep["tasks"]:
@@ -55,18 +55,18 @@ def sweep_html(sweep: Mapping[str, Any]) -> str:
         design = [group["technique"], f"{group['examples']} examples", group["release"]]
         said = text(best_of_task(task, names), ", ".join(filter(None, design)))
         best += [said, text(group["instruction"], heading="Its instruction", exact=True, folded=True)]
-    where = f"Each has a ledger of its own in {folder}; `optimize show --db {folder}/CELL.db` shows it."
+    where = f"Each cell has its own ledger in {folder}; `optimize show --db {folder}/CELL.db` shows it."
     sections = (
         PageSection("scores", "Scores on the sealed rows", (_matrix(groups, names), groups_table(groups, names))),
         PageSection("best", "Which is best where", filled(*best, *_pairs(sweep["tasks"], names))),
         PageSection("cells", "Each cell", (text(where), _cells(sweep))),
     )
-    about = f"{len(sweep['cells'])} cells · {facts.dollars(sweep['cost_usd'])}"
+    about = f"{len(sweep['cells'])} cells · {wording.dollars(sweep['cost_usd'])}"
     return html.standalone(f"Sweep {sweep['sweep']}", "Sweep", sweep["sweep"], sections, about)
 
 
 def write_page(sweep: Mapping[str, Any]) -> Path:
-    """Writes the page into the sweep's folder, for its owner only. Raises InputError where the disk refuses."""
+    """Write the page into the sweep's folder with owner-only permissions. Raises InputError."""
     path = Path(sweep["folder"]) / html.REPORT_FILE
     html.write_page(path, sweep_html(sweep))
     return path
@@ -96,7 +96,7 @@ def _matrix(groups: Sequence[Mapping[str, Any]], names: Names) -> TableBlock:
 
 
 def groups_table(groups: Sequence[Mapping[str, Any]], names: Names) -> TableBlock:
-    """A line for each task, model and strategy, over its seeds."""
+    """Return one line for each task, model and strategy, averaged over seeds."""
 
     def tested(say: Callable[[Mapping[str, Any]], str]) -> Callable[[Mapping[str, Any]], str]:
         return lambda group: "-" if group["lift"] is None else say(group["lift"])
@@ -108,19 +108,19 @@ def groups_table(groups: Sequence[Mapping[str, Any]], names: Names) -> TableBloc
             (Column("model", floor=10), lambda group: names[group["model"]]),
             (Column("strategy", rank=2), lambda group: group["strategy"] or OWN),
             (Column("seeds", "number", rank=3), lambda group: len(group["seeds"])),
-            (Column("yours", "number", rank=1), lambda group: facts.points(group["baseline"])),
+            (Column("yours", "number", rank=1), lambda group: wording.points(group["baseline"])),
             (Column("sealed test (95 % CI)", "number"), _score),
             (
                 Column("lift (95 % CI)", "number", gain=True),
-                tested(lambda lift: facts.gain(lift["diff"], lift["ci95"])),
+                tested(lambda lift: wording.gain(lift["diff"], lift["ci95"])),
             ),
             (
                 Column("p, Holm", "number", rank=4),
-                tested(lambda lift: facts.chance(lift["p_holm"]).removeprefix("p = ")),
+                tested(lambda lift: wording.chance(lift["p_holm"]).removeprefix("p = ")),
             ),
             (Column("better"), tested(lambda lift: SHOWN[lift["shown"]])),
             (Column("promoted", "number", on="page"), lambda group: f"{group['promoted']} of {len(group['seeds'])}"),
-            (Column("$", "number", rank=5), lambda group: facts.amount(group["cost_usd"])),
+            (Column("$", "number", rank=5), lambda group: wording.amount(group["cost_usd"])),
         ],
         groups,
         explained="p-values are corrected for all lines of this table (Holm). The intervals are of each line alone.",
@@ -128,15 +128,15 @@ def groups_table(groups: Sequence[Mapping[str, Any]], names: Names) -> TableBloc
 
 
 def _score(group: Mapping[str, Any]) -> str:
-    return facts.points(group["score"]) + facts.bracketed(group["ci95"])
+    return wording.points(group["score"]) + wording.bracketed(group["ci95"])
 
 
 def _pairs(tasks: Sequence[Mapping[str, Any]], names: Names) -> list[TableBlock]:
     columns: Any = [
         ("one", lambda pair: group_name(pair["one"], names)),
         ("other", lambda pair: group_name(pair["other"], names)),
-        ("difference (95 % CI) #", lambda pair: facts.gain(pair["diff"], pair["ci95"])),
-        ("p, corrected #", lambda pair: facts.chance(pair["p_holm"])),
+        ("difference (95 % CI) #", lambda pair: wording.gain(pair["diff"], pair["ci95"])),
+        ("p, corrected #", lambda pair: wording.chance(pair["p_holm"])),
         ("shown", lambda pair: "yes" if pair["shown"] else "no"),
     ]
     note = "Paired by sealed row; corrected for all lines of this table (Holm)."
@@ -145,7 +145,7 @@ def _pairs(tasks: Sequence[Mapping[str, Any]], names: Names) -> list[TableBlock]
 
 def _cells(sweep: Mapping[str, Any]) -> TableBlock:
     def state(cell: Mapping[str, Any]) -> str:
-        return f"{cell['state']}{': ' if cell['error'] else ''}{facts.cut(cell['error'], _WORDS)}"
+        return f"{cell['state']}{': ' if cell['error'] else ''}{wording.cut(cell['error'], _WORDS)}"
 
     return listing(
         "Cells",
@@ -153,9 +153,9 @@ def _cells(sweep: Mapping[str, Any]) -> TableBlock:
             ("cell", "cell"),
             ("state", state),
             ("run", lambda cell: cell["run_id"] or "-"),
-            ("your prompt #", lambda cell: facts.points(cell["baseline"])),
-            ("best found #", lambda cell: facts.points(cell["score"])),
-            ("US $ #", lambda cell: facts.amount(cell["cost_usd"]) if cell["run_id"] else "-"),
+            ("your prompt #", lambda cell: wording.points(cell["baseline"])),
+            ("best found #", lambda cell: wording.points(cell["score"])),
+            ("US $ #", lambda cell: wording.amount(cell["cost_usd"]) if cell["run_id"] else "-"),
         ],
         sweep["cells"],
     )

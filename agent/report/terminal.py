@@ -1,7 +1,7 @@
-"""Blocks on stdout: set for the width of a terminal, plain and whole in a pipe. All text is untrusted.
+"""Blocks on stdout: fitted to the width of a terminal, plain and complete in a pipe. All text is untrusted.
 
-On a terminal text is shortened before a column goes, and what is hidden is named below. The only importer of rich
-besides the progress of cli/.
+On a terminal text is shortened before columns are dropped; a line below names the dropped ones. Except for the progress
+display of cli/, the only importer of rich.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 BRACKETS = re.compile(r" \([^()]*\)$")
 GAP, WORD = 2, 30
 WIDEST = 100
-"""Characters of a line of a pipe, from which a table gives way to what it has instead."""
+"""Longest table line in a pipe; wider tables are replaced by their `instead`."""
 DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 WON, LOST, TIED = "▲", "▼", "·"
 MARK_STYLES = {WON: "green", LOST: "red", TIED: "dim"}
@@ -55,12 +55,12 @@ def show_sections(sections: Iterable[PageSection]) -> None:
 
 
 def lines_of(sections: Iterable[PageSection]) -> list[str]:
-    """The lines of sections, an empty one before each."""
+    """Return the lines of sections, an empty one before each."""
     return [line for section in sections if (lines := rendered(section.blocks)) for line in ("", *lines)]
 
 
 def rendered(blocks: Iterable[Block]) -> list[str]:
-    """The lines of blocks as stdout takes them: with colours on a terminal, plain elsewhere."""
+    """Return the lines of blocks for stdout, coloured on a terminal."""
     shown = shown_on("screen", filled(*blocks))
     if not sys.stdout.isatty():
         parts = [_plain_lines(block) for block in shown]
@@ -184,15 +184,15 @@ def _print_rich(console: Console, block: PlainBlock) -> None:
 
 
 def _wrapped(line: str, width: int) -> list[str]:
-    """A line at the width of the terminal, its continuation indented below its text."""
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [""]
 
 
 def fit(ranks: Sequence[int], widths: Sequence[int], least: Sequence[int], room: int) -> dict[int, int]:
-    """The columns to show, by number, each with its width. Pure.
+    """Return the columns to show, by number, with their widths.
 
-    Those of high rank go until the rest fits at its least widths, 0 always stays; then the widest are narrowed.
+    Columns of high rank are dropped until the rest fits at minimum width (rank 0 stays); then the widest are
+    narrowed.
     """
     kept = list(range(len(ranks)))
     while sum(least[number] for number in kept) + GAP * (len(kept) - 1) > room:
@@ -210,7 +210,6 @@ def fit(ranks: Sequence[int], widths: Sequence[int], least: Sequence[int], room:
 
 
 def _print_table(console: Console, table: TableBlock) -> None:
-    """A listing has a rule below its heads; the table of a result is set in by two places under its title."""
     from rich.box import SIMPLE_HEAD
     from rich.padding import Padding
     from rich.table import Table as RichTable
@@ -263,7 +262,7 @@ def _print_table(console: Console, table: TableBlock) -> None:
 
 
 def _least(column: Column, side: Sequence[RichText]) -> int:
-    """The least width of a column with its head; 0: its full one. Of numbers the head alone may take more lines."""
+    # minimum width of a column with its head; only heads of numbers may wrap
     if column.look == "number":
         return max(_widest(side[:1], None), _widest(side[1:], "\n"))
     return max(column.floor, column.wraps and min(WORD, _widest(side, None)))
@@ -283,7 +282,7 @@ def _cell(column: Column, text: str) -> RichText:
 
 
 def _widest(cells: Sequence[RichText], between: str | None) -> int:
-    """The width of the widest part of these cells: of a line, or of a word where `between` is None."""
+    # of a line, or of a word where `between` is None
     from rich.cells import cell_len
 
     return max((cell_len(part) for cell in cells for part in cell.plain.split(between)), default=0)
@@ -295,14 +294,14 @@ LEVELS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(scores: Sequence[float], width: int) -> str:
-    """Scores of 0 to 1 as heights of the full scale, so that two lines can be compared; at most `width` marks."""
+    """Return scores in [0, 1] as bar heights on the full scale, at most `width` marks."""
     if len(scores) > width:
         scores = [scores[(len(scores) - 1) * place // (width - 1)] for place in range(width)]
     return "".join(LEVELS[min(len(LEVELS) - 1, int(len(LEVELS) * score))] for score in scores)
 
 
 def so_far(scores: Iterable[float | None]) -> list[float]:
-    """The best so far after each score; None, which is no score, changes nothing."""
+    """Return the best so far after each score; None changes nothing."""
     best: list[float] = []
     for score in scores:
         if score is not None or best:
@@ -311,7 +310,7 @@ def so_far(scores: Iterable[float | None]) -> list[float]:
 
 
 def whisker(mean: float | None, low: float | None, high: float | None, width: int) -> str:
-    """A score of 0 to 1 as a dot on an axis of `width` places, its interval as a line around it."""
+    """Return a score in [0, 1] as a dot on an axis of `width` places, with its interval as a line."""
     if mean is None:
         return ""
 
@@ -327,5 +326,5 @@ def whisker(mean: float | None, low: float | None, high: float | None, width: in
 
 
 def won_and_lost(differences: Iterable[float]) -> str:
-    """One mark for each difference: won, lost or tied."""
+    """Return one mark for each difference: won, lost or tied."""
     return "".join(WON if value > 0 else LOST if value < 0 else TIED for value in differences)

@@ -1,4 +1,4 @@
-"""What was recorded about a run, a trial, a call or a prompt: the results of `optimize audit show` and `lineage`."""
+"""The audit trail of a run, trial, call or prompt: the results of `optimize audit show` and `lineage`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from agent.ledger import trail
 from agent.ledger.query import History
-from agent.report import facts, findings, run_tables
+from agent.report import findings, run_tables, wording
 from agent.report.aliases import MovedAlias
 from agent.report.blocks import Block, TableBlock, table, text
-from agent.report.facts import points
 from agent.report.prompt_texts import change_lines
 from agent.report.view import RunView
+from agent.report.wording import points
 from agent.results.base import Result, absent, hidden
 from agent.results.recorded import (
     Ancestor,
@@ -38,7 +38,7 @@ COSTS = "role model state calls prompt_tokens completion_tokens cost_usd=$"
 
 
 def field_table(title: str, columns: str, rows: Sequence[Result]) -> TableBlock:
-    """A listing of the named fields; `field=word` gives a column another name."""
+    """Return a listing of the named fields; `field=word` renames a column."""
     names = [column.partition("=") for column in columns.split()]
     heads = [word or name.replace("_", " ") for name, _, word in names]
     cells = [[_cell(name, getattr(row, name)) for name, _, _ in names] for row in rows]
@@ -48,7 +48,7 @@ def field_table(title: str, columns: str, rows: Sequence[Result]) -> TableBlock:
 def _cell(name: str, value: Any) -> Any:
     if name in ("mean", "low", "high"):
         return points(value)
-    return facts.amount(value, 6) if name == "cost_usd" else value
+    return wording.amount(value, 6) if name == "cost_usd" else value
 
 
 def _exact(*lines: str) -> Block:
@@ -60,7 +60,7 @@ def _words(value: Any) -> str:
 
 
 class RunTrail(Result):
-    """What was recorded about a run: its row, its events and its costs."""
+    """The trail of a run: its row, events and costs."""
 
     run: RecordedRun
     events: tuple[RecordedEvent, ...]
@@ -81,7 +81,7 @@ class RunTrail(Result):
 
 
 class TrialTrail(Result):
-    """What was recorded about a trial: where it stood when, how its prompt came about, and each row's outcome."""
+    """The trail of a trial: its states, the origin of its prompt, and the outcome of each row."""
 
     trial: RecordedTrial
     states: tuple[TrialState, ...]
@@ -102,8 +102,7 @@ class TrialTrail(Result):
 
 
 class CallTrail(Result):
-    """A call: its row, what was sent and what came back (None: erased, or none came), the attempts at the same call,
-    and the events about it."""
+    """A call: its row, request and reply (None: erased or missing), other attempts, and events."""
 
     call: RecordedCall
     request: Mapping[str, Any] | None
@@ -113,12 +112,12 @@ class CallTrail(Result):
 
     @property
     def recorded(self) -> list[tuple[str, Any]]:
-        """Its row by name, without what is empty."""
+        """The non-empty columns of its row."""
         return [(name, value) for name, value in self.call.to_json().items() if value not in (None, "")]
 
     @property
     def said(self) -> str:
-        """The text of the reply, or why there is none."""
+        """The text of the reply, or why it is missing."""
         return self.reply["text"] if self.reply else "(erased)" if self.call.state in ("ok", "cached") else "(none)"
 
     def blocks(self) -> Iterator[Block]:
@@ -135,7 +134,7 @@ class CallTrail(Result):
 
 
 class MadeBy(Result):
-    """The event in which the proposer wrote a text: what was asked for, why, for which rows, and its own words."""
+    """The event in which the proposer wrote a text: request, reason, target rows, and explanation."""
 
     seq: int
     utc: str
@@ -148,7 +147,7 @@ class MadeBy(Result):
 
 
 class PromptInRun(Result):
-    """A prompt in one run: its chain of parents, who wrote it, its trials, and whether the run released it."""
+    """A prompt in one run: its ancestors, author and trials, and whether the run released it."""
 
     run_id: str
     task: str
@@ -165,7 +164,7 @@ class PromptInRun(Result):
     release: str | None
 
     def blocks(self, moved: int) -> Iterator[Block]:
-        """What is printed; `moved`: aliases that came to the prompt by this run."""
+        """Yield the output; `moved`: aliases that this run moved to the prompt."""
         yield _exact(f"\nrun {self.run_id}  {self.task}  {self.model}  {self.status}")
         yield field_table("lineage, newest first", ANCESTORS, self.chain)
         if made := self.proposal:
@@ -174,22 +173,21 @@ class PromptInRun(Result):
             yield _exact(f"the proposer wrote the {made.of}: event {made.seq}{why}")
         yield field_table("trials", "number=trial round state n=rows mean=score low high reason", self.trials)
         if self.released:
-            by = facts.promotion(self.promoted) if self.promoted else self.decision
+            by = wording.promotion(self.promoted) if self.promoted else self.decision
             yield _exact(f"released ({by}, test {points(self.test)}): {self.release}")
         else:
             yield _exact("not released" + (f" by the run; aliases that came to it: {moved}" if moved else ""))
 
 
 class PromptMove(MovedAlias):
-    """A move of an alias of the prompt's name; `mine`: it came to this prompt."""
+    """A move of an alias of the prompt's name; `mine`: to this prompt."""
 
     mine: bool
     release_hash: str | None = absent()
 
 
 class PromptLineage(Result):
-    """How a prompt came about, in each run that proposed it; the `versions` that it was released as, and the moves of
-    the aliases of their name."""
+    """The origin of a prompt in each run that proposed it, its released `versions`, and alias moves."""
 
     candidate: RecordedPrompt
     runs: tuple[PromptInRun, ...]
@@ -225,7 +223,7 @@ class PromptLineage(Result):
 
 
 class LineageResult(Result):
-    """The prompts of a name or a hash, each with how it came about."""
+    """The prompts of a name or hash, with their origins."""
 
     prompts: tuple[PromptLineage, ...]
 
@@ -235,13 +233,12 @@ class LineageResult(Result):
 
 
 def run_trail(history: History, run: Mapping[str, Any]) -> RunTrail:
-    """What was recorded about a run."""
     events, costs = trail.events_of(history, run["id"]), history.costs(run["id"])
     return RunTrail.model_validate({"run": run, "events": events, "costs": costs})
 
 
 def trial_trail(view: RunView, number: int) -> TrialTrail:
-    """What was recorded about a trial. Raises InputError without one."""
+    """Return the trail of a trial; raise InputError if there is none."""
     trial, history = view.numbered(number), view.history
     name = trial["candidate_id"]
     outcomes = {split: history.outcomes(view.id, name, split) for split in ("train", "dev", "test")}
@@ -257,5 +254,5 @@ def trial_trail(view: RunView, number: int) -> TrialTrail:
 
 
 def call_trail(history: History, number: int, with_events: bool = True) -> CallTrail:
-    """A call whole. Raises InputError without one."""
+    """Return the trail of a call; raise InputError if there is none."""
     return CallTrail.model_validate(trail.call(history, number, with_events))

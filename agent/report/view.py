@@ -1,6 +1,6 @@
-"""One run gathered from the ledger, for report, web pages and notebook. Reads, never writes.
+"""One run read from the ledger, for report, web pages and notebook. Read-only.
 
-Rows of the task are not in the ledger; they are read from its folder, and left out when its files have changed since.
+The ledger does not hold the task's rows; they are read from its folder, or omitted if its files have changed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from agent.ledger.query import History, Row, started_with
 from agent.ledger.trail import promoted_since
 from agent.ledger.verify import home_of
 from agent.release.result import RunResult, search_result
-from agent.report.facts import BaselineWords, baseline_words
+from agent.report.wording import BaselineWords, baseline_words
 from agent.types import Example, SplitName, Task
 
 EQUAL = 1e-12
-"""The largest difference of two scores that counts as none."""
+"""Largest difference of scores that count as equal."""
 
 
 @dataclass(frozen=True)
 class RowPair:
-    """One row of a split with what two prompts made of it; `inputs` and `labels` are empty where the row is unknown.
+    """One row of a split with the outcomes of two prompts.
 
-    `one` and `two` are outcomes as `History.outcomes` gives them, None where that prompt was not asked.
+    `inputs` and `labels` are empty for an unknown row. `one` and `two` are as in `History.outcomes`, None if that
+    prompt was not run on the row.
     """
 
     example_id: str
@@ -40,19 +41,19 @@ class RowPair:
 
     @property
     def change(self) -> float | None:
-        """The score of `two` minus that of `one`, where both have one."""
+        """The score of `two` minus that of `one`; None unless both have one."""
         values = [side["value"] for side in (self.one, self.two) if side is not None]
         return None if len(values) < 2 or None in values else values[1] - values[0]
 
 
 class RunView:
-    """A run of the ledger; each part is read when it is first used. `run` is its row with the decoded columns."""
+    """A run of the ledger, each part read on first use. `run` is its row with decoded columns."""
 
     shows_rows = True
     """Whether texts of the task's rows may be shown."""
 
     def __init__(self, history: History, run_id: str = "") -> None:
-        """The run by id, by the unique start of it, or the latest. Raises InputError."""
+        """Find the run by id or unique prefix, or the latest. Raises InputError."""
         self.history = history
         self.run: Row = history.run(run_id)
 
@@ -62,13 +63,15 @@ class RunView:
 
     @cached_property
     def result(self) -> RunResult | None:
-        """None while it runs, when interrupted, and for other kinds of runs."""
+        """None for unfinished runs and other kinds of runs."""
         return search_result(self.run["result"], self.history.path)
 
     @cached_property
     def trials(self) -> list[Row]:
-        """Each trial as `History.trials` gives it, with `used`: calls of the run up to its last one. One that took
-        none, as its answers were those of an earlier trial, stands at the end of the trials before it."""
+        """The trials as in `History.trials`, with `used`: calls of the run up to their last one.
+
+        A trial without calls, answered by those of an earlier trial, has the count of the trials before it.
+        """
         ends = used_at(self.history, self.id)
         trials: list[Row] = []
         latest = 0
@@ -79,44 +82,44 @@ class RunView:
         return trials
 
     def numbered(self, number: int) -> Row:
-        """The trial of this number as `History.trials` has it. Raises InputError without one."""
+        """Return the trial of this number as in `History.trials`; raise InputError if there is none."""
         if found := self.history.trials(self.id, [number]):
             return found[0]
         raise InputError(f"{self.id}: no trial {number}; there are {len(self.history.trials(self.id))}, from 0")
 
     def trial(self, number: int) -> Row | None:
-        """The trial of this number, as in `trials`."""
+        """Return the trial of this number as in `trials`."""
         return next((trial for trial in self.trials if trial["number"] == number), None)
 
     @cached_property
     def costs(self) -> list[Row]:
-        """Calls, tokens and dollars by role, model and state, as `History.costs` gives them."""
+        """Calls, tokens and dollars by role, model and state, as in `History.costs`."""
         return self.history.costs(self.id)
 
     @property
-    def own(self) -> BaselineWords:
-        """What trial 0 is called."""
+    def baseline_words(self) -> BaselineWords:
+        """The wording for trial 0."""
         return baseline_words(self.run)
 
     @cached_property
     def baseline(self) -> Row | None:
-        """The user's own prompt, None before it was tried."""
+        """Your own prompt; None before it was tried."""
         first = self.trial(0)
         return None if first is None else self.history.candidate(first["candidate_id"])
 
     @cached_property
     def winner(self) -> Row | None:
-        """The best prompt found (it may be the user's own); None without a result."""
+        """The best prompt found (possibly your own); None without a result."""
         return None if self.result is None else self.history.candidate(self.result.winner.candidate_id)
 
     @cached_property
     def promoted(self) -> Row | None:
-        """The promotion, since the run, of a winner that it had held back (`trail.promoted_since`)."""
+        """A later promotion of a winner that was held back (`trail.promoted_since`)."""
         return promoted_since(self.history, self.id)
 
     @cached_property
     def best(self) -> list[Row]:
-        """The trials that were the best so far when they ended, in the order of their ends: complete ones only."""
+        """The complete trials that were the best so far when they ended, in that order."""
         best: list[Row] = []
         for trial in sorted(self.trials, key=lambda trial: (trial["used"], trial["number"])):
             is_done = trial["state"] == "complete" and trial["mean"] is not None
@@ -126,7 +129,7 @@ class RunView:
 
     @cached_property
     def examples(self) -> Mapping[SplitName, Mapping[str, Example]]:
-        """The task's rows by split and id, of those splits whose file is still the one that the run read."""
+        """The task's rows by split and id, without splits whose file has changed since the run."""
         try:
             task = task_of(self.run)
         except AgentError:
@@ -139,7 +142,7 @@ class RunView:
         }
 
     def pairs(self, split: SplitName, one: str, two: str) -> list[RowPair]:
-        """The outcomes of the candidates `one` and `two` on each row of the split that either has one on."""
+        """Return the outcomes of candidates `one` and `two` on each row of the split that either saw."""
         own = self.baseline["id"] if self.baseline else ""
         first = self._sealed_baseline if split == "test" and one == own else (self.id, one)
         sides = [
@@ -152,8 +155,7 @@ class RunView:
 
     @cached_property
     def _sealed_baseline(self) -> tuple[str, str]:
-        """The run and the candidate whose sealed rows the winner is compared with: of a migration those of the old
-        model."""
+        # run and candidate of the reference; for a migration those of the old model
         old = self.result.migration if self.result else None
         if old is not None:
             return old.run, old.candidate_id
@@ -161,7 +163,7 @@ class RunView:
 
     @cached_property
     def sealed(self) -> Mapping[str, tuple[float, float, float]]:
-        """Mean and 95 % interval on the sealed test by side, over the rows for which both have a score."""
+        """Mean and 95 % interval on the test rows by side, over rows with both scores."""
         from agent.stats.intervals import mean_ci
 
         scored: dict[str, dict[str, float]] = {}
@@ -174,14 +176,14 @@ class RunView:
 
     @property
     def head(self) -> Row:
-        """The last link of the chain of the run's ledger now: seq, hash and utc; `ledger` is the hash of the first."""
+        """The current end of the run's hash chain: seq, hash and utc; `ledger` is the hash of its first event."""
         home = home_of(self.history.db, self.id)
         last = self.history.select("SELECT utc FROM events WHERE seq = ?", home.seq_here(home.events))[0]
         return {"seq": home.events, "hash": home.head, "utc": last["utc"], "ledger": home.ledger}
 
 
 class RunWithoutRows(RunView):
-    """A run without examples, inputs, right answers and replies. What a prompt says besides its examples stays."""
+    """A run without examples, inputs, labels and replies; prompts stay, except for their examples."""
 
     shows_rows = False
 
@@ -198,19 +200,19 @@ class RunWithoutRows(RunView):
 
 
 def without_demos(candidate: Row | None) -> Row | None:
-    """A candidate as its instruction alone, where its messages hold demos."""
+    """Return a candidate, reduced to its instruction if its messages hold examples."""
     if candidate is None or not holds_rows(candidate):
         return candidate
     return {**candidate, "demos": [], "template": [{"role": "system", "content": candidate["instruction"]}]}
 
 
 def holds_rows(candidate: Row) -> bool:
-    """Whether a candidate shows rows: fixed examples, or such that are picked for each input."""
+    """Return whether a candidate shows rows as fixed or retrieved examples."""
     return bool(candidate["demos"] or candidate.get("picks"))
 
 
 def task_of(run: Row) -> Task:
-    """The task as its files are now: a folder, or rows of a data file. Raises AgentError."""
+    """Return the task with its current files: a folder, or rows of a data file. Raises AgentError."""
     from agent.options.shared import asked_of
     from agent.task.from_file import task_from_file
     from agent.task.load import load_task
@@ -224,7 +226,7 @@ def task_of(run: Row) -> Task:
 
 
 def _prompt(name: str) -> str:
-    """The user's prompt as it is now, whose marks say which columns are inputs; "" where it is gone."""
+    # the current prompt, whose placeholders name the input columns; "" if it is gone
     from agent.safe_file import prompt_text
 
     try:
@@ -234,7 +236,7 @@ def _prompt(name: str) -> str:
 
 
 def row_pairs(examples: Mapping[str, Example], one: Mapping[str, Row], two: Mapping[str, Row]) -> list[RowPair]:
-    """The outcomes of two candidates by row, each row that either has one on; `examples`: the known rows."""
+    """Return the outcomes of two candidates on each row that either saw; `examples`: the known rows."""
     pairs = []
     for example_id in {**one, **two}:
         row = examples.get(example_id)
@@ -244,7 +246,7 @@ def row_pairs(examples: Mapping[str, Example], one: Mapping[str, Row], two: Mapp
 
 
 def used_at(history: History, run_id: str) -> dict[str, int]:
-    """By candidate: calls of the run, answered from the ledger or not, up to that candidate's last of the search."""
+    """Return by candidate the calls of the run, cached ones included, up to its last of the search."""
     (made,) = history.select("SELECT json_group_array(id) AS ids FROM calls WHERE run_id = ?", run_id)
     numbers = sorted(json.loads(made["ids"]))
     ends = history.select(

@@ -1,6 +1,6 @@
-"""The base of all results. Knows no job.
+"""The base classes of all results.
 
-Attributes and JSON keys have the same names and the same order; the JSON Schema of each model is in docs/json.md.
+Attributes and JSON keys have the same names and order; docs/json.md has the JSON Schema of each model.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _S = TypeVar("_S")
 
 
 def absent() -> Any:
-    """A field that is None, and not printed, where a result has nothing of it."""
+    """Return a field that JSON omits when it is None."""
     return Field(None, exclude_if=_is_none)
 
 
 def hidden(default: Any = ...) -> Any:
-    """A field that is not printed."""
+    """Return a field that JSON never holds."""
     return Field(default, exclude=True)
 
 
 def called(name: str) -> Any:
-    """A field that has this name in JSON, where Python has no such name."""
+    """Return a field with another name in JSON, such as one that Python reserves."""
     return Field(validation_alias=name, serialization_alias=name)
 
 
@@ -37,28 +37,27 @@ def _is_none(value: object) -> bool:
 
 
 class Result(BaseModel):
-    """A frozen part of a result. Refuses unknown keys, and numbers that JSON has no word for.
+    """A frozen part of a result; refuses unknown keys, NaN and infinity.
 
-    A result that its command prints may have `blocks()`, the blocks that are printed; those of others are made by the
-    report (`job_blocks`).
+    A class with `blocks()` describes its own output; the report makes the blocks of all others (`job_blocks`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
-        """Raises InputError where a key is missing or unknown, or a value has another type."""
+        """Validate a stored result; raise InputError if a key or type does not match."""
         try:
             return cls.model_validate(found)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise InputError(
-                f"a result of another version: {where}: {first['msg']}; use the version of promptassay that wrote it"
+                f"{where}: {first['msg']}; the result is of another version, use the promptassay that wrote it"
             ) from error
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `--json` prints: the keys of a class first, then those that it inherits."""
+        """Return the object that `--json` prints: keys of the class first, then inherited ones."""
         found, fields = self.model_dump(mode="json"), type(self).model_fields
         names = dict.fromkeys(name for each in type(self).__mro__ for name in vars(each).get("__annotations__", ()))
         keys = [fields[name].serialization_alias or name for name in names if name in fields]
@@ -66,16 +65,15 @@ class Result(BaseModel):
 
 
 class TwoSided(Result, Generic[_S]):
-    """A part with something of each of the two prompts."""
+    """A part with one value for each of the two prompts."""
 
     def side(self, name: SideName) -> _S:
-        """What it has of one prompt."""
         found: _S = getattr(self, name)
         return found
 
 
 class Tokens(Result):
-    """Tokens by kind; `cached_prompt` are those of `prompt` that a provider had cached."""
+    """Token counts; `cached_prompt` is the part of `prompt` that the provider had cached."""
 
     prompt: int
     cached_prompt: int = 0
@@ -83,16 +81,16 @@ class Tokens(Result):
 
 
 class CostedResult(Result):
-    """A result with what it cost; these keys come last in JSON.
+    """A result with its cost; these keys come last in JSON.
 
     Args:
-        calls: by role, and `cached`: those answered from the ledger.
-        limited: requests refused with status 429, which are no calls.
-        overspent: by how much a cap was passed, and why; "" for not.
+        calls: by role; `cached` counts those answered from the ledger.
+        limited: requests refused with status 429, not counted as calls.
+        overspent: why and by how much a cap was exceeded; "" if it was not.
         cost_usd: in US dollars, without the models of `unpriced`.
-        lost_usd: the most that failed calls may have cost of it.
-        seconds: of wall time.
-        ledger_head: the hash of the ledger's last event.
+        lost_usd: upper bound of the part spent on failed calls.
+        seconds: wall time.
+        ledger_head: hash of the ledger's last event.
     """
 
     calls: Mapping[str, int]
@@ -107,12 +105,12 @@ class CostedResult(Result):
 
     @property
     def calls_made(self) -> dict[str, int]:
-        """By role, without those answered from the ledger."""
+        """Calls by role, without those answered from the ledger."""
         return {role: count for role, count in self.calls.items() if role != "cached"}
 
 
 class Mean(Result):
-    """A mean score in [0, 1] over `n` rows; None where no row has one."""
+    """A mean score in [0, 1] over `n` rows; None if no row has a score."""
 
     mean: float | None = None
     ci95: Interval | None = None
@@ -120,7 +118,7 @@ class Mean(Result):
 
 
 class WasNow(Result, Generic[_S]):
-    """The same figure of the reference and of today."""
+    """The same figure for the reference and for today."""
 
     was: _S
     now: _S

@@ -1,6 +1,6 @@
-"""What explains a run's result: the score by metric, slice, label and repeat, and the judges behind it.
+"""Breakdown of a run's result by metric, slice, label and repeat, with the judges behind it.
 
-Scores are in [0, 1], differences in [-1, 1], intervals (low, high) at 95 %. Rows are those of the sealed test.
+Scores are in [0, 1], differences in [-1, 1], intervals (low, high) at 95 %. All rows are test rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from agent.results.base import Interval, Result, SideName, TwoSided
 
 
 class Side(Result):
-    """What one prompt scores: mean and interval over the `n` rows with a score (None without any); `unscored` rows."""
+    """The scores of one prompt: mean and interval over `n` scored rows (None without any); `unscored` rows."""
 
     mean: float | None = None
     ci95: Interval | None = None
@@ -21,7 +21,7 @@ class Side(Result):
 
 
 class Gain(Result):
-    """One prompt minus another, paired by row; None where no row has both scores."""
+    """Paired difference of two prompts; None if no row has both scores."""
 
     diff: float | None = None
     diff_ci95: Interval | None = None
@@ -29,9 +29,12 @@ class Gain(Result):
 
 
 class MetricPart(TwoSided[Side]):
-    """One metric on the sealed test, `weight` in [0, 1]; the metric `readable` is the part of the replies that parsed
-    and kept their limits. `diff` and p-value are of winner minus baseline, None where no row has both. `signature`:
-    how sacrebleu counts, "" where it does not."""
+    """One metric on the test rows, with `weight` in [0, 1].
+
+    The metric `readable` is the share of replies that parsed and respected the limits of their fields. `diff` and
+    `p_value` compare winner and baseline, paired; None if no row has both scores. `signature`: the sacrebleu signature,
+    or "".
+    """
 
     metric: str
     field: str
@@ -45,7 +48,7 @@ class MetricPart(TwoSided[Side]):
 
 
 class Group(TwoSided[Side]):
-    """The rows of one value of a slice, as in `MetricPart`; no difference where too few rows have both scores."""
+    """The rows with one value of a slice; fields as in `MetricPart`, no difference if too few rows have both scores."""
 
     value: str
     winner: Side = Side()
@@ -56,8 +59,11 @@ class Group(TwoSided[Side]):
 
 
 class Slice(Result):
-    """The groups of one slice. By side the largest distance between two groups (None for a single one), and the p-value
-    of "all groups are alike" (None: an older version did not test it)."""
+    """The groups of one slice of the rows.
+
+    For each prompt, the largest gap between two groups (None if there is only one) and the p-value of "all groups are
+    equal" (None in results of older versions).
+    """
 
     slice: str
     groups: tuple[Group, ...]
@@ -67,16 +73,19 @@ class Slice(Result):
     baseline_gap_p: float | None = None
 
     def gap(self, name: SideName) -> tuple[float | None, float | None]:
-        """The distance, and its p-value."""
+        """Return the largest gap between groups of one prompt and its p-value."""
         if name == "winner":
             return self.winner_gap, self.winner_gap_p
         return self.baseline_gap, self.baseline_gap_p
 
 
 class RowCount(Result):
-    """How one prompt's rows were scored: full marks, some, none, or no score. `unreadable` of those with a score had a
-    reply that did not parse or broke the limits of its fields; `unreadable_rows` are the ids of the first of them.
-    `different` answers were given to the `readable` rows, which have `different_right` right ones (0: not counted)."""
+    """Rows of one prompt by score: full, partial, zero, or unscored.
+
+    `unreadable` scored rows had a reply that did not parse or broke the limits of its fields; `unreadable_rows` holds
+    the first ids. The `readable` rows received `different` distinct answers and have `different_right` distinct labels
+    (0: not counted).
+    """
 
     right: int = 0
     partly: int = 0
@@ -90,20 +99,22 @@ class RowCount(Result):
 
     @property
     def scored(self) -> int:
-        """Rows with a score."""
         return self.right + self.partly + self.wrong
 
 
 class Answers(TwoSided[RowCount]):
-    """The rows of both prompts, counted."""
+    """Row counts of both prompts."""
 
     winner: RowCount = RowCount()
     baseline: RowCount = RowCount()
 
 
 class LabelScore(Result):
-    """One label: `support`, the rows whose right answer it is; `said`, the rows that were answered with it; `right`,
-    those that are both. `precision` and `recall` in [0, 1]; None where no row was answered with it, or it has none."""
+    """Precision and recall of one label.
+
+    `support` rows have this label, `said` rows were answered with it, `right` rows both. None where the ratio is
+    undefined.
+    """
 
     label: str
     support: int
@@ -114,7 +125,7 @@ class LabelScore(Result):
 
 
 class ConfusionCell(Result):
-    """How many rows of `label`, 1 or more, were answered with `said`; None: the reply named no label that there is."""
+    """Rows with `label` that were answered with `said`; None: the reply named no known label."""
 
     label: str
     said: str | None
@@ -122,28 +133,28 @@ class ConfusionCell(Result):
 
 
 class LabelSide(Result):
-    """One prompt's answers by label. `cells` are the cells of the confusion matrix that are not 0."""
+    """The answers of one prompt by label; `cells` are the non-zero cells of the confusion matrix."""
 
     scores: tuple[LabelScore, ...] = ()
     cells: tuple[ConfusionCell, ...] = ()
 
     @property
     def rows(self) -> int:
-        """Rows that were answered, readably or not."""
+        """Answered rows, readable or not."""
         return sum(cell.rows for cell in self.cells)
 
     def count(self, label: str, said: str | None) -> int:
-        """One cell of the matrix, 0 or more."""
+        """Return one cell of the confusion matrix."""
         return sum(cell.rows for cell in self.cells if cell.label == label and cell.said == said)
 
     def confused(self) -> list[ConfusionCell]:
-        """The cells off the diagonal, unreadable replies left out, the largest first."""
+        """Return the off-diagonal cells without unreadable replies, largest first."""
         wrong = [cell for cell in self.cells if cell.said is not None and cell.said != cell.label]
         return sorted(wrong, key=lambda cell: (-cell.rows, cell.label, cell.said))
 
 
 class LabelReport(TwoSided[LabelSide]):
-    """The answers of a field that is a choice; `labels` are its choices in the task's order."""
+    """The answers for a choice field; `labels` are its choices in the task's order."""
 
     field: str
     labels: tuple[str, ...]
@@ -152,9 +163,11 @@ class LabelReport(TwoSided[LabelSide]):
 
 
 class Steadiness(Result):
-    """How alike `k` answers to each of `rows` rows are: `agreement` in [0, 1], `entropy` in bits, `pass_at_k` and
-    `pass_hat_k` the parts of the rows that some and that all answers get right, `spread` the mean standard deviation of
-    a row's scores."""
+    """Agreement of `k` repeated answers on each of `rows` rows.
+
+    `agreement` is in [0, 1], `entropy` in bits. `pass_at_k` and `pass_hat_k`: the shares of rows with at least one and
+    with only right answers. `spread`: the mean standard deviation of a row's scores.
+    """
 
     k: int
     rows: int
@@ -166,15 +179,18 @@ class Steadiness(Result):
 
 
 class Consistency(TwoSided["Steadiness | None"]):
-    """How steady the answers of both prompts are; None where no row was answered each time."""
+    """Repeated answers of both prompts; None if no row was answered every time."""
 
     winner: Steadiness | None = None
     baseline: Steadiness | None = None
 
 
 class TextVariety(Result):
-    """How varied `n` texts are: `distinct_2` is the part of all word pairs that are different ones, `openings` the part
-    of the texts whose first three words no other has. In [0, 1]."""
+    """Variety of `n` texts, in [0, 1].
+
+    `distinct_2`: the share of distinct word pairs. `openings`: the share of texts whose first three words are
+    unique.
+    """
 
     field: str = ""
     n: int = 0
@@ -183,17 +199,20 @@ class TextVariety(Result):
 
 
 class Variety(TwoSided["TextVariety | None"]):
-    """How varied the texts of a field are; None for a prompt with fewer than two."""
+    """Variety of one text field for both prompts; None for a prompt with fewer than two texts."""
 
     field: str
     winner: TextVariety | None = None
     baseline: TextVariety | None = None
 
 
-class LookedUp(Result):
-    """What one prompt's passages hold and what it makes of them, shares in [0, 1], None where it cannot be said:
-    `recall`, of the rows that name their documents those with one of them shown, `recall_all` with all of them;
-    `unanswerable_right`, of the rows that no document answers those answered so; `answerable_wrong`, of the others."""
+class RetrievalSide(Result):
+    """Retrieval quality of one prompt, as shares in [0, 1]; None where undefined.
+
+    `recall` and `recall_all`: rows with at least one, and with all, of their documents retrieved.
+    `unanswerable_right`: rows without an answer in the documents that were answered so; `answerable_wrong`: the same
+    answer on all other rows.
+    """
 
     recall: float | None = None
     recall_all: float | None = None
@@ -201,20 +220,25 @@ class LookedUp(Result):
     answerable_wrong: float | None = None
 
 
-class Retrieval(TwoSided[LookedUp]):
-    """How passages of documents were looked up on the sealed test: `rows` name their documents, `unanswerable_rows`
-    have no answer in any, `answerable_rows` have one."""
+class Retrieval(TwoSided[RetrievalSide]):
+    """Retrieval on the test rows.
+
+    `rows` name their documents, `unanswerable_rows` have no answer in the documents, `answerable_rows` have one.
+    """
 
     rows: int
     unanswerable_rows: int
     answerable_rows: int
-    winner: LookedUp = LookedUp()
-    baseline: LookedUp = LookedUp()
+    winner: RetrievalSide = RetrievalSide()
+    baseline: RetrievalSide = RetrievalSide()
 
 
 class JudgeTrust(Result):
-    """A judge of a metric with what its latest calibration said: Cohen's `kappa` in [-1, 1] with its interval, and
-    `why` it is not trusted. Of a pairwise judge `turned` of `compared` verdicts changed with the order."""
+    """A judge of a metric and its latest calibration.
+
+    Cohen's `kappa` is in [-1, 1]; `why` it is not trusted. `turned` of `compared` verdicts of a pairwise judge changed
+    with the order.
+    """
 
     metric: str
     judge_id: str = ""
@@ -229,7 +253,7 @@ class JudgeTrust(Result):
 
 
 class ReliabilityBin(Result):
-    """The `n` sealed rows whose confidence is in (`low`, `high`]: its mean, and the part of them that is right."""
+    """The `n` test rows with a confidence in (`low`, `high`]: mean confidence and share of right answers."""
 
     low: float
     high: float
@@ -239,9 +263,11 @@ class ReliabilityBin(Result):
 
 
 class Abstain(Result):
-    """What is left where answers with a confidence lower than `below` are not given. `below` was chosen on dev for the
-    wanted `precision` (None: no threshold reaches it there); on the sealed test the part `answered` of the rows is, and
-    `reached` of these answers are right (None without any). All in [0, 1]."""
+    """The answers that remain when those with a confidence below `below` are withheld.
+
+    `below` was chosen on dev for the wanted `precision` (None: no threshold reaches it). On the test rows the share
+    `answered` remains, of which `reached` are right (None without any). All in [0, 1].
+    """
 
     precision: float
     below: float | None = None
@@ -251,8 +277,10 @@ class Abstain(Result):
 
 
 class PriorVote(Result):
-    """A classifier of the train `rows` (their hash) that votes next to the model: the weights of their
-    log-probabilities, and whether that of the model is negligible."""
+    """A classifier trained on the train `rows` (their hash) that votes next to the model.
+
+    `weight` and `model_weight` scale the two log-probabilities; `model_adds_nothing`: the latter is negligible.
+    """
 
     weight: float
     rows: str
@@ -261,9 +289,11 @@ class PriorVote(Result):
 
 
 class Calibration(Result):
-    """The winner's calibration (`method` none: it has no weights), and how far the confidences of its answers can be
-    trusted on the sealed `rows` that have one. `ece`: the expected calibration error, in [0, 1], 0 is perfect;
-    `neighbours`: `k` rows that vote, and the `weight` of their votes; `prior`: a classifier that votes."""
+    """The winner's calibration, and how reliable its confidences are on `rows` test rows.
+
+    `ece` is the expected calibration error in [0, 1]; 0 is perfect. `neighbours`: the `k` nearest rows that vote, and
+    the `weight` of their votes. `prior`: a classifier that votes. Method `none`: not calibrated.
+    """
 
     method: Literal["none", "label-free", "fitted", "neighbours", "prior"]
     rows: int
@@ -277,5 +307,4 @@ class Calibration(Result):
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the winner's labels are calibrated."""
         return self.method != "none"

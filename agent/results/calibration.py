@@ -1,4 +1,4 @@
-"""The result of `judge calibrate`: a judge against ratings of people."""
+"""The result of `judge calibrate`: a judge compared with ratings of people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agent.results.base import CostedResult, Interval, Result
 
 
 class Raters(Result):
-    """How well people agree with each other: Krippendorff's alpha."""
+    """Agreement between people: Krippendorff's alpha."""
 
     raters: int
     alpha: float | None
@@ -17,7 +17,7 @@ class Raters(Result):
 
 
 class Control(Result):
-    """Answers that are none: how many were shown, and how many got a good rating."""
+    """Non-answers shown to the judge, and how many it rated good."""
 
     n: int
     fooled: int
@@ -25,23 +25,23 @@ class Control(Result):
 
 
 class CalibrationResult(CostedResult):
-    """The agreement of a judge with people, and what it falls for. Each figure has its 95 % interval in `..._ci95`.
+    """Agreement of a judge with people, and its biases. `..._ci95` is the 95 % interval of a figure.
 
     Args:
         models: the judge, or a panel.
-        labels: the file of the ratings.
-        unscored: items whose verdict cannot be read.
+        labels: the file of ratings.
+        unscored: items without a readable verdict.
         kappa: Cohen's; `ci95` is its interval.
         spearman: rank correlation with people's ratings.
-        agreement: the share of equal ratings.
-        scale: the names of the levels, in the order of `confusion`: people's ratings down, the judge's across.
+        agreement: share of equal ratings.
+        scale: names of the levels, in the order of `confusion`: people's ratings down, the judge's across.
         length_judge, length_people: rank correlation of ratings with the number of words.
-        length_bias: points for being longer, beyond those of people.
-        order_consistency: the share of pairs with the same verdict in the other order.
+        length_bias: points for length beyond those that people give.
+        order_consistency: share of pairs with the same verdict in reversed order.
         first_wins: how often the answer shown first wins; 0.5 is fair.
-        self_consistency: the share of equal verdicts when asked again.
-        reasons: of verdicts that cannot be read, the first.
-        why: what is against trusting it.
+        self_consistency: share of equal verdicts on repeated calls.
+        reasons: first reasons of unreadable verdicts.
+        why: reasons against trusting the judge.
     """
 
     kind: Literal["judge_calibration"] = "judge_calibration"

@@ -1,4 +1,4 @@
-"""The results of `check`, `bless`, `monitor` and `ab report`: a released prompt against what was recorded of it."""
+"""The results of `check`, `bless`, `monitor` and `ab report`: a released prompt against recorded answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.results.breakdown import Steadiness
 
 
 class SuiteReference(Result):
-    """The recorded answers: the id of the suite, what was asked, who recorded them when and why."""
+    """The recorded answers: suite, model, author, time and reason."""
 
     suite: str
     model: str
@@ -25,7 +25,7 @@ class SuiteReference(Result):
 
 
 class Difference(Result):
-    """Now minus then, paired over the `n` rows that both have a score for."""
+    """Now minus recorded, paired over `n` rows with both scores."""
 
     diff: float
     ci95: Interval
@@ -37,7 +37,7 @@ class Difference(Result):
 
 
 class Flip(Result):
-    """A row whose usual answer changed; where answers are texts, whose score moved. In JSON `now` is `is`."""
+    """A row whose majority answer changed, or for texts whose score changed. `now` is `is` in JSON."""
 
     row: str
     was: str
@@ -48,7 +48,7 @@ class Flip(Result):
 
 
 class FlipTest(Result):
-    """`p_value` of that many flips by repeat noise; the gate fails at `at_most`."""
+    """`p_value`: probability of this many flips by repeat noise; the gate fails at `at_most` or below."""
 
     flipped: int
     p_value: float
@@ -61,15 +61,15 @@ class FlipTest(Result):
 
 
 class SuiteComparison(Result):
-    """What changed between recorded answers and those of now, and whether the gate lets it pass.
+    """Changes from the recorded answers to those of now, and the gate's decision.
 
     Args:
-        why: what is against it.
-        compared: rows with an answer on both sides.
+        why: reasons against passing.
+        compared: rows answered on both sides.
         unanswered: rows without an answer.
-        repeats: answers a row.
-        difference: None where no row has both scores.
-        readable: the share of replies that parse and keep their limits.
+        repeats: answers per row.
+        difference: None if no row has both scores.
+        readable: share of replies that parse and respect the limits of their fields.
     """
 
     gate: Literal["passed", "failed"]
@@ -88,12 +88,11 @@ class SuiteComparison(Result):
 
     @property
     def passed(self) -> bool:
-        """Whether the gate lets it pass."""
         return self.gate == "passed"
 
 
 class CheckResult(SuiteComparison, CostedResult):
-    """A check of a released prompt. `passed` is what the gate says, `why` what is against it."""
+    """A check of a released prompt: the gate's decision and the reasons against passing (`why`)."""
 
     kind: Literal["check"] = "check"
     run_id: str
@@ -104,7 +103,7 @@ class CheckResult(SuiteComparison, CostedResult):
 
     @property
     def was(self) -> float | None:
-        """The recorded mean score in [0, 1], over the rows that both have one for."""
+        """The recorded mean score in [0, 1] over rows with both scores."""
         return self.score.was.mean
 
     @property
@@ -114,7 +113,7 @@ class CheckResult(SuiteComparison, CostedResult):
 
 
 class BlessResult(CostedResult):
-    """A recording of answers as the reference of later checks; `before`: the id of the suite that it replaces."""
+    """Answers recorded as the reference of later checks; `before`: the id of the replaced suite."""
 
     kind: Literal["bless"] = "bless"
     run_id: str
@@ -137,16 +136,16 @@ class BlessResult(CostedResult):
 # -- logs of production ------------------------------------------------------------------------------------------------
 
 Figure = float | Mapping[str, float] | None
-"""A rate, a median or a mean; of labels the shares by label."""
+"""A rate, median or mean; for labels their shares."""
 
 
 class DriftLine(Result):
-    """One test for drift: the figure of the reference and of the log, and the size of the change.
+    """One drift test: the figure of reference and log, and the effect size.
 
     Args:
-        limit: the smallest change that alarms.
-        p_value: None where nothing can be tested, for the reason `why`.
-        test: the statistical test.
+        limit: smallest change that raises an alarm.
+        p_value: None if not testable, for the reason `why`.
+        test: name of the statistical test.
     """
 
     name: str
@@ -161,13 +160,13 @@ class DriftLine(Result):
 
 
 class MonitorResult(Result):
-    """A log of production against the reference of a released prompt. In JSON `start` and `end` are `from` and `to`.
+    """A production log against the reference of a released prompt. `start` and `end` are `from` and `to` in JSON.
 
     Args:
-        alarms: the names of the tests that alarm.
-        alpha: false alarms of one look.
-        rows: answers of the reference and of the log.
-        start, end: times of the first and the last answer; None where the log has none.
+        alarms: names of the tests that raise an alarm.
+        alpha: false alarm rate per look.
+        rows: answers in reference and log.
+        start, end: times of the first and last answer; None if unknown.
     """
 
     name: str
@@ -184,15 +183,15 @@ class MonitorResult(Result):
 
 
 class AbResult(Result):
-    """An A/B test that may be looked at any time.
+    """An A/B test with anytime-valid inference.
 
     Args:
         units, means: of control and treatment.
-        left_out: later outcomes of a unit, which do not count.
+        left_out: later outcomes of a unit, which are ignored.
         diff: treatment minus control over `pairs`.
-        ci: the confidence sequence at `confidence`.
-        smallest: a difference below it does not matter.
-        uneven: p of so uneven a split where halves are meant; None from 0.001 on.
+        ci: confidence sequence at `confidence`.
+        smallest: smallest difference that matters.
+        uneven: p-value of the split against halves; None from 0.001 on.
     """
 
     control: str

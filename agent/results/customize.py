@@ -1,4 +1,4 @@
-"""The result of `customize`: prompts, trained models and methods without a language model on one sealed test."""
+"""The result of `customize`: prompts, trained models and methods without a language model on the same test rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AdviceVerdict = Literal["no model", "instruct", "customize", "label more"]
 
 
 class OtherTask(Result):
-    """A task that the adapter was not trained for: mean scores in [0, 1] of `n` rows with it on and with it off."""
+    """Another task, as a forgetting test: mean scores in [0, 1] of `n` rows with the adapter on and off."""
 
     task: str
     on: float | None
@@ -20,9 +20,11 @@ class OtherTask(Result):
     n: int
 
 
-class Elsewhere(Result):
-    """General questions and other tasks with a trained model: of `n` questions `right` are answered rightly, `same` as
-    before, and `base_right` rightly without the training."""
+class Forgetting(Result):
+    """Forgetting test of a trained model on general questions and other tasks.
+
+    Of `n` questions it answers `right` correctly and `same` as before; without training `base_right` were correct.
+    """
 
     right: int
     same: int
@@ -32,7 +34,7 @@ class Elsewhere(Result):
 
 
 class SeedScore(Result):
-    """The same training with another seed: its mean score on the sealed rows, and seconds of training."""
+    """The same training with another seed: mean test score, and training time in seconds."""
 
     seed: int
     test: float | None
@@ -40,7 +42,7 @@ class SeedScore(Result):
 
 
 class SeedSpread(Result):
-    """The scores of one training with `n` seeds."""
+    """Mean and spread of one training over `n` seeds."""
 
     n: int
     mean: float
@@ -50,24 +52,24 @@ class SeedSpread(Result):
 
 
 class ComparedArm(Result):
-    """An arm of a comparison, on the sealed rows.
+    """One arm of a comparison, on the test rows.
 
     Args:
         arm: its name.
-        about: what it is.
+        about: description.
         family: what answers.
-        test: mean score in [0, 1]; None: no row has one.
-        diff: its gain over your own prompt, paired by row; None for your own prompt.
-        labels: rows with a right answer that it learnt from, shows or picks from.
-        train_s, train_usd: seconds and dollars of its training; dollars are None where the price is not known.
-        tokens_per_call: prompt and reply, on average.
-        usd_per_1000: dollars of 1,000 calls; None: the price is not known.
-        latency_s: of one call, alone; None: not measured.
-        break_even_calls: calls from which on its training is paid for; None: never, or not known.
-        elsewhere: other questions with it; None for what leaves the model as it is.
-        seeds: None where it was trained once.
-        megabytes: of what is shipped in addition to the model.
-        path: of its released prompt, for `load_prompt` and `promote`; "" where none was written.
+        test: mean score in [0, 1]; None if no row has a score.
+        diff: paired gain over your prompt; None for your prompt.
+        labels: labelled rows used for training, examples or retrieval.
+        train_s, train_usd: training time in seconds, cost in dollars (None: price unknown).
+        tokens_per_call: mean of prompt and reply.
+        usd_per_1000: dollars per 1,000 calls; None: price unknown.
+        latency_s: of a single call; None: not measured.
+        break_even_calls: calls after which training has paid off; None: never, or unknown.
+        elsewhere: forgetting test; None if the model is unchanged.
+        seeds: None if trained once.
+        megabytes: shipped in addition to the model.
+        path: its released prompt, for `load_prompt` and `promote`; "" if not written.
     """
 
     arm: str
@@ -87,14 +89,14 @@ class ComparedArm(Result):
     usd_per_1000: float | None
     latency_s: float | None
     break_even_calls: int | None
-    elsewhere: Elsewhere | None
+    elsewhere: Forgetting | None
     seeds: SeedSpread | None
     megabytes: float
     path: str
 
 
 class ArmAdvice(Result):
-    """The case of the rule, the arm to use, and both in words."""
+    """The recommended arm, the case of the decision rule, and both as text."""
 
     verdict: AdviceVerdict
     arm: str
@@ -102,7 +104,7 @@ class ArmAdvice(Result):
 
 
 class CurveScore(Result):
-    """An arm that learnt from the first `labels` train rows: its score in [0, 1] and seconds of training."""
+    """Test score in [0, 1] and training seconds of an arm trained on the first `labels` train rows."""
 
     arm: str
     labels: int
@@ -112,7 +114,7 @@ class CurveScore(Result):
 
 
 class SettingsTried(Result):
-    """Settings of a training that were tried on dev; `ended`: why it was not trained further, "" where chosen."""
+    """Training settings tried on dev; `ended`: why training stopped early, "" if chosen."""
 
     learning_rate: float | None = None
     rank: int | None = None
@@ -124,7 +126,7 @@ class SettingsTried(Result):
 
 
 class ArmSettings(Result):
-    """The settings that an arm was trained with; `tried` is empty where there was one."""
+    """The training settings of an arm; `tried` is empty if there was no choice."""
 
     arm: str
     chosen: Mapping[str, Any]
@@ -132,7 +134,7 @@ class ArmSettings(Result):
 
 
 class ProviderTraining(Result):
-    """The training at a provider."""
+    """Training hosted by a provider."""
 
     job: str
     model: str
@@ -141,15 +143,17 @@ class ProviderTraining(Result):
 
 
 class RowCounts(Result):
-    """Rows of train and of the sealed test."""
+    """Number of train and test rows."""
 
     train: int
     test: int
 
 
 class CustomizeResult(CostedResult):
-    """What `customize` found. `verdict` is the case of the rule, `arm` the arm to use, `text` both in words;
-    `curve_text` says where arms cross, "" without a curve."""
+    """The result of `customize`: `verdict` is the case of the rule, `arm` the recommendation, `text` both.
+
+    `curve_text`: where the learning curves of arms cross; "" without a curve.
+    """
 
     kind: Literal["customize"] = "customize"
     run_id: str
@@ -167,15 +171,15 @@ class CustomizeResult(CostedResult):
 
     @property
     def verdict(self) -> AdviceVerdict:
-        """The case of the rule."""
+        """The case of the decision rule."""
         return self.advice.verdict
 
     @property
     def arm(self) -> str:
-        """The arm to use."""
+        """The recommended arm."""
         return self.advice.arm
 
     @property
     def text(self) -> str:
-        """The advice in words."""
+        """The recommendation as text."""
         return self.advice.text

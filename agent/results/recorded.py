@@ -1,6 +1,6 @@
-"""What the ledger holds, as commands and pages show it: runs, trials, prompts, outcomes, calls, events.
+"""Records of the ledger, as commands and pages show them: runs, trials, prompts, outcomes, calls, events.
 
-Times are in UTC, scores in [0, 1] (None: no row has one); dollars are None where nobody knows the price.
+Times are in UTC, scores in [0, 1] (None: no row has a score); dollars are None if the price is unknown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from agent.results.base import Result, absent
 
 
 class RecordedRun(Result):
-    """A run of any kind; `result` is what its command printed with `--json`."""
+    """A run of any kind; `result` is the `--json` output of its command."""
 
     id: str
     task: str
@@ -41,7 +41,7 @@ class RecordedRun(Result):
 
 
 class TrialScore(Result):
-    """A trial in short."""
+    """Number, state and score of a trial."""
 
     number: int
     round: int
@@ -54,8 +54,10 @@ class TrialScore(Result):
 
 
 class RecordedTrial(TrialScore):
-    """A trial with its candidate, its examples by row id, and what it cost; `cached` calls are those that the ledger
-    answered. `proposal`: why it was proposed; `reason`: why it ended."""
+    """A trial with its candidate, its examples by row id, and its cost.
+
+    `cached` calls were answered from the ledger. `proposal`: why it was proposed; `reason`: why it ended.
+    """
 
     candidate_id: str
     technique: str
@@ -75,7 +77,7 @@ class RecordedTrial(TrialScore):
 
 
 class RecordedExample(Result):
-    """An example of a prompt; its texts are left out where only its place is told."""
+    """An example of a prompt; without its texts if only its position is shown."""
 
     position: int
     example_id: str
@@ -87,8 +89,10 @@ class RecordedExample(Result):
 
 
 class RecordedPrompt(Result):
-    """A candidate: its messages as `template`, its examples, how others are picked and passages retrieved (None: they
-    are not), its calibration and its own texts of tools, where it has them."""
+    """A candidate: messages (`template`), examples, retrieval, calibration and tool texts.
+
+    None: the prompt retrieves no examples, or no passages.
+    """
 
     id: str
     technique: str
@@ -108,7 +112,7 @@ class RecordedPrompt(Result):
 
 
 class RecordedOutcome(Result):
-    """A row with the reply of a prompt, what was read out of it, and its scores as (metric, score, reason)."""
+    """A row with the reply of a prompt, the parsed answer, and scores as (metric, score, reason)."""
 
     example_id: str
     value: float | None
@@ -134,7 +138,7 @@ class RecordedCost(Result):
 
 
 class RecordedEvent(Result):
-    """An event of the chain; `body` is left out where only its place is told."""
+    """An event of the hash chain; without `body` if only its position is shown."""
 
     seq: int
     utc: str
@@ -159,7 +163,7 @@ class RecordedAttempt(Result):
 
 
 class RecordedCall(Result):
-    """A call with its tokens, its reservation, and the hashes of its texts."""
+    """A call with its tokens, its budget reservation, and the hashes of its texts."""
 
     id: int
     run_id: str
@@ -190,7 +194,7 @@ class RecordedCall(Result):
 
 
 class TrialState(Result):
-    """Where a trial stood at an event."""
+    """State and score of a trial at one event."""
 
     seq: int
     utc: str
@@ -201,7 +205,7 @@ class TrialState(Result):
 
 
 class Ancestor(Result):
-    """A candidate with the one that it was made from, in a run."""
+    """A candidate and its parent in a run."""
 
     candidate_id: str
     round: int

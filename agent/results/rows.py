@@ -11,7 +11,7 @@ from agent.results.base import CostedResult, Result, WasNow
 
 
 class ApplyResult(CostedResult):
-    """A released prompt on a file of rows; `path` is the file that was written."""
+    """A released prompt applied to a file of rows; `path` is the output file."""
 
     kind: Literal["apply"] = "apply"
     run_id: str
@@ -28,7 +28,7 @@ class ApplyResult(CostedResult):
 
 
 class LabelResult(CostedResult):
-    """What `prompts` prompts of a run answer on rows without a label, by row; `apart`: rows with different answers."""
+    """Answers of the run's prompts on unlabelled rows, by row; `apart`: rows with different answers."""
 
     kind: Literal["label_answers"] = "label_answers"
     run_id: str
@@ -42,7 +42,7 @@ class LabelResult(CostedResult):
 
 
 class PlayedAnswer(Result):
-    """The call of one prompt; `error` where it brought no reply."""
+    """The call of one prompt; `error` if it failed."""
 
     side: str
     version: str
@@ -51,7 +51,7 @@ class PlayedAnswer(Result):
 
 
 class PlayedResult(CostedResult):
-    """One question of the playground; `of`: the run or release whose prompts were asked."""
+    """One question of the playground; `of`: the run or release that was asked."""
 
     kind: Literal["playground"] = "playground"
     run_id: str
@@ -62,8 +62,11 @@ class PlayedResult(CostedResult):
 
 
 class DraftResult(CostedResult):
-    """A drafted task. `labels`: with their definitions; `confirmed`: rows labelled by feedback in traces; `refused`:
-    replies that could not be used; `wanted`: how many labels show which gain."""
+    """A drafted task.
+
+    `labels`: with definitions; `confirmed`: rows labelled by feedback in traces; `refused`: unusable replies;
+    `wanted`: labels needed for each detectable gain.
+    """
 
     kind: Literal["draft"] = "draft"
     run_id: str
@@ -83,7 +86,7 @@ class DraftResult(CostedResult):
 
 
 class LeftOutRows(Result):
-    """Rows of a log that were left out, and why."""
+    """Rows of a log that were skipped, and why."""
 
     why: str
     rows: int
@@ -91,8 +94,11 @@ class LeftOutRows(Result):
 
 
 class LearnResult(Result):
-    """Corrected answers of a log as train rows. `source`, in JSON `from`: the folder of the task; `folder`: what was
-    written, None for nothing; `unreadable`: rows that do not fit the task, with `problems`."""
+    """Corrected answers of a log as train rows.
+
+    `source` (`from` in JSON): the folder of the task; `folder`: what was written, None for nothing; `unreadable`: rows
+    that do not fit the task, with `problems`.
+    """
 
     task: str
     source: str = Field(validation_alias=AliasChoices("from", "source"), serialization_alias="from")
@@ -110,8 +116,11 @@ class LearnResult(Result):
 
 
 class LabellingResult(Result):
-    """How far labelling is, and what is wanted for a verdict. `disputed`: rows on which as many labellers say one thing
-    as another; `next`: the command to type; `next_rows`: what is to be labelled next, with inputs and why."""
+    """Labelling progress, and the labels still needed for a verdict.
+
+    `disputed`: rows on which the labellers tie; `next`: the next command; `next_rows`: the most useful rows to label,
+    with inputs and reason.
+    """
 
     task: str
     folder: str
@@ -127,7 +136,7 @@ class LabellingResult(Result):
 
 
 class ListedTool(Result):
-    """A tool that a model may call. `parameters`: the JSON Schema of its arguments, as a text."""
+    """A tool that a model may call. `parameters`: the JSON Schema of its arguments, as text."""
 
     name: str
     description: str
@@ -135,7 +144,7 @@ class ListedTool(Result):
 
 
 class ToolsResult(Result):
-    """The tools of a file or a server, and the file that they were written to."""
+    """The tools of a file or server, and the file that they were written to."""
 
     tools: tuple[ListedTool, ...]
     file: str | None

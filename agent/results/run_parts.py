@@ -1,4 +1,4 @@
-"""What a run found and what the search did: the two prompts, the difference, the proposer, and what is left open.
+"""Parts of a run's result: the two prompts, their difference, the proposer, and open questions.
 
 Scores are in [0, 1], differences in [-1, 1], intervals (low, high) at 95 %.
 """
@@ -19,14 +19,16 @@ BlockCode = Literal[
     "slice_worse",
     "judge_untrusted",
 ]
-"""What can stand between a winner and production (`gate.py`)."""
+"""Reasons of the gate against a promotion (`gate.py`)."""
 
 
 class Winner(Result):
-    """The best found. None where nothing was scored; `dev_corrected` is `dev` without what choosing the best of many
-    adds to it. `prompt_tokens`: at least 0, without the row and the chat template. `n_examples`: fixed and picked;
-    `picks`: how those are picked that differ from input to input, and `passages`, how passages are looked up.
-    `tokens_a_call`: as in `PromptSize`."""
+    """The best prompt found; scores are None if nothing was scored.
+
+    `dev_corrected`: `dev` without the selection bias. `prompt_tokens`: estimate without row and chat template.
+    `n_examples`: fixed and retrieved ones; `picks` and `passages`: how examples and passages are retrieved for each
+    input. `tokens_a_call`: as in `PromptSize`.
+    """
 
     candidate_id: str
     technique: str
@@ -43,8 +45,10 @@ class Winner(Result):
 
 
 class Baseline(Result):
-    """The user's own prompt: its scores, None where nothing was scored. `dev_rows`: of how many dev rows, where it was
-    told from the best on a part of them; None: of all."""
+    """Your own prompt; scores are None if nothing was scored.
+
+    `dev_rows`: the number of dev rows, if fewer than all were enough to tell it from the winner; None: all.
+    """
 
     dev: float | None
     test: float | None
@@ -52,9 +56,11 @@ class Baseline(Result):
 
 
 class Lift(Result):
-    """What the winner gains on the sealed test, over the `n` rows that both got a score on: the mean difference, its
-    interval, and the p-value of the paired test. `lost` rows got no score with the winner alone; `diff_if_wrong` is the
-    difference with these counted as wrong. `baseline` and `winner`: their means over the `n` rows."""
+    """Gain of the winner on the `n` test rows that both prompts have a score on, with the paired test.
+
+    `lost` rows have a score with the baseline alone; `diff_if_wrong` counts them as wrong. `baseline` and `winner`:
+    means over the `n` rows.
+    """
 
     diff: float
     ci95: Interval
@@ -70,8 +76,10 @@ class Lift(Result):
 
 
 class Yardstick(Result):
-    """What a method without a language model, trained on `trained_on` rows, reaches on the same rows, with the interval
-    of its `test`. `diff`: how much better the winner is; None where no row has a score on both sides."""
+    """A method without a language model, trained on `trained_on` rows, on the same test rows.
+
+    `diff`: how much better the winner is; None if no row has both scores.
+    """
 
     name: str
     candidate_id: str
@@ -88,9 +96,11 @@ class Yardstick(Result):
 
 
 class Preflight(Result):
-    """What was said before the search, as of `search/preflight.py`: `noise`, the part of the `noise_rows` asked twice
-    whose score changed; `headroom` above the baseline; `detectable`, the smallest gain that the test rows show. None
-    where it is not known, and where no gain can be shown."""
+    """The preflight estimate before the search (`search/preflight.py`).
+
+    `noise`: the share of `noise_rows` whose score changed when asked twice; `headroom`: room above the baseline;
+    `detectable`: the smallest gain that the test rows can show. None: unknown, or no gain can be shown.
+    """
 
     noise: float | None = None
     noise_rows: int | None = None
@@ -102,8 +112,10 @@ class Preflight(Result):
 
 
 class Carried(Result):
-    """What one part of the winner carries, in points (hundredths of score, -100 to 100), with its interval, and how it
-    is known. `rows`: on which it was measured, 0 where it was not."""
+    """The gain of one part of the winner in points (-100 to 100), with its interval and source.
+
+    `rows`: on which it was measured; 0 if it was estimated.
+    """
 
     part: str
     points: float
@@ -113,8 +125,10 @@ class Carried(Result):
 
 
 class ParetoRow(Result):
-    """A candidate that nothing beats in score, `prompt_tokens` and US dollars per 1,000 calls, with its seconds a call;
-    None: unknown. `tokens_a_call`: measured, prompt and reply."""
+    """A candidate on the Pareto front of score, `prompt_tokens` and US dollars per 1,000 calls.
+
+    None: unknown. `tokens_a_call`: measured, prompt and reply.
+    """
 
     candidate_id: str
     dev: float
@@ -129,10 +143,11 @@ class ParetoRow(Result):
 
 
 class PromptSize(Result):
-    """A prompt's design and length; `role` is the sentence that gives it one, if any.
+    """Design and length of a prompt; `role` is its opening role sentence, or "".
 
-    `prompt_tokens`: without the row; `tokens_a_call`: the mean of its calls, prompt and reply, 0 where the provider
-    does not say."""
+    `prompt_tokens`: estimate without the row. `tokens_a_call`: measured mean of prompt and reply; 0 if the provider
+    reports none.
+    """
 
     technique: str
     format: str
@@ -143,8 +158,11 @@ class PromptSize(Result):
 
 
 class Change(TwoSided[PromptSize]):
-    """What the winner has that the user's own prompt has not. `instruction`: whether the text differs; `keeps`: whether
-    it differs and holds the user's whole; `tools`: which texts of tools do, as `TOOL` and `TOOL.ARGUMENT`."""
+    """What the winner changes in your prompt.
+
+    `instruction`: the text differs; `keeps`: it differs and still contains yours; `tools`: the changed tool texts, as
+    `TOOL` and `TOOL.ARGUMENT`.
+    """
 
     winner: PromptSize
     baseline: PromptSize
@@ -154,16 +172,15 @@ class Change(TwoSided[PromptSize]):
 
 
 class OperatorUse(Result):
-    """What came of one thing that the proposer was asked for.
+    """Outcome of one proposer operator.
 
     Args:
-        operator: its name.
-        asked: proposals by it.
-        refused: those without a reply that can be used.
-        dropped: those that mended less than they broke on the rows that they were for.
-        tried: those that were scored, finalists among them.
-        finalists: those that saw the whole of dev.
-        points: the mean change against the prompts that they changed, on the rows of both; None: none was compared.
+        asked: proposals requested.
+        refused: unusable replies.
+        dropped: proposals that broke more than they fixed on the rows they targeted.
+        tried: scored proposals, finalists included.
+        finalists: proposals that saw all dev rows.
+        points: mean change against the parent prompt on shared rows; None: no comparison.
     """
 
     operator: str
@@ -176,17 +193,17 @@ class OperatorUse(Result):
 
 
 class ProposalFate(Result):
-    """One proposal and what became of it.
+    """One proposal and its outcome.
 
     Args:
-        number: in the order of the run, at least 1.
-        operator: what the proposer was asked for.
-        hypothesis: what it was expected to mend, in words.
-        rows: ids of the dev rows that it was for; empty: for all.
-        instruction: its name among the instructions of the run.
-        refused: why nothing came of it, or "".
+        number: in the order of the run, from 1.
+        operator: the proposer operator.
+        hypothesis: the expected improvement, in words.
+        rows: ids of the dev rows it targets; empty: all.
+        instruction: its name among the run's instructions.
+        refused: why it was rejected, or "".
         parent_id: the candidate that it changes.
-        before, after: the mean score on shared rows without and with it, in [0, 1]; None: not compared.
+        before, after: mean scores on shared rows without and with it, in [0, 1]; None: not compared.
         became: `refused`, `dropped`, `waiting` (for its first rows), `tried`, `finalist` or `winner`.
     """
 
@@ -203,22 +220,22 @@ class ProposalFate(Result):
 
 
 class ProposerUse(Result):
-    """What came of the model that writes instructions.
+    """Outcome of the model that writes instructions.
 
     Args:
         model: its name; "" without one.
-        planned: calls that the plan had for it, at most.
-        asked: calls that were made, those answered from the ledger among them.
-        refused: replies of these that held no instruction that can be used.
-        failed: calls that brought no reply.
-        tried: prompts with their own instruction that were scored; None where the strategy does not say.
-        finalists: those of them that saw the whole of dev.
+        planned: upper bound of its calls in the plan.
+        asked: calls made, cached ones included.
+        refused: replies without a usable instruction.
+        failed: calls without a reply.
+        tried: prompts with one of its instructions that were scored; None if the strategy does not say.
+        finalists: those of them that saw all dev rows.
         won: whether the winner has one.
-        why_not: why it was not asked; "" where it was.
-        points: by how much the best prompt with such an instruction is above the best without, on the dev rows of both;
-            None: there is no such pair.
-        operators: what came of each thing that it was asked for.
-        proposals: each proposal, in the order of the run.
+        why_not: why it was not asked; "" if it was.
+        points: lead of the best prompt with such an instruction over the best without, on the dev rows of both; None:
+            no such pair.
+        operators: outcome of each operator.
+        proposals: in the order of the run.
     """
 
     model: str = ""
@@ -236,15 +253,15 @@ class ProposerUse(Result):
 
 
 class ToShow(Result):
-    """What would show a gain that was measured and not shown.
+    """Sample size needed to confirm a gain that was not significant.
 
     Args:
-        gain: the gain that was measured, in (0, 1].
-        rows_needed: test rows that show it with 80 % power, rounded up to two digits; None: more than ten million.
-        rows_tested: rows that the plan paid.
+        gain: the measured gain, in (0, 1].
+        rows_needed: test rows for 80 % power, rounded up to two digits; None: more than ten million.
+        rows_tested: test rows within the budget.
         rows_there: rows of the task's test split.
-        max_calls: the cap on calls whose plan pays as many of them as are needed; None: it paid them all.
-        other_caps: caps on tokens, dollars or time, by their options, that must then grow as well.
+        max_calls: the smallest sufficient cap on calls; None: the budget was no limit.
+        other_caps: options of other caps that must grow as well.
     """
 
     gain: float
@@ -256,18 +273,17 @@ class ToShow(Result):
 
 
 class Untested(Result):
-    """A prompt that leads the user's own on dev and did not go to the sealed test.
+    """A prompt that leads yours on dev and was not tested.
 
     Args:
-        candidate_id: its id.
         dev: its mean, in [0, 1], on the dev rows that both saw.
-        baseline: the mean of the user's own prompt on these rows.
-        rows: how many these are.
+        baseline: the mean of your prompt on these rows.
+        rows: number of these rows.
         dev_rows: all dev rows of the run.
         p_value: of the paired difference.
-        is_chance: whether chance explains the lead: it saw a part of dev, and no prompt that saw all of dev leads.
-        why: why it was not tested, to stand after "because".
-        next: the options with which a run may test it; "": none is known.
+        is_chance: whether chance explains the lead: it saw only a part of dev, and no prompt that saw all of dev leads.
+        why: why it was not tested, as a clause after "because".
+        next: options of a run that may test it; "" if unknown.
     """
 
     candidate_id: str
@@ -282,8 +298,11 @@ class Untested(Result):
 
 
 class NotWorse(Result):
-    """How much one prompt may lose against another over `n` paired rows: the difference of the means, and its one-sided
-    95 % limit `low`, both in [-1, 1]. `shown`: a loss of `margin`, in (0, 1), or more is ruled out."""
+    """Non-inferiority of one prompt against another over `n` paired rows.
+
+    `diff` of the means and its one-sided 95 % limit `low`, both in [-1, 1]. `shown`: a loss of `margin`, in (0, 1), or
+    more is ruled out.
+    """
 
     diff: float
     low: float
@@ -293,9 +312,11 @@ class NotWorse(Result):
 
 
 class Cheaper(Result):
-    """The winner next to `best`, the best on dev, which costs more (`--prefer cheap`). `saved`: the share of the best
-    one's dollars, or tokens where no dollars are known, that a call saves, in [0, 1]. `dev` chose the winner; `test` is
-    of the sealed test, where `best_test` is the mean of the best; None where no row has a score."""
+    """A winner that is cheaper than `best`, the best prompt on dev (`--prefer cheap`).
+
+    `saved`: the share of dollars (or tokens, if no price is known) saved per call, in [0, 1]. `dev` chose the winner;
+    `test` compares both on the test rows, where `best_test` is the mean of the best; None if no row has a score.
+    """
 
     best: str
     saved: float
@@ -306,8 +327,10 @@ class Cheaper(Result):
 
 
 class Migrated(Result):
-    """What a prompt was migrated from: the `run` that released its candidate as `version` for `model`, whose replies to
-    the sealed rows are those of that run. `test`: how much the new model may lose against it."""
+    """The source of a migration: `run` released its candidate as `version` for `model`.
+
+    The replies of that run to the test rows are the reference. `test`: non-inferiority of the new model.
+    """
 
     run: str
     candidate_id: str

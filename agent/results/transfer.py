@@ -19,7 +19,7 @@ class TransferCandidate(Result):
 
 
 class TransferLift(Result):
-    """A prompt minus the user's own on one model; `p_holm`: corrected over all cells, None on the run's own model."""
+    """Gain of a prompt over yours on one model; `p_holm`: corrected over all cells, None on the run's own model."""
 
     diff: float
     ci95: Interval
@@ -29,7 +29,7 @@ class TransferLift(Result):
 
 
 class TransferScore(Result):
-    """A prompt on one model; `lift` is None for the user's own prompt."""
+    """A prompt on one model; `lift` is None for your prompt."""
 
     mean: float | None
     ci95: Interval | None
@@ -48,7 +48,7 @@ class TransferModel(Result):
 
 
 class TransferResult(CostedResult):
-    """The best prompts of a run, and the user's own first, on `rows` dev rows with each model."""
+    """The best prompts of a run, yours first, on `rows` dev rows with each model."""
 
     kind: Literal["transfer"] = "transfer"
     run_id: str

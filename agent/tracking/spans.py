@@ -1,9 +1,7 @@
-"""Model calls as spans of OpenTelemetry, named and attributed as its conventions for generative AI say.
+"""Model calls as OpenTelemetry spans, following its semantic conventions for generative AI (`gen_ai.*`).
 
-Off unless the user configured a receiver. Texts are in a span only with
+Off unless a receiver is configured. Spans hold texts only with
 OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true.
-
-Source: OpenTelemetry, Semantic conventions for generative AI systems (`gen_ai.*`).
 """
 
 from __future__ import annotations
@@ -30,22 +28,21 @@ HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 DISABLED = "OTEL_SDK_DISABLED"
 SCOPE = "promptassay"
 ROLE = "promptassay.role"
-"""The attribute that says which part of a run makes a call."""
+"""Span attribute with the role of a call."""
 EXPORT_SECONDS = 5.0
-"""For one request to the receiver."""
+"""Timeout of one request to the receiver."""
 PROVIDERS: Mapping[str, str] = {"openai-compatible": "openai", "local": "llama_cpp"}
-"""The conventions' names of kinds of models that have another here."""
+"""Provider names of the conventions that differ from ours."""
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 class CallSpan:
-    """One call: `span` of OpenTelemetry, None where it is not traced; `texts`: whether the reply is on it."""
+    """One call: `span` is None if not traced; `texts`: whether the span holds the reply."""
 
     def __init__(self, span: Any = None, texts: bool = False, secrets: tuple[str, ...] = ()) -> None:
         self._span, self._texts, self._secrets = span, texts, secrets
 
     def answered(self, completion: Completion) -> None:
-        """The model replied."""
         if self._span is None:
             return
         usage = completion.usage
@@ -64,11 +61,11 @@ class CallSpan:
 
 
 class CallTracer:
-    """Traces calls by a tracer of OpenTelemetry; without one, not at all.
+    """Traces calls with an OpenTelemetry tracer, or not at all without one.
 
     Args:
         tracer: of `opentelemetry.trace`.
-        environ: says whether texts are captured, and what in them is secret.
+        environ: decides whether texts are captured, and which secrets to mask.
     """
 
     def __init__(self, tracer: Any = None, environ: Mapping[str, str] = NO_VARIABLES) -> None:
@@ -77,19 +74,18 @@ class CallTracer:
         self._secrets = rare_secrets_in(environ) if environ else ()
 
     def parent(self, candidate_id: str) -> Any:
-        """The context of a call's span. None: the one that is current."""
+        """Return the parent context of a call's span; None: the current one."""
         return None
 
     @contextmanager
     def call(
         self, model: str, request: Request, candidate_id: str = "", more: Mapping[str, Any] | None = None
     ) -> Iterator[CallSpan]:
-        """A span around one call of a model; an error that leaves the block is on it.
+        """Open a span around one model call; an error that leaves the block is recorded on it.
 
         Args:
             model: its name here, such as openai/NAME.
-            request: what is sent.
-            candidate_id: the candidate that it is for; "": none.
+            candidate_id: the candidate that the call is for; "": none.
             more: attributes in addition to those of the conventions.
         """
         if self._tracer is None:
@@ -124,7 +120,7 @@ NO_TRACER = CallTracer()
 
 
 def end_failed(span: Any, error: BaseException) -> None:
-    """Marks a span as failed. The words of an error may quote a row, so its kind alone is on it."""
+    """Mark a span as failed; only with the kind of error, as its message may quote a row."""
     from opentelemetry.trace import Status, StatusCode
 
     span.set_attribute("error.type", type(error).__name__)
@@ -158,12 +154,12 @@ def _asked(model: str, request: Request) -> dict[str, Any]:
 
 
 class RunSpans(Observer, CallTracer):
-    """The spans of one run: the run, its trials below it, and their calls below these; others below the run.
+    """The spans of one run: run, trials, calls. Calls outside trials are children of the run.
 
     Args:
         provider: of OpenTelemetry.
-        environ: as of `CallTracer`.
-        task: the task's name.
+        environ: as in `CallTracer`.
+        task: its name.
         run_id: of the ledger.
     """
 
@@ -195,7 +191,7 @@ class RunSpans(Observer, CallTracer):
         return self._below(self._trials.get(candidate_id, self._run))
 
     def end(self, error: BaseException | None = None) -> None:
-        """Ends all spans: a trial's when it last changed or began a call."""
+        """End all spans; a trial ends at its last change or the start of its last call."""
         for candidate_id, span in self._trials.items():
             span.end(self._updated[candidate_id])
         if error is not None:
@@ -213,7 +209,7 @@ class RunSpans(Observer, CallTracer):
 
 
 def traces_url(environ: Mapping[str, str]) -> str:
-    """The address for spans that the environment configures; "" for none.
+    """Return the configured address for spans; "" if none.
 
     >>> traces_url({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318/"})
     'http://localhost:4318/v1/traces'
@@ -225,7 +221,7 @@ def traces_url(environ: Mapping[str, str]) -> str:
 
 
 def headers_of(environ: Mapping[str, str]) -> dict[str, str]:
-    """The headers for the receiver that the environment configures, as `name=value,name=value`."""
+    """Return the configured headers of the receiver, written as `name=value,name=value`."""
     from urllib.parse import unquote
 
     text = next((environ[name] for name in HEADERS if environ.get(name)), "")
@@ -234,9 +230,9 @@ def headers_of(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def provider_for(exporter: Any, on_exit: bool) -> Any:
-    """A provider of tracers that hands spans to `exporter` in batches, in its own thread.
+    """Return a tracer provider that sends spans to `exporter` in batches from its own thread.
 
-    `on_exit`: it is shut down when the process ends; otherwise whoever made it does that.
+    `on_exit`: shut it down when the process ends; otherwise the caller does.
     """
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -253,14 +249,13 @@ def provider_for(exporter: Any, on_exit: bool) -> Any:
 
 
 def otlp_exporter(url: str, headers: Mapping[str, str]) -> Any:
-    """An exporter of spans by OTLP over HTTP."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter(endpoint=url, headers=dict(headers), timeout=EXPORT_SECONDS)
 
 
 class CountedExporter:
-    """Hands spans to another exporter, and counts those that it could not deliver."""
+    """Wraps a span exporter and counts the spans that it could not deliver."""
 
     def __init__(self, exporter: Any) -> None:
         self._exporter, self.lost = exporter, 0
@@ -278,8 +273,11 @@ class CountedExporter:
 
 
 def program_tracer() -> CallTracer:
-    """For `complete`: spans to the provider that the program around it has set up, else to the receiver that the
-    environment names; without either, and without the extra `otel`, none."""
+    """Return the tracer for `complete`.
+
+    It uses the provider of the surrounding program, else the receiver that the environment names; None without either,
+    or without the extra `otel`.
+    """
     if "opentelemetry.trace" in sys.modules:
         from opentelemetry import trace
 

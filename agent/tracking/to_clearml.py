@@ -1,5 +1,4 @@
-"""Runs in ClearML: a zipped session next to the ledger (`Task.import_offline_session` sends it), or its server if one
-is set up."""
+"""Runs in ClearML: a zipped session next to the ledger (`Task.import_offline_session` sends it), or its server."""
 
 from __future__ import annotations
 
@@ -30,11 +29,11 @@ PATCHED = (
     "joblib",
     "jsonargparse",
 )
-"""What ClearML would record by itself of a program that it runs in."""
+"""Automatic recordings of ClearML, all switched off."""
 
 
 def is_offline(environ: Mapping[str, str]) -> bool:
-    """Whether no byte may leave: unless the user named a server, by a variable or in ~/clearml.conf.
+    """Return whether nothing may be sent: no server in the environment or in ~/clearml.conf.
 
     >>> is_offline({"CLEARML_API_HOST": "https://clearml.example"}), is_offline({"HOME": "/nowhere"})
     (False, True)
@@ -47,7 +46,7 @@ def is_offline(environ: Mapping[str, str]) -> bool:
 
 @tracker("clearml", about="ClearML: offline in runs/tracking/clearml, unless its server is configured", extra="clearml")
 class ClearmlTracker:
-    """One task of a project that has the task's name."""
+    """One ClearML task; the project has the name of our task."""
 
     def __init__(self, start: TrackedStart) -> None:
         import clearml.logger

@@ -10,12 +10,12 @@ from pathlib import Path
 from agent.tracking.tracker import Cell, TrackedStart, tracker
 
 MOST_LETTERS = 5000
-"""Of a tag or a parameter that MLflow takes."""
+"""Maximum length of a tag or parameter in MLflow."""
 
 
 @tracker("mlflow", about="MLflow: runs/tracking/mlflow.db, or where MLFLOW_TRACKING_URI says", extra="mlflow")
 class MlflowTracker:
-    """One run of an experiment that has the task's name."""
+    """One MLflow run; the experiment has the name of the task."""
 
     def __init__(self, start: TrackedStart) -> None:
         from mlflow import MlflowClient

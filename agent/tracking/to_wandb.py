@@ -1,4 +1,4 @@
-"""Runs in Weights & Biases: files next to the ledger (`wandb sync` sends them), or its server where one is set up."""
+"""Runs in Weights & Biases: files next to the ledger (`wandb sync` sends them), or its server if configured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.tracking.tracker import Cell, TrackedStart, tracker
 
 
 def mode_of(environ: Mapping[str, str]) -> str:
-    """`offline` unless the user set WANDB_MODE or WANDB_API_KEY.
+    """Return `offline` unless WANDB_MODE or WANDB_API_KEY is set.
 
     >>> mode_of({}), mode_of({"WANDB_API_KEY": "..."}), mode_of({"WANDB_MODE": "shared", "WANDB_API_KEY": "..."})
     ('offline', 'online', 'shared')
@@ -22,7 +22,7 @@ def mode_of(environ: Mapping[str, str]) -> str:
     "wandb", about="Weights & Biases: offline in runs/tracking/wandb, unless WANDB_MODE or a key is set", extra="wandb"
 )
 class WandbTracker:
-    """One run of a project that has the task's name."""
+    """One W&B run; the project has the name of the task."""
 
     def __init__(self, start: TrackedStart) -> None:
         import wandb

@@ -1,7 +1,7 @@
-"""Where runs are shown next to the ledger: MLflow, Weights & Biases, ClearML, and trackers of other packages.
+"""The interface of trackers: MLflow, Weights & Biases, ClearML, and trackers of other packages.
 
-A tracker only receives. It is given numbers, names and files; whether a file may hold texts of rows is decided where
-the files are made (`run/tracking.py`).
+A tracker only receives numbers, names and files; whether a file may hold row texts is decided where it is made
+(`jobs/tracking.py`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class TrackedStart:
-    """What a tracker begins with.
+    """The start of a tracked run.
 
     Args:
         run_id: of the ledger.
-        project: the task's name; runs of a task stand together.
-        params: what the run was begun with, by name.
-        tags: `promptassay.run_id`, and those of the user.
-        folder: for what the tracker keeps on this machine; the same for all runs of a ledger.
-        environ: the user's environment variables, before tracing of third parties was switched off.
+        project: the task's name, which groups its runs.
+        params: options of the run by name.
+        tags: `promptassay.run_id`, and the user's.
+        folder: local files of the tracker; the same for all runs of a ledger.
+        environ: the user's environment variables, before third-party tracing was switched off.
     """
 
     run_id: str
@@ -38,30 +38,30 @@ class TrackedStart:
 
 
 class Tracker(Protocol):
-    """One run in a tracker. Methods are called one at a time, in their own thread; what they raise ends the
-    tracking, never the run."""
+    """One run in a tracker.
+
+    Methods are called one at a time from one thread; an exception ends the tracking, never the run.
+    """
 
     def point(self, curve: str, value: float, axis: str, at: int) -> None:
-        """Adds a point to a curve.
+        """Add a point to a curve.
 
         Args:
-            curve: its name.
-            value: the point's height.
             axis: what `at` counts, such as `calls`.
-            at: the point's place, at least 0.
+            at: position on the axis, at least 0.
         """
 
     def summary(self, values: Mapping[str, float]) -> None:
-        """Figures of the whole run, by name."""
+        """Set figures of the whole run, by name."""
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        """A table."""
+        """Add a table."""
 
     def file(self, path: Path) -> None:
-        """Keeps a file as an artifact, under its own name."""
+        """Store a file as an artifact under its name."""
 
     def end(self, succeeded: bool) -> None:
-        """Closes the run."""
+        """Close the run."""
 
 
 Begin = Callable[[TrackedStart], Tracker]
@@ -69,7 +69,7 @@ Begin = Callable[[TrackedStart], Tracker]
 
 @dataclass(frozen=True, slots=True)
 class TrackerKind:
-    """A tracker that can be named: `about` in a line, `extra` of pyproject.toml that it needs ("": none of ours)."""
+    """A registered tracker: `about` in one line, `extra` of pyproject.toml that it needs ("": none)."""
 
     name: str
     about: str
@@ -85,7 +85,7 @@ TRACKERS: Registry[TrackerKind] = Registry(
 
 
 def tracker(name: str, *, about: str, extra: str = "") -> Callable[[Begin], Begin]:
-    """Registers the function or class below as the tracker `name`; called with a `TrackedStart`, it opens a run."""
+    """Register the function or class below as the tracker `name`; it is called with a `TrackedStart`."""
 
     def register(begin: Begin) -> Begin:
         TRACKERS.add(name, TrackerKind(name, about, begin, extra), begin.__module__)

@@ -26,7 +26,7 @@ def test_a_check_is_made_when_it_is_due_and_its_history_is_shown(two_runs: Made)
         assert skipped["last"]["run_id"] == first["run_id"]
         said = good("check", "-q", "-m", compatible(server), release, "--every", "1d")
         assert "checked at" in said
-        assert "due again at" in said
+        assert "next check due at" in said
         model = first["model"]
     with WireServer(flipping(2)) as worse:
         code, second = checked(worse, release, "--every", "1d", "--repeats", "1")  # another model: its own history

@@ -154,9 +154,9 @@ def test_a_gain_that_is_not_shown_says_how_many_rows_and_calls_would_show_it() -
     assert need["gain"] == result["lift"]["diff"] > 0
     assert need["rows_tested"] == result["lift"]["n"] < need["rows_there"]
     assert f"a gain of {100 * need['gain']:.1f} points needs about {need['rows_needed']:,} test rows" in screen
-    assert f"{need['rows_there']} are there, {need['rows_tested']} were paid for: --max-calls" in screen
+    assert f"{need['rows_tested']} of {need['rows_there']} were within budget: --max-calls" in screen
     held = Path(result["release"]).parent / "held"
-    assert f"the best found lies in {held}" in screen
+    assert f"the best found is in {held}" in screen
     assert (held / "prompt.md").is_file()
     more = next(words for words in commands_of(screen) if words[0] == "resume")
     assert more[1:] == [result["run_id"], "--fork", "--max-calls", str(need["max_calls"])]
@@ -178,7 +178,7 @@ def test_the_proposer_that_was_asked_says_what_came_of_it() -> None:
     assert f"proposer: {use['asked']} of at most {use['planned']} planned calls; " in screen
     assert f" of {len(use['proposals'])} proposals tried, " in screen
     none, _ = screen_of(learner, count=120)
-    assert "proposer: not asked, as there is no proposer" in none
+    assert "proposer: not called: there is no proposer" in none
 
 
 # -- results that were not made by a run of this version --------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_77_labels_stay_readable(whole: bool) -> None:
         assert sum(line.startswith("  card_payment") and " read as " not in line for line in lines) == 77
     else:
         assert len(lines) <= 20
-        assert "69 more labels, of which fewer rows are missed" in lines
+        assert "69 more labels with fewer missed rows" in lines
 
 
 def test_long_parts_are_left_to_show_and_named() -> None:

@@ -106,7 +106,7 @@ def test_a_judge_that_sees_nothing_is_not_trusted() -> None:
     assert told["order_consistency"] == 0.0
     assert not told["trusted"]
     assert gated.exit_code == 100
-    assert "NOT TO BE TRUSTED" in gated.stdout
+    assert "NOT TRUSTED" in gated.stdout
     assert "promotion is blocked" in gated.stdout
 
 
@@ -147,7 +147,7 @@ def test_the_table_says_what_was_measured(capsys: pytest.CaptureFixture[str]) ->
         "Cohen's kappa, quadratic",
         "Krippendorff's alpha",
         "other order",
-        "points for being longer",
+        "points for more length",
         "colon",
     ):
         assert words in text

@@ -147,7 +147,7 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     for text in (good("show"), good("report", "-o", "report.html") or Path("report.html").read_text("utf-8")):
         assert "promoted by jo; reason: read by hand; against: " in text
         assert "your own prompt is released" not in text.lower()
-        assert "promote it all the same" not in text
+        assert "promote it anyway" not in text
     assert good_json("show")["promoted"]["actor"] == "jo"
     found = good_json("audit", "lineage", result["winner"]["candidate_id"])["prompts"][0]["runs"][0]
     assert (found["released"], found["test"]) == (True, result["winner"]["test"])

@@ -39,12 +39,12 @@ def test_neighbours_win_where_they_know_more_than_the_model(monkeypatch: pytest.
     others = [trial for trial in twins if trial["candidate_id"] != found["winner"]["candidate_id"]]
     assert {trial["calls"] + trial["cached"] for trial in others} <= {0}
     assert good_json("reproduce", found["run_id"])["same"]
-    assert "answers are decided by the model and the 32 nearest train rows together" in good("show", found["run_id"])
+    assert "answers are combined with a kNN vote of the 32 nearest train rows" in good("show", found["run_id"])
     (shown,) = good_json("audit", "lineage", found["winner"]["candidate_id"])["prompts"]
     assert shown["candidate"]["calibration"] == calibration.as_dict()
     assert ", 32 neighbours with weight " in good("audit", "lineage", found["winner"]["candidate_id"])
     page = Path(good_json("report", found["run_id"])["file"]).read_text("utf-8")
-    assert "Answers are decided by the model and the 32 nearest train rows together" in page
+    assert "Answers are combined with a kNN vote of the 32 nearest train rows" in page
     good("export", found["run_id"], "--format", "python", "-o", "exported.py")
     module = load_module(Path("exported.py"), "exported_with_neighbours")
     equal = [[(topic, math.log(0.25)) for topic in calibration.bias]]

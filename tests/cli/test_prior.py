@@ -18,7 +18,7 @@ from tests.cli.world import TOPICS, WORD, compatible, files, good, good_json
 from tests.wire import Fault, WireServer
 
 INPUTS = {"text": "my parcel is with the courier, the tracking says so"}
-ADDS_NOTHING = "the model adds nothing to the classifier of the train rows, which decides alone"
+ADDS_NOTHING = "the classifier trained on the train rows decides alone: the model adds nothing"
 
 
 def contrary(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:

@@ -176,7 +176,7 @@ def test_a_check_without_any_answer_says_what_came_instead(two_runs: Made, fault
     assert f"nothing can be told: {compatible(server)}: {says}" in done.stdout
     assert says.split(":")[0] in Path("c.md").read_text("utf-8")
     assert "bless" not in done.stdout
-    assert re.search(r"0 tokens, (\$0\.\d+) \(\1 of it for calls that brought nothing", done.stdout)
+    assert re.search(r"0 tokens, (\$0\.\d+) \(up to \1 of it for failed calls", done.stdout)
 
 
 @pytest.mark.parametrize("command", [["check"], ["bless", "--reason", "x"]])

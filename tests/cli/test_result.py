@@ -9,7 +9,7 @@ import pytest
 
 from agent.jobs.search import detectable_line
 from agent.release.result import RunResult
-from agent.report import facts, findings
+from agent.report import findings, wording
 from agent.report.run_blocks import SCREEN, run_sections, screen_sections
 from agent.report.terminal import lines_of
 from agent.stats.preflight import assess, detectable_gains
@@ -60,8 +60,8 @@ What carried the gain
   part         points         95 % CI  how it is known
   examples      +31.4  +20.1 to +41.0  measured
   format         -2.5    -4.9 to -0.1  estimated from all trials
-  instruction       ?    -3.0 to +6.0  cannot be told
-Points that are lost with your prompt's part in its place.
+  instruction       ?    -3.0 to +6.0  unknown
+Points lost when the part of your prompt replaces it.
 
 The Pareto front: nothing beats these in score, prompt length and cost
   prompt  chosen   dev  prompt tokens, about  $ per 1,000 calls  latency
@@ -137,15 +137,15 @@ def test_a_search_that_was_cut_short_is_not_said_to_have_found_nothing_better() 
         "trials": {"complete": 1, "pruned": 2, "failed": 0},
         "search_ended": "the next call would pass the cap (max_calls = 300); give more",
     }
-    assert "before anything else had seen the whole of dev" in facts.verdict(RunResult.from_json(result))
+    assert "before another prompt had seen all of dev" in wording.verdict(RunResult.from_json(result))
     whole = {**result, "search_ended": ""}
-    assert facts.verdict(RunResult.from_json(whole)) == "Keep your prompt: nothing better was found"
+    assert wording.verdict(RunResult.from_json(whole)) == "Keep your prompt: nothing better was found"
     alone = {**whole, "trials": {"complete": 1, "pruned": 0, "failed": 0}}
-    assert facts.verdict(RunResult.from_json(alone)) == "Your prompt was scored, and nothing was searched"
+    assert wording.verdict(RunResult.from_json(alone)) == "Your prompt was scored, and nothing was searched"
     left_out = {"candidate_id": "c_2", "dev": 0.778, "baseline": 0.591, "rows": 22, "dev_rows": 44, "p_value": 0.04}
     why = {"is_chance": False, "why": "the search ended before it had seen all of dev", "next": "--max-calls 600"}
     told = report({**whole, "untested": {**left_out, **why}})
-    assert "Keep your prompt: one that scored higher on dev was not tested" in told
+    assert "Keep your prompt: a prompt with a higher dev score was not tested" in told
     assert (
         "a prompt scored 77.8 on 22 of 44 dev rows (yours 59.1 there) and was not tested, because the search ended "
         "before it had seen all of dev; next: --max-calls 600"
@@ -178,11 +178,11 @@ def test_rows_without_a_score_are_told_where_there_is_one_metric_and_every_reply
 
 def test_scores_on_the_rows_of_both_stand_below_where_one_prompt_lost_some() -> None:
     lift = {**RESULT["lift"], "lost": 20, "baseline": 0.6, "winner": 0.78}
-    said = "the scores on the sealed test are over the 100 rows that both prompts got a score on"
+    said = "sealed test scores are over the 100 rows scored for both prompts"
     assert said in report({**RESULT, "lift": lift}).splitlines()
 
     def meaning(result: dict[str, Any]) -> str:
-        return facts.meaning(RunResult.from_json(result))
+        return wording.meaning(RunResult.from_json(result))
 
     assert "your prompt gets 60.0 and the best found 78.0, on 100 rows" in meaning({**RESULT, "lift": lift})
     assert said not in report({**RESULT, "lift": {**lift, "baseline": 0.52}})
@@ -191,7 +191,7 @@ def test_scores_on_the_rows_of_both_stand_below_where_one_prompt_lost_some() -> 
 
 def test_dollars_that_brought_nothing_stand_beside_the_tokens_that_did() -> None:
     told = report({**RESULT, "cost_usd": 0.0065, "lost_usd": 0.0041})
-    assert "$0.0065 ($0.0041 of it for calls that brought nothing, at most)" in told
+    assert "$0.0065 (up to $0.0041 of it for failed calls)" in told
     assert "brought nothing" not in report({**RESULT, "lost_usd": 0.0})
 
 
@@ -200,7 +200,7 @@ def test_a_group_with_too_few_scores_of_one_prompt_has_no_gap_on_that_side() -> 
     group = {"value": "de", "winner": side, "baseline": side, "diff": 0.0, "diff_ci95": [0, 0], "p_value": 1.0}
     cut = {"slice": "lang", "groups": [group], "winner_gap": 0.0, "winner_gap_p": 1.0, "baseline_gap": None}
     told = "\n".join(blocks({**RESULT, "slices": [cut]}))
-    assert "Largest gap between groups: your prompt -; best found no more than chance makes (p = 1)." in told
+    assert "Largest gap between groups: your prompt -; best found not significant (p = 1)." in told
 
 
 def test_a_gap_between_groups_is_told_where_it_is_more_than_chance() -> None:
@@ -208,7 +208,7 @@ def test_a_gap_between_groups_is_told_where_it_is_more_than_chance() -> None:
     group = {"value": "de", "winner": side, "baseline": side, "diff": 0.0, "diff_ci95": [0, 0], "p_value": 1.0}
     gaps = {"winner_gap": 0.4, "winner_gap_p": 0.001, "baseline_gap": 0.3, "baseline_gap_p": 0.2}
     told = "\n".join(blocks({**RESULT, "slices": [{"slice": "lang", "groups": [group], **gaps}]}))
-    assert "groups: your prompt no more than chance makes (p = 0.2); best found 40.0 points (p = 0.001)" in told
+    assert "groups: your prompt not significant (p = 0.2); best found 40.0 points (p = 0.001)" in told
 
 
 @pytest.mark.parametrize(
@@ -223,4 +223,4 @@ def test_a_gap_between_groups_is_told_where_it_is_more_than_chance() -> None:
 def test_a_loss_that_is_shown_is_called_one(diff: float, ci95: list[float], p_value: float, says: str) -> None:
     lift = {**RESULT["lift"], "diff": diff, "ci95": ci95, "p_value": p_value, "wins": 2, "losses": 20}
     result = RunResult.from_json({**RESULT, "lift": lift, "decision": "keep_baseline", "blocked": ["not shown"]})
-    assert facts.verdict(result) == f"Keep your prompt: {says}"
+    assert wording.verdict(result) == f"Keep your prompt: {says}"

@@ -405,7 +405,7 @@ def test_what_nobody_knows_the_price_of_is_not_said_to_cost_nothing() -> None:
         priced = good(*command, "--price", "1,1", "--no-cache")
         assert result["unpriced"] == [unknown(server)]
     assert "tokens, unknown price, " in words
-    assert " tokens (with those of replies from the ledger), $0.0000, " in again  # all of it was in the ledger
+    assert " tokens (cached replies included), $0.0000, " in again  # all of it was in the ledger
     assert "tokens, unknown price, " in good("show", result["run_id"])
     assert "unknown price" not in priced
     page = Path("page.html")

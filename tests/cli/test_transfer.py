@@ -114,7 +114,7 @@ def test_a_budget_that_ends_leaves_cells_empty(two_runs: Made) -> None:
         assert len(server.requests) <= 60
     shown = good("show", told["run_id"])
     assert "the budget ended it early" in shown
-    assert "with a larger cap, or --limit ROWS" in shown
+    assert "with a larger cap, or with --limit ROWS" in shown
     assert told["status"] == "budget"
     assert told["models"][1]["scores"][1]["mean"] is None
 

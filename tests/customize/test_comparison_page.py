@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.report import facts
+from agent.report import wording
 from agent.report.comparison import _settings
 from agent.results.customize import ArmSettings
 from tests.customize.conftest import Made
@@ -35,7 +35,7 @@ async def test_the_page_of_a_comparison_has_its_arms_its_advice_and_its_losses(c
     assert "svg" in shown.structure
     assert {"arms", "curve", "settings", "cost", "losses"} <= set(sections)
     for arm in made["arms"]:
-        assert facts.points(arm["test"]) in shown.words
+        assert wording.points(arm["test"]) in shown.words
     assert live["training"].startswith("lora+prompt, ")
     assert live["loss"] > 0
     assert "Score against cost" in shown.words

@@ -9,7 +9,7 @@ import pytest
 from agent.jobs.customize.table import CurvePoint, MeasuredArm, break_even, curve_lines, curve_text, table
 from agent.report.job_blocks import job_sections
 from agent.report.terminal import lines_of
-from agent.results.customize import CustomizeResult, Elsewhere
+from agent.results.customize import CustomizeResult, Forgetting
 
 
 def scores(right: int, of: int = 100) -> list[float]:
@@ -29,7 +29,7 @@ LORA = MeasuredArm(
     60,
     0.0,
     0.2,
-    Elsewhere(right=3, same=5, n=20),
+    Forgetting(right=3, same=5, n=20),
     9.8,
     "x/prompt.md",
 )

@@ -167,7 +167,7 @@ def test_three_answers_are_rated_blind_and_kept(seen: Seen) -> None:
         assert not any(candidate in page.content() for candidate in candidates)
         for group in page.locator("fieldset").all():
             group.get_by_label(str(mark), exact=True).check()
-        page.get_by_role("button", name="Keep and go on").click()
+        page.get_by_role("button", name="Save and continue").click()
         page.get_by_text(f"{number} rated by ann").wait_for()
     lines = (seen.folder / "runs" / seen.run_id / "ratings.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["rating"] for line in lines] == [5, 1, 3]

@@ -92,7 +92,7 @@ def test_figures_of_a_run_are_those_counted_by_hand(here: Path) -> None:
         done = CliRunner().invoke(main, command)
         assert done.exit_code == 0, done.output
         text = done.output if command == ["show"] else next(here.rglob("report.html")).read_text("utf-8")
-        assert "a right document shown 100.0 %" in text
+        assert "a relevant document retrieved for 100.0 %" in text
         assert f"{settings.k} passages by {settings.retriever}" in text
 
 

@@ -157,13 +157,13 @@ def test_any_other_key_may_be_missing_and_is_printed(key: str) -> None:
 
 @pytest.mark.parametrize("key", REQUIRED)
 def test_what_lacks_a_required_key_is_no_result(key: str) -> None:
-    with pytest.raises(InputError, match=f"a result of another version: {key}: Field required"):
+    with pytest.raises(InputError, match=f"{key}: Field required; the result is of another version"):
         RunResult.from_json({name: value for name, value in WHOLE.items() if name != key})
 
 
 @pytest.mark.parametrize("found", [{**WHOLE, "new": 1}, {**WHOLE, "lift": {**WHOLE["lift"], "newer": 2}}])
 def test_an_unknown_key_is_refused(found: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"a result of another version: .*Extra inputs"):
+    with pytest.raises(InputError, match=r"Extra inputs .*; the result is of another version"):
         RunResult.from_json(found)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from agent.jobs.locations import LEDGER
 from agent.release.result import RunResult
-from agent.report import facts, findings
+from agent.report import findings, wording
 from agent.report.breakdown_blocks import confusion_table
 from agent.report.next_steps import Excerpts, next_steps
 from agent.report.prompt_texts import prompt_text
@@ -68,14 +68,14 @@ def test_what_changed_is_said_in_plain_words() -> None:
 def test_a_prompt_that_looks_rows_up_is_offered_in_the_form_that_can(decision: str, form: str) -> None:
     picks = {"retriever": "bm25", "k": 8, "order": "nearest-last", "diverse": False, "balanced": False, "pool": "p"}
     result = of(decision=decision, winner={**RESULT["winner"], "picks": picks})
-    (command,) = [step.command for step in next_steps(result, LEDGER) if step.what == "write it for other tools"]
+    (command,) = [step.command for step in next_steps(result, LEDGER) if step.what == "export it for other tools"]
     assert command == f"optimize export {result.run_id}{form}"
 
 
 def test_a_prompt_with_an_adapter_is_offered_in_the_form_that_holds_it(tmp_path: Path) -> None:
     (tmp_path / "adapter.gguf").write_bytes(b"")
     result = of(release=str(tmp_path / "prompt.md"))
-    (command,) = [step.command for step in next_steps(result, LEDGER) if step.what == "write it for other tools"]
+    (command,) = [step.command for step in next_steps(result, LEDGER) if step.what == "export it for other tools"]
     assert command == f"optimize export {result.run_id} --format llama-server -o DIR"
 
 
@@ -83,7 +83,7 @@ def test_of_a_program_its_texts_are_named_and_no_instruction() -> None:
     size = {**OWN, "technique": "program", "format": "dspy"}
     change = {"winner": {**size, "n_examples": 4}, "baseline": size, "instruction": True}
     said = findings.changes(of(change=change, release="runs/x/program.json"))
-    assert said[:2] == ["the prompts of your program are changed", "4 examples were added"]
+    assert said[:2] == ["the prompts of your program changed", "4 examples were added"]
     steps = next_steps(of(release="runs/x/program.json"), LEDGER)
     assert [step.command.split()[1] for step in steps] == ["export", "show", "report"]
 
@@ -91,14 +91,14 @@ def test_of_a_program_its_texts_are_named_and_no_instruction() -> None:
 @pytest.mark.parametrize(
     ("use", "says"),
     [
-        ({}, "3 of at most 40 planned calls; of 3 prompts with an instruction of its own none came as far as the "
-             "whole of dev, and the best found has none"),
-        ({"finalists": 1, "won": True}, "3 of at most 40 planned calls; of 3 prompts with an instruction of its own 1 "
-             "came as far as the whole of dev, and the best found has one"),
-        ({"refused": 2, "failed": 1, "tried": 0}, "3 of at most 40 planned calls; 1 brought no reply; 2 of its replies "
-             "held no instruction that can be used; no prompt with an instruction of its own was tried"),
-        ({"tried": None}, "3 calls; the strategy does not say which prompts came of them"),
-        ({"asked": 0, "why_not": "nothing was searched"}, "not asked, as nothing was searched"),
+        ({}, "3 of at most 40 planned calls; 3 prompts with a proposed instruction tried, none on all dev rows; "
+             "the best found has none"),
+        ({"finalists": 1, "won": True}, "3 of at most 40 planned calls; 3 prompts with a proposed instruction tried, "
+             "1 on all dev rows; the best found has one"),
+        ({"refused": 2, "failed": 1, "tried": 0}, "3 of at most 40 planned calls; 1 without a reply; 2 without a "
+             "usable instruction; no prompt with a proposed instruction was tried"),
+        ({"tried": None}, "3 calls; the strategy does not report the resulting prompts"),
+        ({"asked": 0, "why_not": "nothing was searched"}, "not called: nothing was searched"),
     ],
 )  # fmt: skip
 def test_what_came_of_the_proposer(use: dict[str, Any], says: str) -> None:
@@ -139,13 +139,12 @@ def test_each_proposal_is_told_with_its_reason_its_rows_and_what_became_of_it() 
 @pytest.mark.parametrize(
     ("need", "says"),
     [
-        ({}, "a gain of 6.0 points needs about 310 test rows to be shown 4 times of 5; 94 are there, 35 were paid for: "
+        ({}, "a gain of 6.0 points needs about 310 test rows for 80 % power; 35 of 94 were within budget: "
              "--max-calls 540; then add rows"),
         ({"rows_there": 400, "max_calls": 1780, "other_caps": ["--max-cost"]}, "a gain of 6.0 points needs about 310 "
-             "test rows to be shown 4 times of 5; 400 are there, 35 were paid for: --max-calls 1780, and more of "
-             "--max-cost"),
-        ({"rows_tested": 94, "max_calls": None}, "a gain of 6.0 points needs about 310 test rows to be shown 4 times "
-             "of 5; there are 94: add rows to the test split"),
+             "test rows for 80 % power; 35 of 400 were within budget: --max-calls 1780, and more of --max-cost"),
+        ({"rows_tested": 94, "max_calls": None}, "a gain of 6.0 points needs about 310 test rows for 80 % power; "
+             "there are 94: add rows to the test split"),
         ({"rows_needed": None, "rows_tested": 94, "max_calls": None}, "a gain of 6.0 points is too small for any "
              "number of test rows; there are 94: add rows to the test split"),
     ],
@@ -191,7 +190,7 @@ def test_rows_that_are_not_right_are_counted_and_said_as_a_plain_ratio() -> None
     assert words(counts(40, 0)).endswith("right on all 40 rows")
     assert words(counts(4, 1, partly=35)).endswith("short of full marks on 36 of 40 rows (about 9 of 10)")
     assert words(of()) == "", "of an older version"
-    assert words(of(human_score=0.93)) == "the best found gets 78.0 of 100; people: 93.0, as the task says"
+    assert words(of(human_score=0.93)) == "the best found gets 78.0 of 100; people: 93.0 (according to the task)"
 
 
 def test_a_large_matrix_shows_the_labels_that_lost_most() -> None:
@@ -222,8 +221,8 @@ def test_fixed_demos_alone_are_left_out_of_a_prompt(picks: dict[str, Any] | None
 
 def test_a_run_that_is_no_search_is_called_so() -> None:
     row = {"result": {"kind": "judge_calibration"}, "result_hash": "h", "status": "complete", "error": ""}
-    assert facts.without_result(row) == "this run is no search (judge calibration)"
-    assert facts.without_result({**row, "result": None}) == "its result was erased"
+    assert wording.without_result(row) == "not a search (judge calibration)"
+    assert wording.without_result({**row, "result": None}) == "its result was erased"
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import pytest
 from agent.ledger.query import History
 from agent.ledger.store import Ledger, NewCandidate, NewRun
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.report.facts import duration, points
 from agent.report.html import report_html
 from agent.report.prompt_texts import whole_prompt
 from agent.report.run_tables import FLIPS
 from agent.report.view import RunView
+from agent.report.wording import duration, points
 from agent.types import Message, Trial
 from tests.bench.report_size import LIMIT, build_finished, report_of
 from tests.cli.test_judge_run import CAP, Boats, labels, task
@@ -64,7 +64,7 @@ def test_the_numbers_of_a_report_are_those_of_the_result(two_runs: Made) -> None
     lift, winner = result["lift"], result["winner"]
     assert result["decision"] == "promote"
     assert f"Better: {100 * lift['diff']:+.1f} points on {lift['n']} sealed test rows." in page.text
-    assert f"It lies in {result['release']}." in page.text
+    assert f"Path: {result['release']}." in page.text
     table = cells(page, "Scores, 0 to 100")
     for side, name in (("baseline", "your prompt"), ("winner", "best found")):
         assert table[name][0] == points(result[side]["test"])
@@ -194,8 +194,8 @@ def test_a_judged_run_is_held_back_with_its_reasons_and_what_is_against_its_judg
         assert "Held back: " in page.text
         assert all(why[1:] in page.text for why in result["blocked"])
         assert "Your own prompt is released." in page.text
-        (judge,) = page.tables["The judges that the score rests on"][1:]
-        assert judge[3].startswith("NOT TO BE TRUSTED")
+        (judge,) = page.tables["Judges behind the score"][1:]
+        assert judge[3].startswith("NOT TRUSTED")
         flips = page.tables["Sealed rows that got better"][1:]
         assert all("as it reads" in row[3] and "as it reads" in row[4] for row in flips)
         assert [row[0] for row in page.tables["By harbour"][1:]] == ["north", "south"]

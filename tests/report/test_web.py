@@ -17,7 +17,7 @@ from agent.ledger.store import Ledger, NewCandidate, NewRun, Reservation
 from agent.options.jobs import RecordedOptions
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.result import RunResult
-from agent.report import facts
+from agent.report import wording
 from agent.task.load import load_task
 from agent.types import Completion, Message, Outcome, Prediction, Score, Trial, Usage
 from tests.conftest import Made
@@ -86,8 +86,8 @@ async def test_the_list_and_a_run_say_what_the_command_printed(two_runs: Made) -
             assert (line["lift"]["diff"], line["decision"]) == (result["lift"]["diff"], result["decision"])
             assert f"{100 * result['winner']['test']:.1f}" in shown.words
             one = await page(client, f"/run/{result['run_id']}")
-            assert facts.verdict(RunResult.from_json(result)) in one.words
-            assert facts.certainty(RunResult.from_json(result)) in one.words
+            assert wording.verdict(RunResult.from_json(result)) in one.words
+            assert wording.certainty(RunResult.from_json(result)) in one.words
             assert any(tag == "svg" for tag, _ in one.nodes)
             assert not any(tag == "script" for tag, _ in one.nodes)  # a run that has ended needs none
 
@@ -101,7 +101,7 @@ async def test_a_run_shows_its_answers_by_label_and_what_to_type_next(two_runs: 
     table = {row[0]: row[1:] for row in shown.tables["By label of label, on the sealed test"]}
     for score in by_label["winner"]["scores"]:
         assert table[score["label"]][0] == str(score["support"])
-        assert table[score["label"]][-1] == facts.points(score["recall"])
+        assert table[score["label"]][-1] == wording.points(score["recall"])
     blocks = {section["name"]: section["blocks"] for section in sections}
     for line in (line for name in ("verdict", "prompt") for each in blocks[name] for line in each.get("lines", ())):
         assert line[1:] in shown.text
@@ -442,4 +442,4 @@ async def test_an_errand_that_did_not_end_is_not_said_to_be_resumable(here: Path
         assert "no search" in (await client.get("/run/old/rate")).text
     shown = CliRunner().invoke(main, ["show", "old"])
     assert shown.exit_code == 2
-    assert "it was `optimize transfer`: type its command again" in shown.output
+    assert "run `optimize transfer` again with the same arguments" in shown.output

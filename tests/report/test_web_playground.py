@@ -118,7 +118,7 @@ async def test_a_prompt_that_picks_is_tried_from_its_release_alone(playable: Pla
     replace(released, provenance={**released.provenance, "candidate_id": "c_other"}).write(DB.parent / playable.picking)
     async with signed_in(DB) as (client, _):
         reply = await client.get(address)
-        assert "looks up rows or passages that only its release holds" in reply.text
+        assert "with its rows or passages is gone" in reply.text
 
 
 async def test_a_row_that_was_changed_is_that_row_no_more(playable: Playable) -> None:
@@ -177,7 +177,7 @@ async def test_a_row_of_the_sealed_test_cannot_be_picked(playable: Playable) -> 
         assert picks["place"]["count"] > 0
         assert not any(row["inputs"]["text"] in texts for row in sealed)
         reply = await client.get(f"{address}?row=test:{sealed[0]['example_id']}")
-        assert (reply.status_code, "sealed test are not for playing" in reply.text) == (404, True)
+        assert (reply.status_code, "sealed test are not offered" in reply.text) == (404, True)
 
 
 # -- asking ---

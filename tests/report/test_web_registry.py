@@ -65,7 +65,7 @@ async def test_what_the_ledger_or_the_folder_does_not_hold_is_said_to_be_left_ou
     async with signed_in(DB) as (client, _):
         Path("rows.csv").unlink()
         shown = Page((await client.get(address)).text).words
-        assert "Inputs and right answers are left out" in shown
+        assert "Inputs and labels are not shown" in shown
     good(*erase)
     async with signed_in(DB) as (client, _):
         data = (await client.get(f"{address}.json")).json()
@@ -134,7 +134,7 @@ async def test_a_alias_shows_each_move_and_the_commands_that_move_it(playable: P
         assert alias["rollback"] == ""
         shown = require_harmless(await client.get("/aliases"))
         assert shown is not None
-        for text in ("too long", "optimize promote RUN --alias production --reason WHY", "none to go back to"):
+        for text in ("too long", "optimize promote RUN --alias production --reason WHY", "there is no earlier one"):
             assert text in shown.words
     good("promote", "--reason", "again", "--alias", "staging")
     good("promote", playable.run_id, "--reason", "back", "--alias", "staging")

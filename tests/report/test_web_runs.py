@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.ledger.query import History
 from agent.ledger.store import Ledger, NewRun
-from agent.report import facts
+from agent.report import wording
 from agent.report.prompt_texts import whole_prompt
 from agent.report.terms import TERMS
 from agent.report.view import RunView
@@ -56,7 +56,7 @@ def test_searches_come_before_other_jobs_and_each_says_what_came_of_it(two_runs:
             assert [line["job"] for line in listed] == ["search", "search", "search", "transfer", "check"]
             shown = await page(client, "/")
             searches, jobs = shown.words.split("Other jobs")
-            points = " → ".join(facts.points(two_runs[0][side]["test"]) for side in ("baseline", "winner"))
+            points = " → ".join(wording.points(two_runs[0][side]["test"]) for side in ("baseline", "winner"))
             assert f"{points} " in searches
             assert "better, released" in searches
             assert "failed m: HTTP 401; set a key" in searches
@@ -157,7 +157,7 @@ async def test_a_comparison_shows_scores_and_the_rows_that_differ(two_runs: Made
         assert [side["what"] for side in found["sides"]] == ["trial 0", f"trial {number}"]
         for side, name in zip(found["sides"], ("baseline", "winner"), strict=True):
             assert side["scores"]["dev"]["mean"] == two_runs[0][name]["dev"]
-            assert facts.points(side["scores"]["test"]["mean"]) in shown.words
+            assert wording.points(side["scores"]["test"]["mean"]) in shown.words
 
 
 async def test_one_or_three_ticks_are_answered_in_words(two_runs: Made) -> None:

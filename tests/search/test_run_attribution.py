@@ -17,7 +17,7 @@ from agent.programs.moves.prompt_parts import leave_one_out
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
 from agent.release.result import RunResult, search_result
-from agent.report import facts
+from agent.report import wording
 from agent.report.blocks import TableBlock
 from agent.report.run_blocks import run_sections
 from agent.report.view import RunView
@@ -105,10 +105,10 @@ async def test_test_rows_that_only_the_winner_has_no_score_on_are_counted_as_wro
     assert means["baseline"] != result.baseline.test, "the winner lost other rows than the average one"
     view = RunView(history, run.session.id)
     for side, mean in means.items():
-        assert facts.sealed_score(result, side) == pytest.approx(mean)
+        assert wording.sealed_score(result, side) == pytest.approx(mean)
         assert view.sealed[side][0] == pytest.approx(mean)
-        assert f"{100 * mean:.1f}" in facts.meaning(result)
-    assert f"the {len(both)} rows that both prompts got a score on" in facts.uneven(result)
+        assert f"{100 * mean:.1f}" in wording.meaning(result)
+    assert f"the {len(both)} rows scored for both prompts" in wording.uneven(result)
     (section,) = run_sections(view.result, view, names=["result"])
     scores = section.on_page()[0]
     assert isinstance(scores, TableBlock)
@@ -121,7 +121,7 @@ async def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_f
     tmp_path: Path,
 ) -> None:
     run, result = await ended(tmp_path / "plain", 500, 0)
-    assert (result.winner.dev_corrected is None, result.uncorrected, facts.uncorrected(result)) == (
+    assert (result.winner.dev_corrected is None, result.uncorrected, wording.uncorrected(result)) == (
         False,
         "",
         "",
@@ -131,7 +131,9 @@ async def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_f
     assert corrected(run.context, winner, "evolve") is None
     why = uncorrected(run.context, winner, "evolve")
     assert why == "evolve dropped programs by parts of dev, and what that adds is not known"
-    assert facts.uncorrected(result.model_copy(update={"uncorrected": why})) == f"the dev score is not corrected: {why}"
+    assert (
+        wording.uncorrected(result.model_copy(update={"uncorrected": why})) == f"the dev score is not corrected: {why}"
+    )
     own = partial(uncorrected, run.context, run.context.baseline, "evolve")
     assert own() == "the best found was chosen by another rule than the best on dev"
     run.context.note("picks_not_proved", {"candidate_id": winner.id, "against": run.context.baseline.id})

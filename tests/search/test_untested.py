@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent.ledger.store import Ledger
 from agent.release.result import RunResult
-from agent.report import facts
+from agent.report import wording
 from agent.search.selection import Prefer
 from tests.search.unsteady import Unsteady
 from tests.toys import FakeModel, executed, launched, make_task
@@ -57,8 +57,8 @@ def holds(result: RunResult, ahead: list[Ahead], prefer: Prefer = "best") -> Non
         assert result.untested is not None
         assert result.untested.candidate_id in {one.candidate_id for one in ahead}
         assert result.untested.dev > result.untested.baseline
-        assert NOTHING not in facts.verdict(result)
-        assert "and was not tested, because" in facts.untested(result)
+        assert NOTHING not in wording.verdict(result)
+        assert "and was not tested, because" in wording.untested(result)
     if result.is_own and not ahead:
         assert result.untested is None
 

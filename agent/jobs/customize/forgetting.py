@@ -13,7 +13,7 @@ from agent.gateway.in_flight import all_of
 from agent.jobs.tasks import SAMPLES
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import baseline
-from agent.results.customize import Elsewhere, OtherTask
+from agent.results.customize import Forgetting, OtherTask
 from agent.scoring.task_metrics import build_metrics
 from agent.task.load import load_task
 from agent.types import LM, Message, Request, Task
@@ -81,7 +81,7 @@ async def replies(gateway: Gateway, lm: LM, others: Sequence[Task]) -> Replies:
     return general, scores
 
 
-def forgotten(on: Replies, off: Replies, others: Sequence[Task]) -> Elsewhere:
+def forgotten(on: Replies, off: Replies, others: Sequence[Task]) -> Forgetting:
     """The replies of a trained model against those of its base."""
     (general, scores), (base, base_scores) = on, off
     tasks = tuple(
@@ -89,7 +89,7 @@ def forgotten(on: Replies, off: Replies, others: Sequence[Task]) -> Elsewhere:
         for task, with_it, without in zip(others, scores, base_scores, strict=True)
     )
     same = sum(a is not None and a == b for a, b in zip(general, base, strict=True))
-    return Elsewhere(right=_right(general), same=same, n=len(QUESTIONS), base_right=_right(base), tasks=tasks)
+    return Forgetting(right=_right(general), same=same, n=len(QUESTIONS), base_right=_right(base), tasks=tasks)
 
 
 def _right(said: Sequence[str | None]) -> int:

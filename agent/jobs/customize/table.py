@@ -29,8 +29,8 @@ from agent.results.customize import (
     ArmAdvice,
     ComparedArm,
     CurveScore,
-    Elsewhere,
     Family,
+    Forgetting,
     SeedScore,
     SeedSpread,
 )
@@ -63,7 +63,7 @@ class MeasuredArm:
     tokens_per_call: float = 0.0
     usd_per_1000: float | None = 0.0
     latency_s: float | None = None
-    elsewhere: Elsewhere | None = None
+    elsewhere: Forgetting | None = None
     megabytes: float = 0.0
     path: str = ""
     train_usd: float | None = 0.0

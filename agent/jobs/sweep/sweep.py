@@ -26,8 +26,8 @@ from agent.jobs.sweep.prepare import PreparedSweep, prepare_sweep
 from agent.options.kinds import File
 from agent.options.option import JobOptions, option
 from agent.report.blocks import Block, Column, table, text
-from agent.report.facts import dollars
 from agent.report.sweep_page import best_of_task, groups_table, model_names, write_page
+from agent.report.wording import dollars
 from agent.results.base import Result
 
 HOSTED_JOBS = 4

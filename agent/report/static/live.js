@@ -1,4 +1,4 @@
-// A run that goes on: its numbers every second and a half, its chart and trials when one has ended.
+// Updates a running run: figures every 1.5 seconds, chart and trials when a trial has ended.
 "use strict";
 const place = document.getElementById("live");
 const show = {

@@ -1,7 +1,7 @@
-"""Access to every page: from this machine only, with the token only, reading only, but for the forms of three pages.
+"""Access control for every page: loopback only, token only, read-only except for the forms of three pages.
 
-An ASGI application around another; it knows no page and no SQL. What it refuses gets a page that says what to do, and
-every reply its security headers. What could steer a terminal or hide in a text leaves as a visible mark.
+An ASGI middleware that knows no page and no SQL. Refusals say what to do, and every reply has security headers.
+Control characters in a reply become visible marks.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from agent.report.html import render
 from agent.safe_text import plain
 
 WRITES = re.compile(r"/label|/run/[^/]+/(?:rate|play)|/release/[^/]+/[^/]+/play")
-"""The only addresses that take a POST: labels of rows, ratings and the playground."""
+"""The only paths that accept a POST: labels, ratings and the playground."""
 SQL = re.compile(r"/ledger(?:\.json)?(?:/.*)?")
-"""Datasette's pages of the ledger. Whatever else it has is not given out."""
+"""Datasette's pages of the ledger; all its other paths are blocked."""
 FORM = "application/x-www-form-urlencoded"
 OPEN = ("/assets/style.css", "/assets/live.js")
-"""Files of the page that refuses; they need no token."""
+"""Files of the refusal page, served without token."""
 LARGEST_POST = 65_536  # bytes
 MOST_FIELDS = 200
 STRICT = (
@@ -37,7 +37,7 @@ STRICT = (
     "frame-ancestors 'none'"
 )
 OURS = STRICT + "; script-src 'self'; connect-src 'self'; style-src-attr 'unsafe-inline'"
-"""Our pages: one script, which asks this server, and the style attributes of a chart."""
+"""Policy of our pages: one script, which calls this server, and style attributes of charts."""
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -49,7 +49,7 @@ HEADERS = {
 
 
 class AccessControl:
-    """Lets requests with `token` through: once in the address, which sets a cookie, or in `Authorization: Bearer`."""
+    """Admits requests with `token`: once in the URL, which sets a cookie, or in `Authorization: Bearer`."""
 
     def __init__(self, app: ASGIApp, token: str, port: int) -> None:
         self._app, self._token = app, token
@@ -80,17 +80,14 @@ class AccessControl:
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
 
     def _answer(self, request: Request) -> Response | None:
-        """A refusal, or for the printed link a page that sets the cookie and continues; None for who may come in.
-
-        A redirect would not do: after a click in another program's page it counts as that page's request still, and a
-        strict cookie does not go along.
-        """
+        # The printed link gets a page that sets the cookie and continues: after a redirect from another
+        # site the request would still count as that site's, and a strict cookie would not be sent.
         given = request.query_params
         if request.headers.get("host", "").lower() not in self._hosts:
-            return page(403, "This page is only for the machine it runs on.", "Open the link as printed.")
+            return page(403, "This page is only for the machine that serves it.", "Open the printed link.")
         if "token" in given:
             if request.method != "GET" or not self._is_token(given["token"]):
-                return page(403, "This link is not, or no longer, valid.", "Open the link that was printed last.")
+                return page(403, "This link is invalid or expired.", "Open the link that was printed last.")
             rest = urlencode([pair for pair in given.multi_items() if pair[0] != "token"])
             where = quote(request.scope["path"].lstrip("/\\")) + (f"?{rest}" if rest else "")
             signed_in = page(200, "Signed in.", "One moment.")
@@ -102,8 +99,8 @@ class AccessControl:
             return None
         return page(
             403,
-            "You are not signed in here.",
-            "Open the link with ?token= that `optimize ui` printed. Programs send `Authorization: Bearer TOKEN`.",
+            "You are not signed in.",
+            "Open the ?token= link that `optimize ui` printed. Programs send `Authorization: Bearer TOKEN`.",
         )
 
     def _is_token(self, given: str) -> bool:
@@ -111,13 +108,12 @@ class AccessControl:
 
 
 def bearer_of(request: Request) -> str:
-    """The token that a program sends, which no page of others can; "" without one."""
+    """Return the bearer token, which no page of another site can send; "" without one."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return (token or "-") if scheme.lower() == "bearer" else ""
 
 
 def _refusal(request: Request) -> Response | None:
-    """What is wrong and what to do, for a request that is refused with the token, too."""
     path, headers = request.scope["path"], request.headers
     routed = request.scope.get("raw_path", path.encode()).decode("latin-1").partition("?")[0]
     site = headers.get("sec-fetch-site", "none")
@@ -125,7 +121,7 @@ def _refusal(request: Request) -> Response | None:
         return page(403, "Another page sent this request.", "Open this address yourself.")
     if request.method == "POST":
         if not WRITES.fullmatch(routed):
-            hint = "The ledger is only shown. Ratings and the playground have a page at each run."
+            hint = "The ledger is read-only. Each run has pages for ratings and the playground."
             return page(405, "Nothing can be written here.", hint)
         send_it = "Send it from its page in this web view."
         known = {f"http://{headers['host']}"} | ({"null"} if site == "same-origin" else set())  # we send no referrer
@@ -136,28 +132,28 @@ def _refusal(request: Request) -> Response | None:
         if not headers.get("content-length", "").isdecimal() or int(headers["content-length"]) > LARGEST_POST:
             return page(413, "This form is too large.", send_it)
     elif request.method not in ("GET", "HEAD"):
-        return page(405, "Nothing can be written here.", "The ledger is only shown.")
+        return page(405, "Nothing can be written here.", "The ledger is read-only.")
     if request.url.query.count("&") >= MOST_FIELDS:
-        return page(400, f"More than {MOST_FIELDS} fields: no page has so many.")
+        return page(400, f"A request may have at most {MOST_FIELDS} fields.")
     if "/-/" in path:
         return page(404, "There is no such page.", "Start again from the list of runs.")
     if SQL.fullmatch(path) and (end := re.search(r"\.(\w+)$", path)) and end[1] != "json":
-        hint = "Cells of a CSV file can be formulas that a spreadsheet runs. Take .json; `optimize audit export` "
-        return page(404, f"A .{end[1]} file is not given out.", f"{hint}writes it all.")
+        hint = "A spreadsheet could run cells of a CSV file as formulas. Use .json, "
+        return page(404, f".{end[1]} files are not served.", f"{hint}or `optimize audit export` for everything.")
     return None
 
 
 def page(status: int, what: str, hint: str = "") -> Response:
-    """A page of two sentences."""
+    """Return a page of two sentences."""
     return HTMLResponse(render("web/message.html", status=status, what=what, hint=hint), status)
 
 
 def failed(request: Request, error: Exception) -> Response:
-    """The answer to a request that raised: what is wrong, as JSON where the path is JSON, never a traceback."""
+    """Return the response to an exception: what is wrong, as JSON for JSON paths, never a traceback."""
     from datasette.utils.asgi import Base400
     from datasette.views.base import DatasetteError
 
-    path, status, what = request.scope["path"], 500, "Something went wrong here; the terminal says what."
+    path, status, what = request.scope["path"], 500, "Internal error; see the terminal."
     if isinstance(error, InputError):
         status, what = (400 if request.method == "POST" else 404), str(error)
     elif isinstance(error, AgentError):
@@ -168,11 +164,11 @@ def failed(request: Request, error: Exception) -> Response:
         status, what = error.status, "There is no such page." if error.status == 404 else str(error)
     elif isinstance(error, DatasetteError):
         status = 400 if error.status == 500 else error.status
-        what = "The question took too long and was stopped." if error.message_is_html else str(error.message)
+        what = "The query took too long and was stopped." if error.message_is_html else str(error.message)
     elif isinstance(error, sqlite3.ProgrammingError) and path.startswith("/ledger/"):
-        status, what = 404, "There is no such row: its address has less in it than the key of its table."
+        status, what = 404, "There is no such row: the address has too few key columns."
     elif isinstance(error, ValueError) and path.startswith("/ledger"):
-        status, what = 400, "This address says something that cannot be read: a parameter of it is not well formed."
+        status, what = 400, "The address is invalid: a parameter is malformed."
     else:
         print(f"error: {re.sub('[^ -~]', '?', f'{type(error).__name__}: {error}')}", file=sys.stderr)
     if path.endswith(".json"):
@@ -182,8 +178,7 @@ def failed(request: Request, error: Exception) -> Response:
 
 
 def _marked(body: bytes, kind: str) -> bytes:
-    """The same with marks such as \\x1b in a page and \\u007f in JSON, whose other control characters are escapes.
-    Lines of JSON come as plain text."""
+    # control characters as \x1b in pages and \u007f in JSON; lines of JSON come as plain text
     if kind.startswith(("application/json", "text/plain")):
         return body.replace(b"\x7f", b"\\u007f")
     if kind.startswith("text/"):

@@ -1,6 +1,6 @@
-"""The server of `optimize ui`: which path shows what, Datasette below these pages, and the server on loopback.
+"""The server of `optimize ui`: routes, Datasette below them, and the server on loopback.
 
-Each of our pages is gathered once, and leaves as a page or, under .json, as the same data.
+Each of our pages is built once and sent as HTML or, under .json, as the same data.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SETTINGS: Mapping[str, Any] = {
 }
 LONGEST_CELL = 2048
 OTHER_HANDLERS = ("datasette.handle_exception", "datasette.forbidden")
-"""Datasette's own, which print every error with the values of all variables, and show pages with scripts."""
+"""Datasette's handlers, which print errors with the values of all variables and use scripts."""
 METHODS = ("GET", "POST")
 RUN = "/run/{run}"
 RELEASE = "/release/{name}/{version}"
@@ -75,8 +75,10 @@ Posted = Callable[[Site, Mapping[str, str], QueryParams], str | Page]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`page` is called in a thread with an open ledger; `is_data`: only programs use it; `post` takes the page's form,
-    None where it has none that writes or asks: it gives the next address, or the page."""
+    """A route. `page` runs in a thread with an open ledger; `is_data`: only for programs.
+
+    `post` handles the form of the page and returns the next address or page; None: no form that writes or calls.
+    """
 
     path: str
     page: Callable[[PageRequest], Page]
@@ -113,7 +115,7 @@ def _endpoint(at: Address, site: Site, as_json: bool) -> Callable[[Request], Any
         if request.method == "POST":
             form = QueryParams((await request.body()).decode("utf-8", "replace"))
             if len(form.multi_items()) > MOST_FIELDS:
-                raise HTTPException(400, f"More than {MOST_FIELDS} fields: no page has so many.")
+                raise HTTPException(400, f"A form may have at most {MOST_FIELDS} fields.")
             is_ours = hmac.compare_digest(form.get("csrftoken", "").encode(), site.csrf.encode())
             if at.post is None or not (is_ours or bearer_of(request)):
                 raise HTTPException(403, "This form was not sent from its page; open the page and send it again.")
@@ -151,7 +153,7 @@ def _static(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """The application, the token that opens it, and `close`, which ends its child processes."""
+    """The application, its token, and `close`, which ends its child processes."""
 
     app: ASGIApp
     token: str
@@ -172,13 +174,13 @@ def make(
     asker: PlaygroundAsker | None = None,
     labelling: people_pages.LabelPlace | None = None,
 ) -> Web:
-    """The application over a ledger, which is checked once, here. Raises LedgerError.
+    """Return the application for a ledger, which is verified here once. Raises LedgerError.
 
     Args:
-        opener: opens the ledger and checks it.
+        opener: opens and verifies the ledger.
         releases: the registry; by default the folder `releases` next to the ledger.
-        asker: asks the models of the playground; None: nobody is asked.
-        labelling: the task whose rows are labelled; None: no page for it.
+        asker: calls models for the playground; None: calls are off.
+        labelling: the task to label; None: no such page.
     """
     site = Site(db, ledger_pages.check_at_start(db, opener), releases or db.parent / "releases", asker, labelling)
     token = secrets.token_urlsafe(24)
@@ -207,7 +209,7 @@ def make(
 
 
 def _datasette() -> Any:
-    """Datasette's class, with its own plugins only: others are not even imported."""
+    # with its built-in plugins only; installed ones are not even imported
     before = getattr(sys, "_called_from_test", None)
     sys._called_from_test = True  # type: ignore[attr-defined]  # its one switch that leaves installed plugins out
     try:
@@ -225,7 +227,6 @@ def _datasette() -> Any:
 
 
 def _plugin() -> Any:
-    """What Datasette asks us: how cells look, and what its errors become."""
     from datasette import hookimpl
 
     class Plugin:
@@ -233,7 +234,6 @@ def _plugin() -> Any:
 
         @hookimpl  # type: ignore[untyped-decorator]
         def render_cell(self, value: Any) -> str | None:
-            """Text as it is: nothing in a cell becomes a link."""
             if not isinstance(value, str) or not value:
                 return None
             return value if len(value) <= LONGEST_CELL else value[:LONGEST_CELL] + "…"
@@ -253,7 +253,7 @@ def _plugin() -> Any:
 
 
 def bind(port: int) -> socket.socket:
-    """A socket of this machine only, on `port`, or on a free one for 0. Raises InputError when it is taken."""
+    """Return a loopback socket on `port`, or on a free one for 0. Raises InputError if the port is taken."""
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -266,7 +266,7 @@ def bind(port: int) -> socket.socket:
 
 
 def warm(site: Site) -> None:
-    """Makes the first page as quick as the next: loads what draws and compares, and gathers the latest run."""
+    """Import drawing and comparison and read the latest run, so that the first page is fast."""
     from agent.stats.intervals import paired_difference
 
     paired_difference([0.0, 1.0], [0.0, 0.0], 0)
@@ -279,12 +279,12 @@ def warm(site: Site) -> None:
 
 
 def serve(web: Web, on: socket.socket) -> None:
-    """Serves `web` on a bound socket until a signal, and then ends at once. Raises KeyboardInterrupt after Ctrl-C."""
+    """Serve `web` on a bound socket until a signal; raise KeyboardInterrupt after Ctrl-C."""
     import uvicorn
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            """Cancels the answers in progress, without uvicorn's messages about them."""
+            # cancel answers in progress, without uvicorn's messages about them
             super().handle_exit(sig, frame)
             if web.site.asker is not None:
                 web.site.asker.stop()

@@ -1,4 +1,4 @@
-"""The pages of the whole ledger: its runs, checks over time, whether it is whole, events, and calls."""
+"""Pages of the whole ledger: runs, checks over time, verification, events, and calls."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from agent.ledger.connect import unchecked
 from agent.ledger.files import is_held
 from agent.ledger.provenance import utc_now
 from agent.ledger.query import History
-from agent.report import facts, terms
+from agent.report import terms, wording
 from agent.report.blocks import Block, Column, PageCell, PageSection, cells, line, listing, table, text
 from agent.report.checks import checks_chart
-from agent.report.facts import dollars, gain, points
 from agent.report.page_blocks import Button, FigureBlock, FormBlock, TermsBlock
 from agent.report.run_list import ListedRun, listed
 from agent.report.trail import CallTrail, call_trail
@@ -39,12 +38,13 @@ from agent.report.web.parts import (
     value_text,
 )
 from agent.report.web.trial_pages import COMPARE, pick
+from agent.report.wording import dollars, gain, points
 
 NO_RUN = "No run yet. Try one on a task that comes with Promptassay, then reload this page:"
 
 
 def runs(request: PageRequest) -> Page:
-    """The list of runs: searches first, then what else was run, each newest first."""
+    """Return the page of all runs: searches first, then other jobs, newest first."""
     rows, place = request.paged(sorted(request.history.runs(), key=lambda row: not is_search(row)))
     found = listed(rows, request.history)
     data = {**found.to_json(), "place": place, "ledger": str(request.site.db)}
@@ -62,7 +62,7 @@ def _run_list(found: Sequence[ListedRun], place: Mapping[str, Any]) -> Iterator[
             "",
             line(NO_RUN),
             text("optimize run support_triage", exact=True),
-            line("Or with rows and a prompt of your own:"),
+            line("Or with your own rows and prompt:"),
             text(own, exact=True),
             line(models, look="soft"),
         )
@@ -82,7 +82,7 @@ def _searches(found: Sequence[ListedRun]) -> Block:
         return "-" if run.baseline is None else cells(points(run.baseline), "→", strong(points(run.winner)))
 
     def lift(run: ListedRun) -> str:
-        return cells(strong(gain(run.lift.diff)), soft(facts.gain_interval(run.lift.ci95))) if run.lift else "-"
+        return cells(strong(gain(run.lift.diff)), soft(wording.gain_interval(run.lift.ci95))) if run.lift else "-"
 
     def names(run: ListedRun) -> str:
         here = address("run", run.id)
@@ -123,7 +123,7 @@ def _jobs(found: Sequence[ListedRun]) -> Block:
 
 
 def _status(run: ListedRun) -> str:
-    return cells(badge(run.status), PageCell(facts.cut(run.error, 300), tag="text soft"))
+    return cells(badge(run.status), PageCell(wording.cut(run.error, 300), tag="text soft"))
 
 
 def _cost(run: ListedRun) -> str:
@@ -132,7 +132,7 @@ def _cost(run: ListedRun) -> str:
 
 
 def checks(request: PageRequest) -> Page:
-    """The finished checks of the prompt that the address names. Raises InputError without one."""
+    """Return the page of a prompt's finished checks; raise InputError if there are none."""
     found = checks_named(request, request.names["name"])
     name, count = found.name, len(found.checks)
     if not found.checks:
@@ -150,15 +150,13 @@ def checks(request: PageRequest) -> Page:
 
 EVENTS = 100  # on one page
 MOST_FINDINGS = 50
-UNSEALED = " while a run was writing, so its bytes could not be compared with a seal"
-SEALED = (
-    " and found whole: no byte has changed since it was sealed, or, without a seal, every row is what its event says"
-)
+UNSEALED = " while a run was writing; bytes could not be compared with a seal"
+SEALED = " and verified: no byte changed since it was sealed, or, without a seal, every row matches its event"
 READS_ALL = "reads every event of the run"
 
 
 def check_at_start(db: Path, opener: Callable[[Path], History] = History) -> LedgerCheck:
-    """Opens the ledger, which checks it as in every command. Raises LedgerError when it does not hold."""
+    """Open the ledger, which verifies it as every command does. Raises LedgerError."""
     started, utc, moving = time.perf_counter(), utc_now(), is_held(db)
     history = opener(db)
     (head,) = history.select("SELECT seq, hash FROM head")
@@ -167,7 +165,7 @@ def check_at_start(db: Path, opener: Callable[[Path], History] = History) -> Led
 
 
 def whole_check(db: Path) -> LedgerCheck:
-    """Compares everything with the chain; takes seconds with a large ledger."""
+    """Compare everything with the hash chain; takes seconds for a large ledger."""
     started, utc = time.perf_counter(), utc_now()
     with unchecked(db) as connection:
         seq, digest, findings = checked(connection)
@@ -175,7 +173,7 @@ def whole_check(db: Path) -> LedgerCheck:
 
 
 def audit(request: PageRequest) -> Page:
-    """The checks of the ledger; with ?verify=now the whole check, made now."""
+    """Return the page of ledger verification; ?verify=now runs the full check."""
     site = request.site
     if request.arg("verify") == "now":
         with site.checking:
@@ -204,24 +202,24 @@ def _audit_page(data: Mapping[str, Any]) -> Iterator[PageSection]:
     when = f"{moment(checked['utc'])} UTC in {checked['seconds']:.1f} s"
     if data["verified"] is None:
         found = UNSEALED if checked["moving"] else SEALED
-        state = box(f"Opened {when} at event {checked['seq']}{found}. Not looked at since.")
+        state = box(f"Opened {when} at event {checked['seq']}{found}. Not verified since.")
     elif checked["whole"]:
         state = box(
-            f"Whole: every row and text is what its event says, up to event {checked['seq']}. Checked {when}.", "good"
+            f"Verified: every row and text matches its event, up to event {checked['seq']}. Checked {when}.", "good"
         )
     else:
-        state = box(f"Not whole. Checked {when}:", "bad")
+        state = box(f"Damaged or changed. Checked {when}:", "bad")
     findings = checked["findings"]
     more = f"and {len(findings) - MOST_FINDINGS} more" if len(findings) > MOST_FINDINGS else ""
     verify = Button("Verify everything now", more={"name": "verify", "value": "now"})
-    told = soft("reads all of it: seconds to a minute with a large ledger")
-    listed = text(*findings[:MOST_FINDINGS], more, heading="what does not hold")
+    told = soft("reads the whole ledger: up to a minute if it is large")
+    listed = text(*findings[:MOST_FINDINGS], more, heading="problems found")
     yield section("", title("Audit"), state, listed, FormBlock("/audit", buttons=(verify,), after=(told,)))
-    writing = "A run is writing now, so the end moves. " if data["writing"] else ""
+    writing = "A run is writing now, so this changes. " if data["writing"] else ""
     keep = (
-        f"{writing}Keep the hash elsewhere (",
+        f"{writing}Store the hash outside the ledger (",
         PageCell("optimize audit anchor", tag="code"),
-        "): the chain shows a change in its middle, a head kept elsewhere that all of it was made anew.",
+        "): the chain reveals a changed event, and a hash stored outside reveals a rewritten ledger.",
     )
     figures = FigureBlock((("event", str(head["seq"])), ("hash", head["hash"])))
     yield section("End of the chain", figures, line(*keep, look="soft"))
@@ -233,7 +231,7 @@ def _audit_page(data: Mapping[str, Any]) -> Iterator[PageSection]:
 
 
 def events(request: PageRequest) -> Page:
-    """The events of a run, from the one after `after`."""
+    """Return the page of a run's events, starting behind `after`."""
     run = request.history.run(request.names["run"])
     after = request.number("after", 0, 0)
     rows = request.history.select(
@@ -273,7 +271,7 @@ def _events(rows: Sequence[Mapping[str, Any]]) -> Block:
 
 
 def call(request: PageRequest) -> Page:
-    """A call by its number or its key; with ?events=1 its events, for which the whole ledger is read."""
+    """Return the page of a call by number or key; ?events=1 adds its events, which reads the whole ledger."""
     name = request.names["call"]
     number = trail.call_id(request.history, name) if name.startswith("k_") else request.path_number("call")
     with_events = request.arg("events") == "1"

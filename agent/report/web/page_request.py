@@ -1,4 +1,4 @@
-"""One request to our pages: an open ledger, the parameters of the address, and the cache of the server."""
+"""One request to our pages: an open ledger, URL parameters, and the server's cache."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CACHE_ENTRIES = 64
 
 @dataclass(frozen=True, slots=True)
 class LedgerCheck:
-    """A check of the ledger up to an event. `moving`: a run was writing, so that its bytes were not compared."""
+    """A verification of the ledger up to an event. `moving`: a run was writing, so bytes were not compared."""
 
     utc: str
     seconds: float
@@ -39,14 +39,14 @@ class LedgerCheck:
 
 
 class PageCache:
-    """The values used last, up to CACHE_ENTRIES. For several threads."""
+    """A thread-safe cache of the CACHE_ENTRIES most recently used values."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
     def get(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
-        """The value of `key`, made where it is not there."""
+        """Return the value of `key`, made on first use."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
@@ -62,8 +62,8 @@ class PageCache:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What asking costs at most: calls, and US dollars, None where nobody knows the price. `problem` says why it
-    cannot be asked; "" where it can."""
+    """Upper bounds of a question's calls and US dollars (None: price unknown); `problem`: why it cannot be asked, or
+    ""."""
 
     calls: int
     usd: float | None
@@ -71,28 +71,28 @@ class Quote:
 
 
 PLAYGROUND = "playground"
-"""The kind of a run of the ledger that the playground made."""
+"""Kind of a ledger run made by the playground."""
 
 
 class PlaygroundAsker(Protocol):
-    """Asks models for the playground, under hard caps over all that one server asks."""
+    """Calls models for the playground, under hard caps for the whole server."""
 
     @property
     def caps(self) -> Mapping[str, float | None]:
-        """The caps, by `calls` and `usd`; None for one that was not given."""
+        """The caps, by `calls` and `usd`; None if not given."""
         ...
 
     @property
     def left(self) -> Mapping[str, float | None]:
-        """What is left of the caps, by the same names."""
+        """The remaining caps, by the same names."""
         ...
 
     def quote(self, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> Quote:
-        """What `ask` costs at most; calls nothing and needs no key."""
+        """Return the upper bounds for `ask`; makes no call and needs no key."""
         ...
 
     def ask(self, of: str, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> str:
-        """Asks each prompt once; returns the run of the ledger that holds the answers. Raises AgentError.
+        """Ask each prompt once; return the run that holds the answers. Raises AgentError.
 
         Args:
             of: the id of a run, or NAME@VERSION.
@@ -101,16 +101,17 @@ class PlaygroundAsker(Protocol):
         ...
 
     def stop(self) -> None:
-        """Ends what is being asked at once; asks nothing any more."""
+        """Cancel running questions, and refuse later ones."""
         ...
 
 
 @dataclass(slots=True)
 class Site:
-    """What lives as long as the server: the ledger's file, its checks, the cache. One thread at a time makes the whole
-    check (`checking`), or writes a rating or a label (`writing`). `releases` is the registry; `asker` asks the models
-    of the playground, None where no call is allowed; `labelling` is the task whose rows are labelled, None for none;
-    `csrf` is what every form sends back.
+    """State of the server: the ledger's file, its checks, the cache.
+
+    `checking` and `writing` are locks for full checks and for ratings and labels. `releases` is the registry, `asker`
+    calls models for the playground (None: off), `labelling` is the task to label (None: none), `csrf` is the token of
+    every form.
     """
 
     db: Path
@@ -127,7 +128,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """`names` are the parts of the path, `args` the parameters behind it; `history` is closed after the answer."""
+    """One request: `names` are the path parameters, `args` the query; `history` is closed after the answer."""
 
     site: Site
     history: History
@@ -135,33 +136,33 @@ class PageRequest:
     args: QueryParams = field(default_factory=QueryParams)
 
     def arg(self, name: str, default: str = "") -> str:
-        """A parameter's last value, stripped."""
+        """Return the last value of a parameter, stripped."""
         return self.args.get(name, default).strip()
 
     def number(self, name: str, default: int = 1, low: int = 1) -> int:
-        """A parameter as a whole number, at least `low`; anything else is the default."""
+        """Return a parameter as an integer of at least `low`, or the default."""
         text = self.arg(name)
         return max(low, int(text)) if text.isdecimal() and len(text) < 12 else default
 
     def path_number(self, name: str) -> int:
-        """A part of the path as a whole number. Raises InputError."""
+        """Return a part of the path as an integer. Raises InputError."""
         text = self.names[name]
         if not text.isdecimal() or len(text) > 18:
             raise InputError(f"{text}: not a number")
         return int(text)
 
     def cached(self, what: str, key: object, make: Callable[[], T]) -> T:
-        """`make()`, cached until something is written to the ledger, so that an erased text is never shown."""
+        """Return `make()`, cached until the next write to the ledger, so that erased texts vanish at once."""
         seq = self.history.select("SELECT seq FROM head")[0]["seq"]
         return self.site.cache.get((seq, what, key), make)
 
     def query(self, *without: str) -> str:
-        """The parameters of the address, but for the page and those named."""
+        """Return the query without the page number and the named parameters."""
         pairs = self.args.multi_items()
         return urlencode([(name, value) for name, value in pairs if value and name not in ("page", *without)])
 
     def paged(self, rows: Sequence[T]) -> tuple[list[T], dict[str, Any]]:
-        """The rows of the page that the address names, and which page that is."""
+        """Return the rows of the requested page, and its place."""
         pages = max(1, -(-len(rows) // PAGE_ROWS))
         number = min(self.number("page"), pages)
         place = {"page": number, "pages": pages, "count": len(rows), "query": self.query()}
@@ -170,17 +171,17 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What an address shows.
+    """The content of a route.
 
     Args:
         title: of the window.
-        data: under .json.
-        sections: makes what the page shows.
-        also: the address of its JSON; "": it names none.
-        sql: that of the question behind it.
-        foot: stands at its end.
+        data: its JSON.
+        sections: makes the blocks of the page.
+        also: address of its JSON; "": not linked.
+        sql: address of its SQL query.
+        foot: the last line.
         script: a file of static/ that it needs.
-        status: of the answer.
+        status: HTTP status.
     """
 
     title: str
@@ -194,12 +195,12 @@ class Page:
 
 
 def sql_link(sql: str, **values: object) -> str:
-    """The address of the same question on the page for SQL, where it can be changed."""
+    """Return the address of a query on the SQL page, where it can be edited."""
     return "/ledger?" + urlencode({"sql": " ".join(sql.split()), **values})
 
 
 class CachedRunView(RunView):
-    """A run whose trials and costs are cached until something is written to the ledger."""
+    """A run whose trials and costs are cached until the next write to the ledger."""
 
     def __init__(self, request: PageRequest) -> None:
         super().__init__(request.history, request.names["run"])
@@ -215,11 +216,11 @@ class CachedRunView(RunView):
 
 
 def is_search(run: Row) -> bool:
-    """Whether a run is a search, and not a check, a calibration or the like."""
+    """Return whether a run is a search, not a check, calibration or the like."""
     return not (run["options"] or {}).get("command") and not (run["result"] or {}).get("kind")
 
 
 def checks_named(request: PageRequest, name: str) -> ChecksResult:
-    """The finished checks of a prompt, the oldest first."""
+    """Return the finished checks of a prompt, oldest first."""
     found = request.cached("checks", name, lambda: checks_of(request.history, name))
     return ChecksResult(name=name, checks=tuple(found))

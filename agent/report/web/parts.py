@@ -1,4 +1,4 @@
-"""Blocks that several web pages share."""
+"""Blocks shared by several web pages."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.prompt.template import label_text
-from agent.report import facts
+from agent.report import wording
 from agent.report.blocks import Block, PageCell, PageSection, filled, group, line, text
-from agent.report.facts import points
 from agent.report.page_blocks import GroupBlock, LineBlock
+from agent.report.wording import points
 from agent.safe_text import counted
 
 TAGS: Mapping[str, str] = {
@@ -23,75 +23,73 @@ TAGS: Mapping[str, str] = {
 }
 """By word the class of its badge."""
 PLAIN = "plain"
-"""The class of a badge without a colour."""
-NO_ROWS = "The rows of the task are not at hand (its folder is gone, or they changed since), so only answers are shown."
+"""Class of a badge without a colour."""
+NO_ROWS = "Inputs are not shown: the task's rows are gone or have changed since the run."
 
 
 def section(title: str, *blocks: Block | None, name: str = "") -> PageSection:
-    """A section of a page; `name`: its address in the page."""
+    """Return a section of a page; `name` is its anchor."""
     return PageSection(name or title.casefold().replace(" ", "-"), title, filled(*blocks))
 
 
 def address(*parts: object) -> str:
-    """The path of these parts, each quoted."""
+    """Return the path of these parts, each quoted."""
     return "".join(f"/{quote(str(part), safe='')}" for part in parts)
 
 
 def link(words: str, *parts: object, tag: str = "") -> PageCell:
-    """A link to the path of these parts."""
+    """Return a link to the path of these parts."""
     return PageCell(words, address(*parts), tag)
 
 
 def soft(words: str) -> PageCell:
-    """A quiet text."""
     return PageCell(words, tag="soft")
 
 
 def strong(words: str) -> PageCell:
-    """A strong text."""
     return PageCell(words, tag="strong")
 
 
 def badge(word: str) -> PageCell:
-    """A state, or which prompt of the run a trial is, as a badge; "" for none."""
+    """Return a badge for a state or for which prompt a trial is; "" if neither."""
     is_prompt = word and word not in ("complete", "running", "pruned", "incomplete", "interrupted", "budget")
     return PageCell(word, tag=TAGS.get(word, "good" if is_prompt and " " in word else PLAIN)) if word else PageCell("")
 
 
 def title(*parts: str) -> LineBlock:
-    """The heading of a page."""
+    """Return the heading of a page."""
     return line(*parts, level=1)
 
 
 def crumbs(words: str, *parts: object) -> LineBlock:
-    """The way back."""
+    """Return the breadcrumbs."""
     return line(link(words, *parts), look="crumbs")
 
 
 def links(of: Iterable[PageCell]) -> LineBlock:
-    """Links next to each other."""
+    """Return links next to each other."""
     return line(*(part for one in of for part in (one, " ")), look="links")
 
 
 def box(words: str, look: str = "") -> LineBlock | None:
-    """A notice; None without words."""
+    """Return a notice; None without a message."""
     return line(words, look=f"box {look}".strip()) if words else None
 
 
 def moment(utc: str | None, letters: int = 19) -> str:
-    """The time of the ledger for a page."""
+    """Return a time of the ledger for a page."""
     return (utc or "")[:letters].replace("T", " ")
 
 
 def value_text(value: Any) -> str:
-    """A value of a row or of the ledger as a text."""
+    """Return a value of a row or of the ledger as text."""
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else label_text(value)
 
 
 def pager(place: Mapping[str, Any], what: str, of: int | None = None) -> LineBlock:
-    """How many there are, which page this is, and links to its neighbours.
+    """Return the number of rows, the page number, and links to the pages before and after.
 
-    `what`: one of them, such as "row". `of`: how many there are without a filter.
+    `what`: the noun, such as "row". `of`: the number without a filter.
     """
     count = counted(place["count"], what) if of is None else f"{place['count']:,} of {counted(of, what)}"
     parts, start = [count], f"?{place['query']}{'&' if place['query'] else ''}page="
@@ -103,14 +101,14 @@ def pager(place: Mapping[str, Any], what: str, of: int | None = None) -> LineBlo
 
 
 def named(values: Mapping[str, Any], before: str = "", tag: str = "") -> list[LineBlock]:
-    """Values by name, a line each."""
+    """Return named values, a line each."""
     return [
         line(soft(f"{before}{name}:"), " ", PageCell(value_text(v), tag=tag), look="text") for name, v in values.items()
     ]
 
 
 def row_pair(row: Mapping[str, Any], verdict: PageCell, sides: Sequence[str]) -> GroupBlock:
-    """A row with what one or two prompts made of it; `sides`: what these are called."""
+    """Return a row with the outcomes of one or two prompts; `sides`: their names."""
     answers = [_side(row[key], name) for key, name in zip(("one", "two"), sides, strict=False)]
     return group(
         line(row["example_id"], " ", verdict, level=3),
@@ -123,8 +121,8 @@ def row_pair(row: Mapping[str, Any], verdict: PageCell, sides: Sequence[str]) ->
 
 
 def change_badge(change: float | None) -> PageCell:
-    """By how much a score changed, where it did."""
-    return PageCell(facts.gain(change), tag="good" if change > 0 else "bad") if change else PageCell("")
+    """Return the change of a score as a badge, if any."""
+    return PageCell(wording.gain(change), tag="good" if change > 0 else "bad") if change else PageCell("")
 
 
 def _side(one: Mapping[str, Any] | None, name: str) -> GroupBlock:
@@ -144,5 +142,5 @@ def _side(one: Mapping[str, Any] | None, name: str) -> GroupBlock:
 
 
 def messages(of: Iterable[Mapping[str, str]], level: int = 3) -> list[Block]:
-    """Messages, each under its role."""
+    """Return messages, each under its role."""
     return [block for one in of for block in (line(one["role"], level=level), text(one["content"], exact=True))]

@@ -1,7 +1,7 @@
-"""Labelling and blinded rating in the browser: one row or one answer at a time, into the files of the commands.
+"""Labelling and blinded rating in the browser, one item at a time, into the files of the commands.
 
-Only `optimize label TASK --web` shows the page of labels; the task is the one that was named there, never one of the
-address. Ratings go into the file of `optimize judge rate`; the ledger itself is never written.
+Labels have a page only under `optimize label TASK --web`, for that task alone. Ratings go into the file of `optimize
+judge rate`; the ledger itself is never written.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from agent.task.label_log import DISAGREEMENT, LONGEST_NAME, SPREAD
 from agent.task.label_session import LabelQueue, LabelSession, agreements
 from agent.types import Rubric
 
-KEPT = "Each one is kept at once; you can stop and go on at any time."
+KEPT = "Every answer is saved immediately; you can stop and continue at any time."
 MOST_SKIPPED = 30
-"""Rows that one address skips; older ones come again."""
+"""Skipped rows kept in one address; older ones are shown again."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelPlace:
-    """What is labelled in the browser. `keys`: by key its label; `queue`: of the task, for all labellers."""
+    """A task that is labelled in the browser. `keys`: labels by key; `queue`: its rows, for all labellers."""
 
     task: LabelledTask
     keys: Mapping[str, str]
@@ -41,7 +41,7 @@ class LabelPlace:
     overlap: int
 
     def session(self, labeller: str) -> LabelSession:
-        """The session of a labeller. Raises InputError for a bad name."""
+        """Return the session of a labeller. Raises InputError for a bad name."""
         return LabelSession(self.task, labeller, self.queue, self.overlap)
 
 
@@ -52,7 +52,7 @@ def _place(site: Site) -> LabelPlace:
 
 
 def label(request: PageRequest) -> Page:
-    """The labeller's next row, without the `skipped` ones, or the row of `again`; without a name, the form for it."""
+    """Return the labeller's next row, skipping `skipped`, or the row of `again`; without a name, the sign-in form."""
     place = _place(request.site)
     labeller = request.arg("labeller")[:LONGEST_NAME]
     task, skipped = place.task, _skipped(request.arg("skipped"))
@@ -108,7 +108,7 @@ def _label_page(data: Mapping[str, Any]) -> Iterator[PageSection]:
             *(line(each) for each in data["agreement"]),
             links([again]) if skipped else None,
             FormBlock("/label", _hidden(sent), (undo,), is_post=True, look=""),
-            line(f"They lie in {data['file']}; `optimize label` writes to the same file.", look="soft"),
+            line(f"Labels are saved in {data['file']}, like those of `optimize label`.", look="soft"),
         )
         return
     wanted = f"; wanted before train, dev and test are written: {data['missing']}" if data["missing"] else ""
@@ -132,7 +132,6 @@ def _label_page(data: Mapping[str, Any]) -> Iterator[PageSection]:
 
 
 def _begin(action: str, name: str, words: str, suggested: str = "") -> FormBlock:
-    """The form that asks who labels or rates."""
     more = {"required": True, "maxlength": LONGEST_NAME, "autocomplete": "off"}
     return FormBlock(action, (FormField(name, suggested, words, more=more),), (Button("Begin"),))
 
@@ -142,7 +141,7 @@ def _hidden(values: Mapping[str, str]) -> tuple[FormField, ...]:
 
 
 def post_label(site: Site, names: Mapping[str, str], form: Mapping[str, str]) -> str:
-    """Gives a label, skips, or takes back; one form at a time. Raises InputError for a bad form."""
+    """Store a label, skip, or undo; one form at a time. Raises InputError for a bad form."""
     with site.writing:
         return _posted(_place(site), form)
 
@@ -170,7 +169,7 @@ def _skipped(text: str) -> list[str]:
 
 
 MOST_MARKS = 11
-"""Marks of a scale, from which a number is typed."""
+"""Longest scale shown as buttons; for longer ones a number is typed."""
 
 
 def _session(request: PageRequest, rater: str) -> RatingSession:
@@ -178,7 +177,7 @@ def _session(request: PageRequest, rater: str) -> RatingSession:
 
 
 def rate(request: PageRequest) -> Page:
-    """The rater's next answer, after `skipped` ones; without a rater's name, the form for it."""
+    """Return the rater's next answer, skipping `skipped`; without a name, the sign-in form."""
     rater = request.arg("rater")[:LONGEST_NAME]
     session = _session(request, rater)
     skipped = request.number("skipped", 0, 0)
@@ -224,7 +223,7 @@ def _rate_page(data: Mapping[str, Any], here: str) -> Iterator[PageSection]:
     if not shown:
         whole = f"All {of} answers are rated" if rated >= of else f"{rated} of {of} answers are rated"
         agreed = f" {data['agreement'].capitalize()}." if data["agreement"] else ""
-        more_left = PageCell("Go on with those that are left", f"{here}?{urlencode({'rater': rater})}")
+        more_left = PageCell("Continue with the rest", f"{here}?{urlencode({'rater': rater})}")
         yield section(
             "",
             way,
@@ -233,14 +232,14 @@ def _rate_page(data: Mapping[str, Any], here: str) -> Iterator[PageSection]:
             links([more_left]) if rated < of else None,
             line("Measure a judge with the ratings:"),
             text(data["command"], exact=True),
-            line(f"They lie in {data['file']}; `optimize judge rate` writes to the same file.", look="soft"),
+            line(f"Ratings are saved in {data['file']}, like those of `optimize judge rate`.", look="soft"),
         )
         return
     skipped = f", {data['skipped']} skipped" if data["skipped"] else ""
     sent = {"rater": rater, "item": shown["item"], "skipped": str(data["skipped"])}
     without_marks = {"formnovalidate": True}
     buttons = (
-        Button("Keep and go on", "save", is_main=True),
+        Button("Save and continue", "save", is_main=True),
         Button("Skip", "skip", more=without_marks),
         Button("Stop", "stop", more=without_marks),
     )
@@ -267,23 +266,23 @@ def _mark_field(mark: Mapping[str, Any], scale: Sequence[int]) -> FormField:
 
 
 def post_rating(site: Site, names: Mapping[str, str], form: Mapping[str, str]) -> str:
-    """Saves the form's marks; one form at a time."""
+    """Store the marks of the form; one form at a time."""
     with site.writing, closing(History(site.db, verified=True)) as history:
         return save(PageRequest(site, history, names), form)
 
 
 def save(request: PageRequest, form: Mapping[str, str]) -> str:
-    """Saves the marks of one answer, or skips it; returns the next address. Raises InputError for a bad form."""
+    """Store the marks of one answer, or skip it; return the next address. Raises InputError for a bad form."""
     rater = form.get("rater", "").strip()[:LONGEST_NAME]
     if not rater:
-        raise InputError("who rates? give a name or initials")
+        raise InputError("no rater; enter a name or initials")
     session = _session(request, rater)
     skipped = int(form["skipped"]) if form.get("skipped", "").isdecimal() and len(form["skipped"]) < 6 else 0
     action = form.get("action")
     if action == "save":
         shown = next((item for item in session.items if item.item == form.get("item")), None)
         if shown is None:
-            raise InputError("this answer is not among those of the run; go back to the run and rate again")
+            raise InputError("this answer is not of this run; go back to the run and rate again")
         marks = {key: _mark(form, key, part.name, session.rubric) for key, part in session.marks}
         if shown.item not in session.file.done(rater):  # else the form was sent twice
             session.file.add(shown.rated(rater, session.field, marks))
@@ -296,5 +295,5 @@ def save(request: PageRequest, form: Mapping[str, str]) -> str:
 def _mark(form: Mapping[str, str], key: str, name: str, rubric: Rubric) -> int:
     text = form.get(key, "")
     if not (text.isdecimal() and len(text) < 5 and rubric.low <= int(text) <= rubric.high):
-        raise InputError(f"{name}: choose a number from {rubric.low} to {rubric.high}; go back and send the form again")
+        raise InputError(f"{name}: not a number from {rubric.low} to {rubric.high}; go back and choose one")
     return int(text)

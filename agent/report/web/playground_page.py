@@ -1,7 +1,7 @@
-"""The playground: the prompts of a run, or a released one, on an input of your own, rendered and (if allowed) asked.
+"""The playground: prompts of a run or release on a custom input, rendered and, if allowed, sent to the model.
 
-Rendering needs no call and no key. Asking goes through the site's `PlaygroundAsker`, which has the caps; each answer is
-a call of the ledger, and the page reads it from there.
+Rendering needs no call and no key. Questions go through the site's `PlaygroundAsker`, which has the caps; the page
+reads each answer from the ledger.
 """
 
 from __future__ import annotations
@@ -21,34 +21,32 @@ from agent.ledger import trail
 from agent.ledger.query import History
 from agent.prompt.template import label_text
 from agent.release.runtime import Prompt
-from agent.report import facts
+from agent.report import wording
 from agent.report.blocks import Block, Column, PageCell, PageSection, group, line, listing, text
-from agent.report.facts import dollars
 from agent.report.page_blocks import Button, FormBlock, FormField
 from agent.report.web.page_request import PLAYGROUND, Page, PageRequest, Site
 from agent.report.web.parts import link, links, messages, named, pager, section, strong, title, value_text
 from agent.report.web.tried_prompts import Tried, tried_prompts
+from agent.report.wording import dollars
 from agent.results.rows import PlayedAnswer, PlayedResult
 from agent.safe_text import plain
 from agent.types import Example
 
 FIELD = "in."
-"""Begins the name of the form's field of an input."""
+"""Prefix of the form field of an input."""
 MOST_LOOKED_AT = 50
-"""Runs, the newest first, among which one to try is looked for."""
+"""Newest runs searched for one with a prompt to try."""
 MANY = 3
-"""Inputs, from which each has few lines."""
+"""Number of inputs from which each gets a small field."""
 PICKABLE = (
-    "Rows of dev and train. Those of the sealed test are not offered: a prompt that is tuned by looking at them is no "
-    "longer measured by them."
+    "Rows of dev and train. Sealed test rows are not offered: they cannot measure a prompt that was tuned on them."
 )
-NO_ROWS = (
-    "No rows at hand: the task's files are gone or have changed since the run, or the version is of another ledger."
-)
+NO_ROWS = "No rows to pick: the task's files are gone or have changed, or the version is of another ledger."
 
 
 def play(request: PageRequest, problem: str = "") -> Page:
-    """The prompts with the typed input, the rows to pick, and the answers. Raises InputError and ReleaseError."""
+    """Return the prompts with the given input, the rows to pick, and the answers. Raises InputError and
+    ReleaseError."""
     tried = tried_prompts(request)
     asked = _asked(request, tried)
     fields = asked["inputs"] if asked and asked["inputs"] else _fields(request, tried)
@@ -180,7 +178,7 @@ def _rows_to_pick(pick: Mapping[str, Any], here: str) -> Iterator[Block]:
 
 
 def latest(request: PageRequest) -> Page:
-    """The playground of the newest run whose prompts can be tried; `of` is "" where none can."""
+    """Return the playground of the newest run with prompts to try; `of` is "" if there is none."""
     for run in request.history.runs()[:MOST_LOOKED_AT]:
         with suppress(InputError, ReleaseError):
             return play(replace(request, names={"run": run["id"]}))
@@ -190,7 +188,7 @@ def latest(request: PageRequest) -> Page:
 
 
 def post(site: Site, names: Mapping[str, str], form: QueryParams) -> str | Page:
-    """Shows the prompts with the form's input, or asks them. The ledger is not held open while a model answers."""
+    """Show the prompts with the form's input, or ask them; the ledger is closed while a model answers."""
     problem = ""
     if form.get("action") == "ask":
         with closing(History(site.db, verified=True)) as history:
@@ -216,11 +214,8 @@ def _ask(site: Site, tried: Tried, fields: Mapping[str, str]) -> str:
 
 
 def _fields(request: PageRequest, tried: Tried) -> dict[str, str]:
-    """The value of each input: as typed, else that of the row.
-
-    A browser sends a line's end as CR LF, and a page shows control characters as marks, so that a text that is the
-    row's own as the page shows it is taken from the row.
-    """
+    # browsers send line ends as CR LF, and pages show control characters as marks: a text that equals the shown text
+    # of the row is taken from the row
     row = _picked(request, tried)
     own = row[1].inputs if row else {}
     found = {}
@@ -237,15 +232,14 @@ def _lines(text: str) -> str:
 
 
 def _picked(request: PageRequest, tried: Tried) -> tuple[str, Example] | None:
-    """The split and row that the address names. Raises InputError for one that is not to be picked."""
     split, _, row_id = request.arg("row").partition(":")
     if not row_id:
         return None
     if split == "test":
-        raise InputError("rows of the sealed test are not for playing: a prompt that is tuned by them is not measured")
+        raise InputError("rows of the sealed test are not offered; pick one of train or dev")
     row = tried.rows.get(split, {}).get(row_id)
     if row is None:
-        raise InputError(f"{request.arg('row')}: no such row; pick one of train or dev on the page of the playground")
+        raise InputError(f"{request.arg('row')}: no such row; pick one of train or dev")
     return split, row
 
 
@@ -262,8 +256,8 @@ def _pick(request: PageRequest, tried: Tried) -> dict[str, Any]:
         "rows": [
             {
                 "row": f"{split}:{row.id}",
-                "words": facts.cut(" · ".join(row.inputs.values()), 160),
-                "labels": facts.cut(" · ".join(map(label_text, row.labels.values())), 80),
+                "words": wording.cut(" · ".join(row.inputs.values()), 160),
+                "labels": wording.cut(" · ".join(map(label_text, row.labels.values())), 80),
             }
             for split, row in shown
         ],
@@ -292,7 +286,6 @@ def _shown(
 
 
 def _asked(request: PageRequest, tried: Tried) -> dict[str, Any] | None:
-    """What the run of `asked` answered, from the ledger; None without one. Raises InputError for another run's."""
     run_id = request.arg("asked")
     if not run_id:
         return None
@@ -314,7 +307,6 @@ def _asked(request: PageRequest, tried: Tried) -> dict[str, Any] | None:
 
 
 def _answer(request: PageRequest, prompt: Prompt | None, answer: PlayedAnswer) -> dict[str, Any]:
-    """One answer with its reply as the ledger has it, and what is read out of it."""
     key, error = answer.call_key, answer.error
     number = trail.call_id(request.history, key) if key else None
     reply = trail.call(request.history, number, with_events=False)["reply"] if number is not None else None

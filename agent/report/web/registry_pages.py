@@ -1,6 +1,6 @@
-"""The pages of the registry: every released version, one version whole, and every alias with its moves.
+"""Pages of the registry: released versions, one version, and all aliases with their moves.
 
-They read the files of the registry and write nothing: an alias is moved by a command, which each page names.
+They only read files; each page names the command that moves an alias.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from agent.release.aliases import (
 from agent.release.file_release import how_to_load, read_files
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, read_release
 from agent.report.blocks import Block, Column, PageCell, PageSection, cells, line, listing, text
-from agent.report.facts import points
 from agent.report.page_blocks import Button, FormBlock, FormField
 from agent.report.web.page_request import Page, PageRequest, checks_named
 from agent.report.web.parts import (
@@ -47,6 +46,7 @@ from agent.report.web.parts import (
     strong,
     title,
 )
+from agent.report.wording import points
 from agent.safe_file import disk_errors
 
 EMPTY: Row = {
@@ -54,7 +54,7 @@ EMPTY: Row = {
     **dict.fromkeys(("model", "format", "about"), ""),
     **{name: {} for name in ("parameters", "files")},
 }
-"""What the page of a version may show: prompts and files have different parts of it."""
+"""Fields of a version's page; prompts and files have different ones."""
 NONE_YET = ("No release yet: ", PageCell("optimize promote RUN", tag="code"), " makes the first.")
 ALIAS = (
     "An alias is the name by which a program loads a prompt: ",
@@ -64,7 +64,7 @@ ALIAS = (
 
 
 def releases(request: PageRequest) -> Page:
-    """Every version of every name, newest first within a name. A name or version that is damaged says why."""
+    """Return the page of all versions, newest first by name; damaged ones show their problem."""
     root, found, problems, runs = request.site.releases, list[Row](), list[str](), _runs(request)
     for name, history in _histories(root, problems):
         lines = [_line(root / name / version, current(history or []), runs) for version in _versions(root / name)]
@@ -109,7 +109,7 @@ def _badges(aliases: Iterable[str]) -> list[PageCell]:
 
 
 def _run(of: Row) -> str:
-    """The run of a version or a move, as a link where this ledger has it."""
+    # a link if this ledger has the run
     return link(of["run_id"], "run", of["run_id"]) if of["known_run"] else str(of["run_id"])
 
 
@@ -122,7 +122,7 @@ def _held(one: Row) -> str:
 
 
 def release(request: PageRequest) -> Page:
-    """One version: its prompt or files, its origin, its aliases. Raises InputError and ReleaseError."""
+    """Return one version: its prompt or files, origin and aliases. Raises InputError and ReleaseError."""
     folder, root = version_folder(request), request.site.releases
     name, version = request.names["name"], request.names["version"]
     history, runs = read_history(folder.parent), _runs(request)
@@ -229,7 +229,7 @@ def _moves(moves: Sequence[Row], name: str, with_alias: bool = False) -> Block:
 
 
 def aliases(request: PageRequest) -> Page:
-    """Each alias of each name: what it means now, every move of it, and the commands that move it."""
+    """Return the page of all aliases: current version, every move, and the commands to move it."""
     root, found, problems, runs = request.site.releases, list[Row](), list[str](), _runs(request)
     for name, history in _histories(root, problems):
         if history is not None:
@@ -255,13 +255,13 @@ def _aliases_page(data: Row) -> Iterator[PageSection]:
             if mark["rollback"]:
                 blocks += [line("Back to the version before:"), text(mark["rollback"], exact=True)]
             else:
-                blocks.append(line("Its first version: there is none to go back to.", look="soft"))
+                blocks.append(line("This is its first version; there is no earlier one.", look="soft"))
             blocks.append(_moves(mark["moves"], each["name"]))
         yield section(each["name"], *blocks)
 
 
 def _histories(root: Path, problems: list[str]) -> Iterator[tuple[str, list[AliasChange] | None]]:
-    """Each name with the moves of its aliases; None where they cannot be read, which goes to `problems`."""
+    # None for a name that cannot be read, which goes to `problems`
     for name in released_names(root):
         try:
             yield name, read_history(root / name)
@@ -271,7 +271,7 @@ def _histories(root: Path, problems: list[str]) -> Iterator[tuple[str, list[Alia
 
 
 def version_folder(request: PageRequest) -> Path:
-    """The folder of the version that the address names. Raises InputError where the registry has none."""
+    """Return the folder of the requested version; raise InputError if there is none."""
     root, name, version = request.site.releases, request.names["name"], request.names["version"]
     if name not in released_names(root) or version not in _versions(root / name):
         raise InputError(f"{name}@{version}: no such version in {root}; the page of releases lists them")
@@ -285,7 +285,6 @@ def _versions(folder: Path) -> list[str]:
 
 
 def _line(folder: Path, aliases: Mapping[str, AliasChange], runs: Collection[str]) -> Row:
-    """A version as a line of the list; `problem` says why its files cannot be read."""
     name, version = folder.parent.name, folder.name
     pointing = _pointing(aliases, version)
     line: Row = {"name": name, "version": version, "aliases": pointing, "problem": "", **_origin({}, runs)}
@@ -299,11 +298,7 @@ def _line(folder: Path, aliases: Mapping[str, AliasChange], runs: Collection[str
 
 
 def _origin(provenance: Mapping[str, Any], runs: Collection[str]) -> Row:
-    """Where a version comes from. Files may hold anything here, so that only texts and numbers are taken.
-
-    `held_back`: by whom and why a winner that the gate held back was promoted all the same; "" for the others.
-    `known_run`: whether its run is in this ledger, among `runs`.
-    """
+    # The files may hold anything here, so only texts and numbers are taken.
     texts = {key: str(provenance.get(key) or "") for key in ("run_id", "created_utc", "decision")}
     scores = {key: _number(provenance.get(key)) for key in ("test", "baseline_test")}
     promoted = provenance.get("promoted")

@@ -1,4 +1,4 @@
-"""Rows with what two prompts made of them: the sealed rows of a run, and two runs or trials compared."""
+"""Rows with the outcomes of two prompts: the test rows of a run, and two compared runs or trials."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from urllib.parse import urlencode
 from agent.errors import InputError
 from agent.ledger.query import is_erased
 from agent.prompt.template import label_text
-from agent.report import facts, terms
+from agent.report import terms, wording
 from agent.report.blocks import Block, Column, DiffBlock, PageCell, PageSection, cells, group, line, listing, table
 from agent.report.compare import ComparedPrompt, CompareResult, compare, compared_prompt
-from agent.report.facts import chance, gain, points
 from agent.report.page_blocks import Button, FormBlock, FormField, TermsBlock
 from agent.report.prompt_texts import compared_texts
 from agent.report.view import EQUAL, RowPair, RunView, row_pairs
@@ -36,11 +35,12 @@ from agent.report.web.parts import (
     title,
     value_text,
 )
+from agent.report.wording import chance, gain, points
 from agent.types import Example, SplitName
 
 Passes = Callable[[RowPair], bool]
 Filters = Mapping[str, tuple[str, Passes]]
-"""By name the words of a filter of rows, and which rows pass it."""
+"""Row filters by name: label and condition."""
 UNREADABLE: tuple[str, Passes] = ("failed to parse", lambda pair: bool(pair.two and pair.two["error"]))
 ROW_FILTERS: Filters = {
     "all": ("all rows", lambda pair: True),
@@ -48,7 +48,7 @@ ROW_FILTERS: Filters = {
     "wrong": ("flipped to wrong", lambda pair: (pair.change or 0) < 0),
     "unreadable": UNREADABLE,
 }
-"""Of the rows of a trial."""
+"""Filters of the rows of a trial."""
 SEALED_FILTERS: Filters = {
     "all": ("all rows", lambda pair: True),
     "won": ("won", lambda pair: _verdict(pair) == "won"),
@@ -57,19 +57,19 @@ SEALED_FILTERS: Filters = {
     "unscored": ("without a score", lambda pair: _verdict(pair) == "unscored"),
     "unreadable": UNREADABLE,
 }
-"""Of the sealed rows. Won and lost are seen from the best found."""
+"""Filters of the sealed rows; won and lost are from the best found's view."""
 SEALED = (
-    "These rows were asked once, at the end. Look at them to understand the result; a prompt that is changed by what "
-    "they show is no longer measured by them."
+    "These rows were used once, at the end. Use them to understand the result only: "
+    "they cannot measure a prompt that was tuned on them."
 )
 LEFT_OUT = (
-    "Inputs and right answers are left out: the ledger does not hold the rows of a task, and its files are gone or "
-    "have changed since the run. The answers are shown."
+    "Inputs and labels are not shown: the ledger does not hold the task's rows, "
+    "and its files are gone or have changed since the run."
 )
 
 
 def filtered(request: PageRequest, pairs: Sequence[RowPair], filters: Filters, text: str = "") -> dict[str, Any]:
-    """The rows that pass the filter of the address and hold the text, one page of them."""
+    """Return one page of the rows that match the filter and the search text."""
     which = request.arg("rows") if request.arg("rows") in filters else "all"
     found = [pair for pair in pairs if filters[which][1](pair) and _holds(pair, text.casefold())]
     shown, place = request.paged(found)
@@ -85,14 +85,13 @@ def filtered(request: PageRequest, pairs: Sequence[RowPair], filters: Filters, t
 
 
 def _verdict(pair: RowPair) -> str:
-    """`won`, `lost`, `tied` or `unscored`, for the second prompt."""
+    # from the second prompt's view
     if pair.change is None:
         return "unscored"
     return "tied" if abs(pair.change) <= EQUAL else "won" if pair.change > 0 else "lost"
 
 
 def _holds(pair: RowPair, text: str) -> bool:
-    """Whether the row's id, its values or one of its replies has `text`, which is in lower case."""
     if not text:
         return True
     texts = [pair.example_id, *pair.inputs.values(), *map(label_text, pair.labels.values())]
@@ -101,7 +100,7 @@ def _holds(pair: RowPair, text: str) -> bool:
 
 
 def row_blocks(data: Mapping[str, Any], here: str, sides: Sequence[str]) -> Iterator[Block | None]:
-    """The rows of `filtered`, with the links of its filters; `sides`: what the prompts are called."""
+    """Yield the rows of `filtered` with links to its filters; `sides`: the names of the prompts."""
     yield _filter_links(data, f"{here}?rows=", "#rows", shows_empty=True)
     yield None if data["rows_known"] else box(NO_ROWS)
     for row in data["rows"]:
@@ -120,10 +119,10 @@ def _filter_links(data: Mapping[str, Any], start: str, end: str = "", shows_empt
 
 
 def sealed_rows(request: PageRequest, view: RunView) -> Page:
-    """The sealed rows that pass filter and search, one page of them. Raises InputError without a result."""
+    """Return one page of the test rows that match filter and search; raise InputError without a result."""
     result = view.result
     if result is None or view.baseline is None or view.winner is None:
-        raise InputError(f"{view.id}: {facts.without_result(view.run)}, so it has no sealed rows to show")
+        raise InputError(f"{view.id}: {wording.without_result(view.run)}, so it has no sealed rows to show")
     one, two = view.baseline["id"], view.winner["id"]
     is_own = one == two and result.migration is None
     pairs, rows_known = request.cached(
@@ -133,9 +132,9 @@ def sealed_rows(request: PageRequest, view: RunView) -> Page:
     data = {
         "run": {name: view.run[name] for name in ("id", "task", "model")},
         "is_own": is_own,
-        "names": dict(facts.sides(result)),
-        "score": {side: facts.sealed_score(result, side) for side, _ in facts.sides(result)},
-        "lift": facts.tally(result.lift.wins, result.lift.losses, result.lift.ties) if not is_own else "",
+        "names": dict(wording.sides(result)),
+        "score": {side: wording.sealed_score(result, side) for side, _ in wording.sides(result)},
+        "lift": wording.tally(result.lift.wins, result.lift.losses, result.lift.ties) if not is_own else "",
         "query": request.query("rows"),
         "of": len(pairs),
         **filtered(request, pairs, SEALED_FILTERS, request.arg("text")),
@@ -188,12 +187,12 @@ def _badge(row: Mapping[str, Any], is_own: bool) -> PageCell:
 SPLITS: Sequence[SplitName] = ("test", "dev")
 MOST_RUNS = 200
 MOST_ROWS = 50
-"""Rows shown that A and B scored differently, the largest difference first."""
+"""Maximum number of rows shown with different scores, largest difference first."""
 HINT = "Two runs, by their best prompts, or two trials as RUN:NUMBER. Or tick two in the list of "
 
 
 def compared(request: PageRequest) -> Page:
-    """Two runs or trials named `a` and `b`, or the two of `pick`; without them, what can be named."""
+    """Return the comparison of `a` and `b`, or of the two in `pick`; without them, the candidates to pick."""
     picked = [name for name in request.args.getlist("pick") if name]
     names = [request.arg("a") or next(iter(picked), ""), request.arg("b") or next(iter(picked[1:2]), "")]
     asked: dict[str, Any] = {
@@ -279,8 +278,8 @@ def _page(data: Mapping[str, Any], found: CompareResult, texts: tuple[str, str])
     )
     paired = []
     for split, test in found.paired.items():
-        known = f" points (95 % CI {facts.gain_interval(test.ci95)}, {chance(test.p_value)}); "
-        known += facts.tally(test.wins, test.losses, test.ties)
+        known = f" points (95 % CI {wording.gain_interval(test.ci95)}, {chance(test.p_value)}); "
+        known += wording.tally(test.wins, test.losses, test.ties)
         proof = soft(". No proof: prompts were chosen on dev.") if split == "dev" else ""
         paired.append(line(f"B minus A on {test.n} {split} rows: ", strong(gain(test.diff)), known, proof, look="box"))
     not_tested = f"{found.not_tested[:1].upper()}{found.not_tested[1:]}." if found.not_tested else ""
@@ -314,7 +313,7 @@ def _differing(split: str, each: Mapping[str, Any], found: CompareResult) -> Pag
 
 
 def _side(name: str, side: ComparedPrompt) -> dict[str, Any]:
-    """What a side is, and by split its mean (0 to 1), the ends of the mean's 95 % interval and the number of rows."""
+    # by split: mean (0 to 1), ends of its 95 % interval, number of rows
     from agent.stats.intervals import mean_ci
 
     means: dict[str, Any] = {}
@@ -324,7 +323,7 @@ def _side(name: str, side: ComparedPrompt) -> dict[str, Any]:
             means[split] = {"mean": mean, "low": low, "high": high, "n": len(scores)}
     number = side.trial["number"] if side.trial else None
     is_own = side.result is not None and side.result.is_own
-    what = facts.baseline_words(side.run).name if is_own else facts.SIDES[1][1]
+    what = wording.baseline_words(side.run).name if is_own else wording.SIDES[1][1]
     return {
         "name": name,
         "run": side.run["id"],
@@ -338,7 +337,6 @@ def _side(name: str, side: ComparedPrompt) -> dict[str, Any]:
 def _rows(
     request: PageRequest, split: SplitName, sides: Sequence[ComparedPrompt], known: Mapping[str, Example]
 ) -> dict[str, Any]:
-    """The rows of a split that A and B scored differently, as RowPairs with their change, and how many there are."""
     answers = [
         {row["example_id"]: row for row in request.history.outcomes(side.run["id"], side.candidate["id"], split)}
         for side in sides

@@ -1,4 +1,4 @@
-"""The pages of one run: its result, its trials, how far it is, its sealed rows, and its report."""
+"""Pages of one run: result, trials, progress, test rows, and report."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from urllib.parse import urlencode
 from agent.errors import InputError
 from agent.ledger.query import cost_of
 from agent.ledger.resume_state import IS_CALL
-from agent.report import charts, facts, run_tables, terms
+from agent.report import charts, run_tables, terms, wording
 from agent.report.blocks import Block, ChartBlock, PageCell, PageSection, group, line, text
 from agent.report.checks import KIND
 from agent.report.comparison import comparison_sections, is_comparison, running_losses
-from agent.report.facts import dollars, points
 from agent.report.html import page_sections, report_sections
 from agent.report.job_blocks import job_result, sections_of
 from agent.report.page_blocks import FigureBlock, ProgressBlock, TermsBlock
@@ -35,33 +34,34 @@ from agent.report.web.parts import (
 )
 from agent.report.web.row_pages import sealed_rows
 from agent.report.web.trial_pages import board, board_blocks
+from agent.report.wording import dollars, points
 
 ABOUT = ("id", "task", "folder", "status", "model", "proposer", "seed", "started_utc", "ended_utc", "seconds", "parent")
 SECTIONS = ("verdict", "result", "prompt", "labels", "next", "search", "spend")
-"""Those of a report that the page of a run shows."""
+"""Sections of the report that the page of a run shows."""
 CUSTOMIZE = "customize"
 
 
 def run(request: PageRequest) -> Page:
-    """One run: its result, its trials, what it cost."""
+    """Return the page of one run: result, trials, cost."""
     view = CachedRunView(request)
     result, found, here = view.result, view.run, address("run", view.id)
     shown = board(request, view)
     data = {
         "run": {name: found[name] for name in (*ABOUT, "error")},
-        "own": asdict(view.own),
+        "own": asdict(view.baseline_words),
         "is_search": is_search(found),
         "command": (found["options"] or {}).get("command", ""),
         "result": found["result"],
         "is_erased": found["result"] is None and found["result_hash"] is not None,
         "live": progress(request) if found["status"] == "running" else None,
-        "verdict": facts.verdict(result) if result else None,
-        "certainty": facts.certainty(result) if result else None,
+        "verdict": wording.verdict(result) if result else None,
+        "certainty": wording.certainty(result) if result else None,
         "sections": [each.as_dict() for each in _sections(request, view)],
         "prompts": _prompts(view),
         "marked": _marked(view),
         "board": shown,
-        "playable": result is not None and facts.ships_prompt(result),
+        "playable": result is not None and wording.ships_prompt(result),
         "checked": _checked(request, view),
         "rated": any(trial["state"] == "complete" for trial in view.trials),
     }
@@ -126,11 +126,11 @@ def _about(view: RunView, data: Mapping[str, Any], here: str) -> Iterator[Block 
         yield box("The result of this run was erased.")
     elif not data["result"] and not data["live"]:
         why = f" {found['error']}." if found["error"] else ""
-        yield box(f"No result: this run is {found['status']}.{why} {facts.continued(found)}")
+        yield box(f"No result: this run is {found['status']}.{why} {wording.continued(found)}")
 
 
 def _checked(request: PageRequest, view: RunView) -> str:
-    """The name of the prompt that a check checked, or that a search made and checks have checked; "" for none."""
+    # of a check, or of a search whose prompt was checked later
     result = view.run["result"] or {}
     of_check = result.get("name") if result.get("kind") == KIND else ""
     name = str(of_check or (view.run["task"] if is_search(view.run) else ""))
@@ -138,7 +138,6 @@ def _checked(request: PageRequest, view: RunView) -> str:
 
 
 def _sections(request: PageRequest, view: RunView) -> list[PageSection]:
-    """What a run says besides its trials, as its report has it."""
     result, stored = view.result, view.run["result"] or {}
     if result is not None:
         return request.cached("sections", view.id, lambda: run_sections(result, view, names=SECTIONS))
@@ -153,16 +152,16 @@ def _sections(request: PageRequest, view: RunView) -> list[PageSection]:
 
 def _prompts(view: RunView) -> list[dict[str, str]]:
     is_other = view.winner is not None and view.baseline is not None and view.winner["id"] != view.baseline["id"]
-    shown = [("Best found", view.winner)] * is_other + [(view.own.name.capitalize(), view.baseline)]
+    shown = [("Best found", view.winner)] * is_other + [(view.baseline_words.name.capitalize(), view.baseline)]
     return [
-        {"title": f"{name} in full", "text": facts.cut(whole_prompt(candidate), PROMPT_LETTERS)}
+        {"title": f"{name} in full", "text": wording.cut(whole_prompt(candidate), PROMPT_LETTERS)}
         for name, candidate in shown
         if candidate is not None
     ]
 
 
 def _marked(view: RunView) -> list[dict[str, Any]]:
-    which = [(facts.which(trial, view.result, view.own), trial) for trial in view.trials]
+    which = [(wording.which(trial, view.result, view.baseline_words), trial) for trial in view.trials]
     return [{"number": trial["number"], "which": name, "mean": trial["mean"]} for name, trial in which if name]
 
 
@@ -179,12 +178,11 @@ def _progress_chart(request: PageRequest, view: RunView) -> list[Block]:
 
 
 def live(request: PageRequest) -> Page:
-    """How far a run is."""
     return Page("", progress(request))
 
 
 def progress(request: PageRequest) -> dict[str, Any]:
-    """How far a run is. A page asks every few seconds, so nothing here reads all calls one by one."""
+    """Return the progress of a run; polled every few seconds, so it never reads all calls one by one."""
     history = request.history
     view = RunView(history, request.names["run"])
     row = view.run
@@ -223,7 +221,7 @@ def progress(request: PageRequest) -> dict[str, Any]:
 def _progress(view: RunView, now: Mapping[str, Any], here: str, is_training: bool) -> Block:
     figures = [
         ("best so far", points(now["best"]), "best", "points"),
-        (view.own.name, points(now["baseline"]), "baseline", "points"),
+        (view.baseline_words.name, points(now["baseline"]), "baseline", "points"),
         ("trials done", str(now["trials"].get("complete", 0)), "complete", "plain"),
         ("cut early", str(now["trials"].get("pruned", 0)), "pruned", "plain"),
         *[("training", now["training"], "training", "plain")] * is_training,
@@ -237,7 +235,7 @@ def _progress(view: RunView, now: Mapping[str, Any], here: str, is_training: boo
 
 
 def report(request: PageRequest) -> Page:
-    """The run and its report. Raises InputError for a run that is no search."""
+    """Return the run and its report; raise InputError if it is no search."""
     row = request.history.search(request.names["run"])
     about = {name: row[name] for name in ("id", "task", "model", "started_utc", "status")}
 
@@ -259,5 +257,4 @@ def report(request: PageRequest) -> Page:
 
 
 def sealed(request: PageRequest) -> Page:
-    """The sealed rows."""
     return sealed_rows(request, CachedRunView(request))

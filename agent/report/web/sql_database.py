@@ -1,7 +1,7 @@
-"""The ledger for Datasette's own pages: a connection for each question, closed at once, that can only read.
+"""The ledger for Datasette's pages: one short-lived read-only connection per query.
 
-SQLite itself refuses to write (`mode=ro`), and its authorizer all but reading. All SQL goes to child
-processes (`safe_sql.py`), which can be stopped in time; only what Datasette asks about columns and keys stays here.
+SQLite refuses to write (`mode=ro`), and its authorizer allows nothing but reading. SQL runs in child processes
+(`safe_sql.py`) that can be stopped on a timeout; only column and key lookups of Datasette run here.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ for line in pipe_in:
 """
 HARD_LIMIT = 10.0  # seconds after which a child is ended that has not ended itself
 LATE = -signal.SIGALRM
-"""The exit code of a child whose time for a question was up."""
+"""Exit code of a child that ran out of time."""
 ERRORS = {kind.__name__: kind for kind in (*sqlite3.Error.__subclasses__(), *sqlite3.DatabaseError.__subclasses__())}
-"""The errors of a question that keep their kind; any other is a ValueError."""
+"""Errors raised with their own class; others become ValueError."""
 
 
 def read_only(datasette: Any, path: Path) -> Any:
-    """A Datasette Database over the ledger's file.
+    """Return a Datasette Database over the ledger's file.
 
-    It holds no connection between two questions, so that a writer's log can be emptied at any time. Its `close` ends
-    the questions that are being answered.
+    It holds no connection between two queries, so that a writer can checkpoint its log at any time. `close` ends
+    running queries.
     """
     from datasette.database import Database, QueryInterrupted, Results
 
@@ -71,7 +71,7 @@ def read_only(datasette: Any, path: Path) -> Any:
             page_size: int | None = None,
             log_sql_errors: bool = True,
         ) -> Any:
-            """As Datasette's own, but that errors are only raised: it would print them, escapes and all."""
+            # as in Datasette, which would also print errors with their escape sequences
             limit_ms = min(custom_time_limit or self.ds.sql_time_limit_ms, self.ds.sql_time_limit_ms)
             most = self.ds.max_returned_rows + (self.ds.max_returned_rows == (page_size or self.ds.page_size))
             question = {
@@ -111,7 +111,6 @@ def read_only(datasette: Any, path: Path) -> Any:
 
 
 def _rows(reply: Any) -> tuple[list[sqlite3.Row], Any]:
-    """As SQLite has them, and the cursor's description. Raises what went wrong in the child."""
     if "error" in reply:
         raise ERRORS.get(reply["error"], ValueError)(reply["what"])
     if reply["columns"] is None:

@@ -1,4 +1,4 @@
-"""The trials of a run, filtered and sorted by the address, and one trial."""
+"""The trials of a run, filtered and sorted by URL parameters, and one trial."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from urllib.parse import urlencode
 
 from agent.errors import InputError
 from agent.ledger.query import Row
-from agent.report import facts, run_tables, terms
+from agent.report import run_tables, terms, wording
 from agent.report.blocks import Block, Column, DiffBlock, PageCell, PageSection, cells, group, line, listing, text
-from agent.report.facts import dollars, points
 from agent.report.page_blocks import Button, FormBlock, FormField, TermsBlock
 from agent.report.prompt_texts import compared_texts, whole_prompt
 from agent.report.run_blocks import PROMPT_LETTERS
@@ -31,6 +30,7 @@ from agent.report.web.parts import (
     title,
 )
 from agent.report.web.row_pages import ROW_FILTERS, filtered, row_blocks
+from agent.report.wording import dollars, points
 
 SORTS: Mapping[str, str] = {"score": "mean", "cost": "cost_usd", "tokens": "tokens", "trial": "number"}
 FILTERS = ("state", "technique", "format", "operator")
@@ -38,7 +38,7 @@ COMPARE = Button("Compare the two that are ticked")
 
 
 def board(request: PageRequest, view: RunView) -> dict[str, Any]:
-    """The trials that pass the filters of the address, in its order, one page of them."""
+    """Return one page of the trials that match the filters, in the requested order."""
     wanted = {name: request.arg(name) for name in FILTERS}
     least, words = _least(request), request.arg("text").casefold()
     sort = request.arg("sort") if request.arg("sort") in SORTS else "score"
@@ -57,7 +57,7 @@ def board(request: PageRequest, view: RunView) -> dict[str, Any]:
     rows, place = request.paged(trials)
     choices = {name: sorted({str(trial[name]) for trial in view.trials if trial[name]}) for name in FILTERS}
     return {
-        "trials": [{**trial, "which": facts.which(trial, view.result, view.own)} for trial in rows],
+        "trials": [{**trial, "which": wording.which(trial, view.result, view.baseline_words)} for trial in rows],
         "place": place,
         "of": len(view.trials),
         "choices": choices,
@@ -69,7 +69,7 @@ def board(request: PageRequest, view: RunView) -> dict[str, Any]:
 
 
 def _least(request: PageRequest) -> float | None:
-    """The lowest score to show, in points; None for all."""
+    # lowest score to show, in points; None: all
     try:
         found = float(request.arg("least"))
     except ValueError:
@@ -151,7 +151,7 @@ def interval(trial: Row) -> str:
 
 
 def trial(request: PageRequest) -> Page:
-    """One trial: its prompt, and its answer to each dev row next to that of the user's own prompt."""
+    """Return one trial: its prompt, and its answers on the dev rows next to the baseline's."""
     view = RunView(request.history, request.names["run"])
     number = request.path_number("number")
     numbered = {row["number"]: row for row in request.history.trials(view.id, [0, number])}
@@ -162,12 +162,12 @@ def trial(request: PageRequest) -> Page:
     parent, here = numbered[number]["parent_id"], f"{address('run', view.id)}/trial/{number}"
     data = {
         "run": {name: view.run[name] for name in ("id", "task", "model")},
-        "own": asdict(view.own),
+        "own": asdict(view.baseline_words),
         "trial": numbered[number],
         "baseline": {name: numbered[0][name] for name in ("number", "mean", "low", "high", "n", "candidate_id")},
         "parent": _number_of(request, view.id, parent) if parent else None,
-        "whole_prompt": facts.cut(whole_prompt(own), PROMPT_LETTERS),
-        "which": facts.which(numbered[number], view.result, view.own),
+        "whole_prompt": wording.cut(whole_prompt(own), PROMPT_LETTERS),
+        "which": wording.which(numbered[number], view.result, view.baseline_words),
         "demos": own["demos"],
         **filtered(request, pairs, ROW_FILTERS),
         "rows_known": bool(view.examples.get("dev")),
@@ -187,7 +187,7 @@ def trial(request: PageRequest) -> Page:
 def _trial_page(
     view: RunView, data: Mapping[str, Any], texts: tuple[str, str] | None, here: str
 ) -> Iterator[PageSection]:
-    one, own, back = data["trial"], view.own, address("run", view.id)
+    one, own, back = data["trial"], view.baseline_words, address("run", view.id)
     number = one["number"]
     score = f"{' · 95 % CI ' + interval(one) if one['low'] is not None else ''} · {own.name} "
     score += f"{points(data['baseline']['mean'])} · {one['technique']}, format {one['format']}, "

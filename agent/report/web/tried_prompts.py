@@ -1,4 +1,4 @@
-"""What is tried in the playground: the prompts of a run, or a released one, and the rows that can be picked."""
+"""The prompts of the playground, of a run or a release, and the rows that can be picked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agent.prompt.techniques import answers_last
 from agent.release.completion import DEFAULT_PARAMETERS
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, holds_prompt, read_release
 from agent.release.runtime import Prompt
-from agent.report import facts
+from agent.report import wording
 from agent.report.next_steps import held_folder
 from agent.report.view import RunView
 from agent.report.web.page_request import PageRequest
@@ -27,15 +27,18 @@ from agent.safe_data import read_as
 from agent.types import Demo, Example, Message, SplitName, Tool
 
 SPLITS: Final[tuple[SplitName, ...]] = ("dev", "train")
-"""The splits whose rows can be picked, never the sealed test."""
+"""Splits whose rows can be picked; never the test rows."""
 DEMO = ("example_id", "inputs", "outputs", "rationale", "source")
 """The parts of a demo."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What is tried: the id of a run or NAME@VERSION, its address, its prompts by side, the rows that can be picked,
-    and what each side is called."""
+    """The prompts to try.
+
+    The id of a run or NAME@VERSION, its address, the prompts by side, the rows that can be picked, and the names of the
+    sides.
+    """
 
     of: str
     back: str
@@ -49,7 +52,7 @@ class Tried:
 
 
 def tried_prompts(request: PageRequest) -> Tried:
-    """The prompts of the run or version of the address. Raises InputError and ReleaseError."""
+    """Return the prompts of the requested run or version. Raises InputError and ReleaseError."""
     return _of_release(request) if "version" in request.names else _of_run(request)
 
 
@@ -57,17 +60,17 @@ def _of_run(request: PageRequest) -> Tried:
     view = RunView(request.history, request.names["run"])
     file = released_file(view.run, request.site.db)
     if view.result is None or file is None:
-        raise InputError(f"{view.id}: {facts.without_result(view.run)}, so it has no prompt to try")
+        raise InputError(f"{view.id}: {wording.without_result(view.run)}, so it has no prompt to try")
     if not holds_prompt(file):
-        raise InputError(f"{view.id}: a program of your own; only prompts can be tried here")
+        raise InputError(f"{view.id}: a custom program; only prompts can be tried here")
     released = read_release(file)
     candidates = {"baseline": view.baseline, "winner": view.winner}
     prompts: dict[str, Prompt] = {
         side: Prompt(_released(view, candidate, released))
-        for side, _ in facts.sides(view.result)
+        for side, _ in wording.sides(view.result)
         if (candidate := candidates[side]) is not None
     }
-    names = {"baseline": view.own.name, "winner": "best found"}
+    names = {"baseline": view.baseline_words.name, "winner": "best found"}
     return Tried(view.id, f"/run/{quote(view.id, safe='')}", prompts, _rows(view, released), names)
 
 
@@ -91,8 +94,7 @@ def _rows(view: RunView, released: PromptRelease) -> Mapping[str, Mapping[str, E
 
 
 def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptRelease:
-    """A candidate of the run as a release: the run's own, the winner that it held back, or one made of what the ledger
-    has of it."""
+    # the run's release, the winner that it held back, or one built from the ledger
     if candidate["id"] == released.provenance.get("candidate_id"):
         return released
     if (held := _held_back(view)) is not None and candidate["id"] == held.provenance.get("candidate_id"):
@@ -101,8 +103,8 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
         raise InputError(f"{view.id}: the text of {candidate['id']} was erased from the ledger")
     if candidate["picks"] or candidate["passages"]:
         raise InputError(
-            f"{view.id}: {candidate['id']} looks up rows or passages that only its release holds, and that file is "
-            "gone; restore it from a backup, or run again"
+            f"{view.id}: the release of {candidate['id']} with its rows or passages is gone; "
+            "restore it from a backup, or run again"
         )
     calibration = candidate.get("calibration")
     demos = tuple(Demo(**{name: demo[name] for name in DEMO}) for demo in candidate["demos"])
@@ -124,7 +126,6 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
 
 
 def _tools(view: RunView, candidate: Row, released: PromptRelease) -> tuple[Tool, ...]:
-    """The tools of a candidate, by those of the run's release and the texts that the ledger has of both."""
     if not released.tools:
         return ()
     of_release = view.history.candidate(str(released.provenance.get("candidate_id")))
@@ -137,7 +138,6 @@ def _tools(view: RunView, candidate: Row, released: PromptRelease) -> tuple[Tool
 
 
 def _held_back(view: RunView) -> PromptRelease | None:
-    """The release of a winner that the run held back; None without a whole file of it."""
     folder = held_folder(view.result) if view.result else None
     if folder is None or not (folder / PROMPT_FILE).is_file():
         return None
@@ -147,8 +147,8 @@ def _held_back(view: RunView) -> PromptRelease | None:
 
 
 def _parameters(view: RunView, candidate_id: str, is_calibrated: bool) -> dict[str, Any]:
-    """What the candidate was scored with, as its calls have it; nothing where none is there. A release asks for
-    log-probabilities, as a search does of all its calls, only where calibration needs them."""
+    # Taken from the candidate's calls. A search asks all calls for log-probabilities; a release only if it is
+    # calibrated.
     keys = view.history.select(
         "SELECT call_key FROM outcomes WHERE run_id = ? AND candidate_id = ? AND call_key <> '' LIMIT 1",
         view.id,

@@ -1,6 +1,6 @@
-"""A run in words, the same on every surface: terminal, report, web page, notebook. Pure.
+"""The wording of a run, the same on every surface: terminal, report, web page, notebook.
 
-Scores and their differences come in as 0 to 1 and -1 to 1, and stand in the text as points: 0 to 100.
+Scores and differences are given in [0, 1] and [-1, 1] and written as points: 0 to 100.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from agent.results.run_parts import Migrated, NotWorse
 from agent.stats.intervals import SIGNIFICANT
 
 SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner", "best found"))
-"""The two prompts of a result: their keys, and their names for people."""
+"""The two prompts of a result: keys and display names."""
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineWords:
-    """What trial 0 of a run is called: its `name`, in a sentence (`phrase`), next to another prompt (`short`)."""
+    """How trial 0 of a run is called: `name`, in a sentence (`phrase`), next to another prompt (`short`)."""
 
     name: str
     phrase: str
@@ -34,15 +34,15 @@ class BaselineWords:
 OWN = BaselineWords("your prompt", "your prompt", "yours")
 RELEASED = BaselineWords("released prompt", "the released prompt", "the released one")
 MIGRATED: Sequence[tuple[SideName, str]] = (("baseline", "old model"), ("winner", "new model"))
-"""The same of a migration: the released prompt with its own model, and the new one."""
+"""SIDES for a migration: the released prompt on the old and on the new model."""
 
 
-ASKED_ANEW = ("check", "bless")
-"""Commands that ask what the model says now, whatever was bought."""
+NEVER_CACHED = ("check", "bless")
+"""Commands that never reuse paid replies."""
 
 
 def dollars(usd: float | None, unpriced: Sequence[str] = (), digits: int = 4) -> str:
-    """US dollars for a sentence; None: no price is known, `unpriced`: models without one."""
+    """Return US dollars for a sentence; None: price unknown, `unpriced`: models without a price."""
     if usd is None:
         return "unknown price"
     known = f"${usd:.{digits}f}"
@@ -50,73 +50,73 @@ def dollars(usd: float | None, unpriced: Sequence[str] = (), digits: int = 4) ->
 
 
 def amount(usd: float | None, digits: int = 4) -> str:
-    """US dollars without their sign, for a table; "unknown" where the price is not known."""
+    """Return US dollars without their sign for a table; "unknown" for None."""
     return "unknown" if usd is None else f"{usd:.{digits}f}"
 
 
 def spent(usd: float, unpriced: Sequence[str], lost: float | None) -> str:
-    """What a run paid: US dollars, and at most how many of them (`lost`) went to calls that brought nothing."""
+    """Return the cost of a run in US dollars, and the upper bound (`lost`) spent on failed calls."""
     paid = dollars(usd, unpriced)
-    return f"{paid} ({dollars(lost)} of it for calls that brought nothing, at most)" if lost else paid
+    return f"{paid} (up to {dollars(lost)} of it for failed calls)" if lost else paid
 
 
 def baseline_words(of: Mapping[str, Any] | RunResult) -> BaselineWords:
-    """What trial 0 of a run, its row of the ledger or its result, is called."""
+    """Return the wording for trial 0 of a run, given its row of the ledger or its result."""
     is_migration = of.migration if isinstance(of, RunResult) else (of["options"] or {}).get("migrates")
     return RELEASED if is_migration else OWN
 
 
 def sides(result: RunResult) -> Sequence[tuple[SideName, str]]:
-    """The prompts of this result: one of SIDES where the best found is the user's own, else both."""
+    """Return the prompts of a result as in SIDES; only one if your own prompt is the best."""
     if result.migration is not None:
         return MIGRATED
     return SIDES[:1] if result.is_own else SIDES
 
 
 def stopped_before_search(result: RunResult) -> bool:
-    """Whether the preflight saw that no gain can be shown and ended the run: only the user's prompt was tried."""
+    """Return whether the preflight ended the run because no gain could be shown."""
     return result.preflight is not None and not result.preflight.worth and sum(result.trials.values()) == 1
 
 
 def only_scored(result: RunResult) -> bool:
-    """Whether only the user's prompt was tried, by the user's own choice (`-n 1`)."""
+    """Return whether only your prompt was scored, as asked for (`-n 1`)."""
     return sum(result.trials.values()) == 1 and not result.search_ended and not stopped_before_search(result)
 
 
 def without_result(run: Mapping[str, Any]) -> str:
-    """Why a run, a row of the ledger, has no result of a search; to stand behind its id."""
+    """Return why a run has no search result, as a phrase after its id."""
     if kind := (run["result"] or {}).get("kind"):
-        return f"this run is no search ({str(kind).replace('_', ' ')})"
+        return f"not a search ({str(kind).replace('_', ' ')})"
     if run["result_hash"] is not None:
         return "its result was erased"
     return f"this run is {run['status']}" + (f" ({run['error']})" if run["error"] else "")
 
 
 def instead_of_result(run: Mapping[str, Any]) -> str:
-    """Which command to type for a run that has no result."""
+    """Return the command to run for a run without a result."""
     command = (run["options"] or {}).get("command")
     if not command or run["result_hash"] is not None:
         return f"`optimize history {run['id']}` shows it"
-    hint = "" if command in ASKED_ANEW else ", what was paid is not asked twice"
-    return f"it was `optimize {command}`: type its command again{hint}"
+    hint = "" if command in NEVER_CACHED else "; paid replies are reused"
+    return f"run `optimize {command}` again with the same arguments{hint}"
 
 
 def continued(run: Mapping[str, Any]) -> str:
-    """How to continue a run that has no result, in a sentence."""
+    """Return how to continue a run without a result, as a sentence."""
     command = (run["options"] or {}).get("command")
     if not command:
-        return f"optimize resume {run['id']} goes on with it; nothing is bought twice."
-    hint = "" if command in ASKED_ANEW else "; replies that were paid are not asked twice"
-    return f"Type optimize {command} again{hint}."
+        return f"Continue it with optimize resume {run['id']}; paid replies are reused."
+    hint = "" if command in NEVER_CACHED else "; paid replies are reused"
+    return f"Run optimize {command} again{hint}."
 
 
 def ships_prompt(result: RunResult) -> bool:
-    """Whether the run released a prompt, which can be promoted, and not the state of the user's own program."""
+    """Return whether the run released a prompt, not the state of a custom program."""
     return holds_prompt(result.release.path)
 
 
 def verdict(result: RunResult) -> str:
-    """Whether a search made the prompt better: one sentence without its full stop."""
+    """Return whether a search improved the prompt, as a sentence without full stop."""
     lift = result.lift
     gained = f"{gain(lift.diff)} points on {lift.n} sealed test rows"
     if result.migration is not None:
@@ -140,28 +140,27 @@ def verdict(result: RunResult) -> str:
 
 
 def _kept(result: RunResult) -> str:
-    """Why the user's own prompt is the best found."""
     left_out = result.untested
     if result.search_ended and result.trials["complete"] == (result.baseline.dev_rows is None):
-        return "Keep your prompt: the search ended before anything else had seen the whole of dev"
+        return "Keep your prompt: the search ended before another prompt had seen all of dev"
     if left_out is not None and not left_out.is_chance:
-        return "Keep your prompt: one that scored higher on dev was not tested"
+        return "Keep your prompt: a prompt with a higher dev score was not tested"
     if result.cheaper is not None:
         return "Keep your prompt: it costs less than the best on dev"
     if left_out is not None:
-        return "Keep your prompt: no other that saw all of dev scored higher"
+        return "Keep your prompt: no prompt that saw all of dev scored higher"
     return "Keep your prompt: nothing better was found"
 
 
 def untested(result: RunResult) -> str:
-    """The prompt that led the user's own on dev and was not tested, why, and what may test it; "" without one."""
+    """Return which prompt led yours on dev untested, why, and how to test it; "" if none."""
     found = result.untested
     if found is None or result.decision == "promote":
         return ""
     is_whole = found.rows == found.dev_rows
     on, there = ("dev", "") if is_whole else (f"{found.rows} of {found.dev_rows} dev rows", " there")
     what = f"a prompt scored {points(found.dev)} on {on} (yours {points(found.baseline)}{there})"
-    chance_said = f", which chance explains ({chance(found.p_value)})," if found.is_chance else ""
+    chance_said = f", a difference that chance explains ({chance(found.p_value)})," if found.is_chance else ""
     following = f"; next: {found.next}" if found.next else ""
     return f"{what}{chance_said} and was not tested, because {found.why}{following}"
 
@@ -174,7 +173,7 @@ def _migration_verdict(result: RunResult, found: Migrated) -> str:
 
 
 def outcome(result: RunResult) -> str:
-    """How a search ended, in a few words for a list."""
+    """Return how a search ended, in a few words for a list."""
     if result.migration is not None:
         return "migrated, released" if result.decision == "promote" else "old model kept"
     if result.decision == "promote":
@@ -183,32 +182,32 @@ def outcome(result: RunResult) -> str:
 
 
 def sealed_score(result: RunResult, side: SideName) -> float | None:
-    """A score (0 to 1) of one prompt on the sealed rows for which both prompts have one."""
+    """Return a prompt's score (0 to 1) on the test rows with scores for both prompts."""
     if side == "baseline":
         return result.baseline.test if result.lift.baseline is None else result.lift.baseline
     return result.winner.test if result.lift.winner is None else result.lift.winner
 
 
 def uncorrected(result: RunResult) -> str:
-    """Why the dev score of the best found was not corrected; "" where it was, or an older version does not say."""
+    """Return why the winner's dev score is not corrected; "" if it is, or in older results."""
     why = "" if result.is_own else result.uncorrected
     return f"the dev score is not corrected: {why}" if why else ""
 
 
 def cheaper(result: RunResult) -> str:
-    """How a winner that costs less compares with the best on dev, in a sentence; "" where the best was tested."""
+    """Return how a cheaper winner compares with the best on dev; "" if the best was tested."""
     found = result.cheaper
     if found is None:
         return ""
-    kind = "fewer prompt tokens" if found.saved_in == "tokens" else "cheaper a call"
+    kind = "fewer prompt tokens" if found.saved_in == "tokens" else "cheaper per call"
     saves = f"{100 * found.saved:.0f} % {kind} than the best on dev"
     if found.test is None:
-        return f"{saves}; how they compare is not known: no sealed row has a score of the best"
+        return f"{saves}; not compared: the best on dev has no score on the test rows"
     return f"{saves}, and {at_most_worse(found.test, 'it')}"
 
 
 def at_most_worse(bound: NotWorse, other: str) -> str:
-    """Whether a loss of the margin against the other is ruled out, with the figures."""
+    """Return whether a loss of the margin is ruled out, with the figures."""
     margin = f"{100 * bound.margin:g} points"
     said = f"not worse than {other} by more than {margin}"
     said = said if bound.shown else f"a loss of more than {margin} against {other} is not ruled out"
@@ -217,7 +216,7 @@ def at_most_worse(bound: NotWorse, other: str) -> str:
 
 
 def calibration(result: RunResult) -> str:
-    """How the best found is calibrated, in a sentence; "" without calibration."""
+    """Return how the best prompt is calibrated, in a sentence; "" without calibration."""
     found = result.calibration
     if found is None or not found.is_calibrated:
         return ""
@@ -229,21 +228,21 @@ def calibration(result: RunResult) -> str:
 
 
 def combined(found: Calibration) -> str:
-    """What decides together with the model, in a sentence without its full stop; "" where the model decides alone."""
+    """Return what votes next to the model, as a clause; "" if the model decides alone."""
     if found.prior:
         if found.prior.model_adds_nothing:
-            return "the model adds nothing to the classifier of the train rows, which decides alone"
-        weights = f"weight {found.prior.weight:.2f}, that of the model {found.prior.model_weight:.2f}"
+            return "the classifier trained on the train rows decides alone: the model adds nothing"
+        weights = f"weight {found.prior.weight:.2f}, model {found.prior.model_weight:.2f}"
         return f"answers are combined with a classifier's vote (prior: {weights})"
     if not found.neighbours:
         return ""
     weight = found.neighbours["weight"]
-    together = f"the model and the {found.neighbours['k']:.0f} nearest train rows together"
-    return f"answers are decided by {together} (weight of their votes {weight:.2f})"
+    votes = f"the {found.neighbours['k']:.0f} nearest train rows"
+    return f"answers are combined with a kNN vote of {votes} (weight {weight:.2f})"
 
 
 def against_yardsticks(result: RunResult) -> str:
-    """That the best of them does as well as the best found, or better; "" where it does not."""
+    """Return that the best yardstick matches or beats the winner; "" if it does not."""
     known = [one for one in result.yardsticks if one.diff is not None]
     if not known:
         return ""
@@ -253,7 +252,7 @@ def against_yardsticks(result: RunResult) -> str:
     sign = shown(best.diff_ci95, best.p_value)
     if sign > 0:
         return ""
-    does = "does better" if sign < 0 else "does as well, as far as these rows can tell"
+    does = "does better" if sign < 0 else "does as well within the margin of error"
     ours = "your prompt" if result.is_own else "the best found"
     return (
         f"without a language model, {best.name} trained on the same {best.trained_on} rows {does}: "
@@ -262,16 +261,16 @@ def against_yardsticks(result: RunResult) -> str:
 
 
 def uneven(result: RunResult) -> str:
-    """That the two prompts did not get a score on the same sealed rows; "" where they did."""
+    """Return that the two prompts have scores on different test rows; "" if not."""
     own, best = result.baseline.test or 0, result.winner.test or 0
     moved = max(abs((sealed_score(result, "baseline") or 0) - own), abs((sealed_score(result, "winner") or 0) - best))
     if result.is_own or moved < 1e-9:
         return ""
-    return f"the scores on the sealed test are over the {result.lift.n} rows that both prompts got a score on"
+    return f"sealed test scores are over the {result.lift.n} rows scored for both prompts"
 
 
 def meaning(result: RunResult) -> str:
-    """The scores on the sealed test and the interval of the gain, in full sentences."""
+    """Return the test scores and the interval of the gain, in full sentences."""
     lift = result.lift
     yours = points(sealed_score(result, "baseline"))
     if result.is_own:
@@ -286,18 +285,18 @@ def meaning(result: RunResult) -> str:
 
 
 def chance(p_value: float) -> str:
-    """A p-value without powers of ten."""
+    """Return a p-value without powers of ten."""
     return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}"
 
 
 def promotion(promoted: Mapping[str, Any]) -> str:
-    """By which actor a winner that its run had held back was promoted, why, and what was against it."""
+    """Return who promoted a winner that was held back, why, and the reasons against it."""
     more = [f"{name}: {promoted[name]}" for name in ("reason", "against") if promoted[name]]
     return "; ".join([f"promoted by {promoted['actor']}", *more])
 
 
 def ending(result: RunResult, promoted: Mapping[str, Any] | None = None) -> str:
-    """Which prompt is released. `promoted`: the promotion of a held back winner since the run, if there was one."""
+    """Return which prompt is released. `promoted`: a later promotion of a winner that was held back."""
     if promoted is not None:
         return f"The run kept your own prompt; since then the best found was {promotion(promoted)}."
     if result.decision == "promote":
@@ -308,12 +307,12 @@ def ending(result: RunResult, promoted: Mapping[str, Any] | None = None) -> str:
 
 
 def certainty(result: RunResult) -> str:
-    """Interval and p-value of the paired difference on the sealed test; "" where nothing was compared."""
+    """Return interval and p-value of the paired test difference; "" if nothing was compared."""
     return "" if result.is_own else evidence(result.lift.ci95, result.lift.p_value)
 
 
 def decision(result: Mapping[str, Any]) -> str:
-    """How a run of any kind ended, in one or two words; `result` as the ledger has it."""
+    """Return how a run of any kind ended, in one or two words."""
     if result.get("kind") == "judge_calibration":
         return f"calibration: {'trusted' if result['trusted'] else 'not trusted'}"
     if result.get("kind") == "check":
@@ -327,57 +326,57 @@ def decision(result: Mapping[str, Any]) -> str:
 
 
 def points(value: float | None) -> str:
-    """A score in points with one decimal; "-" for None."""
+    """Return a score in points with one decimal; "-" for None."""
     return "-" if value is None else f"{100 * value:.1f}"
 
 
 def bracketed(ci95: Sequence[float] | None) -> str:
-    """The 95 % interval of a score, to follow it: " (61.0 to 72.5)"; "" for None."""
+    """Return the 95 % interval to append to a score: " (61.0 to 72.5)"; "" for None."""
     return f" ({points(ci95[0])} to {points(ci95[1])})" if ci95 else ""
 
 
 def gain(value: float | None, ci95: Sequence[float] | None = None) -> str:
-    """A difference of scores in points with its sign, and its 95 % interval in brackets; "-" for None."""
+    """Return a signed difference in points with its 95 % interval in brackets; "-" for None."""
     if value is None:
         return "-"
     return f"{100 * value:+.1f}" + (f" ({gain_interval(ci95)})" if ci95 else "")
 
 
 def gain_interval(ci95: Sequence[float]) -> str:
-    """The ends of a difference's interval in points with their signs."""
+    """Return the ends of a difference's interval as signed points."""
     return f"{gain(ci95[0])} to {gain(ci95[1])}"
 
 
 def evidence(ci95: Sequence[float], p_value: float) -> str:
-    """The 95 % interval and the p-value of a paired difference."""
+    """Return the 95 % interval and the p-value of a paired difference."""
     return f"95 % CI {gain_interval(ci95)}, p = {p_value:.2g}"
 
 
 def tally(wins: int, losses: int, ties: int) -> str:
-    """How many pairs of scores were won, lost and tied."""
+    """Return the counts of pairs won, lost and tied."""
     return f"{wins} won, {losses} lost, {ties} tied"
 
 
 def paired_test(test: Difference, rows: str = "") -> str:
-    """A paired test in one line; `rows`: its rows in words, as " on 9 rows"."""
+    """Return a paired test in one line; `rows` describes its rows, as " on 9 rows"."""
     counts = tally(test.wins, test.losses, test.ties)
     return f"{gain(test.diff)} points{rows} ({evidence(test.ci95, test.p_value)}); {counts}"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as hours, minutes and seconds: 4 min 34 s."""
+    """Return seconds as hours, minutes and seconds: 4 min 34 s."""
     minutes, rest = divmod(round(seconds or 0), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def cut(text: str, limit: int) -> str:
-    """The text, or its first `limit` characters and how many more there are."""
+    """Return the text, or its first `limit` characters and the number of those omitted."""
     return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
 
 
 def which(trial: Mapping[str, Any], result: RunResult | None, own: BaselineWords) -> str:
-    """Whether a trial is the baseline, as `own` calls it, or the best found, which can be the same; "" for others."""
+    """Return whether a trial is the baseline (named by `own`), the best found, or both; "" for others."""
     is_winner = result is not None and trial["candidate_id"] == result.winner.candidate_id
     return " and ".join([own.name] * (trial["number"] == 0) + [SIDES[1][1]] * is_winner)
 
@@ -386,7 +385,7 @@ def which(trial: Mapping[str, Any], result: RunResult | None, own: BaselineWords
 
 
 def held_back(result: RunResult) -> list[str]:
-    """The reasons against releasing a winner whose gain was shown; empty otherwise."""
+    """Return the reasons against releasing a winner with a significant gain; empty otherwise."""
     is_shown = shown(result.lift.ci95, result.lift.p_value) > 0
     if result.migration is not None:
         is_shown = result.migration.test.shown
