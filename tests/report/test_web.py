@@ -437,7 +437,7 @@ async def test_an_errand_that_did_not_end_is_not_said_to_be_resumable(here: Path
     ledger.close()
     async with signed_in(DB) as (client, _):
         words = (await page(client, "/run/old")).words
-        assert "Type optimize transfer again" in words
+        assert "Run optimize transfer again" in words
         assert "optimize resume" not in words
         assert "no search" in (await client.get("/run/old/rate")).text
     shown = CliRunner().invoke(main, ["show", "old"])

@@ -45,8 +45,7 @@ NO_ROWS = "No rows to pick: the task's files are gone or have changed, or the ve
 
 
 def play(request: PageRequest, problem: str = "") -> Page:
-    """Return the prompts with the given input, the rows to pick, and the answers. Raises InputError and
-    ReleaseError."""
+    """Return the prompts with the given input, the rows to pick, and the answers."""
     tried = tried_prompts(request)
     asked = _asked(request, tried)
     fields = asked["inputs"] if asked and asked["inputs"] else _fields(request, tried)
