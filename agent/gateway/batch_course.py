@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from agent.errors import BadResponse, ModelError, RunRefused
-from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
+from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, poll
 from agent.models.provider_jobs import BatchApi, BatchJob, BatchResults, RowReply
 from agent.safe_text import counted
 from agent.types import Request, Spend
@@ -143,7 +143,7 @@ class Course:
                 job = await api.find(batch.name, batch.rows, since, {*batch.others, *known})
                 if job is not None or not batch.is_new:
                     return job, api.is_sure
-            may_be_there = True  # whatever comes back
+            may_be_there = True  # even if the submission fails
             try:
                 return await api.submit(batch.name, rows), True
             except ModelError as error:
@@ -151,7 +151,7 @@ class Course:
                     raise
                 return BatchJob("", REFUSED, True, words=str(error)), True
 
-        return await self._patiently(once)
+        return await self._poll(once)
 
     async def until_ended(self, job: BatchJob, is_sure: bool) -> BatchJob:
         """Poll until the batch has ended, handing out its results. Raises RunRefused on timeout."""
@@ -171,8 +171,8 @@ class Course:
                 break
             if is_sure and job.done > taken:
                 taken = job.done
-                with suppress(BadResponse):  # the whole results come at the end
-                    self._deliver(await self._patiently(partial(self._api.results, job)))
+                with suppress(BadResponse):  # the complete results follow at the end
+                    self._deliver(await self._poll(partial(self._api.results, job)))
             if _progress(job) != _progress(before) or now - said >= LINE_SECONDS:
                 said = now
                 self._say(f"the batch {job.id} is {_progress(job)}")
@@ -196,7 +196,7 @@ class Course:
                     raise
                 return BatchJob(job, GONE, True)
 
-        return await self._patiently(once)
+        return await self._poll(once)
 
     async def _take(self, job: BatchJob) -> BatchJob:
         if job.status in (GONE, REFUSED):
@@ -217,7 +217,7 @@ class Course:
             return results
 
         try:
-            return await self._patiently(once), ""
+            return await self._poll(once), ""
         except BadResponse as error:
             return BatchResults(), str(error)
 
@@ -227,8 +227,8 @@ class Course:
             if name == self._batch.name and reply.status is not None:
                 self._batch.deliver(key, reply)
 
-    def _patiently(self, ask: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-        return patiently(ask, asyncio.sleep, self._say, self._settings.longest_wait, FIRST_WAIT)
+    def _poll(self, ask: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+        return poll(ask, asyncio.sleep, self._say, self._settings.longest_wait, FIRST_WAIT)
 
 
 def ending(job: BatchJob) -> str:

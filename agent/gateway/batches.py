@@ -141,7 +141,7 @@ class Batches:
         if self.settings.is_fresh and datetime.now(UTC) - since > FRESH:
             return {}
         missing = set(body["rows"]) - self._ledger.recorded_since(row["utc"], body["rows"])
-        if not missing:  # it was killed before it noted that
+        if not missing:  # killed before recording it
             end = {"job": row["job"], "status": RECORDED, "words": "", "unserved": 0}
             self._ledger.event(self._run_id, ENDED, {"name": body["name"], **end})
         batch = Batch(body["name"], since, len(body["rows"]), missing, False, row["run_id"], row["job"])
@@ -239,7 +239,7 @@ class BatchedCall:
                 if only and row.body:
                     raise RowRefused(f"{held.lm.name}: {row.body}; drop --batch-only to ask it live")
                 return None, attempt
-            self._flight.sent = True  # from here on it lands
+            self._flight.sent = True  # no longer cancellable
             outcome = await self._recorded(held, row)
             self._flight.sent = False
             if isinstance(outcome, Completion):
@@ -256,7 +256,7 @@ class BatchedCall:
         try:
             async with asyncio.timeout(None if left == math.inf else left):
                 return await self._batches.reply(held.lm, held.key, held.request, held.worst)
-        except TimeoutError as late:  # its reservation stays: it continues at the provider
+        except TimeoutError as late:  # keeps its reservation: the batch continues at the provider
             raise gateway.account.exhausted("time_limit") from late
         except BaseException:
             gateway.account.release(held.worst)
@@ -276,7 +276,7 @@ class BatchedCall:
         else:
             spend = account.failed_attempt(held.role, held.worst, outcome)
         await gateway.record(held, outcome, spend.usd)
-        if isinstance(outcome, Completion):  # used as a live call, so that a search makes the same trials
+        if isinstance(outcome, Completion):  # counted as a live call, so that a search makes the same trials
             gateway._use(held.role, held.lm, held.candidate_id, outcome.usage, live.usd)
         await self._batches.recorded(held.key)
         return outcome

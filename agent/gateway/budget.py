@@ -217,12 +217,12 @@ def _attempts(calls: int, rate: float) -> int:
 
 # -- bills above what was reserved ------------------------------------------------------------------------------------
 #
-# A provider may bill more than the worst case at which a call is reserved: it ignores `max_tokens`, or bills reasoning
-# that is not shown. No cap can hold what is in flight then; so a model begins with one call, and the number doubles as
-# its bills agree. All later calls are reserved at the higher cost.
+# A provider may bill more than a call's reservation: it ignores `max_tokens`, or bills hidden reasoning. No cap can
+# limit what is in flight then; so a model starts with one call, and the number doubles while bills stay within
+# reservations. All later calls are reserved at the higher cost.
 
-MARGIN = 1.25  # on top of the largest excess: the next reply may be a little longer
-STEADY = 8  # replies in a row within what is reserved, after which calls run side by side again
+MARGIN = 1.25  # above the largest excess: the next reply may be slightly longer
+STEADY = 8  # consecutive replies within their reservation, after which calls run in parallel again
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ class Bills:
     def __init__(self, budget: Budget, before: Mapping[str, Excess] | None = None) -> None:
         self._budget = budget
         self._excess = dict(before or {})
-        self._within: Counter[str] = Counter()  # replies in a row within what is reserved
+        self._within: Counter[str] = Counter()  # consecutive replies within their reservation
         self.most = max((excess.most for excess in self._excess.values()), default=1.0)
         """Largest ratio of a reply's cost to its plain reservation."""
 

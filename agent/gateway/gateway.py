@@ -41,7 +41,7 @@ from agent.tracking.spans import NO_TRACER, ROLE
 from agent.types import LM, CallRole, Completion, Request, Spend, Usage, content_id
 
 DEFAULT_CONCURRENCY = 32
-TEMPLATE_TOKENS = 8  # what a chat template may add to each message, for the reservation
+TEMPLATE_TOKENS = 8  # allowance for the chat template around each message, for the reservation
 _TOGETHER: ContextVar[bool] = ContextVar("_TOGETHER", default=False)
 """Whether calls of the current task may be batched."""
 
@@ -171,7 +171,7 @@ class Gateway:
     def waits_for(self) -> str:
         """Describe the model that does not answer, why, and until when it is retried; "" if all answer."""
         silent = (each for each in self._limiters.values() if each.trouble)
-        return next((f"{each.name}: {each.trouble}; giving up in {each.patience():.0f} s" for each in silent), "")
+        return next((f"{each.name}: {each.trouble}; giving up in {each.seconds_left():.0f} s" for each in silent), "")
 
     def in_flight(self) -> int:
         """Return how many calls are sent and not settled."""
@@ -233,7 +233,7 @@ class Gateway:
     def _start(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str, turn: int) -> Flight:
         budget = self.account.budget
         is_counted = lm.concurrency is None or budget.max_tokens is not None or budget.max_cost is not None
-        counted = request.messages if is_counted else ()  # counting takes time, which a free model need not spend
+        counted = request.messages if is_counted else ()  # counting takes time; unnecessary for a free model
         tokens_in = sum(lm.count_tokens(message.content) + TEMPLATE_TOKENS for message in counted)
         usd = dearest_call(partial(self._cost, lm), tokens_in, request.max_tokens)
         worst = Spend(1, tokens_in + request.max_tokens, usd)
@@ -245,7 +245,7 @@ class Gateway:
             if self._joinable.get(key) is flight:
                 del self._joinable[key]
             if not task.cancelled():
-                task.exception()  # retrieved, or asyncio warns: each task that waits gets it all the same
+                task.exception()  # retrieved here, or asyncio warns; waiting tasks get it anyway
 
         flight.task = asyncio.get_running_loop().create_task(self._send(call, flight))
         flight.task.add_done_callback(ended)
@@ -284,17 +284,17 @@ class Gateway:
             if maybe_paid(outcome):
                 paid += 1
             elif isinstance(outcome, RateLimited):
-                if limiter.answers > answers:  # else no call is let through, and this one is not to blame
+                if limiter.answers > answers:  # else no call is let through, and this one is not at fault
                     limited += 1
                     limiter.limited_again(limited)
             elif not isinstance(outcome, ParameterRefused):
-                # while the provider is down, no call is to blame, unless others were answered since it first failed
+                # during an outage no call is at fault, unless others were answered since it first failed
                 failed += not limiter.is_open() or limiter.answers > answers
             tried = paid if maybe_paid(outcome) else failed
             delay = self.retries.delay(outcome, tried, self.account.total_used.calls)
             if delay is None:
                 raise outcome
-            await asyncio.sleep(min(delay, limiter.patience(), self.account.time_left()))
+            await asyncio.sleep(min(delay, limiter.seconds_left(), self.account.time_left()))
 
     async def record(self, call: PendingCall, outcome: Completion | ModelError, usd: float) -> None:
         """Record a call with its outcome in one transaction."""
@@ -317,7 +317,7 @@ class Gateway:
             self.account.release(call.worst)
             await self._ledger.fail(self._run_id, call_id, "error", "not_sent", 0.0, 0.0)
             return None
-        flight.sent = call.lm.concurrency is None  # what runs in this process costs nothing and may be called off
+        flight.sent = call.lm.concurrency is None  # calls in this process are free and can be cancelled
         self._ledger.sent(call_id)
         started = flight.since = time.monotonic()
         limit = asyncio.timeout(self.account.landing_left())
@@ -330,7 +330,7 @@ class Gateway:
             await self._failed(call, call_id, error, limiter, time.monotonic() - started)
             return error
         except BaseException as error:
-            # cancelled, too late or a fault of our own: unknown, and charged as if answered, unless the model runs here
+            # cancelled, too late or an internal error: unknown, and charged as if answered, unless the model runs here
             free = call.lm.concurrency is not None
             self.account.release(call.worst)
             self.account.lose(call.role, Spend(1) if free else call.worst)
@@ -392,7 +392,7 @@ class Gateway:
                 limiter.failed(error)
             elif isinstance(error, RequestRefused) and (
                 call.candidate_id != "" and (call.lm.name, call.candidate_id) in self._answered
-            ):  # of other candidates, the candidate itself may be what is refused
+            ):  # else the candidate itself may be what is refused
                 limiter.refused(error, call.turn)
             else:
                 limiter.answered()
@@ -403,11 +403,11 @@ class Gateway:
     def _limiter(self, lm: LM) -> Limiter:
         limiter = self._limiters.get(lm.name)
         if limiter is None:
-            asking, is_free = self._asking, lm.concurrency is not None  # what runs here costs nothing
+            asking, is_free = self._asking, lm.concurrency is not None  # models in this process are free
             ceiling = asking.max_concurrency or lm.concurrency or DEFAULT_CONCURRENCY
             budget, has_price = self.account.budget, lm.name in self._prices
             is_capped = budget.max_tokens is not None or (budget.max_cost is not None and has_price)
-            start = START if is_free or not is_capped else 1  # a bill may pass the cap: the first ones tell
+            start = START if is_free or not is_capped else 1  # a bill may pass the cap: see the first ones
             limiter = Limiter(lm.name, ceiling, is_free, asking.longest_wait, self._jitter, start)
             self._limiters[lm.name] = limiter
             limiter.one_by_one = not self.account.bills.is_predictable(lm.name)

@@ -33,17 +33,17 @@ SHRINK = 0.5  # of the width, at most, in one episode
 COOL_DOWN = 15.0  # seconds after a 429 in which the width does not grow
 QUICKEN = 0.9  # of the interval between two starts, at most once in `COOL_DOWN / 3` seconds
 TRIP = 5  # failures in a row that open the breaker
-SAME_REFUSALS = 8  # in the same words, of one call after the other, that are not the fault of these calls
+SAME_REFUSALS = 8  # consecutive equal refusals that stop the run: the calls are not at fault
 MOST_LIMITED = 100  # 429s to one call while others are answered
-LIMITED_FREE = 100  # 429s to calls that got one before, while others are answered: this many, and
-LIMITED_SHARE = 20  # this many for each answer
+LIMITED_FREE = 100  # repeated 429s while others are answered: this many, and
+LIMITED_SHARE = 20  # this many per answer
 LONGEST_BACKOFF = 20.0  # seconds
 DAY = 86_400.0
-UNREACHED = 3  # failures after which an address that never answered is a wrong one
+UNREACHED = 3  # failures after which an address that never answered is considered wrong
 LONGEST_PROBE = 30.0  # seconds between two probes
-PACE = 0.95  # of the rate that was let through
-SHORTEST_LOOK = 0.25  # seconds of traffic from which a rate can be read
-IDLE = 0.25  # seconds without a call in flight, after which the traffic before tells nothing
+PACE = 0.95  # share of the rate that was let through
+SHORTEST_LOOK = 0.25  # seconds of traffic needed to measure a rate
+IDLE = 0.25  # seconds without a call in flight after which the measurement restarts
 
 
 class Limiter:
@@ -73,7 +73,7 @@ class Limiter:
         self._streak = 0  # successes since the width last changed
         self._limited_at = -COOL_DOWN  # when the last 429 episode began
         self._known_bad: int | None = None
-        self._interval = 0.0  # seconds between two starts; 0: as fast as they come
+        self._interval = 0.0  # seconds between two starts; 0: no pacing
         self._quickened_at = 0.0
         self._next_start = 0.0
         self._passed = 0  # successes since `_since`, when the traffic last began
@@ -85,7 +85,7 @@ class Limiter:
         self._refused = 0  # of them, 429s so far
         self._limits = 0  # 429 episodes since the last success
         self._least = 0.0  # when the backoff of the last of them ends
-        self._again = 0  # 429s to calls that got one before, while others were answered
+        self._again = 0  # repeated 429s while others were answered
         self._jitter = jitter or random.Random(0)
         self.turns = itertools.count()  # numbers the calls of the model, those that the ledger answers among them
         self._refusals: dict[int, str] = {}  # by turn
@@ -93,8 +93,8 @@ class Limiter:
         self._reached = False  # whether the address has ever answered
         self._failures = 0  # failures since the last success
         self._trips = 0  # times that the breaker opened since the last success
-        self._deadline: float | None = None  # when it is given up; None while something comes back
-        self.trouble = ""  # why nothing comes back; "" while something does
+        self._deadline: float | None = None  # when the run gives up; None while calls are answered
+        self.trouble = ""  # why no call is answered; "" while calls are
 
     async def acquire(self) -> None:
         """Wait for a slot. Raises the error given to `close`."""
@@ -110,7 +110,7 @@ class Limiter:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self.release()  # the slot came at the moment of the cancellation
+                self.release()  # got the slot while being cancelled
             elif future in self._waiting:
                 self._waiting.remove(future)
             raise
@@ -128,7 +128,7 @@ class Limiter:
         """Return whether the circuit breaker is open."""
         return self._trips > 0
 
-    def patience(self) -> float:
+    def seconds_left(self) -> float:
         """Return the seconds until the run stops if nothing is answered."""
         return self.longest_wait if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
@@ -177,7 +177,7 @@ class Limiter:
         """Record a reply; width and pace may grow."""
         self.answered()
         now = time.monotonic()
-        if now >= self._since:  # what comes back during a pause says nothing of the pace after it
+        if now >= self._since:  # replies during a pause say nothing about the pace after it
             self._first_at = now if self._passed == 0 else self._first_at
             self._passed += 1
         self._streak += 1
@@ -309,8 +309,8 @@ class Limiter:
 
 MAX_ATTEMPTS = 6
 MAX_PAID_ATTEMPTS = 3
-PAID_SHARE = 0.1  # of the calls so far, that may be retries of what was perhaps paid for
-PAID_FREE = 10  # such retries that are always allowed
+PAID_SHARE = 0.1  # share of calls that may be retries of possibly paid attempts
+PAID_FREE = 10  # always allowed
 LONGEST = 20.0  # seconds
 
 
@@ -342,7 +342,7 @@ class Retries:
             return None
         self.count += 1
         if isinstance(error, RateLimited):
-            return 0.0  # the limiter holds it back, and all others with it
+            return 0.0  # the limiter delays it together with all others
         return self._jitter.uniform(0.0, min(LONGEST, 0.25 * 2.0 ** min(attempt, 10)))
 
 
@@ -357,7 +357,7 @@ LINE_SECONDS = 300.0
 """Seconds between two progress lines when nothing changes."""
 
 
-async def patiently(
+async def poll(
     ask: Callable[[], Awaitable[T]],
     pause: Callable[[float], Awaitable[None]],
     say: Callable[[str], None],

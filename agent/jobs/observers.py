@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from agent.ledger.query import CALIBRATED_EVENT, LOOKED_UP, TOOL_TEXTS
+from agent.ledger.query import CALIBRATED_EVENT, RETRIEVAL_EVENTS, TOOL_TEXTS
 from agent.ledger.store import NewCandidate
 from agent.observer import Observer, TrainingProgress
 from agent.prompt.parts.tools import as_text
@@ -66,7 +66,7 @@ class LedgerObserver(Observer):
         shown = program.shown(proposal.candidate)
         for name, settings in (("picks", shown.picks), ("passages", shown.passages)):
             if settings and not rejected:
-                self._ledger.event(self._run_id, LOOKED_UP[name], {"candidate_id": shown.id, **settings})
+                self._ledger.event(self._run_id, RETRIEVAL_EVENTS[name], {"candidate_id": shown.id, **settings})
         about = (proposal.operator, proposal.parent_id, proposal.reason, rejected)
         self._ledger.add_candidate(self._run_id, NewCandidate(round_, shown, laid_out, *about))
         if shown.calibration and not rejected:

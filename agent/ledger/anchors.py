@@ -1,11 +1,11 @@
-"""Heads of the chain that are noted elsewhere: a ledger that was made anew, or an older copy in its place, lacks them.
+"""Chain heads noted outside the ledger: they reveal a recreated ledger, or an older copy in its place.
 
-An anchor is number and hash of the last event at one moment, kept by the user. Witnesses are files that the ledger's
-runs wrote: releases (`RUN/prompt.md`, versions in the registry), lines of `aliases.jsonl` and reports note the head
-that the chain had when they were made, the run, and which ledger it was: the hash of its first event, which no two
-ledgers share and all copies of one have. A file counts against a ledger that it names by this id (an older copy does
-not know its run), or that has its run (a chain that is made anew has another id). All others are of another ledger in
-the same folder; nor does a file count whose head another ledger there has (a copy that was continued: a note).
+An anchor is the number and hash of the last event at one moment, kept by the user. Witnesses are files written by the
+ledger's runs: releases (`RUN/prompt.md`, versions in the registry), lines of `aliases.jsonl` and reports. Each notes
+the chain's head at the time, the run, and the ledger's id: the hash of its first event, unique per ledger and shared by
+its copies. A file counts against a ledger with that id (an older copy does not know the run) or with that run (a
+recreated chain has another id). Other files belong to other ledgers in the folder; a head found in another ledger there
+(a copy that was continued) becomes a note.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ from agent.safe_file import read_file
 
 HASH = re.compile("[0-9a-f]{64}")
 FENCE = "+++"
-MOST = 64_000_000  # bytes of a release or a history of aliases that are read
-START = 4096  # bytes of a page in which its marks stand
+MOST = 64_000_000  # most bytes read of a release or an alias history
+START = 4096  # bytes at the start of a page that contain its marks
 _MARK = re.compile(r'<meta name="promptassay-(ledger|ledger_head|run_id)" content="([^"]*)">')
 
 
 def checked(db: sqlite3.Connection, anchor: str | None = None) -> tuple[int, str, list[Finding]]:
-    """What `verify` finds, behind number and hash of the last event that it covers at least (0 and "" where they cannot
-    be read)."""
+    """Verify a ledger; return number and hash of its last covered event, and the findings.
+
+    0 and "" if the head cannot be read.
+    """
     try:
         events, head = (0, "") if structure(db) else head_of(db)
     except sqlite3.Error:
@@ -44,32 +46,34 @@ def checked(db: sqlite3.Connection, anchor: str | None = None) -> tuple[int, str
 
 
 def anchor(db: sqlite3.Connection, path: Path) -> dict[str, Any]:
-    """Where the chain ends now: seq, hash, utc and the ledger's path. Raises LedgerError for a merged ledger."""
+    """Return the chain's head: seq, hash, utc and the ledger's path. Raises LedgerError for a merged ledger."""
     refuse_merged(db, path, "each of its chains has a head, as `optimize audit verify --json` lists them")
     seq, digest = head_of(db)
     return {"seq": seq, "hash": digest, "utc": utc_now(), "ledger": str(path)}
 
 
 def noted_hash(word: str) -> str:
-    """Read a hash from `word`: itself, or what the file of this name notes (an anchor, --json, a release). Raises
-    InputError."""
+    """Read a hash from `word`: a hash, or a file that notes one.
+
+    Such a file is an anchor, `--json` output or a release. Raises InputError.
+    """
     if HASH.fullmatch(word):
         return word
     try:
         text = Path(word).read_text("utf-8")
     except (OSError, ValueError):
         raise InputError(
-            f"{word}: neither a hash (64 hex digits) nor a readable file; give what `optimize audit anchor` printed"
+            f"{word}: neither a hash (64 hex digits) nor a readable file; give the output of `optimize audit anchor`"
         ) from None
     for name in ("ledger_head", "hash"):
         if found := re.search(rf'\b{name}"?\s*[=:]\s*"([0-9a-f]{{64}})"', text):
             return found[1]
-    raise InputError(f"{word}: notes no head of a ledger; give what `optimize audit anchor` wrote, or a release")
+    raise InputError(f"{word}: contains no ledger head; give the output of `optimize audit anchor`, or a release")
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A file that names a head, and the run and the ledger that it is of."""
+    """A file that names a head, with its run and its ledger."""
 
     file: Path
     ledger: str
@@ -78,7 +82,7 @@ class Witness:
 
 
 def witnesses(folder: Path, releases: Path) -> list[Witness]:
-    """All that lies where runs of a ledger in `folder` write, and in the registry `releases`."""
+    """Find the witnesses written by runs of a ledger in `folder`, and in the registry `releases`."""
     of_runs, of_versions = ("*/prompt.md", "*/held/prompt.md"), ("*/*/prompt.md", "*/aliases.jsonl")
     places = [*((folder, name) for name in of_runs), *((releases, name) for name in of_versions)]
     places += [(folder, name) for name in ("*.html", "*/*.html")]
@@ -102,13 +106,13 @@ def _noted(path: Path) -> Iterator[Mapping[str, Any]]:
             found.append(parse_json(front)["provenance"])
         else:
             for line in read_file(path, MOST).splitlines():
-                with suppress(ValueError, KeyError, TypeError):  # the last may be cut off; `aliases` tells the rest
+                with suppress(ValueError, KeyError, TypeError):  # the last line may be cut off; `aliases` reports that
                     found.append(parse_json(line)["evidence"])
     yield from (each for each in found if isinstance(each, Mapping))
 
 
 def missing_heads(db: sqlite3.Connection, path: Path, noted: list[Witness]) -> tuple[list[Finding], list[str]]:
-    """What the chain lacks that one of its files names, a finding a file; and notes. `noted` must be read before."""
+    """Return one finding per file whose head the chain lacks, and notes. Read `noted` beforehand."""
     ids = {chain.ledger for chain in chains(db).values()}
     runs = {run_id for (run_id,) in db.execute("SELECT id FROM runs")}
     own = [each for each in noted if each.ledger in ids or each.run_id in runs]
@@ -117,9 +121,9 @@ def missing_heads(db: sqlite3.Connection, path: Path, noted: list[Witness]) -> t
     findings, notes = [], []
     for file, each in lost.items():
         if other := _other_with(path, each.head):
-            notes.append(f"{file}: names a head of {other}, which went on from this ledger")
+            notes.append(f"{file}: names a head of {other}, which continued this ledger")
         else:
-            what = f"this ledger is older than {file} says, or another: no event has the hash {each.head}"
+            what = f"this ledger is older than {file}, or another one: no event has the hash {each.head}"
             findings.append(Finding(0, f"{what}, which run {each.run_id} noted"))
     return findings, notes
 
@@ -138,5 +142,5 @@ def _has(path: Path, head: str) -> bool:
                 return False
         with closing(reader(path)) as db:
             return db.execute("SELECT 1 FROM events WHERE hash = ?", (head,)).fetchone() is not None
-    except (OSError, sqlite3.Error, LedgerError):  # another program's, or damaged: it vouches for nothing
+    except (OSError, sqlite3.Error, LedgerError):  # a foreign or damaged file proves nothing
         return False

@@ -1,15 +1,15 @@
-"""The tables of a ledger and its hash chain: what the events say, and where a file differs from the schema.
+"""The tables of a ledger and its hash chain: the meaning of events, and how a file differs from the schema.
 
-`calls` holds one row per attempt or cache hit: reserved -> sent -> ok | error | unknown, or cached. Payload texts are
-in `blobs` by SHA-256, and rows name them in columns that end in `_hash`: a text can be erased while the history around
-it stays. `events` is a hash chain that describes every row of the tables in `AUDITED`; `head` holds its last link.
+`calls` has one row per attempt or cache hit: reserved -> sent -> ok | error | unknown, or cached. Payload texts are in
+`blobs` by SHA-256; rows refer to them in columns ending in `_hash`, so that a text can be erased while its history
+stays. `events` is a hash chain describing every row of the tables in `AUDITED`; `head` holds its last link.
 
 The body of an event that describes a row is one of
 
-    {"insert": table, "row": {column: value, ...}}        the row as it was put, also in place of an older one
+    {"insert": table, "row": {column: value, ...}}        the row as written, replacing an older one
     {"update": table, "key": [...], "set": {column: value, ...}}
 
-and any other body is a fact. A bundle holds copies of this file and of `verify.py`: standard library only.
+and any other body is a fact. A bundle contains copies of this file and of `verify.py`: standard library only.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ AUDITED: Mapping[str, tuple[str, ...]] = {
     "outcomes": ("run_id", "split", "candidate_id", "example_id"),
     "calls": ("id",),
 }
-"""Each table that the chain describes, with the columns of its primary key."""
+"""Tables described by the chain, with the columns of their primary keys."""
 OWNER_OF = {**{table: key[0] for table, key in AUDITED.items()}, "calls": "run_id"}
-"""By table the column of the run or candidate that a row belongs to."""
+"""By table, the column of the run or candidate that owns a row."""
 EVENT = ("seq", "run_id", "utc", "kind", "body", "prev_hash", "hash")
 """The columns of an event."""
 SQLITES_OWN = ("pragma_", "json_each", "json_tree")
-"""Begin the names of tables that SQLite makes up when they are asked; one in the file would answer instead."""
+"""Prefixes of tables that SQLite provides when queried; a table in the file would answer instead."""
 VERSION = 6
-"""`user_version` of a ledger; a file with another one is refused."""
+"""`user_version` of a ledger; other versions are refused."""
 SCHEMA = """
     CREATE TABLE runs (
         id TEXT PRIMARY KEY, task TEXT NOT NULL, folder TEXT NOT NULL, status TEXT NOT NULL, model TEXT NOT NULL,
@@ -108,13 +108,13 @@ SCHEMA = """
         SELECT c.*, i.body AS instruction, t.body AS template FROM candidates c
         LEFT JOIN blobs i ON i.hash = c.instruction_hash LEFT JOIN blobs t ON t.hash = c.template_hash;
 """
-"""Plain SQL, because `structure` compares the words that SQLite keeps of it."""
+"""Plain SQL, because `structure` compares the text that SQLite stores."""
 Place = tuple[Any, ...]
 Row = dict[str, Any]
 
 
 class Finding(NamedTuple):
-    """Something that does not hold: `seq` is the event that says otherwise (0: the file as a whole)."""
+    """A violation found: `seq` is the event that contradicts the file (0: the file as a whole)."""
 
     seq: int
     what: str
@@ -124,20 +124,20 @@ class Finding(NamedTuple):
 
 
 def sha256(text: str | None) -> str | None:
-    """SHA-256 (hex) of a text."""
+    """Return the SHA-256 (hex) of a text."""
     return None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @lru_cache
 def expected_objects() -> dict[tuple[str, str], tuple[str, str]]:
-    """Tables, indexes, triggers and views of the schema: (type, name) -> table, SQL."""
+    """Map (type, name) of the schema's tables, indexes, triggers and views to (table, SQL)."""
     with empty_ledger() as db:
         return _objects(db)
 
 
 @lru_cache
 def columns_of(table: str) -> dict[str, tuple[str, Any]]:
-    """By column of a table its type, and what it holds where no event names it."""
+    """Map the columns of a table to their type and default value."""
     with empty_ledger() as db:
         return {
             name: (kind, value if value is None else value.strip("'") if "'" in value else int(value))
@@ -147,7 +147,7 @@ def columns_of(table: str) -> dict[str, tuple[str, Any]]:
 
 @contextmanager
 def empty_ledger() -> Iterator[sqlite3.Connection]:
-    """An empty ledger in memory."""
+    """Open an empty ledger in memory."""
     with closing(sqlite3.connect(":memory:")) as db:
         db.executescript(SCHEMA)
         yield db
@@ -172,10 +172,10 @@ def _stands_apart(db: sqlite3.Connection, kind: str, name: str, table: str, sql:
 
 
 def structure(db: sqlite3.Connection) -> list[Finding]:
-    """Find where the schema differs from ours; to be asked before anything is read or written.
+    """List differences from the schema; call it before anything is read or written.
 
-    A view in place of a table, or an expression in an index, may never end, and an added trigger may refuse what was
-    paid for. Other tables with their indexes may be in the file; views, virtual tables and whatever hangs on ours may
+    A view in place of a table, or an expression in an index, may never end, and an added trigger may refuse paid
+    replies. Other tables and their indexes are allowed; views, virtual tables and anything attached to our tables are
     not.
     """
     if (found := db.execute("PRAGMA user_version").fetchone()[0]) != VERSION:
@@ -196,7 +196,7 @@ def structure(db: sqlite3.Connection) -> list[Finding]:
 
 
 def link(prev_hash: str, event: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) over the previous hash and the canonical JSON (RFC 8785) of seq, run_id, utc, kind and body."""
+    """Hash (SHA-256, hex) the previous hash and the canonical JSON (RFC 8785) of seq, run_id, utc, kind and body."""
     text = (
         f'{prev_hash}{{"body":{_quoted(event["body"])},"kind":{_quoted(event["kind"])},'
         f'"run_id":{_quoted(event["run_id"])},"seq":{event["seq"]},"utc":{_quoted(event["utc"])}}}'
@@ -205,23 +205,23 @@ def link(prev_hash: str, event: Mapping[str, Any]) -> str:
 
 
 def follows(event: Mapping[str, Any], seq: int, prev_hash: str) -> bool:
-    """Whether `event` is the one with number `seq`, linked to the hash of the event before it."""
+    """Return whether `event` has number `seq` and links to the previous hash."""
     return bool(event["seq"] == seq and event["prev_hash"] == prev_hash and event["hash"] == link(prev_hash, event))
 
 
 def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
-    """The hashes of the payload texts that a row, or the body of a fact, names."""
+    """Yield the hashes of payload texts named by a row, or by the body of a fact."""
     for column, value in row.items():
         if column[-5:] == "_hash" and value and isinstance(value, str):
             yield value
 
 
 class Folded:
-    """What the events of a chain say, up to event `seq` with the hash `head`.
+    """State described by the events of a chain, up to event `seq` with the hash `head`.
 
-    `seqs` has the last event about each of the `rows`, `texts` the first that names each hash; `erased` texts were
-    taken out; `facts` are all other bodies, each with its run. `broken`: where the chain does not hold; `anchored`: a
-    hash noted elsewhere is in it.
+    `seqs` has the last event about each of the `rows`, `texts` the first that names each hash. `erased`: texts taken
+    out. `facts`: all other bodies, with their run. `broken`: where the chain does not hold. `anchored`: it contains a
+    hash noted elsewhere.
     """
 
     def __init__(self) -> None:
@@ -235,8 +235,10 @@ class Folded:
 
     @staticmethod
     def of(events: Iterable[Mapping[str, Any]], anchor: str | None = None, gaps: bool = False) -> Folded:
-        """Follow a chain link by link, up to where it is broken. With `gaps`, an event after a gap is proved by
-        itself."""
+        """Follow a chain link by link, up to where it is broken.
+
+        With `gaps`, an event after a gap is verified on its own.
+        """
         found = Folded()
         found.anchored = anchor is None
         for event in events:
@@ -260,10 +262,10 @@ class Folded:
         return found
 
     def add(self, seq: int, run_id: str, body: str) -> None:
-        """Takes one event. Raises ValueError, KeyError or TypeError when its body is not what an event can say."""
+        """Apply one event. Raises ValueError, KeyError or TypeError for a malformed body."""
         said = json.loads(body)
         if not isinstance(said, dict):
-            raise ValueError(f"not the body of an event: {body[:40]}")
+            raise ValueError(f"not a valid event body: {body[:40]}")
         row: Row = said
         if "insert" in said:
             row = said["row"]
@@ -278,11 +280,13 @@ class Folded:
             self.erased.update(said.get("erased", ()))
         for digest in texts_of(row):
             self.texts.setdefault(digest, seq)
-            self.erased.discard(digest)  # it came again after it was erased
+            self.erased.discard(digest)  # recorded again after it was erased
 
     def belonging(self, runs: Collection[str], with_answers: bool) -> set[Place]:
-        """The places of these runs' rows, of the candidates that they proposed or tried, and of their examples; with
-        `with_answers` also of the calls of other runs whose replies they took."""
+        """Return the places of these runs' rows, of the candidates they proposed or tried, and of their examples.
+
+        `with_answers`: also of other runs' calls whose replies they used.
+        """
         owners = {place: row.get(OWNER_OF[place[0]]) for place, row in self.rows.items()}
         found = {place for place, owner in owners.items() if owner in runs}
         candidates = {self.rows[place]["candidate_id"] for place in found if place[0] in ("proposals", "trials")}
@@ -294,13 +298,12 @@ class Folded:
         return found
 
     def texts_in(self, places: Iterable[Place], run_id: str) -> set[str]:
-        """The hashes of the texts that these rows and the facts of a run name."""
+        """Return the hashes of texts named by these rows and by the facts of a run."""
         found = {digest for place in places for digest in texts_of(self.rows[place])}
         return found | {digest for whose, fact in self.facts if whose == run_id for digest in texts_of(fact)}
 
     def compare(self, tables: Iterable[tuple[str, Iterable[Row]]], said: dict[Place, Row]) -> Iterator[Finding]:
-        """Compare each row with what the events say of it, and find those of `said`, the rows that should be there,
-        that are missing."""
+        """Compare rows with the events, and find rows of `said` that are missing."""
         for table, rows in tables:
             empty = {name: value for name, (_, value) in columns_of(table).items()}
             for row in rows:
@@ -308,10 +311,10 @@ class Folded:
                 known = said.pop(place, None)
                 name = ", ".join(map(str, place[1:]))
                 if known is None:
-                    yield Finding(self.seq + 1, f"no event tells of a row of {table}: {name}")
+                    yield Finding(self.seq + 1, f"no event describes a row of {table}: {name}")
                     continue
                 if table == "calls" and known["state"] == "reserved" and row["state"] == "sent":
-                    row["state"] = "reserved"  # the moment of sending is noted without an event; the outcome has one
+                    row["state"] = "reserved"  # sending is recorded without an event; the outcome has one
                 if (full := {**empty, **known}) != row:
                     wrong = ", ".join(column for column in row | full if full.get(column, ...) != row.get(column, ...))
                     seq = self.seqs[place]

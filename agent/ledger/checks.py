@@ -1,7 +1,7 @@
-"""The checks of `optimize audit check`: do a run's own numbers add up, and did a row that measures get into a prompt?
+"""The checks of `optimize audit check`: a run's numbers add up, and no measuring row leaked into a prompt.
 
-The numbers are recomputed from calls, outcomes and events, by other ways than the run's. The checks for contamination
-are pure functions over candidates and the task, whose rows must be the ones of the run.
+Numbers are recomputed from calls, outcomes and events, by other ways than the run's. Contamination checks are pure
+functions over candidates and the task, whose rows must be those of the run.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ROLES = ("model", "proposer", "judge", "embedding")
 OPEN = ("reserved", "sent")
 SETTLED = ("ok", "error", "unknown")
 CLOSE = 1e-9
-GRAM = 5  # words in a row that no two people write by chance
+GRAM = 5  # consecutive words that two people do not write by chance
 HELD_OUT = ("dev", "test")
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, whether it holds (None: it could not be looked at), and what was found, a line each."""
+    """One check: what was checked, whether it holds (None: not checked), and findings, one per line."""
 
     name: str
     ok: bool | None
@@ -45,7 +45,7 @@ class Check:
 
 
 def consistency_checks(history: History, run: Row) -> list[Check]:
-    """Whether what a run says of itself is what its rows say."""
+    """Check a run's statements against its rows."""
     outcomes = history.select(
         "SELECT o.*, b.body FROM outcomes o LEFT JOIN blobs b ON b.hash = o.body_hash WHERE o.run_id = ?", run["id"]
     )
@@ -64,7 +64,10 @@ def consistency_checks(history: History, run: Row) -> list[Check]:
 
 
 def test_opened_once(history: History, run_id: str) -> Check:
-    """The test was opened for one pair of prompts (again after a kill, say), and no test row was scored before it."""
+    """Check that the test was opened for one pair of prompts, and no test row was scored before.
+
+    Opening it again for the same pair, such as after a kill, is allowed.
+    """
     events = history.facts("test_opened", run_ids=[run_id])
     scored = history.facts("outcome", run_ids=[run_id])
     opened, pairs = [row["seq"] for row in events], {json.dumps(row["body"], sort_keys=True) for row in events}
@@ -77,8 +80,10 @@ def test_opened_once(history: History, run_id: str) -> Check:
 
 
 def scored_calls(history: History, outcomes: list[Row], calls: list[Row]) -> Iterator[Check]:
-    """Each score rests on a reply that was settled, and that this run bought or took from the ledger; but for answers
-    without a language model, which take none."""
+    """Check that each score has a settled call, bought by this run or taken from the ledger.
+
+    Answers without a language model take no call.
+    """
     settled = {row["call_key"] for row in history.select("SELECT DISTINCT call_key FROM calls WHERE state = 'ok'")}
     own = {row["call_key"] for row in calls if row["state"] in ("ok", "cached")}
     free = {row["id"] for row in history.select("SELECT id FROM candidates WHERE format = ?", NO_MODEL)}
@@ -91,7 +96,7 @@ def scored_calls(history: History, outcomes: list[Row], calls: list[Row]) -> Ite
 
 
 def trial_means(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
-    """A trial's score is the mean of its scored dev rows. One that was cut short may know of fewer than were scored."""
+    """Check that a trial's score is the mean of its dev rows; a pruned trial may count fewer rows."""
     scores = _scores(outcomes)
     wrong = []
     for trial in trials:
@@ -105,7 +110,6 @@ def trial_means(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
 
 
 def _old_outcomes(history: History, run: Row) -> list[Row]:
-    """Of a migration the outcomes of the old model, which are another run's; else none."""
     old = (run["result"] or {}).get("migration")
     if old is None:
         return []
@@ -114,14 +118,14 @@ def _old_outcomes(history: History, run: Row) -> list[Row]:
 
 
 def result_scores(run: Row, trials: list[Row], outcomes: list[Row], old: Sequence[Row] = ()) -> Check:
-    """The result's scores and its lift are those of the outcomes; `old`: those of a migration's old model."""
+    """Check the result's scores and lift against outcomes; `old`: those of a migration's old model."""
     name, result = "the result's scores are those of its rows", run["result"]
     if result is None:
         return Check(name, None, ("no result",))
     if "winner" not in result:
-        return Check(name, None, ("a run that is no search has no winner",))
+        return Check(name, None, ("only a search has a winner",))
     winner, base = result["winner"]["candidate_id"], trials[0]["candidate_id"] if trials else ""
-    if old:  # on the rows that the winner was asked; the two may be one candidate, on two models
+    if old:  # on the winner's rows; both may be one candidate, on two models
         asked = {(row["split"], row["example_id"]) for row in outcomes if row["candidate_id"] == winner}
         base = "of the old model"
         kept = [{**row, "candidate_id": base} for row in old if (row["split"], row["example_id"]) in asked]
@@ -144,7 +148,7 @@ def result_scores(run: Row, trials: list[Row], outcomes: list[Row], old: Sequenc
 
 
 def unscored_rows(outcomes: list[Row]) -> Check:
-    """Rows without a score are named, each with its reason."""
+    """Check that each row without a score has a reason."""
     unscored = [row for row in outcomes if row["value"] is None]
     wrong = [_row_name(row) for row in unscored if row["body"] is not None and not _reason(row["body"])]
     counts = {split: sum(row["split"] == split for row in unscored) for split in ("train", "dev", "test")}
@@ -158,7 +162,7 @@ def _reason(body: str) -> str:
 
 
 def settled_calls(run: Row, calls: list[Row]) -> Check:
-    """A run that has ended left no call open."""
+    """Check that a finished run left no call open."""
     name = "each call has an outcome"
     if run["status"] == "running":
         return Check(name, None, ("the run is running",))
@@ -166,8 +170,10 @@ def settled_calls(run: Row, calls: list[Row]) -> Check:
 
 
 def charges(run: Row, calls: list[Row], training: float = 0.0) -> Check:
-    """Calls, dollars and tokens of the result are the sum of the calls'; `training`: dollars of trainings at a
-    provider that ended in the run, which are no calls."""
+    """Check that calls, dollars and tokens of the result are the sum of its calls.
+
+    `training`: dollars of finished fine-tunings, which are not calls.
+    """
     name, result = "calls, tokens and $ add up", run["result"]
     paid = [row for row in calls if row["state"] in SETTLED and row["error_class"] not in NO_CALLS]
     used = [row for row in calls if row["state"] in ("ok", "cached")]
@@ -190,7 +196,7 @@ def charges(run: Row, calls: list[Row], training: float = 0.0) -> Check:
 
 
 def caps_kept(history: History, run_id: str) -> Check:
-    """At no event was what had been charged, plus what was reserved, above a cap of the run's budget then."""
+    """Check that at no event the charges plus reservations passed a cap of the run's budget."""
     caps: dict[str, float | None] = {}
     charged: dict[str, float] = defaultdict(float)
     waiting: dict[int, Row] = {}
@@ -264,7 +270,7 @@ def _near(one: float | None, two: float | None) -> bool:
 
 
 def demo_ids(candidates: Sequence[Mapping[str, Any]], held_out: Mapping[str, str]) -> Check:
-    """No demo is a row of dev or test. `held_out`: the split of each row's id."""
+    """Check that no demo is a dev or test row. `held_out`: the split of each row's id."""
     wrong = [
         f"{candidate['id']}: demo {demo['position'] + 1} is the {held_out[demo['example_id']]} row {demo['example_id']}"
         for candidate in candidates
@@ -275,7 +281,7 @@ def demo_ids(candidates: Sequence[Mapping[str, Any]], held_out: Mapping[str, str
 
 
 def demo_texts(candidates: Sequence[Mapping[str, Any]], task: Task) -> Check:
-    """No demo says the same as a row of dev or test, under whatever id."""
+    """Check that no demo has the text of a dev or test row, under any id."""
     rows = {_folded(example.inputs): (split, example.id) for split, example in _held_out(task)}
     wrong = []
     for candidate in candidates:
@@ -286,7 +292,10 @@ def demo_texts(candidates: Sequence[Mapping[str, Any]], task: Task) -> Check:
 
 
 def copied_answers(candidates: Sequence[Mapping[str, Any]], task: Task) -> Check:
-    """No instruction holds five words in a row of a dev or test row, unless the user's own prompt or train has them."""
+    """Check that no instruction copies five consecutive words of a dev or test row.
+
+    Words that the user's prompt or the train rows contain are allowed.
+    """
     written = [(each["id"], [*_grams(f"{each['role']} {each['instruction']}")]) for each in candidates]
     unknown = {gram for _, grams in written for gram in grams}.difference(_grams(task.instruction))
     unknown.difference_update(gram for example in task.train for text in _texts(example) for gram in _grams(text))

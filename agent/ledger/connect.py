@@ -1,5 +1,4 @@
-"""How a ledger file is opened: the connection's settings, and the check that nothing is read from a damaged file or one
-of another version."""
+"""Opening ledger files: connection settings, and refusal of damaged files and other versions."""
 
 from __future__ import annotations
 
@@ -29,10 +28,10 @@ from agent.options.shared import LEDGER as LEDGER
 BUSY_MS = 30_000
 NO_FILES = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
 RESCUE = (
-    "restore a copy, or save what can be read with `sqlite3 FILE .recover | sqlite3 NEW.db` and ask "
-    "`optimize audit verify --db NEW.db` what is left"
+    "restore a copy, or recover what is readable: `sqlite3 FILE .recover | sqlite3 NEW.db`, then "
+    "`optimize audit verify --db NEW.db`"
 )
-"""What helps a damaged file; the words of an error."""
+"""How to recover a damaged file, for error messages."""
 
 
 class NeedsWriter(LedgerError):
@@ -40,25 +39,28 @@ class NeedsWriter(LedgerError):
 
 
 def require_file(db: Path) -> None:
-    """Raises InputError for a folder, as "" and "." are."""
+    """Raise InputError for a folder, including "" and "."."""
     if db.is_dir():
         raise InputError(f"{db}: a folder; name a file in it with --db, such as {db / 'ledger.db'}")
 
 
 def ledger_option(db: Path) -> str:
-    """The words that a command needs to find the ledger, when it is not the usual one."""
+    """Return the command-line option that selects this ledger; "" for the default one."""
     return "" if db == LEDGER else f" --db {shlex.quote(str(db))}"
 
 
 def refuse_merged(db: sqlite3.Connection, path: Path, why: str = "it is only read") -> None:
-    """Raises LedgerError for a merged ledger."""
+    """Raise LedgerError for a merged ledger."""
     if is_merged(db):
         raise LedgerError(f"{path}: a merged ledger: {why}; name the ledger of the run with --db")
 
 
 def is_emptied(path: Path) -> bool:
-    """Whether nothing is left of a ledger but its companions: the seal or the log of an empty file, the log of
-    one that is gone. (A seal alone is what is left where somebody removed the ledger to begin anew.)"""
+    """Return whether a ledger was emptied or deleted and only its companions are left.
+
+    These are the seal or log of an empty file, or the log of a deleted one. A seal alone does not count: somebody
+    deleted the ledger to start over.
+    """
     if not os.path.exists(path):
         return not log_is_empty(path)
     if not os.path.isfile(path) or os.path.getsize(path):
@@ -67,18 +69,20 @@ def is_emptied(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a ledger, whole or not. A new empty file does not count, an emptied one does."""
+    """Return whether there is a ledger, whole or not; a new empty file does not count, an emptied one does."""
     return is_emptied(path) or (os.path.isfile(path) and os.path.getsize(path) > 0)
 
 
 def address_to_read(path: Path) -> str:
-    """SQLite's address for reading; where no files can be made next to the ledger and there is no log, of the file
-    alone. Raises LedgerError for a file that was emptied or is gone, as SQLite would throw its log away."""
+    """Return SQLite's address for reading; of the file alone in a read-only folder without a log.
+
+    Raises LedgerError for an emptied or deleted file, as SQLite would discard its log.
+    """
     if is_emptied(path):
         raise LedgerError(
-            f"{path}: the file is {'empty' if os.path.exists(path) else 'gone'}, and what lies beside it tells of a "
-            f"ledger; nothing was changed; restore a copy, move {log_path(path).name} away to begin anew, or name "
-            "another file with --db"
+            f"{path}: the ledger is {'empty' if os.path.exists(path) else 'gone'}, but its companion files are there; "
+            f"nothing was changed; restore a copy, move {log_path(path).name} away to start over, or name another "
+            "file with --db"
         )
     address = read_only(path)
     if not os.access(log_path(path).parent, os.W_OK) and log_is_empty(path) and not is_held(path):
@@ -87,23 +91,23 @@ def address_to_read(path: Path) -> str:
 
 
 def reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write. LedgerError as above, and for a log that SQLite cannot read where it lies."""
+    """Open a read-only connection. LedgerError as above, and for a log that SQLite cannot read in place."""
     db = sqlite3.connect(address_to_read(path), uri=True, timeout=BUSY_MS / 1000)
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     try:
         db.execute("PRAGMA schema_version")
-    except sqlite3.Error as error:  # whoever reads on says what is damaged
+    except sqlite3.Error as error:  # later reads report the damage
         if error.sqlite_errorcode & 0xFF in NO_FILES:
             db.close()
             raise LedgerError(
-                f"{path}: cannot be read where it lies: SQLite makes files beside it, and cannot here ({error}); make "
-                "room, or copy it with its -wal file to a folder that can be written, and name it with --db"
+                f"{path}: SQLite cannot create its files next to it ({error}); free space, or copy it with its -wal "
+                "file to a writable folder and name it with --db"
             ) from error
     return db
 
 
 def writer(path: Path) -> sqlite3.Connection:
-    """A connection that writes durably: each commit is on the disk before it returns."""
+    """Open a connection whose commits are on the disk when they return."""
     if not path.exists():
         path.touch(mode=0o600)
     db = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
@@ -116,12 +120,15 @@ def writer(path: Path) -> sqlite3.Connection:
 
 
 def unfinished(path: Path) -> bool:
-    """Whether a kill left the rollback journal of a change that was not finished: the first, before there is a log."""
+    """Return whether a kill left the rollback journal of an unfinished change.
+
+    This can only be the first change, before the log exists.
+    """
     return sibling(path, "-journal").exists()
 
 
 def undo_unfinished(path: Path) -> None:
-    """Lets SQLite roll it back, which takes a connection that may write."""
+    """Let SQLite roll back an unfinished change, which needs a writable connection."""
     db = sqlite3.connect(path, timeout=BUSY_MS / 1000)
     db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     db.close()
@@ -132,7 +139,7 @@ def schema_of(db: sqlite3.Connection) -> int:
 
 
 def require_version(db: sqlite3.Connection, path: Path) -> int:
-    """The schema of a ledger, 0 for one that was not made yet. Raises LedgerError for that of another version."""
+    """Return a ledger's schema version, 0 if not made yet. Raises LedgerError for other versions."""
     version = schema_of(db)
     if version not in (0, VERSION):
         if not {"runs", "calls", "events"} <= {name for (name,) in db.execute("SELECT name FROM sqlite_master")}:
@@ -149,22 +156,22 @@ def _no_ledger(path: Path) -> LedgerError:
 
 
 def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> None:
-    """Raises LedgerError, naming the first bad event, when a byte of the ledger is not as it was written.
+    """Verify a ledger; raise LedgerError naming the first bad event.
 
-    A seal that fits answers at once where no log was left, unless `by_chain`: who can write the file can write a seal.
-    While somebody else has the file open (it is not `ours`), only SQLite's own checks apply.
+    A matching seal is enough if no log was left, unless `by_chain`: who can write the file can write a seal. While
+    another process has the file open (not `ours`), only SQLite's own checks apply.
     """
     if unfinished(path) and not ours:
         raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing undoes that")
     held = is_held(path) and not ours
-    sealed = held or seal_holds(path)  # before SQLite opens it: to close a file gives up its locks on it
+    sealed = held or seal_holds(path)  # before SQLite opens it: closing a file releases its locks
     with readable(path):
         db = reader(path)
     with readable(path, f", or {RESCUE}"), closing(db):
         version = require_version(db, path)
         if not held and not log_is_empty(path) and log_is_damaged(path, db):
             raise LedgerError(
-                f"{log_path(path)}: the log of a killed run is damaged, and what came after is lost to SQLite; "
+                f"{log_path(path)}: the log of a killed run is damaged, and SQLite cannot read later records; "
                 f"nothing was changed; {RESCUE}"
             )
         if not version:
@@ -183,13 +190,13 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
 
 def _not_whole(path: Path, finding: Finding) -> LedgerError:
     return LedgerError(
-        f"{path}: the ledger is not what was written: {finding}; nothing was changed; "
+        f"{path}: the ledger was altered: {finding}; nothing was changed; "
         f"`optimize audit verify{ledger_option(path)}` lists all; {RESCUE}"
     )
 
 
 def owner_of(path: Path) -> str:
-    """Who holds the lock, in words, from the event that the holder wrote."""
+    """Describe the holder of the lock, by the event it wrote."""
     opened = "SELECT body, utc FROM events WHERE kind = 'ledger_opened' ORDER BY seq DESC LIMIT 1"
     try:
         with closing(reader(path)) as db:
@@ -202,11 +209,13 @@ def owner_of(path: Path) -> str:
 
 @contextmanager
 def unchecked(path: Path, as_one: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection that cannot write, to a file of this version that was not checked; `as_one`: it sees one moment.
-    Raises LedgerError for another version's, and when SQLite cannot read on."""
+    """Open an unverified file of this version read-only; `as_one`: a snapshot of one moment.
+
+    Raises LedgerError for another version, and if SQLite cannot read on.
+    """
     with readable(path), closing(reader(path)) as db:
         db.isolation_level = None
-        with suppress(sqlite3.Error):  # damaged: whoever reads on says how
+        with suppress(sqlite3.Error):  # damaged: later reads report how
             require_version(db, path)
         if as_one:
             db.execute("BEGIN")
@@ -215,7 +224,7 @@ def unchecked(path: Path, as_one: bool = False) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def readable(path: Path, or_else: str = "") -> Iterator[None]:
-    """Raises LedgerError where SQLite cannot read on."""
+    """Translate SQLite's read errors to LedgerError."""
     try:
         yield
     except sqlite3.Error as error:
@@ -223,13 +232,13 @@ def readable(path: Path, or_else: str = "") -> Iterator[None]:
 
 
 def head_of(db: sqlite3.Connection) -> tuple[int, str]:
-    """Number and hash of the last event."""
+    """Return number and hash of the last event."""
     found = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
     return (int(found[0]), str(found[1])) if found else (0, GENESIS)
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the schema in an empty file, all of it or nothing."""
+    """Create the schema in an empty file, in one transaction."""
     try:
         connection.executescript(f"BEGIN EXCLUSIVE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
     except BaseException:

@@ -1,8 +1,8 @@
-"""Whole chains of ledgers in one file that is only read: a merged ledger, or a bundle that checks itself.
+"""Several ledgers' chains in one read-only file: a merged ledger, or a bundle that verifies itself.
 
-A copy adds nothing to the ledger that it is a copy of; one that went on by itself adds what came after. A run that
-is in several sources is taken from the one that has most of it, and refused where each has something that the other
-has not. Rows go from file to file inside SQLite. The same sources give the same bytes. `verify.py` describes the file.
+A copy of a ledger adds nothing to it; a copy that was continued adds its later events. A run found in several sources
+is taken from the one with most of it, and refused if each has something the other lacks. Rows are copied inside SQLite.
+The same sources give the same bytes. `verify.py` describes the file.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ sys.exit(main(sys.argv[1:], Path(__file__).resolve().parent))
 
 
 class MergedSource(NamedTuple):
-    """A source of a merged ledger: the number of the chain that has it, its events and its head."""
+    """A source of a merged ledger: the number of its chain, its events and its head."""
 
     name: str
     chain: int
@@ -65,7 +65,7 @@ class MergedSource(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What was merged: `chains` with their `events`, `runs` and `calls`, out of `sources`."""
+    """Result of a merge: `chains` with their `events`, `runs` and `calls`, from `sources`."""
 
     path: Path
     chains: int
@@ -76,10 +76,10 @@ class Merged:
 
 
 def merge_ledgers(paths: Sequence[str | Path], output: str | Path, force: bool = False) -> Merged:
-    """Merge two or more ledgers into one that is only read: the same sources give the same bytes, in any order.
+    """Merge two or more ledgers into a read-only one; the same sources give the same bytes in any order.
 
-    Raises InputError where one is not there, or the output is there (`force`: writes over a merged one) or one of them;
-    LedgerError where one is in use or not whole, or a run is in two of them in two ways.
+    Raises InputError for a missing source, and if the output exists (`force` overwrites a merged one) or is a source;
+    LedgerError for a source that is in use or not whole, and if two sources have different versions of a run.
     """
     output = Path(output)
     parts, sources = plan(verified(_distinct([Path(path) for path in paths], output, force)))
@@ -103,9 +103,9 @@ def _distinct(paths: Sequence[Path], output: Path, force: bool) -> dict[Path, st
     elif output.is_dir():
         why = "is a folder; name a file with -o"
     elif output.exists() and not force:
-        why = "is there already; choose another name, or add --force"
+        why = "already exists; choose another name, or add --force"
     elif output.exists():
-        why = "is there, and is no merged ledger; choose another name with -o"
+        why = "exists and is not a merged ledger; choose another name with -o"
         with suppress(sqlite3.Error, LedgerError), closing(reader(output)) as db:
             why = "" if is_merged(db) else why
     if why:
@@ -119,7 +119,7 @@ def _distinct(paths: Sequence[Path], output: Path, force: bool) -> dict[Path, st
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A ledger as it is at one moment. `runs`: of each its events, and number and hash of the last of them."""
+    """A snapshot of a ledger. `runs`: for each run its number of events, and number and hash of the last."""
 
     path: Path
     name: str
@@ -144,7 +144,7 @@ class Source:
     def chain(
         self, before: Sequence[ChainPart] = (), parent: Chain | None = None, shared: int = 0, only: str = ""
     ) -> Chain:
-        """The chain that a container has of it, behind the chains of the parts `before`."""
+        """Return its chain in a container, after the chains of the parts `before`."""
         end = before[-1].chain.events + before[-1].chain.seq_offset if before else 0
         calls = sum(part.source.last_call for part in before)
         about = (len(before) + 1, self.name, self.ledger, self.events, self.head)
@@ -153,7 +153,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ChainPart:
-    """A chain that the container will have, its source, and the runs whose rows are taken from there."""
+    """A chain of the container, its source, and the runs whose rows are taken from there."""
 
     chain: Chain
     source: Source
@@ -184,7 +184,7 @@ def _source(path: Path, name: str) -> Source:
 
 
 def plan(sources: Sequence[Source]) -> tuple[list[ChainPart], list[MergedSource]]:
-    """The parts, and for each source the chain that has it: its own, or that of a ledger that went on from it."""
+    """Return the parts, and each source's chain: its own, or that of a ledger that continued it."""
     parts: list[ChainPart] = []
     merged = []
     for source in sources:
@@ -207,7 +207,6 @@ def _common(one: Source, other: Source) -> int:
 
 
 def _give_homes(parts: Sequence[ChainPart], sources: Sequence[Source]) -> None:
-    """Each run to the chain that has most of it. Raises LedgerError where another has something else of it."""
     faults = []
     for run_id in dict.fromkeys(run_id for source in sources for run_id in source.runs):
         having = [part for part in parts if run_id in part.source.runs]
@@ -218,8 +217,8 @@ def _give_homes(parts: Sequence[ChainPart], sources: Sequence[Source]) -> None:
                 _, seq, digest = part.source.runs[run_id]
                 if db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone() != (digest,):
                     faults.append(
-                        f"{part.source.path}: the run {run_id} is another one than in {home.source.path}, from its "
-                        f"event {seq} at the latest; merge one of the two"
+                        f"{part.source.path}: the run {run_id} differs from the one in {home.source.path}, from its "
+                        f"event {seq} at the latest; merge only one of them"
                     )
     if faults:
         raise LedgerError("\n".join([*faults, "nothing was merged"]))
@@ -253,7 +252,7 @@ def _new_ledger(output: Path) -> Iterator[Path]:
 
 
 def write_container(new: Path, parts: Sequence[ChainPart]) -> None:
-    """Write the chains into an empty file; of one that is `only` of a run, no rows and texts but those of this run."""
+    """Write the chains into an empty file; a chain `only` of a run has no rows and texts of others."""
     indexes = {name: sql for (kind, name), (_, sql) in expected_objects().items() if kind == "index" and sql}
     with closing(sqlite3.connect(new, isolation_level=None)) as db:
         create(db)
@@ -297,13 +296,13 @@ def _beside(source: Source, new: Path) -> Iterator[sqlite3.Connection]:
         _tune(db, "team")
         db.execute("BEGIN")
         if head_of(db) != (source.events, source.head):
-            raise LedgerError(f"{source.path}: was written to meanwhile; give the command again")
+            raise LedgerError(f"{source.path}: changed meanwhile; run the command again")
         yield db
         db.execute("COMMIT")
 
 
 def _erased(db: sqlite3.Connection) -> set[str]:
-    """Texts that were taken out of a source: another may hold them still, and the container does not."""
+    """Return texts erased in a source: another source may still have them, but the container must not."""
     said = "SELECT DISTINCT e.value FROM events, json_each(body, '$.erased') e WHERE kind = 'texts_erased'"
     return {digest for (digest,) in db.execute(f"{said} AND e.value NOT IN (SELECT hash FROM main.blobs)")}
 
@@ -327,7 +326,7 @@ def _copy(db: sqlite3.Connection, part: ChainPart) -> None:
     )
     for table, column in OWNER_OF.items():
         where = f"{column} {taken}"
-        if table in ("examples", "candidates"):  # in this order: by candidates those of the chains before are known
+        if table in ("examples", "candidates"):  # in this order: candidates identify those of earlier chains
             where = f"{column} IN ({tried}) AND {column} NOT IN (SELECT id FROM team.candidates)"
         elif table == "calls" and chain.only:
             where += f" OR (state = 'ok' AND call_key IN (SELECT call_key FROM main.calls WHERE run_id {taken}))"
@@ -343,19 +342,21 @@ def _copy(db: sqlite3.Connection, part: ChainPart) -> None:
 
 
 def write_jsonl(db: sqlite3.Connection, path: Path, force: bool) -> int:
-    """Every event as one JSON object a line, its body parsed. Returns how many. Raises InputError if it exists."""
+    """Write every event as a line of JSON, its body parsed; return their number. Raises InputError if `path` exists."""
     seq = 0
     with new_export(path, force) as file:
         for event in events(db):
             seq = event["seq"]
-            line = json.dumps({**event, "body": json.loads(event["body"])})  # in ASCII: nothing can break the line
+            line = json.dumps({**event, "body": json.loads(event["body"])})  # ASCII: nothing can break the line
             file.write(f"{line}\n".encode())
     return seq
 
 
 def write_bundle(db: sqlite3.Connection, output: Path, force: bool, run_id: str = "") -> tuple[int, int, str]:
-    """The self-verifying zip; with `run_id` the whole chain, but only this run's rows and texts. Returns the number of
-    its events and texts, and the head. Raises InputError if the file exists."""
+    """Write a self-verifying zip; return the number of events and texts, and the head.
+
+    With `run_id`, it has the whole chain but only this run's rows and texts. Raises InputError if the file exists.
+    """
     near = output.parent if output.is_file() or not output.exists() else None  # not next to a device
     with new_export(output, force) as file, tempfile.TemporaryDirectory(prefix=".new-", dir=near) as folder:
         copy, new = Path(folder) / "copy.db", Path(folder) / LEDGER
@@ -383,7 +384,7 @@ def write_bundle(db: sqlite3.Connection, output: Path, force: bool, run_id: str 
 
 
 def _member(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name)  # its date is 1980: the bundle says only what the ledger says
+    info = zipfile.ZipInfo(name)  # dated 1980: a bundle depends on the ledger alone
     info.compress_type = zipfile.ZIP_DEFLATED
     info.external_attr = 0o100600 << 16
     return info
@@ -391,9 +392,9 @@ def _member(name: str) -> zipfile.ZipInfo:
 
 @contextmanager
 def new_export(path: Path, force: bool) -> Iterator[IO[bytes]]:
-    """A file for its owner only, made whole or not at all. Raises InputError when it is there or cannot be made."""
+    """Create a file readable by its owner only, atomically. Raises InputError if it exists or cannot be made."""
     if not force and (path.exists() or path.is_symlink()):
-        raise InputError(f"{path}: is there already; choose another name, or add --force")
+        raise InputError(f"{path}: already exists; choose another name, or add --force")
     fix = "choose another place with -o"
     with disk_errors(f"{path}: cannot be written", fix, InputError), new_file(path, private=True) as file:
         yield file

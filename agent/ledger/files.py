@@ -1,14 +1,14 @@
-"""The companions of a ledger file: its lock, its seal, and SQLite's write-ahead log. Knows no table but `head`.
+"""Companions of a ledger file: its lock, its seal, and SQLite's write-ahead log. Knows no table but `head`.
 
-The lock lets one process write; the kernel frees it when its holder dies.
+The lock admits one writer; the kernel frees it when its holder dies.
 
-The seal is a digest of the main file. It shows in a moment that no byte of it has changed: SQLite itself does not
-notice when a page's content is overwritten on disk. The main file changes only when the writer copies the log into it;
-the writer breaks the seal before that and sets it after. Without a seal that fits, and while a log holds more than the
-main file, the whole ledger is checked the long way (`verify`).
+The seal is a digest of the main file and shows quickly that no byte of it changed: SQLite itself does not notice when a
+page is overwritten on disk. The main file changes only when the writer copies the log into it; the writer breaks the
+seal before that and sets it afterwards. Without a matching seal, and while a log holds more than the main file, the
+whole ledger is verified (`verify`).
 
-Each transaction of ours moves the row of the table `head`, so that each commit in the log writes its page.
-Format: SQLite's "Database File Format", section 4, "The Write-Ahead Log".
+Each of our transactions updates the row of the table `head`, so each commit in the log writes its page. Format:
+SQLite's "Database File Format", section 4, "The Write-Ahead Log".
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from urllib.parse import quote
 from agent.errors import LedgerError
 from agent.safe_file import sync_folder
 
-TRIES = 5  # for the lock
-BETWEEN = 0.02  # seconds between two of them
-CHUNK = 1 << 20  # bytes that are digested at once
-HEADER, FRAME = 32, 24  # bytes of the log's
+TRIES = 5  # attempts to lock
+BETWEEN = 0.02  # seconds between two attempts
+CHUNK = 1 << 20  # bytes digested at once
+HEADER, FRAME = 32, 24  # sizes in the log
 
 
 def sibling(path: Path, suffix: str) -> Path:
-    """The companion file with this suffix, next to the ledger itself where `path` is a link."""
+    """Return the companion file with this suffix, next to the ledger itself if `path` is a link."""
     real = path.resolve() if path.is_symlink() else path
     return real.with_name(real.name + suffix)
 
@@ -50,7 +50,7 @@ class Lock:
         self._file: int | None = None
 
     def take(self) -> bool:
-        """False when another process holds it."""
+        """Take the lock; return False if another process holds it."""
         while True:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -68,7 +68,6 @@ class Lock:
                 return False
 
     def stat(self) -> os.stat_result:
-        """Of the file that is locked."""
         assert self._file is not None
         return os.fstat(self._file)
 
@@ -82,7 +81,7 @@ class Lock:
 
 
 def _is_at(file: int, path: Path) -> bool:
-    """Whether the open file is the one at `path`: a lock on one that was deleted meanwhile keeps nobody out."""
+    """Return whether the open file is the one at `path`: a lock on a deleted file keeps nobody out."""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:
@@ -90,7 +89,7 @@ def _is_at(file: int, path: Path) -> bool:
 
 
 def _lock(file: int) -> bool:
-    """Tried for a moment, because whoever looks (`is_held`) has the lock for an instant."""
+    """Retry briefly, because `is_held` takes the lock for an instant."""
     for _ in range(TRIES):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,13 +100,13 @@ def _lock(file: int) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a writer has the ledger open now. Changes nothing."""
+    """Return whether a writer has the ledger open. Changes nothing."""
     try:
         file = os.open(sibling(path, ".lock"), os.O_RDONLY | os.O_CLOEXEC)  # its folder may be read-only
     except OSError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look must not see each other
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two readers must not see each other
     except OSError as error:
         return isinstance(error, BlockingIOError)
     finally:
@@ -123,7 +122,7 @@ def seal_path(path: Path) -> Path:
 
 
 def digest(file: int) -> str:
-    """CRC-32 of the open file and its size: against damage, not against forgery, which is what the chain is for."""
+    """Return CRC-32 and size of the open file: against damage, not against forgery."""
     found, size = 0, 0
     while part := os.pread(file, CHUNK, size):
         found = zlib.crc32(part, found)
@@ -132,7 +131,7 @@ def digest(file: int) -> str:
 
 
 def seal_holds(path: Path) -> bool:
-    """Whether the seal is there and fits the file."""
+    """Return whether the seal exists and matches the file."""
     try:
         sealed, *kept = seal_path(path).read_text("ascii").splitlines()
         with path.open("rb") as file:
@@ -142,14 +141,15 @@ def seal_holds(path: Path) -> bool:
 
 
 def _untouched(file: int) -> str:
-    """The file's place on the disk, size and times: these stay as they are while nothing touches it."""
     found = os.fstat(file)
     return f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def set_seal(path: Path, main: int, read_only: bool = False) -> None:
-    """Write the seal of the open file `main` whole or not at all; a `read_only` file is not digested again while
-    nothing touches it, which would take seconds each time."""
+    """Write the seal of the open file `main` atomically.
+
+    A `read_only` file is digested again only after it changed, as that takes seconds.
+    """
     part = seal_path(path).with_name(seal_path(path).name + ".part")
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -178,15 +178,15 @@ def log_is_empty(path: Path) -> bool:
 
 
 def read_only(path: Path) -> str:
-    """SQLite's address of a file that is not to be written."""
+    """Return SQLite's read-only address of a file."""
     return f"file:{quote(os.fsencode(path.resolve()))}?mode=ro"
 
 
 def log_is_damaged(path: Path, db: sqlite3.Connection) -> bool:
-    """Whether commits lie in the log that SQLite does not read, because something before them is not as it was written.
+    """Return whether the log has commits that SQLite skips because of an earlier damaged frame.
 
     SQLite takes the first frame with a wrong checksum for the end. A power cut can leave one commit behind it, but not
-    two. A commit shows by its last frame and by the page of `head`, which each of ours writes once.
+    two. A commit is recognized by its last frame and by the page of `head`, which each of our commits writes once.
     """
     (size,) = db.execute("PRAGMA page_size").fetchone()
     frames = list(_frames(log_path(path).read_bytes(), size))
@@ -204,6 +204,6 @@ def _frames_read(path: Path, db: sqlite3.Connection) -> int:
 
 
 def _frames(log: bytes, size: int) -> Iterator[tuple[int, int, bytes]]:
-    """Page number, pages in the file if the frame commits (else 0), and salts of each frame with a page of `size`."""
+    """Yield page number, pages of the file if the frame commits (else 0), and salts of each frame."""
     for start in range(HEADER, len(log) - FRAME - size + 1, FRAME + size):
         yield (*struct.unpack_from(">II", log, start), log[start + 8 : start + 16])

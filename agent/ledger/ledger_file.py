@@ -1,8 +1,7 @@
-"""The open ledger file: its lock, its chain, and the one way in which anything is written to it. Knows no run.
+"""The open ledger file: its lock, its chain, and the only way anything is written to it. Knows no run.
 
-Whatever is recorded goes down together with the event that describes it, in one transaction, through the one
-writer. All text passes `_clean` on its way in: keys are taken out, and lone surrogates, which SQLite cannot hold,
-become escapes.
+Each record is written together with its event, in one transaction, through the one writer. All text passes `_clean`:
+keys are removed, and lone surrogates, which SQLite cannot hold, become escapes.
 """
 
 from __future__ import annotations
@@ -42,23 +41,23 @@ from agent.redact import mask, rare_secrets_in
 from agent.types import canonical
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-KNOWN_TEXTS = 10_000  # hashes of texts written by this process that are remembered
+KNOWN_TEXTS = 10_000  # remembered hashes of texts written by this process
 
 
 class LedgerFile:
     """One open ledger file, locked against a second writer.
 
-    Raises LedgerError for a file that is not one, is damaged or in use, and from any later call once the disk has
-    refused something or the files are not the open ones any more.
+    Raises LedgerError for a file that is no ledger, damaged or in use, and from any later call once the disk has
+    refused something or the files were replaced.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._reported = False  # whether what was refused was raised
+        self._reported = False  # whether the writer's error was raised
         self._repeated: Counter[tuple[str, str]] = Counter()
         self._texts: dict[str, None] = {}
         self._together: list[Statement] | None = None
-        self._known: set[str] = set()  # ids of candidates that are in the file
+        self._known: set[str] = set()  # ids of candidates in the file
         self._secrets = rare_secrets_in(os.environ)
         require_file(path)
         try:
@@ -95,7 +94,6 @@ class LedgerFile:
         self._recover()
 
     def _recover(self) -> None:
-        """Names the owner, and closes what a killed process left open: unknown, charged at its reservation."""
         self.event("", "ledger_opened", {"host": socket.gethostname(), "pid": os.getpid(), "boot_id": boot_id()})
         for number, run_id, usd in self.db.execute(
             "SELECT id, run_id, reserved_usd FROM calls WHERE state IN ('reserved', 'sent')"
@@ -107,14 +105,16 @@ class LedgerFile:
         self.flush()
 
     def close(self) -> None:
-        """Write what waits, copy the log into the main file, seal it and release the lock. Raises what was not
-        raised yet."""
+        """Write pending records, copy the log, seal the file and release the lock.
+
+        Raises an error that was not raised yet.
+        """
         if not self._lock.is_mine():
             return
         self._writer.close()
-        with contextlib.suppress(sqlite3.Error, OSError):  # without its seal the file is checked when it is next opened
+        with contextlib.suppress(sqlite3.Error, OSError):  # without its seal the file is verified on next opening
             if self._watch.has_main():
-                self.db.close()  # the last to close copies the log into the main file, unless it only reads
+                self.db.close()  # the last writable connection to close copies the log
             try:
                 self._seal()
             except LedgerError as error:
@@ -141,7 +141,7 @@ class LedgerFile:
             set_seal(self.path, self._watch.file)
 
     async def commit(self) -> None:
-        """Returns when everything recorded so far is on the disk."""
+        """Wait until everything recorded so far is on the disk."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writer.put(Entry((), self._position, waiter))
         try:
@@ -150,7 +150,7 @@ class LedgerFile:
             raise self._refusal(error) from error
 
     def flush(self) -> None:
-        """The same, outside an event loop."""
+        """Commit outside an event loop."""
         self._writer.flush()
         if self._writer.error is not None:
             raise self._refusal(self._writer.error)
@@ -162,20 +162,20 @@ class LedgerFile:
         return self._seq, self._head
 
     def head(self) -> str:
-        """Hash of the chain's last event."""
+        """Return the hash of the chain's last event."""
         return self._head
 
     def id(self) -> str:
-        """Hash of the chain's first event: it tells this ledger, and every copy of it, from all others."""
+        """Return the hash of the chain's first event, shared by this ledger and its copies only."""
         return str(self.db.execute("SELECT hash FROM events WHERE seq = 1").fetchone()[0])
 
     def event(self, run_id: str, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> str:
-        """Records a fact; `texts` are payloads, which the body names as `<name>_hash`. Returns the new head."""
+        """Record a fact; `texts` are payloads, named in the body as `<name>_hash`. Return the new head."""
         self._record(run_id, kind, body, texts={f"{name}_hash": text for name, text in (texts or {}).items()})
         return self._head
 
     def has_event(self, run_id: str, kind: str, body: Mapping[str, Any]) -> bool:
-        """Whether the chain has this very fact."""
+        """Return whether the chain contains this fact."""
         event = (run_id, kind, self._clean(canonical(body)))
         found = self.db.execute("SELECT 1 FROM events WHERE run_id = ? AND kind = ? AND body = ?", event)
         return found.fetchone() is not None
@@ -205,8 +205,7 @@ class LedgerFile:
         texts: Mapping[str, str] = NOTHING,
         statements: Sequence[Statement] = (),
     ) -> None:
-        """Links an event to the chain and hands it over together with the statements that make it true: those of the
-        row that it describes, and of payload `texts` by the column that names each."""
+        """Append an event with the statements that make it true: its row's, and its payload texts' by column."""
         if self._writer.error is not None:
             raise self._refusal(self._writer.error)
         statements = [*statements]
@@ -219,9 +218,9 @@ class LedgerFile:
         else:
             fact = {**fact, **hashes}
         body = self._clean(canonical(fact))
-        if self._repeated.get((kind, body), 0):  # a resumed run passes by: this stands already
+        if self._repeated.get((kind, body), 0):  # repeated by a resumed run: already recorded
             self._repeated[kind, body] -= 1
-            self._texts.clear()  # its texts were not written now, and may have been erased since
+            self._texts.clear()  # its texts were not written now and may be erased
             return
         self._seq += 1
         event = {"seq": self._seq, "run_id": run_id, "utc": utc_now(), "kind": kind, "body": body}
@@ -260,9 +259,9 @@ class LedgerFile:
     def _refusal(self, error: Exception) -> LedgerError:
         self._reported = True
         if isinstance(error, LedgerError):
-            return LedgerError(str(error))  # a new one for each who waits
+            return LedgerError(str(error))  # a new one for each waiter
         return LedgerError(
-            f"{self.path}: the ledger cannot be written ({error}); free or repair the disk: what was settled is safe"
+            f"{self.path}: the ledger cannot be written ({error}); free or repair the disk; settled calls are safe"
         )
 
 

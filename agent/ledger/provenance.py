@@ -1,4 +1,4 @@
-"""The provenance of a run: user, machine, command, versions of packages, commit. Knows no task and no SQL."""
+"""The provenance of a run: user, machine, command, package versions, commit. Knows no task and no SQL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def utc_now() -> str:
 
 
 def new_run_id() -> str:
-    """UTC second and six random hex digits: sorts by time, never collides."""
+    """Return UTC second and six random hex digits: sorts by time, never collides."""
     return utc_now()[:19].replace("-", "").replace(":", "") + "-" + secrets.token_hex(3)
 
 
@@ -34,7 +34,7 @@ def tool_version() -> str:
 
 
 def boot_id() -> str:
-    """What tells one start of this machine from the next ("" where the kernel does not say)."""
+    """Return the id of this machine's current boot ("" if unknown)."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -42,7 +42,7 @@ def boot_id() -> str:
 
 
 def provenance(folder: Path, argv: Sequence[str]) -> dict[str, Any]:
-    """For `runs.origin`: user, host, argv, packages that matter, and the commit of the folder ("" if none)."""
+    """Collect user, host, argv, relevant packages, and the commit of the folder ("" if none)."""
     return {
         "user": user(),
         "host": socket.gethostname(),
@@ -56,7 +56,7 @@ def provenance(folder: Path, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def user() -> str:
-    """Who runs this, as the machine knows them ("" if it does not, as in a container)."""
+    """Return the user's name ("" if unknown, as in a container)."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -76,5 +76,5 @@ def _git(folder: Path) -> str:
 
 
 def command_line() -> list[str]:
-    """How the process was called, without keys."""
+    """Return the process's command line without keys."""
     return [Path(sys.argv[0]).name, *(redact(without_password(word)) for word in sys.argv[1:])]

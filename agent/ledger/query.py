@@ -1,4 +1,4 @@
-"""Reading the ledger: what ran, what each trial was, what it cost. Writes nothing; a damaged file is refused."""
+"""Read the ledger: runs, trials, costs. Writes nothing; a damaged file is refused."""
 
 from __future__ import annotations
 
@@ -20,55 +20,55 @@ from agent.types import Task
 
 Row = dict[str, Any]
 ERASED = "(erased)"
-"""Stands for a text that was erased."""
+"""Placeholder of an erased text."""
 CALIBRATED_EVENT = "calibration"
-"""The event with the calibration of a candidate."""
-LOOKED_UP = {"picks": "candidate_picks", "passages": "candidate_passages"}
-"""The events that say how a candidate picks examples and looks passages up."""
+"""Event with the calibration of a candidate."""
+RETRIEVAL_EVENTS = {"picks": "candidate_picks", "passages": "candidate_passages"}
+"""Events with a candidate's settings of picked examples and retrieved passages."""
 TOOL_TEXTS = "candidate_tool_texts"
-"""The event with a candidate's texts of the tools of its task."""
+"""Event with a candidate's tool descriptions."""
 FINE_TUNING = ("fine_tuning_files", "fine_tuning_started", "fine_tuning_ended")
-"""The events of a training at a provider: its files are there, its job has started, its job has ended."""
+"""Events of a fine-tuning: files uploaded, job started, job ended."""
 BATCH = ("batch_intended", "batch_submitted", "batch_ended")
-"""The events of a batch of calls: it is about to be submitted, it has an id at the provider, all its rows came."""
+"""Events of a batch: about to be submitted, submitted with an id, all rows received."""
 NO_PRICE = "no price of "
-"""Begins what `runs.prices` says of a model whose price nobody knows; the parts are set apart by `; `."""
+"""Prefix in `runs.prices` of a model without a known price; parts are separated by `; `."""
 REPLY = (
     "(SELECT body FROM (SELECT r.body, k.run_id <> o.run_id AS elsewhere, k.finish = 'refusal' AS refused, k.id "
     "FROM calls k JOIN blobs r ON r.hash = k.response_hash WHERE k.call_key = o.call_key AND k.state = 'ok') "
     "ORDER BY elsewhere, refused, id LIMIT 1)"
 )
-"""SQL: the reply of an outcome `o`, as its run took it; NULL where it was erased."""
+"""SQL: the reply of an outcome `o`, as its run took it; NULL if erased."""
 
 
 def is_erased(outcome: Row) -> bool:
-    """Whether the reply of an outcome, or what was read out of it, is not in the ledger any more."""
+    """Return whether the reply of an outcome, or the value read from it, was erased."""
     return outcome["error"] == ERASED or (not outcome["reply"] and bool(outcome["fields"]))
 
 
 def no_price(calls: str, runs: str) -> str:
-    """SQL: whether dollars of a call are unknown, by the names of the tables. What came from the ledger was free."""
+    """Return SQL: whether a call's dollars are unknown. Cached replies were free."""
     priced = f"instr({runs}.prices || ';', '; {NO_PRICE}' || {calls}.model || ';')"
     return f"({priced} AND {calls}.state <> 'cached')"
 
 
 def cost_of(calls: str, runs: str) -> str:
-    """SQL: the sum of dollars of calls; NULL where any of them is unknown."""
+    """Return SQL: the sum of dollars of calls; NULL if any is unknown."""
     return f"CASE WHEN MAX({no_price(calls, runs)}) THEN NULL ELSE COALESCE(SUM({calls}.cost_usd), 0) END"
 
 
 def searched(run: Row) -> Row:
-    """`run` itself. Raises InputError for one that is no search, such as a check."""
+    """Return `run` if it is a search. Raises InputError otherwise."""
     if command := (run["options"] or {}).get("command"):
-        raise InputError(f"{run['id']}: `optimize {command}` is no search; name a run of `optimize run`")
+        raise InputError(f"{run['id']}: `optimize {command}` is not a search; name a run of `optimize run`")
     return run
 
 
 def started_with(run: Row) -> RecordedOptions:
-    """The options that the search `run` was started with. Raises InputError for one that is no search."""
+    """Return the options that a search was started with. Raises InputError for another run."""
     options: Row = run["options"] or {}
     if command := options.get("command"):
-        raise InputError(f"{run['id']}: a run of `optimize {command}`; type its command again")
+        raise InputError(f"{run['id']}: a run of `optimize {command}`; run that command again")
     with suppress(ProblemsError):
         if options:
             return RecordedOptions.of(options)
@@ -76,32 +76,33 @@ def started_with(run: Row) -> RecordedOptions:
 
 
 def run_folder(folder: Path, run_id: str) -> Path:
-    """Where what is written about a run lies, in the ledger's folder. Raises InputError for an id that is a path: a
-    ledger from elsewhere does not say where to write."""
+    """Return the folder of a run's files, next to the ledger.
+
+    Raises InputError for an id that is a path: a foreign ledger must not choose where to write.
+    """
     if not re.fullmatch(r"\w[\w.-]*", run_id):
-        raise InputError(f"{run_id}: this cannot be the name of a folder, so nothing can be kept for this run")
+        raise InputError(f"{run_id}: not a valid folder name, so no files can be kept for this run")
     return folder / run_id
 
 
 def released_file(run: Row, db: Path) -> Path | None:
-    """The file that the run released, next to the ledger; None where it released nothing. Raises InputError for a
-    bad id."""
+    """Return the file released by the run; None if none was. Raises InputError for a bad id."""
     released = (run["result"] or {}).get("release")
     return run_folder(db.parent, run["id"]) / Path(released).name if released else None
 
 
 class Queries:
-    """Queries that readers and the writer of the ledger share, on the connection `db` that only reads."""
+    """Queries shared by readers and the writer, on the read-only connection `db`."""
 
     db: sqlite3.Connection
     path: Path
 
     def select(self, sql: str, *values: Any) -> list[Row]:
-        """Rows as dicts by column name."""
+        """Return rows as dicts by column name."""
         return list(self.each(sql, *values))
 
     def each(self, sql: str, *values: Any) -> Iterator[Row]:
-        """The rows of `select`, one at a time."""
+        """Yield the rows of `select` one at a time."""
         try:
             cursor = self.db.execute(sql, values)
             names = [name for name, *_ in cursor.description]
@@ -112,8 +113,10 @@ class Queries:
             ) from error
 
     def facts(self, *kinds: str, run_ids: Sequence[str] | None = None, **fields: object) -> list[Row]:
-        """Events in the order of the chain (seq, run_id, utc, kind and parsed body): of these kinds and of these runs
-        (none given: of all), with these values in their body."""
+        """Return facts in chain order (seq, run_id, utc, kind and parsed body), filtered by kind, run and body values.
+
+        No run ids: facts of all runs.
+        """
         where, values = ["1"], list[object]()
         for column, names in (("kind", kinds or None), ("run_id", run_ids)):
             if names is not None:
@@ -126,22 +129,28 @@ class Queries:
         return [{**row, "body": json.loads(row["body"])} for row in self.each(asked, *values)]
 
     def alias_moves(self, name: str) -> list[Row]:
-        """The bodies of all ALIAS_MOVED events of a released `name`, in the order of the chain: each is a line of its
-        history (`release/registry.py`) with the line's hash, and `release_hash` where the version's text was kept."""
+        """Return the bodies of a name's ALIAS_MOVED events in chain order.
+
+        Each is a line of its history (`release/registry.py`) with the line's hash, and `release_hash` if the version's
+        text was kept.
+        """
         bodies = [fact["body"] for fact in self.facts(ALIAS_MOVED, name=name)]
-        return list({body["hash"]: body for body in bodies}.values())  # chains of a container may have the same line
+        return list({body["hash"]: body for body in bodies}.values())  # chains of a container may share a line
 
     def moved_names(self) -> list[str]:
-        """Every name whose aliases were moved."""
+        """List every name whose aliases were moved."""
         return sorted({fact["body"]["name"] for fact in self.facts(ALIAS_MOVED)})
 
     def fine_tuning(self, key: str) -> list[tuple[str, Row]]:
-        """Kind and body of every event of FINE_TUNING with this `key`, of any run, in the order of the chain."""
+        """Return kind and body of every FINE_TUNING event with this `key`, of any run, in chain order."""
         return [(fact["kind"], fact["body"]) for fact in self.facts(*FINE_TUNING, key=key)]
 
     def batches(self) -> list[Row]:
-        """Every batch of calls of every run, in the order of the chain: the first event of each with `job`, its id at
-        the provider ("": not known), and `end`, the body of its last event (None: it is not known to have ended)."""
+        """Return every batch of every run in chain order.
+
+        Each is its first event with `job`, its id at the provider ("": unknown), and `end`, the body of its last event
+        (None: not known to have ended).
+        """
         found: dict[str, Row] = {}
         for fact in self.facts(*BATCH):
             body = fact["body"]
@@ -154,60 +163,63 @@ class Queries:
         return list(found.values())
 
     def calibration(self, judge_id: str, run_id: str) -> Row | None:
-        """The latest calibration of this judge that `run_id` could know when it ended, or None."""
+        """Return the latest calibration of this judge before `run_id` ended, or None."""
         known = self.facts("judge_calibrated", judge_id=judge_id)
         ended = self.facts("run_complete", "run_budget", run_ids=[run_id])
         bodies = [fact["body"] for fact in known if not ended or fact["seq"] < ended[0]["seq"]]
         return bodies[-1] if bodies else None
 
     def latencies(self, run_id: str) -> dict[str, float]:
-        """Mean seconds of a settled call by candidate, to be shown; nothing is decided by it."""
+        """Return the mean seconds of settled calls by candidate, for display only."""
         mean = "SELECT candidate_id, AVG(latency_s) AS mean FROM calls WHERE run_id = ? AND state = 'ok' GROUP BY 1"
         return {row["candidate_id"]: row["mean"] for row in self.each(mean, run_id) if row["mean"] is not None}
 
     def seconds_of(self, call_key: str) -> float | None:
-        """How long a settled call took, the first time that it was made, or None."""
+        """Return how long a settled call took the first time, or None."""
         first = "SELECT latency_s FROM calls WHERE call_key = ? AND state = 'ok' ORDER BY id LIMIT 1"
         return next((row["latency_s"] for row in self.each(first, call_key)), None)
 
     def recorded_since(self, utc: str, call_keys: Collection[str]) -> set[str]:
-        """Those of the calls of which an attempt was written down at `utc` or later."""
+        """Return those of the calls with an attempt recorded at `utc` or later."""
         since = "call_key IN (SELECT value FROM json_each(?)) AND sent_utc >= ? AND state <> 'cached'"
         found = self.each(f"SELECT DISTINCT call_key FROM calls WHERE {since}", json.dumps([*call_keys]), utc)
         return {row["call_key"] for row in found}
 
     def has_replies(self, model: str, task: Task) -> bool:
-        """Whether the model has answered for this very task (its rows, metrics and prompt as they are now)."""
+        """Return whether the model has answered for this exact task (rows, metrics and prompt)."""
         of_task = "run_id IN (SELECT id FROM runs WHERE hashes = ?) AND model = ? AND state = 'ok'"
         hashes = json.dumps(dict(task.hashes), ensure_ascii=False)
         return bool(self.select(f"SELECT 1 FROM calls WHERE {of_task} LIMIT 1", hashes, model))
 
     def refuses_temperature(self, model: str) -> bool:
-        """Whether the model was seen to take no `temperature`, in any run of this ledger."""
+        """Return whether the model refused `temperature` in any run of this ledger."""
         refused = "SELECT 1 FROM calls WHERE error_class = 'temperature_refused' AND model = ? LIMIT 1"
         return bool(self.select(refused, model))
 
     def text(self, digest: str) -> str | None:
-        """A payload text by its hash; None when it was erased or never written."""
+        """Return a payload text by its hash; None if erased or never written."""
         found = self.db.execute("SELECT body FROM blobs WHERE hash = ?", (digest,)).fetchone()
         return str(found[0]) if found else None
 
 
 CALIBRATED = "calibration:"
-"""Begins the operator of a calibrated candidate."""
+"""Prefix of the operator of a calibrated candidate."""
 
 
 def is_calibrated(trial: Row) -> bool:
-    """Whether a trial's candidate is the calibrated twin of another."""
+    """Return whether a trial's candidate is a calibrated variant of another."""
     return str(trial.get("operator")).startswith(CALIBRATED)
 
 
 class History(Queries):
-    """Questions to a ledger file. Raises LedgerError when it is not one, or not what was written."""
+    """Queries on a ledger file. Raises LedgerError if it is not one, or was altered."""
 
     def __init__(self, path: Path, verified: bool = False, by_chain: bool = False) -> None:
-        """`verified`: this process has opened the file before, so it is only opened, which takes no time. `by_chain`:
-        the seal is not enough, all of it is checked against its chain."""
+        """Open a ledger for reading.
+
+        `verified`: this process has checked the file before, so it is only opened. `by_chain`: check the whole chain,
+        not only the seal.
+        """
         self.path = path
         if not verified:
             require_whole(path, by_chain=by_chain)
@@ -217,12 +229,14 @@ class History(Queries):
             self.db.execute("SELECT id FROM runs LIMIT 1")
 
     def close(self) -> None:
-        """Lets the file go, so that a writer's log can be emptied; without it that waits for the garbage collector."""
+        """Close the file, so that a writer's log can be truncated without waiting for garbage collection."""
         self.db.close()
 
     def runs(self) -> list[Row]:
-        """Every run, newest first, with `result` as --json printed it (or None). An open run that nobody writes is
-        `killed`."""
+        """Return every run, newest first, with `result` as --json printed it (or None).
+
+        An open run without a writer is `killed`.
+        """
         rows = self.select(
             "SELECT r.*, b.body AS result FROM runs r LEFT JOIN blobs b ON b.hash = r.result_hash "
             "ORDER BY r.started_utc DESC, r.id DESC"
@@ -230,7 +244,9 @@ class History(Queries):
         decoded = ("origin", "options", "hashes", "budget", "plan", "result", "tags")
         if open_runs := [row for row in rows if row["status"] == "running"]:
             writing = self._writing()
-            now = {row["id"]: row["status"] for row in self.select("SELECT id, status FROM runs")}  # it may have ended
+            now = {
+                row["id"]: row["status"] for row in self.select("SELECT id, status FROM runs")
+            }  # it may have ended since
             for row in open_runs:
                 row["status"] = now[row["id"]]
                 if row["status"] == "running" and row["id"] != writing:
@@ -238,12 +254,14 @@ class History(Queries):
         return [{**row, **{key: _load(row[key]) for key in decoded}} for row in rows]
 
     def search(self, run_id: str = "") -> Row:
-        """`run`, and InputError for one that is no search."""
+        """Return a search as `run` does. Raises InputError for another run."""
         return searched(self.run(run_id))
 
     def run(self, run_id: str = "") -> Row:
-        """One run by id or by the unique start of its id; without one the latest search, else the latest. Raises
-        InputError."""
+        """Return one run by the unique start of its id; by default the latest search, else the latest run.
+
+        Raises InputError.
+        """
         found = [row for row in self.runs() if row["id"].startswith(run_id)]
         found = [row for row in found if row["id"] == run_id] or found
         if not run_id:
@@ -251,17 +269,19 @@ class History(Queries):
         if not found:
             raise InputError(f"{self.path}: no run {run_id or 'yet'}; `optimize runs` lists them")
         if run_id and len(found) > 1:
-            raise InputError(f"{run_id}: the start of {len(found)} run ids; give more of it")
+            raise InputError(f"{run_id}: matches {len(found)} run ids; give more characters")
         return found[0]
 
     def _writing(self) -> str:
-        """The run that is being written: only one can be, and the last event is its own. "" when nobody writes."""
+        """Return the run being written, which the last event belongs to; "" if none."""
         last = self.select("SELECT run_id FROM events ORDER BY seq DESC LIMIT 1") if is_held(self.path) else []
         return str(last[0]["run_id"]) if last else ""
 
     def trials(self, run_id: str, numbers: Sequence[int] | None = None) -> list[Row]:
-        """Each trial (of these numbers) with its candidate, examples by row id, operator, and what it cost, cached
-        calls apart; `cost_usd` is None where nobody knows the price."""
+        """Return each trial (of these numbers) with its candidate, examples by row id, operator and cost.
+
+        Cached calls are counted separately; `cost_usd` is None if a price is unknown.
+        """
         rows = self.select(
             f"""
             SELECT t.number, t.round, t.state, t.n, t.mean, t.low, t.high, t.reason, c.id AS candidate_id, c.technique,
@@ -286,15 +306,17 @@ class History(Queries):
         return [{**row, "demos": json.loads(row["demos"])} for row in rows]
 
     def dev_means(self) -> dict[str, list[float | None]]:
-        """By run, each trial's dev score in the order of their numbers; None where it did not see the whole of dev."""
+        """Return each trial's dev score by run, in trial order; None if it was not scored on all of dev."""
         found: dict[str, list[float | None]] = {}
         for row in self.select("SELECT run_id, state, mean FROM trials ORDER BY run_id, number"):
             found.setdefault(row["run_id"], []).append(row["mean"] if row["state"] == "complete" else None)
         return found
 
     def candidate(self, candidate_id: str) -> Row:
-        """A candidate with its template, its examples in order, how others are picked and passages looked up (None:
-        none are), and where it has them its `calibration` (a bias of None: erased) and `tool_texts` (None: erased)."""
+        """Return a candidate with its template, its examples in order, and how it picks examples and passages.
+
+        `calibration` and `tool_texts` are added if it has them (a bias or texts of None: erased).
+        """
         rows = self.select("SELECT * FROM prompts WHERE id = ?", candidate_id)
         if not rows:
             raise InputError(f"{candidate_id}: no such candidate in {self.path}")
@@ -312,11 +334,11 @@ class History(Queries):
         }
 
     def _facts_of(self, candidate_id: str) -> Row:
-        facts = self.facts(*LOOKED_UP.values(), CALIBRATED_EVENT, TOOL_TEXTS, candidate_id=candidate_id)
+        facts = self.facts(*RETRIEVAL_EVENTS.values(), CALIBRATED_EVENT, TOOL_TEXTS, candidate_id=candidate_id)
         bodies = {fact["kind"]: fact["body"] for fact in reversed(facts)}  # the first of each kind
         for body in bodies.values():
             del body["candidate_id"]
-        found: Row = {name: bodies.get(kind) for name, kind in LOOKED_UP.items()}
+        found: Row = {name: bodies.get(kind) for name, kind in RETRIEVAL_EVENTS.items()}
         if body := bodies.get(CALIBRATED_EVENT):
             bias, method = _load(self.text(body.pop("bias_hash"))), body.pop("method")
             found["calibration"] = {"method": method, "bias": bias, "temperature": body.pop("temperature"), **body}
@@ -325,7 +347,7 @@ class History(Queries):
         return found
 
     def outcomes(self, run_id: str, candidate_id: str, split: str) -> list[Row]:
-        """What a candidate did on each row, with the reply that it got."""
+        """Return a candidate's outcome on each row, with the reply."""
         rows = self.select(
             f"SELECT o.example_id, o.value, o.call_key, b.body, {REPLY} AS reply "
             "FROM outcomes o LEFT JOIN blobs b ON b.hash = o.body_hash "
@@ -342,8 +364,10 @@ class History(Queries):
         return found
 
     def costs(self, run_id: str) -> list[Row]:
-        """Calls, tokens, dollars (None: unknown) and seconds by role and state; what was called off before it was sent
-        is no call, nor is a request that was refused with 429."""
+        """Return calls, tokens, dollars (None: unknown) and seconds by role and state.
+
+        Attempts cancelled before sending and requests refused with 429 are not calls.
+        """
         return self.select(
             "SELECT role, calls.model AS model, state, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
             "SUM(cached_prompt_tokens) AS cached_prompt_tokens, SUM(completion_tokens) AS completion_tokens, "
@@ -355,7 +379,7 @@ class History(Queries):
         )
 
     def rejected(self, run_id: str) -> list[Row]:
-        """Candidates that broke a hard rule and were never tried."""
+        """Return candidates that broke a hard rule and were never tried."""
         return self.select(
             "SELECT candidate_id, operator, rejected FROM proposals WHERE run_id = ? AND rejected <> ''", run_id
         )
@@ -369,7 +393,7 @@ def _load(text: str | None) -> Any:
 
 
 def history_of(path: Path, by_chain: bool = False) -> History:
-    """A ledger to read; one that a killed process left half made is completed first. Raises LedgerError."""
+    """Open a ledger for reading; complete one that a kill left half made. Raises LedgerError."""
     try:
         return History(path, by_chain=by_chain)
     except NeedsWriter:

@@ -1,4 +1,4 @@
-"""What a run that is resumed has already bought and recorded. Reads only."""
+"""What an interrupted run has bought and recorded. Reads only."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from datetime import datetime
 from agent.types import CallRole, Spend
 
 OVERBILLED = "overbilled"
-"""The kind of the event about a reply which cost more than what is reserved for it."""
+"""Kind of the event about a reply that cost more than its reservation."""
 NO_CALLS = ("not_sent", "rate_limit")
-"""The error classes of attempts that are no calls: called off before they were sent, or refused as too many (429)."""
+"""Error classes of attempts that are not calls: cancelled before sending, or refused with 429."""
 IS_CALL = f"COALESCE(error_class, '') NOT IN {NO_CALLS}"
-"""SQL: whether an attempt is a call, which a cap counts."""
+"""SQL: whether an attempt is a call, which caps count."""
 
 
 @dataclass(slots=True)
 class ResumeState:
-    """`bought`: ids of the settled attempts by call key, in their order; `hits`: uses of other replies by (call key,
-    candidate); `events`: those that a run makes again on its way to where it stood, by (kind, body); `losses`: the
-    attempts that the provider failed, by call key; 429s are none. All four are used up as the run passes by. `paid` is
-    what each role was charged: calls of every kind, tokens and $, unknown outcomes at their reservation; `lost_usd` of
-    it for attempts that brought nothing. `seconds` are those that it ran before, `limited` the 429s, `excess`
-    by model how many times its reservation a reply cost (the `times` of an OVERBILLED event). `left`: ids of the
-    settled attempts of other runs that this one continues, by call key, which answer as the cache does.
+    """State of an interrupted run; the first four are consumed as the run repeats its way.
+
+    `bought`: ids of settled attempts by call key, in order. `hits`: uses of other replies by (call key, candidate).
+    `events`: events that the run records again, by (kind, body). `losses`: failed attempts by call key, without 429s.
+    `paid`: charges by role: calls of every kind, tokens and dollars, unknown outcomes at their reservation; `lost_usd`
+    of it without a reply. `seconds`: earlier run time. `limited`: number of 429s. `excess`: by model, the largest ratio
+    of cost to reservation (`times` of an OVERBILLED event). `left`: ids of settled attempts of unfinished runs that
+    this one continues, by call key; they answer as the cache does.
     """
 
     bought: dict[str, list[int]] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class ResumeState:
 
     @property
     def lost(self) -> int:
-        """Attempts that brought nothing; to be read before `bought` is used up."""
+        """Attempts without a reply; read it before `bought` is consumed."""
         return sum(spend.calls for spend in self.paid.values()) - sum(map(len, self.bought.values()))
 
 
@@ -85,8 +86,10 @@ def resume_state(db: sqlite3.Connection, run_id: str) -> ResumeState:
 
 
 def left_state(db: sqlite3.Connection, kind: str, hashes: str, model: str, since: str) -> ResumeState:
-    """What a new run takes from those of its kind, task and model that did not finish: since `since`, and since the
-    last one that did."""
+    """Collect what unfinished runs of this kind, task and model bought.
+
+    Counted are runs since `since`, and since the last one that finished.
+    """
     same = "json_extract(tags, '$.kind') = ? AND hashes = ? AND model = ? AND result_hash IS"
     found = ResumeState()
     for key, number in db.execute(

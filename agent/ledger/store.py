@@ -1,8 +1,8 @@
 """The ledger: every run, candidate, trial, outcome and call in one SQLite file. Never sees Optuna, a provider or a
 metric.
 
-`reserve`, `settle` and `fail` return when the disk has it; everything else is in order with them, and `commit` waits
-for all of it.
+`reserve`, `settle` and `fail` return when the record is on the disk; everything else is written in order with them, and
+`commit` waits for all of it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ TOKENS = ("prompt_tokens", "cached_prompt_tokens", "written_prompt_tokens", "com
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An attempt (from 1) of a call with what it may cost at most; `endpoint`: an address that is part of its
-    identity."""
+    """An attempt (from 1) of a call with its worst-case cost; `endpoint`: an address that is part of its identity."""
 
     run_id: str
     role: CallRole
@@ -49,7 +48,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run that begins: `options` are what resumes it, `origin` says who began it, where and with what."""
+    """A new run: `options` resume it, `origin` is its provenance."""
 
     id: str
     task: Task
@@ -66,7 +65,7 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class NewCandidate:
-    """A candidate, and how a run came to it in a round; `rejected` says why it may not be tried, "" where it may."""
+    """A candidate and how a run proposed it; `rejected`: why it may not be tried ("": it may)."""
 
     round: int
     shown: Shown
@@ -78,12 +77,12 @@ class NewCandidate:
 
 
 class Ledger(LedgerFile, Queries):
-    """What there is to record of a run, and the replies that were paid for. Raises as `LedgerFile`."""
+    """Records of runs, and the replies that were paid for. Raises as `LedgerFile`."""
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
     def begin_run(self, run: NewRun) -> None:
-        """Opens a run. The task's hashes say which data, metric and rubric it was."""
+        """Open a run. The task's hashes identify data, metric and rubric."""
         row = {
             **_fields(run, "id", "parent", "model", "proposer", "seed", "prices"),
             **{name: _json(getattr(run, name)) for name in ("budget", "tags", "origin", "options")},
@@ -99,7 +98,7 @@ class Ledger(LedgerFile, Queries):
         self._put(run.id, "run_started", "runs", row)
 
     def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> ResumeState:
-        """Opens a run again. What it records anew on its way to where it stood is not written twice."""
+        """Reopen a run. Records it repeats are not written twice."""
         state = resume_state(self.db, run_id)
         self._repeated = state.events
         again = {"status": "running", "budget": _json(budget), "error": ""}
@@ -107,7 +106,7 @@ class Ledger(LedgerFile, Queries):
         return state
 
     def left_by(self, kind: str, task: Task, model: str, since: str) -> ResumeState:
-        """What unfinished runs of this kind, task and model have bought since `since` (UTC)."""
+        """Return what unfinished runs of this kind, task and model bought since `since` (UTC)."""
         return left_state(self.db, kind, _json(task.hashes), model, since)
 
     def set_plan(self, run_id: str, plan: Mapping[str, Any]) -> None:
@@ -116,7 +115,7 @@ class Ledger(LedgerFile, Queries):
     def end_run(
         self, run_id: str, status: str, seconds: float, result: Mapping[str, Any] | None = None, error: str = ""
     ) -> None:
-        """Closes a run. `error` is why it failed: kept as one line of at most 500 characters without keys."""
+        """Close a run. `error`: why it failed, as one line of at most 500 characters without keys."""
         self._repeated = Counter()
         changes: dict[str, Any] = {"status": status, "ended_utc": utc_now(), "seconds": round(seconds, 3)}
         if error:
@@ -127,11 +126,11 @@ class Ledger(LedgerFile, Queries):
     # -- candidates, trials, outcomes ---------------------------------------------------------------------------------
 
     def add_candidate(self, run_id: str, made: NewCandidate) -> None:
-        """A candidate with its examples, and how this run came to it."""
+        """Record a candidate with its examples, and how this run proposed it."""
         if made.shown.id not in self._known:
             self._known.add(made.shown.id)
             if not self.db.execute("SELECT 1 FROM candidates WHERE id = ?", (made.shown.id,)).fetchone():
-                with self._as_one():  # a candidate without its examples would be another one
+                with self._as_one():  # without its examples it would be another candidate
                     self._put_candidate(run_id, made.shown, made.template)
         proposal = {"run_id": run_id, "candidate_id": made.shown.id}
         proposal |= _fields(made, "round", "parent_id", "operator", "reason", "rejected")
@@ -154,7 +153,7 @@ class Ledger(LedgerFile, Queries):
         self._put(run_id, f"trial_{trial.state}", "trials", row)
 
     def put_outcome(self, run_id: str, split: SplitName, outcome: Outcome) -> None:
-        """What a candidate did on a row. The reply itself is that of the call `call_key`."""
+        """Record a candidate's outcome on a row; the reply is that of the call `call_key`."""
         body = {
             "fields": dict(outcome.prediction.fields),
             "error": outcome.prediction.error,
@@ -166,7 +165,7 @@ class Ledger(LedgerFile, Queries):
     # -- calls --------------------------------------------------------------------------------------------------------
 
     def settled(self, call_key: str) -> Completion | None:
-        """The reply to an identical call that was paid for before, by any run. Refusals are not served."""
+        """Return the reply to an identical call paid for by any run. Refusals are not served."""
         row = self.db.execute(
             "SELECT id FROM calls WHERE call_key = ? AND state = 'ok' AND finish <> 'refusal' ORDER BY id LIMIT 1",
             (call_key,),
@@ -174,7 +173,7 @@ class Ledger(LedgerFile, Queries):
         return self.reply(row[0]) if row else None
 
     def reply(self, call_id: int) -> Completion | None:
-        """What a settled attempt brought; None when the text was erased."""
+        """Return the reply of a settled attempt; None if its text was erased."""
         row = self.db.execute(
             "SELECT COALESCE(k.served_model, k.model), k.finish, k.prompt_tokens, k.cached_prompt_tokens, "
             "k.written_prompt_tokens, k.completion_tokens, b.body "
@@ -189,13 +188,13 @@ class Ledger(LedgerFile, Queries):
         return Completion(reply["text"], row[1], usage, row[0], logprobs, scores)
 
     async def reserve(self, call: Reservation) -> int:
-        """Writes an attempt down, with what it may cost at most, before anything is sent; returns its id."""
+        """Record an attempt with its worst-case cost before anything is sent; return its id."""
         call_id = self._reserve(call)
         await self.commit()
         return call_id
 
     async def record(self, call: Reservation, outcome: Completion | ModelError, usd: float) -> None:
-        """Write an attempt down whose outcome is known, both or nothing. An error is charged `usd`, too."""
+        """Record an attempt with its known outcome in one transaction. Errors are charged `usd`, too."""
         with self._as_one():
             call_id = self._reserve(call)
             if isinstance(outcome, Completion):
@@ -223,7 +222,7 @@ class Ledger(LedgerFile, Queries):
         return call_id
 
     def sent(self, call_id: int) -> None:
-        """Notes that the request is on its way. Nobody waits for this: a reserved attempt counts as one in flight."""
+        """Mark a request as sent. Nobody waits for this: a reserved attempt counts as in flight."""
         statement = ("UPDATE calls SET state = 'sent' WHERE id = ? AND state = 'reserved'", (call_id,))
         self._writer.put(Entry([statement], self._position, None))
 
@@ -241,7 +240,7 @@ class Ledger(LedgerFile, Queries):
     async def fail(
         self, run_id: str, call_id: int, state: str, error: ModelError | str, latency: float, usd: float
     ) -> None:
-        """`usd` is what the failed attempt must be charged: its reservation where it may have been paid for."""
+        """Record a failed attempt. `usd`: its charge, the reservation if it may have been paid for."""
         self._fail(run_id, call_id, state, error, latency, usd)
         await self.commit()
 
@@ -279,25 +278,28 @@ class Ledger(LedgerFile, Queries):
     # -- erasure ------------------------------------------------------------------------------------------------------
 
     def erase(self, hashes: Sequence[str], actor: str, reason: str) -> None:
-        """Take payload texts out for good; the chain keeps hashes, actor and reason. Without `hashes`: end one that
-        a full disk cut short. Raises LedgerError when the disk refuses; the same again then completes it."""
+        """Erase payload texts for good; the chain keeps hashes, actor and reason.
+
+        Without `hashes`: complete an erasure that a full disk interrupted. Raises LedgerError when the disk refuses;
+        the same call then completes it.
+        """
         if hashes:
             statements = [("DELETE FROM blobs WHERE hash = ?", (digest,)) for digest in hashes]
             body = {"erased": list(hashes), "actor": self._clean(actor), "reason": self._clean(reason)}
             self._record("", "texts_erased", body, statements=statements)
-            self._texts.clear()  # what is brought again must be written again
+            self._texts.clear()  # recorded again, texts must be written again
         self.flush()
         try:
             self._writer.copy_log()
         except (sqlite3.Error, OSError) as error:
             raise LedgerError(
-                f"{self.path}: erased, but its bytes are still in the file ({error}); make room and give the same "
+                f"{self.path}: erased, but its bytes are still in the file ({error}); free space and run the "
                 "command again"
             ) from error
 
 
 def state_after(error: ModelError) -> str:
-    """The state of an attempt that ended in this error."""
+    """Return the state of an attempt that ended in this error."""
     return "unknown" if isinstance(error, TransportUnknown) else "error"
 
 

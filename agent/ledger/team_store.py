@@ -1,11 +1,11 @@
-"""A team's ledger: finished runs, published into one database by SQLAlchemy and verified when they are read back.
+"""A team's ledger: finished runs, published to one database with SQLAlchemy and verified on reading.
 
-The tables are those of a ledger with `run` before the key: the run that a row was published with. A run is published
-in one transaction, so that what a cut connection leaves is nothing or all of it, and again is harmless.
+The tables are those of a ledger, with the published `run` as first key column. A run is published in one transaction,
+so that a broken connection leaves nothing or everything, and publishing again is harmless.
 
-What is published are the events of the run, and those by which candidates that it tried were made, if an earlier run
-made them. Their numbers and hashes are those of the chain, so each is proved by itself, and where they follow one
-another also as a chain. `digest` is over all their hashes: who has it elsewhere can prove that none was taken out.
+Published are the events of the run, and those of earlier runs that made candidates it tried. Their numbers and hashes
+are those of the chain, so each verifies on its own, and consecutive ones as a chain. `digest` covers all hashes: a copy
+of it kept elsewhere proves that none was removed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 BATCH = 1000  # rows that are sent at once
 PATIENCE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-"""How long (seconds, tries) psycopg waits for a server that says nothing."""
+"""How long (seconds, tries) psycopg waits for a silent server."""
 PREFIX = "promptassay_"
 FORMS = "postgresql://USER@HOST/NAME (the password in PGPASSWORD or ~/.pgpass) or sqlite:///FILE"
 FINISHED = ("complete", "budget")
 NUL, SHOWN_NUL = "\0", "\u2400"
-"""PostgreSQL keeps no text with NUL: it stands there as its symbol."""
+"""PostgreSQL stores no text with NUL: its symbol is stored instead."""
 PUBLISHED = {
     **dict.fromkeys(("ledger", "digest", "tool", "published_utc"), "TEXT"),
     **dict.fromkeys(("events", "texts"), "INTEGER"),
@@ -55,7 +55,7 @@ _OF_RUN = (
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A run in a team's ledger: what stands there. `new`: it was written now; `texts`: with its payload texts."""
+    """A run in a team's ledger. `new`: written now; `texts`: with its payload texts."""
 
     run_id: str
     to: str
@@ -66,7 +66,7 @@ class Published:
     new: bool
 
     def line(self) -> str:
-        """What is said of it."""
+        """Summarize it in one line."""
         how = "published" if self.new else "stands there already"
         counts = f"{self.events} events, {self.rows} rows, {self.texts} texts"
         return f"{self.run_id}: {how}: {counts}, digest {self.digest}"
@@ -74,7 +74,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class PublishedReading:
-    """What `verify_published` found: `findings` are what does not hold."""
+    """Result of `verify_published`: `findings` are violations."""
 
     run_id: str
     events: int
@@ -85,20 +85,20 @@ class PublishedReading:
 
 
 def database(url: str) -> URL:
-    """The address of a team's ledger. Raises InputError, without what may be a password, for another."""
+    """Return the address of a team's ledger. Raises InputError, without passwords, for another address."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
         found = make_url(url)
     except (ArgumentError, ValueError):
-        raise InputError(f"--ledger-url, --to, --from: no address of a database; give {FORMS}") from None
+        raise InputError(f"--ledger-url, --to, --from: not a database address; give {FORMS}") from None
     kind = found.get_backend_name()
     if kind not in {"postgresql", "postgres", "sqlite"}:
-        raise InputError(f"{without_password(url)}: a database of another kind; give {FORMS}")
+        raise InputError(f"{without_password(url)}: unsupported kind of database; give {FORMS}")
     if kind == "sqlite":
         if found.host or found.username or found.query:
-            raise InputError(f"{without_password(url)}: SQLite takes a file and nothing else; give sqlite:///FILE")
+            raise InputError(f"{without_password(url)}: SQLite takes only a file; give sqlite:///FILE")
         if found.database in {None, "", ":memory:"}:
             raise InputError(f"{url}: names no file, so nothing would be kept; give sqlite:///FILE")
         return found.set(drivername="sqlite")
@@ -107,9 +107,9 @@ def database(url: str) -> URL:
 
 
 def publish(history: History, run_id: str, url: str, texts: bool = False) -> Published:
-    """Write a finished run into a team's ledger, in one transaction, with prompts, requests and replies if `texts`.
+    """Write a finished run to a team's ledger in one transaction; `texts` adds prompts, requests and replies.
 
-    Raises InputError for a wrong address, LedgerError where the run is not finished, is there as another one, or cannot
+    Raises InputError for a wrong address; LedgerError if the run is not finished, exists with other content, or cannot
     be written.
     """
     target = database(url)
@@ -122,7 +122,7 @@ def publish(history: History, run_id: str, url: str, texts: bool = False) -> Pub
     with _connected(target, url) as (engine, metadata):
         try:
             new = _write(engine, metadata, record, tables)
-        except IntegrityError:  # another has just published it
+        except IntegrityError:  # just published by somebody else
             new = _write(engine, metadata, record, tables)
     rows = sum(len(tables[name]) for name in AUDITED)
     counts = record["events"], rows, record["texts"], record["digest"]
@@ -137,9 +137,7 @@ def _write(engine: Engine, metadata: MetaData, record: Row, tables: Mapping[str,
                 return False
             hashes = {event["hash"] for event in _rows(db, metadata, "events", record["run"], ("seq",))}
             if there["ledger"] != record["ledger"] or not hashes <= {event["hash"] for event in tables["events"]}:
-                raise LedgerError(
-                    f"{record['run']}: stands there as another run than in this ledger; nothing was written"
-                )
+                raise LedgerError(f"{record['run']}: another run with this id is there already; nothing was written")
             for table in metadata.tables.values():
                 db.execute(table.delete().where(table.c.run == record["run"]))
         made = {"tool": tool_version(), "published_utc": utc_now()}
@@ -151,12 +149,14 @@ def _write(engine: Engine, metadata: MetaData, record: Row, tables: Mapping[str,
 
 
 def verify_published(url: str, run_id: str, anchor: str | None = None) -> PublishedReading:
-    """Read a run back and check each event, row and text against its hash; `anchor` is a digest or a hash noted
-    elsewhere. Raises InputError where it is not there, LedgerError where the database cannot be read."""
+    """Read a run back and verify each event, row and text; `anchor` is a digest or hash noted elsewhere.
+
+    Raises InputError for a missing run, LedgerError if the database cannot be read.
+    """
     target = database(url)
-    missing = InputError(f"{run_id}: no such run in {without_password(url)}; `optimize ledger publish` puts it there")
+    missing = InputError(f"{run_id}: no such run in {without_password(url)}; `optimize ledger publish` adds it")
     if target.get_backend_name() == "sqlite" and not os.path.exists(target.database or ""):
-        raise missing  # to connect would make the file
+        raise missing  # connecting would create the file
     with _connected(target, url) as (engine, metadata), engine.connect() as db:
         there = _there(db, metadata, run_id)
         if there is None:
@@ -169,7 +169,7 @@ def verify_published(url: str, run_id: str, anchor: str | None = None) -> Publis
     if (len(events), digest) != (there["events"], there["digest"]) or len(texts) != there["texts"]:
         found.append(Finding(0, "events or texts are missing, or there are more than were published"))
     if anchor is not None and anchor not in {digest, *(event["hash"] for event in events)}:
-        found.append(Finding(0, f"neither the run nor one of its events has the hash that was noted: {anchor}"))
+        found.append(Finding(0, f"neither the run nor one of its events has the noted hash: {anchor}"))
     return PublishedReading(run_id, len(events), sum(map(len, rows.values())), len(texts), digest, tuple(found))
 
 
@@ -202,7 +202,7 @@ def _connected(target: URL, url: str) -> Iterator[tuple[Engine, MetaData]]:
             yield engine, _metadata()
         finally:
             engine.dispose()
-    except (SQLAlchemyError, ValueError) as error:  # a ValueError: what an address asks of the driver
+    except (SQLAlchemyError, ValueError) as error:  # ValueError: a driver option in the address
         said = str(error.orig if isinstance(error, DBAPIError) else error)
         secrets = tuple(word for word in (target.password, str(target.query.get("password", ""))) if word)
         line = without_password(redact(" ".join(said.split()), secrets))
@@ -229,11 +229,10 @@ def _metadata() -> MetaData:
 
 
 def publication(history: History, run_id: str, with_texts: bool) -> tuple[Row, dict[str, list[Row]]]:
-    """The record of a finished run and the rows of each table. Raises LedgerError where it is not finished or not
-    whole."""
+    """Return the record of a finished run and its rows by table. Raises LedgerError otherwise."""
     run = history.run(run_id)
     if run["status"] not in FINISHED:
-        raise LedgerError(f"{run['id']}: not finished ({run['status']}); `optimize resume` goes on with it")
+        raise LedgerError(f"{run['id']}: not finished ({run['status']}); `optimize resume` continues it")
     events = [dict(zip(EVENT, found, strict=True)) for found in history.db.execute(_OF_RUN, {"run": run["id"]})]
     folded = Folded.of(events, gaps=True)
     if folded.broken:
@@ -252,17 +251,17 @@ def publication(history: History, run_id: str, with_texts: bool) -> tuple[Row, d
 
 
 def digest_of(events: Iterable[Row]) -> str:
-    """SHA-256 (hex) over the hashes of events, in their order."""
+    """Return the SHA-256 (hex) of the hashes of events, in order."""
     return hashlib.sha256("".join(str(event["hash"]) for event in events).encode()).hexdigest()
 
 
 def plain(row: Mapping[str, Any]) -> Row:
-    """A row as PostgreSQL can keep it."""
+    """Return a row with only values that PostgreSQL can store."""
     return {name: value.replace(NUL, SHOWN_NUL) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def differences(events: Iterable[Row], rows: Mapping[str, Iterable[Row]], texts: Iterable[Row]) -> Iterator[Finding]:
-    """Where rows and texts are not what the events say of them."""
+    """Yield differences between rows and texts and the events."""
     folded = Folded.of(events, gaps=True)
     if folded.broken:
         yield folded.broken
@@ -271,6 +270,6 @@ def differences(events: Iterable[Row], rows: Mapping[str, Iterable[Row]], texts:
     yield from folded.compare(((table, map(dict, there)) for table, there in rows.items()), said)
     for text in texts:
         if text["hash"] not in folded.texts:
-            yield Finding(0, f"no event tells of a text: {text['hash']}")
+            yield Finding(0, f"no event names a text: {text['hash']}")
         elif text["hash"] not in {sha256(text["body"]), sha256(text["body"].replace(SHOWN_NUL, NUL))}:
-            yield Finding(folded.texts[text["hash"]], f"a text is not what its hash says: {text['hash']}")
+            yield Finding(folded.texts[text["hash"]], f"a text does not match its hash: {text['hash']}")

@@ -1,7 +1,7 @@
-"""Which texts hold some words? Full-text search over what runs said, and what an erasure must take out. Reads only.
+"""Full-text search over runs, and finding what an erasure must remove. Reads only.
 
-The index over prompts, reasons of proposals and replies is made in memory for each search, so that no erased text stays
-in it. `Ledger.erase` takes texts out; names, reasons and error texts in rows and events cannot go, and are named.
+The index over prompts, reasons of proposals and replies is built in memory for each search, so that no erased text
+stays in it. `Ledger.erase` removes texts; names, reasons and error texts in rows and events stay, and are listed.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from agent.safe_text import whole_characters
 
 MOST_TEXTS = 2_000_000
 MOST_CHARS = 500_000_000
-"""What an index may hold; it takes about three times its characters in memory."""
+"""Size limit of an index, which takes about three times its characters in memory."""
 MARK = "**"
-"""Stands before and after each word that was looked for."""
+"""Surrounds each word found."""
 SNIPPET_WORDS = 24
 COLUMNS = ("what", "run", "trial", "candidate_id", "row", "split", "score")
-"""What the index says of a text."""
-DEPTH = 5  # of texts that are JSON inside a JSON string
+"""Metadata of an indexed text."""
+DEPTH = 5  # of nested JSON strings
 KINDS = (
     ("request", "calls", "request_hash"),
     ("request", "calls", "prefix_hash"),
@@ -48,9 +48,11 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class TextHit:
-    """A text that holds the words. `what`: prompt, reason or reply. `trial` is None for what was never tried; `row` and
-    `split` are "" for what is of no row. `score`: of the row, else of the trial on dev, 0 to 1. `snippet`: the place in
-    the text, the words marked; of another's making, as all texts are."""
+    """A text that contains the words. `what`: prompt, reason or reply.
+
+    `trial` is None if never tried; `row` and `split` are "" without a row. `score`: of the row, else of the trial on
+    dev, 0 to 1. `snippet`: the matching part with words marked; untrusted, as all texts are.
+    """
 
     what: str
     run: str
@@ -72,10 +74,12 @@ class Found:
 
 
 def search(history: History, words: str, run_id: str = "", limit: int = 50) -> Found:
-    """The texts of a run, or of all, that hold the words (a query of SQLite's FTS5), best first (bm25), at most
-    `limit`. Raises InputError for anything else, and where there is more than an index may hold."""
+    """Search the texts of a run, or of all runs, with an FTS5 query; best (bm25) first, at most `limit`.
+
+    Raises InputError for a bad query, and if there is too much text for an index.
+    """
     if not words.strip():
-        raise InputError("--search: no words to look for; name some")
+        raise InputError("--search: no search words; give some")
     _require_few(history, run_id)
     with closing(sqlite3.connect(":memory:")) as index:
         index.execute(f"CREATE VIRTUAL TABLE texts USING fts5(text, {' UNINDEXED, '.join(COLUMNS)} UNINDEXED)")
@@ -93,7 +97,9 @@ def search(history: History, words: str, run_id: str = "", limit: int = 50) -> F
             return Found(texts, matches, tuple(TextHit(*hit) for hit in hits))
         except sqlite3.OperationalError as error:
             plain = " ".join('"' + word.replace('"', '""') + '"' for word in words.split())
-            raise InputError(f"--search {words}: no full-text query ({error}); as plain words it is {plain}") from error
+            raise InputError(
+                f"--search {words}: not a full-text query ({error}); for plain words use {plain}"
+            ) from error
 
 
 def _require_few(history: History, run_id: str) -> None:
@@ -173,15 +179,15 @@ def _prompt(candidate: Row) -> str:
 
 
 def texts_with(db: sqlite3.Connection, needle: str) -> list[str]:
-    """The hashes of the texts that hold `needle`: as they stand, or inside their JSON, at any depth of quoting."""
+    """Return the hashes of texts that contain `needle`, also inside quoted JSON at any depth."""
     return [digest for digest, body in db.execute("SELECT hash, body FROM blobs ORDER BY rowid") if holds(body, needle)]
 
 
 def holds(text: str, needle: str, depth: int = DEPTH) -> bool:
-    """Whether `needle` is in `text`, also where JSON writes it with escapes."""
+    """Return whether `text` contains `needle`, also with JSON escapes."""
     if needle in text:
         return True
-    if not depth or "\\" not in text:  # without an escape the text is what it says
+    if not depth or "\\" not in text:  # without an escape there is nothing to decode
         return False
     try:
         value = json.loads(text)
@@ -203,7 +209,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def kinds_of(db: sqlite3.Connection, hashes: Sequence[str]) -> Counter[str]:
-    """What the texts are, as words with their number: a text that is two things counts for the first."""
+    """Count texts by kind; a text of two kinds counts for the first."""
     left, found = set(hashes), Counter[str]()
     for word, table, column in KINDS:
         named = left & {digest for (digest,) in db.execute(f"SELECT DISTINCT {column} FROM {table}")}
@@ -214,13 +220,15 @@ def kinds_of(db: sqlite3.Connection, hashes: Sequence[str]) -> Counter[str]:
 
 
 def events_with(db: sqlite3.Connection, needle: str) -> list[int]:
-    """The events that hold `needle` in their own words: the chain keeps these."""
+    """Return the events that contain `needle` in their body, which the chain keeps."""
     return [seq for seq, body in db.execute("SELECT seq, body FROM events ORDER BY seq") if holds(body, needle)]
 
 
 def files_with(folder: Path, needle: str) -> list[Path]:
-    """The files under `folder` that hold `needle`, as it is or as JSON writes it; zip files are looked into, and of
-    pages what a reader sees."""
+    """Find files under `folder` that contain `needle`, plain or JSON-escaped.
+
+    Zip files are searched inside, and HTML pages by their visible text.
+    """
     forms = {form.encode("utf-8", "surrogatepass") for form in _forms(needle)}
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return [

@@ -1,7 +1,7 @@
-"""The audit trail of one run, trial, call or prompt: what was recorded about it, in order. Reads through History only.
+"""The audit trail of a run, trial, call or prompt, in order. Reads through History only.
 
 A prompt is named by its candidate's id (`c_...`), by the version of a release made from it (`p_...`, `f_...`), or by
-the hash of its template or its instruction. Its lineage: its parents with the operators, its trials in every run, its
+the hash of its template or instruction. Its lineage: its parents with the operators, its trials in every run, its
 release.
 """
 
@@ -19,23 +19,23 @@ from agent.ledger.verify import home_of
 
 
 def events_of(history: History, run_id: str) -> list[Row]:
-    """The run's events in order: seq, utc and kind."""
+    """Return the run's events in order: seq, utc and kind."""
     return history.select("SELECT seq, utc, kind FROM events WHERE run_id = ? ORDER BY seq", run_id)
 
 
 def facts_of(history: History, run_id: str, kind: str) -> list[Row]:
-    """The run's events of one kind in order, each with its parsed body."""
+    """Return the run's events of one kind in order, each with its parsed body."""
     return history.facts(kind, run_ids=[run_id])
 
 
 def promoted_since(history: History, run_id: str) -> Row | None:
-    """Who put the winner in the place of the prompt that the run kept, why, and against what; None if nobody did."""
+    """Return who replaced the kept prompt by the winner, why, and against what; None if nobody did."""
     found = facts_of(history, run_id, "promoted")
     return found[-1]["body"] if found else None
 
 
 def events_about(history: History, run_id: str, table: str, key: Any) -> list[Row]:
-    """The run's events that tell of one row, by the last column of its key, each with its parsed body."""
+    """Return the run's events about one row, by the last column of its key, with parsed bodies."""
     found = history.select(
         "SELECT seq, utc, kind, body FROM events WHERE run_id = ? AND (json_extract(body, '$.insert') = ? AND "
         f"json_extract(body, '$.row.{AUDITED[table][-1]}') = ? OR json_extract(body, '$.update') = ? AND "
@@ -47,7 +47,7 @@ def events_about(history: History, run_id: str, table: str, key: Any) -> list[Ro
 
 
 def trial_states(history: History, run_id: str, number: int) -> list[Row]:
-    """Where a trial stood, one after the other: seq, utc, state, n, mean and the reason."""
+    """Return the states of a trial in order: seq, utc, state, n, mean and the reason."""
     return [
         {"seq": event["seq"], "utc": event["utc"]}
         | {column: event["body"]["row"][column] for column in ("state", "n", "mean", "reason")}
@@ -56,7 +56,7 @@ def trial_states(history: History, run_id: str, number: int) -> list[Row]:
 
 
 def call_id(history: History, name: str) -> int:
-    """The id in `call:ID` or `#ID`, or of the first settled attempt at the call of a key `k_...`. Raises InputError."""
+    """Return the id of `call:ID` or `#ID`, or of the first settled attempt with the key `k_...`. Raises InputError."""
     if not name.startswith("k_"):
         return int(name.removeprefix("call:").removeprefix("#"))
     found = history.select(
@@ -68,10 +68,9 @@ def call_id(history: History, name: str) -> int:
 
 
 def call(history: History, number: int, with_events: bool = True) -> Row:
-    """A call whole: its row, request, reply, attempts and (without an index: slow in a big ledger) events.
+    """Return a call: its row, request, reply, attempts and (slow in a big ledger) events.
 
-    `cost_usd` is None where nobody knows the price, `request` and `reply` where their text was erased. Raises
-    InputError.
+    `cost_usd` is None without a known price, `request` and `reply` if erased. Raises InputError.
     """
     unpriced = f"{no_price('calls', 'runs')} AS unpriced FROM calls JOIN runs ON runs.id = run_id"
     found = history.select(f"SELECT calls.*, {unpriced} WHERE calls.id = ?", number)
@@ -89,7 +88,7 @@ def call(history: History, number: int, with_events: bool = True) -> Row:
         if each.pop("unpriced"):
             each["cost_usd"] = None
     source = row
-    if row["state"] == "cached":  # it took the first reply that was settled; refusals are not served
+    if row["state"] == "cached":  # it took the first settled reply; refusals are not served
         source = next((other for other in same if other["state"] == "ok" and other["finish"] != "refusal"), row)
     hashes = ("request_hash", "prefix_hash", "response_hash")
     return {
@@ -102,12 +101,12 @@ def call(history: History, number: int, with_events: bool = True) -> Row:
 
 
 def _events_of_call(history: History, row: Row) -> list[Row]:
-    number = row["id"] - home_of(history.db, row["run_id"]).call_offset  # as its own ledger numbers it
+    number = row["id"] - home_of(history.db, row["run_id"]).call_offset  # its number in the source ledger
     return events_about(history, row["run_id"], "calls", number)
 
 
 def request_of(history: History, call_key: str) -> Row | None:
-    """What was sent under a key: the identity of the request. None where it was erased or no reply came."""
+    """Return the request identity of a key; None if it was erased or never answered."""
     columns = "request_hash, prefix_hash"
     found = history.select(f"SELECT {columns} FROM calls WHERE call_key = ? AND state = 'ok' LIMIT 1", call_key)
     return _request(history, found[0]) if found else None
@@ -128,8 +127,10 @@ def _text(history: History, digest: str | None) -> Any:
 
 
 def candidates_named(history: History, name: str, versions: Mapping[str, str]) -> list[str]:
-    """The ids of the candidates that `name` or its start (6 characters or more) stands for, oldest first;
-    `versions`: ids by the version of their release. Raises InputError."""
+    """Return the ids of candidates that `name`, or its first 6 or more characters, matches, oldest first.
+
+    `versions`: ids by the version of their release. Raises InputError.
+    """
     found: list[str] = []
     if not re.fullmatch("[cpf]?_?[0-9a-f]{6,64}", name):
         raise InputError(
@@ -151,8 +152,10 @@ def candidates_named(history: History, name: str, versions: Mapping[str, str]) -
 
 
 def lineage(history: History, candidate_id: str, versions: Mapping[str, str]) -> Row:
-    """The candidate, and for each run that proposed it its ancestors, trials and release; of a released one also
-    `aliases`, the moves of the aliases of its name, with `mine` where the alias came to it."""
+    """Return the candidate and, per run that proposed it, ancestors, trials and release.
+
+    A released candidate also has `aliases`, the alias moves of its name; `mine` marks moves to it.
+    """
     candidate = history.candidate(candidate_id)
     demos = [
         {name: demo[name] for name in ("position", "example_id", "source", "rationale")} for demo in candidate["demos"]
@@ -202,7 +205,7 @@ def _in_run(history: History, run: Row, candidate: Row, facts: list[Row]) -> Row
 
 
 def chain_of_parents(history: History, run_id: str, candidate_id: str) -> list[Row]:
-    """From the candidate to its first ancestor in this run: round, operator and reason of each."""
+    """Return the path from a candidate to its first ancestor in this run: round, operator and reason."""
     rows = history.select(
         "SELECT p.candidate_id, p.round, p.operator, p.parent_id, p.reason, p.rejected, c.technique, c.format, "
         "c.n_examples FROM proposals p LEFT JOIN candidates c ON c.id = p.candidate_id WHERE p.run_id = ?",
@@ -220,8 +223,7 @@ def chain_of_parents(history: History, run_id: str, candidate_id: str) -> list[R
 
 
 def _proposal(history: History, proposals: list[Row], candidate: Row) -> Row | None:
-    """The event in which the proposer gave this instruction or these texts of tools, the latter first: what was asked
-    for, for which rows, why, and the proposer's own words for it (None: there are none, or they were erased)."""
+    """Return the event in which the proposer gave this instruction or these tool texts, tool texts first."""
     for name, of in (("tool_texts_hash", "texts of the tools"), ("instruction_hash", "instruction")):
         for event in proposals:
             body = event["body"]
@@ -233,7 +235,7 @@ def _proposal(history: History, proposals: list[Row], candidate: Row) -> Row | N
 
 
 def claims(history: History, run_id: str) -> dict[int, str]:
-    """By the number of a proposal the proposer's own words for what it expects; only those that were not erased."""
+    """Map each proposal's number to the proposer's own reasons, unless erased."""
     bodies = [event["body"] for event in facts_of(history, run_id, "proposal")]
     found = {body["number"]: _claim(history, body) for body in bodies if "number" in body}
     return {number: claim for number, claim in found.items() if claim}

@@ -1,12 +1,12 @@
-"""Is a ledger what it says? Finds damage and tampering, and names the first event that no longer holds. Reads only.
+"""Detect damage and tampering in a ledger, naming the first event that no longer holds. Reads only.
 
-Tamper-evident, not tamper-proof: who rewrites the whole file can rewrite the chain. A head hash noted elsewhere (every
-release and report has it, `optimize audit anchor` prints it) shows that too.
+Tamper-evident, not tamper-proof: who rewrites the whole file can rewrite the chain. A head hash noted elsewhere (in
+every release and report, or from `optimize audit anchor`) reveals that too.
 
-A ledger that is written has one chain. A container has the chains of one or more ledgers in the same tables, so that
-whatever reads a ledger reads it, and is only read: a merged ledger, or what a bundle holds. A copy of a ledger that was
-continued shares its first events with the original: they are in the file once. Each chain numbers its events and calls
-from 1; in the file both are numbered through. `main` checks the bundle that holds a copy of this file.
+A ledger has one chain. A container has the chains of several ledgers in the same tables and is read-only: a merged
+ledger, or the content of a bundle. A continued copy of a ledger shares its first events with the original; they are
+stored once. Each chain numbers its events and calls from 1; in the file both are numbered consecutively. `main` checks
+the bundle that contains a copy of this file.
 """
 
 from __future__ import annotations
@@ -28,20 +28,19 @@ CHAINS = (
     "call_offset INTEGER NOT NULL, only TEXT NOT NULL)"
 )
 ALIAS_MOVED = "alias_moved"
-"""The kind of the event about an alias: every ledger of a folder has it, also of the runs of others."""
+"""Kind of the event about an alias: every ledger of a folder has it, also for other ledgers' runs."""
 LEDGER = "ledger.db"
 """The container in a bundle."""
 FIRST, LAST = -(2**63), 2**62
-"""Below and above the number of any event, also of one that was added by hand."""
+"""Below and above any event number, also of events added by hand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One chain of a ledger: the source's `name` ("" in a ledger that is written), and `ledger`, the hash of its first
-    event.
+    """One chain of a ledger: the source's `name` ("" in a writable ledger), and `ledger`, the hash of its first event.
 
-    Its first `shared` events are those of `parent`; the numbers of its others are `seq_offset` higher in the file,
-    those of its calls `call_offset`. `only`: the run whose rows and texts are there; "": all.
+    Its first `shared` events are those of `parent`. Later events are numbered `seq_offset` higher in the file, its
+    calls `call_offset` higher. `only`: the run whose rows and texts are included; "": all.
     """
 
     number: int
@@ -57,32 +56,32 @@ class Chain:
 
     @property
     def start(self) -> int:
-        """The number in the file before that of its first own event."""
+        """The number in the file before its first event that is not shared."""
         return self.shared + self.seq_offset
 
     def seq_here(self, seq: int) -> int:
-        """The number of an event in the file."""
+        """Return the number of an event in the file."""
         return self.parent.seq_here(seq) if self.parent and seq <= self.shared else seq + self.seq_offset
 
     def shared_with(self, other: Chain) -> int:
-        """How many events of an earlier chain this one has."""
+        """Return how many events of an earlier chain this one contains."""
         if self.number == other.number:
             return self.events
         return min(self.shared, self.parent.shared_with(other)) if self.parent else 0
 
     def here(self, finding: Finding) -> Finding:
-        """A finding with the number that its event has in the file."""
+        """Return a finding with its event's number in the file."""
         return Finding(self.seq_here(finding.seq), f"{self.name}: {finding.what}") if self.name else finding
 
 
 def is_merged(db: sqlite3.Connection) -> bool:
-    """Whether the file says that it is a container; its schema is checked separately (`structure`)."""
+    """Return whether the file claims to be a container; its schema is checked by `structure`."""
     found = db.execute("SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = 'merged_chains'")
     return found.fetchone() is not None
 
 
 def chains(db: sqlite3.Connection) -> dict[int, Chain]:
-    """All chains of a ledger by their number, parents first."""
+    """Return all chains of a ledger by number, parents first."""
     found: dict[int, Chain] = {}
     if not is_merged(db):
         (events, head), *more = [tuple(row) for row in db.execute("SELECT seq, hash FROM head")] or [(-1, "")]
@@ -94,7 +93,7 @@ def chains(db: sqlite3.Connection) -> dict[int, Chain]:
 
 
 def home_of(db: sqlite3.Connection, run_id: str) -> Chain:
-    """The chain that the rows of a run are from."""
+    """Return the chain that has the rows of a run."""
     last = "SELECT COALESCE(MAX(seq), 1) FROM events WHERE run_id = ? AND kind <> ?"
     found = [*chains(db).values()]
     (seq,) = db.execute(last, (run_id, ALIAS_MOVED)).fetchone() if len(found) > 1 else (1,)
@@ -102,14 +101,14 @@ def home_of(db: sqlite3.Connection, run_id: str) -> Chain:
 
 
 def events(db: sqlite3.Connection, after: int = FIRST, upto: int = LAST) -> Iterator[Row]:
-    """The events with numbers above `after` and up to `upto` in order; `body` is its exact text."""
+    """Yield events numbered above `after` up to `upto`; `body` is the exact text."""
     asked = f"SELECT {', '.join(EVENT)} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq"
     for values in db.execute(asked, (after, upto)):
         yield dict(zip(EVENT, values, strict=True))
 
 
 def chain_events(db: sqlite3.Connection, chain: Chain, upto: int) -> Iterator[Row]:
-    """The events of one chain up to number `upto` in order, with the numbers that they have there."""
+    """Yield the events of one chain up to number `upto`, numbered as in that chain."""
     if chain.parent:
         yield from chain_events(db, chain.parent, min(upto, chain.shared))
     for event in events(db, chain.start or FIRST, upto + chain.seq_offset):
@@ -121,12 +120,12 @@ def chain_events(db: sqlite3.Connection, chain: Chain, upto: int) -> Iterator[Ro
 
 
 def verify(db: sqlite3.Connection, anchor: str | None = None) -> list[Finding]:
-    """Everything that does not hold at this moment, first seq first, the file as a whole last; [] for a whole ledger.
+    """Return every violation found, in order of seq, the file as a whole last; [] for a whole ledger.
 
-    Checked are schema, file, chain, head, every row and every text; `anchor`: a hash noted elsewhere.
+    Checks schema, file, chain, head, every row and every text; `anchor`: a hash noted elsewhere.
     """
     collects = gc.isenabled()
-    gc.disable()  # many small objects that all stay: to look for garbage among them would take a third of the time
+    gc.disable()  # many small live objects: garbage collection would take a third of the time
     try:
         db.execute("BEGIN")
         if not (found := structure(db)):
@@ -155,13 +154,13 @@ def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
     ends = _ends(db, found) if merged else {}
     named: dict[str, int] = {}
     erased: set[str] = set()
-    candidates: set[str] = set()  # of the chains before
+    candidates: set[str] = set()  # of earlier chains
     anchored, seq = anchor is None, 0
     for chain in found.values():
         folded = Folded.of(chain_events(db, chain, chain.events if merged else LAST), anchor)
         seq, broken = folded.seq, folded.broken
         if broken is None and (seq, folded.head) != (chain.events, chain.head):
-            broken = Finding(seq + 1, f"the chain ends at event {seq}, which is not the head that was noted")
+            broken = Finding(seq + 1, f"the chain ends at event {seq}, which is not the recorded head")
         if broken is not None:
             yield chain.here(broken)
             return
@@ -169,7 +168,7 @@ def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
         said, texts, mine = folded.rows, folded.texts, set[str]()
         if merged:
             if chain.only and ("runs", chain.only) not in folded.rows:
-                yield Finding(0, f"no event begins the run that the bundle is of: {chain.only}")
+                yield Finding(0, f"no event starts the bundle's run: {chain.only}")
             runs = {chain.only} if chain.only else {run for run, last in ends.items() if max(last) == chain.number}
             places = folded.belonging(runs, bool(chain.only))
             places = {p for p in places if p[0] not in ("candidates", "examples") or p[1] not in candidates}
@@ -192,7 +191,7 @@ def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
 
 
 def _rows(db: sqlite3.Connection, table: str, chain: Chain, owners: set[str] | None) -> Iterator[Row]:
-    """The rows of a table (of these owners, if named), calls with the numbers that they have in their chain."""
+    """Yield the rows of a table (of these owners, if given), calls numbered as in their chain."""
     mine = json.dumps(None if owners is None else sorted(owners))
     where = f"WHERE ?1 = 'null' OR {OWNER_OF[table]} IN (SELECT value FROM json_each(?1))"
     cursor = db.execute(f"SELECT * FROM {table} {where}", (mine,))
@@ -207,34 +206,33 @@ def _rows(db: sqlite3.Connection, table: str, chain: Chain, owners: set[str] | N
 def _texts(
     db: sqlite3.Connection, named: Mapping[str, int], erased: Collection[str], unnamed: int
 ) -> Iterator[Finding]:
-    """Compare the texts that are there with those that events name, by the number of the first that does."""
+    """Compare stored texts with those that events name."""
     there = set()
     for digest, body in db.execute("SELECT hash, body FROM blobs"):
         there.add(digest)
         seq = named.get(digest, unnamed)
         if not isinstance(body, str) or sha256(body) != digest:
-            yield Finding(seq, f"a text is not what its hash says: {digest}")
+            yield Finding(seq, f"a text does not match its hash: {digest}")
         elif digest in erased:
-            yield Finding(seq, f"a text that was erased is back: {digest}")
+            yield Finding(seq, f"an erased text is back: {digest}")
         elif digest not in named:
-            yield Finding(seq, f"no event tells of a text: {digest}")
+            yield Finding(seq, f"no event names a text: {digest}")
     for digest, seq in named.items():
         if digest not in there and digest not in erased:
             yield Finding(seq, f"a text is missing: {digest}")
 
 
 def _numbering(db: sqlite3.Connection, found: Mapping[int, Chain]) -> str:
-    """Why the events are not those of the chains and no others; "" where they are."""
     end, head = 0, ""
     for number, (parent,) in zip(found, db.execute("SELECT parent FROM merged_chains ORDER BY number"), strict=True):
         chain = found[number]
         if chain.start != end or bool(parent) != bool(chain.parent) or chain.shared > chain.events:
-            return f"{chain.name}: its events do not begin behind those of the chain before it"
+            return f"{chain.name}: its events do not follow those of the previous chain"
         if not 0 <= chain.shared <= (chain.parent.events if chain.parent else 0):
-            return f"{chain.name}: shares more events than the chain has that it was continued from"
+            return f"{chain.name}: shares more events than its parent chain has"
         of_first = "SELECT COUNT(*) FROM events WHERE seq = ? AND hash = ?"
         if not db.execute(of_first, (chain.seq_here(1), chain.ledger)).fetchone()[0]:
-            return f"{chain.name}: its first event is not the one that was noted"
+            return f"{chain.name}: its first event is not the recorded one"
         end, head = chain.events + chain.seq_offset, chain.head
     (last,) = db.execute("SELECT COALESCE(MAX(seq), 0) FROM events").fetchone()
     noted = [tuple(row) for row in db.execute("SELECT seq, hash FROM head")]
@@ -272,7 +270,7 @@ def _homeless(
 
 
 def verdict(db: sqlite3.Connection) -> str:
-    """What a bundle holds, in a line."""
+    """Summarize the content of a bundle in one line."""
     counts = {table: db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in (*OWNER_OF, "blobs")}
     counts["texts"] = counts.pop("blobs")
     chain = chains(db)[1]
@@ -282,7 +280,7 @@ def verdict(db: sqlite3.Connection) -> str:
 
 
 def main(words: list[str], place: Path) -> int:
-    """Check a bundle, by default the one at `place`: a zip file, or the folder where it was unpacked."""
+    """Check a bundle, by default the one at `place`: a zip file, or the folder it was unpacked to."""
     anchor = None
     if "--anchor" in words:
         at = words.index("--anchor")
@@ -297,6 +295,6 @@ def main(words: list[str], place: Path) -> int:
             lines = lines or [verdict(db)]
     except (OSError, ValueError, KeyError, sqlite3.Error, zipfile.BadZipFile) as error:
         whole, lines = False, [f"event 0: not a readable bundle: {error}"]
-    for line in lines:  # a stranger's text: what could steer a terminal is shown as a code
+    for line in lines:  # untrusted text: escape control characters
         print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line))
     return 0 if whole else 1

@@ -1,10 +1,9 @@
-"""Writes in groups: statements are executed in order as they come, and many that come together share one commit.
+"""Group commit: statements run in order of arrival, and statements that arrive together share a commit.
 
-Only the commit, which waits for the disk, runs in another thread. What comes during a commit goes into the next one.
+Only the commit, which waits for the disk, runs in another thread. Statements that arrive meanwhile join the next one.
 
-A process can write to an open file that was removed or replaced, and nothing of that is there afterwards. So the main
-file, the lock and the log are compared with those at their places: before and after each commit, and before the main
-file is written to.
+A process can write to an open file that was deleted or replaced, and lose all of it. So the main file, the lock and the
+log are compared with those at their paths: before and after each commit, and before the main file is written.
 """
 
 from __future__ import annotations
@@ -24,45 +23,47 @@ from agent.ledger.files import Lock, break_seal, log_path, set_seal
 
 Statement = tuple[str, Sequence[Any]]
 
-LINGER = 0.0005  # seconds that the first of a group waits for more
-LOG_BYTES = 16_000_000  # of the write-ahead log, before it is copied into the main file
-UNKNOWN = "nothing more was sent or recorded; calls that were in flight are unknown and may have been paid for"
+LINGER = 0.0005  # seconds that the first statement of a group waits for others
+LOG_BYTES = 16_000_000  # size of the write-ahead log at which it is copied into the main file
+UNKNOWN = "nothing more was sent or recorded; calls in flight have unknown outcomes and may have been paid for"
 
 
 class Watch:
-    """What an open ledger consists of. `file` is its main file, open for as long as the connection is: to close it
-    earlier would give up the locks that SQLite has on it."""
+    """The files of an open ledger, watched for replacement.
+
+    `file` is the main file, open as long as the connection: closing it earlier would release SQLite's locks on it.
+    """
 
     def __init__(self, path: Path, lock: Lock) -> None:
-        """Before the connection is opened. Makes an empty file if need be."""
-        how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC  # to write: on overlayfs one opened to read stays the file below
+        """Open the main file before the connection; create an empty one if needed."""
+        how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC  # writable: on overlayfs a read-only handle stays on the lower file
         self.file = os.open(path, how, 0o600)
         self._path, self._lock = path, lock
         self._own: dict[Path, os.stat_result] = {}
         self._content = (0, 0)
 
     def begin(self) -> None:
-        """When the connection is open and SQLite has made its log."""
+        """Start watching, once the connection is open and SQLite has created its log."""
         log = log_path(self._path)
         self._own = {self._path: os.fstat(self.file), self._lock.path: self._lock.stat(), log: os.stat(log)}
         self.note_content()
 
     def note_content(self) -> None:
-        """After the log was copied into the main file, which nobody else writes to."""
+        """Record size and time of the main file after the log was copied into it."""
         self._content = _content(os.fstat(self.file))
 
     def require(self) -> None:
-        """Raises LedgerError when one of the files is not the open one any more."""
+        """Raise LedgerError if a file is no longer the open one."""
         for path in self._own:
             if what := self._change(path):
                 raise self._refusal(path, what)
 
     def has_main(self) -> bool:
-        """Whether the main file is the open one, as its last writer left it."""
+        """Return whether the main file is the open one, as its last writer left it."""
         return not self._change(self._path)
 
     def close(self) -> None:
-        """After the connection was closed."""
+        """Close the file, after the connection."""
         if self.file >= 0:
             os.close(self.file)
             self.file = -1
@@ -79,10 +80,10 @@ class Watch:
 
     def _refusal(self, path: Path, what: str) -> LedgerError:
         if path == self._path:
-            how = "put the ledger back, or a copy of it with no -wal beside it"
+            how = "restore the ledger, or a copy of it without its -wal file"
         else:
-            how = f"let no other process write to {self._path}, and leave what lies beside it"
-        return LedgerError(f"{path}: was {what} while the ledger was in use; {UNKNOWN}; {how}; then go on")
+            how = f"keep other processes from writing to {self._path} and its companion files"
+        return LedgerError(f"{path}: was {what} while the ledger was in use; {UNKNOWN}; {how}; then resume")
 
 
 def _content(found: os.stat_result) -> tuple[int, int]:
@@ -91,7 +92,7 @@ def _content(found: os.stat_result) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Statements that stand or fall together, the chain's head after them, and who waits for them."""
+    """Statements of one transaction, the chain's head after them, and the waiting future."""
 
     statements: Sequence[Statement]
     head: tuple[int, str]
@@ -99,8 +100,7 @@ class Entry:
 
 
 class Writer:
-    """The writing connection, for one thread; after the first error nothing more is written, and every waiter gets
-    it."""
+    """The writing connection, for one thread; after the first error it writes nothing and every waiter gets it."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, watch: Watch) -> None:
         self.error: Exception | None = None
@@ -118,12 +118,12 @@ class Writer:
         self._waiting.append(entry)
         with contextlib.suppress(RuntimeError):  # no loop here: `flush` will come
             loop = asyncio.get_running_loop()
-            if self._scheduled is not loop:  # also when a commit is on its way: the loop that began it may be gone
+            if self._scheduled is not loop:  # also during a commit: the loop that began it may be gone
                 self._scheduled = loop
                 loop.call_later(LINGER, self._start, loop)
 
     def flush(self) -> None:
-        """Returns when everything is on the disk, or refused: then `error` says why."""
+        """Wait until everything is on the disk or refused (`error`)."""
         while self._committing is not None or self._waiting:
             if self._committing is None:
                 self._write_group()
@@ -152,7 +152,7 @@ class Writer:
         try:
             if self.error is None:
                 self._write(group)
-        except Exception as error:  # also a value that SQLite cannot hold: whoever waits must hear of it
+        except Exception as error:  # also a value that SQLite cannot hold: waiters must get the error
             self._refuse(error)
         if self.error is None:
             self._committing = (group, self._thread.submit(self._commit))
@@ -168,10 +168,10 @@ class Writer:
         execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?)", group[-1].head)
 
     def _commit(self) -> None:
-        """In the thread: to the disk, and now and then from the log into the main file.
+        """Commit in the thread, and occasionally copy the log into the main file.
 
-        Looked at before, so that no two write whom a lost lock let in, and after: what went
-        into a file that is gone is not on the disk.
+        The files are checked before, so that a lost lock does not admit two writers, and after: what went into a
+        deleted file is not on the disk.
         """
         self._watch.require()
         self._connection.execute("COMMIT")
@@ -180,14 +180,14 @@ class Writer:
             self._log_limit = LOG_BYTES if self.copy_log() else size + LOG_BYTES
 
     def copy_log(self) -> bool:
-        """Copies the log into the main file; False when a reader keeps it from being emptied. Not during a commit."""
+        """Copy the log into the main file; False if a reader keeps it from being truncated. Not during a commit."""
         self._watch.require()
         break_seal(self._path)
         self._connection.execute("PRAGMA busy_timeout = 0")
         try:
             busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         finally:
-            self._watch.note_content()  # what a full disk cut short is our own writing, too
+            self._watch.note_content()  # a write cut short by a full disk is ours, too
         self._connection.execute("PRAGMA busy_timeout = 30000")
         set_seal(self._path, self._watch.file)
         self._watch.require()
@@ -205,7 +205,7 @@ class Writer:
         self.error = error
         try:
             self._watch.require()
-        except Exception as lost:  # what SQLite says then is no more than what follows from it
+        except Exception as lost:  # SQLite's error is only a consequence of it
             self.error = lost
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:
@@ -222,5 +222,5 @@ class Writer:
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Any, *arguments: Any) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: `flush` will see to the rest
+    with contextlib.suppress(RuntimeError):  # the loop is closed: `flush` does the rest
         loop.call_soon_threadsafe(function, *arguments)

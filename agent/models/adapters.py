@@ -1,16 +1,15 @@
-"""LoRA adapters and soft prompts of a local model: how a name gives one, what a GGUF file of one holds, and what is
-refused before a call is paid for.
+"""LoRA adapters and soft prompts of a local model: naming, file content, and checks before any paid call.
 
     local/smollm2-135m+ADAPTER.gguf    the embedded model with an adapter
-    local/PATH.gguf+ADAPTER.gguf       a model file of your own with an adapter
+    local/PATH.gguf+ADAPTER.gguf       a user's model file with an adapter
 
-A soft prompt replaces free tokens before the prompt (control tokens that a chat never has) by trained vectors. Its file
-is a LoRA adapter of the token embedding, one rank for each token, which changes their vectors and no others. So the
-engine serves it as any adapter; only the tokens are added here, at the start of the first message.
+A soft prompt replaces unused tokens before the prompt (control tokens that chats never contain) by trained vectors. Its
+file is a LoRA adapter of the token embedding with one rank per token, which changes only the vectors of these tokens.
+So the engine serves it like any adapter; this module only adds the tokens at the start of the first message.
 
 Source: Hu et al. 2021, LoRA, section 4; llama.cpp, convert_lora_to_gguf.py and src/llama-adapter.cpp (names of values
-and tensors, what the engine asks of such a file); Lester et al., "The Power of Scale for Parameter-Efficient Prompt
-Tuning" (2021), section 2.
+and tensors, requirements of the engine); Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning"
+(2021), section 2.
 """
 
 from __future__ import annotations
@@ -47,24 +46,24 @@ GIVE_ANOTHER = "give the path of a LoRA adapter in GGUF after the +"
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """An adapter file by its content, so that the engine runs what was checked."""
+    """An adapter file identified by its content, so that the engine runs what was checked."""
 
     path: Path
     sha256: str
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The tokens before the prompt, where it is a soft prompt. Raises InputError where it cannot be read."""
+        """The soft prompt's tokens; empty for LoRA. Raises InputError if the file cannot be read."""
         return soft_texts(_read(self.path))
 
     def runs_on(self, base: Path) -> Path:
-        """The model file that an engine serves it with: the base, or a copy (`untied`)."""
+        """Return the model file to serve it with: the base, or a copy (`untied`)."""
         changes = {changed_tensor(name) for name in _read(self.path).tensors}
         return untied(base) if EMBEDDING in changes and is_tied(_read(base)) else base
 
     @staticmethod
     def read(path: Path) -> Adapter:
-        """The adapter in a file as it is now. Raises InputError where it cannot be read."""
+        """Read the adapter file. Raises InputError if it cannot be read."""
         with disk_errors(f"{path}: the adapter cannot be read", GIVE_ANOTHER, InputError):
             state = path.stat()
             return Adapter(path, _sha256(path, state.st_size, state.st_mtime_ns))
@@ -76,7 +75,7 @@ def _sha256(path: Path, size: int, changed: int) -> str:
 
 
 def split_adapter(rest: str) -> tuple[str, Path | None]:
-    """The base and the adapter in what follows `local/`; None where there is no adapter.
+    """Split the part after `local/` into base and adapter; None without an adapter.
 
     >>> split_adapter("smollm2-135m+mine.gguf")[0], split_adapter("a.gguf+b.gguf")[0], split_adapter("my+model.gguf")[0]
     ('smollm2-135m', 'a.gguf', 'my+model.gguf')
@@ -89,7 +88,10 @@ def split_adapter(rest: str) -> tuple[str, Path | None]:
 
 
 def adapter_fault(adapter: Path, base: Path) -> str:
-    """Why an adapter cannot be served with a base (if that is here yet), in one line that names the file; else ""."""
+    """Explain in one line why an adapter cannot be served with a base; "" if it can.
+
+    A base that is not downloaded yet is not compared.
+    """
     if not adapter.is_file():
         return f"{adapter}: no such adapter file; {GIVE_ANOTHER}"
     try:
@@ -103,8 +105,8 @@ def adapter_fault(adapter: Path, base: Path) -> str:
             if not why and is_soft_prompt(file):
                 why = unfit_soft_prompt(file, _read(base), Adapter.read(base).sha256)
         except InputError:
-            return ""  # the engine names a model file that it cannot load
-        why = why and f"{why}, so it was made for another model than {base}"
+            return ""  # the engine reports a model file that it cannot load
+        why = why and f"{why}; it was made for another model than {base}"
     return f"{adapter}: {why}; {GIVE_ANOTHER}" if why else ""
 
 
@@ -122,19 +124,22 @@ def _read_once(path: Path, size: int, changed: int) -> GgufFile:
 
 
 def is_tied(model: GgufFile) -> bool:
+    """Return whether a model uses one matrix for embedding and output."""
     return EMBEDDING in model.tensors and OUTPUT not in model.tensors
 
 
 def untied(path: Path) -> Path:
-    """A copy of a model with the tied matrix twice, checked before each use: llama.cpp puts an adapter of a tied
-    embedding on the output, too, and ends the process. Raises InputError."""
+    """Return a cached copy of a model with its tied matrix stored twice, verified before each use.
+
+    llama.cpp applies an adapter of a tied embedding to the output, too, and aborts. Raises InputError.
+    """
     model, wanted = read_gguf(path), hashlib.sha256()
     for part in _untied_parts(model):
         wanted.update(part)
     digest = wanted.hexdigest()
     copy = cache_folder() / f"untied-{digest[:16]}.gguf"
-    what = f"{copy}: the copy of {path.name} that an adapter of its embedding needs cannot be kept"
-    with disk_errors(what, "make room, or set OPTIMIZE_CACHE to another folder", InputError):
+    what = f"{copy}: cannot store the copy of {path.name} needed by an adapter of its embedding"
+    with disk_errors(what, "free space, or set OPTIMIZE_CACHE to another folder", InputError):
         if copy.is_file() and sha256_of(copy) == digest:
             return copy
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -160,11 +165,11 @@ KIND = "adapter.type"
 LORA_ALPHA = "adapter.lora.alpha"
 NOTHING: Mapping[str, Value] = MappingProxyType({})
 FIRST, SECOND = ".lora_a", ".lora_b"
-"""Ends of the names of A (rank, inputs) and B (outputs, rank), after the name of the base's tensor."""
+"""Suffixes of A (rank, inputs) and B (outputs, rank), after the name of the base's tensor."""
 
 
 def read_adapter(path: Path, base: GgufFile) -> GgufFile:
-    """An adapter file that fits `base`. Raises InputError for a truncated file, no adapter, or one of another model."""
+    """Read an adapter file that fits `base`. Raises InputError if it is truncated, no adapter, or does not fit."""
     file = read_gguf(path)
     why = unusable_adapter(file) or unlike_base(file, base)
     alpha = file.values.get(LORA_ALPHA)
@@ -176,14 +181,14 @@ def read_adapter(path: Path, base: GgufFile) -> GgufFile:
 
 
 def unusable_adapter(file: GgufFile) -> str:
-    """What is wrong with the file by itself, or ""."""
+    """Describe what is wrong with the file by itself, or ""."""
     kind, form = file.values.get(TYPE), file.values.get(KIND)
     if kind != "adapter":
         return f"is a GGUF file of the type {str(kind or 'model')!r:.40}, not an adapter"
     if form != "lora":
         return f"is an adapter of the type {str(form)!r:.40}, not lora"
     if "adapter.alora.invocation_tokens" in {*file.arrays, *file.values}:
-        return "is an adapter that begins in the middle of a prompt (aLoRA), which is not served"
+        return "is an adapter that starts in the middle of a prompt (aLoRA), which is not supported"
     pairs = {changed_tensor(name) for name in file.tensors}
     if not pairs or any(not name or f"{name}{part}" not in file.tensors for name in pairs for part in (FIRST, SECOND)):
         return "does not hold a matrix .lora_a and one .lora_b for each tensor that it changes"
@@ -191,7 +196,7 @@ def unusable_adapter(file: GgufFile) -> str:
 
 
 def unlike_base(file: GgufFile, base: GgufFile) -> str:
-    """Where an adapter does not fit a base, or ""."""
+    """Describe why an adapter does not fit a base, or ""."""
     mine, theirs = file.values.get(FAMILY), base.values.get(FAMILY)
     if mine != theirs:
         return f"is for the architecture {str(mine)!r:.40}, not {str(theirs)!r:.40}"
@@ -201,8 +206,8 @@ def unlike_base(file: GgufFile, base: GgufFile) -> str:
             return f"changes {name!r:.60}, which the model does not have"
         shape = base.tensors[name].shape
         if len(shape) != 2 or len(first) != 2 or len(second) != 2:
-            return f"changes {name!r:.60}, which is no matrix"
-        if name == EMBEDDING:  # looked up and not multiplied: its first matrix is transposed
+            return f"changes {name!r:.60}, which is not a matrix"
+        if name == EMBEDDING:  # a lookup, not a product: its first matrix is transposed
             fits = (first[0], second[0]) == shape and first[1] == second[1] > 0
         else:
             fits = (second[0], first[1]) == shape and second[1] == first[0] > 0
@@ -219,7 +224,7 @@ def write_adapter(
     tensors: Mapping[str, Array],
     more: Mapping[str, Value] = NOTHING,
 ) -> tuple[Path, str]:
-    """Write `STEM-HASH.gguf`, the same bytes for the same content; return its path and its SHA-256 in hex digits."""
+    """Write `STEM-HASH.gguf`, with equal bytes for equal content; return its path and SHA-256."""
     data = gguf_bytes({FAMILY: family, TYPE: "adapter", KIND: "lora", LORA_ALPHA: alpha, **more}, tensors)
     digest = hashlib.sha256(data).hexdigest()
     path = folder / f"{stem}-{digest[:16]}.gguf"
@@ -229,14 +234,14 @@ def write_adapter(
 
 
 def changed_tensor(name: str) -> str:
-    """The tensor that a matrix of an adapter changes; "" for what is no such matrix."""
+    """Return the tensor that an adapter's matrix changes; "" if it is no such matrix."""
     return next((name.removesuffix(part) for part in (FIRST, SECOND) if name.endswith(part)), "")
 
 
 # -- soft prompts -----------------------------------------------------------------------------------------------------
 
 TOKENS, BASE = "soft_prompt.tokens", "soft_prompt.base"
-"""Values of a file: the texts of its tokens as a JSON list, and the SHA-256 of the model that it was trained for."""
+"""File values: the soft prompt's tokens as a JSON list, and the SHA-256 of the model it was trained for."""
 _CONTROL = 3
 _VOCABULARY, _TYPES, _TEMPLATE = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.chat_template"
 _MARK = "\u200b"
@@ -244,14 +249,14 @@ _MARK = "\u200b"
 
 @dataclass(frozen=True, slots=True)
 class SoftTokens:
-    """The tokens that carry the vectors, in their order."""
+    """The tokens that carry the vectors, in order."""
 
     ids: tuple[int, ...]
     texts: tuple[str, ...]
 
 
 def free_tokens(model: GgufFile, most: int) -> SoftTokens:
-    """The first control tokens of a model that its chat template and its settings do not name, at most `most`."""
+    """List up to `most` control tokens that the model's chat template and settings do not use."""
     types = read_array(model, _TYPES)
     template = str(model.values.get(_TEMPLATE, ""))
     named = {value for key, value in model.values.items() if key.endswith("_token_id")}
@@ -264,12 +269,12 @@ def free_tokens(model: GgufFile, most: int) -> SoftTokens:
 
 
 def is_soft_prompt(file: GgufFile) -> bool:
-    """Whether an adapter file says that it is a soft prompt."""
+    """Return whether an adapter file is a soft prompt."""
     return TOKENS in file.values
 
 
 def soft_texts(file: GgufFile) -> tuple[str, ...]:
-    """The texts of the tokens of a soft prompt; () for another file, or one that does not list them as it should."""
+    """Return the tokens of a soft prompt; () for another file or a malformed list."""
     try:
         texts = json.loads(str(file.values.get(TOKENS, "[]")))
     except ValueError:
@@ -280,7 +285,7 @@ def soft_texts(file: GgufFile) -> tuple[str, ...]:
 
 
 def unfit_soft_prompt(file: GgufFile, model: GgufFile, sha256: str) -> str:
-    """Why a soft prompt cannot be served with a model, or ""."""
+    """Explain why a soft prompt cannot be served with a model, or ""."""
     texts = soft_texts(file)
     ranks = [file.tensors[name].shape[1] for name in file.tensors if name.startswith(EMBEDDING)]
     if not texts or len(file.tensors) != 2 or ranks != [len(texts)] * 2:
@@ -288,12 +293,12 @@ def unfit_soft_prompt(file: GgufFile, model: GgufFile, sha256: str) -> str:
     if file.values.get(BASE) != sha256:
         return f"is a soft prompt for the model of SHA-256 {str(file.values.get(BASE))!r:.14}, not {sha256[:12]}"
     if unknown := set(texts) - set(free_tokens(model, model.tensors[EMBEDDING].shape[0]).texts):
-        return f"has vectors for {min(unknown)!r:.40}, which is no free token of the model"
+        return f"has vectors for {min(unknown)!r:.40}, which is not a free token of the model"
     return ""
 
 
 def with_soft_tokens(contents: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """The contents of messages with the tokens before the first; a text of theirs that stood there stays text."""
+    """Put the tokens before the first message; escape them where messages contain them."""
     if not texts:
         return list(contents)
     plain = []

@@ -1,6 +1,6 @@
 """Anthropic's messages API: `anthropic/NAME`.
 
-The anthropic SDK sends; the reply's JSON is read here, so that a broken reply cannot pass as a good one.
+The anthropic SDK sends requests; the reply's JSON is read here, so that a broken reply is never accepted.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
 OFFICIAL_URL = "https://api.anthropic.com"
 ADDRESS = "ANTHROPIC_BASE_URL"
-"""The environment variable of the address."""
+"""Environment variable with the address."""
 BATCHES = "/v1/messages/batches"
-_UNSUPPORTED = ("minLength", "maxLength", "maxItems")  # keywords that structured outputs refuse
+_UNSUPPORTED = ("minLength", "maxLength", "maxItems")  # keywords refused by structured outputs
 
 
 class AnthropicModel(HostedModel):
     """A Claude model at `base_url`, ANTHROPIC_BASE_URL or Anthropic itself (without `/v1`).
 
     Consecutive messages of a role are joined by a blank line. The system text and the last turn before the final user
-    message are marked for the prompt cache, as both stay the same from row to row. `json_schema` becomes a structured
-    output; `choices`, `seed` and `logprobs` are ignored.
+    message are marked for the prompt cache, as both are equal for all rows. `json_schema` becomes a structured output;
+    `choices`, `seed` and `logprobs` are ignored.
     """
 
     def __init__(self, name: str, model: str, base_url: str | None = None, api_key: str | None = None) -> None:
@@ -96,7 +96,7 @@ class AnthropicModel(HostedModel):
         if request.json_schema is not None and "schema" in self._sends:
             schema = {"type": "json_schema", "schema": schema_of(request.json_schema, _UNSUPPORTED)}
             parameters["output_config"] = {"format": schema}
-        if "temperature" in self._sends:  # no argument of the SDK any more; older models still take it
+        if "temperature" in self._sends:  # no longer an SDK argument; older models still take it
             parameters["extra_body"] = {"temperature": request.temperature}
         return parameters
 
@@ -113,7 +113,7 @@ class AnthropicModel(HostedModel):
         return {**parameters, **extra}
 
     async def get(self, path: str, seconds: float) -> Response:
-        """What stands at a path of the address."""
+        """Get a path of the address."""
         from httpx2 import Response
 
         reply: Response = await self._client.get(path, cast_to=Response, options={"timeout": time_limits(seconds)})
@@ -149,12 +149,10 @@ USAGE = WireUsage(
     "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", prompt_is_new=True
 )
 CACHED: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
-"""What marks a block for the prompt cache."""
+"""Marks a block for the prompt cache."""
 
 
 def _turns(messages: Iterable[Message], with_calls: bool = False) -> list[dict[str, Any]]:
-    """Alternating turns; the one before the last user turn carries the cache mark. With calls, an assistant's message
-    that is a list of calls becomes these calls, and what comes next begins with their results."""
     turns: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     made = 0
@@ -190,7 +188,7 @@ def _blocks(content: Any) -> list[dict[str, Any]]:
 @model(
     "anthropic",
     form="anthropic/NAME",
-    about="needs ANTHROPIC_API_KEY; asked at ANTHROPIC_BASE_URL if set",
+    about="needs ANTHROPIC_API_KEY; address from ANTHROPIC_BASE_URL if set",
     leads_elsewhere=False,
 )
 def claude(name: str, rest: str) -> AnthropicModel:
@@ -198,16 +196,14 @@ def claude(name: str, rest: str) -> AnthropicModel:
 
 
 def with_own_connections(client: AsyncAnthropic) -> AsyncAnthropic:
-    """The client of LangChain's chat model with its own HTTP client: LangChain's belongs to the event loop of a
-    first run."""
+    """Give LangChain's client a new HTTP client: its own is tied to the event loop of the first run."""
     from anthropic import DefaultAsyncHttpxClient
 
     return client.with_options(http_client=DefaultAsyncHttpxClient())
 
 
 class AnthropicBatches(BatchApi[AnthropicModel]):
-    """Batches of messages (`/v1/messages/batches`), found again by age, number of rows and the names in their
-    results."""
+    """Batches of messages (`/v1/messages/batches`), identified by age, number of rows and names in their results."""
 
     is_sure = False
     cursor = "after_id"
@@ -222,7 +218,7 @@ class AnthropicBatches(BatchApi[AnthropicModel]):
         return self._job(await self._asked(creation, MOVE_SECONDS))
 
     async def results(self, job: BatchJob) -> BatchResults:
-        """By an address of our own: the one in the reply may lead anywhere, and would get the key."""
+        """Fetch results from our own address: the URL in the reply may lead anywhere, and would get the key."""
         if not job.is_ended:
             return BatchResults()
         await self._sdk()

@@ -1,11 +1,12 @@
-"""One llama.cpp engine: started with its HTTP server, for what its Python interface does not give (tokens, templates),
-and asked for the exact log-probabilities of labels after it has replied to a prompt.
+"""One llama.cpp engine with its HTTP server, and exact log-probabilities of labels after a reply.
 
-Labels are a tree of their tokens, of which only the forks count. Where one label alone continues, its tokens are given,
-as under constrained decoding: how usual the rest of a long name is says nothing about which label it is.
+The server provides what the Python interface lacks (tokens, templates).
 
-The reply's own distributions tell most forks of the labels, always the first. What is left takes a pass of a few tokens
-each, in a fixed order and right after the reply, so that they come out bit-equal whatever the engine answered before.
+Labels form a tree of tokens, of which only the forks count. Where one label alone continues, its tokens are given, as
+in constrained decoding: the frequency of the rest of a long name says nothing about the label.
+
+The reply's own distributions cover most forks, always the first. Other forks take a pass of a few tokens each, in a
+fixed order and right after the reply, so that results are bit-equal whatever the engine answered before.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from agent.errors import InputError
 
 
 class EngineServer(NamedTuple):
-    """Where an engine's server listens, on loopback, and the key that it asks for."""
+    """The loopback address of an engine's server, and its key."""
 
     address: str
     key: str
 
     def post(self, path: str, body: Any) -> Any:
-        """What the server answers, JSON to JSON, past any proxy of the user."""
+        """Post JSON to the server and return its JSON, bypassing any proxy."""
         request = urllib.request.Request(
             f"{self.address}{path}",
             data=json.dumps(body).encode(),
@@ -42,7 +43,7 @@ class EngineServer(NamedTuple):
 
 
 def start_engine(path: Path, context: int, **more: Any) -> tuple[Any, EngineServer]:
-    """An engine of one thread on `path`, and its server: not to be switched off, with a random key."""
+    """Start an engine of one thread on `path`, and its server, protected by a random key."""
     import xllamacpp
 
     key, params = secrets.token_hex(16), xllamacpp.CommonParams()
@@ -52,12 +53,12 @@ def start_engine(path: Path, context: int, **more: Any) -> tuple[Any, EngineServ
     for name, value in {**own, "endpoint_metrics": True, **more}.items():
         setattr(params, name, value)
     engine = xllamacpp.Server(params)
-    engine.handle_metrics()  # computes nothing; an engine that is ended before its loop answers would never end
+    engine.handle_metrics()  # computes nothing; an engine ended before its loop answers would never end
     return engine, EngineServer(engine.listening_address, key)
 
 
 def cannot_load(what: object, error: Exception) -> InputError:
-    """The error of a file that llama.cpp refuses, in words of ours."""
+    """Return the error for a file that llama.cpp refuses."""
     return InputError(f"{what}: the engine cannot load this file ({error}); fetch it again or name another GGUF")
 
 
@@ -65,15 +66,15 @@ def cannot_load(what: object, error: Exception) -> InputError:
 
 
 TokenPath = tuple[int, ...]
-"""The ids of the tokens with which a label begins."""
-FLOOR = 1e-6  # the least probability that a reply ends where a label does and others continue
+"""Ids of a label's first tokens."""
+FLOOR = 1e-6  # least probability that a reply ends where a label ends and others continue
 LISTED = 200
-"""Tokens in a list of the likeliest: enough for nearly every label's token, for 5 % of the time of a call."""
-FORCED = 1000.0  # added to the logit of a token that must come; log-probabilities are of the logits without it
+"""Length of the list of likeliest tokens: enough for nearly every label, for 5 % of the time of a call."""
+FORCED = 1000.0  # added to the logit of a forced token; log-probabilities are of the logits without it
 
 
 class LabelScorer:
-    """Scores labels on one engine; used by its thread alone."""
+    """Scores labels on one engine; used by its thread only."""
 
     def __init__(self, engine: Any, server: EngineServer) -> None:
         self._engine, self._server = engine, server
@@ -82,7 +83,7 @@ class LabelScorer:
     def scores(
         self, messages: Sequence[dict[str, str]], labels: tuple[str, ...], reply: Any, how: Mapping[str, Any]
     ) -> tuple[float, ...]:
-        """The log-probability of each label at the start of the reply, up to the token that tells it from others."""
+        """Return the log-probability of each label at the start of the reply, up to its distinguishing token."""
         tree = self._tree(labels)
         replied = (reply["choices"][0].get("logprobs") or {}).get("content") or []
         ids: TokenPath = tuple(place["id"] for place in replied)
@@ -112,7 +113,7 @@ class LabelScorer:
     def _forced(self, prompt: str, path: TokenPath, token: int, how: Mapping[str, Any]) -> float:
         found = self._next(prompt, path, 1, {**how, "logit_bias": [[token, FORCED]]})
         if found["id"] != token:
-            raise RuntimeError(f"the token {found['id']} came where {token} was asked for")
+            raise RuntimeError(f"the engine returned token {found['id']}, not {token}")
         return float(found["logprob"])
 
     def _make_tree(self, labels: tuple[str, ...]) -> LabelTree:
@@ -128,7 +129,7 @@ class LabelTree:
     labels: tuple[TokenPath, ...]
 
     def forks(self) -> dict[TokenPath, list[int]]:
-        """The next tokens, in the order of their ids, wherever labels part or one ends and others continue.
+        """Return the next token ids, sorted, wherever labels part or one ends and others continue.
 
         >>> LabelTree(((1, 2), (1, 3), (4,))).forks()
         {(): [1, 4], (1,): [2, 3]}
@@ -141,11 +142,11 @@ class LabelTree:
         return {path: sorted(tokens) for path, tokens in sorted(following.items()) if len(tokens) + (path in ends) > 1}
 
     def scores(self, logs: Mapping[TokenPath, Mapping[int, float]]) -> tuple[float, ...]:
-        """The log-probability of each label: the sum over the forks on its way.
+        """Return the log-probability of each label: the sum over the forks on its path.
 
         Args:
-            logs: For each fork the log-probability of each of its next tokens. A label that ends there gets what they
-                leave of 1, and no less than FLOOR.
+            logs: For each fork, the log-probability of each next token. A label that ends there gets the remaining
+                probability, at least FLOOR.
 
         >>> tree = LabelTree(((1, 2), (1, 3), (4,)))
         >>> tree.scores({(): {1: -0.5, 4: -1.0}, (1,): {2: -0.25, 3: -2.0}})

@@ -1,6 +1,6 @@
-"""GGUF files: their values and the places of their tensors, read with bounds; and small files written.
+"""Read GGUF files with bounds checks, and write small ones.
 
-Source: ggml, docs/gguf.md (the file format) and ggml-common.h (the sizes of blocks).
+Source: ggml, docs/gguf.md (the file format) and ggml-common.h (block sizes).
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ BLOCKS: Mapping[int, tuple[int, int]] = {
     Q5_K: (256, 176),
     Q6_K: (256, 210),
 }
-"""Elements and bytes of a block of each type of tensor."""
+"""Elements and bytes of a block by tensor type."""
 ALIGNED = 32
-"""The bytes that a tensor's place is a multiple of, where a file does not say."""
+"""Default alignment of tensors in bytes."""
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 _UINT32, _FLOAT32, _STRING, _ARRAY = 4, 6, 8, 9
 _FORMS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""Forms of `struct` of each type of value that has a fixed size."""
+"""`struct` formats of value types with a fixed size."""
 _MOST_AXES = 4
 
 Value = int | float | str | bool
@@ -51,7 +51,7 @@ Value = int | float | str | bool
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor's place in a file: `shape` as numpy has it, `type` of BLOCKS, `start` and `size` in bytes."""
+    """A tensor's place in a file: `shape` in numpy order, `type` of BLOCKS, `start` and `size` in bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -62,8 +62,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """The content of a file: its single values (no arrays), its tensors by name, and the bytes of both; `head` is the
-    number of those before the list of tensors."""
+    """Content of a file: scalar values, tensors by name, and its bytes; `head`: bytes before the list of tensors."""
 
     path: Path
     values: Mapping[str, Value]
@@ -95,7 +94,7 @@ class _Reader:
         return self.data[self.at - size : self.at]
 
     def value(self, kind: int) -> Value | None:
-        """One value; None for an array, which is passed over."""
+        """Read a value; skip an array and return None."""
         if kind == _STRING:
             return self.string().decode("utf-8", "replace")
         if kind != _ARRAY:
@@ -122,7 +121,7 @@ class _Reader:
         return list(struct.unpack_from(f"<{count}{_FORMS[kind]}", self.data, start))
 
     def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
-        """Name, shape with the fastest axis last, type and offset."""
+        """Read name, shape with the fastest axis last, type and offset."""
         name = self.string().decode("utf-8")
         axes = self.take("I")
         if axes > _MOST_AXES:
@@ -131,13 +130,13 @@ class _Reader:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """A GGUF file's values and tensors; the bytes stay on the disk until they are asked for. Raises InputError."""
+    """Read a file's values and tensors; tensor data stays on disk until used. Raises InputError."""
     data: mmap.mmap | bytes = b""
     with disk_errors(f"{path}: cannot be read", kind=InputError), path.open("rb") as file:
         if file.seek(0, 2) > 0:  # an empty file cannot be mapped
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if data[:4] != b"GGUF":
-        raise InputError(f"{path}: no GGUF file; name one that ends in .gguf and was downloaded whole")
+        raise InputError(f"{path}: not a GGUF file; name one that ends in .gguf and is complete")
     try:
         return _read(path, data)
     except struct.error as error:
@@ -149,7 +148,7 @@ def read_gguf(path: Path) -> GgufFile:
 
 
 def read_array(file: GgufFile, name: str) -> list[str | float]:
-    """The texts or numbers of an array of a file that was read; empty where it has none of that name."""
+    """Read an array of texts or numbers; empty if it is absent."""
     reader = _Reader(file.data)
     reader.at = 16
     for _ in range(reader.take("Q")):
@@ -188,10 +187,10 @@ def _read(path: Path, data: mmap.mmap | bytes) -> GgufFile:
 
 def _placed(name: str, shape: tuple[int, ...], kind: int, start: int, end: int) -> Tensor:
     if kind not in BLOCKS:
-        raise ValueError(f"tensor {name!r} has the type {kind}, which is not known here")
+        raise ValueError(f"tensor {name!r} has the unknown type {kind}")
     elements, size = BLOCKS[kind]
     if (shape[-1] if shape else 1) % elements:
-        raise ValueError(f"the rows of tensor {name!r} are no multiple of {elements}")
+        raise ValueError(f"the rows of tensor {name!r} are not a multiple of {elements}")
     whole = math.prod(shape) // elements * size
     if start + whole > end:
         raise ValueError(f"it is truncated within tensor {name!r}")
@@ -200,7 +199,7 @@ def _placed(name: str, shape: tuple[int, ...], kind: int, start: int, end: int) 
 
 @dataclass(frozen=True, slots=True)
 class WrittenTensor:
-    """A tensor of a file to write: `shape` as numpy has it, `type` of BLOCKS, `body` its bytes."""
+    """A tensor to write: `shape` in numpy order, `type` of BLOCKS, `body` its bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -209,12 +208,12 @@ class WrittenTensor:
 
 
 def kept(file: GgufFile, tensor: Tensor, name: str = "") -> WrittenTensor:
-    """A tensor of a file as it is, under its own or another name."""
+    """Return a tensor to write unchanged, optionally renamed."""
     return WrittenTensor(name or tensor.name, tensor.shape, tensor.type, lambda: file.body(tensor))
 
 
 def gguf_parts(head: bytes, tensors: Sequence[WrittenTensor], aligned: int = ALIGNED) -> Iterator[bytes]:
-    """The bytes of a file, part by part."""
+    """Yield the bytes of a file in parts."""
     lines, offset = [head], 0
     for tensor in tensors:
         axes = struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape[::-1])
@@ -231,7 +230,7 @@ def _padded(size: int, aligned: int) -> int:
 
 
 def gguf_bytes(values: Mapping[str, Value], tensors: Mapping[str, Array]) -> bytes:
-    """A file of single values (fractions as float32) and float32 tensors, the same bytes for the same content."""
+    """Serialize scalar values (floats as float32) and float32 tensors; equal bytes for equal content."""
     import numpy as np
 
     head = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(values))]

@@ -1,6 +1,6 @@
-"""What hosted models share: one attempt within its timeout, its client, and a reply or error that holds no key.
+"""Shared base of hosted models: one attempt within its timeout, client handling, and replies without keys.
 
-It knows no SDK and no HTTP: `transport.py` bounds replies and classifies failures.
+Knows no SDK and no HTTP: `transport.py` bounds replies and classifies failures.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from agent.worker import run_aside
 
 PROBE_SECONDS = 5.0
 TOKEN_CHARS = 32
-"""Of a reply's token, on average: prose has 4 or 5; the longest tokens of today's models, of blanks, 128."""
+"""Most characters per token on average: prose has 4 or 5; today's longest tokens, of blanks, 128."""
 SPARE_CHARS = 64_000
-"""Of a reply's text in addition to its `max_tokens`, for servers that ignore small limits."""
+"""Characters a reply may have in addition to its `max_tokens`, for servers that ignore small limits."""
 SPARE_BYTES = 500_000
-"""Of a reply without its text and log-probabilities: ids, counts, a trace of reasoning."""
-_NAME = 200  # characters of a model's name, or of a token of log-probabilities, that go into the ledger
-MOST_TOKENS = 1 << 40  # of one call; a larger number is no count
-_DETAIL = 300  # characters of a provider's own words that a message may hold
-_READ = 20_000  # characters of them that are searched for keys
-_MESSAGE_OVERHEAD = 4  # tokens that a chat template adds to each message
+"""Bytes of a reply besides text and log-probabilities: ids, counts, hidden reasoning."""
+_NAME = 200  # most characters of a model's name, or of a token with log-probability, in the ledger
+MOST_TOKENS = 1 << 40  # of one call; a larger number is not a count
+_DETAIL = 300  # most characters of a provider's text in a message
+_READ = 20_000  # characters of it searched for keys
+_MESSAGE_OVERHEAD = 4  # tokens added by the chat template to each message
 
 _FINISH: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -65,10 +65,10 @@ _FINISH: Mapping[str, FinishReason] = {
 
 
 def estimate_tokens(text: str) -> int:
-    """An upper estimate of the tokens of `text`: the larger of half its UTF-8 bytes (rounded up) and its words.
+    """Estimate the tokens of `text` from above: half its UTF-8 bytes (rounded up) or its words, the larger.
 
-    Byte-pair tokenizers take about four bytes of English for a token and two or three of most other scripts, so prose
-    and code stay below it; long runs of rare symbols may not.
+    Byte-pair tokenizers use about four bytes per token for English and two or three for most other scripts, so prose
+    and code stay below the estimate; long runs of rare symbols may not.
 
     >>> estimate_tokens("The dog bit the man.")
     10
@@ -78,23 +78,23 @@ def estimate_tokens(text: str) -> int:
 
 
 def most_chars(request: Request) -> int:
-    """The limit of a reply's text, in characters."""
+    """Return the limit of a reply's text, in characters."""
     return SPARE_CHARS + TOKEN_CHARS * request.max_tokens
 
 
 def most_bytes(request: Request) -> int:
-    """The limit of a reply's body, in bytes: two for each character, and four for each requested log-probability."""
+    """Return the limit of a reply's body in bytes: two per character, four per requested log-probability."""
     of_tokens = 2 * TOKEN_CHARS * request.max_tokens * (1 + 2 * request.logprobs)
     return min(MAX_RESPONSE_BYTES, SPARE_BYTES + of_tokens)
 
 
 def cut(text: str, most: int = _NAME) -> str:
-    """`text`, or its first `most` characters and an ellipsis."""
+    """Return `text`, or its first `most` characters and an ellipsis."""
     return text if len(text) <= most else text[:most] + "…"
 
 
 def finish_reason(value: object) -> FinishReason:
-    """The provider's word for why it stopped, as ours; "other" for an unknown one.
+    """Map a provider's finish reason to ours; "other" if unknown.
 
     >>> finish_reason("end_turn")
     'stop'
@@ -103,7 +103,7 @@ def finish_reason(value: object) -> FinishReason:
 
 
 def key_from(variable: str, given: str | None = None) -> str:
-    """The key `given`, or that in the environment `variable`. Raises RunRefused for none or a malformed one."""
+    """Return the key `given`, or that of the environment `variable`. Raises RunRefused if missing or malformed."""
     key = (given if given is not None else os.environ.get(variable, "")).strip()
     if not key:
         raise RunRefused(f"no API key: the environment variable {variable} is not set; set it and run again")
@@ -113,7 +113,7 @@ def key_from(variable: str, given: str | None = None) -> str:
 
 
 def web_address(url: str) -> tuple[str, str]:
-    """Scheme and host of `url`; two empty strings for anything but an http or https address.
+    """Return scheme and host of an http(s) `url`; empty strings for anything else.
 
     >>> web_address("https://api.openai.com/v1")
     ('https', 'api.openai.com')
@@ -127,8 +127,10 @@ def web_address(url: str) -> tuple[str, str]:
 
 
 def require_address(url: str, form: str, instead: str, variable: str = "") -> None:
-    """Raises RunRefused unless `url` is a web address without a login, which the message leaves out, and without a
-    query, after which an SDK would put its paths. The others, as the `variable` that holds it, are for the message."""
+    """Raise RunRefused unless `url` is a web address without login and query.
+
+    An SDK would append its paths to a query. The other arguments are for the message, which never shows a login.
+    """
     where = f"{variable}: " if variable else ""
     if "@" in (url.partition("://")[2] or url).partition("/")[0]:
         raise RunRefused(f"{where}no name or password in the address; set {instead} instead")
@@ -140,7 +142,7 @@ def require_address(url: str, form: str, instead: str, variable: str = "") -> No
 
 
 def bare_address(address: str) -> str:
-    """`address` without login, query and fragment, as it may be recorded.
+    """Return `address` without login, query and fragment, safe to record.
 
     >>> bare_address("https://user:secret@host/v1/?key=1")
     'https://host/v1'
@@ -154,7 +156,7 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 
 def schema_of(text: str, without: tuple[str, ...] = ()) -> Any:
-    """The JSON schema `text`, at all depths without the keywords `without`. Raises RowRefused for anything but JSON."""
+    """Parse a JSON schema and drop the keywords `without` at all depths. Raises RowRefused unless it is JSON."""
     try:
         return json.loads(text, object_hook=lambda part: {k: v for k, v in part.items() if k not in without})
     except ValueError as error:
@@ -162,7 +164,7 @@ def schema_of(text: str, without: tuple[str, ...] = ()) -> Any:
 
 
 def token_count(value: object) -> int | None:
-    """`value` where it can be a count of tokens (an int from 0 to MOST_TOKENS), else None."""
+    """Return `value` if it is a plausible token count (an int from 0 to MOST_TOKENS), else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
 
 
@@ -172,15 +174,15 @@ WITHOUT = {
     "temperature": "refuses `temperature`, which is left out",
     "max_tokens": "refuses `max_tokens`, which is sent as `max_completion_tokens`",
     "seed": "refuses `seed`, which is left out",
-    "logprobs": "gives no log-probabilities, which are left out",
-    "schema": "keeps to no JSON schema, which is left out",
+    "logprobs": "supports no log-probabilities, which are left out",
+    "schema": "supports no JSON schema, which is left out",
 }
-"""What is done about a parameter that a model refuses, for the message."""
+"""Consequence of a refused parameter, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class WireUsage:
-    """Where a wire format has its counts of tokens, each a dotted path; `prompt_is_new`: without cached ones."""
+    """Dotted paths of token counts in a wire format; `prompt_is_new`: prompt tokens exclude cached ones."""
 
     prompt: str
     completion: str
@@ -198,13 +200,13 @@ def _at(value: object, path: str) -> object:
 
 @dataclass(frozen=True, slots=True)
 class BatchedReply:
-    """The reply to a request of a batch, with the body that a live call would have got."""
+    """The reply to a batched request, with the body that a live call would have received."""
 
     content: bytes
 
 
 class BatchedError(Exception):
-    """The error that a request of a batch got, in the shape of an SDK's."""
+    """The error of a batched request, in the shape of an SDK's."""
 
     def __init__(self, status: int, body: Any) -> None:
         self.status_code, self.body = status, body
@@ -212,10 +214,11 @@ class BatchedError(Exception):
 
 
 class HostedModel(ABC):
-    """The part of the LM protocol that hosted models share; a subclass has `_start`, `_stop`, `_send` and `_read`.
+    """Base class of hosted models; subclasses implement `_start`, `_stop`, `_send` and `_read`.
 
-    One attempt is one HTTP request. Where a model refuses `temperature`, `seed`, log-probabilities or a JSON schema,
-    the attempt raises ParameterRefused, and later ones leave it out. `_sends` holds what was not refused so far."""
+    One attempt is one HTTP request. If a model refuses `temperature`, `seed`, log-probabilities or a JSON schema, the
+    attempt raises ParameterRefused, and later attempts omit it. `_sends` holds the parameters not refused so far.
+    """
 
     concurrency: int | None = None
     is_bounded = True
@@ -228,18 +231,18 @@ class HostedModel(ABC):
         self._address_variable = address_variable
         self._variable = variable
         self._secrets: tuple[str, ...] = ()
-        self._rare_secrets: tuple[str, ...] = ()  # those that no reply holds by chance
+        self._rare_secrets: tuple[str, ...] = ()  # those that no reply contains by chance
         self._sends = {"temperature", "seed", "logprobs", "schema"}
         self._client: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # of the client, whose connections end with it
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the client; its connections end with the loop
 
     def check_key(self) -> None:
-        """Raises RunRefused where there is no key; connects to nothing."""
+        """Raise RunRefused if there is no key, without connecting."""
         key_from(self._variable)
 
     @property
     def hints(self) -> list[str]:
-        """Lines to print before the first call: an address from the environment, or one that looks odd."""
+        """Lines to print before the first call: an address from the environment, or a suspicious one."""
         if not (self.endpoint and self._address_variable):
             return []
         return [f"{self.name}: rows go to {self.endpoint.partition(' ')[0]} ({self._address_variable})"]
@@ -248,8 +251,10 @@ class HostedModel(ABC):
         return estimate_tokens(text)
 
     async def complete(self, request: Request) -> Completion:
-        """One attempt within `request.timeout` seconds. Raises a ModelError; no key is in its message or in the
-        completion."""
+        """Make one attempt within `request.timeout` seconds.
+
+        Raises a ModelError; neither its message nor the completion contains a key.
+        """
         sent = frozenset(self._sends)
         await self._started()
         reply: Any = None
@@ -262,20 +267,20 @@ class HostedModel(ABC):
             return await run_aside(size, partial(self._settled, request, reply))
 
     def read_batched(self, request: Request, status: int, body: Any) -> Completion:
-        """The reply to a request that went with a batch; reads and raises what `complete` does of a live call."""
+        """Read the reply to a batched request; returns and raises as `complete`."""
         with self._errors(request.timeout, lambda: status, request, WITHOUT.keys()):
             if status >= 400:
                 raise BatchedError(status, body)
             return self._settled(request, BatchedReply(json.dumps(body).encode()))
 
     async def asked(self, sending: Awaitable[Any], seconds: float) -> dict[str, Any]:
-        """The JSON object of the reply to a request that is no call, and that is about to be sent."""
+        """Await an auxiliary request and return its JSON object."""
         content = await self.answered(sending, seconds)
         with self._errors(seconds):
             return self._object(content)
 
     async def answered(self, sending: Awaitable[Any], seconds: float) -> bytes:
-        """The body of the reply to a request that is no call, and that is about to be sent."""
+        """Await an auxiliary request and return its body."""
         with self._errors(seconds):
             async with asyncio.timeout(seconds):
                 reply = await sending
@@ -290,8 +295,7 @@ class HostedModel(ABC):
         request: Request | None = None,
         sent: Set[str] = frozenset(),
     ) -> Iterator[None]:
-        """Raises what goes wrong as a ModelError, without keys: `sent` are the parameters of a call that not every
-        model takes."""
+        """Raise failures as ModelErrors without keys; `sent`: parameters of the call that models may refuse."""
         try:
             yield
         except ModelError as error:
@@ -312,8 +316,10 @@ class HostedModel(ABC):
         return translate(error, where=self.name, variable=self._variable, quote=self._quote)
 
     async def probe(self) -> str:
-        """Ask the provider about the model at no cost; what remains unclear, or "". Raises RunRefused where no call
-        can work."""
+        """Ask the provider about the model at no cost; return what remains unclear, or "".
+
+        Raises RunRefused if no call can work.
+        """
         await self._started()
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -328,30 +334,27 @@ class HostedModel(ABC):
             return str(failure)
 
     async def close(self) -> None:
-        """Closes the client; the next `complete` makes a new one."""
+        """Close the client; the next `complete` makes a new one."""
         client, self._client = self._client, None
         await self._drop(client, self._loop)
 
     @abstractmethod
     def _start(self) -> Any:
-        """Imports the SDK and makes the client. Any exception but a ModelError becomes RunRefused."""
+        """Import the SDK and create the client. Exceptions other than ModelError become RunRefused."""
 
     @abstractmethod
     async def _stop(self, client: Any) -> None: ...
 
     @abstractmethod
     async def _send(self, request: Request) -> Any:
-        """Sends one request and returns the reply. Any exception but a ModelError is translated."""
+        """Send one request and return the reply. Exceptions other than ModelError are translated."""
 
     @abstractmethod
     def _read(self, request: Request, reply: Any) -> Completion:
-        """The completion in `reply`. Raises BadResponse for none."""
+        """Return the completion in `reply`. Raises BadResponse."""
 
     def _learn(self, request: Request, sent: Set[str], failure: ModelError) -> str:
-        """The parameter of those `sent` that the model refused; "" where it failed for another reason.
-
-        `sent`, not `_sends`: concurrent calls may all be refused for the same parameter.
-        """
+        """Return the refused parameter, or "". Uses `sent`, as concurrent calls may all be refused for it."""
         unused = {"seed"} if request.seed is None else set[str]()
         unused |= set() if request.logprobs else {"logprobs"}
         unused |= {"schema"} if request.json_schema is None else set()
@@ -374,7 +377,7 @@ class HostedModel(ABC):
             raise RunRefused(f"{self.name}: cannot start ({says}); {what}") from error
 
     async def _ready(self) -> None:
-        """A client for the running loop. It is made without a pause, so that no other call makes a second one."""
+        """Create a client for the running loop, without awaiting, so that no other call creates a second one."""
         loop = asyncio.get_running_loop()
         if self._client is not None and self._loop is loop:
             return
@@ -385,7 +388,7 @@ class HostedModel(ABC):
         await self._drop(stale, before)
 
     async def _drop(self, client: Any, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Closes a client of `loop`. One whose loop is closed has no connections left, and may raise for that."""
+        """Close a client of `loop`; if that loop is closed, its connections are gone, and closing may raise."""
         if client is None or loop is None:
             return
         if loop is asyncio.get_running_loop():
@@ -404,17 +407,16 @@ class HostedModel(ABC):
         return data
 
     def _quote(self, value: object) -> str:
-        """One printable line with the beginning of `value`, without keys, also where one is cut in two."""
+        """Quote the start of `value` in one printable line without keys, even truncated ones."""
         longest = 3 * max(map(len, self._secrets), default=0)  # as a URL writes it
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        if len(text) > _READ + longest:  # a key cut at the end goes with the last characters
+        if len(text) > _READ + longest:  # drops a key truncated at the end
             text = redact(text[: _READ + longest], self._secrets)[: -longest or None]
         text = " ".join(redact(text, self._secrets).split())
         text = printable(text[: _DETAIL + 1], mark=lambda char: "\N{REPLACEMENT CHARACTER}")
         return text if len(text) <= _DETAIL else text[:_DETAIL] + "…"
 
     def _named(self, request: Request, *names: str) -> dict[str, Any]:
-        """The limit and other parameters of a request, as OpenAI names them, without those that the model refuses."""
         values = {"temperature": request.temperature, "seed": request.seed, "stop": list(request.stop) or None}
         limit, refused = "max_tokens", {"temperature", "seed"} - self._sends
         if "max_tokens" not in self._sends:
@@ -432,14 +434,14 @@ class HostedModel(ABC):
         served: object,
         logprobs: Logprobs = (),
     ) -> Completion:
-        """What a reply says; for counts that are missing or an impossible zero, estimates."""
+        """Build a completion; estimate counts that are missing or impossibly zero."""
         paths = (wire.prompt, wire.completion, wire.cached, wire.written, wire.total)
         prompt, completion, cached, written, total = (token_count(_at(usage, path)) for path in paths)
         cached, written = cached or 0, written or 0
         if prompt is not None and wire.prompt_is_new:
             prompt += cached + written
         of_prompt = prompt or sum(self.count_tokens(each.content) + _MESSAGE_OVERHEAD for each in request.messages)
-        hidden = (total or 0) - of_prompt if prompt else 0  # some count tokens of reasoning in the total alone
+        hidden = (total or 0) - of_prompt if prompt else 0  # some count reasoning tokens in the total only
         known = min(cached, of_prompt)
         of_reply = max(completion or 0, hidden) or self.count_tokens(text)
         counted = Usage(of_prompt, of_reply, known, min(written, of_prompt - known))
@@ -448,8 +450,10 @@ class HostedModel(ABC):
         )
 
     def _settled(self, request: Request, reply: Any) -> Completion:
-        """The completion in `reply` for the ledger: bounded, and without secrets, as a server may echo what it was
-        sent. Other long strings are cut; a text beyond `most_chars` raises BadResponse."""
+        """Bound a completion and remove secrets, as a server may echo what it was sent.
+
+        Long strings are cut; a text beyond `most_chars` raises BadResponse.
+        """
         completion = self._read(request, reply)
         if len(completion.text) > (most_chars(request) if self.is_bounded else MAX_RESPONSE_BYTES):
             raise BadResponse(
@@ -464,7 +468,7 @@ class HostedModel(ABC):
         return replace(completion, text=text, model=cut(model), logprobs=logprobs)
 
     def _scrub(self, error: BaseException) -> None:
-        """Takes the keys out of all texts that a traceback of `error` and its causes would print."""
+        """Remove keys from all texts that a traceback of `error` would print."""
         waiting: list[BaseException | None] = [error]
         seen: set[int] = set()
         while waiting:

@@ -1,11 +1,10 @@
-"""Any chat model that LangChain can start: `langchain/PROVIDER:NAME`. Third-party tracing is kept off.
+"""Chat models started by LangChain: `langchain/PROVIDER:NAME`. Third-party tracing stays off.
 
-OpenAI's and Azure's get our bounded HTTP client. All others make their own: only the total time of an attempt is
-bounded there, replies may have any size, and redirects are followed; use `anthropic/NAME` where the server is not
-trusted.
+OpenAI's and Azure's use our bounded HTTP client. Others create their own: only the total time of an attempt is bounded
+there, replies may have any size, and redirects are followed; use `anthropic/NAME` for an untrusted server.
 
-An embedding model (`init_embeddings`) is a model, too: the messages of a request are the texts, and the reply's text
-has a vector of each in a line. LangChain hides how many tokens a provider counted: they are estimated.
+An embedding model (`init_embeddings`) is a model, too: the messages of a request are the texts, and the reply has one
+vector per line. LangChain hides the provider's token counts: they are estimated.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _ADDRESSES: Mapping[str, tuple[str, ...]] = {
     "openai": (),
 }
 OPENAI_ADDRESSES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
-"""The environment variables of OpenAI's address, in the order in which LangChain looks at them."""
+"""Environment variables of OpenAI's address, in LangChain's order of lookup."""
 _ADDRESS_ENDINGS = ("API_BASE", "API_URL", "BASE_URL", "HOST")  # after the name of any other provider
 
 
@@ -62,19 +61,19 @@ def key_variable_of(provider: str) -> str:
 
 
 def untraced() -> None:
-    """Switches LangSmith's tracing off in this process, unless the user opted in."""
+    """Switch LangSmith's tracing off in this process, unless the user opted in."""
     silence_tracing(os.environ)
     from langsmith.utils import get_env_var
 
-    cast(Any, get_env_var).cache_clear()  # may hold the variables of before
+    cast(Any, get_env_var).cache_clear()  # may cache earlier values
 
 
 class LangChainModel(HostedModel):
-    """A LangChain chat model, made by `init_chat_model("provider:model")` on first use, or `chat`.
+    """A LangChain chat model, created by `init_chat_model("provider:model")` on first use, or given as `chat`.
 
-    `json_schema`, `choices` and `logprobs` are ignored, and `seed` but by OpenAI's. An empty text is a reply only where
-    stop sequences, a refusal or the token limit explain it. `base_url=None` is the address that LangChain finds.
-    Tracing is switched off before LangChain is imported, unless OPTIMIZE_ALLOW_TRACING=1.
+    `json_schema`, `choices` and `logprobs` are ignored, and `seed` except for OpenAI. An empty text is a reply only if
+    stop sequences, a refusal or the token limit explain it. `base_url=None`: the address that LangChain finds. Tracing
+    is switched off before LangChain is imported, unless OPTIMIZE_ALLOW_TRACING=1.
     """
 
     def __init__(self, name: str, provider: str, model: str, chat: Any = None, base_url: str | None = None) -> None:
@@ -125,7 +124,7 @@ class LangChainModel(HostedModel):
         return chat
 
     async def _stop(self, client: Any) -> None:
-        """Closes the HTTP client that we made; other connections are LangChain's, which shares them between models."""
+        """Close the HTTP client we made; LangChain shares other connections between models."""
         if client is self._given_chat:
             return
         if (own := getattr(client, "http_async_client", None)) is not None:
@@ -160,7 +159,7 @@ class LangChainModel(HostedModel):
 
 
 def _found_address(provider: str, base_url: str | None) -> tuple[str, str]:
-    """The provider's address by `base_url` and the environment, as LangChain will find it, and the first variable."""
+    """Return the provider's address as LangChain will find it, and the first variable."""
     usual = tuple(f"{provider.upper()}_{ending}" for ending in _ADDRESS_ENDINGS)
     found = {name: address for name in _ADDRESSES.get(provider, usual) if (address := os.environ.get(name))}
     addresses = [base_url, *found.values()]
@@ -168,7 +167,6 @@ def _found_address(provider: str, base_url: str | None) -> tuple[str, str]:
 
 
 def _calls(reply: Any, said: str) -> str:
-    """The text of a reply with tool calls; those that LangChain could not read stand as they came."""
     broken = [(str(call["name"]), call["args"]) for call in getattr(reply, "invalid_tool_calls", None) or ()]
     return calls_text([*((call["name"], call["args"]) for call in reply.tool_calls), *broken], said)
 
@@ -185,7 +183,7 @@ def _refusal(reply: Any) -> object:
     return next(filter(None, refusals), mapping(getattr(reply, "additional_kwargs", None)).get("refusal"))
 
 
-@model("langchain", form="langchain/PROVIDER:NAME", about="any provider that LangChain knows", leads_elsewhere=False)
+@model("langchain", form="langchain/PROVIDER:NAME", about="any provider known to LangChain", leads_elsewhere=False)
 def chat_model(name: str, rest: str) -> LangChainModel:
     provider, _, called = rest.partition(":")
     if not called:
@@ -198,30 +196,33 @@ def chat_model(name: str, rest: str) -> LangChainModel:
 
 FORMS = (
     "PROVIDER:NAME, such as openai:text-embedding-3-small, or openai-compatible:NAME@http://HOST:PORT/v1 "
-    "(without @ it is asked at OPENAI_BASE_URL)"
+    "(without @URL, OPENAI_BASE_URL applies)"
 )
 MOST_TEXTS = 32
-"""Texts in a call."""
+"""Texts per call."""
 MOST_CHARS = 6_000
-"""Of a text, its first characters: providers refuse texts of more than about 8,000 tokens."""
+"""Characters of a text that are sent: providers refuse texts above about 8,000 tokens."""
 _COMPATIBLE = "openai-compatible"
 
 
 def embedding_request(texts: Sequence[str]) -> Request:
-    """The request for the vectors of at most `MOST_TEXTS` texts. Providers refuse an empty one, so it gets a word."""
+    """Build the request for the vectors of at most `MOST_TEXTS` texts; an empty text, which providers refuse, becomes a
+    word."""
     cut = [whole_characters(text.strip()[:MOST_CHARS]) for text in texts]
     return Request(tuple(Message("user", text or "(empty)") for text in cut), max_tokens=0)
 
 
 def vectors_in(reply: Completion) -> list[Vector]:
-    """The vectors in a reply, in the order of the texts."""
+    """Return the vectors in a reply, in the order of the texts."""
     lines = reply.text.split("\n")  # base64: four characters for three bytes, four bytes for a number
     return [unpacked(line, (3 * len(line) // 4 - line.count("=")) // 4) for line in lines]
 
 
 class EmbeddingModel(HostedModel):
-    """An embedding model of a provider, made by `init_embeddings` on first use; where it speaks as OpenAI does, with
-    our bounded HTTP client."""
+    """A provider's embedding model, created by `init_embeddings` on first use.
+
+    OpenAI-compatible providers use our bounded HTTP client.
+    """
 
     is_bounded = False  # its replies are vectors
 
@@ -232,7 +233,7 @@ class EmbeddingModel(HostedModel):
         model, at, url = rest.partition("@") if is_compatible else (rest, "", "")
         self._server = self._found_server(url)
         if not self._provider or not model or (is_compatible and (self._server is None or bool(at) != bool(url))):
-            raise InputError(f"embeddings {named!r}: no such model; write wordllama, {FORMS}")
+            raise InputError(f"embeddings {named!r}: no such model; use wordllama, {FORMS}")
         variable, endpoint, address_variable = key_variable_of(self._provider), "", ""
         if server := self._server:
             variable, endpoint, address_variable = server.key_variable, server.endpoint, server.variable
@@ -240,7 +241,6 @@ class EmbeddingModel(HostedModel):
         super().__init__(name, model, variable, endpoint, address_variable)
 
     def _found_server(self, url: str) -> OpenAIServer | None:
-        """The server that speaks as OpenAI does; None for another provider, and for one without an address."""
         if self._provider == _COMPATIBLE:
             return OpenAIServer.compatible(url)
         return OpenAIServer.own(*OPENAI_ADDRESSES) if self._provider == "openai" else None
@@ -261,9 +261,9 @@ class EmbeddingModel(HostedModel):
         self._secrets += tuple(key for key in (own.api_key,) if key != NO_KEY)
         return init_embeddings(
             f"openai:{self._model}",
-            client=own.embeddings,  # never called: without one LangChain would make another
+            client=own.embeddings,  # never called: without it LangChain would create one
             async_client=own.embeddings,
-            check_embedding_ctx_length=False,  # or it would fetch a tokenizer
+            check_embedding_ctx_length=False,  # else it downloads a tokenizer
             chunk_size=MOST_TEXTS,
         )
 
@@ -280,7 +280,7 @@ class EmbeddingModel(HostedModel):
             lines = [packed([float(number) for number in vector]) for vector in reply]
             sizes = {len(unpacked(line, len(vector))) for line, vector in zip(lines, reply, strict=True)}
         except (TypeError, ValueError, OverflowError) as error:
-            raise BadResponse(f"the reply holds what is no vector ({error}); try again") from error
+            raise BadResponse(f"the reply contains an invalid vector ({error}); try again") from error
         if len(lines) != wanted or len(sizes) != 1 or not 1 <= min(sizes) <= MOST_DIMENSIONS:
             raise BadResponse(
                 f"the reply has {len(lines)} vectors of {', '.join(map(str, sorted(sizes))) or 'no'} numbers for "

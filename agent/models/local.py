@@ -1,4 +1,4 @@
-"""A GGUF model run in this process by llama.cpp, with or without an adapter: what a request and a reply look like.
+"""A GGUF model run in this process by llama.cpp, with an optional adapter: requests and replies.
 
 Its engines are in `local_engines.py`.
 """
@@ -26,12 +26,14 @@ from agent.safe_text import whole_characters
 from agent.types import Completion, FinishReason, Message, Request, Usage, calls_schema
 
 WEIGHTS = "sha256:"
-"""Begins the endpoint of weights that have a name of ours; their hash follows."""
+"""Prefix of the endpoint of catalogued weights, followed by their hash."""
 
 
 class LocalModel:
-    """A GGUF file behind the LM protocol. Engines start with the first call, by default one for each core; the hash
-    of an `adapter` (LoRA or soft prompt) becomes part of the endpoint."""
+    """A GGUF file as a model. Engines start with the first call, by default one per core.
+
+    The hash of an `adapter` (LoRA or soft prompt) becomes part of the endpoint.
+    """
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class LocalModel:
 
     @property
     def scores_labels(self) -> bool:
-        """It gives the exact log-probability of each of a request's labels; with an adapter it does not."""
+        """Whether it returns exact log-probabilities of labels: yes, without an adapter."""
         return self._adapter_path is None
 
     @property
@@ -60,7 +62,7 @@ class LocalModel:
 
     @cached_property
     def adapter(self) -> Adapter | None:
-        """The adapter as it was when it was first needed. Raises InputError where it cannot be served."""
+        """The adapter as first read. Raises InputError if it cannot be served."""
         if self._adapter_path is None:
             return None
         if fault := adapter_fault(self._adapter_path, self.path):
@@ -73,7 +75,7 @@ class LocalModel:
 
     @property
     def endpoint(self) -> str:
-        """The hash of weights that have a name of ours, and that of the adapter after a `+`."""
+        """Hash of catalogued weights, and the adapter's after a `+`."""
         return f"{self._weights or WEIGHTS}+{self.adapter.sha256}" if self.adapter else self._weights
 
     async def complete(self, request: Request) -> Completion:
@@ -85,7 +87,7 @@ class LocalModel:
         return replace(_completion(self.name, reply, request.logprobs, scores), seconds=call.seconds)
 
     def count_tokens(self, text: str) -> int:
-        """The exact number of tokens of `text`, without the chat template."""
+        """Count the exact tokens of `text`, without the chat template."""
         return self._tokenize(text)
 
     async def close(self) -> None:
@@ -105,13 +107,13 @@ class LocalModel:
 
 
 def engine_messages(messages: Sequence[Message], soft: Sequence[str]) -> list[dict[str, str]]:
-    """Messages as the engine is sent them, without turn marks and with the tokens of a soft prompt before the first."""
+    """Convert messages for the engine: without turn marks, the soft prompt's tokens first."""
     contents = with_soft_tokens([without_turn_marks(message.content) for message in messages], soft)
     return [{"role": message.role, "content": text} for message, text in zip(messages, contents, strict=True)]
 
 
 def with_tools(request: Request) -> tuple[Message, ...]:
-    """The messages, whose system message describes the tools."""
+    """Add the description of tools to the system message."""
     if not request.tools:
         return request.messages
     words, messages = described(request.tools), request.messages
@@ -147,8 +149,7 @@ _TURN = re.compile(
 
 
 def without_turn_marks(text: str) -> str:
-    """`text` with a zero-width space in chat-template marks such as <|im_end|> or [INST], and without what engines
-    refuse."""
+    """Break chat-template marks such as <|im_end|> or [INST] with a zero-width space, and drop what engines refuse."""
     clean = whole_characters(text).replace("\0", "\ufffd")
     return _TURN.sub(lambda match: f"{match[0]}\u200b", clean)
 
@@ -201,7 +202,7 @@ def _faults(rest: str) -> list[str]:
 @model(
     "local",
     form="local/smollm2-135m",
-    about="the embedded model; also local/PATH.gguf, and either with +ADAPTER.gguf",
+    about="the embedded model; also local/PATH.gguf, both with optional +ADAPTER.gguf",
     own_files=_own_files,
     faults=_faults,
     leads_elsewhere=False,

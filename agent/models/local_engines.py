@@ -1,12 +1,12 @@
 """The engines of a model file: llama.cpp in this process (package xllamacpp), shared by all models of that file.
 
-One single-threaded engine for each core. Flash attention is off: without it a reply of the base is bit-equal whether
-the prompt's prefix came from the cache or not, in any order, on any engine; a prompt that the cache holds whole is
-asked again without its end there. A free engine takes the call that shares most of its text with its last prompt.
+One single-threaded engine per core. Flash attention is off: without it a base reply is bit-equal whether the prompt's
+prefix was cached or not, in any order, on any engine; a prompt cached whole is evaluated again near its end. A free
+engine takes the call that shares most text with its last prompt.
 
-An engine holds adapters next to the base and is given the scale of each with every call. A call with an adapter takes
-no prefix from the cache (float32 matrices round differently for one token than for many), and an engine with adapters
-keeps no prefixes but its last prompt's: its larger cache would give one adapter's prefix to another.
+An engine holds adapters in addition to the base and receives the scale of each with every call. A call with an adapter
+takes no prefix from the cache (float32 matrices round differently for one token than for many), and an engine with
+adapters keeps only its last prompt's prefix: the larger cache would give one adapter's prefix to another.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from agent.models.engine import EngineServer, LabelScorer, cannot_load, start_en
 from agent.models.model_registry import NO_FILE
 
 CONTEXT_TOKENS = 8192
-CACHE_MIB = 512  # of prefixes that an engine keeps: those of an earlier candidate are not computed again
-SHARED_ENOUGH = 0.5  # share of a prompt that an engine must already hold for a call to stay with it
-WORTH_STEALING = 6  # waiting calls of another engine's candidate from which a free engine takes one
-END = 8  # characters at the end of a prompt that are left out of the cache, to be computed again
+CACHE_MIB = 512  # size of an engine's prefix cache, which keeps those of earlier candidates
+SHARED_ENOUGH = 0.5  # share of a prompt that an engine must already have cached to keep the call
+WORTH_STEALING = 6  # waiting calls for another engine from which a free engine takes one
+END = 8  # characters at the end of a prompt that are not cached
 
 
 class EngineCall:
@@ -38,15 +38,15 @@ class EngineCall:
 
     def __init__(self, body: dict[str, Any], text: str, adapter: Adapter | None, labels: tuple[str, ...] = ()) -> None:
         self.body, self.adapter, self.labels = body, adapter, labels
-        self.text = "" if adapter else text  # no engine holds anything of it
+        self.text = "" if adapter else text  # no engine has cached anything of it
         self.taken = 0.0
         self.seconds = 0.0
-        """How long an engine worked on it."""
+        """Time an engine worked on it."""
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
 
     def scales(self, loaded: Sequence[Adapter]) -> dict[str, Any]:
-        """What a body says to an engine with these adapters: the scale of each, as one left out keeps another."""
+        """Set the scale of every loaded adapter, as an omitted one keeps its last scale."""
         if not loaded:
             return {}
         scales = [{"id": number, "scale": float(each == self.adapter)} for number, each in enumerate(loaded)]
@@ -80,10 +80,10 @@ class Engines:
         self._closed = False
         self._server: EngineServer | None = None
         self._publishing = threading.Lock()
-        """Held while the tokenizer is asked, and while the engine that has it is replaced."""
+        """Held while the tokenizer is used, and while its engine is replaced."""
 
     async def complete(self, call: EngineCall) -> tuple[Any, tuple[float, ...]]:
-        """The engine's reply to a call, and the log-probability of each of its labels."""
+        """Return the engine's reply to a call, and the log-probability of each of its labels."""
         with self._wake:
             self._waiting.append(call)
             self._wake.notify_all()
@@ -105,7 +105,7 @@ class Engines:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def join(self, adapter: Adapter | None) -> None:
-        """Adds a model that uses the engines, and starts them where none runs."""
+        """Add a model that uses the engines; start them if none runs."""
         self._users.append(adapter)
         if self._threads:
             return
@@ -120,12 +120,12 @@ class Engines:
             event.wait()
 
     def leave(self, adapter: Adapter | None) -> bool:
-        """Takes out a model; True where it was the last and the engines end."""
+        """Remove a model; return True if it was the last and the engines end."""
         self._users.remove(adapter)
         return not self._users
 
     def end(self) -> None:
-        """Ends all threads, when each has answered its call."""
+        """End all threads after their current calls."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
@@ -191,7 +191,7 @@ class Engines:
                 self._wake.wait()
 
     def _pick(self, number: int) -> EngineCall | None:
-        """The waiting call whose prefix this engine holds; else one that no engine holds; else one worth stealing."""
+        """Take a call whose prefix this engine holds; else one that no engine holds; else one worth stealing."""
         mine = self._held.get(number, "")
         others = [text for engine, text in self._held.items() if engine != number]
         free: EngineCall | None = None
@@ -209,13 +209,12 @@ class Engines:
 
 
 _RUNNING: dict[tuple[type[Engines], str, int], Engines] = {}
-"""The engines that this process uses, by their kind, file and number."""
+"""The engines of this process by kind, file and number."""
 _CHANGING = threading.RLock()
 
 
 def open_engines(path: Path, count: int, adapter: Adapter | None, kind: type[Engines] = Engines) -> Engines:
-    """The engines of a file, started where none runs yet, until `close_engines`. Raises InputError for a missing
-    file."""
+    """Return the shared engines of a file, started on demand, until `close_engines`. Raises InputError."""
     if not path.is_file():
         raise InputError(f"{path}: {NO_FILE}")
     with _CHANGING:
@@ -227,7 +226,7 @@ def open_engines(path: Path, count: int, adapter: Adapter | None, kind: type[Eng
 
 
 def close_engines(engines: Engines, adapter: Adapter | None) -> None:
-    """Gives engines back; those that nobody uses any more end. Waits for calls that they work on."""
+    """Release engines; unused ones end after their current calls."""
     with _CHANGING:
         if not engines.leave(adapter):
             return

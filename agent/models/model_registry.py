@@ -1,12 +1,12 @@
-"""Names to models: the forms of names, and what follows from a name before any call.
+"""Model names: their registered forms, and what a name implies before any call.
 
 A form is one function that registers itself:
 
     @model("house", form="house/NAME", about="our own server")
     def house(name: str, rest: str) -> LM: ...
 
-`name` is the whole name, which the model keeps as its own, and `rest` what follows the slash, never "". It starts and
-connects to nothing, and raises InputError where `rest` is no such name.
+`name` is the whole name, which the model keeps, and `rest` the part after the slash, never "". The function starts and
+connects to nothing, and raises InputError if `rest` is invalid.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ def no_files(rest: str) -> tuple[Path, ...]:
 
 
 def missing(paths: Sequence[Path]) -> list[str]:
-    """A line for each file that is not there."""
+    """Return a line for each missing file."""
     return [f"{path}: {NO_FILE}" for path in paths if not path.is_file()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelForm:
-    """A registered form; `own_files`: the user's files behind the rest of a name. One that `leads_elsewhere` may
-    hold an address, which is confirmed before it is called where it comes from a foreign file."""
+    """A registered form; `own_files`: the user's files named by the rest of a name.
+
+    A form that `leads_elsewhere` may contain an address, confirmed before it is called if it comes from a foreign file.
+    """
 
     prefix: str
     form: str
@@ -74,8 +76,10 @@ MODELS: Registry[ModelForm] = Registry(
 
 
 def model(prefix: str, *, faults: Faults | None = None, **about: Any) -> Callable[[Function], Function]:
-    """Register the function below as the maker of models named `prefix/...`; the other arguments are of `ModelForm`.
-    Without `faults`, what is wrong with a file is that it is not there."""
+    """Register the function below as the maker of models named `prefix/...`; other arguments as in `ModelForm`.
+
+    Without `faults`, a file is faulty if it is missing.
+    """
 
     def register(make: Function) -> Function:
         own_files = about.get("own_files", no_files)
@@ -87,7 +91,7 @@ def model(prefix: str, *, faults: Faults | None = None, **about: Any) -> Callabl
 
 
 def create_model(name: str) -> LM:
-    """The model named `name`; starts and connects to nothing. Raises InputError for a name of no registered form."""
+    """Create the model named `name` without starting or connecting. Raises InputError for an unknown form."""
     kind, _, rest = name.partition("/")
     if not rest:
         owner = next((prefix for prefix, start in _FAMILIES.items() if re.match(start, name)), "")
@@ -99,7 +103,7 @@ def create_model(name: str) -> LM:
 
 
 _FAMILIES = {"openai": r"(gpt|chatgpt)-\w|o[1-9](-|$)", "anthropic": r"claude-\w", "local": r"smollm2-|.*\.gguf$"}
-"""By kind, how the names of its models begin: for one that was typed without its kind."""
+"""Patterns of well-known model names by kind, to complete a name typed without its kind."""
 
 
 def _forms() -> str:
@@ -107,8 +111,7 @@ def _forms() -> str:
 
 
 def check_keys(lms: Sequence[LM]) -> None:
-    """Raises InputError with all missing keys of several models, as the second is called when the first was paid
-    for."""
+    """Raise InputError with all missing keys of several models, before any is paid."""
     if len(lms) < 2:
         return
     missing = []
@@ -123,7 +126,7 @@ def check_keys(lms: Sequence[LM]) -> None:
 
 
 async def probe_models(lms: Iterable[LM]) -> None:
-    """Ask the providers about their models, all at once. Raises InputError with a line for each that cannot work."""
+    """Ask providers about their models in parallel. Raises InputError with a line per model that cannot work."""
     probes = (lm.probe() for lm in lms if isinstance(lm, HostedModel))
     errors = [each for each in await asyncio.gather(*probes, return_exceptions=True) if isinstance(each, BaseException)]
     if fault := next((error for error in errors if not isinstance(error, RunRefused)), None):
@@ -133,25 +136,25 @@ async def probe_models(lms: Iterable[LM]) -> None:
 
 
 def own_files(name: str) -> tuple[Path, ...]:
-    """The user's own files behind a model (a GGUF, an adapter, a script), whether they exist or not."""
+    """Return the user's files behind a model (a GGUF, an adapter, a script), existing or not."""
     kind, _, rest = name.partition("/")
     return MODELS.get(kind).own_files(rest) if kind in MODELS else ()
 
 
 def leads_elsewhere(name: str) -> bool:
-    """Whether a model's name holds an address to call, or the path of a file to open."""
+    """Return whether a model's name contains an address to call or a file to open."""
     kind = name.partition("/")[0]
     return kind in MODELS and (MODELS.get(kind).leads_elsewhere or bool(own_files(name)))
 
 
 def file_digest(name: str) -> str:
-    """SHA-256 of the user's own file behind a model, of several that of their digests; "" without one."""
+    """Return the SHA-256 of the user's file behind a model, or of several files' digests; "" without one."""
     digests = [sha256_of(path) for path in own_files(name) if path.is_file()]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest() if digests else ""
 
 
 def require_files(names: Sequence[str]) -> None:
-    """Raises InputError with all of the user's own files that do not exist or with which no call can work."""
+    """Raise InputError with all of the user's files that are missing or unusable."""
     forms = [(MODELS.get(kind), rest) for kind, _, rest in (name.partition("/") for name in names) if kind in MODELS]
     if faults := list(dict.fromkeys(fault for form, rest in forms for fault in form.faults(rest))):
         raise InputError("\n".join(faults))

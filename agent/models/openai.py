@@ -1,6 +1,6 @@
-"""OpenAI's chat completions, and the many servers that speak the same: `openai/NAME`, `openai-compatible/NAME@URL`.
+"""OpenAI's chat completions and compatible servers: `openai/NAME`, `openai-compatible/NAME@URL`.
 
-The openai SDK sends; the reply's JSON is read here, so that a broken reply cannot pass as a good one.
+The openai SDK sends requests; the reply's JSON is read here, so that a broken reply is never accepted.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
 
 OFFICIAL_URL = "https://api.openai.com/v1"
 ADDRESS = "OPENAI_BASE_URL"
-"""The environment variable of OpenAI's address."""
+"""Environment variable with OpenAI's address."""
 NO_KEY = "no-key"
-"""Sent where an address that is not OpenAI's has no key."""
+"""Dummy key for servers other than OpenAI's."""
 BATCH_URL = "/v1/chat/completions"
 BATCH_NAME = "promptassay"
-"""The key of a batch's name in its metadata."""
+"""Metadata key of a batch's name."""
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 _MOST_LOGPROBS = 20
 USAGE = WireUsage(
@@ -65,10 +65,10 @@ USAGE = WireUsage(
 
 @dataclass(frozen=True, slots=True)
 class OpenAIServer:
-    """Where OpenAI's API is asked, and whose key goes there: `variable` names the address ("" for any other).
+    """An address of OpenAI's API and its key; `variable`: environment variable with the address ("" if none).
 
-    One that `is_foreign` gets OPENAI_COMPATIBLE_API_KEY, or a dummy, and nothing of OpenAI's from the environment, such
-    as the organisation that the SDK would take.
+    A server that `is_foreign` receives OPENAI_COMPATIBLE_API_KEY or a dummy, and nothing of OpenAI's from the
+    environment, such as the organisation that the SDK would add.
     """
 
     url: str
@@ -77,7 +77,7 @@ class OpenAIServer:
 
     @staticmethod
     def own(*variables: str) -> OpenAIServer:
-        """OpenAI, or the address that the first of `variables` (OPENAI_BASE_URL) names."""
+        """Return OpenAI, or the address in the first set variable of `variables` (OPENAI_BASE_URL)."""
         for variable in variables or (ADDRESS,):
             if url := os.environ.get(variable, "").strip():
                 return OpenAIServer(url, variable)
@@ -89,7 +89,7 @@ class OpenAIServer:
 
     @staticmethod
     def compatible(url: str = "") -> OpenAIServer | None:
-        """The server at `url`, or at OPENAI_BASE_URL; None where neither is set."""
+        """Return the server at `url`, or at OPENAI_BASE_URL; None if neither is set."""
         if url:
             return OpenAIServer.at(url)
         named = os.environ.get(ADDRESS, "").strip()
@@ -101,7 +101,7 @@ class OpenAIServer:
 
     @property
     def endpoint(self) -> str:
-        """The address as part of a call; "" for OpenAI's, and for one that a model's name holds."""
+        """The address as part of a call's identity; "" for OpenAI's, and for one in the model's name."""
         address = bare_address(self.url) if self.variable else ""
         return "" if address == OFFICIAL_URL else address
 
@@ -110,13 +110,13 @@ class OpenAIServer:
         return "OPENAI_COMPATIBLE_API_KEY" if self.is_foreign else "OPENAI_API_KEY"
 
     def key(self, given: str | None = None) -> str:
-        """Its key; a dummy for a foreign server that has none. Raises RunRefused."""
+        """Return its key; a dummy for a foreign server without one. Raises RunRefused."""
         if self.is_foreign and not (given or os.environ.get(self.key_variable, "")).strip():
             return NO_KEY
         return key_from(self.key_variable, given)
 
     def client(self, key: str) -> AsyncOpenAI:
-        """OpenAI's SDK, bounded and without retries. Raises RunRefused for an address that cannot be asked."""
+        """Create OpenAI's SDK client, bounded and without retries. Raises RunRefused for an unusable address."""
         require_address(self.url, "http://HOST:PORT/v1", self.key_variable, self.variable)
         from openai import AsyncOpenAI
 
@@ -130,7 +130,7 @@ class OpenAIServer:
 
 
 class OpenAIModel(HostedModel):
-    """A model behind the chat completions API, at `server`, `base_url` or what OPENAI_BASE_URL names."""
+    """A model behind the chat completions API, at `server`, `base_url` or OPENAI_BASE_URL."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class OpenAIModel(HostedModel):
     ) -> None:
         self.server = server or (OpenAIServer.at(base_url) if base_url else OpenAIServer.own())
         self._given_key = api_key
-        self.served = model  # the provider's name of it
+        self.served = model  # the provider's name for it
         super().__init__(name, model, self.server.key_variable, self.server.endpoint, self.server.variable)
         if not self.server.is_official:  # many servers know the old name only
             self._sends.add("max_tokens")
@@ -155,7 +155,7 @@ class OpenAIModel(HostedModel):
         url = self.server.url
         if urlsplit(url).path.strip("/"):
             return super().hints
-        odd = f"{self.name}: the address has no path; most servers answer below /v1: {bare_address(url)}/v1"
+        odd = f"{self.name}: the address has no path; most servers need /v1: {bare_address(url)}/v1"
         return [*super().hints, odd]
 
     def batch_api(self) -> OpenAIBatches:
@@ -186,7 +186,7 @@ class OpenAIModel(HostedModel):
         return parameters
 
     async def _send(self, request: Request) -> Response:
-        """By the SDK's `post`: the checks of `chat.completions.create` take half of a call's CPU time."""
+        """Use the SDK's `post`: the checks of `chat.completions.create` take half of a call's CPU time."""
         from httpx2 import Response
 
         client: AsyncOpenAI = self._client
@@ -232,7 +232,7 @@ class OpenAIModel(HostedModel):
 
 
 def sdk_http_client() -> AsyncClient:
-    """A bounded HTTP client for OpenAI's SDK, also inside LangChain."""
+    """Create a bounded HTTP client for OpenAI's SDK, also inside LangChain."""
     from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient
 
     return http_client(DefaultAsyncHttpxClient, DefaultAioHttpClient)
@@ -244,7 +244,7 @@ def _is_official(url: str) -> bool:
 
 
 def _without_environment(key: str) -> dict[str, Any]:
-    """Headers that withhold from a foreign server what the SDK reads from the environment, such as OPENAI_ORG_ID."""
+    """Return headers that hide OPENAI_ORG_ID and others, read by the SDK, from a foreign server."""
     from openai import Omit
 
     names = [line.partition(":")[0].strip() for line in os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")]
@@ -271,7 +271,10 @@ def _logprobs(value: Any) -> tuple[tuple[tuple[str, float], ...], ...]:
 
 
 @model(
-    "openai", form="openai/NAME", about="needs OPENAI_API_KEY; asked at OPENAI_BASE_URL if set", leads_elsewhere=False
+    "openai",
+    form="openai/NAME",
+    about="needs OPENAI_API_KEY; address from OPENAI_BASE_URL if set",
+    leads_elsewhere=False,
 )
 def official(name: str, rest: str) -> OpenAIModel:
     return OpenAIModel(name, rest)
@@ -280,7 +283,7 @@ def official(name: str, rest: str) -> OpenAIModel:
 @model(
     "openai-compatible",
     form="openai-compatible/NAME@http://host:port/v1",
-    about="any server that speaks the OpenAI wire format; without @ the one at OPENAI_BASE_URL",
+    about="any server with OpenAI's wire format; without @URL, the one at OPENAI_BASE_URL",
 )
 def compatible(name: str, rest: str) -> OpenAIModel:
     served, at, url = rest.partition("@")
@@ -293,7 +296,7 @@ def compatible(name: str, rest: str) -> OpenAIModel:
 
 
 class OpenAIBatches(BatchApi[OpenAIModel]):
-    """Batches of chat completions over uploaded files (`/v1/batches`), found again by a name in their metadata."""
+    """Batches of chat completions over uploaded files (`/v1/batches`), identified by a name in their metadata."""
 
     is_sure = True
 

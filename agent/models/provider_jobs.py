@@ -1,8 +1,7 @@
 """Jobs at a model's provider: batches of requests, and fine-tuning behind OpenAI's API.
 
-A provider answers a batch within a day at half the price. A row is read as the reply to a live call is, and its errors
-are classified alike. The client is that of the model's calls: same key, same address, bounded replies, no redirect.
-Nothing is retried here.
+A provider answers a batch within a day at half the price. Rows are read like live replies, and their errors classified
+alike. The client is that of the model's calls: same key, same address, bounded replies, no redirect. No retries here.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
 
 ASK_SECONDS = 60.0
 MOVE_SECONDS = 600.0
-"""For what moves the rows: an upload, a submission, the results."""
+"""Timeout of transfers: upload, submission, results."""
 PAGE = 100
-"""Jobs in a reply of the list."""
+"""Jobs per page of the list."""
 MOST_PAGES = 20
 MOST_BYTES = 200_000_000
-"""Of the results of a batch."""
+"""Size limit of a batch's results."""
 NO_SUCH_ADDRESS = (404, 405, 501)
 _ID = re.compile(r"\w[\w.:-]{0,199}")
 _STATUS = re.compile(r"\w{1,40}")
@@ -43,20 +42,20 @@ J = TypeVar("J")
 
 
 class ProviderJobs(ABC, Generic[M, J]):
-    """Jobs of one kind at the address of a model. Each method raises a ModelError where it fails."""
+    """Jobs of one kind at the address of a model. Methods raise ModelError."""
 
     kind: ClassVar[str]
     no_api: ClassVar[tuple[str, str]]
-    """What a server without such jobs lacks, and what to do then."""
+    """What a server without such jobs lacks, and advice."""
     cursor: ClassVar[str] = "after"
-    """The parameter of the list that names the last job of the page before."""
+    """List parameter that names the last job of the previous page."""
     cancel_seconds: ClassVar[float] = ASK_SECONDS
 
     def __init__(self, model: M) -> None:
         self._model = model
 
     async def check(self) -> None:
-        """Raises RunRefused where there is no such API or the key is refused; what is unclear passes."""
+        """Raise RunRefused if there is no such API or the key is refused; unclear failures pass."""
         await self._jobs()
         try:
             await self._page(1, "")
@@ -65,11 +64,11 @@ class ProviderJobs(ABC, Generic[M, J]):
                 what, advice = self.no_api
                 lacks = f"{self._model.name}: the server has no {what} (HTTP {error.status}); {advice}"
                 raise RunRefused(lacks, status=error.status) from error
-            if isinstance(error, RunRefused) and error.status != 403:  # the key may start jobs and not list them
+            if isinstance(error, RunRefused) and error.status != 403:  # the key may start jobs without listing them
                 raise
 
     async def look(self, job: str) -> J:
-        """The job as it is now."""
+        """Return the job's current state."""
         jobs = await self._jobs()
         return self._job(await self._asked(jobs.retrieve(job, timeout=time_limits(ASK_SECONDS))))
 
@@ -83,8 +82,7 @@ class ProviderJobs(ABC, Generic[M, J]):
         return self._model._client
 
     @abstractmethod
-    async def _jobs(self) -> Any:
-        """The SDK's part for these jobs, with raw responses."""
+    async def _jobs(self) -> Any: ...
 
     @abstractmethod
     def _job(self, data: dict[str, Any]) -> J: ...
@@ -125,8 +123,7 @@ class ProviderJobs(ABC, Generic[M, J]):
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """A batch as the provider shows it, `created` in seconds since 1970, with the `words` why it failed ("" where it
-    says nothing)."""
+    """A batch as the provider shows it: `created` in seconds since 1970, `words` why it failed ("" if unknown)."""
 
     id: str
     status: str
@@ -140,7 +137,7 @@ class BatchJob:
 
 @dataclass(frozen=True, slots=True)
 class RowReply:
-    """What a batch says of a row: the HTTP status and the body of its reply. Status None: it was not asked."""
+    """A batch's answer for a row: HTTP status and body of its reply. Status None: it was not asked."""
 
     status: int | None
     body: Any = None
@@ -148,7 +145,7 @@ class RowReply:
 
 @dataclass(frozen=True, slots=True)
 class BatchResults:
-    """The results of a batch: by `custom_id` the outcome of a row, and the number of unreadable lines."""
+    """Results of a batch: each row's outcome by `custom_id`, and the number of unreadable lines."""
 
     rows: tuple[tuple[str, RowReply], ...] = ()
     bad_lines: int = 0
@@ -157,29 +154,29 @@ class BatchResults:
 class BatchApi(ProviderJobs[M, BatchJob]):
     """The batch API of a model's provider.
 
-    A row is named by `custom_id`: the name of its batch, a hyphen, and the row's own key.
+    A row's `custom_id` is the batch's name, a hyphen, and the row's key.
     """
 
     kind = "batch"
     no_api = ("batch API", "leave --batch out")
     is_sure: ClassVar[bool]
-    """Whether a batch that `find` finds is the one of this name, and not only may be."""
+    """Whether a batch found by `find` is certainly the one of this name."""
 
     @abstractmethod
     async def submit(self, name: str, rows: Sequence[tuple[str, Request]]) -> BatchJob:
-        """Submits requests by key as a batch of this name. What raises TransportUnknown, BadResponse or Transient may
-        have submitted it."""
+        """Submit requests by key as a batch. After TransportUnknown, BadResponse or Transient it may exist."""
 
     @abstractmethod
     async def results(self, job: BatchJob) -> BatchResults: ...
 
     @abstractmethod
-    def _may_be(self, shown: dict[str, Any], job: BatchJob, name: str, rows: int) -> bool:
-        """Whether a batch of the list may be the one of this name."""
+    def _may_be(self, shown: dict[str, Any], job: BatchJob, name: str, rows: int) -> bool: ...
 
     async def find(self, name: str, rows: int, since: float, others: Collection[str] = ()) -> BatchJob | None:
-        """A batch that may be the one of this name; else None. `since`: the earliest moment at which it may have been
-        submitted, in seconds since 1970."""
+        """Find a batch that may be the one of this name; else None.
+
+        `since`: earliest possible submission, in seconds since 1970.
+        """
         async for page in self._pages():
             jobs = [(each, self._job(each)) for each in page]
             for each, job in jobs:
@@ -190,7 +187,7 @@ class BatchApi(ProviderJobs[M, BatchJob]):
         return None
 
     async def _rows(self, asking: Awaitable[Any], read: Callable[[dict[str, Any]], RowReply]) -> BatchResults:
-        """Reads each line of a reply of JSON Lines that is an object; counts the others."""
+        """Read a reply of JSON Lines; count lines that are no objects."""
         ALLOWED_BYTES.set(MOST_BYTES)
         content = await self._model.answered(asking, MOVE_SECONDS)
         return await run_aside(len(content), partial(_read_lines, content, read))
@@ -211,7 +208,7 @@ def _read_lines(content: bytes, read: Callable[[dict[str, Any]], RowReply]) -> B
 
 
 def http_status(value: object) -> int | None:
-    """An HTTP status, a number or its text; None for anything else."""
+    """Return an HTTP status given as number or text; None for anything else."""
     return int(value) if isinstance(value, int | str) and _HTTP_STATUS.fullmatch(str(value)) else None
 
 
@@ -224,20 +221,20 @@ def counts(value: object) -> dict[str, int]:
 
 
 def batch_api(lm: object) -> BatchApi[Any] | None:
-    """The batch API of a model; None for one that has none."""
+    """Return the batch API of a model, if it has one."""
     make = getattr(lm, "batch_api", None)
     api = make() if make is not None else None
     return api if isinstance(api, BatchApi) else None
 
 
 async def check_batches(lms: Iterable[object]) -> None:
-    """Raises InputError with a line for each model whose server should have a batch API and has none."""
+    """Raise InputError with a line for each model whose server lacks the batch API it should have."""
     apis = [api for lm in {id(lm): lm for lm in lms}.values() if (api := batch_api(lm)) is not None]
     found = await asyncio.gather(*(api.check() for api in apis), return_exceptions=True)
     if faults := [str(each) for each in found if isinstance(each, RunRefused)]:
         raise InputError("\n".join(faults))
     for each in found:
-        if isinstance(each, BaseException) and not isinstance(each, ModelError):  # else unclear: a batch will tell
+        if isinstance(each, BaseException) and not isinstance(each, ModelError):  # unclear until a batch is sent
             raise each
 
 
@@ -245,12 +242,12 @@ async def check_batches(lms: Iterable[object]) -> None:
 
 SUCCEEDED = "succeeded"
 ENDED = frozenset({SUCCEEDED, "failed", "cancelled", "expired"})
-_MODEL = re.compile(r"[\w.:/-]{1,200}")  # neither "@" nor a blank: it becomes part of a model's name
+_MODEL = re.compile(r"[\w.:/-]{1,200}")  # no "@" or blank: it becomes part of a model's name
 
 
 @dataclass(frozen=True, slots=True)
 class TuningSettings:
-    """How a provider trains: `epochs` (at least 1) are passes over the train rows."""
+    """Training settings; `epochs` (at least 1): passes over the train rows."""
 
     epochs: int = 3
     seed: int = 0
@@ -258,8 +255,10 @@ class TuningSettings:
 
 @dataclass(frozen=True, slots=True)
 class TuningJob:
-    """A job as the provider shows it, with the tuned `model` and the `words` why it failed ("" where it says nothing),
-    the billed `tokens` and the `seconds` from its creation to its end (None: not said)."""
+    """A fine-tuning job as the provider shows it: the tuned `model`, `words` why it failed ("" if unknown).
+
+    `tokens`: billed; `seconds`: from creation to end (None: unknown).
+    """
 
     id: str
     status: str
@@ -275,7 +274,7 @@ class TuningJob:
 
 
 class FineTuning(ProviderJobs["OpenAIModel", TuningJob]):
-    """The fine-tuning API at the address of a model, over connections that `close` closes."""
+    """The fine-tuning API at the address of a model; `close` closes its connections."""
 
     kind = "job"
     no_api = (
@@ -286,7 +285,7 @@ class FineTuning(ProviderJobs["OpenAIModel", TuningJob]):
 
     @staticmethod
     def of(model: OpenAIModel) -> FineTuning:
-        """The API for a model that is to be trained."""
+        """Return the API for training a model."""
         from agent.models.openai import OpenAIModel
 
         return FineTuning(OpenAIModel(model.name, model.served, api_key=model._given_key, server=model.server))
@@ -304,14 +303,16 @@ class FineTuning(ProviderJobs["OpenAIModel", TuningJob]):
         return self._id((await self._asked(sending, MOVE_SECONDS)).get("id"), "file")
 
     async def create(self, training_file: str, validation_file: str, settings: TuningSettings) -> TuningJob:
-        """Starts a job on uploaded files; `validation_file` "" for none. What raises TransportUnknown or BadResponse
-        may have started one."""
+        """Start a job on uploaded files; `validation_file` "" for none.
+
+        After TransportUnknown or BadResponse one may have started.
+        """
         jobs = await self._jobs()
         body = tuning_body(self._model, training_file, validation_file, settings)
         return self._job(await self._asked(jobs.create(**body, timeout=time_limits(ASK_SECONDS))))
 
     async def find(self, training_file: str) -> TuningJob | None:
-        """The latest job on this file, if any."""
+        """Return the latest job on this file, if any."""
         async for page in self._pages():
             for each in page:
                 if each.get("training_file") == training_file:
@@ -340,7 +341,7 @@ class FineTuning(ProviderJobs["OpenAIModel", TuningJob]):
 def tuning_body(
     model: OpenAIModel, training_file: str, validation_file: str, settings: TuningSettings
 ) -> dict[str, Any]:
-    """What is sent to start a job; `validation_file` "" for none."""
+    """Build the request that starts a job; `validation_file` "" for none."""
     how = {"hyperparameters": {"n_epochs": settings.epochs}}
     return {
         "model": model.served,
@@ -349,12 +350,12 @@ def tuning_body(
         "seed": settings.seed,
         **(
             {"method": {"type": "supervised", "supervised": how}} if model.server.is_official else how
-        ),  # others know the older
+        ),  # others know only the older one
     }
 
 
 def tuned_name(base: str, served: str) -> str:
-    """The name of a tuned model: that of its base with the provider's name in the place of the model's.
+    """Return the name of a tuned model: its base's, with the provider's model name replaced.
 
     >>> tuned_name("openai-compatible/small@http://127.0.0.1:1/v1", "ft:small:me")
     'openai-compatible/ft:small:me@http://127.0.0.1:1/v1'

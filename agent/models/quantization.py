@@ -1,7 +1,7 @@
-"""Tensors of GGUF files as float32, one function for each type of block, and weights from Q4_1 to Q4_0.
+"""Dequantize GGUF tensors to float32, and convert weights from Q4_1 to Q4_0.
 
-llama.cpp reads Q4_0 1.6 times as fast on processors that it has kernels for. Arithmetic is that of single steps in
-float32, which every platform rounds alike, as the hash of the weights tells one model's replies from another's.
+llama.cpp reads Q4_0 1.6 times as fast on processors with matching kernels. Arithmetic uses single steps in float32,
+which every platform rounds alike, as the hash of the weights is part of a model's identity.
 
 Source: ggml-quants.c (`dequantize_row_*`, `quantize_row_q4_0_ref`).
 """
@@ -24,13 +24,13 @@ Floats = NDArray[np.float32]
 
 
 def float32_of(file: GgufFile, tensor: Tensor) -> Floats:
-    """A tensor's values in its shape."""
+    """Return a tensor's values in its shape."""
     blocks = np.frombuffer(file.body(tensor), np.uint8).reshape(-1, BLOCKS[tensor.type][1])
     return np.ascontiguousarray(_TYPES[tensor.type](blocks), np.float32).reshape(tensor.shape)
 
 
 def of_q4_1(blocks: Bytes) -> Floats:
-    """Weights by block, (n, 32): scale and offset in float16, then the low halves of 16 bytes, then the high ones."""
+    """Dequantize blocks, (n, 32): float16 scale and offset, then the low halves of 16 bytes, then the high ones."""
     return _halves(blocks[:, 4:]) * _float16(blocks[:, :2]) + _float16(blocks[:, 2:4])
 
 
@@ -40,7 +40,7 @@ def _of_q5_1(blocks: Bytes) -> Floats:
 
 
 def _of_q4_k(blocks: Bytes) -> Floats:
-    """Eight sub-blocks of 32 in 256: each has a scale and an offset of 6 bits, times those of the block."""
+    """Eight sub-blocks of 32 in 256: each has a 6-bit scale and offset, times those of the block."""
     return _scaled(_pairs(blocks[:, 16:]), blocks)
 
 
@@ -50,7 +50,7 @@ def _of_q5_k(blocks: Bytes) -> Floats:
 
 
 def _of_q6_k(blocks: Bytes) -> Floats:
-    """Sixteen sub-blocks of 16 in 256, each with a scale of 8 bits; low 4 and high 2 bits lie apart."""
+    """Sixteen sub-blocks of 16 in 256, each with an 8-bit scale; low 4 and high 2 bits are stored apart."""
     low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array([[0], [4]], np.uint8) & 15
     high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3
     values = (low.reshape(-1, 2, 4, 32) | (high << 4)).astype(np.float32).reshape(-1, 16, 16) - 32
@@ -68,18 +68,15 @@ def _scaled(values: Bytes, blocks: Bytes) -> Floats:
 
 
 def _pairs(packed: Bytes) -> Bytes:
-    """(n, 128) bytes as (n, 8, 32) halves: of each 32 bytes the low ones, then the high ones."""
     groups = packed.reshape(-1, 4, 1, 32)
     return np.concatenate([groups & 15, groups >> 4], axis=2).reshape(-1, 8, 32)
 
 
 def _halves(packed: Bytes) -> Floats:
-    """(n, 16) bytes as (n, 32) numbers: the low halves, then the high ones."""
     return np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32)
 
 
 def _bits(packed: Bytes) -> Floats:
-    """(n, 4) bytes as (n, 32) numbers 0 or 1, the lowest bit first."""
     return np.unpackbits(packed, axis=1, bitorder="little").astype(np.float32)
 
 
@@ -103,8 +100,10 @@ _TYPES: Mapping[int, Callable[[Any], Any]] = {
 
 
 def to_q4_0(source: Path, target: Path) -> None:
-    """Write the weights of `source` to `target`, its Q4_1 tensors as Q4_0. Raises ValueError for a file that `gguf.py`
-    does not read."""
+    """Copy the weights of `source` to `target` with Q4_1 tensors as Q4_0.
+
+    Raises ValueError for a file that `gguf.py` does not read.
+    """
     try:
         file = gguf.read_gguf(source)
     except InputError as error:
@@ -122,7 +121,7 @@ def _halved(file: GgufFile, tensor: Tensor) -> WrittenTensor:
 
 
 def _q4_0(weights: Floats) -> bytes:
-    """Blocks of a scale in float16 and 32 halves: the weight that is farthest from 0 becomes -8 times the scale."""
+    """Blocks of a float16 scale and 32 halves: the weight farthest from 0 becomes -8 times the scale."""
     farthest = np.take_along_axis(weights, np.abs(weights).argmax(axis=1)[:, None], axis=1)
     scale = farthest / np.float32(-8)
     with np.errstate(divide="ignore"):

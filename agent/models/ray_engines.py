@@ -1,10 +1,10 @@
-"""Engines of a local model on a Ray cluster: one actor an engine, one thread and one CPU each.
+"""Engines of a local model on a Ray cluster: one actor per engine, with one thread and one CPU.
 
     ray/local/smollm2-135m?engines=8
 
-The model is `local/smollm2-135m` in all but place: name, endpoint and keys of calls are those of the local model. Calls
-wait in the queue of `local_engines.py`. An actor that dies leaves one call of unknown outcome, which the gateway makes
-again, and a new actor takes its place.
+The model is `local/smollm2-135m` in all but place: name, endpoint and call keys are those of the local model. Calls
+wait in the queue of `local_engines.py`. An actor that dies leaves one call of unknown outcome, which the gateway
+retries, and is replaced.
 """
 
 from __future__ import annotations
@@ -29,42 +29,43 @@ from agent.models.model_registry import MODELS, NO_FILE, model
 from agent.models.weights import CATALOG, fetch, weights_path
 
 START_SECONDS = 120.0
-"""For an actor to be placed, to import this package and to load the weights."""
+"""Timeout for placing an actor, importing this package and loading the weights."""
 LOOK_SECONDS = 0.5
-"""How often it is looked whether a starting actor is wanted still."""
+"""Interval of checks whether a starting actor is still needed."""
 AGAIN_SECONDS = 2.0
-"""Between a start that failed and the next."""
+"""Pause between a failed start and the next."""
 NAME = re.compile(r"local/(?P<rest>.+)\?engines=(?P<engines>[1-9]\d{0,3})", re.DOTALL)
 
 
 class EngineActor:
-    """What runs on a node: one engine."""
+    """One engine on a node."""
 
     def start(self, path: str, sha256: str) -> None:
-        """Load the weights at `path`, fetched if they are of the catalogue. Raises InputError for a missing or other
-        file."""
+        """Load the weights at `path`, fetched if catalogued. Raises InputError for a missing or different file."""
         file, node = Path(path), platform.node()
         if not file.is_file():
             name = next((known.name for known in CATALOG if weights_path(known.name).name == file.name), None)
             if name is None:
-                raise InputError(f"{path} on {node}: {NO_FILE}; a pool needs the file under this path on every node")
+                raise InputError(f"{path} on {node}: {NO_FILE}; the file must have this path on every node")
             file = fetch(name, lambda done, total: None)
         if Adapter.read(file).sha256 != sha256:
-            raise InputError(f"{file} on {node}: not the file that this machine has; copy it to every node")
+            raise InputError(f"{file} on {node}: not the same file as on this machine; copy it to every node")
         self._engines = Engines(file, 1)
         self._engines.join(None)
         self._adapters: set[Adapter | None] = {None}
 
     async def answer(self, body: dict[str, Any], text: str, adapter: Adapter | None, labels: tuple[str, ...]) -> Any:
-        if adapter not in self._adapters:  # named once, it stays loaded
+        if adapter not in self._adapters:  # stays loaded once named
             self._adapters.add(adapter)
             self._engines.join(adapter)
         return await self._engines.complete(EngineCall(body, text, adapter, labels))
 
 
 class RayEngines(Engines):
-    """The engines of one model file as actors of a Ray cluster. Raises InputError without Ray, cluster or enough
-    CPUs."""
+    """The engines of a model file as actors of a Ray cluster.
+
+    Raises InputError without Ray, a cluster or enough CPUs.
+    """
 
     def __init__(self, path: Path, count: int) -> None:
         super().__init__(path, count)
@@ -81,12 +82,12 @@ class RayEngines(Engines):
 
     def count_tokens(self, text: str) -> int:
         with self._publishing:
-            if self._counter is None:  # one of this process, as those of the pool are busy or gone
+            if self._counter is None:  # in this process, as the pool's are busy or gone
                 self._counter = open_engines(self.path, 1, None)
         return self._counter.count_tokens(text)
 
     def end(self) -> None:
-        """Ends the actors, also one that hangs: what they work on is not waited for."""
+        """End the actors, even hung ones, without waiting for their calls."""
         with self._wake:
             self._closed = True
             running = list(self._actors.values())
@@ -98,7 +99,7 @@ class RayEngines(Engines):
         leave_cluster(self._ray)
 
     def _serve(self, number: int, ready: threading.Event) -> None:
-        ready.set()  # calls wait in the queue until an actor is there
+        ready.set()  # calls queue until an actor is ready
         while (actor := self._started(number)) is not None:
             with self._wake:
                 self._actors[number] = actor
@@ -117,8 +118,8 @@ class RayEngines(Engines):
             call.settle(self._ray.get(actor.answer.remote(call.body, call.text, adapter, call.labels)), None)
         except self._ray.exceptions.RayTaskError as error:
             call.settle(None, self._own(error))
-        except Exception as error:  # Ray raises bare ones where it is gone itself
-            why = f"{self.path}: an engine of the pool died, and another takes its place ({error_lines(error)[0]})"
+        except Exception as error:  # Ray raises bare exceptions when it is down
+            why = f"{self.path}: an engine of the pool died and is replaced ({error_lines(error)[0]})"
             call.settle(None, TransportUnknown(why))
             return False
         return True
@@ -130,7 +131,7 @@ class RayEngines(Engines):
     # -- starting -----------------------------------------------------------------------------------------------------
 
     def _started(self, number: int) -> Any:
-        """An actor with the weights loaded; None where the engines end. Tries until one is there."""
+        """Start an actor and load the weights, until it succeeds; None when the engines end."""
         while not self._closed:
             actor = self._actor()
             fault = self._start(actor)
@@ -162,7 +163,7 @@ class RayEngines(Engines):
         except self._ray.exceptions.RayTaskError as error:
             return self._own(error)
         except Exception as error:
-            return Transient(f"{self.path}: an engine of the pool died as it started ({error_lines(error)[0]})")
+            return Transient(f"{self.path}: an engine of the pool died while starting ({error_lines(error)[0]})")
         return None
 
     def _refuse(self, fault: AgentError) -> None:

@@ -1,10 +1,10 @@
 """Models that answer from a file and call nothing: `recorded/NAME` and `scripted/FILE`.
 
-A recording ships with the package: gzipped JSON Lines, first the model that was recorded, then a reply under the key of
-each request. A request without a recorded reply is refused.
+A recording ships with the package: gzipped JSON Lines, first the recorded model, then replies with the keys of their
+requests. A request without a recorded reply is refused.
 
 A script is for tests. Each line of JSON Lines has `reply` and, optionally, `match` (a text in the last message) or
-`contains` (one anywhere in the request). The first line that fits answers; no line is an error.
+`contains` (a text anywhere in the request). The first matching line answers; no match is an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SUFFIX = ".jsonl.gz"
 
 @dataclass(frozen=True, slots=True)
 class RecordedWeights:
-    """The model that was recorded: its `title` for people, the SHA-256 of its weights, its licence."""
+    """The recorded model: `title` for people, SHA-256 of its weights, licence."""
 
     title: str
     sha256: str
@@ -45,12 +45,12 @@ class Recording:
 
 
 def request_key(request: Request) -> str:
-    """The key of a request in a recording: a hash of everything that is sent."""
+    """Return the key of a request in a recording: a hash of everything sent."""
     return content_id("q", request.identity())
 
 
 class RecordedModel:
-    """Replies of a recording behind the LM protocol, with the token usage and log-probabilities that were recorded."""
+    """Replays a recording, with recorded token usage and log-probabilities."""
 
     scores_labels = True
     concurrency = 16
@@ -63,12 +63,12 @@ class RecordedModel:
         reply = self._replies.get(request_key(request))
         if reply is None:
             raise RowRefused(
-                f"{self.name}: no reply to this request was recorded; take a model that runs, such as {DEFAULT_MODEL}"
+                f"{self.name}: no reply to this request was recorded; use a live model, such as {DEFAULT_MODEL}"
             )
         return reply
 
     def count_tokens(self, text: str) -> int:
-        """An upper estimate: the tokenizer of the model is not shipped."""
+        """Estimate from above: the model's tokenizer is not shipped."""
         return estimate_tokens(text)
 
     async def close(self) -> None:
@@ -76,12 +76,12 @@ class RecordedModel:
 
 
 def note(name: str) -> str:
-    """Say that a model's replies are recorded, and from which model; "" for a model that runs."""
+    """State that a model's replies are recorded, and from which model; "" for a live model."""
     if not name.startswith(PREFIX):
         return ""
     try:
         weights = recording_of(name.removeprefix(PREFIX)).weights
-    except InputError:  # recorded with another version
+    except InputError:  # recorded by another version
         return f"the replies are recorded, not live ({name})"
     return f"the replies are recorded, not live ({weights.title}, {weights.licence})"
 
@@ -113,7 +113,7 @@ def _completion(line: Mapping[str, Any], model_name: str) -> Completion:
 @model(
     "recorded",
     form="recorded/NAME",
-    about="recorded replies that ship with the package, for `optimize demo`",
+    about="recorded replies shipped with the package, for `optimize demo`",
     leads_elsewhere=False,
 )
 def recorded(name: str, rest: str) -> RecordedModel:
@@ -142,7 +142,7 @@ class ScriptedModel:
                 usage = Usage(self.count_tokens(whole), self.count_tokens(line["reply"]))
                 return Completion(text=line["reply"], finish="stop", usage=usage, model=self.name)
         raise RunRefused(
-            f"{self.name}: no line of the script fits the message {last[:60]!r}; add one without a condition"
+            f"{self.name}: no line of the script matches the message {last[:60]!r}; add one without a condition"
         )
 
     def count_tokens(self, text: str) -> int:
@@ -154,7 +154,7 @@ class ScriptedModel:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = path.read_text("utf-8-sig").split("\n")  # not splitlines: U+2028 may stand inside a text
+        lines = path.read_text("utf-8-sig").split("\n")  # not splitlines: a text may contain U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the script cannot be read ({error}); give a JSON Lines file of replies") from error
     script = []

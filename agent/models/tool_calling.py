@@ -1,8 +1,8 @@
-"""Tools in a request and tool calls in a reply, as each provider writes them, and as one text.
+"""Tools in requests and tool calls in replies, in each provider's format and as one text.
 
-A reply to a request with tools is read as the JSON list of its calls, [] for none, with what the model says besides on
-the lines after it. So what comes after the model (ledger, parser, metrics, proofs of exports) knows no tool calls. What
-a model wrote as arguments stands as it came, also where it is no JSON: that is the model's answer, and scores as such.
+A reply to a request with tools is read as the JSON list of its calls, [] for none, followed by the model's text on the
+next lines. So ledger, parser, metrics and exports need to know nothing about tool calls. Arguments are kept as the
+model wrote them, even invalid JSON: that is the model's answer, and is scored as such.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from agent.metrics.calls import calls_in
 from agent.types import Message, Request, Tool
 
 NONE = "No tool fits."
-"""What a demo without calls says to a provider, whose turns may not be empty."""
+"""Text of a demo without calls, as providers refuse empty turns."""
 DONE = "done"
-"""The result of a call in a demo."""
+"""Result of a call in a demo."""
 Call = tuple[str, Any]
-"""Name and arguments: an object, or the text that is no JSON object."""
+"""Name and arguments: an object, or text that is no JSON object."""
 
 
 def calls_text(calls: Sequence[Call], said: str = "") -> str:
-    """The text of a reply.
+    """Return the text of a reply with calls.
 
     >>> calls_text([("stop", {})], "As you wish.")
     '[{"name": "stop", "arguments": {}}]\\nAs you wish.'
@@ -34,7 +34,7 @@ def calls_text(calls: Sequence[Call], said: str = "") -> str:
 
 
 def calls_of(text: str) -> list[Call] | None:
-    """The calls in a message that is nothing but their list, in any form that a label may have; None for another."""
+    """Return the calls of a message that is only a list of calls, in any form a label may have; else None."""
     try:
         value = json.loads(text)
         return [(call.name, call.arguments) for call in calls_in(value)] if isinstance(value, list) else None
@@ -53,7 +53,7 @@ def openai_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
 
 
 def openai_messages(request: Request) -> list[dict[str, Any]]:
-    """The messages, with calls of the assistant as OpenAI writes them, each answered."""
+    """Convert messages to OpenAI's format, with the assistant's calls, each answered."""
     return list(_openai_messages(request.messages)) if request.tools else [m.as_dict() for m in request.messages]
 
 
@@ -74,7 +74,7 @@ def _openai_messages(messages: Iterable[Message]) -> Iterator[dict[str, Any]]:
 
 
 def openai_calls(message: dict[str, Any], said: str) -> str:
-    """The text of a reply's message. Raises BadResponse where its calls are no calls."""
+    """Return the text of a reply's message. Raises BadResponse for malformed calls."""
     calls = message.get("tool_calls") or []
     try:
         return calls_text([_openai_call(call["function"]) for call in calls], said)
@@ -85,12 +85,12 @@ def openai_calls(message: dict[str, Any], said: str) -> str:
 def _openai_call(function: dict[str, Any]) -> Call:
     name, text = function["name"], function.get("arguments") or "{}"
     if not isinstance(name, str):
-        raise TypeError("a name that is no text")
+        raise TypeError("a name that is not a text")
     return name, arguments_in(text)
 
 
 def arguments_in(text: Any) -> Any:
-    """The arguments in a text: an object, or the text itself where it holds none."""
+    """Parse arguments: an object, or the text itself otherwise."""
     if not isinstance(text, str):
         return text
     try:
@@ -109,8 +109,10 @@ def anthropic_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
 
 
 def anthropic_blocks(content: str, made: int = 0) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
-    """The calls of an assistant's message as blocks, and the blocks of their results, for the next message; None for a
-    message that is no list of calls. Ids are numbered on from `made`, the calls before: each occurs once."""
+    """Return a message's calls as blocks, and their result blocks; None if it is no list of calls.
+
+    Ids continue from `made`, the number of earlier calls, so that each is unique.
+    """
     calls = calls_of(content)
     if calls is None:
         return None
@@ -123,7 +125,7 @@ def anthropic_blocks(content: str, made: int = 0) -> tuple[list[dict[str, Any]],
 
 
 def anthropic_calls(blocks: Sequence[dict[str, Any]], said: str) -> str:
-    """The text of a reply's blocks. Raises BadResponse where its calls are no calls."""
+    """Return the text of a reply's blocks. Raises BadResponse for malformed calls."""
     calls = [(block.get("name"), block.get("input")) for block in blocks if block.get("type") == "tool_use"]
     if not all(isinstance(name, str) for name, _ in calls):
         raise BadResponse("the reply has a tool call without a name; try again")
@@ -131,7 +133,7 @@ def anthropic_calls(blocks: Sequence[dict[str, Any]], said: str) -> str:
 
 
 def described(tools: Sequence[Tool]) -> str:
-    """Tools as words of a system message, as chat templates of open models have them, but for the list in the reply."""
+    """Describe tools for a system message, as chat templates of open models do, except for the list in the reply."""
     lines = [json.dumps(tool, ensure_ascii=False) for tool in openai_tools(tools)]
     return "\n".join([*_BEFORE, "<tools>", *lines, "</tools>", "", *_HOW])
 

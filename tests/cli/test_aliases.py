@@ -193,9 +193,9 @@ def test_who_forges_a_result_and_its_seal_does_not_get_it_promoted(two_runs: Mad
         db.commit()
     reseal(ledger)
     assert good_json("show", run)["result"]["lift"]["diff"] == 0.999
-    assert "a text is not what its hash says" in refused(1, "promote", run)[0]
+    assert "a text does not match its hash" in refused(1, "promote", run)[0]
     assert not ALIASES.exists()
-    assert "a text is not what its hash says" in optimize("doctor").stdout.replace("\n", " ")
+    assert "a text does not match its hash" in optimize("doctor").stdout.replace("\n", " ")
 
 
 def test_own_is_refused_where_the_winner_was_released(two_runs: Made) -> None:

@@ -52,7 +52,7 @@ def test_a_run_with_a_ledger_url_is_published_when_it_has_finished() -> None:
         words = f"publish it with: optimize ledger publish {run_id} --to 'postgresql://team:[key]@127.0.0.1:1/team'"
         assert words in again.stderr
     assert plain.exit_code == 2
-    assert "a database of another kind" in plain.stderr
+    assert "unsupported kind of database" in plain.stderr
     assert len(read(Path("runs/ledger.db"), "SELECT id FROM runs")) == (2 if again.exit_code == 0 else 1)
     assert SECRET not in again.output + plain.output
     for path in Path().rglob("*"):
@@ -62,4 +62,4 @@ def test_a_run_with_a_ledger_url_is_published_when_it_has_finished() -> None:
 def test_what_is_missing_is_said_in_a_line(two_runs: Made) -> None:
     assert "no such run" in refused(2, "ledger", "verify", "x", "--from", TEAM)[0]
     assert "no run x" in refused(2, "ledger", "publish", "x", "--to", TEAM)[0]
-    assert "no address of a database" in refused(2, "ledger", "publish", two_runs[0]["run_id"], "--to", "team")[0]
+    assert "not a database address" in refused(2, "ledger", "publish", two_runs[0]["run_id"], "--to", "team")[0]

@@ -65,7 +65,7 @@ def verified(db: Path = DB) -> dict[str, Any]:
 
 def named(found: dict[str, Any]) -> list[str]:
     """The files that say otherwise."""
-    told = [re.match(r"this ledger is older than (\S+) says, or another: ", each["what"]) for each in found["findings"]]
+    told = [re.match(r"this ledger is older than (\S+), or another one: ", each["what"]) for each in found["findings"]]
     return sorted(each[1] for each in told if each)
 
 
@@ -140,7 +140,7 @@ def test_a_copy_that_went_on_by_itself_is_no_finding_but_a_note(ids: list[str]) 
         went_on = run(server, fork, seed=2)
     result = optimize("audit", "verify")
     assert (result.exit_code, result.stdout[:6]) == (0, "whole:")
-    assert result.stderr == f"note: runs/{went_on}/prompt.md: names a head of {fork}, which went on from this ledger\n"
+    assert result.stderr == f"note: runs/{went_on}/prompt.md: names a head of {fork}, which continued this ledger\n"
     assert verified(fork)["whole"]
 
 

@@ -155,7 +155,7 @@ def test_other_data_and_other_kinds_of_runs_are_refused(two_runs: Made) -> None:
     with WireServer(learner) as server:
         told = good_json("transfer", first["run_id"], "--models", compatible(server), "--top", "1", "-q")
         (line,) = refused(2, "transfer", told["run_id"], "--models", compatible(server))
-        assert "is no search" in line
+        assert "is not a search" in line
         ledger = Ledger(Path("runs/ledger.db"))
         ledger.begin_run(NewRun("old", make_task(), "m"))
         ledger.end_run("old", "complete", 1.0)

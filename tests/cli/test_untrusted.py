@@ -49,11 +49,11 @@ def test_a_ledger_from_elsewhere_does_not_say_where_to_write(tmp_path: Path) -> 
     launch = launched(task, FakeModel("x"), max_calls=300)
     with closing(Ledger(path)) as ledger:
         ledger.begin_run(NewRun("../../out", task, "m", "none", 7, {}, {}, options={"task": "toy"}))
-        with pytest.raises(InputError, match=r"\.\./\.\./out: this cannot be the name of a folder"):
+        with pytest.raises(InputError, match=r"\.\./\.\./out: not a valid folder name"):
             RunState.of(replace(launch, run_id="../../out")).open(ledger)
     for words in (["report"], ["ui", "--optuna"], ["judge", "rate", "--rater", "ann"]):
         (line,) = refused(2, *words, "--db", path)
-        assert "../../out: this cannot be the name of a folder" in line
+        assert "../../out: not a valid folder name" in line
     assert [place for place in tmp_path.rglob("*") if place.is_dir()] == [deep.parent, deep]
     good("report", "-o", tmp_path / "here.html", "--db", path)
 

@@ -116,7 +116,7 @@ def test_an_altered_ledger_is_named_by_doctor_and_refused_by_the_others(run: dic
     assert "event 2" in last["found"]
     for command in ("runs", "show", "history", "resume", "export"):
         (line,) = refused(1, command)
-        assert "not what was written" in line
+        assert "the ledger was altered" in line
 
 
 def _ledger_check(code: int) -> dict[str, Any]:

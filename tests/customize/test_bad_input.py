@@ -98,7 +98,7 @@ def test_a_comparison_is_no_search_to_take_prompts_from(compared: Made) -> None:
     _, made = compared
     words = ["rows.csv", "--target", "label", "--prompt", "p.txt", "-m", "local/tiny.gguf"]
     (line,) = ends(refused(2, *words_of(*words, "--run", made["run_id"])))
-    assert "`optimize customize` is no search; name a run of `optimize run`" in line
+    assert "`optimize customize` is not a search; name a run of `optimize run`" in line
 
 
 def test_a_search_without_a_proposer_is_taken_too(world: list[str]) -> None:

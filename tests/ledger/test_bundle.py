@@ -158,17 +158,17 @@ def test_a_changed_missing_or_added_text_is_named(original: Path, packed: bytes)
         digest = db.execute("SELECT hash FROM blobs ORDER BY hash LIMIT 1 OFFSET 3").fetchone()[0]
         seq = ledgers.first_naming(db, digest)
     assert check(packed, f"UPDATE blobs SET body = body || ' ' WHERE hash = '{digest}'") == [
-        (seq, f"a text is not what its hash says: {digest}")
+        (seq, f"a text does not match its hash: {digest}")
     ]
     assert check(packed, f"DELETE FROM blobs WHERE hash = '{digest}'") == [(seq, f"a text is missing: {digest}")]
     stranger = check(packed, "INSERT INTO blobs VALUES ('x', 'stranger')")
-    assert [what for _, what in stranger] == ["a text is not what its hash says: x"]
+    assert [what for _, what in stranger] == ["a text does not match its hash: x"]
 
 
 def test_an_emptied_bundle_of_a_run_that_never_was_is_found(packed: bytes) -> None:
     emptied = [f"DELETE FROM {table}" for table in (*OWNER_OF, "blobs")]
     assert check(packed, *emptied, "UPDATE merged_chains SET only = 'nobody'") == [
-        (0, "no event begins the run that the bundle is of: nobody")
+        (0, "no event starts the bundle's run: nobody")
     ]
 
 
@@ -222,7 +222,7 @@ def test_a_text_that_was_erased_is_not_missed_and_must_not_come_back(whole: Path
     assert check(data) == []
     with closing(opened(data)) as db:
         db.execute("INSERT INTO blobs VALUES (?, ?)", (digest, body))
-        assert [what for _, what in verify(db)] == [f"a text that was erased is back: {digest}"]
+        assert [what for _, what in verify(db)] == [f"an erased text is back: {digest}"]
 
 
 async def test_a_call_that_is_on_its_way_is_no_change(whole: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def no_file_beyond(size: int) -> Iterator[None]:
 )
 def test_a_ledger_beside_which_nothing_can_be_made_is_told_in_one_line(whole: Path, opens: Any) -> None:
     content = whole.read_bytes()
-    with no_file_beyond(0), pytest.raises(LedgerError, match="make room") as refused:
+    with no_file_beyond(0), pytest.raises(LedgerError, match="free space") as refused:
         opens(whole)
     assert "\n" not in str(refused.value)
     assert "restore" not in str(refused.value)  # it is whole
@@ -51,7 +51,7 @@ def test_an_erasure_that_cannot_leave_the_log_is_refused_and_completed_by_the_ne
     place, body, digest = max((content.find(body), body, digest) for body, digest in known if content.count(body) == 1)
     ledger = Ledger(whole)
     with no_file_beyond(place):  # enough for the log, not for the page that is to go
-        with pytest.raises(LedgerError, match="same command again"):
+        with pytest.raises(LedgerError, match="run the command again"):
             ledger.erase([digest], "ann", "asked")
         ledger.close()
     assert body in whole.read_bytes()

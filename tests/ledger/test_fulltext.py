@@ -112,16 +112,16 @@ async def test_any_text_of_a_model_can_be_looked_through(path: Path) -> None:
 
 @pytest.mark.parametrize("words", ["don't", 'an open "quote', "support-triage", "a AND", "(", "nothere:x", "*"])
 def test_words_that_are_no_query_are_told_with_how_to_quote_them(history: History, words: str) -> None:
-    with pytest.raises(InputError, match="no full-text query") as error:
+    with pytest.raises(InputError, match="not a full-text query") as error:
         search(history, words)
     told = str(error.value)
     assert "\n" not in told
-    quoted = told.rpartition("as plain words it is ")[2]
+    quoted = told.rpartition("for plain words use ")[2]
     search(history, quoted)  # what was offered works
 
 
 def test_no_words_at_all_are_told(history: History) -> None:
-    with pytest.raises(InputError, match="no words to look for"):
+    with pytest.raises(InputError, match="no search words"):
         search(history, " ")
 
 

@@ -55,7 +55,7 @@ async def test_what_a_stranger_adds_to_it_is_refused(whole: Path, tmp_path: Path
         db.execute("SELECT 1 FROM runs").fetchone()
         stranger.execute("PRAGMA wal_autocheckpoint = 0")
         stranger.execute(statement)
-        with pytest.raises(LedgerError, match="not what was written"):
+        with pytest.raises(LedgerError, match="the ledger was altered"):
             History(left)
 
 

@@ -129,11 +129,11 @@ def test_two_copies_that_both_went_on_share_their_beginning(tmp_path: Path, orig
 def test_a_run_that_went_on_in_two_ways_is_refused(tmp_path: Path, original: Path) -> None:
     left = note(copy(original, tmp_path / "left.db"), "run-1", 1)
     right = note(copy(original, tmp_path / "right.db"), "run-1", 2)
-    with pytest.raises(LedgerError, match="the run run-1 is another one than in"):
+    with pytest.raises(LedgerError, match="the run run-1 differs from the one in"):
         merge_ledgers([left, right], tmp_path / "team.db")
     assert not (tmp_path / "team.db").exists()
     other = make(tmp_path / "other.db", ("run-2", "run-9"))
-    with pytest.raises(LedgerError, match="the run run-2 is another one than in"):
+    with pytest.raises(LedgerError, match="the run run-2 differs from the one in"):
         merge_ledgers([original, other], tmp_path / "team.db")
 
 
@@ -158,12 +158,12 @@ def test_what_is_wrong_with_the_sources_is_said_at_once(tmp_path: Path, original
         ([original], "team.db", "two or more"),
         ([original, tmp_path / "none.db"], "team.db", "no ledger here"),
         ([original, merged], "merged.db", "is one of the ledgers"),
-        ([original, changed], "held.db", "is there already"),
+        ([original, changed], "held.db", "already exists"),
         ([original, changed], ".", "is a folder"),
     ):
         with pytest.raises(InputError, match=why):
             merge_ledgers(paths, tmp_path / output)
-    with pytest.raises(InputError, match="is no merged ledger"):
+    with pytest.raises(InputError, match="is not a merged ledger"):
         merge_ledgers([original, merged], held.path, force=True)
 
 

@@ -109,7 +109,7 @@ def test_a_ledger_that_is_gone_but_for_its_log_is_refused_without_a_write(
     log = whole.with_name("ledger.db-wal")
     log.write_bytes(b"the log of a run that was killed")
     whole.unlink()
-    with pytest.raises(LedgerError, match=r"the file is gone.*restore a copy"):
+    with pytest.raises(LedgerError, match=r"the ledger is gone.*restore a copy"):
         opens(whole)
     assert not whole.exists()
     assert log.read_bytes() == b"the log of a run that was killed"

@@ -127,7 +127,7 @@ def test_again_adds_nothing_and_what_came_since_takes_its_place(original: Path, 
 def test_another_run_of_the_same_name_is_refused(original: Path, tmp_path: Path, url: str) -> None:
     put(original, "run-1", url)
     before = counts(url)
-    with pytest.raises(LedgerError, match="run-1: stands there as another run"):
+    with pytest.raises(LedgerError, match="run-1: another run with this id"):
         put(make(tmp_path / "other.db", ("run-1",)), "run-1", url)
     assert counts(url) == before
 
@@ -228,7 +228,7 @@ def test_a_password_is_in_no_error(original: Path, tmp_path: Path) -> None:
     "url", ["sqlite://team.sqlite", "sqlite:///team.sqlite?timeout=abc", "sqlite://me@/team.sqlite"]
 )
 def test_an_address_that_sqlite_does_not_take_is_refused_before_it_is_used(url: str) -> None:
-    with pytest.raises(InputError, match="SQLite takes a file and nothing else; give sqlite:///FILE"):
+    with pytest.raises(InputError, match="SQLite takes only a file; give sqlite:///FILE"):
         database(url)
 
 

@@ -97,7 +97,7 @@ def _file(values: bytes = b"", n_values: int = 0, tensors: bytes = b"", n_tensor
         (_file(_text(b"general.alignment") + struct.pack("<II", 4, 0), 1), "general.alignment is 0"),
         (_file(tensors=_text(b"t") + struct.pack("<I", 9), n_tensors=1), "9 axes"),
         (_file(tensors=_text(b"t") + struct.pack("<IQIQ", 1, 8, 99, 0), n_tensors=1), "type 99"),
-        (_file(tensors=_text(b"t") + struct.pack("<IQIQ", 1, 8, 2, 0), n_tensors=1), "no multiple of 32"),
+        (_file(tensors=_text(b"t") + struct.pack("<IQIQ", 1, 8, 2, 0), n_tensors=1), "not a multiple of 32"),
         (_file(tensors=(_text(b"t") + struct.pack("<IQIQ", 1, 1, 0, 0)) * 2, n_tensors=2), "one name"),
     ],
 )

@@ -140,7 +140,7 @@ async def test_a_question_about_a_model_says_no_key_and_follows_no_redirect(make
             await model.probe()
         assert KEY not in "".join(traceback.format_exception(caught.value))
         server.look = Fault(302, {"location": f"{server.root}/v1/models/elsewhere"}, b"")
-        assert "leads elsewhere" in await model.probe()
+        assert "the address redirects" in await model.probe()
         assert [look.path for look in server.looks] == ["/v1/models/m"] * 2
 
 

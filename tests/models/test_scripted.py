@@ -42,7 +42,7 @@ async def test_both_conditions_of_a_line_must_hold(tmp_path: Path) -> None:
 
 async def test_a_request_that_no_line_fits_stops_the_run_and_shows_the_message(tmp_path: Path) -> None:
     model = ScriptedModel("scripted/x", script(tmp_path, {"match": "parcel", "reply": "delivery"}))
-    with pytest.raises(RunRefused, match="no line of the script fits the message 'hello'"):
+    with pytest.raises(RunRefused, match="no line of the script matches the message 'hello'"):
         await model.complete(request("hello"))
 
 

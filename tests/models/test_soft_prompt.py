@@ -83,7 +83,7 @@ def test_a_soft_prompt_of_another_model_is_refused(base: Path, tmp_path: Path) -
 
 def test_vectors_for_tokens_that_are_not_free_are_refused(base: Path, tmp_path: Path) -> None:
     _, path = soft_prompt(base, tmp_path)
-    assert "has vectors for '<z>', which is no free token" in adapter_fault(changed(path, b"<a>", b"<z>"), base)
+    assert "has vectors for '<z>', which is not a free token" in adapter_fault(changed(path, b"<a>", b"<z>"), base)
 
 
 @pytest.mark.parametrize(("old", "new"), [(b'"<a>", ', b"       "), (b'["', b'{"'), (b'"<a>"', b"12345")])

@@ -112,7 +112,7 @@ def test_the_weights_are_fetched_once_and_nothing_else_stays(index: Index) -> No
 
 def test_a_download_that_was_cut_off_goes_on_where_it_stopped(index: Index) -> None:
     index.cut = 30_000
-    assert "goes on where it stopped" in refused(index)
+    assert "run the same command again: it resumes" in refused(index)
     index.cut = 0
     path, steps = get()
     assert path.read_bytes() == GGUF
@@ -165,7 +165,7 @@ def test_a_cache_folder_that_cannot_be_made_is_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("OPTIMIZE_CACHE", str(tmp_path / "file/cache"))
-    assert "file/cache: the weights cannot be kept there (Not a directory); make room, or set OPT" in refused(index)
+    assert "file/cache: the weights cannot be stored here (Not a directory); free space, or set OPT" in refused(index)
 
 
 def test_weights_with_another_checksum_are_refused(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def answer(vectors: Any) -> Fault:
     [
         (answer([[1.0, 2.0]]), BadResponse, "1 vectors of 2 numbers for 2 texts"),
         (answer([[1.0, 2.0], [1.0]]), BadResponse, "2 vectors of 1, 2 numbers"),
-        (answer([[1.0, 2.0], [1.0, 1e300]]), BadResponse, "no vector"),
+        (answer([[1.0, 2.0], [1.0, 1e300]]), BadResponse, "invalid vector"),
         (answer([[], []]), BadResponse, "2 vectors of 0 numbers"),
         (Fault(429, headers={"retry-after": "3"}), RateLimited, "429"),
         (Fault(401), RunRefused, "OPENAI_COMPATIBLE_API_KEY"),
@@ -106,7 +106,7 @@ async def test_what_is_no_answer_raises_as_of_other_models(fault: Fault, kind: t
 
 @pytest.mark.parametrize("name", ["glove", "openai", ":x", "openai:", "openai-compatible:x"])
 def test_a_name_of_no_model_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="no such model; write wordllama, PROVIDER:NAME"):
+    with pytest.raises(InputError, match="no such model; use wordllama, PROVIDER:NAME"):
         EmbeddingModel(name)
 
 

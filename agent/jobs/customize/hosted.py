@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from agent.errors import AgentError, BudgetRefused, InputError, ModelError, ReleaseError, RunRefused
 from agent.gateway.gateway import TEMPLATE_TOKENS
-from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, patiently
+from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, poll
 from agent.gateway.prices import Price, price_for, price_of
 from agent.jobs.customize.arms import ArmSpec, MadeArm, Wanted, instructed_prompt
 from agent.jobs.launch import Launch
@@ -313,7 +313,7 @@ class HostedMaker:
             known = {"train": "", "validation": ""}
             for name, data in ((TRAIN, self._plan.files.train), (VALIDATION, self._plan.files.validation)):
                 if data:
-                    known[Path(name).stem] = await self._patiently(partial(api.upload, name, data))
+                    known[Path(name).stem] = await self._poll(partial(api.upload, name, data))
             await self._note(FILES, **known)
         train, validation = known["train"], known["validation"]
 
@@ -329,14 +329,14 @@ class HostedMaker:
                     await self._note(ENDED, job="", status=REFUSED, model="", words=cut(str(error)), tokens=0, usd=0.0)
                 raise
 
-        job = await self._patiently(once)
+        job = await self._poll(once)
         await self._note(STARTED, job=job.id)
         self._say(f"the job {job.id} has started at the provider ({job.status})")
         return job
 
     async def _look(self, job: str) -> TuningJob:
         try:
-            return await self._patiently(partial(self._api.look, job))
+            return await self._poll(partial(self._api.look, job))
         except RunRefused as refusal:
             if refusal.status != 404:
                 raise
@@ -346,8 +346,8 @@ class HostedMaker:
                 status=404,
             ) from refusal
 
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        return await patiently(ask, self._pause, self._say, self._session.options.longest_wait, FIRST_WAIT)
+    async def _poll(self, ask: Callable[[], Awaitable[T]]) -> T:
+        return await poll(ask, self._pause, self._say, self._session.options.longest_wait, FIRST_WAIT)
 
     async def _pause(self, seconds: float) -> None:
         """Wait; a run that is stopped ends here, after time for a second Ctrl-C where a job is running."""
