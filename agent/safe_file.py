@@ -125,7 +125,7 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
     try:
         real = path.resolve(strict=True)
         if folder is not None and not real.is_relative_to(folder.resolve()):
-            raise refused(where, 1, f"lies outside the task folder {shown(folder)}; copy it into the folder")
+            raise refused(where, 1, f"is outside the task folder {shown(folder)}; copy it into the folder")
         if not real.is_file():
             raise refused(where, 1, "is not a regular file; give a file")
         size = real.stat().st_size

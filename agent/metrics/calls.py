@@ -1,4 +1,4 @@
-"""Tool calls in JSON, in whichever form they are written. Pure."""
+"""Tool calls in JSON, in the forms of OpenAI, Anthropic and others. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from agent.metrics.comparison import short
 
 NO_CALL = "(no call)"
-"""Stands for a tool that is missing; no tool has such a name."""
+"""A placeholder for a missing call; no tool can have this name."""
 ABSENT = ""
-"""Among the accepted values of an argument: it may be left out."""
+"""An accepted value of an argument that may be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,10 @@ class ToolCall:
 
 
 def calls_in(value: Any) -> list[ToolCall]:
-    """Read the calls in a JSON value: one or a list of them, as {"name", "arguments"} (without arguments: none),
-    {NAME: arguments}, or as OpenAI ("function", with the arguments as a text) and Anthropic ("input") write them.
+    """Read one call or a list of calls. Raises ValueError.
 
-    Raises:
-        ValueError: The value holds something else; the message says what.
+    Forms: {"name", "arguments"}, {"name"}, {NAME: arguments}, OpenAI ("function", arguments as text) and Anthropic
+    ("input").
 
     >>> calls_in({"lights_on": {"room": "hall"}})
     [ToolCall(name='lights_on', arguments={'room': 'hall'})]
@@ -37,12 +36,12 @@ def calls_in(value: Any) -> list[ToolCall]:
 
 
 def names_in(value: Any) -> list[str]:
-    """Return the tools that a JSON value calls, whatever their arguments. Raises ValueError as `calls_in`."""
+    """Return the names of the called tools. Raises ValueError."""
     return [_parts(each)[0] for each in _each(value)]
 
 
 def require_accepted(calls: Iterable[ToolCall]) -> None:
-    """Raise ValueError where an argument of a label is no list of accepted values."""
+    """Raise ValueError if an argument is not a list of accepted values."""
     for call in calls:
         for name, values in call.arguments.items():
             if not isinstance(values, list) or not values:
@@ -50,8 +49,7 @@ def require_accepted(calls: Iterable[ToolCall]) -> None:
 
 
 def one_answer(labels: Mapping[str, Any], accepted: Collection[str]) -> dict[str, Any]:
-    """Return the labels of a row as an answer: calls in the fields `accepted` take the first accepted value of each
-    argument, and leave it out where that is ABSENT."""
+    """Return labels as one answer, with the first accepted value of each argument."""
     return {
         name: [{"name": call.name, "arguments": _first_of_each(call.arguments)} for call in calls_in(value)]
         if name in accepted
@@ -66,12 +64,12 @@ def _first_of_each(accepted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def has_accepted(value: Any) -> bool:
-    """Whether an accepted value is an object whose fields are lists of accepted values, too."""
+    """Whether an accepted value is an object of lists of accepted values."""
     return isinstance(value, Mapping) and all(isinstance(values, list) for values in value.values())
 
 
 def paired_names(wanted: Sequence[str], said: Sequence[str]) -> list[tuple[str, str]]:
-    """Pair each tool of the label with the one that the answer calls instead; `NO_CALL` where one side lacks it.
+    """Pair expected tools with called ones; `NO_CALL` for a missing or extra one.
 
     >>> paired_names(["play", "set_scene"], ["set_light", "play"])
     [('play', 'play'), ('set_scene', 'set_light')]

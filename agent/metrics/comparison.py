@@ -1,6 +1,6 @@
-"""What checks share: how values are compared and shown in a reason, and checks by a regular expression.
+"""Comparison of values for metrics, and checks by regular expressions.
 
-Those run in a child process with a time limit, as neither that nor Ctrl-C stops `re` here.
+These run in a child process, as neither a timeout nor Ctrl-C stops `re` in this one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from agent.shipped import composed, fold
 from agent.worker import Verdict, Worker
 
 Check = Callable[[Any, Any], Verdict]
-"""(predicted, label) -> value in [0, 1] (None: cannot be scored) and reason."""
+"""(predicted, label) -> value in [0, 1] (None: unscored) and reason."""
 
 
 def short(value: Any, limit: int = 120) -> str:
-    """Write `value` as one line of at most `limit` characters.
+    """Shorten a value to one line of at most `limit` characters.
 
     >>> short({"team": "billing"}, limit=12)
     '{"team": "b…'
@@ -30,7 +30,7 @@ def short(value: Any, limit: int = 120) -> str:
 
 
 def by_label(compare: Callable[[Any, Any], float]) -> Check:
-    """Check by a comparison in [0, 1]; the reason of less than 1 is what was expected."""
+    """Make a check from a comparison in [0, 1]."""
 
     def check(got: Any, label: Any) -> Verdict:
         value = compare(got, label)
@@ -40,7 +40,7 @@ def by_label(compare: Callable[[Any, Any], float]) -> Check:
 
 
 def golds(label: Any) -> list[str]:
-    """Return the texts that are right: the items of a list, else the label itself."""
+    """Return the right texts: the items of a list, else the label itself."""
     return [as_text(item) for item in label] if isinstance(label, list) else [as_text(label)]
 
 
@@ -49,12 +49,12 @@ def as_text(value: Any) -> str:
 
 
 def exact(text: str) -> str:
-    """Return `text` without blanks around it, in composed letters."""
+    """Return `text` stripped, in composed letters (NFC)."""
     return composed(text).strip()
 
 
 def f1(got: Sequence[str], wanted: Sequence[str]) -> float:
-    """Compute the F1 of two multisets, in [0, 1]; two empty ones agree.
+    """Compute the F1 of two multisets, in [0, 1]; two empty ones score 1.
 
     >>> f1(["a", "a", "b"], ["a", "b"])
     0.8
@@ -66,7 +66,7 @@ def f1(got: Sequence[str], wanted: Sequence[str]) -> float:
 
 
 def missing_and_extra(got: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Say what one of two multisets has and the other lacks.
+    """List the differences of two multisets.
 
     >>> missing_and_extra(["a", "c"], ["a", "b"])
     ['missing: b', 'extra: c']
@@ -77,7 +77,7 @@ def missing_and_extra(got: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def key(value: Any, fold: Callable[[str], str]) -> str:
-    """Make a text that is equal for equal JSON values: strings by `fold`, 1 as 1.0, true not as 1.
+    """Return a canonical text of a JSON value: 1 equals 1.0 but not true.
 
     >>> key({"b": 1.0, "a": "X"}, str.lower)
     '{"a": "x", "b": 1}'
@@ -103,19 +103,19 @@ _QUANTITY = re.compile(rf"(?P<sign>[-+−]?)\s?(?P<before>[€$£¥₹]|[A-Z]{{3
 
 
 def quantity_of(value: Any) -> tuple[float, str] | None:
-    """Return number and unit of a text that is these two and nothing else; else None.
+    """Parse a number with a unit; None for any other text.
 
     >>> quantity_of("1,250 kg"), quantity_of("-$3.5"), quantity_of("12"), quantity_of("3,5 h")
     ((1250.0, 'kg'), (-3.5, '$'), None, None)
     """
     found = _QUANTITY.fullmatch(as_text(value).strip().rstrip(".,;"))
     if found is None or bool(found["before"]) is bool(found["unit"]) or re.match("0[0-9]", found["number"]):
-        return None  # a leading zero is of a code
+        return None  # a leading zero means a code
     return number_of(f"{found['sign']}{found['number']}"), (found["before"] or found["unit"]).strip()
 
 
 def units_in(texts: Iterable[str]) -> dict[str, int]:
-    """Count the units next to numbers, each in its most frequent spelling, the most frequent first.
+    """Count units by their most frequent spelling, most frequent first.
 
     >>> units_in(["1 kg", "2 Kg", "3 kg", "4 h", "none"])
     {'kg': 3, 'h': 1}
@@ -134,7 +134,7 @@ def number_of(text: str) -> float:
 
 
 def labels_in(value: Any, separator: str) -> list[str]:
-    """Return the labels of a cell or an answer: items of a JSON list, or parts between separators; no empty ones.
+    """Split a cell or answer into labels: JSON list items, or parts between separators.
 
     >>> labels_in(" late; refund;", ";"), labels_in('["late", "refund"]', ";")
     (['late', 'refund'], ['late', 'refund'])
@@ -155,11 +155,11 @@ def labels_in(value: Any, separator: str) -> list[str]:
 
 TIMEOUT_SECONDS = 2.0
 MAX_TIMEOUTS = 3
-"""Timeouts after which a check is given up: the rows that remain at the end of a run must not take hours."""
+"""Timeouts after which a check is given up, so that a run does not take hours."""
 
 _SCRIPT = """
 import importlib, signal
-alarm = getattr(signal, "alarm", lambda seconds: None)  # ends this process, also when its parent is gone
+alarm = getattr(signal, "alarm", lambda seconds: None)  # ends this process, even without its parent
 sys.path[:], module, name, arguments = opening
 check = getattr(importlib.import_module(module), name)(*arguments)
 answer(1, "ready")
@@ -171,9 +171,9 @@ for line in pipe_in:
 
 
 class BoundedCheck:
-    """The check that `make(*arguments)` returns, made and called in a child process, which sees no label.
+    """The check `make(*arguments)` in a child process, which sees no label.
 
-    `make` stands at the top of its module, `arguments` are JSON, and `what` is for the reason of a timeout.
+    `make` is a module-level function, `arguments` are JSON, and `what` names the check after a timeout.
     """
 
     def __init__(self, what: str, make: Callable[..., Check], *arguments: Any) -> None:
@@ -185,7 +185,7 @@ class BoundedCheck:
 
 
 def pattern_check(source: str) -> Check:
-    """Check that the regular expression `source` is found in the text."""
+    """Make a check that the regular expression `source` is found in the text."""
     pattern = re.compile(source)
 
     def check(got: Any, label: Any) -> Verdict:

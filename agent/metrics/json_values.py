@@ -1,4 +1,4 @@
-"""The metrics `json_schema` (valid under its schema) and `json_fields` (the share of fields or items that agree)."""
+"""The metrics `json_schema` (valid) and `json_fields` (share of right fields or items)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def json_schema(options: Options, field: Field) -> Check | BoundedCheck:
 
 
 def schema_validator(schema: Any) -> Any:
-    """Return the validator of a JSON schema, which fetches nothing. Raises ValueError for a wrong schema."""
+    """Return a validator that fetches nothing. Raises ValueError for a wrong schema."""
     from jsonschema import Draft202012Validator, SchemaError
     from jsonschema.validators import validator_for
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
@@ -61,19 +61,19 @@ def schema_validator(schema: Any) -> Any:
         raise ValueError(f"not a valid JSON schema at {error.json_path}: {error.message[:200]}") from error
     except RecursionError as error:
         raise ValueError("the JSON schema is nested too deep; flatten it") from error
-    except Exception as error:  # a schema is free text to its library, which may fail in any way on it
+    except Exception as error:  # the library may fail in any way on a schema
         raise ValueError(f"not a usable JSON schema ({type(error).__name__}: {str(error)[:200]})") from error
     return kind(schema, registry=REGISTRY)
 
 
 def schema_check(schema: Mapping[str, Any], name: str) -> Check:
-    """Check that a value is valid under the schema of the field `name`, else 0 with the first error."""
+    """Make a check that a value is valid under the schema of the field `name`."""
     validator = schema_validator(schema)
 
     def check(got: Any, label: Any) -> Verdict:
         try:
             errors = sorted(validator.iter_errors(got), key=lambda error: [str(part) for part in error.absolute_path])
-        except Exception as problem:  # an unresolvable $ref or a bad pattern: no fault of the reply
+        except Exception as problem:  # an unresolvable $ref or a bad pattern, not the reply
             return None, f"the schema of {name} cannot be applied: {short(str(problem))}"
         if not errors:
             return 1.0, ""
@@ -84,11 +84,10 @@ def schema_check(schema: Mapping[str, Any], name: str) -> Check:
 
 @metric("json_fields", about="The part of the label's fields, or of its items, that are right.", types=("json",))
 def json_fields(options: Options, field: Field) -> Check:
-    """Mean agreement over the schema's top-level properties, where there is a schema, and any others that the label or
-    the prediction has; where the label is a list, the F1 of its items.
+    """Compute the mean agreement of top-level fields, or the F1 of list items.
 
-    Scalars and objects agree (1) or not (0) after folding case and space; lists by multiset F1; missing and extra ones
-    are wrong; one that both rightly leave out agrees.
+    Fields are those of the schema, the label and the answer. Scalars and objects agree (1) or not (0), folding case and
+    space; lists by multiset F1. Missing and extra fields are wrong; a field that both leave out is right.
     """
     properties = _schema_of(field).get("properties", {}) if field.has_schema else {}
 

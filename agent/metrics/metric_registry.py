@@ -1,4 +1,4 @@
-"""Which metrics there are, by the name that task.toml takes. Each is imported only when its name is used."""
+"""The metrics by their name in task.toml. Each is imported only when its name is used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HOMES = (
     ("text_similarity", "rouge1 rouge2 rougeL bleu chrf edit_similarity embedding_similarity"),
     ("reference_free", "no_repeat length judge python"),
 )
-"""Modules and their metrics, in the order in which these are listed."""
+"""Modules and their metrics, in listing order."""
 METRICS: Registry[MetricRule] = Registry(
     "metric",
     "promptassay.metrics",

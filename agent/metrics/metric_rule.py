@@ -1,12 +1,12 @@
-"""What a metric is: what it scores, its options, its rules, and the check that it makes. Knows no metric by name.
+"""A metric: the types it scores, its options and rules, and the check that it builds.
 
 A metric is one function that registers itself:
 
     @metric("same_start", about="The first letters agree.", types=("text",), options=StartOptions)
     def same_start(options: StartOptions, field: Field) -> Check: ...
 
-It is called once for each [[metrics]] of a task, before any call, and raises ValueError where the options or the
-field's schema cannot be used. The check that it returns is pure and takes (predicted, label) to (value, reason).
+It is called once per [[metrics]] of a task, before any call, and raises ValueError for unusable options or schemas. The
+check that it returns is pure, from (predicted, label) to (value, reason).
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ from agent.metrics.metric_registry import METRICS
 from agent.types import Field, FieldType
 
 MAX_WHOLE_NUMBER = 2**53
-"""The largest whole number that an option may hold: beyond it floats, and so JSON, are not exact."""
+"""The largest whole number of an option: beyond it floats, and so JSON, are not exact."""
 
 Build = Callable[[Any, Field], Check | BoundedCheck]
 Faults = Callable[[Any, Field | None], Iterable[tuple[str, str]]]
-"""From the options and the field (None where its definition is wrong) to (option or "", what is wrong with it)."""
+"""From options and field (None if its definition is wrong) to (option or "", problem)."""
 Function = TypeVar("Function", bound=Build)
 
 
 class Options(BaseModel):
-    """The options of a metric: keys next to `name`, `field` and `weight`, each with a default and a description.
-    Unknown keys are refused, and nothing is converted."""
+    """The options of a metric, each with a default and a description."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -41,9 +40,9 @@ class Options(BaseModel):
 class MetricRule:
     """A metric, and the decorator that registers the function below it as its `build`.
 
-    `types`: of the fields that it can score; `needs`: at least one of these options must be given; `needs_label`: rows
-    without a label are left out; `reads_replies`: the check takes the list of all replies of a conversation instead of
-    the predicted field. `build` is None where a run builds the metric from more than options and a field.
+    `types` are those of fields that it can score; of the options `needs` at least one must be given. With `needs_label`
+    rows without a label are left out. With `reads_replies` the check takes all replies of a conversation instead of the
+    predicted field. `build` is None if only a run can build the metric.
     """
 
     name: str

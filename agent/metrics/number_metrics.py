@@ -1,4 +1,4 @@
-"""The metrics `numeric`, `ordinal` (near on a scale) and `quantity` (a number with its unit, such as 12 kg or $20)."""
+"""The metrics `numeric`, `ordinal` (near on a scale) and `quantity` (a number with its unit)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.shipped import fold
 from agent.types import Field
 from agent.worker import Verdict
 
-_MARK = "\0"  # stands for the unit while a reply is read
+_MARK = "\0"  # replaces the unit while a reply is read
 _MARKED = re.compile(
     rf"(?<![\w.,^])(?P<sign>[-+−]?)(?P<before>{_MARK} ?)?(?P<sign2>[-+−]?)(?P<number>{DIGITS})(?![.,]?[0-9])"
     rf"(?P<after>[ \u00a0\u202f]?{_MARK})?"
@@ -34,7 +34,7 @@ class OrdinalOptions(Options):
 
 @metric("numeric", about="A number within a tolerance of the label.", types=("number",), options=ToleranceOptions)
 def numeric(options: ToleranceOptions, field: Field) -> Check:
-    """Within `tolerance` (absolute); where one of the two is a fraction, at least within 1e-9 of the label's size."""
+    """Score 1 within `tolerance` (absolute), and at least 1e-9 (relative) for fractions."""
 
     def check(got: Any, label: Any) -> Verdict:
         wanted, given = _as_number(label), _as_number(got)
@@ -102,8 +102,10 @@ def _order_faults(order: list[str], field: Field | None) -> Iterator[tuple[str, 
     faults=_scale_faults,
 )
 def ordinal(options: OrdinalOptions, field: Field) -> Check:
-    """1 for the label, 0 at the far end of the scale or outside of it, a straight line between; labels of `order` are
-    equally far apart. Source: linear weights of the weighted kappa (Cohen 1968), as the score of one row."""
+    """Score 1 - distance / length of the scale; 0 off the scale.
+
+    Labels of `order` are equally far apart. Source: linear weights of the weighted kappa (Cohen 1968).
+    """
     places = {fold(label): float(at) for at, label in enumerate(options.order)}
     low, high = (0.0, len(places) - 1.0) if places else (float(options.low), float(options.high))
     scale = f"none of {', '.join(options.order)}" if places else f"no number from {low:g} to {high:g}"
@@ -129,7 +131,7 @@ def ordinal(options: OrdinalOptions, field: Field) -> Check:
 def _unit_faults(options: ToleranceOptions, field: Field | None) -> Iterator[tuple[str, str]]:
     odd = next((choice for choice in (field.choices if field else ()) if quantity_of(choice) is None), None)
     if odd is not None:
-        yield "", f"the choice {odd!r} is no number with a unit, so quantity cannot score it; take another metric"
+        yield "", f"the choice {odd!r} is not a number with a unit; take another metric than quantity"
 
 
 @metric(
@@ -140,8 +142,10 @@ def _unit_faults(options: ToleranceOptions, field: Field | None) -> Iterator[tup
     faults=_unit_faults,
 )
 def quantity(options: ToleranceOptions, field: Field) -> Check:
-    """1 where the reply holds one number, within `tolerance` (absolute) of the label's, and the label's unit next to
-    it, whatever its case; else 0. Units are not converted."""
+    """Score 1 for one number within `tolerance` (absolute), next to the label's unit.
+
+    Units are compared without case and not converted.
+    """
 
     def check(got: Any, label: Any) -> Verdict:
         wanted = quantity_of(label)
@@ -165,5 +169,5 @@ def _number_with(unit: str, text: str) -> tuple[float | None, str]:
     if len(numbers) != 1:
         return None, "it holds several numbers" if numbers else "it holds no number in digits"
     if not any(each["before"] or each["after"] for each in found):
-        return None, f"the unit {unit} does not stand beside the number"
+        return None, f"the unit {unit} is not next to the number"
     return numbers.pop(), ""

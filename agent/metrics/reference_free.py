@@ -1,6 +1,6 @@
-"""The metrics that need no label: `length`, `no_repeat`, and `judge` and `python`, which a run builds.
+"""The metrics without a label: `length` and `no_repeat`; `judge` and `python` are declared here.
 
-Those two take models to ask or a folder: `scoring/llm_judge.py` and `scoring/task_metrics.py` have their code.
+Their code is in `scoring/llm_judge.py` and `scoring/task_metrics.py`, as they need models or a folder.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ class LengthOptions(Options):
 
 
 class RepeatOptions(Options):
-    words: int = Option(3, ge=1, le=20, description="How many words in a row may not come twice.")
+    words: int = Option(3, ge=1, le=20, description="The length of the runs of words (n).")
 
 
 class JudgeOptions(Options):
     mode: Literal["rubric", "reference", "pairwise", "faithfulness"] = Option(
         "rubric",
-        description="Rate by a rubric, compare with the row's label, compare with your prompt's answer, or say which "
-        "claims of the answer are supported by the passages that the prompt showed.",
+        description="Rate by a rubric, compare with the label or your prompt's answer, or check claims by passages.",
     )
     rubric: Annotated[str, StringConstraints(pattern=r"^[^\r\n]*\S[^\r\n]*$")] = Option(
         "rubric.md", description="The file of its criteria in the task folder."
@@ -47,7 +46,7 @@ def _faults(options: LengthOptions, field: Field | None) -> Iterator[tuple[str, 
 
 @metric(
     "length",
-    about="The answer has at least and at most so many words.",
+    about="The number of words is within limits.",
     types=("text",),
     options=LengthOptions,
     needs=("max_words", "min_words"),
@@ -68,7 +67,7 @@ def length(options: LengthOptions, field: Field) -> Check:
 
 @metric(
     "no_repeat",
-    about="The part of the answer's runs of words that come for the first time.",
+    about="The share of distinct runs of words (n-grams) in the answer.",
     types=("text",),
     options=RepeatOptions,
     needs_label=False,
@@ -84,7 +83,7 @@ def no_repeat(options: RepeatOptions, field: Field) -> Check:
 
 
 def distinct_ngrams(text: str, words: int) -> float:
-    """Return the share of the text's n-grams of `words` words that are new, in (0, 1], case folded; 1 without n-grams.
+    """Return the share of distinct word n-grams, in (0, 1], ignoring case; 1 without n-grams.
 
     Source: 1 - rep-n of Welleck et al. 2020, "Neural text generation with unlikelihood training".
 
@@ -99,14 +98,14 @@ def distinct_ngrams(text: str, words: int) -> float:
 for _rule in (
     MetricRule(
         "judge",
-        about="A model rates the answer: by a rubric, against the label or your prompt's, or by the passages shown.",
+        about="A model judges the answer: by a rubric, a reference, your prompt's answer, or passages.",
         types=("text", "choice", "number", "json"),
         options=JudgeOptions,
         needs_label=False,
     ),
     MetricRule(
         "python",
-        about="Your own function in metric.py of the task folder, in a process of its own.",
+        about="Your own function in metric.py of the task folder, run in a child process.",
         types=("text", "choice", "number", "json"),
         needs_label=False,
     ),

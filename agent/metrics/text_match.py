@@ -1,4 +1,4 @@
-"""The metrics `exact_match`, `choice`, `contains`, `goal`, `regex` and `set_f1`: a text matches the label or not."""
+"""The metrics `exact_match`, `choice`, `contains`, `goal`, `regex` and `set_f1`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class GoalOptions(Options):
         MAX_WHOLE_NUMBER,
         ge=1,
         le=MAX_WHOLE_NUMBER,
-        description="The label must stand in one of the first so many replies.",
+        description="The number of first replies in which the label must occur.",
     )
 
 
@@ -47,12 +47,12 @@ class RegexOptions(Options):
 
 @metric(
     "exact_match",
-    about="The answer is the label, but for blanks around it; numbers and JSON by value.",
+    about="The answer equals the label, ignoring spaces around it; numbers and JSON by value.",
     types=("text", "choice", "number"),
     options=CaseOptions,
 )
 def exact_match(options: CaseOptions, field: Field) -> Check:
-    """Equal after stripping, and after folding case and space with `ignore_case`; JSON and numbers by value."""
+    """Compare stripped texts (folded with `ignore_case`), or JSON and numbers by value."""
     normalised = fold if options.ignore_case else exact
 
     def same(got: Any, label: Any) -> float:
@@ -63,19 +63,19 @@ def exact_match(options: CaseOptions, field: Field) -> Check:
     return by_label(same)
 
 
-@metric("choice", about="The same choice, whatever its case and spacing.", types=("choice",))
+@metric("choice", about="The same choice, ignoring case and spacing.", types=("choice",))
 def choice(options: Options, field: Field) -> Check:
     return by_label(lambda got, label: float(fold(as_text(got)) == fold(as_text(label))))
 
 
-@metric("contains", about="The label's text stands in the answer.", types=("text", "choice"), options=CaseOptions)
+@metric("contains", about="The answer contains the text of the label.", types=("text", "choice"), options=CaseOptions)
 def contains(options: CaseOptions, field: Field) -> Check:
     normalised = fold if options.ignore_case else exact
 
     def check(got: Any, label: Any) -> Verdict:
         text, wanted = normalised(as_text(got)), [normalised(gold) for gold in golds(label)]
         if not all(wanted):
-            return None, "the label is empty, and stands in every text"
+            return None, "the label is empty, so every text contains it"
         if any(gold in text for gold in wanted):
             return 1.0, ""
         return 0.0, f"{short(label)} does not occur in {short(got)}"
@@ -85,7 +85,7 @@ def contains(options: CaseOptions, field: Field) -> Check:
 
 @metric(
     "goal",
-    about="The label's text, in any case, stands in one of the replies of a conversation.",
+    about="One of the replies of a conversation contains the text of the label, in any case.",
     types=("text", "choice"),
     options=GoalOptions,
     reads_replies=True,
@@ -94,7 +94,7 @@ def goal(options: GoalOptions, field: Field) -> Check:
     def check(replies: Any, label: Any) -> Verdict:
         wanted = [fold(as_text(gold)) for gold in golds(label)]
         if not all(wanted):
-            return None, "the label is empty, and stands in every text"
+            return None, "the label is empty, so every text contains it"
         for number, reply in enumerate(replies, 1):
             if any(gold in fold(reply) for gold in wanted):
                 late = number > options.within
@@ -133,15 +133,15 @@ def regex(options: RegexOptions, field: Field) -> BoundedCheck:
 
 
 class SetOptions(Options):
-    separator: str = Option(";", description="What stands between two labels of an answer.")
+    separator: str = Option(";", description="The text between two labels.")
 
 
-_BLANK = ("separator", "separator is blank; write what stands between two labels, such as ;")
+_BLANK = ("separator", "separator is blank; write the text between two labels, such as ;")
 
 
 @metric(
     "set_f1",
-    about="F1 of the labels in the answer, whatever their order, case and spacing.",
+    about="F1 of the labels in the answer, ignoring order, case and spacing.",
     types=("text", "choice"),
     options=SetOptions,
     faults=lambda options, field: [] if options.separator.strip() else [_BLANK],

@@ -1,4 +1,4 @@
-"""The metrics of text against the label: BLEU, chrF, ROUGE, edits, embeddings, words; of several labels the nearest."""
+"""Text similarity: BLEU, chrF, ROUGE, edit distance, embeddings, token F1; the best of several labels counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Scorer = Callable[[str, str], float]
 
 @metric("token_f1", about="Word overlap with the label, as in SQuAD.", types=("text",))
 def token_f1(options: Options, field: Field) -> Check:
-    """No case, punctuation or articles count (Rajpurkar et al. 2016)."""
+    """Ignore case, punctuation and articles (Rajpurkar et al. 2016)."""
 
     def words(text: str) -> list[str]:
         bare = "".join(c for c in composed(text).lower() if c not in string.punctuation)
@@ -51,14 +51,14 @@ def _register(name: str, about: str, make: Callable[[], Scorer]) -> None:
 
 
 def sacrebleu_scorer(metric: str) -> Scorer:
-    """Return `bleu` (sentences, with effective order: Papineni et al. 2002; Post 2018) or `chrf` (Popovic 2015)."""
+    """Return sentence BLEU with effective order (Post 2018), or chrF (Popovic 2015)."""
     scorer = _sacrebleu(metric)
-    # equal texts also where they hold nothing to count
+    # equal texts score 1, even without anything to count
     return lambda got, wanted: 1.0 if got == wanted else min(1.0, scorer.sentence_score(got, [wanted]).score / 100)
 
 
 def signature(metric: str) -> str:
-    """Return how sacrebleu counts, in its own words, so that others can count the same; "" for other metrics."""
+    """Return the signature of sacrebleu for reproducible scores; "" for other metrics."""
     if metric not in ("bleu", "chrf"):
         return ""
     scorer = _sacrebleu(metric)
@@ -67,13 +67,12 @@ def signature(metric: str) -> str:
 
 
 def embedding_scorer() -> Scorer:
-    """The cosine of the package wordllama, from the weights that it brings along; nothing is fetched."""
+    """Return the cosine of wordllama vectors; its weights are bundled, nothing is fetched."""
     try:
         model = load_wordllama()
     except ImportError as missing:
         raise ValueError(
-            f"metric embedding_similarity needs a package that is not here ({missing}); "
-            "pip install 'promptassay[embedding]'"
+            f"metric embedding_similarity needs a missing package ({missing}); pip install 'promptassay[embedding]'"
         ) from missing
     return lambda got, wanted: float(model.similarity(got, wanted))
 
@@ -85,7 +84,7 @@ def _sacrebleu(metric: str) -> Any:
 
 
 def levenshtein_similarity(got: str, wanted: str) -> float:
-    """1 - Levenshtein distance over the longer length: 1 for equal texts, 0 for texts with nothing in common.
+    """Return 1 - Levenshtein distance / longer length, in [0, 1].
 
     >>> levenshtein_similarity("kitten", "kittens")
     0.8571428571428572
@@ -96,8 +95,10 @@ def levenshtein_similarity(got: str, wanted: str) -> float:
 
 
 class RougeTokenizer:
-    """A tokenizer for rouge_score: its own with its stemmer on ASCII; elsewhere letters, marks and digits make words,
-    each Chinese or Japanese character is a word. The package's alone sees nothing but a-z and 0-9."""
+    """A tokenizer for rouge_score for all scripts; its default knows only a-z and 0-9.
+
+    ASCII goes to the default tokenizer with its stemmer. Each Chinese or Japanese character is a word.
+    """
 
     def __init__(self) -> None:
         from rouge_score.tokenizers import DefaultTokenizer
@@ -123,8 +124,10 @@ def _rouge_n(name: str) -> Scorer:
 
 
 def rouge_l_scorer() -> Scorer:
-    """The F-measure of rougeL as rouge_score counts it, with the longest common subsequence of rapidfuzz, which needs
-    no table of all pairs of words."""
+    """Return the F-measure of ROUGE-L, with the longest common subsequence of rapidfuzz.
+
+    Unlike rouge_score, this needs no table of all pairs of words.
+    """
     from rapidfuzz.distance import LCSseq
     from rouge_score.scoring import fmeasure
 

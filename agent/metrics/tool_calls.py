@@ -1,10 +1,10 @@
 """The metrics `tool_calls` (the right tools with the right arguments) and `tool_choice` (the right tools).
 
-An answer is a list of calls, [] where no tool fits. Calls are compared whatever their order, an argument by its type
-and value: 1 is 1.0 and not "1", true is not 1, and strings agree without their case, spaces and marks.
+An answer is a list of calls, [] if no tool fits. The order of calls does not matter. Arguments agree by type and value:
+1 equals 1.0 but not "1" or true; strings ignore case, spaces and punctuation.
 
-Source: Patil et al. 2025, "The Berkeley Function Calling Leaderboard" (single-turn AST evaluation); strings and
-accepted values are compared as there, and optional arguments are those whose accepted values hold "".
+Source: Patil et al. 2025, "The Berkeley Function Calling Leaderboard" (single-turn AST evaluation), also for strings,
+accepted values, and optional arguments (those that accept "").
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from agent.worker import Verdict
 
 T = TypeVar("T")
 MARKS = re.compile(r"""[\s,./\-_*^"'‘’“”]""")
-"""What a string is compared without."""
+"""Characters that are ignored in strings."""
 
 
 class CallOptions(Options):
     accepted: bool = Option(
-        False, description='Each argument of a label is the list of its right values; "" in it: may be left out.'
+        False, description='Each argument of a label is a list of right values; "" means it may be left out.'
     )
     ordered: bool = Option(False, description="The order of the items of a list matters.")
 
 
 @metric(
     "tool_calls",
-    about="The answer is the right tool calls, with the right arguments; [] where no tool fits.",
+    about="The right tools are called with the right arguments; [] if no tool fits.",
     types=("json",),
     options=CallOptions,
 )
 def tool_calls(options: CallOptions, field: Field) -> Check:
-    """1 where the calls of answer and label can be paired so that tools and arguments agree, else 0 with the reason."""
+    """Score 1 if all calls can be paired with agreeing arguments, else 0."""
 
     def wanted_in(label: Any) -> list[ToolCall]:
         calls = calls_in(label)
@@ -61,7 +61,7 @@ def tool_calls(options: CallOptions, field: Field) -> Check:
 
 @metric(
     "tool_choice",
-    about="F1 of the tools that are called, whatever their arguments; [] where no tool fits.",
+    about="F1 of the called tools, ignoring arguments; [] if no tool fits.",
     types=("json",),
 )
 def tool_choice(options: Options, field: Field) -> Check:
@@ -89,11 +89,7 @@ def _wrong_tools(got: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def _wrong_arguments(got: Sequence[ToolCall], wanted: Sequence[ToolCall], options: CallOptions) -> str:
-    """What is wrong with the arguments of calls of the right tools, or "".
-
-    A call of the answer is paired with each of the label at most once (augmenting paths: Kuhn 1955), so that the order
-    in which they stand never decides.
-    """
+    # bipartite matching by augmenting paths (Kuhn 1955), so that the order of calls never matters
     taken: dict[int, int] = {}  # call of the answer by call of the label
 
     def pair(mine: int, seen: set[int]) -> bool:
@@ -119,7 +115,7 @@ def _difference(got: ToolCall, wanted: ToolCall, options: CallOptions) -> str:
 
 
 def argument_faults(got: ToolCall, wanted: ToolCall, options: CallOptions) -> dict[str, str]:
-    """Say what is wrong with arguments of a call of the right tool, by their names."""
+    """Return the problems of arguments by their names, for a call of the right tool."""
     names = sorted({*got.arguments, *wanted.arguments})
     whys = {name: _wrong_argument(name, got.arguments, wanted.arguments, options) for name in names}
     return {name: why for name, why in whys.items() if why}

@@ -1,11 +1,10 @@
-"""The metrics of a task: a prediction against the labels of its row, as a score in [0, 1] with a reason.
+"""The metrics of a task: a score in [0, 1] with a reason for a prediction.
 
-Never sees a model. A prediction with `error` scores 0 with that error as its reason: not parsing is the fault of the
-prompt. What cannot be scored (no label, a check that fails) is None, never 0. A list as the label of a text field,
-which a task made in Python may hold, means that any of its items is right.
+A prediction with `error` scores 0, as not parsing is the fault of the prompt. What cannot be scored (no label, a failed
+check) is None, never 0. A list as the label of a text field, which tasks made in Python may hold, accepts any item.
 
-Two kinds are code of the user: functions of a program, called in this process and trusted, and metric.py, which runs in
-a child process with a time limit for each row. A failure there leaves its row unscored with the reason.
+Two kinds are code of the user: registered functions, trusted and called in this process, and metric.py, which runs in a
+child process with a timeout per row. A failure there leaves its row unscored with the reason.
 """
 
 from __future__ import annotations
@@ -39,10 +38,9 @@ if TYPE_CHECKING:
 def build_metrics(
     task: Task, others: Mapping[str, Callable[[MetricSpec], Metric]] = MappingProxyType({})
 ) -> tuple[Metric, ...]:
-    """The metrics of a task, in the order of `task.metrics`; a name that it uses twice becomes `name:field`.
+    """Build the metrics of a task in order; a repeated name becomes `name:field`. Raises InputError.
 
-    `others` builds, by name, what takes more than a task, such as a judge. Raises InputError for an unknown name, field
-    or option value, a pattern or schema that does not compile, and a missing or broken metric.py.
+    `others` builds metrics by name that need more than a task, such as a judge.
     """
     names = Counter(spec.name for spec in task.metrics)
     metrics: list[Metric] = []
@@ -86,10 +84,7 @@ def _check(rule: MetricRule, spec: MetricSpec, field: Field) -> Check | BoundedC
 
 
 def combine(scores: Sequence[Score], specs: Sequence[MetricSpec]) -> float | None:
-    """The weighted mean in [0, 1] of one outcome's scores, in the order of `specs`; None where any is missing.
-
-    Raises ValueError where the two differ in length, or the weights add up to nothing.
-    """
+    """Return the weighted mean of scores, or None if one is missing. Raises ValueError."""
     total = math.fsum(spec.weight for spec in specs)
     if len(scores) != len(specs) or (specs and not total > 0):
         raise ValueError(f"{len(scores)} scores for {len(specs)} metrics with weights that add up to {total}")
@@ -148,7 +143,7 @@ def _field_of(spec: MetricSpec, task: Task) -> Field:
 
 
 MAX_TIMEOUTS = 3
-"""After these the function is not called any more: a thread cannot be ended from outside."""
+"""Timeouts after which the function is not called again: a thread cannot be killed."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,79}")
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
@@ -157,16 +152,15 @@ ROWS, LABELS, ANSWERS = (
     frozenset({"expected", "label", "target", "reference", "truth"}),
     frozenset({"answer", "prediction", "predicted", "pred", "output", "got", "reply", "response"}),
 )
-"""Names of arguments that tell what a function takes there."""
+"""Argument names that reveal a wrong order."""
 
 MetricFunction = Callable[[dict[str, Any], Any], Any]
-"""(row with its fields and `id`, answer) -> a score in [0, 1], or None where it cannot be scored."""
+"""(row with its fields and `id`, answer) -> score in [0, 1], or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegisteredFunction:
-    """A function under its name; `digest` is a SHA-256 of its source and of the plain values in its defaults and
-    closure, not of what it calls."""
+    """A named function; `digest` is a SHA-256 of its source, defaults and closure."""
 
     name: str
     function: MetricFunction
@@ -177,10 +171,7 @@ _REGISTERED: dict[str, RegisteredFunction] = {}
 
 
 def register(function: MetricFunction, name: str = "") -> RegisteredFunction:
-    """Make `function` a metric of this process, in place of one of the same name.
-
-    Raises InputError for anything but a plain function of two arguments, and for the name of a registered metric.
-    """
+    """Register a plain function of (row, answer) as a metric of this process. Raises InputError."""
     if not isinstance(function, FunctionType) or asyncio.iscoroutinefunction(function):
         raise InputError(f"metric {function!r}: write a plain function, def metric(row, answer), that returns a score")
     name = name or ("metric" if function.__name__ == "<lambda>" else function.__name__)
@@ -212,7 +203,7 @@ def registered(name: str) -> RegisteredFunction | None:
 
 
 def require_all(task: Task) -> None:
-    """Raise InputError where a metric of the task is a function that this process does not have."""
+    """Raise InputError if a metric of the task is an unregistered function."""
     for spec in task.metrics:
         if spec.name not in METRICS and spec.name not in _REGISTERED:
             raise InputError(
@@ -248,9 +239,9 @@ def _code(code: CodeType) -> tuple[Any, ...]:
 
 
 class FunctionMetric:
-    """Calls the function in a thread, with copies, one row at a time, each for at most `timeout` seconds.
+    """A registered function, called in a thread with copies, one row at a time.
 
-    `field` is the output that is the answer; without it the answer is a dict of all outputs.
+    The answer is the output `field`, or a dict of all outputs. `timeout` is in seconds per row.
     """
 
     def __init__(self, registered: RegisteredFunction, field: str = "", timeout: float = 5.0) -> None:
@@ -272,7 +263,7 @@ class FunctionMetric:
     async def _called(self, row: dict[str, Any], answer: Any) -> tuple[float | None, str]:
         took = f"{self.name} took longer than {self._timeout:g} s"
         if self._timeouts >= MAX_TIMEOUTS:
-            return None, f"{took}, {self._timeouts} times, and is not asked any more"
+            return None, f"{took}, {self._timeouts} times, and is not called again"
         loop = asyncio.get_running_loop()
         result: asyncio.Future[tuple[float | None, str]] = loop.create_future()
 
@@ -313,7 +304,7 @@ class FunctionMetric:
 
 
 def line_in(file: str, problem: BaseException) -> int | None:
-    """The line of a file where a problem was raised last; None where it was raised elsewhere."""
+    """Return the last line of a file in the traceback, or None."""
     frame, line = problem.__traceback__, None
     while frame:
         if frame.tb_frame.f_code.co_filename == file:
@@ -352,12 +343,11 @@ for line in pipe_in:
 class PythonMetric:
     """`def metric(example: dict, prediction: dict) -> float | dict(value=, reason=)` in the task folder's metric.py.
 
-    `example` has id, inputs and labels; `prediction` has fields and raw, and what was said before the reply as
-    `conversation` where the model plays its part in it. A failure scores None with the reason.
+    `example` has id, inputs and labels; `prediction` has fields and raw, and `conversation` in a task with
+    [conversation]. A failure scores None with the reason.
     """
 
     def __init__(self, name: str, path: Path, timeout: float = 5.0) -> None:
-        """Raises InputError when the file is missing, does not compile or does not name a `metric`."""
         try:
             code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
         except OSError as problem:

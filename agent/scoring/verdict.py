@@ -1,8 +1,8 @@
-"""A judge's verdict: its form, how a reply is read as one, and the value in [0, 1]. Pure, in bounded time on any text.
+"""A judge's verdict: its JSON schema, the parsing of a reply, and its value in [0, 1]. Pure, bounded time on any text.
 
 The reason comes first, so that the rating follows from it. The last verdict in a reply counts, as models correct
-themselves, but not one that they quote, and none where an object and the lines behind it contradict each other. An
-unreadable verdict is None, neither 0 nor a pass.
+themselves, but not a quoted one. If an object and the lines after it contradict each other, there is no verdict. An
+unreadable verdict is None, never 0.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ REASON_CHARACTERS = 300
 MOST_READ = 20_000  # characters of a reply, from its end
 MOST_OBJECTS = 200
 _DRESS = re.compile(r"[ \t`*>_#\[-]{0,9}(?:json[ \t]{0,9}|<\w{1,20}>[ \t]{0,9})?", re.IGNORECASE)
-"""What may precede an object that begins a line."""
+"""Allowed before an object that begins a line."""
 _END = re.compile(r"[ \t`*_.\]\"']{0,9}(?:</\w{1,20}>)?[ \t]{0,9}(?=\n|\Z)")
-"""What may follow one that ends a line."""
-MIN_RATING_MASS = 0.5  # of a token's probability on ratings, for its position to count as a rating
+"""Allowed after an object that ends a line."""
+MIN_RATING_MASS = 0.5  # probability on ratings from which a token counts as a rating
 
 MOST_CLAIMS = 12
-CLAIM_CHARACTERS = 160  # of a claim, and of its evidence
+CLAIM_CHARACTERS = 160  # of a claim and of its evidence
 
 Tokens = Sequence[Sequence[tuple[str, float]]]
-"""Per token of a reply the most likely (token, log-probability) pairs."""
+"""The most likely (token, log-probability) pairs of each token of a reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class RatingVerdict:
-    """A verdict by a rubric: a rating for each criterion, on the rubric's scale, fractional by token probabilities."""
+    """A rating per criterion on the rubric's scale, fractional with token probabilities."""
 
     reason: str
     ratings: Mapping[str, float]
@@ -45,7 +45,7 @@ class RatingVerdict:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceVerdict:
-    """A verdict out of a short list."""
+    """A verdict from a short list."""
 
     reason: str
     choice: str
@@ -53,19 +53,19 @@ class ChoiceVerdict:
 
 @dataclass(frozen=True, slots=True)
 class ClaimsVerdict:
-    """The claims of an answer that are supported, and those that are not."""
+    """The supported and unsupported claims of an answer."""
 
     supported: tuple[str, ...]
     unsupported: tuple[str, ...]
 
     @property
     def value(self) -> float:
-        """The part that is supported; 0 for an answer that claims nothing."""
+        """The supported share; 0 for an answer without claims."""
         return len(self.supported) / max(1, len(self.supported) + len(self.unsupported))
 
 
 def rating_schema(rubric: Rubric) -> str:
-    """The JSON schema of a verdict by `rubric`: the reason first, then an integer for each criterion."""
+    """Return the JSON schema of a verdict: reason first, then an integer per criterion."""
     scale = {"type": "integer", "enum": list(range(rubric.low, rubric.high + 1))}
     return _schema({criterion.name: scale for criterion in rubric.criteria})
 
@@ -85,15 +85,14 @@ def _schema(verdict: Mapping[str, Any]) -> str:
 
 
 def _object(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Unsorted: the order of the fields is the order of writing."""
+    # unsorted: models write the fields in this order
     return {"type": "object", "properties": dict(fields), "required": list(fields), "additionalProperties": False}
 
 
 def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> RatingVerdict | None:
-    """Read the last verdict in `reply`; None where it is incomplete or a rating is off the scale.
+    """Read the last verdict in a reply; None if incomplete or off the scale.
 
-    With `tokens`, a rating is its expectation over the scale (G-Eval: Liu et al. 2023, section 2), where the tokens
-    agree with the text.
+    With `tokens` that agree with the text, a rating is its expectation over the scale (G-Eval: Liu et al. 2023).
     """
     names = [criterion.name for criterion in rubric.criteria]
     verdict = _last_verdict(reply, names)
@@ -106,7 +105,7 @@ def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> RatingVerdi
 
 
 def read_choice(reply: str, choices: Sequence[str]) -> ChoiceVerdict | None:
-    """Read the last verdict in `reply`; None where it is not one of `choices`.
+    """Read the last verdict in a reply; None if it is not one of `choices`.
 
     >>> read_choice('{"reason": "Shorter.", "verdict": "A"}', ["A", "B", "tie"])
     ChoiceVerdict(reason='Shorter.', choice='A')
@@ -118,9 +117,9 @@ def read_choice(reply: str, choices: Sequence[str]) -> ChoiceVerdict | None:
 
 
 def read_claims(reply: str) -> ClaimsVerdict | None:
-    """Read the last list of claims in `reply`; None where a claim has no clear verdict.
+    """Read the last list of claims; None if a claim has no clear verdict.
 
-    A claim that comes twice counts once, with its last verdict.
+    A repeated claim counts once, with its last verdict.
 
     >>> read_claims('{"claims": [{"claim": "It is free.", "evidence": "none", "supported": "no"}]}')
     ClaimsVerdict(supported=(), unsupported=('It is free.',))
@@ -140,9 +139,8 @@ def read_claims(reply: str) -> ClaimsVerdict | None:
 
 
 def _last_verdict(reply: str, names: Sequence[str]) -> Mapping[str, Any]:
-    """The last value of each name, in the order of the reply: those of the last JSON object that has any of them, then
-    of `name: word` lines behind it; without an object those of lines alone. Empty where a later object breaks off or
-    is no JSON, or where lines contradict the object."""
+    # the last object with any of the names, then `name: word` lines after it; {} if these contradict each other, or a
+    # later object breaks off
     text = reply[-MOST_READ:]
     values, end = _last_object(text, names)
     rest = text[end:]
@@ -156,7 +154,7 @@ def _last_verdict(reply: str, names: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two spellings mean the same: 4, 4.0, "4/5" and "4, because"; A and a."""
+    # 4, 4.0, "4/5" and "4, because" agree, and A and a
     first, second = (str(each).strip(" \t\"'`*_.,").casefold() for each in (one, other))
     numbers = [re.match(r"[0-9]{1,3}(?:\.[0-9]{1,3})?(?![0-9])", each) for each in (first, second)]
     if numbers[0] and numbers[1]:
@@ -165,10 +163,7 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _last_object(text: str, names: Sequence[str]) -> tuple[Mapping[str, Any], int]:
-    """The last JSON object that has one of `names`, and where it ends; empty and 0 without one.
-
-    It begins or ends a line. One inside a sentence, or inside an object that is no JSON, may be quoted from the answer.
-    """
+    # must begin or end a line: an object inside a sentence or inside broken JSON may be quoted from the answer
     decoder, found, end = json.JSONDecoder(), dict[str, Any](), 0
     done, broken = 0, False
     for match in list(re.finditer(r"\{", text))[-MOST_OBJECTS:]:
@@ -187,7 +182,6 @@ def _last_object(text: str, names: Sequence[str]) -> tuple[Mapping[str, Any], in
 
 
 def _last_lines(text: str, names: Sequence[str]) -> Mapping[str, Any]:
-    """The last `name: word` line of each name, quote marks, bullets and bold tolerated."""
     found: dict[str, Any] = {}
     wanted = "|".join(re.escape(name) for name in names)
     pattern = rf"^[ \t>*_#\-\"']{{0,9}}({wanted})[*_\"' \t]{{0,9}}[:=][*_ \t]{{0,9}}([^\n]+)$"
@@ -216,9 +210,9 @@ def _reason(verdict: Mapping[str, Any], reply: str) -> str:
 
 
 def expected(ratings: Mapping[str, float], tokens: Tokens, rubric: Rubric) -> dict[str, float]:
-    """The ratings as expectations over the scale, or unchanged where the likeliest rating of a token is another one.
+    """Return ratings as expectations over the scale, or unchanged if the tokens disagree.
 
-    Of the tokens with most of their probability on ratings the last ones are the verdict's.
+    The last tokens with most of their probability on ratings belong to the verdict.
     """
     scale = {str(rating): rating for rating in range(rubric.low, rubric.high + 1)}
     places = []
@@ -241,7 +235,7 @@ def expected(ratings: Mapping[str, float], tokens: Tokens, rubric: Rubric) -> di
 
 
 def rubric_value(ratings: Mapping[str, float], rubric: Rubric) -> float:
-    """The weighted mean of the ratings, with the rubric's scale mapped to [0, 1]."""
+    """Return the weighted mean of ratings, with the scale mapped to [0, 1]."""
     total = math.fsum(criterion.weight for criterion in rubric.criteria)
     mean = math.fsum(c.weight * ratings[c.name] for c in rubric.criteria) / total
     return min(1.0, max(0.0, (mean - rubric.low) / (rubric.high - rubric.low)))
@@ -251,8 +245,8 @@ def rubric_value(ratings: Mapping[str, float], rubric: Rubric) -> float:
 class Judgement:
     """The verdict on one answer.
 
-    `value`: in [0, 1]; None where there is no verdict, for the reason `reason`. `ratings`: by criterion, on the
-    rubric's scale, of the panel's median member; empty in the other modes.
+    `value` is in [0, 1], None without a verdict. `ratings` are those of the panel's median member, by criterion on the
+    rubric's scale; empty in other modes.
     """
 
     value: float | None
@@ -262,17 +256,14 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The verdicts on the first answer against the second, shown first and shown second.
-
-    1: better, 0: worse, 0.5: neither, None: unreadable.
-    """
+    """Verdicts on the first answer in both orders: 1 better, 0.5 tie, 0 worse, or None."""
 
     orders: tuple[float | None, float | None]
     reason: str
 
     @property
     def value(self) -> float | None:
-        """One of the verdicts where they agree; one that changes with the order is a tie."""
+        """The common verdict; one that changes with the order is a tie."""
         one, two = self.orders
         if one is None or two is None:
             return None
@@ -280,7 +271,7 @@ class Comparison:
 
 
 def panel_median(judgements: Sequence[Judgement]) -> Judgement:
-    """The median of a panel, of at least half of its members, with the reason of the member nearest to it."""
+    """Return the median of a panel; at least half of it must be readable."""
     known = [each for each in judgements if each.value is not None]
     if not known or 2 * len(known) < len(judgements):
         return Judgement(None, next(each.reason for each in judgements if each.value is None))
@@ -316,7 +307,7 @@ def _unreadable(text: str) -> Judgement:
 
 
 def by_pair(text: str, tokens: Tokens) -> Judgement:
-    """1 where the first of two answers is better."""
+    """Read a pairwise verdict: 1 if the first answer is better."""
     return _read_choice(text, PAIR, {"A": 1.0, "B": 0.0, "tie": 0.5})
 
 

@@ -1,4 +1,4 @@
-"""What kind of answer a target holds, how its cells are labels, and what is odd about their spelling."""
+"""Answer types of a target column: type inference, labels of cells, odd spellings, known scales."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from agent.types import FieldType
 
 _NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 MAX_CHOICES = 200
-MAX_NUMBERS = 50  # of labels that are written as numbers, with a unit or without; more of them are amounts
+MAX_NUMBERS = 50  # of labels written as numbers, with or without a unit; more of them are amounts
 MAX_CHOICE_LENGTH = 60
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 _MARKED = re.compile(
     r"[+-]?(?:[1-9][0-9]{0,2}(?:[.,'’ \u00a0\u202f\u2009][0-9]{3})+(?:[.,][0-9]+)?|[0-9]+,[0-9]+)"
-)  # a number as it is written elsewhere: 1.234,50 or 1'234.50 or 0,5
+)  # a number in other notations: 1.234,50 or 1'234.50 or 0,5
 _LEADING_ZERO = re.compile(r"-?0[0-9]")
 
 
@@ -39,7 +39,7 @@ def parse_number(text: str) -> int | float:
 
 
 def text_of(value: Any) -> str:
-    """Return a cell as the text that a prompt shows: texts unchanged, all else as JSON, a missing value as ""."""
+    """Return a cell as prompt text: text unchanged, other values as JSON, None as ""."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -61,7 +61,7 @@ def _could_be_labels(texts: Sequence[str]) -> bool:
 
 
 def most_choices(texts: Sequence[str]) -> int:
-    """Return how many different values may be labels."""
+    """Return the largest number of distinct values that still count as labels."""
     return MAX_NUMBERS if all(_like_a_number(text) or quantity_of(text) for text in texts) else MAX_CHOICES
 
 
@@ -70,7 +70,7 @@ def _like_a_number(text: str) -> bool:
 
 
 def lost_as_number(text: str) -> str:
-    """Say why a text is no number, or what it would lose as one; "" where it may be one."""
+    """Say why a text must not become a number, else ""."""
     if not _is(parse_number, text):
         return "is no number"
     if text.startswith("+"):
@@ -81,7 +81,7 @@ def lost_as_number(text: str) -> str:
 
 
 def why_text(values: Sequence[Any]) -> str:
-    """Say why a target is text although its values are all numbers, or repeat; else ""."""
+    """Say why a target of numbers or repeated values is read as text, else ""."""
     texts = [text_of(value).strip() for value in values]
     odd = next((text for text in texts if not _is(parse_number, text)), "")
     if odd and all(map(_like_a_number, texts)):
@@ -101,7 +101,7 @@ def why_text(values: Sequence[Any]) -> str:
 
 
 def thousands_warning(values: Sequence[Any]) -> str:
-    """Warn where each dot in the texts of a number target may separate thousands; else ""."""
+    """Warn when every dot in a number target may be a thousands separator, else ""."""
     dotted = [text for value in values if isinstance(value, str) and "." in (text := value.strip())]
     if not dotted or not all(map(_THOUSANDS.fullmatch, dotted)):
         return ""
@@ -118,7 +118,7 @@ def _is(parse: Any, value: Any) -> bool:
 
 
 def parse_object(value: Any) -> dict[str, Any]:
-    """Return a JSON object, given as one or as its text. Raises ValueError."""
+    """Return a JSON object, parsed if it is text. Raises ValueError."""
     made = parse_data(value) if isinstance(value, str) else value
     if not isinstance(made, dict):
         raise ValueError(f"{quoted(value)} is not a JSON object")
@@ -126,7 +126,7 @@ def parse_object(value: Any) -> dict[str, Any]:
 
 
 def label_reader(kind: FieldType, values: Sequence[Any]) -> Any:
-    """Return a function from a cell to its label; it raises ValueError for any other cell."""
+    """Return a function from a cell to its label; it raises ValueError."""
     if kind == "json":
         return parse_object
     if kind == "number":
@@ -148,7 +148,7 @@ def label_reader(kind: FieldType, values: Sequence[Any]) -> Any:
 
 
 def other_spellings(values: Sequence[Any], choices: Sequence[str]) -> dict[str, list[str]]:
-    """Return by choice its other spellings among the cells, sorted; choices with one spelling are left out."""
+    """Return the other spellings of each choice among the cells, sorted."""
     chosen = {fold(choice): choice for choice in choices}
     found: dict[str, list[str]] = {}
     for text in sorted({text_of(value).strip() for value in values}):
@@ -159,7 +159,7 @@ def other_spellings(values: Sequence[Any], choices: Sequence[str]) -> dict[str, 
 
 
 def misspelled(labels: Sequence[str]) -> list[tuple[str, int, str, int]]:
-    """Find rare labels one typing mistake from a frequent one: (rare, its rows, frequent, its rows)."""
+    """Find likely typos among labels, as (rare, its rows, frequent, its rows)."""
     from rapidfuzz.distance import OSA
 
     counts = Counter(labels)
@@ -227,7 +227,7 @@ _PLACES = tuple(
 
 
 def known_scale(labels: Iterable[str]) -> list[str]:
-    """Return the labels from the low to the high end of a known scale; [] where they are no three or more steps of one.
+    """Return three or more labels in the order of a known scale, else [].
 
     >>> known_scale(["High", "low", "Medium"])
     ['low', 'Medium', 'High']

@@ -1,7 +1,6 @@
-"""What the keys of task.toml mean together: the signature, its fields, its metrics, the limits.
+"""Rules between the keys of task.toml: signature, fields, metrics, parts and limits.
 
-Knows the rules between keys, and of metrics what each one registered; knows no file format, no rows, and pydantic only
-by the models it is handed.
+Reads no files and no rows.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong at a key of task.toml. `holding`: a text below that key, whose line is the closer one."""
+    """A problem at a key of task.toml; `holding` is a text that locates its line."""
 
     path: KeyPath
     what: str
@@ -43,15 +42,15 @@ DEFAULTS: dict[FieldType, tuple[tuple[str, float], ...]] = {
     "text": (("exact_match", 1.0),),
 }
 TOOL_FORMATS: tuple[FormatName, ...] = ("turns", "labelled-turns")
-"""The layouts of prompts with tools: a demo's calls are a turn of their own."""
+"""Layouts for prompts with tools: the calls of an example are a separate turn."""
 CONVERSATION_FORMATS: tuple[FormatName, ...] = ("turns", "inline")
-"""The layouts that send a conversation as messages: examples are turns before it, or texts in the system message."""
+"""Layouts that send a conversation as messages; examples come before it or in the system message."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 PLACEHOLDER = re.compile(r"\{\{\s*+((?:[^\s{}]++(?:\s++(?=[^\s{}]))?)*+)\s*+\}\}")
 
 
 def parse_signature(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of inputs and outputs. Raises ValueError for another form, a name twice, or the name `id`.
+    """Return the names of inputs and outputs. Raises ValueError.
 
     >>> parse_signature("a, b -> c")
     (('a', 'b'), ('c',))
@@ -69,7 +68,7 @@ def parse_signature(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if name == "id":
             raise ValueError("signature: 'id' is the row's own name and cannot be a field; rename the field")
         if names.count(name) > 1:
-            raise ValueError(f"signature: the field {quoted(name)} stands twice; write each field once")
+            raise ValueError(f"signature: the field {quoted(name)} is named twice; write each field once")
     return inputs, outputs
 
 
@@ -98,7 +97,7 @@ def _field_faults(table: FieldTable, this: str, is_input: bool) -> _Faults:
         if choice != choice.strip():
             yield "choices", f"the choice {quoted(choice)} has spaces around it; remove them"
         if first := seen.get(fold(choice)):
-            same = "stands twice" if first == choice else f"differs from {quoted(first)} in case or spaces only"
+            same = "is listed twice" if first == choice else f"differs from {quoted(first)} in case or spaces only"
             yield "choices", f"the choice {quoted(choice)} {same}; keep one"
         seen.setdefault(fold(choice), choice)
     if table.schema_ is not None and table.type != "json":
@@ -122,8 +121,7 @@ def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[st
         if found[1] in outputs:
             what = f"an output; only inputs can be filled in: {listed(inputs)}"
         elif found[1] == CONTEXT and found[1] not in inputs and file.knowledge.path is None:
-            what = "no field, and the place of passages only where [knowledge] names their documents; "
-            what += "write it, or take the mark out"
+            what = "for passages, and there is no [knowledge]; write it, or take the mark out"
         elif found[1] not in (*inputs, CONTEXT):
             what = f"not a field{near(found[1], inputs)}"
         else:
@@ -132,7 +130,7 @@ def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[st
 
 
 DEMO_TECHNIQUES = frozenset[TechniqueName](("few-shot", "few-shot-cot"))
-"""What a conversation that continues with the model's own replies cannot have: rows do not say what was replied."""
+"""Techniques that a played conversation cannot use: its rows hold no replies."""
 
 
 def check_parts(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
@@ -152,7 +150,7 @@ def check_parts(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...
 
 
 _Faults = Iterator[tuple[str, str]]
-"""Where something is wrong, with dots, and what."""
+"""Dotted key and problem."""
 
 
 def _knowledge_faults(file: TaskFile, inputs: tuple[str, ...], names: tuple[str, ...]) -> _Faults:
@@ -167,7 +165,7 @@ def _knowledge_faults(file: TaskFile, inputs: tuple[str, ...], names: tuple[str,
     if table.source == "id" or (table.source and table.source not in names and not _NAME.fullmatch(table.source)):
         yield "knowledge.source", f"source = {quoted(table.source)} cannot be a column; write letters, digits and _"
     if file.program:
-        what = "only a prompt looks passages up, and this task has a program of its own; take [knowledge] out"
+        what = "[knowledge] works with a prompt, not with program; take one of them out"
         yield "knowledge", what
 
 
@@ -176,7 +174,7 @@ def _tool_faults(file: TaskFile, outputs: tuple[str, ...]) -> _Faults:
     if table is None or table.type != "json":
         yield "tools", 'the answer of a task with tools is a list of calls: one output, of type = "json"'
     if file.program:
-        yield "tools", "only a prompt calls tools, and this task has a program of its own; take tools out"
+        yield "tools", "tools work with a prompt, not with program; take one of them out"
     if _lacks_layout(file, TOOL_FORMATS):
         yield "search.formats", f"a prompt with tools has one of the layouts {listed(TOOL_FORMATS)}"
 
@@ -194,10 +192,10 @@ def _conversation_faults(file: TaskFile, inputs: tuple[str, ...], outputs: tuple
         if name in outputs:
             yield f"fields.{name}.type", "a conversation is an input; the answer to it is a text or a label"
         if name in inputs and len(inputs) > 1:
-            what = "a conversation is the only input; put what goes with it into its first message, of the role system"
+            what = "a conversation must be the only input; put the rest into a first message of role system"
             yield "signature", what
         if _has_mark(file, name):
-            what = f"the conversation goes to the model as messages after the instruction; take {{{{{name}}}}} out"
+            what = f"the conversation is sent as messages after the instruction; take {{{{{name}}}}} out"
             yield "instruction", what
         if file.program:
             yield "program", "a program of your own takes texts; write the conversation as a field of type text"
@@ -219,20 +217,20 @@ def _user_faults(file: TaskFile, inputs: tuple[str, ...]) -> _Faults:
     if table.user and _has_mark(file, name):
         yield "instruction", f"the instruction holds {{{{{name}}}}}, the goal that only the user knows; take it out"
     if table.user and not table.prompt:
-        yield "conversation", "the key 'prompt' is missing; write what the model that plays the user is to be"
+        yield "conversation", "the key 'prompt' is missing; describe the user that the model plays"
     if not table.user and (given := table.model_fields_set & {"prompt", "max_turns", "stop"}):
         yield f"conversation.{min(given)}", f"{min(given)} is for a model that plays the user; name it: user = ..."
     if "techniques" in file.search.model_fields_set and not set(file.search.techniques) - DEMO_TECHNIQUES:
-        yield "search.techniques", "a conversation that goes on with own replies has no examples to show"
+        yield "search.techniques", "a task with [conversation] has no examples; add another technique"
     for what, is_there in (("tools", file.tools is not None), ("knowledge", file.knowledge.path is not None)):
         if is_there:
-            yield what, f"a conversation that goes on with own replies takes no {what} yet; take one of them out"
+            yield what, f"[conversation] does not work with {what} yet; take one of them out"
     if file.program:
         yield "program", "a program of your own makes its calls itself; take [conversation] out"
 
 
 def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[str]) -> Iterator[Fault]:
-    """Check [[metrics]] against the outputs. `unsure`: those whose definition is wrong."""
+    """Check [[metrics]] against the outputs; `unsure` are outputs with a wrong definition."""
     fields = {field.name: field for field in outputs}
     for index, (metric, options) in enumerate(zip(parsed.file.metrics, parsed.options, strict=True)):
         path = ("metrics", index)
@@ -288,12 +286,12 @@ def check_limits(file: TaskFile) -> Iterator[Fault]:
 
 
 def without_dspy(formats: Sequence[FormatName]) -> tuple[FormatName, ...]:
-    """Return those of `formats` that cannot be rendered here: DSPy's own, where it is not installed."""
+    """Return the formats that need DSPy when it is not installed."""
     return () if is_here("dspy") else tuple(name for name in formats if name.startswith("dspy-"))
 
 
 def metric_specs(parsed: Parsed, outputs: Sequence[Field]) -> tuple[MetricSpec, ...]:
-    """Return the metrics of a checked file, by default those of its outputs, with weights that sum to 1."""
+    """Return the metrics of a checked file or the defaults, with normalised weights."""
     specs = []
     for metric, options in zip(parsed.file.metrics, parsed.options, strict=True):
         given = {key: getattr(options, key) for key in sorted(metric.given)}
@@ -331,7 +329,7 @@ def statements_of(source: str | bytes, where: str) -> list[ast.stmt]:
 
 
 def check_metric_file(source: str, where: str) -> None:
-    """Require that metric.py defines `metric(example, prediction)`. Raises ProblemsError."""
+    """Check that metric.py defines `metric(example, prediction)`. Raises ProblemsError."""
     statements = statements_of(source, where)
     found = [node for node in statements if isinstance(node, ast.FunctionDef) and node.name == "metric"]
     if not found:

@@ -1,7 +1,4 @@
-"""What each column of an unknown table is for, what kind of answer a target holds, and how its cells are labels.
-
-Knows columns and values, nothing of files, splits or task folders. Every decision carries its reason.
-"""
+"""The use of each column of a data file (input, target, id, split or ignored), with the reason."""
 
 from __future__ import annotations
 
@@ -25,10 +22,10 @@ if TYPE_CHECKING:
 Use = Literal["input", "target", "id", "split", "ignored"]
 Table = Sequence[Mapping[str, Any]]
 
-COPIED = 0.9  # share of rows equal to their label from which a column is a copy of it
-CODED = 0.98  # share of rows in which each label has its own text, from which a column is a code of it
-DATED = 0.95  # share of dates among the filled cells from which a column is one of dates
-INSIDE = 0.95  # share of rows of a column that contain the answer, from which the user is warned
+COPIED = 0.9  # a column is a copy of the label from this share of equal rows
+CODED = 0.98  # a column encodes the label from this share of rows that map one to one
+DATED = 0.95  # a column holds dates from this share of its filled cells
+INSIDE = 0.95  # the user is warned from this share of rows that contain the answer
 _WORD = re.compile(r"[^\W_]+")
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ]\d{1,2}:\d{2}.*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( \d{1,2}:\d{2}.*)?"
@@ -38,7 +35,7 @@ SPLIT_OF = {
     **dict.fromkeys(("dev", "development", "val", "valid", "validation", "eval", "evaluation"), "dev"),
     **dict.fromkeys(("test", "testing", "holdout", "hold-out", "held-out"), "test"),
 }
-"""By the values of a column of splits, which split they mean."""
+"""Splits by their usual names."""
 _LATER_NAME = re.compile(
     r"(.*_)?(predict(ed|ion|ions)|split|fold|(closed|solved|resolved|completed)(_(at|on|by|date|time))?|resolution|outcome"
     r"|csat|nps|satisfaction|assignee|assigned(_to)?|handled_by|status|score|probability|confidence"
@@ -49,7 +46,7 @@ _ID_NAME = re.compile(r"(.*_)?(id|ids|uuid|guid|index|idx|key|row|row_?number|un
 
 @dataclass(frozen=True, slots=True)
 class DataColumn:
-    """A column of the file, the field it becomes ("" when ignored), its use and why."""
+    """A column of the file, its field ("" when ignored), its use and the reason."""
 
     name: str
     field: str
@@ -60,7 +57,7 @@ class DataColumn:
 
 
 def field_name(name: str, position: int, taken: Iterable[str]) -> str:
-    """Make a field name of `name` (`Customer Message` -> `customer_message`), unlike all in `taken`; never `id`."""
+    """Make a field name, such as `customer_message`, that is not in `taken` and not `id`."""
     made = name
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name):
         plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode("ascii")
@@ -72,7 +69,7 @@ def field_name(name: str, position: int, taken: Iterable[str]) -> str:
 
 
 def column_named(names: Sequence[str], word: str) -> str | None:
-    """Find the column called `word`, by its name in the file or as a field name."""
+    """Find a column by its name in the file or its field name."""
     if word in names:
         return word
     numbered = enumerate(names, start=1)
@@ -80,7 +77,7 @@ def column_named(names: Sequence[str], word: str) -> str | None:
 
 
 def find_targets(names: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns called `targets`. Raises InputError, also for one that is named twice."""
+    """Return the target columns. Raises InputError."""
     for target in targets:
         if column_named(names, target) is None:
             raise InputError(f"--target {quoted(target)} is not a column{near(target, names)}")
@@ -99,7 +96,7 @@ def decide_columns(
     dates: bool = False,
     spoken: frozenset[str] = frozenset(),
 ) -> tuple[DataColumn, ...]:
-    """Decide the use of every column. Raises InputError when a name is unknown or no input is left."""
+    """Decide the use of every column. Raises InputError."""
     names = list(dict.fromkeys(name for row in table for name in row))
     named, ignored = _named(names, targets, prompt_fields, asked)
     table = [row for row in table if any(text_of(value).strip() for value in row.values())]
@@ -131,7 +128,7 @@ def decide_columns(
         elif use == "input" and named:
             use, reason = "ignored", "not named by --input"
         elif use == "input" and name in siblings:
-            use, reason = "ignored", "stands beside the target in its object; name it to keep it"
+            use, reason = "ignored", "in the same object as the target; name it to keep it"
         elif use == "input" and not dates and _are_dates(texts):
             use, reason = "ignored", "dates; name it in the prompt or with --input to keep it"
         known.add(made)
@@ -228,7 +225,7 @@ def _split_use(texts: Sequence[str]) -> tuple[Use, str] | None:
 
 
 def filled_in_later(columns: Sequence[DataColumn]) -> list[str]:
-    """Return inputs that are often unknown when a prompt is used, by their names."""
+    """Return the inputs whose names suggest values that are filled in later."""
     plain = {column.name: field_name(column.name, 1, ()).lower() for column in columns if column.use == "input"}
     return [name for name, field in plain.items() if _LATER_NAME.fullmatch(field)]
 
@@ -256,7 +253,7 @@ def _codes(pairs: Counter[tuple[str, str]]) -> str:
 
 
 def answer_inside(columns: Sequence[DataColumn], rows: Table, target: str) -> dict[str, int]:
-    """Count, by input, the rows whose text holds the answer, for inputs where nearly all do."""
+    """Count the rows that contain the answer, for inputs where nearly all do."""
     inputs = [column for column in columns if column.use == "input"]
     labels = [_words(text_of(row[target])) for row in rows]
     found = {}
@@ -287,7 +284,7 @@ def _counts_up(texts: list[str]) -> bool:
 
 
 def expanded(table: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> tuple[list[dict[str, Any]], frozenset[str]]:
-    """Replace columns of objects by one column per key where dotted names lead into them; also return those columns."""
+    """Replace object columns in dotted names by one column per key; also return these."""
     rows, made = [dict(row) for row in table], set[str]()
     for name in wanted:
         while "." in name and not any(name in row for row in rows):

@@ -1,6 +1,6 @@
-"""The documents of a task: a folder or a file of text, Markdown, HTML, CSV and PDF, each file as sections.
+"""The documents of a task: text, Markdown, HTML, CSV and PDF files, each as sections.
 
-What a file says is data: nothing in it is run, and no address in it is fetched.
+Files are untrusted: nothing in them is run or fetched.
 """
 
 from __future__ import annotations
@@ -181,14 +181,14 @@ class _Page(HTMLParser):
 
 
 def read_html(text: str) -> tuple[Section, ...]:
-    """Read the text of a page under its headings. Raises ValueError where its declarations are broken."""
+    """Read an HTML page as sections. Raises ValueError for broken declarations."""
     page = _Page()
     parse_html(page, text)
     return page.sections()
 
 
 def read_pdf(data: bytes) -> tuple[Section, ...]:
-    """Read the text of each page of a PDF. Raises ValueError where it cannot be read, or pypdf is not installed."""
+    """Read each page of a PDF as a section. Raises ValueError, also without pypdf."""
     if not is_here("knowledge"):
         raise ValueError(f"is a PDF, which takes pypdf; {command('knowledge')}, or save it as text")
     from pypdf import PdfReader
@@ -219,7 +219,7 @@ TEXTS: Mapping[str, Callable[[str], tuple[Section, ...]]] = {
     ".csv": read_table,
     ".tsv": lambda text: read_table(text, "\t"),
 }
-"""By ending, what reads a file of text."""
+"""Readers of text files by suffix."""
 SUFFIXES = (*TEXTS, ".pdf")
 
 
@@ -227,7 +227,7 @@ SUFFIXES = (*TEXTS, ".pdf")
 
 
 def read_documents(path: str, folder: Path) -> tuple[tuple[Document, ...], str, list[Problem]]:
-    """Read the documents at `path` inside a task folder; also return their SHA-256 and all problems."""
+    """Read the documents of a task folder; also return their SHA-256 and all problems."""
     place = OutsideFile(folder / path)
     problems = place.problems
     try:
@@ -236,7 +236,7 @@ def read_documents(path: str, folder: Path) -> tuple[tuple[Document, ...], str, 
         place.note(1, "no such file or folder; write it, or correct path under [knowledge]")
         return (), "", problems
     if not inside:
-        place.note(1, f"lies outside the task folder {shown(folder)}; copy it into the folder")
+        place.note(1, f"is outside the task folder {shown(folder)}; copy it into the folder")
         return (), "", problems
     is_folder = place.path.is_dir()
     files = _files(place.path, problems) if is_folder else [place.path]
@@ -254,8 +254,9 @@ def read_documents(path: str, folder: Path) -> tuple[tuple[Document, ...], str, 
             digests.append((name, hashlib.sha256(file.data).hexdigest()))
             letters += sum(len(block.text) for section in documents[-1].sections for block in section.blocks)
             if letters > MOST_LETTERS:
-                what = f"with this file the documents have more than {MOST_LETTERS:,} letters; a release holds them all"
-                file.note(1, f"{what}, so take fewer or shorter ones")
+                file.note(
+                    1, f"the documents up to here have more than {MOST_LETTERS:,} letters; take fewer or shorter ones"
+                )
         problems += file.problems
         if letters > MOST_LETTERS:
             break

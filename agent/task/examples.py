@@ -1,7 +1,4 @@
-"""Rows against a signature: each becomes an `Example`, or a problem that names the bad value and its line.
-
-Knows fields, types, labels and ids; knows no file format and nothing of task.toml.
-"""
+"""Rows checked against a signature: each becomes an `Example`, or a problem with its value and line."""
 
 from __future__ import annotations
 
@@ -21,29 +18,29 @@ from agent.task.answers import parse_number
 from agent.task.tables import Rows
 from agent.types import Example, Field, Knowledge, Signature, canonical, content_id
 
-PLAYED = "its rows are conversations that go on with the model's own replies"
+PLAYED = "its rows are conversations that continue with the model's own replies"
 """Why a task with [conversation] is refused, for a message."""
 
 
 def messages_in(value: Any) -> Any:
-    """Return the value of a cell; the list of messages where it is the JSON of one. Raises ValueError."""
+    """Return a cell, parsed if it is a JSON list. Raises ValueError."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     return parse_cell(value, "write the list of messages")
 
 
 def conversation_text(value: Any) -> str:
-    """Return the text of a conversation that waits for an answer. Raises ValueError with all that is wrong with it."""
+    """Return a conversation that waits for an answer as text. Raises ValueError."""
     return waiting_text(messages_in(value))
 
 
 def reader_of(values: Sequence[Any], cells: bool) -> Callable[[Any], str]:
-    """Return the reader of a column of conversations; cells hold JSON lists where at least half of them do."""
+    """Return the reader of a conversation column, by the form of most cells."""
     return _listed_text if cells and _are_conversations([value for value in values if value]) else waiting_text
 
 
 def script_text(value: Any) -> str:
-    """Return the text of the user's messages, in a list of texts or of messages. Raises ValueError."""
+    """Return a list of user messages as text. Raises ValueError."""
     found = messages_in(value)
     if isinstance(found, list):
         found = [{"role": "user", "content": each} if isinstance(each, str) else each for each in found]
@@ -51,23 +48,23 @@ def script_text(value: Any) -> str:
     if others := [f"message {n} is the {role}'s" for n, (role, _) in enumerate(turns, 1) if role == "assistant"]:
         raise ValueError(f"{'; '.join(others)}; the model replies by itself, so write the user's messages alone")
     if any(role == "system" for role, _ in turns[1:]) or turns[-1][0] == "system":
-        raise ValueError("a message of the system may come first, before those of the user")
+        raise ValueError("a system message must come first, before those of the user")
     return as_text(turns)
 
 
 def goal_text(value: Any) -> str:
-    """Return the goal of a user. Raises ValueError."""
+    """Return the goal of a simulated user. Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError(f"{quoted(value)} is not a text; put it in quotes")
     return value
 
 
 Faults = dict[tuple[str, str], list[int]]
-"""The lines of each mistake, by column and what is wrong."""
+"""Lines by column and problem."""
 
 
 def conversations_in(rows: Rows, names: Iterable[str]) -> tuple[Rows, frozenset[str], Faults]:
-    """Convert columns that hold mostly lists of messages to texts; also return their names and mistakes by line."""
+    """Convert columns of message lists to text; also return their names and problems."""
     found = frozenset(
         name for name in names if _are_conversations([row[name] for _, row in rows if _is_filled(row, name)])
     )
@@ -114,13 +111,13 @@ def _listed_text(value: Any) -> str:
 
 
 SOURCES_JOINT = ";"
-"""Between two documents of a row."""
+"""Separator of the documents of a row."""
 MOST_LISTED = 20  # wrong values of a column and file that are listed one by one
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedExample:
-    """An example, and file and line of its row."""
+    """An example with the file and line of its row."""
 
     where: str
     line: int
@@ -128,7 +125,7 @@ class PlacedExample:
 
 
 def json_checker(schema: str) -> Callable[[Any], str]:
-    """Return a function from a value to its fault under a JSON schema. Raises ValueError for a wrong schema."""
+    """Return a function from a value to its problem under a JSON schema, or ""."""
     from jsonschema.exceptions import best_match
 
     from agent.metrics.json_values import schema_validator
@@ -150,7 +147,7 @@ def json_checker(schema: str) -> Callable[[Any], str]:
 
 
 class RowReader:
-    """Reads rows as examples. Values of `unsure` fields are not checked; `checkers` replace schemas."""
+    """Reader of rows as examples; `unsure` fields are not checked, `checkers` replace schemas."""
 
     def __init__(
         self,
@@ -175,7 +172,7 @@ class RowReader:
         } | dict(checkers or {})
 
     def examples(self, rows: Rows, where: str, cells: bool) -> tuple[list[PlacedExample], list[Problem]]:
-        """Return the valid rows as examples, and the problems of the others, each once."""
+        """Return the valid rows as examples, and each problem of the others once."""
         if cells and rows and (header := list(self._columns(self._header(rows[0][1])))):
             return [], [problem(where, 1, f"{what} (header)") for what in header]
         placed = []
@@ -198,7 +195,7 @@ class RowReader:
             wrong += [
                 (
                     self._sources,
-                    f"{self._sources}: {quoted(name)} is none of the documents{self._near(name, self._documents)}",
+                    f"{self._sources}: {quoted(name)} is not a document{self._near(name, self._documents)}",
                 )
                 for name in sources
                 if self._documents and name not in self._documents
@@ -278,7 +275,7 @@ class RowReader:
 
 
 def listed_problems(lines_by_fault: Mapping[tuple[str, str], Sequence[int]], where: str) -> Iterator[Problem]:
-    """List each problem once, at its first line; of one column at most MOST_LISTED, and how many more."""
+    """List each problem once, at its first line, and at most MOST_LISTED of a column."""
     listed_of: Counter[str] = Counter()
     found: list[tuple[int, str]] = []
     more: dict[str, list[int]] = {}
@@ -320,7 +317,7 @@ def folded(inputs: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def find_clashes(splits: Iterable[Iterable[PlacedExample]]) -> list[Problem]:
-    """Find problems between rows: an id twice, or the same inputs (folded) in two splits or with two labels."""
+    """Find repeated ids, and the same inputs in two splits or with two labels."""
     problems = []
     ids: dict[str, PlacedExample] = {}
     seen: dict[tuple[str, ...], PlacedExample] = {}

@@ -1,4 +1,4 @@
-"""A task out of one data file: read, cleaned, split, written as a folder that `load_task` accepts, and explained."""
+"""A task from one data file: columns, scoring and splits are inferred and explained."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ if TYPE_CHECKING:
 SINGLE = re.compile(r"(?<!\{)\{\s*+((?:[^\s{}]++(?:\s++(?=[^\s{}]))?)++)\s*+\}(?!\})")
 
 Targets = str | Sequence[str]
-"""The column to predict, or several; an answer then is one value for each."""
+"""The columns to predict."""
 GivenRows = tuple[Sequence[dict[str, Any]], MetricSpec | None]
-"""Rows that were read already, and what scores their answers; None: the usual metric of their type."""
+"""Rows already read, and their metric (None: the default of their type)."""
 Table = list[dict[str, Any]]
 
 
@@ -70,7 +70,7 @@ def task_from_file(
     name: str | None = None,
     asked: Asked | None = None,
 ) -> tuple[Task, Reading]:
-    """Make a checked task from a data file, without a folder. Raises InputError or ProblemsError."""
+    """Make a task from a data file, without a folder. Raises InputError or ProblemsError."""
     files, reading = _draft(Path(path), target, instruction, seed, slug(name or Path(path).stem), asked, None)
     with tempfile.TemporaryDirectory() as temporary:
         for file, text in files.items():
@@ -88,7 +88,7 @@ def write_task(
     asked: Asked | None = None,
     given: GivenRows | None = None,
 ) -> tuple[Task, Reading]:
-    """Do `task_from_file` and keep the task in a new folder; `given` replaces the rows of `path`."""
+    """Make a task from a data file in a new folder; `given` replaces the rows."""
     folder = Path(folder)
     require_new(folder)
     files, reading = _draft(Path(path), target, instruction, seed, slug(folder.resolve().name), asked, given)
@@ -100,14 +100,14 @@ def write_task(
 
 
 def require_new(folder: Path, fix: str = "choose another name or remove it first") -> None:
-    """Raise InputError where a folder is there."""
+    """Raise InputError if the folder exists."""
     if folder.exists() or folder.is_symlink():
         raise InputError(f"{shown(folder)} exists; {fix}")
 
 
 @contextmanager
 def new_task_folder(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield a temporary folder that becomes `folder`, and whether editors have the schema. Raises InputError."""
+    """Yield a temporary folder that becomes `folder`, and whether it has the editor schema."""
     from agent.task.task_file import has_schema
 
     with disk_errors(f"{shown(folder)} cannot be written", "choose another place", InputError):
@@ -121,7 +121,7 @@ def new_task_folder(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 
 def renamed(instruction: str, columns: tuple[DataColumn, ...]) -> str:
-    """Return the prompt with every `{{Column Name}}` under its field name."""
+    """Replace every `{{Column Name}}` in the prompt by its field name."""
     names = {key: column.field for column in columns if column.use == "input" for key in (column.field, column.name)}
     return PLACEHOLDER.sub(lambda mark: f"{{{{{names.get(mark[1], mark[1])}}}}}", instruction.strip())
 

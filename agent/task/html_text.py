@@ -1,4 +1,4 @@
-"""Texts with HTML in them: told, taken out, and fed to a parser without what is not shown."""
+"""HTML in texts: detect it, strip it, and parse it without scripts, styles and comments."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from agent.safe_text import counted, quoted
 if TYPE_CHECKING:
     from agent.options.shared import FormOptions
 
-_NOT_SHOWN = re.compile(  # taken out first: where one of them is not closed, html.parser takes the square of the time
+_NOT_SHOWN = re.compile(  # removed first: an unclosed one takes html.parser quadratic time
     r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)|<![^>]*>?", re.DOTALL | re.IGNORECASE
 )
-SHARE = 0.1  # of the texts of a column; with as many in HTML it is named
+SHARE = 0.1  # a column is reported from this share of texts with HTML
 _BLOCKS = frozenset((
     "address", "article", "aside", "blockquote", "body", "br", "center", "dd", "details", "dialog", "div", "dl",
     "dt", "fieldset", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr",
@@ -46,7 +46,7 @@ def is_html(text: str) -> bool:
 
 
 def html_notes(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], form: FormOptions) -> list[str]:
-    """Say which columns hold HTML, one line each, or that it was taken out."""
+    """Report the columns with HTML, or that it was stripped."""
     if form.strip_html:
         do = "do the same where the prompt is used: optimize apply --strip-html, promptassay.strip_html(text)"
         return [f"HTML was taken out of the inputs (--strip-html); {do}"]
@@ -60,7 +60,7 @@ def html_notes(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], form: 
 
 
 def strip_html(text: str) -> str:
-    """Return a text without tags and comments of HTML, with its entities decoded; what is no HTML stays unchanged.
+    """Strip HTML tags and comments and decode entities; other text stays unchanged.
 
     >>> strip_html("<p>Tom &amp; Jo</p><p>call <b>me</b>: <jo@example.org></p>")
     'Tom & Jo\\ncall me: <jo@example.org>'
@@ -76,7 +76,7 @@ def strip_html(text: str) -> str:
 
 
 def parse_html(page: HTMLParser, text: str) -> None:
-    """Feed a text to a parser, without scripts, styles and comments. Raises ValueError for broken declarations."""
+    """Feed a text to a parser without scripts, styles and comments. Raises ValueError."""
     shown = _NOT_SHOWN.sub(" ", text)
     end = shown.rfind(">") + 1
     try:
@@ -87,7 +87,7 @@ def parse_html(page: HTMLParser, text: str) -> None:
 
 
 def stripped(value: Any) -> Any:
-    """Return a cell with the HTML taken out of its texts."""
+    """Strip HTML from all texts in a cell."""
     if isinstance(value, str):
         return strip_html(value)
     if isinstance(value, list):
@@ -109,9 +109,8 @@ class _Text(HTMLParser):
         self._put(tag, "", f"</{tag}>")
 
     def _put(self, tag: str, inline: str, written: str) -> None:
-        """Add a line break for a block, and as written what is no tag of HTML, such as <bob@example.org>."""
         known = "\n" if tag in _BLOCKS else inline
-        self._parts.append(known if tag in _BLOCKS | _INLINE | _HIDDEN else written)
+        self._parts.append(known if tag in _BLOCKS | _INLINE | _HIDDEN else written)  # <bob@example.org> stays
 
     def handle_data(self, data: str) -> None:
         self._parts.append(data)

@@ -1,6 +1,6 @@
-"""The files of a judge: the rubric that it goes by, and people's ratings that it is compared with. Knows no model.
+"""The files of a judge: its rubric, and human ratings to calibrate it with.
 
-A rubric is Markdown with a section per criterion and a list line per level; without sections the whole text is one
+A rubric is Markdown with a section per criterion and a list item per level; without sections the whole text is one
 criterion, `quality`, rated from 1 to 5:
 
     # Title
@@ -44,7 +44,7 @@ VOTES = {
 
 
 PASSAGES = "passages"
-"""The column of the passages that the prompt showed, where a judge goes by them."""
+"""The column of the passages that the prompt showed, for a judge of faithfulness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,10 @@ class RatingColumns:
 
 @dataclass(frozen=True, slots=True)
 class RatedItem:
-    """One or two answers to the same inputs, with ratings in [0, 1] by rater (pairs: 1 means the first is better)."""
+    """One or two answers to the same inputs, with ratings in [0, 1] by rater.
+
+    Of a pair, 1 means that the first answer is better.
+    """
 
     id: str
     inputs: Mapping[str, str]
@@ -77,7 +80,7 @@ class RatedItem:
 
 
 def read_ratings_file(path: Path, columns: RatingColumns) -> list[RatedItem]:
-    """Read the items in the order of the file. Raises ProblemsError with every problem at its `file:line`."""
+    """Read the rated items in file order. Raises ProblemsError."""
     file, items = DataFile(path), dict[str, RatedItem]()
     if not file.rows and not file.problems:
         file.note(1, "no rows; write one for each answer and rater")
@@ -140,7 +143,7 @@ def _rating(value: Any, scale: tuple[float, float]) -> float:
 
 
 def pairs_of(items: Sequence[RatedItem]) -> list[RatedItem]:
-    """Pair neighbouring answers to the same inputs; the one with the higher mean rating is the better."""
+    """Pair neighbouring answers to the same inputs; the higher mean rating wins."""
     if not items or len(items[0].answers) == 2:
         return list(items)
     groups: dict[tuple[str, ...], list[RatedItem]] = {}
@@ -165,7 +168,7 @@ def require(items: Sequence[RatedItem], least: int, path: Path) -> None:
 
 
 class RatedFile:
-    """A growing .jsonl file of ratings, private and synced after each. Raises ProblemsError for other content."""
+    """An append-only .jsonl file of ratings. Raises ProblemsError for other content."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, list[dict[str, Any]]()
@@ -207,13 +210,13 @@ _LEVEL = re.compile(r"[-*] +([0-9]{1,3}) ?:(.+)")
 
 
 def read_rubric(text: str, where: str) -> Rubric:
-    """Read the rubric in `text`. Raises ProblemsError with every problem at its `file:line`."""
+    """Parse a rubric. Raises ProblemsError."""
     if len(text) > MOST_CHARACTERS:
-        what = f"{len(text)} characters; a rubric goes out with every call, so keep to {MOST_CHARACTERS}"
+        what = f"{len(text)} characters; keep to {MOST_CHARACTERS}, as every call sends the rubric"
         raise refused(where, 1, what)
     file = OutsideFile(Path(where))
     refuse, criteria = file.note, list[Criterion]()
-    scale: tuple[int, int] | None = None  # of the first criterion with good levels: all have the same
+    scale: tuple[int, int] | None = None  # of the first criterion with valid levels; all must share it
     if not text.strip():
         refuse(1, "the rubric is empty; write what makes an answer good")
     lines = [line.strip() for line in text.split("\n")]
@@ -248,7 +251,7 @@ def read_rubric(text: str, where: str) -> Rubric:
 
 
 def generic_rubric(names: Sequence[str] = ("quality",), low: int = 1, high: int = 5) -> Rubric:
-    """Make the rubric of a judge without one: each criterion of `names`, rated from `low` to `high`."""
+    """Make a default rubric with the criteria `names`, rated from `low` to `high`."""
     text = (
         "# Quality\n\nRate how well the answer does what its inputs ask for: right, complete, clear, and no more than "
         f"was asked for. {low} is useless, {high} could not be better."

@@ -1,12 +1,12 @@
-"""The files of a task to label: its rows without a label in unlabelled.jsonl, and the splits that labels make of them.
+"""The files of a task to label: rows without a label in unlabelled.jsonl, and the splits made from labels.
 
     {"id": "row_1f...", "text": "...", "source": "mails.csv:2"}
     {"id": "row_2e...", "text": "...", "source": "synthetic", "drafted": "bug"}
 
-The place of a row follows from the labels before it: rows come in the order of their first label, and each goes where
-its label is most lacking, by the fractions of `splits.py`. It stays there, as the log keeps its split: whatever is
-labelled, changed, undone, added or deleted later, a prompt that was chosen on a dev row is never tested on it. Of
-near-duplicates the first stands for all; a later one follows it into train, or is left out.
+Rows are placed in the order of their first label. Each goes to the split that lacks its label most, by the fractions
+of `splits.py`, and stays there, as the log records its split. So whatever is labelled, undone, added or deleted later,
+a prompt that was chosen on a dev row is never tested on it. A near-duplicate follows the earlier row into train, or is
+left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from agent.safe_text import counted, listed, problem, quoted, shown
 from agent.shipped import fold
 from agent.task.checks import parse_signature
 from agent.task.examples import folded
-from agent.task.label_log import CONFIRMED, DISAGREEMENT, LabelEvent, LabelLog, agreed, first_labels, standing
+from agent.task.label_log import CONFIRMED, DISAGREEMENT, LabelEvent, LabelLog, agreed, current_labels, first_labels
 from agent.task.splits import CAPS, FRACTIONS, MIN_ROWS, are_near, compared, near_duplicates
 from agent.task.tables import DataFile
 from agent.types import SPLITS, SplitName, content_id
@@ -34,14 +34,17 @@ from agent.types import SPLITS, SplitName, content_id
 UNLABELLED_FILE = "unlabelled.jsonl"
 LABELS_FILE = "labels.jsonl"
 SYNTHETIC = "synthetic"
-"""The source of a row that a model wrote."""
+"""The source of a row written by a model."""
 LEFT_OUT = "none"
-"""The split of a row that is left out, as a near-duplicate."""
+"""The split of a near-duplicate that is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnlabelledRow:
-    """A row of unlabelled.jsonl, from FILE:LINE or SYNTHETIC; `drafted` is the label it was written for."""
+    """A row of unlabelled.jsonl; its source is FILE:LINE or SYNTHETIC.
+
+    `drafted` is the label that a synthetic row was written for.
+    """
 
     id: str
     inputs: Mapping[str, str]
@@ -74,14 +77,14 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 
 def read_unlabelled_file(path: Path, inputs: Sequence[str]) -> list[UnlabelledRow]:
-    """Read the rows of the file. Raises ProblemsError with each that is no row with these inputs."""
+    """Read unlabelled rows. Raises ProblemsError."""
     file, found = DataFile(path), dict[str, UnlabelledRow]()
     for line, row in file.rows:
         texts = {name: row.get(name) for name in ("id", *inputs, "source")}
         if wrong := [name for name, text in texts.items() if not isinstance(text, str) or not text.strip()]:
             file.note(line, f"{wrong[0]}: no text; write one")
         elif row["id"] in found:
-            file.note(line, f"the id {quoted(row['id'])} stands there before; keep one of the two")
+            file.note(line, f"the id {quoted(row['id'])} is used before; keep one of the two")
         else:
             own = {name: row[name] for name in inputs}
             found[row["id"]] = UnlabelledRow(row["id"], own, row["source"], str(row.get("drafted", "")))
@@ -91,14 +94,14 @@ def read_unlabelled_file(path: Path, inputs: Sequence[str]) -> list[UnlabelledRo
 
 # -- where a row goes --------------------------------------------------------------------------------------------------
 
-_PREFERRED: tuple[SplitName, ...] = ("test", "dev", "train")  # of splits that lack as much
+_PREFERRED: tuple[SplitName, ...] = ("test", "dev", "train")  # between splits that lack equally many
 _SHARE = dict(zip(("train", "dev", "test"), FRACTIONS, strict=True))
 _CAP = dict(zip(("train", "dev", "test"), CAPS, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class SplitRow:
-    """A row to place: its inputs as one text, its first label, and its split where that is given."""
+    """A row to place: its text, first label, and split if already decided."""
 
     text: str
     label: str
@@ -106,7 +109,9 @@ class SplitRow:
 
 
 def places(rows: Sequence[SplitRow]) -> list[SplitName | None]:
-    """Return the split of each row, None for one that is left out; a longer list begins with the same places.
+    """Return the split of each row in order, None for one that is left out.
+
+    Later rows never change the splits of earlier ones.
 
     >>> places([SplitRow(f"{word} note", "a") for word in ("red", "blue", "green", "grey", "pink")])
     ['train', 'test', 'dev', 'test', 'train']
@@ -138,7 +143,7 @@ def _lacking(label: str, by_label: Counter[tuple[str, str]], total: Counter[str]
 
 @dataclass(frozen=True, slots=True)
 class LabelStatus:
-    """Progress of labelling; `missing` says what is wanted before the splits are written."""
+    """Progress of labelling; `missing` is what the splits still need."""
 
     rows: int
     labelled: int
@@ -150,7 +155,7 @@ class LabelStatus:
 
 
 class LabelledTask:
-    """A task folder whose rows people label. Raises ProblemsError or InputError for any other folder."""
+    """A task folder whose rows people label. Raises ProblemsError or InputError."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -165,7 +170,7 @@ class LabelledTask:
 
     @property
     def definitions(self) -> dict[str, str]:
-        """The meaning of each label, by a line `- LABEL: ...` of the instruction, or ""."""
+        """The meaning of each label from lines `- LABEL: ...` of the instruction."""
         found = {}
         for choice in self.choices:
             line = re.search(rf"^- {re.escape(choice)}: *(.*)$", self.instruction, re.MULTILINE)
@@ -181,7 +186,7 @@ class LabelledTask:
         return {row.id: at for at, row in enumerate(self.rows)}
 
     def label(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
-        """Log a label and write the splits. Raises InputError for another row or label."""
+        """Log a label and write the splits. Raises InputError for an unknown row or label."""
         if row not in self.by_id:
             raise InputError(
                 f"{quoted(row)} is no row of {shown(self.folder / UNLABELLED_FILE)}; label one of its rows"
@@ -191,7 +196,7 @@ class LabelledTask:
         return self.log.add(row, label, labeller, chosen)
 
     def label_confirmed(self, answers: Sequence[tuple[str, str]], labeller: str) -> int:
-        """Give rows the answers that feedback confirmed, in the spelling of the labels; return how many are labels."""
+        """Log confirmed answers that are labels, as (row, answer); return their number."""
         spelled = {fold(choice): choice for choice in self.choices}
         labels = [(row, spelled[fold(answer)]) for row, answer in answers if fold(answer) in spelled]
         if labels:
@@ -199,7 +204,7 @@ class LabelledTask:
         return len(labels)
 
     def write_splits(self) -> None:
-        """Write the splits of the labels, as after a process that was killed between the two."""
+        """Write the splits again, such as after a kill between log and splits."""
         if events := self.log.events():
             self._write_splits(events)
 
@@ -220,10 +225,10 @@ class LabelledTask:
     def labels(
         self, events: Sequence[LabelEvent], rows: Mapping[str, UnlabelledRow] | None = None
     ) -> dict[str, dict[str, LabelEvent]]:
-        """Return by row and labeller the labels that stand and that the task, or `rows`, still have."""
+        """Return the current labels by row and labeller, of rows and labels that still exist."""
         found = {
             row: {name: event for name, event in given.items() if event.label in self.choices}
-            for row, given in standing(events).items()
+            for row, given in current_labels(events).items()
             if row in (self.by_id if rows is None else rows)
         }
         return {row: given for row, given in found.items() if given}
@@ -248,10 +253,7 @@ class LabelledTask:
 
 
 class _Moment:
-    """What the files of a task hold after the `events` of its log. Raises ProblemsError where one is broken.
-
-    `rows`: those of unlabelled.jsonl by their ids; `given`: split and row of those that are in no log.
-    """
+    # the files of a task after the `events` of its log; `given` are split rows that no label made
 
     def __init__(self, task: LabelledTask, events: Sequence[LabelEvent]) -> None:
         self._task, self._events = task, events
@@ -266,7 +268,6 @@ class _Moment:
 
     @cached_property
     def placed(self) -> Mapping[str, SplitName | None]:
-        """The split of each row of the log: as the log keeps it, else by the labels before."""
         names: dict[str, SplitName] = {split: split for split in SPLITS}
         first = first_labels(self._events)
         kept = {row: names.get(event.split) for row, event in first.items() if event.split}
@@ -311,13 +312,13 @@ class _Moment:
 
 
 def read_fields(folder: Path) -> tuple[tuple[str, ...], str]:
-    """Return inputs and output of a task that people can label. Raises ProblemsError or InputError for any other."""
+    """Return inputs and output of a task to label. Raises ProblemsError or InputError."""
     _, inputs, field, _, _ = _read_toml(folder)
     return inputs, field
 
 
 def rows_to_label(folder: str) -> int:
-    """Count the rows of a task folder without a label; 0 where it is no readable task that people label."""
+    """Count the rows without a label; 0 if the folder is no task to label."""
     if not folder or not Path(folder, UNLABELLED_FILE).is_file():
         return 0
     try:
@@ -336,11 +337,9 @@ def _read_toml(folder: Path) -> tuple[str, tuple[str, ...], str, tuple[str, ...]
     inputs, outputs = parse_signature(file.signature)
     table = file.fields.get(outputs[0])
     if len(outputs) != 1 or table is None or table.type != "choice" or len(table.choices) < 2:
-        raise InputError(f'{where}: labels are for a task with one output of type = "choice" and its choices')
+        raise InputError(f'{where}: labelling needs one output of type = "choice" with two or more choices')
     if set(inputs) & {"id", "source", "drafted"}:
-        raise InputError(
-            f"{where}: an input is called id, source or drafted, as a part of {UNLABELLED_FILE}; rename it"
-        )
+        raise InputError(f"{where}: an input is called id, source or drafted, a key of {UNLABELLED_FILE}; rename it")
     if any(getattr(file.splits, split) not in (None, f"{split}.jsonl") for split in SPLITS) or any(
         (folder / f"{split}.csv").exists() for split in SPLITS
     ):

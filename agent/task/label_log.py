@@ -1,4 +1,4 @@
-"""The log of a task's labels: a line of labels.jsonl for each label and each undo, with the hash of the line before."""
+"""The log of labels: a line of labels.jsonl per label or undo, chained by hashes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from agent.safe_text import quoted, shown
 
 LONGEST_NAME = 100
 SPREAD, DISAGREEMENT, CONFIRMED = "spread", "disagreement", "confirmed"
-"""How a row was chosen: far from those that have a label, because prompts answered it differently, or by feedback that
-confirmed its answer."""
+"""Why a row was chosen: far from labelled rows, prompts disagree, or feedback confirmed its answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelEvent:
-    """A line of the log: a label, or None for an undo; `split` is set at the first label of a row."""
+    """A line of the log; `label` is None for an undo."""
 
     row: str
     label: str | None
@@ -43,11 +42,11 @@ class LabelEvent:
 
 
 Place = Callable[[Sequence[LabelEvent], Sequence[LabelEvent]], Sequence[LabelEvent]]
-"""Takes the events so far and labels to add; returns these labels with their splits."""
+"""From the events so far and new labels to the new labels with their splits."""
 
 
-def standing(events: Iterable[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
-    """Return the labels that stand after these events; of a row the labellers in the order of their last label."""
+def current_labels(events: Iterable[LabelEvent]) -> dict[str, dict[str, LabelEvent]]:
+    """Return the labels after all undos, by row and labeller (latest last)."""
     found: dict[str, dict[str, LabelEvent]] = {}
     stacks = _not_taken_back(events).values()
     for _, event in sorted((each for stack in stacks for each in stack), key=lambda each: each[0]):
@@ -69,7 +68,7 @@ def _not_taken_back(events: Iterable[LabelEvent]) -> dict[str, list[tuple[int, L
 
 
 def first_labels(events: Iterable[LabelEvent]) -> dict[str, LabelEvent]:
-    """Return by row its first label, taken back or not, in their order."""
+    """Return the first label of each row in order, even if undone."""
     found: dict[str, LabelEvent] = {}
     for event in events:
         if event.label is not None:
@@ -78,13 +77,13 @@ def first_labels(events: Iterable[LabelEvent]) -> dict[str, LabelEvent]:
 
 
 def agreed(of_row: Mapping[str, LabelEvent]) -> str | None:
-    """Return the label that more labellers gave than any other; None where two labels have as many."""
+    """Return the majority label of a row, None for a tie."""
     counts = Counter(event.label for event in of_row.values()).most_common(2)
     return None if not counts or (len(counts) > 1 and counts[0][1] == counts[1][1]) else counts[0][0]
 
 
 class LabelLog:
-    """The file. Under its lock, `place` gives added labels their splits, and `then` gets all events."""
+    """The log file; `place` sets splits and `then` gets all events, under its lock."""
 
     def __init__(
         self,
@@ -95,7 +94,7 @@ class LabelLog:
         self.path, self._then, self._place = path, then, place
 
     def events(self) -> list[LabelEvent]:
-        """Read all events, without a last line that was cut off. Raises ProblemsError for a changed line."""
+        """Read all events but an unfinished last line. Raises ProblemsError for a changed line."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -108,10 +107,7 @@ class LabelLog:
         return self.add_all([(row, label)], labeller, chosen)[0]
 
     def add_all(self, labels: Sequence[tuple[str, str]], labeller: str, chosen: str) -> list[LabelEvent]:
-        """Append labels of rows in one write; they are on the disk when this returns.
-
-        Raises InputError for an unusable name.
-        """
+        """Append labels, synced to disk. Raises InputError for an unusable name."""
         name, time = labeller_name(labeller), _now()
         added = [LabelEvent(row, label, name, time, chosen) for row, label in labels]
         return self._append(lambda events: self._place(events, added))
@@ -136,7 +132,7 @@ class LabelLog:
                 events = self._parsed(whole)
                 if not (added := list(make(events))):
                     return []
-                if len(whole) < len(data):  # of a process that was killed in the line
+                if len(whole) < len(data):  # a process was killed while it wrote this line
                     file.truncate(len(whole))
                 before = _hash(whole.splitlines()[-1]) if whole else ""
                 for event in added:
@@ -150,7 +146,7 @@ class LabelLog:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> InputError:
-        return InputError(f"{shown(self.path)}: cannot be read and written ({error.strerror}); mend its permissions")
+        return InputError(f"{shown(self.path)}: cannot be read and written ({error.strerror}); fix its permissions")
 
     def _parsed(self, data: bytes) -> list[LabelEvent]:
         source, events, before = OutsideFile(self.path, data), list[LabelEvent](), ""
@@ -160,17 +156,16 @@ class LabelLog:
             try:
                 event, prev = _event(parse_data(line or ""))
             except ValueError as error:
-                raise source.refusal(number, f"is no label as it was written: {error}") from None
+                raise source.refusal(number, f"not an unchanged line of the log: {error}") from None
             if prev != before:
-                what = "the line before is not the one that was there when this one was written"
-                raise source.refusal(number, f"{what}; put labels.jsonl back as it was")
+                raise source.refusal(number, "the line before it was changed; restore labels.jsonl from a copy")
             events.append(event)
             before = _hash(raw)
         return events
 
 
 def labeller_name(name: str) -> str:
-    """Return a labeller's name as it is kept. Raises InputError for one that is empty, too long or not printable."""
+    """Return a labeller's name, stripped. Raises InputError."""
     name = name.strip()
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise InputError(f"--labeller {quoted(name)}: give a name or initials of 1 to {LONGEST_NAME} printable letters")
@@ -189,7 +184,7 @@ def _event(value: Any) -> tuple[LabelEvent, str]:
         raise ValueError(f"no text under {quoted(wrong[0])}")
     label = None if value.get("undo") is True else value.get("label")
     if value.get("undo") is not True and not isinstance(label, str):
-        raise ValueError("neither a label nor an undo")
+        raise ValueError("no label and no undo")
     more = [str(value.get(name, "")) for name in ("chosen", "split")]
     return LabelEvent(value["row"], label, value["labeller"], value["time"], *more), value["prev"]
 

@@ -1,8 +1,8 @@
-"""What one labeller labels: the next row, why it comes next, undo, and how well labellers agree.
+"""One labeller's session: the next row and why, undo, and agreement between labellers.
 
-rows on which labellers disagree  ->  some that others have labelled  ->  rows without a label, by the queue:
+Order: rows on which labellers disagree, some rows of other labellers, then unlabelled rows by the queue:
 
-    rows that prompts answered differently  ->  labels of which there are fewest  ->  far from all that is labelled
+    rows that prompts answer differently  ->  labels with the fewest rows  ->  farthest from all labelled rows
 
 Source: disagreement of a committee: Seung, Opper & Sompolinsky 1992, "Query by committee"; farthest first: Gonzalez
 1985, "Clustering to minimize the maximum intercluster distance"; Sener & Savarese 2018, "Active learning for
@@ -23,15 +23,15 @@ from agent.task.label_files import LabelledTask, UnlabelledRow
 from agent.task.label_log import DISAGREEMENT, SPREAD, LabelEvent, agreed, labeller_name
 
 MOST_TERMS = 50_000
-AT_ONCE = 64  # labelled rows that are compared with all rows together: more take more memory
+AT_ONCE = 64  # labelled rows compared with all rows at once: more take more memory
 
 
-OVERLAP = 10  # rows of others that a labeller gets first, so that agreement can be measured
+OVERLAP = 10  # rows of others that a labeller gets first, to measure agreement
 
 
 @dataclass(frozen=True, slots=True)
 class NextRow:
-    """A row to label, why it comes next, and the labels of those who disagree."""
+    """A row to label, the reason, and the labels of others if they disagree."""
 
     row: UnlabelledRow
     why: str
@@ -47,7 +47,7 @@ def queue_of(task: LabelledTask, answers: Mapping[str, Sequence[str]] | None = N
 
 
 class LabelSession:
-    """One labeller at work; `overlap` rows of other labellers come first. `events` are all of the log."""
+    """A session of one labeller; `overlap` rows of other labellers come first."""
 
     def __init__(
         self, task: LabelledTask, labeller: str, queue: LabelQueue | None = None, overlap: int = OVERLAP
@@ -114,7 +114,9 @@ def agreements(task: LabelledTask, events: Sequence[LabelEvent]) -> list[str]:
         level = "too few to tell"
         if agreed_on.value is not None and agreed_on.ci95:
             low, high = agreed_on.ci95
-            if low < high or agreed_on.value == 1:  # else one of them gave one label only, and it is 0 in every draw
+            if (
+                low < high or agreed_on.value == 1
+            ):  # else one labeller used a single label, and kappa is 0 in every draw
                 level = f"Cohen's kappa {agreed_on.value:.2f} ({low:.2f} to {high:.2f})"
         on = f"agreement of {one} and {two} on {len(both)} row{'s' * (len(both) != 1)}"
         found.append(f"{on}: {level}, {100 * same:.0f} % the same")
@@ -125,7 +127,7 @@ def agreements(task: LabelledTask, events: Sequence[LabelEvent]) -> list[str]:
 
 
 def disagreement(answers: Sequence[str]) -> float:
-    """Return the share of answers, in [0, 1), that are not the most frequent one; 0 for none.
+    """Return the share of answers that differ from the most frequent one, in [0, 1).
 
     >>> disagreement(["bug", "bug", "question", "bug"])
     0.25
@@ -134,13 +136,13 @@ def disagreement(answers: Sequence[str]) -> float:
 
 
 class LabelQueue:
-    """The rows of a task by their TF-IDF vectors, shared by all labellers and threads."""
+    """A queue of rows by TF-IDF vectors, shared by all labellers and threads."""
 
     def __init__(
         self, texts: Sequence[str], drafted: Mapping[int, str], answers: Mapping[int, Sequence[str]] | None = None
     ) -> None:
         self._texts, self._drafted, self._answers = texts, drafted, answers or {}
-        self._last: tuple[tuple[int, ...], Any, Any] | None = None  # replaced and never changed, as threads share it
+        self._last: tuple[tuple[int, ...], Any, Any] | None = None  # replaced, never mutated: threads share it
 
     @cached_property
     def _vectors(self) -> Any:
@@ -157,10 +159,10 @@ class LabelQueue:
         return disagreement(self._answers.get(at, ()))
 
     def pick(self, labelled: Mapping[int, str], candidates: Sequence[int]) -> int:
-        """Choose the candidate to label next; `labelled` holds labels by position."""
+        """Choose the row to label next; `labelled` holds labels by position."""
         import numpy as np
 
-        if not labelled:  # the most typical row: the next ones are far from it
+        if not labelled:  # the most typical row
             similar = np.asarray(self._vectors[list(candidates)] @ self._vectors.sum(axis=0).T).ravel()
             nearest = dict(zip(candidates, (-similar).tolist(), strict=True))
             predicted = {at: self._drafted.get(at, "") for at in candidates}
@@ -175,7 +177,7 @@ class LabelQueue:
             if given := self._answers.get(at):
                 predicted[at] = Counter(given).most_common(1)[0][0]
         counts = Counter(labelled.values())
-        fewest = min(counts.values(), default=0)  # of a label that no row suggests it is not known that it is rare
+        fewest = min(counts.values(), default=0)  # a row without a suggested label counts as one of the rarest
 
         def order(at: int) -> tuple[float, int, float]:
             of_label = counts[predicted[at]] if predicted[at] else fewest

@@ -1,7 +1,4 @@
-"""A task folder, loaded and checked whole: every problem of task.toml, its files and its rows in one error.
-
-Knows the layout of a task folder and the order of the checks.
-"""
+"""Loading of a task folder: all problems of task.toml, its files and its rows in one error."""
 
 from __future__ import annotations
 
@@ -56,10 +53,10 @@ if TYPE_CHECKING:
 
 
 def load_task(path: str | Path, documents: Path | None = None) -> Task:
-    """Load the task in the folder `path` (or of the task.toml at `path`), with the SHA-256 of its files in `hashes`.
+    """Load a task from its folder or task.toml, with the SHA-256 of its files.
 
-    `documents`, a folder or a file anywhere, replaces what [knowledge] names. Raises `ProblemsError` with every
-    problem found, each at `file:line`; nothing else for any content of the folder.
+    `documents` replaces the path under [knowledge] and may be anywhere. Raises ProblemsError with every problem at its
+    `file:line`, and nothing else for any content of the folder.
     """
     folder = _folder(Path(path))
     return _Loading(folder, documents).task()
@@ -105,7 +102,7 @@ class _Loading:
         self.problems[:0] = [problem(shown(toml), line, what) for line, what in places]
         rubrics, knowledge = self._rubrics(), self._knowledge()
         splits = self._splits(signature, knowledge)
-        for name in ("rubric.md", "labels.jsonl"):  # hashed, as the splits are made of labels
+        for name in ("rubric.md", "labels.jsonl"):  # hashed, as the splits are made from labels
             if (self.folder / name).exists() and name not in self.hashes:
                 with self._noting():
                     self._text(name)
@@ -121,9 +118,8 @@ class _Loading:
             self.problems += error.problems
 
     def _bytes(self, name: str, key: str | None = None) -> bytes:
-        """Read a file of the folder; note its hash, unless `key` is ""."""
         data = read_bytes(self.folder / name, self.folder)
-        if key != "":
+        if key != "":  # "" is not hashed
             self.hashes[key or name] = hashlib.sha256(data).hexdigest()
         return data
 
@@ -238,7 +234,7 @@ class _Loading:
         if signature is not None and ("metrics",) not in parsed.broken:
             yield from checks.check_metrics(parsed, signature.outputs, self.unsure)
         for metric in self.file.metrics:
-            if (origin := METRICS.origin(metric.name)) != OURS:  # another version of it may score otherwise
+            if (origin := METRICS.origin(metric.name)) != OURS:  # another version may score differently
                 self.hashes[f"metric {metric.name}"] = hashlib.sha256(origin.encode()).hexdigest()
         present = (self.folder / "metric.py").exists()
         for index, metric in enumerate(self.file.metrics):
@@ -263,7 +259,7 @@ class _Loading:
                 if here:
                     found[name] = read_rubric(self._text(name), shown(self.folder / name))
                 else:
-                    self._problem(name, "no such file, and a judge goes by it; write what makes an answer good")
+                    self._problem(name, "no such file, and a judge needs it; write what makes an answer good")
         return found
 
     def _knowledge(self) -> Knowledge | None:
@@ -327,9 +323,9 @@ class _Loading:
             return found[0]
         what = "no such file; write it, as .jsonl or .csv"
         if (self.folder / "unlabelled.jsonl").exists():
-            what = f"not written yet; `optimize label {self.folder.name}` makes it of the labels that you give"
+            what = f"not written yet; `optimize label {self.folder.name}` makes it from your labels"
         if found:
-            what = f"{split}.csv is there too; remove one or name the right one under [splits]"
+            what = f"{split}.csv exists, too; remove one or name the right one under [splits]"
         self._problem(f"{split}.jsonl", what)
         return None
 

@@ -1,4 +1,4 @@
-"""The operations of an OpenAPI document as tools; nothing outside the document is read."""
+"""The operations of an OpenAPI document as tools. External references are not read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ METHODS = ("get", "post", "put", "patch", "delete")
 
 
 class OpenApi:
-    """A document, or a schema, whose parts are read with their references in place. All methods raise ValueError."""
+    """An OpenAPI document or schema with resolved references. All methods raise ValueError."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document, self._copied = document, 0
         self._read: dict[int, tuple[dict[str, Any], list[str]]] = {}
-        """Fields of schemas that were read, by `id`: a part that is named twice is read once."""
+        """Fields of schemas by `id`, so that a shared part is read once."""
 
     def tools(self) -> tuple[list[dict[str, Any]], list[str]]:
         tools, wrong = list[dict[str, Any]](), list[str]()
@@ -38,7 +38,7 @@ class OpenApi:
                     except ValueError as error:
                         if self._copied > MOST_PARTS:
                             raise
-                        wrong.append(f"{method} {path}: {error}; or take the operation out")
+                        wrong.append(f"{method} {path}: {error}; or remove the operation")
                     else:
                         tools.append({"name": name, "description": about, "parameters": arguments})
         return tools, wrong
@@ -64,19 +64,19 @@ class OpenApi:
         if len(inside) > MOST_LEVELS:
             raise ValueError(f"its body is nested more than {MOST_LEVELS} levels deep (allOf); write its fields out")
         if id(schema) in inside:
-            raise ValueError("a part of its body (allOf) is the body itself; write its fields out")
+            raise ValueError("its body contains itself (allOf); write its fields out")
         kind = schema.get("type", "object")
         other = next((word for word in ("oneOf", "anyOf") if word in schema), "")
         if other or (kind != "object" and kind != ["object", "null"]):
             what = f"is one of several ({other})" if other else f"is of type {quoted(kind, 40)}"
-            raise ValueError(f"its body {what}, and arguments have names; describe it as an object with fields")
+            raise ValueError(f"its body {what}; describe it as an object with named fields")
         fields = dict(as_object(schema.get("properties")))
         required = [name for name in _items(schema.get("required")) if isinstance(name, str)]
         for part in _items(schema.get("allOf")):
             more, needed = self._fields(part, inside | {id(schema)})
             fields, required = fields | more, list(dict.fromkeys(required + needed))
             self._count(len(more) + len(needed))
-        if schema:  # an empty one is made anew by `_object`, and its id may be another's later
+        if schema:  # `as_object` creates empty ones, and their ids may be reused
             self._read[id(schema)] = fields, required
         return fields, required
 
@@ -86,23 +86,23 @@ class OpenApi:
             if not isinstance(reference, str):
                 return as_object(value)
             value = self._at(reference)
-        raise ValueError(f"more than {MOST_STEPS} references lead to each other; correct them")
+        raise ValueError(f"a chain of more than {MOST_STEPS} references; correct it")
 
     def _at(self, reference: str) -> Any:
         if not reference.startswith("#/"):
-            raise ValueError(f"{quoted(reference)} lies in another document, which is not read; put it in place")
+            raise ValueError(f"{quoted(reference)} is in another document, which is not read; copy it into this one")
         found: Any = self._document
         for part in reference[2:].split("/"):
             found = as_object(found).get(part.replace("~1", "/").replace("~0", "~"))
         if found is None:
-            raise ValueError(f"{quoted(reference)} leads nowhere; correct it")
+            raise ValueError(f"{quoted(reference)} points to nothing; correct it")
         return found
 
     def resolved(self, value: Any, inside: frozenset[str] = frozenset(), depth: int = 0) -> Any:
-        """Copy a value with its references in place; {} for one that leads back to itself."""
+        """Copy a value with its references resolved; {} for a cycle."""
         self._count(1)
         if depth > MOST_LEVELS:
-            raise ValueError(f"is nested more than {MOST_LEVELS} levels deep with its references in place; flatten it")
+            raise ValueError(f"is nested more than {MOST_LEVELS} levels deep with its references resolved; flatten it")
         if isinstance(value, list):
             return [self.resolved(each, inside, depth + 1) for each in value]
         if not isinstance(value, Mapping):
@@ -117,7 +117,7 @@ class OpenApi:
     def _count(self, parts: int) -> None:
         self._copied += parts
         if self._copied > MOST_PARTS:
-            raise ValueError(f"has more than {MOST_PARTS:,} parts with its references in place; take fewer operations")
+            raise ValueError(f"has more than {MOST_PARTS:,} parts with its references resolved; take fewer operations")
 
 
 def _with_bounds(schema: dict[str, Any]) -> dict[str, Any]:

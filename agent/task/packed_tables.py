@@ -1,4 +1,4 @@
-"""Rows of workbooks and Parquet files, read in a child process with limits of time and memory."""
+"""Rows of .xlsx and Parquet files, read in a child process with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from agent.safe_text import listed, near, printable, quoted
 from agent.task.tables import FileMeter, Rows, values_in
 from agent.worker import Worker
 
-SECONDS = 300.0  # for one part of the rows, and for what is read before the first one
-PART = 500  # rows of one answer
+SECONDS = 300.0  # for each part of the rows, and for opening the file
+PART = 500  # rows of one part
 Row = tuple[int, list[Any]]
 _LIBRARIES = {".xlsx": "openpyxl", ".parquet": "pyarrow"}
 _SCRIPT = r"""
 sys.path[:] = opening["path"]
 from importlib.util import module_from_spec, spec_from_file_location
-spec = spec_from_file_location("agent", opening["package"])  # by its place: a user's agent.py is not taken for it
+spec = spec_from_file_location("agent", opening["package"])  # by path, so that a user's agent.py is not imported
 sys.modules["agent"] = package = module_from_spec(spec)
 spec.loader.exec_module(package)
 from agent.safe_data import TooMuch
@@ -52,14 +52,14 @@ for line in pipe_in:
         is_full = True
     except Exception as error:  # a library may fail in any way on a damaged file
         answer({"error": "damaged", "what": f"{type(error).__name__}: {str(error)[:200]}"}, "")
-    if is_full:  # what the error held is free by now, so the answer has room
+    if is_full:  # after the except block, as the error holds memory
         table = None
         answer({"error": "memory"}, "")
 """
 
 
 def read_packed(source: OutsideFile, sheet: str | None) -> tuple[Rows, tuple[str, ...]]:
-    """Read a sheet ("": the first) or a table, with row numbers and notes. Raises ProblemsError."""
+    """Read a sheet (default: the first) or table, with notes. Raises ProblemsError."""
     if find_spec(_LIBRARIES[source.suffix]) is None:
         raise source.refusal(1, _fault({"error": "missing"}, "", source.suffix))
     package = str(Path(__file__).parents[1] / "__init__.py")
@@ -116,20 +116,20 @@ def _fault(found: Any, why: str, suffix: str) -> str:
             return str(found["what"])
         case "memory":
             return f"takes more than {MEMORY >> 30} GB of memory; take fewer rows, or save it as CSV"
-    return f"cannot be read as {suffix} ({found['what']}); save it anew"
+    return f"cannot be read as {suffix} ({found['what']}); save it again"
 
 
 # -- inside the child process ------------------------------------------------------------------------------------------
 
 
 def limit_memory() -> None:
-    """Bound the address space of this process to MEMORY, as far as the system does that."""
-    with contextlib.suppress(ValueError, OSError):  # a lower limit is there already
+    """Limit the address space of this process, where the system supports it."""
+    with contextlib.suppress(ValueError, OSError):  # a lower limit exists
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
 class TableFile:
-    """An open file: its header, and its rows with their numbers (the header is 1); `sheet`: "" for the first."""
+    """An open file with its header and numbered rows (the header is 1)."""
 
     def __init__(self, path: str, suffix: str, sheet: str) -> None:
         self.sheets: list[str] = []
@@ -167,13 +167,13 @@ class TableFile:
 
         import openpyxl
 
-        with warnings.catch_warnings(action="ignore"):  # about styles and extensions, which hold no cells
+        with warnings.catch_warnings(action="ignore"):  # about styles and extensions
             book = openpyxl.load_workbook(path, read_only=True, data_only=True)
             self.sheets = [sheet.title for sheet in book.worksheets]
             if name and name not in self.sheets:
                 return
             sheet = book.worksheets[self.sheets.index(name) if name else 0]
-            sheet.reset_dimensions()  # some programs write a wrong size, and cells beyond it would be lost
+            sheet.reset_dimensions()  # some programs write a wrong size, which would cut off cells
             seen = 0
             for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
                 seen += len(row)

@@ -1,7 +1,7 @@
-"""Tests of promptfoo as plain rows: `tests` of a promptfooconfig.yaml, or a CSV with `__expected`.
+"""promptfoo tests as rows: `tests` of a promptfooconfig.yaml, or a CSV with `__expected`.
 
-YAML is read with the safe loader and nothing in it is run or opened: an assertion that is code, a `file://` reference
-or a check without a right answer is refused with its line. Knows nothing of tasks beyond rows and their metric.
+YAML is read with the safe loader, and nothing in it is run or opened. Assertions that are code, `file://` references
+and checks without a right answer are refused with their line.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from agent.task.tables import DataFile
 from agent.types import MetricSpec
 
 EXPECTED = "expected"
-"""The column that the right answers go to."""
+"""The column of the right answers."""
 _METRICS = {
     "equals": None,
     "contains": MetricSpec("contains", EXPECTED),
     "icontains": MetricSpec("contains", EXPECTED, options={"ignore_case": True}),
 }
-"""The checks that hold a right answer, and what scores as they do; None: the usual metric of the answers."""
+"""Checks with a right answer and their metric; None: the default metric of the answers."""
 _OUTSIDE = re.compile(r"\s*(?:file|package|exec|https?)://|\s*(?:package|exec):", re.IGNORECASE)
 _TYPED = re.compile(r"\s*(?:not-)?([a-z][a-z-]*)(?:\([^)]*\))?:", re.IGNORECASE)
 _CHECKS = {
@@ -46,11 +46,11 @@ def is_promptfoo(path: Path) -> bool:
 
 
 _Test = tuple[dict[str, Any], str, int]
-"""A test as a row, its check, and the line where that stands."""
+"""A test as a row, its check, and the line of the check."""
 
 
 def promptfoo_tests(path: Path) -> tuple[list[dict[str, Any]], MetricSpec | None]:
-    """Read vars and right answer of each test, and the metric that scores as they do. Raises ProblemsError."""
+    """Read the rows of promptfoo tests and their metric. Raises ProblemsError."""
     file, tests = (DataFile if path.suffix.lower() == ".csv" else OutsideFile)(path), list[_Test]()
     rows = file.rows if isinstance(file, DataFile) else [(1, node) for node in _nodes(file)]
     for line, row in rows:
@@ -66,7 +66,7 @@ def promptfoo_tests(path: Path) -> tuple[list[dict[str, Any]], MetricSpec | None
 
 
 def _refusal(check: str) -> str:
-    why = "has no metric here that means it" if check == "starts-with" else "is no right answer and is not run"
+    why = "has no metric" if check == "starts-with" else "has no right answer and is not run"
     return f"the check {quoted(check)} {why}; use one of {listed(_METRICS)}"
 
 
@@ -74,7 +74,7 @@ def _csv_test(row: dict[str, Any], line: int) -> _Test:
     made: dict[str, Any] = {}
     check = "equals"
     if EXPECTED in row and "__expected" in row:
-        raise ValueError(f"a variable is called {EXPECTED}, like the column of the right answers; rename it")
+        raise ValueError(f"a variable is called {EXPECTED}, the column of the right answers; rename it")
     for name, value in row.items():
         text = str(value)
         if name == "__expected":
@@ -150,7 +150,7 @@ def _yaml_test(test: Any) -> _Test:
         raise _Stop(test, "a test needs vars and assert")
     row = {name: _text(node, name) for name, node in _mapping(parts["vars"], "vars").items()}
     if EXPECTED in row:
-        raise _Stop(parts["vars"], f"a variable is called {EXPECTED}, like the column of the right answers; rename it")
+        raise _Stop(parts["vars"], f"a variable is called {EXPECTED}, the column of the right answers; rename it")
     checks = parts["assert"]
     if checks.id != "sequence" or len(checks.value) != 1:
         raise _Stop(checks, f"assert must be a list of one check, one of {listed(_METRICS)}")
@@ -167,7 +167,7 @@ def _mapping(node: Any, what: str) -> dict[str, Any]:
     made = {}
     for key, value in node.value:
         if key.id != "scalar" or key.value in made:
-            raise _Stop(key, f"{what} has a key that is no text or stands twice")
+            raise _Stop(key, f"{what} has a repeated key, or one that is not a text")
         made[key.value] = value
     return made
 

@@ -1,4 +1,4 @@
-"""The keys of task.toml as pydantic models: what one key may hold, with its default and description."""
+"""The keys of task.toml as pydantic models, with types, defaults and descriptions."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class FieldTable(TomlTable):
 class MetricTable(TomlTable):
     """One metric; a task's score is the weighted sum of its metrics."""
 
-    model_config = ConfigDict(extra="allow")  # the metric's own options, which its own model checks
+    model_config = ConfigDict(extra="allow")  # options of the metric, checked by its own model
 
     name: Annotated[str, BeforeValidator(_metric)] = Field(description="Which metric.")
     field: str | Optional = Field(None, description="The output it scores; may be left out when there is only one.")
@@ -113,7 +113,7 @@ class ModelsTable(TomlTable):
     )
     max_tokens: Count | Optional = Field(None, description="The most tokens of one reply; default: from the labels.")
     thinking: Annotated[int, Field(ge=0, le=MOST_COUNT)] = Field(
-        0, description="Tokens that a model may think in each call beside its reply: for reasoning models."
+        0, description="Tokens that a model may think in each call in addition to its reply: for reasoning models."
     )
 
 
@@ -169,7 +169,7 @@ class BudgetTable(TomlTable):
 
 
 class MonitorTable(TomlTable):
-    """What counts as drift of answers in production; a change must be significant and at least so large."""
+    """Thresholds of drift in production: a change must be significant and at least this large."""
 
     alpha: Share = Field(0.01, description="The rate of false alarms of one look at a log, over all its tests.")
     unreadable: Share = Field(0.02, description="How much more often a reply cannot be read.")
@@ -183,7 +183,7 @@ class MonitorTable(TomlTable):
 
 
 class CalibrationTable(TomlTable):
-    """How sure an answer must be to be given."""
+    """The confidence that an answer needs."""
 
     precision: Share | Optional = Field(
         None,
@@ -200,7 +200,7 @@ class SplitsTable(TomlTable):
 
 
 class KnowledgeTable(TomlTable):
-    """Documents that prompts look passages up in; {{context}} in the instruction is their place."""
+    """Documents to retrieve passages from; {{context}} in the instruction is their place."""
 
     path: Line | Optional = Field(
         None,
@@ -213,12 +213,11 @@ class KnowledgeTable(TomlTable):
 
 
 class ConversationTable(TomlTable):
-    """A conversation that continues with the model's own replies; the last of them is the answer."""
+    """A conversation that continues with the model's own replies; the last one is the answer."""
 
     user: Line | Optional = Field(
         None,
-        description="The model that plays the user, towards the goal that a row's input says; default: a row's input "
-        "has the user's messages, which are sent one after the other.",
+        description="The model that plays the user with the goal in the input; default: the input has its messages.",
     )
     prompt: Text | Optional = Field(None, description="What the model that plays the user is told to be.")
     max_turns: Annotated[int, Field(ge=1, le=50)] = Field(6, description="The most messages that it writes.")
@@ -229,7 +228,7 @@ class ConversationTable(TomlTable):
 
 
 class TaskFile(TomlTable):
-    """A task: what goes in, what must come out, how it is scored, and what the search may spend."""
+    """A task: inputs, outputs, metrics, and the limits of the search."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")] = Field(
         description="The task's name: letters, digits, dot, dash and underscore, at most 80."
@@ -240,8 +239,7 @@ class TaskFile(TomlTable):
     program: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}:[A-Za-z_][A-Za-z0-9_]{0,79}$")] = (
         Field(
             "",
-            description='A program of your own in place of one prompt: "program:build" is build() in program.py, which '
-            "gives a DSPy module, or build(model), which gives a LangChain chain.",
+            description='Your own program.py: "program:build" is build() (DSPy) or build(model) (LangChain) there.',
         )
     )
     slices: list[Line] = Field([], description='Columns or fields by which scores are told apart, such as "language".')
@@ -249,7 +247,7 @@ class TaskFile(TomlTable):
         1, description="How often each of some test rows is asked at the end, to see how steady the answers are."
     )
     human_score: Annotated[float, Field(gt=0, le=1)] | Optional = Field(
-        None, description="What people reach on such rows by the same metrics, shown beside the result."
+        None, description="What people score on such rows by the same metrics, shown next to the result."
     )
     fields: dict[str, FieldTable] = Field({}, description="More about each field of the signature, by its name.")
     metrics: list[MetricTable] = Field([], description="How answers are scored; default: by the type of the output.")
@@ -267,7 +265,5 @@ class TaskFile(TomlTable):
     conversation: ConversationTable = _section(ConversationTable)
     tools: Tools | Optional = Field(
         None,
-        description="Tools that the model may call, where the answer is a list of calls: a JSON file as OpenAI, "
-        "Anthropic, MCP (tools/list) or OpenAPI write it; FILE.py:NAME,... for functions of a Python file beside it; "
-        "or tables [[tools]] with name, description and parameters.",
+        description="Tools: a JSON file (OpenAI, Anthropic, MCP or OpenAPI), FILE.py:NAME,... or tables [[tools]].",
     )

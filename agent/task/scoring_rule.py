@@ -1,7 +1,4 @@
-"""The type of the answers of a data file and the metric that fits them: by their form, or as the user asks.
-
-Free text is never scored by exact match without a reason that is said.
-"""
+"""The type of the answers of a data file and their metric, inferred or as the user asks, with the reason."""
 
 from __future__ import annotations
 
@@ -27,17 +24,17 @@ if TYPE_CHECKING:
 
 SEPARATORS = (";", "|", ",")
 MOST_UNITS = 30
-MOST_STEPS = 10  # between the ends of a scale
-SPAN_WORDS = 5  # a median of more words makes sentences
-_MOST = 0.6  # share of rows whose text holds their number, from which answers are read out of it
-_ABOVE_CHANCE = 0.3  # by how much that share must exceed the one for the numbers of other rows
+MOST_STEPS = 10  # between both ends of a scale
+SPAN_WORDS = 5  # a longer median means sentences
+_MOST = 0.6  # answers are copied from the text from this share of rows
+_ABOVE_CHANCE = 0.3  # how far that share must exceed the one with shuffled answers
 _NUMBER = re.compile(r"(?<![\w.,])[+-]?\d+(?:[.,]\d+)*")
 _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringRule:
-    """How answers are scored, and why; `labels` of answers that hold several."""
+    """How answers are scored, and why; `labels` are the parts of multi-label answers."""
 
     type: FieldType
     metric: MetricSpec
@@ -54,14 +51,14 @@ class ScoringRule:
 
 
 def usual_rule(values: Sequence[Any], field: str, metric: MetricSpec | None = None) -> ScoringRule:
-    """Return the rule by the type of the answers alone; they are texts where a `metric` does not score that type."""
+    """Return the default rule, or that of `metric`, which may read answers as text."""
     kind = target_type(values)
     kind = "text" if metric and kind not in METRICS.get(metric.name).types else kind
     return ScoringRule(kind, metric or MetricSpec(DEFAULTS[kind][-1][0], field))
 
 
 def scoring_rule(values: Sequence[Any], field: str, asked: Asked, texts: Sequence[str] = ()) -> ScoringRule:
-    """Return the rule that was asked for, else the one that fits the answers. Raises InputError."""
+    """Return the rule that the user asks for, else an inferred one. Raises InputError."""
     count = len(asked.tools)
     calls = f"the answers are calls of {'the tool' if count == 1 else f'{count} tools'}"
     proposed = found = (
@@ -89,14 +86,13 @@ def scoring_rule(values: Sequence[Any], field: str, asked: Asked, texts: Sequenc
 
 def _require_no_folder(spec: MetricSpec, asked: Asked) -> None:
     if spec.name == "python":
-        raise InputError("--metric python: it needs metric.py in a task folder; `optimize init` makes one")
+        raise InputError("--metric python: needs metric.py in a task folder; `optimize init` makes one")
     if spec.name == "judge" and spec.options.get("mode", "rubric") == "rubric":
         raise InputError(
-            "--metric judge: it goes by rubric.md in a task folder, which `optimize init` makes; "
-            "--metric judge,mode=reference compares with the column's answers"
+            "--metric judge: needs rubric.md in a task folder (`optimize init`), or --metric judge,mode=reference"
         )
     if spec.options.get("mode") == "faithfulness" and not asked.knowledge:
-        raise InputError("--metric judge,mode=faithfulness: it goes by documents; name their folder with --knowledge")
+        raise InputError("--metric judge,mode=faithfulness: needs documents; name their folder with --knowledge")
 
 
 def _fitting(values: Sequence[Any], spec: MetricSpec, kind: FieldType, asked: Asked) -> FieldType:
@@ -118,7 +114,7 @@ def _require_type(values: Sequence[Any], kind: FieldType) -> None:
         raise InputError(f"--type choice: the target has {len(different)} different values; take text")
     if odd := _unlike(values, kind):
         raise InputError(
-            f"--type {kind}: {odd[0]} of {len(values)} answers are none, such as {odd[1]}; correct or drop them"
+            f"--type {kind}: {odd[0]} of {len(values)} answers are not, such as {odd[1]}; correct or remove them"
         )
 
 
@@ -256,7 +252,7 @@ def _several(texts: Sequence[str], field: str) -> ScoringRule | None:
 
 
 def rows_with_number(answers: Sequence[str], texts: Sequence[str]) -> int:
-    """Count the rows whose text holds the number of their answer; 0 unless most do, and clearly more than by chance.
+    """Count the rows whose text holds their number; 0 unless clearly above chance.
 
     >>> rows_with_number(["2", "12", "7 kg"], ["2 boxes", "Send 12, please", "7 of the blue ones"])
     3
@@ -296,7 +292,7 @@ def _numbers(text: str) -> set[float]:
 
 
 def metric_asked(text: str, outputs: Sequence[str]) -> MetricSpec:
-    """Return the metric that `NAME[:FIELD][,k=v]` names, with typed options. Raises InputError."""
+    """Parse `NAME[:FIELD][,k=v]` as a metric with typed options. Raises InputError."""
     head, *pairs = text.split(",")
     name, _, field = head.strip().partition(":")
     try:

@@ -1,7 +1,7 @@
-"""Usable rows of a table, and the split of each: by the columns that hold text, whichever of them are inputs.
+"""Usable rows of a table and their splits.
 
-So another prompt, or `--input`, moves no row from one split to another. Rows can drop out, as when they are the same in
-the inputs that are left.
+Splits depend on all columns that could be inputs, not on those in use: another prompt or `--input` moves no row to
+another split. Rows can drop out, such as those that are equal in the remaining inputs.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 Parts = tuple[list[int], list[int], list[int]]
 """Positions of the rows of train, dev and test."""
 Compared = frozenset[str] | str
-"""What of a text is compared: its words, or the folded text where it has none."""
+"""The words of a text, or the folded text if it has no words."""
 
 FRACTIONS = (0.30, 0.25, 0.45)
 CAPS = (300, 200, 400)
 NEAR = 0.8
-_COMPARE_ALL = 32  # up to this number sets are compared each with each
-_WORTH_SPLITTING = 0.8  # more are divided by their next word if that leaves at most this share of the pairs
+_COMPARE_ALL = 32  # up to this size all pairs are compared
+_WORTH_SPLITTING = 0.8  # larger groups are divided by the next word if at most this share of pairs is left
 _WORD = re.compile(r"\w+")
 _SCRIPT = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces between their words
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
@@ -43,25 +43,24 @@ _SCRIPT = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces betw
 
 
 def near_duplicates(texts: Sequence[str], threshold: float = NEAR) -> list[tuple[int, ...]]:
-    """Group positions (each group sorted, two or more) whose texts are near-duplicates, directly or by a chain.
+    """Group positions whose texts are near-duplicates, directly or by a chain.
 
-    Two texts are near when they are equal after folding or when the Jaccard similarity of their sets of lower-cased
-    words (pairs of characters where a script has no spaces) is at least `threshold` (0 < threshold <= 1). Exact: prefix
-    filtering (Chaudhuri et al. 2006; Bayardo et al. 2007), again among those that share a word, finds every such pair
-    without comparing all of them.
+    Two texts are near when they are equal after folding, or when the Jaccard similarity of their words (character pairs
+    in scripts without spaces) is at least `threshold`, in (0, 1]. Exact: recursive prefix filtering (Chaudhuri et al.
+    2006; Bayardo et al. 2007) finds every such pair without comparing all.
     """
     return _NearDuplicates(texts, threshold).groups()
 
 
 def compared(text: str) -> Compared:
-    """Return what `are_near` compares of a text."""
+    """Return the form of a text that `are_near` compares."""
     folded = fold(text)
     pairs = [run[at : at + 2] for run in _SCRIPT.findall(folded) for at in range(max(1, len(run) - 1))]
     return frozenset([*_WORD.findall(_SCRIPT.sub(" ", folded)), *pairs]) or folded
 
 
 def are_near(one: Compared, other: Compared, threshold: float = NEAR) -> bool:
-    """Whether two texts are near-duplicates themselves, not only by a chain."""
+    """Whether two texts are near-duplicates directly."""
     if isinstance(one, str) or isinstance(other, str):
         return one == other
     fewer, more = sorted((len(one), len(other)))
@@ -126,7 +125,7 @@ class _NearDuplicates:
 
     def _compare(self, members: Sequence[int]) -> None:
         for one, other in combinations(members, 2):
-            if self._parent[one] == self._parent[other]:  # known to be alike, as in a table full of copies
+            if self._parent[one] == self._parent[other]:  # already in one group
                 continue
             if are_near(self._sets[one], self._sets[other], self._threshold):
                 self._unite(one, other)
@@ -138,14 +137,14 @@ def split_rows(
     rng: random.Random,
     fractions: tuple[float, float, float] = FRACTIONS,
 ) -> Parts:
-    """Split rows by their texts into train, dev and test in random order, at most 300, 200 and 400.
+    """Split rows into train, dev and test, stratified and in random order, up to CAPS.
 
-    Of near-duplicates the one with the rarest label stands for all: dev and test hold no two, as their rows count as
-    independent of each other. The others follow it into train while there is room, or are left out, as are rows past
-    the caps. Each split gets about the same share of every label, and train one row of each where it has room.
+    Of near-duplicates the one with the rarest label represents all, as rows of dev and test must be independent. Others
+    follow it into train while there is room, or are left out. Each split gets about the same share of every label, and
+    train at least one row of each if it has room.
 
     Args:
-        fractions: Of the rows that are different, for each split; their sum is at most 1.
+        fractions: shares of the distinct rows; their sum is at most 1.
     """
     count = Counter(labels)
     twins = [tuple(sorted(group, key=lambda at: (count[labels[at]], at))) for group in near_duplicates(texts)]
@@ -165,7 +164,7 @@ def split_rows(
 
 def _sizes(count: int, fractions: tuple[float, float, float]) -> list[int]:
     sizes = [min(cap, round(share * count)) for cap, share in zip(CAPS, fractions, strict=True)]
-    if math.isclose(sum(fractions), 1):  # the rounding goes to test
+    if math.isclose(sum(fractions), 1):  # test takes the rounding
         sizes[2] = min(CAPS[2], count - sizes[0] - sizes[1])
     return sizes
 
@@ -195,13 +194,13 @@ def _filled(labels: Mapping[int, str], sizes: Sequence[int], rng: random.Random)
     return parts
 
 
-# -- a table on its way into splits ------------------------------------------------------------------------------------
+# -- a table to split --------------------------------------------------------------------------------------------------
 
 
 MIN_ROWS = 30
 Table = Sequence[Mapping[str, Any]]
 RuleOf = Callable[[str, Sequence[Any], Sequence[str]], ScoringRule]
-"""From a field, its answers and their texts to how it is scored."""
+"""From a field, its answers and their texts to its scoring rule."""
 
 
 def full_rows(table: Table, needed: Sequence[str]) -> list[int]:
@@ -227,7 +226,7 @@ def _groups(
 
 
 def settled(table: Table, inputs: Sequence[str], parts: Sequence[Parts], groups: Sequence[Sequence[int]]) -> Parts:
-    """Merge parts split by other columns; of near-duplicates one row stays, in test before dev."""
+    """Merge parts, keeping one row of near-duplicates: test before dev before train."""
     group_of = {at: number for number, group in enumerate(groups) for at in group}
     merged: list[list[int]] = [[], [], []]
     taken: set[int] = set()
@@ -252,7 +251,7 @@ def each_once(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class DataTable:
-    """The rows of a data file (`plain`, and with all named objects opened) and the columns to predict."""
+    """The rows of a data file (`plain`, and with named objects expanded) and its targets."""
 
     plain: list[dict[str, Any]]
     table: list[dict[str, Any]]
@@ -262,7 +261,7 @@ class DataTable:
 
 
 class Splitting:
-    """A table on its way into splits, by the inputs it has when nothing is asked for (`basis`)."""
+    """A table to split by its default inputs (`basis`), whatever the inputs in use."""
 
     def __init__(self, data: DataTable, columns: tuple[DataColumn, ...], asked: Asked) -> None:
         self._plain, self._table, self._targets = data.plain, data.table, data.targets
@@ -277,7 +276,7 @@ class Splitting:
         self._basis, self._basis_full = self._inputs, self._full
         try:
             usual = decide_columns(each_once(data.plain), data.targets, siblings=data.siblings, dates=True)
-        except InputError:  # nothing is an input unless it is named
+        except InputError:  # no input by default
             return
         basis = [column.name for column in usual if column.use == "input"]
         _, full = self._complete(data.plain, basis)
@@ -289,7 +288,7 @@ class Splitting:
         return main, full_rows(table, [main, *self._targets])
 
     def read(self, rule_of: RuleOf) -> tuple[ScoringRule, ...]:
-        """Read labels and usable rows by the rule for each field with its answers and texts."""
+        """Read labels and usable rows; return the scoring rule of each target."""
         texts = _texts(self._plain, self._basis, self._basis_full)
         rules: list[ScoringRule] = []
         readers: list[Callable[[Any], Any]] = []
@@ -303,7 +302,7 @@ class Splitting:
             try:
                 cells = (self._plain[at][target] for target in self._targets)
                 self.labels[at] = tuple(read(cell) for read, cell in zip(readers, cells, strict=True))
-            except ValueError:  # only where a column that the splits rest on is blank
+            except ValueError:  # only if a basis column is blank
                 continue
         full = [at for at in self._full if at in self.labels]
         self._usable, dropped = _groups(self._table, self._inputs, full, self.labels)
@@ -317,10 +316,10 @@ class Splitting:
             left = now
         lacking[f"without {quoted(self._main)}"] = left - len(self._full)
         self.dropped = lacking | dropped
-        """How many rows cannot be used, by the reason."""
+        """Unusable rows by reason."""
         empty = {name: sum(not text_of(self._table[at].get(name)).strip() for at in self.kept) for name in self._inputs}
         self.empty = {name: count for name, count in empty.items() if count}
-        """By input that is empty in usable rows, in how many."""
+        """Usable rows with an empty input, by input."""
         return tuple(rules)
 
     @property
@@ -329,11 +328,11 @@ class Splitting:
             return ""
         given = {split_of(self._table[at].get(self._split)) for at in self.kept}
         missing = [split for split in ("dev", "test") if split not in given]
-        cut = f"; {' and '.join(missing)} rows are cut from its train rows, as it names none" if missing else ""
-        return f"splits: as the column {quoted(self._split)} says{cut}"
+        cut = f"; {' and '.join(missing)} rows are taken from train, as it names none" if missing else ""
+        return f"splits: by the column {quoted(self._split)}{cut}"
 
     def parts(self, rng: random.Random, rules: Sequence[ScoringRule]) -> Parts:
-        """Return the rows of train, dev and test, with equal shares of the labels of the first target that has some."""
+        """Return the rows of train, dev and test, stratified by the first target with labels."""
         labelled = [at for at, rule in enumerate(rules) if rule.type == "choice" or rule.is_scale]
         strata = {at: str(label[labelled[0]]) if labelled else "" for at, label in self.labels.items()}
 

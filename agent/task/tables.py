@@ -1,7 +1,4 @@
-"""Rows of data files with the lines where they start: `.jsonl`, `.json`, `.csv`, `.tsv`, `.xlsx` and `.parquet`.
-
-Knows file formats and their traps (ragged rows, delimiters), nothing of fields, labels or tasks.
-"""
+"""Rows of .jsonl, .json, .csv, .tsv, .xlsx and .parquet files with their line numbers."""
 
 from __future__ import annotations
 
@@ -22,37 +19,35 @@ if TYPE_CHECKING:
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".xlsx", ".parquet")
-"""The kinds of files that rows are read from."""
+"""Suffixes of files with rows."""
 PACKED = (".xlsx", ".parquet")
 TEXT_CELLS = (".csv", ".tsv")
-"""Those whose cells are texts, whatever they hold."""
+"""Suffixes of files whose cells are all text."""
 SPREADSHEETS = (".xls", ".ods", ".numbers")
-"""Kinds that are not read, and can be saved as CSV."""
+"""Suffixes that are not read; save these files as CSV."""
 TEXT_COLUMN = "text"
-"""The column of a .txt file, a row a line."""
+"""The column of a .txt file, one row per line."""
 Rows = list[tuple[int, dict[str, Any]]]
-"""Each row with the line where it starts."""
+"""Line number and row."""
 _NEXT = re.compile(r"[\s,]*")
-_SEP = re.compile('"?sep=([,;\t])"?', re.IGNORECASE)  # what Excel writes and understands on the first line
+_SEP = re.compile('"?sep=([,;\t])"?', re.IGNORECASE)  # a first line that Excel writes
 
 
 def read_rows(path: Path, data: bytes | None = None) -> tuple[Rows, list[Problem]]:
-    """Read all rows of a UTF-8 file, or of its `data`, and all its problems; raises nothing."""
+    """Read the rows and problems of a UTF-8 file, or of its `data`."""
     file = DataFile(path, data=data)
     return file.rows, file.problems
 
 
 class DataFile(OutsideFile):
-    """The `rows` of a file of one of the kinds `TABLES`, its `problems`, and `notes` on how it was read.
+    """The rows of a data file, its problems, and notes. Wrong rows are left out.
 
-    CSV values are texts; their delimiter is a comma, semicolon or tab, as the header or `sep=;` before it says. Values
-    of JSON (an array of objects) and JSONL are any JSON. A row with a problem is left out; nothing is raised.
+    CSV values are texts; the delimiter is detected from the header, or stated by a line `sep=;`.
 
     Args:
-        path: with the kind as its suffix.
-        form: options for the encoding and the sheet; None allows UTF-8 only.
-        data: in place of the file's bytes.
-        has_lines: whether a `.txt` file is read, too.
+        form: encoding and sheet; None allows UTF-8 only.
+        data: the bytes, instead of reading the file.
+        has_lines: whether to read `.txt` files, too.
     """
 
     def __init__(
@@ -97,7 +92,7 @@ class DataFile(OutsideFile):
                         self._add(number, _json(line, "write one JSON object per line"), ", ...")
         elif self.suffix == ".txt":
             self.rows = [(number, {TEXT_COLUMN: line}) for number, line in enumerate(lines, 1) if line and line.strip()]
-        elif not self.problems:  # a CSV row may span lines, so with one line unreadable no row is sure
+        elif not self.problems:  # a CSV row may span lines, so one unreadable line makes all rows unsure
             self._csv([line or "" for line in lines])
 
     def _add(self, line: int, value: Any, more: str = "") -> None:
@@ -176,7 +171,7 @@ def _json(text: str, fix: str) -> Any:
 
 def _wrong_header(header: list[str]) -> str:
     if len(header) == 1 and "|" in header[0]:
-        return "the columns stand apart by '|'; save it with commas"
+        return "the columns are separated by '|'; save it with commas"
     twice = sorted({name for name in header if header.count(name) > 1})
     return f"two columns are called {quoted(twice[0])}; rename one" if twice else ""
 
@@ -184,8 +179,8 @@ def _wrong_header(header: list[str]) -> str:
 def _not_csv(error: csv.Error) -> str:
     if "field limit" in str(error):
         return str(more_than(CELL_TEXT, "characters in a cell", "shorten it, or close the quotes of the cell before"))
-    if "new-line" in str(error):  # Python's words would have the file opened in another way
-        return "a carriage return (\\r) stands outside of quotes; save the file with \\n at the ends of its lines"
+    if "new-line" in str(error):  # the message of `csv` is about opening files
+        return "a carriage return (\\r) outside of quotes; save the file with line ends \\n"
     return f'not valid CSV: {error}; put the cell in " and write an inner " twice'
 
 
@@ -232,7 +227,7 @@ def _cells(record: tuple[int, list[str] | csv.Error]) -> int:
 
 
 def values_in(cell: Any) -> int:
-    """Count the values of a cell of JSON, with itself.
+    """Count the values in a JSON cell, including itself.
 
     >>> values_in("a"), values_in({"a": [1, 2]})
     (1, 4)

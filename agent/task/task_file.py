@@ -1,6 +1,6 @@
-"""A parsed task.toml against its schema, each wrong key as a `Fault`; and the schema as JSON, which editors read.
+"""Validation of task.toml against its schema, each wrong key as a `Fault`; and the schema as JSON for editors.
 
-What keys mean together (a metric on a field, a signature) is checked in `checks`.
+Rules between keys are in `checks`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _STAND_IN = MetricTable.model_validate({"name": "python"})
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """task.toml as far as it is valid; `broken` paths hold their default."""
+    """The valid part of task.toml; `broken` paths hold their default."""
 
     file: TaskFile
     options: tuple[Options, ...]
@@ -50,18 +50,18 @@ class Parsed:
     broken: frozenset[KeyPath] = frozenset()
 
     def doubts(self, *path: str | int) -> bool:
-        """Whether the file has a fault at `path`, below it, or in a part around it."""
+        """Whether there is a fault at `path`, below it or around it."""
         return any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in self.broken)
 
 
 def parse_folder(folder: Path) -> Parsed:
-    """Read the task.toml of a folder. Raises ProblemsError where it is no TOML."""
+    """Read the task.toml of a folder. Raises ProblemsError if it is not TOML."""
     path = folder / "task.toml"
     return parse(parse_toml(decoded(read_bytes(path, folder), shown(path)), shown(path)))
 
 
 def parse(raw: dict[str, Any]) -> Parsed:
-    """Read a parsed task.toml; each wrong key is a fault and has its default, so that later checks can run."""
+    """Validate a task.toml; wrong keys become faults and get their default."""
     data, faults, options = dict(raw), dict[KeyPath, Fault](), list[Any]()
     for name, model in _SECTIONS.items():
         if isinstance(raw.get(name), dict):
@@ -75,7 +75,7 @@ def parse(raw: dict[str, Any]) -> Parsed:
             metric, place = _read(MetricTable, given, ("metrics", at), faults) or _STAND_IN, ("metrics", at)
             try:
                 rule = METRICS.get(metric.name)
-            except InputError as error:  # of a package that cannot be loaded
+            except InputError as error:  # a package that cannot be loaded
                 what = f"metrics.name = {quoted(metric.name)}: {str(error)[:1].lower()}{str(error)[1:]}"
                 faults[*place, "name"] = Fault((*place, "name"), what)
                 metric, rule = _STAND_IN, METRICS.get(_STAND_IN.name)
@@ -142,7 +142,7 @@ def _words(path: KeyPath) -> tuple[str, ...]:
 
 
 def has_schema(folder: Path) -> bool:
-    """Write the schema for editors where it is missing; return whether `folder` has it now."""
+    """Write the schema for editors if it is missing; return whether the folder has it."""
     path = folder / "task.schema.json"
     if not (path.is_file() or path.is_symlink()):
         try:
@@ -154,7 +154,7 @@ def has_schema(folder: Path) -> bool:
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the published JSON schema of task.toml: every key with its type, default and description."""
+    """Return the JSON schema of task.toml."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TaskFile.model_json_schema(by_alias=True)}
     _add_metrics(schema)
     schema["properties"]["run"] = {"$ref": "#/$defs/RunTable"}

@@ -1,4 +1,4 @@
-"""The texts of a task that is made out of a data file: a plain prompt, task.toml, and how the file was understood."""
+"""The texts of a task made from a data file: plain prompt, task.toml, and an explanation of the file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OTHERS: Mapping[FieldType, Sequence[tuple[str, str]]] = {
         ('name = "judge"\n# mode = "reference"', "a model compares with the label"),
     ),
 }
-"""By type of the answers: other metrics that score them, as lines of task.toml, and what each is for."""
+"""Alternative metrics by answer type, as lines of task.toml with a comment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Output:
 
 
 def plain_prompt(columns: Sequence[DataColumn], outputs: Sequence[Output], train: Sequence[Mapping[str, Any]]) -> str:
-    """Write a plain fair prompt; it sees train rows only."""
+    """Write a plain prompt, from train rows only."""
     inputs = [words(column.field) for column in columns if column.use == "input"]
     start = f"Read the {_joined(inputs)} and give the {_joined([words(output.field) for output in outputs])}."
     parts = [_answer_form(output, [row[output.field] for row in train]) for output in outputs]
@@ -174,17 +174,17 @@ def string(text: str) -> str:
     return f'"""\n{body}"""'
 
 
-# -- how the file was understood ---------------------------------------------------------------------------------------
+# -- an explanation of the file ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class TargetReading(Output):
     why_text: str = ""
-    """Why a target of few values, or of numbers, is a text all the same."""
+    """Why a target of few values or numbers is read as text."""
     remarks: Sequence[str] = ()
-    """On its spelling and its numbers."""
+    """Warnings on spelling and numbers."""
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Rows by split and class; one class "" when the target is not a choice."""
+    """Rows by split and class; the class is "" unless the target is a choice."""
 
     def lines(self) -> Iterator[str]:
         about = f" of {len(self.choices)}" if self.choices else f" ({self.why_text})" if self.why_text else ""
@@ -207,19 +207,19 @@ class Reading:
     dropped: Mapping[str, int]
     """Rows by reason."""
     unused: int
-    """Usable rows that no split took."""
+    """Usable rows in no split."""
     columns: tuple[DataColumn, ...]
     targets: tuple[TargetReading, ...]
     empty: Mapping[str, int]
-    """Inputs that are empty in rows that are kept, and in how many."""
+    """Kept rows with an empty input, by input."""
     split_line: str
-    """How a column of the file splits the rows; "" where none does."""
+    """How a column of the file splits the rows, or ""."""
     later: Sequence[str]
-    """Inputs whose names say that they are filled in later."""
+    """Inputs whose names suggest that they are filled in later."""
     inside: Mapping[str, int]
-    """Inputs that contain the answer word for word, and in how many rows."""
+    """Rows in which an input contains the answer word for word, by input."""
     notes: Sequence[str] = ()
-    """What to say of the file itself: its encoding, its sheet, HTML in it."""
+    """Notes on encoding, sheet and HTML."""
 
     @property
     def metric_lines(self) -> list[str]:
@@ -237,8 +237,8 @@ class Reading:
         for name in self.later:
             yield f"column {quoted(name)}: is it known when the prompt is used? If not: --ignore {shlex.quote(name)}"
         for name, count in self.inside.items():
-            fix = "if it will not be known when the prompt is used, name the other inputs in the prompt: {{column}}"
-            yield f"column {quoted(name)}: the answer stands in it word for word in {count} rows; {fix}"
+            fix = f"if it is not known when the prompt is used: --ignore {shlex.quote(name)}"
+            yield f"column {quoted(name)}: contains the answer word for word in {count} rows; {fix}"
         for target in self.targets:
             yield from target.lines()
         if len(self.targets) > 1:

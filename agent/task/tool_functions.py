@@ -1,6 +1,6 @@
-"""A Python function as a tool: its signature is the schema of its arguments, its docstring the descriptions.
+"""A Python function as a tool: the schema from its signature, the descriptions from its docstring.
 
-It imports the standard library and pydantic alone: this file is also run in the process that reads a user's file.
+Imports only the standard library and pydantic: this source also runs in the process that imports a user's file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FIELD = re.compile(r":param\s++(?:[^\s:]++\s++)*?(\w+)\s*+:\s*+(.*)")
 
 
 def tool_of_function(function: Callable[..., Any]) -> dict[str, Any]:
-    """Describe a function as a tool in JSON, without calling it. Raises ValueError."""
+    """Describe a function as a JSON tool, without calling it. Raises ValueError."""
     from pydantic import TypeAdapter
 
     name = getattr(function, "__name__", "")
@@ -25,7 +25,7 @@ def tool_of_function(function: Callable[..., Any]) -> dict[str, Any]:
         raise ValueError(f"{name or repr(function)} is no function with a name")
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise ValueError(f"{name}: the parameter {parameter} is given by no name; name each argument")
+            raise ValueError(f"{name}: the parameter {parameter} cannot be given by name; name each argument")
         if parameter.annotation is parameter.empty:
             raise ValueError(f"{name}: the parameter {parameter.name} has no type; write it, such as str")
     form: Any = function
@@ -44,7 +44,7 @@ def tool_of_function(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def docstring_parts(text: str) -> tuple[str, dict[str, str]]:
-    """Split a docstring into the description, in one line, and that of each argument (Google's style, or `:param`)."""
+    """Split a docstring (Google or `:param` style) into its description and those of arguments."""
     about, arguments = list[str](), dict[str, str]()
     section = last = ""
     indent = 0

@@ -1,7 +1,6 @@
-"""The tools of a task, from JSON as OpenAI, Anthropic and MCP write them, or from an OpenAPI document; and labels that
-are calls of them.
+"""The tools of a task (OpenAI, Anthropic, MCP, OpenAPI or Python functions), and labels that call them.
 
-Names and schemas stay unchanged; a search may rewrite the descriptions of tools and arguments.
+A search may rewrite the descriptions of tools and arguments, never names and schemas.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ from agent.worker import LOAD, Worker
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 SCHEMAS = ("parameters", "input_schema", "inputSchema")
-"""The key of the schema of the arguments: OpenAI's, Anthropic's, and that of MCP."""
+"""Keys of the argument schema: OpenAI, Anthropic, MCP."""
 KEYS = ("name", "description", "type", "strict", *SCHEMAS)
-"""Of a tool in task.toml, as OpenAI and Anthropic write one."""
+"""Keys of a tool in task.toml."""
 
 
 def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[str]]:
-    """Read the tools in a JSON value, and all problems; `own` are tables of task.toml with known keys."""
+    """Read tools and problems from JSON; `own` tables of task.toml allow known keys only."""
     if isinstance(value, Mapping) and "swagger" in value:
-        return (), ["is a Swagger document of version 2; convert it to OpenAPI 3, which is read"]
+        return (), ["is a Swagger 2 document; convert it to OpenAPI 3"]
     if isinstance(value, Mapping) and "openapi" in value:
         try:
             value, wrong = OpenApi(value).tools()
@@ -49,7 +48,7 @@ def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[st
         inner = value.get("result", value)
         value = inner.get("tools") if isinstance(inner, Mapping) else None
     if not isinstance(value, list) or not value:
-        return (), ["holds no list of tools; write one, or the result of MCP's tools/list, or an OpenAPI document"]
+        return (), ["holds no tools; write a list, the result of MCP's tools/list, or an OpenAPI document"]
     if len(value) > MOST_TOOLS:
         return (), [f"holds {len(value)} tools; {MOST_TOOLS} at most"]
     tools: dict[str, Tool] = {}
@@ -58,7 +57,7 @@ def read_tools(value: Any, own: bool = False) -> tuple[tuple[Tool, ...], list[st
         try:
             tool = _tool(each, own)
             if tool.name in tools:
-                raise ValueError(f"there is a tool {quoted(tool.name)} before it; give each its own name")
+                raise ValueError(f"the name {quoted(tool.name)} is used before; rename one")
             tools[tool.name] = tool
         except ValueError as error:
             wrong.append(f"tool {number}: {error}")
@@ -83,12 +82,12 @@ def _tool(value: Any, own: bool) -> Tool:
     if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
         raise ValueError(f"the schema of the arguments of {quoted(name)} is not of type object")
     try:
-        if "$ref" in json.dumps(schema):  # inside another schema its references would lead nowhere
+        if "$ref" in json.dumps(schema):  # its references would break inside another schema
             found = OpenApi(schema).resolved(schema)
             schema = {key: part for key, part in found.items() if key not in ("$defs", "definitions")}
         text = json.dumps({"type": "object", **schema}, ensure_ascii=False, allow_nan=False)
         if len(text) > MOST_SCHEMA:
-            raise ValueError(f"it has {len(text):,} characters with its references in place; {MOST_SCHEMA:,} at most")
+            raise ValueError(f"it has {len(text):,} characters with its references resolved; {MOST_SCHEMA:,} at most")
         json_checker(text)
     except RecursionError as error:
         raise ValueError(f"the schema of the arguments of {quoted(name)} is nested too deep; flatten it") from error
@@ -113,7 +112,7 @@ _CALLS = {
 
 
 def calls_checker(tools: Sequence[Tool], accepted: bool = False) -> Callable[[Any], str]:
-    """Return a function from a label to its fault, or ""; `accepted`: arguments are lists of right values."""
+    """Return a function from a label to its problem, or ""; `accepted` arguments are lists."""
     form = json_checker(json.dumps(_CALLS))
     by_name = {tool.name: json_checker(tool.parameters) for tool in tools}
 
@@ -125,7 +124,7 @@ def calls_checker(tools: Sequence[Tool], accepted: bool = False) -> Callable[[An
 
 
 def accepted_checker(schema: str | None) -> Callable[[Any], str]:
-    """Do the same for labels whose arguments are lists of accepted values, under the schema of their field."""
+    """Return a checker of labels with accepted values under the schema of their field."""
     check = json_checker(schema) if schema else None
     return lambda label: (check(label) if check else "") or _no_lists(label)
 
@@ -141,7 +140,7 @@ def _no_lists(label: Any) -> str:
 def _fault(call: Mapping[str, Any], by_name: Mapping[str, Callable[[Any], str]], accepted: bool) -> str:
     name, arguments = call["name"], call["arguments"]
     if name not in by_name:
-        return f"calls {quoted(name)}, which is none of the tools{near(name, by_name)}"
+        return f"calls {quoted(name)}, which is not a tool{near(name, by_name)}"
     given = _single(arguments) if accepted else [arguments]
     return next(
         (f"calls {name} with {quoted(each)}, which {fault}" for each in given if (fault := by_name[name](each))), ""
@@ -173,7 +172,7 @@ def with_calls(
     tools: Sequence[Tool],
     accepted: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return the rows with their answers as lists of calls. Raises ProblemsError for other answers."""
+    """Convert the answers of rows to lists of calls. Raises ProblemsError."""
     check = calls_checker(tools, accepted)
     made: list[dict[str, Any]] = []
     wrong: dict[tuple[str, str], list[int]] = {}
@@ -199,7 +198,7 @@ def tools_json(tools: Sequence[Tool]) -> str:
 
 
 FUNCTIONS = re.compile(r"(?P<file>[^:]+\.py):\s*(?P<names>\w+(?:\s*,\s*\w+)*)")
-"""FILE.py:NAME, or several names separated by commas."""
+"""FILE.py:NAME or FILE.py:NAME,NAME."""
 TYPES: dict[str, Any] = {
     **{kind.__name__: kind for kind in (str, int, float, bool, list, dict)},
     "List": list,
@@ -217,7 +216,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def tools_in_source(path: Path, names: str, data: bytes) -> list[dict[str, Any]]:
-    """Read functions at the top of a file as tools, without running it. Raises ProblemsError."""
+    """Read the functions of a file as tools, without running it. Raises ProblemsError."""
     functions = {node.name: node for node in statements_of(data, shown(path)) if isinstance(node, _Function)}
     found, wrong = list[dict[str, Any]](), list[Problem]()
     for name in _names(names):
@@ -241,7 +240,7 @@ def _stand_in(node: _Function) -> Callable[..., None]:
     lacks = len(given) - len(node.args.defaults)
     defaults = [*[None] * lacks, *node.args.defaults, *node.args.kw_defaults]
     if node.args.vararg or node.args.kwarg or node.args.posonlyargs:
-        raise ValueError(f"{node.name}: takes arguments that have no name; name each argument")
+        raise ValueError(f"{node.name}: takes arguments without a name; name each argument")
     parameters = [_parameter(node, each, default) for each, default in zip([*given, *named], defaults, strict=True)]
 
     def stand_in() -> None: ...
@@ -259,8 +258,8 @@ def _parameter(node: _Function, given: ast.arg, default: ast.expr | None) -> ins
         value = empty if default is None else ast.literal_eval(default)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise ValueError(
-            f"{node.name}: the type or default of {given.arg} is none that can be read without running the file; write "
-            f"one of {', '.join(TYPES)}, or `optimize tools FILE.py:{node.name} -o tools.json`, which runs it"
+            f"{node.name}: the type or default of {given.arg} cannot be read without running the file; "
+            f"write one of {', '.join(TYPES)}, or run it: `optimize tools FILE.py:{node.name} -o tools.json`"
         ) from None
     return inspect.Parameter(given.arg, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=value)
 
@@ -333,7 +332,7 @@ for line in pipe_in:
 
 
 def tools_of_functions(path: Path, names: str) -> list[dict[str, Any]]:
-    """Run a file in a child process and return functions of it as tools. Raises ProblemsError."""
+    """Read the functions of a file as tools in a child process. Raises ProblemsError."""
     source = Path(tool_functions.__file__).read_text("utf-8")
     worker = Worker(path.name, _SCRIPT, [str(path.resolve()), source], SECONDS, folder=path.resolve().parent)
     try:

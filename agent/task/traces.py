@@ -1,11 +1,11 @@
-"""One record of a trace file, of each kind that is read: what was asked, what was answered, and what people said of it.
+"""Trace files: questions, answers and feedback of a model in production.
 
     Langfuse        {"input": ..., "output": ..., "scores": [{"name": "correct", "value": 1}]}
     OpenAI          {"messages": [...], "choices": [{"message": {...}}]}, or with request and response
     OTLP/JSON       {"resourceSpans": [{"scopeSpans": [{"spans": [...]}]}]} with gen_ai attributes
     production log  {"reply": "...", "inputs": {...}, "score": 1}, as `optimize monitor` reads it
 
-All of it is untrusted: nothing in it is run, and texts are only copied.
+Traces are untrusted: texts are only copied.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from agent.task.tables import DataFile, Rows
 from agent.types import canonical
 
 INPUT, LABEL = "input", "output"
-"""The column of a question that is one text, and that of the right answers."""
-EVALUATION = "gen_ai.evaluation"  # what the attributes of an evaluation begin with
-KEYS = ("score", "scores", "feedback", "rating", "correct")  # of what people said of the answer of a record
+"""The columns of a single question text and of the right answers."""
+EVALUATION = "gen_ai.evaluation"  # prefix of the attributes of an evaluation
+KEYS = ("score", "scores", "feedback", "rating", "correct")  # of the feedback in a record
 GOOD = {"correct", "good", "yes", "true", "up", "thumbs_up", "thumbsup", "positive", "like", "pass", "passed", "accept"}
-"""Words that say that an answer is right."""
+"""Feedback that confirms an answer."""
 _NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?")
 
 Scales = Mapping[str, float]
-"""The highest number of each name that has numbers above 1 in a file, such as stars."""
+"""The highest number by name, of names with numbers above 1, such as stars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class Feedback:
 
 
 def said_in(name: str, said: Any) -> Iterator[Feedback]:
-    """Yield the parts of a feedback: each of a list, the value of an object, or each of its keys.
+    """Yield the parts of a feedback: items, the value of an object, or its keys.
 
     >>> [(one.name, one.value) for one in said_in("scores", [{"name": "ok", "value": 1}, {"stars": ["4", 5]}])]
     [('ok', 1), ('stars', 4.0), ('stars', 5)]
     """
     if isinstance(said, Mapping) and {"value", "stringValue"} & {*said}:
-        text = said.get("stringValue")  # says what the number means
+        text = said.get("stringValue")  # the meaning of the number
         value = text if isinstance(text, str) and text.strip() else said.get("value")
         yield from said_in(str(said.get("name") or name), value)
     elif isinstance(said, Mapping | list) and said:
@@ -75,8 +75,7 @@ def scales_of(feedback: Iterable[Feedback]) -> Scales:
 
 
 def is_right(feedback: Collection[Feedback], scales: Scales) -> bool:
-    """Whether something was said, and all of it says that the answer is right: a word such as `correct`, true, or 1; of
-    a name with a scale its highest number instead of 1.
+    """Whether all feedback confirms the answer: `correct`, true, 1, the top of a scale.
 
     >>> star = [Feedback("stars", 1)]
     >>> is_right(star, {}), is_right(star, {"stars": 5}), is_right([], {})
@@ -93,7 +92,7 @@ def is_right(feedback: Collection[Feedback], scales: Scales) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One answer; `expected` is what a person wrote down, `system` the instruction of the model."""
+    """One answer, with the expected one and the system message if recorded."""
 
     inputs: Mapping[str, str]
     output: str
@@ -104,7 +103,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class TraceKind:
-    """A kind of trace file: its name, whether a record is of it, and the traces of a record, or ValueError."""
+    """A kind of trace file: name, test of a record, reader of its traces."""
 
     name: str
     holds: Callable[[Mapping[str, Any]], bool]
@@ -152,10 +151,10 @@ def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
     reply = response.get("body", response) if isinstance(response, Mapping) else {}
     reply = {} if reply is None else reply
     if not isinstance(reply, Mapping):
-        raise _not(reply, "body", "object")
+        raise _not(reply, "body", "an object")
     choices = record.get("choices") or reply.get("choices")
     if choices is not None and (not isinstance(choices, list) or len(_mappings(choices)) < len(choices)):
-        raise _not(choices, "choices", "list of objects")
+        raise _not(choices, "choices", "a list of objects")
     other = next((record[key] for key in ("reply", "completion", "output") if record.get(key)), response)
     if choices:
         output = _text(choices[0].get("message", choices[0]))
@@ -170,7 +169,7 @@ def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
 
 
 def _not(value: Any, key: str, kind: str) -> ValueError:
-    return ValueError(f"{key} is {quoted(value)}, and no {kind}; correct the record or take it out")
+    return ValueError(f"{key} is {quoted(value)}, not {kind}; correct or remove the record")
 
 
 def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
@@ -236,7 +235,7 @@ def _any_value(value: Any) -> Any:
     try:
         return number if math.isfinite(number := float(found)) else None
     except (TypeError, ValueError):
-        raise _not(found, kind, "number") from None
+        raise _not(found, kind, "a number") from None
 
 
 def _parsed(value: Any) -> list[Any]:
@@ -265,7 +264,7 @@ KINDS: tuple[TraceKind, ...] = (
     ),
     TraceKind("Langfuse traces", lambda r: r.keys() >= _ASKED, _langfuse),
 )
-"""In the order in which a record is tried."""
+"""In the order in which they are tried."""
 MOST_LISTED = 20
 _PERSONAL = re.compile(
     r"(?<![\w.+-])[\w.+-]++@[\w-]++\.[\w.-]"  # e-mail
@@ -276,9 +275,9 @@ _PERSONAL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TraceRows:
-    """Rows of a trace file, each input once with its line; confirmed ones have the answer in `column`.
+    """Distinct inputs of a trace file with their lines; confirmed answers are in `column`.
 
-    `lines` say for people how the file was read.
+    `lines` explain to people how the file was read.
     """
 
     column: str
@@ -297,7 +296,7 @@ class TraceRows:
 
     @property
     def questions(self) -> list[tuple[int, dict[str, str]]]:
-        """All rows with their lines, without the right answers."""
+        """All rows with their lines, without answers."""
         return [(line, {name: text for name, text in row.items() if name != self.column}) for line, row in self.table]
 
 
@@ -309,7 +308,7 @@ def is_traces(path: Path) -> bool:
 
 
 def read_traces(path: Path) -> TraceRows:
-    """Read a trace file. Raises ProblemsError for records that are not all of one known kind."""
+    """Read a trace file. Raises ProblemsError."""
     file, records = _trace_records(path)
     found: list[tuple[int, Trace]] = []
     kind = _kind_of(records[0][1]) if records else None
@@ -324,7 +323,7 @@ def read_traces(path: Path) -> TraceRows:
             found += [(line, trace) for trace in own.read(record)]
     file.refuse_most(MOST_LISTED, "record")
     if kind is None or not found:
-        raise file.refusal(1, "no answers of a model; give a file of traces")
+        raise file.refusal(1, "holds no answers of a model; give a file of traces")
     made = _rows(kind, found)
     if not made.table:
         what = f"read as {kind.name}: {counted(len(found), 'answer')}, none with both a question and a text"
@@ -377,21 +376,17 @@ def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
     contradicted = sum(len(confirmed) > 1 for confirmed in labels.values())
     lines = [
         f"read as {kind.name}: {counted(len(placed), 'answer')}, {counted(len(table), 'different input')}",
-        f"labels: {counted(labelled, 'answer')} that a score or feedback confirms; "
-        f"{counted(len(table) - labelled, 'row has', 'rows have')} none ({contradicted} of them as confirmed answers "
-        "contradict each other)",
+        f"labels: {counted(labelled, 'answer')} confirmed by a score or feedback; "
+        f"{counted(len(table) - labelled, 'row')} without ({contradicted} with contradicting answers)",
     ]
     if highest := listed(f"{name} {most:g}" for name, most in scales.items()):
-        lines.append(f"with numbers above 1 only the highest in the file says that an answer is right: {highest}")
+        lines.append(f"of scores above 1 only the highest in the file confirms an answer: {highest}")
     before = counted(len(full) - len(first), "answer")
-    lines.append(
-        f"left out: {before} to inputs that came before, {len(placed) - len(full)} without a question or a text"
-    )
+    lines.append(f"left out: {before} to a repeated input, {len(placed) - len(full)} without question or answer")
     if personal:
         lines.append(
-            f"warning: {counted(personal, 'row seems', 'rows seem')} to hold personal data (e-mail addresses, "
-            "telephone, card or account numbers); rows become examples, and are sent to models: take out what must "
-            "not be there"
+            f"warning: {counted(personal, 'row')} may hold personal data (e-mail, telephone, card or account numbers); "
+            "rows are sent to models, so remove it"
         )
     answers = tuple(trace.expected or trace.output for _, trace in full)
     return TraceRows(column, table, answers, instruction if count > len(full) / 2 else "", tuple(lines))

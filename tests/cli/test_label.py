@@ -19,7 +19,7 @@ from agent.jobs import label as label_answers
 from agent.jobs.label import keys_of
 from agent.release.runtime import load_prompt
 from agent.task.label_files import LabelledTask
-from agent.task.label_log import standing
+from agent.task.label_log import current_labels
 from tests.cli.label_world import (
     DESCRIPTION,
     MEANINGS,
@@ -199,7 +199,7 @@ def test_keys_over_a_pipe_label_skip_take_back_and_explain() -> None:
     assert "'x' is no key here" in said
     assert said.count("billing: Money that was paid or is due.") == 2
     task = LabelledTask(FOLDER)
-    (one, other) = standing(task.log.events()).values()
+    (one, other) = current_labels(task.log.events()).values()
     assert [each["ann"].label for each in (one, other)] == ["billing", "account"]
     assert [("undo" in row) for row in rows("labels.jsonl")] == [False, False, True, False]
 

@@ -236,7 +236,7 @@ def test_a_source_that_is_no_document_is_named(tmp_path: Path) -> None:
         "answer": "742 crowns",
     }
     said = learn(folder, log_of(tmp_path, {**row, "page": "goods-bb.md"}), code=2)["error"]
-    assert "page: 'goods-bb.md' is none of the documents" in said
+    assert "page: 'goods-bb.md' is not a document" in said
 
 
 @pytest.mark.parametrize(

@@ -173,14 +173,14 @@ def test_links_out_of_the_folder_and_links_to_folders_are_refused(tmp_path: Path
         load_task(folder)
     first, second = str(caught.value).splitlines()
     assert first.partition("pages/")[2] == "more:1: is a link to a folder; copy the folder"
-    assert "z.md:1: lies outside the task folder" in second
+    assert "z.md:1: is outside the task folder" in second
 
 
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
         ('path = "pages"', 'path = "page"', "page:1", "no such file or folder"),
-        ('path = "pages"', 'path = "../other"', "other:1", "lies outside the task folder"),
+        ('path = "pages"', 'path = "../other"', "other:1", "is outside the task folder"),
         ('path = "pages"', "", "task.toml:6", "the key 'path' is missing"),
         ('path = "pages"', 'path = "pages"\nfolder = "x"', "task.toml:8", "unknown key 'folder'"),
         ('source = "page"', 'source = "question"', "task.toml:8", "is an input, which the model sees"),
@@ -218,7 +218,7 @@ def test_a_row_names_documents_that_there_are(tmp_path: Path) -> None:
     (both,) = [row for row in load_task(folder).dev if len(row.sources) == 2]
     assert both.sources == ("goods-b.md", "goods-c.md")
     rows.write_text(text.replace('"goods-b.md"', '"goods-bb.md"', 1), "utf-8")
-    with pytest.raises(ProblemsError, match=r"dev\.jsonl:\d+: page: 'goods-bb\.md' is none of the documents"):
+    with pytest.raises(ProblemsError, match=r"dev\.jsonl:\d+: page: 'goods-bb\.md' is not a document"):
         load_task(folder)
 
 
@@ -246,7 +246,7 @@ def test_limits_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (tmp_path / f"{number}.txt").write_text("x" * 100, "utf-8")
     monkeypatch.setattr(documents, "MOST_LETTERS", 250)
     (problem,) = read_documents(".", tmp_path)[2]
-    assert "2.txt:1: with this file the documents have more than 250 letters" in str(problem)
+    assert "2.txt:1: the documents up to here have more than 250 letters" in str(problem)
     monkeypatch.setattr(documents, "MOST_FILES", 3)
     (problem,) = read_documents(".", tmp_path)[2]
     assert "holds 4 files; 3 documents at most" in str(problem)

@@ -15,7 +15,7 @@ from agent.report.web.app import Web, make
 from agent.report.web.people_pages import LabelPlace
 from agent.task import label_session
 from agent.task.label_files import LabelledTask
-from agent.task.label_log import LabelLog, standing
+from agent.task.label_log import LabelLog, current_labels
 from tests.cli.label_world import label_place, topic_of, write_label_task
 from tests.cli.world import TOPICS
 from tests.conftest import Made
@@ -66,7 +66,7 @@ async def test_a_label_a_skip_and_an_undo_are_in_the_file(two_runs: Made) -> Non
         assert again["row"] == form["row"]
     events = LabelledTask(FOLDER).log.events()
     assert [event.label for event in events] == ["billing", None]
-    assert standing(events) == {}
+    assert current_labels(events) == {}
 
 
 async def test_nobody_else_labels_and_nothing_but_a_label_of_the_task_is_taken(two_runs: Made) -> None:
@@ -191,7 +191,7 @@ def test_keys_label_take_back_and_skip_on_a_narrow_screen(browser: Browser, play
         events = task.log.events()
         assert [event.label is None for event in events] == [False, False, False, True, False]
         assert {event.labeller for event in events} == {"ann"}
-        given = standing(events)
+        given = current_labels(events)
         assert len(given) == 3
         right = [row for row, of in given.items() if of["ann"].label == topic_of(task.by_id[row].text)]
         assert len(right) >= 2

@@ -85,7 +85,7 @@ async def test_one_that_takes_too_long_is_given_up_and_then_not_asked_any_more()
     assert [score.value for score in scores] == [None] * (MAX_TIMEOUTS + 2)
     assert len(asked) == MAX_TIMEOUTS
     assert scores[0].reason == "mine took longer than 0.05 s"
-    assert scores[-1].reason.endswith("is not asked any more")
+    assert scores[-1].reason.endswith("is not called again")
 
 
 def other(row: dict[str, Any], answer: Any) -> float:

@@ -132,12 +132,12 @@ def held(task: Task, column: dict[str, str]) -> list[set[str]]:
         (
             ["train", "train", "test"],
             [{"train"}, {"train"}, {"test"}],
-            "; dev rows are cut from its train rows, as it names none",
+            "; dev rows are taken from train, as it names none",
         ),
         (
             ["train", "train", "dev"],
             [{"train"}, {"dev"}, {"train"}],
-            "; test rows are cut from its train rows, as it names none",
+            "; test rows are taken from train, as it names none",
         ),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_column_of_splits_splits_the_rows(here: Path, values: list[str], expec
     assert [field.name for field in task.signature.inputs] == ["message"]
     lines = list(reading.lines())
     assert "column 'fold': split (says which rows are train, dev and test)" in lines
-    assert f"splits: as the column 'fold' says{says}" in lines
+    assert f"splits: by the column 'fold'{says}" in lines
     assert reading.unused == 0
     assert read(table, "Which team? {{message}} {{fold}}")[1].split_line == ""
     assert read(table, ignore=("fold",))[1].split_line == ""

@@ -137,7 +137,7 @@ def test_every_wrong_row_is_named_at_its_line(here: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (("messages -> want", "messages, tone -> want"), "a conversation is the only input"),
+        (("messages -> want", "messages, tone -> want"), "a conversation must be the only input"),
         (("in the end.", "in the end. {{messages}}"), "take {{messages}} out"),
         (('type = "conversation"', 'type = "conversation"\n[search]\nformats = ["dspy-chat"]'), "turns, inline"),
         (

@@ -409,7 +409,7 @@ def inside(here: Path, table: list[dict[str, Any]], target: str, prompt: str = "
 def test_an_input_that_holds_the_answer_word_for_word_is_told(here: Path) -> None:
     table = [row | {"why": f"Because of this: {row['answer']}!"} for row in answered()]
     (line,) = inside(here, table, "answer")
-    assert line.startswith("column 'why': the answer stands in it word for word in 60 rows; if it will not be known")
+    assert line.startswith("column 'why': contains the answer word for word in 60 rows; if it is not known")
     assert inside(here, table, "answer", "{{q}} {{why}}") == []
     for row in table[:4]:
         row["why"] = "unknown"

@@ -146,7 +146,7 @@ def test_a_quoted_cell_over_lines_has_the_line_where_its_row_starts() -> None:
         ("a,b\n1\n", 2, "1 cells"),
         ('a,b\n"x"y,2\n', 2, "not valid CSV"),
         ('a,b\n1,2\n"open,2\n3,4\n', 3, "not valid CSV"),
-        ("a,b\r1,2\r", 1, r"(\r) stands outside of quotes; save the file with \n at the ends of its lines"),
+        ("a,b\r1,2\r", 1, r"(\r) outside of quotes; save the file with line ends \n"),
         ("a,a\n1,2\n", 1, "two columns are called 'a'"),
         ("a,b\n" + "x" * 1_000_001 + ",2\n", 2, "characters in a cell"),
     ],

@@ -51,7 +51,7 @@ def lamp_on(**arguments: Any) -> list[dict[str, Any]]:
         (lamp_on(level=3), "'room' is a required property"),
         (
             [{"name": "lamp_of", "arguments": {}}],
-            "calls 'lamp_of', which is none of the tools; did you mean 'lamp_off'?",
+            "calls 'lamp_of', which is not a tool; did you mean 'lamp_off'?",
         ),
         ([{"name": "lamp_on"}], "'arguments' is a required property"),
         ("lamp_on", "is not of type 'array'"),

@@ -16,7 +16,7 @@ from agent.errors import InputError, ProblemsError
 from agent.prompt.draft_requests import Refused, read_definition, read_labels, read_opening, read_row
 from agent.task import label_files, label_session
 from agent.task.label_files import LabelledTask, SplitRow, places
-from agent.task.label_log import LabelLog, agreed, standing
+from agent.task.label_log import LabelLog, agreed, current_labels
 from agent.task.label_session import LabelQueue, LabelSession, agreements
 from agent.task.load import load_task
 from agent.task.splits import near_duplicates
@@ -148,7 +148,7 @@ def test_several_write_to_one_file_and_the_chain_holds(tmp_path: Path) -> None:
         list(pool.map(work, range(4)))
     events = logs[0].events()
     assert len(events) == 100
-    assert all(len(of_row) == 4 for of_row in standing(events).values())
+    assert all(len(of_row) == 4 for of_row in current_labels(events).values())
     assert (tmp_path / "labels.jsonl").stat().st_mode & 0o077 == 0
 
 
@@ -171,14 +171,14 @@ def test_an_undo_brings_back_what_the_labeller_said_before(tmp_path: Path) -> No
     log.add("r1", "a", "ann", "spread")
     log.add("r1", "b", "ann", "spread")
     log.add("r1", "b", "ben", "spread")
-    assert agreed(standing(log.events())["r1"]) == "b"
+    assert agreed(current_labels(log.events())["r1"]) == "b"
     taken = log.undo("ann")
     assert taken is not None
     assert taken.label == "b"
-    assert agreed(standing(log.events())["r1"]) is None
+    assert agreed(current_labels(log.events())["r1"]) is None
     assert log.undo("ann") is not None
     assert log.undo("ann") is None
-    assert agreed(standing(log.events())["r1"]) == "b"
+    assert agreed(current_labels(log.events())["r1"]) == "b"
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ann", "ben"]), st.sampled_from(["r1", "r2", "undo"])), max_size=12))
@@ -192,7 +192,7 @@ def test_an_undo_leaves_what_stood_before_the_label_that_it_takes_back(steps: li
                 continue
             taken, own = log.undo(labeller), [at for at, (name, _) in enumerate(stand) if name == labeller]
             assert (taken.row if taken else None) == (stand.pop(own[-1])[1] if own else None)
-        found = {(name, row) for row, of_row in standing(log.events()).items() for name in of_row}
+        found = {(name, row) for row, of_row in current_labels(log.events()).items() for name in of_row}
         assert found == set(stand)
 
 

@@ -219,7 +219,7 @@ def test_missing_doubled_and_shared_splits_are_named(here: Path) -> None:
     assert problems(folder) == ["a/test.jsonl:1: no such file; write it, as .jsonl or .csv"]
     folder = make(here / "b")
     (folder / "dev.csv").write_text("message,team\n")
-    assert ["dev.csv is there too" in line for line in problems(folder)] == [True]
+    assert ["dev.csv exists, too" in line for line in problems(folder)] == [True]
     shared = TOML + '\n[splits]\ndev = "train.jsonl"\n'
     assert any("two splits" in line for line in problems(make(here / "c", shared)))
 

@@ -77,7 +77,7 @@ def test_the_plain_label_or_another_order_may_be_asked_for(here: Path) -> None:
         ("ordinal", "the choice 'bronze' is not a number; list the labels from one end to the other: order = [...]"),
         ("ordinal,order=bronze,gold", "the choice 'silver' is not in order; list every choice"),
         ("ordinal,order=bronze,Bronze,gold", "order needs two or more different labels"),
-        ("quantity", "the choice 'bronze' is no number with a unit, so quantity cannot score it"),
+        ("quantity", "the choice 'bronze' is not a number with a unit"),
     ],
 )
 def test_a_metric_that_cannot_score_the_labels_is_refused(here: Path, metric: str, says: str) -> None:

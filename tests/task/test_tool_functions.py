@@ -88,7 +88,7 @@ def no_json(room: Callable[[], int]) -> None: ...
 @pytest.mark.parametrize(
     ("function", "why"),
     [
-        (any_number, "is given by no name"),
+        (any_number, "cannot be given by name"),
         (untyped, "the parameter room has no type; write it, such as str"),
         (no_json, "its types have no JSON form"),
         (Place, "no function with a name"),
@@ -215,7 +215,7 @@ def test_a_file_that_cannot_be_used_is_refused_with_its_line(source: str, names:
 )
 def test_what_only_running_the_file_can_tell_is_refused(argument: str) -> None:
     with_functions(f"def lamp_on({argument}):\n    pass\n", "lamp_on")
-    with pytest.raises(ProblemsError, match=r"without running the file|have no name"):
+    with pytest.raises(ProblemsError, match=r"without running the file|without a name"):
         load_task(Path("lamps"))
     assert not Path("ran").exists()
 

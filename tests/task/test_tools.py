@@ -123,12 +123,12 @@ def test_the_fields_of_a_body_are_arguments(given: Any, properties: Any, require
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        (document(body({"type": "array"})), "post /pets: its body is of type 'array', and arguments have names"),
+        (document(body({"type": "array"})), "post /pets: its body is of type 'array'; describe it"),
         (document(body({"oneOf": [A, B]})), "post /pets: its body is one of several (oneOf)"),
-        (document(body({"$ref": "#/a"}), a={"allOf": [{"$ref": "#/a"}]}), "a part of its body (allOf) is the body"),
-        (document({"parameters": [{"$ref": "x.json#/p"}]}), "post /pets: 'x.json#/p' lies in another document"),
-        (document(body({"$ref": "#/none"})), "post /pets: '#/none' leads nowhere; correct it; or take the operation"),
-        ({"swagger": "2.0", "paths": {}}, "is a Swagger document of version 2; convert it to OpenAPI 3"),
+        (document(body({"$ref": "#/a"}), a={"allOf": [{"$ref": "#/a"}]}), "its body contains itself"),
+        (document({"parameters": [{"$ref": "x.json#/p"}]}), "post /pets: 'x.json#/p' is in another document"),
+        (document(body({"$ref": "#/none"})), "post /pets: '#/none' points to nothing; correct it; or remove"),
+        ({"swagger": "2.0", "paths": {}}, "is a Swagger 2 document; convert it to OpenAPI 3"),
     ],
 )
 def test_arguments_that_would_vanish_are_named(given: Any, what: str) -> None:
@@ -147,12 +147,12 @@ def test_a_key_that_is_not_known_is_a_mistake_in_task_toml_alone() -> None:
 @pytest.mark.parametrize(
     ("value", "what"),
     [
-        ({}, "holds no list of tools; write one, or the result of MCP's tools/list, or an OpenAPI document"),
-        ([], "holds no list of tools"),
+        ({}, "holds no tools; write a list, the result of MCP's tools/list, or an OpenAPI document"),
+        ([], "holds no tools"),
         ([{"name": "x"}] * (MOST_TOOLS + 1), f"holds {MOST_TOOLS + 1} tools; {MOST_TOOLS} at most"),
         ([5], "tool 1: 5 is no object with name, description and"),
         ([{"name": "two words"}], "tool 1: the name 'two words' is not of letters, digits, _, . and -, at most 64"),
-        ([{"name": "x"}, {"name": "x"}], "tool 2: there is a tool 'x' before it; give each its own name"),
+        ([{"name": "x"}, {"name": "x"}], "tool 2: the name 'x' is used before"),
         ([{"name": "x", "description": 5}], "tool 1: the description of 'x' is no text"),
         (
             [{"name": "x", "parameters": {"type": "array"}}],
@@ -227,9 +227,9 @@ CHAIN = {f"s{n}": {"$ref": f"#/$defs/s{n + 1}"} for n in range(1000)} | {"s1000"
         ({"properties": {"a": nested(240)}}, "nested too deep; flatten it"),
         (
             {"properties": {"a": {"$ref": "https://evil.example/s.json"}}},
-            "'https://evil.example/s.json' lies in another",
+            "'https://evil.example/s.json' is in another",
         ),
-        ({"properties": {"a": {"items": {"$ref": "#/$defs/x"}}}}, "'#/$defs/x' leads nowhere"),
+        ({"properties": {"a": {"items": {"$ref": "#/$defs/x"}}}}, "'#/$defs/x' points to nothing"),
         ({"properties": {"a": {"description": "x" * MOST_SCHEMA}}}, f"{MOST_SCHEMA:,} at most"),
     ],
     ids=["chain", "deep", "checked", "remote", "nowhere", "long"],

@@ -83,8 +83,8 @@ def test_each_kind_gives_the_same_rows(name: str, make: Any, tmp_path: Path) -> 
     assert found.lines[0] == f"read as {name}: 5 answers, 3 different inputs"
     assert found.labelled == ({"input": "late parcel", "output": "delivery"},)
     assert found.unlabelled == ({"input": "no invoice"}, {"input": "who are you"})
-    assert "(0 of them as" in found.lines[1]
-    assert found.lines[2] == "left out: 1 answer to inputs that came before, 1 without a question or a text"
+    assert "(0 with contradicting" in found.lines[1]
+    assert found.lines[2] == "left out: 1 answer to a repeated input, 1 without question or answer"
     assert found.instruction == ("" if make is production else SYSTEM)
 
 
@@ -95,7 +95,7 @@ def rows(tmp_path: Path, *records: Any) -> TraceRows:
 def test_confirmed_answers_that_contradict_each_other_are_no_label(tmp_path: Path) -> None:
     found = rows(tmp_path, production("a b", "x", score=1), production("a b", "y", score=1))
     assert found.labelled == ()
-    assert "none (1 of them as" in found.lines[1]
+    assert "without (1 with contradicting" in found.lines[1]
 
 
 def test_what_a_person_wrote_down_is_the_label(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_one_of_five_stars_is_no_label_and_the_most_stars_are(form: str, tmp_pat
         tmp_path, *[production(f"question {at}", "x", **rated(stars)) for at, stars in enumerate((1, 5, 3, 5))]
     )
     assert [row["input"] for row in found.labelled] == ["question 1", "question 3"]
-    assert [line for line in found.lines if line.endswith("says that an answer is right: rating 5")]
+    assert [line for line in found.lines if line.endswith("confirms an answer: rating 5")]
     assert not [line for line in rows(tmp_path, production("a", "x", score=1)).lines if "highest" in line]
 
 
@@ -224,10 +224,10 @@ ASKED = [{"role": "user", "content": "b"}]
 @pytest.mark.parametrize(
     ("record", "says"),
     [
-        ({"messages": ASKED, "choices": {"x": 1}}, "OpenAI chat logs: choices is {'x': 1}, and no list of objects"),
-        ({"messages": ASKED, "response": {"choices": 5}}, "choices is 5, and no list of objects"),
-        ({"messages": ASKED, "response": {"body": [1]}}, "body is [1], and no object"),
-        (spans("b", "x", score="abc"), "doubleValue is 'abc', and no number"),
+        ({"messages": ASKED, "choices": {"x": 1}}, "OpenAI chat logs: choices is {'x': 1}, not a list"),
+        ({"messages": ASKED, "response": {"choices": 5}}, "choices is 5, not a list"),
+        ({"messages": ASKED, "response": {"body": [1]}}, "body is [1], not an object"),
+        (spans("b", "x", score="abc"), "doubleValue is 'abc', not a number"),
     ],
 )
 def test_a_malformed_record_is_refused_with_its_line(record: Any, says: str, tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_personal_data_is_pointed_out(tmp_path: Path) -> None:
         production("call +41 44 668 18 00", "x"),
         production("ticket 12 of 2026", "x"),
     )
-    assert any("2 rows seem to hold personal data" in line for line in found.lines)
+    assert any("2 rows may hold personal data" in line for line in found.lines)
 
 
 def labelled(count: int, make: Any = chat) -> list[dict[str, Any]]:
