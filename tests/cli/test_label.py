@@ -274,7 +274,7 @@ def test_a_line_that_was_changed_is_seen() -> None:
     labelled("ann", "123q")
     LABELS.write_text(LABELS.read_text("utf-8").replace('"delivery"', '"account"'), "utf-8")
     (line, *_) = refused(2, "label", "mails", "--status")
-    assert line.startswith("error: tasks/mails/labels.jsonl:3: the line before is not the one")
+    assert line.startswith("error: tasks/mails/labels.jsonl:3: the line before it was changed")
 
 
 def test_synthetic_rows_are_marked_and_no_split_has_one_without_a_label_of_a_person() -> None:

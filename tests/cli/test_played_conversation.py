@@ -92,7 +92,7 @@ def test_a_scripted_conversation_is_searched_turn_by_turn() -> None:
     assert (found["winner"]["test"], found["baseline"]["test"] < 0.5) == (1.0, True)
     assert set(turns) >= {2, 4, 6}, "one, two and three messages of the user"
     assert [check["ok"] for check in good_json("audit", "check")["checks"]].count(False) == 0
-    assert "go on with the model's own replies" in good("export", "--format", "messages", "-o", "m.json") + str(
+    assert "continue with the model's own replies" in good("export", "--format", "messages", "-o", "m.json") + str(
         refused(2, "check", found["release"])
     )
 
@@ -108,7 +108,7 @@ def test_commands_that_ask_rows_one_by_one_refuse_it() -> None:
             ["migrate", found["release"], "--model", other, "--price", "1,2"],
             ["customize", "counter", "-m", model, "--arms", "prompt"],
         ):
-            assert "go on with the model's own replies" in "\n".join(refused(2, *command))
+            assert "continue with the model's own replies" in "\n".join(refused(2, *command))
         assert len(server.requests) == sent
 
 
@@ -165,8 +165,8 @@ def test_a_model_plays_the_user_until_its_goal_is_reached() -> None:
             "prompt is for a model that plays the user",
         ),
         (("[conversation]", '[conversation]\nuser = "local/x"'), "the key 'prompt' is missing"),
-        (("[conversation]", '[search]\ntechniques = ["few-shot"]\n[conversation]'), "no examples to show"),
-        (("[conversation]", '[knowledge]\npath = "x"\n[conversation]'), "takes no knowledge yet"),
+        (("[conversation]", '[search]\ntechniques = ["few-shot"]\n[conversation]'), "has no examples"),
+        (("[conversation]", '[knowledge]\npath = "x"\n[conversation]'), "does not work with knowledge yet"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_a_call(changes: tuple[str, str], said: str) -> None:
@@ -182,4 +182,4 @@ def test_a_script_has_the_users_messages_alone() -> None:
     assert "dev.jsonl:1" in found[0]
     assert "message 2 is the assistant's; the model replies by itself" in found[0]
     assert "message 2 is empty" in found[1]
-    assert "a message of the system may come first" in found[2]
+    assert "a system message must come first" in found[2]

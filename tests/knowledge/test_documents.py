@@ -186,7 +186,7 @@ def test_links_out_of_the_folder_and_links_to_folders_are_refused(tmp_path: Path
         ('source = "page"', 'source = "question"', "task.toml:8", "is an input, which the model sees"),
         ('source = "page"', 'source = "the page"', "task.toml:8", "cannot be a column"),
         ("question -> answer", "question, context -> answer", "task.toml:3", "the place of passages"),
-        ("\n[knowledge]", 'program = "own:build"\n[knowledge]', "task.toml:6", "only a prompt looks passages up"),
+        ("\n[knowledge]", 'program = "own:build"\n[knowledge]', "task.toml:6", "works with a prompt, not with program"),
     ],
 )
 def test_a_wrong_block_is_refused_at_its_line(old: str, new: str, line: str, words: str, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_place_for_passages_needs_documents(tmp_path: Path) -> None:
     load_task(folder)
     start = text.index("[knowledge]")
     toml.write_text(text[:start] + text[text.index("[search]") :], "utf-8")
-    with pytest.raises(ProblemsError, match=r"task\.toml:4: .*'\{\{context\}\}', which is no field"):
+    with pytest.raises(ProblemsError, match=r"task\.toml:4: .*'\{\{context\}\}', which is for passages"):
         load_task(folder)
 
 

@@ -262,7 +262,7 @@ def test_fine_tuning_rows_are_train_rows_with_the_instruction_and_the_right_answ
     assert not any(text in made.texts["finetune.jsonl"] for text in unseen)
     with pytest.raises(ReleaseError, match="pass the task"):
         form.files(Material(toy()))
-    with pytest.raises(ReleaseError, match="go on with the model's own replies, and this format writes rows"):
+    with pytest.raises(ReleaseError, match="continue with the model's own replies, and this format writes rows"):
         form.files(Material(toy(), make_task(user=SimulatedUser())))
     with pytest.raises(ReleaseError, match="dspy-chat wraps answers"):
         form.files(Material(toy(format="dspy-chat"), task))
