@@ -3,13 +3,14 @@ PYTHON ?= python3
 TASK ?= support_triage
 MODEL ?= local/smollm2-135m
 ARGS ?=
+EXTRAS := ray,otel,wandb,clearml,embedding,promptfoo
 VENV := .venv
 BIN := $(VENV)/bin
 
 # Compiled once and kept, also where the environment says not to: pip compiles nothing here, and tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help optimize setup test types rooms long check bench bench-quick planted replay chaos docs docs-reference clean
+.PHONY: help optimize setup test types rooms extras test-extras long check bench bench-quick planted replay chaos docs docs-reference clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -31,7 +32,6 @@ test: setup ## every test but long, bench and chaos
 	$(BIN)/ruff check agent promptassay tests
 	@$(MAKE) --no-print-directory -j 2 types rooms
 	$(BIN)/python -m pytest tests/engine -m "not long"
-	@$(BIN)/python -c 'from importlib.util import find_spec; print("training by PyTorch (extra tune):", "tested" if find_spec("peft") else "not tested here, as peft is not installed")'
 
 types:
 	$(BIN)/mypy
@@ -39,8 +39,25 @@ types:
 rooms:
 	$(BIN)/python -m pytest --ignore tests/engine -m "not long" -n auto --dist worksteal
 
+build/extras-venv/ready: requirements-extras.lock requirements-torch.lock $(VENV)/ready
+	@echo "making build/extras-venv: $(VENV) and the packages of requirements-extras.lock"
+	@$(BIN)/python -m venv --clear build/extras-venv
+	@build/extras-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements-extras.lock
+	@build/extras-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements-torch.lock 2>/dev/null || echo "no PyTorch build for CPUs was found (docs/development)"
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > $$(build/extras-venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth
+	@touch $@
+
+build/promptfoo/ready: Makefile
+	@npm install --prefix build/promptfoo --no-audit --no-fund --loglevel error promptfoo@0.121.20 @libsql/linux-x64-gnu@0.5.29 >/dev/null
+	@touch $@
+
+extras: build/extras-venv/ready build/promptfoo/ready
+
+test-extras: setup extras ## the tests that need other packages: Ray, OpenTelemetry, Weights & Biases, ClearML, PyTorch, word vectors, promptfoo
+	@named=$(EXTRAS); build/extras-venv/bin/python -c 'import torch' 2>/dev/null && named=$$named,tune || echo "training with PyTorch is not tested here: it is not installed"; \
+	build/extras-venv/bin/python -m pytest --extras $$named
+
 long: setup ## the long tests: kills in every kind of run, samplers, sweeps that are broken off, more of the engine
-	@[ -x build/promptfoo/node_modules/.bin/promptfoo ] || npm install --prefix build/promptfoo --no-audit --no-fund promptfoo@0.121.20 @libsql/linux-x64-gnu@0.5.29 >/dev/null 2>&1 || echo "promptfoo could not be installed; its tests will be skipped"
 	$(BIN)/python -m pytest -m long
 
 check: $(VENV)/ready ## format, lint and types only
@@ -85,4 +102,4 @@ docs-reference: $(VENV)/ready ## the pages of docs/ that are made out of the cod
 	$(BIN)/python -m tests.docs.reference
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build/docs build/docs-venv
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build/docs build/docs-venv build/extras-venv build/promptfoo

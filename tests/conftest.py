@@ -9,13 +9,14 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
+from agent.extras import is_here
 from agent.ledger.store import Ledger
 from agent.scoring import task_metrics
 from tests.cli.world import compatible, files, good_json, learner
@@ -30,7 +31,7 @@ TESTS = Path(__file__).resolve().parent
 IN_A_FOLDER = ("api", "cli", "customize", "docs", "registry", "report", "task")
 """Rooms whose tests write into the current folder."""
 PROMPTFOO = TESTS.parent / "build" / "promptfoo" / "node_modules" / ".bin"
-"""Where `.ci/run` installs it."""
+"""Where `make test-extras` installs it."""
 _OF_THE_USER = ("ANTHROPIC_", "LANGCHAIN_", "LANGSMITH_", "OPENAI_", "OPTIMIZE_")
 
 Made = tuple[dict[str, Any], dict[str, Any]]
@@ -53,10 +54,38 @@ if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 1024**3:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-snapshots", action="store_true", help="write tests/snapshots anew instead of comparing")
+    parser.addoption(
+        "--extras", metavar="NAMES", help="run only the tests of these extras (comma-separated); a skipped one fails"
+    )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def needed_extras(item: pytest.Item) -> set[str]:
+    return {name for mark in item.iter_markers("extra") for name in mark.args}
+
+
+def has_extra(name: str) -> bool:
+    return (PROMPTFOO / "promptfoo").is_file() if name == "promptfoo" else is_here(name)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
+    if (named := config.getoption("--extras")) is None:
+        for item in items:
+            if missing := [name for name in sorted(needed_extras(item)) if not has_extra(name)]:
+                item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}; see make test-extras"))
+        return
+    wanted = set(named.split(","))
+    chosen = [item for item in items if (needed := needed_extras(item)) and needed <= wanted]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if item.config.getoption("--extras") and report.skipped:
+        report.outcome, report.longrepr = "failed", f"{item.nodeid} was skipped: {report.longrepr}"
+    return report
 
 
 def pytest_collection_finish() -> None:

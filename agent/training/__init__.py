@@ -1,6 +1,6 @@
-"""Training on one's own rows: low-rank adapters (LoRA) and soft prompts for GGUF models, in numpy alone.
+"""Training of low-rank adapters (LoRA) and soft prompts for GGUF models, in numpy.
 
-With the extra `tune` PyTorch can do it in numpy's place, and train all weights. What a model is asked and what it
-should answer comes in (`loop.TrainingOrder`), a GGUF adapter that llama.cpp loads next to the model, or a whole GGUF
-model, goes out. Knows nothing of tasks, candidates or ledgers.
+With the extra `tune` PyTorch can train instead, and can train all weights. Pairs of prompt and answer go in
+(`loop.TrainingOrder`); a GGUF adapter that llama.cpp loads, or a whole GGUF model, comes out. Knows nothing of tasks,
+candidates or ledgers.
 """

@@ -1,7 +1,7 @@
-"""The weights of a GGUF file of the llama or qwen2 family as numpy arrays.
+"""Weights of a GGUF file of the llama or qwen2 family as numpy arrays.
 
-Names and layouts are those of the file: a llama file has the rows of its query and key weights in the order in which
-neighbours are rotated together, so nothing is permuted here or in an adapter.
+Names and layouts are those of the file. A llama file orders the rows of its query and key weights so that adjacent rows
+rotate together; nothing is permuted here or in an adapter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent.models.gguf import Array, GgufFile, Value, read_gguf
 from agent.models.quantization import float32_of
 
 MAPS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-"""The linear maps of a layer, which an adapter has matrices for."""
+"""Linear maps of a layer, which an adapter changes."""
 FAMILIES = ("llama", "qwen2")
 _REFUSED = {
     "expert_count": "a mixture of experts",
@@ -29,8 +29,11 @@ _END_OF_TURN = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eos_token_id")
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """The sizes of a decoder. `neighbours`: positions are encoded by rotating neighbours (2i, 2i + 1), as llama files
-    have it; otherwise halves (i, i + head / 2), as qwen2 files have it."""
+    """Sizes of a decoder.
+
+    `interleaved`: rotary encoding rotates the pairs (2i, 2i + 1), as in llama files; otherwise the halves
+    (i, i + head / 2), as in qwen2 files.
+    """
 
     family: str
     layers: int
@@ -41,7 +44,7 @@ class Architecture:
     hidden: int
     vocabulary: int
     context: int
-    neighbours: bool
+    interleaved: bool
     theta: float
     epsilon: float
     end_of_turn: int
@@ -61,7 +64,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The weights of one layer: maps (outputs, inputs) and biases by name, and the two norms (width,)."""
+    """Weights of a layer: maps (outputs, inputs) and biases by name, and two norms (width,)."""
 
     maps: Mapping[str, Array]
     biases: Mapping[str, Array]
@@ -71,14 +74,14 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """A decoder's weights.
+    """Weights of a decoder.
 
     Args:
         embedding: (vocabulary, width).
-        output: (vocabulary, width); the embedding itself where the file ties them.
+        output: (vocabulary, width); the same array as `embedding` where the file ties them.
         output_norm: (width,).
-        frequencies: (head / 2,), radians a position.
-        sha256: of the file, in hex digits; where the weights are of another place, of both.
+        frequencies: (head / 2,), radians per position.
+        sha256: of the file, in hex digits; with weights from a Hugging Face folder, of both.
     """
 
     architecture: Architecture
@@ -92,11 +95,11 @@ class BaseModel:
 
 
 def read_architecture(file: GgufFile) -> Architecture:
-    """The sizes that a file states. Raises InputError, with all reasons, where its model cannot be trained here."""
+    """Read the sizes of a file. Raises InputError with all reasons against training it."""
     values = file.values
     family = str(values.get("general.architecture", ""))
     if family not in FAMILIES:
-        raise InputError(f"{file.path}: a model of the family {family!r}; training knows {', '.join(FAMILIES)}")
+        raise InputError(f"{file.path}: unsupported family {family!r}; training needs one of {', '.join(FAMILIES)}")
     stated = _Stated(family, values)
     width, heads = stated.count("embedding_length"), stated.count("attention.head_count")
     head = stated.count("attention.key_length", width // max(1, heads))
@@ -113,7 +116,7 @@ def read_architecture(file: GgufFile) -> Architecture:
         hidden=stated.count("feed_forward_length"),
         vocabulary=embedding.shape[0] if embedding else 0,
         context=stated.count("context_length"),
-        neighbours=family == "llama",
+        interleaved=family == "llama",
         theta=stated.number("rope.freq_base", 10000.0),
         epsilon=stated.number("attention.layer_norm_rms_epsilon"),
         end_of_turn=end_of_turn if isinstance(end_of_turn, int) else -1,
@@ -123,12 +126,12 @@ def read_architecture(file: GgufFile) -> Architecture:
     if scaling != "none" and values.get(f"{family}.rope.scaling.factor", 1.0) != 1.0:
         wrong.append(f"its positions are scaled ({scaling})")
     if not 0 <= architecture.end_of_turn < architecture.vocabulary:
-        wrong.append(f"its {_END_OF_TURN[-1]} is no token of its vocabulary")
+        wrong.append(f"its {_END_OF_TURN[-1]} is not in its vocabulary")
     if architecture.layers > len(file.tensors):
         wrong.append(f"it states {architecture.layers} layers and has {len(file.tensors)} tensors")
     if not wrong:
         if values.get(f"{family}.rope.dimension_count", head) != head or head % 2:
-            wrong.append("a part of each head is rotated")
+            wrong.append("only a part of each head is rotated")
         if values.get(f"{family}.attention.value_length", head) != head:
             wrong.append("its keys and values differ in size")
         if heads % kv_heads:
@@ -139,7 +142,7 @@ def read_architecture(file: GgufFile) -> Architecture:
 
 
 class _Stated:
-    """The values of a family, and those that are missing or not above 0."""
+    """Reads values of a family; collects those that are missing or not above 0."""
 
     def __init__(self, family: str, values: Mapping[str, Value]) -> None:
         self.family, self.values = family, values
@@ -157,8 +160,10 @@ class _Stated:
 
 
 def load_base(path: Path) -> BaseModel:
-    """The weights of a GGUF file, dequantized to float32. Raises InputError where the file cannot be read, or its model
-    cannot be trained."""
+    """Load the weights of a GGUF file, dequantized to float32.
+
+    Raises InputError where the file cannot be read, or its model cannot be trained.
+    """
     file = read_gguf(path)
     architecture = read_architecture(file)
     wrong: list[str] = []
@@ -180,7 +185,7 @@ def load_base(path: Path) -> BaseModel:
 def assembled(
     architecture: Architecture, tensor: Callable[..., Array], names: Collection[str], sha256: str, path: Path
 ) -> BaseModel:
-    """A model of tensors that `tensor` reads by name and shape; `names`: of those that there are."""
+    """Assemble a model; `tensor` reads one by name and shape, `names` lists the existing ones."""
 
     def layer(start: str) -> Layer:
         shapes = {name: architecture.shape(name) for name in MAPS}

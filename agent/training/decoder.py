@@ -1,7 +1,7 @@
-"""A decoder in numpy: the parts of a layer with their derivatives, the loss on the answers of a pack, its gradients.
+"""A decoder in numpy: layers, loss and gradients.
 
-Only the places where an answer is predicted reach the vocabulary; the weights of the base do not change. Arrays have
-the type of the weights (float32; the tests of gradients use float64). T is the number of tokens of a pack.
+Only the positions that predict an answer reach the vocabulary; the base weights stay fixed. Arrays have the type of the
+weights (float32; float64 in gradient tests). T is the number of tokens of a pack.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from agent.training.rows import Pack
 def linear(
     x: Array, weight: Array, bias: Array | None, lora: Matrices | None, scale: float
 ) -> tuple[Array, Array | None]:
-    """x W' + scale (x A') B' + bias, and the low-rank part x A', which the derivative needs; None without an adapter.
+    """Compute x W' + scale (x A') B' + bias.
 
     Args:
         x: (T, inputs).
         weight: (outputs, inputs).
-        bias: (outputs,), or None.
+        bias: (outputs,).
+
+    Returns:
+        (T, outputs); and x A', (T, rank), for the derivative, or None without an adapter.
 
     Source: Hu et al. (2021), equation 3.
     """
@@ -48,7 +51,7 @@ def linear_back(
     gradients: Matrices | None,
     scale: float,
 ) -> Array:
-    """The derivative by x; those by A and B are added to `gradients`."""
+    """Return the derivative by x; add those by A and B to `gradients`."""
     if lora is None or gradients is None or low is None:
         return dy @ weight
     a, b = lora
@@ -62,7 +65,7 @@ def linear_back(
 
 
 def norm(x: Array, weight: Array, epsilon: float) -> tuple[Array, Array]:
-    """x over its root mean square, times `weight`; and the factor (T, 1) that the derivative needs.
+    """Divide x by its root mean square, times `weight`; also return the factor (T, 1).
 
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019), equation 4.
     """
@@ -76,18 +79,18 @@ def norm_back(dy: Array, x: Array, factor: Array, weight: Array) -> Array:
     return factor * (g - x * (factor * factor * along))  # type: ignore[no-any-return]
 
 
-def rotated(x: Array, cosine: Array, sine: Array, neighbours: bool) -> Array:
-    """Positions encoded by rotation, pair by pair; with -sine it is undone, which is its derivative, too.
+def rotated(x: Array, cosine: Array, sine: Array, interleaved: bool) -> Array:
+    """Apply rotary position encoding pair by pair; -sine inverts it and gives its derivative.
 
     Args:
         x: (T, heads, head).
-        cosine: (T, 1, head / 2), as `sine`.
-        neighbours: the pairs are (2i, 2i + 1); otherwise (i, i + head / 2).
+        cosine, sine: (T, 1, head / 2).
+        interleaved: pairs are (2i, 2i + 1); otherwise (i, i + head / 2).
 
     Source: Su et al., "RoFormer" (2021), equation 34.
     """
     half = x.shape[2] // 2
-    one, two = (slice(0, None, 2), slice(1, None, 2)) if neighbours else (slice(0, half), slice(half, None))
+    one, two = (slice(0, None, 2), slice(1, None, 2)) if interleaved else (slice(0, half), slice(half, None))
     turned = np.empty_like(x)
     turned[..., one] = x[..., one] * cosine - x[..., two] * sine
     turned[..., two] = x[..., one] * sine + x[..., two] * cosine
@@ -95,14 +98,14 @@ def rotated(x: Array, cosine: Array, sine: Array, neighbours: bool) -> Array:
 
 
 def attention(q: Array, k: Array, v: Array, prefix: int, spans: Spans) -> Array:
-    """Grouped-query attention of a pack: each row's own tokens see the prefix and those before them in the row.
+    """Compute grouped-query attention: a token sees the prefix and its predecessors in the row.
 
     Args:
         q: (T, heads, head).
-        k: (T, kv heads, head), as `v`.
+        k, v: (T, kv heads, head).
 
     Returns:
-        What was read, (T, heads, head).
+        (T, heads, head).
 
     Source: Vaswani et al. (2017), equation 1; Ainslie et al., "GQA" (2023), section 2.2.
     """
@@ -114,7 +117,10 @@ def attention(q: Array, k: Array, v: Array, prefix: int, spans: Spans) -> Array:
 
 
 def attention_back(dread: Array, q: Array, k: Array, v: Array, prefix: int, spans: Spans) -> tuple[Array, Array, Array]:
-    """The derivatives by q, k and v. The shares are computed again: kept, they would grow with the square of T."""
+    """Return the derivatives by q, k and v.
+
+    Attention weights are recomputed, because storing them would take memory quadratic in T.
+    """
     dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
     for start, end in _with_prefix(prefix, spans):
         queries, keys, values = _grouped(q[start:end], k), _seen(k, prefix, start, end), _seen(v, prefix, start, end)
@@ -131,7 +137,6 @@ def attention_back(dread: Array, q: Array, k: Array, v: Array, prefix: int, span
 
 
 def _shares(queries: Array, keys: Array, size: int) -> Array:
-    """What part each of the last `size` tokens gives to those that it sees, (kv heads, heads x size, seen)."""
     scores = (queries * (1 / math.sqrt(keys.shape[2]))) @ keys.transpose(0, 2, 1)
     own = scores.reshape(scores.shape[0], -1, size, keys.shape[1])[..., -size:]
     own += np.triu(np.full((size, size), -np.inf, queries.dtype), 1)
@@ -142,7 +147,7 @@ def _shares(queries: Array, keys: Array, size: int) -> Array:
 
 
 def gated(gate: Array, up: Array) -> Array:
-    """SiLU(gate) times up. Source: Shazeer, "GLU Variants Improve Transformer" (2020), equation 6."""
+    """Return SiLU(gate) times up. Source: Shazeer, "GLU Variants Improve Transformer" (2020), equation 6."""
     return gate * _sigmoid(gate) * up
 
 
@@ -164,7 +169,6 @@ def _with_prefix(prefix: int, spans: Spans) -> Spans:
 
 
 def _grouped(x: Array, k: Array) -> Array:
-    """(tokens, heads, head) as (kv heads, heads a kv head x tokens, head)."""
     tokens, _, head = x.shape
     kv_heads = k.shape[1]
     return x.reshape(tokens, kv_heads, -1, head).transpose(1, 2, 0, 3).reshape(kv_heads, -1, head)
@@ -176,7 +180,6 @@ def _ungrouped(x: Array, tokens: int) -> Array:
 
 
 def _seen(x: Array, prefix: int, start: int, end: int) -> Array:
-    """The keys or values that a span sees, (kv heads, tokens, head)."""
     seen = x[:end] if start < prefix else np.concatenate([x[:prefix], x[start:end]])
     return np.ascontiguousarray(seen.transpose(1, 0, 2))
 
@@ -191,7 +194,7 @@ def _add(total: Array, part: Array, prefix: int, start: int, end: int) -> None:
 
 
 def logits(base: BaseModel, tuned: Parameters, pack: Pack) -> Array:
-    """(n, vocabulary) scores of the next token at the places of `pack.outputs`."""
+    """Return (n, vocabulary) scores of the next token at `pack.outputs`."""
     run, x = _Pass(base, tuned, pack), tuned.embedded(base, pack.ids)
     for number in range(len(base.layers)):
         x = run.layer(number, x)[0]
@@ -199,12 +202,12 @@ def logits(base: BaseModel, tuned: Parameters, pack: Pack) -> Array:
 
 
 def answer_loss(base: BaseModel, tuned: Parameters, pack: Pack) -> float:
-    """The sum over the pack's answer tokens of their negative log-likelihood, in nats."""
+    """Return the summed negative log-likelihood of the pack's answer tokens, in nats."""
     return _loss(logits(base, tuned, pack), pack.targets)[0]
 
 
 def add_gradients(base: BaseModel, tuned: Parameters, pack: Pack, weight: float, gradients: Parameters) -> float:
-    """The pack's answer loss; its gradients times `weight` are added to `gradients`."""
+    """Return the pack's answer loss; add its gradients times `weight` to `gradients`."""
     run, x = _Pass(base, tuned, pack), tuned.embedded(base, pack.ids)
     traces = []
     for number in range(len(base.layers)):
@@ -224,7 +227,7 @@ def add_gradients(base: BaseModel, tuned: Parameters, pack: Pack, weight: float,
 
 @dataclass(frozen=True, slots=True)
 class _Trace:
-    """What the derivative of a layer needs: its input, factors of norms, what was multiplied, low-rank parts."""
+    """Intermediate values of a layer that its derivative needs."""
 
     x: Array
     factor: Array
@@ -240,7 +243,7 @@ class _Trace:
 
 
 class _Pass:
-    """A pack on its way through the layers and back; `turn`: cosine and sine of each position, (T, 1, head / 2)."""
+    """A pack's pass through the layers; `turn`: cosine and sine per position, (T, 1, head / 2)."""
 
     def __init__(self, base: BaseModel, tuned: Parameters, pack: Pack) -> None:
         self.base, self.tuned, self.pack, self.sizes = base, tuned, pack, base.architecture
@@ -257,7 +260,7 @@ class _Pass:
 
         normed, factor = norm(x, layer.attn_norm, sizes.epsilon)
         q, k, v = (mapped(name, normed).reshape(len(x), -1, sizes.head) for name in ("attn_q", "attn_k", "attn_v"))
-        q, k = rotated(q, *self.turn, sizes.neighbours), rotated(k, *self.turn, sizes.neighbours)
+        q, k = rotated(q, *self.turn, sizes.interleaved), rotated(k, *self.turn, sizes.interleaved)
         read = attention(q, k, v, self.pack.prefix, self.pack.spans).reshape(len(x), -1)
         middle = x + mapped("attn_output", read)
         normed, middle_factor = norm(middle, layer.ffn_norm, sizes.epsilon)
@@ -266,7 +269,7 @@ class _Pass:
         return result, _Trace(x, factor, q, k, v, read, middle, middle_factor, gate, up, low)
 
     def layer_back(self, number: int, dy: Array, trace: _Trace, gradients: Parameters) -> Array:
-        """The derivative by the layer's input; those by its adapter are added to `gradients`."""
+        """Return the derivative by the layer's input; add those by its adapter to `gradients`."""
         layer, matrices, added = self.base.layers[number], self.tuned.layers[number], gradients.layers[number]
         sizes, low, (cosine, sine) = self.sizes, trace.low, self.turn
 
@@ -280,7 +283,7 @@ class _Pass:
         dmiddle = dy + norm_back(dnormed, trace.middle, trace.middle_factor, layer.ffn_norm)
         dread = mapped("attn_output", dmiddle, trace.read).reshape(trace.q.shape)
         dq, dk, dv = attention_back(dread, trace.q, trace.k, trace.v, self.pack.prefix, self.pack.spans)
-        dq, dk = rotated(dq, cosine, -sine, sizes.neighbours), rotated(dk, cosine, -sine, sizes.neighbours)
+        dq, dk = rotated(dq, cosine, -sine, sizes.interleaved), rotated(dk, cosine, -sine, sizes.interleaved)
         normed = trace.x * trace.factor * layer.attn_norm
         dnormed = np.zeros_like(normed)
         for name, derivative in (("attn_q", dq), ("attn_k", dk), ("attn_v", dv)):

@@ -1,6 +1,6 @@
-"""Hugging Face files: the weights of a model folder in the layout of its GGUF file, and adapters in the form of peft.
+"""Hugging Face files: weights of a model folder in GGUF layout, and adapters in peft's format.
 
-Only safetensors are read: other weight files of such folders hold code. peft: docs (checkpoint format).
+Only safetensors are read, because other weight files can hold code. Source: peft docs, checkpoint format.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONFIG = "config.json"
 WEIGHTS = "model*.safetensors"
 _MOST_CONFIG = 1_000_000
 _ALIKE = 0.9
-"""The least cosine between a matrix and the one that it was rounded to; 4 bits give 0.99, another model about 0."""
+"""Minimum cosine of a matrix and its rounded copy; 4 bits give 0.99, another model about 0."""
 
 
 _SIZES = {
@@ -39,21 +39,23 @@ _SIZES = {
     "num_key_value_heads": "kv_heads",
     "vocab_size": "vocabulary",
 }
-"""Sizes in config.json, by our names."""
+"""Sizes in config.json, and our names for them."""
 
 
 def folder_fault(folder: Path, base: Path | None = None) -> str:
-    """Why a folder is no model that can be trained in the place of a file's, in one line; "" where it may be. `base`:
-    the GGUF file, whose sizes the folder's have to be; one that cannot be read is not compared with."""
+    """Return why a folder cannot replace a file's weights; "" if it can.
+
+    `base`: the GGUF file, whose sizes must match; an unreadable one is not compared.
+    """
     if not (folder / CONFIG).is_file():
-        return f"{folder}: no Hugging Face model folder; it has no {CONFIG}"
+        return f"{folder}: not a Hugging Face model folder; it has no {CONFIG}"
     try:
         config = parse_json(read_file(folder / CONFIG, _MOST_CONFIG))
     except (OSError, ValueError) as error:
         return f"{folder / CONFIG}: cannot be read ({error})"
     family = config.get("model_type") if isinstance(config, dict) else None
     if family not in FAMILIES:
-        return f"{folder}: a model of the family {family!r:.40}; training knows {', '.join(FAMILIES)}"
+        return f"{folder}: unsupported family {family!r:.40}; training needs one of {', '.join(FAMILIES)}"
     if not any(folder.glob(WEIGHTS)):
         return f"{folder}: has no {WEIGHTS}; save the model with safetensors (`save_pretrained` does)"
     return "" if base is None else _other_sizes(folder, config, base)
@@ -63,16 +65,17 @@ def _other_sizes(folder: Path, config: Mapping[str, Any], base: Path) -> str:
     try:
         architecture = read_architecture(read_gguf(base))
     except InputError:
-        return ""  # said where the file itself is asked for
+        return ""  # reported by the check of the file itself
     wanted = {"model_type": architecture.family} | {key: getattr(architecture, ours) for key, ours in _SIZES.items()}
     other = [f"{key} {config[key]!r:.40}, not {of}" for key, of in wanted.items() if config.get(key, of) != of]
-    return f"{folder}: another model than {base} was made from: {', '.join(other)}" if other else ""
+    return f"{folder}: not the model that {base} was made from: {', '.join(other)}" if other else ""
 
 
 def with_weights(base: BaseModel, folder: Path) -> BaseModel:
-    """The base with the weights of a folder (config.json, model*.safetensors) in the place of its own, rounded ones.
+    """Return the base with the weights of a folder (config.json, model*.safetensors).
 
-    Raises InputError where the extra is not installed, or the folder is no model, or none that the file was made from.
+    They replace the file's rounded weights. Raises InputError where the extra is missing, or the folder holds no model
+    or another one.
     """
     require("tune", "training on a Hugging Face folder")
     if fault := folder_fault(folder, base.path):
@@ -86,13 +89,13 @@ def with_weights(base: BaseModel, folder: Path) -> BaseModel:
             where = {name: each for each in opened for name in each.keys()}  # noqa: SIM118 - no mapping
 
             def tensor(name: str, *shape: int) -> Array:
-                """In the layout of the file."""
+                """Read a tensor into the layout of the file."""
                 found = where.get(hf_name(name))
                 stated = None if found is None else tuple(found.get_slice(hf_name(name)).get_shape())
                 if found is None or stated != shape:
                     raise InputError(
-                        f"{folder}: {hf_name(name)} is {stated or 'missing'}, not {shape}; it is another model than "
-                        f"{base.path} was made from"
+                        f"{folder}: {hf_name(name)} is {stated or 'missing'}, not {shape}; it is not the model "
+                        f"that {base.path} was made from"
                     )
                 read: Array = found.get_tensor(hf_name(name)).float().numpy()
                 made = read.copy()
@@ -132,9 +135,10 @@ _MOST_RANK = 1024
 
 
 def peft_form(lora: Lora, architecture: Architecture, base: str | None) -> dict[str, bytes]:
-    """The two files of an adapter by name, without the linear maps that it leaves as they are in all layers.
+    """Return the two files of an adapter by name.
 
-    The same bytes for the same matrices. `base`: what Hugging Face calls it; None: not known.
+    Maps that are zero in all layers are left out. Equal matrices give equal bytes. `base`: its Hugging Face name; None:
+    unknown.
     """
     from safetensors.numpy import save
 
@@ -163,8 +167,10 @@ def peft_form(lora: Lora, architecture: Architecture, base: str | None) -> dict[
 
 
 def read_peft_form(folder: Path, architecture: Architecture) -> Lora:
-    """The adapter in the two files. Raises InputError where a file cannot be read, is truncated, or does not fit the
-    base."""
+    """Read an adapter from its two files.
+
+    Raises InputError where they are damaged or do not fit the base.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -182,7 +188,6 @@ def read_peft_form(folder: Path, architecture: Architecture) -> Lora:
 
 
 def _fill(lora: Lora, architecture: Architecture, tensors: Mapping[str, Array], folder: Path) -> None:
-    """Copies the matrices into an adapter. Raises InputError for one that has no place or another shape."""
     places = {
         _name(number, name, part): (matrix, hf_order(name, architecture) if part == "B" else None)
         for number, layer in enumerate(lora.layers)

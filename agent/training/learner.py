@@ -1,4 +1,4 @@
-"""What the loop trains through: a flat vector, its loss and its gradient; and numpy, which computes them on threads."""
+"""What the loop trains: a flat vector with its loss and gradient; and its numpy implementation."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from agent.training.rows import AT_ONCE, Pack, TokenPair, packs, parts
 
 @dataclass(frozen=True, slots=True)
 class LaidRows:
-    """Rows of a step as their library wants them: `tokens` go through the model, without padding."""
+    """Rows of a step in the library's layout; `tokens`: without padding."""
 
     tokens: int
     laid: Any
 
 
 class Learner(Protocol):
-    """A base, what is trained of it or next to it, and the library that computes it.
+    """A base, its trainable parameters, and the library that computes them.
 
-    Its parameters are one flat float32 vector in the layout of the file that it writes, so that loop, optimizer and
-    checkpoints are the same for all.
+    Parameters are one flat float32 vector in the layout of the output file, so loop, optimizer and checkpoints are
+    shared.
 
     Attributes:
-        decides: what decides the parameters after an epoch besides rows and the settings of all trainings, JSON-ready.
-        base: the SHA-256 of the base's weights, in hex digits.
+        decides: what else decides the parameters after an epoch, besides rows and shared settings; JSON-ready.
+        base: SHA-256 of the base weights, in hex digits.
     """
 
     size: int
@@ -41,23 +41,26 @@ class Learner(Protocol):
     base: str
 
     def initial(self, seed: int) -> Array:
-        """The parameters before the first step, (size,)."""
+        """Return the parameters before the first step, (size,)."""
         ...
 
     def batch(self, rows: Sequence[TokenPair]) -> LaidRows:
-        """One row or more for a step."""
+        """Lay out one row or more for a step."""
         ...
 
     def gradient(self, parameters: Array, batch: LaidRows) -> tuple[float, Array]:
-        """The mean loss of the batch's answer tokens, in nats, and its gradient, (size,), which may be overwritten."""
+        """Return the mean loss of the batch's answer tokens, in nats, and its gradient, (size,).
+
+        The caller may overwrite the gradient.
+        """
         ...
 
     def score(self, parameters: Array, rows: Sequence[TokenPair]) -> float:
-        """Minus the mean loss of the answer tokens of rows; higher is better."""
+        """Return minus the mean loss of the rows' answer tokens; higher is better."""
         ...
 
     def write(self, folder: Path, parameters: Array) -> tuple[Path, str]:
-        """Write the file that an engine serves, named by its hash; return it and its SHA-256. Raises OSError."""
+        """Write the file for an engine, named by hash; return it and its SHA-256."""
         ...
 
     def __enter__(self) -> Learner: ...
@@ -66,7 +69,7 @@ class Learner(Protocol):
 
 
 class NumpyLearner:
-    """An adapter or a soft prompt of a base, on its own threads; `kind`: any parameters of that kind."""
+    """Trains an adapter or a soft prompt on its threads; `kind`: any parameters of that kind."""
 
     def __init__(self, base: BaseModel, kind: Parameters, threads: int) -> None:
         self._base, self._kind, self._threads = base, kind, threads

@@ -1,7 +1,7 @@
-"""Trains an adapter, a soft prompt or a whole model: epochs of Adam, where they end, and checkpoints to continue from.
+"""Trains an adapter, a soft prompt or a whole model: epochs of Adam, stopping, and checkpoints.
 
-The loss is that of the answer tokens alone. On one machine the same training ends with the same bytes, also where it
-was killed and continues from its last checkpoint; another machine may round sums otherwise.
+The loss counts answer tokens only. On one machine the same training gives the same bytes, even after a kill and a
+resume from a checkpoint; another machine may round sums differently.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from agent.training.settings import (
 OnStep = Callable[[Step], None]
 OnEpoch = Callable[[int, float, float], None]
 FEWEST_PAIRS = 120
-"""Of an epoch: a dozen steps teach a model nothing."""
+"""Minimum pairs of an epoch: a dozen steps teach a model nothing."""
 CAPS: tuple[Ended, ...] = ("seconds", "tokens")
 FIRST, SECOND, EPSILON = 0.9, 0.999, 1e-8
 CLIP = 1.0
-"""The largest norm of a gradient; a larger one is scaled down to it."""
+"""Maximum norm of a gradient; larger ones are scaled down."""
 
 
 @dataclass(slots=True)
 class Adam:
-    """Adam on one flat vector, in place: averages of gradients and of their squares, and the steps taken.
+    """Adam on one flat vector, in place.
 
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization" (2015), algorithm 1. Gradients are clipped by
     their norm: Pascanu et al., "On the difficulty of training recurrent neural networks" (2013), algorithm 1.
@@ -61,7 +61,7 @@ class Adam:
     step: int = 0
 
     def update(self, parameters: Array, gradient: Array, rate: float) -> float:
-        """Make one step; overwrite `gradient`, and return its norm before it was clipped."""
+        """Make one step; overwrite `gradient` and return its norm before clipping."""
         length = math.sqrt(float(np.dot(gradient, gradient)))
         if length > CLIP:
             gradient *= CLIP / length
@@ -78,11 +78,11 @@ class Adam:
 
 @dataclass(slots=True)
 class TrainingState:
-    """How far a training is.
+    """Progress of a training.
 
     Args:
-        best: those of the epoch with the best validation score; where nothing was validated, the latest.
-        best_epoch: that epoch; 0: none has ended.
+        best: parameters of the epoch with the best validation score; without validation, the latest.
+        best_epoch: its number; 0: no epoch has ended.
         seconds: of training, without validation.
     """
 
@@ -99,7 +99,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Training:
-    """One training: what stays the same over its epochs."""
+    """A training: what stays the same over its epochs."""
 
     learner: Learner
     settings: TrainingSettings
@@ -109,18 +109,18 @@ class Training:
 
     @cached_property
     def name(self) -> str:
-        """A hash of all that decides the parameters and the score after an epoch."""
+        """Hash of all that decides the parameters and the score after an epoch."""
         how = [self.settings.learning_rate, self.settings.batch, self.settings.seed, self.settings.threads]
         rows, validation = ([[row.prompt, row.answer] for row in part] for part in (self.rows, self.validation))
         of = [self.learner.base, [*self.learner.decides, *how], rows, validation]
         return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
 
     def run(self, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
-        """Train from the last checkpoint, if any, to the result of the best epoch; without validation, of the last.
+        """Train from the last checkpoint to the best epoch; without validation, the last.
 
         Args:
-            on_epoch: is called for each validated epoch, with its number, its score and the seconds of training so far;
-                first for those of a checkpoint.
+            on_epoch: called for each validated epoch with its number, score and seconds of training so far, first for
+                those of a checkpoint.
         """
         with self.learner:
             progress, ended = self.begun()
@@ -164,13 +164,11 @@ class Training:
         return "epochs"
 
     def _at_cap(self, cap: Ended) -> str:
-        """What a checkpoint is named by that a cap left in the middle of an epoch: a run without it goes by others."""
         most = self.settings.max_seconds if cap == "seconds" else self.settings.max_tokens
         return f"{self.name}-{cap}-{most or 0:.3f}"
 
     def begun(self) -> tuple[TrainingState, Ended | None]:
-        """The state of the last checkpoint, or that before the first step; and the cap at which this very training
-        ended before, if at one."""
+        """Return the state to continue from, and the cap that ended this very training before."""
         for cap in CAPS:
             if kept := load_checkpoint(self.folder, self._at_cap(cap), self.learner.size):
                 return kept, cap
@@ -180,7 +178,7 @@ class Training:
         return TrainingState(first, Adam(first * 0, first * 0), first), None
 
     def epoch(self, progress: TrainingState, on_step: OnStep | None) -> Ended | None:
-        """Every row once; the cap that would be passed, where one ended it."""
+        """Train on every row once; return the cap that stopped it, if any."""
         order = np.random.default_rng([self.settings.seed, progress.epoch]).permutation(len(self.rows))
         last = 0.0
         for start in range(0, len(order), self.settings.batch):
@@ -202,7 +200,7 @@ class Training:
         most = self.settings
         if most.max_tokens is not None and progress.tokens + tokens > most.max_tokens:
             if not progress.losses:
-                raise InputError(f"max_tokens is {most.max_tokens}, and the first step alone has {tokens} tokens")
+                raise InputError(f"max_tokens is {most.max_tokens}, but the first step has {tokens} tokens")
             return "tokens"
         if most.max_seconds is not None and progress.losses and progress.seconds + seconds > most.max_seconds:
             return "seconds"
@@ -214,7 +212,7 @@ class Training:
             length = progress.adam.update(progress.parameters, gradient, self.settings.learning_rate)
         if not math.isfinite(loss + length):
             raise TrainingDiverged(
-                f"the training diverged at step {progress.adam.step} (loss {loss}); take a learning rate below "
+                f"the training diverged at step {progress.adam.step} (loss {loss}); use a learning rate below "
                 f"{self.settings.learning_rate:g}"
             )
         return loss
@@ -222,7 +220,7 @@ class Training:
 
 def _judge(progress: TrainingState, score: float) -> None:
     if not math.isfinite(score):
-        raise InputError(f"the validation of epoch {progress.epoch} gave {score}, which is no score")
+        raise InputError(f"the validation score of epoch {progress.epoch} is {score}")
     if not progress.scores or score > max(progress.scores):
         progress.best, progress.best_epoch = progress.parameters.copy(), progress.epoch
     progress.scores.append(score)
@@ -232,9 +230,9 @@ def _judge(progress: TrainingState, score: float) -> None:
 
 
 def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> None:
-    """Write `TRAINING-epochN-HASH.npz` and take out those of earlier epochs. Raises OSError."""
-    with new_files(folder) as beside:
-        with (beside / "state").open("wb") as file:
+    """Write `TRAINING-epochN-HASH.npz` and delete earlier epochs. Raises OSError."""
+    with new_files(folder) as staging:
+        with (staging / "state").open("wb") as file:
             np.savez(
                 file,
                 allow_pickle=False,
@@ -247,16 +245,16 @@ def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> Non
                 losses=np.array(progress.losses),
                 scores=np.array(progress.scores),
             )
-        name = f"{training}-epoch{progress.epoch}-{_digest(beside / 'state')}.npz"
-        (beside / "state").rename(beside / name)
+        name = f"{training}-epoch{progress.epoch}-{_digest(staging / 'state')}.npz"
+        (staging / "state").rename(staging / name)
     path = folder / name
     for _, earlier in _kept(folder, training):
         if earlier != path:
-            earlier.unlink(missing_ok=True)  # the same training on another node may have been first
+            earlier.unlink(missing_ok=True)  # another node may have deleted it
 
 
 def load_checkpoint(folder: Path, training: str, size: int) -> TrainingState | None:
-    """The latest state of a training that is whole, if any."""
+    """Return the latest intact state of a training, if any."""
     for _, path in sorted(_kept(folder, training), reverse=True):
         if not path.stem.endswith(_digest(path)):
             continue  # damaged: an earlier one leads to the same adapter
@@ -293,20 +291,20 @@ def _digest(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOrder:
-    """A training: what it is made of, and where its result goes.
+    """A training: its inputs and its output folder.
 
     Args:
         base: a GGUF file of the llama or qwen2 family.
         rows: prompts with their answers.
-        validation: pairs whose mean loss, negative, is the score of an epoch; training ends when no epoch has been
-            better for `settings.patience`.
+        validation: pairs whose mean loss, negative, scores an epoch; training ends after `settings.patience` epochs
+            without a better score.
         settings: LoraSettings, SoftPromptSettings, or FullSettings for all weights, which only "peft" trains.
-        folder: for the result and the checkpoints; made if need be.
+        folder: for the result and the checkpoints; created if missing.
         trainer: numpy, or transformers with peft (extra `tune`): "peft". Both take the same pairs in the same order,
-            begin with the same parameters and give the same kind of file.
-        weights: a Hugging Face folder of the model that `base` was made from, to train on in the place of the file's
-            own, rounded weights; needs the extra `tune`. None: the file's own.
-        fewest: pairs of an epoch, at least: fewer rows are passed several times in it.
+            start from the same parameters and write the same kind of file.
+        weights: a Hugging Face folder of the model behind `base`, to train on instead of the file's rounded weights;
+            needs the extra `tune`.
+        fewest: minimum pairs of an epoch; fewer rows are repeated.
     """
 
     base: Path
@@ -320,7 +318,7 @@ class TrainingOrder:
 
     @property
     def pairs(self) -> list[TrainingPair]:
-        """Those of an epoch."""
+        """Pairs of an epoch."""
         return [*self.rows] * max(1, math.ceil(self.fewest / max(1, len(self.rows))))
 
     @property
@@ -328,18 +326,17 @@ class TrainingOrder:
         return math.ceil(len(self.pairs) / self.settings.batch)
 
     def train(self, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
-        """Train in this process; a training that was stopped continues from its checkpoint in the folder.
+        """Train in this process, or continue from a checkpoint in the folder.
 
         Raises:
-            InputError: the model cannot be trained, pairs are wrong or too long, the loss is no number any more, the
-                model has no free tokens for a soft prompt, the extra is not installed, or `weights` is no folder of it.
-            OSError: the disk refuses.
+            InputError: the model, its pairs or `weights` cannot be trained on, the loss diverged, or the extra is
+            missing. OSError: the disk refuses.
         """
         if not self.rows:
-            raise InputError("there is no pair to train on")
+            raise InputError("no pairs to train on")
         file, settings, pairs, soft = read_gguf(self.base), self.settings, self.pairs, NO_TOKENS
         if isinstance(settings, SoftPromptSettings) and not (soft := free_tokens(file, settings.vectors)).ids:
-            why = "its vocabulary has no free control token, whose place a soft prompt could take"
+            why = "no free control token for a soft prompt"
             raise InputError(f"{self.base}: {why}")
         tokens = engine_tokens(self.base, [*pairs, *self.validation], read_architecture(file), soft)
         model = load_base(self.base)
@@ -355,7 +352,7 @@ class TrainingOrder:
 def learner_of(
     base: BaseModel, settings: TrainingSettings, soft: SoftTokens = NO_TOKENS, trainer: Trainer = "numpy"
 ) -> Learner:
-    """What computes a training. Raises InputError where the extra is not installed, or does not train this."""
+    """Return what computes a training. Raises InputError where the extra is missing or unfit."""
     if isinstance(settings, SoftPromptSettings) and trainer != "numpy":
         raise InputError("a soft prompt is trained in numpy alone")
     if isinstance(settings, SoftPromptSettings):

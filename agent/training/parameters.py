@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) and soft prompts, trained next to fixed weights, and their GGUF files, named by hash.
+"""Low-rank adapters (LoRA) and soft prompts, and their GGUF files, named by hash.
 
 Sources: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021), section 4.1; Lester et al., "The Power
 of Scale for Parameter-Efficient Prompt Tuning" (2021), sections 2 and 3.2.
@@ -26,12 +26,12 @@ Matrices = tuple["Array", "Array"]
 
 
 class Parameters(ABC):
-    """Parameters as views of one flat vector, or the gradients of them.
+    """Parameters, or their gradients, as views of one flat vector.
 
     Attributes:
-        scale: what the product of low-rank matrices is multiplied by.
+        scale: factor of the product of low-rank matrices.
         layers: for each layer the low-rank matrices by name of their map; a map may have none.
-        decides: what of the settings decides the parameters after an epoch, JSON-ready.
+        decides: settings that decide the parameters after an epoch, JSON-ready.
     """
 
     flat: Array
@@ -41,18 +41,18 @@ class Parameters(ABC):
 
     @abstractmethod
     def like(self, flat: Array) -> Self:
-        """Parameters of the same kind as views of another vector."""
+        """Return parameters of the same kind as views of another vector."""
 
     @abstractmethod
     def initial(self, seed: int) -> Self:
-        """Those before the first step."""
+        """Return the parameters before the first step."""
 
     @abstractmethod
     def write(self, folder: Path) -> tuple[Path, str]:
-        """Write the file that an engine serves, named by its hash; return it and its SHA-256. Raises OSError."""
+        """Write the file for an engine, named by hash; return it and its SHA-256."""
 
     def embedded(self, base: BaseModel, ids: Array) -> Array:
-        """What goes into the first layer for these tokens, (T, width); a new array."""
+        """Return the input of the first layer for these tokens, (T, width); a new array."""
         vectors: Array = base.embedding[ids]
         return vectors
 
@@ -61,7 +61,7 @@ class Parameters(ABC):
 
 
 class Lora(Parameters):
-    """The matrices of an adapter. `scale`: alpha / rank; `flat` None: zeros."""
+    """Matrices of an adapter; `scale`: alpha / rank; `flat` None: zeros."""
 
     def __init__(self, architecture: Architecture, rank: int, scale: float, flat: Array | None = None) -> None:
         self.architecture, self.rank, self.scale = architecture, rank, scale
@@ -82,7 +82,7 @@ class Lora(Parameters):
         return Lora(self.architecture, self.rank, self.scale, flat)
 
     def initial(self, seed: int) -> Lora:
-        """An adapter that changes nothing yet: A uniform within 1 / sqrt(inputs), B zero."""
+        """Return an adapter without effect: A uniform within 1 / sqrt(inputs), B zero."""
         rng, lora = np.random.default_rng(seed), Lora(self.architecture, self.rank, self.scale)
         for layer in lora.layers:
             for a, _ in layer.values():
@@ -104,15 +104,17 @@ def lora_size(architecture: Architecture, rank: int) -> int:
 
 
 def read_lora(path: Path, base: Path) -> Lora:
-    """The matrices of an adapter for `base`; a map that it leaves out has zeros. Raises InputError where it is
-    truncated, or does not fit the base."""
+    """Read the matrices of an adapter for `base`; missing maps get zeros.
+
+    Raises InputError where it is truncated, or does not fit the base.
+    """
     model = read_gguf(base)
     architecture = read_architecture(model)
     file = read_adapter(path, model)
     names = {f"blk.{number}.{name}.weight": (number, name) for number in range(architecture.layers) for name in MAPS}
     stems = {name.removesuffix(FIRST) for name in file.tensors if name.endswith(FIRST)}
     if other := sorted(stems - set(names)):
-        raise InputError(f"{path}: has matrices for {other[0]}, which is no linear map of a layer")
+        raise InputError(f"{path}: has matrices for {other[0]}, not a linear map of a layer")
     ranks = {file.tensors[stem + FIRST].shape[0] for stem in stems}
     if len(ranks) > 1:
         raise InputError(f"{path}: its matrices differ in rank ({', '.join(map(str, sorted(ranks)))})")
@@ -126,7 +128,7 @@ def read_lora(path: Path, base: Path) -> Lora:
 
 
 class SoftPrompt(Parameters):
-    """The vectors of a soft prompt in the place of some tokens of a model, (n, width). `flat` None: zeros."""
+    """Vectors of a soft prompt that replace those of some tokens, (n, width); `flat` None: zeros."""
 
     def __init__(self, base: BaseModel, tokens: SoftTokens, flat: Array | None = None) -> None:
         self.base, self.tokens, self.ids, self.scale = base, tokens, np.array(tokens.ids), 1.0
@@ -140,13 +142,13 @@ class SoftPrompt(Parameters):
         return SoftPrompt(self.base, self.tokens, flat)
 
     def initial(self, seed: int) -> SoftPrompt:
-        """Vectors of other tokens, drawn from the vocabulary. Source: Lester et al. (2021), section 3.2."""
+        """Return vectors of random other tokens. Source: Lester et al. (2021), section 3.2."""
         others = np.setdiff1d(np.arange(self.base.architecture.vocabulary), self.ids)
         drawn = np.random.default_rng(seed).choice(others, len(self.ids), replace=False)
         return self.like(self.base.embedding[drawn].ravel())
 
     def write(self, folder: Path) -> tuple[Path, str]:
-        """Write a rank for each token that is 1 there, times what its vector differs by."""
+        """Write one rank per token: a one-hot row times its vector's difference."""
         count, architecture = len(self.ids), self.base.architecture
         first = np.zeros((architecture.vocabulary, count), np.float32)
         first[self.ids, range(count)] = 1

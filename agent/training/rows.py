@@ -1,8 +1,8 @@
-"""Rows to train on: pairs as token ids of the engine that will serve them, and the packs of a batch.
+"""Training rows: pairs as token ids of the engine that will serve them, and the packs of a batch.
 
-A prompt is trained on as it is sent, with the same marks of turns and the same default system message. A pack holds
-rows as one sequence without padding: their common prefix once, then the rest of each. A row sees the prefix and itself;
-as attention is causal, a packed row has the loss and the gradients that it has alone.
+Prompts are tokenized as they are sent, with the same turn marks and default system message. A pack holds rows as one
+sequence without padding: their common prefix once, then the rest of each. A row sees the prefix and itself; as
+attention is causal, a packed row has the same loss and gradients as alone.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from agent.training.settings import TrainingPair
 from agent.types import Message
 
 AT_ONCE = 512
-"""Tokens of a pack: more take memory and are hardly faster."""
+"""Tokens of a pack: more need memory and are hardly faster."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """Token ids of a prompt as the engine reads it, and of the answer with the token that ends it."""
+    """Token ids of a prompt, and of the answer with the token that ends it."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
@@ -40,10 +40,10 @@ class Pack:
 
     Args:
         ids: (T,) tokens.
-        positions: (T,) the place of each in its row, from 0.
-        prefix: the tokens at the start that all rows share; 0 or more.
-        outputs: (n,) the places whose output is compared.
-        targets: (n,) the tokens that should come there.
+        positions: (T,) the index of each in its row, from 0.
+        prefix: number of leading tokens that all rows share.
+        outputs: (n,) indices whose output is compared.
+        targets: (n,) the tokens expected there.
     """
 
     ids: Array
@@ -72,7 +72,7 @@ def pack(pairs: Sequence[TokenPair]) -> Pack:
 
 
 def packs(pairs: Sequence[TokenPair], at_once: int) -> list[Pack]:
-    """The rows of a batch in as few packs as `at_once` tokens allow; a longer row goes alone."""
+    """Pack the rows of a batch into `at_once` tokens each; a longer row goes alone."""
     shared = shared_prefix(pairs)
     groups: list[list[TokenPair]] = []
     room = 0
@@ -87,7 +87,7 @@ def packs(pairs: Sequence[TokenPair], at_once: int) -> list[Pack]:
 
 
 def parts(pairs: Sequence[TokenPair], count: int) -> list[list[TokenPair]]:
-    """The rows of a batch in at most `count` groups of about the same number of own tokens."""
+    """Divide the rows of a batch into at most `count` groups of similar size."""
     shared = shared_prefix(pairs)
     sizes = [len(pair.prompt) + len(pair.answer) - shared for pair in pairs]
     total, before = sum(sizes), 0
@@ -99,7 +99,7 @@ def parts(pairs: Sequence[TokenPair], count: int) -> list[list[TokenPair]]:
 
 
 def shared_prefix(pairs: Sequence[TokenPair]) -> int:
-    """Tokens that all prompts start with; at least one of each is left, as what follows it is compared."""
+    """Count the tokens that all prompts start with, but leave one of each to compare."""
     if len(pairs) == 1:
         return 0
     first, last = min(pair.prompt for pair in pairs), max(pair.prompt for pair in pairs)
@@ -109,16 +109,16 @@ def shared_prefix(pairs: Sequence[TokenPair]) -> int:
 
 NO_TOKENS = SoftTokens((), ())
 MOST_TOKENS = 4096
-"""Tokens of a pair; a longer one would take gigabytes."""
+"""Maximum tokens of a pair; longer ones would take gigabytes."""
 
 
 def engine_tokens(
     base: Path, pairs: Sequence[TrainingPair], architecture: Architecture, soft: SoftTokens = NO_TOKENS
 ) -> list[TokenPair]:
-    """The token ids of each pair, the answer with the token that ends a turn.
+    """Tokenize each pair, the answer with the token that ends a turn.
 
     Raises ProblemsError with all pairs that are incomplete or too long; InputError where the engine cannot load the
-    model, or does not read the tokens of `soft` as they are.
+    model, or changes the tokens of `soft`.
     """
     problems = [
         Problem(f"pair {at}", what)
@@ -133,20 +133,22 @@ def engine_tokens(
     made = [TokenPair(engine.prompt(pair, soft), (*answers[pair.answer], architecture.end_of_turn)) for pair in pairs]
     most = min(MOST_TOKENS, architecture.context)
     sizes = [len(pair.prompt) + len(pair.answer) for pair in made]
-    why = f"more than the {most} that can be trained on; leave it out or shorten its prompt"
+    why = f"more than {most}; leave it out or shorten its prompt"
     if long := [at for at, size in enumerate(sizes) if size > most]:
         raise ProblemsError(tuple(Problem(f"pair {at + 1}", f"has {sizes[at]} tokens, {why}") for at in long))
     return made
 
 
 def require_soft_tokens(base: Path, messages: Sequence[Message], soft: SoftTokens) -> None:
-    """Asks the engine whether it reads the tokens of a soft prompt before these messages as they are. Raises InputError
-    where it does not, or it cannot load the model."""
+    """Check that the engine keeps the tokens of a soft prompt before these messages.
+
+    Raises InputError where it does not, or cannot load the model.
+    """
     _Engine(base).prompt(TrainingPair(tuple(messages), ""), soft)
 
 
 class _Engine:
-    """An engine that is asked for texts and tokens alone, on loopback, with a random key."""
+    """An engine for templates and tokens only, on loopback, with a random key."""
 
     def __init__(self, base: Path) -> None:
         self._base = base

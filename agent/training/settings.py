@@ -1,4 +1,4 @@
-"""What a training is given and what it gives, as frozen data; and the settings that are worth trying on dev."""
+"""Inputs and results of a training as frozen data, and the settings to try on dev."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from agent.types import Message
 Ended = Literal["epochs", "early stop", "seconds", "tokens", "paused"]
 """Why a training ended: all epochs done, the validation score stopped rising, a cap, or a pause."""
 Trainer = Literal["numpy", "peft"]
-"""What computes a training: numpy, or transformers with peft (extra `tune`)."""
+"""Implementation: numpy, or transformers with peft (extra `tune`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingPair:
-    """A prompt as the engine is sent it, and the answer that it should give."""
+    """A prompt as it is sent to the engine, and the expected answer."""
 
     messages: tuple[Message, ...]
     answer: str
@@ -27,19 +27,18 @@ class TrainingPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """How anything is trained.
+    """Settings of any training.
 
     Args:
         learning_rate: of Adam, above 0.
-        batch: pairs a step, 1 or more.
-        epochs: at most so often is each pair seen, 1 or more.
-        seed: of the first parameters and of the order of pairs, 0 or more.
-        threads: parts of a batch that are worked on at once, 1 or more; another number rounds sums otherwise.
-        patience: epochs without a better validation score after which training ends, 1 or more.
+        batch: pairs per step, 1 or more.
+        epochs: at most, 1 or more.
+        seed: of the first parameters and the order of pairs, 0 or more.
+        threads: parts of a batch computed in parallel, 1 or more; another number rounds sums differently.
+        patience: epochs without a better validation score before training ends, 1 or more.
         max_seconds: of training, without validation; None: no cap.
-        max_tokens: through the model; numpy counts those of a prefix that rows share once a step. None: no cap.
-        pause_after: epochs after which it pauses, 1 or more; the same training without it continues there. None: no
-            pause.
+        max_tokens: through the model; numpy counts a shared prefix once per step. None: no cap.
+        pause_after: epochs after which it pauses, 1 or more; the same training without it continues there.
     """
 
     learning_rate: float
@@ -66,8 +65,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSettings(TrainingSettings):
-    """How an adapter is trained: the `rank` of the two matrices next to each weight, 1 or more, and what their product
-    is multiplied by, `alpha` / rank; above 0."""
+    """Settings of an adapter: `rank`, 1 or more; the factor of its product is `alpha` / rank."""
 
     rank: int = 8
     alpha: float = 16.0
@@ -77,8 +75,10 @@ class LoraSettings(TrainingSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoftPromptSettings(TrainingSettings):
-    """How a soft prompt is trained. `vectors`: at most, 1 or more; a model with fewer free tokens has one for each of
-    those."""
+    """Settings of a soft prompt.
+
+    `vectors`: at most, 1 or more; limited by the model's free tokens.
+    """
 
     vectors: int = 20
     learning_rate: float = 1e-2
@@ -87,7 +87,7 @@ class SoftPromptSettings(TrainingSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullSettings(TrainingSettings):
-    """How all weights of a model are trained; a copy of the model is what comes out."""
+    """Settings for training all weights of a copy of the model."""
 
     learning_rate: float = 5e-5
     epochs: int = 3
@@ -99,8 +99,7 @@ _ABOVE_0 = ("alpha", "learning_rate", "max_seconds", "max_tokens", "pause_after"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a training, as an observer sees it. `loss`: mean negative log-likelihood of the batch's answer
-    tokens, in nats."""
+    """A step of a training; `loss`: mean negative log-likelihood of its answer tokens, in nats."""
 
     epoch: int
     step: int
@@ -112,12 +111,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TrainedAdapter:
-    """An adapter, a soft prompt or a whole model that was trained.
+    """A trained adapter, soft prompt or whole model.
 
     Args:
-        steps: how many were done; those after the best epoch included.
+        steps: all that were done, including those after the best epoch.
         seconds: of training, without validation.
-        best_epoch: the one that the parameters are of; where nothing was validated, the last.
+        best_epoch: the epoch of the parameters; without validation, the last.
     """
 
     path: Path
@@ -136,15 +135,15 @@ class TrainedAdapter:
 
 MOST_SETTINGS, MOST_DRAWN = 4, 64
 RATES = (1.0, 3.0, 0.3, 10.0)
-"""What the learning rate is multiplied by, where a training has no other setting that matters."""
+"""Factors of the learning rate, for trainings without another setting that matters."""
 DRAWN_RATES = (0.2, 5.0)
-"""Between these multiples of the learning rate one is drawn, uniformly in its logarithm."""
+"""Range of drawn factors of the learning rate, log-uniform."""
 DRAWN_RANKS = (4, 8, 16, 32)
-"""One of them is drawn for an adapter; alpha is twice the rank."""
+"""Ranks to draw from; alpha is twice the rank."""
 
 
 def variants(settings: TrainingSettings, count: int) -> Sequence[TrainingSettings]:
-    """The first `count` settings to try (1 to MOST_SETTINGS), those given first; dev rows end a training."""
+    """Return the first `count` settings to try (1 to MOST_SETTINGS), the given ones first."""
     if not isinstance(settings, LoraSettings):
         return [replace(settings, learning_rate=settings.learning_rate * rate) for rate in RATES[:count]]
     rate = settings.learning_rate
@@ -157,9 +156,9 @@ def variants(settings: TrainingSettings, count: int) -> Sequence[TrainingSetting
 
 
 def drawn(settings: TrainingSettings, count: int) -> Sequence[TrainingSettings]:
-    """The settings as they are, and others (1 to MOST_DRAWN in all) that are drawn by their seed and a number.
+    """Return the settings and others drawn from their seed, 1 to MOST_DRAWN in all.
 
-    All keep the seed, so that they begin with the same rows.
+    All keep the seed, so they start from the same parameters and order of rows.
     """
     return [settings, *(_one_drawn(settings, number) for number in range(1, count))]
 
@@ -177,6 +176,6 @@ def _one_drawn(settings: TrainingSettings, number: int) -> TrainingSettings:
 
 
 def described(settings: TrainingSettings) -> str:
-    """What of them is tried, in words: "rate 0.001, rank 8"."""
+    """Describe the tried settings: "rate 0.001, rank 8"."""
     rank = f", rank {settings.rank}" if isinstance(settings, LoraSettings) else ""
     return f"rate {settings.learning_rate:g}{rank}"

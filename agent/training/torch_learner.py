@@ -1,8 +1,7 @@
-"""LoRA by peft and full fine-tuning by transformers (extra `tune`), in the layout of the file to write.
+"""LoRA by peft and full fine-tuning by transformers (extra `tune`), in the layout of the output file.
 
-A llama file has the rows of its query and key weights in the order in which neighbours are rotated together;
-transformers rotates halves. All other tensors are the same in both. Heavy packages load inside the functions,
-and nothing is fetched.
+A llama file orders the rows of its query and key weights so that adjacent rows rotate together; transformers rotates
+halves. All other tensors are equal. Heavy packages load inside the functions, and nothing is downloaded.
 
 Source: llama.cpp, conversion of llama models (`LlamaModel.permute`); transformers, `modeling_llama.py`.
 """
@@ -35,7 +34,7 @@ MODULES: Mapping[str, str] = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-"""The linear maps of a layer, by our names."""
+"""Linear maps of a layer, by our names."""
 NORMS: Mapping[str, str] = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 _WHOLE: Mapping[str, str] = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -45,7 +44,7 @@ _WHOLE: Mapping[str, str] = {
 
 
 def hf_name(name: str) -> str:
-    """The name in transformers of a tensor of a GGUF file.
+    """Return the name in transformers of a tensor of a GGUF file.
 
     >>> hf_name("blk.3.attn_q.weight"), hf_name("token_embd.weight")
     ('model.layers.3.self_attn.q_proj.weight', 'model.embed_tokens.weight')
@@ -57,17 +56,21 @@ def hf_name(name: str) -> str:
 
 
 def hf_order(name: str, architecture: Architecture) -> Array | None:
-    """Which row of a tensor of the file each row in transformers is, (outputs,); None: they are in one order. `name`:
-    of the linear map in MODULES; of anything else there is no order."""
+    """Return the file's row for each row in transformers, (outputs,); None: the same order.
+
+    `name`: of a linear map in MODULES; other tensors keep their order.
+    """
     heads = {"attn_q": architecture.heads, "attn_k": architecture.kv_heads}.get(name)
-    if heads is None or not architecture.neighbours:
+    if heads is None or not architecture.interleaved:
         return None
     return np.arange(heads * architecture.head).reshape(heads, architecture.head // 2, 2).swapaxes(1, 2).reshape(-1)
 
 
 def tensors_of(base: BaseModel) -> Iterator[tuple[str, Array, Array | None]]:
-    """Each tensor of a base: its name in the file, itself as it lies there, and the order of its rows in transformers
-    (None: the same). The order of the tensors is always the same."""
+    """Yield each tensor of a base in a fixed order: name, values, row order.
+
+    The row order is that of transformers; None: the same.
+    """
     yield "token_embd.weight", base.embedding, None
     if base.output is not base.embedding:
         yield "output.weight", base.output, None
@@ -82,8 +85,10 @@ def tensors_of(base: BaseModel) -> Iterator[tuple[str, Array, Array | None]]:
 
 
 def hf_model(base: BaseModel) -> Any:
-    """The causal language model of transformers with these weights, in float32 on the processor, ready to train. Raises
-    InputError where the family has no place for a tensor in transformers."""
+    """Build the transformers model with these weights, in float32 on the processor.
+
+    Raises InputError where the family has no place for a tensor in transformers.
+    """
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
@@ -95,16 +100,14 @@ def hf_model(base: BaseModel) -> Any:
     missing, more = model.load_state_dict(state, strict=False)
     tied = {"lm_head.weight"} if base.output is base.embedding else set()
     if wrong := sorted({*missing, *more} - tied):
-        raise InputError(
-            f"{base.path}: transformers' {base.architecture.family} has no such set of weights: {wrong[0]}"
-        )
+        raise InputError(f"{base.path}: weights do not fit {base.architecture.family} in transformers: {wrong[0]}")
     model.tie_weights()
     model.model.rotary_emb.inv_freq = torch.from_numpy(base.frequencies).float()
     return model.eval()  # no dropout: nothing is drawn at random
 
 
 def sizes_of(base: BaseModel) -> dict[str, Any]:
-    """The sizes of a model by the names of a Hugging Face config.json."""
+    """Return the sizes of a model by the names of a Hugging Face config.json."""
     of = base.architecture
     biased = {name for layer in base.layers for name in layer.biases}
     sizes = {
@@ -125,12 +128,12 @@ def sizes_of(base: BaseModel) -> dict[str, Any]:
 
 
 IGNORED = -100
-"""The target of what is not compared, as PyTorch has it."""
+"""PyTorch's target for positions that are not compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterSlot:
-    """The place of a PyTorch parameter in the flat vector: `start`, and the order of its rows (None: the same)."""
+    """Position of a PyTorch parameter in the flat vector: `start`, and its row order (None: same)."""
 
     parameter: Any
     start: int
@@ -142,11 +145,11 @@ class ParameterSlot:
 
 
 class TorchLearner:
-    """What PyTorch computes the gradient of.
+    """Parameters whose gradient PyTorch computes.
 
     Args:
         slots: of all that is trained; together they fill the flat vector.
-        settings: the threads count; the rest is the loop's.
+        settings: only the threads matter here.
     """
 
     def __init__(
@@ -180,7 +183,7 @@ class TorchLearner:
         torch.set_num_threads(self._threads)
 
     def batch(self, rows: Sequence[TokenPair]) -> LaidRows:
-        """The tokens, whether each is one of its row, and the token that should follow or IGNORED; (rows, longest)."""
+        """Lay out tokens, mask and targets (IGNORED where not compared), each (rows, longest)."""
         longest = max(len(row.prompt) + len(row.answer) for row in rows) - 1  # the last token is only predicted
         ids, seen, targets = (np.zeros((len(rows), longest), np.int64) for _ in range(3))
         targets[:] = IGNORED
@@ -212,7 +215,6 @@ class TorchLearner:
         return -sum(float(total) for total, _ in found) / sum(answers for _, answers in found)
 
     def _loss(self, batch: LaidRows) -> tuple[Any, int]:
-        """The loss of all answer tokens, summed, and how many there are; only they reach the vocabulary."""
         import torch
 
         ids, seen, targets = (torch.from_numpy(each).to(self.device) for each in batch.laid)
@@ -231,7 +233,7 @@ class TorchLearner:
 
 
 def lora_learner(base: BaseModel, lora: Lora, settings: TrainingSettings) -> TorchLearner:
-    """An adapter of peft, which begins as the one of numpy does."""
+    """Return an adapter of peft that starts like numpy's."""
     from peft import LoraConfig, get_peft_model
 
     model = hf_model(base)
@@ -257,7 +259,7 @@ def lora_learner(base: BaseModel, lora: Lora, settings: TrainingSettings) -> Tor
 
 
 def full_learner(base: BaseModel, settings: TrainingSettings) -> TorchLearner:
-    """All weights of a base; it writes a whole model."""
+    """Return a learner of all weights of a base; it writes a whole model."""
     model = hf_model(base)
     named, shapes = dict(model.named_parameters()), {}
     slots, start = [], 0
@@ -278,20 +280,20 @@ def full_learner(base: BaseModel, settings: TrainingSettings) -> TorchLearner:
 
 
 def write_model(folder: Path, base: Path, weights: Mapping[str, Array]) -> tuple[Path, str]:
-    """Write `model-HASH.gguf`: the base's values and vocabulary with other weights, matrices in float16.
+    """Write `model-HASH.gguf`: the base's values and vocabulary with other weights.
 
-    Not with the package `gguf`, whose files differ from version to version: the hash of the file tells the replies of
-    one model from those of another. `weights`: by name of the tensor in the base; one that is not there is copied.
+    Matrices become float16. The package `gguf` is not used because its files differ between versions, and the hash of
+    the file identifies the model's replies. `weights`: by name of the tensor in the base; missing ones are copied.
     Return its path and SHA-256. Raises InputError where the base cannot be read, and OSError.
     """
     digest = hashlib.sha256()
-    with new_files(folder) as beside:
-        with (beside / "model").open("wb") as file:
+    with new_files(folder) as staging:
+        with (staging / "model").open("wb") as file:
             for part in _parts(read_gguf(base), weights):
                 digest.update(part)
                 file.write(part)
         name = f"model-{digest.hexdigest()[:16]}.gguf"
-        (beside / "model").rename(beside / name)
+        (staging / "model").rename(staging / name)
     return folder / name, digest.hexdigest()
 
 

@@ -185,7 +185,7 @@ def test_a_first_ctrl_c_lets_the_job_go_on_and_a_second_cancels_it(bench: Bench,
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     lines = [process.stderr.readline(), process.stderr.readline()]
-    assert "the job ftjob-1 goes on at the provider, and the same command finds it again" in lines[1]
+    assert "the job ftjob-1 continues at the provider" in lines[1]
     assert cancel not in bench.provider.seen
     if presses == 2:
         process.send_signal(signal.SIGINT)
@@ -283,7 +283,7 @@ def test_a_training_that_may_cost_more_than_the_cap_is_refused(bench: Bench) -> 
     ("model", "more", "says"),
     [
         ("local/smollm2-135m", [], "is not trained at a provider"),
-        ("openai/gpt-4.1-nano", [], "nobody knows what a call to the tuned model costs"),
+        ("openai/gpt-4.1-nano", [], "the price of the tuned model is unknown"),
         ("openai/gpt-4o-mini-2024-07-18", ["--train-price", "inf"], "inf: write a number of US dollars of at least 0"),
     ],
 )
@@ -332,7 +332,7 @@ def test_files_without_a_search_have_your_own_prompt(bench: Bench) -> None:
     shutil.rmtree("runs")
     result = optimize(*command(bench, "--export-only", "out"))
     assert result.exit_code == 0
-    assert "your own prompt: no search is finished yet" in result.stdout
+    assert "your own prompt (no finished search yet)" in result.stdout
     chat = json.loads(Path("out/train.jsonl").read_text("utf-8").splitlines()[0])
     assert chat["messages"][0]["content"].startswith(Path("p.txt").read_text("utf-8"))
     assert not Path("runs").exists()

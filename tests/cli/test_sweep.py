@@ -114,7 +114,7 @@ def test_ctrl_c_stops_cells_gently_and_the_same_command_goes_on() -> None:
         out, err = process.communicate(100)
         assert process.returncode == 130, err
         assert out == ""
-        assert "the same command goes on with it" in err
+        assert "run the same command to continue it" in err
         states = {cell["state"] for cell in good_json("sweep", path, "--dry-run")["cells"]}
         assert states == {"partial", "not begun"}
         before = settled()
@@ -220,7 +220,7 @@ def test_models_are_checked_where_the_task_cannot_be_read() -> None:
 def test_a_task_that_is_written_in_two_ways_stands_twice() -> None:
     path = write_sweep(["scripted/a.jsonl"])
     path.write_text(path.read_text("utf-8").replace('["rows.csv"]', '["rows.csv", "./rows.csv"]'), "utf-8")
-    with pytest.raises(ProblemsError, match=r"tasks: '\./rows\.csv' stands twice, also as 'rows\.csv'; keep one"):
+    with pytest.raises(ProblemsError, match=r"tasks: '\./rows\.csv' is listed twice, also as 'rows\.csv'; keep one"):
         read_sweep(path)
 
 
@@ -276,10 +276,10 @@ def test_caps_of_cells_are_within_the_cap_of_the_sweep() -> None:
     caps = [cell.max_cost for cell in prepare_sweep(path).cells]
     assert caps == [4, 3, 3]
     path.write_text(path.read_text("utf-8").replace("max_cost = 10", "max_cost = 3"), "utf-8")
-    with pytest.raises(ProblemsError, match=r"small.toml:1: max_cost = 3 is less than what single cells may spend, 4"):
+    with pytest.raises(ProblemsError, match=r"small.toml:1: max_cost = 3: cells have caps of 4"):
         prepare_sweep(path)
     path.write_text(path.read_text("utf-8").replace("max_cost = 3", "max_cost = 4", 1), "utf-8")
-    with pytest.raises(ProblemsError, match="max_cost = 4 leaves nothing for 2 cells without a cap: the others may sp"):
+    with pytest.raises(ProblemsError, match="max_cost = 4: nothing left for 2 cells without a cap"):
         prepare_sweep(path)
 
 

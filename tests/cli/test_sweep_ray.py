@@ -22,7 +22,7 @@ from tests.warm import start
 from tests.wire import Fault, WireServer
 
 HAS_RAY = find_spec("ray") is not None
-needs_ray = pytest.mark.skipif(not HAS_RAY, reason='Ray is not installed; pip install "promptassay[ray]"')
+needs_ray = pytest.mark.extra("ray")
 SLOW = "trials = 1\nmax_concurrency = 2\n[resources]\nnum_cpus = 1\n"
 
 

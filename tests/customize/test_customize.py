@@ -253,7 +253,7 @@ def test_promote_takes_it_when_its_gain_is_shown_or_overridden(compared: Made) -
     assert any("its gain over your prompt is not significant" in line for line in why)
     assert any("the arm best is better on the sealed test" in line for line in why)
     (line,) = refused(2, "promote", search["run_id"], "--arm", "lora")
-    assert "no result of `optimize customize`" in line
+    assert "not a run of `optimize customize`" in line
     done = good_json("promote", "--arm", "lora", "--override", "--reason", "a trial")
     assert (done["run_id"], done["promoted"], done["overridden"]) == (made["run_id"], "lora", True)
     found = load_prompt("rows@production", root=Path("runs/releases"))

@@ -26,7 +26,7 @@ from tests.ray_nodes import ray_nodes
 from tests.training.tiny import speaking
 
 HAS_RAY = find_spec("ray") is not None
-needs_ray = pytest.mark.skipif(not HAS_RAY, reason='Ray is not installed; pip install "promptassay[ray]"')
+needs_ray = pytest.mark.extra("ray")
 WORDS_OF = ("apple", "bear", "cat", "dog", "eel", "fox")
 PAIRS = [TrainingPair((Message("user", f"Sort: {word}"),), word[0]) for word in WORDS_OF]
 
@@ -74,7 +74,6 @@ def record(made: Mapping[str, Any]) -> list[Any]:
     return [*(without_seconds(events(made["run_id"], kind)) for kind in kinds), sorted(chosen, key=str), epochs, tests]
 
 
-@pytest.mark.long
 @needs_ray
 def test_a_comparison_on_ray_has_the_record_and_the_adapters_of_one_without(here: Path) -> None:
     good_json("run", *write_world(), "-n", "1", "-q")
@@ -87,7 +86,6 @@ def test_a_comparison_on_ray_has_the_record_and_the_adapters_of_one_without(here
     assert record(there) == record(here_)
 
 
-@pytest.mark.long
 @needs_ray
 def test_drawn_settings_are_stopped_early_and_dev_chooses_the_best(here: Path) -> None:
     good_json("run", *write_world(), "-n", "1", "-q")
@@ -150,7 +148,6 @@ def ancestors(process: int) -> Iterator[int]:
         yield process
 
 
-@pytest.mark.long
 @needs_ray
 @pytest.mark.parametrize("what", ["worker", "node"])
 def test_what_is_killed_in_mid_training_costs_an_epoch_at_most_and_counts_nothing_twice(

@@ -47,9 +47,9 @@ def epochs_of(order: NodeOrder) -> tuple[str, list[int]]:
 
 def test_a_node_with_another_model_or_other_packages_is_refused(tmp_path: Path) -> None:
     order = an_order(tmp_path)
-    with pytest.raises(InputError, match=r"tiny.gguf: is another file there; give every node the same file"):
+    with pytest.raises(InputError, match=r"tiny.gguf: is another file; give every node the same file"):
         carry_out(replace(order, digest="0" * 64), print)
-    with pytest.raises(InputError, match=r"none.gguf: is not there"):
+    with pytest.raises(InputError, match=r"none.gguf: is missing"):
         carry_out(replace(order, base=tmp_path / "none.gguf"), print)
     with pytest.raises(InputError, match=r"has numpy .*, not 0.1; install the same versions on every node"):
         carry_out(replace(order, versions={**order.versions, "numpy": "0.1"}), print)

@@ -19,9 +19,7 @@ from tests.customize.test_customize import WORDS, by_name, events
 from tests.training.tiny import LAYERS, WIDTH, tiny
 
 HAS_PEFT = find_spec("peft") is not None
-NEEDS_PEFT = pytest.mark.skipif(
-    not HAS_PEFT, reason="training by PyTorch is not tested: the extra `tune` is not installed here"
-)
+NEEDS_PEFT = pytest.mark.extra("tune")
 
 
 @pytest.mark.parametrize("arms", ["lora", "lora,soft-prompt,full"])
@@ -30,7 +28,7 @@ def test_all_that_is_wrong_is_said_at_once_and_before_a_search(compared: Made, a
     Path("empty").mkdir()
     words = ["customize", *WORDS, "--arms", arms, "--hf-folder", "empty", "-q"]
     text = "\n".join(refused(2, *words))
-    assert "--hf-folder: empty: no Hugging Face model folder; it has no config.json" in text
+    assert "--hf-folder: empty: not a Hugging Face model folder; it has no config.json" in text
     if not HAS_PEFT:
         asked = "--arms full, --hf-folder" if "full" in arms else "--hf-folder"
         assert f'{asked}: needs peft, which is not installed; pip install "promptassay[tune]"' in text
@@ -59,7 +57,7 @@ def test_a_folder_of_another_model_is_told_by_its_sizes(tmp_path: Path) -> None:
         problems = require_trainer(CustomizeOptions(hf_folder=folder), [], base)
         lines = [str(problem) for problem in problems if "needs peft" not in str(problem)]
         assert bool(lines) == bool(why)
-        assert all(f"another model than {base} was made from: " in line and line.endswith(why) for line in lines)
+        assert all(f"not the model that {base} was made from: " in line and line.endswith(why) for line in lines)
 
 
 def test_an_arm_that_needs_the_extra_takes_part_only_where_it_is_named() -> None:
@@ -101,5 +99,5 @@ def test_an_adapter_of_a_comparison_is_exported_in_the_form_of_peft(compared: Ma
     assert [one["verified"] for one in done["formats"]] == [True, True]
     assert Path("out/adapter_model.safetensors").stat().st_size > 1000
     (line,) = refused(2, "export", search["run_id"], "--arm", "lora", "--format", "peft", "-o", "more")
-    assert "no result of `optimize customize`, so it has no tuned arm" in line
+    assert "not a run of `optimize customize`" in line
     assert not Path("more").exists()

@@ -1,11 +1,10 @@
 """On the embedded model: numpy and peft lose alike, and engine and transformers give the same answers.
 
-Runs where the extra `tune` is installed, and says that it was skipped where it is not.
+Runs by `make test-extras`.
 """
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +24,7 @@ BASE = weights_path("smollm2-135m")
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.skipif(not BASE.is_file(), reason="no weights here: run `make setup`"),
-    pytest.mark.skipif(
-        find_spec("peft") is None, reason="training by PyTorch is not tested: the extra `tune` is not installed here"
-    ),
+    pytest.mark.extra("tune"),
 ]
 
 THINGS = {

@@ -73,7 +73,7 @@ def evaluated(folder: Path, url: str) -> list[dict[str, Any]]:
     return sorted(results, key=lambda result: result["testIdx"])
 
 
-@pytest.mark.long
+@pytest.mark.extra("promptfoo")
 def test_promptfoo_gives_our_score_row_by_row(tmp_path: Path) -> None:
     form, task = wanted("promptfoo"), load_task(ROOT / "tasks" / "support_triage")
     task = replace(task, dev=task.dev[:ROWS])

@@ -139,7 +139,6 @@ async def test_an_actor_that_dies_leaves_one_call_unknown_and_another_takes_its_
     assert uncached(found) == uncached(await replies(create_model(f"local/{path}"), *map(question, range(4))))
 
 
-@pytest.mark.long
 @needs_ray
 def test_a_run_on_a_pool_is_bought_for_the_local_model_too(path: Path, tmp_path: Path) -> None:
     """By the command, with a cluster of its own."""

@@ -43,8 +43,7 @@ ROWS = [PoolRow(f"r{number}", f"text {number}", f"label{number % 3}", f"r{number
 EMBEDDED = replace(TASK, space=replace(TASK.space, retrieval=True, embeddings="wordllama"))
 
 
-def needs_wordllama() -> None:
-    pytest.importorskip("wordllama", reason="an extra: pip install 'promptassay[embedding]'")
+needs_wordllama = pytest.mark.extra("embedding")
 
 
 def vector(rng: random.Random, size: int = 12) -> Vector:
@@ -114,8 +113,8 @@ def prompts(program: PromptProgram) -> list[PromptCandidate]:
     ]
 
 
+@needs_wordllama
 def test_search_and_release_send_the_same_messages(tmp_path: Path) -> None:
-    needs_wordllama()
     program = PromptProgram(EMBEDDED, FakeModel(lambda request: "billing"))
     rows = [Example(f"x{n}", values, {"team": "billing"}) for n, values in enumerate(hostile_rows(NAMES))]
     rows += [replace(row(number), id=f"dev{number}") for number in range(100, 110)]
@@ -137,8 +136,8 @@ def test_search_and_release_send_the_same_messages(tmp_path: Path) -> None:
             verify_exports([FORMATS.get("python")], material)
 
 
+@needs_wordllama
 def test_a_train_row_never_sees_itself_or_its_near_duplicates() -> None:
-    needs_wordllama()
     twin = replace(row(7), id="twin")
     task = replace(EMBEDDED, train=(*EMBEDDED.train, twin))
     program = PromptProgram(task, FakeModel(lambda request: ""))
@@ -156,8 +155,8 @@ def test_a_task_without_embeddings_refuses_such_a_prompt() -> None:
     assert plain.check(prompt) == "its examples are picked by dense, and the task names no embeddings"
 
 
+@needs_wordllama
 def test_a_file_whose_vectors_were_edited_is_refused(tmp_path: Path) -> None:
-    needs_wordllama()
     program = PromptProgram(EMBEDDED, FakeModel(lambda request: ""))
     release = release_of(program, prompts(program)[0])
 
@@ -165,16 +164,22 @@ def test_a_file_whose_vectors_were_edited_is_refused(tmp_path: Path) -> None:
         return write_release(release, tmp_path / name).with_name(MESSAGES_FILE)
 
     refused(file("a"), lambda data: data["picks"]["rows"][2].update(vector=packed([1.0] * 256)), "rows of the pool are")
-    refused(file("b"), lambda data: data["picks"]["rows"][2].update(vector=packed([1.0])), "vector of row 3 .* 4 bytes")
-    refused(file("c"), lambda data: data["picks"]["rows"][2].pop("vector"), "row 3 of the pool is no row")
-    refused(file("d"), lambda data: data["picks"].update(dimensions=0), "dimensions is a whole number")
-    refused(file("e"), lambda data: data["picks"].update(embeddings=""), "embeddings is the name of a model")
-    refused(file("f"), lambda data: data["picks"].pop("embeddings"), "embeddings and dimensions")
-    refused(file("g"), lambda data: data["picks"].update(retriever="bm25"), "picks must have")
+    refused(
+        file("b"),
+        lambda data: data["picks"]["rows"][2].update(vector=packed([1.0])),
+        r"rows\[2\]\.vector has 4 bytes, not 1024",
+    )
+    refused(file("c"), lambda data: data["picks"]["rows"][2].pop("vector"), r"rows\[2\] lacks vector")
+    refused(
+        file("d"), lambda data: data["picks"].update(dimensions=0), "picks.dimensions must be a whole number from 1"
+    )
+    refused(file("e"), lambda data: data["picks"].update(embeddings=""), "rows of the pool are")
+    refused(file("f"), lambda data: data["picks"].pop("embeddings"), "picks lacks embeddings")
+    refused(file("g"), lambda data: data["picks"].update(retriever="bm25"), "picks has the unknown key 'embeddings'")
 
 
+@needs_wordllama
 def test_an_installed_wordllama_that_makes_other_vectors_is_refused(tmp_path: Path) -> None:
-    needs_wordllama()
     program = PromptProgram(EMBEDDED, FakeModel(lambda request: ""))
     release = release_of(program, prompts(program)[0])
     assert release.picks is not None
@@ -187,8 +192,8 @@ def test_an_installed_wordllama_that_makes_other_vectors_is_refused(tmp_path: Pa
         other.fill(dict.fromkeys(NAMES, "a late parcel"))
 
 
+@needs_wordllama
 def test_a_process_without_wordllama_loads_the_prompt_and_names_the_extra(tmp_path: Path) -> None:
-    needs_wordllama()
     program = PromptProgram(EMBEDDED, FakeModel(lambda request: ""))
     write_release(release_of(program, prompts(program)[0]), tmp_path)
     code = (
@@ -206,9 +211,9 @@ def test_a_process_without_wordllama_loads_the_prompt_and_names_the_extra(tmp_pa
     assert "pip install 'promptassay[embedding]'" in done.stderr.splitlines()[-1]
 
 
+@needs_wordllama
 def test_a_program_that_renders_keeps_its_logging(tmp_path: Path) -> None:
     """On import wordllama would have every package's messages shown on stderr."""
-    needs_wordllama()
     code = (
         "import logging, sys; sys.path.insert(0, sys.argv[1])\n"
         "from agent.retrieval.vectors import static_vector\n"
@@ -220,8 +225,8 @@ def test_a_program_that_renders_keeps_its_logging(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("[] 30\n", "")
 
 
+@needs_wordllama
 def test_more_vectors_than_a_release_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs_wordllama()
     monkeypatch.setattr("agent.prompt.parts.picks.MOST_NUMBERS", 256 * 29)
     with pytest.raises(InputError, match="30 train rows with vectors of 256 numbers"):
         assert PickedRows(EMBEDDED).vectors

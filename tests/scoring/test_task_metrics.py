@@ -383,8 +383,8 @@ def test_a_metric_whose_extra_is_not_installed_says_how_to_get_it(monkeypatch: p
         build_metrics(task_of(MetricSpec("embedding_similarity", "out")))
 
 
+@pytest.mark.extra("embedding")
 def test_embeddings_tell_near_texts_from_far_ones() -> None:
-    pytest.importorskip("wordllama", reason="an extra: pip install 'promptassay[embedding]'")
     near, far = "a cat rests on the rug", "the quarterly report is late"
     values = [score("embedding_similarity", text, "the cat lies on the carpet") for text in (near, far)]
     assert 0 <= values[1].value < values[0].value <= 1

@@ -64,7 +64,6 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra otel is not installed here")
     server = Receiver()
     yield server
     server.close()
@@ -170,6 +169,7 @@ def test_calls_stand_below_their_trial_and_trials_below_the_run() -> None:
     assert trial.start_time <= called.start_time <= trial.end_time
 
 
+@pytest.mark.extra("otel")
 def test_a_run_arrives_at_a_receiver(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
@@ -194,10 +194,10 @@ def test_a_run_arrives_at_a_receiver(receiver: Receiver, tmp_path: Path, monkeyp
     assert {"service.name": "promptassay"}.items() <= values(receiver.resources[0]).items()
 
 
+@pytest.mark.extra("otel")
 def test_a_receiver_that_is_gone_ends_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra otel is not installed here")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("agent.tracking.spans.EXPORT_SECONDS", 1.0)
     with WireServer(knowing) as server:
@@ -207,6 +207,7 @@ def test_a_receiver_that_is_gone_ends_no_run(
         assert "no address" not in refused(2, *command, "--trace", "localhost")[0]
 
 
+@pytest.mark.extra("otel")
 def test_complete_has_a_span_where_the_program_or_its_environment_says_so(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

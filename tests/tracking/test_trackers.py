@@ -11,7 +11,6 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +74,10 @@ def tracked(folder: Path, proxy: Proxy, *options: str) -> tuple[dict[str, Any], 
     return json.loads(done.stdout), done.stderr
 
 
-@pytest.mark.parametrize("name", sorted(READERS))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.extra(name)) for name in sorted(READERS)])
 def test_a_run_is_in_the_tracker_as_it_is_in_the_ledger(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: Proxy
 ) -> None:
-    if find_spec(name) is None:
-        pytest.skip(f"{name} is not installed here")
     monkeypatch.chdir(tmp_path)
     result, said = tracked(tmp_path, proxy, "--track", name)
     assert "warning" not in said
@@ -135,8 +132,6 @@ def check_private(folder: Path, written: Written) -> None:
 def test_texts_of_rows_are_tracked_on_request_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: Proxy
 ) -> None:
-    if find_spec("mlflow") is None:
-        pytest.skip("mlflow is not installed here")
     monkeypatch.chdir(tmp_path)
     result, said = tracked(tmp_path, proxy, "--track", "mlflow", "--track-texts")
     assert "warning" not in said
@@ -198,8 +193,6 @@ def test_a_missing_package_is_refused_before_anything_is_called(
 
 
 def test_a_check_is_tracked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if find_spec("mlflow") is None:
-        pytest.skip("mlflow is not installed here")
     monkeypatch.chdir(tmp_path)
     with WireServer(learner) as server:
         made = good_json(*files(80), "-m", compatible(server), *CALLS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.models.adapters import SoftTokens
+from agent.models.adapters import TOKENS, SoftTokens
 from agent.models.gguf import Value, gguf_bytes, gguf_parts, kept, read_gguf
+from agent.models.quantization import float32_of
 from agent.training.base_model import BaseModel
 from agent.training.loop import Training, TrainingOrder, learner_of
 from agent.training.rows import NO_TOKENS, TokenPair
@@ -134,3 +136,12 @@ def speaking(path: Path, **values: Value) -> Path:
     """A model that can be asked and trained on any text, and served; what it says is noise."""
     made = tiny(path, vocabulary=len(ALL_BYTES), context_length=4096, **values)
     return with_vocabulary(made, ALL_BYTES, len(MARKS))
+
+
+def vectors_in(path: Path, base: BaseModel) -> tuple[dict[int, Any], list[str]]:
+    """The vectors of a soft prompt by token, as an engine computes them from its file, and the texts of the tokens."""
+    file = read_gguf(path)
+    first, second = (float32_of(file, file.tensors[f"token_embd.weight.lora_{end}"]) for end in "ab")
+    changed = first @ second.T * (file.values["adapter.lora.alpha"] / first.shape[1])
+    ids = [int(token) for token in changed.any(axis=1).nonzero()[0]]
+    return {token: base.embedding[token] + changed[token] for token in ids}, json.loads(str(file.values[TOKENS]))

@@ -1,6 +1,6 @@
-"""The arms of a comparison by name, the prompts that a search has for them, and what a maker makes.
+"""Arms of a comparison: their names, prompts and makers.
 
-A search has chosen its prompts on dev; none is taken for what it scored on the sealed test.
+A search chose its prompts on dev; their sealed test scores have no say in what takes part.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SETTINGS: Mapping[Method, type[TrainingSettings]] = {
     "soft prompt": SoftPromptSettings,
     "full": FullSettings,
 }
-"""Of each method that is trained here."""
+"""By each method that is trained here."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArmSpec:
-    """An arm as one can ask for it (`--arms`). One that is not `by_default` takes part only where it is named."""
+    """An arm as named in `--arms`; unless `by_default` it takes part only when named."""
 
     name: str
     method: Method
@@ -46,11 +46,11 @@ class ArmSpec:
 
     @property
     def is_trained_here(self) -> bool:
-        """Whether it takes a training on this machine."""
+        """Whether it needs a training on this machine."""
         return self.method in SETTINGS
 
     def settings(self, seed: int, max_seconds: float | None) -> TrainingSettings:
-        """How it is trained here, before dev has chosen."""
+        """Return the training settings before dev has chosen."""
         return SETTINGS[self.method](seed=seed, max_seconds=max_seconds)  # type: ignore[call-arg]
 
     def trainer(self, asked: Trainer) -> Trainer:
@@ -72,13 +72,15 @@ ARMS: Mapping[str, ArmSpec] = {
         ArmSpec("no-model", "no model", "largest class, classifier, nearest rows"),
     )
 }
-"""Every arm by its name, in the order of the table. `yours` always takes part."""
+"""Arms by name, in the order of the table; `yours` always takes part."""
 
 
 @dataclass(frozen=True, slots=True)
 class MadeArm:
-    """An arm that can be asked: its prompt, the model that answers, and what it took to make it. `usd`: of its training
-    at a provider; None: the price is not known."""
+    """An arm ready to answer: its prompt, its model and the cost of making it.
+
+    `usd`: of the training at a provider; None: the price is unknown.
+    """
 
     spec: ArmSpec
     candidate: PromptCandidate
@@ -94,23 +96,23 @@ class MadeArm:
 
 
 Wanted = tuple[ArmSpec, Task, int]
-"""An arm, the task whose train rows it learns from, and which further seed it is of; 0: the first."""
+"""An arm, the task with its train rows, and the number of its seed; 0: the first."""
 
 
 class Maker(Protocol):
-    """Makes arms of some methods, each from all train rows or from the first of them."""
+    """Makes arms of some methods, from all train rows or from the first of them."""
 
     async def make(self, wanted: Sequence[Wanted]) -> list[MadeArm]: ...
 
     async def close(self) -> None:
-        """End what still runs, and close the models that it made."""
+        """Stop what still runs and close the models it made."""
 
 
 # -- prompts ----------------------------------------------------------------------------------------------------------
 
 
 def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> dict[str, PromptCandidate]:
-    """The prompts of a finished search that take part, by arm: of each kind the best on dev, if any."""
+    """Return the prompts of a finished search by arm, each kind's best on dev."""
     trials = [
         trial
         for trial in history.trials(run["id"])
@@ -131,24 +133,24 @@ def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> dict[st
 
 
 def bare_prompt(task: Task) -> PromptCandidate:
-    """One word before the input: a tuned model has its task in its weights."""
+    """Return a prompt of one word: a tuned model has its task in its weights."""
     is_choice = len(task.signature.outputs) == 1 and bool(task.signature.outputs[0].choices)
     return PromptCandidate("zero-shot", "turns", "Classify." if is_choice else "Answer.")
 
 
 def instructed_prompt(best: PromptCandidate) -> PromptCandidate:
-    """The instruction and the layout of a prompt without its examples, which the training rows take the place of."""
+    """Return a prompt's instruction and layout; training rows replace its examples."""
     return replace(best, technique="zero-shot", demos=(), calibration=None, picks=None)
 
 
 def prompt_of(arm: str, task: Task, best: PromptCandidate) -> PromptCandidate:
-    """What an arm that is trained here is asked with."""
+    """Return the prompt of an arm that is trained here."""
     return instructed_prompt(best) if arm == "lora+prompt" else bare_prompt(task)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchMaker:
-    """Arms whose prompts a search made; one that picks its examples learns from the rows that it picks from."""
+    """Makes arms out of the prompts of a search."""
 
     prompts: Mapping[str, PromptCandidate]
     lm: LM
@@ -158,7 +160,7 @@ class SearchMaker:
         return [self._made(spec, task) for spec, task, _ in wanted]
 
     async def close(self) -> None:
-        """Nothing: its model is the run's."""
+        """Do nothing: its model belongs to the run."""
 
     def _made(self, spec: ArmSpec, task: Task) -> MadeArm:
         prompt = self.prompts[spec.name]

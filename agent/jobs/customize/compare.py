@@ -1,4 +1,4 @@
-"""The arms on the same train rows and the same sealed test, which is opened once, when all of them are made."""
+"""Makes the arms from the same train rows, then opens one sealed test for all of them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from agent.scoring.task_metrics import build_metrics
 from agent.types import LM, Candidate, Proposal, Runner, Task
 
 LATENCY_REPEAT = 1
-"""Which sample of a call is timed: one that the search has not bought."""
+"""Sample of a call that is timed: one that the search has not bought."""
 NO_MODEL = "answers without a language model"
 
 
 async def compare(session: Session[CustomizeResult], plan: CustomizePlan) -> CustomizeResult:
-    """Make the arms, score them on the sealed rows, release those that were trained here, and advise."""
+    """Make the arms, score them on the sealed rows, release the trained ones, and advise."""
     task, seeds = session.task, range(1, plan.asked.seeds)
     some = [first_rows(task, size, plan.launch.options.seed) for size in plan.sizes]
     async with AsyncExitStack() as stack:
@@ -94,11 +94,11 @@ async def compare(session: Session[CustomizeResult], plan: CustomizePlan) -> Cus
 
 
 class Scoring:
-    """What scores the arms that learnt from the train rows of a task, each sealed row once.
+    """Scores arms that learned from the train rows of a task, each sealed row once.
 
     Args:
         task: with all train rows, or the first of them.
-        tuned: the arms whose model is not that of the plan.
+        tuned: arms whose model is not the plan's.
     """
 
     def __init__(
@@ -138,9 +138,9 @@ class Scoring:
         return [found.values(each.name) for each in asked]
 
     async def asked_elsewhere(self, arms: Sequence[MadeArm]) -> Mapping[str, Replies]:
-        """The replies of trained models elsewhere, by the name of the arm, and of the base model ("").
+        """Ask the base model ("") and each trained model about other tasks.
 
-        Where calls go as batches, the sealed rows of all arms go with them; the evaluators keep what comes.
+        With a batch API the sealed rows of all arms join the batch; the evaluators keep the replies.
         """
         session, trained = self._session, {arm.spec.name: arm.model for arm in arms if arm.spec.family == "tuned"}
         asked: dict[str, LM] = {"": self._lm, **trained} if trained else {}
@@ -156,7 +156,7 @@ class Scoring:
         return found
 
     async def measured(self, arm: MadeArm, general: Mapping[str, Replies], again: Sequence[MadeArm]) -> MeasuredArm:
-        """An arm and the same training with other seeds on the sealed rows, the time of a call, and what it forgot."""
+        """Score an arm and its further seeds, time a call, and measure forgetting."""
         session, spec, seeds = self._session, arm.spec, list[SeedScore]()
         session.observer.on_message(f"{spec.name}: {len(self._task.test)} sealed rows")
         (scores,), evaluator = await self._sealed(arm), self._of(arm)
@@ -193,7 +193,7 @@ class Scoring:
         return median(seconds) if seconds else None
 
     async def unmodelled(self) -> list[MeasuredArm]:
-        """The methods without a language model, the constant answer first."""
+        """Score the methods without a language model, the constant answer first."""
         test, classic, arms = self._task.test, self._classic, list[MeasuredArm]()
         if classic is None:
             return []
@@ -208,7 +208,7 @@ class Scoring:
         return arms
 
     async def points(self, arms: Sequence[MadeArm]) -> list[CurvePoint]:
-        """The arms that learn, with the train rows of this task: the prompt that picks, adapters, and methods."""
+        """Score the arms that learn from the train rows of this task."""
         count = len(self._task.train)
         self._session.observer.on_message(f"curve: {count} train rows")
         for each in arms:
@@ -219,7 +219,7 @@ class Scoring:
 
 
 def whole_points(plan: CustomizePlan, measured: Sequence[MeasuredArm]) -> list[CurvePoint]:
-    """The arms of the curve with all train rows, as the table has them."""
+    """Return the points of the curve with all train rows."""
     learn = {spec.name for spec in plan.learning}
     learn |= {arm.arm for arm in [arm for arm in measured if arm.family == "no model"][1:]}
     count = len(plan.task.train)

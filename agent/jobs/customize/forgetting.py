@@ -1,4 +1,4 @@
-"""What a trained model forgets: general questions and rows of other tasks, answered with its adapter on and off."""
+"""What a trained model forgets: general questions and rows of other tasks, against its base."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agent.task.load import load_task
 from agent.types import LM, Message, Request, Task
 
 MOST_TOKENS = 24
-"""Of an answer; it is looked for in the first words."""
+"""Length limit of an answer; its first words decide."""
 QUESTIONS: tuple[tuple[str, str], ...] = (
     ("What is the capital of France?", "paris"),
     ("How many days are there in a week?", "seven|7"),
@@ -42,28 +42,30 @@ QUESTIONS: tuple[tuple[str, str], ...] = (
     ("How many minutes are there in an hour?", "sixty|60"),
     ("What is the past tense of 'go'?", "went"),
 )
-"""Each with the words, one of which its answer must hold; written for this purpose."""
+"""Each with the words of which a right answer contains one; written for this purpose."""
 
 
 OTHER_TASKS = ("support_triage", "word_problems", "clinic_intake")
 """Shipped tasks with short answers that their own metrics judge, the shortest first."""
 OTHERS, OTHER_ROWS = 2, 6
-"""How many of them are asked, and dev rows of each."""
+"""Number of them, and dev rows of each."""
 
 
 Replies = tuple[Sequence[str | None], Sequence[float | None]]
-"""The answers of a model to QUESTIONS, None without one, and its mean scores on the rows of other tasks."""
+"""Answers of a model to QUESTIONS (None: failed), and its mean scores on other tasks."""
 
 
 def other_tasks(name: str) -> tuple[Task, ...]:
-    """The shipped tasks that an adapter for the task of this name is tried on, with the dev rows that are asked."""
+    """Load two shipped tasks other than `name`, with the dev rows to ask."""
     tasks = [load_task(SAMPLES / other) for other in OTHER_TASKS if other != name][:OTHERS]
     return tuple(replace(task, dev=task.dev[:OTHER_ROWS]) for task in tasks)
 
 
 async def replies(gateway: Gateway, lm: LM, others: Sequence[Task]) -> Replies:
-    """Ask a model QUESTIONS and the rows of other tasks, with the instruction of each; nothing becomes an outcome of
-    the run. Raises BudgetExhausted."""
+    """Ask a model QUESTIONS and the rows of other tasks; record no outcomes.
+
+    Raises BudgetExhausted.
+    """
 
     async def one(question: str) -> str | None:
         request = Request(messages=(Message("user", question),), max_tokens=MOST_TOKENS)
@@ -82,7 +84,7 @@ async def replies(gateway: Gateway, lm: LM, others: Sequence[Task]) -> Replies:
 
 
 def forgotten(on: Replies, off: Replies, others: Sequence[Task]) -> Forgetting:
-    """The replies of a trained model against those of its base."""
+    """Compare the replies of a trained model with those of its base."""
     (general, scores), (base, base_scores) = on, off
     tasks = tuple(
         OtherTask(task=task.name, on=with_it, off=without, n=len(task.dev))

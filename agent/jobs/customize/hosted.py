@@ -1,9 +1,8 @@
-"""The arm that a provider trains: its files, what it may cost, the job, and the model that comes of it.
+"""The arm that a provider trains: its files, highest cost, job and model.
 
-It is never trained unless it is named: the rows of train and dev are uploaded to the provider, and it costs money.
-Three events of the ledger tell how far a training came, each on the disk before what follows it is sent: the files are
-uploaded, the job has started, the job has ended. Where only the files are known, the provider's list says whether a job
-on them was started; so the same training is found again after a kill.
+It takes part only when named, because it uploads the train and dev rows and costs money.
+Three ledger events record its progress: files uploaded, job started, job ended. Each is on disk before the next request
+is sent. After a kill between the first two, the provider's list of jobs shows whether a job was started.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ T = TypeVar("T")
 TRAIN, VALIDATION, SCRIPT = "train.jsonl", "validation.jsonl", "start-job.sh"
 FILES, STARTED, ENDED = FINE_TUNING
 GRACE_SECONDS = 10.0
-"""After a first Ctrl-C, in which a second one cancels the job at the provider."""
+"""Time after a first Ctrl-C for a second one, which cancels the job at the provider."""
 REFUSED = "refused"
-"""The status of a training that the provider would not start."""
+"""Status of a training that the provider refused to start."""
 _ENDINGS = {"failed": "failed", "cancelled": "was cancelled", "expired": "has expired"}
 
 
@@ -55,7 +54,7 @@ _ENDINGS = {"failed": "failed", "cancelled": "was cancelled", "expired": "has ex
 
 @dataclass(frozen=True, slots=True)
 class TrainingFiles:
-    """The files to upload; `tokens` are those of the train rows, at most, in one epoch."""
+    """The files to upload; `tokens`: at most, of the train rows in one epoch."""
 
     train: bytes
     validation: bytes
@@ -64,15 +63,19 @@ class TrainingFiles:
 
 
 def training_prompt(best: PromptCandidate) -> PromptCandidate:
-    """What a provider's model is trained with and asked: a prompt's instruction without its examples, in an own layout
-    where it has one of DSPy's, whose answers are wrapped."""
+    """Return the prompt of a hosted training: an instruction without examples.
+
+    DSPy layouts wrap their answers, so they are replaced by `turns`.
+    """
     bare = instructed_prompt(best)
     return replace(bare, format="turns") if bare.format.startswith("dspy-") else bare
 
 
 def training_files(task: Task, lm: LM, prompt: PromptCandidate) -> TrainingFiles:
-    """Train and dev rows as chats: exactly what the tuned model will be asked, and the right answer. Raises InputError
-    where the answer of a row would not be read back as the row has it."""
+    """Render train and dev rows as chats, as the tuned model will be asked.
+
+    Raises InputError for a row whose answer would not be read back as the row has it.
+    """
     program = PromptProgram(task, lm)
 
     def chats(rows: Sequence[Example]) -> tuple[bytes, int]:
@@ -95,8 +98,10 @@ def training_files(task: Task, lm: LM, prompt: PromptCandidate) -> TrainingFiles
 def write_training_files(
     folder: Path, files: TrainingFiles, model: OpenAIModel, settings: TuningSettings
 ) -> list[Path]:
-    """Write both files, and the shell commands that upload them and start the job; return their paths, send nothing.
-    Raises InputError where they cannot be written."""
+    """Write both files and a script that uploads them and starts the job; send nothing.
+
+    Raises InputError where they cannot be written.
+    """
     job = tuning_body(model, "@TRAIN@", "@VALIDATION@" if files.validation else "", settings)
     body = shlex.quote(json.dumps(job)).replace("@TRAIN@", "'\"$train\"'").replace("@VALIDATION@", "'\"$validation\"'")
     script = [
@@ -116,10 +121,10 @@ def write_training_files(
     contents = {TRAIN: files.train, VALIDATION: files.validation, SCRIPT: ("\n".join(script) + "\n").encode()}
     contents = {name: data for name, data in contents.items() if data}
     what = f"--export-only {folder}: cannot be written"
-    with disk_errors(what, "name another folder", InputError), new_files(folder) as beside:
+    with disk_errors(what, "name another folder", InputError), new_files(folder) as staging:
         for name, data in contents.items():
-            (beside / name).touch(mode=0o600)
-            (beside / name).write_bytes(data)
+            (staging / name).touch(mode=0o600)
+            (staging / name).write_bytes(data)
     return [folder / name for name in contents]
 
 
@@ -128,7 +133,7 @@ def write_training_files(
 
 @dataclass(frozen=True, slots=True)
 class HostedPlan:
-    """A training at a provider; `train_price`: dollars per million trained tokens, None: not known."""
+    """A training at a provider; `train_price`: US dollars per million tokens, None: unknown."""
 
     spec: ArmSpec
     model: OpenAIModel
@@ -140,12 +145,12 @@ class HostedPlan:
 
     @property
     def most_dollars(self) -> float | None:
-        """The most that the training may cost, by our own count of tokens. None: the price is not known."""
+        """Highest cost of the training by our own token count; None: price unknown."""
         return None if self.train_price is None else self.files.tokens * self.settings.epochs * self.train_price / 1e6
 
     @property
     def key(self) -> str:
-        """The hash of all that a training is made of: base model with its address, rows, settings."""
+        """Hash of the base model with its address, the rows and the settings."""
         parts = {
             "model": self.model.name,
             "train": hashlib.sha256(self.files.train).hexdigest(),
@@ -156,9 +161,9 @@ class HostedPlan:
 
 
 def hosted_plan(spec: ArmSpec, launch: Launch, asked: CustomizeOptions, best: PromptCandidate) -> HostedPlan:
-    """The training of an arm with the instruction of a prompt, as far as it can be known before it.
+    """Plan a hosted training with the instruction of a prompt.
 
-    Raises InputError with each reason why the model is not trained there; BudgetRefused where the cap is too small.
+    Raises InputError with each reason against it; BudgetRefused where it may cost more than the cap.
     """
     flag, lm, train_price, max_cost = f"--arms {spec.name}", launch.model, asked.train_price, launch.options.max_cost
     if not isinstance(lm, OpenAIModel):
@@ -168,11 +173,11 @@ def hosted_plan(spec: ArmSpec, launch: Launch, asked: CustomizeOptions, best: Pr
     example = tuned_name(lm.name, f"ft:{lm.name.partition('/')[2].partition('@')[0]}:you::id")
     price, faults = price_for(example, given_price(launch.options)), list[str]()
     if price is None:
-        faults.append(f"{flag}: nobody knows what a call to the tuned model costs; give --price IN,OUT")
+        faults.append(f"{flag}: the price of the tuned model is unknown; give --price IN,OUT")
     if train_price is not None and not math.isfinite(train_price):
         faults.append(f"--train-price {train_price}: write dollars per million tokens")
     if train_price is None and max_cost is not None:
-        faults.append(f"{flag}: with --max-cost the price of training is needed; give --train-price USD_PER_MILLION")
+        faults.append(f"{flag}: --max-cost needs the price of training; give --train-price USD_PER_MILLION")
     if faults or price is None:
         raise InputError("\n".join(faults))
     prompt, settings = training_prompt(best), TuningSettings(seed=launch.options.seed)
@@ -181,13 +186,13 @@ def hosted_plan(spec: ArmSpec, launch: Launch, asked: CustomizeOptions, best: Pr
     if max_cost is not None and most is not None and most > max_cost:
         raise BudgetRefused(
             f"{flag}: {plan.files.tokens:,} tokens x {settings.epochs} epochs may cost ${most:.2f}, "
-            f"more than --max-cost {max_cost:g}; raise it, or use fewer rows (--limit)"
+            f"more than --max-cost {max_cost:g}; raise it or use --limit"
         )
     return plan
 
 
 def require_service(model: LM) -> None:
-    """Ask the model's address for its fine-tuning API, before a search is paid. Raises RunRefused for none."""
+    """Check that the model's address has a fine-tuning API. Raises RunRefused otherwise."""
 
     assert isinstance(model, OpenAIModel)
 
@@ -215,11 +220,11 @@ class HostedMaker:
         session.cancel_elsewhere = self.abandon
 
     async def make(self, wanted: Sequence[Wanted] = ()) -> list[MadeArm]:
-        """The arm with its tuned model; the same rows and settings are trained once, whatever run began it.
+        """Return the arm with its tuned model; train equal rows and settings once across runs.
 
         Raises:
             BudgetExhausted: the training may cost more than is left.
-            RunRefused: the job failed, was cancelled or expired, or the provider does not start it.
+            RunRefused: the job failed, was cancelled or expired, or the provider refused it.
         """
         plan = self._plan
         kind, body = self._known()
@@ -238,7 +243,7 @@ class HostedMaker:
         return [MadeArm(plan.spec, candidate, model, rows, train_s=took, seconds=took, usd=usd, job=job.id)]
 
     async def abandon(self) -> None:
-        """Cancel a job that is running: the user leaves at once. Raises nothing."""
+        """Cancel a running job when the user leaves at once. Raises nothing."""
         job, self._running = self._running, None
         if job is None:
             return
@@ -249,7 +254,7 @@ class HostedMaker:
             if ended.is_ended:
                 await self._note_end(ended, ended.tokens or 0)
         except AgentError as error:
-            warn(f"{what}: {error}; see to it at the provider")
+            warn(f"{what}: {error}; cancel it at the provider")
 
     async def close(self) -> None:
         await self._api.close()
@@ -260,7 +265,7 @@ class HostedMaker:
         plan, account, most = self._plan, self._session.account, self._plan.most_dollars
         if most is None:
             account.no_price += (f"training {plan.model.name}",)
-        says = "at a price that nobody knows" if most is None else f"${most:.2f} at most"
+        says = "price unknown" if most is None else f"${most:.2f} at most"
         self._say(
             f"training at the provider on {plan.files.rows} rows, {plan.files.tokens:,} tokens at most x "
             f"{plan.settings.epochs} epochs, {says}"
@@ -279,11 +284,10 @@ class HostedMaker:
         kind, body = self._known()
         if kind != STARTED:
             return await self._submitted(body if kind == FILES else None)
-        self._say(f"the job {body['job']} was started before; going on with it")
+        self._say(f"the job {body['job']} was started before; continuing with it")
         return await self._look(str(body["job"]))
 
     async def _ended(self, job: TuningJob) -> tuple[TuningJob, float | None]:
-        """The job at its end, and its dollars. Raises RunRefused where it gave no model."""
         self._running, began, wait, said = job, time.monotonic(), FIRST_WAIT, time.monotonic()
         while not job.is_ended:
             await self._pause(wait)
@@ -307,7 +311,6 @@ class HostedMaker:
         )
 
     async def _submitted(self, known: Mapping[str, Any] | None) -> TuningJob:
-        """Start the job, unless one on the files that are `known` was started: by a run that was killed, say."""
         api, settings, is_first = self._api, self._plan.settings, known is None
         if known is None:
             known = {"train": "", "validation": ""}
@@ -341,8 +344,8 @@ class HostedMaker:
             if refusal.status != 404:
                 raise
             raise RunRefused(
-                f"{self._plan.spec.name}: the provider does not know the job {job} (a key of another account?); to "
-                "train anew, give another --seed",
+                f"{self._plan.spec.name}: the provider does not know the job {job} (another account's key?); "
+                "give another --seed to train again",
                 status=404,
             ) from refusal
 
@@ -350,14 +353,13 @@ class HostedMaker:
         return await poll(ask, self._pause, self._say, self._session.options.longest_wait, FIRST_WAIT)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait; a run that is stopped ends here, after time for a second Ctrl-C where a job is running."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if (stopped := self._session.gateway.stopped) is not None:
                 if self._running is not None:
                     self._session.watcher.warn(
-                        f"{self._plan.spec.name}: the job {self._running.id} goes on at the provider, and the same "
-                        f"command finds it again; Ctrl-C within {GRACE_SECONDS:.0f} s cancels it there"
+                        f"{self._plan.spec.name}: the job {self._running.id} continues at the provider; the same "
+                        f"command picks it up; press Ctrl-C within {GRACE_SECONDS:.0f} s to cancel it there"
                     )
                     await asyncio.sleep(GRACE_SECONDS)
                 raise stopped
@@ -369,7 +371,6 @@ class HostedMaker:
     # -- the events ---------------------------------------------------------------------------------------------------
 
     def _known(self) -> tuple[str, Mapping[str, Any]]:
-        """The last event of this training, unless it ended without a model; then, and at first, nothing."""
         events = self._session.ledger.fine_tuning(self._plan.key)
         kind, body = events[-1] if events else ("", {})
         return ("", {}) if kind == ENDED and body["status"] != SUCCEEDED else (kind, body)

@@ -1,4 +1,4 @@
-"""`optimize customize`: instruct, customize, or no language model, on the user's own sealed rows."""
+"""`optimize customize`: compare prompts, trained models and methods without a language model."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from agent.tracking.tracker import TRACKERS
 
 
 class ExportOption(JobOptions):
-    """Files to train on instead of a comparison."""
+    """Writes training files instead of comparing."""
 
     export_only: Path | None = option(
         None,
-        "Write the files to train on and the commands that start the training into DIR, and call nothing.",
+        "Write training files and the commands to start a training into DIR; call nothing.",
         COMPARISON,
         metavar="DIR",
     )
@@ -58,13 +58,13 @@ def customize(
     *,
     observer: Observer,
 ) -> Work[CustomizeResult] | After[CustomizeResult] | PlannedComparison | ExportedRows:
-    """Compare, on one sealed test: your prompt, the best prompt, adapters trained on your rows, and no language model.
+    """Compare prompts, trained models and no language model on one sealed test.
 
-    TASK is as for `optimize run`. The prompts are those of a finished search of the task, or of one that is made first.
-    Adapters (LoRA) and soft prompts are trained here, on the processor, for embedded models, and with `--arms full` all
-    weights of a copy; `--arms hosted` uploads your rows and has the model's provider train it. The table says what each
-    arm scores, costs and takes, and a stated rule says which to use. Killed or interrupted, the same command goes on
-    where it was.
+    TASK is as for `optimize run`. Prompts come from a finished search of the task, or a new one.
+    Adapters (LoRA) and soft prompts are trained here, on the processor, for embedded models; `--arms full` trains all
+    weights of a copy; `--arms hosted` uploads your rows, and the model's provider trains it. The table shows the score,
+    cost and time of each arm, and a stated rule recommends one. After a kill or an interrupt, run the same command to
+    continue.
     """
     db, recorded = ledger.db, search.changed_to(RecordedOptions, task=task)
     launch = prepare(recorded, db, observer)
@@ -78,7 +78,7 @@ def customize(
 def comparison(
     launch: Launch, again: Callable[[], Launch], asked: CustomizeOptions, db: Path, observer: Observer
 ) -> Work[CustomizeResult] | After[CustomizeResult]:
-    """A comparison that is ready to start, after a search where none is finished.
+    """Prepare a comparison, after a search unless a finished one exists.
 
     `again` prepares the same run, as the models of a search are closed after it. Raises InputError as `checked` and
     `planned` do, or where no cluster or no fine-tuning API answers.
@@ -94,8 +94,10 @@ def comparison(
 
 
 def work(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> Work[CustomizeResult]:
-    """The comparison with the prompts of a finished search; its caps on calls, tokens and time hold for itself alone.
-    Raises InputError where the search is of another task or model."""
+    """Prepare a comparison with the prompts of a finished search, under its own caps.
+
+    Raises InputError where the search is of another task or model.
+    """
     plan = planned(launch, run, asked, db)
     options = launch.asked.part(SpendingOptions).model_copy(update={"max_calls": None, "max_tokens": None})
     return Work(
@@ -109,12 +111,12 @@ def work(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> Work[Cu
         options.budget_for(plan.calls),
         chained=("of_run", "model", "rows", "arms", "advice", "curve", "status"),
         seed=launch.options.seed,
-        after_interrupt="interrupted; the same command goes on: replies are in the ledger, epochs in a checkpoint",
+        after_interrupt="interrupted; run the same command to continue: replies and epochs are saved",
     )
 
 
 class PlannedComparison(Result):
-    """What a comparison would do; `of_run`: the search whose prompts it takes, "" before there is one."""
+    """The plan of a comparison; `of_run`: the search behind it, "" before one exists."""
 
     task: str
     model: str
@@ -130,7 +132,7 @@ class PlannedComparison(Result):
 
 
 class ExportedRows(Result):
-    """Files that a training at a provider takes, and the run whose instruction it is trained with ("": your own)."""
+    """Training files, and the run whose instruction they use ("": your own prompt)."""
 
     files: tuple[str, ...]
     rows: int
@@ -138,18 +140,16 @@ class ExportedRows(Result):
     of_run: str
 
     def blocks(self) -> Iterator[Block]:
-        whose = (
-            f"the best instruction of {self.of_run}" if self.of_run else "your own prompt: no search is finished yet"
-        )
-        said = f"{self.rows:,} train rows, {self.tokens:,} tokens at most an epoch, with {whose}"
+        whose = f"the best instruction of {self.of_run}" if self.of_run else "your own prompt (no finished search yet)"
+        said = f"{self.rows:,} train rows, at most {self.tokens:,} tokens per epoch, with {whose}"
         yield text(said, *self.files, exact=True)
 
 
 def dry_run(launch: Launch, asked: CustomizeOptions, db: Path, observer: Observer) -> PlannedComparison:
-    """What a comparison would do. Before its search is made it is not known how many calls follow it."""
+    """Plan a comparison; without a finished search its number of calls is unknown."""
     specs, sizes = checked(launch, asked, observer)
     tuned, names = [spec for spec in specs if spec.is_trained_here], [spec.name for spec in specs]
-    calls, said = None, "a search first (`optimize run --dry-run` says with how many calls), then the comparison"
+    calls, said = None, "a search first (`optimize run --dry-run` shows its calls), then the comparison"
     if run := asked.run or finished_search(launch, db):
         plan = planned(launch, run, asked, db)
         run, tuned, names, sizes, calls = plan.run, plan.tuned, plan.names, [*plan.sizes], plan.calls
@@ -169,18 +169,18 @@ def dry_run(launch: Launch, asked: CustomizeOptions, db: Path, observer: Observe
 
 
 def export_training(launch: Launch, run: str, folder: Path, db: Path) -> ExportedRows:
-    """Write what a training at the provider would upload, and the commands for it; call nothing.
+    """Write the files of a hosted training and the commands that start it; call nothing.
 
-    `run`: a finished search, whose best instruction is trained with; "": the user's own prompt is. Raises InputError
-    where the model is none that a provider trains, or the files cannot be written.
+    `run`: a finished search whose best instruction is used; "": the user's own prompt. Raises InputError where no
+    provider trains the model, or the files cannot be written.
     """
     task, target, prompt, row_id = launch.task, launch.model, baseline(launch.task), ""
     if not isinstance(target, OpenAIModel):
         raise InputError(f"--export-only: {target.name}: name a provider's model, openai/NAME, with -m")
     if task.program:
-        raise InputError(f"{task.name}: a program of your own; only prompts are written for training")
+        raise InputError(f"{task.name}: it has its own program; training files are only written for prompts")
     if task.user is not None:
-        raise InputError(f"{task.name}: {PLAYED}; write conversations as they were (type conversation)")
+        raise InputError(f"{task.name}: {PLAYED}; write recorded conversations (type conversation)")
     if run:
         with closing(open_history(db)) as history:
             row, prompt = searched_for(history, run, launch)

@@ -1,7 +1,7 @@
-"""Trainings as tasks of a Ray cluster: a node trains, this process gets the steps as they are done, and then the files.
+"""Trainings as tasks of a Ray cluster.
 
-Ledger, budget and gateway stay in this process. A worker or node that dies takes its training with it; another node
-continues from the last checkpoint where both see one disk, and begins again where they do not.
+Ledger, budget and gateway stay in this process; a node sends its steps, then its files. When a worker or node dies,
+another node continues from the last checkpoint if both see one disk, and starts over otherwise.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from agent.training.loop import OnEpoch, OnStep, TrainingOrder
 from agent.training.settings import Step, TrainedAdapter
 
 LOOK_SECONDS = 0.5
-"""Of training between two messages of a node, and between two looks at whether the run was stopped."""
+"""Interval of messages from a node, and of checks whether the run was stopped."""
 Files = Sequence[tuple[str, bytes]]
-"""By name what a folder holds."""
+"""Names and contents of files."""
 OnSteps = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOrder(TrainingOrder):
-    """A training for a node; its paths are absolute, and `base` is the same file on each node, with this SHA-256.
+    """A training for a node, with absolute paths; `base` is the same file on each node.
 
     Args:
-        marker: a file of ours; a node that sees it has our disk, and sends no files.
+        digest: SHA-256 of `base`.
+        marker: a file of ours; a node that sees it shares our disk and sends no files.
         versions: of the packages that decide the result; a node with others is refused.
-        kept: checkpoints that a node without our disk continues from.
+        kept: checkpoints for a node without our disk to continue from.
     """
 
     digest: str
@@ -51,10 +52,13 @@ class NodeOrder(TrainingOrder):
 
 
 def carry_out(order: NodeOrder, on_step: OnStep, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
-    """Train on this node. Raises InputError as `TrainingOrder.train`, or where model or packages are others."""
+    """Train on this node.
+
+    Raises InputError as `TrainingOrder.train`, or where its model or packages differ.
+    """
     node = f"node {platform.node()}"
     if not order.base.is_file() or sha256_of(order.base) != order.digest:
-        what = "is another file there" if order.base.is_file() else "is not there"
+        what = "is another file" if order.base.is_file() else "is missing"
         raise InputError(f"{node}: {order.base}: {what}; give every node the same file under this path")
     here = deciding_versions(order.trainer)
     if other := [f"{name} {here[name]}, not {known}" for name, known in order.versions.items() if here[name] != known]:
@@ -64,7 +68,7 @@ def carry_out(order: NodeOrder, on_step: OnStep, on_epoch: OnEpoch | None = None
 
 
 def on_node(order: NodeOrder) -> Iterator[Any]:
-    """Train in a worker: yield lists of steps, and at last the result with its files, or the error."""
+    """Train in a worker: yield lists of steps, then the result with files or error."""
     steps: SimpleQueue[Step] = SimpleQueue()
     left = threading.Event()
 
@@ -92,14 +96,14 @@ def checkpoints(folder: Path, training: str) -> Files:
 
 
 def files_to_send(order: NodeOrder, made: TrainedAdapter) -> Files:
-    """The result and its checkpoints; none where the node and we see one disk."""
+    """Return the result and its checkpoints; nothing where the node shares our disk."""
     if order.marker.is_file():
         return []
     return [(made.path.name, made.path.read_bytes()), *checkpoints(order.folder, made.training)]
 
 
 def write_files(folder: Path, files: Files) -> None:
-    """Put files into a folder; existing ones stay."""
+    """Write files into a folder; keep existing ones."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files:
         path = folder / Path(name).name
@@ -112,7 +116,7 @@ def write_files(folder: Path, files: Files) -> None:
 
 
 class RayTrainings:
-    """A cluster that trains. Raises InputError where Ray is not installed, or there is no such cluster."""
+    """A cluster that trains. Raises InputError without Ray or without such a cluster."""
 
     at_once = True
 
@@ -130,7 +134,7 @@ class RayTrainings:
         leave_cluster(self.ray)
 
     def resources(self, order: TrainingOrder) -> dict[str, float]:
-        """A CPU for each thread, as far as a node has them, and a GPU for PyTorch."""
+        """Return a CPU per thread, if a node has them, and a GPU for PyTorch."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         most, threads = max((node.get("CPU", 0.0) for node in nodes), default=0.0), order.settings.threads
         gpu = order.trainer == "peft" and any(node.get("GPU", 0.0) >= 1 for node in nodes)
@@ -153,10 +157,10 @@ class RayTrainings:
         )
 
     async def train(self, order: TrainingOrder, on_steps: OnSteps) -> TrainedAdapter:
-        """As `TrainingOrder.train`, on a node; its files are in the order's folder afterwards.
+        """Train on a node, as `TrainingOrder.train`, and bring its files into the order's folder.
 
-        `on_steps` gets steps as they come, and again those that are made again after a node died. Raises AgentError
-        where the workers of this training died too often.
+        `on_steps` gets steps as they come, and repeated ones after a node died. Raises AgentError where the workers
+        died too often.
         """
         sent, uncapped = self.order(order), replace(order.settings, pause_after=None, max_seconds=None)
         key = (tuple(order.rows), order.trainer, uncapped)
@@ -181,7 +185,6 @@ class RayTrainings:
         return replace(made, path=order.folder / made.path.name)
 
     async def _once(self, order: NodeOrder, on_steps: OnSteps) -> tuple[TrainedAdapter, Files]:
-        """One life of a training."""
         stream = self._task.options(**self.resources(order)).remote(order)
 
         async def received() -> tuple[TrainedAdapter, Files]:

@@ -1,4 +1,4 @@
-"""What a comparison compares, what speaks against it, and how many calls it takes. Calls nothing."""
+"""What a comparison compares, what prevents it, and how many calls it takes. Calls nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from agent.task.examples import PLAYED
 from agent.types import Task
 
 LATENCY_ROWS = 5
-"""Dev rows that are asked one after the other, for the time of a call."""
+"""Dev rows that are asked in turn to time a call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,9 @@ class CustomizePlan:
     Args:
         launch: the task with the sealed rows that the search opened, and the models.
         run: the search that the prompts come from.
-        prompts: those that take part by arm, `yours` first.
-        folder: of the ledger; adapters, checkpoints and releases are kept in it.
-        sizes: numbers of train rows that the arms learn from besides all, ascending.
+        prompts: by arm, `yours` first.
+        folder: of the ledger; it also keeps adapters, checkpoints and releases.
+        sizes: smaller numbers of train rows that the arms also learn from, ascending.
         hosted: the arm that the model's provider trains, if any.
     """
 
@@ -62,7 +62,7 @@ class CustomizePlan:
 
     @property
     def tuned(self) -> list[ArmSpec]:
-        """The arms to train here."""
+        """Arms to train here."""
         return [spec for spec in self.specs if spec.is_trained_here]
 
     @property
@@ -72,35 +72,35 @@ class CustomizePlan:
 
     @property
     def names(self) -> list[str]:
-        """The arms that take part."""
+        """Names of the arms that take part."""
         tuned = [spec.name for spec in self.tuned]
         return [*self.prompts, *tuned, *["hosted"] * (self.hosted is not None), *["no-model"] * self.has_classic]
 
     @cached_property
     def others(self) -> tuple[Task, ...]:
-        """Shipped tasks, with the rows that tuned arms are asked in addition."""
+        """Shipped tasks whose rows tuned arms are also asked."""
         return other_tasks(self.task.name) if self.tuned else ()
 
     @property
     def ray(self) -> str | None:
-        """The address of the Ray cluster that trains. None: this process does."""
+        """Address of the Ray cluster that trains; None: this process trains."""
         return (self.asked.ray or (LOCAL if self.asked.tune else None)) if self.tuned else None
 
     @property
     def train_seconds(self) -> float | None:
-        """The cap of one arm."""
+        """Cap of one arm."""
         return None if self.asked.train_time is None else float(self.asked.train_time)
 
     @property
     def learning(self) -> list[ArmSpec]:
-        """The arms of the label curve that take calls: a prompt that picks its examples out of train, and the tuned."""
+        """Arms of the label curve that take calls: the prompt that picks examples, and the tuned."""
         picks = [name for name, prompt in self.prompts.items() if prompt.must_prove]
         picking = "retrieved" if "retrieved" in picks else next(iter(picks), "")
         return [*([ARMS[picking]] if picking else []), *self.tuned]
 
     @property
     def calls(self) -> int:
-        """How many it takes at most."""
+        """Calls at most."""
         judged, trained = 1 + judge_calls(self.task), len(self.tuned)
         tuned = trained + (self.hosted is not None)
         rows = (len(self.task.test) + LATENCY_ROWS) * judged * (len(self.prompts) + tuned)
@@ -110,18 +110,18 @@ class CustomizePlan:
 
 
 def planned_trainings(tuned: Sequence[ArmSpec], asked: CustomizeOptions, sizes: Sequence[int]) -> tuple[int, str]:
-    """How many trainings a comparison begins, and a line about them; most settings are trained for an epoch or two."""
+    """Count the trainings of a comparison and describe them in a line."""
     if not tuned:
         return 0, "no training here"
     count = len(tuned) * (asked.tried + asked.seeds - 1 + len(sizes))
     parts = [f"{asked.tried} settings on dev"] * (asked.tried > 1) + [f"{asked.seeds} seeds"] * (asked.seeds > 1)
-    parts += [f"{len(sizes)} fewer numbers of rows"] * bool(sizes)
+    parts += [f"{len(sizes)} smaller numbers of rows"] * bool(sizes)
     names = ", ".join(spec.name for spec in tuned)
     return count, f"{count} trainings ({names}{': ' if parts else ''}{', '.join(parts)})"
 
 
 def planned(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> CustomizePlan:
-    """The plan of a comparison with the prompts of a finished search. Raises what `checked` and `searched_for` do."""
+    """Plan a comparison with a finished search. Raises what `checked` and `searched_for` do."""
     specs, sizes = checked(launch, asked)
     with closing(open_history(db)) as history:
         row, best = searched_for(history, run, launch)
@@ -146,8 +146,10 @@ def planned(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> Cust
 
 
 def finished_search(launch: Launch, db: Path) -> str:
-    """The id of the latest complete search of this very task, rows (`--limit`), model and limit on examples
-    (`--max-examples`) in the ledger; "" for none."""
+    """Return the latest complete search of the same task, rows and model; "" for none.
+
+    The limits on rows (`--limit`) and examples (`--max-examples`) must be the same too.
+    """
 
     def is_same(row: Row) -> bool:
         if row["status"] != "complete" or not row["result"] or (row["options"] or {}).get("command"):
@@ -164,10 +166,13 @@ def finished_search(launch: Launch, db: Path) -> str:
 
 
 def searched_for(history: History, run: str, launch: Launch) -> tuple[Row, PromptCandidate]:
-    """A finished search of this task and model, and its winner. Raises InputError for another."""
+    """Return a finished search of this task and model, and its winner.
+
+    Raises InputError for another.
+    """
     row = searched(history.run(run))
     if row["result"] is None:
-        raise InputError(f"{row['id']}: this run has no result; `optimize resume {row['id']}` goes on with it")
+        raise InputError(f"{row['id']}: this run has no result; continue it with `optimize resume {row['id']}`")
     if row["model"] != launch.model.name:
         raise InputError(f"{row['id']}: a run with {row['model']}, not {launch.model.name}; give -m {row['model']}")
     if changed := changes_since(row, launch, proposes=False):
@@ -181,17 +186,17 @@ def searched_for(history: History, run: str, launch: Launch) -> tuple[Row, Promp
 def checked(
     launch: Launch, asked: CustomizeOptions, observer: Observer = NO_OBSERVER
 ) -> tuple[list[ArmSpec], list[int]]:
-    """The arms that are compared and the numbers of rows besides all, before anything is searched or trained.
+    """Return the arms to compare and the sizes of the curve; check all options.
 
     Raises:
-        InputError: arms are not known or cannot be trained for this task and model, or an option is wrong; all of it.
+        InputError: all problems of arms and options.
         BudgetRefused: a training at the provider may cost more than the cap with the user's own prompt.
     """
     task = launch.task
     if task.program:
-        raise InputError(f"{task.name}: a program of your own; only prompts and models are compared")
+        raise InputError(f"{task.name}: it has its own program; only prompts and models are compared")
     if task.user is not None:
-        raise InputError(f"{task.name}: {PLAYED}; a model is trained on conversations as they were (type conversation)")
+        raise InputError(f"{task.name}: {PLAYED}; train on recorded conversations (type conversation)")
     specs, problems = require_arms(asked.arms)
     tuned = [spec for spec in specs if spec.is_trained_here]
     few = ""
@@ -208,13 +213,15 @@ def checked(
 def _hosted(
     launch: Launch, specs: Sequence[ArmSpec], asked: CustomizeOptions, best: PromptCandidate
 ) -> HostedPlan | None:
-    """The training at the model's provider, where that is asked for. Raises what `hosted_plan` raises."""
     spec = next((spec for spec in specs if spec.method == "hosted"), None)
     return None if spec is None else hosted_plan(spec, launch, asked, best)
 
 
 def require_arms(names: Sequence[str]) -> tuple[list[ArmSpec], list[Problem]]:
-    """The arms of these names (none: the default ones) with `yours`, in the order of the table, and unknown names."""
+    """Return the named arms with `yours`, in the order of the table, and unknown names.
+
+    Without names: the default arms.
+    """
     unknown = [
         Problem(f"--arms {name:.60}", f"no arm of this name{near(name, list(ARMS))}")
         for name in names

@@ -1,4 +1,4 @@
-"""The tuned arms of a comparison as released prompts under its run's folder: written, and read back for `promote`."""
+"""Tuned arms of a comparison as released prompts: written, and read back for `promote`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ YOURS = "yours"
 
 
 def arm_folder(folder: Path, run: str, arm: str) -> Path:
-    """Where a comparison keeps a tuned arm, next to the ledger. Raises InputError for an id that is a path."""
+    """Return the folder of a tuned arm next to the ledger.
+
+    Raises InputError for an id that is a path.
+    """
     return run_folder(folder, run) / arm
 
 
@@ -45,8 +48,10 @@ def write_arm(
     yours: MeasuredArm,
     made: MadeArm,
 ) -> tuple[Path, dict[str, Any]]:
-    """Write a tuned arm and prove that the files render what was scored; return prompt.md, and what the ledger notes.
-    Raises ReleaseError where what was written is not what was scored, or the disk refuses."""
+    """Write a tuned arm and prove its rendering; return prompt.md and the ledger note.
+
+    Raises ReleaseError where the files differ from what was scored, or the disk refuses.
+    """
     candidate, ledger = made.candidate, session.ledger
     parameters: dict[str, Any] = {"max_tokens": program.max_tokens(candidate), "temperature": 0.0}
     provenance = {
@@ -69,11 +74,11 @@ def write_arm(
 
 
 def tuned_file(history: History, run: str, arm: str, db: Path) -> tuple[Row, Path]:
-    """The comparison (`run` "": the latest), and the prompt.md that it released as a tuned arm.
+    """Return a comparison (`run` "": the latest) and the prompt.md of its tuned arm.
 
     Raises:
-        InputError: there is no such run or arm.
-        ReleaseError: its folder holds something else than the comparison released.
+        InputError: no such run or arm.
+        ReleaseError: the folder holds something else than the comparison released.
     """
     found, _, _ = _found(history, run, arm, db)
     return found, arm_folder(db.parent, found["id"], arm) / PROMPT_FILE
@@ -81,12 +86,12 @@ def tuned_file(history: History, run: str, arm: str, db: Path) -> tuple[Row, Pat
 
 @dataclass(frozen=True, slots=True)
 class ArmRelease:
-    """What of a run may be promoted.
+    """A tuned arm to promote.
 
     Args:
         release: what becomes a version.
-        blocked: why the gate does not let it through.
-        evidence: what the ledger keeps of it, JSON-ready.
+        blocked: the gate's reasons against it.
+        evidence: for the ledger, JSON-ready.
     """
 
     run_id: str
@@ -98,8 +103,10 @@ class ArmRelease:
 
 
 def tuned_arm(run: str, arm: str, db: Path) -> ArmRelease:
-    """A tuned arm, which the gate lets through if its gain over the user's own prompt is shown and no other prompt of
-    the comparison is shown to be better. Raises what `tuned_file` raises."""
+    """Load a tuned arm and apply the gate.
+
+    It asks for a significant gain, and for no prompt that is significantly better. Raises what `tuned_file` raises.
+    """
     with closing(open_history(db, by_chain=True)) as history:
         found, lines, release = _found(history, run, arm, db)
         scores = {
@@ -129,9 +136,7 @@ def _found(history: History, run: str, arm: str, db: Path) -> tuple[Row, dict[st
     if found is None:
         raise InputError(f"{history.path}: no comparison yet; `optimize customize TASK` makes one")
     if not _is_comparison(found):
-        raise InputError(
-            f"{found['id']}: no result of `optimize customize`, so it has no tuned arm; name a run of that command"
-        )
+        raise InputError(f"{found['id']}: not a run of `optimize customize`; name one that is")
     lines = {line.arm: line for line in CustomizeResult.from_json(found["result"]).arms}
     if arm not in lines or not lines[arm].path:
         there = ", ".join(name for name, line in lines.items() if line.path) or "none"
@@ -142,8 +147,8 @@ def _found(history: History, run: str, arm: str, db: Path) -> tuple[Row, dict[st
     noted = [json.loads(event["body"]) for event in events]
     if release.version not in [each["version"] for each in noted if each["arm"] == arm]:
         raise ReleaseError(
-            f"{path}: holds {release.version}, which is not what {found['id']} released as {arm}; restore the "
-            "file, or make the comparison again"
+            f"{path}: {release.version} is not what {found['id']} released as {arm}; restore the "
+            "file, or repeat the comparison"
         )
     return found, lines, release
 

@@ -1,4 +1,4 @@
-"""Makes the trainings of a comparison again, from settings, rows and order in the ledger, and compares the files."""
+"""Repeats the trainings of a comparison from the ledger, and compares the files."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettin
 
 @dataclass(frozen=True, slots=True)
 class Retrained:
-    """A training that was made again.
+    """A repeated training.
 
     Args:
         adapter, adapter_was: SHA-256 of the file now and then.
-        dev_loss, dev_loss_was: the least of an epoch, in nats; None: no epoch ended.
-        weights: the largest difference of a weight; None: they are equal, or the file of then is gone or no LoRA.
+        dev_loss, dev_loss_was: lowest loss of an epoch, in nats; None: no epoch ended.
+        weights: largest difference of a weight; None: equal, not LoRA, or the old file is gone.
     """
 
     arm: str
@@ -53,7 +53,7 @@ class Retrained:
 
     @property
     def drift(self) -> str:
-        """How it differs, in a line."""
+        """The differences in one line."""
         parts = [f"{self.arm} on {self.labels} rows, seed {self.seed}: the adapter is {self.adapter[:16]}"]
         parts[0] += f", it was {self.adapter_was[:16]}"
         if self.dev_loss is not None and self.dev_loss_was is not None:
@@ -68,11 +68,13 @@ class Retrained:
 
 
 def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retrained]:
-    """Train each adapter of a comparison again, in a folder that is thrown away; send nothing. Raises InputError where
-    nothing was trained here, or the task, its rows or the model's file changed since."""
+    """Train each adapter of a comparison again in a temporary folder; send nothing.
+
+    Raises InputError where nothing was trained here, or the task, its rows or the model's file changed.
+    """
     planned, done = (facts_of(history, row["id"], kind) for kind in ("training", "trained"))
     if not done or len(planned) != len(done):
-        raise InputError(f"{row['id']}: this comparison trained no adapter here, so there is nothing to train again")
+        raise InputError(f"{row['id']}: this comparison trained no adapter here; there is nothing to repeat")
     search = history.run(row["result"]["of_run"])
     with tempfile.TemporaryDirectory(prefix="reproduce-") as name:
         launch = prepare(started_with(search), Path(name) / "ledger.db", is_new=False)
@@ -81,13 +83,13 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
             lines = [f"{row['id']}: {what}" for what in changed]
             raise InputError("\n".join([*lines, "put it back to reproduce it"]))
         if not base.is_file():
-            raise InputError(f"{row['id']}: {launch.model.name}: its weights are not here, so nothing can be trained")
+            raise InputError(f"{row['id']}: {launch.model.name}: its weights are missing, so nothing can be trained")
         best = recorded_prompt(history.candidate(search["result"]["winner"]["candidate_id"]))
         rows, made = {row_hash(example): example for example in launch.task.train}, []
         for before, after in zip(planned, done, strict=True):
             plan, was = before["body"], after["body"]
             if set(plan["rows"]) - set(rows) or plan["dev"] != rows_hash(launch.task.dev):
-                what = "the rows that it was trained on are not those of the task any more"
+                what = "the task no longer has the rows it was trained on"
                 raise InputError(f"{row['id']}: {plan['arm']}: {what}")
             say(f"{plan['arm']}, seed {plan['seed']}: training on {len(plan['rows'])} rows again")
             if plan["trainer"] != "numpy":
@@ -122,7 +124,6 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
 
 
 def _settings(was: Mapping[str, Any]) -> TrainingSettings:
-    """The settings of a training; one that a cap on seconds ended ends by its tokens, at the very same step."""
     words = dict(was["settings"])
     kinds: dict[str, type[TrainingSettings]] = {"rank": LoraSettings, "vectors": SoftPromptSettings}
     kind = next((kinds[name] for name in kinds if name in words), FullSettings)
@@ -131,7 +132,6 @@ def _settings(was: Mapping[str, Any]) -> TrainingSettings:
 
 
 def _weights(now: Path, kept: Path, digest: str, order: TrainingOrder) -> float | None:
-    """The largest difference of a weight, where both are LoRA adapters and the file of then is still there."""
     was = kept / f"adapter-{digest[:16]}.gguf"
     if not isinstance(order.settings, LoraSettings) or not re.fullmatch(r"[0-9a-f]{64}", digest) or not was.is_file():
         return None

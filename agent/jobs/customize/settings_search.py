@@ -1,8 +1,8 @@
-"""Chooses the settings of a training on dev, here or on a cluster.
+"""Chooses the settings of a training on dev.
 
-By halving all settings are trained a little, the better half continues, until one is left. Each continues where it
-stopped, so that the search costs the epochs of those that are given up. On a cluster drawn settings are all begun, and
-Ray Tune stops those that dev loss speaks against (ASHA).
+Halving trains all settings a little, and the better half continues from its checkpoints until one is left, so the
+search costs only the epochs of the settings it drops. On a cluster all settings start, and Ray Tune (ASHA) stops those
+with a high dev loss.
 
 Source: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization" (2016),
 section 3, with dev losses as what is compared and epochs as the resource; Li et al., "A System for Massively Parallel
@@ -32,20 +32,20 @@ from agent.training.loop import TrainingOrder
 from agent.training.settings import Step, TrainedAdapter, TrainingSettings, drawn, variants
 
 Train = Callable[[TrainingSettings, str], Awaitable[TrainedAdapter]]
-"""Trains with settings; the text says which they are."""
+"""Trains with settings; the text names them."""
 HALVING, ASHA, DIVERGED = "halving", "ASHA", "diverged"
 LEAST_SECONDS = 1e-3
-"""Of a cap, which cannot be 0."""
+"""Lowest cap, because 0 is refused."""
 
 
 @dataclass(slots=True)
 class TriedSettings:
-    """Settings that were tried, without caps, and how far.
+    """Settings that were tried, without caps, and their progress.
 
     Args:
-        dev_loss: the least over the epochs, in nats; inf: none ended.
-        ended: why it was not trained further: as of a trained adapter, or HALVING, ASHA, DIVERGED. "": it was chosen.
-        why: the message of the error, where it diverged.
+        dev_loss: lowest of the epochs, in nats; inf: no epoch ended.
+        ended: why training stopped, as of a trained adapter, or HALVING, ASHA, DIVERGED; "": chosen.
+        why: the error message of a divergence.
     """
 
     settings: TrainingSettings
@@ -57,7 +57,7 @@ class TriedSettings:
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """Of several the lowest is the best; of equals the first."""
+        """Sort key: the lowest is best, and of equals the first."""
         return self.ended == DIVERGED, self.dev_loss
 
     def record(self) -> SettingsTried:
@@ -74,8 +74,12 @@ class TriedSettings:
 
 @dataclass(frozen=True, slots=True)
 class SettingsChoice:
-    """The chosen settings, with what is left of a cap on seconds; all that were tried, () where there was one alone;
-    and the seconds of those that were given up."""
+    """The chosen settings, with what is left of the cap on seconds.
+
+    Args:
+        tried: () where only one was given.
+        seconds: of the settings that were dropped.
+    """
 
     chosen: TrainingSettings
     tried: Sequence[TriedSettings]
@@ -83,7 +87,7 @@ class SettingsChoice:
 
     @staticmethod
     def of(most: float | None, tried: Sequence[TriedSettings], best: TriedSettings) -> SettingsChoice:
-        """Choose the best under a cap on seconds. Raises TrainingDiverged where it diverged, as then all did."""
+        """Choose the best under a cap on seconds. Raises TrainingDiverged if all diverged."""
         if best.ended == DIVERGED:
             raise TrainingDiverged(best.why)
         others = sum(each.seconds for each in tried if each is not best)
@@ -94,8 +98,6 @@ class SettingsChoice:
 
 
 def _capped(most: float | None, tried: Sequence[TriedSettings], own: TriedSettings) -> TrainingSettings:
-    """Settings with the seconds that others leave of the cap; where they leave none a training ends after a step, or
-    at the checkpoint that it has."""
     if most is None:
         return own.settings
     left = most - sum(each.seconds for each in tried if each is not own)
@@ -105,7 +107,7 @@ def _capped(most: float | None, tried: Sequence[TriedSettings], own: TriedSettin
 async def chosen_settings(
     arm: str, order: TrainingOrder, asked: CustomizeOptions, observer: Observer, stopped: Stopped, executor: Executor
 ) -> SettingsChoice:
-    """Have dev choose the settings of an arm, by halving or by ASHA. Raises what these raise."""
+    """Choose the settings of an arm on dev, by halving or by ASHA."""
     if not asked.tune:
 
         async def train(settings: TrainingSettings, about: str) -> TrainedAdapter:
@@ -126,10 +128,10 @@ async def chosen_settings(
 
 
 async def choose_settings(settings: Sequence[TrainingSettings], train: Train, at_once: bool = False) -> SettingsChoice:
-    """Train settings until dev has chosen one of them; one alone is chosen at once, and of equals the first.
+    """Train settings by successive halving until one is left; of equals the first.
 
-    The cap on seconds of the first holds for all together; under a cap none are trained side by side. `train` continues
-    to where `pause_after` says. Raises TrainingDiverged where all of them diverged.
+    The first cap on seconds holds for all together, and under a cap they train one at a time. `train` continues up to
+    `pause_after`. Raises TrainingDiverged where all diverged.
     """
     tried = [TriedSettings(each) for each in settings]
     most, left, epochs = settings[0].max_seconds, list(tried), 1
@@ -141,7 +143,7 @@ async def choose_settings(settings: Sequence[TrainingSettings], train: Train, at
         except TrainingDiverged as error:
             each.ended, each.why = DIVERGED, str(error)
             return
-        scores = made.scores[:until]  # a training that went further before has more
+        scores = made.scores[:until]  # an earlier training may have gone further
         each.seconds, each.epochs, each.dev_loss = made.seconds, len(scores), -max(scores, default=-math.inf)
 
     while len(left) > 1:
@@ -168,9 +170,9 @@ ENVIRONMENT = {
 async def choose_by_asha(
     settings: Sequence[TrainingSettings], watched: Sequence[WatchedTraining], cluster: RayTrainings
 ) -> SettingsChoice:
-    """Train 2 settings or more on a cluster, as many at once as it has room for, until ASHA or dev has stopped each.
+    """Train 2 settings or more in parallel until ASHA or dev stops each.
 
-    Chosen as by `choose_settings`. Raises AgentError where the workers of a setting died too often, or a node refuses.
+    Ranks them as `choose_settings`. Raises AgentError where a node refuses or its workers died too often.
     """
     tried, search = [TriedSettings(each) for each in settings], _Search()
     sent = [cluster.order(each.order) for each in watched]
@@ -190,7 +192,7 @@ async def choose_by_asha(
 
 
 def on_tune_node(config: Mapping[str, int], orders: Sequence[NodeOrder]) -> None:
-    """Train one setting in a worker of Tune, with a report after each epoch and one of how it ended."""
+    """Train one setting in a Tune worker; report after each epoch and at the end."""
     from ray import tune
 
     order, steps = orders[config["setting"]], list[Step]()
@@ -211,16 +213,16 @@ def on_tune_node(config: Mapping[str, int], orders: Sequence[NodeOrder]) -> None
 
 @dataclass(slots=True)
 class _Search:
-    """A search in its thread; the run's own thread takes what it reports."""
+    """Runs in a thread; the main thread takes its reports."""
 
     reports: SimpleQueue[tuple[int, Mapping[str, Any]]] = field(default_factory=SimpleQueue)
     is_left: bool = False
 
     def __reduce__(self) -> tuple[type[_Search], tuple[()]]:
-        return _Search, ()  # Tune puts a copy of its callbacks into its folder, which nobody reads
+        return _Search, ()  # Tune pickles its callbacks into its folder, unread
 
     def run(self, orders: Sequence[NodeOrder], cluster: RayTrainings) -> None:
-        """Until each setting has ended. Raises AgentError where the workers of one died too often."""
+        """Train until each setting has ended. Raises AgentError where workers died too often."""
         os.environ.update(ENVIRONMENT)
         from ray import tune
         from ray.tune.schedulers import ASHAScheduler
@@ -259,7 +261,7 @@ class _Search:
             raise AgentError(f"a training failed {1 + RETRIES} times on --ray {cluster.address}: {last}")
 
     def hand_on(self, tried: Sequence[TriedSettings], watched: Sequence[WatchedTraining]) -> None:
-        """Take in what was reported since the last time, and hand on its steps."""
+        """Process new reports and pass on their steps."""
         watched[0].on_steps()
         while not self.reports.empty():
             number, report = self.reports.get()

@@ -1,15 +1,14 @@
-"""The table of a comparison, the advice by one stated rule, and the label curve. Pure.
+"""The table of a comparison, the advice by a stated rule, and the label curve. Pure.
 
 1. A method without a language model is within noise of the best arm: no language model is needed.
-2. Else the best prompt is: instruct.
-3. Else a tuned arm is ahead of every prompt. With rows enough for a label, and more calls than it takes to pay for its
+2. Otherwise the best prompt is within noise: instruct.
+3. Otherwise a tuned arm beats every prompt. Given enough rows per label, and more expected calls than repay the
    training: customize. With too few rows: label more. With too few calls: instruct.
 
-"Within noise" is a paired 95 % interval of the difference that holds 0. Dev rows have no say.
+"Within noise": the paired 95 % interval of the difference contains 0. Dev rows have no say.
 
-The curve says how far each arm that learns gets with the first rows of train, in an order that spreads the labels, so
-that the first n rows hold each label as the whole does. One order and one training for each point: it says where arms
-cross on these rows, not on rows in general.
+The curve shows the score of each arm that learns, from the first n train rows in a stratified order. It has one order
+and one training per point: it says where arms cross on these rows, not on rows in general.
 """
 
 from __future__ import annotations
@@ -39,19 +38,19 @@ from agent.stats.intervals import PairedResult, scored_difference
 from agent.types import Task
 
 ROWS_A_LABEL = 8
-"""Train rows for each label, on average, below which a tuned arm's lead is not built on."""
+"""Mean train rows per label that a tuned arm's lead needs to count."""
 FEW_ROWS = 5
-"""Train rows of one label below which it is named."""
+"""A label with fewer train rows is named in the advice."""
 WHOLE = ("full", "hosted")
-"""Arms whose model has no adapter that is switched on."""
+"""Arms without an adapter to switch on."""
 FEWEST_TRAIN = 16
-"""Train rows below which nothing is trained."""
+"""Minimum train rows for a training."""
 ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredArm:
-    """What was measured of an arm: fields of `ComparedArm`, not rounded, its sealed scores, and all its trainings."""
+    """An arm's measurements: fields of `ComparedArm`, not rounded, its sealed scores and all trainings."""
 
     arm: str
     about: str
@@ -72,14 +71,20 @@ class MeasuredArm:
 
     @property
     def mean(self) -> float:
-        """Of the rows that have a score; -inf without any."""
+        """Mean of the scored rows; -inf without any."""
         return _mean(self.scores)
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What the rule says: the case, the arm to use, the arm with the highest score and how far it is ahead (None: it is
-    that arm), and the labels with fewer than FEW_ROWS train rows."""
+    """The result of the rule.
+
+    Args:
+        arm: the arm to use.
+        best: the arm with the highest score.
+        behind: how far `best` is ahead of `arm`; None: they are the same arm.
+        scarce: labels with fewer than FEW_ROWS train rows.
+    """
 
     verdict: AdviceVerdict
     arm: str
@@ -91,11 +96,11 @@ class Advice:
 def advise(
     arms: Sequence[MeasuredArm], rows: Mapping[str, int], expected_calls: int | None = None, seed: int = 0
 ) -> Advice:
-    """Apply the rule above to arms on the same rows, at least one prompt.
+    """Apply the rule above to arms on the same rows, at least one a prompt.
 
     Args:
         rows: as of `rows_a_label`.
-        expected_calls: calls in the life of the prompt; None: as many as it takes.
+        expected_calls: in the life of the prompt; None: enough to repay the training.
     """
     best = max(arms, key=lambda arm: arm.mean)  # of equals the first
     scarce = {label: count for label, count in rows.items() if label and count < FEW_ROWS}
@@ -127,8 +132,10 @@ def advise(
 
 
 def break_even(arm: MeasuredArm, prompt: MeasuredArm) -> int | None:
-    """Calls after which the training is won back against the best prompt: its dollars where it cost some, else its
-    seconds. None: never, or not known."""
+    """Return after how many calls the training pays, against the best prompt.
+
+    Counts dollars where the training cost some, else seconds. None: never, or unknown.
+    """
     paid, own, theirs = arm.train_usd, arm.usd_per_1000, prompt.usd_per_1000
     each = 1000
     if arm.train_usd == 0.0:
@@ -141,7 +148,7 @@ def break_even(arm: MeasuredArm, prompt: MeasuredArm) -> int | None:
 def table(
     arms: Sequence[MeasuredArm], rows: Mapping[str, int], expected_calls: int | None, seed: int
 ) -> tuple[tuple[ComparedArm, ...], ArmAdvice]:
-    """The arms and the advice of the result; arguments as of `advise`."""
+    """Return the arms and the advice of the result; arguments as of `advise`."""
     best = max((arm for arm in arms if arm.family == "prompt"), key=lambda arm: arm.mean)
     arms = [replace(arm, break_even_calls=break_even(arm, best)) if arm.family == "tuned" else arm for arm in arms]
     advice = advise(arms, rows, expected_calls, seed)
@@ -210,7 +217,7 @@ def _points(line: ComparedArm) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """An arm that learnt from so many of the train rows."""
+    """An arm that learned from the first `labels` train rows."""
 
     arm: str
     labels: int
@@ -219,8 +226,10 @@ class CurvePoint:
 
 
 def curve_sizes(text: str, train: int) -> tuple[list[int], list[Problem]]:
-    """The numbers of rows that `--curve` asks for besides all of train, ascending, and what is wrong with it. `text`:
-    such as "24,75,all"; "" asks for no curve."""
+    """Parse `--curve`, such as "24,75,all", into numbers of rows below `train`, ascending, and problems.
+
+    "" asks for no curve.
+    """
     sizes, problems = set(), []
     for word in filter(None, (word.strip() for word in text.split(","))):
         if word == ALL:
@@ -237,14 +246,14 @@ def curve_sizes(text: str, train: int) -> tuple[list[int], list[Problem]]:
 
 
 def first_rows(task: Task, count: int, seed: int) -> Task:
-    """The task with the first train rows of an order that spreads its labels."""
+    """Return the task with the first `count` train rows of a stratified order."""
     field = task.signature.outputs[0]
     labels = [label_text(row.labels[field.name]) if field.choices else "" for row in task.train]
     return replace(task, train=tuple(stratified(task.train, labels, random.Random(seed))[:count]))
 
 
 def rows_a_label(task: Task) -> dict[str, int]:
-    """Train rows of each choice; of all together under "" for other answers."""
+    """Count the train rows of each choice; other answers count together under ""."""
     output = task.signature.outputs[0]
     if len(task.signature.outputs) != 1 or not output.choices:
         return {"": len(task.train)}
@@ -255,7 +264,7 @@ def rows_a_label(task: Task) -> dict[str, int]:
 
 
 def curve_lines(points: Sequence[CurvePoint]) -> tuple[CurveScore, ...]:
-    """The points, those of one arm together with its rows ascending."""
+    """Return the points grouped by arm, each arm's rows ascending."""
 
     def line(point: CurvePoint) -> CurveScore:
         scored, took = summary(point.scores), round(point.train_s, 1)
@@ -266,8 +275,10 @@ def curve_lines(points: Sequence[CurvePoint]) -> tuple[CurveScore, ...]:
 
 
 def curve_text(points: Sequence[CurvePoint], seed: int) -> str:
-    """Which arm leads with how many rows, and whether more rows would pay; "" where there is one number of rows.
-    `points`: of each arm for each number of rows; of equals the first leads."""
+    """Describe which arm leads with how many rows, and whether more would pay.
+
+    "" for a single size. `points`: one per arm and size; of equals the first leads.
+    """
     sizes = sorted({point.labels for point in points})
     if len(sizes) < 2:
         return ""

@@ -1,7 +1,4 @@
-"""The maker of arms that are trained here, or on a cluster: the settings of each by dev, then each with those.
-
-A training is made of the rows as the arm will be asked them.
-"""
+"""Makes the arms trained here or on a cluster: chooses settings on dev, then trains."""
 
 from __future__ import annotations
 
@@ -52,21 +49,21 @@ if TYPE_CHECKING:
     from agent.jobs.customize.plan import CustomizePlan
 
 ADAPTERS = "adapters"
-"""The folder next to the ledger that keeps them."""
+"""Folder next to the ledger."""
 MB = 1e6
 
 
 def pairs_of(task: Task, lm: LM, prompt: PromptCandidate, rows: Sequence[Example]) -> list[TrainingPair]:
-    """The rows as the arm will be asked them, each with its right answer as an example of the layout `turns` shows it.
+    """Render rows as prompts of the arm with their right answers, in the layout `turns`.
 
-    Only one output is tuned.
+    Only tasks with one output are tuned.
     """
     program, output = PromptProgram(task, lm), task.signature.outputs[0].name
     return [TrainingPair(program.request(prompt, row).messages, label_text(row.labels[output])) for row in rows]
 
 
 class TrainingMaker:
-    """Trains the arms of a plan; the session is shown the progress, and its ledger gets the events."""
+    """Trains the arms of a plan; the session shows progress and its ledger gets events."""
 
     def __init__(self, plan: CustomizePlan, session: Session[Any]) -> None:
         self._plan, self._session, self._observer = plan, session, session.observer
@@ -75,8 +72,10 @@ class TrainingMaker:
         self._running: list[asyncio.Task[TrainedAdapter]] = []
 
     async def make(self, wanted: Sequence[Wanted]) -> list[MadeArm]:
-        """Have dev choose the settings of each arm, and train it. One begins when those before it have ended, or on a
-        cluster all at once: the ledger has them in this order either way."""
+        """Choose the settings of each arm on dev, and train it.
+
+        Arms train one after the other, or all at once on a cluster; the ledger has them in this order either way.
+        """
         plan = self._plan
         if plan.ray is not None:
             self._executor = await asyncio.to_thread(RayTrainings, plan.ray)
@@ -123,7 +122,6 @@ class TrainingMaker:
         )
 
     def _begun(self, spec: ArmSpec, task: Task, again: int, choice: SettingsChoice) -> Callable[[], Awaitable[MadeArm]]:
-        """Begin to train an arm with the chosen settings; further seeds have the cap of the command for themselves."""
         plan, settings = self._plan, choice.chosen
         if again or len(task.train) < len(plan.task.train):
             settings = replace(settings, seed=settings.seed + again, max_seconds=plan.train_seconds)
@@ -173,11 +171,11 @@ class TrainingMaker:
 def training_problems(
     launch: Launch, asked: CustomizeOptions, tuned: Sequence[ArmSpec], few: str, observer: Observer
 ) -> tuple[str, list[Problem]]:
-    """Why no arm can be trained for this task and model, "" where one can; and all that speaks against what was asked.
+    """Return why no arm can be trained ("" if one can), and all problems.
 
     Args:
-        few: what is said where the train rows are too few.
-        observer: is shown the weights as they come, where a soft prompt needs the model's tokenizer.
+        few: the message for too few train rows.
+        observer: shows the download of weights, where a soft prompt needs the model's tokenizer.
     """
     problems, task = list[Problem](), launch.task
     local = launch.model if isinstance(launch.model, LocalModel) else None
@@ -196,13 +194,15 @@ def training_problems(
 
 
 def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
-    """Why no soft prompt can be trained for a model file; "" where one can, or where the file is not here yet.
-    `messages`: that a soft prompt is to stand before; the engine is asked to cut them into tokens."""
+    """Return why no soft prompt can be trained for a model file; "" otherwise.
+
+    A missing file is no reason. `messages`: the prompt that follows it, which the engine tokenizes.
+    """
     if not base.is_file():
         return ""
     tokens = free_tokens(read_gguf(base), SoftPromptSettings().vectors)
     if not tokens.ids:
-        return f"{base}: its vocabulary has no free control token for a soft prompt; leave the arm out"
+        return f"{base}: no free control token for a soft prompt; leave the arm out"
     try:
         if messages:
             require_soft_tokens(base, messages, tokens)
@@ -212,7 +212,10 @@ def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
 
 
 def why_not_tuned(task: Task, model: str, base: Path | None) -> str:
-    """Why no adapter can be trained for this task and model; "" where one can, as far as is known without the file."""
+    """Return why no adapter can be trained for this task and model; "" otherwise.
+
+    Without the file only the names are checked.
+    """
     if not model.startswith("local/"):
         return f"{model} is not trained here; name an embedded model (local/NAME or local/PATH.gguf)"
     if split_adapter(model.removeprefix("local/"))[1]:
@@ -228,7 +231,7 @@ def why_not_tuned(task: Task, model: str, base: Path | None) -> str:
 
 
 def require_trainer(asked: CustomizeOptions, specs: Sequence[ArmSpec], base: Path | None) -> list[Problem]:
-    """All that speaks against the trainer that was asked for; `specs` are the arms to train that were named."""
+    """Return all problems of the requested trainer; `specs`: the named arms to train."""
     problems, folder, is_peft = [], asked.hf_folder, asked.trainer == "peft"
     if folder is not None and (fault := folder_fault(folder, base)):
         problems.append(Problem("--hf-folder", fault))
@@ -243,7 +246,7 @@ def require_trainer(asked: CustomizeOptions, specs: Sequence[ArmSpec], base: Pat
 
 
 def require_ray(asked: CustomizeOptions, tuned: Sequence[ArmSpec]) -> list[Problem]:
-    """All that speaks against trainings on Ray; `tuned` are the arms to train."""
+    """Return all problems of training on Ray; `tuned`: the arms to train."""
     needs = ", ".join(
         [*(["--ray"] if asked.ray is not None else []), *([f"--tune {asked.tune}"] if asked.tune else [])]
     )

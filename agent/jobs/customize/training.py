@@ -1,4 +1,4 @@
-"""One training of a comparison: where it is computed, what is shown of it, and what the ledger keeps of it."""
+"""One training of a comparison: where it runs, its progress, and its ledger records."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from agent.types import Example
 
 T = TypeVar("T")
 Stopped = Callable[[], Exception | None]
-"""The error that ends the run, if it is to end."""
+"""Returns the error that stops the run, if any."""
 SHOWN_SECONDS = 0.5
-"""Of training between two looks at it."""
+"""Interval between updates of the progress."""
 
 
 class Executor(Protocol):
-    """Where trainings are computed; `at_once`: several of them side by side."""
+    """Runs trainings; `at_once`: several in parallel."""
 
     at_once: bool
 
     async def train(self, order: TrainingOrder, on_steps: Callable[..., None]) -> TrainedAdapter:
-        """As `TrainingOrder.train`; what `on_steps` raises ends the training."""
+        """Train as `TrainingOrder.train`; an error from `on_steps` stops the training."""
 
     def close(self) -> None: ...
 
 
 class Here:
-    """Trains in a thread of this process, one after the other."""
+    """Trains in a thread of this process, one at a time."""
 
     at_once = False
 
@@ -50,7 +50,7 @@ class Here:
 
 @dataclass(slots=True)
 class WatchedTraining:
-    """A training in its thread or on a node, as the run's own thread sees it."""
+    """A training in a thread or on a node, as the main thread sees it."""
 
     name: str
     order: TrainingOrder
@@ -61,16 +61,16 @@ class WatchedTraining:
     is_left: bool = False
 
     def on_steps(self, *steps: Step) -> None:
-        """Note steps, if any. Raises Interrupted where the training is to end."""
+        """Record steps, if any. Raises Interrupted to stop the training."""
         if self.is_left or self.stopped() is not None:
             raise Interrupted
         for step in steps:
-            while self.steps and self.steps[-1].step >= step.step:  # made again after a node died
+            while self.steps and self.steps[-1].step >= step.step:  # repeated after a node died
                 self.steps.pop()
             self.steps.append(step)
 
     def look(self) -> None:
-        """Show the progress, and write the epochs that have ended since the last look."""
+        """Show the progress, and record the epochs that ended since the last call."""
         steps, settings, each = self.steps[:], self.order.settings, self.order.steps_an_epoch
         epochs = settings.pause_after or settings.epochs
         last = steps[-1] if steps else Step(1, 0, epochs * each, 0.0, 0, 0.0)
@@ -91,7 +91,7 @@ class WatchedTraining:
             self.observer.on_event("training_epoch", {**body, "losses": [round(step.loss, 5) for step in own]})
 
     def complete(self, losses: Sequence[float]) -> None:
-        """Put in the steps that a node made before it died and could not send; `losses` are those of all steps."""
+        """Fill in steps that a dead node did not send; `losses`: of all steps."""
         if not self.steps:
             return
         each, steps = self.order.steps_an_epoch, {step.step: step for step in self.steps}
@@ -103,7 +103,7 @@ class WatchedTraining:
 async def trained(
     name: str, order: TrainingOrder, observer: Observer, stopped: Stopped, executor: Executor
 ) -> TrainedAdapter:
-    """Train; the same call continues where a killed one stopped. Raises Interrupted where the run was stopped."""
+    """Train, or continue after a kill. Raises Interrupted where the run was stopped."""
     watched = WatchedTraining(name, order, observer, stopped)
     work = asyncio.ensure_future(executor.train(order, watched.on_steps))
     try:
@@ -116,7 +116,7 @@ async def trained(
     finally:
         watched.is_left = True
         await asyncio.wait({work})  # ends after the step that it is in
-        work.exception()  # where nobody asks for its result
+        work.exception()  # retrieved, so that asyncio does not warn
     if made.ended != "paused":
         why = "" if made.ended == "epochs" else f" ({made.ended})"
         observer.on_message(f"{name}: trained in {made.steps} steps{why}, {made.seconds:.0f} s")
@@ -124,7 +124,7 @@ async def trained(
 
 
 async def each_of(works: Sequence[Callable[[], Awaitable[T]]], at_once: bool) -> list[T]:
-    """The results of all, made one after the other or at once; the first error ends the others."""
+    """Return all results, made in turn or in parallel; the first error cancels the rest."""
     if not at_once:
         return [await work() for work in works]
     running = [asyncio.ensure_future(work()) for work in works]
@@ -168,7 +168,7 @@ def row_hash(row: Example) -> str:
 
 
 def rows_hash(rows: Sequence[Example]) -> str:
-    """Of the ids and answers of rows, in their order."""
+    """Hash the ids and answers of rows, in their order."""
     return _hash([[row.id, dict(row.labels)] for row in rows])
 
 

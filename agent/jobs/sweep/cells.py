@@ -1,7 +1,7 @@
-"""The cells of a sweep: what their ledgers say, their caps, and how one runs, here or in a child process or on a node.
+"""The cells of a sweep: their state, their caps, and how one runs.
 
-While a cell runs it writes its progress into a small file next to its ledger, which is replaced as a whole: the ledger
-of a run that continues elsewhere is never opened.
+A running cell writes its progress into a small file next to its ledger and replaces it whole; the parent never opens
+the ledger of a run in progress.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from agent.safe_text import counted
 
 State = Literal["not begun", "partial", "running", "finished"]
 FINISHED = ("complete", "budget")
-"""The status of a run that has its result."""
+"""Statuses of a run with a result."""
 BUSY_SECONDS = 60.0
-"""How long a cell that is taken over waits for the process that had its ledger before."""
+"""Wait of a cell for the process that held its ledger before."""
 WRITE_SECONDS = 0.5
-"""Between two writings of the progress file."""
+"""Interval between updates of the progress file."""
 PROGRESS = ".progress.json"
-"""The end of its name."""
+"""Suffix of its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run of a sweep; `max_cost` is its cap in US dollars, its own or its share."""
+    """One run of a sweep; `max_cost`: its cap in US dollars, given or its share."""
 
     name: str
     point: Point
@@ -58,7 +58,7 @@ class Cell:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The options of its run, JSON-ready."""
+        """Options of its run, JSON-ready."""
         axes = {"model": self.point.model, "seed": self.point.seed, "strategy": self.point.strategy}
         given = {**self.options, **axes, "max_cost": self.max_cost}
         return {name: value for name, value in given.items() if value is not None}
@@ -69,11 +69,11 @@ class CellOutcome:
     """What the ledger of a cell says.
 
     Args:
-        state: "running": a process writes it now.
+        state: "running": a process is writing it.
         run: of the cell, as the ledger lists it; None: not begun.
         own, best: the sealed scores in [0, 1], by row, of the user's own prompt and of the best found.
         rows: the hash of the sealed rows.
-        usd: what was paid; None: a price is not known.
+        usd: what was paid; None: a price is unknown.
     """
 
     cell: Cell
@@ -89,14 +89,14 @@ class CellOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a cell ended. `error`: "" where it has its result."""
+    """How a cell ended; `error`: "" when it has a result."""
 
     error: str = ""
     interrupted: bool = False
 
 
 def cells_of(sweep: SweepFile, folder: Path) -> list[Cell]:
-    """The cells of a sweep with ledgers in `folder`, in the order of the file; no shares are given yet."""
+    """Return the cells of a sweep with ledgers in `folder`, without shares of the cap."""
     found = []
     for point in sweep.points:
         options = sweep.options_of(point)
@@ -111,7 +111,10 @@ def cells_of(sweep: SweepFile, folder: Path) -> list[Cell]:
 
 
 def begun_run(db: Path) -> tuple[State, Row | None]:
-    """The state of the cell with this ledger, and its run. Raises LedgerError for a file that is damaged."""
+    """Return the state of a cell's ledger and its run.
+
+    Raises LedgerError if it is damaged.
+    """
     if not is_there(db):
         return "not begun", None
     held = is_held(db)
@@ -124,7 +127,7 @@ def begun_run(db: Path) -> tuple[State, Row | None]:
 
 
 def read_outcome(cell: Cell) -> CellOutcome:
-    """What the ledger of a cell says. Raises LedgerError where it is damaged."""
+    """Read the ledger of a cell. Raises LedgerError if it is damaged."""
     state, run = begun_run(cell.db)
     if run is None or state == "running":
         return CellOutcome(cell, state, run)
@@ -142,10 +145,12 @@ def read_outcome(cell: Cell) -> CellOutcome:
 
 
 def with_shares(sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, CellOutcome]) -> list[Cell]:
-    """The cells with caps that together are within that of the sweep. Raises ProblemsError where no such caps exist.
+    """Give every cell a cap, together at most the sweep's `max_cost`.
 
-    A cell that has begun keeps the cap that its run has, one with its own `max_cost` has that, and the others
-    share alike what is left: a cap is in the plan of a run, so it may not depend on which cell came first."""
+    A cell that has begun keeps its run's cap, one with its own `max_cost` keeps that, and the others share the rest
+    equally: a cap is part of a run's plan, so it may not depend on the order of cells. Raises ProblemsError where no
+    such caps exist.
+    """
     if sweep.max_cost is None:
         return list(cells)
     runs = {name: found.run for name, found in begun.items() if found.run}
@@ -157,12 +162,12 @@ def with_shares(sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, Cel
     uncapped, taken = [name for name in sharing if name in runs], sum(cap for cap in caps.values() if cap is not None)
     left, what = sweep.max_cost - taken, ""
     if uncapped:
-        what = f"max_cost: {uncapped[0]} was begun without a cap; leave it out"
+        what = f"max_cost: {uncapped[0]} started without a cap; leave max_cost out"
     elif left < -1e-9 * max(1.0, taken):
-        what = f"max_cost = {sweep.max_cost:g} is less than what single cells may spend, {taken:g} US dollars; raise it"
+        what = f"max_cost = {sweep.max_cost:g}: cells have caps of {taken:g} US dollars together; raise it"
     elif sharing and sweep.max_cost > 0 and left <= 1e-9 * taken:
         what = (
-            f"max_cost = {sweep.max_cost:g} leaves nothing for {counted(len(sharing), 'cell')} without a cap: "
+            f"max_cost = {sweep.max_cost:g}: nothing left for {counted(len(sharing), 'cell')} without a cap; "
             f"the others may spend {taken:g} US dollars; raise it"
         )
     if what:
@@ -175,7 +180,10 @@ def with_shares(sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, Cel
 
 
 def read_progress(db: Path) -> dict[str, Any]:
-    """The progress file: calls, planned, best (0 to 1), usd (None: unknown), seconds; {} without one."""
+    """Read the progress file; {} without one.
+
+    Keys: calls, planned, best (0 to 1), usd (None: unknown), seconds.
+    """
     try:
         found = json.loads(sibling(db, PROGRESS).read_text("utf-8"))
     except (OSError, ValueError):
@@ -184,7 +192,7 @@ def read_progress(db: Path) -> dict[str, Any]:
 
 
 class CellWatcher(LogWatcher):
-    """Writes the progress file, at most twice a second; a failure to write does not end the run."""
+    """Writes the progress file at most twice a second; ignores failures to write."""
 
     signals: ClassVar[tuple[signal.Signals, ...]] = (signal.SIGINT, signal.SIGTERM)
 
@@ -213,7 +221,7 @@ class CellWatcher(LogWatcher):
 
 
 def run_cell(task: str, options: Mapping[str, Any], db: Path, stop: Stop | None = None) -> None:
-    """Run a cell to its end, or continue it; a finished one is left alone. Raises AgentError."""
+    """Run or continue a cell; skip a finished one. Raises AgentError."""
     watcher = CellWatcher(db)
     try:
         state, run = begun_run(db)
@@ -229,7 +237,7 @@ def run_cell(task: str, options: Mapping[str, Any], db: Path, stop: Stop | None 
 
 
 def order_of(cell: Cell) -> str:
-    """The order for a process to run a cell, as one line of JSON."""
+    """Return the order for a process to run a cell, as a line of JSON."""
     return json.dumps({"task": cell.point.task, "options": cell.arguments, "db": str(cell.db), "folder": os.getcwd()})
 
 
@@ -251,10 +259,12 @@ def carry_out(order: str, stop: Stop | None = None) -> Ended:
 
 
 def main() -> None:
-    """A child process: an order on stdin, how it ended as JSON on stdout. When stdin is closed, as by the end of the
-    process that asked, the calls in flight land and the run can be resumed."""
+    """Read an order from stdin, run it, and print its end as JSON.
+
+    When stdin closes, as when the parent dies, calls in flight finish, and the run can be resumed.
+    """
     stop, out = Stop(), os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a metric or a program of the user's prints is no answer
+    os.dup2(2, 1)  # prints of user code must not mix with the answer
     order = sys.stdin.readline()
 
     def land_at_end() -> None:

@@ -1,8 +1,7 @@
-"""Where the cells of a sweep run: as child processes of this machine, or as tasks of a Ray cluster.
+"""Runs the cells of a sweep as child processes, or as tasks of a Ray cluster.
 
-On a cluster this process asks and waits. A node or worker that dies takes its cell with it; Ray starts the cell again
-elsewhere, where it continues from its ledger. So all nodes must see the folder of the sweep, with locks that hold
-between them.
+When a node or worker dies, Ray starts its cell again elsewhere, where it continues from its ledger. So all nodes must
+see the folder of the sweep, with file locks that work between them.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ _NOT_STARTED = Ended("was not started", True)
 
 
 class CellExecutor(Protocol):
-    """Runs cells; each of its futures ends with its cell."""
+    """Runs cells; each future ends with its cell."""
 
     def submit(self, cell: Cell) -> Future[Ended]: ...
 
     def end_of(self, future: Future[Ended]) -> Ended:
-        """How the cell of a future that is done ended."""
+        """Return how the cell of a finished future ended."""
 
     def interrupt(self) -> None:
-        """At first let what is in flight land, the second time leave the cells at once; start none any more."""
+        """Stop starting cells; first finish calls in flight, the second time stop at once."""
 
     def close(self) -> None: ...
 
@@ -111,8 +110,7 @@ class Processes:
 
 
 class RayTasks:
-    """Runs each cell as a task of the cluster at an address, such as "auto" or "local". Raises InputError where Ray is
-    not installed, or there is no such cluster."""
+    """Runs cells as Ray tasks. Raises InputError without Ray or without such a cluster."""
 
     def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
         self._ray = join_cluster(address, "--ray")

@@ -1,7 +1,7 @@
-"""The results of a sweep: scores of each cell, of each combination over its seeds, and which is best for which task.
+"""Results of a sweep: scores per cell, per group over its seeds, and the best group per task.
 
-All tests are on the sealed rows, paired by row. The gains over the user's own prompts are one family of tests, the
-comparisons of combinations another for each task; both are corrected by Holm's step-down.
+All tests are paired by sealed row. Gains over the user's own prompts are one family of tests, comparisons of groups
+another per task; Holm's step-down corrects both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SIDES = ("own", "best")
 
 
 def described(outcome: CellOutcome, error: str = "") -> dict[str, Any]:
-    """A cell, JSON-ready. `error`: why it has no result, where that is known."""
+    """Return a cell, JSON-ready. `error`: why it has no result, if known."""
     cell, run, result = outcome.cell, outcome.run, outcome.result
     lift = None if result is None else result.lift
     return {
@@ -53,12 +53,12 @@ def _axes(outcome: CellOutcome) -> dict[str, Any]:
 
 
 def summary(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
-    """The groups and the tasks of a sweep, JSON-ready.
+    """Return the groups and the tasks of a sweep, JSON-ready.
 
     Returns:
-        `groups`: by task, model and strategy, over the seeds, the score of the best found on the sealed rows with its
-        95 % interval, its gain over the user's own prompt with `p_value` and `p_holm`, cost and how many cells promote.
-        `tasks`: the best group of each task, which others it is shown to beat, and all comparisons.
+        `groups`: by task, model and strategy, over the seeds: sealed score of the best prompt with its 95 % interval,
+        gain over the user's own prompt with `p_value` and `p_holm`, cost, and how many cells promote.
+        `tasks`: the best group of each task, which others it significantly beats, and all comparisons.
     """
     finished = [outcome for outcome in outcomes if outcome.best]
     groups = [tuple(cells) for _, cells in groupby(finished, key=_axes)]
@@ -105,7 +105,6 @@ def _group(cells: Sequence[CellOutcome], table: ScoreTable, at: int) -> dict[str
 
 
 def _paired(table: ScoreTable, arm: str, other: str, seed: int) -> dict[str, Any] | None:
-    """`seed` is that of the arm's run, so that a single cell shows what its run says."""
     test = table.paired(arm, other, seed)
     return None if test is None else {**asdict(test), "ci95": list(test.ci95)}
 

@@ -1,6 +1,6 @@
-"""sweep.toml: the tasks, models, strategies and seeds to cross, and the options of their runs. Calls nothing.
+"""sweep.toml: the tasks, models, strategies and seeds to cross, and the options of their runs.
 
-Every problem of the file is found in one pass, at its line.
+One pass finds every problem of the file, at its line.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 MOST_CELLS = 10_000
 AXES = ("task", "model", "strategy", "seed")
 OPTIONS = tuple(name for name in RunOptions.declared() if name not in AXES)
-"""The options of a cell: those of a run that are no axis."""
+"""Options of a cell: those of a run except the axes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One combination of the axes. None: as the task says."""
+    """One combination of the axes; None: the task's default."""
 
     task: str
     model: str | None
@@ -45,14 +45,13 @@ def _place(task: str) -> str:
 
 
 def _each_once(same: Callable[[Any], Any]) -> AfterValidator:
-    """Refuse a list with two values that are the `same`."""
 
     def check(values: list[Any]) -> list[Any]:
         kept: dict[Any, Any] = {}
         for value in values:
             if (what := same(value)) in kept:
                 also = "" if kept[what] == value else f", also as {quoted(kept[what])}"
-                raise ValueError(f"{quoted(value)} stands twice{also}; keep one")
+                raise ValueError(f"{quoted(value)} is listed twice{also}; keep one")
             kept[what] = value
         return values
 
@@ -76,14 +75,14 @@ class _Table(BaseModel):
 
 
 class NodeShare(_Table):
-    """What a cell takes of a Ray node."""
+    """Resources of a Ray node for one cell."""
 
     num_cpus: Amount = 1.0
     num_gpus: Amount = 0.0
 
 
 class SweepFile(_Table):
-    """A sweep as its file says it; a table of `cells` has axes, and options for the points that have their values."""
+    """A sweep file; a table of `cells` gives options to the points that match its axes."""
 
     name: Annotated[str, Field(pattern=NAME)]
     tasks: Annotated[list[Word], Field(min_length=1), _each_once(_place)]
@@ -111,7 +110,7 @@ class SweepFile(_Table):
         return self.tasks, self.models or [None], self.strategies or [None], self.seeds or [0]
 
     def options_of(self, point: Point) -> dict[str, Any]:
-        """The options of one cell; a later table of `cells` overrides an earlier one."""
+        """Return the options of a cell; later tables of `cells` override earlier ones."""
         options = dict(self.options)
         for table in self.cells:
             if holds(table, point):
@@ -119,17 +118,20 @@ class SweepFile(_Table):
         return options
 
     def problem(self, key: str, what: str) -> Problem:
-        """A problem at the line of a key at the top."""
+        """Return a problem at the line of a top-level key."""
         return problem(shown(self._path), self._lines.of((key,)), what)
 
 
 def holds(table: Mapping[str, Any], point: Point) -> bool:
-    """Whether a table of `cells` is about a point."""
+    """Return whether a table of `cells` applies to a point."""
     return all(getattr(point, axis) == table[axis] for axis in AXES if axis in table)
 
 
 def read_sweep(path: Path) -> SweepFile:
-    """Read a TOML file of at most 1,000,000 characters. Raises ProblemsError with all that is wrong with it."""
+    """Read a TOML file of at most 1,000,000 characters.
+
+    Raises ProblemsError with all its problems.
+    """
     where = shown(path)
     text = decoded(read_bytes(path), where)
     raw, lines = parse_toml(text, where), TomlLines(text)
@@ -151,7 +153,7 @@ def read_sweep(path: Path) -> SweepFile:
 def _said(kind: str, message: str, loc: KeyPath, value: Any) -> str:
     names = [str(part) for part in loc if isinstance(part, str)]
     if kind == "missing" or (kind == "too_short" and loc == ("tasks",)):
-        return "tasks: is missing or empty; list task folders, their names or data files"
+        return "tasks: missing or empty; list task folders, their names or data files"
     if kind == "extra_forbidden":
         table = NodeShare if loc[0] == "resources" else SweepFile
         return f"unknown key {quoted(names[-1])}{near(names[-1], table.model_fields)}"
@@ -176,7 +178,7 @@ def _wrong_options(raw: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 def _wrong_cells(sweep: SweepFile) -> Iterator[tuple[KeyPath, str]]:
     if (count := math.prod(map(len, sweep._axes))) > MOST_CELLS:
-        yield (), f"{count:,} cells; a sweep has at most {MOST_CELLS:,}: make several"
+        yield (), f"{count:,} cells, more than {MOST_CELLS:,}; divide the sweep"
         return
     points = sweep.points
     for at, table in enumerate(sweep.cells):

@@ -1,4 +1,4 @@
-"""A sweep before anything is spent: cells are checked as their runs would start, finished ones for changed files."""
+"""Checks a sweep before it spends anything: new cells as runs, finished ones for changed files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NAMED = 3  # cells of one problem
 
 @dataclass(frozen=True, slots=True)
 class PreparedSweep:
-    """A sweep that may start. `estimates`: by cell what a run takes at most, of those that have not begun."""
+    """A sweep ready to start; `estimates`: maximum usage of cells that have not begun."""
 
     file: SweepFile
     folder: Path
@@ -40,10 +40,9 @@ class PreparedSweep:
 
 
 def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = True) -> PreparedSweep:
-    """Read a sweep's file and check every cell of it as its run would start; call nothing.
+    """Read a sweep file and check every cell as its run would start; call nothing.
 
-    `folder` None: runs/sweep-NAME. `check_keys`: whether the keys of providers must be here. Raises ProblemsError with
-    all that is wrong.
+    `folder` None: runs/sweep-NAME. `check_keys`: require the providers' keys. Raises ProblemsError with all problems.
     """
     file = read_sweep(path)
     folder = folder or LEDGER.parent / f"sweep-{file.name}"
@@ -53,7 +52,7 @@ def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = Tru
         try:
             before[cell.name] = read_outcome(cell)
             if before[cell.name].state == "running":
-                problems.append(Problem(str(cell.db), "another process runs this cell; wait for it"))
+                problems.append(Problem(str(cell.db), "another process is running this cell; wait for it"))
         except AgentError as error:
             problems.append(Problem(cell.name, str(error)))
     require_none(problems)
@@ -85,7 +84,7 @@ def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = Tru
 
 
 class _Checking:
-    """Checks cells; runs that differ in their seed alone, and files, are checked once."""
+    """Checks cells; checks files, and runs that differ only in their seed, once."""
 
     def __init__(self, keys: bool) -> None:
         self.models: dict[str, None] = {}
@@ -95,7 +94,7 @@ class _Checking:
         self._digest = cache(file_digest)
 
     def estimate(self, cell: Cell) -> Estimate:
-        """What a cell takes at most. Raises InputError with all that is wrong with it."""
+        """Return the maximum usage of a cell. Raises InputError with all its problems."""
         key = json.dumps([cell.point.task, {**cell.arguments, "seed": 0}], sort_keys=True, default=str)
         if key not in self._seen:
             try:
@@ -120,7 +119,7 @@ class _Checking:
         return lines
 
     def require(self, launch: Launch) -> None:
-        """Note the models of a run. Raises InputError where a key is missing."""
+        """Record the models of a run. Raises InputError for a missing key."""
         self.models.update(dict.fromkeys(launch.models))
         for lm in launch.lms():
             self._require_key(lm)
@@ -133,7 +132,7 @@ class _Checking:
                 raise InputError(f"{lm.name}: {error}") from None
 
     def changes(self, run: Row) -> list[str]:
-        """What changed since a run finished."""
+        """Return what changed since a run finished."""
         begun, model = started_with(run), run["model"]
         key = json.dumps({**begun.stored(), "model": None, "strategy": None}, sort_keys=True)
         if key not in self._tasks:

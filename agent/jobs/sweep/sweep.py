@@ -1,4 +1,4 @@
-"""`optimize sweep`: many runs out of one file, each a child process or a Ray task, and a table of what they came to."""
+"""`optimize sweep`: runs every combination of a file and compares the results."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from agent.report.wording import dollars
 from agent.results.base import Result
 
 HOSTED_JOBS = 4
-"""Cells at once where no model runs in this machine's own processes."""
+"""Parallel cells when no model is embedded."""
 LOOK_SECONDS = 0.1
-"""Between two looks at whether cells have ended."""
+"""Interval between checks for finished cells."""
 SHOW_SECONDS = 0.5
-"""Between two looks at the progress of those that run."""
+"""Interval between updates of the display."""
 LEFT = 3
-"""Presses that end the sweep without waiting for its cells; what they bought is in their ledgers."""
+"""Interrupts that end the sweep without waiting for its cells; their ledgers keep the replies."""
 PLAN = (
     Column("cell", floor=16),
     Column("state"),
@@ -54,7 +54,7 @@ class SweepOptions(JobOptions):
     ray: str | None = option(None, "Run the cells on a Ray cluster: its address, auto, or local.", metavar="ADDRESS")
     jobs: int | None = option(
         None,
-        "Cells at once on this machine. Default: 1 where a model is embedded, else 4. Not with {ray}.",
+        "Parallel cells on this machine. Default: 1 with an embedded model, else 4. Not with {ray}.",
         short="-J",
         metavar="N",
         ge=1,
@@ -64,13 +64,13 @@ class SweepOptions(JobOptions):
 
     def conflicts(self) -> list[Problem]:
         if self.ray is not None and self.jobs is not None:
-            what = "counts processes of this machine; with {ray}, [resources] of the file say it"
+            what = "applies to this machine; with {ray}, use [resources] of the file"
             return [Problem("jobs", what), *super().conflicts()]
         return super().conflicts()
 
 
 class SweepResult(Result):
-    """What a sweep found.
+    """Results of a sweep.
 
     Args:
         name: of the sweep.
@@ -79,10 +79,10 @@ class SweepResult(Result):
             result (`error`).
         groups: each task, model and strategy over its seeds: score with interval, lift (`p_holm`: corrected over all
             groups), cost, the best prompt's instruction.
-        tasks: the best group of each task, which it is shown to beat, and all comparisons.
-        cost_usd: US dollars of all cells; None where a price is not known.
-        report: the page that was written; None: none was.
-        report_error: why none could be written.
+        tasks: the best group of each task, the groups it significantly beats, and all comparisons.
+        cost_usd: US dollars of all cells; None: a price is unknown.
+        report: the page; None: not written.
+        report_error: why it was not written.
     """
 
     kind: Literal["sweep"] = "sweep"
@@ -97,7 +97,7 @@ class SweepResult(Result):
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """The names of the cells without a result."""
+        """Names of the cells without a result."""
         return tuple(cell["cell"] for cell in self.cells if cell["state"] != "finished")
 
     def blocks(self) -> Iterator[Block]:
@@ -110,19 +110,19 @@ class SweepResult(Result):
 
 @job("sweep")
 def sweep(file: Path, options: SweepOptions, *, observer: Watcher) -> Printed[SweepResult] | SweepPlan:
-    """Run every combination of tasks, models, strategies and seeds that FILE, a sweep.toml, lists.
+    """Run every combination of tasks, models, strategies and seeds that a sweep.toml lists.
 
-    Each combination is a cell: a run with a ledger of its own in runs/sweep-NAME/. All of them are checked before
-    anything is spent. The same command goes on where it was: cells with a result are left as they are, and the others
-    are resumed, so that nothing is bought twice. Ctrl-C lets what is in flight land.
-    At the end: scores on the sealed rows by task, model and strategy, and which is best where, corrected by Holm.
+    FILE is the sweep.toml. Each combination is a cell: a run with its ledger in runs/sweep-NAME/. All cells are checked
+    before anything is spent. Run the same command again to continue: cells with a result are skipped, the others
+    resume, and nothing is bought twice. Ctrl-C finishes the calls in flight.
+    At the end: sealed scores by task, model and strategy, and the best of each task, corrected by Holm.
     Exit codes: 0 all cells have a result, 1 some have none, 2 usage, 3 budget too small, 130 interrupted.
 
     Returns:
-        Scores, gains and costs of all cells; `unfinished` names those that have no result.
+        Scores, gains and costs of all cells; `unfinished` names those without a result.
 
     Raises:
-        InputError: what the file says is wrong, all of it at once; nothing was called.
+        InputError: all problems of the file at once; nothing was called.
         Interrupted: Ctrl-C.
 
     Example:
@@ -133,15 +133,15 @@ def sweep(file: Path, options: SweepOptions, *, observer: Watcher) -> Printed[Sw
     if options.dry_run:
         return _plan(prepared)
     result = run_sweep(prepared, observer, options.ray, options.jobs)
-    notes = [f"no page: {result.report_error}; the same command writes it"] if result.report_error else []
+    notes = [f"no page: {result.report_error}; run the same command to write it"] if result.report_error else []
     wrong = [f"{cell['cell']}: {cell['error'] or cell['state']}" for cell in result.cells if cell["error"]]
     if left := len(result.unfinished):
-        wrong.append(f"{left} of {len(result.cells)} cells have no result; the same command tries them again")
+        wrong.append(f"{left} of {len(result.cells)} cells have no result; run the same command to retry")
     return Printed(result, 1 if left else 0, notes=notes, errors=wrong if left else ())
 
 
 class PlannedCell(Result):
-    """A cell with its state and what it takes at most; None: not known, or there is no cap."""
+    """A cell with its state and maximum usage; None: unknown, or no cap."""
 
     cell: str
     state: str
@@ -198,10 +198,10 @@ def _plan(prepared: PreparedSweep) -> SweepPlan:
 def run_sweep(
     prepared: PreparedSweep, watcher: Watcher, ray: str | None = None, jobs: int | None = None
 ) -> SweepResult:
-    """Run the cells that have no result yet, and compare all of them; `ray` and `jobs` as of `SweepOptions`.
+    """Run the cells without a result, and compare all; `ray` and `jobs` as of `SweepOptions`.
 
-    The first Ctrl-C (or SIGTERM) lets the calls in flight land, the second leaves at once; both end in Interrupted.
-    Raises InputError where there is no such cluster.
+    The first Ctrl-C (or SIGTERM) finishes the calls in flight, the second stops at once; both raise Interrupted.
+    Raises InputError where no such cluster exists.
     """
     prepared.folder.mkdir(parents=True, exist_ok=True)
     outcomes = {name: found for name, found in prepared.before.items() if found.state == "finished"}
@@ -246,13 +246,13 @@ def run_sweep(
 
     is_open = any(cell.name not in outcomes for cell in prepared.cells)
     if is_open and run_blocking(lambda stop: asyncio.run(run(stop or Stop()))):
-        raise Interrupted("the sweep was interrupted; the same command goes on with it, and nothing is bought twice")
+        raise Interrupted("the sweep was interrupted; run the same command to continue it")
     found = [replace(outcomes[cell.name], cell=cell) for cell in prepared.cells]
     cells = tuple(described(outcome, errors.get(outcome.cell.name, "")) for outcome in found)
     result = SweepResult(name=prepared.file.name, folder=prepared.folder, cells=cells, **summary(found))
     try:
         return result.model_copy(update={"report": write_page(result.to_json())})
-    except InputError as error:  # what was paid for is shown all the same
+    except InputError as error:  # paid results are shown anyway
         return result.model_copy(update={"report_error": str(error)})
 
 

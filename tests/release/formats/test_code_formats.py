@@ -171,7 +171,7 @@ def test_mlflow_gives_the_messages_from_a_real_registry_and_nothing_is_pickled(
 # -- promptfoo --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.long
+@pytest.mark.extra("promptfoo")
 def test_promptfoo_sends_what_its_prompt_function_returns() -> None:
     made = proved(wanted("promptfoo"), PICKED, task=PROGRAM.task)
     assert set(made.unfit) == {"half a character (a lone surrogate)"}

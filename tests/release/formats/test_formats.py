@@ -273,7 +273,7 @@ def test_an_answer_of_a_reasoning_prompt_reads_back_as_the_label() -> None:
     assert json.loads(text.splitlines()[0])["messages"][-1]["content"] == "Answer: billing"
 
 
-@pytest.mark.long
+@pytest.mark.extra("promptfoo")
 def test_promptfoo_sends_what_was_scored() -> None:
     form = wanted("promptfoo")
     wild = release(*two(WILD))
