@@ -1,7 +1,6 @@
-"""The answers on the sealed test, counted. Pure.
+"""Counts of the answers on the sealed test. Pure.
 
-Right and wrong rows, unreadable replies, the confusion matrix of a choice or of the tools that are called, and how well
-passages are looked up.
+Right and wrong rows, unreadable replies, confusion matrices of labels and of tools, and retrieval recall.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from agent.shipped import Field, fold
 from agent.types import Example, Knowledge, Outcome, Tool
 
 SHOWN_ROWS = 3
-"""Rows with an unreadable reply that are named."""
+"""The most unreadable rows to name."""
 
 
 def row_counts(table: ScoreTable) -> Answers:
@@ -57,7 +56,10 @@ def _counted(rows: Sequence[Example], outcomes: Sequence[Outcome]) -> RowCount:
 
 
 def by_label(table: ScoreTable, fields: Sequence[Field]) -> list[LabelReport]:
-    """For each of `fields` that is a choice, both sides by label; a row without an answer is left out."""
+    """Compare both sides by label, for each of `fields` with choices.
+
+    Rows without an answer are left out.
+    """
     return [
         LabelReport(
             field=field.name,
@@ -81,9 +83,9 @@ def _by_label(rows: Sequence[Example], outcomes: Sequence[Outcome], field: Field
 
 
 def by_tool(table: ScoreTable, field: Field, tools: Sequence[Tool]) -> list[LabelReport]:
-    """As `by_label`, of the calls of the field; empty without tools.
+    """Compare both sides by called tool; empty without tools.
 
-    A wanted call that was not made is paired with one that was made in its place, if any.
+    A missing call is paired with a wrong call made in its place, if any.
     """
     if not tools:
         return []
@@ -97,10 +99,10 @@ def by_tool(table: ScoreTable, field: Field, tools: Sequence[Tool]) -> list[Labe
 def tool_cells(
     rows: Sequence[Example], outcomes: Sequence[Outcome], field: str, labels: Sequence[str]
 ) -> Counter[tuple[str, str | None]]:
-    """How often each tool was called where each was right; None for an unreadable reply and an unknown tool.
+    """Count which tool was called where each was right.
 
-    `labels`: the names of the tools, and `NO_CALL`. A row without an answer, or whose label cannot be used, is left
-    out.
+    None for an unreadable reply or unknown tool. `labels`: the names of the tools, and `NO_CALL`. Rows without an
+    answer or a usable label are left out.
     """
     cells = Counter[tuple[str, str | None]]()
     for row, outcome in zip(rows, outcomes, strict=True):
@@ -145,7 +147,7 @@ def _label_score(label: str, cells: Mapping[tuple[str, str | None], int]) -> Lab
 
 
 def _by_spelling(choices: Sequence[str]) -> Callable[[Any], str | None]:
-    """Finds the choice that a value is, also where a program of the user's own writes it in other letters."""
+    """Match values to choices despite case and spacing, which users' programs may change."""
     folded: dict[str, str | None] = {}
     for choice in choices:
         folded[fold(choice)] = None if fold(choice) in folded else choice
@@ -158,17 +160,17 @@ def _by_spelling(choices: Sequence[str]) -> Callable[[Any], str | None]:
 
 
 Documents = Callable[[Example], tuple[str, ...] | None]
-"""The document of each passage that a prompt shows on a row; None where it looks none up."""
+"""The document of each passage that a prompt shows on a row; None without retrieval."""
 
 
 def retrieval_figures(
     table: ScoreTable, knowledge: Knowledge, output: str, shown: Mapping[SideName, Documents]
 ) -> Retrieval:
-    """Recall of the right documents, and answers that say that no document has one.
+    """Measure recall of the right documents, and "no document has the answer" replies.
 
     By side `recall` (a document of the row is shown), `recall_all` (all of them are), `unanswerable_right` (of the rows
-    without an answer, the share answered so) and `answerable_wrong` (of the others, the share answered so); None where
-    unknown. `shown`: by side, what it shows on a row.
+    without an answer, the share answered so) and `answerable_wrong` (of the others, the share answered so); None if
+    unknown. `shown`: the passages shown on a row, by side.
     """
     sourced = [row for row in table.rows if row.sources]
     blank = [bool(knowledge.unanswerable) and _says(knowledge, row.labels.get(output)) for row in table.rows]

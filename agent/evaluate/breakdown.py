@@ -1,6 +1,6 @@
-"""A score taken apart by metric, slice, repeat and answer, and how far its confidence can be trusted. Pure.
+"""Breakdown of a score by metric, slice, repeat and answer, and reliability of confidences. Pure.
 
-Winner and baseline are compared on the same sealed rows. It explains the score and chooses nothing.
+Winner and baseline are compared on the same sealed rows. A breakdown explains the score and chooses nothing.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from agent.evaluate.score_table import ScoreTable
 
 PASS = 0.999
-"""A score from which an answer counts as right."""
+"""The score of a right answer."""
 FEWEST_ROWS = 5
-"""In a slice, for an interval to be of use."""
+"""The fewest rows of a slice for an interval."""
 WINNER: SideName = "winner"
 BASELINE: SideName = "baseline"
 """The two arms that are compared on the sealed rows."""
 
 
 def by_metric(table: ScoreTable, specs: Sequence[MetricSpec], seed: int) -> list[MetricPart]:
-    """Both sides by each metric; the first line is the share of replies that parsed and kept the limits of fields."""
+    """Compare both sides by metric; the first line is the share of readable replies."""
     sides = [table.first(side) for side in (WINNER, BASELINE)]
     parsed = [[readable(outcome) for outcome in side] for side in sides]
     lines = [MetricPart(metric="readable", field="", **_line(parsed[0], parsed[1], seed))]
@@ -57,12 +57,18 @@ def by_metric(table: ScoreTable, specs: Sequence[MetricSpec], seed: int) -> list
 
 
 def is_answer(outcome: Outcome) -> bool:
-    """Whether the model answered at all; a reply that does not parse is an answer, a refusal is not."""
+    """Tell whether the model answered.
+
+    A reply that does not parse is an answer, a refusal is not.
+    """
     return bool(outcome.call_key) and (outcome.value is not None or bool(outcome.prediction.fields))
 
 
 def readable(outcome: Outcome) -> float | None:
-    """1 or 0; None for a row that the provider or every metric left without a score."""
+    """Return 1 or 0.
+
+    None for a row that the provider or every metric left without a score.
+    """
     lost = outcome.call_key == "" or (outcome.scores and all(score.value is None for score in outcome.scores))
     return None if lost else float(not outcome.prediction.error)
 
@@ -72,7 +78,7 @@ def _line(won: Sequence[float | None], based: Sequence[float | None], seed: int)
 
 
 def summary(values: Sequence[float | None]) -> Side:
-    """The mean of the scores with its interval, and how many rows have a score and have none."""
+    """Summarize scores: mean, interval, and the number of rows with and without a score."""
     known = [value for value in values if value is not None]
     if not known:
         return Side(unscored=len(values))
@@ -81,7 +87,7 @@ def summary(values: Sequence[float | None]) -> Side:
 
 
 def mean_of(values: Sequence[float]) -> Mean:
-    """The mean of scores with its interval."""
+    """Return the mean of scores with its interval."""
     if not values:
         return Mean()
     mean, low, high = mean_ci(values)
@@ -89,15 +95,16 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 
 def difference(won: Sequence[float | None], based: Sequence[float | None], seed: int) -> Gain:
-    """Winner minus baseline over the rows that have both scores."""
+    """Compare winner and baseline over the rows with both scores."""
     result = scored_difference(won, based, seed)
     return Gain() if result is None else Gain(diff=result.diff, diff_ci95=result.ci95, p_value=result.p_value)
 
 
 def by_slice(table: ScoreTable, names: Sequence[str], seed: int) -> list[Slice]:
-    """For each slice its groups, with both scores and, from 5 rows with both on, the paired difference.
+    """Compare both sides by slice and group.
 
-    For each side also the largest gap between groups, with the p-value of "all groups have the same mean".
+    Groups of 5 rows or more get the paired difference. Each side also gets the largest gap between groups, with the
+    p-value of "all groups have the same mean".
     """
     lines, sides = [], [[outcome.value for outcome in table.first(side)] for side in (WINNER, BASELINE)]
     for name in names:
@@ -118,8 +125,6 @@ def by_slice(table: ScoreTable, names: Sequence[str], seed: int) -> list[Slice]:
 
 
 def _gaps(scores: Mapping[SideName, Sequence[Sequence[float]]], seed: int) -> dict[str, Any]:
-    """For each side the largest gap between two groups of enough rows, and its p-value: of many small groups two are
-    always far apart."""
     gaps: dict[str, Any] = {}
     for side, groups in scores.items():
         enough = [values for values in groups if len(values) >= FEWEST_ROWS]
@@ -130,11 +135,11 @@ def _gaps(scores: Mapping[SideName, Sequence[Sequence[float]]], seed: int) -> di
 
 
 def consistency(samples: Sequence[Sequence[Outcome]]) -> Steadiness | None:
-    """The consistency of one prompt's answers over k runs on the same rows; None without two samples.
+    """Measure the consistency of one prompt's answers over k repeats; None below two samples.
 
     `agreement`, the share of equal pairs of answers to a row; `entropy` of a row's answers, in bits; `pass_at_k` and
     `pass_hat_k`, the shares of rows that any and that all samples get right; `spread`, the mean standard deviation of a
-    row's scores. Rows without an answer in any of the runs are left out.
+    row's scores. Rows without an answer in any repeat are left out.
 
     Source: pass@k, Chen et al. 2021; pass^k, Yao et al. 2024 (tau-bench).
     """
@@ -162,7 +167,7 @@ def _has_answer(outcome: Outcome) -> bool:
 
 
 def said(outcome: Outcome) -> str:
-    """The answer as one text, to tell two apart."""
+    """Return the answer as one text, for comparison."""
     return canonical(dict(outcome.prediction.fields)) if outcome.prediction.fields else outcome.prediction.raw.strip()
 
 
@@ -181,10 +186,10 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def variety(outcomes: Sequence[Outcome], field: str) -> TextVariety | None:
-    """The diversity of the answers over rows; None where fewer than two rows have a text.
+    """Measure the diversity of the answers over rows; None for fewer than two texts.
 
-    `distinct_2`, the share of distinct word bigrams, and `openings`, the share of answers whose first three words no
-    other has.
+    `distinct_2`, the share of distinct word bigrams, and `openings`, the share of answers with a unique beginning of
+    three words.
 
     Source: distinct-2, Li et al. 2016, section 5.
     """
@@ -203,17 +208,16 @@ def variety(outcomes: Sequence[Outcome], field: str) -> TextVariety | None:
 
 
 NEGLIGIBLE = 0.01
-"""A weight of the model up to which it decides only ties of a classifier."""
+"""At this weight or less the model only breaks ties of a classifier."""
 
 
 def confidence_report(
     won: Sequence[Outcome], dev: Sequence[Outcome], calibration: Mapping[str, Any] | None, precision: float | None
 ) -> Calibration | None:
-    """The reliability of the winner's confidences, and what abstaining below a threshold would leave.
+    """Report the reliability of the winner's confidences and the effect of abstaining; None without confidences.
 
-    `dev` outcomes choose the threshold; with a fitted calibration they are read with that of other
-    rows. `calibration`: the winner's. `precision`: the part of the answers that must be right, in (0, 1); None: no
-    threshold is wanted. None where no answer has a confidence.
+    `dev` outcomes choose the threshold; with a fitted calibration they are cross-fitted. `calibration`: the winner's.
+    `precision`: the wanted share of right answers, in (0, 1); None: no threshold.
     """
     from agent.stats.calibration import (  # numpy: the help of a command starts without
         expected_calibration_error,

@@ -1,4 +1,4 @@
-"""The rules on answers of production: did a log drift from its reference, and is an arm of an A/B test ahead. Pure."""
+"""Rules on production answers: drift of a log from its reference, and A/B tests. Pure."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ def drifted(
     below: float | None = None,
     seed: int = 0,
 ) -> Verdict[tuple[DriftTest, ...]]:
-    """Test the answers of an arm for drift from those of the reference, each arm on its own rows.
+    """Test an arm's answers for drift from the reference, each on its own rows.
 
     An alarm, which is a reason, needs a change that is significant, corrected for the number of tests, and as large as
-    its limit. Of a row that was asked several times the first answer counts, so that it does not weigh more. Answers
-    count as independent: a log in which few inputs come very often says less than its number of rows. `below`: the
-    confidence below which the prompt abstains.
+    its limit. Only the first answer of a row counts, so that repeated rows weigh no more. Answers count as independent:
+    a log of few, frequent inputs says less than its number of rows. `below`: the abstain threshold of the prompt.
     """
     was, now = (_answered(table, each) for each in (reference, arm))
     again = [list(_asked_again(table, each)) for each in (reference, arm)]
@@ -58,7 +57,6 @@ def _answered(table: ScoreTable, arm: str) -> list[Outcome]:
 
 
 def _asked_again(table: ScoreTable, arm: str) -> Iterator[tuple[Outcome, Outcome]]:
-    """Pairs of answers to the same row, or to the first two rows with the same inputs."""
     inputs = {row.id: canonical(dict(row.inputs)) for row in table.rows if row.inputs}
     waiting: dict[str, Outcome | None] = {}
     for row, answers in table.answers(arm).items():
@@ -89,13 +87,13 @@ def _confidences(answers: Sequence[Outcome], threshold: float) -> Counter[str]:
 def ahead(
     outcomes: Sequence[tuple[int, float]], arms: tuple[str, str], alpha: float = 0.05, smallest: float = 0.0
 ) -> Verdict[AnytimeComparison]:
-    """Tell whether arm 1 is better than arm 0, by a test that stays valid at every look.
+    """Test whether arm 1 is better than arm 0; valid at every look.
 
     Args:
-        outcomes: (arm 0 or 1, outcome in [0, 1]) in the order in which they came.
-        arms: their names, the control first.
+        outcomes: (arm 0 or 1, outcome in [0, 1]) in order of arrival.
+        arms: names, the control first.
         alpha: the level of the confidence sequence.
-        smallest: a difference below it, 0 to 1, does not matter.
+        smallest: the smallest difference that matters, 0 to 1.
     """
     found = anytime.compared(anytime.paired(outcomes), alpha)
     low, high = found.ci

@@ -1,4 +1,4 @@
-"""Candidates on rows: run, read what they say, score. Knows no provider, no search, and no kind of candidate.
+"""Evaluation of candidates on rows: run, parse, score. Knows no provider, search or kind of candidate.
 
 Three kinds of failure stay apart: a reply that does not parse scores 0 with its error; a row that the provider never
 answers, or that a metric cannot score, gives None; a provider that fails for all raises. No number is made up.
@@ -35,7 +35,7 @@ from agent.types import (
 )
 
 SILENT = 5
-"""First replies that are empty and cut, before it is said that the model has no room to think."""
+"""Empty, cut first replies before the model counts as having no room to think."""
 LABEL_METRICS = ("choice", "exact_match")  # what is right is the label, so its weight says how near
 
 
@@ -44,10 +44,10 @@ class Evaluator:
 
     Args:
         metrics: those of the task, in its order.
-        runners: what runs the candidates, one for each kind.
-        observer: gets each outcome as it comes, but not repeats.
-        graded: asks for log-probabilities where the answer is a label, for models that give some.
-        baseline_id: the candidate whose answers pairwise judges compare with; it must see a row before any other.
+        runners: what runs the candidates, by kind.
+        observer: gets each new outcome, but not repeats.
+        graded: request log-probabilities of labels, from models that provide them.
+        baseline_id: the candidate that pairwise judges compare with; it must see a row before any other.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Evaluator:
         graded = graded and len(outputs) == 1 and bool(outputs[0].choices)
         graded = graded and all(spec.name in LABEL_METRICS for spec in task.metrics)
         self.logprobs = logprobs_for(outputs[0].choices) if graded else 0
-        """Log-probabilities that are asked for with each token of a reply that is a label; 0: none."""
+        """Requested log-probabilities per token of a label; 0: none."""
         self._known: dict[tuple[str, str, int], Outcome] = {}
         self._usage: dict[str, tuple[int, Usage]] = {}
         self._silent = 0  # replies before the first word
@@ -91,9 +91,9 @@ class Evaluator:
     async def outcomes(
         self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
     ) -> list[Outcome]:
-        """Run a candidate on rows and score its answers; known outcomes are not asked again.
+        """Run a candidate on rows and score its answers; known outcomes are reused.
 
-        `repeat`: which sample of each row, at least 0. A row that gets no answer or no score has the value None.
+        `repeat`: the sample of each row, at least 0. A row without an answer or a score has the value None.
 
         Raises:
             BudgetExhausted: the budget ended. Rows that were scored before stay.
@@ -108,7 +108,7 @@ class Evaluator:
         return await all_of(map(one, examples))
 
     async def outcome(self, candidate: Candidate, example: Example, repeat: int = 0) -> Outcome:
-        """The outcome of one row, as of `outcomes`, but nothing is kept and nothing that is known is used."""
+        """Run one row as in `outcomes`, without reading or writing the kept outcomes."""
         call = RowCall(self._client, self._lm, candidate.id, self.logprobs, self._answered)
         return await self._scored(candidate, example, call, repeat)
 
@@ -143,10 +143,10 @@ class Evaluator:
     async def read_again(
         self, candidate: Candidate, example: Example, like: Outcome, prediction: Prediction, signal: float | None
     ) -> Outcome:
-        """The outcome on a dev row of a candidate that makes the same call as another and reads its reply otherwise.
+        """Score a candidate on a dev row from another candidate's reply to the same call.
 
         `like`: the outcome of the other candidate; a row without an answer stays without one. `signal`: the probability
-        of the right label as `candidate` reads it; None where it is not known.
+        of the right label as `candidate` reads it; None if unknown.
         """
         usage = self._usage.get(like.candidate_id)
         if usage is not None:
@@ -161,7 +161,6 @@ class Evaluator:
         return self._keep(outcome, "dev", 0)
 
     def _answered(self, candidate_id: str, request: Request, completion: Completion) -> None:
-        """Raises InputError where a hosted model's first replies are all empty and cut at their cap."""
         calls, usage = self._usage.get(candidate_id, (0, Usage()))
         self._usage[candidate_id] = calls + 1, usage + completion.usage
         if self._silent >= 0 and self._lm.concurrency is None:
@@ -169,16 +168,16 @@ class Evaluator:
             self._silent = self._silent + 1 if is_silent else -1
         if self._silent >= SILENT:
             raise InputError(
-                f"{self._lm.name}: its first {SILENT} replies are empty and were cut at {request.max_tokens} tokens, "
-                f"which it spent on reasoning; give it room for that, such as {ROOM_TO_THINK}"
+                f"{self._lm.name}: the first {SILENT} replies spent all {request.max_tokens} tokens on reasoning; "
+                f"give it more room, such as {ROOM_TO_THINK}"
             )
 
     async def scores(self, example: Example, prediction: Prediction) -> tuple[Score, ...]:
-        """One score per metric of the task, in its order."""
+        """Return one score per metric of the task, in its order."""
         return tuple([await metric.score(example, prediction) for metric in self._metrics])
 
     async def value(self, example: Example, prediction: Prediction) -> float | None:
-        """The score of an answer of any origin, in [0, 1]; None where it cannot be scored."""
+        """Score an answer of any origin, in [0, 1]; None if it cannot be scored."""
         return combine(await self.scores(example, prediction), self._task.metrics)
 
     def judges(self) -> list[JudgeMetric]:
@@ -192,7 +191,7 @@ class Evaluator:
 
 
 class RowCall:
-    """A `Call` that remembers what went through it last: `key`, and `reply` with the request that it answers."""
+    """A `Call` that remembers its last `key`, and the last `reply` with its request."""
 
     def __init__(
         self,
@@ -238,12 +237,12 @@ def _unscored(candidate: Candidate, example: Example, metrics: Sequence[Metric],
 
 
 def why_unscored(outcome: Outcome) -> str:
-    """Why a row has no score, in the words of the metric that could give none."""
+    """Return the metric's reason for a missing score."""
     return next((score.reason for score in outcome.scores if score.value is None), outcome.prediction.error)
 
 
 def values(outcomes: Sequence[Outcome]) -> list[float]:
-    """The scored values; unscored rows are left out."""
+    """Return the scores of the scored rows."""
     return [outcome.value for outcome in outcomes if outcome.value is not None]
 
 
@@ -251,10 +250,10 @@ WEIGHT = 1.0  # of the signal against the score, when candidates are compared
 
 
 def label_signal(tokens: Sequence[Sequence[tuple[str, float]]], choices: Sequence[str], right: str) -> float | None:
-    """The share of the right label in the probability of all labels; None without tokens or where `right` is no choice.
+    """Return the probability of the right label relative to all labels.
 
-    `tokens`: for each token of the reply its most likely (token, log-probability) pairs. As long as the reply spells
-    the right label the shares of its tokens are multiplied.
+    None without tokens or a known label. `tokens`: for each token of the reply its most likely (token, log-probability)
+    pairs. As long as the reply spells the right label the shares of its tokens are multiplied.
 
     A graded signal for choosing, never reported: over 110 recorded candidates of a 6-label task, among the better half,
     its mean over 8 rows correlated 0.53 with the score on the other rows, and the score over the same 8 rows 0.33; over
@@ -280,7 +279,9 @@ def label_signal(tokens: Sequence[Sequence[tuple[str, float]]], choices: Sequenc
 
 
 def label_share(logs: Sequence[float], choices: Sequence[str], right: str) -> float | None:
-    """The share of the right label in the probability of all labels, by the log-probability (nats) of each choice.
+    """Return the probability of the right label relative to all labels.
+
+    `logs`: the log-probability (nats) of each choice.
 
     >>> round(label_share([-0.1, -2.4], ["yes", "no"], right="yes"), 3)
     0.909
@@ -289,5 +290,5 @@ def label_share(logs: Sequence[float], choices: Sequence[str], right: str) -> fl
 
 
 def evidence(value: float, signal: float | None) -> float:
-    """The value of a row when candidates are compared: the mean of score and signal, or the score alone."""
+    """Return a row's weight in comparisons: score, averaged with the signal if any."""
     return value if signal is None else (value + WEIGHT * signal) / (1 + WEIGHT)

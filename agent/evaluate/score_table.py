@@ -1,4 +1,4 @@
-"""Arms scored on the same rows, and how the arms compare. Knows no model and no kind of arm."""
+"""Scores of arms on the same rows, and comparisons of arms. Knows no model and no kind of arm."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Scores = Mapping[tuple[str, Hashable], float | None]
 
 
 class Answering(Protocol):
-    """What gives the outcomes of an arm: an evaluator, recorded answers, or a judge."""
+    """A source of an arm's outcomes: an evaluator, recorded answers, or a judge."""
 
     async def outcomes(
         self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
     ) -> list[Outcome]:
-        """As `Evaluator.outcomes`; known outcomes are not asked again."""
+        """Return outcomes as `Evaluator.outcomes` does."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NamedCandidate(Candidate):
-    """What answers and is no prompt: recorded answers, or a judge."""
+    """An arm that is no prompt: recorded answers, or a judge."""
 
     kind: ClassVar[str] = "named"
     name: str
@@ -44,11 +44,11 @@ class NamedCandidate(Candidate):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """What is compared: a candidate, and what runs it on its model and scores the answers.
+    """A candidate, and what runs it on its model and scores its answers.
 
     Args:
-        rows: asked instead of the rows of the other arms.
-        repeats: how often each row is asked. None: as often as the other arms.
+        rows: replaces the rows of the other arms.
+        repeats: samples per row. None: as many as the other arms.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ScoreTable:
 
     @classmethod
     def of(cls, outcomes: Mapping[str, Sequence[Sequence[Outcome]]], rows: Sequence[Example] = ()) -> ScoreTable:
-        """A table of what arms answered: for each arm its passes over the rows, in the order of the rows."""
+        """Build a table from the passes of each arm over the rows, in row order."""
         scores: dict[str, Scores] = {
             arm: {(one.example_id, repeat): one.value for repeat, each in enumerate(passes) for one in each}
             for arm, passes in outcomes.items()
@@ -79,30 +79,33 @@ class ScoreTable:
         return cls(scores, outcomes, rows)
 
     def values(self, arm: str) -> list[float | None]:
-        """The scores of an arm in the order of the rows; [] for one that the budget left out."""
+        """Return the scores of an arm in row order. [] if the budget left it out."""
         return list(_by_row(self._scores.get(arm, {})).values())
 
     def passes(self, arm: str) -> list[list[Outcome]]:
-        """What the arm answered each time, in the order of the rows."""
+        """Return the answers of an arm by repeat, in row order."""
         return [list(each) for each in self._outcomes.get(arm, ())]
 
     def first(self, arm: str) -> list[Outcome]:
-        """What the arm answered the first time; [] for one that the budget left out."""
+        """Return the first answers of an arm; [] if the budget left it out."""
         return list(next(iter(self._outcomes.get(arm, ())), ()))
 
     def answers(self, arm: str) -> dict[str, list[Outcome]]:
-        """What the arm answered each time, by the id of the row."""
+        """Return all answers of an arm by row id."""
         found: dict[str, list[Outcome]] = {}
         for outcome in (each for outcomes in self.passes(arm) for each in outcomes):
             found.setdefault(outcome.example_id, []).append(outcome)
         return found
 
     def mean(self, arm: str) -> Side:
-        """The mean score of an arm with its 95 % interval."""
+        """Return the mean score of an arm with its 95 % interval."""
         return summary(self.values(arm))
 
     def paired(self, arm: str, other: str, seed: int) -> PairedResult | None:
-        """The first arm minus the other, over the rows and repeats that both answered; None without any."""
+        """Compare two arms, first minus other, over the rows and repeats that both answered.
+
+        None without any.
+        """
         first, second = self._scores.get(arm, {}), self._scores.get(other, {})
         shared = [key for key, score in first.items() if score is not None and second.get(key) is not None]
         ours, theirs = (list(_by_row({key: side[key] for key in shared}).values()) for side in (first, second))
@@ -117,7 +120,7 @@ def _by_row(scores: Scores) -> dict[str, float | None]:
 
 
 class Asking(Protocol):
-    """What of a session scores arms. `stopped`: why the budget ended the calls."""
+    """The part of a session that scores arms. `stopped`: why the budget ended the calls."""
 
     stopped: str
 
@@ -135,11 +138,11 @@ async def score(
     repeats: int = 1,
     is_partial: bool = False,
 ) -> ScoreTable:
-    """Score arms on the same rows, one arm after the other; all at once where calls go as batches.
+    """Score arms on the same rows, arm by arm, or as one provider batch.
 
     Args:
-        repeats: how often each row is asked, at least 1.
-        is_partial: an arm that the budget does not pay is left out, and `session.stopped` says why.
+        repeats: samples per row, at least 1.
+        is_partial: leave out an arm that the budget does not pay, and say why in `session.stopped`.
 
     Raises:
         BudgetExhausted: the budget ended, unless `is_partial`.

@@ -1,6 +1,6 @@
-"""The rules that compare an arm with a reference; each gives whether the arm passes, why not, and its figures. Pure.
+"""Rules that compare an arm with a reference: verdict, reasons and figures. Pure.
 
-`better` is for a new prompt, `not_worse` for another model or a cheaper prompt, `steady` for a prompt that is in use.
+`better` is for a new prompt, `not_worse` for another model or a cheaper prompt, `steady` for a prompt in production.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ F = TypeVar("F")
 ALPHA = 0.05
 """False alarms of `steady` under repeat noise, at most."""
 MOVED = 0.1
-"""Where answers are texts: how far a row's score must move for the row to count as flipped."""
+"""Text answers: the change of a row's score that counts as a flip."""
 UNANSWERED_FROM = 0.2
 SHOWN = 200  # characters of an answer
 UNREADABLE = "(unreadable)"
-ONCE = "one answer before and one now: how much is repeat noise cannot be told; ask more often with --repeats"
+ONCE = "one answer before and one now: repeat noise is unknown; ask more often with --repeats"
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing against an arm: `code` for programs, `message` for people."""
+    """One objection to an arm: `code` for programs, `message` for people."""
 
     code: str
     message: str
@@ -41,19 +41,19 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Generic[F]):
-    """What a rule says of an arm: the `figures` that it goes by, and the `reasons` against the arm."""
+    """The result of a rule: its `figures`, and the `reasons` against the arm."""
 
     figures: F
     reasons: tuple[Reason, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is against it."""
+        """Whether there is no reason against it."""
         return not self.reasons
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """The reasons, a sentence each."""
+        """The reasons, one sentence each."""
         return tuple(reason.message for reason in self.reasons)
 
 
@@ -61,10 +61,10 @@ class Verdict(Generic[F]):
 
 
 def shown(ci95: Interval, p_value: float) -> int:
-    """1 for a gain beyond chance, -1 for a loss, 0 where neither is shown.
+    """Return 1 for a significant gain, -1 for a significant loss, else 0.
 
-    Both must say it, the test and the 95 % interval: of graded scores the test, by sign flips, also finds that the
-    differences lie unevenly around 0, where their mean may be 0 all the same.
+    Both the test and the 95 % interval must agree: on graded scores the sign-flip test also detects differences that
+    are distributed unevenly around a mean of 0.
     """
     low, high = ci95
     if not p_value < SIGNIFICANT:
@@ -73,7 +73,10 @@ def shown(ci95: Interval, p_value: float) -> int:
 
 
 def better(table: ScoreTable, arm: str, reference: str, seed: int) -> Verdict[Lift]:
-    """Compare two arms on the rows that both have a score on, at least one: is the gain of `arm` shown?"""
+    """Test whether `arm` gains over the reference, on the rows with both scores.
+
+    At least one row must have both scores.
+    """
     ours, theirs = ([outcome.value for outcome in table.first(each)] for each in (arm, reference))
     both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
     lost = [b for a, b in zip(ours, theirs, strict=True) if a is None and b is not None]
@@ -90,7 +93,7 @@ def better(table: ScoreTable, arm: str, reference: str, seed: int) -> Verdict[Li
 
 
 def gained(lift: Lift) -> Verdict[Lift]:
-    """The rule of `better` on figures that are known: beyond chance, and not because of rows that were lost."""
+    """Apply the rule of `better` to known figures: significant, and not because of lost rows."""
     reasons = []
     if shown(lift.ci95, lift.p_value) <= 0:
         low, high = (100 * end for end in lift.ci95)
@@ -99,8 +102,8 @@ def gained(lift: Lift) -> Verdict[Lift]:
         figures = f"{100 * lift.diff:+.1f} points, p = {lift.p_value:.2g} on {lift.n} rows{but}"
         reasons.append(Reason("gain_not_shown", f"the gain is not shown: {figures}"))
     elif lift.lost and lift.diff_if_wrong is not None and lift.diff_if_wrong <= 0:
-        figures = f"{lift.lost} that your prompt got a score on have none with it; counted as wrong, "
-        why = f"the gain may come from rows left out: {figures}{100 * lift.diff_if_wrong:+.1f} points"
+        figures = f"{lift.lost} that only your prompt got a score on; counted as wrong, "
+        why = f"the gain may come from lost rows: {figures}{100 * lift.diff_if_wrong:+.1f} points"
         reasons.append(Reason("gain_from_lost_rows", why))
     return Verdict(lift, tuple(reasons))
 
@@ -109,9 +112,9 @@ def gained(lift: Lift) -> Verdict[Lift]:
 
 
 def not_worse(table: ScoreTable, arm: str, reference: str, margin: float, seed: int) -> Verdict[NotWorse] | None:
-    """Compare two arms on the rows with a score of the reference: is a loss of `margin`, in (0, 1), ruled out?
+    """Test whether a loss of `margin`, in (0, 1), against the reference is ruled out.
 
-    None where no row has a score of the reference; a row without a score of `arm` counts as 0.
+    None without a score of the reference; a row without a score of `arm` counts as 0.
     """
     ours, theirs = ([outcome.value for outcome in table.first(each)] for each in (arm, reference))
     bound = loss_bound(ours, theirs, margin, seed)
@@ -119,7 +122,7 @@ def not_worse(table: ScoreTable, arm: str, reference: str, margin: float, seed: 
 
 
 def bounded(bound: NotWorse, reference: str) -> Verdict[NotWorse]:
-    """The rule of `not_worse` on figures that are known."""
+    """Apply the rule of `not_worse` to known figures."""
     if bound.shown:
         return Verdict(bound)
     margin = f"{100 * bound.margin:g} points against {reference}"
@@ -131,19 +134,19 @@ def bounded(bound: NotWorse, reference: str) -> Verdict[NotWorse]:
 # -- steady -----------------------------------------------------------------------------------------------------------
 
 Answers = Sequence[Sequence[Outcome]]
-"""By row, what was answered each time."""
+"""All answers by row."""
 
 
 def steady(
     table: ScoreTable, arm: str, reference: str, outputs: Sequence[Field], seed: int = 0
 ) -> Verdict[SuiteComparison]:
-    """Compare the answers of an arm with those of the reference, row by row: did they change beyond repeat noise?
+    """Test whether an arm's answers changed beyond repeat noise, row by row.
 
-    Two questions of the same rows, each at half of 5 %, so that repeat noise alone fails at most 5 % of all checks: did
+    Two questions on the same rows, each at half of 5 %, so that repeat noise alone fails at most 5 % of all checks: did
     the score fall (two-sided p below 0.05 and the difference below 0), and did more answers change than repeat noise
-    explains (p at most 0.025)? Both p are of shuffles within rows (`stats/changes.py`). An arm that answers as the
-    reference flips nothing, and passes always. Where a fifth of the rows that had an answer got none, nothing can be
-    told and it fails, too.
+    explains (p at most 0.025)? Both p-values are from shuffles within rows (`stats/changes.py`). An arm that answers as
+    the reference flips nothing, and always passes. If a fifth of the answered rows lost their answer, the check fails,
+    too.
     """
     from agent.stats.changes import flip_p_value, moved_p_value  # numpy: not every verdict shuffles
 
@@ -199,7 +202,7 @@ def _changed(found: SuiteComparison, was: Answers, now: Answers) -> Iterator[Rea
     had = found.rows - found.unanswered.was
     lost = sum(any(map(is_answer, a)) and not any(map(is_answer, b)) for a, b in zip(was, now, strict=True))
     if not found.compared:
-        why = f"no row has an answer on both sides, so nothing can be told{_cause(now) or _cause(was)}"
+        why = f"no row has an answer on both sides{_cause(now) or _cause(was)}"
         yield Reason("nothing_compared", why)
     elif lost and lost >= UNANSWERED_FROM * had:
         yield Reason("answers_missing", f"{lost} of {had} rows that had an answer got none{_cause(now)}")
@@ -211,7 +214,7 @@ def _cause(answers: Answers) -> str:
 
 
 def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: list[str]) -> Flip | None:
-    """The row when its usual answer is another one now; where answers are texts, when its score moved."""
+    """Return the row if its usual answer changed; for texts, if its score moved."""
     if not before or not after:
         return None
     one = _usual(before, decided)
@@ -232,7 +235,7 @@ def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: li
 
 
 def _usual(outcomes: Sequence[Outcome], decided: list[str], recorded: str = "") -> Outcome:
-    """One with the most frequent answer; of equals the one that was recorded, else the first."""
+    """Pick the most frequent answer; the recorded one breaks ties, else the first."""
     counts = Counter(_answer(outcome, decided) for outcome in outcomes)
     most = max(counts, key=lambda answer: (counts[answer], answer == recorded))
     return next(outcome for outcome in outcomes if _answer(outcome, decided) == most)

@@ -1,9 +1,9 @@
-"""One kind of candidate a file."""
+"""Kinds of programs, one per file."""
 
 from typing import Literal
 
 ArmName = Literal["classic", "lora", "lora+prompt", "full"]
 ARMS = ("classic",)
-"""What a run scores besides prompts and can ship when asked for."""
+"""Arms other than prompts that a run scores and can ship on request."""
 TUNED_ARMS = ("lora", "lora+prompt", "full")
-"""What a comparison (`optimize customize`) trains and releases."""
+"""Arms that a comparison (`optimize customize`) trains and releases."""

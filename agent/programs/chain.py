@@ -1,8 +1,8 @@
-"""The kind `chain`: a LangChain Runnable of the user's own; the system texts and examples of its prompts are optimized.
+"""The kind `chain`: a user's LangChain Runnable; system texts and examples of its prompts are optimized.
 
-`build(model)` makes it: a run passes the model whose calls go through the gateway (below), production its
-own. Another model in the chain is refused, as its calls would be in no budget. The chain is made once; its prompts are
-replaced by those of the candidate that runs. To prove a release the user's module is loaded anew, as in production.
+`build(model)` makes it: a run passes the model whose calls go through the gateway (below), production its own. Another
+model in the chain is refused, as its calls would bypass the budget. The chain is made once; its prompts are replaced by
+those of the running candidate. To prove a release the user's module is loaded again, as in production.
 
 It takes a dict of the task's inputs and gives text, a message, a dict of the outputs or a pydantic object of them.
 """
@@ -59,7 +59,7 @@ from agent.types import (
 
 
 class ChainTraits(Traits):
-    """The texts of a chain's prompts, each a part."""
+    """The texts of a chain's prompts as parts."""
 
     def __init__(self, chain: ChainCandidate) -> None:
         self._chain = chain
@@ -76,13 +76,13 @@ class ChainTraits(Traits):
         return ablations
 
 
-@program("chain", about="A LangChain chain of your own.", takes="a LangChain Runnable", claims=is_chain)
+@program("chain", about="Your own LangChain chain.", takes="a LangChain Runnable", claims=is_chain)
 class ChainProgram(UserKind):
     kind = ChainCandidate.kind
     word, takes, usual, has_moves, file = "chain", "a LangChain chain", DEFAULT, True, "chain.json"
 
     def __init__(self, task: Task, lm: LM, source: UserProgram, made: Any) -> None:
-        """Raises InputError where `made`, which `source` gave, cannot be optimized."""
+        """Raise InputError if `made`, the result of `source`, cannot be optimized."""
         from langchain_core.output_parsers import JsonOutputParser
 
         super().__init__(task, lm)
@@ -92,21 +92,21 @@ class ChainProgram(UserKind):
             raise source.wrong(f"{source.factory}() has no ChatPromptTemplate, so there is nothing to optimize")
         if others := [type(model).__name__ for model in parts.models if not is_ours(model)]:
             raise source.wrong(
-                f"{source.factory}() has a model of its own ({others[0]}), whose calls would be in no budget; write "
-                f"def {source.factory}(model): and use that"
+                f"{source.factory}() makes its own model ({others[0]}), outside the budget; "
+                f"write def {source.factory}(model): and use that one"
             )
         try:
             self.laid = {name: ChainPrompt(name, prompt) for name, prompt in parts.prompts.items()}
         except InputError as error:
             raise source.wrong(str(error)) from error
         self.answers_json = isinstance(parts.parser, JsonOutputParser)
-        """Whether the chain reads its last reply as JSON, which examples must then be."""
+        """Whether the chain parses its last reply as JSON; then examples must be JSON."""
         for name, prompt in parts.prompts.items():
             use_candidate_messages(name, prompt)
         self.task = replace(task, instruction="\n\n".join(laid.system for laid in self.laid.values()))
         self.calls = len(self.laid)
         self.last_inputs: dict[str, dict[str, Any]] = {}
-        """The inputs of the baseline's last prompt, by the row's id and by variable."""
+        """The inputs of the baseline's last prompt by row id and variable."""
         self._chains: dict[str, Any] = {}
         self._messages: dict[str, dict[str, Sequence[Any]]] = {}
 
@@ -150,7 +150,7 @@ class ChainProgram(UserKind):
         return {texts.name: part(texts) for texts in as_chain(candidate).prompts}
 
     def answer(self, demo: Demo) -> str:
-        """The right reply of the model, in the form that the chain reads."""
+        """Return the right reply of the model, in the form that the chain reads."""
         fields = self.task.signature.outputs
         if self.answers_json:
             texts = {f: demo.outputs[f.name] for f in fields}
@@ -202,7 +202,7 @@ class ChainProgram(UserKind):
 
 
 def read(output: Any, signature: Signature) -> Prediction:
-    """Read a chain's output as typed fields: a text or a message like a reply, an object by its fields."""
+    """Read a chain's output as typed fields: text like a reply, objects by field."""
     from langchain_core.messages import BaseMessage
 
     if isinstance(output, BaseMessage):
@@ -234,7 +234,10 @@ class ChainRow:
         self._times: dict[str, count[int]] = {}
 
     def request(self, messages: Sequence[Any], stop: Sequence[str] | None, options: Mapping[str, Any]) -> Request:
-        """Translate LangChain's messages and options. Raise InputError, which ends the run, where a part is lost."""
+        """Translate LangChain's messages and options.
+
+        Raises InputError, which ends the run, if a part cannot be carried.
+        """
         texts = {name: value for name, value in options.items() if value is not None}
         lost = [name for name in texts if name not in CARRIED]
         lost += [f"{one.type} messages" for one in messages if one.type not in _ROLES]
@@ -272,8 +275,7 @@ def _kind(block: Any) -> str:
 def _row() -> ChainRow:
     if (row := ROW.get()) is None:
         raise InputError(
-            "the chain's model was asked outside of a row: ask it only when the chain runs, and hand the context on to "
-            "threads of your own (contextvars.copy_context().run)"
+            "the chain's model was called outside of a row; in your own threads, use contextvars.copy_context().run"
         )
     return row
 
@@ -316,7 +318,7 @@ def _slot_class() -> Any:
     from langchain_core.prompts.chat import BaseMessagePromptTemplate
 
     class Slot(BaseMessagePromptTemplate):  # type: ignore[misc]
-        """Stands for all messages of a prompt: those of the candidate that runs, or the user's own."""
+        """Replaces all messages of a prompt: those of the running candidate, or the user's own."""
 
         of: str
         own: list[Any]
@@ -340,7 +342,7 @@ def _slot_class() -> Any:
 
 
 def use_candidate_messages(name: str, prompt: Any) -> None:
-    """Replace the messages of a prompt in the user's chain by those of the candidate that runs."""
+    """Replace a prompt's messages in the user's chain by those of the running candidate."""
     own, variables = list(prompt.messages), list(prompt.input_variables)
     prompt.messages = [_slot_class()(of=name, own=own, variables=variables)]
 

@@ -1,10 +1,10 @@
-"""The prompts in a LangChain chain: read, replaced, kept in a file and put into the user's own chain.
+"""The prompts in a LangChain chain: read, replaced, saved and restored.
 
     chain = load_chain("chain.json", build(ChatOpenAI(model="...")))
 
-A part is `{"system": text, "demos": None or [{"inputs": {...}, "answer": text}]}`. The text is a template as the prompt
-has it where that places values (f-strings only), else it is taken as it is. Examples stand where the prompt's own
-few-shot block stands, or behind its system messages: each the prompt's last message with `inputs`, and the answer.
+A part is `{"system": text, "demos": None or [{"inputs": {...}, "answer": text}]}`. The text is a template if the
+prompt's own text places values (f-strings only), else it is literal. Examples replace the prompt's own few-shot block,
+or follow its system messages: each is the prompt's last message with `inputs`, and the answer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Fields = Counter[tuple[str, str, str]]
 
 @dataclass(frozen=True, slots=True)
 class PromptTexts:
-    """A candidate's system text and examples in one prompt; None leaves the user's own few-shot block, if any."""
+    """A candidate's system text and examples in one prompt. None keeps the user's own few-shot block, if any."""
 
     name: str
     system: str
@@ -68,14 +68,14 @@ def as_chain(candidate: Candidate) -> ChainCandidate:
 
 
 def is_chain(made: Any) -> bool:
-    """Whether the user's factory gave a Runnable; it cannot where LangChain is not loaded."""
+    """Tell whether the user's factory gave a Runnable; it cannot without LangChain loaded."""
     core = sys.modules.get("langchain_core.runnables")
     return core is not None and isinstance(made, core.Runnable)
 
 
 @dataclass(frozen=True, slots=True)
 class ChainParts:
-    """The parts of a chain, in the order of its steps. `parser` is the last output parser; None without one."""
+    """The parts of a chain in the order of its steps. `parser`: the last output parser; None without one."""
 
     prompts: Mapping[str, Any]
     models: Sequence[Any]
@@ -83,9 +83,9 @@ class ChainParts:
 
 
 def find_parts(chain: Any) -> ChainParts:
-    """Find every prompt, model and parser in a chain: in steps, branches, bindings, fallbacks and functions.
+    """Find every prompt, model and parser: in steps, branches, bindings, fallbacks and functions.
 
-    A prompt's name is its own, or its number; of two alike the later gets a number.
+    A prompt's name is its own, or its number; a duplicate name gets a number.
     """
     from langchain_core.language_models import BaseLanguageModel
     from langchain_core.output_parsers import BaseOutputParser
@@ -143,10 +143,10 @@ def _is_block(message: Any) -> bool:
 
 
 class ChainPrompt:
-    """A prompt as the user wrote it, which makes messages of a part."""
+    """A prompt as the user wrote it, which renders a part into messages."""
 
     def __init__(self, name: str, prompt: Any) -> None:
-        """Raises InputError where its system text cannot be replaced."""
+        """Raise InputError if its system text cannot be replaced."""
         self.name = name
         self.messages: tuple[Any, ...] = tuple(prompt.messages)
         self.variables = frozenset(prompt.input_variables)
@@ -171,14 +171,14 @@ class ChainPrompt:
 
     @property
     def turn(self) -> Any:
-        """The message that a demo repeats; None where the prompt does not end with one of the user's."""
+        """The message that a demo repeats; None unless the prompt ends with a user message."""
         from langchain_core.prompts import HumanMessagePromptTemplate
 
         last = self.messages[-1] if self.messages else None
         return last if isinstance(last, HumanMessagePromptTemplate) else None
 
     def wrong(self, system: str) -> str:
-        """Why this cannot be the system text, or ""."""
+        """Return why this cannot be the system text, or ""."""
         if self.system.strip() and not system.strip():
             return f"the instruction of {self.name} is empty"
         if not self._fields:
@@ -225,7 +225,7 @@ def _names(fields: Fields) -> str:
 
 
 def apply_parts(chain: Any, parts: Mapping[str, Part]) -> None:
-    """Put the parts into the prompts of the chain. Raises ReleaseError where they are not of this chain."""
+    """Put the parts into the prompts of the chain. Raises ReleaseError for another chain's parts."""
     prompts = find_parts(chain).prompts
     if set(prompts) != set(parts):
         raise ReleaseError(f"the chain has the prompts {', '.join(prompts)}, and the file {', '.join(parts)}")
@@ -240,7 +240,7 @@ def apply_parts(chain: Any, parts: Mapping[str, Part]) -> None:
 
 
 def save_chain(path: Path, parts: Mapping[str, Part], texts: Mapping[str, Any]) -> str:
-    """Write chain.json, whole or not at all, with `texts` besides the parts. Returns its version."""
+    """Write chain.json atomically, with `texts` and the parts; return its version."""
     version = content_id("v", parts)
     text = json.dumps({"version": version, **texts, "prompts": parts}, ensure_ascii=False, indent=2)
     with new_files(path.parent) as folder:
@@ -249,11 +249,11 @@ def save_chain(path: Path, parts: Mapping[str, Part], texts: Mapping[str, Any]) 
 
 
 def load_chain(path: str | Path, chain: Any) -> Any:
-    """Puts the prompts of a chain.json into a chain.
+    """Put the prompts of a chain.json into a chain.
 
     Args:
         path: of the file.
-        chain: what your `build(model)` gives.
+        chain: the result of your `build(model)`.
 
     Returns:
         The same chain.

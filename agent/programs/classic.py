@@ -1,7 +1,7 @@
-"""The kind `classic`: answers without a language model, learnt from the train rows, as a yardstick for prompts.
+"""The kind `classic`: answers without a language model, trained on the train rows, as a yardstick for prompts.
 
-The best constant answer, a classifier where the answer is made of few values, and the nearest rows. It makes no call
-and costs nothing; a task whose score rests on a judge has none, as each score would be a call.
+The best constant answer, a classifier if the answers have few values, and the nearest rows. It makes no call and costs
+nothing; a task whose score depends on a judge has none, as each score would be a call.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from agent.retrieval import classifiers as learnt
 from agent.retrieval.classifiers import NEIGHBOURS, fit, text_of, trained
 from agent.types import NO_MODEL, Call, Candidate, Example, Message, Outcome, Prediction, Proposal, Shown, Task
 
-CONSTANT = "the one answer for every row that scores best on train and dev"
+CONSTANT = "the constant answer that scores best on train and dev"
 FEATURES = "TF-IDF of words (1-2) and characters (2-5)"
 VOTE = f"the {NEIGHBOURS} nearest train rows by TF-IDF, weighted by similarity"
 ABOUT = {
@@ -48,7 +48,7 @@ COPIED = "the answer of the nearest train row by TF-IDF"
 
 @dataclass(frozen=True, slots=True)
 class ClassicCandidate(Candidate):
-    """A way to answer, by its name; `rows` is the hash of what it learns from, "" for the whole of train."""
+    """A method by its name. `rows` is the hash of its training rows, "" for all of train."""
 
     kind: ClassVar[str] = "classic"
 
@@ -60,7 +60,7 @@ class ClassicCandidate(Candidate):
 
 
 class ClassicProgram:
-    """The methods that suit a task, trained on its train rows; `rows` is their hash where they are only some."""
+    """The methods that suit a task, trained on its train rows. `rows` is their hash if they are a subset."""
 
     kind = ClassicCandidate.kind
 
@@ -72,11 +72,11 @@ class ClassicProgram:
         self._kind = _kind(task, [answer for _, answer in self._known])
         self._constant: Constant
         self._answers: Mapping[str, Mapping[str, Any]] = {}
-        """By method and text of a row."""
+        """By method and row text."""
 
     @staticmethod
     def suits(task: Task) -> bool:
-        """Whether train has answers, and scoring one makes no call and compares it with something of its row."""
+        """Tell whether train has answers, and scoring makes no call and compares with the row."""
         return not task.is_judged and task.user is None and reads_labels(task) and bool(answers(task, task.train))
 
     def rows(self, candidate: ClassicCandidate) -> int:
@@ -89,7 +89,7 @@ class ClassicProgram:
         return [ClassicCandidate(method, self._rows) for method in (self._constant.name, *self._answers)]
 
     async def fit(self, rows: Sequence[Example], score: Scorer) -> None:
-        """Train every method and have each answer all `rows` at once, in a thread; `score` chooses the constant."""
+        """Train every method and answer all `rows`, in a thread; `score` chooses the constant."""
         texts = [self._text(row) for row in rows]
         self._constant = await best_constant(self._task, score)
 
@@ -109,7 +109,7 @@ class ClassicProgram:
         return fields[self._outputs[0]] if len(self._outputs) == 1 else dict(fields)
 
     def fields(self, plain: Any) -> dict[str, Any]:
-        """The outputs of an answer as an export gives it."""
+        """Return the outputs of an exported answer."""
         return {self._outputs[0]: plain} if len(self._outputs) == 1 else dict(plain)
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
@@ -131,7 +131,7 @@ class ClassicProgram:
         return text_of([row.inputs[field.name] for field in self._task.signature.inputs])
 
     def exported(self, method: str) -> dict[str, str]:
-        """The files of an export, by name: the code that learns, its rows, and the model's description."""
+        """Return the files of an export by name: code, rows, and the model's description."""
         names = [field.name for field in self._task.signature.inputs]
         model = {"method": method, "field": ", ".join(self._outputs), "type": self._kind, "inputs": names}
         if separator := self._separator():
@@ -166,7 +166,7 @@ LOADER = "load_classifier"
 
 
 def load_classifier(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Callable[..., Any]:
-    """Loads a classifier that `optimize promote --arm classic` or `export --arm classic` made; trains it on its rows.
+    """Load a classifier from `optimize promote --arm classic` or `export --arm classic`; trains it on its rows.
 
     Every byte of the folder is checked against the version; no code in it is run. Training takes a second or two, so
     load it once.
@@ -176,8 +176,8 @@ def load_classifier(path: str | os.PathLike[str], *, root: str | os.PathLike[str
         root: The folder of the releases; default: PROMPTASSAY_RELEASES, else runs/releases.
 
     Returns:
-        The answering function: the inputs of the task by name, as text, in; the answer out: a text, a number or a JSON
-        value, and of several outputs a dict.
+        A function of the task's inputs by name, as text. It returns a text, a number or a JSON value; of several
+        outputs a dict.
 
     Raises:
         ReleaseError: One line with the file: it cannot be read, was edited, or is no classifier.
@@ -224,7 +224,7 @@ async def measured(
     won: tuple[Sequence[Example], Sequence[Outcome]],
     seed: int,
 ) -> list[Yardstick]:
-    """Score each method of the task, the constant answer first; `diff` is the winner's gain over it.
+    """Score each method of the task, the constant answer first; `diff` is the winner's gain.
 
     `won`: the rows of the sealed test, and the winner's outcomes on them.
     """
@@ -252,9 +252,9 @@ async def measured(
 
 @dataclass(frozen=True, slots=True)
 class YardstickArm:
-    """The best yardstick of a run, and `release` as which it can get an alias.
+    """The best yardstick of a run, and its `release` for an alias.
 
-    `ahead`: how far the run's prompts are ahead of it on the sealed test (`gate.no_prompt_ahead`).
+    `ahead`: the lead of the run's prompts on the sealed test (`gate.no_prompt_ahead`).
     """
 
     best: Yardstick
@@ -263,10 +263,10 @@ class YardstickArm:
 
 
 def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, FileRelease]:
-    """The best yardstick of a run by its score on dev, the constant answer left out, as files that are a release.
+    """Return the best yardstick by dev score, except the constant, as release files.
 
-    Its version is the same in every run that has the same rows and method. Raises InputError where the run has no
-    yardsticks, and ReleaseError where the files answer a dev row otherwise than was scored.
+    Its version depends only on rows and method. Raises InputError if the run has no yardsticks, and ReleaseError if the
+    files answer a dev row differently.
     """
     _, best = _best(found)
     program = ClassicProgram(task)
@@ -284,7 +284,7 @@ def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, FileR
 
 
 def released(found: Row, task: Task, history: History) -> YardstickArm:
-    """`exported`, with what decides whether it may get an alias."""
+    """Return `exported` with the gate for its alias."""
     result, _ = _best(found)
     best, release = exported(found, task, history)
     own_id = history.trials(result.run_id, [0])[0]["candidate_id"]

@@ -1,4 +1,4 @@
-"""The best answer that is the same for every row: chosen on train and dev by the task's own metrics, without a call.
+"""The best constant answer: chosen on train and dev by the task's own metrics, without a call.
 
 Dev takes part, as it chose the prompt that is compared. Candidates are the answers of the rows. Sets, lists, records
 and texts are then improved part by part: an item in or out, another value of a field, words of another text. The work
@@ -26,7 +26,7 @@ from agent.types import Example, Field, Prediction, Task
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """The most `rows` with different labels that answers are scored on, answers of rows that are tried, and scores."""
+    """The limits of the search: `rows` with different labels, tried answers, and scores."""
 
     rows: int
     values: int
@@ -35,26 +35,25 @@ class Effort:
 
 EFFORT = Effort(200, 40, 20_000)
 OF_TEXTS = Effort(60, 40, 8_000)
-"""Texts take longer to compare."""
+"""Comparing texts is slower."""
 OF_OWN_METRICS = Effort(50, 6, 400)
-"""Code of the user may take longer still."""
+"""User code may be slower still."""
 MOST_PARTS, PART_VALUES, MERGED = 40, 8, 16
-"""Items of a set, fields of a record and words of a text that are varied; values of such a field, and texts that are
-merged with another."""
+"""The most varied items, fields and words; the most values of a field, and texts to merge."""
 
 Scorer = Callable[[Example, Prediction], Awaitable[float | None]]
-"""The score of an answer to a row, in [0, 1]; None where it cannot be scored."""
+"""The score of an answer to a row, in [0, 1]; None if it cannot be scored."""
 Fields = Mapping[str, Any]
 Step = Callable[[Fields], Iterable[Fields]]
-"""From an answer to those that differ from it in one part."""
+"""The answers that differ from an answer in one part."""
 Change = Callable[[Any], Iterable[Any]]
-"""The same for the value of one output."""
+"""The same for one output."""
 _ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """An answer for every row: what it is called, and its fields."""
+    """A constant answer: its name and fields."""
 
     name: str
     fields: Fields
@@ -73,19 +72,22 @@ def is_own(task: Task) -> bool:
 
 
 def reads_labels(task: Task) -> bool:
-    """Whether a metric compares with a label or may do so; one that does not accepts the same answer on every row."""
+    """Tell whether a metric may compare with a label.
+
+    Others accept the same answer on every row.
+    """
     return is_own(task) or any(METRICS.get(spec.name).needs_label for spec in task.metrics)
 
 
 def answers(task: Task, rows: Iterable[Example]) -> list[tuple[Example, dict[str, Any]]]:
-    """The rows that have an answer for each output, with it."""
+    """Return the rows with an answer for each output, and the answers."""
     names = [field.name for field in task.signature.outputs]
     found = [(row, _answer(task, row)) for row in rows]
     return [(row, answer) for row, answer in found if all(answer.get(name) is not None for name in names)]
 
 
 def _answer(task: Task, row: Example) -> dict[str, Any]:
-    """The labels of a row as an answer. A list as the label of a text is a set, or means that each item is right."""
+    """Read a list as the label of a text as a set, or as right items."""
     answer = one_answer(row.labels, task.accepted)
     for field in task.signature.outputs:
         label = answer.get(field.name)
@@ -124,7 +126,10 @@ async def best_constant(task: Task, score: Scorer) -> Constant:
 
 
 def separator_of(task: Task, field: Field) -> str:
-    """What separates the labels of a text that is scored as a set; "" for other fields."""
+    """Return the label separator of a text that is scored as a set.
+
+    "" for other fields.
+    """
     named = [spec for spec in task.metrics if spec.name == "set_f1" and spec.field in ("", field.name)]
     if field.type != "text" or not named:
         return ""
@@ -136,7 +141,7 @@ def joined(items: Sequence[Any], separator: str) -> str:
 
 
 class _Search:
-    """Scores answers on rows, each answer once, until the scores that may be made are spent."""
+    """Scores answers on rows, each answer once, within a limit of scores."""
 
     def __init__(self, task: Task, score: Scorer, rows: Sequence[Example]) -> None:
         texts = any(field.type == "text" and not separator_of(task, field) for field in task.signature.outputs)
@@ -150,7 +155,7 @@ class _Search:
         return self._known[_key(fields)]
 
     async def climb(self, fields: Fields, steps: Sequence[Step]) -> Fields:
-        """Take the best of each step where it improves the answer, until none does."""
+        """Take the best of each step until no step improves the answer."""
         best, reached, moved = fields, await self._mean(fields), True
         while moved and self._left > 0:
             moved = False
@@ -177,7 +182,7 @@ class _Search:
 
 
 def _grouped(rows: Sequence[Example], most: int) -> list[tuple[Example, int]]:
-    """Rows with different labels, and how many rows each represents: rows with the same labels get the same score."""
+    """Merge rows with equal labels, which get equal scores."""
     first: dict[str, Example] = {}
     for row in rows:
         first.setdefault(_key(row.labels), row)
@@ -228,8 +233,6 @@ def _any_of(pool: Sequence[Any]) -> Change:
 
 
 def _item_changes(values: Sequence[Any], separator: str) -> tuple[list[Change], Any]:
-    """A change for each item of lists, or of texts with a `separator`: in or out; and the value with all of them."""
-
     def items_of(value: Any) -> list[Any]:
         return labels_in(value, separator) if separator else list(value)
 
@@ -272,10 +275,7 @@ def _record_changes(records: Sequence[Mapping[str, Any]]) -> list[Change]:
 
 
 def _text_changes(texts: Sequence[str]) -> list[Change]:
-    """A change that adds the words of other texts in their places, and one for each word that may be left out."""
-
     def merged(text: str) -> Iterator[str]:
-        """The shared words once, the others of both in their order."""
         for other in texts[:MERGED]:
             words, others, found = text.split(), other.split(), list[str]()
             for what, start, end, from_, to in SequenceMatcher(None, words, others, autojunk=False).get_opcodes():

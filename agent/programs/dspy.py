@@ -1,4 +1,4 @@
-"""The kind `dspy`: a DSPy program of the user's own; its predictors' instructions and examples are what is optimized.
+"""The kind `dspy`: a user's DSPy program; its predictors' instructions and examples are optimized.
 
 A candidate is the program's state as JSON: {predictor: {instruction, demos}}. Every call goes through the gateway, with
 the adapter that DSPy itself would use; the program's code runs in this process.
@@ -36,13 +36,13 @@ from agent.types import (
 
 
 def is_dspy(made: Any) -> bool:
-    """Whether the user's factory gave a DSPy program; it cannot where DSPy is not loaded."""
+    """Tell whether the user's factory gave a DSPy program; it cannot without DSPy loaded."""
     dspy = sys.modules.get("dspy")
     return dspy is not None and isinstance(made, dspy.Module)
 
 
 def written(state: Mapping[str, Any]) -> str:
-    """A state as text; equal states are equal texts. Values of examples that are no JSON become text."""
+    """Serialize a state; equal states are equal texts. Example values that are no JSON become text."""
     parts = {name: {"instruction": words, "demos": demos} for name, (words, demos) in state.items()}
     return json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
 
@@ -69,20 +69,20 @@ class DspyCandidate(Candidate):
         return {"state": self.state}
 
 
-@program("dspy", about="A DSPy program of your own.", takes="a dspy.Module", claims=is_dspy)
+@program("dspy", about="Your own DSPy program.", takes="a dspy.Module", claims=is_dspy)
 class DspyProgram(UserKind):
     kind = DspyCandidate.kind
     word, takes, usual, has_moves, file = "program", "a DSPy program", DSPY[0], False, "program.json"
 
     def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None:
-        """Raises InputError where `made`, which `own` gave, cannot be optimized."""
+        """Raise InputError if `made`, the result of `own`, cannot be optimized."""
         super().__init__(task, lm)
         predictors = made.named_predictors()
         if not predictors:
             raise own.wrong(f"{own.factory}() has no predictor, so there is nothing to optimize")
         for part, predictor in predictors:
             if predictor.lm is not None:
-                raise own.wrong(f"{part} has a model of its own; leave the model to the run")
+                raise own.wrong(f"{part} sets its own model; leave the model to the run")
         self._own, self._state = made, written(state_of(made))
         self.task = replace(task, instruction=self._state)
         self.calls = len(predictors)  # where each makes one
@@ -153,7 +153,7 @@ class DspyProgram(UserKind):
         with new_files(path.parent) as folder:
             self._fresh(state).save(str(folder / path.name))
             if written(state_of(loaded(folder / path.name))) != state:
-                raise ReleaseError(f"{path}: the program reads back another state than was written")
+                raise ReleaseError(f"{path}: the program loads a different state than was written")
 
         def load() -> None:
             self._modules[candidate.id] = loaded(path)

@@ -1,13 +1,13 @@
-"""A kind of candidate that a run searches and releases, and what programs of the user share.
+"""The base of kinds of candidates that a run searches and releases, and of users' programs.
 
-A kind of program is one class that registers itself; what `program` in task.toml makes says which kind runs it:
+A kind of program is one class that registers itself; the result of `program` in task.toml decides which kind runs it:
 
     @program("wording", about="...", takes="a Wordings", claims=lambda made: isinstance(made, Wordings))
     class WordingProgram(Kind):
         def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None: ...
 
-It is made once for a run; `made` is what the factory of the user gave, and `own.wrong(...)` the error that names
-the file and line of the factory.
+It is made once per run; `made` is the result of the user's factory, and `own.wrong(...)` the error that names the file
+and line of the factory.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ from agent.types import (
 
 @dataclass(frozen=True, slots=True)
 class ReleaseSpec:
-    """A release to be written.
+    """The data of a release.
 
     `trial`: the number of the candidate's trial. `parameters`: those that it was scored with. `origin`: tool and
-    created_utc. `evaluator` and `rows` of the sealed test prove that what was written does the same.
+    created_utc. `evaluator` and `rows` of the sealed test prove that the written release does the same.
     """
 
     result: RunResult
@@ -81,7 +81,7 @@ class ReleaseSpec:
 
 @dataclass(frozen=True, slots=True)
 class WrittenRelease:
-    """A release on the disk: its main file, and the hash of its content."""
+    """A written release: its main file, and the hash of its content."""
 
     path: Path
     version: str
@@ -91,16 +91,16 @@ class Kind(Program, Protocol):
     """A kind of candidate that can be run, searched and released."""
 
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
-        """Writes the release and proves it. Raises ReleaseError when what was written is not what was scored."""
+        """Write the release and prove it. Raises ReleaseError if it differs from what was scored."""
         ...
 
 
 def refuse_pairwise(task: Task, strategy: str, otherwise: str = "") -> None:
-    """Raise InputError where a pairwise judge compares, which DSPy's optimizers cannot serve."""
+    """Raise InputError for a pairwise judge, which DSPy's optimizers cannot serve."""
     if task.is_compared:
         raise InputError(
-            f"--strategy {strategy}: the pairwise judge of {task.name} compares with your own prompt's answers, which "
-            f'DSPy does not have on the rows that it learns from; give the judge mode = "rubric"{otherwise}'
+            f"--strategy {strategy}: the pairwise judge of {task.name} needs your prompt's answers to train rows; "
+            f'set mode = "rubric"{otherwise}'
         )
 
 
@@ -112,8 +112,10 @@ Made = TypeVar("Made", bound=Make)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramKind:
-    """A registered kind of program: `takes` is what it takes, in words; `claims`, whether what a factory gave is of
-    this kind, and imports nothing for that."""
+    """A registered kind of program. `takes`: its input in words.
+
+    `claims`: whether it handles a factory's result, without imports.
+    """
 
     name: str
     about: str
@@ -138,10 +140,10 @@ def program(name: str, *, about: str, takes: str, claims: Callable[[Any], bool])
 
 
 def program_for(task: Task, lm: LM, user: LM | None = None) -> Kind:
-    """The program that a run of this task with this target model optimizes.
+    """Return the program that a run of this task with this target model optimizes.
 
-    A program of the user is of the first kind that claims it: ours, then those of other packages. `user` is the model
-    that plays the user, where the task names one. Raises InputError, naming file and line, where it cannot be made.
+    A program of the user is of the first kind that claims it: ours, then those of other packages. `user`: the model
+    that plays the user, if the task names one. Raises InputError, naming file and line, if it cannot be made.
     """
     if task.user is not None:
         from agent.programs.variants import ConversationProgram
@@ -181,7 +183,10 @@ class UserProgram:
         self._line = 1
 
     def made(self, model: Callable[[], Any]) -> Any:
-        """Call the factory of the newly loaded module, with `model()` if it needs one. Raises InputError with line."""
+        """Call the factory of the reloaded module, with `model()` if it needs one.
+
+        Raises InputError with the line.
+        """
         spec = importlib.util.spec_from_file_location(self._name, self._file)
         assert spec is not None
         assert spec.loader is not None
@@ -218,15 +223,15 @@ class RowClient:
 
 
 class UserKind(Kind):
-    """A program of the user's on one model; its calls go through a meter, so none is made twice in a run."""
+    """A user's program on one model. Its calls go through a meter, so none is made twice in a run."""
 
     is_fixed = False
     word: ClassVar[str]
-    """What it is called in messages, such as "chain"."""
+    """The name in messages, such as "chain"."""
     takes: ClassVar[str]
-    """The same where strategies are listed."""
+    """The name in lists of strategies."""
     usual: ClassVar[str]
-    """The strategy where none is named."""
+    """The default strategy."""
     has_moves: ClassVar[bool]
     file: ClassVar[str]
     """The name of a release."""
@@ -240,23 +245,26 @@ class UserKind(Kind):
     async def answered(
         self, candidate: Candidate, example: Example, call: Call, bridge: Bridge, repeat: int
     ) -> Prediction:
-        """The program's answer to a row, with its calls through the bridge."""
+        """Answer a row with the program, with its calls through the bridge."""
         raise NotImplementedError
 
     def unreadable(self, problem: Exception) -> str | None:
-        """The reply that could not be read, where that is what was raised."""
+        """Return the unreadable reply, if that is the problem."""
         raise NotImplementedError
 
     def saved(self, candidate: Candidate, path: Path, spec: ReleaseSpec) -> tuple[str, Callable[[], None]]:
-        """Write the candidate; return the version of its file, and what puts the file in the candidate's place."""
+        """Write the candidate.
+
+        Return its file's version and a function that loads the file in its place.
+        """
         raise NotImplementedError
 
     def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
-        """Name, instruction and examples of each of its prompts."""
+        """Return name, instruction and examples of each prompt."""
         raise NotImplementedError
 
     def texts(self, candidate: Candidate) -> list[str]:
-        """Each of its prompts, to be read and never sent."""
+        """Return each prompt for display; never sent."""
         texts = []
         for name, instruction, demos in self.prompts_of(candidate):
             shots = [json.dumps(demo, ensure_ascii=False, default=str) for demo in demos]
@@ -305,7 +313,10 @@ class UserKind(Kind):
         return name
 
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
-        """Save the candidate, load it and run it on sealed rows. Raises ReleaseError on a new call or answer."""
+        """Save the candidate, load it and run it on sealed rows.
+
+        Raises ReleaseError on a new call or answer.
+        """
         path = spec.folder / self.file
         version, load = self.saved(candidate, path, spec)
         scored = await spec.evaluator.outcomes(candidate, spec.rows, "test")
@@ -317,7 +328,7 @@ class UserKind(Kind):
             try:
                 now = await spec.evaluator.outcome(candidate, row)
             except BudgetExhausted as call:
-                raise ReleaseError(f"{path}: on row {row.id} the saved program asks what was not scored") from call
+                raise ReleaseError(f"{path}: on row {row.id} the saved program makes a new call") from call
             if now.prediction != then.prediction:
                 raise ReleaseError(f"{path}: on row {row.id} the saved program gives {now.prediction.raw!r:.80}")
         self._meter.room = before
@@ -325,7 +336,7 @@ class UserKind(Kind):
 
 
 def read_fields(value_of: Callable[[str], Any], signature: Signature, what: str) -> Prediction:
-    """Read each output that `value_of` gives by name (None: missing) like a reply; `what` is its name in messages."""
+    """Read each output of `value_of` (None: missing) like a reply. `what`: its name in messages."""
     texts: dict[str, str] = {}
     fields: dict[str, Any] = {}
     errors = []
@@ -343,14 +354,14 @@ def read_fields(value_of: Callable[[str], Any], signature: Signature, what: str)
 
 
 def unrefused(completion: Completion) -> Completion:
-    """The reply. Raises RowRefused where the provider refuses."""
+    """Return the reply. Raises RowRefused if the provider refuses."""
     if completion.finish == "refusal":
         raise RowRefused.by_provider(completion.text)
     return completion
 
 
 def plain(value: Any) -> Any:
-    """A value of a typed output as JSON: pydantic models as objects, members of an Enum as their values.
+    """Convert a typed output to JSON: pydantic models become objects, Enum members their values.
 
     >>> plain({"b", "a"})
     ['a', 'b']

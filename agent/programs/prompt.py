@@ -1,6 +1,6 @@
 """The kind `prompt`: an instruction, examples, a technique and a layout, answered by one call.
 
-It is rendered into a template once, filled with a row, and the reply is read as the layout and the technique say.
+It is rendered into a template once and filled with each row; layout and technique decide how the reply is read.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ from agent.types import (
 )
 
 SAMPLE = 50
-"""Train rows over which the mean length of what differs from row to row is taken."""
+"""Train rows for the mean length of the parts that vary by row."""
 OF_PREDICT = ("config", "demos", "lm", "signature")
-"""What `dspy.Predict` takes out of its arguments."""
+"""Arguments that `dspy.Predict` reserves."""
 REASONING_TOKENS = 180
 DSPY_TOKENS = 16  # markers around each field of a reply
 REPLY_SLACK = 4
@@ -119,7 +119,7 @@ class PromptProgram(Kind):
         return self.shared.of(PassageLibrary)
 
     def bound(self, candidate: Candidate) -> BoundPrompt:
-        """The candidate as what runs, made once."""
+        """Return the runnable form of the candidate, cached."""
         if candidate.id not in self._bound:
             prompt, signature = as_prompt(candidate), self.task.signature
             self._bound[candidate.id] = BoundPrompt(
@@ -217,14 +217,14 @@ class PromptProgram(Kind):
         names = [field.name for field in task.signature.inputs]
         taken, why = [one for one in names if one in OF_PREDICT], ""
         if taken:
-            why = f"DSPy takes an input called {taken[0]} for its own; rename it, or"
+            why = f"DSPy reserves the input name {taken[0]}; rename it, or"
         elif task.signature.conversation:
-            why = f"DSPy lays a conversation out as one text, and {task.name} sends messages;"
+            why = f"DSPy sends a conversation as one text, but {task.name} sends messages;"
         elif task.knowledge is not None:
-            why = f"DSPy's optimizers do not look passages up, and {task.name} has [knowledge];"
+            why = f"DSPy's optimizers do not retrieve passages, but {task.name} has [knowledge];"
         elif marks(task.instruction, names):
-            why = f"DSPy lays out the inputs by itself, and the instruction of {task.name} has places for them "
-            why += f"({{{{{names[0]}}}}}); write it without, or"
+            why = f"DSPy lays out the inputs, but the instruction of {task.name} places {{{{{names[0]}}}}}; "
+            why += "write it without, or"
         if why:
             raise InputError(f"--strategy {name}: {why} use --strategy {DEFAULT}")
         return name
@@ -264,9 +264,9 @@ class PromptProgram(Kind):
     def release(
         self, candidate: Candidate, parameters: Mapping[str, Any], provenance: Mapping[str, Any]
     ) -> PromptRelease:
-        """The candidate as what can be written and shipped, with the adapter of its model.
+        """Return the release form of the candidate, with the adapter of its model.
 
-        `parameters`: to call with, those that it was scored with. `provenance`: JSON-ready.
+        `parameters`: those that it was scored with. `provenance`: JSON-ready.
         """
         prompt, (model, adapter) = self.bound(candidate), released_model(self.model_of(candidate).name)
         fields = {each.name: getattr(prompt, each.name) for each in dataclasses.fields(BoundPrompt) if each.init}
@@ -276,7 +276,7 @@ class PromptProgram(Kind):
 
 
 class PromptTraits(Traits):
-    """What the parts of a prompt answer."""
+    """The answers of a prompt's parts."""
 
     def __init__(self, prompt: PromptCandidate, program: PromptProgram) -> None:
         self._prompt, self._program = prompt, program
@@ -353,7 +353,7 @@ def _reader_class() -> Any:
     from dspy.utils.exceptions import AdapterParseError
 
     class Reader(ChatAdapter):  # type: ignore[misc]
-        """DSPy's chat layout, read as the run reads it; a reply of one field without its header is that field."""
+        """DSPy's chat layout, read as the run reads it. A single-field reply without its header is that field."""
 
         def __init__(self, signature: Signature) -> None:
             super().__init__(use_json_adapter_fallback=False)
@@ -377,5 +377,5 @@ def _reader_class() -> Any:
 
 
 def reader(signature: Signature) -> Any:
-    """DSPy's ChatAdapter for this task and for the other calls of an optimizer."""
+    """Return DSPy's ChatAdapter for this task and the other calls of an optimizer."""
     return _reader_class()(signature)

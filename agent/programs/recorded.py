@@ -1,4 +1,4 @@
-"""Recorded answers as an arm: those of a suite, of a log or of the ledger are replayed, and no call is made."""
+"""Recorded answers as an arm: replays a suite, a log or the ledger without calls."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Recorded:
     """Replays answers.
 
     Args:
-        rows: what was answered, in its order.
-        answers: by the id of a row what was answered each time.
-        notes: which lines of a log were left out.
+        rows: the answered rows.
+        answers: all answers by row id.
+        notes: lines of a log that were left out.
         times: of a log, ascending.
     """
 
@@ -37,18 +37,18 @@ class Recorded:
 
     @classmethod
     def of_suite(cls, suite: Suite, prompt: Prompt) -> Recorded:
-        """The answers of a suite, read as the prompt reads replies today."""
+        """Replay a suite, parsing replies as the prompt does today."""
         ids = [row.id for row in suite.rows]
         return cls(suite.rows, dict(zip(ids, suite.recorded(prompt), strict=True)))
 
     @classmethod
     def of_ledger(cls, candidate_id: str, found: Sequence[Row]) -> Recorded:
-        """The outcomes of a candidate, as `History.outcomes` has them."""
+        """Replay the outcomes of a candidate from `History.outcomes`."""
         return cls((), {each["example_id"]: [_outcome(candidate_id, each)] for each in found})
 
     @classmethod
     def of_log(cls, path: Path, prompt: Prompt, columns: Mapping[str, str] = AS_THEY_ARE) -> Recorded:
-        """The answers of a .jsonl or .csv log, read by the prompt. `columns`: keys with other names, by ours.
+        """Replay a .jsonl or .csv log, parsed by the prompt. `columns`: renamed keys, by ours.
 
         Raises:
             ProblemsError: No row, or half of them or more, can be read; each kind of problem once, at its `file:line`.
@@ -60,18 +60,18 @@ class Recorded:
 
     @property
     def passes(self) -> list[list[Outcome]]:
-        """What was answered each time, in the order of the rows."""
+        """The answers by repeat, in row order."""
         every = self.answers.values()
         return [[each[at] for each in every if at < len(each)] for at in range(max(map(len, every), default=0))]
 
     def arm(self, name: str) -> Arm:
-        """Itself as an arm, with as many repeats as were recorded."""
+        """Return this as an arm, with as many repeats as were recorded."""
         return Arm(name, NamedCandidate(name), self, repeats=len(self.passes))
 
     async def outcomes(
         self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
     ) -> list[Outcome]:
-        """What was answered to each row that time; a row that was never answered has no score."""
+        """Return the recorded answers of a repeat; an unanswered row has no score."""
         found = []
         for row in examples:
             each = self.answers.get(row.id, ())
@@ -83,7 +83,7 @@ class Recorded:
 
 
 def replayed(arms: Mapping[str, Recorded]) -> ScoreTable:
-    """A table of recorded arms, each on its own rows."""
+    """Build a table of recorded arms, each on its own rows."""
     rows = [row for arm in arms.values() for row in arm.rows]
     return ScoreTable.of({name: arm.passes for name, arm in arms.items()}, rows)
 
@@ -95,7 +95,6 @@ def _outcome(candidate_id: str, found: Row) -> Outcome:
 
 
 def _logged(row: Mapping[str, Any], prompt: Prompt, columns: Mapping[str, str]) -> tuple[Example, Outcome, str]:
-    """The row, the answer and the time of a line. Raises ValueError."""
     reply = required(row, "reply", columns)
     if not isinstance(reply, str):
         raise ValueError(f"reply: {quoted(reply)} is not a text; write what the model answered")
@@ -107,7 +106,6 @@ def _logged(row: Mapping[str, Any], prompt: Prompt, columns: Mapping[str, str]) 
 
 
 def _share(name: str, value: Any) -> float | None:
-    """A number from 0 to 1 that may be missing. Raises ValueError."""
     if isinstance(value, bool):
         raise ValueError(f"{name}: {value} is not a number from 0 to 1")
     return None if value is None else fraction(name, value)

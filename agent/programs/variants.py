@@ -1,9 +1,9 @@
-"""Kinds that run prompts in another way: conversations, prompts with an adapter, and released prompts.
+"""Other ways to run prompts: conversations, prompts with an adapter, and released prompts.
 
 In a conversation a script or a model plays the user. Each turn is a separate call whose messages hold the replies
 before it, so a resumed run takes the turns that it bought from the ledger and buys the next one. A tuned prompt is
-answered by a local model with a LoRA adapter, or by a copy of it that was trained whole; a search makes none. A
-released prompt is sent as production sends it: its own messages, parameters and reading.
+answered by a local model with a LoRA adapter, or by a fully fine-tuned copy; a search makes none. A released prompt is
+sent as in production: its own messages, parameters and parsing.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from agent.release.runtime import Prompt
 from agent.types import LM, Call, Candidate, Completion, Example, Message, Prediction, Request, SimulatedUser, Task
 
 OPENING = "(The conversation begins. Write your first message.)"
-"""What the model that plays the user is sent before its first message."""
+"""The first message to the model that plays the user."""
 
 NO_REPLY = "(no reply)"
-"""What stands for an empty reply of the target in the next call: providers refuse a message without text."""
+"""Replaces an empty reply of the target in the next call: providers refuse empty messages."""
 
 
 class ConversationProgram(PromptProgram):
-    """Prompts of which a row takes a call for each turn; `user` plays the user, None where rows have its messages."""
+    """Prompts with one call per turn. `user` plays the user, None if rows have its messages."""
 
     is_fixed = False
 
@@ -87,7 +87,10 @@ class ConversationProgram(PromptProgram):
         return replace(example, inputs={self._name: as_text(said)})
 
     def max_tokens(self, candidate: Candidate) -> int:
-        """The most of a last reply; where a model plays the user, any may be the last."""
+        """Return the most tokens of a last reply.
+
+        With a simulated user, any may be the last.
+        """
         most = super().max_tokens(candidate)
         return most if self._as_user is None else max(most, self._user.reply_tokens)
 
@@ -105,22 +108,22 @@ def _user_request(user: SimulatedUser, goal: str, said: Turns, repeat: int) -> R
 
 
 class AdaptedModel(LM, Protocol):
-    """A local model, with the adapter that its calls go through."""
+    """A local model, with the adapter of its calls."""
 
     @property
     def adapter(self) -> Adapter | None: ...
 
 
 def adapter_of(candidate: Candidate) -> str:
-    """The SHA-256 of the adapter that answers a candidate; "" without one."""
+    """Return the SHA-256 of the candidate's adapter; "" without one."""
     return candidate.adapter if isinstance(candidate, TunedCandidate) else ""
 
 
 class TunedProgram(PromptProgram):
     """Prompts for one task, answered by a base (`lm`, which counts tokens) with one of several adapters.
 
-    `models`: the base with each adapter, named `local/BASE+ADAPTER.gguf`; whoever makes them closes them. `copies`:
-    models that were trained whole, by the SHA-256 of their files. Raises InputError for a model without an adapter.
+    `models`: the base with each adapter, named `local/BASE+ADAPTER.gguf`; the caller closes them. `copies`: fully
+    fine-tuned models, by the SHA-256 of their files. Raises InputError for a model without an adapter.
     """
 
     kind = TunedCandidate.kind
@@ -143,7 +146,7 @@ class TunedProgram(PromptProgram):
 
     def check(self, candidate: Candidate) -> str:
         if not isinstance(candidate, TunedCandidate) or candidate.adapter not in self._models:
-            return "its adapter is none of those that were given"
+            return "unknown adapter"
         return super().check(candidate)
 
     async def asked(self, candidate: Candidate, request: Request, call: Call) -> Completion:
@@ -163,7 +166,7 @@ class ReleasedCandidate(Candidate):
 
 
 class ReleasedProgram:
-    """Runs a released prompt on a model, its own or another; `embedder`: of one that picks by a provider's vectors."""
+    """Runs a released prompt on a model, its own or another. `embedder`: of picks by a provider's vectors."""
 
     kind = ReleasedCandidate.kind
 

@@ -1,4 +1,4 @@
-"""The candidates of a run so far: the outcomes of each on rows of dev, and the state of its trial."""
+"""The trials of a run so far: proposals, outcomes on dev rows, and states."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from agent.types import Candidate, Example, Field, Outcome, Proposal, Trial, Tri
 
 
 class Board:
-    """`proposals`, `outcomes` and `trials` by candidate id; trials are numbered in the order in which they opened.
+    """`proposals`, `outcomes` and `trials` by candidate id.
 
-    Outcomes come in by `record` alone. Every change of a trial goes to `observer`.
+    Trials are numbered in the order in which they opened. Outcomes come in by `record` alone. Every change of a trial
+    goes to `observer`.
     """
 
     def __init__(self, observer: Observer = NO_OBSERVER) -> None:
@@ -33,7 +34,7 @@ class Board:
         self.outcomes: Mapping[str, Sequence[Outcome]] = self._outcomes
         self._compared: dict[str, list[Outcome]] = {}
         self.looks = 0
-        """How often outcomes were recorded."""
+        """The number of `record` calls."""
         self.trials: dict[str, Trial] = {}
         self._observer = observer
         self._signals: tuple[float, float] | None = None
@@ -48,7 +49,7 @@ class Board:
         self._put(Trial(len(self.trials), round_, candidate_id, "incomplete", 0, None))
 
     def record(self, candidate_id: str, outcomes: Sequence[Outcome], compared: Sequence[Outcome] | None = None) -> None:
-        """Keep all outcomes of a candidate, on the first rows of dev; `compared`: as they are compared."""
+        """Store all outcomes of a candidate on the first dev rows. `compared`: as used in comparisons."""
         self._outcomes[candidate_id] = list(outcomes)
         self._compared[candidate_id] = list(outcomes if compared is None else compared)
         self.looks += 1
@@ -57,7 +58,7 @@ class Board:
         self._order.clear()
 
     def settle(self, candidate_id: str, state: TrialState, reason: str) -> None:
-        """Set the state of an open trial, with the mean over its scored rows and the reason for the user."""
+        """Set the state of an open trial, its mean over scored rows, and the reason."""
         old = self.trials[candidate_id]
         scored = values(self.outcomes.get(candidate_id, []))
         mean, low, high = mean_ci(scored) if scored else (None, None, None)
@@ -70,27 +71,30 @@ class Board:
         self._observer.on_trial_updated(trial)
 
     def close_open(self, reason: str) -> None:
-        """Give every incomplete trial the reason why it stays so."""
+        """Set the reason of every incomplete trial."""
         for candidate_id, trial in self.trials.items():
             if trial.state == "incomplete":
                 self.settle(candidate_id, "incomplete", reason)
 
     def in_state(self, state: TrialState) -> list[str]:
-        """The ids of candidates whose trials are in this state, in the order of their trials."""
+        """Return the ids of candidates in this state, in trial order."""
         return [i for i, trial in self.trials.items() if trial.state == state]
 
     def why_failed(self) -> str:
-        """The most frequent reason of failed trials, or ""."""
+        """Return the most frequent reason of failed trials, or ""."""
         whys = Counter(self.trials[candidate_id].reason for candidate_id in self.in_state("failed"))
         return max(whys, key=whys.__getitem__, default="")
 
     def mean(self, candidate_id: str) -> float | None:
-        """The mean score of a candidate's trial, in [0, 1]; None without a trial or a score."""
+        """Return the mean score of a trial, in [0, 1].
+
+        None without a trial or a score.
+        """
         trial = self.trials.get(candidate_id)
         return trial.mean if trial else None
 
     def prefixes(self, candidates: Sequence[str]) -> dict[str, list[float]]:
-        """One score in [0, 1] for each row of a candidate; a row without one counts as the mean of the others."""
+        """Return one score in [0, 1] per row and candidate. Missing scores become the candidate's mean."""
         vectors = {}
         for candidate_id in candidates:
             outcomes = self.outcomes.get(candidate_id, [])
@@ -101,11 +105,11 @@ class Board:
         return vectors
 
     def compared(self) -> dict[str, list[float | None]]:
-        """By candidate id the scores of its rows, as candidates are compared by them."""
+        """Return the scores used in comparisons, by candidate id."""
         return {i: [outcome.value for outcome in outcomes] for i, outcomes in self._compared.items()}
 
     def evidence(self, candidate_id: str) -> Sequence[float]:
-        """By scored row its weight in comparisons: the score together with the model's own weight of the label.
+        """Return the weight of each scored row in comparisons: score and label probability.
 
         A candidate without log-probabilities (a chain of thought) gets the mean signal of the others at its scores.
         """
@@ -137,7 +141,7 @@ class Board:
         return {candidate_id: self.estimate(candidate_id) for candidate_id in self.trials}
 
     def estimate(self, candidate_id: str) -> MeanScore:
-        """The mean of a candidate's evidence without what its rows add, and over how many scored rows."""
+        """Estimate a candidate's mean evidence, adjusted for its rows, with its number of scored rows."""
         if not self._means:
             self._means = adjusted_means({i: self._by_row(i) for i in self._compared})
         return MeanScore(self._means.get(candidate_id, 0.0), len(self.evidence(candidate_id)))
@@ -146,7 +150,7 @@ class Board:
         return [Parent(self.proposals[i], tuple(self.outcomes[i])) for i in self.ranked()[:count]]
 
     def ranked(self) -> Sequence[str]:
-        """The ids of all that have a score and did not fail, the best first, by their shrunk means."""
+        """Return the ids with a score that did not fail, by shrunk mean, best first."""
         if not self._order:
             scored = {i: score for i, score in self.estimates().items() if score.n and self.trials[i].state != "failed"}
             prior = sum(score.mean for score in scored.values()) / len(scored) if scored else 0.0
@@ -161,9 +165,9 @@ class Board:
 class Calibrated:
     """Reads outcomes on dev rows as calibrated, for comparisons alone.
 
-    A finalist is calibrated as well, and one that picks its examples gains most there: compared by what
-    the replies say, it would be cut on few rows. The calibration here need no right answer.
-    A task without a single output with labels leaves outcomes unchanged.
+    Finalists are calibrated too, and prompts with picked examples gain most: compared by their raw replies, they would
+    be pruned on few rows. This calibration needs no right answer. A task without a single output with labels leaves
+    outcomes unchanged.
     """
 
     def __init__(self, program: Program) -> None:
@@ -172,7 +176,7 @@ class Calibrated:
         self._program = program
 
     def read(self, candidate: Candidate, rows: Sequence[Example], outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Give outcomes the value and the signal that they would have; those without log-probabilities stay."""
+        """Return outcomes with calibrated value and signal; those without log-probabilities stay."""
         field = self._field
         scored = [o.label_scores for o in outcomes if o.label_scores is not None and o.value is not None]
         if field is None or not scored:
@@ -207,7 +211,7 @@ Became = Literal["refused", "dropped", "waiting", "tried", "finalist", "winner"]
 
 @dataclass(slots=True)
 class ProposalLog:
-    """The proposals of a search in their order; `calls` of the proposer that were made for them, failed ones too."""
+    """The proposals of a search in order. `calls`: calls of the proposer for them, including failed ones."""
 
     calls: int = 0
     records: list[ProposalFate] = field(default_factory=list)
@@ -232,7 +236,7 @@ class ProposalLog:
         return "finalist" if any(board.trials[i].state == "complete" for i in tried) else "tried"
 
     def climbed(self, record: ProposalFate, board: Board, first: int) -> bool:
-        """Whether one of its candidates came further than the `first` rows."""
+        """Tell whether one of its candidates got further than the `first` rows."""
         return any(len(board.outcomes[i]) > first or board.trials[i].state == "complete" for i in _tried(record, board))
 
     def fates(self, board: Board, winner_id: str) -> list[ProposalFate]:
@@ -250,7 +254,7 @@ def _tried(record: ProposalFate, board: Board) -> list[str]:
 
 
 def _compared(record: ProposalFate, board: Board) -> dict[str, float | None]:
-    """The best of its candidates against the one that it changes, on the dev rows that both have a score for."""
+    """Compare the best of its candidates with the parent on common dev rows."""
     tried = _tried(record, board)
     if tried and record.parent_id:
         best = max(tried, key=lambda i: (len(board.outcomes[i]), board.mean(i) or 0.0))
@@ -263,7 +267,7 @@ def _compared(record: ProposalFate, board: Board) -> dict[str, float | None]:
 
 
 def by_operator(proposals: Sequence[ProposalFate]) -> list[OperatorUse]:
-    """Sum up `ProposalLog.fates` by operator, in order of first use; `points`: the mean change, None if not known."""
+    """Summarize `ProposalLog.fates` by operator, in order of first use; `points`: mean change or None."""
     found = []
     for name in dict.fromkeys(each.operator for each in proposals):
         mine = [each for each in proposals if each.operator == name]

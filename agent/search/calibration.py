@@ -1,12 +1,11 @@
 """Calibrated variants of the finalists: same calls, bias-corrected label scores.
 
-A finalist with log-probabilities gets `label-free`, `fitted` and `prior`, for which a classifier of the train rows
-votes, and one that picks its examples `neighbours`, for which the nearest rows of its pool vote. They are trials like
-any other, so the correction for having chosen among all (`stats/selection.py`) counts them. What a fitted twin scores
-on a dev row comes from weights that were fitted without that row's fold; the twin itself has those of all rows. A row
-of another fold did help to fit them, so two halves of dev are not quite independent: by one row in FOLDS and through a
-few shrunk numbers.
-Pool and classifier are of train rows alone: no dev row is in them, so what they say of dev is out of sample.
+A finalist with log-probabilities gets `label-free`, `fitted` and `prior` (votes of a classifier of the train rows), and
+one that picks its examples `neighbours` (kNN votes of its pool). They are ordinary trials, so the correction for having
+chosen among all (`stats/selection.py`) counts them. The score of a fitted variant on a dev row comes from weights that
+were fitted without that row's fold; the variant itself has those of all rows. A row of another fold did help to fit
+them, so two halves of dev are not quite independent: by one row in FOLDS and through a few shrunk numbers.
+Pool and classifier are of train rows alone: no dev row is in them, so their votes on dev are out of sample.
 """
 
 from __future__ import annotations
@@ -27,19 +26,17 @@ from agent.stats.calibration import Weights, cross_fitted, fitted, label_free, s
 from agent.types import Candidate, Example, Field, Outcome, Prediction, Proposal
 
 Read = tuple[Prediction, float | None]
-"""A reply as it is read, and its signal."""
+"""A parsed reply, and its signal."""
 FEWEST_ROWS = 20
-"""Rows with log-probabilities of the labels below which no weights are estimated."""
+"""Rows with label log-probabilities that estimating weights needs."""
 LEAST_SHARE = 0.5  # of the dev rows
 FITS: dict[Method, Callable[[Any, Any, Any], Weights]] = {"prior": stacked}
-"""How the weights of a method are fitted, where not by `fitted`."""
+"""Methods that do not use `fitted`."""
 REASONS: dict[Method, str] = {
-    "label-free": "takes out how much the model prefers each label over all dev rows; no right answer was used",
-    "fitted": "a bias for each label and one temperature, fitted to the dev rows; its score here is cross-fitted",
-    "neighbours": f"fitted, and the labels of the {NEIGHBOURS} nearest train rows decide, too; its score here is "
-    "cross-fitted",
-    "prior": "combined with a classifier of the train rows: one weight each, fitted to the dev rows; its score here is "
-    "cross-fitted",
+    "label-free": "removes the model's preference for each label over all dev rows; no right answer was used",
+    "fitted": "a bias for each label and one temperature, fitted to the dev rows; its score is cross-fitted",
+    "neighbours": f"fitted, combined with a vote of the {NEIGHBOURS} nearest train rows; its score is cross-fitted",
+    "prior": "combined with a classifier of the train rows, weights fitted to dev; its score is cross-fitted",
 }
 
 
@@ -47,8 +44,8 @@ REASONS: dict[Method, str] = {
 class _Estimate:
     """Weights by one method.
 
-    `all_rows`: those of the twin, of all dev rows together. `each`: for each dev row those that it is read with; None:
-    its reply decides. `votes`: for each dev row what the `opinion` says.
+    `all_rows`: those of the variant, of all dev rows together. `each`: those for reading each dev row; None: its reply
+    decides. `votes`: the `opinion` on each dev row.
     """
 
     method: Method
@@ -86,9 +83,9 @@ def _estimated(
     logs: Sequence[Sequence[float]] = (),
     opinion: Opinion | None = None,
 ) -> _Estimate:
-    """Weights fitted to the `usable` of the dev rows: by position the log-probability of each label, and the right one.
+    """Fit weights to the `usable` dev rows: label log-probabilities and the right label, by position.
 
-    `said`: for each dev row what decides next to the model; `logs`: its logs.
+    `said`: the votes on each dev row; `logs`: their logs.
     """
     scores, answers = [scores for scores, _ in usable.values()], [answer for _, answer in usable.values()]
     more = [logs[at] for at in usable] if logs else None
@@ -98,7 +95,7 @@ def _estimated(
 
 
 async def add_calibrated(context: SearchContext) -> None:
-    """Score the twins of every candidate that saw the whole of dev, once a search is over; makes no call."""
+    """Score calibrated variants of every candidate that saw the whole of dev; makes no call."""
     outputs = context.task.signature.outputs
     if len(outputs) != 1 or len(outputs[0].choices) < 2:
         return
@@ -130,9 +127,9 @@ async def add_calibrated(context: SearchContext) -> None:
 
 
 def best_readings(context: SearchContext, candidates: Sequence[Finalist]) -> list[Finalist]:
-    """The candidates without the twins that another twin of the same prompt beats by log-loss on dev.
+    """Drop variants that another variant of the same prompt beats by log-loss on dev.
 
-    Twins make the same calls and differ in how replies are read alone; log-loss tells them apart on fewer rows than
+    Variants make the same calls and differ only in how replies are read; log-loss tells them apart on fewer rows than
     right answers do.
     """
     board = context.board

@@ -1,8 +1,8 @@
-"""What a strategy works with: the task, its budget, and the few methods that spend it.
+"""The interface of a strategy: the task, its budget, and the methods that spend it.
 
-A strategy is `async def search(context)`. It admits candidates, sees what they do on rows of dev, and leaves the rest
-to the run: the winner is the best candidate that was scored on the whole of dev, and only the run opens the sealed
-test. It ends by returning, or by BudgetExhausted, which is an ordinary ending.
+A strategy is `async def search(context)`. It admits candidates, scores them on dev rows, and leaves the rest to the
+run: the winner is the best candidate that was scored on the whole of dev, and only the run opens the sealed test. It
+ends by returning, or by BudgetExhausted, which is an ordinary ending.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class SearchContext:
 
     Args:
         seed: of `rng` and of the common order of `dev`.
-        account: has the spending.
+        account: the spending.
         baseline: the candidate of trial 0, such as the user's own.
         trials: the user's cap on trials, at least 1; None: no cap.
-        sampler: what proposes candidates, one of `samplers.SAMPLERS`.
-        pruner: what ends losing ones, one of `samplers.PRUNERS`.
-        calibrated: reads outcomes where candidates are compared.
-        failed: why the strategy came to nothing.
-        stopped: why the strategy made no further candidates, where it says so.
-        unproved: the best on dev, where it picks its examples and is not shown to be better than the best without.
-        pruned_externally: whether an optimizer dropped candidates by scores on dev rows that the board does not have.
-        noted: how many events of each kind the strategy has noted.
-        proposal_log: what the proposer was asked for.
+        sampler: one of `samplers.SAMPLERS`.
+        pruner: one of `samplers.PRUNERS`.
+        calibrated: reads outcomes for comparisons.
+        failed: why the strategy failed.
+        stopped: why the strategy made no further candidates, if it says so.
+        unproved: the best on dev that picks its examples and is not shown to beat the best without.
+        pruned_externally: whether an optimizer dropped candidates by dev scores that the board does not have.
+        noted: the number of ledger events of each kind.
+        proposal_log: the proposals.
     """
 
     task: Task
@@ -85,14 +85,14 @@ class SearchContext:
         self.replan(self.plan)
 
     def replan(self, plan: Plan) -> None:
-        """Go on with another plan of as many dev rows."""
+        """Switch to another plan with the same number of dev rows."""
         self.plan = plan
         self.costs = CandidateCosts(plan, self.account, self.board, self.baseline.id, self._size, self._varies)
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
-        """Take candidates into the pool; return the ids of the new ones, in their order.
+        """Add candidates to the pool; return the ids of the new ones in order.
 
-        Those that break a hard rule are logged with the reason, never repaired; those proposed before are left out.
+        Those that break a hard rule are logged with the reason, never repaired; known ones are skipped.
         """
         admitted = []
         for proposal in proposals:
@@ -113,10 +113,10 @@ class SearchContext:
         return admitted
 
     async def look(self, proposal: Proposal, rows: Sequence[Example]) -> list[Outcome]:
-        """Score a new candidate on single dev rows before it gets a trial; `admit` then takes it as new.
+        """Score a new candidate on single dev rows before its trial.
 
-        `rows`: those that the user's own prompt has seen. Empty where the candidate breaks a hard rule, was proposed
-        before or fails. Raises as `see`.
+        `admit` still takes it as new. `rows`: rows that the user's own prompt has seen. Empty if the candidate breaks a
+        hard rule, is known or fails. Raises as `see`.
         """
         if not self.admit([proposal]):
             return []
@@ -140,23 +140,24 @@ class SearchContext:
         return ""
 
     def adopt(self, proposal: Proposal) -> None:
-        """Take a candidate into the pool unchecked: the user's own prompt need not keep the limits."""
+        """Add the user's own prompt, which may exceed the limits, to the pool."""
         self.observer.on_candidate_accepted(self.round, proposal)
         self.board.proposals[proposal.candidate.id] = proposal
 
     async def see(self, candidates: Sequence[str], rows: int) -> list[str]:
-        """Score candidates on the first `rows` rows of dev, in parallel; return the ids of those that did not fail.
+        """Score candidates on the first `rows` dev rows in parallel.
 
-        Each gets a trial, if it has none; that of a candidate that fails is closed. No row is paid twice.
+        Return the ids that did not fail. Each gets a trial, if it has none; that of a candidate that fails is closed.
+        No row is paid twice.
 
         Raises:
-            BudgetExhausted: not all rows could be paid; what was scored stays.
+            BudgetExhausted: not all rows could be paid; scored rows stay.
             RunRefused: the provider refuses every call of the run.
         """
         return await self.see_all(dict.fromkeys(candidates, rows))
 
     async def see_all(self, wanted: Mapping[str, int]) -> list[str]:
-        """`see` with a number of rows for each candidate id."""
+        """Score each candidate on its own number of rows, as `see` does."""
         for candidate_id in wanted:
             if candidate_id not in self.board.trials:
                 self.board.open(candidate_id, self.round)
@@ -167,7 +168,7 @@ class SearchContext:
         return alive
 
     async def _one(self, candidate_id: str, rows: int, lost: Collection[str]) -> str | None:
-        """`lost`: the rows that the user's own prompt got no score on, which say nothing against a candidate."""
+        """`lost`: rows without a score of the baseline, which do not count against a candidate."""
         try:
             outcomes = await self.evaluator.outcomes(self.board.candidate(candidate_id), self.dev[:rows], "dev")
         except RunRefused:
@@ -190,7 +191,7 @@ class SearchContext:
         return candidate_id
 
     def record(self, candidate_id: str, outcomes: Sequence[Outcome]) -> None:
-        """Keep all outcomes of a candidate of the pool so far, on the first rows of dev."""
+        """Store all outcomes of a candidate of the pool on the first dev rows."""
         compared = None
         if self.calibrated is not None:
             candidate = self.board.candidate(candidate_id)
@@ -198,59 +199,59 @@ class SearchContext:
         self.board.record(candidate_id, outcomes, compared)
 
     def left(self) -> int:
-        """Calls of the target that the search may still make, each with those of its judges, by every cap.
+        """Return the target calls, with those of judges, that all caps leave to the search.
 
-        Cached calls count as if they were paid, and lost attempts do not count: a run whose calls are in the ledger, or
-        that loses a few attempts, makes the same trials. The share of the sealed test is not included.
+        Cached calls count as paid, and lost attempts do not count: a run whose calls are in the ledger, or that loses a
+        few attempts, makes the same trials. The share of the sealed test is not included.
         """
         by_calls = max(0, self._calls(self.plan.slack)) // self.plan.per_row
         return int(min(by_calls, self.costs.affordable() * self.plan.calls_each))
 
     def left_by_calls(self) -> int:
-        """Rows that the search may still score by the number of calls alone, the plan's slack included."""
+        """Return the rows that the number of calls alone leaves, including the plan's slack."""
         return max(0, self._calls(0)) // self.plan.calls_a_row
 
     def payable(self) -> int:
-        """`left_by_calls` without the plan's slack, or fewer where more attempts are lost than it covers.
+        """Return `left_by_calls` without slack, or less if more attempts are lost than it covers.
 
-        A run that loses fewer, or is resumed, has the same result; the rest of the slack shows what the parts of the
-        winner carry (`spare`).
+        A run that loses fewer, or is resumed, has the same result; the rest of the slack pays the ablations of the
+        winner (`spare`).
         """
         kept = self._calls(self.plan.slack) // self.plan.calls_a_row
         return max(0, min(kept, int(min(self.account.payable(), self.plan.calls)) // self.plan.calls_a_row))
 
     def spare(self) -> int:
-        """Rows that may be scored when the search is over: the plan's slack, less twice what was lost so far."""
+        """Return the rows left after the search: the plan's slack less twice the lost attempts."""
         return int(min(max(0, self._calls(2 * self.account.failed)) // self.plan.calls_a_row, self.costs.affordable()))
 
     def _calls(self, slack: int) -> int:
         return self.plan.calls - slack - self.plan.test_calls - self.account.total_used.calls
 
     def calls_so_far(self) -> int:
-        """Calls of the run, those answered from the ledger included."""
+        """Return the calls of the run, including those answered from the ledger."""
         return self.account.total_used.calls
 
     @property
     def baseline_rows(self) -> int:
-        """Dev rows that the user's own prompt has seen so far."""
+        """Dev rows that the user's own prompt has seen."""
         return len(self.board.outcomes.get(self.baseline.id, ()))
 
     def more(self) -> bool:
         return self.trials is None or len(self.board.trials) < self.trials
 
     def stage(self, name: str, round_: int) -> None:
-        """Begin a stage: its name for the user, and the round of the candidates and trials to come."""
+        """Begin a stage: its display name, and the round of later candidates and trials."""
         self.stage_name, self.round = name, round_
         self.observer.on_stage_started(name, round_)
 
     def note(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
-        """Write an event into the ledger: a JSON-ready `body`, never erased, and `texts` by name, which can be."""
+        """Write a ledger event: a JSON-ready `body`, never erased, and erasable `texts` by name."""
         self.noted[kind] += 1
         self.observer.on_event(kind, body, texts)
 
     @property
     def asked(self) -> int:
-        """Calls of the proposer so far, those that failed or were answered from the ledger included."""
+        """Calls of the proposer, including failed ones and those answered from the ledger."""
         return self.account.used.get("proposer", Spend()).calls + self.noted["proposal_failed"]
 
     def _varies(self, candidate_id: str) -> bool:
@@ -262,7 +263,7 @@ class SearchContext:
 
 
 def dev_rows(task: Task, count: int, seed: int) -> tuple[Example, ...]:
-    """The first `count` dev rows of the common order; without a choice among the outputs, in the order of the file.
+    """Return the first `count` dev rows of the common order; file order without label choices.
 
     Every beginning of the order holds the labels about as often as the whole, which tells candidates apart far better:
     over 110 recorded candidates of a 6-label task, the mean over the first 8 rows correlated 0.70 with that over the
@@ -275,10 +276,10 @@ def dev_rows(task: Task, count: int, seed: int) -> tuple[Example, ...]:
 
 
 def sealed_rows(task: Task, plan: Plan) -> tuple[Example, ...]:
-    """The rows of the sealed test, in an order that is the same for every run and every seed.
+    """Return the sealed test rows in one order for every run and seed.
 
     A part of them holds the labels about as often as the whole; all of them, and those of a plan that does not choose
-    how many, come in the order of the file.
+    their number, come in file order.
     """
     fields = [field.name for field in task.signature.outputs if field.choices]
     if plan.detect is None or not fields or plan.test_rows >= len(task.test):

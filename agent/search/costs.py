@@ -1,7 +1,7 @@
-"""What a call costs in tokens and dollars, estimated from the lengths of texts.
+"""Token and dollar estimates of calls, from the lengths of texts.
 
 The plan uses the averages (`call_costs`), the dry run the upper estimates (`largest_calls`), and the search corrects
-them by what was paid so far (`CandidateCosts`). No cap rests on them (`gateway/budget.py` keeps those).
+them by the spending so far (`CandidateCosts`). No cap relies on them (`gateway/budget.py` enforces caps).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ MOST_PASSAGE_LETTERS = 8 * 2000  # of the passages of the longest designs, with 
 SAMPLE = 50  # rows that stand for all
 
 Models = Mapping[CallRole, Sequence[str]]
-"""The names of a run's models by role; none where the role has no model."""
+"""The names of a run's models by role; none for a role without a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """A cap on tokens or dollars: its `name` in the budget, its size, and `of`, which takes its unit of a spending."""
+    """A cap on tokens or dollars: its `name` in the budget, its size, and `of`, its unit of a spending."""
 
     name: str
     size: float
@@ -59,11 +59,11 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class CallCosts:
-    """What a call costs on average over all roles, by an estimate.
+    """The estimated average cost of a call over all roles.
 
     `least`: with prompts as short as the user's own. `usual`: with the fewest examples that the task allows on every
     other prompt. `usd_a_token`: of a prompt of the target. `own_prompt`: tokens of the user's own prompt and its tools.
-    `calls_each`: calls of a run of the program, where the plan counts runs as calls.
+    `calls_each`: calls per run of the program, if the plan counts runs as calls.
     """
 
     least: Spend
@@ -73,7 +73,10 @@ class CallCosts:
     calls_each: int = 1
 
     def of_a_run(self, calls: int) -> CallCosts:
-        """The costs of a run of a program with `calls` such calls; the length of its examples is not known."""
+        """Return the costs of a program run with `calls` such calls.
+
+        The length of its examples is unknown.
+        """
 
         def run(call: Spend) -> Spend:
             return Spend(
@@ -84,13 +87,13 @@ class CallCosts:
 
     @staticmethod
     def affordable(budget: Budget, each: Spend) -> int | None:
-        """How many calls of this cost the caps on tokens and dollars buy; None when neither is set."""
+        """Return the calls that the caps on tokens and dollars buy; None without such caps."""
         calls = [cap.size / cap.of(each) for cap in Cap.all(budget) if cap.of(each) > 0]
         return int(min(calls)) if calls else None
 
     @staticmethod
     def too_low(budget: Budget, count: int, each: Spend) -> list[str]:
-        """The caps that do not buy `count` calls of this cost, each with about what it must be."""
+        """Name the caps that do not buy `count` such calls, with their needed size."""
         return [
             f"{cap.name} = {cap.size:g} (give at least {count * cap.of(each):.6g})"
             for cap in Cap.all(budget)
@@ -98,7 +101,7 @@ class CallCosts:
         ]
 
     def longest_prompt(self, budget: Budget, rows: int) -> int | None:
-        """The most tokens of a prompt that the caps on tokens and dollars pay for `rows` rows; None without such caps.
+        """Return the most prompt tokens that the caps pay for `rows` rows; None without caps.
 
         Never too few for another wording of the user's own prompt. A prompt may take the whole of a cap: the tokens of
         hosted models are counted by an upper estimate, about twice as many as there are.
@@ -114,7 +117,7 @@ EFFORT_CALLS: dict[Effort, int] = {"quick": 500, "standard": 1200, "thorough": 4
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a plan may spend: the caps, an effort that says how many calls where none are capped, and a call's costs."""
+    """The budget of a plan: caps, an effort if calls are not capped, and the cost of a call."""
 
     budget: Budget
     effort: Effort = "standard"
@@ -122,11 +125,14 @@ class Means:
 
     @property
     def calls(self) -> int:
-        """Those of the cap, or else of the effort."""
+        """The capped calls, or else those of the effort."""
         return self.budget.max_calls if self.budget.max_calls is not None else EFFORT_CALLS[self.effort]
 
     def affordable(self, needed: int, what: str) -> int:
-        """Calls to plan with. Raises BudgetRefused where the caps on tokens or dollars do not buy those `needed`."""
+        """Return the calls to plan with.
+
+        Raises BudgetRefused if the caps on tokens or dollars do not buy those `needed`.
+        """
         calls, costs, budget = self.calls, self.costs, self.budget
         usual = costs.affordable(budget, costs.usual) if costs else None
         if costs is None or usual is None or usual >= calls:
@@ -139,7 +145,10 @@ class Means:
 
 
 def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallCosts:
-    """Estimate what a call of a run on this task costs on average; a model without a price is free."""
+    """Estimate the average cost of a call on this task.
+
+    A model without a price is free.
+    """
     passages = _passage_letters(task, PASSAGE_LETTERS) // BYTES_A_TOKEN
     has_place = bool(marks(task.instruction, [CONTEXT]))
     own = _tokens([task.instruction, *_tool_texts(task)]) + MESSAGE_TOKENS + (passages if has_place else 0)
@@ -152,7 +161,7 @@ def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallC
 
 
 def average_call(task: Task, models: Models, prices: Mapping[str, Price], prompt: int) -> Spend:
-    """Estimate the average call over all roles; `prompt`: tokens of the target's prompts without the row."""
+    """Estimate the average call over all roles. `prompt`: tokens of the target's prompts without the row."""
     a_row = {"model": 1.0, "judge": float(judge_calls(task)), "proposer": 1 / ROWS_A_PROPOSAL}
     parts = [(a_row[role], models[role], usage) for role, usage in average_calls(task, prompt).items() if models[role]]
     calls = sum(share for share, _, _ in parts)
@@ -162,7 +171,10 @@ def average_call(task: Task, models: Models, prices: Mapping[str, Price], prompt
 
 
 def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:
-    """Estimate the tokens of a call of each role; `prompt`: tokens of the target's prompts without the row."""
+    """Estimate the tokens of a call by role.
+
+    `prompt`: tokens of the target's prompts without the row.
+    """
     row, reply = _row_and_reply(task)
     rubrics = sum(_tokens([rubric.text]) for rubric in task.rubrics.values())
     thoughts = task.room(0) // 2  # of what a call may think, on average
@@ -186,12 +198,11 @@ def _passage_letters(task: Task, most: int) -> int:
 
 
 def _judged_passages(task: Task, most: int) -> tuple[int, int]:
-    """Letters of the passages that a judge reads, at most `most`, and tokens of its verdict."""
     return (_passage_letters(task, most), CLAIMS_TOKENS) if reads_passages(task) else (0, VERDICT_TOKENS)
 
 
 def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
-    """Bound the tokens of a call of each role; `longest_request`: letters of the longest request to the proposer."""
+    """Bound the tokens of a call by role. `longest_request`: letters of the longest proposer request."""
     row = max(sum(len(text) for text in row.inputs.values()) for row in task.train) // LETTERS_A_TOKEN
     prompt = len(task.instruction) // LETTERS_A_TOKEN + (row + 10) * (1 + max(task.space.demo_counts, default=0))
     prompt += (sum(map(len, _tool_texts(task))) + _passage_letters(task, MOST_PASSAGE_LETTERS)) // LETTERS_A_TOKEN
@@ -205,13 +216,13 @@ def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
 
 
 def proposal_tokens(task: Task, several: int = 1) -> int:
-    """The most tokens of a proposer's reply: twice the user's own prompt for each instruction, and of a reflection."""
+    """Bound the proposer's reply: twice the user's prompt per instruction, and a reflection."""
     one = max(PROPOSAL_TOKENS, 2 * _tokens([task.instruction]))
     return one if several == 1 else (several + 1) * one
 
 
 def dearest(models: Iterable[str], usage: Usage, prices: Mapping[str, Price]) -> float:
-    """Dollars of these tokens if the dearest of the models serves them; one without a price is free."""
+    """Price these tokens at the most expensive of the models. One without a price is free."""
     return max((prices[model](usage) for model in models if model in prices), default=0.0)
 
 
@@ -234,10 +245,10 @@ LONGEST_SHARE = 0.75  # of a cap on tokens or dollars: what the longest prompt m
 
 
 class CandidateCosts:
-    """The costs of one run's candidates on its caps on tokens and dollars, in rows at the mean cost so far.
+    """The costs of one run's candidates against its caps, in rows at the mean cost so far.
 
     `size`: the tokens of a candidate's prompt with a usual row. `varies`: whether a candidate's examples or passages
-    are picked for each row: its calls share no long beginning, so providers have less of it in their caches.
+    are picked for each row: its calls share no long beginning, so providers cache less of it.
     """
 
     def __init__(
@@ -256,17 +267,18 @@ class CandidateCosts:
         self._mean, self._mean_at = 0.0, 0
 
     def affordable(self) -> float:
-        """Rows that the search's part of the caps still pays; inf without caps."""
+        """Return the rows that the search's part of the caps still pays; inf without caps."""
         return max(0.0, self._rows_for(lambda cap, spent: cap * (1 - self._plan.test_share) - spent))
 
     def of_rows(self, candidate_id: str, rows: int) -> float:
-        """What `rows` rows of a candidate cost: as many, or more where its prompt is longer than those so far."""
+        """Price `rows` rows of a candidate: `rows`, or more for prompts longer than average."""
         return rows * max(1.0, self._relative(candidate_id))
 
     def through_test(self, *candidate_ids: str) -> float:
-        """The cost of a candidate on the rest of dev; of several the highest.
+        """Price a candidate on the rest of dev; the highest of several.
 
-        Includes the sealed test of the baseline and the dearest possible winner where that exceeds what is kept for it.
+        Includes the sealed test of the baseline and the most expensive possible winner, as far as that exceeds the kept
+        share.
         """
         prompts = self._plan.tested
         tested = self._plan.test_calls // prompts // self._plan.calls_a_row
@@ -283,9 +295,10 @@ class CandidateCosts:
         return max(map(one, candidate_ids), default=0.0)
 
     def longest_prompt(self) -> float:
-        """The most counted tokens of a prompt that the caps pay on all of dev and test; inf without caps.
+        """Return the most prompt tokens that the caps pay on all of dev and test.
 
-        Counts of hosted models are upper estimates, which the calls so far correct, with room for what else a run pays.
+        Inf without caps. Counts of hosted models are upper estimates, which the calls so far correct, with room for the
+        other calls of a run.
         """
         longest, used, counted = self._plan.longest_prompt, self._account.total_used, self._mean_size()
         if longest is None:
@@ -295,13 +308,12 @@ class CandidateCosts:
         return longest / min(1.0, used.tokens / used.calls / counted / LONGEST_SHARE)
 
     def _rows_for(self, money: Callable[[float, float], float]) -> float:
-        """Rows that `money` of a cap, and of what is spent of it, pays at the mean cost so far; inf without a cap."""
         used = self._account.total_used
         calls = [money(cap.size, spent) * used.calls / spent for cap in self._caps if (spent := cap.of(used))]
         return min(calls) / self._plan.calls_a_row if calls else math.inf
 
     def _relative(self, candidate_id: str) -> float:
-        """The cost of a candidate's row in mean rows, measured or by its prompt's length; judges cost the same."""
+        """Price a candidate's row in mean rows, measured or by prompt length. Judges cost the same."""
         target, mean_size = self._account.used.get("model", Spend()), self._mean_size()
         if self.affordable() == math.inf or not mean_size or not target.calls:
             return 1.0
@@ -318,7 +330,6 @@ class CandidateCosts:
         )
 
     def _usual(self, candidate_id: str) -> tuple[Spend, float] | None:
-        """Spending and mean size of the candidates that pick, for one that picks, too; None where not known."""
         if not self._varies(candidate_id):
             return None
         alike = [i for i in self._board.outcomes if self._varies(i)]

@@ -1,12 +1,12 @@
-"""What each part of a candidate adds to the score: a ridge model over all scores of a run.
+"""The contribution of each part of a candidate to the score: a ridge model over all scores of a run.
 
     score[candidate, row] = row + parts + examples + own[candidate] + noise
 
-The columns of a candidate are its `features`, which its kind names: `demo` is one column per train row, `own` is what
-no part explains, all others are parts. Row effects are removed first, exactly, also where candidates have different
-numbers of rows. Each of the three groups has its own penalty (ridge as a Gaussian prior; Hoerl & Kennard 1970): those
-of a small grid are averaged by their likelihood, so that few candidates give wide errors and not a lucky penalty. The
-noise is taken as equal on all rows; the order of the examples is not in the model.
+The columns of a candidate are its `features`, named by its kind: `demo` is one column per train row, `own` is what no
+part explains, all others are parts. Row effects are removed first, exactly, also if candidates have different numbers
+of rows. Each of the three groups has its own penalty (ridge as a Gaussian prior; Hoerl & Kennard 1970): those of a
+small grid are averaged by their likelihood, so that few candidates give wide errors and not a lucky penalty. The noise
+is taken as equal on all rows; the order of the examples is not in the model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 Matrix = NDArray[Any]
 
 Feature = tuple[str, str]
-"""Which part, and which of its kind: ("format", "inline")."""
+"""A part and its choice: ("format", "inline")."""
 
 SPREADS = {"parts": (0.03, 0.1, 0.3), "demo": (0.007, 0.015, 0.04, 0.1), "own": (0.01, 0.03, 0.1)}
 """The grid: standard deviations of coefficients, in score."""
@@ -36,7 +36,7 @@ LOOSE = 1e-3  # of a row: the weight of the prior on the level that all candidat
 
 @dataclass(frozen=True, slots=True)
 class ScoredCandidate:
-    """A candidate as columns of the model, with its scores on the first rows of dev; None: not scored."""
+    """A candidate as columns of the model, with its scores on the first dev rows. None: not scored."""
 
     candidate_id: str
     features: Mapping[Feature, float]
@@ -45,7 +45,7 @@ class ScoredCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What this choice of a part adds, in points (hundredths of score), and its standard error."""
+    """The contribution of this choice of a part, in points (hundredths of score), and its standard error."""
 
     part: str
     name: str
@@ -89,7 +89,10 @@ class PartsModel:
         return matrix
 
     def sums(self, wanted: Sequence[Mapping[Feature, float]]) -> list[tuple[float, float]]:
-        """Mean and standard error, in score, of weighted sums of coefficients; features never scored count as 0."""
+        """Return mean and standard error, in score, of weighted sums of coefficients.
+
+        Features that were never scored count as 0.
+        """
         from scipy.linalg import solve_triangular
 
         rows = {group: self._matrix(group, wanted) @ self._design[group].T for group in SPREADS}
@@ -109,18 +112,21 @@ class PartsModel:
         return [(float(m), float(e)) for m, e in zip(mean, errors, strict=True)]
 
     def difference(self, one: Mapping[Feature, float], two: Mapping[Feature, float]) -> tuple[float, float]:
-        """How much better `one` is than `two`, in score, with its standard error; neither need have been scored."""
+        """Estimate the lead of `one` over `two`, in score, with its standard error.
+
+        Neither need have been scored.
+        """
         return self.sums([{f: one.get(f, 0.0) - two.get(f, 0.0) for f in (*one, *two)}])[0]
 
     def effects(self, part: str) -> list[Effect]:
-        """The coefficients of one part ("instruction", "format", "demo", ...)."""
+        """Return the coefficients of one part ("instruction", "format", "demo", ...)."""
         names = [feature for columns in self._columns.values() for feature in columns if feature[0] == part]
         sums = self.sums([{feature: 1.0} for feature in names])
         return [Effect(part, name, 100 * m, 100 * e) for (_, name), (m, e) in zip(names, sums, strict=True)]
 
 
 def demo_effects(table: Sequence[ScoredCandidate]) -> dict[str, Effect]:
-    """What each train row adds as a demo, by its id; only rows that are examples of two candidates or more."""
+    """Estimate the contribution, by id, of train rows that two or more candidates use."""
     counts = Counter(name for each in table for part, name in each.features if part == "demo")
     return {e.name: e for e in PartsModel(table).effects("demo") if counts[e.name] > 1} if counts else {}
 
@@ -128,10 +134,10 @@ def demo_effects(table: Sequence[ScoredCandidate]) -> dict[str, Effect]:
 def recombine(
     effects: Mapping[str, Effect], groups: Mapping[str, Sequence[str]], k: int, rng: random.Random
 ) -> list[str]:
-    """Draw train rows for a demo set, labels in turn, by what each is believed to add.
+    """Draw train rows for a demo set by Thompson sampling of their effects.
 
-    For each place of a label one row without an effect joins the draw, as uncertain as the least certain of the others.
-    `groups` holds the row ids of each label. Source: Thompson sampling (Thompson 1933).
+    Labels take turns. For each place of a label one row without an effect joins the draw, as uncertain as the least
+    certain of the others. `groups` holds the row ids of each label. Source: Thompson sampling (Thompson 1933).
     """
     unsure = max((effect.se for effect in effects.values()), default=1.0)
     labels = rng.sample(sorted(groups), len(groups))
@@ -157,11 +163,7 @@ def _group(feature: Feature) -> str:
 
 
 def _levels(table: Sequence[ScoredCandidate]) -> tuple[Matrix, Matrix]:
-    """Each candidate's level without the row effects, and the covariance of these levels that comes from the noise.
-
-    Least squares over candidates and rows at once: only good candidates have late rows, and averages over each one's
-    rows would make them look average.
-    """
+    """Solve for candidates and rows at once, as only good candidates have late rows."""
     width = max((len(each.values) for each in table), default=0)
     scores = np.array([[*each.values, *[None] * (width - len(each.values))] for each in table], dtype=float)
     scores = scores.reshape(len(table), width)

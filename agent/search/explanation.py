@@ -1,8 +1,8 @@
-"""What the winner has, and what each part of it contributes to its gain over the baseline.
+"""The parts of the winner, and the contribution of each to its gain over the baseline.
 
-A part contributes what is lost when the baseline's takes its place and all else stays; the kind names the parts
-(`Program.ablations`). Candidates without a part that were scored on the winner's rows are measured, paired; the others
-are estimated from all scores of the run (`effects.py`). Where the interval holds both signs, no sign is claimed.
+A part contributes the score that is lost when the baseline's part replaces it; the kind names the parts
+(`Program.ablations`). Ablations that were scored on the winner's rows are measured, paired; the others are estimated
+from all scores of the run (`effects.py`). If the interval holds both signs, no sign is claimed.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def attribution(
     optimism: float = 0.0,
     seed: int = 0,
 ) -> list[Carried]:
-    """Estimate what each part of the winner contributes, the largest contribution first; points to hundredths.
+    """Estimate the contribution of each part of the winner, largest first, in points to hundredths.
 
-    `ablations`: the winner without each part in turn. `features`: a candidate as columns of the model; empty where
-    nothing can be estimated. `optimism`: how much choosing the best flatters the winner on these rows, in score:
-    measured intervals reach down by it, estimates shrink by themselves.
+    `ablations`: the winner without each part in turn. `features`: a candidate as columns of the model; empty if nothing
+    can be estimated. `optimism`: how much choosing the best flatters the winner on these rows, in score: measured
+    intervals reach down by it, estimates shrink by themselves.
     """
     rows = {scored.candidate_id: scored for scored in table}
     model: PartsModel | None = None
@@ -80,7 +80,7 @@ def scored_candidates(program: Program, board: Board) -> list[ScoredCandidate]:
 
 
 async def ablate(context: SearchContext, winner: Candidate) -> None:
-    """Score the winner with each part in turn as in the user's own prompt, as far as the budget pays."""
+    """Score the winner without each of its parts, as far as the budget pays."""
     for ablation in context.program.traits(winner).ablations(context.baseline):
         made = ablation.candidate
         rows = context.plan.dev_rows - len(context.board.outcomes.get(made.id, ()))
@@ -100,7 +100,10 @@ async def ablate(context: SearchContext, winner: Candidate) -> None:
 
 
 def carried(context: SearchContext, winner: Candidate, corrected: float | None) -> list[Carried]:
-    """What each part of the winner contributes, none of the user's own. `corrected`: its dev score; None: not known."""
+    """Return the contribution of each part of the winner; [] for the user's own.
+
+    `corrected`: its dev score; None: unknown.
+    """
     if winner.id == context.baseline.id:
         return []
     mean = context.board.mean(winner.id) or 0.0
@@ -115,7 +118,7 @@ def carried(context: SearchContext, winner: Candidate, corrected: float | None) 
 
 
 def changed(context: SearchContext, winner: Candidate) -> Change | None:
-    """What the winner has that the user's own prompt has not; None when that one won."""
+    """Describe how the winner differs from the user's own prompt; None if that won."""
     program, baseline = context.program, context.baseline
     if winner.id == baseline.id:
         return None
@@ -143,7 +146,7 @@ def changed(context: SearchContext, winner: Candidate) -> Change | None:
 
 
 def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> ProposerUse:
-    """What the proposer was asked for and what became of it; `ended`: why the search ended before its plan did."""
+    """Summarize the proposals and their fates. `ended`: why the search ended before its plan."""
     board, noted = context.board, context.noted
     if context.proposer is None:
         return ProposerUse(why_not="there is no proposer")
@@ -180,7 +183,10 @@ def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> Propo
 
 
 def _over_others(board: Board, tried: Sequence[str]) -> float | None:
-    """Points of the best candidate with a proposed instruction over the best without, on common rows; None: no pair."""
+    """Lead of the best candidate with a proposed instruction over the best without, in points.
+
+    None without common rows.
+    """
 
     def best(ids: Iterable[str]) -> Sequence[Outcome]:
         seen = [i for i in ids if board.outcomes.get(i) and board.trials[i].state != "failed"]
@@ -194,12 +200,12 @@ def _over_others(board: Board, tried: Sequence[str]) -> float | None:
 
 
 def again(side: str) -> str:
-    """The name of the arm that is asked some rows several times."""
+    """Return the arm name of the repeats of a side."""
     return f"{side} again"
 
 
 def explained(task: Task, table: ScoreTable, judges: Sequence[JudgeTrust], seed: int) -> dict[str, Any]:
-    """The sealed test of both sides and their repeats (`again`) by metric and slice, by the fields of `RunResult`."""
+    """Break down the sealed test by side, metric and slice, as fields of `RunResult`."""
     texts = [field.name for field in task.signature.outputs if field.type == "text"]
     steady = {side: breakdown.consistency(table.passes(again(side))) for side in (WINNER, BASELINE)}
     return {

@@ -46,12 +46,12 @@ COMPARED, SCORED = "compare two prompts", "score a prompt"
 class Plan:
     """How a run spends its calls.
 
-    How many calls a program of the user makes on a row is known only when it has run: its plan counts runs of the
-    program as calls (`plan_run`), and is put into calls when the run begins and after trial 0 (`in_calls`).
+    How many calls a program of the user makes on a row is known only after it has run: its plan counts runs of the
+    program as calls (`plan_run`), and is converted to calls when the run begins and after trial 0 (`in_calls`).
 
     Args:
         noise_rows: dev rows that are run twice with the baseline.
-        batch: candidates that a step of the search takes.
+        batch: candidates per step of the search.
         rungs: rows of dev at which candidates are compared, the last one all of dev.
         finalists: candidates whose way to all of dev is kept for the end; 0: no search, only the baseline is tested.
         proposals: the most calls of the proposer.
@@ -60,7 +60,7 @@ class Plan:
         longest_prompt: tokens above which a cap would not pay a prompt on all of dev and test; None: no such cap.
         tested: prompts that the sealed test scores after a search.
         baseline_rows: dev rows of the baseline before the search; None: all of dev.
-        detect: the smallest gain that the sealed test has to show, in score; None: its rows stay as planned.
+        detect: the smallest gain that the sealed test must show, in score; None: its rows stay as planned.
     """
 
     calls: int
@@ -109,19 +109,19 @@ class Plan:
 
     @property
     def test_share(self) -> float:
-        """The share of tokens, dollars and time kept for the sealed test, in [0, 0.9]: a winner may be longer."""
+        """The share of tokens, dollars and time kept for the sealed test, in [0, 0.9]. A winner may be longer."""
         return min(0.9, (1.5 if self.finalists else 1.0) * self.test_calls / self.calls)
 
     @property
     def last_climb(self) -> int:
-        """Rows that take a finalist from the rung before the last to the whole of dev; none with one rung."""
+        """Rows between the rung before the last and the whole of dev. 0 with one rung."""
         return self.dev_rows - (self.rungs[-2] if len(self.rungs) > 1 else self.dev_rows)
 
     @property
     def kept_rows(self) -> int:
         """Rows that the steps of the search leave to its end.
 
-        The finalists, one more climb to the rung before the last, and all that is kept for lost attempts. Where that
+        The finalists, one more climb to the rung before the last, and all that is kept for lost attempts. If that
         leaves fewer than `ENOUGH_CANDIDATES`: two finalists at most.
         """
         least = min(2, self.finalists) * self.last_climb + self.slack // self.calls_a_row
@@ -129,14 +129,14 @@ class Plan:
 
     @property
     def most_kept(self) -> int:
-        """`kept_rows` where there are calls enough."""
+        """`kept_rows` if there are calls enough."""
         return self.finalists * self.last_climb + self.rungs[-2:][0] + self.slack // self.calls_a_row
 
     @property
     def candidates(self) -> int:
         """About how many candidates are tried on the first rung; 0 without a search.
 
-        Takes one of `CLIMBERS` to climb each further rung but the last, and nothing to be proposed.
+        Takes one of `CLIMBERS` to climb each further rung but the last, and no proposals.
         """
         return self._tried(self.kept_rows) if self.finalists else 0
 
@@ -160,30 +160,30 @@ class Plan:
         return max(0, self.calls - self.slack - self.baseline_calls - self.test_calls)
 
     def tested_for(self, needed: int) -> Plan:
-        """Give up test rows for `ENOUGH_CANDIDATES`, but none of those `needed` to show a gain of `detect`."""
+        """Give up test rows for `ENOUGH_CANDIDATES`, except those `needed` to detect `detect`."""
         kept = tested_rows(self.calls * KEPT_TEST_SHARE / 2 / self.per_row, self.repeats)
         least = min(self.test_rows, max(FEWEST_ROWS, min(needed, kept)))
         plans = (replace(self, test_rows=rows) for rows in range(self.test_rows, least, -1))
         return next((plan for plan in plans if plan.candidates >= ENOUGH_CANDIDATES), replace(self, test_rows=least))
 
     def in_calls(self, most: int, fewest_each: int, calls_each: int) -> Plan:
-        """Put this plan, made for `most` calls with `fewest_each` a run, into calls with `calls_each` a run."""
+        """Convert a plan for `most` calls with `fewest_each` a run to `calls_each` calls a run."""
         return replace(self, calls=min(most, (self.calls + 1) * fewest_each - 1), calls_each=calls_each)
 
     def by_role(self, calls_each: int = 1) -> dict[CallRole, int]:
-        """The most calls of each role, where one call of the plan stands for `calls_each`."""
+        """Return the most calls by role, if one call of the plan stands for `calls_each`."""
         scored = self.calls * calls_each - self.proposals
         judged = scored * (self.per_row - 1) // self.per_row
         return {"model": scored - judged, "proposer": self.proposals, "judge": judged}
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields and the calls of each part, JSON-ready."""
+        """Return the fields and the calls of each part, JSON-ready."""
         derived = ("baseline_calls", "search_calls", "final_calls", "test_calls", "slack", "candidates")
         return {**asdict(self), **{name: getattr(self, name) for name in derived}}
 
     @staticmethod
     def restored(stored: Mapping[str, Any]) -> Plan:
-        """The plan of a run, from `as_dict`. Raises InputError for one of another version."""
+        """Restore the plan of a run from `as_dict`. Raises InputError for another version."""
         try:
             return Plan(
                 **{field.name: stored[field.name] for field in fields(Plan)} | {"rungs": tuple(stored["rungs"])}
@@ -210,10 +210,10 @@ def plan_run(
     detect: float = DETECT,
     tested: int = 2,
 ) -> Plan:
-    """Plan a run; in runs of the program where a row takes no fixed number of calls.
+    """Plan a run; in runs of the program if its calls per row vary.
 
     `strategy`: None: only the user's own prompt is scored. `detect`: the smallest gain worth having, in (0, 1].
-    `tested`: prompts that the sealed test scores after a search. Raises BudgetRefused where a cap is too small.
+    `tested`: prompts that the sealed test scores after a search. Raises BudgetRefused if a cap is too small.
     """
     task, calls_each = program.task, program.calls
     costs = means.costs if means.costs is None or program.is_fixed else means.costs.of_a_run(calls_each)
@@ -250,7 +250,7 @@ def _needs(calls: int, caps: str) -> str:
 
 
 def make_plan(task: Task, means: Means, has_proposer: bool, detect: float | None = DETECT) -> Plan:
-    """Plan a search with the capped calls, or as many as caps on tokens and dollars buy.
+    """Plan a search with the calls that the caps buy.
 
     `detect`: None for a strategy that does not race the baseline. Raises BudgetRefused for few rows.
     """
@@ -280,7 +280,6 @@ def make_plan(task: Task, means: Means, has_proposer: bool, detect: float | None
 
 
 def _with_rungs(plan: Plan) -> Plan:
-    """Take the longest first rung that leaves `ENOUGH_CANDIDATES` besides all that may be kept, or the least."""
     rungs = (rungs_for(plan.dev_rows, first) for first in range(FIRST_RUNG, SHORTEST_RUNG - 1, -1))
     plans = [replace(plan, rungs=each) for each in rungs]
     enough = [each for each in plans if each.candidates >= ENOUGH_CANDIDATES]
@@ -288,13 +287,12 @@ def _with_rungs(plan: Plan) -> Plan:
 
 
 def _proposals(plan: Plan) -> int:
-    """The most calls of the proposer: a quarter of all, as far as two new candidates can still be paid."""
     left = plan.search_calls - plan.kept_rows * plan.per_row - 2 * plan.rungs[0] * plan.per_row
     return max(0, min(int(PROPOSAL_SHARE * plan.calls / plan.per_row), left))
 
 
 def scoring_plan(task: Task, means: Means) -> Plan:
-    """Plan a run without a search: the user's own prompt on dev and test. Raises BudgetRefused for few rows."""
+    """Plan a run without a search: baseline on dev and test. Raises BudgetRefused for few rows."""
     per_row = 1 + judge_calls(task)
     needed = math.ceil(per_row * 2 * FEWEST_ROWS * task.repeats / (1 - CALL_SLACK))
     calls = means.affordable(needed, SCORED)
@@ -310,7 +308,7 @@ def scoring_plan(task: Task, means: Means) -> Plan:
 
 
 def migration_plan(task: Task, means: Means, sealed_rows: int, each: Spend) -> Plan:
-    """Plan a migration: the race, one or two finalists on dev, and one prompt on the sealed test.
+    """Plan a migration: race, one or two finalists, and one prompt on the sealed test.
 
     `sealed_rows`: those with replies of the old model. `each`: the cost of a call. Raises BudgetRefused for few rows.
     """
@@ -337,7 +335,7 @@ def migration_plan(task: Task, means: Means, sealed_rows: int, each: Spend) -> P
 
 
 def calls_for(test_rows: int, task: Task, plan: Plan) -> int:
-    """The calls, in tens, of a plan like this one that pays `test_rows` sealed test rows whatever its decision needs.
+    """Return the calls, in tens, of a plan that pays `test_rows` sealed rows.
 
     More calls may pay fewer test rows, as they buy a longer dev as well: so the rounded number itself must pay.
     """
@@ -355,7 +353,10 @@ def calls_for(test_rows: int, task: Task, plan: Plan) -> int:
 
 
 def calls_to_finish(rows: int, spent: int, task: Task, plan: Plan) -> int | None:
-    """The fewest calls, in tens, that also pay the rest of dev after `rows`; `spent`: before the sealed test."""
+    """Return the fewest calls, in tens, that also pay dev after `rows`.
+
+    `spent`: before the sealed test.
+    """
 
     def pays(calls: int) -> bool:
         more = make_plan(task, Means(Budget(calls // plan.calls_each)), False, plan.detect)
@@ -366,7 +367,7 @@ def calls_to_finish(rows: int, spent: int, task: Task, plan: Plan) -> int | None
 
 
 def calls_to_try(candidates: int, task: Task, plan: Plan) -> int | None:
-    """The fewest calls, in tens, of a plan like this one that tries this many candidates; None beyond `MOST_TRIED`."""
+    """Return the fewest calls, in tens, of a plan with this many candidates. None beyond `MOST_TRIED`."""
 
     def tries(calls: int) -> bool:
         return make_plan(task, Means(Budget(calls)), False, plan.detect).candidates >= candidates
@@ -375,6 +376,6 @@ def calls_to_try(candidates: int, task: Task, plan: Plan) -> int | None:
 
 
 def tested_rows(samples: float, repeats: int) -> int:
-    """Test rows that `samples` runs of each prompt pay, when STEADY_ROWS of them are run `repeats` times."""
+    """Return the test rows that `samples` runs pay, with STEADY_ROWS of them run `repeats` times."""
     rows = int(samples - (repeats - 1) * STEADY_ROWS)
     return rows if rows >= STEADY_ROWS else int(samples / repeats)

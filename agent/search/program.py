@@ -1,4 +1,4 @@
-"""What a search needs of a kind of candidate; the kinds themselves are in `programs/`, and a search knows none."""
+"""The interface of a kind of candidate to a search; the kinds are in `programs/`, and a search knows none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Chooser = Callable[[str, Sequence[str]], str]
-"""name of the setting, words to choose from -> one of them; any other word leaves it to chance."""
+"""(setting name, options) -> one of them; any other word means a random choice."""
 
 
 class Choices:
@@ -45,7 +45,7 @@ class Choices:
     def one(self, name: str, options: Sequence[T], word: Callable[[T], str] = str) -> T:
         """Choose one of the options, at least one.
 
-        `name`: the same for the same kind of choice. `word`: what an option is called, the same in the whole run.
+        `name`: constant for a kind of choice. `word`: the name of an option, constant within a run.
         """
         if self._chooser is not None and len(options) > 1:
             words = [word(option) for option in options]
@@ -56,7 +56,7 @@ class Choices:
 
 
 PROPOSED = "proposed"
-"""The operator whose candidates the proposer writes."""
+"""The operator for candidates of the proposer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,30 +76,33 @@ class Ablation:
 
 
 class Traits:
-    """What a search may ask about a candidate without running it; a kind overrides what its candidates have."""
+    """Static properties of a candidate; a kind overrides those that its candidates have."""
 
     def features(self) -> Mapping[Feature, float]:
-        """Columns of the model of the parts (`effects.py`)."""
+        """Return the columns of the model of the parts (`effects.py`)."""
         return {}
 
     def ablations(self, baseline: Candidate) -> list[Ablation]:
-        """One candidate for each part that it does not share with the baseline; they may break hard rules."""
+        """Return one candidate without each part that differs from the baseline; may break hard rules."""
         return []
 
     def documents(self, example: Example) -> tuple[str, ...] | None:
-        """The document of each passage that it shows on a row, the nearest first; None where it looks up none."""
+        """Return the documents of the passages on a row, nearest first; None without retrieval."""
         return None
 
     def calibrated(self, calibration: LabelCalibration) -> Candidate | None:
-        """The candidate with this calibration; None where its replies do not begin with a label, or it has one."""
+        """Return the candidate with this calibration.
+
+        None if it has one or replies do not begin with a label.
+        """
         return None
 
     def voters(self) -> list[Opinion]:
-        """What of its parts may decide on a label next to the model, never a row about itself."""
+        """Return the parts that vote on labels, never a row about itself."""
         return []
 
     def opinions(self) -> list[Opinion]:
-        """`voters`, and a classifier of the train rows; the first call trains it."""
+        """Return `voters` and a classifier of the train rows; the first call trains it."""
         return []
 
 
@@ -107,31 +110,31 @@ class Moves(Protocol):
     """How a kind makes new candidates: at a place in its space of designs, or from good ones."""
 
     def designs(self) -> list[Proposal]:
-        """The first candidates of a search."""
+        """Return the first candidates of a search."""
         ...
 
     def space(self) -> dict[str, tuple[str, ...]]:
-        """The choices of each coordinate of the space of designs, as of now."""
+        """Return the current choices of each coordinate of the space of designs."""
         ...
 
     def fresh(self, place: Place) -> Proposal | None:
-        """A candidate at this place; None where there can be none."""
+        """Make a candidate at this place; None if there can be none."""
         ...
 
     def operators(self, parent: Parent | None) -> list[str]:
-        """The operators that can be used now, with `parent` if any."""
+        """Return the operators that can be used now, with `parent` if any."""
         ...
 
     def due(self, parent: Parent | None) -> str:
-        """The operator that must come next, whatever the bandit says; "" for none."""
+        """Return the operator that must come next, before the bandit's choice; "" for none."""
         ...
 
     async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
-        """New candidates by one of `operators`; none where there is nothing to change."""
+        """Make new candidates by one of `operators`; none if there is nothing to change."""
         ...
 
     async def warmed(self, rows: int) -> None:
-        """Called once, after the first step: may spend up to `rows` rows on what later moves need."""
+        """Spend up to `rows` rows on what later moves need. Called once, after the first step."""
         ...
 
 
@@ -139,70 +142,70 @@ class Describes(Runner, Protocol):
     """A kind whose candidates can be shown."""
 
     def shown(self, candidate: Candidate) -> Shown:
-        """The candidate as people read it."""
+        """Return the candidate for display."""
         ...
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
-        """Its messages with `{{field}}` where the row goes; of a kind that makes them while it runs, a text to read."""
+        """Return the messages with `{{field}}` for the row; for dynamic ones a text for display."""
         ...
 
 
 class Program(Describes, Protocol):
-    """One kind of candidate for one task and one target model. What most kinds do not have is answered here."""
+    """One kind of candidate for one task and one target model, with defaults for optional features."""
 
     task: Task
-    """Its instruction stands for the user's own prompt."""
+    """The name of the user's own instruction."""
     calls: int
-    """Model calls that a row takes, at least."""
+    """The least calls per row."""
     is_fixed: bool
-    """Whether a row always takes `calls` calls and `prompt_tokens` is what each of them sends."""
+    """Whether a row always takes `calls` calls of `prompt_tokens` each."""
     models: tuple[LM, ...] = ()
-    """The models that a row asks besides the target."""
+    """The models that a row calls in addition to the target."""
 
     def baseline(self) -> Candidate:
-        """The user's own candidate."""
+        """Return the user's own candidate."""
         ...
 
     def check(self, candidate: Candidate) -> str:
-        """Why this candidate must not be tried (the hard rules), or ""."""
+        """Return why this candidate must not be tried (the hard rules), or ""."""
         ...
 
     def prompt_tokens(self, candidate: Candidate) -> int:
-        """Tokens of the prompt without the row's own text and the chat template."""
+        """Count the prompt's tokens without the row's own text and the chat template."""
         ...
 
     def max_tokens(self, candidate: Candidate) -> int:
-        """The most tokens of a reply."""
+        """Return the most tokens of a reply."""
         ...
 
     def broken(self, outcomes: Sequence[Outcome]) -> str:
-        """Why these outcomes of the baseline on dev are not usable, or ""."""
+        """Return why these baseline outcomes on dev are unusable, or ""."""
         return ""
 
     def place(self, candidate: Candidate) -> Place:
-        """The baseline's place in the space of designs."""
+        """Return the baseline's place in the space of designs."""
         return {}
 
     def most_prompt_tokens(self, candidate: Candidate) -> int:
-        """`prompt_tokens` of the longest prompt of the candidate, where it differs from row to row."""
+        """Return `prompt_tokens` of the longest prompt, if it varies by row."""
         return self.prompt_tokens(candidate)
 
     def traits(self, candidate: Candidate) -> Traits:
-        """What a search may ask about a candidate without running it."""
+        """Return the static properties of a candidate."""
         return Traits()
 
     def strategy(self, name: str | None) -> str:
-        """The strategy of that name, or the kind's own choice for None. Raises InputError for one that cannot work."""
+        """Return the strategy of that name, or the default. Raises InputError if it cannot work."""
         return name or DEFAULT
 
     def client(self, gateway: Gateway) -> ModelClient:
-        """What sends the run's calls."""
+        """Return the client that sends the run's calls."""
         return gateway
 
     def moves(self, context: SearchContext) -> Moves:
-        """The moves of our own search."""
+        """Return the moves of the default search."""
         raise NotImplementedError(f"{type(self).__name__}: only DSPy's optimizers change it")
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
-        """The kind as DSPy's optimizers need it."""
-        raise NotImplementedError(f"{type(self).__name__}: DSPy's optimizers do not know it")
+        """Return the kind in the form that DSPy's optimizers need."""
+        raise NotImplementedError(f"{type(self).__name__}: DSPy's optimizers do not support it")

@@ -1,4 +1,4 @@
-"""Strategies, samplers and pruners by the names that the command line takes; a strategy is loaded when it is used.
+"""Registry of strategies, samplers and pruners; a strategy is loaded on first use.
 
 A strategy is one function that registers itself (see `context.py`):
 
@@ -28,12 +28,12 @@ Function = TypeVar("Function", bound=Search)
 
 DEFAULT = "evolve"
 FORMER = "bayes"
-"""The former name of `evolve`, which still works."""
+"""The former name of `evolve`; still accepted."""
 DSPY = ("dspy-mipro", "dspy-gepa", "dspy-bootstrap")
 
 
 def always(task: Task, plan: Plan, calls_each: int) -> bool:
-    """The `Enough` of a strategy that can do something with any plan."""
+    """Accept any plan: the `Enough` of a strategy without a minimum."""
     return True
 
 
@@ -45,13 +45,13 @@ class Strategy:
         name: in --strategy.
         about: a line of help.
         search: the search itself.
-        kinds: of candidates that it works on; none: all that have moves (`Program.moves`).
+        kinds: supported kinds of candidates; none: all that have moves (`Program.moves`).
         counts_trials: whether it heeds --trials, by `SearchContext.more` before each trial.
         uses_logprobs: whether log-probabilities of labels are requested, to rank equal scores.
         enough: whether a plan leaves it enough calls; a run with fewer is refused before its first call.
-        lacks: what is missing where no number of calls is enough.
-        races_baseline: whether the user's own prompt is raced as the candidates are; else it sees all of dev before.
-        needs_proposer: whether it comes to nothing without a model that writes instructions.
+        lacks: what is missing if no number of calls is enough.
+        races_baseline: whether the user's own prompt is raced like the candidates; else it sees all of dev first.
+        needs_proposer: whether it is useless without a model that writes instructions.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Strategy:
         return kind in self.kinds or (moves and not self.kinds)
 
     def require(self, kind: str, trials: int | None, has_proposer: bool) -> None:
-        """Raise InputError where it does not suit the kind or the number of trials, or lacks a proposer."""
+        """Raise InputError for an unsuitable kind, number of trials, or missing proposer."""
         if not self.suits(kind):
             raise InputError(
                 f"--strategy {self.name}: works on {', '.join(self.kinds)}, and this task's kind is {kind}"
@@ -103,25 +103,25 @@ def strategy(name: str, *, about: str, **traits: Any) -> Callable[[Function], Fu
 # -- samplers and pruners of the default strategy ---------------------------------------------------------------------
 
 BANDIT = "bandit"
-"""Ours: a bandit draws the operator, and TPE the places of new designs."""
+"""The default: a bandit draws operators, TPE proposes new designs."""
 STUDY_SAMPLERS = ("tpe", "gp", "cmaes", "random")
-"""Samplers of the run's study, which then decides all."""
+"""Samplers of the run's study, which decides everything."""
 SAMPLERS = (BANDIT, *STUDY_SAMPLERS)
 RACE = "race"
-"""Ours: paired, and valid at every look (`stats/racing.py`)."""
+"""The default: paired, and valid at every look (`stats/racing.py`)."""
 WILCOXON = "wilcoxon"
 PRUNERS = (RACE, WILCOXON)
 NEEDS = {"gp": "torch", "cmaes": "cmaes"}
-"""By sampler, the package that it takes; no extra brings it."""
+"""The package that a sampler needs; no extra installs it."""
 
 
 def require_search(strategy: str, sampler: str, pruner: str) -> None:
-    """Raise InputError for a sampler or pruner that is unknown, lacks a package, or is not for the strategy."""
+    """Raise InputError for an unknown, unavailable or unsuitable sampler or pruner."""
     for option, name, known, usual in (("sampler", sampler, SAMPLERS, BANDIT), ("pruner", pruner, PRUNERS, RACE)):
         if name not in known:
             raise InputError(f"--{option} {name}: write one of {', '.join(known)}")
         if name != usual and strategy != DEFAULT:
-            raise InputError(f"--{option} {name}: {strategy} goes by none; leave it out, or take --strategy {DEFAULT}")
+            raise InputError(f"--{option} {name}: {strategy} uses none; leave it out, or use --strategy {DEFAULT}")
     package = NEEDS.get(sampler)
     if package is not None and find_spec(package) is None:
         raise InputError(f"--sampler {sampler} needs {package}, which is not installed; pip install {package}")

@@ -1,5 +1,7 @@
-"""The winner among the candidates that saw the whole of dev, by score, prompt tokens and dollars, and the best one that
-is not tested."""
+"""Selection of the winner among the candidates that saw the whole of dev, and the best untested one.
+
+Score, prompt tokens and dollars decide.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,12 @@ from agent.stats.selection import best_of_many, selection_corrected
 from agent.types import Budget, Candidate, Usage
 
 PROVED = 0.1
-"""The two-sided p-value on dev up to which picked examples are better than fixed ones: 0.05 for the one direction."""
+"""Picked examples must beat fixed ones on dev at this two-sided p-value: 0.05 one-sided."""
 
 CHOOSABLE = ("complete", "pruned")
 Scores = Sequence[float | None]
 NOT_PROVED = "picks_not_proved"
-"""The event of a best on dev that picks examples and is not shown to be better than the best with fixed ones."""
+"""The event of a leader with picked examples that is not significantly better than fixed ones."""
 
 
 Prefer = Literal["best", "cheap", "short"]
@@ -37,7 +39,7 @@ MARGIN = 0.01
 class Finalist:
     """A candidate with its scores by dev row (None: no score) and its costs.
 
-    `prompt_tokens` are without the row; `usd` and `latency_s` are means of a call, None: not known; `tokens_a_call` is
+    `prompt_tokens` are without the row; `usd` and `latency_s` are means of a call, None: unknown; `tokens_a_call` is
     measured and only shown, as a cap that cuts calls short changes it.
     """
 
@@ -53,13 +55,13 @@ class Finalist:
         return self.over(len(self.scores))
 
     def over(self, rows: int) -> float:
-        """The mean score of the first `rows` rows; 0 for none."""
+        """Return the mean score of the first `rows` rows; 0 for none."""
         scored = [value for value in self.scores[:rows] if value is not None]
         return sum(scored) / len(scored) if scored else 0.0
 
 
 def counted(finalists: Sequence[Finalist]) -> list[Finalist]:
-    """Count 0 for a row that only others have a score for, as the test of a gain does (`release/gate.py`)."""
+    """Count 0 for a missing score that others have, as the sealed test does."""
     scored = [any(value is not None for value in row) for row in zip_longest(*(each.scores for each in finalists))]
 
     def filled(scores: Sequence[float | None]) -> list[float | None]:
@@ -69,7 +71,7 @@ def counted(finalists: Sequence[Finalist]) -> list[Finalist]:
 
 
 def front(finalists: Sequence[Finalist]) -> list[Finalist]:
-    """The Pareto front, the best score first. Latency counts only when all have one."""
+    """Return the Pareto front, best score first. Latency counts only if all have one."""
     timed = all(each.latency_s is not None for each in finalists)
     costs = [
         (-each.mean, each.prompt_tokens, each.usd or 0.0, (each.latency_s or 0.0) if timed else 0.0)
@@ -84,7 +86,7 @@ def front(finalists: Sequence[Finalist]) -> list[Finalist]:
 
 
 def prefer(finalists: Sequence[Finalist], how: Prefer = "best") -> Finalist | None:
-    """Choose the one to ship, the first of equals; None of none.
+    """Choose the finalist to ship, the first of equals; None of none.
 
     `best`: the highest score, then the fewest tokens. Among those `within_noise` of the best, `cheap` takes the fewest
     dollars, then tokens, and `short` the fewest tokens, then dollars.
@@ -101,7 +103,7 @@ def prefer(finalists: Sequence[Finalist], how: Prefer = "best") -> Finalist | No
 
 
 def within_noise(finalist: Finalist, best: Finalist) -> bool:
-    """Whether it is worse than the best by at most max(MARGIN, one standard error of the paired mean difference)."""
+    """Tell whether it loses at most max(MARGIN, one standard error of the paired difference)."""
     if finalist is best:
         return True
     pairs = zip(finalist.scores, best.scores, strict=False)
@@ -113,7 +115,7 @@ def within_noise(finalist: Finalist, best: Finalist) -> bool:
 
 
 def front_table(finalists: Sequence[Finalist], chosen: str) -> list[ParetoRow]:
-    """The front, the chosen one included even where another beats it."""
+    """Return the front, including the chosen one even if another beats it."""
     kept = front(finalists)
     shown = kept + [finalist for finalist in finalists if finalist.candidate_id == chosen and finalist not in kept]
     return [
@@ -133,7 +135,10 @@ def front_table(finalists: Sequence[Finalist], chosen: str) -> list[ParetoRow]:
 def finalists(
     context: SearchContext, price: Callable[[Usage], float] | None, seconds: Mapping[str, float]
 ) -> list[Finalist]:
-    """The user's own prompt on the rows that it saw, then those that saw all of dev; `seconds`: latency by id."""
+    """Return the user's own prompt on its rows, then those that saw all of dev.
+
+    `seconds`: latency by id.
+    """
     board, baseline = context.board, context.baseline.id
     return [
         Finalist(
@@ -149,12 +154,12 @@ def finalists(
 
 
 def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> Candidate:
-    """The candidate that goes to the sealed test. Equal scores go to the baseline, then to the shortest prompt.
+    """Choose the candidate for the sealed test; the baseline wins ties, then the shortest prompt.
 
     A dev row that only others have a score for counts as 0; a baseline that saw a part of dev is compared on that part.
-    One whose examples are picked for each row costs more, in production too, and depends on its pool: against a rival
-    with fixed examples it must be better on dev, row by row, and that not by being the best of many that pick
-    (`PROVED`). The user's own prompt is no such rival, as the sealed test compares with it.
+    Picked examples cost more, in production too, and depend on the pool: against a rival with fixed examples such a
+    prompt must be significantly better on dev, row by row, corrected for the choice among all that pick (`PROVED`). The
+    user's own prompt is no such rival, as the sealed test compares with it.
     """
     compared = counted(candidates)
     winner = _preferred(context, compared, how)
@@ -174,9 +179,9 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
 
 @dataclass(frozen=True, slots=True)
 class CheaperChoice:
-    """A cheaper candidate in the place of the best on dev, which it is compared with on the sealed test.
+    """A cheaper candidate that replaces the best on dev; the sealed test compares both.
 
-    `bound`: how much the winner may lose, by dev. `saved`: the share of the cost of a call that it saves, in [0, 1].
+    `bound`: how much the winner may lose, by dev. `saved`: the saved share of the cost of a call, in [0, 1].
     """
 
     winner: Candidate
@@ -189,9 +194,10 @@ class CheaperChoice:
 def cheaper(
     context: SearchContext, candidates: Sequence[Finalist], best: Candidate, margin: float
 ) -> CheaperChoice | None:
-    """The cheapest that is shown on dev to lose less than `margin` against the best; None where no other is cheaper.
+    """Return the cheapest candidate shown on dev to lose less than `margin`.
 
-    Dollars decide, then prompt tokens. One that picks its examples takes part only where the best does.
+    None if there is none. Dollars decide, then prompt tokens. One that picks its examples takes part only if the best
+    does.
     """
     compared = counted(candidates)
     reference = next(each for each in compared if each.candidate_id == best.id)
@@ -227,7 +233,6 @@ def _is_proved(picking: Mapping[str, Scores], winner: str, rival: Scores, seed: 
 
 
 def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer) -> Candidate:
-    """The preferred one by `how`; the baseline, which is the first, where no other is better on the rows of both."""
     if not compared:
         return context.baseline
     own, *others = compared
@@ -244,9 +249,9 @@ def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer
 
 
 def corrected(context: SearchContext, winner: Candidate, strategy: str | None) -> float | None:
-    """The winner's dev score without what choosing the best of all that were tried adds to it.
+    """Correct the winner's dev score for the choice among all tried candidates.
 
-    None for the user's own prompt, and where `uncorrected` says why.
+    None for the user's own prompt, or if `uncorrected` says why.
     """
     board = context.board
     tried = board.prefixes([i for i, trial in board.trials.items() if trial.n and trial.state in CHOOSABLE])
@@ -256,21 +261,21 @@ def corrected(context: SearchContext, winner: Candidate, strategy: str | None) -
 
 
 def uncorrected(context: SearchContext, winner: Candidate, strategy: str | None) -> str:
-    """Why its dev score cannot be corrected; "" where it can."""
+    """Return why the dev score cannot be corrected; "" if it can."""
     board = context.board
     if winner.id != context.baseline.id and context.pruned_externally:
-        return f"{strategy} dropped programs by parts of dev, and what that adds is not known"
+        return f"{strategy} dropped programs by parts of dev, so the bias is unknown"
     better = any((board.mean(i) or 0.0) > (board.mean(winner.id) or 0.0) for i in board.in_state("complete"))
     if better and context.noted[NOT_PROVED]:
-        return (
-            "a prompt that picks its examples scored higher on dev, and is not shown there to be better than the "
-            "best with fixed ones"
-        )
+        return "a prompt with picked examples leads on dev, but not significantly over the best with fixed ones"
     return "the best found was chosen by another rule than the best on dev" if better else ""
 
 
 def pareto(candidates: list[Finalist], winner: Candidate) -> list[ParetoRow]:
-    """The Pareto front of those that saw all of dev; latency is only shown, as a reproduced run must give the same."""
+    """Return the Pareto front of those that saw all of dev.
+
+    Latency is only shown, so that a reproduced run gives the same front.
+    """
     seconds = {each.candidate_id: each.latency_s for each in candidates}
     most = max(len(each.scores) for each in candidates)
     candidates = [each for each in candidates if len(each.scores) == most or each.candidate_id == winner.id]
@@ -283,7 +288,7 @@ OTHER_CAPS = ("max_tokens", "max_cost", "time_limit")
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """How far one prompt is ahead of another on the dev rows that both saw: their means, and the paired p-value."""
+    """The lead of one prompt over another on common dev rows: their means, and the paired p-value."""
 
     rows: int
     mean: float
@@ -296,7 +301,7 @@ class Lead:
 
 
 def lead(one: Scores, other: Scores, seed: int) -> Lead | None:
-    """The lead of one prompt over another, by dev row in the common order; None where it has none.
+    """Compare two prompts by dev row in the common order; None without a lead.
 
     A row that only one has a score for counts as 0; either may have seen fewer rows.
 
@@ -312,9 +317,9 @@ def lead(one: Scores, other: Scores, seed: int) -> Lead | None:
 
 
 def untested(context: SearchContext, tested: Collection[str], how: Prefer, budget: Budget) -> Untested | None:
-    """Find the best candidate that leads the user's own prompt on dev and is not `tested`.
+    """Return the best untested candidate that leads the user's own prompt on dev.
 
-    Where another candidate is, only the one that it replaced (`context.unproved`) counts.
+    If another candidate is tested, only the one that it replaced (`context.unproved`) counts.
     """
     board, own, unproved = context.board, context.baseline.id, context.unproved
     ids = [i for i in board.trials if i not in tested and i != own]
@@ -351,12 +356,11 @@ def untested(context: SearchContext, tested: Collection[str], how: Prefer, budge
 
 
 def _because(context: SearchContext, candidate_id: str, how: Prefer, is_unproved: bool) -> tuple[str, str]:
-    """Why a candidate is not tested, and the option of a run that may test it, or ""."""
     trial = context.board.trials[candidate_id]
     if trial.state == "failed":
         return f"it failed: {trial.reason}", ""
     if is_unproved:
-        why = "it picks its examples and dev does not show it to be better than the best prompt that does not"
+        why = "it picks its examples, and its lead on dev over the best with fixed ones is not significant"
         return why, _to_prove(context, candidate_id)
     if trial.state == "complete":
         return f"--prefer {how} takes another prompt within noise of the best", "--prefer best"
@@ -369,7 +373,6 @@ def _because(context: SearchContext, candidate_id: str, how: Prefer, is_unproved
 
 
 def _to_prove(context: SearchContext, candidate_id: str) -> str:
-    """The calls of a plan with as many dev rows as show the lead over the best that does not pick; "" without rows."""
     board, plan = context.board, context.plan
     fixed = [i for i in board.in_state("complete") if not board.candidate(i).must_prove]
     rival = [o.value or 0.0 for o in board.outcomes[max(fixed, key=lambda i: board.mean(i) or 0.0)]]

@@ -1,12 +1,12 @@
-"""Optuna's studies by ask and tell: of the places of one step (`Study`), or of a whole run (`AskTell`).
+"""Optuna studies by ask and tell: of the places of one step (`Study`), or of a whole run (`AskTell`).
 
-In a run's study what makes a candidate, and the settings of it, are parameters. They are conditional: a new design
-(`FRESH`) has the coordinates of its place, a change of a good candidate the rank of its parent (0: the best), each
-setting that an operator takes is named OPERATOR.SETTING.
+In a run's study the operator that makes a candidate, and its settings, are parameters. They are conditional: a new
+design (`FRESH`) has the coordinates of its place, a change of a good candidate the rank of its parent (0: the best),
+each setting of an operator is named OPERATOR.SETTING.
 
 Optuna fixes the choices of a parameter within a study and closes a trial that was told, but instructions come in and
 candidates climb during a run. So a study is built of the trials of the run at each step (`built`), from the same
-records that the ledger keeps: what is shown afterwards is what decided.
+records that the ledger keeps: the ledger shows what decided.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STARTUP_TRIALS = 4
 PRIOR_ROWS = 8.0
 
 Place = Mapping[str, str]
-"""A choice for each coordinate of the space; candidates with other rows of the same kind of demo set share one."""
+"""A choice for each coordinate of the space; demo sets of the same kind share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class MeanScore:
 
 
 def shrunk(score: MeanScore, prior: float) -> float:
-    """A mean shrunk towards `prior`, which counts for `PRIOR_ROWS` rows.
+    """Shrink a mean towards `prior`, which counts for `PRIOR_ROWS` rows.
 
     >>> shrunk(MeanScore(1.0, 8), 0.5)
     0.75
@@ -49,7 +49,7 @@ def shrunk(score: MeanScore, prior: float) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[Any]:
-    """Give Optuna, silent about itself and about which of its parts are experimental."""
+    """Silence Optuna's log and its warnings about experimental features."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -66,9 +66,9 @@ def _tpe(seed: int, **more: bool) -> Any:
 
 
 class Study:
-    """The study of one step: TPE, multivariate, with a constant liar between the places of the step.
+    """The study of one step: multivariate TPE, with a constant liar between the places of the step.
 
-    `scored`: the designs that were scored before; those outside of the space are left out.
+    `scored`: earlier designs; those outside of the space are left out.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class Study:
         return dict(self._trial.params)
 
     def refuse(self) -> None:
-        """Scores the last place as an average one: no candidate could be made there."""
+        """Score the last place as average: no candidate could be made there."""
         self._study.tell(self._trial, self._prior)
 
 
 OPERATOR, PARENT = "operator", "parent"
 TOLD = "study_told"
-"""The ledger's event with the trials that are new or have changed since the one before."""
+"""The ledger event with the trials that are new or changed."""
 Params = Mapping[str, str | int]
 
 
@@ -105,8 +105,8 @@ Params = Mapping[str, str | int]
 class StudyTrial:
     """One candidate as a trial of the study.
 
-    `params`: the rank of the parent as a whole number, all else words. `steps`: by rows seen, the mean evidence over
-    them, in [0, 1].
+    `params`: the rank of the parent is an integer, all else are names. `steps`: the mean evidence, in [0, 1], by rows
+    seen.
     """
 
     candidate_id: str
@@ -129,7 +129,7 @@ class StudyTrial:
 
 
 def folded(told: Sequence[Sequence[StudyTrial]]) -> list[StudyTrial]:
-    """The latest state of each trial, in the order in which they were first told."""
+    """Return the latest state of each trial, in order of first appearance."""
     trials: dict[str, StudyTrial] = {}
     for batch in told:
         trials |= {trial.candidate_id: trial for trial in batch}
@@ -137,7 +137,7 @@ def folded(told: Sequence[Sequence[StudyTrial]]) -> list[StudyTrial]:
 
 
 def prior_of(trials: Sequence[StudyTrial]) -> float:
-    """The mean of the means of all that have rows; 0 for none."""
+    """Average the means of all trials with rows; 0 for none."""
     means = [trial.last.mean for trial in trials if trial.steps]
     return sum(means) / len(means) if means else 0.0
 
@@ -145,7 +145,10 @@ def prior_of(trials: Sequence[StudyTrial]) -> float:
 def distributions_of(
     trials: Sequence[StudyTrial], choices: Mapping[str, Sequence[str]], ranks: int
 ) -> dict[str, optuna.distributions.BaseDistribution]:
-    """What each parameter can be: the choices as of now and all chosen before; `ranks`: of parents, at least 1."""
+    """Return the choices of each parameter: current ones and all chosen before.
+
+    `ranks`: of parents, at least 1.
+    """
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     words: dict[str, set[str]] = {name: set(each) for name, each in choices.items()}
@@ -162,7 +165,7 @@ def distributions_of(
 def frozen(
     trial: StudyTrial, prior: float, distributions: Mapping[str, optuna.distributions.BaseDistribution]
 ) -> optuna.trial.FrozenTrial:
-    """The trial for Optuna.
+    """Convert the trial for Optuna.
 
     A candidate that may still climb is complete with its mean so far, shrunk towards `prior`; one that was pruned has
     its means at the rungs and ranks behind all others; one that failed has no value.
@@ -191,7 +194,10 @@ def built(
     distributions: Mapping[str, optuna.distributions.BaseDistribution] | None = None,
     **options: Any,
 ) -> optuna.Study:
-    """The study of these trials; `distributions`: what each parameter can be; `options`: of `optuna.create_study`."""
+    """Build the study of these trials. `options`: of `optuna.create_study`.
+
+    `distributions`: the choices of each parameter.
+    """
     known, prior = distributions or distributions_of(trials, {}, 1), prior_of(trials)
     with _quiet() as optuna:
         study = optuna.create_study(direction="maximize", **options)
@@ -200,11 +206,11 @@ def built(
 
 
 FLAT = ("gp", "cmaes")
-"""Samplers that are asked over all parameters at once."""
+"""Samplers of all parameters at once."""
 
 
 class AskTell:
-    """The study of one run, asked proposal by proposal; the same trials and seed give the same proposals."""
+    """The study of one run, asked proposal by proposal. The same trials and seed give the same proposals."""
 
     def __init__(self, sampler: str, seed: int) -> None:
         self._name, self._seed, self.asked = sampler, seed, 0
@@ -217,7 +223,7 @@ class AskTell:
     def tell(
         self, trials: Sequence[StudyTrial], space: Mapping[str, Sequence[str]], operators: Sequence[str], ranks: int
     ) -> None:
-        """Tell all that is known; proposals that are not among the trials are forgotten. `ranks`: of parents."""
+        """Tell all known trials; proposals that are not among them are dropped. `ranks`: of parents."""
         choices = {**space, OPERATOR: (FRESH, *operators)}
         self._space, self._trials = space, trials
         self._known = distributions_of(trials, choices, max(1, ranks))
@@ -229,7 +235,7 @@ class AskTell:
             self._study = built(trials, self._known)
 
     def ask(self, by_chance: bool = False) -> Params:
-        """The next proposal: operator, and place of a design or rank of the parent; `by_chance`: drawn at random."""
+        """Propose operator, and place of a design or rank of the parent. `by_chance`: at random."""
         with _quiet():
             self.asked += 1
             self._study.sampler = self._random() if by_chance else self._sampler()
@@ -245,7 +251,7 @@ class AskTell:
         return params
 
     def setting(self, name: str, words: Sequence[str]) -> str:
-        """The choice for a setting (OPERATOR.SETTING) of the latest operator, out of `words` or earlier ones."""
+        """Choose a setting (OPERATOR.SETTING) of the latest operator out of `words` or earlier ones."""
         from optuna.trial import TrialState, create_trial
 
         known = distributions_of(self._trials, {name: words}, 1)[name]
@@ -273,10 +279,9 @@ class AskTell:
         return optuna.samplers.RandomSampler(seed=self._seed_of(what))
 
     def _sampler(self, what: str = "") -> Any:
-        """The sampler of one proposal.
+        """CMA-ES starts at the best trials, as its own state would have to be pickled.
 
-        Source: Nomura et al. 2021, "Warm Starting CMA-ES": it begins at the best trials, as its own state would have to
-        be pickled.
+        Source: Nomura et al. 2021, "Warm Starting CMA-ES".
         """
         import optuna
 
@@ -294,7 +299,7 @@ class AskTell:
 
 
 def as_flat(known: Mapping[str, Any], ordinal: bool) -> dict[str, Any]:
-    """The distributions of a study without conditions; `ordinal`: the place of each word in its list."""
+    """Return the distributions of a study without conditions. `ordinal`: words become list positions."""
     from optuna.distributions import IntDistribution
 
     if not ordinal:
@@ -306,7 +311,7 @@ def as_flat(known: Mapping[str, Any], ordinal: bool) -> dict[str, Any]:
 
 
 def flat_study(trials: Sequence[StudyTrial], known: Mapping[str, Any], ordinal: bool) -> Any:
-    """The study of these trials, each with all parameters; those that its operator lacks have their first value."""
+    """Build the study of these trials without conditions; missing parameters get their first value."""
     from optuna.trial import create_trial
 
     study = built(())
@@ -330,14 +335,14 @@ def _word_of(value: str | int, known: Any, ordinal: bool) -> str | int:
 
 
 P_VALUE = 0.1
-"""Optuna's own default: how sure the test must be that a candidate is worse than the best one."""
+"""Optuna's default level for "worse than the best"."""
 
 
 def behind_by_wilcoxon(scores: Mapping[str, Sequence[float | None]], rungs: Sequence[int]) -> dict[str, str]:
-    """Find candidates that a signed-rank test on common rows finds worse than the best, with the reason.
+    """Return candidates behind the best by a signed-rank test on common rows, with reasons.
 
     `scores`: by candidate its score on each of the first rows; None: no score. `rungs`: rising row counts; the best is
-    the one with the best mean of those that are on the highest rung.
+    the one with the best mean on the highest rung.
 
     Source: Wilcoxon 1945, "Individual Comparisons by Ranking Methods"; `optuna.pruners.WilcoxonPruner`.
     """

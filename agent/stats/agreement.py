@@ -1,4 +1,4 @@
-"""How well a judge agrees with people: kappa, alpha, rank correlation, and the effect of length. Pure.
+"""Agreement of a judge with people: kappa, alpha, rank correlation and length bias. Pure.
 
 Unless a function says otherwise: `judge` and `people` (their mean) are ratings of the same n items in [0, 1]; `levels`
 is the number of ratings on the people's scale; intervals are 95 % percentile bootstraps over items, of 1,000 draws from
@@ -22,7 +22,9 @@ FEWEST = 3
 
 @dataclass(frozen=True, slots=True)
 class IntervalEstimate:
-    """A statistic with its 95 % interval; None where it is not defined, as without any variation.
+    """A statistic with its 95 % interval.
+
+    None where it is undefined, such as without variation.
 
     >>> IntervalEstimate(0.5, (0.25, 0.75)).times(4).named("kappa")
     {'kappa': 2.0, 'kappa_ci95': [1.0, 3.0]}
@@ -32,21 +34,21 @@ class IntervalEstimate:
     ci95: tuple[float, float] | None
 
     def named(self, name: str) -> dict[str, Any]:
-        """JSON-ready: the value under `name`, its interval under `<name>_ci95`."""
+        """Return JSON-ready data: the value under `name`, its interval under `<name>_ci95`."""
         return {name: self.value, f"{name}_ci95": list(self.ci95) if self.ci95 else None}
 
     def times(self, factor: float) -> IntervalEstimate:
-        """The estimate in another unit; `factor` > 0."""
+        """Convert to another unit; `factor` > 0."""
         if self.value is None or self.ci95 is None:
             return self
         return IntervalEstimate(self.value * factor, (self.ci95[0] * factor, self.ci95[1] * factor))
 
 
 def categories(values: Sequence[float], levels: int) -> Vector:
-    """Values in [0, 1] as whole ratings 0 .. levels - 1.
+    """Round values in [0, 1] to whole ratings 0 .. levels - 1.
 
-    Halves go towards the middle of the scale, so that reversing a scale or a pair reverses the categories; the middle
-    between two middle ratings goes up.
+    Halves round towards the middle of the scale, so that reversing a scale or a pair reverses the categories; the
+    middle between two middle ratings rounds up.
 
     >>> categories([0.0, 0.125, 0.5, 0.875, 1.0], levels=5).tolist()
     [0, 1, 2, 3, 4]
@@ -59,7 +61,9 @@ def categories(values: Sequence[float], levels: int) -> Vector:
 def kappa(
     judge: Sequence[float], people: Sequence[float], levels: int, *, weighted: bool, seed: int
 ) -> IntervalEstimate:
-    """Cohen's kappa in [-1, 1]: 1 is agreement, 0 is chance; `weighted` with quadratic weights, for ordinal ratings.
+    """Compute Cohen's kappa, in [-1, 1]; 0 is chance agreement.
+
+    `weighted`: quadratic weights, for ordinal ratings.
 
     Source: Cohen 1960, Educ. Psychol. Meas. 20:37; the weights: Cohen 1968, Psychol. Bull. 70:213.
 
@@ -82,9 +86,9 @@ def _kappa(one: Vector, two: Vector, levels: int, weighted: bool) -> float | Non
 
 
 def alpha(raters: Sequence[Sequence[float | None]], levels: int, seed: int) -> IntervalEstimate:
-    """Krippendorff's alpha for ordinal data, at most 1; 0 is chance.
+    """Compute Krippendorff's alpha for ordinal data, at most 1; 0 is chance agreement.
 
-    `raters`: raters x items, values in [0, 1], None where one did not rate; items of a single rating do not count.
+    `raters`: raters x items, values in [0, 1], None for a missing rating; items with a single rating do not count.
 
     Source: Krippendorff 2011, "Computing Krippendorff's alpha-reliability", sections C and D.
     """
@@ -108,7 +112,7 @@ def _alpha(table: Vector, levels: int) -> float | None:
 
 
 def spearman(one: Sequence[float], two: Sequence[float], seed: int) -> IntervalEstimate:
-    """Spearman's rank correlation of n paired numbers, in [-1, 1]; ties share their mean rank.
+    """Compute Spearman's rank correlation of paired numbers, in [-1, 1]; ties share their mean rank.
 
     >>> spearman([1, 2, 3, 4], [10, 30, 20, 40], seed=0).value
     0.8
@@ -119,7 +123,7 @@ def spearman(one: Sequence[float], two: Sequence[float], seed: int) -> IntervalE
 
 
 def _spearman(one: Vector, two: Vector) -> list[float | None]:
-    """One value for each row; ranking the rows one by one takes ten times as long."""
+    """Rank all rows at once: one by one takes ten times as long."""
     from scipy import stats
 
     first, second = (stats.rankdata(side, axis=1) - (side.shape[1] + 1) / 2 for side in (one, two))
@@ -130,12 +134,12 @@ def _spearman(one: Vector, two: Vector) -> list[float | None]:
 
 
 def share(hits: Sequence[bool]) -> IntervalEstimate:
-    """The share of True, with Wilson's interval."""
+    """Return the share of True with Wilson's interval."""
     return mean_share([float(hit) for hit in hits])
 
 
 def mean_share(shares: Sequence[float]) -> IntervalEstimate:
-    """The mean of independent shares in [0, 1], with the interval of `intervals.mean_ci`."""
+    """Return the mean of independent shares in [0, 1] with the interval of `intervals.mean_ci`."""
     from agent.stats.intervals import mean_ci
 
     if not shares:
@@ -147,9 +151,10 @@ def mean_share(shares: Sequence[float]) -> IntervalEstimate:
 def length_bias(
     judge: Sequence[float], people: Sequence[float], lengths: Sequence[float], seed: int
 ) -> IntervalEstimate:
-    """How much more the judge overrates the longer half of the answers than the shorter half, in [-2, 2].
+    """Measure how much the judge overrates longer answers, in [-2, 2].
 
-    1 is the whole scale. Answers of the median length belong to neither half, unless one would be empty.
+    The mean overrating of the longer half minus that of the shorter half; 1 is the whole scale. Answers of the median
+    length belong to neither half, unless one would be empty.
     """
     _require_pairs(judge, people)
     _require_pairs(judge, lengths)
@@ -171,7 +176,7 @@ def length_bias(
 
 
 def confusion(judge: Sequence[float], people: Sequence[float], levels: int) -> list[list[int]]:
-    """Counts by the people's rating (rows) and the judge's (columns): `levels` x `levels`.
+    """Count items by the people's rating (rows) and the judge's (columns): `levels` x `levels`.
 
     >>> confusion([0, 1, 1], [0, 0, 1], levels=2)
     [[1, 1], [0, 1]]

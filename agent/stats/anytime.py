@@ -1,15 +1,15 @@
-"""Two arms of an A/B test compared by an anytime-valid confidence sequence: one may look after each outcome.
+"""Anytime-valid comparison of the two arms of an A/B test: look after every outcome.
 
-Outcomes are paired as they come, each with the latest of the other arm that has no partner yet (blocks of one from
-each, as in Turner, Ly & Grünwald 2024, "Generic E-variables for exact sequential k-sample tests"); the pairing depends
-on the arms alone, never on an outcome. On the differences of the pairs two bettors stake parts of their wealth on the
-mean being higher, or lower, than a value (Waudby-Smith & Ramdas 2024, JRSS-B 86:1, "Estimating means of bounded random
-variables by betting"). Where the mean is that value their bets are fair, and by Ville's inequality the wealth ever
-reaches 2 / alpha with probability at most alpha / 2. The values against which neither did are the confidence sequence.
+Each outcome is paired with the latest unpaired outcome of the other arm (blocks of one from each, as in Turner, Ly &
+Grünwald 2024, "Generic E-variables for exact sequential k-sample tests"); the pairing depends on the arms alone, never
+on an outcome. On the differences of the pairs two bettors stake parts of their wealth on the mean being higher, or
+lower, than a value (Waudby-Smith & Ramdas 2024, JRSS-B 86:1, "Estimating means of bounded random variables by
+betting"). If the mean is that value, their bets are fair, and by Ville's inequality the wealth ever reaches 2 / alpha
+with probability at most alpha / 2. The values that neither bettor refutes are the confidence sequence.
 
 Assumed: units are independent, and both arms' means stay the same or move together, slowly relative to the few units
-between the two of a pair. The surplus of the larger arm is not used: of those that wait only the latest are kept, so
-that after a change of the shares hardly any is paired with one of another time.
+between the two of a pair. The surplus of the larger arm is not used: only its latest outcomes wait for a partner, so
+that after a change of the traffic shares few pairs mix two periods.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ from numpy.typing import NDArray
 Vector = NDArray[Any]
 
 STAKES = (0.9, 0.6, 0.35, 0.2, 0.1, 0.05, 0.025, 0.0125)
-"""Parts of the wealth, over which each bettor splits it: large ones see large differences early, small ones small
-differences at all."""
+"""Stakes among which each bettor splits its wealth: large ones detect large differences early."""
 WAITING = 10
-"""Outcomes of an arm kept without a partner. With 1, a third of the units of equal arms gets none; with 10, 5 %."""
+"""Unpaired outcomes kept per arm. With 1, a third of the units of equal arms stays unpaired; with 10, 5 %."""
 STEPS = 40
 """Bisections for the ends of the confidence sequence."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnytimeComparison:
-    """Two arms so far: `diff` is the mean of arm 1 minus arm 0 over the pairs, `ci` the confidence sequence.
+    """Two arms so far: mean difference (arm 1 - arm 0) over the pairs, and its confidence sequence `ci`.
 
-    `e_value`: evidence against "no difference" now; at most 1 on average where it is true. `p_value`: 1 / the largest
-    e-value so far, valid at any time.
+    `e_value`: current evidence against "no difference"; at most 1 on average if there is none. `p_value`: 1 / the
+    largest e-value so far, valid at any time.
     """
 
     pairs: int
@@ -50,9 +49,10 @@ class AnytimeComparison:
 
 
 def paired(outcomes: Sequence[tuple[int, float]]) -> list[float]:
-    """The difference arm 1 - arm 0 of each pair; later outcomes change no earlier pair.
+    """Return the difference arm 1 - arm 0 of each pair.
 
-    `outcomes`: (arm, outcome) in the order of arrival; arm 0 or 1, outcome in [0, 1].
+    Later outcomes change no earlier pair. `outcomes`: (arm, outcome) in the order of arrival; arm 0 or 1, outcome in
+    [0, 1].
 
     >>> paired([(0, 0.5), (1, 1.0), (1, 0.25), (0, 0.0)])
     [0.5, 0.25]
@@ -69,7 +69,9 @@ def paired(outcomes: Sequence[tuple[int, float]]) -> list[float]:
 
 
 def compared(differences: Sequence[float], alpha: float = 0.05) -> AnytimeComparison:
-    """Compare the arms after these differences, in [-1, 1] and in order; other values raise ValueError.
+    """Compare the arms by these differences, in order of arrival.
+
+    Raises ValueError for values outside [-1, 1].
 
     >>> result = compared([1.0] * 12)
     >>> result.diff, result.p_value < 0.05 and result.ci[0] > 0
@@ -77,7 +79,7 @@ def compared(differences: Sequence[float], alpha: float = 0.05) -> AnytimeCompar
     """
     steps = np.asarray(differences, dtype=float)
     if steps.ndim != 1 or not np.all(abs(steps) <= 1 + 1e-9):
-        raise ValueError("differences must be a flat list of numbers within +-1")
+        raise ValueError("differences must be a flat list of numbers in [-1, 1]")
     if not len(steps):
         return AnytimeComparison(0, None, (-1.0, 1.0), 1.0, 1.0)
     steps = np.clip(steps, -1.0, 1.0)
@@ -91,13 +93,12 @@ def compared(differences: Sequence[float], alpha: float = 0.05) -> AnytimeCompar
 
 
 def log_wealth(differences: Sequence[float]) -> Vector:
-    """After each difference the log wealth of the richer of the two bettors against "no difference"."""
+    """Return, after each difference, the log wealth of the richer bettor against "no difference"."""
     steps = np.asarray(differences, dtype=float)
     return np.maximum(_log_wealth(steps, 0.0), _log_wealth(-steps, 0.0))
 
 
 def _log_wealth(steps: Vector, mean: float) -> Vector:
-    """The log wealth of the bettor on a true mean above `mean` >= -1, after each step."""
     span = max(1e-9, 1 + mean)  # the lowest step is -1: with a stake below 1 nothing is ever lost whole
     logs = np.cumsum(np.log1p(((steps - mean) / span)[:, None] * np.array(STAKES)), axis=0)
     top = logs.max(axis=1)
@@ -106,11 +107,6 @@ def _log_wealth(steps: Vector, mean: float) -> Vector:
 
 
 def _beyond(steps: Vector, limit: float) -> float:
-    """The smallest mean that the bettor on a lower one has refuted, or 1.
-
-    That bettor's wealth grows with the mean, so bisection finds it.
-    """
-
     def refuted(mean: float) -> bool:
         return bool(_log_wealth(-steps, -mean).max() >= limit)
 

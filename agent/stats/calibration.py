@@ -1,9 +1,9 @@
-"""Calibration of labels estimated from log-probabilities on dev, and how far a confidence can be trusted. Pure.
+"""Calibration of label log-probabilities on dev, and reliability of confidences. Pure.
 
-`scores` is a table here: for each row the log-probability of each label, in nats. A row's answer is the label with the
-highest `scores / temperature + bias`; with `shares`, a table of the logs of each label's share in the votes of the
-row's neighbours or of its probability by a classifier, the one with the highest `scores / temperature + bias +
-weight * shares`.
+`scores` is a table here: the log-probability (nats) of each label for each row. A row's answer is the label with the
+highest `scores / temperature + bias`. With `shares`, a table of log shares of each label among the votes of the row's
+nearest neighbours or in the probability of a classifier, it is the label with the highest `scores / temperature +
+bias + weight * shares`.
 
 Source: Zhao et al. 2021, "Calibrate Before Use", section 4; Zhou et al. 2023, "Batch Calibration", section 3; Platt
 1999; Guo et al. 2017, "On Calibration of Modern Neural Networks", sections 2 and 4.
@@ -23,20 +23,20 @@ Table = NDArray[Any]
 
 FOLDS = 5
 PRIOR = 1.0
-"""The standard deviation, in nats, of what a fitted bias adds to the label-free one: a penalty of L2."""
+"""Standard deviation (nats) of a fitted bias around the label-free one: an L2 penalty."""
 HOTTEST = 100.0
-"""The highest temperature; from there on the log-probabilities say nothing."""
+"""The highest temperature; there the log-probabilities carry no information."""
 STACKED_HOTTEST = 1000.0
-"""The same next to a classifier, where they must not even break ties of two likely labels."""
+"""The same with a classifier, where they must not even break ties of two likely labels."""
 STACKED_PRIOR = 3.0
-"""The standard deviation of the weights of model and classifier around 1."""
+"""Standard deviation of the weights of model and classifier around 1."""
 DIGITS = 4
-"""Decimals of a bias and a temperature, so that another machine's last digits make the same candidate."""
+"""Decimals of a bias and a temperature, so that every machine makes the same candidate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A bias in nats for each label, a temperature above 0, and the weight of the neighbours or the classifier."""
+    """A bias in nats for each label, a temperature above 0, and the weight of the kNN vote or the classifier."""
 
     bias: tuple[float, ...]
     temperature: float = 1.0
@@ -44,7 +44,9 @@ class Weights:
 
 
 def label_free(scores: Sequence[Sequence[float]]) -> Weights:
-    """Minus each label's mean score, so that no label is preferred over all rows together; knows no right answer.
+    """Subtract each label's mean score, so that no label is preferred over all rows.
+
+    Uses no right answer.
 
     Source: Zhou et al. 2023, section 3, on log-probabilities.
 
@@ -57,17 +59,17 @@ def label_free(scores: Sequence[Sequence[float]]) -> Weights:
 def fitted(
     scores: Sequence[Sequence[float]], answers: Sequence[int], shares: Sequence[Sequence[float]] | None = None
 ) -> Weights:
-    """A bias for each label and one temperature by multinomial logistic regression, shrunk towards `label_free`.
+    """Fit a bias per label and one temperature by multinomial logistic regression, shrunk towards `label_free`.
 
-    With few rows it is nearly label-free; the more there are, the more the right answers decide. Neighbours get one
-    weight more, shrunk towards 1: the product of both distributions. The problem is convex in 1 / temperature, the
-    weight and the biases, so there is one solution.
+    With few rows the result is nearly label-free; with more rows the right answers decide. The kNN vote gets one more
+    weight, shrunk towards 1: the product of both distributions. The problem is convex in 1 / temperature, the weight
+    and the biases, so there is one solution.
 
-    `answers`: for each row the index of the right label. `shares`: of the same shape as `scores`; None: without
-    neighbours.
+    `answers`: for each row the index of the right label. `shares`: of the same shape as `scores`; None: without a kNN
+    vote.
 
     Source: Platt 1999; Guo et al. 2017, section 4.2 (one temperature); the bias of each label as in "vector scaling";
-    neighbours: Khandelwal et al. 2020, section 2, here of logs, as in a product of experts (Hinton 2002).
+    kNN: Khandelwal et al. 2020, section 2, here of logs, as in a product of experts (Hinton 2002).
     """
     from scipy.optimize import minimize
 
@@ -87,11 +89,10 @@ def fitted(
 
 
 def stacked(scores: Sequence[Sequence[float]], answers: Sequence[int], logs: Sequence[Sequence[float]]) -> Weights:
-    """One weight of the model's label-free scores and one of a classifier's log-probabilities, by log-loss.
+    """Weigh the model's label-free scores against a classifier's log-probabilities, by log-loss.
 
-    Both are at least 0 (the model's 1 / STACKED_HOTTEST) and shrunk towards 1. Two numbers are all that is fitted, so
-    few rows are enough, and where the model tells nothing its weight vanishes. The classifier (`logs`) must not have
-    learnt from these rows.
+    Both weights are at least 0 (the model's 1 / STACKED_HOTTEST) and shrunk towards 1. Two fitted numbers need few
+    rows, and the weight of an uninformative model vanishes. The classifier (`logs`) must not be trained on these rows.
 
     Source: Wolpert 1992, "Stacked Generalization"; Breiman 1996, "Stacked Regressions" (weights of at least 0).
     """
@@ -115,11 +116,11 @@ def stacked(scores: Sequence[Sequence[float]], answers: Sequence[int], logs: Seq
 def penalised_loss(
     tables: Sequence[Table], right: Table, spread: float = PRIOR
 ) -> Callable[[Table], tuple[float, Table]]:
-    """The loss of the multinomial logistic regression, and its gradient, as a function of the parameters.
+    """Return the loss of the logistic regression and its gradient, as functions of the parameters.
 
-    `tables`: for each row a number for each label: each table has one parameter, which is shrunk towards 1. They come
-    first; then comes a bias for each label, shrunk towards 0. `right`: for each row the index of the right label.
-    `spread`: the standard deviation of a parameter around what it is shrunk towards.
+    `tables`: for each row a number for each label; the one parameter of each table is shrunk towards 1. A bias for each
+    label follows, shrunk towards 0. `right`: for each row the index of the right label. `spread`: the standard
+    deviation of a parameter around its target.
     """
     rows, slopes = np.arange(len(right)), len(tables)
 
@@ -146,10 +147,10 @@ def cross_fitted(
     shares: Sequence[Sequence[float]] | None = None,
     fit: Callable[[Any, Any, Any], Weights] = fitted,
 ) -> list[Weights]:
-    """For each row the weights that `fit` (`fitted` or `stacked`) gives for the other folds, so that no row reads
-    itself.
+    """Return each row's weights from `fit` on the other folds only.
 
-    `scores`: rows in an order in which every beginning holds the labels evenly; the folds are every FOLDS-th row.
+    `fit`: `fitted` or `stacked`. `scores`: rows in an order in which every beginning holds the labels evenly; the folds
+    are every FOLDS-th row.
 
     Source: Chernozhukov et al. 2018 (cross-fitting).
     """
@@ -166,12 +167,12 @@ def cross_fitted(
 
 BINS = 10
 FEWEST_ANSWERED = 20
-"""Dev rows that must remain answered, for a threshold to be chosen by their precision."""
+"""The fewest answered dev rows for choosing a threshold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """The rows whose confidence is in (`low`, `high`]: how many, their mean confidence, and the part that is right."""
+    """Rows with a confidence in (`low`, `high`]: their number, mean confidence and accuracy."""
 
     low: float
     high: float
@@ -181,7 +182,7 @@ class Bin:
 
 
 def reliability(confidences: Sequence[float], right: Sequence[bool]) -> list[Bin]:
-    """The reliability curve in BINS bins of equal width; bins without rows are left out.
+    """Compute the reliability curve in BINS bins of equal width; empty bins are omitted.
 
     Source: Guo et al. 2017, section 2.
     """
@@ -200,7 +201,9 @@ def reliability(confidences: Sequence[float], right: Sequence[bool]) -> list[Bin
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:
-    """The mean distance, over rows, of confidence and accuracy in their bin; in [0, 1], 0 is perfect.
+    """Return the row-weighted mean gap between confidence and accuracy per bin, in [0, 1].
+
+    0 is perfect.
 
     Source: Naeini et al. 2015; Guo et al. 2017, equation 3.
     """
@@ -209,10 +212,10 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
 
 
 def abstain_below(confidences: Sequence[float], right: Sequence[bool], precision: float) -> float | None:
-    """The lowest confidence from which on the answers are right often enough; None where none is.
+    """Find the lowest confidence threshold that reaches the wanted precision, in (0, 1).
 
-    At least FEWEST_ANSWERED of the rows are at it or above. It is chosen by these rows, so that other rows may fall
-    somewhat short of the precision, in (0, 1).
+    None if none does. At least FEWEST_ANSWERED of the rows are at it or above. These rows chose it, so other rows may
+    fall somewhat short of the precision.
 
     Source: El-Yaniv & Wiener 2010 (selective classification).
     """

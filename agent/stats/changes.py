@@ -1,6 +1,6 @@
-"""What changed since a release: answers beyond repeat noise, and the distribution of a log against its reference. Pure.
+"""Changes since a release: answers beyond repeat noise, and drift of a log from its reference. Pure.
 
-Each row has samples of before and of now. Where nothing changed they come from one distribution, so the labels "before"
+Each row has samples of before and of now. If nothing changed, they come from one distribution, so the labels "before"
 and "now" are exchangeable within a row; the tests shuffle them there (Good 2005, "Permutation, Parametric and Bootstrap
 Tests of Hypotheses", section 6.2). Nothing is assumed of the noise, which may differ from row to row. With the +1
 correction (Phipson & Smyth 2010) the false-alarm rate is at most the level. One sample before and one now say nothing
@@ -32,10 +32,11 @@ def flip_p_value(
     seed: int,
     draws: int = DRAWS,
 ) -> float:
-    """The p-value of "each row's answers have the same distribution before and now"; 1 where nothing can be tested.
+    """Test "each row's answers have the same distribution before and now".
 
-    `rows`: for each row its samples of before and of now; a row without samples on a side is left out. `distance`: of
-    two samples, in [0, 1]; the statistic is the energy distance. Raises ValueError for more than 12 samples of a row.
+    p = 1 if nothing can be tested. `rows`: for each row its samples of before and of now; a row without samples on a
+    side is left out. `distance`: of two samples, in [0, 1]; the statistic is the energy distance. Raises ValueError for
+    more than 12 samples of a row.
 
     Source: Szekely & Rizzo 2013, J. Stat. Plan. Inference 143:1249, for the energy distance.
 
@@ -49,7 +50,7 @@ def flip_p_value(
 
 
 def moved_p_value(rows: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int, draws: int = DRAWS) -> float:
-    """The two-sided p-value of the same for scores in [0, 1], by the sum over rows of (mean now - mean before).
+    """Test whether scores in [0, 1] moved, two-sided, by the mean changes of rows.
 
     Unlike a test on the differences of means it holds its level where rows have more samples now than before, which
     skews these differences. Raises as `flip_p_value` does.
@@ -65,8 +66,10 @@ def _summed(
     seed: int,
     draws: int,
 ) -> tuple[float, Vector]:
-    """The sum of a statistic over rows, observed and in `draws` shuffles within rows. `shuffled` gives that of one row
-    for each choice of the samples of before; the true one first."""
+    """Sum a statistic over rows, observed and in `draws` shuffles within rows.
+
+    `shuffled` gives the statistic of one row for each choice of the samples of before, the true one first.
+    """
     rng = np.random.default_rng(seed)
     observed, totals = 0.0, np.zeros(draws)
     for before, now in rows:
@@ -108,7 +111,7 @@ FEW = 5
 class DriftTest:
     """One test of a statistic of the reference (`was`) against one of the window (`now`).
 
-    `effect`: the size of the change. `p_value`: None where there is nothing to test, for the reason `why`.
+    `effect`: the size of the change. `p_value`: None if nothing can be tested, for the reason `why`.
     """
 
     name: str
@@ -122,7 +125,7 @@ class DriftTest:
 
 
 def more_often(name: str, was: tuple[int, int], now: tuple[int, int], limit: float) -> DriftTest:
-    """Whether an event is more frequent now, by (events, trials): Fisher's exact test, one-sided.
+    """Test whether an event is more frequent now, by (events, trials): Fisher's exact test, one-sided.
 
     The effect is the rise of the rate.
 
@@ -141,7 +144,7 @@ def more_often(name: str, was: tuple[int, int], now: tuple[int, int], limit: flo
 
 
 def categories_moved(name: str, was: Mapping[str, int], now: Mapping[str, int], limit: float, seed: int) -> DriftTest:
-    """Whether the distribution over categories changed: chi-square test of homogeneity, with counts by category.
+    """Test whether the distribution over categories changed: chi-square test of homogeneity on counts.
 
     The effect is the total variation distance, in [0, 1]. Where an expected count is below 5, the statistic is compared
     with 20,000 tables of the same margins instead, with the +1 correction.
@@ -178,7 +181,7 @@ def categories_moved(name: str, was: Mapping[str, int], now: Mapping[str, int], 
 
 
 def sizes_moved(name: str, was: Sequence[float], now: Sequence[float], limit: float) -> DriftTest:
-    """Whether sizes are distributed otherwise: two-sample Kolmogorov-Smirnov test, conservative with ties.
+    """Test whether the distribution of sizes changed: two-sample Kolmogorov-Smirnov, conservative with ties.
 
     The effect is its D in [0, 1], the largest distance between the two distribution functions.
     """
@@ -194,7 +197,10 @@ def sizes_moved(name: str, was: Sequence[float], now: Sequence[float], limit: fl
 
 
 def scores_fell(name: str, was: Sequence[float], now: Sequence[float], limit: float) -> DriftTest:
-    """Whether scores in [0, 1] are lower now: Mann-Whitney test, one-sided; the effect is the fall of the mean."""
+    """Test whether scores in [0, 1] are lower now: Mann-Whitney, one-sided.
+
+    The effect is the fall of the mean.
+    """
     before, after = (sum(side) / len(side) if len(side) else None for side in (was, now))
     if before is None or after is None:
         return DriftTest(name, before, after, None, limit, None, why="no scores to compare")
@@ -207,9 +213,9 @@ def scores_fell(name: str, was: Sequence[float], now: Sequence[float], limit: fl
 
 
 def alarms(tests: Sequence[DriftTest], alpha: float) -> list[DriftTest]:
-    """The tests that are significant at `alpha`, after correction for all with a p-value, and at least `limit` in size.
+    """Return the tests that are significant after Holm's correction and at least `limit` large.
 
-    Source: Holm 1979, Scand. J. Statist. 6:65: without any change, an alarm comes in at most `alpha` of all cases.
+    Source: Holm 1979, Scand. J. Statist. 6:65: without any change, at most `alpha` of all cases raise an alarm.
     """
     tested = sorted((each for each in tests if each.p_value is not None), key=lambda each: each.p_value or 0.0)
     significant = []

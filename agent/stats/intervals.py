@@ -1,4 +1,4 @@
-"""How sure a number is: the interval of a mean, and two prompts compared on the same rows. Pure.
+"""Interval of a mean, and paired comparison of two prompts on the same rows. Pure.
 
 Scores are vectors in [0, 1]; random draws come from `seed`. Empty, unequally long, non-finite or out-of-range input
 raises ValueError.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Interval = tuple[float, float]
 
 SIGNIFICANT = 0.05
-"""The two-sided p-value below which a difference counts as shown."""
+"""Differences with a two-sided p-value below this are significant."""
 
 EXACT_FLIPS = 16
 FLIPS = 20_000
@@ -47,11 +47,12 @@ class PairedResult:
 
 
 def mean_ci(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high) of independent scores, within [0, 1]; a single value m gives (m, 0, 1).
+    """Return (mean, low, high) of independent scores, within [0, 1].
 
-    0/1 scores, and equal ones: Wilson's score interval, with the Poisson limit of Brown, Cai & DasGupta for 1 to 3 hits
-    or misses, where Wilson's covers as little as 85 %. Graded scores: Wilson's interval for the number of 0/1 rows
-    that would leave the mean as uncertain (Korn & Graubard); Student's t covers 87 to 91 % near 0 and 1 on 40 rows.
+    A single value m gives (m, 0, 1). 0/1 scores, and equal ones: Wilson's score interval, with the Poisson limit of
+    Brown, Cai & DasGupta for 1 to 3 hits or misses, where Wilson's covers as little as 85 %. Graded scores: Wilson's
+    interval for the number of 0/1 rows that would leave the mean as uncertain (Korn & Graubard); Student's t covers 87
+    to 91 % near 0 and 1 on 40 rows.
 
     Source: Brown, Cai & DasGupta 2001, Statistical Science 16:101; Korn & Graubard 1998, Survey Methodology 24:193.
 
@@ -75,13 +76,14 @@ def mean_ci(values: Sequence[float], confidence: float = 0.95) -> tuple[float, f
 
 
 def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: int) -> PairedResult:
-    """The comparison of two prompts on the same n rows; swapping them flips the difference and its interval.
+    """Compare two prompts on the same n rows.
 
-    0/1 scores: exact McNemar test (two-sided binomial over the rows that differ) and Tango's score interval; a p-value
-    below 0.05 never comes with an interval that holds 0. Graded scores: sign-flip permutation test, exact up to 16 rows
-    that differ, else 20,000 draws with the +1 correction; the interval reaches on each side as far as the wider of
-    Student's t and a BCa bootstrap of 10,000 draws: either can be too short, with few rows that differ or with skewed
-    differences. Where all differences are equal: an exact binomial bound on the rate of an unseen kind of row.
+    Swapping them flips the difference and its interval. 0/1 scores: exact McNemar test (two-sided binomial over the
+    rows that differ) and Tango's score interval; a p-value below 0.05 never comes with an interval that holds 0. Graded
+    scores: sign-flip permutation test, exact up to 16 rows that differ, else 20,000 draws with the +1 correction; the
+    interval reaches on each side as far as the wider of Student's t and a BCa bootstrap of 10,000 draws: either can be
+    too short, with few rows that differ or with skewed differences. Where all differences are equal: an exact binomial
+    bound on the rate of an unseen kind of row.
 
     Source: Tango 1998, Statistics in Medicine 17:891; Phipson & Smyth 2010; Efron 1987 (BCa).
 
@@ -107,10 +109,10 @@ def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: 
 
 
 def lowest_difference(first: Sequence[float], second: Sequence[float], seed: int, confidence: float = 0.95) -> float:
-    """The least true mean difference, first minus second, that rows leave possible: a one-sided limit in [-1, 1].
+    """Return the lower one-sided confidence limit of the mean difference, in [-1, 1].
 
-    It is the lower end of the interval of `paired_difference` at the confidence `2 * confidence - 1`; `confidence` is
-    of the one side, in (0.5, 1). Raises as `paired_difference`.
+    First minus second: the lower end of the interval of `paired_difference` at the confidence `2 * confidence - 1`;
+    `confidence` is one-sided, in (0.5, 1). Raises as `paired_difference`.
 
     Source: Tango 1998, Statistics in Medicine 17:891 (0/1 scores); Efron 1987 and Student's t (graded scores).
 
@@ -132,7 +134,7 @@ def lowest_difference(first: Sequence[float], second: Sequence[float], seed: int
 def scored_difference(
     winner: Sequence[float | None], baseline: Sequence[float | None], seed: int
 ) -> PairedResult | None:
-    """`paired_difference` over the rows that have both scores; None where no row has.
+    """Apply `paired_difference` to the rows with both scores; None without any.
 
     >>> scored_difference([1.0, None], [None, 1.0], seed=0) is None
     True
@@ -142,9 +144,10 @@ def scored_difference(
 
 
 def groups_differ(groups: Sequence[Sequence[float]], seed: int) -> float:
-    """The p-value of "all groups have the same mean": a permutation test on the sum of squares between groups.
+    """Return the p-value of "all groups have the same mean", by permutation.
 
-    5,000 permutations with the +1 correction (Phipson & Smyth 2010).
+    The statistic is the sum of squares between groups; 5,000 permutations with the +1 correction (Phipson & Smyth
+    2010).
     """
     import numpy as np
 
@@ -164,11 +167,11 @@ def groups_differ(groups: Sequence[Sequence[float]], seed: int) -> float:
 
 
 def minimum_detectable_gain(n: int, baseline_rate: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The smallest true gain that `n` paired 0/1 rows show with this power (two-sided McNemar); inf where none does.
+    """Return the smallest true gain that `n` paired 0/1 rows detect with this power.
 
-    Assumes that the two prompts fail on rows independently, so that p0 (1 - p1) + p1 (1 - p0) of the rows differ. Real
-    prompts share their hard rows and can show a smaller gain: a cautious figure. Below log2(2 / alpha) rows not even
-    the exact test can reject.
+    A two-sided McNemar test; inf if no gain is detectable. Assumes that the two prompts fail on rows independently, so
+    that p0 (1 - p1) + p1 (1 - p0) of the rows differ. Real prompts share their hard rows and can show a smaller gain: a
+    cautious figure. Below log2(2 / alpha) rows not even the exact test can reject.
 
     Source: Connor 1987, Biometrics 43:207.
 
@@ -195,14 +198,17 @@ def minimum_detectable_gain(n: int, baseline_rate: float, alpha: float = 0.05, p
 
 
 def checked(values: Sequence[float], name: str) -> Vector:
-    """The scores as an array. Raises ValueError unless there is at least one and all are in [0, 1]."""
+    """Return the scores as an array.
+
+    Raises ValueError unless there is at least one and all are in [0, 1].
+    """
     import numpy as np
 
     scores = np.asarray(values, dtype=float)
     if scores.ndim != 1 or not len(scores):
         raise ValueError(f"{name} must hold at least one score")
     if not np.all((scores >= 0) & (scores <= 1)):
-        raise ValueError(f"{name} must lie in [0, 1]")
+        raise ValueError(f"{name} must be in [0, 1]")
     return scores
 
 
@@ -241,7 +247,7 @@ def _mcnemar(wins: int, losses: int) -> float:
 
 
 def _tango(wins: int, losses: int, n: int, confidence: float = 0.95) -> Interval:
-    """The true differences that a score test does not reject; the score falls with them, so bisect."""
+    """Invert the score test by bisection: its statistic falls with the true difference."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
 
     def score(difference: float) -> float:
@@ -293,7 +299,6 @@ def _wider(differences: Vector, rng: Generator, confidence: float = 0.95) -> Int
 
 
 def _bca(differences: Vector, rng: Generator, confidence: float) -> Interval:
-    """Bias-corrected and accelerated bootstrap interval of the mean of values that are not all equal."""
     import numpy as np
 
     n, mean = len(differences), float(differences.mean())
@@ -319,21 +324,20 @@ def _chunks(total: int, width: int) -> list[int]:
 
 
 CONFIDENCE = 0.95
-"""Of the one side."""
+"""One-sided."""
 MARGIN = 0.05
-"""The default margin: 5 points. On the 80 to 130 rows of a usual run, 3 points could not be shown even for prompts of
-one quality (`smallest_margin`)."""
+"""The default margin. On the 80 to 130 rows of a usual run, 3 points cannot be shown (`smallest_margin`)."""
 DIFFER = 0.1
-"""The share of rows that two prompts of one quality are taken to score differently, where nothing is known yet."""
+"""The assumed share of rows that two equally good prompts score differently."""
 
 
 def loss_bound(
     scores: Sequence[float | None], reference: Sequence[float | None], margin: float, seed: int
 ) -> NotWorse | None:
-    """How much a prompt may lose against a reference on the same rows; None where no row has a score of the reference.
+    """Bound the loss of a prompt against a reference on the same rows.
 
-    A row without a score (None) counts as 0: a lost answer is a loss; rows without a score of the reference are left
-    out.
+    None without scores of the reference. A row without a score (None) counts as 0: a lost answer is a loss; rows
+    without a score of the reference are left out.
 
     Source: Tango 1998, Statistics in Medicine 17:891; Piaggio et al. 2012 (CONSORT for non-inferiority), JAMA 308:2594.
 
@@ -352,7 +356,7 @@ def loss_bound(
 
 
 def smallest_margin(rows: int, differ: float = DIFFER) -> float:
-    """About the smallest margin that `rows` paired rows can show for two prompts of one quality, in (0, 1].
+    """Estimate the smallest margin, in (0, 1], that `rows` rows show for equal prompts.
 
     `differ`: the share of rows that they score differently, in (0, 1].
 

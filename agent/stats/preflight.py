@@ -1,8 +1,8 @@
-"""Whether there is anything to win, said before the money is spent. Pure arithmetic: knows no model and no plan.
+"""Power checks before the money is spent: is there a gain to find? Pure; knows no model and no plan.
 
-Before any call only the test rows are known: `detectable_gains`. After the baseline on dev: `assess`. Its verdict is
-advice: it says "not worth it" only where no prompt can score higher on dev, or where even a perfect prompt could not be
-told on test from the user's own, also if that truly scores as low as dev leaves possible.
+Before any call only the number of test rows is known: `detectable_gains`. After the baseline on dev: `assess`. Its
+verdict is advice: it says "not worth it" only if no prompt can score higher on dev, or if the test rows could not tell
+even a perfect prompt from the baseline at the lower end of its interval.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ ASSUMED_RATES = (0.3, 0.5, 0.7, 0.9)
 FEWEST_ROWS = 20
 MOST_ROWS = 10_000_000
 SHARPEST = 4.0
-"""0/1 rows that a graded row is worth at most: how the differences to another prompt will vary is not known yet."""
+"""The most 0/1 rows that a graded row counts for: the variance of future differences is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
     """The verdict on a baseline, all in score, 0 to 1.
 
-    `noise`: part of the `noise_rows` asked again whose score changed, None when no row was. `headroom`: what is left
-    above the baseline. `detectable`: the smallest gain over it that the test rows show (inf: none). `why` says what to
-    do when `worth` is False.
+    `noise`: part of the `noise_rows` asked again whose score changed, None without such rows. `headroom`: the gap
+    between the baseline and full marks. `detectable`: the smallest gain that the test rows show (inf: none). `why` says
+    what to do when `worth` is False.
     """
 
     noise: float | None
@@ -39,7 +39,7 @@ class Assessment:
     why: str
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready: no gain at all is None."""
+        """Return JSON-ready data: no gain at all is None."""
         return {
             "noise": self.noise,
             "noise_rows": self.noise_rows,
@@ -52,29 +52,29 @@ class Assessment:
 
 
 def detectable_gains(test_rows: int) -> dict[float, float]:
-    """By assumed baseline score the smallest gain that `test_rows` rows show; inf where none."""
+    """Return the smallest gain that `test_rows` rows show, by assumed baseline score; inf if none."""
     return {rate: minimum_detectable_gain(test_rows, rate) for rate in ASSUMED_RATES}
 
 
 def assess(
     scores: Sequence[float | None], again: Sequence[float | None], test_rows: int, pairwise: bool = False
 ) -> Assessment:
-    """Judge from a baseline's dev scores whether there is anything to win.
+    """Decide from a baseline's dev scores whether there is a gain to find.
 
-    Not worth it is a search whose test rows show no gain, whatever the prompts score. Else, with 20 scored rows or
-    more, one whose baseline has full marks on all of them: dev then prefers nothing to it; and one whose test rows
-    would show no gain even if the baseline scored no more than the lower end of its interval.
+    Not worth it: a search whose test rows show no gain, whatever the prompts score. Also, with 20 scored rows or more:
+    a baseline with full marks on all of them, as dev then prefers nothing to it; and test rows that would show no gain
+    even if the baseline scored no more than the lower end of its interval.
 
     `again`: scores of the first of these rows, asked a second time. `pairwise`: a judge compares each answer with the
-    baseline's own, so that how the baseline's scores vary says nothing.
+    baseline's own, so the variance of the baseline's scores says nothing.
     """
     known = [value for value in scores if value is not None]
     flips = [abs(a - b) > 1e-12 for a, b in zip(scores, again, strict=False) if a is not None and b is not None]
     noise = (sum(flips) / len(flips) if flips else None, len(flips))
     if not math.isfinite(minimum_detectable_gain(test_rows, 0.0)):
         why = (
-            f"not worth a search: no gain can be told from chance with {test_rows} test rows. Give more: about "
-            f"{rows_for(0.3, 0.5)} show a gain of 30 points, {rows_for(0.1, 0.5)} one of 10"
+            f"not worth a search: {test_rows} test rows cannot show any gain; give about "
+            f"{rows_for(0.3, 0.5)} for a gain of 30 points, {rows_for(0.1, 0.5)} for one of 10"
         )
         return Assessment(*noise, None, None, math.inf, False, why)
     if not known:
@@ -88,26 +88,29 @@ def assess(
     between = f"{at} (95 % CI {100 * low:.1f} to {100 * high:.1f})"
     worth = True
     if len(known) < FEWEST_ROWS:
-        why = f"{at}: too few to say what is left to win"
+        why = f"{at}: too few to judge the headroom"
     elif room < 1e-9:
         worth = False
-        why = f"not worth a search: {at}, and no other can score higher there. Keep the prompt, or add harder rows"
+        why = f"not worth a search: {at}, the maximum; keep the prompt, or add harder rows"
     elif math.isfinite(gain):
         shown = f"{test_rows} test rows can show a gain of {100 * gain:.1f} or more"
         why = f"{at}; of the {100 * room:.1f} points left {shown}"
     elif math.isfinite(minimum_detectable_gain(worth_rows, low)):
-        why = f"{between}; {test_rows} test rows can show a gain only if it truly scores at the low end of that"
+        why = f"{between}; {test_rows} test rows can show a gain only if its true score is at the low end"
     else:
         worth = False
         why = (
-            f"not worth a search: {between}, and {test_rows} test rows could not tell even a perfect prompt from it. "
-            f"Keep the prompt, add harder rows, or give {_rows(room, mean, worth_rows, test_rows)}"
+            f"not worth a search: {between}, and {test_rows} test rows cannot show even a perfect prompt's gain; "
+            f"keep the prompt, add harder rows, or give {_rows(room, mean, worth_rows, test_rows)}"
         )
     return Assessment(*noise, room, (1 - high, 1 - low), gain, worth, why)
 
 
 def rows_for(gain: float, rate: float) -> int | None:
-    """The fewest test rows that show this gain over this baseline score; None beyond ten million."""
+    """Return the fewest test rows that show this gain over this baseline score.
+
+    None beyond ten million.
+    """
     low, high = 1, MOST_ROWS
     if minimum_detectable_gain(high, rate) > gain:
         return None
@@ -118,7 +121,7 @@ def rows_for(gain: float, rate: float) -> int | None:
 
 
 def rows_at_most(gain: float) -> int:
-    """The test rows that show this gain, in (0, 1], whatever the baseline scores.
+    """Return the test rows that show this gain, in (0, 1], whatever the baseline scores.
 
     >>> rows_at_most(0.1), rows_at_most(0.2)
     (395, 100)
@@ -127,7 +130,7 @@ def rows_at_most(gain: float) -> int:
 
 
 def rows_to_detect(gain: float, scores: Sequence[float]) -> int:
-    """The test rows that show this gain over a baseline with these scores, in [0, 1], on some rows of dev.
+    """Return the test rows that show this gain over these baseline scores, in [0, 1].
 
     Cautious: the baseline's true score is taken to be where in its 95 % interval most rows are needed, and the two
     prompts to fail on rows independently, so that most rows differ (`minimum_detectable_gain`).
@@ -141,8 +144,9 @@ def rows_to_detect(gain: float, scores: Sequence[float]) -> int:
 
 
 def rows_to_show(gain: float, scores: Sequence[float]) -> int | None:
-    """About how many test rows show this gain over a baseline with these scores on some of them, rounded up to two
-    digits; None beyond ten million.
+    """Estimate the test rows that show this gain over these baseline scores.
+
+    None beyond ten million. Rounded up to two digits.
 
     >>> rows_to_show(0.06, [1.0] * 60 + [0.0] * 40)
     1100
@@ -158,7 +162,7 @@ def _two_digits(rows: float) -> int:
 
 
 def _sharper(scores: Sequence[float], mean: float) -> float:
-    """How many 0/1 rows one row is worth: graded scores of this mean vary less, and show a smaller gain."""
+    """Convert a row to 0/1 rows: graded scores vary less, and show a smaller gain."""
     widest = mean * (1 - mean)
     variance = sum((value - mean) ** 2 for value in scores) / len(scores)
     # rounded, as the two differ in their last digits where every score is 0 or 1 and a row is worth exactly one
@@ -169,4 +173,4 @@ def _rows(room: float, mean: float, worth_rows: int, test_rows: int) -> str:
     needed = rows_for(room / 2, mean)
     if not needed:
         return "far more test rows"
-    return f"about {_two_digits(needed * test_rows / worth_rows):,} test rows, which show half of what is left"
+    return f"about {_two_digits(needed * test_rows / worth_rows):,} test rows, which show a gain of half the headroom"

@@ -1,4 +1,4 @@
-"""Candidates compared while a search runs: those significantly worse than the best, and means on unequal rows. Pure.
+"""Racing of candidates: those significantly worse than the best, and means on unequal rows. Pure.
 
 The tests are bets (Waudby-Smith & Ramdas 2024, JRSS-B 86:1, "Estimating means of bounded random variables by
 betting"), valid after every row. On each row a bettor stakes part of its wealth on another candidate scoring higher
@@ -26,14 +26,15 @@ WEIGHTS = tuple(bet / sum(BETS) for bet in BETS)  # large bets weigh more: early
 
 
 def behind(scores: Sequence[Sequence[float | None]], alpha: float = ALPHA) -> list[int]:
-    """The indices of candidates that are significantly worse than the best, among those with the most rows.
+    """Return the indices of candidates significantly worse than the best.
 
-    The best candidate is among them with probability <= `alpha`, whatever their number, as one bettor tests each; never
-    the one with the best mean. A candidate in several races is at risk once in each. On each row a bettor stakes on the
-    leader of the rows before, of the others that are still there (equal leaders share the stake).
+    Only candidates with the most rows are tested. The best candidate is among them with probability <= `alpha`,
+    whatever their number, as one bettor tests each; never the one with the best mean. A candidate in several races is
+    at risk once in each. On each row a bettor stakes on the leader of the rows before among the other remaining
+    candidates (equal leaders share the stake).
 
     `scores`: candidates x rows in one common order, values in [0, 1], None for "not scored"; at every look all
-    candidates, also those that left, with the rows that they had by then. Raises ValueError for scores outside [0, 1].
+    candidates, also pruned ones, with the rows that they had by then. Raises ValueError for scores outside [0, 1].
 
     >>> behind([[1.0] * 12, [0.0] * 12])
     [1]
@@ -46,7 +47,7 @@ def behind(scores: Sequence[Sequence[float | None]], alpha: float = ALPHA) -> li
     seen = ~np.isnan(table)
     table = np.where(seen, table, 0.0)
     if np.any((table < 0) | (table > 1)):
-        raise ValueError("scores must lie in [0, 1]")
+        raise ValueError("scores must be in [0, 1]")
     if rows == 0:
         return []
     running = np.flatnonzero(lengths == rows)
@@ -57,7 +58,6 @@ def behind(scores: Sequence[Sequence[float | None]], alpha: float = ALPHA) -> li
 
 
 def _leads(table: Table, seen: Table) -> Table:
-    """Candidates x rows: by how much the leader of the others on the rows before was better on this row."""
     before = (np.cumsum(table, axis=1) - table) / np.maximum(np.cumsum(seen, axis=1) - seen, 1)
     first = _leaders(before, seen)
     second = _leaders(before, seen & ~first)
@@ -70,14 +70,16 @@ def _leads(table: Table, seen: Table) -> Table:
 
 
 def _leaders(before: Table, there: Table) -> Table:
-    """Which of those that are there had the best mean so far, on each row; equal ones all."""
     standing = np.where(there, before, -1.0)
     leaders: Table = there & (standing >= standing.max(axis=0) - 1e-9)
     return leaders
 
 
 def largest_wealth(leads: Table) -> Table:
-    """The largest wealth (>= 1) of a bettor on each row of `leads` (candidates x rows, in [-1, 1])."""
+    """Return the largest wealth (>= 1) of a bettor on each row of `leads`.
+
+    `leads`: candidates x rows, in [-1, 1].
+    """
     if not leads.shape[1]:
         return np.ones(len(leads))
     logs = np.cumsum(np.log1p(np.clip(leads, -1.0, 1.0)[:, :, None] * np.array(BETS)), axis=1)
@@ -93,13 +95,13 @@ CLOSE = 1e-6
 
 
 def adjusted_means(scores: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
-    """The mean of each candidate, in [0, 1], as if it had seen all rows that any has seen.
+    """Estimate each candidate's mean, in [0, 1], over all rows that any candidate has seen.
 
     The first rows of dev may be easier than those after them, and only good candidates see the later ones, so a plain
-    mean over 6 rows and one over 60 are not comparable. Here a score is a candidate's mean and an effect of its row
-    together.
+    mean over 6 rows and one over 60 are not comparable. Here a score is the sum of a candidate's mean and an effect of
+    its row.
 
-    `scores`: by candidate, on the first rows of one order; None: no score. One without any is left out.
+    `scores`: by candidate, on the first rows of one order; None: no score. Candidates without scores are left out.
 
     Source: the additive model of a two-way layout with empty cells, fitted by backfitting (Hastie & Tibshirani 1990,
     "Generalized Additive Models", section 4.4), with shrunk row effects (Robinson 1991, "That BLUP is a Good Thing").

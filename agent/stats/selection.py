@@ -1,6 +1,6 @@
-"""The best of many: what its score is worth, whether it beats a rival, and the p-values of several tests. Pure.
+"""Selection of the best of many: its corrected score, its p-value, and multiple testing. Pure.
 
-It was chosen by the very scores that speak for it, so each method corrects for the choice.
+The scores that speak for the winner also chose it, so each method corrects for the choice.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ REPEATS = 20
 
 
 def selection_corrected(outcomes: Sequence[Sequence[float]], winner: int, seed: int) -> float:
-    """The score of the rule "run all, keep the best" on rows that it did not use, in place of the winner's dev mean.
+    """Estimate the score of the rule "run all, keep the best" on unseen rows.
 
-    Cross-validation of the choice itself. Rows up to the last cut in the first half decided which candidates remained,
-    and are used for choosing only. The rows after it are split into 10 parts, 20 times; each part is scored by the best
-    candidate without it (equal ones share), one that was cut within these rows as far as it came. So no row counts for
-    a candidate that it helped to choose.
+    Replaces the winner's dev mean. Cross-validation of the choice itself. Rows up to the last cut in the first half
+    decided which candidates remained, and are used for choosing only. The rows after it are split into 10 parts, 20
+    times; each part is scored by the best candidate without it (equal ones share), or by one that was cut within these
+    rows as far as it got. So no row counts for a candidate that it helped to choose.
 
     In 1,000 replays each of plain selection and of halving among 60 candidates the mean error was 0.4 points at most;
     the winner's own mean was 3 to 14 points too high. Worse cases: 1 point too low with scores near 10 % on 60 rows, up
     to 2 where equal candidates are cut late. A single figure errs by 6 to 10 points, and may exceed the winner's own
     mean. Worse alternatives: half-splits, and a random-effects model of rows and candidates.
 
-    `outcomes`: for every candidate that ran, also those cut early, its scores in [0, 1] on the first rows of one common
+    `outcomes`: scores in [0, 1] of every candidate that ran, also those cut early, on the first rows of one common
     order. Raises ValueError unless the winner is one of them and has the most rows.
 
     Source: Varma & Simon 2006, BMC Bioinformatics 7:91; Cawley & Talbot 2010, JMLR 11:2079.
@@ -56,7 +56,6 @@ def selection_corrected(outcomes: Sequence[Sequence[float]], winner: int, seed: 
 
 
 def _deal(rows: int, seed: int) -> Table:
-    """Rows x parts: 1 where the row is held out."""
     rng = np.random.default_rng(seed)
     folds = min(FOLDS, rows)
     held = np.zeros((rows, REPEATS * folds))
@@ -84,14 +83,14 @@ BLOCK = 2_000  # flips that are drawn at once
 
 
 def best_of_many(candidates: Sequence[Sequence[float]], chosen: int, rival: Sequence[float], seed: int) -> float:
-    """The p-value, in (0, 1], of "none of these prompts is better than the rival", one-sided.
+    """Test "none of these prompts is better than the rival", one-sided.
 
-    The differences to the rival change their signs at random, those of a row together, and the largest sum of any
-    prompt is compared with that of the chosen one. So prompts that answer alike count as little more than one. Of nine
-    prompts that are no better than their rival the best beats it at the 5 % level, if it is tested as if it were the
-    only one, in 11 to 13 of 100 cases (simulated, on 30 and 100 rows).
+    The p-value is in (0, 1]. The differences to the rival change their signs at random, those of a row together, and
+    the largest sum of any prompt is compared with that of the chosen one. So prompts that answer alike count as little
+    more than one. Without this correction, the best of nine prompts no better than their rival beats it at the 5 %
+    level in 11 to 13 of 100 cases (simulated, on 30 and 100 rows).
 
-    `candidates`: of every prompt that could have been chosen its scores in [0, 1], on the rows of `rival`. Raises
+    `candidates`: scores in [0, 1] of every prompt that could have been chosen, on the rows of `rival`. Raises
     ValueError for scores that are not paired row by row, or no such index.
 
     Source: Westfall & Young 1993, "Resampling-Based Multiple Testing", chapter 2 (single-step maxT); Phipson & Smyth
@@ -103,7 +102,7 @@ def best_of_many(candidates: Sequence[Sequence[float]], chosen: int, rival: Sequ
     other = checked(rival, "rival")
     table = [checked(scores, f"candidates[{place}]") for place, scores in enumerate(candidates)]
     if not 0 <= chosen < len(table) or any(len(scores) != len(other) for scores in table):
-        raise ValueError("candidates must hold the chosen one, and each have a score for each row of the rival")
+        raise ValueError("candidates must hold the chosen one, each with a score for each row of the rival")
     differences = (np.array(table) - other).T  # rows x candidates
     differences = differences[np.abs(differences).max(axis=1) > 1e-12]
     gain = float(differences[:, chosen].sum())
@@ -115,7 +114,7 @@ def best_of_many(candidates: Sequence[Sequence[float]], chosen: int, rival: Sequ
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct the p-values of a family of tests, each for all of them; in the same order.
+    """Correct the p-values of a family of tests for multiple testing; keeps their order.
 
     One below 0.05 is then shown at the 5 % level, however many tests there are.
 

@@ -146,7 +146,7 @@ def test_a_killed_run_of_a_chain_resumes_to_the_same_chain() -> None:
             "from langchain_core.prompts import ChatPromptTemplate\n"
             "def build():\n"
             "    return ChatPromptTemplate([('human', '{text}')]) | FakeListChatModel(responses=['x'])\n",
-            "notes/program.py:3: build() has a model of its own (FakeListChatModel)",
+            "notes/program.py:3: build() makes its own model (FakeListChatModel)",
         ),
         (
             "def build(model):\n    return model.bind_tools([])\n",

@@ -126,7 +126,7 @@ def test_what_was_asked_before_is_not_asked_again_and_a_cap_is_kept() -> None:
         assert len(server.requests) == capped["calls"]["judge"] == 50
         assert capped["status"] == "budget"
         assert not capped["trusted"]
-        assert any("answers that are none were shown to it: the budget ended before" in why for why in capped["why"])
+        assert any("negative controls were judged: the budget ended" in why for why in capped["why"])
         whole = good_json(*command)
         asked = len(server.requests)
         again = good_json(*command)

@@ -112,7 +112,7 @@ def test_what_cannot_work_is_a_mistake_of_use_before_anything_is_called(monkeypa
         *_, line = refused(2, *command, "--sampler", "gp")
         assert "--sampler gp needs torch, which is not installed; pip install torch" in line
         *_, line = refused(2, *command, "--strategy", "dspy-mipro", "--sampler", "tpe")
-        assert "--sampler tpe: dspy-mipro goes by none" in line
+        assert "--sampler tpe: dspy-mipro uses none" in line
         with pytest.raises(pa.InputError, match=r"(?s)sampler.*pruner"):
             pa.optimize("rows.csv", target="label", prompt="p.txt", model=compatible(server), sampler="x", pruner="y")
         assert not server.requests

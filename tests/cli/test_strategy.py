@@ -79,7 +79,7 @@ def test_a_strategy_that_is_none_is_a_mistake_of_use() -> None:
     ("change", "words", "says"),
     [
         ('[[metrics]]\nname = "judge"\nmode = "pairwise"\n', ["--strategy", "dspy-mipro"], "the pairwise judge of"),
-        ("", ["--strategy", "dspy-bootstrap"], "DSPy takes an input called config for its own; rename it"),
+        ("", ["--strategy", "dspy-bootstrap"], "DSPy reserves the input name config; rename it"),
         ("", ["-n", "5", "--strategy", "dspy-gepa"], "tries as many programs as the budget buys"),
         ("", ["--proposer", "none", "--strategy", "dspy-gepa"], "has a model write instructions; leave out --proposer"),
     ],

@@ -120,7 +120,7 @@ def test_rows_without_an_answer_are_no_flips_but_too_many_fail() -> None:
     many = told(was, [[refused(row) if at < 10 else answer(row, "a")] * 2 for at, row in enumerate(rows(40))])
     assert many["why"] == ["10 of 40 rows that had an answer got none: refused"]
     none = told(was, [[refused(row)] * 2 for row in rows(40)])
-    assert none["why"] == ["no row has an answer on both sides, so nothing can be told: refused"]
+    assert none["why"] == ["no row has an answer on both sides: refused"]
     assert none["score"]["now"]["mean"] is None
 
 

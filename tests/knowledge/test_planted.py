@@ -150,7 +150,7 @@ def test_a_stopped_run_goes_on_with_the_documents_that_it_began_with(here: Path)
 def test_an_optimizer_that_cannot_look_up_is_refused_before_anything_is_paid(here: Path) -> None:
     pytest.importorskip("dspy")
     with WireServer(reader) as server:
-        with pytest.raises(pa.InputError, match="DSPy's optimizers do not look passages up"):
+        with pytest.raises(pa.InputError, match="DSPy's optimizers do not retrieve passages"):
             pa.optimize(
                 write_task(here / "task"),
                 model=compatible(server),

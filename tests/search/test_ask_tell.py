@@ -208,8 +208,8 @@ def test_a_sampler_or_pruner_that_is_unknown_or_not_gone_by_is_refused() -> None
     for strategy, sampler, pruner, says in (
         ("evolve", "tpee", "race", "--sampler tpee: write one of bandit, tpe"),
         ("evolve", "tpe", "median", "--pruner median: write one of race, wilcoxon"),
-        ("dspy-gepa", "tpe", "race", "--sampler tpe: dspy-gepa goes by none"),
-        ("dspy-gepa", "bandit", "wilcoxon", "--pruner wilcoxon: dspy-gepa goes by none"),
+        ("dspy-gepa", "tpe", "race", "--sampler tpe: dspy-gepa uses none"),
+        ("dspy-gepa", "bandit", "wilcoxon", "--pruner wilcoxon: dspy-gepa uses none"),
     ):
         with pytest.raises(InputError, match=says):
             registered.require_search(strategy, sampler, pruner)

@@ -1,7 +1,7 @@
-"""How the proposer is asked, and what is refused of its replies.
+"""Requests to the proposer, and checks of its replies.
 
-A reply is the text of a model about rows that anyone may have written: it is one short line, without marks, control
-characters and placeholders, copies no row and does not repeat the request. It is checked, never repaired.
+A reply is the text of a model about rows that anyone may have written: it must be one short line, without marks,
+control characters and placeholders, copy no row and not repeat the request. It is checked, never repaired.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ STEADY, FREE = 0.3, 0.7  # temperatures: of a sentence about rows, and of a text
 
 
 Read = tuple[tuple[str, ...], str]
-"""The texts of a reply that can be used, or () and the reason."""
+"""The usable texts of a reply, or () and the reason."""
 Ask = Callable[[Sequence["Question"]], Awaitable[list[tuple[str, ...]]]]
-"""Gives the usable texts of each reply, in the order of the questions; those beyond the budget are not asked."""
+"""Gives the usable texts of each reply in order; questions beyond the budget are not asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request to the proposer; `read` gives the usable texts of a reply, or () and why not."""
+    """One request to the proposer. `read` gives the usable texts of a reply, or () and the reason."""
 
     messages: tuple[Message, ...]
     read: Callable[[Completion], Read]
@@ -43,7 +43,7 @@ class Question:
 
 
 class Data(str):
-    """A text of rows, replies or labels: it stands between marks."""
+    """A text of rows, replies or labels, which is fenced in requests."""
 
 
 Lines = Sequence[str | Sequence[str]]
@@ -55,8 +55,8 @@ def messages_about(
 ) -> tuple[Message, ...]:
     """Write a request of lines.
 
-    `begins`: the words that the reply is to begin with. `before`: lines before the one that names the marks. `data`:
-    the texts that the marks are made of; None: the Data.
+    `begins`: the required first words of the reply. `before`: lines before the one that names the marks. `data`: the
+    texts for choosing the marks; None: the Data.
     """
     parts = [[line] if isinstance(line, str) else line for line in lines]
     fence = Fence.around(data or [part for line in parts for part in line if isinstance(part, Data)])
@@ -79,10 +79,10 @@ def one_sentence(
     why: Callable[[str], str] = lambda text: "",
     says_task: bool = False,
 ) -> Question:
-    """Ask for one sentence about data that begins as the request says.
+    """Ask for one sentence about data with given first words.
 
     `task`: its rows and placeholders may not be in the sentence; `says_task`: whether the request names it. `whole`:
-    makes the kept text of what follows `begins`; None: the whole sentence. `why`: why that is refused, or "".
+    makes the kept text of what follows `begins`; None: the whole sentence. `why`: the reason to refuse that, or "".
     """
     system = f"{system} You answer with one short sentence."
     messages = messages_about(system, lines, begins, [task_line(task)] if says_task else ())
@@ -100,7 +100,10 @@ def one_sentence(
 def fewer_words(
     messages: tuple[Message, ...], old: str, share: float, read: Callable[[Completion], tuple[str, str]], tokens: int
 ) -> Question:
-    """Ask for a text that has at most `share` of the letters; `read` gives the text of a reply, and why not."""
+    """Ask for a text with at most `share` of the letters.
+
+    `read`: text and refusal of a reply.
+    """
 
     def shorter(reply: Completion) -> Read:
         text, refused = read(reply)
@@ -120,12 +123,12 @@ class Draft:
     """An instruction, or texts of tools, that an operator made.
 
     Args:
-        hypothesis: what it is expected to mend, in our words: it stays where texts are erased.
+        hypothesis: the expected improvement, in our words: it survives the erasure of texts.
         rows: ids of the dev rows that it is for; () for all.
-        guard: ids of dev rows that were right and must stay so; with them the draft is looked at before it is tried.
+        guard: ids of dev rows that were right and must stay so; with them the draft is tested before its trial.
         parent: the candidate that gets the instruction; None: the one that the search drew.
         alone: whether it is also tried without demos.
-        claim: the proposer's own words for what it expects, or "".
+        claim: the proposer's own words on the expected improvement, or "".
     """
 
     made: Assembled | ToolTexts
@@ -139,9 +142,9 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One thing that the proposer can be asked for; `name`: in history and report.
+    """One request that the proposer can serve; `name`: in history and report.
 
-    `applies` gives what there is to ask about, falsy where it cannot be used; `drafts` gives what comes of it.
+    `applies` returns the subject of the request, falsy if there is none; `drafts` returns the results.
     """
 
     name: str
@@ -157,7 +160,7 @@ class Asker:
     def __init__(self, context: SearchContext, operator: str) -> None:
         self._context, self._operator = context, operator
         self.refused = ""
-        """Why the latest reply could not be used."""
+        """The reason for refusing the latest reply."""
 
     async def __call__(self, questions: Sequence[Question]) -> list[tuple[str, ...]]:
         log = self._context.proposal_log
@@ -207,7 +210,7 @@ _REFUSED = "the proposer refused to write it"
 
 
 def sentence(reply: Completion, begins: str) -> str:
-    """Read the first sentence after the words that a reply was asked to begin with; "" where it does not begin so."""
+    """Return the first sentence after the required first words; "" without them."""
     line = next((line for line in reply.text.splitlines() if line.strip()), "")
     found = re.search(rf"(?<!\w){re.escape(begins)}(?!\w)", line, re.IGNORECASE)
     if found is None or found.start() > MOST_BEFORE:
@@ -228,13 +231,16 @@ def why_cut(reply: Completion) -> str:
 
 
 def why_not_whole(reply: Completion) -> str:
-    """Why a reply holds no complete instruction, or "". What comes after the instruction may be cut."""
+    """Return why a reply holds no complete instruction, or "". Text after it may be cut."""
     is_cut = reply.finish == "length" and "</instruction>" not in reply.text.lower()
     return "cut off at the token limit" if is_cut else ""
 
 
 def why_part_refused(text: str, task: Task, request: Sequence[Message] = ()) -> str:
-    """Why a line is not worth a call of the target, or "": it may hold no row, placeholder or words of `request`."""
+    """Return why a line is refused, or "".
+
+    It may hold no row, placeholder or words of `request`.
+    """
     if len(words_of(text)) < FEWEST_WORDS:
         return "too short to say anything"
     if refused := _why_unfit(text, MOST_LETTERS):
@@ -270,25 +276,26 @@ def _echoes(text: str, request: Sequence[Message]) -> bool:
 
 
 def why_alike(text: str, others: Sequence[str]) -> str:
-    """Why a definition tells nothing apart, or "": most of its words are those of another one."""
+    """Return why a definition is useless, or "": most of its words are another one's."""
     mine = set(words_of(text))
     for theirs in map(set, map(words_of, others)):
         if len(mine & theirs) >= 0.85 * len(mine | theirs):
-            return "says the same as of another label"
+            return "says the same as another label"
     return ""
 
 
 def why_repeating(text: str) -> str:
-    """The reason where one word makes up a third of a text, as in a model that cannot stop; else ""."""
+    """Return why a text is refused as endless, or "": one word fills a third of it."""
     counts = Counter(words_of(text))
     total = sum(counts.values())
     return "repeats one word over and over" if total >= 20 and counts.most_common(1)[0][1] > total / 3 else ""
 
 
 def why_copied(instruction: str, task: Task) -> str:
-    """Which row the instruction copies, or "": COPIED_WORDS words in a row, or the whole text of a shorter row.
+    """Return which row the instruction copies, or "".
 
-    A short text that several rows share is a value, not a row; and what the user's own prompt says may stay.
+    A copy is COPIED_WORDS words in a row, or the whole text of a shorter row. A short text that several rows share is a
+    value, not a row; and words of the user's own prompt may stay.
     """
     own, new = words_of(task.instruction), words_of(instruction)
     grams = {n: _grams(new, n) - _grams(own, n) for n in range(SHORTEST_COPY, COPIED_WORDS + 1)}
@@ -306,7 +313,7 @@ def _grams(tokens: tuple[str, ...], words: int) -> set[tuple[str, ...]]:
 
 
 def why_labels_lost(instruction: str, task: Task, before: str = "") -> str:
-    """Why an instruction may not replace `before` ("": the user's own), or "": it lacks a label of that."""
+    """Return which labels an instruction lost against `before` ("": the user's own), or ""."""
     wanted, present = held(before or task.instruction, task), held(instruction, task)
     lost = [name for name in wanted if name not in present]
     return f"lost {', '.join(lost)}" if lost else ""

@@ -1,6 +1,6 @@
-"""Texts that models write whole: instructions of the proposer, and worked solutions of the target.
+"""Whole texts by models: instructions of the proposer, and worked solutions of the target.
 
-Rows, replies and a judge's reasons are untrusted: they stand between marks that they cannot know (`prompt/fence.py`).
+Rows, replies and a judge's reasons are untrusted: they stand between random marks (`prompt/fence.py`).
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def request_messages(
     rng: random.Random,
     several: int = 1,
 ) -> tuple[Message, ...]:
-    """Write the messages to the proposer; `failures` are lines of `Wrong`, `style` says how to write, `rng` draws the
-    rows.
+    """Write the messages to the proposer.
 
-    With `several` it is asked for that many, after a reflection on the failures.
+    `failures`: lines of `Wrong`. `style`: how to write. `rng` draws the rows. `several`: the number of instructions,
+    after a reflection on the failures.
     """
     shown = rng.sample(task.train, min(SHOWN_ROWS, len(task.train)))
     kinds = [f"one of: {', '.join(each.choices)}" if each.choices else each.type for each in task.signature.outputs]
@@ -107,7 +107,7 @@ def request_messages(
 
 
 def read_proposal(reply: str) -> str:
-    """The instruction in a proposer's reply: between the tags, or the whole reply without them.
+    """Return the instruction in a proposer's reply: between the tags, or the whole reply.
 
     >>> read_proposal("Here: <instruction>Name the team.</instruction>")
     'Name the team.'
@@ -117,7 +117,7 @@ def read_proposal(reply: str) -> str:
 
 
 def read_proposals(reply: Completion, several: int) -> list[str]:
-    """The instructions in a reply that was asked for `several`; one that is cut off is left out."""
+    """Return the complete instructions in a reply that was asked for `several`."""
     if several == 1:
         return [read_proposal(reply.text)]
     # `|\Z`: without it a reply of many tags that are never closed takes time in the square of its length
@@ -136,7 +136,7 @@ def _summary(task: Task) -> str:
 
 
 def longest_request(task: Task) -> int:
-    """Bound the letters of the longest request to the proposer that a search of this task may make."""
+    """Bound the letters of the longest proposer request in a search of this task."""
     rows = sorted(task.train, key=lambda row: len(inputs_of(row)) + len(labels_of(row)))[-SHOWN_ROWS:]
     instruction = max(task.instruction, "x" * proposal_tokens(task) * BYTES_A_TOKEN, key=len)
     failure = FAILURE.format(*["x" * MOST_OF_A_FAILURE] * 4)
@@ -147,7 +147,7 @@ def longest_request(task: Task) -> int:
 
 
 async def rationales(context: SearchContext, rows: int) -> dict[str, str]:
-    """Collect right worked solutions of the target on up to `rows` train rows, by row id."""
+    """Collect right worked solutions of the target on up to `rows` train rows, by id."""
     board = context.board
     tried = [
         i

@@ -1,7 +1,7 @@
-"""How the search makes chains: texts of each prompt, examples in the last one, changes of good ones.
+"""Moves for chains: texts of each prompt, examples in the last one, changes of good ones.
 
-Examples are train rows with the inputs of the last prompt. Where it takes more than the task's inputs, the user's own
-chain is run on some train rows first (`warmed`), and what it passed to that prompt is the demo's input.
+Examples are train rows with the inputs of the last prompt. If it takes more than the task's inputs, the user's own
+chain is run on some train rows first (`warmed`), and the inputs of that prompt become those of the demo.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ class ChainMoves(TextMoves):
             self._set_demo_rows(context.task.train)
 
     def _builtin(self, name: str) -> list[Rewrite]:
-        """Rewrites that cost no call: of the prompt that answers, where its reply is text."""
         program = self._program
         if name != program.last.name or program.answers_json:
             return []
@@ -63,7 +62,6 @@ class ChainMoves(TextMoves):
         return replace(task, description=about.strip(), instruction=laid.system)
 
     def _set_demo_rows(self, rows: Sequence[Example]) -> None:
-        """Make examples of these rows from now on, with the inputs of the last prompt."""
         last = self._program.last
         if last.turn is None or not last.variables or not rows:
             return
@@ -127,7 +125,7 @@ class ChainMoves(TextMoves):
         return operators
 
     def due(self, parent: Parent | None) -> str:
-        """One proposal for each prompt as soon as there is a candidate to build on."""
+        """Request one proposal for each prompt as soon as there is a candidate to change."""
         is_due = self._proposals < len(self.texts) and parent is not None and PROPOSED in self.operators(parent)
         return PROPOSED if is_due else ""
 
@@ -145,7 +143,7 @@ class ChainMoves(TextMoves):
         return [proposal] if proposal is not None else []
 
     async def warmed(self, rows: int) -> None:
-        """Collect what the user's own chain passes to its last prompt on train rows, where examples need it."""
+        """Collect the inputs of the chain's last prompt on train rows, if examples need them."""
         if not self._no_demos or self._program.last.turn is None:
             return
         context, most = self._context, 3 * max(demo_sizes(self._context.task), default=0)
@@ -196,7 +194,7 @@ class ChainMoves(TextMoves):
 async def rewritten(
     context: SearchContext, task: Task, tried: Sequence[ScoredInstruction], parents: Sequence[Parent], number: int
 ) -> Rewrite | None:
-    """Ask for a new instruction, grounded on what was `tried` and on failures; `number` decides the style."""
+    """Ask for a new instruction, grounded on `tried` ones and on failures. `number` decides the style."""
     if context.proposer is None:
         return None
     failures = [each.line for each in wrong_rows(context.dev, parents[0].outcomes)[:FAILURES]] if parents else []

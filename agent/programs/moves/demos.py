@@ -17,7 +17,7 @@ from agent.types import Demo, Example, Outcome, Task
 
 KINDS = ("balanced", "natural", "diverse", "short")
 OPERATORS = ("retailed", "swapped", "rebalanced", "grown", "recombined", "reordered")
-"""What `DemoMaker.child` can do to a set."""
+"""The changes of `DemoMaker.child`."""
 
 
 def most_examples(task: Task) -> int:
@@ -30,7 +30,7 @@ def demo_sizes(task: Task) -> list[int]:
 
 
 def demo_kinds(task: Task) -> tuple[str, ...]:
-    """The builders of the demo sets of this task, by name; the usual one first."""
+    """Return the builders of demo sets for this task by name, the usual one first."""
     return KINDS if task.signature.outputs[0].choices else KINDS[1:]
 
 
@@ -44,7 +44,7 @@ class DemoSet:
 
 
 class DemoMaker:
-    """Builds demo sets from a task's train rows; the same seed of `rng` gives the same sets."""
+    """Builds demo sets from a task's train rows. The same seed of `rng` gives the same sets."""
 
     def __init__(self, task: Task, rng: random.Random) -> None:
         self._task = task
@@ -57,7 +57,7 @@ class DemoMaker:
             self.groups.setdefault(self.label(row), []).append(row.id)
 
     def label(self, row: Example) -> str:
-        """The class of a row: its choice, or "" where the task has no single choice."""
+        """Return the class of a row: its choice, or "" without a single choice."""
         outputs = self._task.signature.outputs
         return str(row.labels[outputs[0].name]) if len(outputs) == 1 and outputs[0].choices else ""
 
@@ -68,16 +68,16 @@ class DemoMaker:
         return DemoSet(tuple(self.demo(i) for i in ids), operator, reason)
 
     def balanced(self, k: int) -> DemoSet:
-        """About k / classes rows of each class, shuffled; a plain random set where there are no classes."""
+        """Draw about k / classes rows of each class, shuffled; random rows without classes."""
         return self._set(self._balanced(k, self.groups), "balanced", reason=f"{k} rows, every label alike")
 
     def natural(self, k: int) -> DemoSet:
-        """k rows as they come: labels about as often as in the data, which keeps a model's sense of what is common."""
+        """Draw k random rows, which keeps the label frequencies of the data."""
         ids = self._rng.sample(sorted(self._rows), min(k, len(self._rows)))
         return self._set(ids, "natural", reason=f"{k} rows drawn as the data come")
 
     def short(self, k: int) -> DemoSet:
-        """Balanced, out of the shorter half of each class: clear rows leave room for more of them."""
+        """Draw balanced from the shorter half of each class, which leaves room for more."""
         half = {
             label: sorted(ids, key=lambda i: len(self._words[i]))[: max(2, (len(ids) + 1) // 2)]
             for label, ids in self.groups.items()
@@ -85,7 +85,7 @@ class DemoMaker:
         return self._set(self._balanced(k, half), "short", reason=f"{k} short rows, every label alike")
 
     def diverse(self, k: int) -> DemoSet:
-        """Balanced, each next row the one (out of a few drawn) that shares least words with those chosen."""
+        """Draw balanced; each next row shares least words with those chosen, of a few drawn."""
         chosen: list[str] = []
         for label in self._turns(k):
             rest = [i for i in self.groups[label] if i not in chosen]
@@ -108,7 +108,7 @@ class DemoMaker:
         return [labels[i % len(labels)] for i in range(min(k, len(self._rows)))]
 
     def rebalanced(self, parent: DemoSet, outcomes: Sequence[Outcome], limit: int) -> DemoSet:
-        """Answers that come too often lose a demo, answers that come too seldom win some, near the failures, late."""
+        """Replace demos of overused answers by demos of missed answers, near the failures, late."""
         order, ids = self._missed_first(outcomes), [demo.example_id for demo in parent.demos]
         loud = [i for i in ids if self.label(self._rows[i]) == order[-1]]
         if len(loud) > 1:
@@ -145,7 +145,7 @@ class DemoMaker:
         return self._set(ids, "swapped", reason="a quarter of the rows replaced by rows near the failures")
 
     def retailed(self, parent: DemoSet, outcomes: Sequence[Outcome]) -> DemoSet:
-        """The last quarter replaced: what stands near the row weighs most, and the front stays in the model's cache."""
+        """Replace the last quarter. The end weighs most, and the front stays in the model's cache."""
         order, failures = self._missed_first(outcomes), self._failures(outcomes)
         cut = max(1, len(parent.demos) // 4)
         front, tail = [demo.example_id for demo in parent.demos[:-cut]], list[str]()
@@ -167,7 +167,7 @@ class DemoMaker:
     def child(
         self, operator: str, parent: DemoSet, outcomes: Sequence[Outcome], others: Sequence[DemoSet]
     ) -> DemoSet | None:
-        """A set changed by one of OPERATORS; None where it cannot be. `others` are other good sets."""
+        """Change a set by one of OPERATORS; None if impossible. `others`: other good sets."""
         limit = most_examples(self._task)
         if operator == "grown":
             room = min(limit - len(parent.demos), max(2, len(parent.demos) // 4))
@@ -182,7 +182,6 @@ class DemoMaker:
         return self.retailed(parent, outcomes) if operator == "retailed" else self.reordered(parent)
 
     def _missed_first(self, outcomes: Sequence[Outcome]) -> list[str]:
-        """The labels, by how much oftener each was answered than it is right."""
         predicted = Counter(str(next(iter(o.prediction.fields.values()), "")) for o in outcomes)
         wanted = Counter(self.label(self._dev[o.example_id]) for o in outcomes)
         return sorted(self.groups, key=lambda label: (predicted[label] - wanted[label], label))
@@ -201,7 +200,7 @@ def words(example: Example) -> frozenset[str]:
 
 
 def jaccard(one: frozenset[str], two: frozenset[str]) -> float:
-    """Shared words over all words, in [0, 1].
+    """Return the shared words over all words, in [0, 1].
 
     >>> jaccard(frozenset("ab"), frozenset("bc"))
     0.3333333333333333

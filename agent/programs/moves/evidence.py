@@ -1,7 +1,7 @@
-"""What an operator of the proposer may look at: good candidates, their failures, and instructions as parts.
+"""Evidence for the operators of the proposer: good candidates, their failures, and instructions as parts.
 
-An instruction is put together from parts, of which a proposer writes one. The text is what a candidate has and what
-its hash is of; the parts are kept by the text, in a `Book`.
+An instruction is assembled from parts, one of them by a proposer. A candidate has and hashes the text; the parts are
+kept by the text, in a `History`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def labels_of(row: Example) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """Cut a text to `limit` characters, the last three dots where it is longer."""
+    """Cut a text to `limit` characters; a longer one ends in three dots."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -55,7 +55,7 @@ def listed(rows: Sequence[Example]) -> str:
 
 
 def nouns(task: Task) -> str:
-    """Name the inputs in the plural: `messages`; `inputs` where there are several."""
+    """Name the inputs in the plural: `messages`; `inputs` for several."""
     names = [each.name for each in task.signature.inputs]
     word = names[0].replace("_", " ") if len(names) == 1 else "input"
     if word.endswith("y") and word[-2:-1] not in "aeiou":
@@ -75,12 +75,12 @@ HEADINGS: dict[PartKind, str] = {
 }
 """The line before the parts of each kind, in the order in which they stand."""
 SINGLE = ("procedure", "form")
-"""Kinds of which an instruction has one, without a dash before its lines."""
+"""Kinds that occur once, without a dash before the lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstructionPart:
-    """One part of an instruction; `about` are its labels, `text` is one line, of a procedure several.
+    """One part of an instruction about labels; `text` is one line, of a procedure several.
 
     A definition without text only names its label.
     """
@@ -111,14 +111,14 @@ class Assembled:
         return tuple(part for part in self.parts if part.kind == kind)
 
     def having(self, parts: Iterable[InstructionPart]) -> Assembled:
-        """Add parts; each replaces one of its kind for the same labels, and there is one procedure and one form."""
+        """Add parts, replacing those of the same kind and labels. Only one procedure and one form."""
         kept = list(self.parts)
         for new in parts:
             kept = [old for old in kept if not new.replaces(old)] + [new]
         return replace(self, parts=tuple(kept))
 
     def text(self, task: Task) -> str:
-        """Write the instruction. Words with places for the inputs come last, as they are a layout."""
+        """Write the instruction; words with places for the inputs come last, as a layout."""
         names = [each.name for each in task.signature.inputs]
         places = {label: place for place, label in enumerate(labels_of_task(task))}
         ordered = sorted(self.parts, key=lambda part: places.get(part.about[0], 0) if part.kind == "definition" else 0)
@@ -131,14 +131,14 @@ class Assembled:
 
 
 def labels_of_task(task: Task) -> tuple[str, ...]:
-    """The labels of the first output with choices; () for a task without one."""
+    """Return the labels of the first output with choices; () without one."""
     return next((each.choices for each in task.signature.outputs if each.choices), ())
 
 
 def goal(task: Task, definitions: Iterable[InstructionPart]) -> Assembled | None:
-    """Make an instruction without the user's words: the goal, every label (defined where it is) and the answer's form.
+    """Make an instruction of the goal, every label (with definition) and the answer's form.
 
-    None for a task without labels, and where the user's words lay out the input.
+    It has none of the user's words. None for a task without labels, and if the user's words lay out the input.
     """
     names, labels = [each.name for each in task.signature.inputs], labels_of_task(task)
     if not labels or marks(task.instruction, names):
@@ -156,14 +156,14 @@ class Book:
     task: Task
     instructions: dict[str, Assembled] = field(default_factory=dict)
     definitions: dict[str, list[InstructionPart]] = field(default_factory=dict)
-    """By label, the latest last: one that was bought is never bought again."""
+    """By label, the latest last; none is bought twice."""
     tools: dict[str, str] = field(default_factory=dict)
-    """By tool, what it is called for: the latest sentence."""
+    """By tool, the latest sentence on its use."""
     tools_asked: set[tuple[str, str, str]] = field(default_factory=set)
-    """What was asked for: the operator, the tool, and the other tool, the argument or the description."""
+    """Earlier requests: the operator, the tool, and the other tool, argument or description."""
 
     def of(self, instruction: str) -> Assembled:
-        """The parts of an instruction; one of another origin is words alone."""
+        """Return the parts of an instruction; an unknown one is words alone."""
         return self.instructions.get(instruction) or Assembled(instruction)
 
     def add(self, made: Assembled) -> str:
@@ -186,7 +186,10 @@ class ScoredInstruction:
 def best_instructions(
     board: Board, text_of: Callable[[Candidate], str] = lambda candidate: as_prompt(candidate).instruction
 ) -> list[ScoredInstruction]:
-    """Each instruction with the best mean of its candidates, worst first; `text_of` takes it out of a candidate."""
+    """Return each instruction with the best mean of its candidates, worst first.
+
+    `text_of` extracts it from a candidate.
+    """
     best: dict[str, float] = {}
     for candidate_id, trial in board.trials.items():
         if trial.mean is not None:
@@ -202,7 +205,7 @@ class Wrong:
 
     @property
     def line(self) -> str:
-        """The row as the proposer sees it: its inputs, the reply, the right answer and why the reply is wrong."""
+        """The row for the proposer: its inputs, the reply, the right answer and the fault."""
         said, scores = self.outcome.prediction, self.outcome.scores
         lost = [s.reason for s in scores if s.reason and s.value is not None and s.value < PERFECT]
         texts = (inputs_of(self.row), said.raw, labels_of(self.row), "; ".join(dict.fromkeys(lost)) or said.error)
@@ -210,7 +213,7 @@ class Wrong:
 
 
 def wrong_rows(rows: Iterable[Example], outcomes: Sequence[Outcome]) -> list[Wrong]:
-    """The rows below half a point; where a graded score has no such rows, its worst ones first."""
+    """Return the rows below half a point, or the worst rows of a graded score."""
     by_id = {row.id: row for row in rows}
     known = [(o.value, o) for o in outcomes if o.value is not None and o.value < PERFECT and o.example_id in by_id]
     failed = [outcome for value, outcome in known if value < 0.5]
@@ -220,14 +223,14 @@ def wrong_rows(rows: Iterable[Example], outcomes: Sequence[Outcome]) -> list[Wro
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What an operator of the proposer may look at.
+    """Evidence for an operator of the proposer.
 
     Args:
         dev: the dev rows of the search, by id.
-        parent: the candidate that is to be changed.
+        parent: the candidate to change.
         parents: good candidates, the best first.
         asked: how often each operator was used so far.
-        effects: gives by the text of a part what it is believed to add, in points.
+        effects: the estimated contribution of parts, in points, by text.
         tried: instructions with their scores, the worst first.
         is_strong: whether the latest whole instruction passed the checks.
     """
@@ -255,18 +258,18 @@ class Evidence:
         return self.book.of(as_prompt(parent.proposal.candidate).instruction)
 
     def wrong(self) -> list[Wrong]:
-        """The rows that the best candidate got wrong."""
+        """Return the rows that the best candidate got wrong."""
         return wrong_rows(self.dev.values(), self.best.outcomes)
 
     def right(self) -> list[str]:
         return [o.example_id for o in self.best.outcomes if (o.value or 0.0) >= PERFECT and o.example_id in self.dev]
 
     def labels(self, wrong: Wrong) -> tuple[str, str]:
-        """The right label, and the one that was said."""
+        """Return the right label and the given one."""
         return str(wrong.row.labels[self.field]), str(wrong.outcome.prediction.fields.get(self.field))
 
     def confusions(self) -> Counter[tuple[str, str]]:
-        """How often the best candidate said the second label where the first one is right."""
+        """Count how often the best candidate said the second label for the first."""
         labels, mixed = labels_of_task(self.task), Counter[tuple[str, str]]()
         for wrong in self.wrong() if labels else ():
             right, said = self.labels(wrong)
@@ -275,7 +278,7 @@ class Evidence:
         return mixed
 
     def mixed_pairs(self) -> list[tuple[str, str]]:
-        """Pairs of labels that are mixed up, in either direction, the worst first; in each the rarer answer first."""
+        """Return pairs of confused labels in either direction, worst first, the rarer answer first."""
         both, places = Counter[tuple[str, str]](), {name: at for at, name in enumerate(labels_of_task(self.task))}
         for (right, said), times in self.confusions().items():
             both[(right, said) if places[right] < places[said] else (said, right)] += times

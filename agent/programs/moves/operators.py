@@ -1,4 +1,4 @@
-"""What the proposer can be asked about the words of a prompt, one operator each.
+"""The operators of the proposer on the words of a prompt.
 
 Sources: reflection over a minibatch of failures (GEPA, arXiv 2507.19457) and instructions with their scores (OPRO,
 arXiv 2309.03409) for `whole`; hypotheses that are verified one by one (VISTA, arXiv 2603.18388) for `rule`. A model of
@@ -62,7 +62,7 @@ FIRST = 3  # labels that are asked for before the others; where none of them is 
 
 
 def undefined(evidence: Evidence) -> list[str]:
-    """Labels to ask for: those without a definition, the most mixed up first; else the one mixed up most."""
+    """Return labels to define: undefined ones, most confused first; else the most confused."""
     labels, bought = labels_of_task(evidence.task), evidence.book.definitions
     times = evidence.confusions()
     mixed = {label: sum(n for pair, n in times.items() if label in pair) for label in labels}
@@ -73,7 +73,7 @@ def undefined(evidence: Evidence) -> list[str]:
 
 
 async def definitions(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draft]:
-    """Ask once more for a label whose reply cannot be used."""
+    """Ask for definitions, and once again for a label with an unusable reply."""
     is_again = all(label in evidence.book.definitions for label in wanted)
     made = await _defined(evidence, wanted[:FIRST], ask, [], is_again)
     if not made:
@@ -150,7 +150,7 @@ async def rule(evidence: Evidence, cluster: list[Wrong], ask: Ask) -> list[Draft
 
 
 def clusters(evidence: Evidence) -> list[list[Wrong]]:
-    """Group the failures by right answer, the largest first; all together where no answer is wrong twice."""
+    """Group the failures by right answer, largest first; one group without repeated answers."""
     wrong = evidence.wrong()
     times = Counter(labels_of(each.row) for each in wrong)
     found = [
@@ -176,7 +176,7 @@ CONTRASTED_BY = 6  # rows of each label
 
 
 def mixed_pair(evidence: Evidence) -> tuple[str, str] | None:
-    """The pair that is mixed up most of those that were not asked for yet."""
+    """Return the most confused pair that was not asked for yet."""
     known = {frozenset(part.about) for part in evidence.instruction(evidence.best).of("contrast")}
     return next((pair for pair in evidence.mixed_pairs() if frozenset(pair) not in known), None)
 
@@ -259,7 +259,7 @@ FEWEST_STEPS, MOST_STEPS = 2, 6
 
 
 def traced(evidence: Evidence) -> list[Wrong]:
-    """Rows that a parent that reasons got wrong, where its reply shows how it came to its answer."""
+    """Return wrong rows of a parent that reasons, with its reasoning."""
     if not reasons_first(as_prompt(evidence.parent.proposal.candidate)):
         return []
     outcomes = [o for o in evidence.parent.outcomes if o.value is not None and o.value < 0.5]
@@ -302,7 +302,7 @@ NOISE = 1.0  # points that a part may seem to cost
 
 
 def pairs(evidence: Evidence) -> list[tuple[Assembled, Assembled]]:
-    """The better and the other of two instructions of good candidates that make a third one."""
+    """Return the better and the other instruction of good candidates for a merge."""
     good = list(dict.fromkeys(evidence.instruction(parent) for parent in evidence.parents))
     known = {*evidence.book.instructions, *(one.text(evidence.task) for one in good)}
     pairs = [(one, two) for at, one in enumerate(good) for two in good[at + 1 :] if two.parts]
@@ -321,8 +321,8 @@ async def merge(evidence: Evidence, pairs: list[tuple[Assembled, Assembled]], as
 def merged(one: Assembled, two: Assembled, effects: Mapping[str, float]) -> Assembled:
     """Join the words of `one` and the parts of both.
 
-    Of two parts for the same labels the one with the larger effect in points (0 where not known) stays; no rule or
-    contrast that is believed to cost more than `NOISE` does.
+    Of two parts for the same labels the one with the larger effect in points (0 if unknown) stays; a rule or contrast
+    with an estimated effect below -`NOISE` is dropped.
     """
     kept = Assembled(one.words)
     for part in sorted({*one.parts, *two.parts}, key=lambda part: (effects.get(part.text, 0.0), part.kind, part.text)):

@@ -1,4 +1,4 @@
-"""The maker of the parts of other packages: each is a coordinate in the space of designs."""
+"""Moves of parts from other packages: each is a coordinate in the space of designs."""
 
 from __future__ import annotations
 

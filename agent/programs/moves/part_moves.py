@@ -1,8 +1,8 @@
-"""The parts of a prompt that ask no model when they are made or changed: picked examples, passages, texts of tools.
+"""Moves of parts without a model: picked examples, passages, texts of tools.
 
-Each has a maker, used where the task has such a part (`is_used`): its coordinates in the space of designs (`space`),
-the place of designs that say nothing of it, the places of the first designs with it, and how it changes in a good
-candidate (`child`, by one of `operators`; None where it cannot be). The same choices make the same parts.
+Each has a maker, used if the task has such a part (`is_used`): its coordinates in the space of designs (`space`), the
+place of designs without it, the places of the first designs with it, and its change in a good candidate (`child`, by
+one of `operators`; None if impossible). The same choices make the same parts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from agent.search.study import Place
 from agent.types import Demo, Example, Outcome, Task, Tool
 
 Made = tuple[PromptCandidate, str]
-"""A changed candidate, and what was changed."""
+"""A changed candidate, and the change."""
 NONE = "none"
 """The retriever of a design without picked examples, or without passages."""
 
@@ -39,7 +39,7 @@ NONE = "none"
 # -- picked examples ---------------------------------------------------------------------------------------------------
 
 FEWEST_ROWS = 24
-"""Train rows, below which nearest rows are seldom near."""
+"""The fewest train rows; with fewer, nearest rows are seldom near."""
 MOST_POOL_LETTERS = 1_000_000
 """Of the train rows together: a release holds them all, twice."""
 SIZES = (4, 6, 8, 12)
@@ -51,7 +51,7 @@ FIRST_DENSE = (DENSE, 6)
 
 
 def pick_sizes(task: Task) -> list[int]:
-    """The numbers of picked examples in the designs of this task, rising; none where nothing is picked."""
+    """Return the numbers of picked examples in the designs of this task, ascending."""
     letters = sum(len(text) for row in task.train for text in row.inputs.values())
     usable = task.space.retrieval and "few-shot" in task.space.techniques
     if not usable or len(task.train) < FEWEST_ROWS or letters > MOST_POOL_LETTERS:
@@ -145,7 +145,7 @@ class PickMaker:
 
 PASSAGE_COUNTS = (2, 4, 8)
 FIRST_PASSAGES = (("hybrid", 4, (800, 0)), ("bm25", 8, (800, 0)), ("hybrid", 8, (400, 0)))
-"""The first designs besides the usual one: retriever, k and size of the passages."""
+"""The first designs after the usual one: retriever, k and size of the passages."""
 LookUp = tuple[str, int, tuple[int, int]]
 
 
@@ -170,7 +170,10 @@ class PassageMaker:
         return [self.place(each) for each in FIRST_PASSAGES]
 
     def at(self, place: Place, instruction: str) -> Passages | None:
-        """The passages of a design at a place; None for one without. An instruction with a place for them has some."""
+        """Return the passages of a design; None without.
+
+        An instruction with a place for them has some.
+        """
         if not self.is_used:
             return None
         retriever = place["passages"]
@@ -217,7 +220,7 @@ APART, LONE = "two tools that are mixed up stand apart", "a tool that is mixed u
 
 
 class ToolMaker:
-    """`variants` are the texts so far that a new design may have, by name."""
+    """Variants of the texts of tools. `variants`: the current ones for new designs, by name."""
 
     def __init__(self, task: Task, choices: Choices, rng: random.Random) -> None:
         self._task, self._choices, self._rng = task, choices, rng
@@ -281,14 +284,11 @@ class ToolMaker:
         return found
 
     def _with_example(self, tool: Tool) -> Tool:
-        """The tool with one more example call in its description; the tool itself where there is no other example."""
         new = next((text for text in self._examples.get(tool.name, ()) if text not in tool.description), None)
         return replace(tool, description=" ".join(filter(None, [tool.description, new]))) if new else tool
 
     @cached_property
     def _examples(self) -> dict[str, list[str]]:
-        """By tool, calls of the shortest train rows that call it alone, each with other arguments where some may be
-        left out; before the first one which arguments there are."""
         task, found = self._task, dict[str, list[str]]()
         tools, shown = {tool.name: tool for tool in task.tools}, set[tuple[str, ...]]()
         for row in sorted(task.train, key=lambda row: (sum(map(len, row.inputs.values())), row.id)):
@@ -319,7 +319,7 @@ def _calls(row: Example, task: Task) -> list[ToolCall]:
 
 
 def tool_confusions(task: Task, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> Counter[tuple[str, str]]:
-    """How often the second tool was called where the first one was right; `NO_CALL` may be either."""
+    """Count how often the second tool was called for the first; either may be `NO_CALL`."""
     seen = [outcome for outcome in outcomes if outcome.example_id in dev]
     labels = (*(tool.name for tool in task.tools), NO_CALL)
     cells = tool_cells([dev[each.example_id] for each in seen], seen, task.signature.outputs[0].name, labels)

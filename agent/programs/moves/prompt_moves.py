@@ -1,6 +1,6 @@
-"""How the search makes prompts: new designs, changes of good ones, and instructions that the proposer writes.
+"""Moves for prompts: new designs, changes of good ones, and the proposer's instructions.
 
-`TextMoves` has what a chain's moves share: its candidates are texts of several prompts, and examples in one of them.
+`TextMoves` is shared with chains: its candidates are texts of several prompts, and examples in one of them.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ NO_DEMOS = DemoSet((), "none")
 
 
 def credit_of(rewrite: Rewrite, otherwise: str) -> str:
-    """The operator that learns from a candidate with this text; `otherwise` where no model wrote it."""
+    """Return the operator to credit for this text; `otherwise` if no model wrote it."""
     return rewrite.credit or PROPOSED if rewrite.is_proposed else otherwise
 
 
 class TextMoves:
     """New designs and changes of good candidates of one kind.
 
-    `texts`: by where a text stands, those so far, the user's own first; "" is the only place of a prompt.
+    `texts`: the current texts by place, the user's own first; "" is the only place of a prompt.
     """
 
     def __init__(self, task: Task, rng: random.Random, choices: Choices, texts: Mapping[str, list[Rewrite]]) -> None:
@@ -57,7 +57,7 @@ class TextMoves:
         raise NotImplementedError
 
     def with_demos(self, candidate: Candidate, demos: tuple[Demo, ...]) -> Candidate | None:
-        """The candidate with these examples; None where it has no room for them."""
+        """Return the candidate with these examples; None if it has no room for them."""
         raise NotImplementedError
 
     def places(self) -> Sequence[Place]:
@@ -119,7 +119,7 @@ def coordinate(name: str) -> str:
 
 
 def redraws(candidate: Candidate) -> bool:
-    """Whether any row may be among its examples: only a few rows have worked solutions."""
+    """Tell whether any row may be an example: only a few rows have worked solutions."""
     prompt = as_prompt(candidate)
     return bool(prompt.demos) and not TECHNIQUES[prompt.technique].reasoning
 
@@ -127,9 +127,8 @@ def redraws(candidate: Candidate) -> bool:
 class CandidateGenerator(TextMoves):
     """Makes the candidates of one run; the same seed of `rng` makes the same ones.
 
-    `rewrites` are the instructions so far, the user's own first; `rationales` are worked solutions by row id, verified
-    by their answers, for chain-of-thought demos. `choices` takes the settings of operators; without it they are left to
-    chance.
+    `rewrites`: the instructions so far, the user's own first. `rationales`: worked solutions by row id, verified by
+    their answers, for chain-of-thought demos. `choices`: settings of operators; random without it.
     """
 
     def __init__(
@@ -172,7 +171,7 @@ class CandidateGenerator(TextMoves):
         return None if is_too_long else replace(old, demos=demos)
 
     def places(self) -> Sequence[Place]:
-        """Each technique and wording without examples, then sets of each size, in each format."""
+        """Return each technique and wording without examples, then sets of each size and format."""
         space, own = self._task.space, self.rewrites[0].operator
         places = [
             self._place(technique, instruction=rewrite.operator, role=role)
@@ -213,7 +212,7 @@ class CandidateGenerator(TextMoves):
         return bool(self.counts) and (technique == "few-shot" or len(self.rationales) >= 2)
 
     def fresh(self, place: Place) -> Proposal | None:
-        """A candidate at this place with newly drawn examples; None where there can be none."""
+        """Make a candidate at this place with new examples; None if impossible."""
         technique = place["technique"]
         if not self._usable(technique):
             return None
@@ -257,7 +256,6 @@ class CandidateGenerator(TextMoves):
         return where | (self._passages.place_of(candidate) if self._passages.is_used else {})
 
     def _place(self, technique: str, **how: str) -> dict[str, str]:
-        """The place of a technique: the user's own words in the first format and so on, but for `how`."""
         where = {
             "technique": technique,
             "format": self._task.space.formats[0],
@@ -304,7 +302,7 @@ class CandidateGenerator(TextMoves):
         return self.child_of(parent, made, f"tools:{rewrite.operator}", rewrite.reason, credit, place)
 
     def alone(self, rewrite: Rewrite) -> Proposal | None:
-        """The instruction without examples, where the task allows a prompt without any."""
+        """Return the instruction without examples, if the task allows that."""
         if "zero-shot" not in self._task.space.techniques:
             return None
         return self.fresh(self._place("zero-shot", instruction=rewrite.operator))
@@ -346,7 +344,6 @@ class PromptMoves(CandidateGenerator):
         return [proposal] if proposal is not None else []
 
     async def _proposed(self, operator: str, parent: Parent) -> list[Proposal]:
-        """The candidates with what an operator of the proposer makes, without those that a look drops."""
         made = []
         for draft, rewrite in await self._proposer.drafts(operator, parent):
             changed, texts = draft.parent or parent, draft.made if isinstance(draft.made, ToolTexts) else None
@@ -363,12 +360,11 @@ class PromptMoves(CandidateGenerator):
         return made
 
     async def warmed(self, rows: int) -> None:
-        """Collect worked solutions of the target where a chain of thought scored: examples for few-shot-cot."""
+        """Collect worked solutions of the target for few-shot-cot, if a chain of thought scored."""
         most = 3 * max(self.counts, default=0)
         self.rationales.update(await rationales(self._context, min(rows, most)))
 
     def _attributed(self, parent: Parent) -> Proposal | None:
-        """As many examples as the parent has, drawn by what each is believed to add (`effects.py`)."""
         effects, old = self._effects(), as_prompt(parent.proposal.candidate)
         ids = recombine(effects, self._maker.groups, len(old.demos), self._context.rng)
         made = replace(old, demos=tuple(map(self._maker.demo, ids)))
@@ -383,7 +379,7 @@ class PromptMoves(CandidateGenerator):
 
 
 def recombined(ids: Sequence[str], effects: Mapping[str, Effect]) -> str:
-    """The reason of a set drawn by effects.
+    """Explain a set drawn by effects.
 
     >>> recombined(["train-3", "train-8"], {"train-3": Effect("demo", "train-3", 2.1, 0.5)})
     '2 rows, 1 of them tried before; most is expected of train-3 (+2.1)'

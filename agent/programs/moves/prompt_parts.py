@@ -1,4 +1,4 @@
-"""The parts of a prompt: as columns of the model of the parts, left out one at a time, and made shorter.
+"""The parts of a prompt: as columns of the parts model, in ablations, and in compression.
 
 A shorter prompt keeps every `{{field}}` mark, every mention of a label, every list and, with few-shot techniques, at
 least one demo.
@@ -23,11 +23,11 @@ from agent.types import Candidate, Demo, Proposal, Task
 
 
 def features_of(candidate: Candidate) -> dict[Feature, float]:
-    """A prompt as columns of the model of the parts.
+    """Return a prompt as columns of the parts model.
 
-    One-hot: instruction, technique, format and role, instruction and format once more where there are examples, each
-    fixed demo, how others are picked and passages looked up, the order of tools and each of their texts. Numbers: the
-    logs of how many fixed and picked examples and passages there are, and the share of each label among the fixed ones.
+    One-hot: instruction, technique, format and role, instruction and format once more with examples, each fixed demo,
+    the methods of picking and retrieval, the order of tools and each of their texts. Numbers: the logs of the numbers
+    of fixed and picked examples and passages, and the share of each label among the fixed ones.
     """
     candidate = as_prompt(candidate)
     columns: dict[Feature, float] = {
@@ -38,15 +38,15 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
         ("own", candidate.id): 1.0,
     }
     if candidate.n_examples:
-        columns["instruction beside examples", candidate.instruction] = 1.0
-        columns["format beside examples", candidate.format] = 1.0
+        columns["instruction with examples", candidate.instruction] = 1.0
+        columns["format with examples", candidate.format] = 1.0
     for kind, settings in parts_of(candidate):
         columns |= kind.features(settings)
     return columns
 
 
 def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ablation]:
-    """One candidate for each part that the winner does not share with the baseline; they may break hard rules."""
+    """Return one candidate without each part that differs from the baseline; may break hard rules."""
     kinds = {kind.name: kind for kind, _ in (*parts_of(winner), *parts_of(baseline))}.values()
     ablations = []
     if winner.instruction != baseline.instruction:
@@ -67,19 +67,19 @@ def _without(winner: PromptCandidate, baseline: PromptCandidate, kinds: Sequence
 
 
 SHARES = (0.25, 0.5)
-"""Parts of the examples that are left out."""
+"""The dropped shares of the examples."""
 
 NOTHING: Mapping[str, Effect] = {}
 SENTENCE = re.compile(r"(?<=[.!?])[ \t]+(?=\S)")
 LISTED = re.compile(r"\s*([-*•]|\d+[.)])\s")
 ACROSS = re.compile(r"\A\s|[.!?][ \t]|\s\Z")
-"""In a label that may reach over the end of a sentence."""
+"""Words of a label that may span the end of a sentence."""
 
 
 def compressions(parent: Proposal, task: Task, effects: Mapping[str, Effect] = NOTHING) -> list[Proposal]:
-    """The shorter candidates that can be made of `parent` in one step and break no hard rule; the safest first.
+    """Return the shorter one-step candidates of `parent` that keep the hard rules, safest first.
 
-    `effects`, by train row, is what each adds as a demo: the least useful go first, and without effects the longest.
+    `effects`: the contribution of each demo by train row; the least useful go first, or without effects the longest.
     """
     old = as_prompt(parent.candidate)
     shorter: dict[str, Proposal] = {}
@@ -93,7 +93,7 @@ def compressions(parent: Proposal, task: Task, effects: Mapping[str, Effect] = N
 def _all(
     old: PromptCandidate, task: Task, effects: Mapping[str, Effect]
 ) -> Iterator[tuple[str, PromptCandidate, str, dict[str, str]]]:
-    """Operator, candidate, reason, and what changes of the place in the space of designs."""
+    """Yield operator, candidate, reason, and the changed coordinates."""
     tidy = tidied(old.instruction)
     if len(tidy) < len(old.instruction) and held(tidy, task) == held(old.instruction, task):
         yield "whitespace", replace(old, instruction=tidy), "without spare blanks and empty lines", {}
@@ -114,14 +114,14 @@ def _all(
 def fewer_examples(
     demos: Sequence[Demo], effects: Mapping[str, Effect] = NOTHING
 ) -> Iterator[tuple[tuple[Demo, ...], str]]:
-    """Leave out a share of the examples, those that add least; with the reason."""
+    """Drop a share of the examples with the least effects; return the reason, too."""
     for share in SHARES:
         if gone := least_useful(demos, max(1, int(len(demos) * share)), effects):
             yield tuple(demo for demo in demos if demo.example_id not in gone), dropped(gone, effects)
 
 
 def least_useful(demos: Sequence[Demo], count: int, effects: Mapping[str, Effect]) -> list[str]:
-    """Up to `count` rows to leave out, the least useful first, never the last of a label that others share."""
+    """Choose up to `count` rows to drop, never the last of a shared label."""
     left = Counter(label_of(demo) for demo in demos)
     few = max(left.values(), default=0) < 2  # each answer is its own: no labels to keep
     gone: list[str] = []
@@ -138,7 +138,7 @@ def least_useful(demos: Sequence[Demo], count: int, effects: Mapping[str, Effect
 
 
 def dropped(ids: Sequence[str], effects: Mapping[str, Effect]) -> str:
-    """The reason of a set without these examples, with their effects if any.
+    """Explain a set without these examples.
 
     >>> dropped(["train-4", "train-7"], {"train-4": Effect("demo", "train-4", -1.2, 0.5)})
     'without train-4 (-1.2) and train-7: they add least'
@@ -149,8 +149,7 @@ def dropped(ids: Sequence[str], effects: Mapping[str, Effect]) -> str:
 
 
 def without_a_sentence(text: str, task: Task) -> Iterator[tuple[str, str]]:
-    """Each sentence that can be left out, with the rest of the text: one without marks and labels, as `held` counts
-    them, also where it meets its neighbours. Lines of a list are no sentences."""
+    """Drop each sentence without marks and labels, also across its boundaries; list lines stay."""
     labels = _labels(task)
     across = [label for label in labels if ACROSS.search(label)]
     within = [label for label in labels if not ACROSS.search(label)]
@@ -172,7 +171,7 @@ def without_a_sentence(text: str, task: Task) -> Iterator[tuple[str, str]]:
 
 
 def held(text: str, task: Task) -> Counter[str]:
-    """What a shorter instruction may not lose: marks of input fields and mentions of labels, counted."""
+    """Count what a shorter instruction must keep: marks of input fields and mentions of labels."""
     return _marks(text, task) + _mentions(text, _labels(task))
 
 
@@ -195,7 +194,7 @@ def _mentions(text: str, labels: Sequence[str]) -> Counter[str]:
 
 
 def tidied(text: str) -> str:
-    """`text` without blanks at line ends, runs of blanks and runs of empty lines; one with code is unchanged."""
+    """Collapse blanks and empty lines; a text with code is unchanged."""
     if "```" in text:
         return text
     lines = [re.sub(r"(?<=\S)[ \t]{2,}", " ", line.rstrip()) for line in text.strip().split("\n")]

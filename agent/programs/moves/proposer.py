@@ -1,7 +1,7 @@
-"""The proposer of a search: which operator may be asked for now, what it makes, and what became of it so far.
+"""The proposer of a search: available operators, drafts, and results so far.
 
-Which of them a proposer can do is learnt in the run: an operator whose replies are refused or whose candidates do not
-climb is no longer offered, and after some such proposals in a row nothing is asked any more.
+The run learns which operators a proposer can serve: one whose replies are refused or whose candidates do not climb is
+dropped, and after some such proposals in a row nothing is asked any more.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TRIALS_EACH = 3  # trials for each proposal while operators are tried for the fi
 
 
 class Proposer:
-    """What is asked of the proposer in one search, and the parts of the instructions that came of it."""
+    """The requests to the proposer in one search, and the resulting instruction parts."""
 
     def __init__(self, context: SearchContext) -> None:
         self._context, self._log = context, context.proposal_log
@@ -69,13 +69,13 @@ class Proposer:
         ]
 
     def due(self, parent: Parent | None) -> str:
-        """The next operator that was never used; "" for none, and as long as there are few trials for each proposal."""
+        """Return the next unused operator; "" for none, or with few trials per proposal."""
         if len(self._log.records) * TRIALS_EACH >= len(self._context.board.trials):
             return ""
         return next((credit for credit in self.operators(parent) if not self._asked[BY_CREDIT[credit].name]), "")
 
     async def drafts(self, credit: str, parent: Parent) -> list[tuple[Draft, Rewrite]]:
-        """What one of `operators` makes, each with its name; empty where no reply can be used."""
+        """Make drafts by one of `operators`, each with its name; empty without a usable reply."""
         operator = BY_CREDIT[credit]
         asker, evidence = Asker(self._context, operator.name), self._evidence(parent)
         self._asked[operator.name] += 1
@@ -94,13 +94,12 @@ class Proposer:
                 text = texts.get("instruction", "")
                 found.append((draft, Rewrite(name, text, draft.hypothesis, is_proposed=True, credit=credit)))
         if not found:
-            why = asker.refused or "nothing new came of it"
+            why = asker.refused or "nothing new"
             self._log.open(operator.name, refused=why, parent_id=parent.proposal.candidate.id)
         self._is_strong = bool(found) if operator.name == "whole" else self._is_strong
         return found
 
     def _new(self, draft: Draft, changed: PromptCandidate) -> tuple[dict[str, str], str]:
-        """The text of a draft as the ledger names it; none for a known one, and for a refused one, with the reason."""
         made, task = draft.made, self._context.task
         if isinstance(made, ToolTexts):
             is_new = made not in self._tool_texts and made != changed.tool_texts
@@ -142,7 +141,6 @@ class Proposer:
         )
 
     def _in_vain(self, operator: str = "") -> int:
-        """How many of the latest proposals were refused, dropped or did not climb; waiting ones are left out."""
         board, first, count = self._context.board, self._context.plan.rungs[0], 0
         for record in reversed(self._log.records):
             if operator in ("", record.operator):
@@ -158,7 +156,7 @@ FEWEST = 2  # candidates that have a part, before anything is said of it
 
 
 def part_effects(context: SearchContext, book: Book) -> dict[str, float]:
-    """By its text, the points that a part of an instruction is believed to add, where some candidates lack it."""
+    """Estimate the points of each instruction part that only some candidates have, by text."""
     table, counts = list[ScoredCandidate](), Counter[str]()
     for candidate_id, outcomes in context.board.outcomes.items():
         candidate = context.board.candidate(candidate_id)
@@ -171,7 +169,10 @@ def part_effects(context: SearchContext, book: Book) -> dict[str, float]:
 
 
 async def is_worth_trying(context: SearchContext, draft: Draft, proposal: Proposal, parent: Parent) -> bool:
-    """Whether a draft mends more of its rows than it breaks of its guard set, if any; the log gets both scores."""
+    """Test whether a draft fixes more of its rows than it breaks of its guard set.
+
+    A draft without a guard set, or one that cannot be paid, passes. The scores go into the log.
+    """
     seen = {outcome.example_id for outcome in context.board.outcomes.get(context.baseline.id, ())}
     wanted = [i for i in (*draft.rows, *draft.guard) if i in seen]
     rows = [row for row in context.dev if row.id in wanted]

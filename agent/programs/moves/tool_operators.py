@@ -1,4 +1,4 @@
-"""What the proposer can be asked about the texts of tools, one operator each, and what is known of the tools then."""
+"""The operators of the proposer on the texts of tools."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ def _tools(evidence: Evidence) -> dict[str, Tool]:
 
 
 def _having(evidence: Evidence, *changed: Tool) -> ToolTexts | None:
-    """The texts of the best candidate's tools with those of some others in their places."""
     named = _tools(evidence) | {tool.name: tool for tool in changed}
     return ToolTexts.between(evidence.task.tools, tuple(named.values()))
 
@@ -47,7 +46,7 @@ def _described(tool: Tool, *sentences: str) -> Tool:
 
 
 def mixed_tools(evidence: Evidence) -> list[tuple[str, str]]:
-    """Pairs of the right tool and the one that the best candidate called, the worst first; either may be `NO_CALL`."""
+    """Return pairs of right and called tool, the worst first; either may be `NO_CALL`."""
     if not evidence.task.tools:
         return []
     pairs = tool_confusions(evidence.task, evidence.best.outcomes, evidence.dev)
@@ -62,7 +61,7 @@ def _names(row: Example, evidence: Evidence) -> list[str] | None:
 
 
 def _all_rows(evidence: Evidence, name: str) -> list[Example]:
-    """Train rows in which a tool is called, `NO_CALL` for none; only those that call it alone, if there are any."""
+    """Prefers rows that call the tool alone; `NO_CALL`: rows without a call."""
     known = [(_names(row, evidence), row) for row in evidence.task.train]
     alone = [row for names, row in known if names == [name] or (names == [] and name == NO_CALL)]
     return alone or [row for names, row in known if names is not None and name in names]
@@ -73,7 +72,6 @@ def _drawn_rows(evidence: Evidence, name: str) -> list[Example]:
 
 
 def _rows_mixed(evidence: Evidence, *tools: str) -> tuple[str, ...]:
-    """The ids of some dev rows with a wrong answer in which one of the tools is right."""
     rows = [wrong.row for wrong in evidence.wrong()]
     return tuple(row.id for row in rows if not set(_names(row, evidence) or [NO_CALL]).isdisjoint(tools))[:ROWS]
 
@@ -92,7 +90,6 @@ def _question(
     begins: str,
     whole: Callable[[str], str],
 ) -> Question:
-    """A question for one sentence on rows; `groups`: what each is, and its rows."""
     lines = [line for about, rows in groups for line in (f"{about}:", Data(listed(rows)))]
     lines.append(f"In one short sentence, say {asked}.")
     return one_sentence("You describe when a tool is called.", lines, begins, evidence.task, whole)
@@ -104,14 +101,14 @@ AT_ONCE = 4  # tools of one proposal, at most
 
 
 def mixed_up(evidence: Evidence) -> list[str]:
-    """The tools that are mixed up, the worst first; those that were not asked for yet, if any."""
+    """Return the confused tools, worst first, preferring those not asked for yet."""
     names = [name for pair in mixed_tools(evidence) for name in pair if name != NO_CALL]
     known = [name for name in dict.fromkeys(names) if name in _tools(evidence) and _all_rows(evidence, name)]
     return ([name for name in known if name not in evidence.book.tools] or known[:1])[:AT_ONCE]
 
 
 async def tool_use(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draft]:
-    """A sentence in the place of a tool's description, which may be what misleads, and one after it."""
+    """Draft a sentence that replaces a tool's description, and one that follows it."""
     tools, what, begins = _tools(evidence), nouns(evidence.task), "Call it to"
     questions = [
         _question(
@@ -129,11 +126,11 @@ async def tool_use(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draf
     if not new:
         return []
     rows, named, claim = _rows_mixed(evidence, *new), ", ".join(new), " | ".join(new.values())
-    anew = [_described(tools[name], text) for name, text in new.items()]
-    more = [_described(tools[n], tools[n].description, text) for n, text in new.items() if tools[n].description]
+    replaced = [_described(tools[name], text) for name, text in new.items()]
+    extended = [_described(tools[n], tools[n].description, text) for n, text in new.items() if tools[n].description]
     return [
         Draft(texts, f"what {named} is for {about}", rows, parent=evidence.best, claim=claim)
-        for about, made in (("misleads: said anew", anew), ("is not enough: a sentence more", more))
+        for about, made in (("misleads: replaced", replaced), ("is not enough: a sentence added", extended))
         if (texts := _having(evidence, *made))
     ]
 
@@ -142,7 +139,7 @@ async def tool_use(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draf
 
 
 def mixed_pair(evidence: Evidence) -> tuple[str, str] | None:
-    """The tool to say more of, and the other one or `NO_CALL`; of those not asked for yet the most mixed up."""
+    """Return the most confused open pair; its first tool gets the description."""
     pairs = [(said, right) if right == NO_CALL else (right, said) for right, said in mixed_tools(evidence)]
     open_pairs = [pair for pair in pairs if ("tool_contrast", *pair) not in evidence.book.tools_asked]
     return next((pair for pair in open_pairs if all(_all_rows(evidence, name) for name in pair)), None)
@@ -170,11 +167,11 @@ FEWEST_ROWS, MOST_ROWS = 2, 5
 
 
 WrongArgument = tuple[Example, str]
-"""A dev row in which an argument of the right tool is wrong, and the reason: what is wanted and what came."""
+"""A dev row with a wrong argument of the right tool, and the reason: wanted and given value."""
 
 
 def wrong_arguments(evidence: Evidence) -> dict[tuple[str, str], list[WrongArgument]]:
-    """By tool and argument, the rows in which the tool is right and the argument is wrong; most rows first."""
+    """Return wrong arguments of right tools with their rows, most rows first."""
     task, found = evidence.task, defaultdict[tuple[str, str], list[WrongArgument]](list)
     field = task.signature.outputs[0].name
     spec = next((spec for spec in task.metrics if spec.name == "tool_calls"), None)
@@ -193,7 +190,7 @@ def wrong_arguments(evidence: Evidence) -> dict[tuple[str, str], list[WrongArgum
 
 
 def wrong_argument(evidence: Evidence) -> tuple[str, str, list[WrongArgument]] | None:
-    """The argument that is wrong most often, of those that were not asked for yet."""
+    """Return the argument that is wrong most often and was not asked for yet."""
     known = {name: argument_texts(tool) for name, tool in _tools(evidence).items()}
     for (tool, argument), rows in wrong_arguments(evidence).items():
         is_open = ("tool_argument", tool, argument) not in evidence.book.tools_asked
@@ -238,7 +235,7 @@ def longest(evidence: Evidence) -> Tool | None:
 
 
 async def tool_shorter(evidence: Evidence, tool: Tool, ask: Ask) -> list[Draft]:
-    """Names of tools and arguments in a description stay."""
+    """Draft a shorter description that keeps names of tools and arguments."""
     evidence.book.tools_asked.add(("tool_shorter", tool.name, tool.description))
     names = [*(other.name for other in evidence.task.tools), *argument_texts(tool)]
     keep = [name for name in dict.fromkeys(names) if _holds(tool.description, name)]

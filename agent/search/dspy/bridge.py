@@ -4,14 +4,14 @@
     with dspy.context(lm=bridge.lm(model, "model", max_tokens=400)):
         result = await bridge.run(dspy.Evaluate(devset=rows, metric=metric, num_threads=8), program)
 
-Every call of the program is then a call of the gateway: budgeted, in the ledger, answered from the ledger when it is
+Every call of the program becomes a call of the gateway: budgeted, recorded, answered from the ledger when it is
 settled, retried by our rules. DSPy's own cache and retries are off.
 
 DSPy 3.4 catches exceptions: `dspy.Evaluate` scores the row as 0.0 and raises a bare `Exception` after `max_errors`
-rows, MIPROv2 takes a failed evaluation for a 0, BestOfN, Refine and SIMBA go on with the rest. So a stop would end as a
-low score. Here the first one stays in `bridge.stopped`: nothing more is sent, every later call raises it at once, and
-`run` raises it whatever the function made of it. Rows that failed by themselves are in `bridge.failures`; while there
-are any, DSPy's score counts them as 0 and is not to be compared.
+rows, MIPROv2 takes a failed evaluation for a 0, BestOfN, Refine and SIMBA continue with the rest. So a stop would end
+as a low score. Here the first stop stays in `bridge.stopped`: nothing more is sent, every later call raises it at once,
+and `run` raises it even if the function caught it. Failed rows are in `bridge.failures`; while there are any, DSPy's
+score counts them as 0 and must not be compared.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _repeats: ContextVar[Iterator[int] | None] = ContextVar("repeats", default=None)
 
 
 class Bridge:
-    """From DSPy's threads and loops to the gateway's event loop, on which it must be made.
+    """Connects DSPy's threads and loops to the gateway's event loop; create it on that loop.
 
     `stopped` is the first error after which nothing more may be sent: BudgetExhausted, RunRefused, Interrupted,
     LedgerError, or InputError for a call that the gateway cannot carry. `failures` are all other ModelErrors of calls.
@@ -60,19 +60,20 @@ class Bridge:
         self._thread = threading.get_ident()
 
     def lm(self, lm: LM, role: CallRole, *, max_tokens: int, temperature: float = 0.0, candidate_id: str = "") -> Any:
-        """A `dspy.LM` whose calls are calls of `lm` in `role`; what DSPy sets for a call overrides the arguments.
+        """Return a `dspy.LM` whose calls are calls of `lm` in `role`.
 
-        `rollout_id` r (0 to 2**32 - 1) is repeat r, and without one 0. Each of n samples is a separate call. What a
-        Request cannot carry (tools, images, logprobs, streaming, ...) raises InputError.
+        DSPy's own settings of a call override the arguments. `rollout_id` r (0 to 2**32 - 1) is repeat r, and without
+        one 0. Each of n samples is a separate call. What a Request cannot carry (tools, images, logprobs, streaming,
+        ...) raises InputError.
         """
         own = Request((), max_tokens, temperature)
         engine = Engine(self, lm.name, own, lambda request: self._gateway.complete(role, lm, request, candidate_id))
         return _lm_class()(lm.name, cache=False, num_retries=0, engine=engine, async_engine=AsyncEngine(engine))
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`function(*args, **kwargs)` in a new thread. Raises `stopped` if any at the end.
+        """Call `function(*args, **kwargs)` in a new thread. Raises `stopped` if set at the end.
 
-        A thread cannot be ended: when `run` is cancelled it is left behind, and every later call of it raises.
+        A thread cannot be ended: after a cancelled `run` it stays behind, and its later calls raise.
         """
         pool = ThreadPoolExecutor(1, thread_name_prefix="program")  # the loop's own has few, and others wait for them
         call = partial(copy_context().run, partial(function, *args, **kwargs))
@@ -85,7 +86,7 @@ class Bridge:
             pool.shutdown(wait=False)
 
     async def through(self, work: Awaitable[T]) -> T:
-        """The result of `work`, awaited on the gateway's loop. Raises `stopped` if any at the end."""
+        """Await `work` on the gateway's loop. Raises `stopped` if set at the end."""
         try:
             result = await work
         except Exception:
@@ -95,11 +96,11 @@ class Bridge:
         return result
 
     def stop(self, error: Exception) -> None:
-        """Send nothing more: every later call raises the first `error`."""
+        """Stop sending: every later call raises the first `error`."""
         self.stopped = self.stopped or error
 
     async def ask(self, send: Send, request: Request) -> Completion:
-        """The reply of `send` on the gateway's loop, awaited on any loop."""
+        """Await the reply of `send` on the gateway's loop, from any loop."""
         if asyncio.get_running_loop() is self._loop:
             return await self._guarded(lambda: send(request))
         return await asyncio.wrap_future(self._hand_over(lambda: self._guarded(lambda: send(request))))
@@ -110,7 +111,7 @@ class Bridge:
         return self.fetch(lambda: send(request))
 
     def fetch(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The coroutine's result on the gateway's loop, for a thread that blocks on it. Raises `stopped`.
+        """Run the coroutine on the gateway's loop and block the calling thread. Raises `stopped`.
 
         Errors other than the failure of a row stop the bridge: DSPy takes any error for a score of 0.
         """
@@ -151,7 +152,7 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Engine:
-    """What DSPy calls in a thread: its Request in, its Response out. `own` is used where DSPy sets nothing."""
+    """The engine that DSPy calls in a thread. `own`: request defaults for what DSPy does not set."""
 
     bridge: Bridge
     name: str
@@ -167,7 +168,7 @@ class Engine:
         raise self._refusal(["streaming"])
 
     def translated(self, request: Any) -> Request:
-        """DSPy's request as ours. Raises InputError, which stops the bridge, rather than lose a part of it."""
+        """Translate DSPy's request. Raises InputError, which stops the bridge, rather than lose a part."""
         config = request.config
         turns = [("system", request.system)] if request.system else []
         turns += [(message.role, message.parts) for message in request.messages]
@@ -224,7 +225,6 @@ def _response(reply: Completion, model: str) -> Any:
 
 @contextmanager
 def _call(settings: dict[str, Any]) -> Iterator[None]:
-    """One call of a `dspy.LM`: numbers its samples, and raises our errors without DSPy's around them."""
     rollout = settings.get("rollout_id") or 0
     if not isinstance(rollout, int) or not 0 <= rollout < ROLLOUTS:
         raise InputError(f"rollout_id = {rollout!r}: give a whole number from 0 to {ROLLOUTS - 1}")
@@ -242,7 +242,6 @@ def _call(settings: dict[str, Any]) -> Iterator[None]:
 
 @cache
 def _lm_class() -> Any:
-    """`dspy.LM` that passes on rollout_id, and makes each of n samples a separate request."""
     import dspy
 
     class GatewayLM(dspy.LM):  # type: ignore[misc]
@@ -258,12 +257,12 @@ def _lm_class() -> Any:
 
 
 def unlimited() -> int:
-    """Room for any call; the gateway's own caps still hold."""
+    """Return room for any call; the gateway's caps still apply."""
     return sys.maxsize
 
 
 class Meter:
-    """A `ModelClient` with `room()` for so many calls, those in flight among them; one more raises BudgetExhausted."""
+    """A `ModelClient` that limits calls to `room()`, including those in flight; more raise BudgetExhausted."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.room: Callable[[], int] = unlimited
@@ -276,7 +275,7 @@ class Meter:
         return self._gateway.stopped
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
-        """The reply, or what the gateway raised when this call was first made."""
+        """Return the reply, or raise the gateway's error of the first such call."""
         key = call_key(lm, request)
         if key not in self._calls:
             if self.room() <= self._in_flight:
@@ -293,7 +292,7 @@ class Meter:
             task.exception()  # retrieved, or asyncio warns when nothing waits for it any more
 
     def reply(self, lm: LM, request: Request) -> Completion | None:
-        """The reply to a call that was made here and answered; else None."""
+        """Return the reply to a call that was made here and answered; else None."""
         task = self._calls.get(call_key(lm, request))
         if task is None or not task.done() or task.cancelled() or task.exception():
             return None

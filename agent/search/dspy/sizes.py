@@ -1,4 +1,4 @@
-"""The plan of one of DSPy's optimizers: what it may use of the calls that a search has, and whether that is enough."""
+"""The plan of a DSPy optimizer: its share of a search's calls, and whether that is enough."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SUMMARY_CALLS = 12  # of MIPROv2's summary of the data, at most
 SPARE = 8  # calls: what a kill may leave half done
 MOST_SETS, MOST_TRIALS = 16, 30
 SHARES = {"dspy-mipro": 6, "dspy-gepa": 8, "dspy-bootstrap": 10}
-"""The calls are at least so many times the rows on which the optimizer compares programs."""
+"""The least ratio of calls to the rows on which the optimizer compares programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What an optimizer may use: `calls`, `val` rows on which it compares programs, `per_row` calls of a row."""
+    """The limits of an optimizer: `calls`, `val` rows for comparing programs, `per_row` calls of a row."""
 
     calls: int
     val: int
@@ -37,7 +37,7 @@ class Size:
 
     @property
     def sets(self) -> int:
-        """Random demo sets of BootstrapFewShotWithRandomSearch, which scores three other programs before."""
+        """Random demo sets of BootstrapFewShotWithRandomSearch, which scores three other programs first."""
         each = (self.val + 3 * self.bootstrapped) * self.per_row
         return min(MOST_SETS, self.calls // each - 3) if self.bootstrapped else 0
 
@@ -61,11 +61,11 @@ class Size:
 
     @property
     def scored(self) -> int:
-        """Rows that GEPA may score: an iteration scores six and makes a proposal; the last may end with all of val."""
+        """Rows that GEPA may score: six and a proposal per iteration. The last may end with all of val."""
         return (self.calls - self.val * self.per_row) * 6 // (6 * self.per_row + 1)
 
     def enough(self, method: str) -> bool:
-        """Whether the method can do anything with it."""
+        """Tell whether the calls suffice for the method."""
         return {
             "dspy-bootstrap": self.sets >= 1,
             "dspy-mipro": self.trials >= 2,
@@ -74,17 +74,17 @@ class Size:
 
 
 def free(left: int, rows: int, per_row: int) -> int:
-    """What remains of `left` calls when those of `rows` rows, and what a kill may cost, are kept."""
+    """Return what `rows` rows, and the possible cost of a kill, leave of `left` calls."""
     return left - (rows + SPARE) * per_row
 
 
 def val_rows(method: str, left: int, rows: int, per_row: int) -> int:
-    """Rows of dev on which the optimizer scores programs: few enough for several programs."""
+    """Return the dev rows on which the optimizer scores programs: few enough for several programs."""
     return min(rows, max(FEWEST_VAL, free(left, rows, per_row) // per_row // SHARES[method]))
 
 
 def enough(method: str, task: Task, plan: Plan, calls_each: int) -> bool:
-    """Whether the method can do anything with the calls that the plan leaves to the search."""
+    """Tell whether the plan leaves the search enough calls for the method."""
     demos = task.constraints.max_examples if task.constraints.max_examples is not None else len(task.train)
     left, dev = plan.search_rows * calls_each, plan.dev_rows
     val = val_rows(method, left, dev, calls_each)
@@ -92,5 +92,5 @@ def enough(method: str, task: Task, plan: Plan, calls_each: int) -> bool:
 
 
 def train_rows(rows: Sequence[Any], calls: int, seed: int) -> list[Any]:
-    """As many rows of train as `calls` pay when no bootstrapping succeeds, in the order of the seed."""
+    """Draw the train rows that `calls` pay if no bootstrapping succeeds, in seed order."""
     return random.Random(f"{seed}/dspy").sample(list(rows), min(len(rows), max(20, calls // 15)))

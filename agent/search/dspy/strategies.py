@@ -1,6 +1,6 @@
 """DSPy's own optimizers as strategies: the programs that they try are candidates.
 
-Settings are DSPy's defaults as far as the calls allow; the bridge ends what costs more than was planned. The result
+Settings are DSPy's defaults as far as the calls allow; the bridge ends anything beyond the planned calls. The result
 does not depend on threads: rows come back in order, every random choice has a seed, and GEPA's merge, which iterates
 over a set of names, is off.
 Replies are scored by the task's own metrics. A row that the provider never answers counts as 0 for DSPy, which has no
@@ -41,8 +41,8 @@ State = Mapping[str, tuple[str, list[dict[str, Any]]]]  # by predictor: its inst
 class DspyForm:
     """A kind for DSPy's optimizers: a `module` that runs under `settings`, with replies of `max_tokens`.
 
-    `read` makes a prediction of its output, `proposal` a candidate of a tried program; `paid` is the reply to a
-    candidate's call on a row during the optimization, where a row takes one call.
+    `read` makes a prediction of its output, `proposal` a candidate of a tried program. `paid`: the reply to a
+    candidate's call on a row during the optimization, if a row takes one call.
     """
 
     meter: Meter
@@ -56,7 +56,7 @@ class DspyForm:
 
 @dataclass(slots=True)
 class TriedProgram:
-    """The `number`-th program: its best mean `score` in percent, on `rows` rows of val; `whole`: on all of them."""
+    """The `number`-th program: its best mean `score` in percent on `rows` val rows. `whole`: on all."""
 
     state: State
     number: int
@@ -70,19 +70,19 @@ Chosen = list[tuple[TriedProgram, Candidate]]
 
 @dataclass(slots=True)
 class OptimizerResult:
-    """Programs in the order in which they were first tried, the chosen one, and what ended the optimizer early."""
+    """Programs in order of first use, the chosen one, and why the optimizer ended early."""
 
     tried: list[TriedProgram] = field(default_factory=list)
     chosen: TriedProgram | None = None
     ended: str = ""
 
     def ranked(self) -> list[TriedProgram]:
-        """The chosen one, then those scored on all rows, then the others: the best first, of equals the earliest."""
+        """Rank the programs: the chosen one, those scored on all rows, the others. Ties by age."""
         return sorted(self.tried, key=lambda t: (t is not self.chosen, not t.whole, -t.score, t.number))
 
 
 def state_of(program: Any) -> State:
-    """Instruction and examples of each predictor, as plain data: two programs with one state are one."""
+    """Return each predictor's instruction and examples; programs with equal states are one."""
     return {
         name: (predictor.signature.instructions, predictor.dump_state()["demos"])
         for name, predictor in program.named_predictors()
@@ -93,7 +93,7 @@ def state_of(program: Any) -> State:
 
 
 class OptimizerJob:
-    """One optimizer on the program of a search: its rows as DSPy's examples, the score of a reply, and its size."""
+    """One optimizer on the program of a search: DSPy examples, the score of a reply, and its size."""
 
     def __init__(self, context: SearchContext, form: DspyForm, method: str) -> None:
         self.form, self.seed, self.method = form, context.seed, method
@@ -133,7 +133,7 @@ class OptimizerJob:
         return dspy.Example(**self._texts(row)).with_inputs(*row.inputs)
 
     def judge(self, example: Any, prediction: Any) -> tuple[float, str]:
-        """The evaluator's score of a reply in [0, 1], with the reasons of what is not perfect."""
+        """Return the evaluator's score of a reply, in [0, 1], with feedback."""
         row = self._rows[canonical(dict(example.items()))]
         answer = self.form.read(prediction)
         scores = self.bridge.fetch(lambda: self._evaluator.scores(row, answer))
@@ -150,7 +150,7 @@ def _is_plain(row: Example) -> bool:
 
 
 async def search(context: SearchContext, method: str) -> None:
-    """Run DSPy's optimizer on train and on the first rows of dev, then score its choice on the whole of dev."""
+    """Run DSPy's optimizer on train and first dev rows; score its choice on dev."""
     form = context.program.for_dspy(context)
     context.stage(method, 1)
     job = OptimizerJob(context, form, method)
@@ -173,7 +173,7 @@ async def search(context: SearchContext, method: str) -> None:
 
 
 async def optimize(job: OptimizerJob) -> OptimizerResult:
-    """Run the optimizer in a thread, within what the search has left when its choice must still see all of dev.
+    """Run the optimizer in a thread, keeping the calls that its choice needs for dev.
 
     What stops the bridge, other than a spent budget, is raised; a failure of DSPy itself goes into `ended`, next to the
     programs tried before.
@@ -201,7 +201,6 @@ async def optimize(job: OptimizerJob) -> OptimizerResult:
 
 
 def _admitted(context: SearchContext, proposals: Mapping[int, Proposal], result: OptimizerResult) -> Chosen:
-    """Take programs into the pool; return those scored on all of DSPy's rows, the best first, or the best one."""
     context.admit(list(proposals.values()))
     ranked = [(tried, proposals[tried.number].candidate) for tried in result.ranked()]
     ranked = [(tried, candidate) for tried, candidate in ranked if candidate.id in context.board.proposals]
@@ -209,7 +208,6 @@ def _admitted(context: SearchContext, proposals: Mapping[int, Proposal], result:
 
 
 async def _show(context: SearchContext, method: str, chosen: Chosen) -> None:
-    """Give each a trial on the rows on which DSPy compared them, and score the first of them on the whole of dev."""
     board = context.board
     done = board.in_state("complete")  # a program of the user's own is tried by DSPy too
     rows = min((tried.rows for tried, _ in chosen if tried.whole), default=0)
@@ -272,7 +270,6 @@ def _silence() -> Iterator[None]:
 
 
 def _bootstrap(job: OptimizerJob) -> Callable[[], Any]:
-    """BootstrapFewShotWithRandomSearch: as many random demo sets as fit, up to 16, after three other programs."""
     from dspy import BootstrapFewShotWithRandomSearch
 
     optimizer = BootstrapFewShotWithRandomSearch(
@@ -288,7 +285,6 @@ def _bootstrap(job: OptimizerJob) -> Callable[[], Any]:
 
 
 def _mipro(job: OptimizerJob) -> Callable[[], Any]:
-    """MIPROv2 with the counts of its `light` or `medium`, and as many trials as fit."""
     from dspy import MIPROv2
 
     size = job.size
@@ -315,7 +311,6 @@ def _mipro(job: OptimizerJob) -> Callable[[], Any]:
 
 
 def _gepa(job: OptimizerJob) -> Callable[[], Any]:
-    """GEPA without merge: reflection on the feedback of three rows at a time, proposals by DSPy's own instruction."""
     import dspy
     from dspy.teleprompt.gepa.instruction_proposal import InstructionProposer
 
@@ -343,10 +338,10 @@ METHODS: dict[str, tuple[str, Callable[[OptimizerJob], Callable[[], Any]]]] = {
         "DSPy's MIPROv2: sets of examples and proposed instructions, joined by Bayesian optimization.",
         _mipro,
     ),
-    "dspy-gepa": ("DSPy's GEPA: instructions that are reflected on and changed, the best of each row kept.", _gepa),
+    "dspy-gepa": ("DSPy's GEPA: reflects on instructions and changes them; keeps the best of each row.", _gepa),
     "dspy-bootstrap": ("DSPy's bootstrapped few-shot examples with random search.", _bootstrap),
 }
-"""By name, a line of help, and what makes the run of an optimizer."""
+"""By name, a line of help, and the function that runs the optimizer."""
 
 
 def _register(name: str, about: str) -> None:

@@ -1,4 +1,4 @@
-"""What makes the next candidates: a bandit over the operators, or one study over operators and their settings."""
+"""The source of new candidates: a bandit over operators, or one study over operators and their settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def choosing(context: SearchContext, moves: Moves) -> ByBandit | ByStudy:
 
 
 def drawn(context: SearchContext, parents: Sequence[Parent]) -> Parent | None:
-    """Draw one of the parents, the better ones more often (Thompson draws from a Beta belief about each)."""
+    """Draw a parent, better ones more often (Thompson draws from a Beta belief about each)."""
     if not parents:
         return None
     rng = context.rng
@@ -35,10 +35,10 @@ def drawn(context: SearchContext, parents: Sequence[Parent]) -> Parent | None:
 
 
 class ByBandit:
-    """A bandit draws the operator, TPE proposes places of new designs, and a parent is drawn by its score.
+    """A bandit draws the operator, TPE proposes new designs, and a parent is drawn by its score.
 
-    `made` admits about `count` new candidates, as a proposal of an operator may give two; `learn` takes what became of
-    a step: by candidate that was on its first rung, whether it climbs.
+    `made` admits about `count` new candidates, as a proposal of an operator may give two; `learn` takes the results of
+    a step: whether each candidate that was on its first rung climbs.
     """
 
     def __init__(self, context: SearchContext, moves: Moves) -> None:
@@ -71,7 +71,7 @@ class ByBandit:
         return [proposal] if proposal is not None else []
 
     def _scored_designs(self) -> list[tuple[dict[str, str], MeanScore]]:
-        """The designs that were scored, by place; children owe their score to their parents and are left out."""
+        """Without children, which owe their score to their parents."""
         designs, coordinates = [], set(self._moves.space())
         for candidate_id, score in self._board.estimates().items():
             proposal = self._board.proposals[candidate_id]
@@ -85,7 +85,7 @@ class ByBandit:
 
 
 class ByStudy:
-    """One study of the run proposes operator, parent, place and settings; it is told every trial's rows and state."""
+    """One study per run proposes operator, parent, design and settings from every trial's rows and state."""
 
     def __init__(self, context: SearchContext, moves: Moves) -> None:
         self._context, self._moves, self._board = context, moves, context.board
@@ -140,7 +140,7 @@ class ByStudy:
         return choose
 
     def trials(self) -> list[StudyTrial]:
-        """Every trial of the run whose parameters are known, the first designs and the user's own prompt included."""
+        """Return every trial with known parameters, including first designs and the user's own prompt."""
         coordinates, trials = set(self._moves.space()), []
         for candidate_id, trial in self._board.trials.items():
             params = self._params.get(candidate_id)

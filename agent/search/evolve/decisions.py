@@ -1,4 +1,4 @@
-"""The decisions of the default strategy: which candidates climb, which operator is next, which are out, when to stop.
+"""Decisions of the default strategy: promote, draw an operator, prune, stop.
 
 Pure functions of scores and row counts: no model, no SQL.
 """
@@ -19,7 +19,7 @@ Scores = Sequence[float | None]
 PRIOR_WINS, PRIOR_LOSSES = 1.0, 2.0
 MOST_FINALISTS = 4
 APART = 0.1
-"""The two-sided p-value up to which a candidate is told from the best and is no finalist."""
+"""A candidate below this two-sided p-value differs from the best and is no finalist."""
 LATEST = 24  # candidates that the next ones are expected to be like; with fewer nothing is said
 
 
@@ -30,7 +30,7 @@ def mean(scores: Scores) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """Take this candidate to its first `rows` rows."""
+    """Evaluate this candidate on its first `rows` rows."""
 
     candidate_id: str
     rows: int
@@ -38,15 +38,15 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """How far each candidate is taken. `rungs` are rising row counts, the last all of dev; one of `eta` climbs on, to
-    the last rung one of `last_eta`: most calls are for new candidates, and all of dev is for finalists.
+    """The promotion of candidates along `rungs`: rising row counts, the last all of dev.
 
-    All candidates of a rung have the same rows, so their means are paired. One that is not promoted now may be when
-    more have come in below it. Those that climbed and were overtaken keep their places, so that no more than that share
-    ever climbs.
+    One of `eta` candidates is promoted, to the last rung one of `last_eta`: most calls are for new candidates, and all
+    of dev is for finalists. All candidates of a rung have the same rows, so their means are paired. A candidate that is
+    not promoted now may be when more have come in below it. Promoted candidates that were overtaken keep their places,
+    so that no more than that share is ever promoted.
 
     Source: asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning",
-    algorithm 2), which lets the newcomers climb as well.
+    algorithm 2), which promotes the newcomers as well.
     """
 
     rungs: tuple[int, ...]
@@ -54,15 +54,15 @@ class Ladder:
     last_eta: float = 9.0
 
     def level(self, rows: int) -> int:
-        """The index of the highest rung that `rows` rows reach; -1 for none."""
+        """Return the index of the highest rung that `rows` rows reach; -1 for none."""
         return sum(rows >= rung for rung in self.rungs) - 1
 
     def promotions(
         self, scores: Mapping[str, Sequence[float]], out: Collection[str] = (), rows: Mapping[str, int] | None = None
     ) -> list[Pull]:
-        """Choose which candidates climb now, the highest rungs first; of equal means the earlier candidate.
+        """Choose the candidates to promote, highest rungs first; earlier candidates win ties.
 
-        Pruned ones (`out`) count in their rung; `rows`: how many each has, where some have no score.
+        Pruned ones (`out`) count in their rung. `rows`: the rows of each candidate, if some have no score.
         """
         levels = {i: self.level(rows[i] if rows else len(vector)) for i, vector in scores.items()}
         pulls = []
@@ -76,7 +76,7 @@ class Ladder:
 
 
 def rungs_for(rows: int, first: int = 8, factor: float = 2.8) -> tuple[int, ...]:
-    """Rungs up to `rows`; one that almost reaches the next is left out.
+    """Return rungs up to `rows`, without one that almost reaches the next.
 
     >>> rungs_for(100)
     (8, 22, 62, 100)
@@ -91,9 +91,9 @@ def rungs_for(rows: int, first: int = 8, factor: float = 2.8) -> tuple[int, ...]
 
 @dataclass(slots=True)
 class Bandit:
-    """Which operator makes the next candidate, by how often the candidates of each climbed past their first rung.
+    """The choice of operators by how often their candidates are promoted past the first rung.
 
-    An operator that never yields anything, such as a weak proposer, soon costs nearly nothing.
+    An operator without success, such as a weak proposer, soon costs nearly nothing.
 
     Source: Thompson sampling with Beta beliefs (Thompson 1933; Chapelle & Li 2011).
     """
@@ -106,7 +106,7 @@ class Bandit:
         counts[operator] = counts.get(operator, 0.0) + 1.0
 
     def draw(self, operators: Sequence[str], rng: random.Random) -> str:
-        """The operator to use next, out of those that can be used now."""
+        """Draw one of the operators that can be used now."""
 
         def sample(name: str) -> float:
             return rng.betavariate(self.wins.get(name, 0.0) + PRIOR_WINS, self.losses.get(name, 0.0) + PRIOR_LOSSES)
@@ -115,7 +115,7 @@ class Bandit:
 
 
 def clearly_behind(scores: Mapping[str, Scores], rungs: Sequence[int]) -> dict[str, str]:
-    """Find candidates significantly worse than the leader, with the reason: paired, valid at every look.
+    """Return candidates significantly worse than the leader, with reasons; valid at every look.
 
     `scores` holds every candidate that was tried, pruned ones too; each is compared on the rows up to its rungs.
     """
@@ -132,12 +132,12 @@ def clearly_behind(scores: Mapping[str, Scores], rungs: Sequence[int]) -> dict[s
 
 
 def stop_reason(others: Sequence[MeanScore], leader: float, more: int, rows: int, score: float = 0.0) -> str:
-    """Why no further candidate is expected to beat the leader, or "".
+    """Return why no further candidate is expected to beat the leader, or "".
 
-    The candidates to come are taken to be like the latest ones: normal around their mean, with the spread of their
-    means. What few rows add to that spread is left in, which errs on the side of searching. When even the best of
-    `more` is expected at less than half a row of dev (`rows`) above the leader, the calls are better kept. `leader` is
-    a mean over all of dev of scores like those of `others`, `score` the best mean of plain scores.
+    Future candidates are taken to be like the latest ones: normal around their mean, with the spread of their means.
+    The noise of few rows stays in that spread, which errs on the side of searching. If even the best of `more` is
+    expected at less than half a row of dev (`rows`) above the leader, the calls are better kept. `leader` is a mean
+    over all of dev of scores like those of `others`, `score` the best mean of plain scores.
     """
     if rows and score >= 1.0 - 0.5 / rows:
         return f"the leader is right on all {rows} dev rows"
@@ -150,19 +150,19 @@ def stop_reason(others: Sequence[MeanScore], leader: float, more: int, rows: int
     spread = sum((each.mean - middle) ** 2 for each in latest) / (len(latest) - 1)
     best = middle + math.sqrt(spread) * expected_maximum(more)
     if best < leader + 0.5 / rows:
-        return f"the best of {more} more candidates is expected at {best:.2f}, the leader stands at {leader:.2f}"
+        return f"the best of {more} more candidates is expected at {best:.2f}, the leader has {leader:.2f}"
     return ""
 
 
 def expected_maximum(count: int) -> float:
-    """About the mean of the largest of `count` standard normal draws (Blom 1958)."""
+    """Approximate the mean maximum of `count` standard normal draws (Blom 1958)."""
     return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
 
 
 def close_to_best(scores: Mapping[str, Scores], seed: int) -> list[str]:
-    """The candidates that the first cannot be told from, on the rows that both have; at most `MOST_FINALISTS`.
+    """Return the candidates not distinguishable from the first, at most `MOST_FINALISTS`.
 
-    `scores`: by candidate, the best first, its scores on the first rows of dev; at least one.
+    Compared on common rows. `scores`: by candidate, the best first, its scores on the first dev rows; at least one.
 
     >>> close_to_best({"a": [1.0] * 8, "b": [1.0] * 6 + [0.0] * 2, "c": [0.0] * 8}, seed=0)
     ['a', 'b']

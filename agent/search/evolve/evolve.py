@@ -1,14 +1,13 @@
-"""The default strategy: many candidates on few rows, the best of them on more, children of those that did well.
+"""The default strategy: many candidates on few rows, the best of them on more, children of good ones.
 
-    designs -> steps of (climb the ladder, make new candidates) -> finalists on the whole of dev
+    designs -> steps of (promote, make new candidates) -> finalists on the whole of dev
 
-Each step takes `batch` pulls: first the candidates that have earned the next rung, then new ones. `choosing.py` says
-what makes the next one: a new design at a place that Optuna proposes, or one of the moves of the kind of candidate.
-What is significantly worse is pruned, and the search stops where nothing more is to be expected. The decisions are in
-`decisions.py`.
+Each step takes `batch` pulls: first the promoted candidates, then new ones. `choosing.py` proposes the next one: a new
+design at a place that Optuna proposes, or one of the moves of the kind of candidate. Significantly worse candidates are
+pruned, and the search stops when no further gain is expected. The decisions are in `decisions.py`.
 
-Few rows flatter the best of many. So at the end the first of them climbs rung by rung, and when it falls the next one
-does, until the first has as many rows as all but the last rung asks for; only then is the whole of dev paid for.
+Few rows flatter the best of many. So at the end the leader climbs rung by rung, and when it falls the next one does,
+until the leader has as many rows as all but the last rung asks for; only then is the whole of dev paid for.
 """
 
 from __future__ import annotations
@@ -38,20 +37,20 @@ ROUNDS = 500
 
 @strategy(
     DEFAULT,
-    about="Ours: many candidates on few rows, the best of them on more, changes of those that did well.",
+    about="Ours: many candidates on few rows, the best of them on more, changes of good ones.",
     uses_logprobs=True,
     races_baseline=True,
 )
 async def search(context: SearchContext) -> None:
-    """The default strategy. Raises BudgetExhausted when a cap ends it early."""
+    """Run the default strategy. Raises BudgetExhausted when a cap ends it early."""
     await Search(context, context.program.moves(context)).run()
 
 
 async def search_from(context: SearchContext, seeds: Sequence[Proposal]) -> None:
-    """Search from the released prompt (trial 0) and `seeds`, prompts of its run, the most promising first.
+    """Search from the released prompt (trial 0) and `seeds`, prompts of its run, best first.
 
-    The released prompt has no advantage: the whole of dev is for those that come through the race. Raises
-    BudgetExhausted where a cap ends it early.
+    The released prompt has no advantage: the whole of dev is for those that survive the race. Raises BudgetExhausted
+    when a cap ends it early.
     """
     own = context.baseline
     context.stage("the released prompt", 0)
@@ -60,14 +59,14 @@ async def search_from(context: SearchContext, seeds: Sequence[Proposal]) -> None
     limit, demos = context.task.constraints.max_examples, context.program.shown(own).n_examples
     if limit is not None and demos > limit:  # this run may have another limit than the one that released it
         context.board.open(own.id, 0)
-        context.board.settle(own.id, "failed", f"{demos} examples, more than the {limit} of this run: it takes no part")
+        context.board.settle(own.id, "failed", f"{demos} examples, more than the {limit} of this run: skipped")
     else:
         await context.see([own.id], context.plan.rungs[0])
     await Search(context, context.program.moves(context), seeds).run()
 
 
 class Search:
-    """One run of the strategy over its context; `seeds`: its first candidates. None: designs of the kind."""
+    """One run of the strategy over its context. `seeds`: its first candidates. None: designs of the kind."""
 
     def __init__(self, context: SearchContext, moves: Moves, seeds: Sequence[Proposal] | None = None) -> None:
         self._context, self._board, self._seeds = context, context.board, seeds
@@ -88,7 +87,7 @@ class Search:
             context.stage(f"step {step}", step)
             pulls = await self._next()
             if not pulls:
-                context.stopped = "what was left paid for no further prompt beside the finalists"
+                context.stopped = "the rest of the budget is kept for the finalists"
                 break
             wanted = {pull.candidate_id: pull.rows for pull in pulls}
             if step == 1:  # nothing before it decides what these are
@@ -108,7 +107,7 @@ class Search:
         self._choosing.learn({})
 
     async def _next(self) -> list[Pull]:
-        """The pulls of a step that can still be paid: climbers first, then new candidates."""
+        """Choose the affordable pulls of a step: promotions first, then new candidates."""
         plan, first = self._context.plan, self._context.plan.rungs[0]
         wanted: dict[str, int] = {}  # rows of each that are to be paid
         pulls: list[Pull] = []
@@ -132,7 +131,6 @@ class Search:
         return pulls
 
     async def _newest(self, count: int) -> str | None:
-        """The first waiting candidate that can be paid; the caps on tokens and dollars drop those before it."""
         first = self._context.plan.rungs[0]
         for _ in range(TRIES * count):
             if not self._waiting:
@@ -151,7 +149,10 @@ class Search:
         return sum(wanted.values()) <= self._room() and cost <= self._affordable(wanted)
 
     def _room(self) -> int:
-        """Rows that the finalists leave to the steps; the first of them, where attempts are lost or dollars are few."""
+        """Rows that the finalists leave to the steps.
+
+        The first finalist alone if attempts are lost or dollars are few.
+        """
         context = self._context
         of_first = context.payable() - context.plan.last_climb
         return int(min(self._planned_room(), of_first, self._affordable()))
@@ -160,15 +161,13 @@ class Search:
         return self._context.left_by_calls() - self._context.plan.kept_rows
 
     def _cut(self) -> str:
-        """Why the steps end before the plan's calls do, or ""."""
         least = 2 * self._context.plan.rungs[0]
         planned = min(self._planned_room(), self._affordable())
         if self._room() >= least or planned < least:
             return ""
-        return "of the calls under the cap too many brought nothing, or the cap is lower than the plan's"
+        return "too many calls under the cap failed, or the cap is below the plan"
 
     def _affordable(self, wanted: Iterable[str] = ()) -> float:
-        """What the first finalist leaves of what is affordable, if it is the dearest of the best and of `wanted`."""
         context = self._context
         if context.costs.affordable() == math.inf:
             return math.inf
@@ -185,8 +184,6 @@ class Search:
         return [*flawless, *self._rival(), *pulls]
 
     def _rival(self) -> list[Pull]:
-        """Take the best without picked examples as far as a leader that has some: the end of a search compares both on
-        the whole of dev, and pays their last rung alone."""
         board, rungs = self._board, self._context.plan.rungs
         best = [i for i in board.ranked() if i not in {*self._out, self._context.baseline.id}]
         rival = rival_of(self._context, best)
@@ -221,7 +218,7 @@ class Search:
 
 
 async def finish(context: SearchContext, out: Collection[str]) -> None:
-    """Score the finalists on the whole of dev one by one and close every trial; `out`: those clearly behind."""
+    """Score the finalists on the whole of dev and close every trial. `out`: those clearly behind."""
     board = context.board
     context.stage("finalists", context.round)
     low = await _climb(context, out)
@@ -237,15 +234,17 @@ async def finish(context: SearchContext, out: Collection[str]) -> None:
             unpaid.add(candidate_id)  # a cheaper one may be paid
     for candidate_id, trial in list(board.trials.items()):
         if trial.state == "incomplete":
-            why = "what was left did not pay the rest of dev" if candidate_id in unpaid else "not among the best"
+            why = "the budget did not pay the rest of dev" if candidate_id in unpaid else "not among the best"
             board.settle(candidate_id, "pruned", f"{why} after {len(board.outcomes.get(candidate_id, ()))} rows")
     if unpaid and not context.failed and not set(board.in_state("complete")) - {context.baseline.id}:
-        context.failed = "what was left did not pay any of the best on all of dev"
+        context.failed = "the rest of the budget did not pay any finalist on all of dev"
 
 
 async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
-    """Take the best to its next rung until it is on the last but one; return those that were the best and could not be
-    paid. Its way from there to the whole of dev is kept, and that of its rival."""
+    """Promote the leader to the last rung but one.
+
+    Return leaders that could not be paid. Keeps the calls from there to the whole of dev, and those of its rival.
+    """
     plan, low = context.plan, list[str]()
     while True:
         best = [i for i in context.board.ranked() if i not in {*out, *low, context.baseline.id}]
@@ -265,22 +264,22 @@ async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
 
 
 def rival_of(context: SearchContext, best: Sequence[str]) -> str:
-    """The best of `best` without picked examples where the first has some (`selection.chosen`), or the second."""
+    """Return the best without picked examples if the leader has some (`selection.chosen`), or the second."""
     picks = {i: context.board.candidate(i).must_prove for i in best}
     return next((i for i in best[1:] if not (picks[i] and picks[best[0]])), "")
 
 
 def _for(place: int, context: SearchContext) -> int:
-    """Rows that may be paid for the finalist of this place; beyond the planned ones some are left for `ablate`."""
+    """Beyond the planned finalists, some rows are left for `ablate`."""
     payable, whole = context.payable(), context.plan.dev_rows
     return payable - whole if place >= context.plan.finalists and payable >= whole else payable
 
 
 def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
-    """Those that are close to the best, in the order in which they are paid.
+    """Return the candidates close to the best, in the order of payment.
 
-    The user's own prompt is among them where it cannot be told from the best: before the others where it would be
-    preferred on the rows so far. Else those rows are enough.
+    The user's own prompt is among them if it is indistinguishable from the best: before the others if the rows so far
+    prefer it. Else those rows are enough.
     """
     board, own = context.board, context.baseline.id
     compared = board.compared()
@@ -299,8 +298,6 @@ def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
 
 
 def _ordered(context: SearchContext, scores: Mapping[str, Scores]) -> list[str]:
-    """Those of `scores`, the best first, that are close to the best, with a rival for those with picked examples, or
-    the best of these where none is close."""
     close = close_to_best(scores, context.seed)
     picks = {i for i in scores if context.board.candidate(i).must_prove}
     fixed = [i for i in scores if i not in picks]
@@ -315,10 +312,10 @@ def _ordered(context: SearchContext, scores: Mapping[str, Scores]) -> list[str]:
 
 
 def rival_placed(context: SearchContext, best: Sequence[str]) -> list[str]:
-    """Order finalists, the best first, so that a prompt with picked examples meets its rival in time.
+    """Order finalists so that a prompt with picked examples meets its rival in time.
 
-    The best without picked examples, which those with must beat (`selection.chosen`), comes second, or first where one
-    with saw all of dev already or both cannot be paid. The user's own prompt is no rival.
+    The best without picked examples, which those with must beat (`selection.chosen`), comes second, or first if one
+    with has seen all of dev or both cannot be paid. The user's own prompt is no rival.
     """
     picks = {i for i in best if context.board.candidate(i).must_prove}
     if not picks:

@@ -212,5 +212,5 @@ def test_a_task_that_lays_out_its_own_input_is_refused_before_a_call(method: str
     assert PromptProgram(TASK, model).strategy(method) == method
     own = PromptProgram(make_task(instruction="Which team? {{message}}"), model)
     assert own.strategy(None) == "evolve"
-    with pytest.raises(InputError, match=f"--strategy {method}: DSPy lays out the inputs by itself"):
+    with pytest.raises(InputError, match=f"--strategy {method}: DSPy lays out the inputs"):
         own.strategy(method)
