@@ -30,7 +30,6 @@ from agent.release.result import RunResult
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
 from agent.search import explanation, selection
-from agent.search.board import Board, Calibrated
 from agent.search.calibration import add_calibrated, best_readings
 from agent.search.context import UNSCORED_AT_MOST, SearchContext, sealed_rows
 from agent.search.costs import Means
@@ -38,6 +37,7 @@ from agent.search.evolve.evolve import search_from
 from agent.search.plan import Plan
 from agent.search.registered import DEFAULT, STRATEGIES
 from agent.search.selection import Finalist, counted
+from agent.search.trials import Calibrated, Trials
 from agent.stats.intervals import smallest_margin
 from agent.stats.preflight import Assessment, assess, rows_to_detect
 from agent.types import Candidate, Example, Proposal, Shown, TrialState
@@ -118,30 +118,30 @@ class RunState:
 
     def report(self) -> None:
         """Hand the watcher a snapshot."""
-        context, gateway, board = self.context, self.session.gateway, self.context.board
-        top = board.leader(context.plan.rungs[-2:][0])
+        context, gateway, trials = self.context, self.session.gateway, self.context.trials
+        top = trials.leader(context.plan.rungs[-2:][0])
         if top and (self.leader is None or self.leader.id != top.candidate_id):
-            self.leader = self.launch.program.shown(board.candidate(top.candidate_id))
+            self.leader = self.launch.program.shown(trials.candidate(top.candidate_id))
         self.session.watcher.on_snapshot(
             Snapshot(
                 context.stage_name,
                 context.plan,
                 self.session.account,
-                len(board.trials),
-                len(board.in_state("pruned")),
+                len(trials.by_id),
+                len(trials.in_state("pruned")),
                 (top.mean, *top.ci95) if top and top.mean is not None and top.ci95 else None,
                 gateway.retries.count,
                 gateway.width(self.launch.model),
                 context.round,
                 self.leader if top else None,
                 context.baseline.id,
-                board.mean(context.baseline.id),
+                trials.mean(context.baseline.id),
             )
         )
 
     def finalists(self) -> list[Finalist]:
         """Those that saw the whole of dev, and the user's own prompt."""
-        session, whole = self.session, self.context.board.in_state("complete")
+        session, whole = self.session, self.context.trials.in_state("complete")
         price = session.prices.get(self.launch.model.name)
         found = selection.finalists(self.context, price, session.ledger.latencies(session.id))
         return [each for each in found if self.launch.migration is None or each.candidate_id in whole]
@@ -179,9 +179,9 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
         evaluator=evaluator,
         account=session.account,
         observer=session.observer,
-        board=Board(session.observer),
+        trials=Trials(session.observer),
         baseline=baseline,
-        trials=options.trials,
+        max_trials=options.trials,
         sampler=options.sampler,
         pruner=options.pruner,
         calibrated=Calibrated(program) if options.calibrate else None,
@@ -214,19 +214,19 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
     if not old and session.ends_as == "complete" and winner.id != baseline.id:
         context.stage("attribution", context.round)
         await explanation.ablate(context, winner)
-    context.board.close_open("the budget ended first")
+    context.trials.close_open("the budget ended first")
     result = await sealed_test(run, winner, corrected, untested)
     return await released(run, result, winner)
 
 
 async def _score_baseline(run: RunState) -> None:
     """Score the user's own prompt, as trial 0, and leave to the search what the sealed test need not have."""
-    context, board, program, plan = run.context, run.context.board, run.launch.program, run.context.plan
+    context, trials, program, plan = run.context, run.context.trials, run.launch.program, run.context.plan
     own, is_compared = context.baseline, run.session.task.is_compared
     if problem := program.check(own):
         raise InputError(f"{run.session.task.folder}/task.toml:1: the instruction cannot be the baseline: {problem}")
     context.adopt(Proposal(own, program.place(own), "baseline", None, "the user's own prompt"))
-    board.open(own.id, 0)
+    trials.open(own.id, 0)
     noisy = context.dev[: plan.noise_rows]
     sets = ((context.dev[: plan.first_rows], 0), (noisy, 1))
     await run.session.ahead([partial(context.evaluator.outcomes, own, rows, "dev", repeat) for rows, repeat in sets])
@@ -262,7 +262,7 @@ async def _own_scores(run: RunState, rows: int) -> list[float | None]:
         raise RunRefused(f"your own prompt got no score on {len(unscored)} of {len(outcomes)} rows: {why}")
     context.record(own, outcomes)
     state: TrialState = "complete" if len(outcomes) == len(context.dev) else "incomplete"
-    context.board.settle(own, state, "the user's own prompt")
+    context.trials.settle(own, state, "the user's own prompt")
     return [outcome.value for outcome in outcomes]
 
 
@@ -284,7 +284,7 @@ def _winner(run: RunState) -> Candidate:
     if run.launch.migration is not None:
         if not (whole := counted(run.finalists())):
             raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")
-        return context.board.candidate(min(whole, key=lambda one: (-one.mean, one.prompt_tokens)).candidate_id)
+        return context.trials.candidate(min(whole, key=lambda one: (-one.mean, one.prompt_tokens)).candidate_id)
     offers = best_readings(context, run.finalists())
     if how != "cheap":
         return selection.chosen(context, offers, how)

@@ -49,7 +49,7 @@ async def sealed_test(
     Raises BudgetExhausted where it cannot be finished.
     """
     context, session, old, seed = run.context, run.session, run.launch.migration, run.launch.options.seed
-    baseline, board, plan, evaluator = context.baseline, context.board, context.plan, context.evaluator
+    baseline, trials, plan, evaluator = context.baseline, context.trials, context.plan, context.evaluator
     best = [run.cheaper.best] if run.cheaper else []
     context.stage("sealed test", context.round)
     session.account.hold_back(HeldBack())
@@ -110,9 +110,9 @@ async def sealed_test(
             "cheaper": _cheaper(run.cheaper, table, seed) if run.cheaper else None,
             "untested": untested,
         }
-        dev_rows = None if board.trials[baseline.id].state == "complete" else context.baseline_rows
-        own = Baseline(dev=board.mean(baseline.id), test=_mean(table, BASELINE), dev_rows=dev_rows)
-    states = [trial.state for trial in board.trials.values()]
+        dev_rows = None if trials.by_id[baseline.id].state == "complete" else context.baseline_rows
+        own = Baseline(dev=trials.mean(baseline.id), test=_mean(table, BASELINE), dev_rows=dev_rows)
+    states = [trial.state for trial in trials.by_id.values()]
     result = RunResult(
         run_id=session.id,
         task=session.task.name,
@@ -127,7 +127,7 @@ async def sealed_test(
         release=Release(Path()),
         ledger=session.ledger.path,
         search_ended=ended,
-        failed_because=board.why_failed(),
+        failed_because=trials.why_failed(),
         human_score=session.task.human_score,
         **parts,
         **session.spent(),
@@ -153,7 +153,7 @@ def _tested(context: SearchContext, winner: Candidate, table: ScoreTable, correc
         format=found.format,
         n_examples=found.n_examples,
         instruction=found.text,
-        dev=context.board.mean(winner.id),
+        dev=context.trials.mean(winner.id),
         dev_corrected=corrected,
         test=_mean(table, WINNER),
         prompt_tokens=context.program.prompt_tokens(winner),
@@ -236,7 +236,7 @@ async def _write(run: RunState, result: RunResult, candidate: Candidate, folder:
     origin = {"tool": tool_version(), "created_utc": utc_now(), "ledger": run.session.ledger.id()}
     if old:
         origin |= {"parent_version": old.version, "parent_run": old.run_id, "parent_model": old.model}
-    number, parameters = context.board.trials[candidate.id].number, _parameters(run, candidate)
+    number, parameters = context.trials.by_id[candidate.id].number, _parameters(run, candidate)
     spec = ReleaseSpec(result, number, parameters, origin, folder, context.evaluator, run.test[:PROVED_ROWS])
     return await run.launch.program.write(candidate, spec)
 
@@ -277,7 +277,7 @@ def _confidence(run: RunState, winner: Candidate, won: Sequence[Outcome]) -> Cal
     if not run.launch.options.calibrate and precision is None:
         return None
     shown = run.launch.program.shown(winner)
-    found = confidence_report(won, run.context.board.outcomes.get(winner.id, ()), shown.calibration, precision)
+    found = confidence_report(won, run.context.trials.outcomes.get(winner.id, ()), shown.calibration, precision)
     if found is None and precision is not None:
         what = "precision: answers without log-probabilities, so nothing says where to abstain"
         run.session.observer.on_message(what)

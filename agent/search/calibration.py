@@ -101,8 +101,8 @@ async def add_calibrated(context: SearchContext) -> None:
         return
     field = outputs[0]
     labels = [row.labels[field.name] for row in context.dev]
-    for candidate_id in context.board.in_state("complete"):
-        outcomes = context.board.outcomes[candidate_id]
+    for candidate_id in context.trials.in_state("complete"):
+        outcomes = context.trials.outcomes[candidate_id]
         usable = {
             at: (outcome.label_scores, field.choices.index(labels[at]))
             for at, outcome in enumerate(outcomes)
@@ -110,7 +110,7 @@ async def add_calibrated(context: SearchContext) -> None:
         }
         if len(outcomes) < len(context.dev) or len(usable) < max(FEWEST_ROWS, LEAST_SHARE * len(outcomes)):
             continue
-        base = context.board.proposals[candidate_id]
+        base = context.trials.proposals[candidate_id]
         free = label_free([scores for scores, _ in usable.values()])
         estimates = [_Estimate("label-free", free, [free] * len(outcomes)), _estimated("fitted", usable, len(outcomes))]
         traits = context.program.traits(base.candidate)
@@ -132,12 +132,12 @@ def best_readings(context: SearchContext, candidates: Sequence[Finalist]) -> lis
     Variants make the same calls and differ only in how replies are read; log-loss tells them apart on fewer rows than
     right answers do.
     """
-    board = context.board
+    trials = context.trials
     losses: dict[str, dict[str, float]] = {}
     for each in candidates:
-        proposal = board.proposals[each.candidate_id]
+        proposal = trials.proposals[each.candidate_id]
         if proposal.operator.startswith(CALIBRATED) and proposal.parent_id is not None:
-            signals = [one.signal for one in board.outcomes[each.candidate_id] if one.signal is not None]
+            signals = [one.signal for one in trials.outcomes[each.candidate_id] if one.signal is not None]
             loss = -math.fsum(math.log(max(signal, FLOOR)) for signal in signals) / max(1, len(signals))
             losses.setdefault(proposal.parent_id, {})[each.candidate_id] = loss
     beaten = set[str]()
@@ -152,9 +152,9 @@ async def _score(
     outcomes: Sequence[Outcome],
     read: Sequence[Read],
 ) -> None:
-    context.board.open(twin.id, context.round)
+    context.trials.open(twin.id, context.round)
     rows = zip(context.dev, outcomes, read, strict=True)
     again = context.evaluator.read_again
     seen = [await again(twin, row, outcome, *one) for row, outcome, one in rows]
-    context.board.record(twin.id, seen)
-    context.board.settle(twin.id, "complete", "read from the replies of its parent, the whole of dev")
+    context.trials.record(twin.id, seen)
+    context.trials.settle(twin.id, "complete", "read from the replies of its parent, the whole of dev")

@@ -20,11 +20,11 @@ from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import all_of
 from agent.observer import NO_OBSERVER, Observer
-from agent.search.board import Board, Calibrated, ProposalLog
 from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
 from agent.search.program import Choices, Program
 from agent.search.registered import BANDIT, RACE
+from agent.search.trials import Calibrated, ProposalLog, Trials
 from agent.types import LM, Candidate, Example, Outcome, Proposal, Spend, Task
 
 T = TypeVar("T")
@@ -39,14 +39,14 @@ class SearchContext:
         seed: of `rng` and of the common order of `dev`.
         account: the spending.
         baseline: the candidate of trial 0, such as the user's own.
-        trials: the user's cap on trials, at least 1; None: no cap.
+        max_trials: the user's cap on trials, at least 1; None: no cap.
         sampler: one of `samplers.SAMPLERS`.
         pruner: one of `samplers.PRUNERS`.
         calibrated: reads outcomes for comparisons.
         failed: why the strategy failed.
         stopped: why the strategy made no further candidates, if it says so.
         unproved: the best on dev that picks its examples and is not shown to beat the best without.
-        pruned_externally: whether an optimizer dropped candidates by dev scores that the board does not have.
+        pruned_externally: whether an optimizer dropped candidates by dev scores that the trials does not have.
         noted: the number of ledger events of each kind.
         proposal_log: the proposals.
     """
@@ -61,9 +61,9 @@ class SearchContext:
     evaluator: Evaluator
     account: Account
     observer: Observer = NO_OBSERVER
-    board: Board
+    trials: Trials
     baseline: Candidate
-    trials: int | None = None
+    max_trials: int | None = None
     sampler: str = BANDIT
     pruner: str = RACE
     calibrated: Calibrated | None = None
@@ -87,7 +87,7 @@ class SearchContext:
     def replan(self, plan: Plan) -> None:
         """Switch to another plan with the same number of dev rows."""
         self.plan = plan
-        self.costs = CandidateCosts(plan, self.account, self.board, self.baseline.id, self._size, self._varies)
+        self.costs = CandidateCosts(plan, self.account, self.trials, self.baseline.id, self._size, self._varies)
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
         """Add candidates to the pool; return the ids of the new ones in order.
@@ -101,7 +101,7 @@ class SearchContext:
                 self._looked_at.remove(candidate.id)
                 admitted.append(candidate.id)
                 continue
-            if candidate.id in self.board.proposals or candidate.id in self._refused:
+            if candidate.id in self.trials.proposals or candidate.id in self._refused:
                 continue
             rejected = self.program.check(candidate) or self._too_long(candidate)
             if rejected:
@@ -142,7 +142,7 @@ class SearchContext:
     def adopt(self, proposal: Proposal) -> None:
         """Add the user's own prompt, which may exceed the limits, to the pool."""
         self.observer.on_candidate_accepted(self.round, proposal)
-        self.board.proposals[proposal.candidate.id] = proposal
+        self.trials.proposals[proposal.candidate.id] = proposal
 
     async def see(self, candidates: Sequence[str], rows: int) -> list[str]:
         """Score candidates on the first `rows` dev rows in parallel.
@@ -159,9 +159,9 @@ class SearchContext:
     async def see_all(self, wanted: Mapping[str, int]) -> list[str]:
         """Score each candidate on its own number of rows, as `see` does."""
         for candidate_id in wanted:
-            if candidate_id not in self.board.trials:
-                self.board.open(candidate_id, self.round)
-        lost = {each.example_id for each in self.board.outcomes.get(self.baseline.id, ()) if each.value is None}
+            if candidate_id not in self.trials.by_id:
+                self.trials.open(candidate_id, self.round)
+        lost = {each.example_id for each in self.trials.outcomes.get(self.baseline.id, ()) if each.value is None}
         results = await all_of(self._one(candidate_id, rows, lost) for candidate_id, rows in wanted.items())
         alive = [candidate_id for candidate_id in results if candidate_id is not None]
         self.observer.on_evaluation_ended(alive)
@@ -170,11 +170,11 @@ class SearchContext:
     async def _one(self, candidate_id: str, rows: int, lost: Collection[str]) -> str | None:
         """`lost`: rows without a score of the baseline, which do not count against a candidate."""
         try:
-            outcomes = await self.evaluator.outcomes(self.board.candidate(candidate_id), self.dev[:rows], "dev")
+            outcomes = await self.evaluator.outcomes(self.trials.candidate(candidate_id), self.dev[:rows], "dev")
         except RunRefused:
             raise
         except ModelError as error:
-            self.board.settle(candidate_id, "failed", str(error))
+            self.trials.settle(candidate_id, "failed", str(error))
             return None
         self.record(candidate_id, outcomes)
         unscored = [outcome for outcome in outcomes if outcome.value is None]
@@ -182,21 +182,21 @@ class SearchContext:
         scored = len(outcomes) - len(unscored)
         if not scored or len(told) > UNSCORED_AT_MOST * (scored + len(told)):
             why = f"{len(unscored)} of {len(outcomes)} rows unscored: {why_unscored((told or unscored)[0])}"
-            self.board.settle(candidate_id, "failed", why)
+            self.trials.settle(candidate_id, "failed", why)
             return None
         if len(outcomes) == len(self.dev):
-            self.board.settle(candidate_id, "complete", "saw the whole of dev")
+            self.trials.settle(candidate_id, "complete", "saw the whole of dev")
         else:
-            self.board.settle(candidate_id, "incomplete", f"{len(outcomes)} rows so far")
+            self.trials.settle(candidate_id, "incomplete", f"{len(outcomes)} rows so far")
         return candidate_id
 
     def record(self, candidate_id: str, outcomes: Sequence[Outcome]) -> None:
         """Store all outcomes of a candidate of the pool on the first dev rows."""
         compared = None
         if self.calibrated is not None:
-            candidate = self.board.candidate(candidate_id)
+            candidate = self.trials.candidate(candidate_id)
             compared = self.calibrated.read(candidate, self.dev[: len(outcomes)], outcomes)
-        self.board.record(candidate_id, outcomes, compared)
+        self.trials.record(candidate_id, outcomes, compared)
 
     def left(self) -> int:
         """Return the target calls, with those of judges, that all caps leave to the search.
@@ -234,10 +234,10 @@ class SearchContext:
     @property
     def baseline_rows(self) -> int:
         """Dev rows that the user's own prompt has seen."""
-        return len(self.board.outcomes.get(self.baseline.id, ()))
+        return len(self.trials.outcomes.get(self.baseline.id, ()))
 
     def more(self) -> bool:
-        return self.trials is None or len(self.board.trials) < self.trials
+        return self.max_trials is None or len(self.trials.by_id) < self.max_trials
 
     def stage(self, name: str, round_: int) -> None:
         """Begin a stage: its display name, and the round of later candidates and trials."""
@@ -255,11 +255,11 @@ class SearchContext:
         return self.account.used.get("proposer", Spend()).calls + self.noted["proposal_failed"]
 
     def _varies(self, candidate_id: str) -> bool:
-        return self.board.candidate(candidate_id).varies
+        return self.trials.candidate(candidate_id).varies
 
     def _size(self, candidate_id: str) -> int:
         row = "".join(self.dev[0].inputs.values())
-        return self.program.prompt_tokens(self.board.candidate(candidate_id)) + self.target.count_tokens(row)
+        return self.program.prompt_tokens(self.trials.candidate(candidate_id)) + self.target.count_tokens(row)
 
 
 def dev_rows(task: Task, count: int, seed: int) -> tuple[Example, ...]:

@@ -22,8 +22,8 @@ from agent.types import Budget, CallRole, Spend, Task, Usage
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
-    from agent.search.board import Board
     from agent.search.plan import Plan
+    from agent.search.trials import Trials
 
 BYTES_A_TOKEN = 4
 LETTERS_A_TOKEN = 3  # of upper estimates
@@ -255,12 +255,12 @@ class CandidateCosts:
         self,
         plan: Plan,
         account: Account,
-        board: Board,
+        trials: Trials,
         baseline_id: str,
         size: Callable[[str], int],
         varies: Callable[[str], bool] = lambda candidate_id: False,
     ) -> None:
-        self._plan, self._account, self._board = plan, account, board
+        self._plan, self._account, self._trials = plan, account, trials
         self._baseline_id, self._size_of, self._varies = baseline_id, size, varies
         self._caps = Cap.all(account.budget)
         self._sizes: dict[str, int] = {}
@@ -282,12 +282,12 @@ class CandidateCosts:
         """
         prompts = self._plan.tested
         tested = self._plan.test_calls // prompts // self._plan.calls_a_row
-        dearest_won = max(map(self._relative, self._board.in_state("complete")), default=0.0)
+        dearest_won = max(map(self._relative, self._trials.in_state("complete")), default=0.0)
         own = self._relative(self._baseline_id)
         kept = self._rows_for(lambda cap, spent: cap * self._plan.test_share)
 
         def one(candidate_id: str) -> float:
-            rows = self._plan.dev_rows - len(self._board.outcomes.get(candidate_id, ()))
+            rows = self._plan.dev_rows - len(self._trials.outcomes.get(candidate_id, ()))
             dearest = max(dearest_won, self._relative(candidate_id))
             test = LONGER * tested * (max(1, prompts - 1) * dearest + (own if prompts > 1 else 0.0))
             return LONGER * self.of_rows(candidate_id, rows + RESERVED) + max(0.0, test - kept)
@@ -332,18 +332,18 @@ class CandidateCosts:
     def _usual(self, candidate_id: str) -> tuple[Spend, float] | None:
         if not self._varies(candidate_id):
             return None
-        alike = [i for i in self._board.outcomes if self._varies(i)]
+        alike = [i for i in self._trials.outcomes if self._varies(i)]
         spent = sum((self._account.used_for.get(i, Spend()) for i in alike), Spend())
-        rows = {i: len(self._board.outcomes[i]) for i in alike}
+        rows = {i: len(self._trials.outcomes[i]) for i in alike}
         if spent.calls < FEWEST_MEASURED or not any(rows.values()):
             return None
         return spent, sum(self._size(i) * n for i, n in rows.items()) / sum(rows.values())
 
     def _mean_size(self) -> float:
-        if self._mean_at != self._board.looks:
-            rows = {i: len(outcomes) for i, outcomes in self._board.outcomes.items()}
+        if self._mean_at != self._trials.looks:
+            rows = {i: len(outcomes) for i, outcomes in self._trials.outcomes.items()}
             self._mean = sum(self._size(i) * n for i, n in rows.items()) / max(1, sum(rows.values()))
-            self._mean_at = self._board.looks
+            self._mean_at = self._trials.looks
         return self._mean
 
     def _size(self, candidate_id: str) -> int:

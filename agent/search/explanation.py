@@ -17,10 +17,10 @@ from agent.evaluate.score_table import ScoreTable
 from agent.prompt.parts.tools import tool_changes
 from agent.results.breakdown import Consistency, JudgeTrust, Variety
 from agent.results.run_parts import Carried, Change, PromptSize, ProposerUse
-from agent.search.board import Board, by_operator
 from agent.search.context import SearchContext
 from agent.search.effects import Feature, PartsModel, ScoredCandidate
 from agent.search.program import PROPOSED, Ablation, Program
+from agent.search.trials import Trials, by_operator
 from agent.stats.intervals import paired_difference
 from agent.types import Candidate, Outcome, Proposal, Task
 
@@ -72,10 +72,10 @@ def _pairs(winner: ScoredCandidate | None, other: ScoredCandidate | None) -> lis
     return pairs if len(pairs) >= FEWEST_ROWS else []
 
 
-def scored_candidates(program: Program, board: Board) -> list[ScoredCandidate]:
+def scored_candidates(program: Program, trials: Trials) -> list[ScoredCandidate]:
     return [
-        ScoredCandidate(i, program.traits(board.candidate(i)).features(), [o.value for o in outcomes])
-        for i, outcomes in board.outcomes.items()
+        ScoredCandidate(i, program.traits(trials.candidate(i)).features(), [o.value for o in outcomes])
+        for i, outcomes in trials.outcomes.items()
     ]
 
 
@@ -83,15 +83,15 @@ async def ablate(context: SearchContext, winner: Candidate) -> None:
     """Score the winner without each of its parts, as far as the budget pays."""
     for ablation in context.program.traits(winner).ablations(context.baseline):
         made = ablation.candidate
-        rows = context.plan.dev_rows - len(context.board.outcomes.get(made.id, ()))
+        rows = context.plan.dev_rows - len(context.trials.outcomes.get(made.id, ()))
         cost = context.costs.of_rows(winner.id, rows) + context.costs.through_test(winner.id)
         if rows > context.spare() or cost > context.costs.affordable():
             continue
-        if made.id not in context.board.proposals:
-            where = context.board.proposals[winner.id].place
+        if made.id not in context.trials.proposals:
+            where = context.trials.proposals[winner.id].place
             reason = f"the winner with the {ablation.part} of the user's own prompt: what does that part carry?"
             context.admit([Proposal(made, where, f"without:{ablation.part}", winner.id, reason)])
-        if made.id in context.board.proposals:
+        if made.id in context.trials.proposals:
             try:
                 await context.see([made.id], context.plan.dev_rows)
             except BudgetExhausted:
@@ -106,10 +106,10 @@ def carried(context: SearchContext, winner: Candidate, corrected: float | None) 
     """
     if winner.id == context.baseline.id:
         return []
-    mean = context.board.mean(winner.id) or 0.0
+    mean = context.trials.mean(winner.id) or 0.0
     optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
     ablations = context.program.traits(winner).ablations(context.baseline)
-    table = scored_candidates(context.program, context.board)
+    table = scored_candidates(context.program, context.trials)
 
     def features(candidate: Candidate) -> Mapping[Feature, float]:
         return context.program.traits(candidate).features()
@@ -147,22 +147,22 @@ def changed(context: SearchContext, winner: Candidate) -> Change | None:
 
 def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> ProposerUse:
     """Summarize the proposals and their fates. `ended`: why the search ended before its plan."""
-    board, noted = context.board, context.noted
+    trials, noted = context.trials, context.noted
     if context.proposer is None:
         return ProposerUse(why_not="there is no proposer")
 
     def is_proposed(candidate_id: str) -> bool:
-        place = board.proposals[candidate_id].place
+        place = trials.proposals[candidate_id].place
         return any(choice.startswith(f"{PROPOSED}-") for choice in place.values())
 
-    tried = [candidate_id for candidate_id in board.trials if is_proposed(candidate_id)]
+    tried = [candidate_id for candidate_id in trials.by_id if is_proposed(candidate_id)]
     log = context.proposal_log
     is_counted = context.asked <= log.calls
-    proposals = log.fates(board, winner.id)
+    proposals = log.fates(trials, winner.id)
     why_not = ""
     if context.asked == 0:
         early = f"the search had ended before: {context.stopped}" if context.stopped else "the search asked for none"
-        is_search = len(board.trials) > 1 or bool(context.stopped)
+        is_search = len(trials.by_id) > 1 or bool(context.stopped)
         why_not = (
             "the search ended before its plan was done" if ended else early if is_search else "nothing was searched"
         )
@@ -173,28 +173,28 @@ def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> Propo
         refused=noted["proposal_refused"],
         failed=noted["proposal_failed"],
         tried=len(tried) if is_counted else None,
-        finalists=sum(board.trials[candidate_id].state == "complete" for candidate_id in tried),
+        finalists=sum(trials.by_id[candidate_id].state == "complete" for candidate_id in tried),
         won=winner.id in tried,
         why_not=why_not,
-        points=_over_others(board, tried),
+        points=_over_others(trials, tried),
         operators=tuple(by_operator(proposals)),
         proposals=tuple(proposals),
     )
 
 
-def _over_others(board: Board, tried: Sequence[str]) -> float | None:
+def _over_others(trials: Trials, tried: Sequence[str]) -> float | None:
     """Lead of the best candidate with a proposed instruction over the best without, in points.
 
     None without common rows.
     """
 
     def best(ids: Iterable[str]) -> Sequence[Outcome]:
-        seen = [i for i in ids if board.outcomes.get(i) and board.trials[i].state != "failed"]
-        most = max((len(board.outcomes[i]) for i in seen), default=0)
-        full = [i for i in seen if len(board.outcomes[i]) == most]
-        return board.outcomes[max(full, key=lambda i: board.mean(i) or 0.0)] if full else ()
+        seen = [i for i in ids if trials.outcomes.get(i) and trials.by_id[i].state != "failed"]
+        most = max((len(trials.outcomes[i]) for i in seen), default=0)
+        full = [i for i in seen if len(trials.outcomes[i]) == most]
+        return trials.outcomes[max(full, key=lambda i: trials.mean(i) or 0.0)] if full else ()
 
-    pairs = zip(best(tried), best(i for i in board.trials if i not in tried), strict=False)
+    pairs = zip(best(tried), best(i for i in trials.by_id if i not in tried), strict=False)
     gains = [one.value - two.value for one, two in pairs if one.value is not None and two.value is not None]
     return 100 * sum(gains) / len(gains) if gains else None
 

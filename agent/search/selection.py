@@ -139,17 +139,17 @@ def finalists(
 
     `seconds`: latency by id.
     """
-    board, baseline = context.board, context.baseline.id
+    trials, baseline = context.trials, context.baseline.id
     return [
         Finalist(
             candidate_id,
-            [outcome.value for outcome in board.outcomes.get(candidate_id, ())],
-            context.program.prompt_tokens(board.candidate(candidate_id)),
+            [outcome.value for outcome in trials.outcomes.get(candidate_id, ())],
+            context.program.prompt_tokens(trials.candidate(candidate_id)),
             price(context.evaluator.usage_of(candidate_id)) if price else None,
             seconds.get(candidate_id),
             context.evaluator.tokens_a_call(candidate_id),
         )
-        for candidate_id in [baseline, *(i for i in board.in_state("complete") if i != baseline)]
+        for candidate_id in [baseline, *(i for i in trials.in_state("complete") if i != baseline)]
     ]
 
 
@@ -165,7 +165,7 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
     winner = _preferred(context, compared, how)
     if not winner.must_prove:
         return winner
-    candidate = context.board.candidate
+    candidate = context.trials.candidate
     picking = {each.candidate_id: each.scores for each in compared if candidate(each.candidate_id).must_prove}
     others = [each for each in compared if each.candidate_id not in picking]
     rival = _preferred(context, others, "best")
@@ -204,7 +204,7 @@ def cheaper(
     found = [(reference, NotWorse(diff=0.0, low=0.0, margin=margin, n=0, shown=True))]
     for each in compared:
         whole = each is not reference and len(each.scores) == len(reference.scores)
-        if not whole or (context.board.candidate(each.candidate_id).must_prove and not best.must_prove):
+        if not whole or (context.trials.candidate(each.candidate_id).must_prove and not best.must_prove):
             continue
         bound = loss_bound(each.scores, reference.scores, margin, context.seed)
         if bound is not None and bound.shown:
@@ -213,7 +213,7 @@ def cheaper(
     if chosen_one is reference:
         return None
     saved, saved_in = _saved(chosen_one, reference)
-    return CheaperChoice(context.board.candidate(chosen_one.candidate_id), best, bound, saved, saved_in)
+    return CheaperChoice(context.trials.candidate(chosen_one.candidate_id), best, bound, saved, saved_in)
 
 
 def _saved(one: Finalist, best: Finalist) -> tuple[float, Literal["dollars", "tokens"]]:
@@ -245,7 +245,7 @@ def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer
     else:  # the preferred of all, where it is better on the rows that the baseline saw
         better = [each for each in others if each.over(len(own.scores)) > own.mean]
         preferred = of_all if (of_all := prefer(others, how)) in better else prefer(better, how)
-    return context.board.candidate(preferred.candidate_id) if preferred else context.baseline
+    return context.trials.candidate(preferred.candidate_id) if preferred else context.baseline
 
 
 def corrected(context: SearchContext, winner: Candidate, strategy: str | None) -> float | None:
@@ -253,8 +253,8 @@ def corrected(context: SearchContext, winner: Candidate, strategy: str | None) -
 
     None for the user's own prompt, or if `uncorrected` says why.
     """
-    board = context.board
-    tried = board.prefixes([i for i, trial in board.trials.items() if trial.n and trial.state in CHOOSABLE])
+    trials = context.trials
+    tried = trials.prefixes([i for i, trial in trials.by_id.items() if trial.n and trial.state in CHOOSABLE])
     if winner.id == context.baseline.id or not tried.get(winner.id) or uncorrected(context, winner, strategy):
         return None
     return selection_corrected(list(tried.values()), list(tried).index(winner.id), context.seed)
@@ -262,10 +262,10 @@ def corrected(context: SearchContext, winner: Candidate, strategy: str | None) -
 
 def uncorrected(context: SearchContext, winner: Candidate, strategy: str | None) -> str:
     """Return why the dev score cannot be corrected; "" if it can."""
-    board = context.board
+    trials = context.trials
     if winner.id != context.baseline.id and context.pruned_externally:
         return f"{strategy} dropped programs by parts of dev, so the bias is unknown"
-    better = any((board.mean(i) or 0.0) > (board.mean(winner.id) or 0.0) for i in board.in_state("complete"))
+    better = any((trials.mean(i) or 0.0) > (trials.mean(winner.id) or 0.0) for i in trials.in_state("complete"))
     if better and context.noted[NOT_PROVED]:
         return "a prompt with picked examples leads on dev, but not significantly over the best with fixed ones"
     return "the best found was chosen by another rule than the best on dev" if better else ""
@@ -321,21 +321,21 @@ def untested(context: SearchContext, tested: Collection[str], how: Prefer, budge
 
     If another candidate is tested, only the one that it replaced (`context.unproved`) counts.
     """
-    board, own, unproved = context.board, context.baseline.id, context.unproved
-    ids = [i for i in board.trials if i not in tested and i != own]
+    trials, own, unproved = context.trials, context.baseline.id, context.unproved
+    ids = [i for i in trials.by_id if i not in tested and i != own]
     if set(tested) - {own}:
         ids = [i for i in ids if i == unproved]
-    scores = {i: [outcome.value for outcome in board.outcomes.get(i, ())] for i in (own, *ids)}
+    scores = {i: [outcome.value for outcome in trials.outcomes.get(i, ())] for i in (own, *ids)}
     leads = [(i, found) for i in ids if (found := lead(scores[i], scores[own], context.seed))]
     if not leads:
         return None
 
     def rank(pair: tuple[str, Lead]) -> tuple[bool, bool, int, float]:
-        is_whole = board.trials[pair[0]].state == "complete"
+        is_whole = trials.by_id[pair[0]].state == "complete"
         return is_whole, pair[1].is_significant, pair[1].rows, pair[1].mean - pair[1].other
 
     candidate_id, best = max(leads, key=rank)
-    others = set(board.in_state("complete")) - {own}
+    others = set(trials.in_state("complete")) - {own}
     is_whole = candidate_id in others
     is_chance = bool(others) and not is_whole and not best.is_significant
     why, options = _because(context, candidate_id, how, candidate_id == unproved)
@@ -356,7 +356,7 @@ def untested(context: SearchContext, tested: Collection[str], how: Prefer, budge
 
 
 def _because(context: SearchContext, candidate_id: str, how: Prefer, is_unproved: bool) -> tuple[str, str]:
-    trial = context.board.trials[candidate_id]
+    trial = context.trials.by_id[candidate_id]
     if trial.state == "failed":
         return f"it failed: {trial.reason}", ""
     if is_unproved:
@@ -368,15 +368,15 @@ def _because(context: SearchContext, candidate_id: str, how: Prefer, is_unproved
     if trial.state == "pruned":
         why = f"its trial ended early: {trial.reason}"
     spent = context.calls_so_far()
-    calls = calls_to_finish(len(context.board.outcomes[candidate_id]), spent, context.task, context.plan)
+    calls = calls_to_finish(len(context.trials.outcomes[candidate_id]), spent, context.task, context.plan)
     return why, f"--max-calls {calls}" if calls else ""
 
 
 def _to_prove(context: SearchContext, candidate_id: str) -> str:
-    board, plan = context.board, context.plan
-    fixed = [i for i in board.in_state("complete") if not board.candidate(i).must_prove]
-    rival = [o.value or 0.0 for o in board.outcomes[max(fixed, key=lambda i: board.mean(i) or 0.0)]]
-    mine = [o.value or 0.0 for o in board.outcomes[candidate_id]]
+    trials, plan = context.trials, context.plan
+    fixed = [i for i in trials.in_state("complete") if not trials.candidate(i).must_prove]
+    rival = [o.value or 0.0 for o in trials.outcomes[max(fixed, key=lambda i: trials.mean(i) or 0.0)]]
+    mine = [o.value or 0.0 for o in trials.outcomes[candidate_id]]
     gain = (sum(mine) - sum(rival)) / len(rival) if len(mine) == len(rival) else 0.0
     needed = rows_to_show(gain, rival) if gain > 0 else None
     there = len(context.task.dev)

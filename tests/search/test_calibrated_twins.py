@@ -49,10 +49,10 @@ async def searched(ledger: Ledger, model: Biased, *candidates: PromptCandidate) 
 
 
 def twins(found: Searched) -> dict[str, PromptCandidate]:
-    board = found.context.board
+    trials = found.context.trials
     return {
         f"{proposal.operator} of {proposal.parent_id}": proposal.candidate
-        for proposal in board.proposals.values()
+        for proposal in trials.proposals.values()
         if isinstance(proposal.candidate, PromptCandidate) and proposal.candidate.calibration
     }
 
@@ -68,12 +68,12 @@ async def test_each_finalist_gets_its_twins_and_no_call_is_made(ledger: Ledger) 
     parents = (context.baseline.id, PLAIN.id)
     assert set(twins(found)) == {f"calibration:{m} of {i}" for m in ("label-free", "fitted", "prior") for i in parents}
     for twin in twins(found).values():
-        assert context.board.trials[twin.id].state == "complete"
-        assert (context.board.mean(twin.id) or 0) > 0.9 > 0.4 > (context.board.mean(PLAIN.id) or 0)
-        assert len(context.board.outcomes[twin.id]) == len(context.dev)
-        keys = [outcome.call_key for outcome in context.board.outcomes[twin.id]]
-        parent = context.board.proposals[twin.id].parent_id or ""
-        assert keys == [outcome.call_key for outcome in context.board.outcomes[parent]]
+        assert context.trials.by_id[twin.id].state == "complete"
+        assert (context.trials.mean(twin.id) or 0) > 0.9 > 0.4 > (context.trials.mean(PLAIN.id) or 0)
+        assert len(context.trials.outcomes[twin.id]) == len(context.dev)
+        keys = [outcome.call_key for outcome in context.trials.outcomes[twin.id]]
+        parent = context.trials.proposals[twin.id].parent_id or ""
+        assert keys == [outcome.call_key for outcome in context.trials.outcomes[parent]]
     winner = selection.chosen(
         context, selection.finalists(context, lambda usage: float(usage.prompt_tokens), {}), "best"
     )
@@ -82,7 +82,7 @@ async def test_each_finalist_gets_its_twins_and_no_call_is_made(ledger: Ledger) 
     usages = {
         each.candidate_id: each.usd for each in selection.finalists(context, lambda u: float(u.prompt_tokens), {})
     }
-    assert usages[winner.id] == usages[context.board.proposals[winner.id].parent_id or ""] > 0
+    assert usages[winner.id] == usages[context.trials.proposals[winner.id].parent_id or ""] > 0
 
 
 async def test_the_twin_reads_new_rows_as_it_read_dev(ledger: Ledger) -> None:
@@ -91,15 +91,15 @@ async def test_the_twin_reads_new_rows_as_it_read_dev(ledger: Ledger) -> None:
     await add_calibrated(found.context)
     twin = twins(found)[f"calibration:label-free of {PLAIN.id}"]
     fresh = [await found.context.evaluator.outcome(twin, row) for row in found.context.dev]
-    assert [o.prediction for o in fresh] == [o.prediction for o in found.context.board.outcomes[twin.id]]
+    assert [o.prediction for o in fresh] == [o.prediction for o in found.context.trials.outcomes[twin.id]]
     assert model.seen == [], "the same requests, which the ledger answers"
 
 
 async def test_without_log_probabilities_nothing_is_added(ledger: Ledger) -> None:
     found = await searched(ledger, Biased(listed=False), PLAIN)
-    before = dict(found.context.board.trials)
+    before = dict(found.context.trials.by_id)
     await add_calibrated(found.context)
-    assert found.context.board.trials == before
+    assert found.context.trials.by_id == before
 
 
 async def test_where_no_label_is_preferred_the_prompt_without_weights_stays(ledger: Ledger) -> None:

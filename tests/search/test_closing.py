@@ -38,7 +38,7 @@ async def ended(
     for made in candidates:
         context.admit([Proposal(made, {}, "op", None, "why")])
         for candidate_id in await context.see([made.id], len(context.dev)):
-            context.board.settle(candidate_id, "complete", "saw the whole of dev")
+            context.trials.settle(candidate_id, "complete", "saw the whole of dev")
     model.seen.clear()
     return found, model
 
@@ -52,7 +52,7 @@ async def test_every_candidate_that_saw_all_of_dev_is_on_offer_and_the_users_own
     finalists = selection.finalists(context, lambda usage: float(usage.prompt_tokens), {BEST.id: 0.5})
     assert [finalist.candidate_id for finalist in finalists] == [context.baseline.id, BEST.id, PLAIN.id]
     assert [finalist.mean for finalist in finalists] == [
-        context.board.mean(finalist.candidate_id) for finalist in finalists
+        context.trials.mean(finalist.candidate_id) for finalist in finalists
     ]
     assert [finalist.latency_s for finalist in finalists] == [None, 0.5, None]
     assert finalists[1].usd > finalists[0].usd > 0, "demonstrations cost tokens"
@@ -118,10 +118,10 @@ async def test_who_loses_its_hard_rows_is_not_the_better_for_it(ledger: Ledger) 
 async def test_the_winner_is_seen_without_each_of_its_parts_and_that_is_explained(ledger: Ledger) -> None:
     found, model = await ended(ledger, BEST)
     await explanation.ablate(found.context, BEST)
-    tried = [proposal for proposal in found.board.proposals.values() if proposal.operator.startswith("without:")]
+    tried = [proposal for proposal in found.trials.proposals.values() if proposal.operator.startswith("without:")]
     assert {proposal.parent_id for proposal in tried} == {BEST.id}
     assert {proposal.operator for proposal in tried} >= {"without:instruction", "without:examples", "without:format"}
-    assert {found.board.trials[proposal.candidate.id].state for proposal in tried} == {"complete"}
+    assert {found.trials.by_id[proposal.candidate.id].state for proposal in tried} == {"complete"}
     told = {row.part: row for row in explanation.carried(found.context, BEST, None)}
     assert told["instruction"].how == "measured"
     assert told["instruction"].points > 30
@@ -137,8 +137,8 @@ async def test_explaining_never_takes_a_call_of_the_sealed_test(ledger: Ledger) 
     await explanation.ablate(found.context, BEST)
     assert len(model.seen) <= before
     assert found.context.left() >= 0
-    complete = [i for i in found.board.trials if found.board.trials[i].state == "complete"]
-    assert all(len(found.board.outcomes[i]) == len(found.context.dev) for i in complete), "all of dev or nothing"
+    complete = [i for i in found.trials.by_id if found.trials.by_id[i].state == "complete"]
+    assert all(len(found.trials.outcomes[i]) == len(found.context.dev) for i in complete), "all of dev or nothing"
 
 
 async def test_a_cap_that_ends_while_explaining_does_not_end_the_run(ledger: Ledger) -> None:
@@ -170,7 +170,7 @@ async def test_where_the_users_own_prompt_wins_there_is_nothing_to_explain(ledge
 
 async def test_everything_that_was_tried_is_evidence(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    seen = explanation.scored_candidates(found.context.program, found.board)
+    seen = explanation.scored_candidates(found.context.program, found.trials)
     assert {each.candidate_id for each in seen} == {found.context.baseline.id, BEST.id, PLAIN.id}
     assert all(len(each.values) == len(found.context.dev) for each in seen)
 

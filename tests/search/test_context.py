@@ -33,15 +33,15 @@ async def test_each_row_of_a_candidate_is_bought_once_and_rows_keep_their_order(
     bought = [(o.candidate_id, o.example_id) for _, o in found.bought]
     assert len(bought) == len(set(bought)) == len(model.seen) == 60
     for candidate_id in ids:
-        assert [o.example_id for o in found.board.outcomes[candidate_id]] == [row.id for row in found.context.dev[:30]]
+        assert [o.example_id for o in found.trials.outcomes[candidate_id]] == [row.id for row in found.context.dev[:30]]
 
 
 async def test_candidates_may_be_taken_to_different_rows_at_once(ledger: Ledger) -> None:
     found = made_search(ledger, FakeModel(pupil()))
     one, two = admitted(found, "One.", "Two.")
     assert await found.context.see_all({one: 4, two: 9}) == [one, two]
-    assert (found.board.trials[one].n, found.board.trials[two].n) == (4, 9)
-    assert [trial.number for trial in found.board.trials.values()] == [0, 1]
+    assert (found.trials.by_id[one].n, found.trials.by_id[two].n) == (4, 9)
+    assert [trial.number for trial in found.trials.by_id.values()] == [0, 1]
 
 
 async def test_what_breaks_a_hard_rule_is_written_down_once_with_the_reason_and_never_tried(ledger: Ledger) -> None:
@@ -56,7 +56,7 @@ async def test_what_breaks_a_hard_rule_is_written_down_once_with_the_reason_and_
     assert "max_prompt_tokens = 10" in reasons[1]
     assert "0 examples" in reasons[2]
     assert [each.candidate for each in found.written.admitted] == [good.candidate]
-    assert set(found.board.proposals) == {good.candidate.id}
+    assert set(found.trials.proposals) == {good.candidate.id}
 
 
 async def test_a_candidate_whose_rows_get_no_score_fails_and_the_others_live(ledger: Ledger) -> None:
@@ -68,7 +68,7 @@ async def test_a_candidate_whose_rows_get_no_score_fails_and_the_others_live(led
     found = made_search(ledger, FakeModel(answer))
     ids = admitted(found, "Good.", "Bad.", "Fine.")
     assert await found.context.see(ids, 10) == [ids[0], ids[2]]
-    trial = found.board.trials[ids[1]]
+    trial = found.trials.by_id[ids[1]]
     assert (trial.state, trial.n, trial.mean) == ("failed", 0, None)
     assert "10 of 10 rows unscored" in trial.reason
     assert "too long for the model" in trial.reason
@@ -86,8 +86,8 @@ async def test_a_row_that_the_users_own_prompt_lost_says_nothing_against_a_candi
     await with_baseline(found)
     good, bad = admitted(found, "Good.", "Bad.")
     assert await found.context.see([good, bad], 2) == [good]
-    assert found.board.why_failed() == "2 of 2 rows unscored: no attics"
-    assert (found.board.trials[good].n, found.board.trials[bad].n) == (1, 0)
+    assert found.trials.why_failed() == "2 of 2 rows unscored: no attics"
+    assert (found.trials.by_id[good].n, found.trials.by_id[bad].n) == (1, 0)
 
 
 async def test_what_ends_the_run_is_not_taken_for_a_bad_candidate(ledger: Ledger) -> None:
@@ -117,9 +117,9 @@ async def test_who_saw_the_whole_of_dev_is_complete_whatever_ends_the_search(led
     await found.context.see([first], len(found.context.dev))
     with pytest.raises(BudgetExhausted):
         await found.context.see(others, len(found.context.dev))
-    found.board.close_open("the budget ended first")
-    assert found.board.trials[first].state == "complete"
-    assert {found.board.trials[i].state for i in others} >= {"incomplete"}
+    found.trials.close_open("the budget ended first")
+    assert found.trials.by_id[first].state == "complete"
+    assert {found.trials.by_id[i].state for i in others} >= {"incomplete"}
 
 
 async def test_calls_that_the_ledger_answers_count_as_if_they_were_paid(tmp_path: Path) -> None:

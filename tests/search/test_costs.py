@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from agent.gateway.budget import Account
-from agent.search.board import Board
 from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
+from agent.search.trials import Trials
 from agent.types import Budget, Outcome, Prediction, Usage
 
 PLAN = Plan(
@@ -21,12 +21,12 @@ SIZES = {"own": 100, "long": 500}
 
 def costs(target: int, judge: int, budget: Budget) -> CandidateCosts:
     """After the user's own prompt ("own") has seen 60 rows, each with a call of so many tokens and one of a judge."""
-    account, board = Account(budget), Board()
+    account, trials = Account(budget), Trials()
     for _row in range(60):
         account.use("model", Usage(target), target / 1e6, False, "own")
         account.use("judge", Usage(judge), judge / 1e6, False)
-    board.record("own", [Outcome("own", f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(60)])
-    return CandidateCosts(PLAN, account, board, "own", SIZES.__getitem__)
+    trials.record("own", [Outcome("own", f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(60)])
+    return CandidateCosts(PLAN, account, trials, "own", SIZES.__getitem__)
 
 
 @pytest.mark.parametrize("budget", [Budget(max_tokens=1_000_000), Budget(max_cost=1.0)], ids=["tokens", "dollars"])
@@ -47,12 +47,12 @@ def test_without_a_cap_on_tokens_or_dollars_nothing_is_priced() -> None:
 
 def test_of_several_the_last_look_costs_what_the_dearest_does_and_follows_what_was_seen() -> None:
     found = costs(100, 1000, Budget(max_tokens=300_000))
-    found._board.open("own", 0)
-    found._board.settle("own", "complete", "")
+    found._trials.open("own", 0)
+    found._trials.settle("own", "complete", "")
     own, long = found.through_test("own"), found.through_test("long")
     assert found.through_test("own", "long", "own") == long > own
     assert found.through_test() == 0.0
-    found._board.record("long", found._board.outcomes["own"])  # prompts are three times as long on average
+    found._trials.record("long", found._trials.outcomes["own"])  # prompts are three times as long on average
     assert found.of_rows("long", 10) == pytest.approx(10 * (5 / 3 * 100 + 1000) / 1100)
 
 
@@ -65,15 +65,15 @@ def test_the_mean_length_of_prompts_is_worked_out_once_until_outcomes_come_in(mo
 
 
 def test_a_prompt_that_picks_is_expected_to_cost_what_others_that_pick_cost() -> None:
-    account, board = Account(Budget(max_cost=1.0)), Board()
+    account, trials = Account(Budget(max_cost=1.0)), Trials()
     sizes = {"own": 100, "first": 200, "second": 400}
     for name, dollars in (("own", 1e-4), ("first", 6e-4)):  # three times as dear a token: nothing in the cache
         for _row in range(30):
             account.use("model", Usage(sizes[name]), dollars, False, name)
-        board.record(name, [Outcome(name, f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(30)])
+        trials.record(name, [Outcome(name, f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(30)])
     plan = replace(PLAN, per_row=1)
-    found = CandidateCosts(plan, account, board, "own", sizes.__getitem__, lambda name: name != "own")
+    found = CandidateCosts(plan, account, trials, "own", sizes.__getitem__, lambda name: name != "own")
     assert found.of_rows("first", 10) == pytest.approx(10 * 6e-4 / 3.5e-4)
     assert found.of_rows("second", 10) == pytest.approx(10 * 12e-4 / 3.5e-4)
-    by_length = CandidateCosts(plan, account, board, "own", sizes.__getitem__)
+    by_length = CandidateCosts(plan, account, trials, "own", sizes.__getitem__)
     assert by_length.of_rows("second", 10) == pytest.approx(10 * 400 / 150)

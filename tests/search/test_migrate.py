@@ -67,10 +67,10 @@ async def test_the_prompts_of_the_old_run_are_raced_and_the_best_sees_all_of_dev
     context.plan = replace(context.plan, tested=1)
     seeds = [Proposal(made, {}, "from-history", None, "was good there") for made in (*OTHERS, SKILLED)]
     await search_from(context, seeds)
-    board = context.board
-    assert board.trials[context.baseline.id].number == 0
-    assert {seed.candidate.id for seed in seeds} <= set(board.trials)
-    whole = board.in_state("complete")
+    trials = context.trials
+    assert trials.by_id[context.baseline.id].number == 0
+    assert {seed.candidate.id for seed in seeds} <= set(trials.by_id)
+    whole = trials.in_state("complete")
     assert whole
-    assert board.mean(SKILLED.id) is not None
-    assert not any(trial.state == "incomplete" for trial in board.trials.values())
+    assert trials.mean(SKILLED.id) is not None
+    assert not any(trial.state == "incomplete" for trial in trials.by_id.values())

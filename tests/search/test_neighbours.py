@@ -75,7 +75,7 @@ async def searched(ledger: Ledger, model: Clueless) -> Searched:
 
 def twin_of(found: Searched) -> PromptCandidate:
     """The one twin with neighbours."""
-    made = [p for p in found.board.proposals.values() if p.operator == "calibration:neighbours"]
+    made = [p for p in found.trials.proposals.values() if p.operator == "calibration:neighbours"]
     assert [proposal.parent_id for proposal in made] == [PICKED.id], "the others have no pool"
     assert isinstance(made[0].candidate, PromptCandidate)
     return made[0].candidate
@@ -87,8 +87,8 @@ async def test_what_the_model_does_not_know_its_neighbours_do_and_no_call_is_mad
     await add_calibrated(found.context)
     twin = twin_of(found)
     assert model.seen == []
-    assert (found.board.mean(twin.id) or 0) > 0.9 > 0.6 > (found.board.mean(PICKED.id) or 0)
-    prior = [i for i, each in found.board.proposals.items() if each.operator == "calibration:prior"]
+    assert (found.trials.mean(twin.id) or 0) > 0.9 > 0.6 > (found.trials.mean(PICKED.id) or 0)
+    prior = [i for i, each in found.trials.proposals.items() if each.operator == "calibration:prior"]
     offers = [each for each in selection.finalists(found.context, None, {}) if each.candidate_id not in prior]
     assert selection.chosen(found.context, offers, "best") == twin
     assert twin.calibration is not None
@@ -132,7 +132,7 @@ async def test_what_dev_was_read_with_is_cross_fitted(ledger: Ledger) -> None:
     await add_calibrated(found.context)
     twin = twin_of(found)
     now = [(await found.context.evaluator.outcome(twin, one)).prediction for one in found.context.dev]
-    then = [outcome.prediction for outcome in found.board.outcomes[twin.id]]
+    then = [outcome.prediction for outcome in found.trials.outcomes[twin.id]]
     assert [one.confidence for one in now] != [one.confidence for one in then]
 
 

@@ -37,7 +37,7 @@ PARAMETERS = {"max_tokens": 8, "logprobs": 6}
 
 def twins(found: Searched) -> dict[str, PromptCandidate]:
     """The twins with a classifier, by the id of their parent."""
-    made = [p for p in found.board.proposals.values() if p.operator == "calibration:prior"]
+    made = [p for p in found.trials.proposals.values() if p.operator == "calibration:prior"]
     return {str(p.parent_id): p.candidate for p in made if isinstance(p.candidate, PromptCandidate)}
 
 
@@ -53,7 +53,7 @@ async def test_what_the_model_does_not_know_the_classifier_does_for_each_prompt(
     assert model.seen == [], "not one more call"
     assert set(made) == {found.context.baseline.id, PICKED.id, FIXED.id}, "the user's own prompt, fixed and picked"
     for parent, twin in made.items():
-        assert (found.board.mean(twin.id) or 0) > 0.9 > 0.6 > (found.board.mean(parent) or 0)
+        assert (found.trials.mean(twin.id) or 0) > 0.9 > 0.6 > (found.trials.mean(parent) or 0)
         assert twin.calibration is not None
         assert twin.calibration.prior is not None
         assert twin.calibration.prior.rows == PROGRAM.shared.of(TrainedPrior).rows
@@ -74,26 +74,26 @@ async def test_a_model_that_knows_more_keeps_its_say(ledger: Ledger) -> None:
     twin = twins(found)[FIXED.id]
     assert twin.calibration is not None
     assert 1 / twin.calibration.temperature > 0.3
-    assert (found.board.mean(twin.id) or 0) > 0.9
+    assert (found.trials.mean(twin.id) or 0) > 0.9
 
 
 async def test_of_the_readings_of_one_prompt_the_one_with_the_least_log_loss_is_offered(ledger: Ledger) -> None:
     """Also where another one is right on more dev rows, by chance."""
     found = await searched(ledger, Clueless())
     await add_calibrated(found.context)
-    board, made = found.context.board, twins(found)
+    trials, made = found.context.trials, twins(found)
     fitted = next(
         p.candidate
-        for p in found.board.proposals.values()
+        for p in found.trials.proposals.values()
         if p.operator == "calibration:fitted" and p.parent_id == FIXED.id
     )
-    board.outcomes[fitted.id] = [replace(one, value=1.0) for one in board.outcomes[fitted.id]]
+    trials.outcomes[fitted.id] = [replace(one, value=1.0) for one in trials.outcomes[fitted.id]]
     offered = {each.candidate_id for each in best_readings(found.context, selection.finalists(found.context, None, {}))}
     parents = {found.context.baseline.id, FIXED.id, PICKED.id}
     assert parents <= offered, "a prompt that is read as it stands stays"
     assert made[FIXED.id].id in offered
     assert len(offered - parents) == len(parents), "one reading for each"
-    signals = [[one.signal or 0 for one in board.outcomes[i]] for i in (made[FIXED.id].id, fitted.id)]
+    signals = [[one.signal or 0 for one in trials.outcomes[i]] for i in (made[FIXED.id].id, fitted.id)]
     assert math.fsum(map(math.log, signals[0])) > math.fsum(map(math.log, signals[1]))
 
 
@@ -102,7 +102,7 @@ async def test_what_dev_was_read_with_is_cross_fitted(ledger: Ledger) -> None:
     await add_calibrated(found.context)
     twin = twins(found)[FIXED.id]
     now = [(await found.context.evaluator.outcome(twin, one)).prediction for one in found.context.dev]
-    then = [outcome.prediction for outcome in found.board.outcomes[twin.id]]
+    then = [outcome.prediction for outcome in found.trials.outcomes[twin.id]]
     assert [one.confidence for one in now] != [one.confidence for one in then]
 
 

@@ -53,11 +53,11 @@ def ended(folder: Path, own_skill: float, others: float | None = None, task: Tas
 
 def searched_rows(found: Ended) -> int:
     """Dev rows of the own prompt that were scored before the last one of another candidate of the search."""
-    board, own = found.run.context.board, found.run.context.baseline.id
-    parts = {i for i, proposal in board.proposals.items() if proposal.operator.startswith("without:")}
+    trials, own = found.run.context.trials, found.run.context.baseline.id
+    parts = {i for i, proposal in trials.proposals.items() if proposal.operator.startswith("without:")}
     with closing(sqlite3.connect(found.db)) as db:
         rows = [i for (i,) in db.execute("SELECT candidate_id FROM outcomes WHERE split = 'dev' ORDER BY rowid")]
-    others = {*board.proposals} - {own, *parts}  # yardsticks are scored on dev, too
+    others = {*trials.proposals} - {own, *parts}  # yardsticks are scored on dev, too
     last = max(at for at, candidate_id in enumerate(rows) if candidate_id in others)
     return rows[:last].count(own)
 
@@ -75,8 +75,8 @@ def test_a_hopeless_prompt_costs_few_calls_and_at_least_40_candidates_are_tried(
 
 
 def test_its_dev_score_is_of_the_rows_that_it_saw(hopeless: Ended) -> None:
-    board, own = hopeless.run.context.board, hopeless.run.context.baseline.id
-    assert hopeless.result.baseline.dev == board.mean(own) == 0.0
+    trials, own = hopeless.run.context.trials, hopeless.run.context.baseline.id
+    assert hopeless.result.baseline.dev == trials.mean(own) == 0.0
 
 
 def test_the_sealed_test_takes_its_planned_rows_and_no_row_of_it_was_seen_before(hopeless: Ended) -> None:

@@ -127,7 +127,7 @@ async def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_f
         "",
     )
     run.context.pruned_externally = True
-    winner = run.context.board.candidate(result.winner.candidate_id)
+    winner = run.context.trials.candidate(result.winner.candidate_id)
     assert corrected(run.context, winner, "evolve") is None
     why = uncorrected(run.context, winner, "evolve")
     assert why == "evolve dropped programs by parts of dev, and what that adds is not known"
@@ -152,7 +152,7 @@ async def test_rows_without_a_score_here_and_there_do_not_end_a_run(tmp_path: Pa
     ledger = Ledger(tmp_path / "ledger.db")
     run, result = await executed(launched(make_task(100), FakeModel(answer), max_calls=900), ledger)
     ledger.close()
-    assert min(map(len, run.context.board.prefixes(list(run.context.board.trials)).values())) > 0
+    assert min(map(len, run.context.trials.prefixes(list(run.context.trials.by_id)).values())) > 0
     assert result.winner.dev_corrected <= result.winner.dev + 0.1
 
 
@@ -160,13 +160,13 @@ async def test_a_run_tells_of_exactly_the_parts_that_differ_and_measures_those_i
     hows: set[str] = set()
     for seed in range(3):
         run, result = await ended(tmp_path / str(seed), 800, seed)  # finalists take what fewer calls leave
-        board, baseline = run.context.board, run.context.baseline
-        winner = board.candidate(result.winner.candidate_id)
+        trials, baseline = run.context.trials, run.context.baseline
+        winner = trials.candidate(result.winner.candidate_id)
         told = {row.part: row for row in result.attribution}
         assert len(told) == len(result.attribution)
         assert told.keys() == unlike(winner, baseline)
         for ablation in leave_one_out(winner, baseline):
-            row, seen = told[ablation.part], board.outcomes.get(ablation.candidate.id, [])
+            row, seen = told[ablation.part], trials.outcomes.get(ablation.candidate.id, [])
             low, high = row.ci95
             if len(seen) < len(run.context.dev):
                 assert row.rows == 0
@@ -174,7 +174,7 @@ async def test_a_run_tells_of_exactly_the_parts_that_differ_and_measures_those_i
                 continue
             assert row.rows == len(run.context.dev)
             assert row.how == ("unknown" if low <= 0 <= high else "measured")
-            mine, theirs = ([o.value or 0.0 for o in board.outcomes[i]] for i in (winner.id, ablation.candidate.id))
+            mine, theirs = ([o.value or 0.0 for o in trials.outcomes[i]] for i in (winner.id, ablation.candidate.id))
             assert row.points == pytest.approx(100 * (sum(mine) - sum(theirs)) / len(mine), abs=0.01)
         hows |= {row.how for row in told.values()}
     assert "measured" in hows, "both parts were made to matter much"

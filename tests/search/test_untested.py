@@ -40,9 +40,9 @@ def simulated(seed: int, calls: int, prefer: Prefer = "best") -> tuple[RunResult
             run, result = asyncio.run(executed(launch, ledger))
         finally:
             ledger.close()
-    board, own, ahead = run.context.board, run.context.baseline.id, []
-    for candidate_id, trial in board.trials.items():
-        pairs = zip(board.outcomes.get(candidate_id, ()), board.outcomes[own], strict=False)
+    trials, own, ahead = run.context.trials, run.context.baseline.id, []
+    for candidate_id, trial in trials.by_id.items():
+        pairs = zip(trials.outcomes.get(candidate_id, ()), trials.outcomes[own], strict=False)
         scored = [(a.value or 0.0, b.value or 0.0) for a, b in pairs if a.value is not None or b.value is not None]
         if candidate_id != own and sum(a for a, _ in scored) > sum(b for _, b in scored):
             ahead.append(Ahead(candidate_id, trial.state == "complete"))

@@ -19,11 +19,11 @@ from agent.ledger.store import Ledger
 from agent.observer import Observer, Observers
 from agent.programs.prompt import PromptProgram
 from agent.scoring.task_metrics import build_metrics
-from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.costs import Means
 from agent.search.plan import Plan, make_plan
 from agent.search.selection import chosen, finalists
+from agent.search.trials import Trials
 from agent.types import LM, Budget, Candidate, Completion, Outcome, Proposal, Request, SplitName, Task
 from tests.toys import TEAMS, FakeModel, make_task, open_ledger
 
@@ -130,11 +130,11 @@ class Searched(Observer):
         return self.written.bought
 
     @property
-    def board(self) -> Board:
-        return self.context.board
+    def trials(self) -> Trials:
+        return self.context.trials
 
-    def trials(self) -> list[tuple[Any, ...]]:
-        return [(t.number, t.round, i, t.state, t.n, t.mean, t.reason) for i, t in self.board.trials.items()]
+    def trial_lines(self) -> list[tuple[Any, ...]]:
+        return [(t.number, t.round, i, t.state, t.n, t.mean, t.reason) for i, t in self.trials.by_id.items()]
 
 
 def made_search(
@@ -166,7 +166,7 @@ def made_search(
         evaluator=evaluator,
         account=account,
         observer=observer,
-        board=Board(),
+        trials=Trials(),
         baseline=program.baseline(),
     )
     found.context = context
@@ -191,7 +191,7 @@ async def with_baseline(found: Searched) -> None:
     context = found.context
     context.adopt(Proposal(context.baseline, {}, "baseline", None, "the user's own prompt"))
     await context.see([context.baseline.id], len(context.dev))
-    context.board.settle(context.baseline.id, "complete", "the user's own prompt")
+    context.trials.settle(context.baseline.id, "complete", "the user's own prompt")
 
 
 async def searched(folder: Path, strategy: Strategy, target: LM, author: LM | None = None, **more: Any) -> Searched:

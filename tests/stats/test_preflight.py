@@ -56,8 +56,7 @@ def test_a_prompt_with_full_marks_on_dev_is_not_worth_a_search_for_nothing_is_pr
     found = assess(scores(20, 20), [], 400)
     assert (found.worth, found.headroom) == (False, 0.0)
     assert found.why == (
-        "not worth a search: your prompt scores 100.0 on 20 dev rows, the maximum; keep the prompt, "
-        "or add harder rows"
+        "not worth a search: your prompt scores 100.0 on 20 dev rows, the maximum; keep the prompt, or add harder rows"
     )
 
 

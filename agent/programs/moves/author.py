@@ -148,17 +148,17 @@ def longest_request(task: Task) -> int:
 
 async def rationales(context: SearchContext, rows: int) -> dict[str, str]:
     """Collect right worked solutions of the target on up to `rows` train rows, by id."""
-    board = context.board
+    trials = context.trials
     tried = [
         i
-        for i, proposal in board.proposals.items()
-        if as_prompt(proposal.candidate).technique == "chain-of-thought" and i in board.trials and board.trials[i].mean
+        for i, proposal in trials.proposals.items()
+        if as_prompt(proposal.candidate).technique == "chain-of-thought" and i in trials.by_id and trials.by_id[i].mean
     ]
     compared = any(judge.judge.setup.mode == "pairwise" for judge in context.evaluator.judges())  # not on train rows
     if "few-shot-cot" not in context.task.space.techniques or not tried or compared:
         return {}
-    best = max(tried, key=lambda i: board.mean(i) or 0.0)
-    outcomes = await context.evaluator.outcomes(board.candidate(best), context.task.train[: max(0, rows)], "train")
+    best = max(tried, key=lambda i: trials.mean(i) or 0.0)
+    outcomes = await context.evaluator.outcomes(trials.candidate(best), context.task.train[: max(0, rows)], "train")
     outputs = context.task.signature.outputs
     right = [o for o in outcomes if (o.value or 0.0) >= 1.0]
     return {o.example_id: reasons for o in right if (reasons := reasons_of(o.prediction.raw, outputs))}

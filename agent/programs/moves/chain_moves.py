@@ -161,7 +161,7 @@ class ChainMoves(TextMoves):
         self._proposals += 1
         names = list(self.texts)
         name = names[-1 - (self._proposals - 1) % len(names)]
-        tried = best_instructions(self._context.board, lambda candidate: self.text_of(candidate, name))
+        tried = best_instructions(self._context.trials, lambda candidate: self.text_of(candidate, name))
         text = await rewritten(self._context, self._task_of(name), tried, parents, self._proposals)
         if text is None:
             return []

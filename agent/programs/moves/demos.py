@@ -16,7 +16,7 @@ from agent.prompt.parts.examples import as_demo
 from agent.types import Demo, Example, Outcome, Task
 
 KINDS = ("balanced", "natural", "diverse", "short")
-OPERATORS = ("retailed", "swapped", "rebalanced", "grown", "recombined", "reordered")
+OPERATORS = ("tail_swap", "swapped", "rebalanced", "grown", "recombined", "reordered")
 """The changes of `DemoMaker.child`."""
 
 
@@ -144,7 +144,7 @@ class DemoMaker:
             ids[position] = self._near(failures, label, ids) or ids[position]
         return self._set(ids, "swapped", reason="a quarter of the rows replaced by rows near the failures")
 
-    def retailed(self, parent: DemoSet, outcomes: Sequence[Outcome]) -> DemoSet:
+    def tail_swap(self, parent: DemoSet, outcomes: Sequence[Outcome]) -> DemoSet:
         """Replace the last quarter. The end weighs most, and the front stays in the model's cache."""
         order, failures = self._missed_first(outcomes), self._failures(outcomes)
         cut = max(1, len(parent.demos) // 4)
@@ -154,7 +154,7 @@ class DemoMaker:
             if row_id := self._near(failures, label, [*front, *tail]):
                 tail.append(row_id)
         self._rng.shuffle(tail)
-        return self._set([*front, *tail], "retailed", reason=f"the last {cut} rows replaced, labels it misses first")
+        return self._set([*front, *tail], "tail_swap", reason=f"the last {cut} rows replaced, labels it misses first")
 
     def grown(self, parent: DemoSet, outcomes: Sequence[Outcome], k: int) -> DemoSet:
         order, failures = self._missed_first(outcomes), self._failures(outcomes)
@@ -179,7 +179,7 @@ class DemoMaker:
             return self.rebalanced(parent, outcomes, limit)
         if operator == "swapped":
             return self.swapped(parent, outcomes)
-        return self.retailed(parent, outcomes) if operator == "retailed" else self.reordered(parent)
+        return self.tail_swap(parent, outcomes) if operator == "tail_swap" else self.reordered(parent)
 
     def _missed_first(self, outcomes: Sequence[Outcome]) -> list[str]:
         predicted = Counter(str(next(iter(o.prediction.fields.values()), "")) for o in outcomes)

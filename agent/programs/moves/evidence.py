@@ -1,7 +1,7 @@
 """Evidence for the operators of the proposer: good candidates, their failures, and instructions as parts.
 
 An instruction is assembled from parts, one of them by a proposer. A candidate has and hashes the text; the parts are
-kept by the text, in a `History`.
+kept by the text, in an `InstructionHistory`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Literal, TypeVar
 from agent.prompt.prompt_candidate import as_prompt
 from agent.prompt.techniques import form_sentence
 from agent.prompt.template import escape, label_text, marks
-from agent.search.board import Board
 from agent.search.program import Parent
+from agent.search.trials import Trials
 from agent.types import Candidate, Example, Outcome, Task
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ def goal(task: Task, definitions: Iterable[InstructionPart]) -> Assembled | None
 
 
 @dataclass(slots=True)
-class Book:
+class InstructionHistory:
     """The parts of the instructions of a run, by the text of each, and the parts that were bought."""
 
     task: Task
@@ -184,16 +184,16 @@ class ScoredInstruction:
 
 
 def best_instructions(
-    board: Board, text_of: Callable[[Candidate], str] = lambda candidate: as_prompt(candidate).instruction
+    trials: Trials, text_of: Callable[[Candidate], str] = lambda candidate: as_prompt(candidate).instruction
 ) -> list[ScoredInstruction]:
     """Return each instruction with the best mean of its candidates, worst first.
 
     `text_of` extracts it from a candidate.
     """
     best: dict[str, float] = {}
-    for candidate_id, trial in board.trials.items():
+    for candidate_id, trial in trials.by_id.items():
         if trial.mean is not None:
-            text = text_of(board.candidate(candidate_id))
+            text = text_of(trials.candidate(candidate_id))
             best[text] = max(best.get(text, 0.0), trial.mean)
     return [ScoredInstruction(text, mean) for text, mean in sorted(best.items(), key=lambda item: item[1])]
 
@@ -239,7 +239,7 @@ class Evidence:
     dev: Mapping[str, Example]
     parent: Parent
     parents: Sequence[Parent]
-    book: Book
+    history: InstructionHistory
     rng: random.Random
     asked: Mapping[str, int]
     effects: Callable[[], Mapping[str, float]]
@@ -255,7 +255,7 @@ class Evidence:
         return next((each.name for each in self.task.signature.outputs if each.choices), "")
 
     def instruction(self, parent: Parent) -> Assembled:
-        return self.book.of(as_prompt(parent.proposal.candidate).instruction)
+        return self.history.of(as_prompt(parent.proposal.candidate).instruction)
 
     def wrong(self) -> list[Wrong]:
         """Return the rows that the best candidate got wrong."""

@@ -63,7 +63,7 @@ FIRST = 3  # labels that are asked for before the others; where none of them is 
 
 def undefined(evidence: Evidence) -> list[str]:
     """Return labels to define: undefined ones, most confused first; else the most confused."""
-    labels, bought = labels_of_task(evidence.task), evidence.book.definitions
+    labels, bought = labels_of_task(evidence.task), evidence.history.definitions
     times = evidence.confusions()
     mixed = {label: sum(n for pair, n in times.items() if label in pair) for label in labels}
     order = sorted(labels, key=lambda label: -mixed[label])
@@ -74,7 +74,7 @@ def undefined(evidence: Evidence) -> list[str]:
 
 async def definitions(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draft]:
     """Ask for definitions, and once again for a label with an unusable reply."""
-    is_again = all(label in evidence.book.definitions for label in wanted)
+    is_again = all(label in evidence.history.definitions for label in wanted)
     made = await _defined(evidence, wanted[:FIRST], ask, [], is_again)
     if not made:
         return []
@@ -83,7 +83,7 @@ async def definitions(evidence: Evidence, wanted: list[str], ask: Ask) -> list[D
     made += await _defined(evidence, [label for label in wanted if label not in answered], ask, made, is_again=True)
     labels = [part.about[0] for part in made]
     named = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
-    latest = [parts[-1] for parts in evidence.book.definitions.values()]
+    latest = [parts[-1] for parts in evidence.history.definitions.values()]
     rows = [wrong.row.id for wrong in evidence.wrong() if str(wrong.row.labels[evidence.field]) in labels]
     old, rows_of = evidence.instruction(evidence.parent), tuple(rows[:DEFINED_BY])
     about = f"what the label says is not enough: a definition of {named}"
@@ -102,7 +102,7 @@ async def _defined(
     for label, texts in zip(labels, await ask(questions), strict=False):
         made += [InstructionPart("definition", text, (label,)) for text in texts]
         if texts:
-            evidence.book.definitions.setdefault(label, []).extend(made[-len(texts) :])
+            evidence.history.definitions.setdefault(label, []).extend(made[-len(texts) :])
     return made
 
 
@@ -304,7 +304,7 @@ NOISE = 1.0  # points that a part may seem to cost
 def pairs(evidence: Evidence) -> list[tuple[Assembled, Assembled]]:
     """Return the better and the other instruction of good candidates for a merge."""
     good = list(dict.fromkeys(evidence.instruction(parent) for parent in evidence.parents))
-    known = {*evidence.book.instructions, *(one.text(evidence.task) for one in good)}
+    known = {*evidence.history.instructions, *(one.text(evidence.task) for one in good)}
     pairs = [(one, two) for at, one in enumerate(good) for two in good[at + 1 :] if two.parts]
     return [(one, two) for one, two in pairs if merged(one, two, {}).text(evidence.task) not in known]
 

@@ -323,7 +323,7 @@ class PromptMoves(CandidateGenerator):
         context, operators = self._context, list[str]()
         if parent is not None:
             operators += super().operators(parent)
-            if redraws(parent.proposal.candidate) and len(context.board.outcomes) >= FEWEST_FITTED:
+            if redraws(parent.proposal.candidate) and len(context.trials.outcomes) >= FEWEST_FITTED:
                 operators.append("attributed")
         return operators + self._proposer.operators(parent)
 
@@ -374,7 +374,7 @@ class PromptMoves(CandidateGenerator):
         context = self._context
         if self._fitted != context.round:
             self._fitted = context.round
-            self._known_effects = demo_effects(scored_candidates(context.program, context.board))
+            self._known_effects = demo_effects(scored_candidates(context.program, context.trials))
         return self._known_effects
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from agent.programs.moves import operators, tool_operators
 from agent.programs.moves.asking import Asker, Draft, Operator, why_labels_lost
-from agent.programs.moves.evidence import Book, Evidence, best_instructions
+from agent.programs.moves.evidence import Evidence, InstructionHistory, best_instructions
 from agent.prompt.parts.tools import ToolTexts, as_text, shown_texts
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import Rewrite
@@ -49,7 +49,7 @@ class Proposer:
 
     def __init__(self, context: SearchContext) -> None:
         self._context, self._log = context, context.proposal_log
-        self.book = Book(context.task)
+        self.history = InstructionHistory(context.task)
         self._dev = {row.id: row for row in context.dev}
         self._asked: Counter[str] = Counter()
         self._is_strong = False
@@ -70,7 +70,7 @@ class Proposer:
 
     def due(self, parent: Parent | None) -> str:
         """Return the next unused operator; "" for none, or with few trials per proposal."""
-        if len(self._log.records) * TRIALS_EACH >= len(self._context.board.trials):
+        if len(self._log.records) * TRIALS_EACH >= len(self._context.trials.by_id):
             return ""
         return next((credit for credit in self.operators(parent) if not self._asked[BY_CREDIT[credit].name]), "")
 
@@ -108,9 +108,9 @@ class Proposer:
         text = made.text(task)
         if refused := why_labels_lost(text, task):
             return {}, refused
-        if text in self.book.instructions or text == changed.instruction:
+        if text in self.history.instructions or text == changed.instruction:
             return {}, ""
-        self.book.add(made)
+        self.history.add(made)
         return {"instruction": text}, ""
 
     def _note(self, record: ProposalFate, texts: Mapping[str, str]) -> None:
@@ -131,21 +131,21 @@ class Proposer:
             context.task,
             self._dev,
             parent,
-            context.board.parents(GOOD),
-            self.book,
+            context.trials.parents(GOOD),
+            self.history,
             context.rng,
             dict(self._asked),
-            lambda: part_effects(context, self.book),
-            best_instructions(context.board),
+            lambda: part_effects(context, self.history),
+            best_instructions(context.trials),
             self._is_strong,
         )
 
     def _in_vain(self, operator: str = "") -> int:
-        board, first, count = self._context.board, self._context.plan.rungs[0], 0
+        trials, first, count = self._context.trials, self._context.plan.rungs[0], 0
         for record in reversed(self._log.records):
             if operator in ("", record.operator):
-                became = self._log.became(record, board)
-                if became != "waiting" and self._log.climbed(record, board, first):
+                became = self._log.became(record, trials)
+                if became != "waiting" and self._log.climbed(record, trials, first):
                     break
                 count += became != "waiting"
         return count
@@ -155,12 +155,12 @@ PART = "part of the instruction"
 FEWEST = 2  # candidates that have a part, before anything is said of it
 
 
-def part_effects(context: SearchContext, book: Book) -> dict[str, float]:
+def part_effects(context: SearchContext, history: InstructionHistory) -> dict[str, float]:
     """Estimate the points of each instruction part that only some candidates have, by text."""
     table, counts = list[ScoredCandidate](), Counter[str]()
-    for candidate_id, outcomes in context.board.outcomes.items():
-        candidate = context.board.candidate(candidate_id)
-        texts = {part.text for part in book.of(as_prompt(candidate).instruction).parts if part.text}
+    for candidate_id, outcomes in context.trials.outcomes.items():
+        candidate = context.trials.candidate(candidate_id)
+        texts = {part.text for part in history.of(as_prompt(candidate).instruction).parts if part.text}
         counts.update(texts)
         columns = {**context.program.traits(candidate).features(), **{(PART, text): 1.0 for text in texts}}
         table.append(ScoredCandidate(candidate_id, columns, [outcome.value for outcome in outcomes]))
@@ -173,7 +173,7 @@ async def is_worth_trying(context: SearchContext, draft: Draft, proposal: Propos
 
     A draft without a guard set, or one that cannot be paid, passes. The scores go into the log.
     """
-    seen = {outcome.example_id for outcome in context.board.outcomes.get(context.baseline.id, ())}
+    seen = {outcome.example_id for outcome in context.trials.outcomes.get(context.baseline.id, ())}
     wanted = [i for i in (*draft.rows, *draft.guard) if i in seen]
     rows = [row for row in context.dev if row.id in wanted]
     left = min(context.left_by_calls() - context.plan.kept_rows, context.payable())

@@ -104,7 +104,7 @@ def mixed_up(evidence: Evidence) -> list[str]:
     """Return the confused tools, worst first, preferring those not asked for yet."""
     names = [name for pair in mixed_tools(evidence) for name in pair if name != NO_CALL]
     known = [name for name in dict.fromkeys(names) if name in _tools(evidence) and _all_rows(evidence, name)]
-    return ([name for name in known if name not in evidence.book.tools] or known[:1])[:AT_ONCE]
+    return ([name for name in known if name not in evidence.history.tools] or known[:1])[:AT_ONCE]
 
 
 async def tool_use(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draft]:
@@ -122,7 +122,7 @@ async def tool_use(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draf
     ]
     replies = await ask(questions)
     new: dict[str, str] = {name: text for name, texts in zip(wanted, replies, strict=False) for text in texts}
-    evidence.book.tools.update(new)
+    evidence.history.tools.update(new)
     if not new:
         return []
     rows, named, claim = _rows_mixed(evidence, *new), ", ".join(new), " | ".join(new.values())
@@ -141,12 +141,12 @@ async def tool_use(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draf
 def mixed_pair(evidence: Evidence) -> tuple[str, str] | None:
     """Return the most confused open pair; its first tool gets the description."""
     pairs = [(said, right) if right == NO_CALL else (right, said) for right, said in mixed_tools(evidence)]
-    open_pairs = [pair for pair in pairs if ("tool_contrast", *pair) not in evidence.book.tools_asked]
+    open_pairs = [pair for pair in pairs if ("tool_contrast", *pair) not in evidence.history.tools_asked]
     return next((pair for pair in open_pairs if all(_all_rows(evidence, name) for name in pair)), None)
 
 
 async def tool_contrast(evidence: Evidence, pair: tuple[str, str], ask: Ask) -> list[Draft]:
-    evidence.book.tools_asked.add(("tool_contrast", *pair))
+    evidence.history.tools_asked.add(("tool_contrast", *pair))
     (name, other), what = pair, nouns(evidence.task)
     rather = "only when" if other == NO_CALL else f"rather than {other} when"
     groups = [
@@ -193,7 +193,7 @@ def wrong_argument(evidence: Evidence) -> tuple[str, str, list[WrongArgument]] |
     """Return the argument that is wrong most often and was not asked for yet."""
     known = {name: argument_texts(tool) for name, tool in _tools(evidence).items()}
     for (tool, argument), rows in wrong_arguments(evidence).items():
-        is_open = ("tool_argument", tool, argument) not in evidence.book.tools_asked
+        is_open = ("tool_argument", tool, argument) not in evidence.history.tools_asked
         if is_open and len(rows) >= FEWEST_ROWS and argument in known.get(tool, {}):
             return tool, argument, rows[:MOST_ROWS]
     return None
@@ -201,7 +201,7 @@ def wrong_argument(evidence: Evidence) -> tuple[str, str, list[WrongArgument]] |
 
 async def tool_argument(evidence: Evidence, found: tuple[str, str, list[WrongArgument]], ask: Ask) -> list[Draft]:
     name, argument, rows = found
-    evidence.book.tools_asked.add(("tool_argument", name, argument))
+    evidence.history.tools_asked.add(("tool_argument", name, argument))
     tool = _tools(evidence)[name]
     question = one_sentence(
         "You say how the argument of a tool is written.",
@@ -229,14 +229,14 @@ SHARE = 0.7  # of its letters, at most
 
 def longest(evidence: Evidence) -> Tool | None:
     tools = [tool for tool in _tools(evidence).values() if len(tool.description.split()) >= FEWEST_WORDS]
-    asked = evidence.book.tools_asked
+    asked = evidence.history.tools_asked
     open_tools = [tool for tool in tools if ("tool_shorter", tool.name, tool.description) not in asked]
     return max(open_tools, key=lambda tool: len(tool.description), default=None)
 
 
 async def tool_shorter(evidence: Evidence, tool: Tool, ask: Ask) -> list[Draft]:
     """Draft a shorter description that keeps names of tools and arguments."""
-    evidence.book.tools_asked.add(("tool_shorter", tool.name, tool.description))
+    evidence.history.tools_asked.add(("tool_shorter", tool.name, tool.description))
     names = [*(other.name for other in evidence.task.tools), *argument_texts(tool)]
     keep = [name for name in dict.fromkeys(names) if _holds(tool.description, name)]
     messages = messages_about(

@@ -4,7 +4,7 @@ Settings are DSPy's defaults as far as the calls allow; the bridge ends anything
 does not depend on threads: rows come back in order, every random choice has a seed, and GEPA's merge, which iterates
 over a set of names, is off.
 Replies are scored by the task's own metrics. A row that the provider never answers counts as 0 for DSPy, which has no
-"unscored"; on the board it stays unscored.
+"unscored"; on the trials it stays unscored.
 """
 
 from __future__ import annotations
@@ -203,13 +203,13 @@ async def optimize(job: OptimizerJob) -> OptimizerResult:
 def _admitted(context: SearchContext, proposals: Mapping[int, Proposal], result: OptimizerResult) -> Chosen:
     context.admit(list(proposals.values()))
     ranked = [(tried, proposals[tried.number].candidate) for tried in result.ranked()]
-    ranked = [(tried, candidate) for tried, candidate in ranked if candidate.id in context.board.proposals]
+    ranked = [(tried, candidate) for tried, candidate in ranked if candidate.id in context.trials.proposals]
     return [(tried, candidate) for tried, candidate in ranked if tried.whole] or ranked[:1]
 
 
 async def _show(context: SearchContext, method: str, chosen: Chosen) -> None:
-    board = context.board
-    done = board.in_state("complete")  # a program of the user's own is tried by DSPy too
+    trials = context.trials
+    done = trials.in_state("complete")  # a program of the user's own is tried by DSPy too
     rows = min((tried.rows for tried, _ in chosen if tried.whole), default=0)
     in_order = sorted(chosen, key=lambda pair: pair[0].number)
     new = list(dict.fromkeys(candidate.id for _, candidate in in_order if candidate.id not in done))
@@ -220,9 +220,9 @@ async def _show(context: SearchContext, method: str, chosen: Chosen) -> None:
         whole = await context.see([i for i in alive if i == first], len(context.dev))
     for candidate_id in alive:
         if candidate_id in whole:
-            board.settle(candidate_id, "complete", "saw the whole of dev")
-        elif candidate_id in board.trials and board.trials[candidate_id].state == "incomplete":
-            board.settle(candidate_id, "pruned", f"{method} preferred another on the same {rows} rows")
+            trials.settle(candidate_id, "complete", "saw the whole of dev")
+        elif candidate_id in trials.by_id and trials.by_id[candidate_id].state == "incomplete":
+            trials.settle(candidate_id, "pruned", f"{method} preferred another on the same {rows} rows")
 
 
 def _evaluation_log(bridge: Bridge, job: OptimizerJob, result: OptimizerResult) -> Any:

@@ -28,7 +28,7 @@ def drawn(context: SearchContext, parents: Sequence[Parent]) -> Parent | None:
     rng = context.rng
 
     def draw(parent: Parent) -> float:
-        score = context.board.estimate(parent.proposal.candidate.id)
+        score = context.trials.estimate(parent.proposal.candidate.id)
         return rng.betavariate(1.0 + score.mean * score.n, 1.0 + (1.0 - score.mean) * score.n)
 
     return max(parents, key=draw)
@@ -42,12 +42,12 @@ class ByBandit:
     """
 
     def __init__(self, context: SearchContext, moves: Moves) -> None:
-        self._context, self._moves, self._board = context, moves, context.board
+        self._context, self._moves, self._trials = context, moves, context.trials
         self._bandit = Bandit()
 
     async def made(self, count: int) -> list[str]:
         context, made = self._context, list[str]()
-        parents = self._board.parents(PARENTS)
+        parents = self._trials.parents(PARENTS)
         seed = int(content_id("s", [context.seed, context.round])[2:], 16)
         study = Study(self._moves.space(), self._scored_designs(), seed)
         for _ in range(TRIES * count):
@@ -66,36 +66,36 @@ class ByBandit:
                 self._bandit.update(operator, won=False)
             return made
         proposal = moves.fresh(study.ask())
-        if proposal is None or proposal.candidate.id in self._board.proposals:
+        if proposal is None or proposal.candidate.id in self._trials.proposals:
             study.refuse()
         return [proposal] if proposal is not None else []
 
     def _scored_designs(self) -> list[tuple[dict[str, str], MeanScore]]:
         """Without children, which owe their score to their parents."""
         designs, coordinates = [], set(self._moves.space())
-        for candidate_id, score in self._board.estimates().items():
-            proposal = self._board.proposals[candidate_id]
+        for candidate_id, score in self._trials.estimates().items():
+            proposal = self._trials.proposals[candidate_id]
             if proposal.parent_id is None and coordinates <= set(proposal.place):
                 designs.append((dict(proposal.place), score))
         return designs
 
     def learn(self, seen: Mapping[str, bool]) -> None:
         for candidate_id, climbs in seen.items():
-            self._bandit.update(self._board.proposals[candidate_id].credit, climbs)
+            self._bandit.update(self._trials.proposals[candidate_id].credit, climbs)
 
 
 class ByStudy:
     """One study per run proposes operator, parent, design and settings from every trial's rows and state."""
 
     def __init__(self, context: SearchContext, moves: Moves) -> None:
-        self._context, self._moves, self._board = context, moves, context.board
+        self._context, self._moves, self._trials = context, moves, context.trials
         self._study = AskTell(context.sampler, context.seed)
         self._params: dict[str, dict[str, str | int]] = {}
         self._told: dict[str, StudyTrial] = {}
         self._fruitless = 0  # proposals in a row that gave nothing new
 
     async def made(self, count: int) -> list[str]:
-        made, parents = list[str](), self._board.parents(PARENTS)
+        made, parents = list[str](), self._trials.parents(PARENTS)
         some: Sequence[Parent | None] = parents or [None]
         operators = sorted({name for parent in some for name in self._moves.operators(parent)})
         self._study.tell(self.trials(), self._moves.space(), operators, len(parents))
@@ -142,14 +142,14 @@ class ByStudy:
     def trials(self) -> list[StudyTrial]:
         """Return every trial with known parameters, including first designs and the user's own prompt."""
         coordinates, trials = set(self._moves.space()), []
-        for candidate_id, trial in self._board.trials.items():
+        for candidate_id, trial in self._trials.by_id.items():
             params = self._params.get(candidate_id)
             if params is None:
-                proposal = self._board.proposals[candidate_id]
+                proposal = self._trials.proposals[candidate_id]
                 if proposal.parent_id is not None or not coordinates <= set(proposal.place):
                     continue
                 params = {OPERATOR: FRESH, **{name: proposal.place[name] for name in sorted(coordinates)}}
-            evidence, rungs = self._board.evidence(candidate_id), self._context.plan.rungs
+            evidence, rungs = self._trials.evidence(candidate_id), self._context.plan.rungs
             rows = [rung for rung in rungs if rung < len(evidence)] + ([len(evidence)] if evidence else [])
             steps = {n: round(sum(evidence[:n]) / n, 6) for n in rows}
             trials.append(StudyTrial(candidate_id, params, trial.state, steps))

@@ -29,7 +29,7 @@ def mean(scores: Scores) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Pull:
+class PlannedRows:
     """Evaluate this candidate on its first `rows` rows."""
 
     candidate_id: str
@@ -59,20 +59,20 @@ class Ladder:
 
     def promotions(
         self, scores: Mapping[str, Sequence[float]], out: Collection[str] = (), rows: Mapping[str, int] | None = None
-    ) -> list[Pull]:
+    ) -> list[PlannedRows]:
         """Choose the candidates to promote, highest rungs first; earlier candidates win ties.
 
         Pruned ones (`out`) count in their rung. `rows`: the rows of each candidate, if some have no score.
         """
         levels = {i: self.level(rows[i] if rows else len(vector)) for i, vector in scores.items()}
-        pulls = []
+        planned = []
         for step in range(len(self.rungs) - 2, -1, -1):
             here = [i for i in scores if levels[i] >= step]
             allowed = int(len(here) / (self.last_eta if step == len(self.rungs) - 2 > 0 else self.eta))
             best = sorted(here, key=lambda i: -mean(scores[i][: self.rungs[step]]))[:allowed]
-            climbing = [Pull(i, self.rungs[step + 1]) for i in best if levels[i] == step and i not in out]
-            pulls += climbing[: max(0, allowed - sum(levels[i] > step for i in here))]
-        return pulls
+            climbing = [PlannedRows(i, self.rungs[step + 1]) for i in best if levels[i] == step and i not in out]
+            planned += climbing[: max(0, allowed - sum(levels[i] > step for i in here))]
+        return planned
 
 
 def rungs_for(rows: int, first: int = 8, factor: float = 2.8) -> tuple[int, ...]:

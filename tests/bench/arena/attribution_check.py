@@ -106,7 +106,7 @@ async def check(task: Task, model: Models, budget: int, seed: int) -> list[Check
         cap = max_calls(task, budget, has_proposer=True)
         try:
             run, result = await executed(launched(task, target, author, seed=seed, max_calls=cap), ledger)
-            winner = run.context.board.candidate(result.winner.candidate_id)
+            winner = run.context.trials.candidate(result.winner.candidate_id)
             return await compared(f"{task.name}/{seed}", task, again, winner, run.context.baseline, result.attribution)
         finally:
             ledger.close()

@@ -114,14 +114,14 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
             offers = best_readings(run.context, run.finalists())  # one reading of each prompt
         finally:
             ledger.close()
-    context, board = run.context, run.context.board
+    context, trials = run.context, run.context.trials
     tried = []
-    for candidate_id, outcomes in board.outcomes.items():
-        prompt = as_prompt(board.candidate(candidate_id))
+    for candidate_id, outcomes in trials.outcomes.items():
+        prompt = as_prompt(trials.candidate(candidate_id))
         scores = tuple(outcome.value or 0.0 for outcome in outcomes)
-        is_whole = board.trials[candidate_id].state == "complete"
+        is_whole = trials.by_id[candidate_id].state == "complete"
         tried.append(Tried(candidate_id, prompt.picks is not None, prompt.calibration is not None, is_whole, scores))
-    winner = as_prompt(board.candidate(result.winner.candidate_id))
+    winner = as_prompt(trials.candidate(result.winner.candidate_id))
     own = next(one for one in tried if one.candidate_id == context.baseline.id)  # may have seen a part of dev
     offered = {each.candidate_id for each in offers}
     others = (one for one in tried if one.candidate_id in offered and one.whole and not one.picks)
@@ -129,7 +129,7 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
     loss = gain = None
     better = result.decision == "promote"
     if winner.picks is not None:
-        loss = -await _points_over(fresh, lm, winner, as_prompt(board.candidate(fixed.candidate_id)))
+        loss = -await _points_over(fresh, lm, winner, as_prompt(trials.candidate(fixed.candidate_id)))
     if better:
         gain = await _points_over(fresh, lm, winner, as_prompt(context.baseline))
     return Chosen(
@@ -139,7 +139,7 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
         winner.picks is not None,
         bool(context.noted[selection.NOT_PROVED]),
         sum(one.whole and one.picks for one in tried),
-        board.mean(winner.id) or 0.0,
+        trials.mean(winner.id) or 0.0,
         mean(fixed.scores),
         fixed.candidate_id == context.baseline.id,
         better,

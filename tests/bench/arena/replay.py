@@ -30,13 +30,13 @@ from typing import Any
 from agent.gateway.budget import Account
 from agent.programs.moves.prompt_moves import FEWEST_FITTED, redraws
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search.board import Board
 from agent.search.context import stratified
 from agent.search.costs import CandidateCosts, Means
 from agent.search.evolve.evolve import Search
 from agent.search.plan import Plan, make_plan
 from agent.search.program import Choices, Parent
 from agent.search.registered import BANDIT, RACE, WILCOXON
+from agent.search.trials import Trials
 from agent.types import Budget, Demo, Outcome, Prediction, Proposal
 from tests.toys import make_task
 
@@ -80,8 +80,8 @@ class RecordedMoves:
     """The `Moves` that were recorded, each once. Of an operator that draws demos by their effects nothing was recorded:
     it is offered as in a run, and makes nothing."""
 
-    def __init__(self, world: World, rng: random.Random, board: Board) -> None:
-        self._world, self._rng, self._board, self._used = world, rng, board, set[str]()
+    def __init__(self, world: World, rng: random.Random, trials: Trials) -> None:
+        self._world, self._rng, self._trials, self._used = world, rng, trials, set[str]()
         self.recorded: dict[str, str] = {}
         roots = [c for c in world.candidates.values() if c["parent"] is None and c["operator"] != "random"]
         self._roots = roots
@@ -111,7 +111,7 @@ class RecordedMoves:
             return []
         mine = self.recorded[parent.proposal.candidate.id]
         names = [op for (owner, op), kids in self._kids.items() if owner == mine and any(map(self._new, kids))]
-        is_fitted = redraws(parent.proposal.candidate) and len(self._board.outcomes) >= FEWEST_FITTED
+        is_fitted = redraws(parent.proposal.candidate) and len(self._trials.outcomes) >= FEWEST_FITTED
         return [*names, "attributed"] if is_fitted else names
 
     def due(self, parent: Parent | None) -> str:
@@ -156,12 +156,12 @@ class RecordedContext:
     def __init__(self, world: World, plan: Plan, seed: int, sampler: str = BANDIT, pruner: str = RACE) -> None:
         self.seed, self.rng = seed, random.Random(seed)
         self.choices, self.sampler, self.pruner = Choices(self.rng), sampler, pruner
-        self.board = Board()
+        self.trials = Trials()
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
         self.plan, self.baseline = plan, PromptCandidate("zero-shot", "turns", "the user's own")
-        self.costs = CandidateCosts(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
+        self.costs = CandidateCosts(self.plan, Account(Budget()), self.trials, "", lambda candidate: 1)
         self.program, self.gateway = None, RecordedGateway()
-        self.moves = RecordedMoves(world, self.rng, self.board)
+        self.moves = RecordedMoves(world, self.rng, self.trials)
         self._world, self._rows = world, world.dev(plan.dev_rows, random.Random(f"rows {seed}"))
 
     def stage(self, name: str, round_: int) -> None:
@@ -179,8 +179,8 @@ class RecordedContext:
     left_by_calls = payable = left  # nothing is lost
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
-        new = [proposal for proposal in proposals if proposal.candidate.id not in self.board.proposals]
-        self.board.proposals |= {proposal.candidate.id: proposal for proposal in new}
+        new = [proposal for proposal in proposals if proposal.candidate.id not in self.trials.proposals]
+        self.trials.proposals |= {proposal.candidate.id: proposal for proposal in new}
         return [proposal.candidate.id for proposal in new]
 
     async def see(self, candidates: Sequence[str], rows: int) -> list[str]:
@@ -188,17 +188,17 @@ class RecordedContext:
 
     async def see_all(self, wanted: dict[str, int]) -> list[str]:
         for candidate, rows in wanted.items():
-            if candidate not in self.board.trials:
-                self.board.open(candidate, self.round)
+            if candidate not in self.trials.by_id:
+                self.trials.open(candidate, self.round)
             recorded = self.moves.recorded[candidate]
             hits, signal = self._world.hits[recorded], self._world.signal[recorded]
-            self.spent += rows - len(self.board.outcomes.get(candidate, ()))
+            self.spent += rows - len(self.trials.outcomes.get(candidate, ()))
             seen = [
                 Outcome(candidate, str(row), Prediction({}, ""), (), hits[row], "", signal[row])
                 for row in self._rows[:rows]
             ]
-            self.board.record(candidate, seen)
-            self.board.settle(candidate, "complete" if rows == len(self._rows) else "incomplete", "")
+            self.trials.record(candidate, seen)
+            self.trials.settle(candidate, "complete" if rows == len(self._rows) else "incomplete", "")
         return list(wanted)
 
 
@@ -210,8 +210,8 @@ def rows_of_search(plan: Plan) -> int:
 def ours(world: World, plan: Plan, seed: int, sampler: str = BANDIT, pruner: str = RACE) -> str:
     context = RecordedContext(world, plan, seed, sampler, pruner)
     asyncio.run(Search(context, context.moves).run())  # type: ignore[arg-type]
-    complete = context.board.in_state("complete")
-    best = max(complete, key=lambda i: context.board.mean(i) or 0.0)
+    complete = context.trials.in_state("complete")
+    best = max(complete, key=lambda i: context.trials.mean(i) or 0.0)
     return context.moves.recorded[best]
 
 

@@ -26,7 +26,7 @@ from tests.toys import FakeModel
 
 async def proposed(context: SearchContext, parents: Sequence[Parent], number: int) -> Rewrite | None:
     """A new instruction for the whole task."""
-    return await rewritten(context, context.task, best_instructions(context.board), parents, number)
+    return await rewritten(context, context.task, best_instructions(context.trials), parents, number)
 
 
 WORKED = replace(TASK, space=SearchSpace(("zero-shot", "chain-of-thought", "few-shot-cot"), ("turns",), (3,)))
@@ -40,12 +40,12 @@ async def test_it_is_shown_what_was_tried_with_its_score_and_where_the_best_fail
     author = proposer(good_words)
     found = made_search(ledger, FakeModel(pupil(lambda front: 0.5)), author)
     await with_baseline(found)
-    made = await proposed(found.context, found.board.parents(1), 7)
+    made = await proposed(found.context, found.trials.parents(1), 7)
     assert made is not None
     asked = author.seen[0].messages[-1].content
     assert TASK.instruction in asked
-    assert f"{found.board.mean(found.context.baseline.id):.2f}" in asked
-    wrong = next(o for o in found.board.outcomes[found.context.baseline.id] if o.value == 0.0)
+    assert f"{found.trials.mean(found.context.baseline.id):.2f}" in asked
+    wrong = next(o for o in found.trials.outcomes[found.context.baseline.id] if o.value == 0.0)
     row = next(row for row in found.context.dev if row.id == wrong.example_id)
     assert " ".join(row.inputs["message"].split()) in asked
     assert made.instruction == "Say which team deals with this note, edition 1."
@@ -72,7 +72,7 @@ async def test_what_the_plan_counts_for_a_request_is_enough_however_long_rows_an
     found = made_search(ledger, FakeModel(pupil(lambda front: 0.3)), author, task)
     await with_baseline(found)
     for number in range(6):
-        rewrite = await proposed(found.context, found.board.parents(1), number)
+        rewrite = await proposed(found.context, found.trials.parents(1), number)
         assert rewrite is not None
         (made,) = found.context.admit(
             [Proposal(PromptCandidate("zero-shot", "turns", rewrite.instruction), {}, "x", None, "")]
@@ -227,5 +227,5 @@ async def test_each_instruction_stands_with_its_best_mean_and_the_best_comes_las
     for number, (text, mean) in enumerate([("one", 0.25), ("one", 0.75), ("two", 0.5), ("x", None)]):
         candidate = PromptCandidate("zero-shot", "turns", text, role=str(number))
         (made,) = found.context.admit([Proposal(candidate, {}, "x", None, "")])
-        found.board.trials[made] = Trial(number, 0, made, "complete", 4, mean)
-    assert best_instructions(found.board) == [ScoredInstruction("two", 0.5), ScoredInstruction("one", 0.75)]
+        found.trials.by_id[made] = Trial(number, 0, made, "complete", 4, mean)
+    assert best_instructions(found.trials) == [ScoredInstruction("two", 0.5), ScoredInstruction("one", 0.75)]

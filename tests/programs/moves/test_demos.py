@@ -44,7 +44,7 @@ def every_set(task, seed, k=6, limit=8):
     sets = [one, two, maker.short(k), maker.natural(k), maker.recombined(one, two, k), maker.reordered(one)]
     if one.demos:
         sets += [maker.rebalanced(one, seen, limit), maker.swapped(one, seen)]
-        sets += [maker.retailed(one, seen), maker.grown(one, seen, max(0, limit - len(one.demos)))]
+        sets += [maker.tail_swap(one, seen), maker.grown(one, seen, max(0, limit - len(one.demos)))]
     return {found.operator: found for found in sets}
 
 
@@ -122,7 +122,7 @@ def test_a_new_tail_leaves_the_front_as_it_was(seed, k):
     """So that the model's cache of the front still serves."""
     maker = DemoMaker(TASK, random.Random(seed))
     before = maker.balanced(k)
-    after = maker.retailed(before, outcomes(TASK, "billing"))
+    after = maker.tail_swap(before, outcomes(TASK, "billing"))
     same = 0
     while same < len(after.demos) and after.demos[same] == before.demos[same]:
         same += 1
@@ -135,7 +135,7 @@ def test_a_new_tail_holds_more_of_the_labels_that_are_missed():
     for seed in range(60):
         maker = DemoMaker(TASK, random.Random(seed))
         before = maker.balanced(8)
-        after = maker.retailed(before, outcomes(TASK, "billing"))
+        after = maker.tail_swap(before, outcomes(TASK, "billing"))
         tails.update(str(demo.outputs["team"]) for demo in after.demos[-2:])
     assert tails["billing"] < min(tails["delivery"], tails["refunds"])
 

@@ -19,13 +19,13 @@ from agent.models.openai import OpenAIModel
 from agent.observer import Observer
 from agent.programs.prompt import PromptProgram
 from agent.scoring.task_metrics import build_metrics
-from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.costs import Means
 from agent.search.dspy import strategies as dspy_strategies
 from agent.search.dspy.strategies import OptimizerResult
 from agent.search.plan import make_plan
 from agent.search.registered import DSPY, STRATEGIES
+from agent.search.trials import Trials
 from agent.types import Budget, Proposal
 from tests.search.worlds import winner_of
 from tests.toys import TEAMS, FakeModel, make_task, open_ledger
@@ -80,8 +80,8 @@ class Written(Observer):
         self.events.append((kind, body))
 
 
-def trials(context: SearchContext) -> list[tuple[Any, ...]]:
-    return [(i, t.state, t.n, t.mean, t.reason) for i, t in context.board.trials.items()]
+def trial_lines(context: SearchContext) -> list[tuple[Any, ...]]:
+    return [(i, t.state, t.n, t.mean, t.reason) for i, t in context.trials.by_id.items()]
 
 
 async def searched(
@@ -95,7 +95,7 @@ async def searched(
     folder.mkdir(exist_ok=True)
     ledger = open_ledger(folder / "ledger.db")
     gateway = Gateway(ledger, "run-1", account, {})
-    board = Board()
+    trials = Trials()
     program = PromptProgram(task, model)
     evaluator = Evaluator(task, gateway, model, build_metrics(task), [program])
     written = Written(ledger)
@@ -110,15 +110,15 @@ async def searched(
         evaluator=evaluator,
         account=account,
         observer=written,
-        board=board,
+        trials=trials,
         baseline=program.baseline(),
     )
     account.hold_back(HeldBack(plan.test_calls, 0.0))
     place = Proposal(context.baseline, {}, "baseline", None, "")
-    board.proposals[context.baseline.id] = place
+    trials.proposals[context.baseline.id] = place
     try:
         await context.see([context.baseline.id], len(context.dev))
-        board.settle(context.baseline.id, "complete", "")
+        trials.settle(context.baseline.id, "complete", "")
         await STRATEGIES.get(method).search(context)
     finally:
         await gateway.drain()
@@ -142,15 +142,15 @@ async def test_a_method_ends_inside_its_budget_and_its_scores_are_ours(
     assert len(sent) <= CALLS - context.plan.test_calls
     answers = [body for body in sent if '"temperature": 0.0' in body]
     assert len(answers) == len(set(answers)), "DSPy and the evaluator ask the same, so each is sent once"
-    assert trials(again) == trials(context), "one thread or many"
+    assert trial_lines(again) == trial_lines(context), "one thread or many"
     winner = winner_of(context)
-    assert (winner.format, context.board.trials[winner.id].n) == ("dspy-chat", len(context.dev))
-    assert len(context.board.trials) > 2
-    for candidate_id in list(context.board.trials)[1:]:
+    assert (winner.format, context.trials.by_id[winner.id].n) == ("dspy-chat", len(context.dev))
+    assert len(context.trials.by_id) > 2
+    for candidate_id in list(context.trials.by_id)[1:]:
         score, rows = re.findall(r"([0-9.]+) on ([0-9]+) rows", written.reasons[candidate_id])[0]
-        seen = context.board.outcomes[candidate_id][: int(rows)]
+        seen = context.trials.outcomes[candidate_id][: int(rows)]
         assert round(100 * sum(outcome.value or 0.0 for outcome in seen) / len(seen), 1) == float(score)
-    demos = [demo for proposal in context.board.proposals.values() for demo in proposal.candidate.demos]
+    demos = [demo for proposal in context.trials.proposals.values() for demo in proposal.candidate.demos]
     sources = {demo.source for demo in demos}
     assert sources == (set() if method == "dspy-gepa" else {"label", "target"})
     assert {demo.example_id for demo in demos} <= {row.id for row in TASK.train}

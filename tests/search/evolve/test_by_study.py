@@ -43,20 +43,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Searched:
 
 
 def test_it_spends_what_the_plan_leaves_and_ends_no_worse_than_it_began(whole: Searched) -> None:
-    context, board = whole.context, whole.board
+    context, trials = whole.context, whole.trials
     assert whole.stop is None
-    assert len(board.trials) > 8
-    assert not board.in_state("incomplete")
-    assert (board.mean(winner_of(context).id) or 0.0) >= (board.mean(context.baseline.id) or 0.0)
+    assert len(trials.by_id) > 8
+    assert not trials.in_state("incomplete")
+    assert (trials.mean(winner_of(context).id) or 0.0) >= (trials.mean(context.baseline.id) or 0.0)
 
 
 def test_every_trial_is_told_with_its_parameters_rows_and_state(whole: Searched) -> None:
-    board, trials = whole.board, told(whole)
-    assert {one.candidate_id for one in trials} == set(board.trials) - {whole.context.baseline.id}
+    trials, trials = whole.trials, told(whole)
+    assert {one.candidate_id for one in trials} == set(trials.by_id) - {whole.context.baseline.id}
     for one in trials:
-        proposal = board.proposals[one.candidate_id]
-        assert one.state == board.trials[one.candidate_id].state
-        assert max(one.steps, default=0) == len(board.outcomes.get(one.candidate_id, ()))
+        proposal = trials.proposals[one.candidate_id]
+        assert one.state == trials.by_id[one.candidate_id].state
+        assert max(one.steps, default=0) == len(trials.outcomes.get(one.candidate_id, ()))
         assert set(one.steps) <= set(whole.context.plan.rungs)
         if one.params[OPERATOR] == FRESH:
             assert proposal.parent_id is None
@@ -69,7 +69,7 @@ def test_every_trial_is_told_with_its_parameters_rows_and_state(whole: Searched)
 
 def test_the_order_of_replies_changes_nothing(whole: Searched, tmp_path: Path) -> None:
     again = ended(tmp_path / "again", by("tpe"), order=7, author=True)
-    assert again.trials() == whole.trials()
+    assert again.trial_lines() == whole.trials()
     assert told(again) == told(whole)
 
 
@@ -78,7 +78,7 @@ def test_the_order_of_replies_changes_nothing(whole: Searched, tmp_path: Path) -
 def test_each_sampler_and_pruner_runs_the_whole_search(sampler: str, pruner: str, tmp_path: Path) -> None:
     found = ended(tmp_path / "one", by(sampler, pruner), calls=900)
     assert found.stop is None
-    assert len(found.board.in_state("complete")) > 1
+    assert len(found.trials.in_state("complete")) > 1
     assert bool(told(found)) == (sampler != "bandit")
-    pruned = [trial.reason for trial in found.board.trials.values() if trial.state == "pruned"]
+    pruned = [trial.reason for trial in found.trials.by_id.values() if trial.state == "pruned"]
     assert any("signed-rank" in reason for reason in pruned) == (pruner == "wilcoxon")

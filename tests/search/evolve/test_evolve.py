@@ -92,7 +92,7 @@ def test_rungs_are_climbed_one_at_a_time_and_all_see_the_same_rows(ended: Ended)
                 assert rows == rungs[rungs.index(before) + 1 if before else 0]
             seen[candidate_id] = rows
     order = [row.id for row in found.context.dev]
-    for candidate_id, outcomes in found.board.outcomes.items():
+    for candidate_id, outcomes in found.trials.outcomes.items():
         assert [o.example_id for o in outcomes] == order[: len(outcomes)], candidate_id
 
 
@@ -100,7 +100,7 @@ def test_nobody_climbs_who_is_not_among_the_best_of_its_rung(ended: Ended) -> No
     """On the rows that all of the rung had seen by then, at least half of them are not better."""
     found = ended.found
     seen = {found.context.baseline.id: len(found.context.dev)}
-    scores = {i: values(found.board.outcomes.get(i, [])) for i in found.board.trials}
+    scores = {i: values(found.trials.outcomes.get(i, [])) for i in found.trials.by_id}
     climbs = 0
     for stage, wanted in found.wanted[1:]:
         if stage == "finalists":
@@ -116,11 +116,11 @@ def test_nobody_climbs_who_is_not_among_the_best_of_its_rung(ended: Ended) -> No
 
 
 def test_the_finalists_are_the_best_that_are_left(ended: Ended) -> None:
-    board = ended.found.board
-    full = [i for i, t in board.trials.items() if len(board.outcomes[i]) == len(ended.found.context.dev)]
-    assert all(board.trials[i].state in ("complete", "pruned") for i in full)
-    assert not board.in_state("incomplete")
-    assert len(board.in_state("complete")) > 1
+    trials = ended.found.trials
+    full = [i for i, t in trials.by_id.items() if len(trials.outcomes[i]) == len(ended.found.context.dev)]
+    assert all(trials.by_id[i].state in ("complete", "pruned") for i in full)
+    assert not trials.in_state("incomplete")
+    assert len(trials.in_state("complete")) > 1
 
 
 @pytest.mark.parametrize("dear", [1, 3, 999])
@@ -135,9 +135,9 @@ async def test_what_the_caps_do_not_pay_any_more_keeps_nobody_waiting(
     loop._waiting.extend(ids)
     monkeypatch.setattr(loop, "_room", lambda: 1000)
     monkeypatch.setattr(loop, "_fits", lambda wanted: not set(wanted) & set(ids[:dear]) and dear < 999)
-    pulls = [pull.candidate_id for pull in await loop._next()]
-    assert pulls[: len(ids) - dear] == ids[dear : dear + len(pulls)]
-    assert bool(pulls) == (dear < 999)
+    planned = [each.candidate_id for each in await loop._next()]
+    assert planned[: len(ids) - dear] == ids[dear : dear + len(planned)]
+    assert bool(planned) == (dear < 999)
     ledger.close()
 
 
@@ -145,13 +145,13 @@ async def test_a_prompt_that_is_right_on_all_of_dev_ends_it_however_sure_the_mod
     ledger = open_ledger(tmp_path / "ledger.db")
     found = made_search(ledger, FakeModel(pupil(lambda front: 1.0)))
     await with_baseline(found)
-    board, own = found.board, found.context.baseline.id
-    board.record(own, [replace(outcome, signal=0.6) for outcome in board.outcomes[own]])
+    trials, own = found.trials, found.context.baseline.id
+    trials.record(own, [replace(outcome, signal=0.6) for outcome in trials.outcomes[own]])
     loop = Search(found.context, found.context.program.moves(found.context))
     assert loop._stop_reason() == f"the leader is right on all {found.context.plan.dev_rows} dev rows"
-    first, *rest = board.outcomes[own]
-    board.record(own, [replace(first, value=None), *rest])  # a row without a score
-    board.settle(own, "complete", "")
+    first, *rest = trials.outcomes[own]
+    trials.record(own, [replace(first, value=None), *rest])  # a row without a score
+    trials.settle(own, "complete", "")
     assert "right on all" in loop._stop_reason()
     ledger.close()
 
@@ -177,9 +177,9 @@ def test_the_proposer_is_asked_no_more_than_planned_and_never_the_same(ended: En
 
 
 def test_it_is_no_worse_than_where_it_began(ended: Ended) -> None:
-    board, baseline = ended.found.board, ended.found.context.baseline
-    best = board.mean(winner_of(ended.found.context).id) or 0.0
-    assert best >= (board.mean(baseline.id) or 0.0)
+    trials, baseline = ended.found.trials, ended.found.context.baseline
+    best = trials.mean(winner_of(ended.found.context).id) or 0.0
+    assert best >= (trials.mean(baseline.id) or 0.0)
 
 
 def test_a_proposer_that_fails_every_time_spoils_nothing_that_was_found(
@@ -191,12 +191,12 @@ def test_a_proposer_that_fails_every_time_spoils_nothing_that_was_found(
 
     monkeypatch.setattr(Bandit, "draw", stubborn)
     ended = Ended(tmp_path / "failing", "failing")
-    board, context = ended.found.board, ended.found.context
+    trials, context = ended.found.trials, ended.found.context
     assert 0 < ended.asked <= context.plan.proposals
-    for candidate_id, outcomes in board.outcomes.items():
+    for candidate_id, outcomes in trials.outcomes.items():
         if len(outcomes) == len(context.dev):
-            assert board.trials[candidate_id].state in ("complete", "pruned")
-    assert (board.mean(winner_of(context).id) or 0.0) >= (board.mean(context.baseline.id) or 0.0)
+            assert trials.by_id[candidate_id].state in ("complete", "pruned")
+    assert (trials.mean(winner_of(context).id) or 0.0) >= (trials.mean(context.baseline.id) or 0.0)
 
 
 def test_what_a_proposer_answers_that_is_no_instruction_is_written_down_and_not_tried(
@@ -222,7 +222,7 @@ def test_every_candidate_may_be_tried_and_every_child_has_a_parent_that_was_ther
 
 
 def test_who_was_taken_in_is_tried_or_still_waits_for_a_step(ended: Ended) -> None:
-    untried = [e for e in ended.found.written.admitted if e.candidate.id not in ended.found.board.trials]
+    untried = [e for e in ended.found.written.admitted if e.candidate.id not in ended.found.trials.by_id]
     assert len(untried) < ended.found.context.plan.batch
 
 
@@ -239,7 +239,7 @@ def test_it_stops_when_the_leader_is_right_on_every_row(tmp_path: Path) -> None:
     model = FakeModel(pupil(skill))
     found = asyncio.run(searched(tmp_path / "easy", search, model, budget=Budget(max_calls=1200)))
     winner = winner_of(found.context)
-    assert found.board.mean(winner.id) == 1.0
+    assert found.trials.mean(winner.id) == 1.0
     assert winner.demos
     assert [body["why"] for kind, body in found.written.events if kind == "search_stopped"]
     assert found.context.left() > found.context.plan.search_calls / 2
@@ -255,10 +255,10 @@ def test_same_seed_and_replies_give_the_same_trials_in_whatever_order_the_replie
     again = Ended(tmp_path / "again", "good", order)
     came, first = ([o.example_id for _, o in each.found.bought] for each in (again, plain))
     assert came != first, "the replies did come in another order"
-    assert again.found.trials() == plain.found.trials()
+    assert again.found.trial_lines() == plain.found.trial_lines()
     assert [e.candidate for e in again.found.written.admitted] == [e.candidate for e in plain.found.written.admitted]
     assert again.found.written.events == plain.found.written.events
 
 
 def test_another_seed_makes_other_trials(plain: Ended, tmp_path: Path) -> None:
-    assert Ended(tmp_path / "other", "good", seed=1).found.trials() != plain.found.trials()
+    assert Ended(tmp_path / "other", "good", seed=1).found.trial_lines() != plain.found.trial_lines()

@@ -23,7 +23,7 @@ async def test_one_that_few_rows_flatter_falls_before_the_whole_of_dev_is_paid(l
         return right if is_right else TEAMS[(TEAMS.index(right) + 1) % len(TEAMS)]
 
     found = made_search(ledger, FakeModel(answer), task=TASK, budget=Budget(max_calls=900))
-    context, board = found.context, found.board
+    context, trials = found.context, found.trials
     place.update({row.inputs["message"]: at for at, row in enumerate(context.dev)})
     _, first, *_, last, _ = context.plan.rungs
     context.adopt(Proposal(context.baseline, {}, "baseline", None, ""))
@@ -31,8 +31,8 @@ async def test_one_that_few_rows_flatter_falls_before_the_whole_of_dev_is_paid(l
     await context.see([context.baseline.id, POOR.id], 2 * first)
     await context.see([GOOD.id], last)
     await context.see([LUCKY.id], first)
-    assert board.parents(1)[0].proposal.candidate == LUCKY, "the rows that it saw speak for it"
+    assert trials.parents(1)[0].proposal.candidate == LUCKY, "the rows that it saw speak for it"
     await finish(context, ())
-    assert first < len(board.outcomes[LUCKY.id]) < len(context.dev)
-    assert len(board.outcomes[GOOD.id]) == len(context.dev)
-    assert {trial.state for trial in board.trials.values()} <= {"complete", "pruned"}
+    assert first < len(trials.outcomes[LUCKY.id]) < len(context.dev)
+    assert len(trials.outcomes[GOOD.id]) == len(context.dev)
+    assert {trial.state for trial in trials.by_id.values()} <= {"complete", "pruned"}

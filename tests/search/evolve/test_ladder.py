@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.search.evolve.decisions import Ladder, Pull, mean, rungs_for
+from agent.search.evolve.decisions import Ladder, PlannedRows, mean, rungs_for
 
 RUNGS = (2, 4, 8)
 LADDER = Ladder(RUNGS)
@@ -20,14 +20,14 @@ VECTORS = st.lists(
 @given(VECTORS, st.sets(st.integers(0, 30)))
 def test_who_climbs_is_among_the_best_of_its_rung_and_takes_one_step(scores, gone):
     out = {f"c{n}" for n in gone}
-    pulls = LADDER.promotions(scores, out)
-    assert len({pull.candidate_id for pull in pulls}) == len(pulls)
-    for pull in pulls:
-        seen = len(scores[pull.candidate_id])
-        assert pull.candidate_id not in out
-        assert pull.rows == RUNGS[RUNGS.index(seen) + 1]
+    planned = LADDER.promotions(scores, out)
+    assert len({each.candidate_id for each in planned}) == len(planned)
+    for each in planned:
+        seen = len(scores[each.candidate_id])
+        assert each.candidate_id not in out
+        assert each.rows == RUNGS[RUNGS.index(seen) + 1]
         here = [mean(vector[:seen]) for vector in scores.values() if len(vector) >= seen]
-        better = [other for other in here if other > mean(scores[pull.candidate_id])]
+        better = [other for other in here if other > mean(scores[each.candidate_id])]
         assert len(better) + 1 <= len(here) / LADDER.eta
 
 
@@ -45,11 +45,11 @@ def test_climbing_ends_and_each_rung_holds_no_more_than_its_share(table):
     whole = {f"c{n}": row for n, row in enumerate(table)}
     seen = {i: row[: RUNGS[0]] for i, row in whole.items()}
     for _ in range(len(table) * len(RUNGS) + 1):
-        pulls = LADDER.promotions(seen)
-        if not pulls:
+        planned = LADDER.promotions(seen)
+        if not planned:
             break
-        for pull in pulls:
-            seen[pull.candidate_id] = whole[pull.candidate_id][: pull.rows]
+        for each in planned:
+            seen[each.candidate_id] = whole[each.candidate_id][: each.rows]
     assert LADDER.promotions(seen) == []
     for below, above in pairwise(RUNGS):
         count = sum(len(row) >= above for row in seen.values())
@@ -61,14 +61,14 @@ def test_who_does_not_climb_now_may_when_more_have_come_in_below():
     scores = {"best": [1.0, 1.0, 1.0, 1.0], "next": [1.0, 0.0]}
     assert ladder.promotions(scores) == []
     scores |= {"low": [0.0, 0.0], "lower": [0.0, 0.0]}
-    assert ladder.promotions(scores) == [Pull("next", 4)]
+    assert ladder.promotions(scores) == [PlannedRows("next", 4)]
 
 
 def test_rows_without_a_score_were_seen_all_the_same():
     scores = {"a": [1.0], "b": [0.0, 0.0], "c": [0.0, 0.0], "d": [0.0, 0.0]}
     ladder = Ladder(RUNGS, eta=4.0)
     assert ladder.promotions(scores) == []
-    assert ladder.promotions(scores, rows=dict.fromkeys(scores, 2)) == [Pull("a", 4)]
+    assert ladder.promotions(scores, rows=dict.fromkeys(scores, 2)) == [PlannedRows("a", 4)]
 
 
 @given(st.integers(1, 3_000), st.integers(1, 40), st.floats(2.0, 10))

@@ -129,7 +129,7 @@ def read(path: Path, result: RunResult, context: SearchContext) -> Found:
             "status": result.status,
             "trials": dict(result.trials),
             "winner": {key: getattr(result.winner, key) for key in ("technique", "format", "n_examples", "picks")},
-            "calibrated": as_prompt(context.board.candidate(winner)).calibration is not None,
+            "calibrated": as_prompt(context.trials.candidate(winner)).calibration is not None,
             "finalists": finalists_of(context),
         }
         return Found(
@@ -144,13 +144,13 @@ def read(path: Path, result: RunResult, context: SearchContext) -> Found:
 
 def finalists_of(context: SearchContext) -> list[dict[str, Any]]:
     """Every candidate that saw the whole of dev, the best first, and whether it picks and has calibration."""
-    board = context.board
-    complete = sorted(board.in_state("complete"), key=lambda i: -(board.mean(i) or 0.0))
-    prompts = {i: as_prompt(board.candidate(i)) for i in complete}
+    trials = context.trials
+    complete = sorted(trials.in_state("complete"), key=lambda i: -(trials.mean(i) or 0.0))
+    prompts = {i: as_prompt(trials.candidate(i)) for i in complete}
     return [
         {
             "id": i,
-            "dev": round(board.mean(i) or 0.0, 4),
+            "dev": round(trials.mean(i) or 0.0, 4),
             "n_examples": prompt.n_examples,
             "picks": prompt.picks is not None,
             "calibrated": prompt.calibration is not None,
@@ -186,7 +186,7 @@ def _prompt(
     history: History, run_id: str, context: SearchContext, pool: PickedRows, candidate_id: str
 ) -> CandidatePrompt:
     """The candidate as it was scored: its cap, and its answers on the sealed test."""
-    candidate = as_prompt(context.board.candidate(candidate_id))
+    candidate = as_prompt(context.trials.candidate(candidate_id))
     output = label_field(context.task).name
     reads = candidate.calibration or scorer(context.task).answers != "label"
     known = {

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.programs.moves.asking import why_labels_lost
-from agent.programs.moves.evidence import HEADINGS, Assembled, Book, InstructionPart, goal, labels_of_task
+from agent.programs.moves.evidence import HEADINGS, Assembled, InstructionHistory, InstructionPart, goal, labels_of_task
 from agent.prompt.template import marks
 from tests.toys import TEAMS, make_task
 
@@ -91,7 +91,7 @@ def test_the_goal_names_every_label_whether_it_is_defined_or_not() -> None:
 
 
 def test_a_book_knows_the_parts_of_what_it_was_given_and_takes_the_rest_as_words() -> None:
-    book = Book(TASK)
+    history = InstructionHistory(TASK)
     made = Assembled("Choose.", (InstructionPart("rule", "If new, say it"),))
-    assert book.of(book.add(made)) == made
-    assert book.of("Something else.") == Assembled("Something else.")
+    assert history.of(history.add(made)) == made
+    assert history.of("Something else.") == Assembled("Something else.")

@@ -144,7 +144,7 @@ async def after_baseline(ledger: Ledger, author: Callable[[Request], str]) -> tu
     asked = FakeModel(author, "fake/author")
     found = made_search(ledger, FakeModel(confused), asked, NAMED, Budget(max_calls=CALLS))
     await with_baseline(found)
-    return found, asked, found.board.parents(1)[0]
+    return found, asked, found.trials.parents(1)[0]
 
 
 async def test_each_operator_is_offered_where_there_is_something_to_go_by(ledger: Ledger) -> None:
@@ -154,7 +154,7 @@ async def test_each_operator_is_offered_where_there_is_something_to_go_by(ledger
     assert names == ["definitions", "rule", "contrast", "whole", "form"]
     assert proposer.operators(None) == []
     right = replace(parent, outcomes=tuple(replace(o, value=1.0) for o in parent.outcomes))
-    found.board.record(parent.proposal.candidate.id, right.outcomes)
+    found.trials.record(parent.proposal.candidate.id, right.outcomes)
     names = [BY_CREDIT[credit].name for credit in proposer.operators(right)]
     assert names == ["definitions", "whole"]
 
@@ -232,7 +232,7 @@ async def test_the_parts_of_two_good_instructions_are_merged(ledger: Ledger) -> 
     proposer = moves._proposer
     parts = [InstructionPart("rule", "If new say it"), InstructionPart("rule", "If old say that")]
     for number, part in enumerate(parts):
-        text = proposer.book.add(Assembled(NAMED.instruction, (part,)))
+        text = proposer.history.add(Assembled(NAMED.instruction, (part,)))
         proposal = moves.instructed(parent, Rewrite(f"proposed-{number + 1}", text, "why", is_proposed=True))
         await found.context.see(found.context.admit([proposal]), 8)
     calls = len(asked.seen)
@@ -271,7 +271,7 @@ async def test_a_rule_is_kept_where_it_mends_more_rows_than_it_breaks(
     wrong.update(row.inputs["message"] for row in context.dev[:4])
     right.update(row.inputs["message"] for row in context.dev[4:])
     await with_baseline(found)
-    (parent,) = found.board.parents(1)
+    (parent,) = found.trials.parents(1)
     moves = PromptMoves(NAMED, context)
     ((draft, rewrite),) = await moves._proposer.drafts("proposed:rule", parent)
     assert set(draft.rows) <= {row.id for row in context.dev[:4]}
@@ -284,7 +284,7 @@ async def test_a_rule_is_kept_where_it_mends_more_rows_than_it_breaks(
     record = context.proposal_log.records[-1]
     looks = [body for kind, body in found.written.events if kind == "proposal_look"]
     assert [(look["before"], look["after"], look["kept"]) for look in looks] == [(record.before, record.after, is_kept)]
-    assert proposal.candidate.id not in found.board.trials
+    assert proposal.candidate.id not in found.trials.by_id
     bought = len(found.bought)
     assert context.admit([proposal]) == [proposal.candidate.id]
     assert context.admit([proposal]) == []
@@ -315,7 +315,7 @@ async def test_rows_and_replies_stand_between_marks_that_they_cannot_know(ledger
     task = replace(NAMED, train=rows(NAMED.train))
     found = made_search(ledger, FakeModel(confused), asked, task, Budget(max_calls=CALLS))
     await with_baseline(found)
-    (parent,) = found.board.parents(1)
+    (parent,) = found.trials.parents(1)
     proposer = Proposer(found.context)
     for credit in proposer.operators(parent):
         await proposer.drafts(credit, parent)

@@ -12,7 +12,7 @@ import pytest
 
 from agent.metrics.calls import NO_CALL
 from agent.programs.moves.asking import Draft, Operator, Question
-from agent.programs.moves.evidence import Book, Evidence
+from agent.programs.moves.evidence import Evidence, InstructionHistory
 from agent.programs.moves.proposer import OPERATORS
 from agent.programs.moves.tool_operators import mixed_tools, wrong_arguments
 from agent.prompt.parts.tools import ToolTexts, with_texts
@@ -81,7 +81,7 @@ def evidence() -> Evidence:
         outcomes.append(Outcome(candidate.id, row.id, prediction, (), float(right == said), "key"))
     parent = Parent(Proposal(candidate, {}, "op", None, ""), tuple(outcomes))
     dev = {row.id: row for row in TASK.dev}
-    return Evidence(TASK, dev, parent, [parent], Book(TASK), random.Random(0), {}, dict)
+    return Evidence(TASK, dev, parent, [parent], InstructionHistory(TASK), random.Random(0), {}, dict)
 
 
 class Scripted:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from agent.evaluate.evaluator import evidence
 from agent.observer import Observer
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search.board import Board
 from agent.search.study import MeanScore
+from agent.search.trials import Trials
 from agent.stats.intervals import mean_ci
 from agent.types import Demo, Outcome, Prediction, Proposal, Trial
 
@@ -26,14 +26,14 @@ def candidate(number: int, demos: int = 0, text: str = "") -> PromptCandidate:
 
 
 class Bench(Observer):
-    """A board with the trials that it handed to its observer."""
+    """A trials with the trials that it handed to its observer."""
 
     def __init__(self, *candidates: PromptCandidate) -> None:
         self.updates: list[Trial] = []
-        self.board = Board(self)
+        self.trials = Trials(self)
         self.ids = [made.id for made in candidates]
         for made in candidates:
-            self.board.proposals[made.id] = Proposal(made, {}, "op", None, "")
+            self.trials.proposals[made.id] = Proposal(made, {}, "op", None, "")
 
     def on_trial_updated(self, trial: Trial) -> None:
         self.updates.append(trial)
@@ -47,14 +47,14 @@ class Bench(Observer):
     ) -> None:
         """PromptCandidate `number` saw rows; its trial opens first where it has none."""
         id_ = self.ids[number]
-        if id_ not in self.board.trials:
-            self.board.open(id_, 1)
+        if id_ not in self.trials.by_id:
+            self.trials.open(id_, 1)
         made = Prediction({}, "")
         with_signals = enumerate(zip(scores, signals or [None] * len(scores), strict=True))
-        self.board.record(
+        self.trials.record(
             id_, [Outcome(id_, f"dev-{row}", made, (), value, "", signal) for row, (value, signal) in with_signals]
         )
-        self.board.settle(id_, state, "seen")  # type: ignore[arg-type]
+        self.trials.settle(id_, state, "seen")  # type: ignore[arg-type]
 
 
 def bench(count: int = 4) -> Bench:
@@ -67,9 +67,9 @@ def bench(count: int = 4) -> Bench:
 def test_trials_are_numbered_as_they_open_and_keep_number_and_round() -> None:
     found = bench(3)
     for round_, number in enumerate((2, 0, 1)):
-        found.board.open(found.ids[number], round_)
+        found.trials.open(found.ids[number], round_)
     found.see(0, [1.0], "complete")
-    trials = found.board.trials
+    trials = found.trials.by_id
     assert [(trials[found.ids[n]].number, trials[found.ids[n]].round) for n in (2, 0, 1)] == [(0, 0), (1, 1), (2, 2)]
 
 
@@ -82,7 +82,7 @@ def test_every_change_of_a_trial_is_observed_in_its_order() -> None:
         ("incomplete", 1, 1.0),
         ("pruned", 2, 0.5),
     ]
-    assert found.updates[-1] == found.board.trials[found.ids[0]]
+    assert found.updates[-1] == found.trials.by_id[found.ids[0]]
     assert found.updates[-1].reason == "seen"
 
 
@@ -90,18 +90,18 @@ def test_every_change_of_a_trial_is_observed_in_its_order() -> None:
 def test_a_trial_has_the_mean_and_interval_of_its_scored_rows_and_none_of_nothing(scores: list[float | None]) -> None:
     found = bench(1)
     found.see(0, scores)
-    trial, scored = found.board.trials[found.ids[0]], [value for value in scores if value is not None]
+    trial, scored = found.trials.by_id[found.ids[0]], [value for value in scores if value is not None]
     assert trial.n == len(scored)
     if not scored:
         assert (trial.mean, trial.ci95) == (None, None)
     else:
         mean, low, high = mean_ci(scored)
-        assert trial.mean == mean == found.board.mean(found.ids[0])
+        assert trial.mean == mean == found.trials.mean(found.ids[0])
         assert trial.ci95 == (None if low is None or high is None else (low, high))
 
 
 def test_a_candidate_without_a_trial_has_no_mean() -> None:
-    assert bench(1).board.mean("c_0000") is None
+    assert bench(1).trials.mean("c_0000") is None
 
 
 def test_only_open_trials_are_closed_at_the_end() -> None:
@@ -109,17 +109,17 @@ def test_only_open_trials_are_closed_at_the_end() -> None:
     found.see(0, [1.0], "complete")
     found.see(1, [1.0], "pruned")
     found.see(2, [1.0])
-    found.board.close_open("the budget ended first")
-    reasons = [found.board.trials[id_].reason for id_ in found.ids]
+    found.trials.close_open("the budget ended first")
+    reasons = [found.trials.by_id[id_].reason for id_ in found.ids]
     assert reasons == ["seen", "seen", "the budget ended first"]
-    assert found.board.in_state("incomplete") == [found.ids[2]], "an unfinished trial stays one: it is never low"
+    assert found.trials.in_state("incomplete") == [found.ids[2]], "an unfinished trial stays one: it is never low"
 
 
 def test_states_are_asked_for_in_the_order_of_the_trials() -> None:
     found = bench(4)
     for number in (3, 1, 0, 2):
         found.see(number, [1.0], "pruned" if number == 1 else "complete")
-    assert found.board.in_state("complete") == [found.ids[n] for n in (3, 0, 2)]
+    assert found.trials.in_state("complete") == [found.ids[n] for n in (3, 0, 2)]
 
 
 @given(st.lists(VALUES, min_size=1, max_size=5))
@@ -127,20 +127,20 @@ def test_prefixes_reach_as_far_as_each_saw_and_stay_paired(table: list[list[floa
     found = bench(len(table))
     for number, scores in enumerate(table):
         found.see(number, scores)
-    prefixes = found.board.prefixes(found.ids)
+    prefixes = found.trials.prefixes(found.ids)
     for candidate_id, scores in zip(found.ids, table, strict=True):
         known = [score for score in scores if score is not None]
         assert len(prefixes[candidate_id]) == (len(scores) if known else 0)
         if known:
             mean = sum(known) / len(known)
             assert prefixes[candidate_id] == [mean if score is None else score for score in scores]
-            assert sum(prefixes[candidate_id]) / len(scores) == pytest.approx(mean), "as the board tells it"
+            assert sum(prefixes[candidate_id]) / len(scores) == pytest.approx(mean), "as the trials tells it"
 
 
 def test_the_prefix_of_a_candidate_that_saw_nothing_is_empty() -> None:
     found = bench(2)
     found.see(0, [1.0, 0.5])
-    assert found.board.prefixes(found.ids) == {found.ids[0]: [1.0, 0.5], found.ids[1]: []}
+    assert found.trials.prefixes(found.ids) == {found.ids[0]: [1.0, 0.5], found.ids[1]: []}
 
 
 # -- who is good -------------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_what_was_seen_of_a_candidate_without_a_score_is_nothing() -> None:
     found = bench(2)
     found.see(0, [None, None])
     found.see(1, [1.0, 0.0, None])
-    assert found.board.estimates() == {found.ids[0]: MeanScore(0.0, 0), found.ids[1]: MeanScore(0.5, 2)}
+    assert found.trials.estimates() == {found.ids[0]: MeanScore(0.0, 0), found.ids[1]: MeanScore(0.5, 2)}
 
 
 def test_who_was_asked_for_no_log_probabilities_is_not_ranked_above_those_who_were() -> None:
@@ -158,12 +158,12 @@ def test_who_was_asked_for_no_log_probabilities_is_not_ranked_above_those_who_we
     found = bench(3)
     scores = [1.0, 1.0, 1.0, 0.0]
     found.see(0, scores)
-    assert found.board.evidence(found.ids[0]) == scores, "as long as nobody has any"
+    assert found.trials.evidence(found.ids[0]) == scores, "as long as nobody has any"
     found.see(1, scores, signals=[0.9, 0.6, 0.6, 0.2])
-    assert found.board.estimate(found.ids[0]).mean == pytest.approx(found.board.estimate(found.ids[1]).mean)
-    assert found.board.evidence(found.ids[0]) == pytest.approx([0.85, 0.85, 0.85, 0.1])
+    assert found.trials.estimate(found.ids[0]).mean == pytest.approx(found.trials.estimate(found.ids[1]).mean)
+    assert found.trials.evidence(found.ids[0]) == pytest.approx([0.85, 0.85, 0.85, 0.1])
     found.see(2, [0.5])  # a graded score between the two
-    assert found.board.evidence(found.ids[2]) == pytest.approx([(0.5 + (0.7 + 0.2) / 2) / 2])
+    assert found.trials.evidence(found.ids[2]) == pytest.approx([(0.5 + (0.7 + 0.2) / 2) / 2])
 
 
 SEEN = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 1.0]), st.none() | st.sampled_from([0.1, 0.6])), max_size=4)
@@ -176,11 +176,11 @@ def test_what_is_known_is_what_a_board_says_that_was_never_asked_before(looks: l
     for number, rows, state in looks:
         looked.append((number, rows, state))
         unasked = bench(4)
-        for board, whole in ((asked, looked[-1:]), (unasked, looked)):
+        for trials, whole in ((asked, looked[-1:]), (unasked, looked)):
             for one, told, where in whole:
-                board.see(one, [value for value, _ in told], where, [signal for _, signal in told])
-        assert asked.board.parents(4) == unasked.board.parents(4)
-        assert asked.board.estimates() == unasked.board.estimates()
+                trials.see(one, [value for value, _ in told], where, [signal for _, signal in told])
+        assert asked.trials.parents(4) == unasked.trials.parents(4)
+        assert asked.trials.estimates() == unasked.trials.estimates()
 
 
 def test_evidence_is_worked_out_once_for_all_who_ask_until_outcomes_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,16 +190,16 @@ def test_evidence_is_worked_out_once_for_all_who_ask_until_outcomes_come_in(monk
         rows.append(value)
         return evidence(value, signal)
 
-    monkeypatch.setattr("agent.search.board.evidence", counted)
+    monkeypatch.setattr("agent.search.trials.evidence", counted)
     found = bench(4)
     for number in range(4):
         found.see(number, [1.0, 0.0, 0.5], signals=[0.5, None, None])
     for _ in range(5):
-        found.board.estimates()
-        found.board.parents(2)
+        found.trials.estimates()
+        found.trials.parents(2)
     assert len(rows) == 4 * 3
     found.see(0, [1.0] * 4)
-    found.board.parents(2)
+    found.trials.parents(2)
     assert len(rows) == 4 * 3 + 4 + 3 * 3
 
 
@@ -209,23 +209,23 @@ def test_parents_are_the_best_by_a_mean_that_trusts_few_rows_little() -> None:
     found.see(1, [1.0] * 18 + [0.0] * 2, "complete")
     found.see(2, [0.0] * 20, "pruned")
     found.see(3, [1.0] * 20, "failed")
-    parents = found.board.parents(2)
+    parents = found.trials.parents(2)
     assert [parent.proposal.candidate.id for parent in parents] == [found.ids[1], found.ids[0]]
     assert [outcome.value for outcome in parents[1].outcomes] == [1.0]
-    assert len(found.board.parents(10)) == 3, "one that failed is nobody's parent"
+    assert len(found.trials.parents(10)) == 3, "one that failed is nobody's parent"
 
 
 def test_equal_parents_stand_in_the_order_of_their_trials() -> None:
     found = bench(4)
     for number in (2, 0, 3, 1):
         found.see(number, [1.0, 0.0])
-    assert [parent.proposal.candidate.id for parent in found.board.parents(4)] == [found.ids[n] for n in (2, 0, 3, 1)]
+    assert [parent.proposal.candidate.id for parent in found.trials.parents(4)] == [found.ids[n] for n in (2, 0, 3, 1)]
 
 
 def test_without_a_score_there_are_no_parents() -> None:
     found = bench(1)
     found.see(0, [None])
-    assert found.board.parents(3) == []
+    assert found.trials.parents(3) == []
 
 
 def test_the_leader_has_seen_enough_rows() -> None:
@@ -233,7 +233,7 @@ def test_the_leader_has_seen_enough_rows() -> None:
     found.see(0, [1.0] * 3)
     found.see(1, [0.5] * 10)
     found.see(2, [0.25] * 10)
-    leader = found.board.leader(10)
+    leader = found.trials.leader(10)
     assert leader is not None
     assert leader.candidate_id == found.ids[1]
-    assert found.board.leader(11) is None
+    assert found.trials.leader(11) is None

@@ -21,8 +21,8 @@ from agent.stats.racing import adjusted_means
 from agent.types import Candidate, Example, Field, Outcome, Proposal, Trial, TrialState
 
 
-class Board:
-    """`proposals`, `outcomes` and `trials` by candidate id.
+class Trials:
+    """`proposals`, `outcomes` and `by_id` (trials) by candidate id.
 
     Trials are numbered in the order in which they opened. Outcomes come in by `record` alone. Every change of a trial
     goes to `observer`.
@@ -35,7 +35,7 @@ class Board:
         self._compared: dict[str, list[Outcome]] = {}
         self.looks = 0
         """The number of `record` calls."""
-        self.trials: dict[str, Trial] = {}
+        self.by_id: dict[str, Trial] = {}
         self._observer = observer
         self._signals: tuple[float, float] | None = None
         self._evidence: dict[str, list[float | None]] = {}
@@ -46,7 +46,7 @@ class Board:
         return self.proposals[candidate_id].candidate
 
     def open(self, candidate_id: str, round_: int) -> None:
-        self._put(Trial(len(self.trials), round_, candidate_id, "incomplete", 0, None))
+        self._put(Trial(len(self.by_id), round_, candidate_id, "incomplete", 0, None))
 
     def record(self, candidate_id: str, outcomes: Sequence[Outcome], compared: Sequence[Outcome] | None = None) -> None:
         """Store all outcomes of a candidate on the first dev rows. `compared`: as used in comparisons."""
@@ -59,30 +59,30 @@ class Board:
 
     def settle(self, candidate_id: str, state: TrialState, reason: str) -> None:
         """Set the state of an open trial, its mean over scored rows, and the reason."""
-        old = self.trials[candidate_id]
+        old = self.by_id[candidate_id]
         scored = values(self.outcomes.get(candidate_id, []))
         mean, low, high = mean_ci(scored) if scored else (None, None, None)
         ci95 = None if low is None or high is None else (low, high)
         self._put(Trial(old.number, old.round, candidate_id, state, len(scored), mean, ci95, reason))
 
     def _put(self, trial: Trial) -> None:
-        self.trials[trial.candidate_id] = trial
+        self.by_id[trial.candidate_id] = trial
         self._order.clear()
         self._observer.on_trial_updated(trial)
 
     def close_open(self, reason: str) -> None:
         """Set the reason of every incomplete trial."""
-        for candidate_id, trial in self.trials.items():
+        for candidate_id, trial in self.by_id.items():
             if trial.state == "incomplete":
                 self.settle(candidate_id, "incomplete", reason)
 
     def in_state(self, state: TrialState) -> list[str]:
         """Return the ids of candidates in this state, in trial order."""
-        return [i for i, trial in self.trials.items() if trial.state == state]
+        return [i for i, trial in self.by_id.items() if trial.state == state]
 
     def why_failed(self) -> str:
         """Return the most frequent reason of failed trials, or ""."""
-        whys = Counter(self.trials[candidate_id].reason for candidate_id in self.in_state("failed"))
+        whys = Counter(self.by_id[candidate_id].reason for candidate_id in self.in_state("failed"))
         return max(whys, key=whys.__getitem__, default="")
 
     def mean(self, candidate_id: str) -> float | None:
@@ -90,7 +90,7 @@ class Board:
 
         None without a trial or a score.
         """
-        trial = self.trials.get(candidate_id)
+        trial = self.by_id.get(candidate_id)
         return trial.mean if trial else None
 
     def prefixes(self, candidates: Sequence[str]) -> dict[str, list[float]]:
@@ -138,7 +138,7 @@ class Board:
         return None if means is None else (1 - value) * means[0] + value * means[1]
 
     def estimates(self) -> dict[str, MeanScore]:
-        return {candidate_id: self.estimate(candidate_id) for candidate_id in self.trials}
+        return {candidate_id: self.estimate(candidate_id) for candidate_id in self.by_id}
 
     def estimate(self, candidate_id: str) -> MeanScore:
         """Estimate a candidate's mean evidence, adjusted for its rows, with its number of scored rows."""
@@ -152,14 +152,14 @@ class Board:
     def ranked(self) -> Sequence[str]:
         """Return the ids with a score that did not fail, by shrunk mean, best first."""
         if not self._order:
-            scored = {i: score for i, score in self.estimates().items() if score.n and self.trials[i].state != "failed"}
+            scored = {i: score for i, score in self.estimates().items() if score.n and self.by_id[i].state != "failed"}
             prior = sum(score.mean for score in scored.values()) / len(scored) if scored else 0.0
             self._order = sorted(scored, key=lambda i: -shrunk(scored[i], prior))
         return self._order
 
     def leader(self, rows: int) -> Trial | None:
-        trials = [t for t in self.trials.values() if t.mean is not None and t.ci95 is not None and t.n >= rows]
-        return max(trials, key=lambda trial: trial.mean or 0.0, default=None)
+        known = [t for t in self.by_id.values() if t.mean is not None and t.ci95 is not None and t.n >= rows]
+        return max(known, key=lambda trial: trial.mean or 0.0, default=None)
 
 
 class Calibrated:
@@ -223,42 +223,44 @@ class ProposalLog:
     def change(self, number: int, **changes: Any) -> None:
         self.records[number - 1] = self.records[number - 1].model_copy(update=changes)
 
-    def became(self, record: ProposalFate, board: Board, winner_id: str = "") -> Became:
+    def became(self, record: ProposalFate, trials: Trials, winner_id: str = "") -> Became:
         if record.refused:
             return "refused"
         if record.became == "dropped":
             return "dropped"
-        tried = _tried(record, board)
+        tried = _tried(record, trials)
         if not tried:
             return "waiting"
         if winner_id in tried:
             return "winner"
-        return "finalist" if any(board.trials[i].state == "complete" for i in tried) else "tried"
+        return "finalist" if any(trials.by_id[i].state == "complete" for i in tried) else "tried"
 
-    def climbed(self, record: ProposalFate, board: Board, first: int) -> bool:
+    def climbed(self, record: ProposalFate, trials: Trials, first: int) -> bool:
         """Tell whether one of its candidates got further than the `first` rows."""
-        return any(len(board.outcomes[i]) > first or board.trials[i].state == "complete" for i in _tried(record, board))
+        return any(
+            len(trials.outcomes[i]) > first or trials.by_id[i].state == "complete" for i in _tried(record, trials)
+        )
 
-    def fates(self, board: Board, winner_id: str) -> list[ProposalFate]:
+    def fates(self, trials: Trials, winner_id: str) -> list[ProposalFate]:
         found = []
         for record in self.records:
-            compared = _compared(record, board) if record.before is None else {}
-            became = self.became(record, board, winner_id)
+            compared = _compared(record, trials) if record.before is None else {}
+            became = self.became(record, trials, winner_id)
             found.append(record.model_copy(update={**compared, "became": became}))
         return found
 
 
-def _tried(record: ProposalFate, board: Board) -> list[str]:
-    proposals = board.proposals
-    return [i for i in board.outcomes if record.instruction and record.instruction in proposals[i].place.values()]
+def _tried(record: ProposalFate, trials: Trials) -> list[str]:
+    proposals = trials.proposals
+    return [i for i in trials.outcomes if record.instruction and record.instruction in proposals[i].place.values()]
 
 
-def _compared(record: ProposalFate, board: Board) -> dict[str, float | None]:
+def _compared(record: ProposalFate, trials: Trials) -> dict[str, float | None]:
     """Compare the best of its candidates with the parent on common dev rows."""
-    tried = _tried(record, board)
+    tried = _tried(record, trials)
     if tried and record.parent_id:
-        best = max(tried, key=lambda i: (len(board.outcomes[i]), board.mean(i) or 0.0))
-        pairs = zip(board.outcomes.get(record.parent_id, ()), board.outcomes[best], strict=False)
+        best = max(tried, key=lambda i: (len(trials.outcomes[i]), trials.mean(i) or 0.0))
+        pairs = zip(trials.outcomes.get(record.parent_id, ()), trials.outcomes[best], strict=False)
         scored = [(one.value, two.value) for one, two in pairs if one.value is not None and two.value is not None]
         if scored:
             before, after = zip(*scored, strict=True)
