@@ -264,10 +264,13 @@ def uncorrected(context: SearchContext, winner: Candidate, strategy: str | None)
     """Return why the dev score cannot be corrected; "" if it can."""
     trials = context.trials
     if winner.id != context.baseline.id and context.pruned_externally:
-        return f"{strategy} dropped programs by parts of dev, so the bias is unknown"
+        return f"{strategy} dropped programs by parts of dev, and what that adds is not known"
     better = any((trials.mean(i) or 0.0) > (trials.mean(winner.id) or 0.0) for i in trials.in_state("complete"))
     if better and context.noted[NOT_PROVED]:
-        return "a prompt with picked examples leads on dev, but not significantly over the best with fixed ones"
+        return (
+            "a prompt that picks its examples scored higher on dev, and is not shown there to be better than the "
+            "best with fixed ones"
+        )
     return "the best found was chosen by another rule than the best on dev" if better else ""
 
 
@@ -360,7 +363,7 @@ def _because(context: SearchContext, candidate_id: str, how: Prefer, is_unproved
     if trial.state == "failed":
         return f"it failed: {trial.reason}", ""
     if is_unproved:
-        why = "it picks its examples, and its lead on dev over the best with fixed ones is not significant"
+        why = "it picks its examples and dev does not show it to be better than the best prompt that does not"
         return why, _to_prove(context, candidate_id)
     if trial.state == "complete":
         return f"--prefer {how} takes another prompt within noise of the best", "--prefer best"

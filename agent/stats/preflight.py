@@ -73,8 +73,8 @@ def assess(
     noise = (sum(flips) / len(flips) if flips else None, len(flips))
     if not math.isfinite(minimum_detectable_gain(test_rows, 0.0)):
         why = (
-            f"not worth a search: {test_rows} test rows cannot show any gain; give about "
-            f"{rows_for(0.3, 0.5)} for a gain of 30 points, {rows_for(0.1, 0.5)} for one of 10"
+            f"not worth a search: no gain can be told from chance with {test_rows} test rows. Give more: about "
+            f"{rows_for(0.3, 0.5)} show a gain of 30 points, {rows_for(0.1, 0.5)} one of 10"
         )
         return Assessment(*noise, None, None, math.inf, False, why)
     if not known:
@@ -88,20 +88,20 @@ def assess(
     between = f"{at} (95 % CI {100 * low:.1f} to {100 * high:.1f})"
     worth = True
     if len(known) < FEWEST_ROWS:
-        why = f"{at}: too few to judge the headroom"
+        why = f"{at}: too few to say what is left to win"
     elif room < 1e-9:
         worth = False
-        why = f"not worth a search: {at}, the maximum; keep the prompt, or add harder rows"
+        why = f"not worth a search: {at}, and no other can score higher there. Keep the prompt, or add harder rows"
     elif math.isfinite(gain):
         shown = f"{test_rows} test rows can show a gain of {100 * gain:.1f} or more"
         why = f"{at}; of the {100 * room:.1f} points left {shown}"
     elif math.isfinite(minimum_detectable_gain(worth_rows, low)):
-        why = f"{between}; {test_rows} test rows can show a gain only if its true score is at the low end"
+        why = f"{between}; {test_rows} test rows can show a gain only if it truly scores at the low end of that"
     else:
         worth = False
         why = (
-            f"not worth a search: {between}, and {test_rows} test rows cannot show even a perfect prompt's gain; "
-            f"keep the prompt, add harder rows, or give {_rows(room, mean, worth_rows, test_rows)}"
+            f"not worth a search: {between}, and {test_rows} test rows could not tell even a perfect prompt from it. "
+            f"Keep the prompt, add harder rows, or give {_rows(room, mean, worth_rows, test_rows)}"
         )
     return Assessment(*noise, room, (1 - high, 1 - low), gain, worth, why)
 
@@ -173,4 +173,4 @@ def _rows(room: float, mean: float, worth_rows: int, test_rows: int) -> str:
     needed = rows_for(room / 2, mean)
     if not needed:
         return "far more test rows"
-    return f"about {_two_digits(needed * test_rows / worth_rows):,} test rows, which show a gain of half the headroom"
+    return f"about {_two_digits(needed * test_rows / worth_rows):,} test rows, which show half of what is left"

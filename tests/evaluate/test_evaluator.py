@@ -291,7 +291,7 @@ class Cut(FakeModel):
 
 async def test_a_hosted_model_whose_first_replies_are_all_empty_has_no_room_to_think(ledger: Ledger) -> None:
     bench = Bench(ledger, Cut(lambda request: ""), max_concurrency=1)
-    with pytest.raises(InputError, match=r"fake/m: .* empty .* --thinking 2000"):
+    with pytest.raises(InputError, match=r"fake/m: .* reasoning; give it more room, such as --thinking 2000"):
         await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
     assert len(bench.lm.seen) <= SILENT + 1
     in_process = Bench(ledger, Cut(lambda request: "", "fake/local", concurrency=2))

@@ -131,7 +131,7 @@ def test_a_gain_on_the_rows_that_the_winner_got_a_score_on_is_none_where_the_res
     kept = {**CLEAN, "lift": {**lift(), "lost": 3, "diff_if_wrong": 0.09}}
     assert blocked_by(kept) == []
     (why,) = blocked_by({**CLEAN, "lift": {**lift(), "lost": 18, "diff_if_wrong": -0.1}})
-    assert "18 that only your prompt got a score on; counted as wrong, -10.0 points" in why
+    assert "18 that your prompt got a score on have none with it; counted as wrong, -10.0 points" in why
 
 
 def test_the_sentence_tells_points_p_and_rows() -> None:

@@ -22,12 +22,6 @@ def test_equal_arms_are_told_apart_in_at_most_a_twentieth_of_a_thousand_sequence
     assert wrong / 1000 <= 0.05
 
 
-def test_equal_graded_arms_as_well() -> None:
-    rng = np.random.default_rng(8)
-    wrong = sum(bool(log_wealth(rng.beta(2, 1, 400) - rng.beta(2, 1, 400)).max() >= DECIDED) for _ in range(1000))
-    assert wrong / 1000 <= 0.05
-
-
 def test_arms_that_differ_are_told_apart() -> None:
     rng = np.random.default_rng(9)
     ends = []
@@ -66,13 +60,6 @@ def test_evidence_that_was_there_stays() -> None:
     assert later.e_value < compared(strong).e_value
 
 
-def test_the_evidence_against_equal_arms_is_1_on_average_at_most() -> None:
-    rng = np.random.default_rng(12)
-    found = [compared(rng.choice([-1.0, 0.0, 1.0], 100, p=[0.25, 0.5, 0.25])).e_value for _ in range(300)]
-    assert np.mean(found) < 1 + 3 * np.std(found) / math.sqrt(300)
-    assert min(found) < 0.5
-
-
 def test_each_outcome_is_paired_with_the_latest_of_the_other_arm_and_later_ones_change_nothing() -> None:
     outcomes = [(0, 0.1), (0, 0.2), (1, 1.0), (0, 0.3), (1, 0.5), (1, 0.6), (1, 0.7), (0, 0.0)]
     assert paired(outcomes) == pytest.approx([0.8, 0.2, 0.5, 0.7])
@@ -84,26 +71,6 @@ def test_of_a_surplus_the_latest_wait() -> None:
     assert paired([*surplus, *[(1, 1.0)] * 500]) == pytest.approx([1 - n / 1000 for n in range(499, 499 - WAITING, -1)])
 
 
-@pytest.mark.parametrize("shares", [(0.5,), (0.2,), (0.1, 0.5, 0.9)], ids=["halves", "a fifth", "a growing share"])
-def test_equal_arms_that_drift_together_are_not_told_apart(shares: tuple[float, ...]) -> None:
-    told, count = 0, 6000
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        arms = (rng.random(count) < np.repeat(shares, count // len(shares))).astype(int)
-        outcomes = (rng.random(count) < np.linspace(0.3, 0.7, count)).astype(float)
-        found = compared(paired(list(zip(arms.tolist(), outcomes.tolist(), strict=True))))
-        told += not found.ci[0] <= 0 <= found.ci[1]
-    assert told <= 2
-
-
-@pytest.mark.parametrize(("share", "used"), [(0.5, 0.94), (0.2, 0.99)])
-def test_nearly_every_unit_of_the_smaller_arm_is_used(share: float, used: float) -> None:
-    rng = np.random.default_rng(3)
-    arms = (rng.random(20_000) < share).astype(int).tolist()
-    found = paired([(arm, 0.5) for arm in arms])
-    assert used * min(arms.count(0), arms.count(1)) < len(found) <= min(arms.count(0), arms.count(1))
-
-
 def test_nothing_is_paired_of_nothing() -> None:
     empty = compared([])
     assert (empty.pairs, empty.diff, empty.ci, empty.p_value) == (0, None, (-1.0, 1.0), 1.0)
@@ -111,5 +78,5 @@ def test_nothing_is_paired_of_nothing() -> None:
 
 @pytest.mark.parametrize("wrong", [[2.0], [math.nan], [[0.1]]])
 def test_what_is_no_difference_is_refused(wrong: list[float]) -> None:
-    with pytest.raises(ValueError, match="within"):
+    with pytest.raises(ValueError, match="flat list"):
         compared(wrong)

@@ -91,12 +91,6 @@ def test_label_free_weights_know_no_right_answer_and_leave_no_label_preferred():
     assert weights.temperature == 1
 
 
-def test_fitted_weights_of_few_rows_are_close_to_the_label_free_ones():
-    scores, answers = planted(6, (0.0, 0.0, 0.0, 5.0), temperature=1.0)
-    free, found = label_free(scores), fitted(scores, answers)
-    assert all(abs(one * found.temperature - two) < 4 for one, two in zip(found.bias, free.bias, strict=True))
-
-
 def test_a_row_is_read_with_weights_that_its_own_answer_did_not_touch():
     scores, answers = planted(60, BIASED, temperature=1.0)
     before = cross_fitted(scores, answers)
@@ -105,29 +99,6 @@ def test_a_row_is_read_with_weights_that_its_own_answer_did_not_touch():
         after = cross_fitted(scores, changed)
         assert after[at] == before[at]
         assert after[(at + 1) % 60] != before[(at + 1) % 60]
-
-
-def test_the_cross_fitted_score_of_noise_is_not_flattered():
-    rng = random.Random(3)
-    gains, apart = [], []
-    for seed in range(40):
-        scores, _ = planted(40, (0.0,) * LABELS, temperature=1.0, seed=seed)
-        answers = [rng.randrange(LABELS) for _ in scores]  # nothing can be known
-        gains.append(accuracy(scores, answers, fitted(scores, answers)))
-        read = cross_fitted(scores, answers)
-        said = [answers_of([row], weights)[0] for row, weights in zip(scores, read, strict=True)]
-        apart.append(sum(one == two for one, two in zip(said, answers, strict=True)) / len(answers))
-    assert sum(gains) / 40 > 0.33, "read with weights that saw it"
-    assert sum(apart) / 40 == approx(0.25, abs=0.035)
-
-
-def test_the_same_rows_give_the_same_weights_in_any_order_of_the_labels():
-    scores, answers = planted(80, BIASED, temperature=1.0)
-    order = [2, 0, 3, 1]
-    turned = fitted([[row[at] for at in order] for row in scores], [order.index(answer) for answer in answers])
-    found = fitted(scores, answers)
-    assert turned.bias == approx([found.bias[at] for at in order], abs=2e-3)
-    assert fitted(scores, answers) == found
 
 
 ROWS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=80)
@@ -161,33 +132,6 @@ def test_the_threshold_answers_as_many_rows_as_the_precision_allows():
     assert abstain_below([0.9] * 19, [True] * 19, 0.5) is None, "too few rows"
 
 
-def test_confidences_of_the_true_weights_are_calibrated_and_raw_ones_are_not():
-    scores, answers = planted(4000, BIASED, temperature=3.0)
-    errors = []
-    for weights in (Weights(BIASED, 3.0), AS_READ):
-        shares = [
-            [
-                math.exp(v)
-                for v in log_softmax([s / weights.temperature + b for s, b in zip(r, weights.bias, strict=True)])
-            ]
-            for r in scores
-        ]
-        right = [share.index(max(share)) == answer for share, answer in zip(shares, answers, strict=True)]
-        errors.append(expected_calibration_error(reliability([max(share) for share in shares], right)))
-    assert errors[0] < 0.03
-    assert errors[1] > 0.2
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6), st.integers(2, 7), st.integers(1, 30))
-def test_any_table_has_finite_weights(seed: int, labels: int, count: int):
-    rng = random.Random(seed)
-    scores = [[rng.uniform(-13.8, 0) for _ in range(labels)] for _ in range(count)]
-    found = fitted(scores, [rng.randrange(labels) for _ in range(count)])
-    assert all(map(math.isfinite, [*found.bias, found.temperature]))
-    assert 0 < found.temperature <= 100
-
-
 # -- neighbours -------------------------------------------------------------------------------------------------------
 
 
@@ -212,17 +156,6 @@ def test_the_gradient_is_that_of_finite_differences(seed: int, labels: int, coun
         ahead[at] += step
         behind[at] -= step
         assert slope[at] == approx((loss(ahead)[0] - loss(behind)[0]) / (2 * step), rel=1e-4, abs=1e-4)
-
-
-def test_a_row_is_read_with_neighbours_whose_weight_its_own_fold_did_not_touch():
-    scores, answers, shares = with_votes(60, seed=2, known=0.7)
-    before = cross_fitted(scores, answers, shares)
-    for at in (0, 7, 59):
-        changed = [(answer + 1) % LABELS if place == at else answer for place, answer in enumerate(answers)]
-        voted = [row[::-1] if place == at else row for place, row in enumerate(shares)]
-        after = cross_fitted(scores, changed, voted)
-        assert after[at] == before[at]
-        assert after[(at + 1) % 60] != before[(at + 1) % 60]
 
 
 def test_votes_count_as_much_as_they_know():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from agent.stats.intervals import mean_ci, minimum_detectable_gain
-from agent.stats.preflight import assess, detectable_gains, rows_for
+from agent.stats.preflight import assess, rows_for
 
 
 def scores(right, rows):
@@ -29,7 +29,7 @@ def test_98_of_100_with_100_test_rows_is_not_worth_a_search_and_the_advice_is_a_
     assert found.why.startswith(
         "not worth a search: your prompt scores 98.0 on 100 dev rows (95 % CI 93.0 to 99.6), and"
     )
-    assert "100 test rows cannot show even a perfect prompt's gain" in found.why
+    assert "100 test rows could not tell even a perfect prompt from it" in found.why
     rows = int(re.search(r"about ([\d,]+) test rows", found.why)[1].replace(",", ""))
     assert rows == 2400  # two digits are enough
     assert minimum_detectable_gain(rows, 0.98) <= 0.01 < minimum_detectable_gain(rows - 100, 0.98)
@@ -41,8 +41,8 @@ def test_a_prompt_that_may_be_worse_than_it_looks_on_dev_is_searched_and_what_ca
     assert (found.worth, found.detectable) == (True, math.inf)
     assert minimum_detectable_gain(160, 1 - found.headroom_ci95[1]) < found.headroom_ci95[1]
     assert found.why == (
-        "your prompt scores 97.0 on 100 dev rows (95 % CI 91.5 to 99.2); 160 test rows can show a gain only if its "
-        "true score is at the low end"
+        "your prompt scores 97.0 on 100 dev rows (95 % CI 91.5 to 99.2); 160 test rows can show a gain only if it "
+        "truly scores at the low end of that"
     )
 
 
@@ -56,7 +56,8 @@ def test_a_prompt_with_full_marks_on_dev_is_not_worth_a_search_for_nothing_is_pr
     found = assess(scores(20, 20), [], 400)
     assert (found.worth, found.headroom) == (False, 0.0)
     assert found.why == (
-        "not worth a search: your prompt scores 100.0 on 20 dev rows, the maximum; keep the prompt, or add harder rows"
+        "not worth a search: your prompt scores 100.0 on 20 dev rows, and no other can score higher there. "
+        "Keep the prompt, or add harder rows"
     )
 
 
@@ -81,7 +82,7 @@ def test_test_rows_that_show_no_gain_at_all_are_not_worth_a_search_and_the_advic
     found = assess([], [], 5)
     assert (found.worth, found.detectable, found.headroom) == (False, math.inf, None)
     advice = re.search(
-        r"5 test rows cannot show any gain; give about (\d+) for a gain of 30 points, (\d+) for one of 10", found.why
+        r"with 5 test rows\. Give more: about (\d+) show a gain of 30 points, (\d+) one of 10", found.why
     )
     assert [minimum_detectable_gain(int(rows), 0.5) for rows in advice.groups()] == pytest.approx([0.3, 0.1], abs=0.01)
 
@@ -119,14 +120,3 @@ def test_rows_for_a_gain_are_the_fewest_that_show_it(gain, rate):
     rows = rows_for(gain, rate)
     assert rows is not None
     assert minimum_detectable_gain(rows, rate) <= gain < minimum_detectable_gain(rows - 1, rate)
-
-
-def test_no_number_of_rows_shows_nothing():
-    assert rows_for(0.0, 0.5) is None
-    assert rows_for(0.1, 1.0) is None
-
-
-def test_more_test_rows_show_smaller_gains_at_every_assumed_baseline():
-    few, many = detectable_gains(50), detectable_gains(500)
-    assert list(few) == list(many) == [0.3, 0.5, 0.7, 0.9]
-    assert all(many[rate] < few[rate] for rate in few)

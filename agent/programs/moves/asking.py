@@ -280,7 +280,7 @@ def why_alike(text: str, others: Sequence[str]) -> str:
     mine = set(words_of(text))
     for theirs in map(set, map(words_of, others)):
         if len(mine & theirs) >= 0.85 * len(mine | theirs):
-            return "says the same as another label"
+            return "says the same as of another label"
     return ""
 
 

@@ -94,7 +94,7 @@ class Proposer:
                 text = texts.get("instruction", "")
                 found.append((draft, Rewrite(name, text, draft.hypothesis, is_proposed=True, credit=credit)))
         if not found:
-            why = asker.refused or "nothing new"
+            why = asker.refused or "nothing new came of it"
             self._log.open(operator.name, refused=why, parent_id=parent.proposal.candidate.id)
         self._is_strong = bool(found) if operator.name == "whole" else self._is_strong
         return found

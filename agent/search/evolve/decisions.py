@@ -150,7 +150,7 @@ def stop_reason(others: Sequence[MeanScore], leader: float, more: int, rows: int
     spread = sum((each.mean - middle) ** 2 for each in latest) / (len(latest) - 1)
     best = middle + math.sqrt(spread) * expected_maximum(more)
     if best < leader + 0.5 / rows:
-        return f"the best of {more} more candidates is expected at {best:.2f}, the leader has {leader:.2f}"
+        return f"the best of {more} more candidates is expected at {best:.2f}, the leader stands at {leader:.2f}"
     return ""
 
 

@@ -87,7 +87,7 @@ class Search:
             context.stage(f"step {step}", step)
             planned = await self._next()
             if not planned:
-                context.stopped = "the rest of the budget is kept for the finalists"
+                context.stopped = "what was left paid for no further prompt beside the finalists"
                 break
             wanted = {each.candidate_id: each.rows for each in planned}
             if step == 1:  # nothing before it decides what these are
@@ -165,7 +165,7 @@ class Search:
         planned = min(self._planned_room(), self._affordable())
         if self._room() >= least or planned < least:
             return ""
-        return "too many calls under the cap failed, or the cap is below the plan"
+        return "of the calls under the cap too many brought nothing, or the cap is lower than the plan's"
 
     def _affordable(self, wanted: Iterable[str] = ()) -> float:
         context = self._context
@@ -237,7 +237,7 @@ async def finish(context: SearchContext, out: Collection[str]) -> None:
             why = "the budget did not pay the rest of dev" if candidate_id in unpaid else "not among the best"
             trials.settle(candidate_id, "pruned", f"{why} after {len(trials.outcomes.get(candidate_id, ()))} rows")
     if unpaid and not context.failed and not set(trials.in_state("complete")) - {context.baseline.id}:
-        context.failed = "the rest of the budget did not pay any finalist on all of dev"
+        context.failed = "what was left did not pay any of the best on all of dev"
 
 
 async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:

@@ -51,9 +51,9 @@ def test_it_spends_what_the_plan_leaves_and_ends_no_worse_than_it_began(whole: S
 
 
 def test_every_trial_is_told_with_its_parameters_rows_and_state(whole: Searched) -> None:
-    trials, trials = whole.trials, told(whole)
-    assert {one.candidate_id for one in trials} == set(trials.by_id) - {whole.context.baseline.id}
-    for one in trials:
+    trials, study = whole.trials, told(whole)
+    assert {one.candidate_id for one in study} == set(trials.by_id) - {whole.context.baseline.id}
+    for one in study:
         proposal = trials.proposals[one.candidate_id]
         assert one.state == trials.by_id[one.candidate_id].state
         assert max(one.steps, default=0) == len(trials.outcomes.get(one.candidate_id, ()))
@@ -64,12 +64,12 @@ def test_every_trial_is_told_with_its_parameters_rows_and_state(whole: Searched)
         else:
             assert PARENT in one.params
             assert all(name.startswith(f"{one.params[OPERATOR]}.") for name in set(one.params) - {OPERATOR, PARENT})
-    assert len({one.params[OPERATOR] for one in trials}) > 2
+    assert len({one.params[OPERATOR] for one in study}) > 2
 
 
 def test_the_order_of_replies_changes_nothing(whole: Searched, tmp_path: Path) -> None:
     again = ended(tmp_path / "again", by("tpe"), order=7, author=True)
-    assert again.trial_lines() == whole.trials()
+    assert again.trial_lines() == whole.trial_lines()
     assert told(again) == told(whole)
 
 
