@@ -57,7 +57,7 @@ test-extras: setup extras ## the tests that need other packages: Ray, OpenTeleme
 	@named=$(EXTRAS); build/extras-venv/bin/python -c 'import torch' 2>/dev/null && named=$$named,tune || echo "training with PyTorch is not tested here: it is not installed"; \
 	build/extras-venv/bin/python -m pytest --extras $$named
 
-long: setup ## the long tests: kills in every kind of run, samplers, sweeps that are broken off, more of the engine
+long: setup ## the long tests: kills in every kind of run, samplers, interrupted sweeps, more of the engine
 	$(BIN)/python -m pytest -m long
 
 check: $(VENV)/ready ## format, lint and types only
@@ -65,7 +65,7 @@ check: $(VENV)/ready ## format, lint and types only
 	$(BIN)/ruff check agent promptassay tests
 	$(BIN)/mypy
 
-bench: setup ## measurements, and the arena (hours; goes on where it was); nothing is asserted
+bench: setup ## measurements, and the arena (hours; continues where it stopped); nothing is asserted
 	$(BIN)/python -m tests.bench.bench_help
 	$(BIN)/python -m tests.bench.import_runtime
 	$(BIN)/python -m tests.bench.throughput
@@ -79,14 +79,14 @@ bench: setup ## measurements, and the arena (hours; goes on where it was); nothi
 bench-quick: setup ## the arena in small: two tasks, ours against random search and, on the first, a DSPy optimizer (under 20 minutes)
 	$(BIN)/python -m tests.bench.arena --quick --fresh
 
-planted: $(VENV)/ready ## a prompt with two swapped labels, mended by a small proposer: ten seeds, scripted models
+planted: $(VENV)/ready ## a prompt with two swapped labels, repaired by a small proposer: ten seeds, scripted models
 	$(BIN)/python -m tests.bench.planted_defect $(ARGS)
 
 replay: $(VENV)/ready ## search policies and statistics over recorded outcomes, no model needed
 	$(BIN)/python -m tests.bench.arena.replay $(ARGS)
 	$(BIN)/python -m tests.bench.arena.replay_stats
 
-chaos: $(VENV)/ready ## the fault campaign (about a quarter of an hour)
+chaos: $(VENV)/ready ## the fault campaign: kill points of every job, faults of the machine (about half an hour)
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 build/docs-venv/ready: docs/requirements.txt
@@ -98,7 +98,7 @@ docs: build/docs-venv/ready ## the manual as a web site in build/docs; warnings 
 	build/docs-venv/bin/zensical build --clean --strict
 	@! grep -rE '<(script|link|img|iframe)[^>]* (src|href)="?(https?:)?//|(url\(|@import )"?(https?:)?//' build/docs --include='*.html' --include='*.css' || { echo "a page loads something from another host"; exit 1; }
 
-docs-reference: $(VENV)/ready ## the pages of docs/ that are made out of the code
+docs-reference: $(VENV)/ready ## the pages of docs/ that are generated from the code
 	$(BIN)/python -m tests.docs.reference
 
 clean: ## remove the environment and caches

@@ -40,7 +40,7 @@ from agent.types import (
     Usage,
     content_id,
 )
-from tests.chaos.client import ChaosServer
+from tests.chaos.server import ChaosServer
 from tests.cli.world import INSTRUCTION, write_csv
 from tests.toys import TEAMS, make_task
 

@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 
 from tests.bench.contenders import ANSWER, CONTENDERS, WARM_UP
-from tests.chaos.client import ChaosServer
+from tests.chaos.server import ChaosServer
 
 FAST_SERVER = 0.4  # CPU milliseconds a request; a slower one would be what is measured
 GROUPS = {"dspy": ("dspy", "dspy_default_cache")}
@@ -42,7 +42,7 @@ def environment(folder: str) -> dict[str, str]:
 
 def measure(name: str, server: ChaosServer, calls: int, concurrency: int, disk: Path) -> dict[str, float]:
     """What the contender's process printed. Ends this process with 1 when that one failed or sent too much."""
-    server.control(reset=True)
+    server.reset()
     with tempfile.TemporaryDirectory(dir=disk) as folder:
         command = [sys.executable, "-m", "tests.bench.contenders", name, server.url, str(calls), str(concurrency)]
         done = subprocess.run([*command, folder], env=environment(folder), capture_output=True, text=True, check=False)
@@ -83,10 +83,10 @@ def bench(names: list[str], calls: int, concurrency: int, latency: float, disk: 
         "ideal_s": ideal,
         "fsync_ms": round(1000 * fsync_seconds(disk), 3),
     }
-    with ChaosServer(ANSWER):
+    with ChaosServer(answer=ANSWER):
         before = children_cpu()
     start_up = children_cpu() - before
-    with ChaosServer(ANSWER, latency=latency) as server:
+    with ChaosServer(answer=ANSWER, latency=latency) as server:
         found = {name: measure(name, server, calls, concurrency, disk) for name in names}
         before = children_cpu()
     server_cpu = children_cpu() - before - start_up

@@ -1,12 +1,11 @@
-"""`kill -9` of comparisons (`optimize customize`): with adapters that are trained here, and with a job at a provider.
+"""`kill -9` of comparisons (`optimize customize`): with adapters trained here, and with a job at a provider.
 
-After each kill the same command goes on. In the end it must say what an undisturbed one says, with adapters that are
-equal to the byte, and neither an epoch that was kept nor a call that was settled nor a job may be paid for twice.
+After each kill the same command continues. It must end as an undisturbed one, with byte-equal adapters, and pay twice
+for no kept epoch, no settled call and no job.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import random
 import shutil
@@ -18,11 +17,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.books import DOLLARS_IN, DOLLARS_OUT, broken_promises, copied
+from tests.chaos.books import DOLLARS_IN, DOLLARS_OUT, broken_promises, copied, dollars
 from tests.chaos.command import Command, Ended
-from tests.chaos.harness import Campaign, Folder, Row
+from tests.chaos.harness import Campaign, Folder, Provider, Row
 from tests.chaos.points import MARKS, NEVER, Point, epochs_again, mark_and_die, points
-from tests.child import ChildServer
 from tests.training.tiny import speaking
 
 KILLS = 30
@@ -30,8 +28,9 @@ TINY_MODEL = "tiny.gguf"
 DATA = ("rows.csv", "--target", "label", "--prompt", "p.txt", "--limit", "48-12-16")
 SEARCH = ("-n", "1", "--proposer", "none")
 TRAINED_HERE = ("--arms", "lora,no-model", "--curve", "16,all")
+LATENCY = 0.05
 MOST_DOLLARS = 0.3
-"""The cap of a comparison, which one job may take nearly all of."""
+"""The cap of a comparison; one job takes nearly all of it."""
 HOSTED = ("--arms", "hosted", "--train-price", "25", "--max-cost", str(MOST_DOLLARS))
 PRICE = ("--price", f"{DOLLARS_IN},{DOLLARS_OUT}")
 PATIENCE = 600.0
@@ -57,27 +56,16 @@ def trained_here(c: Campaign) -> Row:
 def hosted(c: Campaign) -> Row:
     """Comparisons with an arm that the provider trains, under a cap in dollars."""
     folder = c.folder("hosted")
-    with ChildServer("tests.chaos.tuning_server") as server:
-        model = ("-m", f"openai-compatible/x@{server.root}/v1", *PRICE)
+    with c.provider("tuning", latency=LATENCY) as server:
+        model = ("-m", f"openai-compatible/x@{server.url}", *PRICE)
         _searched(folder, model)
-        before = bill(server)
+        before = server.bill()
         broken, happened, kills = _killed(c, folder, (*model, *HOSTED), server)
-        after = bill(server)
+        after = server.bill()
     runs = after["jobs"] - before["jobs"]
     happened = f"{happened}; {runs} jobs, {after['requests'] - before['requests']} requests"
     promised = "as undisturbed, one job a comparison however often killed, each dollar in the ledger, under the cap"
     return Row("kill -9 of a hosted training", kills, promised, happened, tuple(broken))
-
-
-def bill(server: ChildServer) -> dict[str, Any]:
-    """What came to the provider so far."""
-    connection = http.client.HTTPConnection(server.root.removeprefix("http://"), timeout=60)
-    try:
-        connection.request("GET", "/bill")
-        found: dict[str, Any] = json.loads(connection.getresponse().read())
-    finally:
-        connection.close()
-    return found
 
 
 # -- the commands -----------------------------------------------------------------------------------------------------
@@ -96,7 +84,7 @@ def _started(folder: Folder, words: Sequence[str], at: Point = NEVER) -> Command
 
 
 def _killed(
-    c: Campaign, searched: Folder, words: Sequence[str], server: ChildServer | None = None
+    c: Campaign, searched: Folder, words: Sequence[str], server: Provider | None = None
 ) -> tuple[list[str], str, int]:
     """Comparisons that are killed until there were enough kills, each against an undisturbed one.
 
@@ -113,7 +101,7 @@ def _killed(
     while kills < wanted:
         runs += 1
         folder, ended = _copy(c, searched), None
-        before, seen = folder.books(), bill(server) if server else {}
+        before, seen = folder.books(), server.bill() if server else {}
         paid = charged(folder.ledger)
         while ended is None or ended.code == -signal.SIGKILL:
             ended = _once(folder, words, rng, passed, undisturbed.seconds if kills < wanted else None)
@@ -130,7 +118,7 @@ def _killed(
         found = standing(folder.ledger)
         broken += [f"not as undisturbed: {name}" for name in expected if found[name] != expected[name]]
         broken += epochs_again(folder.path / MARKS)
-        broken += _unlike_the_bill(seen, bill(server), charged(folder.ledger) - paid) if server else []
+        broken += _unlike_the_bill(seen, server.bill(), charged(folder.ledger) - paid) if server else []
     at = ", ".join(f"{number} in {stage}" for stage, number in sorted(stages.items()))
     return broken, f"{runs} comparisons, killed {at}", kills
 
@@ -194,13 +182,13 @@ def charged(ledger: Path) -> float:
     return float(calls or 0) + sum(json.loads(body)["usd"] or 0.0 for (body,) in ended)
 
 
-def _unlike_the_bill(before: dict[str, Any], after: dict[str, Any], dollars: float) -> list[str]:
-    """What a provider saw more than once, or is not in the ledger, which was charged so much between two bills."""
+def _unlike_the_bill(before: dict[str, Any], after: dict[str, Any], paid: float) -> list[str]:
+    """Compare two bills of a provider with what the ledger was charged in between."""
     found = []
     if (jobs := after["jobs"] - before["jobs"]) != 1:
         found.append(f"{jobs} jobs for one comparison")
-    if dollars < (billed := after["dollars"] - before["dollars"]) - 1e-9:
-        found.append(f"the provider billed ${billed:.6f}, the ledger charged ${dollars:.6f}")
-    if dollars > MOST_DOLLARS:
-        found.append(f"${dollars:.6f} charged, above the cap of ${MOST_DOLLARS}")
+    if paid < (billed := dollars(after) - dollars(before)) - 1e-9:
+        found.append(f"the provider billed ${billed:.6f}, the ledger charged ${paid:.6f}")
+    if paid > MOST_DOLLARS:
+        found.append(f"${paid:.6f} charged, above the cap of ${MOST_DOLLARS}")
     return found

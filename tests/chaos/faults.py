@@ -1,325 +1,117 @@
-"""What can go wrong with an answer, and when. Knows the two wire formats but no socket: it makes the bytes, the server
-writes them.
-
-A fault refuses (429, 503 and so on: nothing is billed), or the work is done and billed and the answer is broken or, in
-the right format, odd. `Fault` says what the parameters mean.
-"""
+"""Faults of the machine that no test of the suite provokes: failing disks, foreign locks, standstill, connections."""
 
 from __future__ import annotations
 
-import json
-import math
+import os
+import re
+import shutil
+import signal
+import sqlite3
 import time
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from email.utils import formatdate
-from functools import lru_cache
-from random import Random
-from typing import Any, Literal
+from contextlib import closing
 
-JSON = dict[str, Any]
-Way = Literal["whole", "closed", "truncated", "slow", "padded", "hang", "reset", "heads", "chunk"]
-"""How the bytes go out: in one piece; in one piece, then closed; cut before the promised length; byte by byte; in
-chunks after megabytes of blanks; not at all, the connection kept; not at all, the connection reset; as heads of 1xx, or
-as the extension of a chunk, without an end."""
+from tests.chaos.books import broken_promises, differences
+from tests.chaos.command import Ended
+from tests.chaos.harness import MAX_COST, QUICK, TINY, Campaign, Folder, Row
 
-REFUSALS = ("status", "outage", "capacity")
-BROKEN = (
-    *("slow_loris", "hang", "truncated", "short", "empty", "reset", "html", "list", "wrong_schema", "null_choices"),
-    *("huge", "deep_json", "gzip_bomb"),
-)
-ODD = (
-    "overbill",
-    "no_usage",
-    "empty_content",
-    "finish_length",
-    "finish_content_filter",
-    "refusal",
-    "model_change",
-    "echo_key",
-)
-ENDLESS = ("endless_heads", "endless_chunk")
-KINDS = (*REFUSALS, *BROKEN, *ODD, *ENDLESS)
-_WAITS = {"seconds", "ms", "date", "text"}
-_NUMBERS = ("rate", "after", "status", "seconds", "per_second", "burst", "concurrent", "megabytes", "tokens")
-_MEANINGS = {
-    400: ("context_length_exceeded", "invalid_request_error", "prompt is too long: above the maximum context length"),
-    401: ("invalid_api_key", "authentication_error", "The API key is not valid."),
-    402: ("insufficient_quota", "billing_error", ""),
-    403: ("access_denied", "permission_error", "This key may not use this model."),
-    429: ("rate_limit_exceeded", "rate_limit_error", "Too many requests."),
-    504: ("server_error", "timeout_error", "The request timed out."),
-    529: ("server_error", "overloaded_error", "Overloaded"),
-}
-"""Status -> OpenAI's code, Anthropic's type, the words."""
-_NO_QUOTA = "You exceeded your current quota: your credit balance is too low; check your plan and billing details."
-_HTML = b"<!doctype html><html><body><h1>Welcome</h1></body></html>"
-_DEPTH = 200_000
-BLANKS = b" " * (1 << 20)
-"""A megabyte that a JSON parser skips: what follows it is still a valid reply."""
+UNDER_WAY = 150
+"""Requests before anything happens."""
+STANDS = 3.0
+LOCKED = 6.0
+"""Seconds: longer than the 5 that Python's SQLite client waits by default."""
+FSYNCS = (1, 3, 30)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One entry of `faults`. The first entry of the list that strikes decides; ValueError for what makes no sense.
-
-    `rate` is the probability that a request is struck, after the first `after` requests since the list was set, `times`
-    times at most (None: no end; for an outage 1).
-    status: `status`, with `quota` the body that says so; `retry_after` is {"seconds": x}, {"ms": x}, {"date": x}, {} or
-    {"text": header}, which announces no wait.
-    outage: `status` (503) for `seconds` (30) from the first hit.
-    capacity: 429 above `per_second` (with a bucket of `burst`, a tenth of it if 0) or above `concurrent` open requests,
-    with `retry_after` of one second unless given.
-    slow_loris: a byte each `seconds` (0.5). html, echo_key: `status` (200, 500). huge, gzip_bomb: `megabytes` (100,
-    1024). model_change: `model`. overbill: `tokens` more in the reply than it has, billed.
-    """
-
-    kind: str
-    rate: float = 1.0
-    after: int = 0
-    times: int | None = None
-    status: int = 0
-    quota: bool = False
-    retry_after: Mapping[str, float | str] | None = None
-    seconds: float = 0.0
-    per_second: float = 0.0
-    burst: float = 0.0
-    concurrent: int = 0
-    megabytes: int = 0
-    tokens: int = 0
-    model: str = "another-model"
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"no fault {self.kind!r}; there are: {', '.join(KINDS)}")
-        numbers = [getattr(self, name) for name in _NUMBERS] + [self.times or 0]
-        numbers += [amount for form, amount in (self.retry_after or {}).items() if form != "text"]
-        if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
-            raise ValueError(f"{self.kind}: a parameter is not a number from 0 on")
-        if not 0 <= self.rate <= 1:
-            raise ValueError(f"{self.kind}: rate {self.rate} is not from 0 to 1")
-        least = 400 if self.kind == "status" else 200
-        if (self.status or self.kind == "status") and not least <= self.status <= 599:
-            raise ValueError(f"{self.kind}: no status {self.status}")
-        if self.retry_after and (len(self.retry_after) != 1 or not self.retry_after.keys() <= _WAITS):
-            raise ValueError(f"{self.kind}: retry_after takes one of {sorted(_WAITS)}")
-        if not isinstance((self.retry_after or {}).get("text", ""), str):
-            raise ValueError(f"{self.kind}: the text of retry_after is no text")
-        if self.kind == "capacity" and not (self.per_second > 0 or self.concurrent > 0):
-            raise ValueError("capacity: give per_second, concurrent or both")
-
-    @property
-    def bucket(self) -> float:
-        """How many requests at most may come at once under `per_second`."""
-        return self.burst or max(1.0, self.per_second / 10)
+def io_errors(c: Campaign) -> Row:
+    """From the nth on, each fdatasync and fsync of a thread fails."""
+    name, promised, broken = "EIO from the nth fsync on", "an error, exit 1, no damage, resumable", list[str]()
+    if shutil.which("strace") is None:
+        return Row(name, 0, promised, "", skipped="strace is not installed")
+    expected = c.reference(*TINY)
+    with c.provider() as server:
+        for nth in FSYNCS:
+            server.reset()
+            folder = c.folder("eio")
+            inject = ("-e", "trace=fdatasync,fsync", "-e", f"inject=fdatasync,fsync:error=EIO:when={nth}+")
+            prefix = ("strace", "-f", "-qq", "--seccomp-bpf", *inject, "-o", os.devnull)
+            broken += [
+                f"{nth}: {what}" for what in _ended_well(folder.run(server.url, *TINY, prefix=prefix).wait(), folder)
+            ]
+            before = folder.books() if folder.ledger.exists() else None
+            again = folder.again(*TINY, url=server.url).wait()
+            broken += [f"{nth}, resumed: {again.err[-300:]}"] if again.code else []
+            books = folder.books()
+            wrong = differences(books, expected) + broken_promises(books, server.bill(), before, MAX_COST)
+            broken += [f"{nth}: {what}" for what in wrong]
+    happened = f"n = {', '.join(map(str, FSYNCS))}: all continued"
+    return Row(name, len(FSYNCS), promised, happened, tuple(broken))
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the server writes. `billed`: the work was done. `settles`: a whole reply in the provider's format.
-
-    `wait` is the Retry-After in seconds, if one is announced; `pace` the seconds between two bytes of a slow reply.
-    """
-
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    way: Way = "whole"
-    billed: bool = True
-    settles: bool = False
-    wait: float | None = None
-    pace: float = 0.5
-    megabytes: int = 0
+def _ended_well(ended: Ended, folder: Folder) -> list[str]:
+    """Exit 1, one line of error and, if a run was recorded, the line that resumes it."""
+    if folder.has_run():
+        return ended.told()
+    return [] if ended.code == 1 and len(ended.errors) == 1 else [f"exit {ended.code}: {ended.err[-300:]!r}"]
 
 
-class Faults:
-    """The faults in force. The same list, seed and order of requests give the same strikes."""
-
-    def __init__(self, faults: Sequence[Fault], seed: int) -> None:
-        self._states = [_State(fault, tokens=fault.bucket) for fault in faults]
-        self._rng = Random(seed)
-        self._arrived = 0
-
-    def strike(self, now: float, opened: int) -> Fault | None:
-        """The fault of the request that arrives at `now` (seconds) as one of `opened` open ones, or None."""
-        self._arrived += 1
-        struck = (state for state in self._states if state.strikes(now, opened, self._arrived, self._rng))
-        return next((state.fault for state in struck), None)
-
-
-@dataclass(slots=True)
-class _State:
-    fault: Fault
-    tokens: float
-    filled: float = 0.0
-    hits: int = 0
-    until: float = 0.0
-
-    def strikes(self, now: float, opened: int, arrived: int, rng: Random) -> bool:
-        fault, outage = self.fault, self.fault.kind == "outage"
-        times = 1 if outage and fault.times is None else fault.times
-        if now < self.until:
-            return True
-        if arrived <= fault.after or (times is not None and self.hits >= times):
-            return False
-        if rng.random() >= fault.rate or (fault.kind == "capacity" and self._has_room(now, opened)):
-            return False
-        self.hits += 1
-        self.until = now + (fault.seconds or 30.0) if outage else 0.0
-        return True
-
-    def _has_room(self, now: float, opened: int) -> bool:
-        fault = self.fault
-        if fault.concurrent and opened > fault.concurrent:
-            return False
-        if not fault.per_second:
-            return True
-        self.tokens = min(fault.bucket, self.tokens + (now - self.filled) * fault.per_second)
-        self.filled = now
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
+def locked(c: Campaign) -> Row:
+    """A plain SQLite client holds the write lock for some seconds."""
+    with c.provider(latency=0.2) as server:
+        folder = c.folder("locked")
+        command = folder.run(server.url, *QUICK)
+        server.further(command, UNDER_WAY)
+        with closing(sqlite3.connect(folder.ledger, isolation_level=None, timeout=60)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            time.sleep(LOCKED)
+            broken = ["the run was over before the lock was"] if command.poll() else []
+            db.execute("ROLLBACK")
+        ended = command.wait()
+        broken += _as_undisturbed(c, folder, ended, server.bill())
+    happened = f"locked for {LOCKED:g} s, exit {ended.code}"
+    return Row("locked by another process", 1, "waits and continues, the same result", happened, tuple(broken))
 
 
-def answer(reply: JSON) -> Outcome:
-    """The reply as it is."""
-    return Outcome(body=json.dumps(reply).encode(), settles=True)
+def standstill(c: Campaign) -> Row:
+    """SIGSTOP during a run, some seconds of nothing, SIGCONT."""
+    with c.provider(latency=0.1) as server:
+        folder = c.folder("stop")
+        command = folder.run(server.url, *QUICK)
+        server.further(command, UNDER_WAY)
+        command.send(signal.SIGSTOP)
+        time.sleep(STANDS)
+        broken = ["the run was over before the standstill"] if command.poll() else []
+        command.send(signal.SIGCONT)
+        ended = command.wait()
+        broken += _as_undisturbed(c, folder, ended, server.bill())
+    happened = f"{STANDS:g} s of standstill, exit {ended.code}"
+    return Row("SIGSTOP, SIGCONT", 1, "continues, the same result", happened, tuple(broken))
 
 
-def refusal(openai: bool, status: int, words: str = "", fault: Fault | None = None) -> Outcome:
-    """An error body in the provider's shape. `words` instead of those that belong to `status`."""
-    default = {"seconds": 1} if fault is not None and fault.kind == "capacity" else {}
-    given = None if fault is None else fault.retry_after
-    wait, headers = _retry_after(default if given is None else given)
-    code, kind, meaning = _MEANINGS.get(status, ("server_error", "api_error", f"The server had an error ({status})."))
-    if status == 402 or (fault is not None and fault.quota):
-        code, kind, meaning = "insufficient_quota", kind, _NO_QUOTA
-    if openai:
-        body: JSON = {"error": {"message": words or meaning, "type": code, "param": None, "code": code}}
-    else:
-        body = {"type": "error", "error": {"type": kind, "message": words or meaning}}
-    return Outcome(status, json.dumps(body).encode(), headers, billed=False, wait=wait)
+def _as_undisturbed(c: Campaign, folder: Folder, ended: Ended, bill: dict[str, object]) -> list[str]:
+    if ended.code:
+        return [f"exit {ended.code}: {ended.err[-300:]}"]
+    books = folder.books()
+    lost = [f"{books.unscored()} rows without a score"] if books.unscored() else []
+    return lost + differences(books, c.reference(*QUICK)) + broken_promises(books, bill, None, MAX_COST)
 
 
-def spoil(fault: Fault, openai: bool, reply: JSON, secret: str) -> Outcome:
-    """What becomes of `reply` (changed in place); `secret` is the key that came with the request."""
-    whole = json.dumps(reply).encode()
-    match fault.kind:
-        case "status" | "capacity":
-            return refusal(openai, fault.status or 429, fault=fault)
-        case "outage":
-            return refusal(openai, fault.status or 503, fault=fault)
-        case "echo_key" if fault.status != 200:
-            return refusal(openai, fault.status or 500, f"cannot serve the key {secret}")
-        case "hang":
-            return Outcome(way="hang")
-        case "reset":
-            return Outcome(way="reset")
-        case "endless_heads":
-            return Outcome(way="heads")
-        case "endless_chunk":
-            return Outcome(way="chunk")
-        case "truncated":
-            return Outcome(body=whole, way="truncated")
-        case "slow_loris":
-            return Outcome(body=whole, way="slow", settles=True, pace=fault.seconds or 0.5)
-        case "short":
-            return Outcome(body=whole[: len(whole) // 2], way="closed")
-        case "empty":
-            return Outcome()
-        case "html":
-            status = fault.status or 200
-            return Outcome(status, _HTML, {"content-type": "text/html"}, billed=status < 400)
-        case "list":
-            return Outcome(body=b"[%b]" % whole)
-        case "wrong_schema":
-            return Outcome(body=b'{"ok": true, "result": {"text": "billing"}}')
-        case "deep_json":
-            return Outcome(body=b'{"%b": %b%b}' % (_field(openai).encode(), b"[" * _DEPTH, b"]" * _DEPTH))
-        case "huge":
-            return Outcome(body=whole, way="padded", megabytes=fault.megabytes or 100)
-        case "gzip_bomb":
-            return Outcome(body=_bomb(whole, fault.megabytes or 1024), headers={"content-encoding": "gzip"})
-        case "null_choices":
-            reply[_field(openai)] = None
-            return Outcome(body=json.dumps(reply).encode())
-    _change(fault, openai, reply, secret)
-    return answer(reply)
-
-
-def prepare(fault: Fault) -> None:
-    """Does ahead what would hold up the server in mid-run."""
-    if fault.kind == "gzip_bomb":
-        _bomb(b"", fault.megabytes or 1024)
-
-
-def _change(fault: Fault, openai: bool, reply: JSON, secret: str) -> None:
-    """A reply in the right format that says something odd."""
-    text = reply["choices"][0]["message"]["content"] if openai else reply["content"][0]["text"]
-    match fault.kind:
-        case "overbill":
-            reply["usage"]["completion_tokens" if openai else "output_tokens"] += fault.tokens
-        case "no_usage":
-            del reply["usage"]
-        case "model_change":
-            reply["model"] = fault.model
-        case "echo_key":
-            _say(openai, reply, f"your key is {secret}", "stop", "end_turn")
-        case "empty_content":
-            _say(openai, reply, "", "stop", "end_turn")
-        case "finish_length":
-            _say(openai, reply, text[: len(text) // 2], "length", "max_tokens")
-        case "finish_content_filter":
-            _say(openai, reply, "", "content_filter", "refusal")
-        case "refusal":
-            _say(openai, reply, None if openai else "I cannot help with that.", "stop", "refusal")
-            if openai:
-                reply["choices"][0]["message"]["refusal"] = "I cannot help with that."
-
-
-def _say(openai: bool, reply: JSON, text: str | None, finish: str, stop: str) -> None:
-    if openai:
-        reply["choices"][0]["message"]["content"] = text
-        reply["choices"][0]["finish_reason"] = finish
-    else:
-        reply["content"] = [{"type": "text", "text": text}] if text else []
-        reply["stop_reason"] = stop
-
-
-def _field(openai: bool) -> str:
-    return "choices" if openai else "content"
-
-
-def _retry_after(given: Mapping[str, float | str]) -> tuple[float | None, dict[str, str]]:
-    """Seconds until the announced moment, and the header that announces it. A date is of whole seconds, rounded up."""
-    for form, amount in given.items():
-        if isinstance(amount, str):
-            return None, {"retry-after": amount}
-        if form == "ms":
-            return amount / 1000, {"retry-after-ms": str(amount)}
-        if form == "date":
-            moment = math.ceil(time.time() + amount)
-            return moment - time.time(), {"retry-after": formatdate(moment, usegmt=True)}
-        return amount, {"retry-after": str(amount)}
-    return None, {}
-
-
-def _bomb(tail: bytes, megabytes: int) -> bytes:
-    """gzip of `megabytes` of blanks, then `tail`."""
-    front, checksum = _packed_blanks(megabytes)
-    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    size = (megabytes * len(BLANKS) + len(tail)) % 2**32
-    end = zlib.crc32(tail, checksum).to_bytes(4, "little") + size.to_bytes(4, "little")
-    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + front + packer.compress(tail) + packer.flush() + end
-
-
-@lru_cache
-def _packed_blanks(megabytes: int) -> tuple[bytes, int]:
-    """The deflated blanks and their checksum: one packed megabyte, repeated."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    packed, checksum = packer.compress(BLANKS) + packer.flush(zlib.Z_FULL_FLUSH), 0
-    for _ in range(megabytes):
-        checksum = zlib.crc32(BLANKS, checksum)
-    return packed * megabytes, checksum
+def connections(c: Campaign) -> Row:
+    """Each address that a run connects to, as the kernel sees it."""
+    name, promised = "connect", "only to 127.0.0.1 and the provider's port"
+    if shutil.which("strace") is None:
+        return Row(name, 0, promised, "", skipped="strace is not installed")
+    expected = c.reference(*TINY)
+    with c.provider() as server:
+        folder = c.folder("connect")
+        trace = folder.path / "trace.txt"
+        calls = ("-e", "trace=connect,sendto,sendmsg", "-o", str(trace))
+        prefix = ("strace", "-f", "-qq", "--seccomp-bpf", "--signal=none", *calls)
+        ended = folder.run(server.url, *TINY, prefix=prefix).wait(120)
+        broken = [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else differences(folder.books(), expected)
+        port = server.root.rpartition(":")[2]
+    lines = [line for line in trace.read_text("utf-8", "replace").splitlines() if "AF_INET" in line]
+    own = re.compile(rf"sin_port=htons\({port}\), sin_addr=inet_addr\(\"127\.0\.0\.1\"\)")
+    foreign = [line for line in lines if not own.search(line)]
+    broken += [f"{len(foreign)} elsewhere, such as {foreign[0][:160]}"] if foreign else []
+    broken += [] if lines else ["no connection was seen"]
+    return Row(name, 1, promised, f"{len(lines)} connections, {len(foreign)} elsewhere", tuple(broken))

@@ -1,5 +1,6 @@
-"""`kill -9`: at random moments, at every commit point, and under a cap on calls. After each kill the run is resumed,
-and what it finds at the end must be what an undisturbed run finds.
+"""`kill -9` of runs: at random moments, at every commit, while the ledger is made, under a cap, with batches.
+
+Each run is continued after its kills and must end as an undisturbed one, with no settled call lost or bought again.
 """
 
 from __future__ import annotations
@@ -9,198 +10,188 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
-from itertools import count
-from typing import Any
 
 from tests.chaos.books import Books, broken_promises, differences
-from tests.chaos.command import PATIENCE, Command
-from tests.chaos.harness import MAX_COST, QUICK, TINY, WIDTH, Campaign, Folder, Provider, Row, impatient
+from tests.chaos.command import Command, Ended, Hook
+from tests.chaos.harness import MAX_COST, QUICK, TINY, WIDTH, Campaign, Folder, Provider, Row
+from tests.chaos.points import MARKS, mark_and_die, points, spread
 
 KILLS = 80
-LATENCY = 0.06  # seconds a call, and up to twice that, so that a kill finds calls in flight
-BEGINNING = 0.3  # seconds from a start to its kill, at most, for every other kill
-FURTHER = 60  # requests from a start to its kill, at most, for the rest
+BATCH_KILLS = 30
 CAPPED = 12
+LATENCY = 0.06
+"""Seconds per call, and up to twice that, so that a kill finds calls in flight."""
+BEGINNING = 0.3
+"""Seconds from a start to its kill, at most, for every other kill."""
+FURTHER = 60
+"""Requests from a start to its kill, at most, for the rest."""
 LEAST = ("--effort", "quick", "--trials", "3", "--limit", "12-6-8", "--proposer", "none")
-"""A run of 76 calls, which has a commit of each kind: what is killed at every one is to have few of them."""
-BIRTH = 7  # fsyncs and deletions until a new ledger has its tables and its owner
+"""A run of 76 calls with a commit of each kind."""
+BIRTH = 7
+"""Fsyncs and deletions until a new ledger has its tables and its owner."""
 
 
 def random_kills(c: Campaign) -> Row:
-    """Kills at random moments of a run of 400 calls, proposer included; run after run until there were enough. Every
-    other one comes while the command starts or reads what there is, the others when more requests have come, however
-    long a busy machine takes for them.
-    """
-    expected, rng = c.reference(*QUICK), c.rng("kills")
-    wanted, kills, runs, most, requests = c.times(KILLS, 5), 0, 0, 0, 0
-    broken: list[str] = []
+    """Kill runs of 400 calls with a proposer at random moments: at their start, or after more requests."""
+
+    def strike(server: Provider, command: Command, rng: random.Random) -> Ended:
+        if rng.random() < 0.5:
+            time.sleep(rng.uniform(0.0, BEGINNING))
+        else:
+            server.further(command, server.requests() + rng.randint(1, FURTHER))
+        return command.poll() or command.kill()
+
     with c.provider(latency=LATENCY, jitter=LATENCY) as server:
-        while kills < wanted:
-            runs += 1
-            server.reset()
-            folder = c.folder("kills")
-            books: Books | None = None
-            while books is None or not books.results:
-                further = server.requests() + rng.randint(1, FURTHER)
-                begins = kills < wanted and rng.random() < 0.5
-                command = folder.again(*QUICK, url=server.url, real=False if begins else None)
-                if begins:
-                    time.sleep(rng.uniform(0.0, BEGINNING))
-                elif kills < wanted:
-                    _further(server, command, further)
-                ended = command.wait() if kills == wanted else command.poll() or command.kill()
-                kills += ended.code == -signal.SIGKILL
-                before, books = books, folder.books()
-                flying = len(books.in_state("reserved", "sent"))
-                most = max(most, flying)
-                broken += [f"{flying} unknown outcomes after one kill"] if flying > WIDTH else []
-                broken += broken_promises(books, server.bill(), before, MAX_COST)
-                if ended.code not in (0, -signal.SIGKILL):
-                    broken.append(f"exit {ended.code}: {ended.last_line}")
-                    break
-            requests += server.bill()["requests"]
-            broken += differences(books, expected)
-    happened = f"{runs} runs, {requests} requests, at most {most} unknown outcomes a kill"
-    promised = "0 settled calls lost or bought again, <= 32 unknown a kill, under the cap, the same result"
-    return Row("kill -9 at random", kills, promised, happened, tuple(broken))
+        return _killed(c, "kill -9 at random", server, QUICK, c.times(KILLS, 5), strike)
 
 
-def _further(server: Provider, command: Command, requests: int) -> None:
-    """Waits until the provider saw `requests` in all, or the command has ended."""
-    deadline = time.monotonic() + PATIENCE
-    while server.requests() < requests and command.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+def batches(c: Campaign) -> Row:
+    """Kill runs of three batches each; one row in seven of a batch stays unanswered."""
+    with c.provider("batches") as server:
+        ended = c.folder("whole").run(server.url, *TINY, "--batch", hook=impatient).wait()
+        if ended.code:
+            raise RuntimeError(f"the undisturbed run failed: {ended.err[-500:]}")
+        submitted = server.bill()["batches"]
+
+        def strike(server: Provider, command: Command, rng: random.Random) -> Ended:
+            time.sleep(rng.uniform(0.0, ended.seconds))
+            return command.poll() or command.kill()
+
+        row = _killed(c, "kill -9 with batches", server, (*TINY, "--batch"), c.times(BATCH_KILLS, 3), strike, impatient)
+        runs = int(row.happened.split()[0]) + 1
+        if (found := server.bill()["batches"]) != submitted * runs:
+            raise RuntimeError(f"{found} batches of {runs} runs with {submitted} each")
+        return row
+
+
+def impatient() -> None:
+    """A hook: submit sets and look at them sooner than a provider would like."""
+    from agent.gateway import batch_course
+    from agent.gateway import batches as sets
+
+    sets.QUIET_SECONDS, batch_course.FIRST_WAIT = 0.05, 0.02
+
+
+Strike = Callable[[Provider, Command, random.Random], Ended]
+"""Kills a command at a random moment, and returns how it ended."""
+
+
+def _killed(
+    c: Campaign,
+    name: str,
+    server: Provider,
+    options: tuple[str, ...],
+    wanted: int,
+    strike: Strike,
+    hook: Hook | None = None,
+) -> Row:
+    """Run after run until there were enough kills."""
+    expected, rng, kills, runs, most = c.reference(*TINY if "--batch" in options else options), c.rng(name), 0, 0, 0
+    broken: list[str] = []
+    while kills < wanted:
+        runs += 1
+        server.reset()
+        folder = c.folder("kills")
+        books: Books | None = None
+        while books is None or not books.results:
+            command = folder.again(*options, url=server.url, hook=hook)
+            ended = strike(server, command, rng) if kills < wanted else command.wait()
+            kills += ended.code == -signal.SIGKILL
+            before, books = books, folder.books()
+            flying = len(books.in_state("reserved", "sent"))
+            most = max(most, flying)
+            broken += [f"{flying} unknown outcomes after one kill"] if flying > WIDTH else []
+            broken += broken_promises(books, None if "--batch" in options else server.bill(), before, MAX_COST)
+            if ended.code not in (0, -signal.SIGKILL):
+                broken.append(f"exit {ended.code}: {ended.last_line}")
+                break
+        broken += differences(books, expected)
+    happened = f"{runs} runs, at most {most} unknown outcomes a kill"
+    promised = f"0 settled calls lost or bought again, <= {WIDTH} unknown a kill, under the cap, the same result"
+    return Row(name, kills, promised, happened, tuple(broken))
 
 
 def commit_points(c: Campaign) -> Row:
-    """A kill right before and right after each commit, and each time that the seal is broken or set, to the last."""
-    expected, broken, killed = c.reference(*LEAST), [], 0
-    step = max(1, round(1 / c.scale))
+    """Kill a run before and after each commit, and each breaking and setting of the seal."""
+    expected, broken = c.reference(*LEAST), []
     with c.provider() as server:
-        folder = c.folder("commits")
-        for number in count(0, step):
+        whole = c.folder("commits")
+        whole.run(server.url, *LEAST, hook=partial(mark_and_die, whole.path / MARKS)).wait()
+        chosen = spread(points(whole.path / MARKS), max(1, round(1 / c.scale)))
+        for at in chosen:
             server.reset()
-            folder.fresh()
-            ended = folder.run(server.url, *LEAST, hook=partial(_at_points, number)).wait()
-            if ended.code != -signal.SIGKILL:
-                break
-            killed += 1
-            before = folder.books() if folder.ledger.exists() else None
-            if before is None or not before.results:
-                ended = folder.again(*LEAST, url=server.url, real=False).wait()
-                broken += [f"point {number}: exit {ended.code}: {ended.last_line}"] if ended.code else []
-            books = folder.books()
-            wrong = broken_promises(books, server.bill(), before, MAX_COST) + differences(books, expected)
-            broken += [f"point {number}: {what}" for what in wrong]
-    happened = f"{killed} kills, before and after each commit, each breaking and each setting of the seal"
-    return Row("kill -9 at every commit", killed, "nothing lost, the same result", happened, tuple(broken))
-
-
-def _at_points(number: int) -> None:
-    """Makes this process kill itself at its point `number`. There is one before and one after each commit and each time
-    that the seal is broken or set; the log is copied often.
-    """
-    from agent.ledger import ledger_file, writer
-
-    writer.LOG_BYTES = 200_000
-    passed = count()
-
-    def pass_by() -> None:
-        if next(passed) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def around(owner: Any, name: str) -> None:
-        plain = getattr(owner, name)
-
-        def wrapped(*given: Any) -> None:
-            pass_by()
-            plain(*given)
-            pass_by()
-
-        setattr(owner, name, wrapped)
-
-    around(writer.Writer, "_commit")
-    for owner in (writer, ledger_file):  # each calls them by its own names
-        around(owner, "break_seal")
-        around(owner, "set_seal")
+            folder = c.folder("commits")
+            ended = folder.run(server.url, *LEAST, hook=partial(mark_and_die, folder.path / MARKS, at)).wait()
+            broken += [] if ended.code == -signal.SIGKILL else [f"{at}: it was not killed: exit {ended.code}"]
+            broken += [f"{at}: {what}" for what in _continued(folder, server, LEAST, expected)]
+    happened = f"{len(chosen)} kills, before and after commits, breakings and settings of the seal"
+    return Row("kill -9 at every commit", len(chosen), "nothing lost, the same result", happened, tuple(broken))
 
 
 def birth(c: Campaign) -> Row:
-    """A kill right before each of the first fsyncs and deletions of a new ledger's files."""
-    name, promised = "kill -9 while the ledger is made", "the next run makes it or goes on"
+    """Kill a run right before each of the first fsyncs and deletions of a new ledger's files."""
+    name, promised, broken, killed = "kill -9 while the ledger is made", "the next run makes it or continues", [], 0
     if shutil.which("strace") is None:
         return Row(name, 0, promised, "", skipped="strace is not installed")
-    expected, broken, killed = c.reference(*TINY), [], 0
+    expected, numbers = c.reference(*TINY), range(1, c.times(BIRTH, 4) + 1)
     with c.provider() as server:
-        for number in range(1, c.times(BIRTH, 4) + 1):
+        for number in numbers:
             server.reset()
             folder = c.folder("birth")
             paths = [word for tail in ("", "-journal", "-wal") for word in ("-P", f"{folder.ledger}{tail}")]
-            inject = f"inject=fdatasync,fsync,unlink:signal=SIGKILL:when={number}"
-            trace = (
-                "strace",
-                "-f",
-                "-qq",
-                *paths,
-                "-e",
-                "trace=fdatasync,fsync,unlink",
-                "-e",
-                inject,
-                "-o",
-                os.devnull,
-            )
-            ended = folder.run(server.url, *TINY, prefix=trace).wait()
+            calls = ("-e", "trace=fdatasync,fsync,unlink")
+            inject = ("-e", f"inject=fdatasync,fsync,unlink:signal=SIGKILL:when={number}", "-o", os.devnull)
+            ended = folder.run(server.url, *TINY, prefix=("strace", "-f", "-qq", *paths, *calls, *inject)).wait()
             killed += ended.code == -signal.SIGKILL
-            ended = folder.again(*TINY, url=server.url, real=False).wait()
-            if ended.code:
-                broken.append(f"fsync {number}: exit {ended.code}: {ended.last_line}")
-                continue
-            books = folder.books()
-            wrong = broken_promises(books, server.bill(), None, MAX_COST) + differences(books, expected)
-            broken += [f"fsync {number}: {what}" for what in wrong]
-    return Row(name, killed, promised, f"{killed} kills, {len(broken)} ledgers of no use any more", tuple(broken))
+            broken += [f"fsync {number}: {what}" for what in _continued(folder, server, TINY, expected)]
+    return Row(name, killed, promised, f"{killed} kills", tuple(broken))
+
+
+def _continued(folder: Folder, server: Provider, options: tuple[str, ...], expected: Books) -> list[str]:
+    """Continue a killed run to its end; returns what does not hold then."""
+    before = folder.books() if folder.ledger.exists() else None
+    if before is None or not before.results:
+        ended = folder.again(*options, url=server.url, real=False).wait()
+        if ended.code:
+            return [f"exit {ended.code}: {ended.last_line}"]
+    books = folder.books()
+    return broken_promises(books, server.bill(), before, MAX_COST) + differences(books, expected)
 
 
 def caps(c: Campaign) -> Row:
-    """Runs with a cap on calls, killed up to three times; a tenth of the requests fails and is soon tried again."""
+    """Kill runs with a cap on calls up to three times; a tenth of the requests fails."""
     rng, broken, kills, most, stopped = c.rng("caps"), [], 0, 0.0, 0
     runs = c.times(CAPPED, 2)
-    with c.provider(latency=0.05) as server:
+    with c.provider(latency=0.05, fails=0.1) as server:
         for _ in range(runs):
             cap = rng.randint(84, 140)
-            server.reset({"kind": "status", "status": 500, "rate": 0.1})
+            server.reset()
             folder, options = c.folder("caps"), ("--max-calls", str(cap))
-            kills += _killed(folder, server, options, rng)
-            ended = folder.again(*options, url=server.url, hook=impatient).wait() if _unfinished(folder) else None
-            if ended is not None and ended.code:
+            for left in range(rng.randint(0, 3), -1, -1):
+                command = folder.again(*options, url=server.url, hook=soon_again)
+                if left:
+                    server.further(command, server.requests() + rng.randint(1, FURTHER))
+                ended = command.poll() or (command.kill() if left else command.wait())
+                kills += ended.code == -signal.SIGKILL
+                if ended.code >= 0:
+                    break
+            if ended.code:
                 stopped += 1
-                if ended.code != 1 or "max_calls" not in ended.err:
-                    broken.append(f"cap {cap}: {ended.told()}")
+                broken += [] if ended.code == 1 and "max_calls" in ended.err else [f"cap {cap}: {ended.told()}"]
             books, bill = folder.books(), server.bill()
             broken += [f"cap {cap}: {what}" for what in broken_promises(books, bill, None, MAX_COST)]
             spent = max(bill["requests"], len(books.attempts))
             most = max(most, spent / cap)
-            if spent > cap:
-                broken.append(f"cap {cap}: {bill['requests']} requests, {len(books.attempts)} in the ledger")
+            broken += [f"cap {cap}: {spent} calls"] if spent > cap else []
     happened = f"{kills} kills; at most {100 * most:.0f} % of a cap was used; {stopped} ended before their sealed test"
-    return Row(
-        "--max-calls, kills and 500s", runs, "never above the cap, each request in the ledger", happened, tuple(broken)
-    )
+    promised = "never above the cap, each request in the ledger"
+    return Row("--max-calls, kills and 500s", runs, promised, happened, tuple(broken))
 
 
-def _killed(folder: Folder, server: Provider, options: tuple[str, ...], rng: random.Random) -> int:
-    kills = 0
-    for _ in range(rng.randint(0, 3)):
-        further = server.requests() + rng.randint(1, FURTHER)
-        command = folder.again(*options, url=server.url, hook=impatient)
-        _further(server, command, further)
-        ended = command.poll() or command.kill()
-        kills += ended.code == -signal.SIGKILL
-        if not _unfinished(folder):
-            break
-    return kills
+def soon_again() -> None:
+    """A hook: a failed call is tried again soon."""
+    from agent.gateway import limiter
 
-
-def _unfinished(folder: Folder) -> bool:
-    return not folder.has_run() or not folder.books().results
+    limiter.LONGEST = 0.02

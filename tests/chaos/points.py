@@ -1,6 +1,7 @@
-"""What a comparison that is to be killed does to itself: it writes down what passes, and ends at a point of its own.
+"""A hook for commands to be killed: it records the points that a process passes, and kills the process at one of them.
 
-A point is before or after a step of a training, a checkpoint, a request about a job or a commit of the ledger.
+A point is right before or after a commit, a breaking or setting of the seal, a step of a training, a checkpoint, or a
+request about a training job.
 """
 
 from __future__ import annotations
@@ -13,32 +14,30 @@ from pathlib import Path
 from typing import Any
 
 MARKS = "marks.txt"
-"""A line for each point that was passed, epoch that began and epoch that was kept."""
+"""A line for each point that was passed, and for each epoch that began or was kept."""
 Point = tuple[str, int]
-"""A line of it about a point, and how often it has been there before."""
+"""A kind of point, and how often it was passed before."""
 NEVER: Point = ("", -1)
 
 
-def mark_and_die(place: Path, at: Point) -> None:
-    """Writes down epochs and points as they pass, and makes this process kill itself at its point `at`."""
-    from agent.jobs.customize import hosted as hosted_job
-    from agent.ledger import writer
+def mark_and_die(place: Path, at: Point = NEVER) -> None:
+    """Record points and epochs in `place`, and kill this process at the point `at`."""
+    from agent.jobs.customize import hosted
+    from agent.ledger import ledger_file, writer
     from agent.models.provider_jobs import FineTuning
-    from agent.training import loop as training
-    from agent.training.loop import Adam
+    from agent.training import loop
 
-    hosted_job.FIRST_WAIT = 0.02
+    hosted.FIRST_WAIT, writer.LOG_BYTES = 0.02, 200_000  # look often, copy the log often
     file, passed = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND), Counter[str]()
 
     def mark(line: str) -> None:
         os.write(file, f"{line}\n".encode())
 
     def pass_by(kind: str) -> None:
-        point = f"passes {kind}"
-        mark(point)
-        if (point, passed[point]) == at:
+        mark(f"passes {kind}")
+        if (kind, passed[kind]) == at:
             os.kill(os.getpid(), signal.SIGKILL)
-        passed[point] += 1
+        passed[kind] += 1
 
     def around(owner: Any, name: str, then: Callable[..., str] | None = None) -> None:
         plain = getattr(owner, name)
@@ -70,19 +69,28 @@ def mark_and_die(place: Path, at: Point) -> None:
         return epoch
 
     around(writer.Writer, "_commit")
-    around(Adam, "update")
-    around(training, "save_checkpoint", lambda folder, name, progress: f"kept {name}/{progress.epoch}")
-    training.Training.epoch = epoch_begins(training.Training.epoch)  # type: ignore[method-assign]
+    for owner in (writer, ledger_file):  # each imports them by name
+        around(owner, "break_seal")
+        around(owner, "set_seal")
+    around(loop.Adam, "update")
+    around(loop, "save_checkpoint", lambda folder, name, progress: f"kept {name}/{progress.epoch}")
+    loop.Training.epoch = epoch_begins(loop.Training.epoch)  # type: ignore[method-assign]
     FineTuning._asked = around_request(FineTuning._asked)  # type: ignore[method-assign]
 
 
 def points(place: Path) -> Counter[str]:
-    """How many points of each kind were passed."""
-    return Counter(line for line in place.read_text().splitlines() if line.startswith("passes "))
+    """Return how many points of each kind were passed."""
+    passed = (line.partition(" ") for line in place.read_text().splitlines())
+    return Counter(kind for what, _, kind in passed if what == "passes")
+
+
+def spread(passed: Counter[str], step: int) -> list[Point]:
+    """Return every point, or one in `step` of each kind."""
+    return [(kind, number) for kind in sorted(passed) for number in range(0, passed[kind], step)]
 
 
 def epochs_again(place: Path) -> list[str]:
-    """The epochs that began once more after they were kept."""
+    """Return the epochs that were trained again after they were kept."""
     kept, again = set[str](), list[str]()
     for line in place.read_text().splitlines():
         what, _, epoch = line.partition(" ")

@@ -31,14 +31,27 @@ from statistics import mean
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.search import selection
 from agent.search.calibration import best_readings
-from agent.types import LM, Task
-from tests.bench.arena.attribution_check import Direct
+from agent.types import LM, CallRole, Completion, Request, Task
+from tests.bench.arena.client import AT_ONCE
 from tests.bench.arena.goods import EVEN, Copier, Graded, goods_task
 from tests.bench.arena.planted import SPREADS
 from tests.bench.arena.systems.ours import max_calls
 from tests.toys import executed, launched
 
 MODELS = ("copier", "even", "planted")
+
+
+class Direct:
+    """What the evaluator needs of a gateway, without a ledger."""
+
+    stopped = None
+
+    def __init__(self) -> None:
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
+        async with self._slots:
+            return await lm.complete(request)
 
 
 @dataclass(frozen=True, slots=True)

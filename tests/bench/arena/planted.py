@@ -1,6 +1,7 @@
-"""A model that needs no weights and that every part of a prompt makes better or worse: wording, layout, each demo, and
-the whole by luck. How much is drawn from the seed. To see whether what a run says of the parts is so (`--model
-planted` of `attribution_check`): the toy minds demonstrations only."""
+"""A model without weights whose score depends on every part of a prompt: wording, layout, each demo, and luck.
+
+How much is drawn from the seed; the toy model depends on demonstrations only.
+"""
 
 from __future__ import annotations
 
