@@ -13,11 +13,11 @@ Test = Callable[..., None]
 
 
 def each_case(names: str | Sequence[str], cases: Iterable[Any]) -> Callable[[Test], Test]:
-    """`pytest.mark.parametrize` as one test, for checks that take less time than a test of their own does.
+    """`pytest.mark.parametrize` as one test, for checks that are faster than the overhead of a test.
 
     Args:
         names: of the arguments that a case gives.
-        cases: their values, in this order; where there is one name, the value itself.
+        cases: their values, in this order; for a single name, the value itself.
 
     Returns:
         A decorator; the test raises a group with the error of each case that failed.

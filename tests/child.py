@@ -1,4 +1,4 @@
-"""A server of the tests in a process of its own: started, addressed and ended with a `with` block."""
+"""A test server in its own process, started and ended with a `with` block."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """A ledger of its own with one open run."""
+    """A separate ledger with one open run."""
     with contextlib.closing(open_ledger(tmp_path / "ledger.db")) as found:
         yield found
 

@@ -43,7 +43,7 @@ def closure(requirements: Iterable[str]) -> dict[str, Distribution]:
 
 
 def site_of(folder: Path, *extras: str) -> Path:
-    """A folder as `pip install promptassay[EXTRAS]` would fill it, beside the package itself."""
+    """A folder as `pip install promptassay[EXTRAS]` would fill it, in addition to the package itself."""
     folder.mkdir(parents=True)
     wanted = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
     for found in closure(wanted).values():

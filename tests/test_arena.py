@@ -44,7 +44,7 @@ SHIPPED = ("support_triage", "queue_codes", "word_problems")
 
 @pytest.mark.parametrize("package", [tests.bench, tests.chaos], ids=["bench", "chaos"])
 def test_every_module_imports(package: Any) -> None:
-    """Modules that only run by hand break unseen otherwise; those of peers need packages of their own."""
+    """Modules that only run by hand would break unseen."""
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if not found.name.endswith("promptolution_script"):
             importlib.import_module(found.name)

@@ -95,7 +95,7 @@ def start(*words: str) -> Process:
 
 
 def start_on_terminal(words: Sequence[str], terminal: int, environment: Mapping[str, str]) -> Process:
-    """`optimize` whose terminal is the file `terminal`, in an environment of its own."""
+    """`optimize` with the file `terminal` as its terminal, in a separate environment."""
     pid, status = _forked(words, (terminal,) * 3, environment, is_terminal=True)
     return Process(pid, status, None, None)
 

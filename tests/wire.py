@@ -3,7 +3,7 @@
     with WireServer(lambda messages, body: "billing") as server:
         model = OpenAIModel("m", "m", base_url=server.url)
 
-It runs in a thread of its own with a loop of its own, so that it answers whatever loop the client runs in. It knows
+It runs in its own thread and event loop, so that it answers whatever loop the client runs in. It knows
 nothing of the package under test. Standard library only.
 """
 
@@ -35,7 +35,7 @@ _WORKERS = 32
 class Fault:
     """A reply that is not an ordinary one.
 
-    `delay` seconds pass first. Then `raw` is written as it stands and the connection closed (`b""`: just closed). It
+    `delay` seconds pass first. Then `raw` is written unchanged and the connection closed (`b""`: just closed). It
     may be an iterable of pieces: each is asked for when the one before has gone out, `pause` seconds later, and no more
     are once the client has gone. With `reset` the connection ends with a TCP reset.
     Otherwise `status` and `headers` go out with `body`: bytes and strings as they are, anything else as JSON; None
@@ -77,7 +77,7 @@ class WireServer:
     """Serves `reply` while the `with` block lasts, over TLS if `tls` is given, on `port` (0: a free one). `requests`
     are all requests in order of arrival, `opened` the number of connections on which one arrived.
 
-    What is asked about a model (GET .../models/NAME) stands in `looks` instead, and gets `look`: unless a test says
+    What is asked about a model (GET .../models/NAME) is in `looks` instead, and gets `look`: unless a test says
     otherwise a 404, as of the many servers that have no such address.
 
     `other` answers all other addresses, each request one at a time; these requests stand in `others`.
@@ -286,7 +286,7 @@ class _Embeddings(_OpenAI):
 
 
 def word_vector(text: str) -> list[float]:
-    """A vector of 32 numbers: each word of the text adds 1 at a place of its own, or at one that others share."""
+    """A vector of 32 numbers: each word of the text adds 1 at a place that depends on the word."""
     vector = [0.0] * 32
     for word in text.lower().split():
         vector[zlib.crc32(word.encode("utf-8", "replace")) % 32] += 1.0

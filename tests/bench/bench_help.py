@@ -1,4 +1,4 @@
-"""How long `optimize --help` takes beside a bare click program of as many commands. Prints the ratio; asserts nothing.
+"""How long `optimize --help` takes compared with a bare click program of as many commands. Asserts nothing.
 
 python -m tests.bench.bench_help [ROUNDS]
 """

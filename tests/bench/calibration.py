@@ -2,7 +2,7 @@
 
     python -m tests.bench.calibration LEDGER|FOLDER [...] [--json]
 
-Each is read five ways on the same stored replies: as it stands, with label-free weights, with fitted ones, with
+Each is read five ways on the same stored replies: uncalibrated, with label-free weights, with fitted ones, with
 neighbours and with a classifier (`prior`), all from its dev rows alone; the neighbours are train rows, whether the
 prompt picks examples or not (a run gives them to prompts that do). The classifier of the train rows alone comes last.
 Shown are the scores on the test, the paired differences to "as it stands" with their
@@ -75,7 +75,7 @@ class Way:
 
 
 def replies(history: History, run: str, candidate: str, split: str, task: Task) -> dict[str, Reply]:
-    """By row the reply as it stands, and the log-probability of each label."""
+    """Return by row the uncalibrated reply and the log-probability of each label."""
     rows = history.select(
         "SELECT o.example_id, (SELECT r.body FROM calls k JOIN blobs r ON r.hash = k.response_hash "
         "WHERE k.call_key = o.call_key AND k.state = 'ok' LIMIT 1) AS reply FROM outcomes o "

@@ -1,4 +1,4 @@
-"""A pool of engines on Ray beside the same number in this process: calls a second, and runs under kills.
+"""A pool of engines on Ray compared with the same number in this process: calls a second, and runs under kills.
 
     python -m tests.bench.engine_pool [--json] [--model local/smollm2-135m] [--engines 2] [--calls 96] [--rounds 3]
     python -m tests.bench.engine_pool --kill-every 10 --seconds 120 [--json] [--task NAME] [--run-calls 700]

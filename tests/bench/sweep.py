@@ -1,4 +1,4 @@
-"""What a cell of a sweep takes beside the same run started plainly, here and on Ray. Prints ratios; asserts nothing.
+"""How long a cell of a sweep takes compared with a plain run, here and on Ray. Prints ratios; asserts nothing.
 
     python -m tests.bench.sweep [--cells 3] [--delay 1.0]
 
@@ -39,7 +39,7 @@ def cpu() -> float:
 
 
 def plain(model: str, seed: int) -> None:
-    """One run as a process of its own."""
+    """Run one search as a process."""
     command = [sys.executable, "-m", "promptassay", "run", "rows.csv", *WORDS, "-m", model, "--max-calls", "150"]
     command += ["--seed", str(seed), "-q", "--json", "--db", f"plain-{seed}.db"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

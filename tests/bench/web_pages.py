@@ -2,7 +2,7 @@
 
     python -m tests.bench.web_pages [--json] [--trials 1000] [--rows 200] [--times 5] [--keep FOLDER]
 
-Each page is asked through the real application, gate and headers included. "First" gathers everything anew, as after
+Each page is asked through the real application, gate and headers included. "First" gathers everything again, as after
 something was written to the ledger. A folder given with --keep holds the ledger for the next time. Asserts no time.
 """
 

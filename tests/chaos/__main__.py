@@ -87,7 +87,7 @@ def played(names: list[str], campaign: Campaign, rows: list[Row], quiet: bool) -
 
 
 def play(name: str, campaign: Campaign, quiet: bool) -> Row:
-    """One scenario; a mistake of its own is a broken row too, and ends nothing else."""
+    """Play one scenario; an error in it is a broken row too, and ends nothing else."""
     started = time.monotonic()
     try:
         row = SCENARIOS[name](campaign)

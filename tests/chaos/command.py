@@ -1,6 +1,6 @@
 """`optimize` as a process: forked off this one, which has everything imported, or started from nothing.
 
-A fork is the same program without its second of imports. A command is there only once it stands in its own folder,
+A fork is the same program without its second of imports. A command exists only once it has its own folder,
 session and files, so a signal meets it and not a half-made copy of this process. It knows no ledger and no fault.
 """
 

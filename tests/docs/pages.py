@@ -1,4 +1,4 @@
-"""The pages for users, and what stands in their code blocks."""
+"""The pages of the manual and their code blocks."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def commands(group: click.Group = command_line, words: str = "optimize") -> Iter
 
 
 def _sentences(text: str) -> str:
-    """A help text as paragraphs of one line each; what click prints as it stands becomes a code block."""
+    """Return a help text as paragraphs of one line each; preformatted parts become code blocks."""
     paragraphs = []
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         if paragraph.startswith("\b"):

@@ -2,7 +2,7 @@
 
 Each page begins in the same world: data.csv, prompt.txt, a log of production, outcomes of an A/B test, and runs of the
 task support_triage, whose winner is in production. Words such as RUN and FILE get a value; hosted models are the
-local one. What is not run stands in NOT_RUN, with the reason.
+local one. NOT_RUN lists what is not run, with the reason.
 """
 
 from __future__ import annotations

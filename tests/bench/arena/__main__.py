@@ -2,8 +2,8 @@
 
     python -m tests.bench.arena [--sets trec,banking8] [--systems ours,random] [--seeds 3] [--quick] [--report-only]
 
-Results go to results.jsonl beside this file, one line a run; a bench that was killed goes on where it was. At the end,
-and with --report-only alone, RESULTS.md and score-by-calls.svg are written beside it and the report is printed.
+Results go to results.jsonl next to this file, one line per run; a bench that was killed continues. At the end, and with
+--report-only, RESULTS.md and score-by-calls.svg are written next to it and the report is printed.
 """
 
 from __future__ import annotations

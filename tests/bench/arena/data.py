@@ -1,6 +1,6 @@
 """The tasks of the arena, as `agent.types.Task`: the same rows and the same first prompt for every system.
 
-Rows are read from a folder that is not part of the repository (`--data`, else ARENA_DATA, else ../shared/data beside
+Rows are read from a folder that is not part of the repository (`--data`, else ARENA_DATA, else ../shared/data next to
 it) and are never copied. banking77 is cut to its first 8 or 20 labels by alphabet, its splits pooled and split again.
 """
 
@@ -62,7 +62,7 @@ def load(name: str, folder: Path) -> Task:
 
 
 def with_at_most(demos: int, space: SearchSpace) -> SearchSpace:
-    """The space with at most so many demos in a prompt; 0: instructions alone."""
+    """Return the space with at most this many examples in a prompt; 0: instructions only."""
     if not demos:
         return replace(space, techniques=("zero-shot",), demo_counts=(), retrieval=False)
     return replace(space, demo_counts=tuple(sorted({min(k, demos) for k in (1, 2, *space.demo_counts)})))

@@ -1,4 +1,4 @@
-"""A public yardstick: what GEPA gained on rows of Emotion with gpt-4.1-mini, as published, beside gains on these rows.
+"""GEPA's published gain on rows of Emotion with gpt-4.1-mini, compared with gains on the same rows.
 
     python -m tests.bench.arena.published [--data FOLDER]
 

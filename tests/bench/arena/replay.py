@@ -6,9 +6,8 @@
 The recorded rows are taken for the whole world: a candidate's true score is its mean over all of them, and each replay
 draws its dev rows from them with replacement. A policy can only make what was recorded: designs of a place, and the
 children of the candidates that had children. Regret is the best recorded true score minus that of what was chosen; the
-difference to the first policy is over the same seeds, with its 95 % interval. `--calls` are those of a whole run on a
-task with so many dev and test rows: a policy gets what the plan leaves it beside the user's own prompt and the sealed
-test.
+difference to the first policy is over the same seeds, with its 95 % interval. `--calls` are those of a whole run: a
+policy gets what the plan leaves after the baseline and the sealed test.
 """
 
 from __future__ import annotations

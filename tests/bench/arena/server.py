@@ -1,4 +1,4 @@
-"""The task model of the arena behind an OpenAI-compatible address, in a process of its own; counts calls by tag.
+"""The task model of the arena behind an OpenAI-compatible address, in its own process; counts calls by tag.
 
     python -m tests.bench.arena.server MODEL.gguf|toy [PROPOSER.gguf|toy] [--replies FILE]
 

@@ -43,7 +43,7 @@ def seed_spread(cells: Sequence[Matrix]) -> float:
 
 
 def mean_interval(tasks: Sequence[Matrix], alone: float = 0.0, seed: int = 0) -> Interval:
-    """The mean over tasks of the mean over seeds and rows. `alone`: the spread of a run where there is one seed."""
+    """Return the mean over tasks of the mean over seeds and rows; `alone` is the spread assumed for a single seed."""
     rng = np.random.default_rng(seed)
     drawn = np.mean([_means(marks, _rows(marks, rng), alone, rng) for marks in tasks], axis=0)
     return _interval(float(np.mean([marks.mean() for marks in tasks])), drawn)
@@ -53,7 +53,7 @@ def difference_interval(
     pairs: Sequence[tuple[Matrix, Matrix]], alone: tuple[float, float] = (0.0, 0.0), seed: int = 0
 ) -> Interval:
     """One system minus another, paired by row; `pairs` are their marks by task, over the same rows, and `alone` the
-    spread of a run of either where there is one seed."""
+    spread assumed for a single seed of either."""
     rng = np.random.default_rng(seed)
     drawn = []
     for one, other in pairs:
@@ -72,7 +72,7 @@ def _rows(marks: Matrix, rng: np.random.Generator) -> npt.NDArray[np.float64]:
 
 
 def _means(marks: Matrix, rows: Matrix, alone: float, rng: np.random.Generator) -> Matrix:
-    """The mean of each draw: rows weighted as drawn, over as many seeds, drawn anew."""
+    """Return the mean of each draw of rows and seeds."""
     by_seed = rows @ marks.T / marks.shape[1]  # DRAWS x seeds
     if marks.shape[0] == 1:
         return np.clip(by_seed[:, 0] + rng.normal(0.0, alone, DRAWS), 0.0, 1.0) if alone else by_seed[:, 0]

@@ -1,4 +1,4 @@
-"""One system on one task with one seed, in a process of its own: searches, then has what it found scored on test.
+"""One system on one task with one seed, in its own process: searches, then has the prompt it found scored on test.
 
     python -m tests.bench.arena.worker JOB.json
 

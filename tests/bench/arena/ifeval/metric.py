@@ -48,7 +48,7 @@ def _paragraphs(text: str, mark: str) -> list[str]:
 
 
 def _has_paragraphs(text: str, a: Arguments) -> bool:
-    """So many parts between `***`; none in the middle is empty."""
+    """Require this number of parts between `***`; none in the middle is empty."""
     parts = [part.strip() for part in re.split(r"\s?\*\*\*\s?", text)]
     return all(parts[1:-1]) and len([part for part in parts if part]) == a["num_paragraphs"]
 

@@ -47,7 +47,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search ended with. `sealed` counts what went into a test of its own, which is no search: calls and tokens
+    """What a search ended with. `sealed` counts what went into its own test, not the search: calls and tokens
     by the names that the server gives them."""
 
     prompt: Prompt

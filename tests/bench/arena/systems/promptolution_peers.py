@@ -1,4 +1,4 @@
-"""CAPO and EvoPromptGA of promptolution, which runs in an environment of its own and is no dependency of this project.
+"""CAPO and EvoPromptGA of promptolution, which has its own environment and is no dependency of this project.
 
 The environment is made once, in the user's cache folder, with `pip install`; when it cannot be made, that is what the
 result says. What comes back is a prompt text. promptolution sends it as "PROMPT\\nINPUT" in one user turn under its
