@@ -43,7 +43,7 @@ NOT_RUN = {
     "optimize check prompts/": "a line of a workflow; `check` runs on other lines",
     r"rows = \[": "`...` stands for the reader's rows: tests/api/test_optimize.py, tests/api/test_tools.py",
     "call_your_model": "a client of the reader's own: tests/release/test_runtime.py",
-    'root="/srv/releases"': "a folder of the reader's own: tests/release/test_fallback.py",
+    'root="/srv/releases"': "a folder of the reader's own: tests/release/test_runtime.py",
     "unit=user_id": "a user of the reader's own: tests/release/test_ab.py",
     r"prompt\.remember": "needs a prompt that picks its examples: tests/release/test_remembered.py",
     r"my_client\.embed": "a client of the reader's own: tests/retrieval/test_provided_vectors.py",

@@ -1,47 +1,36 @@
-"""What export writes, runtime loads byte for byte."""
+"""What a release writes is read back byte for byte, and nothing is written that would be read or rendered otherwise."""
 
 import json
 import os
-import random
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ReleaseError
-from agent.prompt.template import escape, fill_messages, join, placeholder
+from agent.prompt.template import placeholder
 from agent.release import export
 from agent.release.export import HOSTILE, export_markdown, export_messages, hostile_rows, write_release
+from agent.release.prompt_file import release_in
 from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
 from agent.types import Field, Message
+from tests.cases import each_case
 
 INPUTS = ("message", "context")
 TEAM = Field("team", "choice", "Who answers.", ("billing", "account changes"))
-DATA = Field("data", "json", schema='{"type": "object", "pattern": "\\\\d\'"}')
 BITS = [
-    *(
-        "## system",
-        "## user",
-        "## assistant",
-        "\\## user",
-        "\\\\## system",
-        "## user ",
-        "## User",
-        "# user",
-        "## userx",
-    ),
+    *("## system", "## user", "\\## user", "\\\\## system", "## user ", "## User", "# user", "## userx", "## pool"),
     *("\n", "\n\n", "\r", "\r\n", "\0", "\u2028", "\u2029", "\x85", "\x0c", "\ufeff", "\\", "+++", "---", " ", "\t"),
     *("{{message}}", "\\{{message}}", "{{context}}", "{{other}}", "{", "}}"),
 ]
 UTF8 = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 CONTENTS = st.one_of(UTF8, st.lists(st.one_of(st.sampled_from(BITS), UTF8), max_size=12).map("".join))
-MESSAGES = st.lists(
-    st.builds(Message, st.sampled_from(["system", "user", "assistant"]), CONTENTS), min_size=1, max_size=5
-)
-SCALARS = st.one_of(
-    UTF8, st.integers(), st.integers(-(10**30), 10**30), st.booleans(), st.floats(allow_nan=False, allow_infinity=False)
-)
+ROLES = st.sampled_from(["system", "user", "assistant"])
+MESSAGES = st.lists(st.builds(Message, ROLES, CONTENTS), min_size=1, max_size=5).map(tuple)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = st.one_of(UTF8, st.integers(-(10**30), 10**30), st.booleans(), FLOATS)
 JSONS = st.recursive(
     SCALARS,
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(UTF8, inner, max_size=4)),
@@ -51,128 +40,47 @@ TABLES = st.dictionaries(UTF8, JSONS, max_size=5)
 
 
 def release(*contents, **changes):
-    messages = tuple(Message("user", content) for content in contents) or (
-        Message("system", "Route the message.\nTeams: billing, account changes"),
-        Message("user", "Refund me"),
-        Message("assistant", "billing"),
-        Message("user", "{{context}}\n\n{{message}}"),
-    )
     values = {
         "name": "support_triage",
-        "messages": messages,
+        "messages": tuple(Message("user", content) for content in contents) or (Message("user", "{{message}}"),),
         "inputs": INPUTS,
-        "outputs": (TEAM, DATA),
+        "outputs": (TEAM, Field("data", "json", schema='{"type": "object", "pattern": "\\\\d\'"}')),
         "format": "turns",
         "reasoning": False,
         "model": "openai/gpt-x",
         "parameters": {"max_tokens": 64, "temperature": 0.0, "stop": ("\n",)},
-        "provenance": {
-            "run_id": "r_1",
-            "trial": 12,
-            "candidate_id": "c_1",
-            "task_hashes": {"train": "a" * 64, "task.toml": "b" * 64},
-            "baseline_test": 0.61,
-            "winner_test": 0.78,
-            "lift": {"mean": 0.17, "ci95": (0.09, 0.25), "p_value": 1e-05},
-            "decision": "improved",
-            "tool_version": "0.1.0",
-            "created_utc": "2026-11-24T16:00:00Z",
-            "ledger_head": "c" * 64,
-            "judge_kappa": None,
-        },
+        "provenance": {"run_id": "r_1", "lift": {"ci95": (0.09, 0.25), "p_value": 1e-05}, "judge_kappa": None},
     }
     return PromptRelease(**{**values, **changes})
 
 
-def loaded(folder, name, text):
-    path = folder / name
-    path.write_bytes(text.encode("utf-8"))
-    return load_prompt(path)
+def read(text):
+    return release_in(text.encode("utf-8").decode("utf-8"), Path("file"))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("release")
-
-
-@settings(max_examples=500)
-@given(MESSAGES)
-def test_any_content_survives_both_files_exactly(folder, messages):
-    sent = release(messages=tuple(messages))
-    assert loaded(folder, "p.md", export_markdown(sent)).release == sent
-    assert loaded(folder, "p.json", export_messages(sent)).release == sent
-
-
-@given(TABLES, TABLES, UTF8, UTF8, st.booleans(), st.lists(UTF8, max_size=3))
-def test_any_front_matter_survives_both_files_exactly(folder, parameters, provenance, name, model, reasoning, choices):
+@settings(max_examples=300)
+@given(MESSAGES, TABLES, TABLES, UTF8, UTF8, st.booleans(), st.lists(UTF8, max_size=3).map(tuple))
+def test_any_release_survives_both_files_exactly(messages, parameters, provenance, name, model, reasoning, choices):
+    outputs = (Field("team", "choice", name, choices), Field("other", "json", schema=json.dumps(model)))
+    kept = {key: value for key, value in parameters.items() if key not in ("max_tokens", "temperature", "stop")}
     sent = release(
-        parameters=parameters,
-        provenance=provenance,
-        name=name,
-        model=model,
-        reasoning=reasoning,
-        outputs=(Field("team", "choice", name, tuple(choices)), Field("other", "json", schema=json.dumps(model))),
-    )
-    assert loaded(folder, "p.md", export_markdown(sent)).release == sent
-    assert loaded(folder, "p.json", export_messages(sent)).release == sent
-
-
-def hostile_values():
-    rng = random.Random(7)
-    bits = [
-        *HOSTILE,
-        *BITS,
-        "{% raw %}",
-        "{{=<% %>=}}",
-        "<user>",
-        "&lt;",
-        "${message}",
-        "%(message)s",
-        "\n\nHuman: ",
-        "'''",
-    ]
-    values = list(dict.fromkeys([*bits, *("".join(rng.sample(bits, rng.randint(2, 6))) for _ in range(250))]))
-    assert len(values) >= 200
-    return values
-
-
-def test_hundreds_of_hostile_values_render_byte_equal_from_both_files(tmp_path):
-    fixed = "\\" + "".join(hostile_values()).encode("utf-8", "replace").decode()
-    sent = release(
-        messages=(
-            Message("system", escape(fixed, INPUTS)),
-            Message("user", join([fixed, ("message",), "\\", ("context",), "{{context}}"], INPUTS)),
-        )
-    )
-    write_release(sent, tmp_path)
-    prompts = [load_prompt(tmp_path / name) for name in (PROMPT_FILE, MESSAGES_FILE)]
-    values = hostile_values()
-    for one, two in zip(values, reversed(values), strict=True):
-        row = {"message": one, "context": two}
-        want = [
-            f"{message.role}\0{message.content}".encode("utf-8", "surrogatepass")
-            for message in fill_messages(sent.messages, row)
-        ]
-        for prompt in prompts:
-            got = [f"{m['role']}\0{m['content']}".encode("utf-8", "surrogatepass") for m in prompt.render(**row)]
-            assert got == want
-        assert want[0] == b"system\0" + fixed.encode()
-        assert want[1] == b"user\0" + f"{fixed}{one}\\{two}{{{{context}}}}".encode("utf-8", "surrogatepass")
+        messages=messages, parameters=kept, provenance=provenance, name=name, model=model, reasoning=reasoning,
+        outputs=outputs,
+    )  # fmt: skip
+    assert read(export_markdown(sent)) == read(export_messages(sent)) == sent
 
 
 @given(st.text(st.one_of(st.characters(categories=["Cs"]), st.characters()), max_size=8))
-def test_lone_surrogates_survive_json_or_are_refused_by_name(folder, text):
+def test_lone_surrogates_survive_json_or_are_refused_by_name(text):
     sent = release(text)
     if re.search("[\ud800-\udbff][\udc00-\udfff]", text):  # JSON would read the two as one character
         with pytest.raises(ReleaseError, match="two characters"):
             export_messages(sent)
     else:
-        assert loaded(folder, "p.json", export_messages(sent)).release == sent
+        assert read(export_messages(sent)) == sent
 
 
-@pytest.mark.parametrize(
-    "change", [{"messages": (Message("user", "a\ud800b"),)}, {"name": "\udfff"}, {"provenance": {"\udfff": 1}}]
-)
+@each_case("change", [{"messages": (Message("user", "a\ud800b"),)}, {"name": "\udfff"}, {"provenance": {"\udfff": 1}}])
 def test_a_lone_surrogate_is_refused_by_markdown_before_anything_is_written(tmp_path, change):
     with pytest.raises(ReleaseError, match="lone surrogate") as caught:
         write_release(release(**change), tmp_path / "out")
@@ -180,16 +88,13 @@ def test_a_lone_surrogate_is_refused_by_markdown_before_anything_is_written(tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_the_markdown_reads_as_a_person_would_write_it():
-    assert export_markdown(release(format="labelled-turns", outputs=(TEAM,))) == (
-        """\
+MARKDOWN = """\
 +++
 {
   "name": "support_triage",
   "version": "VERSION",
   "inputs": [
-    "message",
-    "context"
+    "message"
   ],
   "outputs": [
     {
@@ -202,149 +107,88 @@ def test_the_markdown_reads_as_a_person_would_write_it():
       ]
     }
   ],
-  "format": "labelled-turns",
+  "format": "turns",
   "reasoning": false,
   "model": "openai/gpt-x",
   "parameters": {
-    "max_tokens": 64,
-    "temperature": 0.0,
     "stop": [
       "\\n"
     ]
   },
   "provenance": {
-    "run_id": "r_1",
-    "trial": 12,
-    "candidate_id": "c_1",
-    "task_hashes": {
-      "train": "HASHA",
-      "task.toml": "HASHB"
-    },
-    "baseline_test": 0.61,
-    "winner_test": 0.78,
-    "lift": {
-      "mean": 0.17,
-      "ci95": [
-        0.09,
-        0.25
-      ],
-      "p_value": 1e-05
-    },
-    "decision": "improved",
-    "tool_version": "0.1.0",
-    "created_utc": "2026-11-24T16:00:00Z",
-    "ledger_head": "HASHC"
+    "run_id": "r_1"
   }
 }
 +++
 
 ## system
 
-Route the message.
-Teams: billing, account changes
+Route it.
+\\## user
 
 ## user
-
-Refund me
-
-## assistant
-
-billing
-
-## user
-
-{{context}}
 
 {{message}}
-""".replace("VERSION", release(format="labelled-turns", outputs=(TEAM,)).version)
-        .replace("HASHA", "a" * 64)
-        .replace("HASHB", "b" * 64)
-        .replace("HASHC", "c" * 64)
-    )
+"""
 
 
-def test_the_json_has_the_declared_keys_in_order():
-    assert list(json.loads(export_messages(release()))) == [
-        *(
-            "name",
-            "version",
-            "messages",
-            "inputs",
-            "outputs",
-            "format",
-            "reasoning",
-            "model",
-            "parameters",
-            "provenance",
-        )
-    ]
+def test_the_files_read_as_a_person_would_write_them():
+    messages = (Message("system", "Route it.\n## user"), Message("user", "{{message}}"))
+    one = {"inputs": ("message",), "outputs": (TEAM,), "provenance": {"run_id": "r_1", "trial": None}}
+    sent = release(messages=messages, parameters={"stop": ("\n",)}, **one)
+    assert export_markdown(sent) == MARKDOWN.replace("VERSION", sent.version)
+    keys = "name version messages inputs outputs format reasoning model parameters provenance"
+    assert list(json.loads(export_messages(sent))) == keys.split()
 
 
-def test_both_files_are_written_and_nothing_else_stays(tmp_path):
-    sent = release()
-    path = write_release(sent, tmp_path / "a" / "b")
-    assert path == tmp_path / "a" / "b" / PROMPT_FILE
-    assert sorted(os.listdir(path.parent)) == [MESSAGES_FILE, PROMPT_FILE]
-    assert path.read_bytes() == export_markdown(sent).encode()
-    assert (path.parent / MESSAGES_FILE).read_bytes() == export_messages(sent).encode()
+def test_a_new_release_replaces_the_old_one_and_nothing_else_stays(tmp_path):
+    folder = tmp_path / "a" / "b"
+    for text in ("one {{message}}", "Say {{hello}}: two {{message}}"):
+        sent = release(text)
+        assert write_release(sent, folder) == folder / PROMPT_FILE
+        assert sorted(os.listdir(folder)) == [MESSAGES_FILE, PROMPT_FILE]
+        assert (folder / PROMPT_FILE).read_bytes() == export_markdown(sent).encode()
+        assert (folder / MESSAGES_FILE).read_bytes() == export_messages(sent).encode()
+    rendered = load_prompt(folder).render(message="x", context="")
+    assert rendered == [{"role": "user", "content": "Say {{hello}}: two x"}]
 
 
-def test_a_new_release_replaces_the_old_one(tmp_path):
-    write_release(release("one {{message}}"), tmp_path)
-    write_release(release("two {{message}}"), tmp_path)
-    assert load_prompt(tmp_path).render(message="x", context="") == [{"role": "user", "content": "two x"}]
-    assert sorted(os.listdir(tmp_path)) == [MESSAGES_FILE, PROMPT_FILE]
-
-
-@pytest.mark.parametrize("name", ["export_markdown", "export_messages"])
-@pytest.mark.parametrize(
-    ("old", "new", "what"),
+@each_case("name", ["export_markdown", "export_messages"])
+@each_case(
+    "old, new, what",
     [
-        ("Refund", "refund", "edited"),
+        ("{{message}}", "{{massage}}", "edited"),
         ("openai/gpt-x", "openai/gpt-y", "edited"),
-        ("0.78", "0.79", "provenance drifted"),
+        ("0.09", "0.08", "provenance drifted"),
     ],
 )
-def test_a_drifting_writer_is_caught_and_the_old_release_stays(tmp_path, monkeypatch, name, old, new, what):
+def test_a_drifting_writer_is_caught_and_the_old_release_stays(tmp_path, name, old, new, what):
     before = release("the old one")
     write_release(before, tmp_path)
-    real = getattr(export, name)
-    monkeypatch.setattr(export, name, lambda sent: real(sent).replace(old, new))
-    with pytest.raises(ReleaseError, match=what):
-        write_release(release(), tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        real = getattr(export, name)
+        patch.setattr(export, name, lambda sent: real(sent).replace(old, new))
+        with pytest.raises(ReleaseError, match=what):
+            write_release(release(), tmp_path)
     assert load_prompt(tmp_path).release == load_prompt(tmp_path / MESSAGES_FILE).release == before
     assert sorted(os.listdir(tmp_path)) == [MESSAGES_FILE, PROMPT_FILE]
 
 
-def test_rendering_is_compared_with_what_was_scored(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "agent.release.runtime.Prompt.render",
-        lambda self, **_: [message.as_dict() for message in self.release.messages],
-    )
-    with pytest.raises(ReleaseError, match=r"prompt\.md: message 3 drifts"):
-        write_release(release(), tmp_path)
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_folder_that_is_a_file_is_one_line_of_error(tmp_path):
+def test_what_cannot_be_released_writes_nothing(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(ReleaseError, match="cannot write the release") as caught:
         write_release(release(), tmp_path / "file")
     assert "\n" not in str(caught.value)
-
-
-def test_a_release_without_messages_is_not_written(tmp_path):
     with pytest.raises(ReleaseError, match="holds no messages"):
         write_release(release(messages=()), tmp_path)
-    assert os.listdir(tmp_path) == []
+    unfilled = lambda self, **_: [message.as_dict() for message in self.release.messages]  # noqa: E731
+    monkeypatch.setattr("agent.release.runtime.Prompt.render", unfilled)
+    with pytest.raises(ReleaseError, match=r"prompt\.md: message 0 drifts"):
+        write_release(release(), tmp_path)
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_each_input_meets_every_hostile_value_and_every_mark():
     rows = list(hostile_rows(INPUTS))
     for name in INPUTS:
         assert {row[name] for row in rows} >= {*HOSTILE, placeholder("message"), "\\" + placeholder("context")}
-
-
-def test_a_prompt_without_inputs_is_released_too(tmp_path):
-    write_release(release("Say {{hello}}.", inputs=()), tmp_path)
-    assert load_prompt(tmp_path).render() == [{"role": "user", "content": "Say {{hello}}."}]

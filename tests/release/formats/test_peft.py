@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from agent.release.runtime import load_prompt
 from agent.training.base_model import read_architecture
 from agent.training.parameters import Lora, lora_size, read_lora
 from agent.training.torch_learner import hf_order
-from agent.types import Field, Message
+from tests.release.formats.sample import release
 from tests.training.tiny import tiny
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="no safetensors here: run `make setup`")
@@ -32,64 +32,52 @@ def made(folder: Path, family: str = "llama") -> PromptRelease:
     base = tiny(folder / "tiny.gguf", family, tied=family == "llama")
     architecture = read_architecture(read_gguf(base))
     flat = np.random.default_rng(3).normal(0, 0.3, lora_size(architecture, 3)).astype(np.float32)
-    adapter, _ = Lora(architecture, 3, 4 / 3, flat).write(folder)
-    model, found = released_model(f"local/{base}+{adapter}")
-    return PromptRelease(
-        name="toy",
-        messages=(Message("user", "Sort: {{message}}"),),
-        inputs=("message",),
-        outputs=(Field("team", "choice", choices=("billing", "delivery")),),
-        format="turns",
-        reasoning=False,
-        model=model,
-        parameters={"max_tokens": 8, "temperature": 0.0},
-        provenance={"run_id": "r_1"},
-        adapter=found,
-    )
-
-
-def written(release: PromptRelease, folder: Path) -> Path:
-    (export,) = verify_exports([FORM], {"peft": Material(release)}, strict=True)
-    assert export.rows > 200
-    write_exports([export], folder)
-    return folder
+    path, _ = Lora(architecture, 3, 4 / 3, flat).write(folder)
+    model, adapter = released_model(f"local/{base}+{path}")
+    return release(name="toy", model=model, adapter=adapter)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_tensors_are_bit_equal_there_and_back(tmp_path: Path, family: str) -> None:
+def test_tensors_are_bit_equal_there_and_back_and_the_files_say_how_to_serve_them(tmp_path: Path, family: str) -> None:
     from agent.training.hf_files import read_peft_form
 
-    release = made(tmp_path, family)
-    folder, base = written(release, tmp_path / "out"), tmp_path / "tiny.gguf"
-    assert release.adapter is not None
-    architecture, mine = read_architecture(read_gguf(base)), read_lora(release.adapter.path, base)
+    sent, base, folder = made(tmp_path, family), tmp_path / "tiny.gguf", tmp_path / "out"
+    (export,) = verify_exports([FORM], {"peft": Material(sent)}, strict=True)
+    assert export.rows > 200
+    write_exports([export], folder)
+    assert sent.adapter is not None
+    architecture, mine = read_architecture(read_gguf(base)), read_lora(sent.adapter.path, base)
     back = read_peft_form(folder, architecture)
-    assert back.flat.tobytes() == mine.flat.tobytes()
     path, digest = back.write(tmp_path / "again")
-    assert path.read_bytes() == release.adapter.path.read_bytes()
-    assert digest == release.adapter.sha256
+    assert (back.flat.tobytes(), digest) == (mine.flat.tobytes(), sent.adapter.sha256)
+    assert path.read_bytes() == sent.adapter.path.read_bytes()
     tensors = safetensors.load_file(folder / "adapter_model.safetensors")
     assert len(tensors) == 2 * 7 * architecture.layers
-    there = tensors["base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight"]
-    order = hf_order("attn_q", architecture)
+    order, own = hf_order("attn_q", architecture), mine.layers[1]["attn_q"][1]
     assert (order is not None) == (family == "llama")
-    own = mine.layers[1]["attn_q"][1]
+    there = tensors["base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight"]
     assert (there == (own if order is None else own[order])).all()
-
-
-def test_its_files_say_how_to_serve_it_and_no_path_of_the_adapter(tmp_path: Path) -> None:
-    release = made(tmp_path)
-    folder = written(release, tmp_path / "out")
     config = json.loads((folder / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (3, 4, "LORA")
     assert config["base_model_name_or_path"] is None
     assert config["target_modules"] == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     readme = (folder / "PEFT.md").read_text()
     assert "vllm serve BASE --enable-lora --max-lora-rank 8 --lora-modules toy=." in readme
-    assert release.adapter is not None
-    assert release.adapter.base in readme
-    assert str(release.adapter.path) not in readme
-    assert load_prompt(folder).version == release.version
+    assert sent.adapter.base in readme
+    assert str(sent.adapter.path) not in readme
+    assert load_prompt(folder).version == sent.version
+    (folder / "adapter_config.json").write_text('{"r": 0, "lora_alpha": 1}')
+    other = replace(architecture, hidden=architecture.hidden + 1)
+    for wanted in (architecture, other):
+        with pytest.raises(InputError, match=str(folder)):
+            read_peft_form(folder, wanted)
+    write_exports([export], folder)
+    weights = folder / "adapter_model.safetensors"
+    with pytest.raises(InputError, match=str(folder)):
+        read_peft_form(folder, other)
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(InputError, match=str(folder)):
+        read_peft_form(folder, architecture)
 
 
 def test_a_map_that_an_adapter_leaves_alone_is_left_out(tmp_path: Path) -> None:
@@ -106,50 +94,24 @@ def test_a_map_that_an_adapter_leaves_alone_is_left_out(tmp_path: Path) -> None:
     assert (read_peft_form(tmp_path, architecture).flat == lora.flat).all()
 
 
-@pytest.mark.parametrize("damage", ["cut", "config", "other"])
-def test_files_that_are_not_the_adapter_are_refused(tmp_path: Path, damage: str) -> None:
-    from agent.training.hf_files import read_peft_form
-
-    folder = written(made(tmp_path), tmp_path / "out")
-    architecture = read_architecture(read_gguf(tmp_path / "tiny.gguf"))
-    match damage:
-        case "cut":
-            path = folder / "adapter_model.safetensors"
-            path.write_bytes(path.read_bytes()[:-9])
-        case "config":
-            (folder / "adapter_config.json").write_text('{"r": 0, "lora_alpha": 1}')
-        case "other":
-            architecture = replace(architecture, hidden=architecture.hidden + 1)
-    with pytest.raises(InputError) as refused:
-        read_peft_form(folder, architecture)
-    assert str(folder) in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-def gone(release: PromptRelease, folder: Path) -> None:
-    (folder / "tiny.gguf").unlink()
-
-
-def replaced(release: PromptRelease, folder: Path) -> None:
-    tiny(folder / "tiny.gguf", seed=1)
-
-
-def cut(release: PromptRelease, folder: Path) -> None:
-    assert release.adapter is not None
-    release.adapter.path.write_bytes(release.adapter.path.read_bytes()[:-99])
+def cut(base: Path) -> None:
+    (adapter,) = (path for path in base.parent.glob("*.gguf") if path != base)
+    adapter.write_bytes(adapter.read_bytes()[:-99])
 
 
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
-        (gone, "base weights are missing"),
-        (replaced, "its adapter needs weights"),
+        (Path.unlink, "base weights are missing"),
+        (lambda base: tiny(base, seed=1), "its adapter needs weights"),
         (cut, "truncated"),
     ],
 )
-def test_what_cannot_be_converted_is_refused_in_a_line(tmp_path: Path, damage: Any, why: str) -> None:
-    release = made(tmp_path)
-    damage(release, tmp_path)
+def test_what_cannot_be_converted_is_refused_in_a_line(
+    tmp_path: Path, damage: Callable[[Path], object], why: str
+) -> None:
+    sent = made(tmp_path)
+    damage(tmp_path / "tiny.gguf")
     with pytest.raises(ReleaseError, match=why) as refused:
-        verify_exports([FORM], {"peft": Material(release)})
+        verify_exports([FORM], {"peft": Material(sent)})
     assert "\n" not in str(refused.value)
