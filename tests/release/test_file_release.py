@@ -70,12 +70,10 @@ def test_what_the_ledger_keeps_gives_every_byte_back(texts: dict[str, str]) -> N
 
 def test_what_is_kept_is_found_by_its_words_and_what_is_no_text_is_not_kept(tmp_path: Path) -> None:
     release(files={"rows.jsonl": FILES["rows.jsonl"]}).write(tmp_path / "rows")
-    kept = kept_files(tmp_path / "rows")
-    assert kept is not None
+    kept = kept_files(tmp_path / "rows") or ""
     assert holds(kept, 'Änne said "no"')
     release(files={"index.bin": b"\xff"}).write(tmp_path / "index")
-    assert kept_files(tmp_path / "index") is None
-    assert kept_files(tmp_path / "nothing") is None
+    assert kept_files(tmp_path / "index") is kept_files(tmp_path / "nothing") is None
     for changed in (kept.replace("said", "saw"), kept.replace("rows.jsonl", "r"), kept.replace("an index", "a map")):
         with pytest.raises(ReleaseError):
             restored_files(changed)
