@@ -1,4 +1,4 @@
-"""The result of a search: typed, frozen, and shown in a line or, in a notebook, as a cell."""
+"""The result of a search: typed, frozen, shown as a line or a notebook cell."""
 
 from __future__ import annotations
 
@@ -43,59 +43,59 @@ if TYPE_CHECKING:
 
 
 class Release(RootModel[Path]):
-    """What the run wrote for production: the winner, or the user's own prompt where no gain was shown."""
+    """The production file of the run: the winner, or the user's own prompt without a significant gain."""
 
     model_config = ConfigDict(frozen=True)
 
     @property
     def path(self) -> Path:
-        """The file."""
         return self.root
 
     def __fspath__(self) -> str:
         return str(self.root)
 
     def load(self) -> Prompt:
-        """The prompt, as `load_prompt` has it. Raises ReleaseError where the file is no prompt or is damaged."""
+        """Load the prompt with `load_prompt`. Raises ReleaseError if the file is no prompt or is damaged."""
         from agent.release.runtime import load_prompt
 
         return load_prompt(self.path)
 
 
 class RunResult(CostedResult):
-    """What a run found. `decision` is `promote` where the gain was shown and no gate is against it; `blocked` says
-    what is, a sentence each, and `blocked_codes` the same in words for programs.
+    """The result of a run.
+
+    `decision` is `promote` if the gain is significant and every gate passed; `blocked` gives the reasons against it as
+    sentences, `blocked_codes` as codes.
 
     Args:
-        status: `budget` when the search ran into a cap.
-        trials: how many ended as complete, pruned, failed and incomplete (a cap came first).
+        status: `budget` when the search reached a cap.
+        trials: numbers of complete, pruned, failed and incomplete (a cap came first) trials.
         search_ended: why the search ended before its plan did; "" when it did not.
-        failed_because: the most frequent reason of trials that failed; "" where none did.
+        failed_because: the most frequent error of failed trials; "" without failures.
         uncorrected: why the winner's dev score was not corrected; "" when it was.
-        yardsticks: what is reached without a language model, the constant answer first.
+        yardsticks: scores without a language model, the constant answer first.
         metrics: the score by metric, `readable` first; `slices`, by slice of the rows.
-        consistency: of answers to rows that were asked again; None without `repeats`.
-        variety: of each field that is a text.
-        retrieval: how passages were looked up; None for a task without documents.
-        judges: those that the score rests on.
-        preflight: None where the budget ended before it.
-        attribution: what carried the gain; empty when the user's own prompt won.
-        pareto: the candidates that nothing beats; the best dev score first.
-        parameters: what the released prompt was scored with.
-        answers: how many rows of the sealed test are right, wrong and unreadable.
-        labels: precision, recall and confusions by label, for each field that is a choice.
-        tools: the same by tool, of the calls of a task with tools: a "row" of it is a call.
-        change: what differs from the user's own prompt; None when that one won.
-        proposer: how the model that writes instructions was used.
-        to_show: sample size that would show the gain; None where it was shown, or nothing was gained.
-        human_score: what people reach on such rows, in (0, 1], where the task says so.
-        calibration: the winner's calibration and how far its confidences can be trusted; None without
-            log-probabilities.
-        cheaper: the winner against the best on dev, where `--prefer cheap` took another one.
+        consistency: of repeated answers; None without `repeats`.
+        variety: of each text field.
+        retrieval: quality of the passages; None for a task without documents.
+        judges: those behind the score.
+        preflight: None when the budget ended before it.
+        attribution: the parts that carried the gain; empty when the user's own prompt won.
+        pareto: the non-dominated candidates; the best dev score first.
+        parameters: those that the released prompt was scored with.
+        answers: counts of right, wrong and unreadable rows of the sealed test.
+        labels: precision, recall and confusions by label, for each choice field.
+        tools: the same by tool; a "row" is a call.
+        change: difference to the user's own prompt; None when that one won.
+        proposer: calls and accepted replies of the model that writes instructions.
+        to_show: sample size needed to confirm the gain; None if it was confirmed, or without a gain.
+        human_score: human accuracy on such rows, in (0, 1], if the task declares it.
+        calibration: the winner's calibration and the reliability of its confidences; None without log-probabilities.
+        cheaper: the winner against the best on dev, when `--prefer cheap` chose another one.
         untested: the prompt that led the user's own on dev and was not tested.
-        migration: where a migrated prompt comes from, and the test that it is not worse; `baseline` and `lift` are then
-            of the old model with the prompt that it had. None of a search.
-        ledger: the ledger file that the run is in; not in JSON.
+        migration: the source of a migrated prompt and the non-inferiority test; `baseline` and `lift` are then of the
+            old model with its old prompt. None for a search.
+        ledger: the ledger file of the run; not in JSON.
     """
 
     run_id: str
@@ -140,16 +140,15 @@ class RunResult(CostedResult):
 
     @property
     def is_own(self) -> bool:
-        """Whether the best found is the user's own prompt: nothing was compared."""
+        """Whether the winner is the user's own prompt, so nothing was compared."""
         return self.decision == "keep_baseline" and not self.blocked
 
     @property
     def by_answer(self) -> tuple[LabelReport, ...]:
-        """The answers by label and by tool."""
         return (*self.labels, *self.tools)
 
     def dev(self, side: SideName) -> tuple[float | None, float | None]:
-        """A prompt's mean on dev, and corrected for having been chosen on it; None without one."""
+        """Return a prompt's mean on dev, and that mean corrected for selection; None if missing."""
         return (self.baseline.dev, None) if side == "baseline" else (self.winner.dev, self.winner.dev_corrected)
 
     def __repr__(self) -> str:
@@ -166,5 +165,5 @@ class RunResult(CostedResult):
 
 
 def search_result(stored: Mapping[str, Any] | None, ledger: Path = Path()) -> RunResult | None:
-    """A run's result as the ledger has it; None for a run without one, or of another command."""
+    """Read a search result from the ledger's data; None for other commands or no result."""
     return None if stored is None or stored.get("kind") else RunResult.from_json({**stored, "ledger": ledger})
