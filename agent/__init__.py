@@ -24,9 +24,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, loaded when they are first used: `import agent` itself costs nothing (PEP 562)."""
+    """Load a public name on first use, so that `import agent` is cheap (PEP 562)."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(
-        f"module 'agent' has no attribute {name!r}: it is Promptassay's; rename a module of your own of this name"
+        f"module 'agent' has no attribute {name!r}: this package is Promptassay's; rename your module `agent`"
     )

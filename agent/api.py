@@ -1,8 +1,7 @@
-"""What a Python program calls: `import promptassay as pa`. The command line goes through the same rooms below.
+"""The Python API: `import promptassay as pa`.
 
-Arguments have the names, units and ranges of the command line's options, and are declared with them. Every function
-runs to its end and may be called where an event loop runs already, as in a notebook; `aoptimize` is for programs that
-wait in a loop of their own.
+Arguments have the names, units and ranges of the command-line options and are declared with them. Every function blocks
+until it is done and may be called where an event loop runs already, as in a notebook; `aoptimize` is awaitable.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from agent.jobs import JOBS
 from agent.jobs.arguments import OptimizeArguments, WatchArguments, launch_of, register_as_begun
-from agent.jobs.interrupts import Stop, run_async, run_blocking
+from agent.jobs.interrupts import StopSignal, run_async, run_blocking
 from agent.jobs.launch import Launch, start
 from agent.jobs.observers import LogWatcher
 from agent.jobs.registry import After, resume_note, run_here, takes
@@ -67,26 +66,26 @@ class CustomizeArguments(CustomizeOptions, OptimizeArguments):
 
 @takes(OptimizeArguments)
 def optimize(task: Source, options: OptimizeArguments) -> RunResult:
-    """Search for the best prompt of a task, test it once on sealed rows, and write the prompt to ship.
+    """Search for the best prompt of a task, test it on sealed rows, and write it.
 
-    The first Ctrl-C lets the calls in flight land and raises Interrupted; `resume` continues from there. The second
-    does not wait for them. Lines about the run go to the logger `promptassay`.
+    The first Ctrl-C lets the calls in flight finish and raises Interrupted; `resume` continues the run. The second does
+    not wait for them. Messages go to the logger `promptassay`.
 
     Args:
         task: a task folder, the name of one under tasks/, a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), a
-            Task of `load_task`, or rows: dicts or a pandas DataFrame. Rows are kept, readable for you only, in tasks/
-            next to the ledger.
+            Task of `load_task`, or rows: dicts or a pandas DataFrame. Rows are kept in tasks/ next to the ledger,
+            readable for you only.
         options: of the run.
 
     Returns:
-        The result, also where your own prompt is kept: see `decision`.
+        The result, also when your prompt is kept: see `decision`.
 
     Raises:
-        InputError: what was given is wrong, all of it at once (as ProblemsError where places are known); nothing was
-            called.
-        BudgetRefused: the caps are too small to compare two prompts; nothing was called.
-        Interrupted: Ctrl-C; `error.run_id` can be resumed.
-        AgentError: whatever else ends a run early; `error.run_id` can be resumed.
+        InputError: an argument, the task or the data is wrong; all problems at once (ProblemsError where places are
+            known). No call was made.
+        BudgetRefused: the caps are too small to compare two prompts; no call was made.
+        Interrupted: Ctrl-C; resume `error.run_id`.
+        AgentError: any other early end; resume `error.run_id`.
 
     Example:
         >>> result = pa.optimize("tasks/support_triage", model="openai/NAME", max_cost=2)  # doctest: +SKIP
@@ -97,7 +96,7 @@ def optimize(task: Source, options: OptimizeArguments) -> RunResult:
 
 @takes(OptimizeArguments)
 async def aoptimize(task: Source, options: OptimizeArguments) -> RunResult:
-    """`optimize` for a program that waits in an event loop of its own; the run has a thread and a loop for itself.
+    """Run `optimize` from an event loop; the run has its thread and its loop.
 
     Args:
         task: as of `optimize`.
@@ -107,7 +106,7 @@ async def aoptimize(task: Source, options: OptimizeArguments) -> RunResult:
         As `optimize`.
 
     Raises:
-        CancelledError: the task that waits was cancelled, and the calls in flight have landed; the run can be resumed.
+        CancelledError: the waiting task was cancelled and the calls in flight have finished; the run can be resumed.
         AgentError: as `optimize`.
 
     Example:
@@ -118,7 +117,7 @@ async def aoptimize(task: Source, options: OptimizeArguments) -> RunResult:
 
 @takes(OptimizeArguments)
 def evaluate(task: Source, options: OptimizeArguments) -> RunResult:
-    """Score your own prompt on dev and on the sealed test, without a search: `optimize` with `trials=1`.
+    """Score your prompt on dev and on the sealed test without a search: `optimize` with `trials=1`.
 
     Args:
         task: as of `optimize`.
@@ -143,15 +142,15 @@ def resume(run: str = "", options: ResumeArguments = ResumeArguments()) -> RunRe
     """Continue a run that did not finish. Nothing that was paid for is bought again.
 
     Args:
-        run: its id, or the unique start of it. "": the latest that did not finish.
+        run: its id, or the unique start of it. "": the latest unfinished run.
         options: new caps and waits.
 
     Returns:
         The result of the whole run.
 
     Raises:
-        InputError: it is finished, or the task, its rows, its metric, the model or the program changed since: all that
-            did. Nothing was called.
+        InputError: the run is finished, or the task, its rows, its metric, the model or the program changed since;
+            names everything that changed. No call was made.
         AgentError: as `optimize`.
 
     Example:
@@ -168,23 +167,24 @@ def resume(run: str = "", options: ResumeArguments = ResumeArguments()) -> RunRe
 
 @takes(MigrateArguments)
 def migrate(prompt: str | Path, options: MigrateArguments) -> RunResult:
-    """Make a released prompt one for another model in few calls, from the history of its run.
+    """Move a released prompt to another model in few calls, starting from the history of its run.
 
-    The prompts that its run tried are raced on the new model, and a few are made from the best. The sealed test asks
-    whether the new model loses less than `margin` against the old one, whose recorded replies are not bought again.
+    The prompts that its run tried are raced on the new model, and a few new ones are made from the best. The sealed
+    test shows whether the new model loses less than `margin` against the old one, whose recorded replies are not bought
+    again.
 
     Args:
         prompt: the path of a prompt.md or its folder, NAME@ALIAS, NAME@VERSION, or the id of a run.
         options: of the migration.
 
     Returns:
-        The result; `migration` has the test, and `decision` is "promote" where a larger loss is ruled out.
+        The result; `migration` has the test, and `decision` is "promote" if a larger loss is ruled out.
 
     Raises:
         InputError: the ledger does not know the prompt's run, its task changed, its texts were erased, or the model is
-            the one that it has; nothing was called.
-        BudgetRefused: the calls do not pay a race and a test; nothing was called.
-        AgentError: as `optimize`; `error.run_id` can be resumed.
+            the same; no call was made.
+        BudgetRefused: the calls do not pay for a race and a test; no call was made.
+        AgentError: as `optimize`; resume `error.run_id`.
 
     Example:
         >>> pa.migrate("triage@production", model="openai/NAME").migration.test.shown  # doctest: +SKIP
@@ -195,20 +195,20 @@ def migrate(prompt: str | Path, options: MigrateArguments) -> RunResult:
 
 @takes(CustomizeArguments)
 def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
-    """Compare, on one sealed test, your prompt, the best prompt, adapters trained on your rows, and no language model.
+    """Compare your prompt, the best prompt, trained adapters and no language model on one sealed test.
 
-    The prompts are those of a finished search of the task and model in the ledger, or of one that is made first.
-    Interrupted or killed, the same call continues where it was.
+    The prompts are those of a finished search of the task and model in the ledger, or of a search that is run first.
+    After an interruption the same call continues.
 
     Args:
         task: as of `optimize`.
-        options: of the comparison, and of the search; `max_cost` and `batch` hold for both.
+        options: of the comparison and of the search; `max_cost` and `batch` apply to both.
 
     Returns:
         Arms, advice and curve.
 
     Raises:
-        InputError: what was given is wrong, all of it at once; nothing was called.
+        InputError: an argument, the task or the data is wrong; all problems at once. No call was made.
         AgentError: as `optimize`.
 
     Example:
@@ -230,13 +230,13 @@ def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
 
 
 def metric(name: str) -> Callable[[_F], _F]:
-    """Registers a function as a metric of this session, under a name: `@pa.metric("close_enough")`.
+    """Register a function as a metric of this session: `@pa.metric("close_enough")`.
 
     Args:
-        name: letters, digits and underscores, and no name of a built-in metric.
+        name: letters, digits and underscores; not the name of a built-in metric.
 
     Returns:
-        What takes the function, `(row, answer) -> float` in [0, 1], and gives it back.
+        A decorator of functions `(row, answer) -> float` in [0, 1].
 
     Raises:
         InputError: the name is taken, or the function does not take two arguments.
@@ -257,20 +257,20 @@ def metric(name: str) -> Callable[[_F], _F]:
 
 @takes(CheckArguments)
 def check(prompt: str | Path, options: CheckArguments) -> CheckResult:
-    """Ask a released prompt the rows of its suite again, and compare with what was recorded.
+    """Run a released prompt on its regression suite and compare with the recorded answers.
 
-    The model is asked afresh, not the ledger. Ctrl-C as of `optimize`; the same check continues with what was asked.
+    The model is asked again; cached replies are not used. After Ctrl-C the same call continues.
 
     Args:
         prompt: the path of a prompt.md, NAME@ALIAS, NAME@VERSION, or the id of a run.
         options: of the check. Without any cap: twice the planned calls.
 
     Returns:
-        What the gate says, also where it failed: see `passed`.
+        The result, also on a regression: see `passed`.
 
     Raises:
-        InputError: the prompt, its suite or an argument is wrong; nothing was called.
-        AgentError: whatever ends the check early.
+        InputError: the prompt, its suite or an argument is wrong; no call was made.
+        AgentError: any other early end.
 
     Example:
         >>> assert pa.check("triage@production", max_cost=1).passed  # doctest: +SKIP
@@ -279,11 +279,11 @@ def check(prompt: str | Path, options: CheckArguments) -> CheckResult:
     return result
 
 
-def _work(task: Any, options: OptimizeArguments) -> Callable[[Stop | None], RunResult]:
+def _work(task: Any, options: OptimizeArguments) -> Callable[[StopSignal | None], RunResult]:
     db, watcher = Path(options.db), LogWatcher(options.progress)
     tracking = Tracking.of(options)
 
-    def run(stop: Stop | None) -> RunResult:
+    def run(stop: StopSignal | None) -> RunResult:
         launch = launch_of(task, options, db, watcher)
         with resume_note(db):
             return start(launch, db, watcher, stop=stop, tracking=tracking)

@@ -1,4 +1,4 @@
-"""The door to Ray: a cluster is joined, or started on this machine, once for all of this process that use it."""
+"""The only importer of Ray: join a cluster, or start one on this machine, once per process."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from agent.errors import InputError, one_line
 from agent.extras import require
 
 LOCAL = "local"
-"""The address that means a cluster of this machine alone, which ends with the last that uses it."""
+"""The address of a cluster of this machine alone, which ends with its last user."""
 ADDRESS = "RAY_ADDRESS"
-"""Ray's own variable of the environment for the address of a cluster."""
+"""Ray's environment variable for the address of a cluster."""
 RETRIES = 2
-"""How often work whose process or node was killed is continued."""
+"""Retries of work whose process or node was killed."""
 
 _USERS: list[bool] = []
-"""One for each that uses the cluster; of the first, whether it connected this process."""
+"""One entry per user of the cluster; the first tells whether it connected this process."""
 _CHANGING = threading.Lock()
 
 
@@ -40,7 +40,7 @@ def join_cluster(address: str, option: str) -> Any:
 
 
 def leave_cluster(ray: Any) -> None:
-    """Gives the cluster back; after the last one it is left, and one of this machine ends."""
+    """Release the cluster; the last user disconnects, and ends a cluster of this machine."""
     with _CHANGING:
         last = _USERS.pop()
         if last and not _USERS:

@@ -1,11 +1,11 @@
 """A conversation as one text, and the text as messages again. Imports the standard library alone.
 
-In a row a conversation is a text: each message begins on its own line with `User: `, `Assistant: ` or `System: `,
-and its further lines are indented by two spaces, so that no message can look like another one. All that reads, compares
-or shows rows reads this text; a prompt sends it as messages. An export to Python holds this file whole.
+A row stores a conversation as a text: each message begins on a new line with `User: `, `Assistant: ` or `System: `, and
+its further lines are indented by two spaces, so that no message can look like another one. Whatever reads, compares or
+shows rows uses this text; a prompt sends it as messages. An export to Python embeds this file.
 
-`turns_of` and `messages_of` alone read this text, of rows that `as_text` wrote. A text from outside is one message of
-the user, whatever is in it.
+Only `turns_of` and `messages_of` parse this text, of rows that `as_text` wrote. A text from outside is one user
+message.
 """
 
 import re
@@ -18,15 +18,15 @@ Turns: TypeAlias = list[tuple[Role, str]]
 ROLES = ("system", "user", "assistant")
 MOST_MESSAGES = 200
 AS_TURNS = " as turns"
-"""After the name of an input in a template: the message of this mark stands for the messages of a conversation."""
+"""After an input's name in a template: the message with this mark stands for the messages of a conversation."""
 QUERY_TURNS = 2
-"""How many of the user's last messages other rows and documents are compared with."""
+"""Last user messages by which rows and documents are compared."""
 _TITLES: dict[str, Role] = {"System": "system", "User": "user", "Assistant": "assistant"}
 _START = re.compile(rf"({'|'.join(_TITLES)}):(?: (.*))?")
 
 
 def as_text(turns: Sequence[tuple[Role, str]]) -> str:
-    r"""The text of messages, from which `turns_of` makes the same messages.
+    r"""Join messages to a text, from which `turns_of` makes the same messages.
 
     >>> as_text([("user", "Two seats.\nBy the window."), ("assistant", "When?")])
     'User: Two seats.\n  By the window.\nAssistant: When?'
@@ -35,7 +35,7 @@ def as_text(turns: Sequence[tuple[Role, str]]) -> str:
 
 
 def turns_of(text: str) -> Turns:
-    """The messages in a text of `as_text`; a text of another form is one message of the user.
+    """Parse a text of `as_text` into messages; any other text is one user message.
 
     >>> turns_of("Hello")
     [('user', 'Hello')]
@@ -52,7 +52,7 @@ def turns_of(text: str) -> Turns:
 
 
 def messages_of(text: str) -> list[dict[str, str]] | str:
-    """The messages in a text of `as_text`, as a program gives them; a single user message as its content.
+    """Parse a text of `as_text` into the messages of a program; a single user message is its content.
 
     >>> messages_of("User: Hello"), messages_of("User: Hello\\nAssistant: Hi")
     ('Hello', [{'role': 'user', 'content': 'Hello'}, {'role': 'assistant', 'content': 'Hi'}])
@@ -64,12 +64,12 @@ def messages_of(text: str) -> list[dict[str, str]] | str:
 
 
 def user_text(content: str) -> str:
-    """The text of a conversation that is one message of the user, whatever is in it."""
+    """Return a conversation text with the given text as its only user message."""
     return as_text([("user", content)])
 
 
 def after(before: Sequence[tuple[Role, str]], text: str) -> Turns:
-    """Append the messages of a conversation to a prompt's; its system message joins the prompt's own."""
+    """Append the messages of a conversation to those of a prompt; system messages are joined."""
     turns = turns_of(text)
     system = "\n\n".join(content for role, content in turns if role == "system")
     if not system:
@@ -80,13 +80,13 @@ def after(before: Sequence[tuple[Role, str]], text: str) -> Turns:
 
 
 def last_said(text: str) -> str:
-    """The user's last messages, a line each: what a conversation is compared by."""
+    """Return the user's last messages, one per line: the text by which conversations are compared."""
     said = [content for role, content in turns_of(text) if role == "user"]
     return "\n".join(said[-QUERY_TURNS:])
 
 
 def worked_turns(text: str) -> tuple[str, ...]:
-    """The messages of an example by turns, the user's first; a system message opens the first of them."""
+    """Split the messages of an example into turns, user first; a system message opens the first."""
     turns = after([], text)
     if turns[0][0] == "system":
         (_, system), (role, first), *turns = turns if len(turns) > 1 else [*turns, ("user", "")]
@@ -117,15 +117,15 @@ def _fault(message: Any) -> str:
     if not isinstance(message, dict):
         return 'is no object; write {"role": "user", "content": "..."}'
     if message.get("role") not in ROLES:
-        return f"has the role {str(message.get('role'))[:40]!r}, which is none of {', '.join(ROLES)}"
+        return f"has the role {str(message.get('role'))[:40]!r}, not one of {', '.join(ROLES)}"
     if not isinstance(message.get("content"), str):
         return "has no text as content (pictures and tool calls are not carried)"
     more = [key for key, part in message.items() if key not in ("role", "content") and part not in (None, [], "")]
-    return f"has {str(more[0])[:40]!r} beside role and content, which is not carried" if more else ""
+    return f"has {str(more[0])[:40]!r} in addition to role and content, which is not carried" if more else ""
 
 
 def order_faults(turns: Sequence[tuple[Role, str]]) -> Iterator[str]:
-    """Say what is wrong with the order: system first, then user and assistant in turn, from user to user."""
+    """Check the order of messages: system first, then user and assistant in turn, from user to user."""
     expected = "user"
     for number, (role, _) in enumerate(turns, 1):
         if role == "system" and number == 1:
@@ -139,7 +139,7 @@ def order_faults(turns: Sequence[tuple[Role, str]]) -> Iterator[str]:
 
 
 def waiting_text(value: Any) -> str:
-    """The text of messages that wait for an answer. Raises ValueError, with all that is wrong with them."""
+    """Return the text of messages that wait for an answer. Raises ValueError with all problems."""
     turns = read_turns(value)
     if wrong := list(order_faults(turns)):
         raise ValueError("; ".join(wrong))

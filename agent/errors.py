@@ -1,28 +1,28 @@
-"""Every error that the program raises on purpose, and what each one means for the caller.
+"""Every error that the program raises on purpose, and what it means for the caller.
 
     AgentError
-    ├── InputError            the user's files or options are wrong; nothing was called     exit 2
+    ├── InputError            a file or an option is wrong; no call was made                 exit 2
     │   ├── ProblemsError     several of them at once, each with file:line
-    │   └── TrainingDiverged  the learning rate is too high for the rows: the loss is no number
-    ├── BudgetRefused         the plan cannot fit the budget; nothing was called            exit 3
+    │   └── TrainingDiverged  the learning rate is too high for the rows: the loss is not a number
+    ├── BudgetRefused         the plan does not fit the budget; no call was made             exit 3
     ├── BudgetExhausted       a call would pass a cap; a named stop, not a failure
     ├── GateFailed            a gate did not pass; nothing was changed                       exit 100
-    ├── Interrupted           the user stopped the run; it can be resumed                   exit 130
+    ├── Interrupted           the user stopped the run; it can be resumed                    exit 130
     ├── ModelError            one attempt at a provider failed
-    │   ├── RateLimited       429: wait (retry_after seconds), then the same call again     retry
-    │   ├── Transient         5xx, or no connection was made: the same call again           retry
-    │   │   └── ParameterRefused  one that can be left out, and is from now on              retry
-    │   │       └── TemperatureRefused  and which a prompt is shipped without               retry
-    │   ├── TransportUnknown  reset, truncated, timeout: perhaps done, perhaps paid         retry
-    │   ├── BadResponse       a 200 whose body is not a usable reply                        retry
-    │   ├── RowRefused        this request can never work (context length, refusal)         no retry
-    │   │   └── RequestRefused    for a reason that is not known here                       no retry
-    │   └── RunRefused        no request can work (key, quota, unknown model)               stops the run
+    │   ├── RateLimited       429: wait (retry_after seconds), then the same call again      retry
+    │   ├── Transient         5xx, or no connection was made: the same call again            retry
+    │   │   └── ParameterRefused  a parameter that can be left out, and is from now on       retry
+    │   │       └── TemperatureRefused  `temperature`, left out of the released prompt, too  retry
+    │   ├── TransportUnknown  reset, truncated, timeout: perhaps done, perhaps paid          retry
+    │   ├── BadResponse       a 200 whose body is not a usable reply                         retry
+    │   ├── RowRefused        this request can never work (context length, refusal)          no retry
+    │   │   └── RequestRefused    for an unknown reason                                      no retry
+    │   └── RunRefused        no request can work (key, quota, unknown model)                stops the run
     ├── LedgerError           the history cannot be opened, read or written
     │   └── LedgerBusy        another process writes to it now
     └── ReleaseError          a prompt file cannot be loaded or does not render the same
 
-`str(error)` is one line: what is wrong, where it stands, what to do.
+`str(error)` is one line: what is wrong, where, and what to do. `code` is stable: docs/messages.md lists all codes.
 """
 
 from __future__ import annotations
@@ -33,38 +33,50 @@ from typing import Self
 
 
 class AgentError(Exception):
-    """Base of all. `exit_code` is that of the command line, `hint` the next command, `run_id` the run that it ended."""
+    """Base class.
 
+    Args:
+        code: a stable name, also in `--json`.
+        exit_code: of the command line.
+        advice: what to do, for the docs.
+        hint: the next command.
+        run_id: the run that it ended.
+    """
+
+    code = "error"
     exit_code = 1
+    advice = "Read the message; it names the file, the option or the command to use."
     hint = ""
     run_id = ""
 
 
 def message_of(error: BaseException) -> str:
-    """What is shown of `error`: a message of ours as it is, any other after the name of its class."""
+    """Return the message of `error`; for errors of other packages with the class name in front."""
     return str(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
 
 
 def error_lines(error: BaseException) -> list[str]:
-    """The lines of what an error says, at least one: the name of its class where it says nothing."""
+    """Return the lines of a message; the class name if the message is empty."""
     return str(error).strip().splitlines() or [type(error).__name__]
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
-    """The name of an error's class and the first line of what it says, in at most `most` characters."""
+    """Return the class name and the first line of the message, at most `most` characters."""
     says = str(error).strip().splitlines()
     return ": ".join([type(error).__name__, *says[:1]])[:most]
 
 
 class InputError(AgentError):
-    """The user's input is wrong, and nothing was called. Fault: user. Fix the named place."""
+    """The user's input is wrong; no call was made."""
 
+    code = "input"
+    advice = "Fix what the message names, and run the same command again."
     exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in a file: `where` is `file:line`, `what` says the bad value and the fix."""
+    """One problem of a file: `where` is `file:line`, `what` the bad value and the fix."""
 
     where: str
     what: str
@@ -74,7 +86,10 @@ class Problem:
 
 
 class ProblemsError(InputError):
-    """All problems of a task, found in one pass and reported together."""
+    """All problems of a task or file, found in one pass."""
+
+    code = "input_problems"
+    advice = "Fix each named line, and run the same command again."
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         self.problems = problems
@@ -82,34 +97,46 @@ class ProblemsError(InputError):
 
 
 def refuse_all(problems: Iterable[Problem]) -> None:
-    """Raise ProblemsError where there is a problem."""
+    """Raise ProblemsError if there are problems."""
     if found := tuple(problems):
         raise ProblemsError(found)
 
 
 class TrainingDiverged(InputError):
-    """The loss of a training is no number any more. Take a lower learning rate."""
+    """The loss of a training is not a number; take a lower learning rate."""
+
+    code = "training_diverged"
+    advice = "Lower the learning rate of this arm."
 
 
 class BudgetRefused(AgentError):
-    """The budget is too small for even the baseline. Raise a cap or take a smaller task; nothing was called."""
+    """The budget is too small for the baseline; no call was made."""
 
+    code = "budget_refused"
+    advice = "Raise the cap to the number in the message, or use fewer rows (--limit)."
     exit_code = 3
 
 
 class BudgetExhausted(AgentError):
-    """The next call would pass a cap. The run ends with what it has; this is not a failure."""
+    """The next call would pass a cap; the run ends with what it has. Not a failure."""
+
+    code = "budget_exhausted"
+    advice = "Raise the cap and continue with `optimize resume`."
 
 
 class GateFailed(AgentError):
-    """A gate did not pass, for the reasons in the message. Meet it, or override it with a reason."""
+    """A gate did not pass, for the reasons in the message."""
 
+    code = "gate_failed"
+    advice = "Fix the reasons, or promote with --override --reason WHY."
     exit_code = 100
 
 
 class Interrupted(AgentError):
-    """The user stopped the run. What was settled is kept; this is not a failure."""
+    """The user stopped the run; settled calls are kept. Not a failure."""
 
+    code = "interrupted"
+    advice = "Continue with the command in the last line."
     exit_code = 130
 
     def __init__(self, message: str = "the run was interrupted; it can be resumed") -> None:
@@ -117,12 +144,15 @@ class Interrupted(AgentError):
 
 
 class ModelError(AgentError):
-    """One attempt at a provider failed. `retry` says whether the same request may work later.
+    """One attempt at a provider failed.
 
-    `status` is the answer's HTTP status (100 to 599), None where there was no answer. `retry_after` are the seconds
-    (>= 0) that the provider asks to wait, None where it does not say.
+    Args:
+        retry: whether the same request may work later.
+        status: the HTTP status, 100 to 599; None without an answer.
+        retry_after: seconds (>= 0) that the provider asks to wait; None if it does not say.
     """
 
+    code = "error"
     retry = False
     kind = "error"
 
@@ -132,83 +162,100 @@ class ModelError(AgentError):
         super().__init__(message)
 
     def within(self, where: str, status: int | None = None) -> Self:
-        """The same error with `where: ` before its message; `status` is taken where it has none of its own."""
+        """Return the same error with `where: ` before its message, and `status` if it has none."""
         known = status if self.status is None else self.status
         return type(self)(f"{where}: {self}", self.retry_after, status=known)
 
 
 class RateLimited(ModelError):
-    """HTTP 429. Wait `retry_after` seconds if given, then send the same request again."""
+    """HTTP 429: retry after `retry_after` seconds."""
 
+    code = "rate_limit"
+    advice = "Nothing: calls are retried. If it persists, lower --max-concurrency."
     retry = True
-    kind = "rate_limit"
 
 
 class Transient(ModelError):
-    """An answer that says that it failed (5xx, 529, 408), or no connection at all: nothing was done or paid for."""
+    """A failure that the provider reports (5xx, 529, 408), or no connection: nothing was done or paid for."""
 
+    code = "transient"
+    advice = "Nothing: calls are retried for as long as --max-wait says."
     retry = True
-    kind = "transient"
 
 
 class ParameterRefused(Transient):
-    """The model refuses a parameter that it can do without. It is left out from now on: send the same request again."""
+    """The model refuses an optional parameter, which is left out from now on: retry."""
 
-    kind = "parameter_refused"
+    code = "parameter_refused"
+    advice = "Nothing: the call is repeated without the parameter."
 
 
 class TemperatureRefused(ParameterRefused):
-    """The parameter is `temperature`, which a prompt for this model is shipped without."""
+    """The refused parameter is `temperature`; a prompt for this model is released without it."""
 
-    kind = "temperature_refused"
+    code = "temperature_refused"
+    advice = "Nothing: the call is repeated without a temperature."
 
 
 class TransportUnknown(ModelError):
-    """The connection broke, the body was cut off or the time was up: the request may have been done and paid for."""
+    """The connection broke, the body was cut off or the call timed out: it may have been done and paid for."""
 
+    code = "transport_unknown"
+    advice = "Nothing: the call is retried, and the lost one is counted as paid."
     retry = True
-    kind = "transport_unknown"
 
 
 class BadResponse(ModelError):
-    """The provider answered with something that is not a reply. Never scored, never cached."""
+    """The provider's answer is not a reply. Never scored, never cached."""
 
+    code = "bad_response"
+    advice = "If it persists, check the address of the model and its server."
     retry = True
-    kind = "bad_response"
 
 
 class RowRefused(ModelError):
     """This request cannot work (too long, refused by the provider); others may."""
 
-    kind = "permanent_row"
+    code = "permanent_row"
+    advice = "Shorten or remove the row; refused rows have no score."
 
     @classmethod
     def by_provider(cls, reply: str, what: str = "the provider refused this row") -> Self:
-        """For a reply that is a refusal, which need not say anything."""
+        """Make the error of a reply that is a refusal, with or without text."""
         said = reply.strip()[:200]
         return cls(f"{what}: {said}" if said else f"{what} without a word")
 
 
 class RequestRefused(RowRefused):
-    """A refusal for neither length nor content; many in succession are no fault of the rows."""
+    """A refusal for neither length nor content; many in a row are not the fault of the rows."""
 
 
 class RunRefused(ModelError):
-    """No request can work: wrong key, no quota, unknown model. Stops the run."""
+    """No request can work (wrong key, no quota, unknown model); stops the run."""
 
-    kind = "permanent_run"
+    code = "permanent_run"
+    advice = "Fix the key, the quota or the model name, and run the command in the last line."
 
 
 class LedgerError(AgentError):
-    """The ledger cannot be opened, read or written. Fault: disk or another process."""
+    """The ledger cannot be opened, read or written."""
+
+    code = "ledger"
+    advice = "Make room on the disk, or restore a copy of the ledger."
 
 
 class LedgerBusy(LedgerError):
-    """Another process has the ledger open for writing. Wait for it; reading is possible meanwhile."""
+    """Another process writes to the ledger; reading is possible meanwhile."""
+
+    code = "ledger_busy"
+    advice = "Wait for the named process to end."
 
 
 class ReleaseError(AgentError):
     """A released prompt is damaged, incomplete, or would not send what was scored."""
+
+    code = "release"
+    advice = "Restore the file, or release the prompt again."
 
     def __init__(self, message: str) -> None:
         super().__init__(message.encode("utf-8", "backslashreplace").decode())  # a path may hold what no log can

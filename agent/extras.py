@@ -23,11 +23,11 @@ MODULES: Mapping[str, str] = {
     "ui": "datasette",
     "wandb": "wandb",
 }
-"""By extra, the module that it installs. (`exports` has one for each format, see `release/formats/`.)"""
+"""The module that each extra installs. (`exports` has one per format, see `release/formats/`.)"""
 
 
 def is_here(extra: str) -> bool:
-    """Whether an extra is installed; imports nothing."""
+    """Return whether an extra is installed, without importing it."""
     try:
         return find_spec(MODULES[extra]) is not None
     except ModuleNotFoundError:  # of a package that it would lie in
@@ -42,7 +42,7 @@ def version_of(distribution: str) -> str:
 
 
 def command(extra: str) -> str:
-    """The command that installs an extra.
+    """Return the command that installs an extra.
 
     >>> command("ui")
     'pip install "promptassay[ui]"'
@@ -51,18 +51,18 @@ def command(extra: str) -> str:
 
 
 def not_tried(layouts: Iterable[str]) -> str:
-    """The message for layouts of prompts that a search leaves out, as the extra that writes them is not installed."""
+    """Return the message for prompt layouts that are skipped because their extra is missing."""
     return f"layout {', '.join(layouts)} is not tried without dspy: {command('dspy')}"
 
 
 def brings(module: str | None) -> str:
-    """`; ` and the command that installs a module which could not be imported; "" where no extra does."""
+    """Return `; ` and the install command of a missing module, or "" if no extra has it."""
     root = (module or "").split(".")[0]
     return next((f"; {command(extra)}" for extra, name in MODULES.items() if root.startswith(name)), "")
 
 
 def missing(extra: str) -> str:
-    """What is said where an extra is needed that is not installed.
+    """Return the message for an extra that is needed and not installed.
 
     >>> missing("ui")
     'needs datasette, which is not installed; pip install "promptassay[ui]"'
@@ -71,6 +71,6 @@ def missing(extra: str) -> str:
 
 
 def require(extra: str, what: str) -> None:
-    """Raises InputError where `what`, in the user's words, needs an extra that is not installed."""
+    """Raise InputError if `what`, in the user's words, needs an extra that is not installed."""
     if not is_here(extra):
         raise InputError(f"{what} {missing(extra)}")

@@ -1,6 +1,6 @@
-"""What happens in a run, as it happens: the one interface of those that write it down and those that show it.
+"""The events of a run: one interface for those that store it and those that show it.
 
-The durable record of calls (reserve, send, settle) is not among it: the gateway waits for the disk there.
+The record of calls (reserve, send, settle) is not part of it: the gateway waits for the disk there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from agent.types import Outcome, Proposal, SplitName, Trial
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """How far a training is; losses in nats, `left` in seconds, None before the first step."""
+    """Progress of a training; losses in nats, `left` in seconds, None before the first step."""
 
     name: str
     epoch: int
@@ -27,53 +27,53 @@ class TrainingProgress:
 
 
 class Observer:
-    """Ignores all that happens; a subclass overrides what it is for.
+    """Ignores all events; a subclass overrides the ones that it needs.
 
     Methods are called in the run's thread, in order, and must be quick. What they raise ends the run.
     """
 
     def on_message(self, line: str) -> None:
-        """There is a line for the user."""
+        """Handle a line for the user."""
 
     def on_event(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
-        """Note an event that the ledger keeps: a JSON-ready `body`, and `texts` by name that can be erased."""
+        """Handle an event for the ledger: a JSON-ready `body`, and `texts` by name that can be erased."""
 
     def on_call_settled(self) -> None:
-        """A call was answered, by its model or from the ledger; the account has it."""
+        """Handle a call that was answered, by its model or from the ledger."""
 
     def on_outcome_recorded(self, split: SplitName, outcome: Outcome) -> None:
-        """A candidate was scored on a row for the first time."""
+        """Handle the first score of a candidate on a row."""
 
     def on_candidate_accepted(self, round_: int, proposal: Proposal) -> None:
-        """A candidate came into the pool, or a yardstick was made."""
+        """Handle a candidate that joined the pool, or a baseline without a model."""
 
     def on_candidate_rejected(self, round_: int, proposal: Proposal, reason: str) -> None:
-        """A candidate broke a hard rule and is not tried."""
+        """Handle a candidate that broke a hard rule and is not tried."""
 
     def on_trial_updated(self, trial: Trial) -> None:
-        """A trial was opened, or its state, its rows or its score changed."""
+        """Handle a new trial, or a change of its state, rows or score."""
 
     def on_stage_started(self, name: str, round_: int) -> None:
-        """The search came to its next stage."""
+        """Handle the next stage of the search."""
 
     def on_evaluation_ended(self, candidates: Sequence[str]) -> None:
-        """Candidates were taken to their rows of dev; `candidates` are the ids of those that did not fail."""
+        """Handle candidates scored on their dev rows; `candidates` are the ids that did not fail."""
 
     def on_training_progress(self, progress: TrainingProgress) -> None:
-        """A training continues; called about every half second, and when it has ended."""
+        """Handle the progress of a training, about every half second and at its end."""
 
 
 NO_OBSERVER = Observer()
 
 
 class Observers(Observer):
-    """Passes all that happens on to each of `observers`, in their order."""
+    """Forwards all events to each of `observers`, in order."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
     def add(self, observer: Observer) -> None:
-        """Passes all that happens from now on to one more."""
+        """Forward all events from now on to one more observer."""
         self._observers = (*self._observers, observer)
 
 

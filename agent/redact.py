@@ -1,9 +1,9 @@
-"""Keeps secrets out of everything that is written or shown.
+"""Keep secrets out of everything that is written or shown.
 
-`mask` takes out secrets that are known by their value, for prompts and replies, which must stay unchanged otherwise and
-lose only what no text holds by chance (`rare_secrets_in`). `redact` also takes out what looks like a key, for error
-texts and whatever is shown. `silence_tracing` switches off third parties' tracing, telemetry and gateways (LangChain,
-DSPy, LiteLLM, OpenTelemetry and friends), which a shell may have switched on for other work.
+`mask` removes secrets that are known by value, from prompts and replies; only values that no text holds by chance
+(`rare_secrets_in`). `redact` also removes what looks like a key, from error texts and whatever is shown.
+`silence_tracing` switches off tracing, telemetry and gateways of third parties (LangChain, DSPy, LiteLLM,
+OpenTelemetry and others), which a shell may have switched on for other work.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _QUERY_PASSWORD = re.compile(r"([?&]\w*password=)[^&\s]*", re.I)
 
 
 def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The secret values of an environment: of variables named like keys, and the passwords inside addresses.
+    """Return the secrets of an environment: variables named like keys, and passwords in addresses.
 
     Names that hold API_KEY or end in PASSWORD, _TOKEN, _SECRET, _SECRET_KEY, _ADMIN_KEY, _ACCESS_KEY or _PRIVATE_KEY
-    count, in any case; so does what stands before the `@` of an address (`http://user:password@proxy`), as it is and
+    count, in any case; so does the part before the `@` of an address (`http://user:password@proxy`), as written and
     decoded, and in a variable that ends in _CUSTOM_HEADERS the value of each header, and the credentials of one that
     names a scheme (`Basic ...`). Each has 8 characters or more.
     """
@@ -50,8 +50,11 @@ def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def rare_secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Those of `secrets_in` that no text holds by chance, as it may hold a password that is a word: values of variables
-    with API_KEY in their names, and what has 16 characters or more, or both a letter and a digit."""
+    """Return those of `secrets_in` that no text holds by chance.
+
+    These are values of variables with API_KEY in their names, and values of 16 characters or more, or with both a
+    letter and a digit: a password that is a word may occur in any text.
+    """
     keys = {value.strip() for name, value in environ.items() if "API_KEY" in name.upper()}
     return tuple(
         secret
@@ -76,7 +79,9 @@ def _credentials(address: str) -> Iterable[str]:
 
 
 def mask(text: str, secrets: tuple[str, ...]) -> str:
-    """`text` with each of `secrets` (6 characters or more) replaced by `[key]`: as it is, in JSON and in a URL.
+    """Replace each of `secrets` in `text` by `[key]`: as written, in JSON and in a URL.
+
+    Secrets have 6 characters or more.
 
     >>> mask("key: s3cret!", ("s3cret!",))
     'key: [key]'
@@ -89,7 +94,7 @@ def mask(text: str, secrets: tuple[str, ...]) -> str:
 
 
 def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
-    """`mask`, and whatever else looks like a key (`sk-...`, `gsk-...`, `xai-...`, `AIza...`, `Bearer ...`) too."""
+    """Mask secrets and whatever looks like a key (`sk-...`, `gsk-...`, `xai-...`, `AIza...`, `Bearer ...`)."""
     text = mask(text, secrets)
     folded = text.lower()
     if any(start in folded for start in _LIKELY):
@@ -98,7 +103,7 @@ def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
 
 
 def without_password(text: str) -> str:
-    """A text, such as an address of a database, without what stands as a password in its addresses.
+    """Replace the passwords in the addresses of a text, such as that of a database.
 
     >>> without_password("postgresql://me:s3cret@host/db?password=s3cret&sslmode=require")
     'postgresql://me:[key]@host/db?password=[key]&sslmode=require'
@@ -146,10 +151,9 @@ _OFF: Mapping[str, str] = {
 
 
 def silence_tracing(environ: MutableMapping[str, str]) -> tuple[str, ...]:
-    """Take tracing variables out of `environ` and set opt-outs such as DO_NOT_TRACK, unless OPTIMIZE_ALLOW_TRACING=1.
+    """Remove tracing variables from `environ` and set opt-outs, unless OPTIMIZE_ALLOW_TRACING=1; return the names.
 
-    It must run before the packages that it names are imported: some read their variables only once. Returns the
-    removed names, sorted.
+    Call it before the packages that it names are imported: some read their variables only once. The names are sorted.
     """
     if environ.get(ALLOW_TRACING) == "1":
         return ()

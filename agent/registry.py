@@ -1,6 +1,6 @@
-"""Registries of plugins: metrics, models, export formats, kinds of program, strategies.
+"""Registries of plugins: metrics, models, export formats, kinds of program, strategies, jobs.
 
-Each registers itself under a name. Ours are known by name and module, those of other packages by their entry points;
+A plugin registers under a name. Built-in ones are known by name and module, those of other packages by entry point;
 either is imported when it is looked up, or when a listing needs all.
 """
 
@@ -22,8 +22,12 @@ OURS = "promptassay"
 
 @dataclass(frozen=True, slots=True)
 class Listed(Generic[T]):
-    """One line of a listing. `origin`: promptassay, a package as `NAME VERSION`, or a module of the program that runs.
-    `thing` is None where `fault` says why it cannot be used."""
+    """One line of a listing.
+
+    Args:
+        origin: promptassay, a package as `NAME VERSION`, or a module of the running program.
+        thing: None if `fault` says why it cannot be used.
+    """
 
     name: str
     origin: str
@@ -32,9 +36,14 @@ class Listed(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """The things of one sort. `what` is the sort in words ("metric"), `group` the entry points of other packages,
-    `homes` the module of each thing of ours, in the order of listings, `aliases` other names of these, which listings
-    leave out."""
+    """The plugins of one sort.
+
+    Args:
+        what: the sort in words, such as "metric".
+        group: the entry points of other packages.
+        homes: the module of each built-in plugin, in the order of listings.
+        aliases: other names of these, not in listings.
+    """
 
     def __init__(
         self, what: str, group: str, homes: Mapping[str, str], aliases: Mapping[str, str] | None = None
@@ -44,7 +53,7 @@ class Registry(Generic[T]):
         self._known: dict[str, tuple[T, str]] = {}
 
     def add(self, name: str, thing: T, module: str) -> None:
-        """Register what `module` defines, again if need be. Raises InputError for a name that is taken."""
+        """Register what `module` defines, also repeatedly. Raises InputError for a name that is taken."""
         holder = self._homes.get(self._aliases.get(name, name)) or (
             self._known[name][1] if name in self._known else module
         )
@@ -53,7 +62,7 @@ class Registry(Generic[T]):
         self._known[name] = thing, module
 
     def get(self, name: str) -> T:
-        """Return the thing of that name, imported if need be. Raises InputError."""
+        """Return the plugin of that name, imported on demand. Raises InputError."""
         name = self._aliases.get(name, name)
         if name in self._known:
             return self._known[name][0]
@@ -66,22 +75,22 @@ class Registry(Generic[T]):
         return self._known[name][0]
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is such a thing, usable or not; imports nothing."""
+        """Return whether the name is known, usable or not; imports nothing."""
         known = (self._homes, self._aliases, self._known)
         return isinstance(name, str) and (any(name in names for names in known) or name in self._foreign())
 
     def origin(self, name: str) -> str:
-        """Whose it is: promptassay, a package as `NAME VERSION`, or a module of the program that runs."""
+        """Return promptassay, a package as `NAME VERSION`, or a module of the running program."""
         if name in self._homes:
             return OURS
         return _packages(self._foreign().get(name, [])) or f"module {self._known[name][1]}"
 
     def names(self) -> tuple[str, ...]:
-        """Return all names without importing: ours in order, then the others sorted."""
+        """Return all names without importing: built-in ones in order, then the others sorted."""
         return (*self._homes, *sorted({*self._foreign(), *self._known} - {*self._homes, *self._aliases}))
 
     def all(self, names: Iterable[str] | None = None) -> Iterator[Listed[T]]:
-        """Everything, or what has these names, imported; what cannot be used comes with its fault."""
+        """Import and list all plugins, or those named; one that cannot be used comes with its fault."""
         foreign = self._foreign()
         for name in self.names() if names is None else names:
             origin = self.origin(name)
@@ -94,13 +103,13 @@ class Registry(Generic[T]):
                 yield Listed(taken, _packages(foreign[taken]), None, f"left out: {OURS} has a {self.what} of that name")
 
     def usable(self) -> dict[str, T]:
-        """All that can be used, by name; imports everything."""
+        """Import everything and return the plugins that can be used, by name."""
         return {one.name: one.thing for one in self.all() if one.thing is not None}
 
     def _foreign(self) -> dict[str, list[EntryPoint]]:
-        """The entry points of other packages by name. They are looked up each time: a path may come in between."""
         from importlib.metadata import entry_points
 
+        # looked up each time: a path may have been added
         found: dict[str, list[EntryPoint]] = {}
         for point in entry_points(group=self.group):
             if point not in (same := found.setdefault(point.name, [])):
@@ -115,9 +124,9 @@ class Registry(Generic[T]):
             places[0].load()
         except (Exception, SystemExit) as error:
             why = " ".join(message_of(error).split())[:300]
-            raise InputError(f"{whose} cannot be loaded: {why}; mend or uninstall the package") from error
+            raise InputError(f"{whose} cannot be loaded: {why}; fix or uninstall the package") from error
         if name not in self._known:
-            raise InputError(f"{whose} is not there: {places[0].value} registers none of that name")
+            raise InputError(f"{whose} is not there: {places[0].value} registers nothing of that name")
 
     def _unknown(self, name: str) -> str:
         import difflib

@@ -1,7 +1,7 @@
-"""JSON and TOML from outside within limits, with the lines of their keys; and their data as typed values.
+"""Parse JSON and TOML from outside within limits, with line numbers of keys, and convert it to typed values.
 
-The standard library's parsers take what is small and flat: `tomllib` takes time with the square of a dotted key's
-parts, both run out of stack on deep nesting, and `json` takes the last of two equal keys.
+The parsers of the standard library are safe for small and flat texts only: `tomllib` needs time with the square of a
+dotted key's parts, both run out of stack on deep nesting, and `json` keeps the last of two equal keys.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ MOST_PARTS = 100_000  # of one: one that refers to itself twice at each of 30 le
 MOST_LEVELS = 60  # of a schema inside another, with its references in place
 
 KeyPath = tuple[str | int, ...]
-"""Where a key of a TOML text stands: names of tables and keys, and indices of arrays."""
+"""The place of a TOML key: names of tables and keys, and indices of arrays."""
 
 
 class TooMuch(ValueError):
-    """A file holds more than is read of one; says what and what to do."""
+    """A file exceeds a limit; says which and what to do."""
 
 
 def more_than(most: int, what: str, fix: str = "") -> TooMuch:
@@ -86,7 +86,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_data(text: str) -> Any:
-    """Parse strict JSON of a user within all limits. Raises ValueError with a reason of one line."""
+    """Parse a user's strict JSON within all limits. Raises ValueError with a reason of one line."""
     if text.count(",") + text.count("[") + text.count("{") > CELLS:
         values = 0
         for token in _JSON_MARK.finditer(text):
@@ -105,7 +105,7 @@ def parse_data(text: str) -> Any:
 
 
 def parse_cell(text: str, fix: str) -> Any:
-    """Parse the JSON of a cell; a syntax error says to `fix` it."""
+    """Parse the JSON of a table cell; a syntax error says to `fix` it."""
     try:
         return parse_data(text)
     except json.JSONDecodeError as error:
@@ -155,7 +155,7 @@ _PART = re.compile(r'"((?:\\.|[^"\\])*+)"?' + r"|'([^']*+)'?" + r"|([A-Za-z0-9_-
 
 
 class BadToml(ValueError):
-    """A TOML text that is not valid or beyond the limits, with the `line` (from 1)."""
+    """Invalid or oversized TOML, with the `line` (from 1)."""
 
     def __init__(self, what: str, line: int) -> None:
         super().__init__(what)
@@ -198,7 +198,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
 
 
 class TomlLines:
-    """Line numbers (from 1) of the keys and sections of a TOML text that parses, which is scanned once for them.
+    """Line numbers (from 1) of the keys and sections of a valid TOML text, scanned once.
 
     >>> TomlLines("a = 1\\n[b]\\nc = 2").of(("b", "c"))
     3
@@ -246,7 +246,7 @@ def _parts(dotted: str) -> KeyPath:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a value must be, in words that follow "must be", and the check: metadata of an `Annotated` type."""
+    """A check of a value and its words, which follow "must be": metadata of an `Annotated` type."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -321,7 +321,7 @@ def read_as(kind: Any, value: Any, where: str) -> Any:
 
 
 def require_keys(table: Mapping[str, Any], where: str, needed: Iterable[str], known: Collection[str]) -> None:
-    """Raises ValueError for a key that is missing or unknown."""
+    """Raise ValueError for a missing or unknown key."""
     if missing := [key for key in needed if key not in table]:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
     if unknown := [key for key in table if key not in known]:

@@ -1,4 +1,4 @@
-"""Files from outside, read within limits and named in each refusal as `file:line`; and files of ours, written whole."""
+"""Read files from outside within limits, refused as `file:line`; write files whole or not at all."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def new_files(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder whose files are synced and moved into `folder` (made if need be) when the block ends.
+    """Yield a temporary folder; move its files, synced, into `folder` when the block ends.
 
-    A block that fails leaves `folder` as it was. Raises OSError when the disk refuses.
+    `folder` is created if missing. A block that fails leaves it unchanged. Raises OSError when the disk refuses.
     """
     import tempfile  # here, as a program that only loads a prompt starts faster without it
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as name:
-        beside = Path(name)
-        yield beside
-        files = {path: folder / path.relative_to(beside) for path in beside.rglob("*") if path.is_file()}
+        made = Path(name)
+        yield made
+        files = {path: folder / path.relative_to(made) for path in made.rglob("*") if path.is_file()}
         for path in files:
             with path.open("r+b") as file:
                 os.fsync(file.fileno())
@@ -61,14 +61,14 @@ def new_files(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path, private: bool = False) -> Iterator[IO[bytes]]:
-    """Write a file whole or not at all, through links; a pipe or device is written straight into."""
+    """Write a file whole or not at all, following links; a pipe or device is written directly."""
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             yield file
         return
     target = Path(os.path.realpath(path))
-    with new_files(target.parent) as beside:
-        new = beside / target.name
+    with new_files(target.parent) as made:
+        new = made / target.name
         new.touch(mode=0o600 if private else 0o666)
         with new.open("wb") as file:
             yield file
@@ -79,7 +79,7 @@ def new_file(path: Path, private: bool = False) -> Iterator[IO[bytes]]:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append to a private file, made if need be; the line is on the disk when this returns. Raises OSError."""
+    """Append to a private file, created if missing, and sync it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     with path.open("a+b") as file:
@@ -93,7 +93,7 @@ def append_line(path: Path, line: bytes) -> None:
 
 @contextmanager
 def disk_errors(what: str, fix: str = "", kind: type[AgentError] = ReleaseError) -> Iterator[None]:
-    """Turn an OSError of the block into an error of ours: `WHAT (REASON); FIX`."""
+    """Convert an OSError of the block to an error of this package: `WHAT (REASON); FIX`."""
     try:
         yield
     except OSError as error:
@@ -109,7 +109,7 @@ _LOOKED_AT = 4_096
 
 
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
-    """Read a regular file of at most `most` bytes. Raises OSError or ValueError, and waits for no pipe or device."""
+    """Read a regular file of at most `most` bytes; wait for no pipe. Raises OSError or ValueError."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("it is no regular file")
@@ -140,7 +140,7 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
 
 
 def prompt_text(prompt: str | Path) -> str:
-    """Return the prompt in a file, or `prompt` itself if it is no file and has a blank. Raises InputError."""
+    """Return the prompt in a file, or `prompt` itself if it has a blank. Raises InputError."""
     text = str(prompt)
     if re.search(r"\s", text) and not os.path.exists(text) and not re.fullmatch(r"[^\n]*\.(txt|md)", text):
         return text
@@ -151,7 +151,7 @@ def prompt_text(prompt: str | Path) -> str:
 
 
 class OutsideFile:
-    """A file from outside, or its `data`: what it holds, and all `problems` that are found in it."""
+    """A file from outside, or its `data`, and all `problems` found in it."""
 
     def __init__(self, path: Path, data: bytes | None = None, folder: Path | None = None) -> None:
         self.path, self._data, self._folder = path, data, folder
@@ -168,12 +168,11 @@ class OutsideFile:
         return self.path.suffix.lower()
 
     def note(self, line: int, what: str) -> None:
-        """Note a problem at a line."""
         self.problems.append(problem(self.where, line, what))
 
     @contextmanager
     def at(self, line: int, before: str = "") -> Iterator[None]:
-        """Note what a block raises as ValueError, at its own `line` if it has one, after `before`; or ProblemsError.
+        """Note a ValueError of the block at its `line`, if any, after `before`; or a ProblemsError.
 
         A limit refuses the file.
         """
@@ -187,31 +186,31 @@ class OutsideFile:
             self.note(getattr(error, "line", line), f"{before}{error}")
 
     def refusal(self, line: int, what: str) -> ProblemsError:
-        """Return the error of a file that is not read any further."""
+        """Return the error of a file that is not read further."""
         return refused(self.where, line, what)
 
     def refuse_all(self) -> None:
-        """Raise ProblemsError with all problems, where there are some."""
+        """Raise ProblemsError if there are problems."""
         refuse_all(self.problems)
 
     def refuse_most(self, most: int, what: str) -> None:
-        """Do the same with the first `most`, and how many more of `what` have a problem."""
+        """Raise ProblemsError with the first `most` problems and the number of further `what`."""
         if (more := len(self.problems) - most) > 0:
             rest = Problem(self.where, f"and {counted(more, f'more {what}')} with a problem")
             self.problems = [*self.problems[:most], rest]
         self.refuse_all()
 
     def whole(self, most: int, fix: str) -> str:
-        """Return the text of a file that is read as a whole, and so is smaller than others. Raises ProblemsError."""
+        """Return the text of a file that is parsed as a whole, with a lower size limit. Raises ProblemsError."""
         if len(self.data) > most:
             raise self.refusal(1, f"has more than {most >> 20} MB; {fix}")
         return decoded(self.data, self.where)
 
 
 def as_utf8(data: bytes, where: str, asked: str | None = None) -> tuple[bytes, str]:
-    """Convert text to UTF-8 from `asked` or the detected encoding; also return its name, "" for UTF-8.
+    """Convert text to UTF-8 from `asked` or the detected encoding; return it with the encoding's name.
 
-    Raises ProblemsError.
+    The name is "" for UTF-8. Raises ProblemsError.
     """
     name = asked or told(data)
     if not name:
@@ -226,7 +225,7 @@ def as_utf8(data: bytes, where: str, asked: str | None = None) -> tuple[bytes, s
 
 
 def decode(data: bytes, where: str) -> tuple[list[str | None], list[Problem]]:
-    """Split a UTF-8 file into lines, None for unreadable ones; each kind of problem is reported once."""
+    """Split a UTF-8 file into lines, None for unreadable ones; report each kind of problem once."""
     if data.startswith(_UTF16_MARKS):
         return [], [problem(where, 1, "is UTF-16; save the file as UTF-8")]
     if data.count(b"\n") > LINES:
@@ -253,19 +252,19 @@ def decode(data: bytes, where: str) -> tuple[list[str | None], list[Problem]]:
 
 
 def decoded(data: bytes, where: str) -> str:
-    """Return the text of a UTF-8 file, its lines joined by line feeds. Raises ProblemsError."""
+    """Return the text of a UTF-8 file with line feeds as line ends. Raises ProblemsError."""
     lines, problems = decode(data, where)
     refuse_all(problems)
     return "\n".join(line or "" for line in lines)
 
 
 def and_more(places: Sequence[Any], what: str) -> str:
-    """Say how many more places there are than the first."""
+    """Return how many more places there are than the first."""
     return f", and so in {len(places) - 1} more {what}{'s' * (len(places) > 2)}" * (len(places) > 1)
 
 
 def told(data: bytes) -> str:
-    """Tell the encoding of data that is not UTF-8: `utf-16`, `utf-16-le`, `utf-16-be` or `cp1252`, "" for any other."""
+    """Detect the encoding of data that is not UTF-8: `utf-16`, `utf-16-le`, `utf-16-be`, `cp1252` or ""."""
     if data.startswith(_UTF16_MARKS):
         return "utf-16"
     first = data[:_LOOKED_AT]

@@ -1,5 +1,6 @@
-"""Answers questions in SQL, in its own process: no time limit holds inside one of SQLite's functions, but a
-process can be stopped there. Imports only the standard library, as the child has nothing else.
+"""Answer SQL questions in a child process: no time limit works inside SQLite, but a process can be stopped.
+
+Imports only the standard library, as the child has nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import closing
 from typing import Any
 
 PLACE = __file__
-"""Where a child process finds this file."""
+"""The path of this file, for the child process."""
 READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 PRAGMAS = {"database_list", "schema_version", "compile_options", "table_info", "table_xinfo", "foreign_key_list"}
 PRAGMAS |= {"index_list", "index_info", "index_xinfo"}
@@ -25,7 +26,7 @@ MEMORY = 512 << 20  # bytes of address space of the whole process
 
 
 def authorize(action: int, first: str | None, second: str | None, *_: Any) -> int:
-    """SQLite's authorizer: whether a statement may do this."""
+    """Decide whether a statement may do this: SQLite's authorizer."""
     if action == sqlite3.SQLITE_PRAGMA:
         return sqlite3.SQLITE_OK if first in PRAGMAS else sqlite3.SQLITE_DENY
     if action == sqlite3.SQLITE_FUNCTION and second in NO_FUNCTIONS:
@@ -34,14 +35,14 @@ def authorize(action: int, first: str | None, second: str | None, *_: Any) -> in
 
 
 def limit_memory() -> None:
-    """Bounds the address space of this process to MEMORY."""
+    """Limit the address space of this process to MEMORY."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
 def answer(question: Mapping[str, Any]) -> str:
-    """JSON: `columns` (None where a statement has none) and at most `most` rows (None: all), or `error` and `what`.
+    """Return JSON: `columns` (None without any) and at most `most` rows (None: all), or `error` and `what`.
 
-    After `seconds` the kernel ends this process, wherever it is; so it is not left behind by a server that died.
+    After `seconds` the kernel ends this process, so it never outlives a server that died.
     """
     signal.setitimer(signal.ITIMER_REAL, question["seconds"])
     try:

@@ -11,13 +11,13 @@ from typing import Any
 from agent.errors import Problem, ProblemsError
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half a character, which UTF-8 cannot write."""
+"""A lone surrogate, which UTF-8 cannot encode."""
 
 
 def printable(
     text: str, keep: str = "", mark: Callable[[str], str] = lambda char: char.encode("unicode_escape").decode("ascii")
 ) -> str:
-    """Replace every character that does not print (newline, NUL, lone surrogate) and is not in `keep` by its mark."""
+    """Replace unprintable characters that are not in `keep` (newline, NUL, lone surrogate) by their marks."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else mark(c) for c in text)
@@ -34,17 +34,17 @@ _MARKS = _Marks()
 
 
 def plain(text: str) -> str:
-    """Make control and invisible characters of untrusted text visible, such as \\x1b; lines stay."""
+    """Make control and invisible characters of untrusted text visible, such as \\x1b; keep line ends."""
     return text.translate(_MARKS)
 
 
 def whole_characters(text: str) -> str:
-    """Replace lone surrogates, which neither UTF-8 nor SQLite takes, by question marks."""
+    """Replace lone surrogates, which neither UTF-8 nor SQLite accepts, by question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def quoted(value: Any, limit: int = 80) -> str:
-    """Write `value` as Python would, cut to `limit` characters; never raises."""
+    """Format `value` as Python would, cut to `limit` characters; never raises."""
     try:
         text = printable(repr(value))
     except (ValueError, RecursionError):  # an integer of many thousand digits, or data nested too deep to print
@@ -53,7 +53,7 @@ def quoted(value: Any, limit: int = 80) -> str:
 
 
 def listed(words: Iterable[str], limit: int = 20) -> str:
-    """Write `a, b, c`, and how many more there are past `limit`.
+    """Join as `a, b, c`, and how many more there are beyond `limit`.
 
     >>> listed("abcd", limit=2)
     'a, b and 2 more'
@@ -64,7 +64,7 @@ def listed(words: Iterable[str], limit: int = 20) -> str:
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """Write a number with its noun; `many` where that is not `one` with an s.
+    """Format a number with its noun; `many` is the plural if it is not `one` with an s.
 
     >>> counted(1, "row"), counted(1200, "row"), counted(2, "retry", "retries")
     ('1 row', '1,200 rows', '2 retries')
@@ -73,7 +73,7 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """Return the one of `known` that `word` probably means, or ""."""
+    """Return the entry of `known` that `word` probably means, or ""."""
     import difflib
 
     folded = {name.casefold(): name for name in known}
@@ -82,7 +82,7 @@ def closest(word: str, known: Iterable[str]) -> str:
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """End a message about an unknown `word`: with the near miss, if any, and what is known."""
+    """Return the end of a message about an unknown `word`: the near miss, if any, and what is known."""
     names = list(known)
     close = closest(word, names)
     hint = f"; did you mean {quoted(close)}?" if close else "."
@@ -90,7 +90,7 @@ def near(word: str, known: Iterable[str]) -> str:
 
 
 def shown(path: Path) -> str:
-    """Write `path` relative to the current folder if inside it, else absolute; printable."""
+    """Format `path` relative to the current folder if inside it, else absolute; printable."""
     absolute = os.path.abspath(path)
     try:
         relative = os.path.relpath(absolute)
@@ -100,7 +100,7 @@ def shown(path: Path) -> str:
 
 
 def problem(where: str, line: int, what: str) -> Problem:
-    """Make a `Problem` at `where:line` that is sure to print as one line."""
+    """Make a `Problem` at `where:line` that prints as one line."""
     return Problem(f"{where}:{line}", printable(what))
 
 

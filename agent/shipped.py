@@ -1,6 +1,7 @@
-"""The types that a shipped prompt needs: messages, fields, predictions, content ids. `types.py` has all of them.
+"""The types that a shipped prompt needs: messages, fields, predictions, content ids.
 
-Apart from it so that a program that only loads a prompt starts fast: each frozen dataclass costs half a millisecond.
+`types.py` re-exports them. They are apart so that a program that only loads a prompt starts fast: each frozen dataclass
+costs half a millisecond.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ FormatName = Literal["turns", "labelled-turns", "inline", "dspy-chat", "dspy-jso
 
 
 MAX_NUMBER = 1e15
-"""The largest number that is read from a reply, and so the largest that a label may be."""
+"""The largest number that is read from a reply, and the largest label."""
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: the text that is hashed.
+    """Format JSON with sorted keys and no spaces: the text that is hashed.
 
     >>> canonical({"b": 1, "a": "é"})
     '{"a":"é","b":1}'
@@ -31,18 +32,18 @@ def canonical(value: Any) -> str:
 
 
 def content_id(tag: str, value: Any) -> str:
-    """`tag` + "_" + 16 hex digits of the SHA-256 over the canonical JSON of `value`."""
+    """Return `tag`, "_" and 16 hex digits of the SHA-256 of the canonical JSON of `value`."""
     digest = hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
     return f"{tag}_{digest[:16]}"
 
 
 def composed(text: str) -> str:
-    """`text` in composed letters (NFC): an e and its accent are é, however they were typed."""
+    """Return `text` in composed letters (NFC), so that accents compare equal however they were typed."""
     return unicodedata.normalize("NFC", text)
 
 
 def fold(text: str) -> str:
-    """`text` in lower case with single spaces and composed letters: equal for labels or inputs that are the same.
+    """Return `text` in lower case, with single spaces and composed letters, for comparison.
 
     >>> fold("  Billing\\n TEAM ")
     'billing team'
@@ -63,23 +64,23 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that a model may call. `parameters`: the JSON schema of its arguments, an object, as a JSON text."""
+    """A tool that a model may call; `parameters` is the JSON schema of its arguments, as a JSON text."""
 
     name: str
     description: str
     parameters: str
 
     def as_dict(self) -> dict[str, str]:
-        """The fields, JSON-ready."""
+        """Return the fields, JSON-ready."""
         return {"name": self.name, "description": self.description, "parameters": self.parameters}
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One input or output of a signature. `choices` belong to type choice, `schema` (JSON text) to type json; the type
-    conversation is for an input. An `optional` input may be empty.
+    """One input or output of a signature.
 
-    An output of type text may have limits: a reply that breaks one counts like one that does not parse.
+    `choices` belong to type choice, `schema` (JSON text) to type json; type conversation is for inputs. An `optional`
+    input may be empty. An output of type text may have limits: a reply that exceeds one counts as unparsable.
     """
 
     name: str
@@ -95,17 +96,17 @@ class Field:
 
     @property
     def has_schema(self) -> bool:
-        """Whether a schema with rules of its own is there (`true` and `false` are schemas, too)."""
+        """Whether it has a schema that is not just `true` or `false`."""
         return self.schema not in (None, "true", "false")
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A parsed reply. `error` says what did not parse ("" = all did); `raw` is the reply as it came.
+    """A parsed reply; `raw` is the reply itself, `error` what did not parse ("": nothing).
 
-    `confidence` in [0, 1] is the probability of the answer among the labels; None where it is no label, and without
-    log-probabilities. `passages` are the passages that the prompt showed for the input, numbered; "" for none.
-    `conversation` is the text of what was said before the reply, where that is more than the row has.
+    `confidence` in [0, 1] is the probability of the answer among the labels; None without log-probabilities or labels.
+    `passages` are the passages that the prompt showed for the input, numbered; "" without any. `conversation` is the
+    text before the reply, if it is longer than the row's.
     """
 
     fields: Mapping[str, Any]

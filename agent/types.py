@@ -1,7 +1,7 @@
-"""The data types of the program, all frozen, and its protocols. Knows nothing of files, models or SQL.
+"""The data types of the program, all frozen, and its protocols. Knows no files, models or SQL.
 
-Identity is content: `content_id("c", ...)` tags a SHA-256 over canonical JSON, so equal values have equal ids in every
-process. Scores lie in [0, 1], higher is better; `None` means "could not be scored" and is never 0.
+Identity is content: `content_id("c", ...)` tags a SHA-256 of canonical JSON, so equal values have equal ids in every
+process. Scores are in [0, 1], higher is better; `None` means "could not be scored" and is never 0.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ TechniqueName = Literal["zero-shot", "few-shot", "chain-of-thought", "few-shot-c
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call. `prompt_tokens` include `cached_prompt_tokens`, read from the provider's cache, and
-    `written_prompt_tokens`, written to it."""
+    """Tokens of one call.
+
+    `prompt_tokens` include `cached_prompt_tokens`, read from the provider's cache, and `written_prompt_tokens`, written
+    to it.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -53,7 +56,7 @@ class Usage:
 
 
 def calls_schema(tools: Sequence[Tool]) -> str:
-    """The JSON schema of a list of calls of these tools, as a JSON text."""
+    """Return the JSON schema of a list of calls of these tools, as a JSON text."""
     forms = [
         {
             "type": "object",
@@ -68,12 +71,12 @@ def calls_schema(tools: Sequence[Tool]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One model call. All fields but `timeout` (seconds) are its identity; `repeat` tells samples of one prompt apart.
+    """One model call; all fields but `timeout` (seconds) are its identity.
 
-    `json_schema` and `choices` ask for constrained decoding; a model that cannot do it ignores them. `labels` ask for
-    the log-probability of each as the beginning of the reply, of a model that scores labels (`scores_labels`). With
-    `tools` the reply's text is the JSON list of the tool calls, [] for none, and what the model says besides after it;
-    an assistant's message among the messages that is such a list goes out as calls.
+    `repeat` distinguishes samples of one prompt. `json_schema` and `choices` request constrained decoding; a model
+    without it ignores them. `labels` request the log-probability of each label as the beginning of the reply, from a
+    model with `scores_labels`. With `tools` the reply's text is the JSON list of the tool calls, [] for none, then what
+    else the model says; an assistant message that is such a list is sent as calls.
     """
 
     messages: tuple[Message, ...]
@@ -90,7 +93,7 @@ class Request:
     tools: tuple[Tool, ...] = ()
 
     def identity(self, endpoint: str = "") -> dict[str, Any]:
-        """What makes two calls of a model the same, JSON-ready. `endpoint`: its address, if its name has none."""
+        """Return what identifies a call, JSON-ready; `endpoint` is the address if its name has none."""
         return {
             **({"endpoint": endpoint} if endpoint else {}),
             "messages": [message.as_dict() for message in self.messages],
@@ -112,9 +115,13 @@ FinishReason = Literal["stop", "length", "refusal", "other"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model answered. `logprobs`: per generated token, (token, log-probability) of the most likely ones;
-    `label_logprobs`: the log-probability of each of the request's labels, of a model that scores labels; `seconds`: how
-    long it took, without its queue; None: as long as the caller waited."""
+    """A model's reply.
+
+    Args:
+        logprobs: per generated token, (token, log-probability) of the most likely ones.
+        label_logprobs: the log-probability of each of the request's labels.
+        seconds: the duration without queueing; None: as long as the caller waited.
+    """
 
     text: str
     finish: FinishReason
@@ -128,9 +135,9 @@ class Completion:
 class LM(Protocol):
     """A model: request in, completion out.
 
-    `name` is what the user typed (`openai/gpt-x`); `concurrency` how many calls it can usefully run at once (None: the
-    gateway decides). `complete` raises a `ModelError`, nothing else, and never retries. Where the name does not say the
-    address or the weights, `endpoint` does, without secrets. One that scores labels has a true `scores_labels`.
+    `name` is what the user typed (`openai/gpt-x`); `concurrency` how many calls it can run at once (None: the gateway
+    decides). `complete` raises only `ModelError` and never retries. `endpoint` is the address or the weights if the
+    name does not say them, without secrets. A model that scores labels has a true `scores_labels`.
     """
 
     @property
@@ -142,14 +149,14 @@ class LM(Protocol):
     async def complete(self, request: Request) -> Completion: ...
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of `text`: exact where the tokenizer is available, else an upper estimate."""
+        """Count the tokens of `text`: exact if the tokenizer is available, else an upper estimate."""
         ...
 
     async def close(self) -> None: ...
 
 
 def scores_labels(lm: LM) -> bool:
-    """Whether the model gives the exact log-probability of each of a request's `labels`."""
+    """Return whether the model gives the exact log-probability of each of a request's `labels`."""
     return bool(getattr(lm, "scores_labels", False))
 
 
@@ -162,12 +169,12 @@ class Signature:
 
     @property
     def conversation(self) -> str:
-        """The name of the input that is a conversation, "" for none."""
+        """The name of the input that is a conversation, or ""."""
         return next((field.name for field in self.inputs if field.type == "conversation"), "")
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """What rows are compared by: the names of the inputs; of a conversation its last turns."""
+        """Return the texts by which rows are compared: the inputs; of a conversation its last turns."""
         return tuple(field.name + AS_TURNS * (field.type == "conversation") for field in self.inputs)
 
     def __str__(self) -> str:
@@ -176,7 +183,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row: texts of its inputs, right outputs, its group in each slice, and the documents its answer comes from."""
+    """One row: input texts, right outputs, its group in each slice, and the documents that hold its answer."""
 
     id: str
     inputs: Mapping[str, str]
@@ -187,7 +194,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """A worked example. `outputs` are the reply's fields as text; `rationale` is for chain-of-thought only."""
+    """A few-shot example; `outputs` are the reply's fields as text, `rationale` is for chain-of-thought only."""
 
     example_id: str
     inputs: Mapping[str, str]
@@ -206,7 +213,7 @@ class Demo:
 
 
 class Candidate:
-    """What a program can run on a row; `kind` names the program, and `id` is a hash of the JSON-ready `parts()`."""
+    """What a program can run on a row; `kind` names the program, `id` hashes the JSON-ready `parts()`."""
 
     __slots__ = ("id",)
     kind: ClassVar[str]
@@ -217,17 +224,17 @@ class Candidate:
 
     @property
     def must_prove(self) -> bool:
-        """Whether it has to prove itself against the others, as one that picks its examples has."""
+        """Whether it must beat the others significantly, as a candidate that picks examples per row."""
         return False
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether log-probabilities decide how its replies are read."""
+        """Whether its replies are read by log-probabilities."""
         return False
 
     @property
     def varies(self) -> bool:
-        """Whether its prompt differs from row to row in more than the row."""
+        """Whether its prompt differs between rows in more than the row."""
         return False
 
     def __post_init__(self) -> None:
@@ -240,7 +247,7 @@ FRESH = "fresh"
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A candidate of the pool, its place in the space of designs, and the `operator` that made it."""
+    """A candidate of the pool, its place in the design space, and the `operator` that made it."""
 
     candidate: Candidate
     place: Mapping[str, str]
@@ -248,15 +255,21 @@ class Proposal:
     parent_id: str | None
     reason: str
     credit: str = FRESH
-    """What the bandit learns about when the candidate climbs or does not: one of `Moves.operators`, or FRESH."""
+    """The operator that the bandit rewards for the candidate: one of `Moves.operators`, or FRESH."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A candidate as people read it and the ledger keeps it. `text`: its instruction or state; `n_examples`: its number
-    of worked examples, fixed and picked; `calibration`: of its label scores; `picks`: how those examples are picked
-    that differ from input to input; `passages`: how passages are looked up; `tool_texts`: its texts of the task's
-    tools, with the task's own under "own". Each is JSON-ready, None where it has none."""
+class Summary:
+    """A candidate as the ledger stores and views show it; each part is JSON-ready, None if absent.
+
+    Args:
+        text: its instruction or state.
+        n_examples: few-shot examples, fixed and picked.
+        calibration: of its label scores.
+        picks: how examples are picked per input.
+        passages: how passages are retrieved.
+        tool_texts: its texts of the task's tools, with the original ones under "own".
+    """
 
     id: str
     technique: str
@@ -272,10 +285,10 @@ class Shown:
 
 
 class Call(Protocol):
-    """Calls the target model through the gateway, for one row of one candidate. Raises what the gateway raises.
+    """Calls the target model through the gateway, for one row of one candidate.
 
-    A call with `lm` goes to that model in the place of the target. `logprobs` is how many log-probabilities per token
-    are wanted where the reply is a label (0: none); `stopped` is the error after which nothing more is sent.
+    `lm` replaces the target. `logprobs` is the number of log-probabilities per token wanted if the reply is a label (0:
+    none); `stopped` is the error after which nothing more is sent. Raises what the gateway raises.
     """
 
     @property
@@ -287,7 +300,7 @@ class Call(Protocol):
     async def __call__(self, request: Request, lm: LM | None = None) -> Completion: ...
 
     async def aside(self, request: Request, lm: LM) -> Completion:
-        """A call of a model that does not answer the row, such as one that plays the user."""
+        """Call a model that does not answer the row, such as a simulated user."""
         ...
 
 
@@ -298,13 +311,13 @@ class Runner(Protocol):
     def kind(self) -> str: ...
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        """Return the candidate's answer; `repeat` tells samples of a row apart. Raises ModelError without an answer."""
+        """Return the candidate's answer; `repeat` distinguishes samples. Raises ModelError without one."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One metric on one example: `value` in [0, 1] or None (unscored); `reason` is read by the proposer."""
+    """One metric on one example: `value` in [0, 1] or None (unscored); the proposer reads `reason`."""
 
     metric: str
     value: float | None
@@ -312,7 +325,7 @@ class Score:
 
 
 class Metric(Protocol):
-    """Scores one prediction. A judge is a metric too, so scoring is awaitable."""
+    """Scores one prediction; awaitable, as a judge is a metric too."""
 
     @property
     def name(self) -> str: ...
@@ -322,10 +335,10 @@ class Metric(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One candidate on one example. `value` is the weighted sum of the scores, None when any of them is unscored.
+    """One candidate on one example; `value` is the weighted sum of the scores, None if one is unscored.
 
-    `signal` in [0, 1] is graded evidence from log-probabilities, for choosing among candidates; None without them.
-    `label_scores` has the log-probability of each label, in the order of the choices; None where the reply has none.
+    `signal` in [0, 1] is graded evidence from log-probabilities, used to choose among candidates. `label_scores` has
+    the log-probability of each label, in the order of the choices. Both are None without log-probabilities.
     """
 
     candidate_id: str
@@ -343,7 +356,7 @@ TrialState = Literal["complete", "pruned", "failed", "incomplete"]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A candidate's evaluation in a study: `n` rows seen, `mean` over the scored ones with its 95 % interval."""
+    """A candidate's evaluation: `n` rows seen, `mean` over the scored ones with its 95 % interval."""
 
     number: int
     round: int
@@ -356,16 +369,16 @@ class Trial:
 
 
 MOST_DOLLARS = 1e9
-"""Of a cap."""
+"""The largest cap in US dollars."""
 ROOM_TO_THINK = "--thinking 2000"
-"""The words of a message: what lets a reasoning model come to its answer."""
+"""Advice in messages: how to give a reasoning model room for its answer."""
 MOST_COUNT = 2**53
-"""Of a cap on calls or tokens: up to here a float is exact."""
+"""The largest cap on calls or tokens, up to which a float is exact."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Hard caps over all roles together: calls, tokens in and out, US dollars, seconds. None: no cap."""
+    """Hard caps over all roles: calls, tokens in and out, US dollars, seconds. None: no cap."""
 
     max_calls: int | None = None
     max_tokens: int | None = None
@@ -390,7 +403,7 @@ class Spend:
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """Hard limits on a candidate: rendered prompt size in tokens, number of examples, words that may not appear."""
+    """Hard limits of a candidate: prompt size in tokens, number of examples, forbidden words."""
 
     max_prompt_tokens: int | None = None
     max_examples: int | None = None
@@ -399,7 +412,7 @@ class Constraints:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What counts as drift in production: the rate of false alarms, and the smallest changes that matter, in (0, 1)."""
+    """What counts as drift in production: the false alarm rate, and the smallest changes that matter, in (0, 1)."""
 
     alpha: float = 0.01
     unreadable: float = 0.02
@@ -412,7 +425,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """One line of [[metrics]]: which metric, on which field, with which weight (above 0) and options."""
+    """One entry of [[metrics]]: metric, field, weight (above 0) and options."""
 
     name: str
     field: str
@@ -422,7 +435,7 @@ class MetricSpec:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One criterion of a rubric. `levels`: the meaning of whole ratings, from the lowest to the highest."""
+    """One criterion of a rubric; `levels` are the meanings of whole ratings, lowest first."""
 
     name: str
     weight: float
@@ -432,7 +445,7 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """A judge's criteria, all rated from `low` to `high`. `text` is the file as it was written."""
+    """A judge's criteria, all rated from `low` to `high`; `text` is the original file."""
 
     text: str
     criteria: tuple[Criterion, ...]
@@ -442,23 +455,23 @@ class Rubric:
 
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
-    """Which techniques, formats and demo counts the search may use."""
+    """The techniques, formats and example counts that the search may use."""
 
     techniques: tuple[TechniqueName, ...]
     formats: tuple[FormatName, ...]
     demo_counts: tuple[int, ...]
     roles: tuple[str, ...] = ()
     left_out: tuple[FormatName, ...] = ()
-    """Formats that are tried by default, and cannot be where DSPy is not installed."""
+    """Formats that are tried by default, but not without DSPy."""
     retrieval: bool = False
-    """Whether examples may be picked for each input."""
+    """Whether examples may be picked per input."""
     embeddings: str = ""
     """The model whose vectors rows may be picked by: "wordllama", a provider's "PROVIDER:NAME", or ""."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextBlock:
-    """A paragraph of a document, or the rows of a table with the lines of its `header`."""
+    """A paragraph of a document, or the rows of a table with its `header` lines."""
 
     text: str
     header: str = ""
@@ -466,7 +479,7 @@ class TextBlock:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What stands under one heading. `heading`: it and those above it, the outermost first."""
+    """The content under one heading; `heading` includes those above it, outermost first."""
 
     heading: tuple[str, ...]
     blocks: tuple[TextBlock, ...]
@@ -474,7 +487,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file of the task's documents. `name`: its path in their folder, with `/`."""
+    """A document of the task; `name` is its path in their folder, with `/`."""
 
     name: str
     sections: tuple[Section, ...]
@@ -482,8 +495,12 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """The documents that prompts of a task look passages up in. `source`: the column that names a row's documents, ""
-    for none; `unanswerable`: the answer where no document has one, "" where there is always one."""
+    """The documents from which a task's prompts retrieve passages.
+
+    Args:
+        source: the column that names a row's documents, or "".
+        unanswerable: the answer if no document has it; "" if there is always one.
+    """
 
     documents: tuple[Document, ...]
     source: str = ""
@@ -497,7 +514,7 @@ class Knowledge:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedUser:
-    """Who writes the user's messages: a model with a prompt, or ("" as model) the row's own messages in turn."""
+    """The writer of the user's messages: a model with a prompt, or ("" as model) the row's messages in turn."""
 
     model: str = ""
     prompt: str = ""
@@ -508,16 +525,23 @@ class SimulatedUser:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A loaded and checked task. `hashes` names the SHA-256 of each split and of task.toml and what lies next to it.
+    """A loaded and checked task.
 
-    `program` is `module:factory` for a program of the user's own in that folder, else "". `judges` are the models
-    that judge (several: a panel), `rubrics` what they go by, by file name. `slices` are columns or fields by which
-    scores are told apart; each of `repeats` samples of a row is its own call. `human_score` is
-    what people reach, in (0, 1], or None. `monitor` says what is drift in production. `calibrate`: the finalists also
-    compete calibrated. `detect`: the smallest gain worth having, in points. `precision`: the part of the
-    answers, in (0, 1), that must be right where the prompt may abstain. With `tools` the answer is a list of calls of
-    them. With `user` a row is a conversation that continues with the model's own replies, and the last of them is the
-    answer.
+    Args:
+        hashes: the SHA-256 of each split, and of task.toml and the files next to it.
+        program: `module:factory` of a user's program in that folder, or "".
+        judges: the models that judge; several are a panel.
+        rubrics: what judges go by, by file name.
+        slices: columns or fields by which scores are broken down.
+        repeats: samples per row; each is a call.
+        human_score: what people reach, in (0, 1], or None.
+        monitor: what counts as drift in production.
+        calibrate: whether the finalists also compete calibrated.
+        detect: the smallest gain worth having, in points.
+        precision: the part of the answers, in (0, 1), that must be right if the prompt may abstain.
+        tools: with tools the answer is a list of calls of them.
+        user: with a simulated user a row is a conversation that continues with the model's replies; the last is the
+            answer.
     """
 
     name: str
@@ -546,7 +570,7 @@ class Task:
     calibrate: bool = True
     detect: float = 10.0
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Options of its runs, by their names."""
+    """Options of its runs, by name."""
     precision: float | None = None
     knowledge: Knowledge | None = None
     tools: tuple[Tool, ...] = ()
@@ -554,12 +578,12 @@ class Task:
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def room(self, answer: int) -> int:
-        """The most tokens of a reply whose answer has at most `answer`: a model may think before it."""
+        """Return the most tokens of a reply whose answer has at most `answer`, thinking included."""
         return answer + self.thinking
 
     @property
     def is_judged(self) -> bool:
-        """Whether a metric of it asks a judge."""
+        """Whether one of its metrics asks a judge."""
         return any(spec.name == "judge" for spec in self.metrics)
 
     @property
@@ -571,5 +595,5 @@ class Task:
 
     @property
     def is_compared(self) -> bool:
-        """Whether a judge of it compares each answer with that of the user's own prompt."""
+        """Whether a judge compares each answer with that of the user's prompt."""
         return any(spec.options.get("mode") == "pairwise" for spec in self.metrics)

@@ -1,4 +1,4 @@
-"""Work next to the event loop: in a thread, or in a child process with a time limit for code that may never end."""
+"""Work outside of the event loop: in a thread, or in a child process with a time limit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 Verdict = tuple[float | None, str]
-"""A value and the reason for it; what goes wrong in a child process is None with the reason, never 0."""
+"""A value and its reason; a failure in the child process is None with the reason, never 0."""
 LONG = 20_000
-"""Characters or bytes from which a text is read in a thread: some ten milliseconds of the slowest reading."""
+"""Size (characters or bytes) from which a text is read in a thread: about ten milliseconds of the slowest reading."""
 _T = TypeVar("_T")
 
 _BEGIN = r"""
@@ -50,27 +50,27 @@ def load(name, path):
         exec(compile(file.read(), path, "exec"), module.__dict__)
     return module
 """
-"""Begins a script that runs a file of the user's own: `load`, and `blame`, which names the line of an error."""
+"""The start of a script that runs a user's file: `load`, and `blame`, which names the line of an error."""
 
 
 async def run_aside(size: int, call: Callable[[], _T]) -> _T:
-    """Return the result of `call`, in a thread where the text it reads has LONG characters or more."""
+    """Return the result of `call`, run in a thread if its text has LONG characters or more."""
     return await asyncio.to_thread(call) if size >= LONG else call()
 
 
 class Worker:
     """A child process that answers questions one after another, off the event loop.
 
-    It sees no environment but PATH, and starts anew after a timeout or a crash.
+    It sees no environment but PATH, and is restarted after a timeout or a crash.
 
     Args:
-        what: Begins the reasons of verdicts.
-        script: Python that has `opening` and `pipe_in`; it answers once when it is ready, then each line of JSON.
-        opening: What the script is given at its start, JSON-ready.
-        timeout: Seconds for one answer.
-        start_timeout: Seconds until the script is ready.
-        folder: Where it runs.
-        most_late: After that many timeouts it is not started any more.
+        what: the start of the reasons of verdicts.
+        script: Python code that has `opening` and `pipe_in`; it answers once when it is ready, then each line of JSON.
+        opening: JSON-ready data for the start of the script.
+        timeout: seconds per answer.
+        start_timeout: seconds until the script is ready.
+        folder: the working directory.
+        most_late: timeouts after which it is not restarted.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Worker:
         return self._ask(_line(question))
 
     def close(self) -> None:
-        """Ends the child process; a later question starts a new one. Also happens when the worker is let go."""
+        """End the child process; a later question starts a new one. Also called when the worker is collected."""
         self._process = None
         if self._end is not None:
             self._end()

@@ -2,7 +2,10 @@
 
 import ast
 from collections.abc import Iterator
+from typing import get_args
 
+from agent.errors import AgentError, ModelError
+from agent.results.run_parts import BLOCKS, BlockCode
 from tests.cases import each_case
 from tests.test_layers import SOURCES
 
@@ -113,3 +116,13 @@ def test_a_look_at_words_is_found(code: str) -> None:
 )
 def test_codes_and_other_texts_are_not(code: str) -> None:
     assert looks(ast.parse(code)) == []
+
+
+def test_every_error_has_a_code_that_no_other_one_has() -> None:
+    kinds, own = [AgentError], list[str]()
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        own += [kind.code] if "code" in vars(kind) and kind is not ModelError else []
+    assert len(own) == len(set(own))
+    assert {"input", "budget_refused", "gate_failed", "interrupted", "rate_limit", "ledger_busy"} <= set(own)
+    assert set(BLOCKS) == set(get_args(BlockCode))

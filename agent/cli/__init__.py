@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Nothing imports it. Heavy packages load only inside the command that runs."""
+"""The command line: parse, call, print. Heavy packages are imported by the command that needs them."""
 
 from __future__ import annotations
 
@@ -21,76 +21,75 @@ GROUPS = {
     "Search": {
         "run": "Search for the best prompt of TASK and test it.",
         "resume": "Continue a run that did not finish.",
-        "migrate": "Make a released prompt one for another model, and prove that it is not worse.",
+        "migrate": "Move a released prompt to another model, and show that it is not worse.",
         "transfer": "Score a run's best prompts on other models.",
         "batch": "List batches of calls at providers, or cancel those of a run.",
-        "sweep": "Run tasks x models x strategies x seeds out of one file, here or on a Ray cluster.",
+        "sweep": "Run tasks x models x strategies x seeds from one file, here or on a Ray cluster.",
         "customize": "Compare prompts, trained adapters and no language model on one sealed test.",
     },
     "Look": {
         "runs": "List the runs in the ledger.",
         "show": "Show a run: its winner, what changed, what it cost.",
-        "history": "Show each trial of a run: instruction, examples, technique, score, cost; or search all texts.",
+        "history": "Show the trials of a run: instruction, examples, technique, score, cost; or search all texts.",
         "report": "Write a run as one HTML file.",
-        "compare": "Compare two runs or two trials: options, scores, cost, words, and a paired test.",
-        "ui": "Show everything in the browser, on this machine only.",
+        "compare": "Compare two runs or two trials: options, scores, cost, text, and a paired test.",
+        "ui": "Show the ledger in the browser, on this machine only.",
     },
     "Ship": {
         "export": "Write a run's prompt in the format of your program.",
-        "promote": "Ship a run's winner; asks the gate.",
-        "rollback": "Put an alias back to the version before.",
-        "load": "Print the prompt that an alias means now, as a program would load it.",
-        "aliases": "List the aliases, or the whole history of a name.",
-        "apply": "Ask a released prompt each row of a file, and write the rows with the answers.",
+        "promote": "Ship a run's winner if it passes the gate.",
+        "rollback": "Point an alias back to its previous version.",
+        "load": "Print the prompt behind an alias, as a program would load it.",
+        "aliases": "List the aliases, or the history of a name.",
+        "apply": "Run a released prompt on each row of a file, and write the answers.",
     },
     "Watch": {
-        "check": "Ask a released prompt its suite again; fails on regression.",
-        "bless": "Record what a released prompt answers now as the reference of later checks.",
+        "check": "Run a released prompt on its regression suite; fails on regression.",
+        "bless": "Record a released prompt's current answers as its regression suite.",
         "monitor": "Compare a log of production answers with the reference; fails on drift.",
-        "ab": "Read the outcomes of an A/B test, at any time.",
-        "learn": "Take corrected answers of production into a task's train rows, as a new version of it.",
+        "ab": "Evaluate an A/B test, at any time.",
+        "learn": "Add corrected production answers to a task's train rows, as a new version of it.",
     },
     "Audit": {
         "audit": "Check, read, export and erase from the ledger.",
         "ledger": "Merge ledgers into one; publish finished runs into a team's ledger.",
-        "reproduce": "Replay a run from the stored replies and report what comes out differently.",
+        "reproduce": "Replay a run from its stored replies and report every difference.",
     },
     "Set-up": {
-        "init": "Make a task folder out of your own file, or copy a sample.",
-        "label": "Label rows of a task by single keys, in the terminal or in the browser.",
+        "init": "Make a task folder from your file, or copy a sample.",
+        "label": "Label rows of a task with single keys, in the terminal or in the browser.",
         "tasks": "List the tasks here, or check one.",
         "metrics": "List the metrics that a task may name.",
-        "tools": "Read tools from an OpenAPI file or an MCP server, for a task that calls them.",
+        "tools": "Import tools from an OpenAPI file or an MCP server, for a task that calls them.",
         "models": "List models, or fetch the embedded one.",
         "judge": "Measure a judge against people, and collect blinded ratings.",
         "doctor": "Check this machine: Python, SQLite, model, keys, ledger.",
     },
 }
-"""By heading of the help each command, with what it does."""
+"""The commands by heading of the help, each with a summary."""
 EVERYDAY = ("demo", "init", "run", "resume", "show", "report", "ui", "export", "promote", "check", "doctor")
-"""The commands of every day."""
+"""The commands that the short help shows."""
 HELP = {name: about for commands in GROUPS.values() for name, about in commands.items()}
 _HOMES = {
     "ui": "agent.cli.ui",
     **dict.fromkeys(("audit erase", "judge rate", "models fetch"), "agent.cli.questions"),
 }
-"""The modules of commands that are made by hand; the others are jobs."""
+"""Modules of hand-written commands; all others are jobs."""
 FAMILIES = {
-    "batch": "Batches of calls at providers, as `--batch` sends them: list them, cancel those of a run.",
-    "ledger": "Merge ledgers into one that is only read; publish finished runs into a team's ledger, and check them "
-    "there.",
+    "batch": "List the provider batches that `--batch` sends, or cancel those of a run.",
+    "ledger": "Merge ledgers into a read-only one; publish finished runs to a team's ledger, and verify them there.",
     "metrics": "List the metrics that a task may name.",
     "models": "List models, or fetch the embedded one.",
     "audit": "Check, read, export and erase from the ledger: the record of every call, score and decision.",
-    "ab": "Read the outcomes of an A/B test, at any time.",
+    "ab": "Evaluate an A/B test, at any time.",
     "judge": "Measure a judge against people (calibrate), and collect blinded ratings (rate).",
 }
-"""Commands of two words: the first of them, and what they do."""
+"""Groups of two-word commands, with a summary."""
 _WIDEST = max(map(len, HELP))
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 OTHERS = "Of other packages"
 SHOW_ALL = "promptassay.show_all"
-"""Where a context notes that a help text shows everything."""
+"""The key of a click context whose help shows everything."""
 
 
 def _made(name: str) -> click.Command:
@@ -103,7 +102,7 @@ def _of_others() -> list[str]:
 
 
 class _Commands(click.Group):
-    """Finds a command's module when it is called; a first word that is no command is a task to run."""
+    """Loads a command on demand; a first word that is not a command is a task to run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*HELP, *_of_others()]
@@ -201,7 +200,6 @@ class _Commands(click.Group):
 
 
 def _end_unwritten(error: OSError) -> NoReturn:
-    """Ends the process with one line for what could not be read or written."""
     from agent.cli.common import plain
 
     where = f"{error.filename}: " if error.filename else ""
@@ -216,7 +214,7 @@ def _end_unwritten(error: OSError) -> NoReturn:
 
 
 class _DroppingIO(FileIO):
-    """Drops what can no longer be written, as after the terminal or the reader of a pipe was closed."""
+    """Drops output that can no longer be written, after the terminal or pipe was closed."""
 
     def write(self, data: Any) -> int:
         try:
@@ -226,11 +224,7 @@ class _DroppingIO(FileIO):
 
 
 def _prepare_streams() -> None:
-    """Text for a closed stream is dropped, and characters that the encoding of stdout lacks become escapes.
-
-    A stderr that closes later drops it, too, as a run must not end for it. A result goes to stdout, and is an error
-    where it cannot be written.
-    """
+    # A closed stream, or a stderr that closes later, must not end a run. A result that cannot be written is an error.
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
@@ -242,7 +236,7 @@ def _prepare_streams() -> None:
 
 
 def show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Print the help with all that it has, and end."""
+    """Print the whole help and exit."""
     if value and not ctx.resilient_parsing:
         ctx.meta[SHOW_ALL] = True
         click.echo(ctx.get_help(), color=ctx.color)

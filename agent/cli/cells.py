@@ -17,7 +17,7 @@ COLUMNS = ("cell", "state", "calls", "best dev", "sealed", "$")
 
 
 def cells_table(lines: Sequence[CellLine]) -> RenderableType:
-    """The cells that run first, then those that wait, then those that have ended, and a line with the sums."""
+    """Build the table: running cells first, then waiting, then finished ones, and a line of totals."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table

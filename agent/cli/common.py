@@ -1,4 +1,4 @@
-"""What several commands share: options, names of what is registered, JSON and text."""
+"""Shared by several commands: options, registered names, JSON and text output."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class FilePath(click.Path):
-    """The path of a file or folder: "" and "-", which would name the current folder and a file called so, are refused.
+    """The path of a file or folder; refuses "" and "-", which would name the current folder and a file called `-`.
 
     Args:
-        allows_stdout: "-" stands for standard output.
-        is_file: a folder is refused.
+        allows_stdout: "-" means standard output.
+        is_file: refuse a folder.
     """
 
     def __init__(self, allows_stdout: bool = False, is_file: bool = False) -> None:
@@ -43,7 +43,7 @@ class FilePath(click.Path):
         if not text:
             self.fail("the path is empty; name a file.", param, ctx)
         if text == "-" and not self.allow_dash:
-            self.fail("'-' is no path here; name a file (./- for one that is called so).", param, ctx)
+            self.fail("'-' is no path here; name a file (./- for a file called -).", param, ctx)
         if "\0" in text:
             self.fail("a path holds no NUL; name a file.", param, ctx)
         if self._is_file and os.path.isdir(text):
@@ -61,12 +61,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def ledger_options(function: F) -> F:
-    """--db and --json."""
+    """Add --db and --json."""
     return db_option(json_option(function))
 
 
 class Registered(click.ParamType[str]):
-    """A name in `registry`; imports what it names, so that one that cannot be loaded is refused here."""
+    """A name in `registry`; imports the plugin, so that one that cannot be loaded is refused here."""
 
     def __init__(self, registry: Registry[Any]) -> None:
         self.name, self._registry = registry.what, registry
@@ -88,15 +88,14 @@ class Registered(click.ParamType[str]):
 
 
 def print_json(value: Any) -> None:
-    """Prints a value as JSON; what could steer a terminal, such as C1 controls, stands as a JSON escape, and where
-    stdout is not UTF-8 so does all that is not ASCII."""
+    """Print JSON; escape what could steer a terminal, and all non-ASCII if stdout is not UTF-8."""
     is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
     text = json.dumps(value, indent=2, ensure_ascii=not is_utf8, allow_nan=False)
     click.echo(printable(text, "\n", lambda char: json.dumps(char)[1:-1]))
 
 
 def print_shown(found: Any, as_json: bool) -> int:
-    """Print what a job returned, as JSON or for people; returns the exit code."""
+    """Print what a job returned, as JSON or for people; return the exit code."""
     from agent.jobs.registry import Printed
     from agent.report.job_blocks import sections_of
     from agent.report.terminal import show_sections
@@ -123,12 +122,13 @@ def print_shown(found: Any, as_json: bool) -> int:
 
 
 def print_exactly(text: str) -> None:
-    """Prints the exact bytes in a pipe (click takes escape sequences out of a str), and `plain` text on a terminal."""
+    """Print exact bytes in a pipe, `plain` text on a terminal."""
+    # bytes, as click removes escape sequences from a str
     click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
 
 
 def require_first_word(word: str, commands: Iterable[str]) -> None:
-    """Raises InputError where a first word that is no command is no task, folder or file here either."""
+    """Raise InputError for a first word that is not a command, task, folder or file."""
     if Path(word).suffix or os.path.exists(word) or os.path.exists(Path("tasks") / word):
         return
     from agent.safe_text import closest

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from agent.jobs.registry import JobSpec
 
 WIDEST = 26
-"""Columns of the names in a help text; longer names get a line of their own."""
+"""Columns for the names in a help text; longer names get a separate line."""
 SHORT = 20
-"""Options up to which `--help` shows all of them."""
+"""The most options for which `--help` shows all."""
 UNGROUPED, PLAIN = 8, "Options"
-"""Options up to which they are one list, and its heading."""
+"""The most options in one ungrouped list, and its heading."""
 FILES = {"db": FilePath(is_file=True)}
 
 
 class OptionType(click.ParamType[Any]):
-    """The value of a declared option, refused in the words of every other surface."""
+    """The value of a declared option, refused in the same words as everywhere."""
 
     def __init__(self, model: type[JobOptions], option: Option) -> None:
         self.name, self._model, self._option = option.name, model, option
@@ -67,14 +67,14 @@ class OptionType(click.ParamType[Any]):
 
 
 class JobCommand(click.Command):
-    """A command whose options come in groups, and in `--help` only those of every day where there are many."""
+    """A command with grouped options; a long `--help` shows only the everyday ones."""
 
     groups: Mapping[str, str]
     everyday: frozenset[str]
     home: str
     """The heading of `--help`."""
     listed: tuple[str, Callable[[], Iterable[tuple[str, str]]]] | None = None
-    """A list at the end of the help, which is made only then."""
+    """A list at the end of the help, made on demand."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.listed is not None:
@@ -119,12 +119,12 @@ def _first_sentence(about: str) -> str:
 def command(
     *models: type[JobOptions], types: Mapping[str, click.ParamType[Any]] | None = None, **changes: Mapping[str, Any]
 ) -> Callable[[Callable[..., None]], JobCommand]:
-    """Make a command of a function that takes an instance of each model, then its arguments.
+    """Make a command from a function of one instance of each model, then its arguments.
 
     Args:
-        models: the options; a name that two of them declare goes to both.
-        types: other types by the name of an option, such as what a registry lists.
-        changes: other keywords of click by the name of an option.
+        models: the options; a name that two of them declare is passed to both.
+        types: click types by option, such as the names in a registry.
+        changes: other click keywords by option.
     """
 
     def made(function: Callable[..., None]) -> JobCommand:
@@ -170,7 +170,7 @@ def command(
 
 
 class _WholeText(click.types.StringParamType):
-    """A text whose environment variable is one value, blanks included, also where the option may be repeated."""
+    """A text whose environment variable is one value, blanks included, even if the option is repeatable."""
 
     def split_envvar_value(self, rv: str) -> list[str]:
         return [rv]
@@ -187,11 +187,11 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "run": {"model": {"type": _WholeText(), "multiple": True, "callback": _single_model}},
     "report": {"output": {"type": FilePath(allows_stdout=True)}},
 }
-"""Keywords of click by command and option."""
+"""Click keywords by command and option."""
 
 
 def job_command(spec: JobSpec) -> click.Command:
-    """The command of a job: its arguments and options, `--json`, and `--quiet` where it asks models."""
+    """Make the command of a job: arguments, options, `--json`, and `--quiet` if it asks models."""
 
     def called(*parts: Any, **arguments: Any) -> None:
         from agent.cli.progress import JobProgress, Progress

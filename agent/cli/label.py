@@ -27,7 +27,7 @@ GLUED = "\N{NO-BREAK SPACE}"
 
 
 def ask_labels(task: LabelledTask, options: LabelOptions, queue: LabelQueue, db: Path) -> None:
-    """Ask the user for labels, by single keys or in the browser, until the user ends it."""
+    """Ask for labels, by single keys or in the browser, until the user quits."""
     from agent.ledger.provenance import user
 
     labeller = options.labeller or user()
@@ -59,7 +59,7 @@ class Labelling:
         self._read: Callable[[], str]
 
     def run(self) -> None:
-        """Until the labeller ends, or has given `count` labels."""
+        """Ask until the labeller quits or has given `count` labels."""
         with single_keys() as self._read:
             self._ask()
 
@@ -106,7 +106,6 @@ class Labelling:
         return f"\nno row is left{skipped}\nu undo  q end"
 
     def _choices(self) -> list[str]:
-        """The keys and what each does, in lines of the terminal's width that part no key from its label."""
         choices = [*(f"{key} {label}" for key, label in self.keys.items()), "s skip", "u undo", "? help"]
         whole = "  ".join(choice.replace(" ", GLUED) for choice in choices)
         width = shutil.get_terminal_size().columns - 1
@@ -130,10 +129,10 @@ class Labelling:
 
 @contextmanager
 def single_keys() -> Iterator[Callable[[], str]]:
-    """A function that waits for the next key, and gives QUIT at the end of stdin or after Ctrl-C or Ctrl-D.
+    """Yield a function that waits for the next key.
 
-    A terminal is in a mode for single keys all the while, so that none is lost that is pressed before a row is shown.
-    Line ends and blanks of a pipe are no keys.
+    It returns QUIT at the end of stdin and for Ctrl-C or Ctrl-D. A terminal stays in single-key mode, so that no key is
+    lost that is pressed before a row is shown. Line ends and blanks of a pipe are skipped.
     """
     if not sys.stdin.isatty():
         yield _piped_key

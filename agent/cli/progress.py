@@ -1,6 +1,6 @@
-"""Progress on stderr: a live block on a terminal, a short line now and then elsewhere.
+"""Progress on stderr: a live block on a terminal, an occasional line elsewhere.
 
-The run's own loop draws the block, and no thread: where the loop hangs, the clock and the mark stand still.
+The run's event loop draws the block, not a thread: if the loop hangs, clock and mark stop.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
     from agent.task.label_session import LabelQueue
 
 LINE_SECONDS = 30.0
-"""Between two lines of one stage, where stderr is no terminal."""
+"""Seconds between two lines of one stage if stderr is not a terminal."""
 DRAW_SECONDS = 0.1
 
 
 class Progress(Watcher):
-    """Shows what a run does. Use as a context manager; `quiet` shows nothing but warnings."""
+    """Shows the progress of a run; a context manager. `quiet` shows only warnings."""
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -159,7 +159,7 @@ class Progress(Watcher):
 
 
 class JobProgress(Progress):
-    """Shows the calls of a job, which is no search; a short one, where stderr is no terminal, prints no line."""
+    """Shows the calls of a job that is not a search; a short job prints no line outside of a terminal."""
 
     def __init__(self, quiet: bool, title: str) -> None:
         super().__init__(quiet)
@@ -179,7 +179,7 @@ class JobProgress(Progress):
 
 
 def live_on_stderr() -> Live | None:
-    """A block at the bottom of the terminal, of which nothing stays; None where stderr is none."""
+    """Return a transient block at the bottom of the terminal; None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         return None
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""A run or a job at one moment in words and numbers, as a line and as a block on a terminal. Pure."""
+"""The state of a run or job as a line and as a block on a terminal. Pure."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 LINE_WIDTH = 80
 SLOW = 10.0
-"""Seconds for which a reply has been waited for when a line says so."""
+"""Seconds of waiting for a reply after which a line says so."""
 ENOUGH = 16
-"""Paid calls before the time left is told: the first ones wait for the model and run side by side."""
+"""Paid calls before the time left is shown: the first ones wait for the model and run concurrently."""
 WIDE = 66
-"""Columns that the longest words take."""
+"""Columns of the longest labels."""
 MARKS, ASCII_MARKS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 CURVE = 40
-"""Columns of a loss curve, at most."""
+"""Most columns of a loss curve."""
 ROLES: tuple[CallRole, ...] = ("model", "proposer", "judge", "embedding")
 STAGES = {
     "baseline": "baseline (your own prompt)",
@@ -40,21 +40,21 @@ STAGES = {
     "attribution": "what each part of the best adds",
     "sealed test": "sealed test",
 }
-"""The stages of a search in their order, in the words of the screen; each name that is no other is a strategy's."""
+"""The stages of a search in order, as shown; any other name is a strategy's."""
 UNSEARCHED = ("baseline", "sealed test")
 
 Row = tuple[str, str, str, str, str, str, str]
-"""What a role was paid for: its name, then calls, tokens and dollars as text, each with what stands behind it."""
+"""Spending of a role: its name, then calls, tokens and dollars as text, each with a suffix."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A run or a job at one moment.
+    """The state of a run or job.
 
     Args:
-        spent: by role; the last row over all roles.
-        left: seconds left, at most; None: not known yet.
-        place: which stage of how many; "" for a job.
+        spent: by role; the last row is the total.
+        left: most seconds left; None: not known yet.
+        place: the stage and the number of stages; "" for a job.
         points, score, best: the best score alone, with interval and baseline, and whose it is; "" for a job.
         unit: of `done` and `planned`.
     """
@@ -76,17 +76,16 @@ class View:
 
     @property
     def usd(self) -> str:
-        """What was paid, in dollars."""
+        """Dollars paid."""
         return self.spent[-1][5]
 
 
 def stage_key(snapshot: Snapshot) -> str:
-    """Which of STAGES a search is in; its rounds are one stage."""
+    """Return the entry of STAGES that a search is in; its rounds are one stage."""
     return snapshot.stage if snapshot.stage in STAGES else "search"
 
 
 def search_view(snapshot: Snapshot) -> View:
-    """What is shown of a search."""
     account, plan, key = snapshot.account, snapshot.plan, stage_key(snapshot)
     stages = tuple(STAGES) if plan.finalists else UNSEARCHED
     title = STAGES[key]
@@ -112,13 +111,13 @@ def search_view(snapshot: Snapshot) -> View:
 
 
 def job_view(title: str, done: int, planned: int, account: Account, retries: int) -> View:
-    """What is shown of a job: `title` says what it does, `done` and `planned` are calls."""
+    """Make the view of a job; `title` says what it does, `done` and `planned` are calls."""
     left, most = seconds_left(account, done, planned), max(done, planned)
     return View(title, account.seconds, left, done, most, _spent(account), account.cached, retries)
 
 
 def training_view(progress: TrainingProgress, account: Account) -> View:
-    """What is shown of a training, in the place of the calls that a job makes."""
+    """Make the view of a training, shown instead of the job's calls."""
     return View(
         f"training {progress.name}",
         progress.seconds,
@@ -133,7 +132,7 @@ def training_view(progress: TrainingProgress, account: Account) -> View:
 
 
 def sparkline(values: Sequence[float], columns: int, marks: str) -> str:
-    """A curve in at most `columns` marks, each the mean of some values, from the lowest mark to the highest."""
+    """Draw a curve of at most `columns` marks, each the mean of some values."""
     count = min(columns, len(values))
     ends = [len(values) * at // count for at in range(count + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(ends)]
@@ -142,7 +141,7 @@ def sparkline(values: Sequence[float], columns: int, marks: str) -> str:
 
 
 def seconds_left(account: Account, done: int, planned: int) -> float | None:
-    """The most seconds that the planned calls take at the pace of the paid ones; None: too few to tell."""
+    """Estimate the most seconds for the planned calls at the pace so far; None: too few to tell."""
     paid, limit = done - account.cached, account.budget.time_limit
     if paid < ENOUGH:
         return None
@@ -151,14 +150,14 @@ def seconds_left(account: Account, done: int, planned: int) -> float | None:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as on a clock: 0:07, 12:34, 1:02:03."""
+    """Format seconds as on a clock: 0:07, 12:34, 1:02:03."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def waiting(in_flight: InFlight) -> str:
-    """What a run waits for, in words."""
+    """Say what a run waits for."""
     if in_flight.outage:
         return f"no answer from {short(in_flight.outage, 200)}"
     if not in_flight.calls:
@@ -169,7 +168,7 @@ def waiting(in_flight: InFlight) -> str:
 
 
 def as_line(view: View, in_flight: InFlight) -> str:
-    """The view in one line of at most LINE_WIDTH characters; parts that do not fit are left out."""
+    """Format the view as one line of at most LINE_WIDTH characters; drop parts that do not fit."""
     parts = [
         f"[{clock(view.seconds)}] {view.title}: {view.done:,} of {view.planned:,} {view.unit}",
         *([f"loss {recent_loss(view.losses):.3f}"] if view.losses else []),
@@ -230,7 +229,7 @@ def _row(account: Account, name: str, spend: Spend | None) -> Row:
 
 
 def count(number: int) -> str:
-    """A whole number in at most 7 characters: 999,999 or 1.23 M."""
+    """Format a whole number in at most 7 characters: 999,999 or 1.23 M."""
     if number < 1_000_000:
         return f"{number:,}"
     return f"{number / 1e6:.2f} M" if number < 1e9 else f"{number / 1e9:.2f} G"
@@ -240,7 +239,7 @@ def count(number: int) -> str:
 
 
 def block(view: View, in_flight: InFlight, mark: str, width: int, bars: str = BARS) -> RenderableType:
-    """The lines of a view at this width. `mark` changes as long as the run is alive; `bars`: of a loss curve."""
+    """Format the view as a block of this width, with a `mark` that shows that the run is alive."""
     from rich.console import Group
 
     times, calls = clock(view.seconds), f"{view.done:,} of {view.planned:,}"
@@ -289,8 +288,6 @@ def bar_line(done: int, total: int, words: str) -> RenderableType:
 
 
 def _spent_lines(view: View, width: int) -> list[RenderableType]:
-    """Calls, tokens and dollars by role, the numbers of a column below each other; without the tokens and the caps
-    where these do not fit."""
     longest = [max(map(len, column)) for column in zip(*view.spent, strict=True)]
     lines = []
     for row in view.spent:

@@ -1,6 +1,6 @@
-"""Commands that ask the user, or show a download: `audit erase`, `judge rate` and `models fetch`.
+"""Commands that ask the user or show a download: `audit erase`, `judge rate` and `models fetch`.
 
-A rater sees inputs and answer, never which prompt wrote it. Every rater gets the same items in another order.
+A rater sees inputs and answer, never which prompt wrote it, and in a random order.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ SKIP, QUIT = "s", "q"
 @click.option("-o", "--file", "path", type=PATH, help="Default: ratings.jsonl in the run's folder.")
 @db_option
 def rate_command(run: str, rater: str, output: str | None, count: int, path: Path | None, db: Path) -> None:
-    """Rate answers of RUN (default: the latest) on the rubric's scale, without knowing which prompt wrote them.
+    """Rate answers of RUN (default: the latest) on the rubric's scale, blind to their prompts.
 
-    For each answer type a number for every criterion and for the whole; s skips it, q stops. What was rated is kept,
-    and the same command goes on from there. Several raters write to one file; their agreement is printed at the end.
+    For each answer, type a number for every criterion and one for the whole; s skips it, q quits. Ratings are kept: the
+    same command continues. Several raters write to one file; their agreement is printed at the end.
     """
     from agent.report.blinded import agreement, rating_session
 
@@ -48,7 +48,7 @@ def rate_command(run: str, rater: str, output: str | None, count: int, path: Pat
         if marks:
             session.file.add(shown.rated(rater, session.field, marks))
     done = len(session.file.done(rater))
-    click.echo(f"{done} of {of} rated by {plain(rater)}{'' if done >= of else '; the same command goes on from there'}")
+    click.echo(f"{done} of {of} rated by {plain(rater)}{'' if done >= of else '; the same command continues'}")
     if agreed := agreement(session.file.rows, session.rubric):
         click.echo(agreed)
     click.echo(plain(f"measure a judge with them: {session.command}"))
@@ -90,10 +90,10 @@ def _ask(session: RatingSession) -> dict[str, int] | None:
 def erase_command(
     hashes: tuple[str, ...], containing: str | None, actor: str, reason: str, yes: bool, db: Path, as_json: bool
 ) -> None:
-    """Erase prompts, requests and replies for good; the chain keeps their hashes, the actor and the reason.
+    """Erase prompts, requests and replies for good; the chain keeps their hashes.
 
-    A reply that is gone is bought again when it is needed. What rows and events say in their own words, such as an
-    error message, cannot be erased, and is named.
+    The chain also keeps the actor and the reason. An erased reply is bought again when it is needed. Text that rows and
+    events quote, such as an error message, cannot be erased, and is listed.
     """
     from agent.jobs.audit import erase, prepare_erasure
 
@@ -113,7 +113,7 @@ def erase_command(
 @click.command(context_settings=SETTINGS)
 @click.argument("name", default="local/smollm2-135m")
 def fetch_command(name: str) -> None:
-    """Fetch the weights of NAME into the cache, checked by SHA-256; goes on where it stopped."""
+    """Download the weights of NAME into the cache and verify their SHA-256; resumes a partial download."""
     from agent.cli.progress import Progress
     from agent.models.weights import fetch
 

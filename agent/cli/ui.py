@@ -48,12 +48,13 @@ class UiOptions(JobOptions):
 
 @command(UiOptions, OutputOptions, optuna={"is_flag": False, "flag_value": ""})
 def ui_command(options: UiOptions, output: OutputOptions) -> None:
-    """Show the ledger in the browser: runs, live progress, trials, sealed rows, comparisons, blinded rating, releases,
-    aliases, a playground, audit, SQL and JSON.
+    """Show the ledger in the browser, on this machine only.
 
-    Served on 127.0.0.1 only, for whoever has the printed link. Nothing is asked and the ledger is never written, unless
-    --allow-calls lets the playground ask models: each of its calls is then in the ledger, and --max-calls or --max-cost
-    caps all of them together. --json prints the link as one object on one line. Ctrl-C ends it.
+    Pages: runs, live progress, trials, sealed rows, comparisons, blinded rating, releases, aliases, a playground,
+        audit, SQL
+    and JSON. They are served on 127.0.0.1 to whoever has the printed link. The ledger is never written and no model is
+    called, unless --allow-calls lets the playground ask models: its calls are in the ledger, and --max-calls or
+    --max-cost caps them all together. --json prints the link as one JSON object on one line. Ctrl-C ends it.
     """
     if options.optuna is not None:
         _write_study(options.optuna, output.db, output.as_json)
@@ -72,11 +73,11 @@ def serve_pages(
     asker: Playground | None = None,
     labelling: LabelPlace | None = None,
 ) -> None:
-    """Serve the web view until Ctrl-C, and then say what was changed: `ended`.
+    """Serve the web view until Ctrl-C, then print the changes: `ended`.
 
     Args:
-        asker: asks the models of the playground; None: nobody is asked.
-        labelling: the task whose rows are labelled, which is the page that is opened.
+        asker: asks models for the playground; None: no calls.
+        labelling: the task to label, opened first.
     """
     from agent.report.web.app import bind, make, serve, warm
 
@@ -97,7 +98,6 @@ def serve_pages(
 
 
 def _playground(db: Path, options: UiOptions) -> Playground | None:
-    """What asks models for the playground; None without --allow-calls. Raises InputError where an option is missing."""
     if not options.allow_calls:
         source = click.get_current_context().get_parameter_source  # a cap of the environment is meant for runs, too
         if typed := [name for name in ("max_calls", "max_cost") if source(name) is ParameterSource.COMMANDLINE]:
@@ -113,13 +113,13 @@ def _playground(db: Path, options: UiOptions) -> Playground | None:
 
 @contextmanager
 def _opened(url: str, wanted: bool) -> Iterator[None]:
-    """Shows the link in the browser by a file that only this user can read: a process list would show it to others."""
     import webbrowser
     from tempfile import NamedTemporaryFile
 
     if not wanted:
         yield
         return
+    # in a private file, as a process list shows arguments to others
     with NamedTemporaryFile("w", prefix="promptassay-", suffix=".html", encoding="utf-8") as page:
         page.write(f'<!doctype html><meta http-equiv="refresh" content="0;url={url}">')
         page.flush()

@@ -1,4 +1,4 @@
-"""Jobs: one function each. Its command, its function in Python, `--json` and its page in the docs are made from it."""
+"""Jobs, one function each: command, Python function, `--json` and docs page are made from it."""
 
 from __future__ import annotations
 

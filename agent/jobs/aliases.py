@@ -1,4 +1,4 @@
-"""What aliases of released prompts mean: put back, loaded and listed. Calls no model."""
+"""Aliases of released prompts: roll back, load and list. Calls no model."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def rollback(
     actor: str = ACTOR,
     db: Path = DB,
 ) -> Printed[Rollback]:
-    """Put an alias of NAME back to the version before; again, and it goes back one more.
+    """Point an alias of NAME back to its previous version; repeat to go back further.
 
-    The history grows by a line and is never rewritten. It works at once, also without a ledger and while a run holds
-    it: the chain then takes the change in with the next run, promote or rollback.
+    The history gets a new line and is never rewritten. A rollback works at once, also without a ledger and while a run
+    holds it: the next run, promote or rollback then adds the change to the audit chain.
     """
     registry, late = ReleaseRegistry(releases_folder(db)), ""
     note = {"actor": actor or user(), "reason": reason.strip()}
@@ -57,7 +57,7 @@ def rollback(
 
 
 class LoadedPrompt(Result):
-    """The prompt that an alias means, as messages.json has it, and the history of its name's aliases."""
+    """The prompt behind an alias, as in messages.json, and the history of its name's aliases."""
 
     model_config = ConfigDict(extra="allow")
     alias: str | None
@@ -74,11 +74,11 @@ def load(
     unit: str | None = option(None, "Whom an A/B alias buckets.", metavar="ID"),
     db: Path = DB,
 ) -> Printed[LoadedPrompt]:
-    """Print the prompt that NAME@ALIAS or NAME@VERSION means now (default: @production), read from the files alone.
+    """Print the prompt behind NAME@ALIAS or NAME@VERSION (default: @production), read from files alone.
 
-    Of a version that is no prompt it says what it is and how a program loads it, and ends with 1.
+    If the version is not a prompt, prints what it is and how a program loads it, and exits with 1.
 
-    --json has the release with its provenance, and the history of its aliases.
+    --json prints the release with its provenance, and the history of its aliases.
     """
     prompt = prompt_named(reference, unit, db)
     history = moved(read_history(releases_folder(db) / prompt.name))
@@ -88,9 +88,9 @@ def load(
 
 
 def prompt_named(reference: str, unit: str | None, db: Path) -> Prompt:
-    """The prompt that NAME@ALIAS or NAME@VERSION means now (NAME: its production), read from the files alone.
+    """Return the prompt behind NAME@ALIAS or NAME@VERSION (NAME: its production), read from files alone.
 
-    `unit` is what an A/B alias buckets. Raises InputError where it is missing, or the reference is none.
+    An A/B alias assigns each `unit` to a version. Raises InputError if it is missing or the reference is unknown.
     """
     wanted = reference if "@" in reference else f"{reference}@production"
     if Reference.of(wanted) is None:
@@ -103,9 +103,9 @@ def prompt_named(reference: str, unit: str | None, db: Path) -> Prompt:
 
 @job("aliases")
 def aliases(name: str = "", *, db: Path = DB) -> AliasesResult | NameHistory:
-    """List what every alias means now; with NAME, each change that was ever made, oldest first.
+    """List the version behind every alias; with NAME, every change, oldest first.
 
-    Each line of a history is checked: it holds the hash of the line before.
+    Each line of a history is verified: it holds the hash of the line before.
     """
     root = releases_folder(db)
     names = released_names(root)

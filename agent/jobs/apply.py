@@ -1,7 +1,7 @@
-"""`optimize apply`: a released prompt on a file of rows, with the answers as new columns of a new file.
+"""`optimize apply`: run a released prompt on a file of rows; the answers are new columns of a new file.
 
-Replies that the ledger holds are not bought again: the same command continues where an earlier one stopped. A model's
-text is written into a .csv so that no spreadsheet runs it as a formula; .jsonl holds it as it is.
+Replies in the ledger are not bought again: the same command continues after a stop. In a .csv a model's text is escaped
+so that no spreadsheet runs it as a formula; a .jsonl file is exact.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ from agent.types import Example, Outcome
 ERROR = "error"
 """The column that says why a row has no answer, or which part of a reply could not be read."""
 AT_ONCE = 1000
-"""Rows that are begun together, however long the file is."""
+"""Rows that are started together, however long the file is."""
 IN_BATCHES = 50_000
-"""The same where they go as batches, which are waited for together."""
+"""Rows that are started together as provider batches."""
 _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?[\d.,]*")
 
 
 @job("apply", asks="asking each row of the file", required=("output",))
 def apply(prompt: str, file: Path, options: ApplyOptions, db: Path = DB) -> Work[ApplyResult]:
-    """Ask a released PROMPT each row of FILE, and write the rows with the answers.
+    """Run a released PROMPT on each row of FILE, and write the rows with the answers.
 
     PROMPT is the path of a prompt.md, NAME@ALIAS, or the id of a run. FILE is a data file (.csv, .tsv, .jsonl, .json,
-    .xlsx, .parquet) with a column for each input of the prompt; other columns are carried through. The new columns are
-    the prompt's outputs, and error, which says why a row has no answer. The file is written at the end, whole or not at
-    all; every reply is in the ledger, so the same command goes on after a stop and asks only what is missing. In a .csv
-    a model's text that a spreadsheet would run as a formula (it begins with = + - @) gets an apostrophe before it;
+    .xlsx, .parquet) with a column for each input of the prompt; other columns are copied. The new columns are the
+    prompt's outputs, and error, which says why a row has no answer. The file is written at the end, whole or not at
+    all. Every reply is in the ledger: after a stop the same command continues and asks only what is missing. In a .csv
+    a model's text that a spreadsheet would run as a formula (it begins with = + - @) gets an apostrophe in front;
     .jsonl is exact.
     """
     out, form = options.output or Path(), options.part(FormOptions)
@@ -159,8 +159,6 @@ def _answers(
 def _read(
     source: Path, prompt: Prompt, added: Sequence[str], form: FormOptions, goals: bool
 ) -> tuple[list[dict[str, Any]], list[str], str, Sequence[str]]:
-    """The rows, their columns, the hash of the file, and notes. `goals`: a model played the user by a conversation's
-    column, so its texts are no messages."""
     data, where, inputs = read_bytes(source), shown(source), prompt.release.inputs
     file = DataFile(source, form, data)
     file.refuse_all()
@@ -213,9 +211,9 @@ def write_answers(
     rows: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
     trusted: bool,
 ) -> None:
-    """Write rows with their answers by the columns `added`, whole or not at all.
+    """Write rows with their answers, by the columns `added`, whole or not at all.
 
-    `trusted`: the rows' own cells come out of a .csv or .tsv and are written as they are.
+    `trusted`: the rows' cells come from a .csv or .tsv and are written unchanged.
     """
     with new_file(path) as file:
         text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
@@ -241,7 +239,7 @@ def _cell(value: Any, trusted: bool = False) -> str:
 
 
 def without_formula(text: str) -> str:
-    """`text` with an apostrophe before it where a spreadsheet would run it as a formula; a number stays a number.
+    """Put an apostrophe before a text that a spreadsheet would run as a formula; numbers stay.
 
     >>> without_formula("=1+1"), without_formula("-5"), without_formula("- no")
     ("'=1+1", '-5', "'- no")

@@ -1,7 +1,7 @@
-"""The keyword arguments of `optimize` in Python: options of a run, and what only a program can give.
+"""The keyword arguments of `optimize` in Python: options of a run, and values that only a program can give.
 
-Rows and prompts that were given in Python are kept as files next to the ledger. A run of them is then a run of a data
-file: it resumes, is audited, exported and reproduced as any other.
+Rows and prompts given in Python are stored as files next to the ledger. Such a run is a run of a data file: it resumes,
+is audited, exported and reproduced as any other.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 
 
 class WatchArguments(LedgerOption, TrackOptions):
-    """Where a run is written down and shown."""
+    """Where a run is stored and shown."""
 
     db: str | Path = LedgerOption.field("db")  # type: ignore[assignment]
     progress: Annotated[Callable[[Snapshot], None] | None, SkipValidation] = option(
@@ -51,7 +51,7 @@ class WatchArguments(LedgerOption, TrackOptions):
 
 
 class OptimizeArguments(RunOptions, WatchArguments):
-    """The keyword arguments of `optimize`: options of a run, some as objects, and where it is shown."""
+    """The keyword arguments of `optimize`."""
 
     prompt: str | Path | None = RunOptions.field(
         "prompt",
@@ -83,9 +83,9 @@ class OptimizeArguments(RunOptions, WatchArguments):
 
 
 def launch_of(task: Any, given: OptimizeArguments, db: Path, watcher: Watcher) -> Launch:
-    """Make the arguments of `optimize` a run that is ready to start; keep rows and prompt as files next to the ledger.
+    """Prepare a run from the arguments of `optimize`; store rows and prompt as files next to the ledger.
 
-    Raises InputError; ProblemsError names all that can be seen at once.
+    Raises InputError; ProblemsError names all visible problems at once.
     """
     silence(watcher.warn)
     problems = [*given._wrong, *_unknown_strategy(given.strategy)]
@@ -137,7 +137,7 @@ def launch_of(task: Any, given: OptimizeArguments, db: Path, watcher: Watcher) -
 
 
 def recorded(given: OptimizeArguments, words: Mapping[str, Any]) -> RecordedOptions:
-    """The options that the ledger keeps, with `words` in place of objects."""
+    """Return the options for the ledger, with `words` instead of objects."""
     kept = {name: value for name, value in given.as_given.items() if name in RunOptions.model_fields}
     return RecordedOptions(**{**kept, **words})
 
@@ -151,22 +151,22 @@ def _unknown_strategy(name: str | None) -> list[Problem]:
 
 
 def require_none(problems: Sequence[Problem]) -> None:
-    """Raises ProblemsError where there is any problem."""
+    """Raise ProblemsError if there is a problem."""
     if problems:
         raise ProblemsError(tuple(problems))
 
 
 def register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
-    """Register the function under the name by which a run ("": the latest unfinished one) knows its metric.
+    """Register the function as the metric of a run ("": the latest unfinished one), under its name there.
 
-    Raises InputError where there is no such run, or its metrics are no function.
+    Raises InputError if there is no such run, or its metrics are not a function.
     """
     with closing(open_history(db)) as history:
         row = history.run(run) if run else unfinished(history.runs(), db)
     begun = started_with(row)
     name = begun.metric
     if not name or not begun.metric_source:
-        raise InputError(f"{row['id']}: its task has metrics of its own; leave out metric=")
+        raise InputError(f"{row['id']}: its metrics are those of the task; leave out metric=")
     register(function, name)
 
 
@@ -182,7 +182,7 @@ def _source(task: Any, problems: list[Problem]) -> tuple[str, Sequence[Any] | No
     try:
         rows = rows_of(task)
     except ValueError as error:
-        problems.append(Problem("task", f"{error}; give each column a name of its own"))
+        problems.append(Problem("task", f"{error}; give each column a different name"))
         return "", []
     if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
         what = f"is {type(task).__name__}; give a path, a name, a Task, a list of dicts or a DataFrame"
@@ -208,9 +208,9 @@ def _metric_words(metric: MetricFunction | str, problems: list[Problem]) -> dict
 
 
 def rows_of(table: Any) -> Any:
-    """The rows of a pandas DataFrame as dicts, as its own JSON has them: no value is None, a time is a text.
+    """Convert a pandas DataFrame to dicts, as its JSON export: missing values are None, times are texts.
 
-    Anything else as it is. Raises ValueError for a table without unique column names.
+    Returns other tables unchanged. Raises ValueError for duplicate column names.
     """
     if not (hasattr(table, "to_json") and hasattr(table, "columns")):
         return table
@@ -219,7 +219,7 @@ def rows_of(table: Any) -> Any:
 
 
 def lines_of(rows: Sequence[Any]) -> tuple[list[str], list[Problem]]:
-    """Each row as a line of JSON, and what is wrong with which row, counted from 0."""
+    """Format each row as a line of JSON; also return the problems, by row number from 0."""
     lines: list[str] = []
     problems: list[Problem] = []
     for number, row in enumerate(rows):
@@ -244,7 +244,7 @@ def lines_of(rows: Sequence[Any]) -> tuple[list[str], list[Problem]]:
 
 
 def is_file(prompt: str | Path) -> bool:
-    """Whether `prompt` names a file: a Path, or one word that ends with .txt or .md or is a file that is there."""
+    """Return whether `prompt` names a file: a Path, or one word that ends with .txt or .md or exists."""
     if isinstance(prompt, Path):
         return True
     one_line = "\n" not in prompt and len(prompt) < 1000 and "\x00" not in prompt
@@ -252,10 +252,7 @@ def is_file(prompt: str | Path) -> bool:
 
 
 def keep(runs: Path, texts: Mapping[str, str]) -> tuple[Path, bool]:
-    """Put texts by file name into a folder of `runs`/tasks that is named after what they say, for their owner only.
-
-    Return the folder, and whether it is new.
-    """
+    """Write texts to a private folder of `runs`/tasks named by their hash; also return whether it is new."""
     data = {name: text.encode("utf-8", "surrogatepass") for name, text in texts.items()}
     digest = hashlib.sha256(b"".join(name.encode() + b"\0" + each + b"\0" for name, each in sorted(data.items())))
     folder = runs / "tasks" / digest.hexdigest()[:16]

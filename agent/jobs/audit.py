@@ -1,4 +1,4 @@
-"""`optimize audit`: whether the ledger is whole and a run clean, what was recorded, exports, and erasures."""
+"""`optimize audit`: verify the ledger, check a run, show what was recorded, export, erase."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class VerifiedChain(Result):
 
 
 class VerifyResult(Result):
-    """Whether a ledger is whole: what does not hold, the first event first, and of a merged one its chains."""
+    """Whether a ledger is whole: every violation, first event first, and the chains of a merged ledger."""
 
     whole: bool
     events: int
@@ -79,12 +79,12 @@ def verify(
     ),
     db: Path = DB,
 ) -> Printed[VerifyResult]:
-    """Check every byte that matters: structure, schema, the hash chain, each row and text against it.
+    """Verify the ledger: file structure, schema, the hash chain, and each row and text against it.
 
-    Prints `whole: N events, head HASH` (of a merged ledger for each of its chains) and ends with 0, or each thing that
-    does not hold, the first event first, and ends with 1 (with --json, `seq` 0 is the file as a whole). Releases,
-    aliases and reports beside the ledger name heads that it must have: an older copy in its place is found. The file of
-    --anchor may be what `optimize audit anchor` wrote, a result of --json, or a released prompt.
+    Prints `whole: N events, head HASH` (for each chain of a merged ledger) and exits with 0, or prints every violation,
+    first event first, and exits with 1 (in --json, `seq` 0 is the file as a whole). Releases, aliases and reports next
+    to the ledger name heads that it must have, so an older copy in its place is detected. The file of --anchor may be
+    the output of `optimize audit anchor`, a --json result, or a released prompt.
     """
     if not is_there(db):
         raise InputError(f"{db}: no ledger here; name another with --db")
@@ -114,10 +114,10 @@ def anchor(
     force: bool = FORCE,
     db: Path = DB,
 ) -> Printed[None]:
-    """Print the head of the chain as JSON, to keep where whoever can write the ledger cannot.
+    """Print the head of the chain as JSON, to store away from whoever can write the ledger.
 
-    The chain alone shows a change in its middle; who writes it all anew is shown by a head that was noted elsewhere:
-    `optimize audit verify --anchor FILE`.
+    The chain alone reveals a change in its middle; a chain that was rewritten as a whole is revealed by a head that was
+    stored elsewhere: `optimize audit verify --anchor FILE`.
     """
     open_history(db).close()
     with unchecked(db) as connection:
@@ -147,9 +147,9 @@ def export(
     force: bool = FORCE,
     db: Path = DB,
 ) -> Printed[None]:
-    """Write every event of the ledger; with RUN, a zip holds only the rows and texts of that run.
+    """Export every event of the ledger; with RUN, only the rows and texts of that run.
 
-    The chain is always whole, as it could not be checked in parts. `python FILE.zip` checks a bundle, without this
+    The chain is always complete, as parts of it cannot be verified. `python FILE.zip` verifies the zip without this
     program.
     """
     out = output or Path()
@@ -170,7 +170,7 @@ def export(
 
 
 class RunCheck(Result):
-    """One check of a run: whether it holds (None: it could not be looked at), and what was found."""
+    """One check of a run: whether it holds (None: it could not be checked), and what was found."""
 
     check: str
     ok: bool | None
@@ -178,7 +178,7 @@ class RunCheck(Result):
 
 
 class AuditChecks(Result):
-    """Whether a run is clean and its books add up."""
+    """Whether a run is free of contamination and its books add up."""
 
     run_id: str
     holds: bool
@@ -192,11 +192,11 @@ class AuditChecks(Result):
 
 @job("audit check")
 def check(run: str = "", *, db: Path = DB) -> Printed[AuditChecks]:
-    """Check RUN (default: the latest) for contamination, and whether its books add up.
+    """Check RUN (default: the latest) for contamination, and that its books add up.
 
-    Contamination: examples or instructions that hold dev or test rows, a test that was opened twice. Books: scores
-    without a reply, means, charges and caps that do not follow from the calls. Ends with 1 when anything does not hold.
-    What needs the rows is left out (-) when the task is gone or its rows changed since.
+    Contamination: examples or instructions that contain dev or test rows, a test that was opened twice. Books: scores
+    without a reply, means, charges and caps that do not follow from the calls. Exits with 1 if a check fails. Checks
+    that need the rows are skipped (-) if the task is gone or its rows changed.
     """
     history = open_history(db)
     row = history.run(run)
@@ -232,7 +232,7 @@ def _task(run: Row) -> tuple[Task | None, str]:
     try:
         task = task_of(started_with(run))
     except AgentError as error:
-        return None, f"the task is not at hand: {error_lines(error)[0]}"
+        return None, f"the task cannot be loaded: {error_lines(error)[0]}"
     parts = [name for name in ("train", "dev", "test") if task.hashes.get(name) != run["hashes"].get(name)]
     changed = dict.fromkeys(source_of(name, started_with(run)) for name in parts)
     return (None, f"the rows changed since: {', '.join(changed)}") if changed else (task, "")
@@ -246,7 +246,7 @@ def show(what: Annotated[str, "RUN|TRIAL|CALL"], *, db: Path = DB) -> RunTrail |
     """Show what was recorded about a run, a trial or a call.
 
     RUN is a run's id or the start of it. TRIAL is RUN:NUMBER, or a number for the latest run. CALL is call:ID or #ID,
-    or the key of a call (k_...) as a trial's rows show it.
+    or the key of a call (k_...) as shown with a trial's rows.
     """
     history = open_history(db)
     if re.fullmatch(r"(call:|#)\d{1,18}|k_[0-9a-f]{16}", what):
@@ -263,11 +263,10 @@ def show(what: Annotated[str, "RUN|TRIAL|CALL"], *, db: Path = DB) -> RunTrail |
 
 @job("audit lineage")
 def lineage(prompt_hash: str, *, db: Path = DB) -> LineageResult:
-    """Show how a prompt came about: its parents, operators and reasons, examples, trials, runs, whether it shipped, and
-    how the aliases of its name moved.
+    """Show the origin of a prompt: parents, operators, examples, trials, runs, releases and aliases.
 
     PROMPT_HASH is a candidate (c_...), the version of a release (p_..., f_...), or the hash of a template or an
-    instruction; the start of one will do.
+    instruction; its start is enough.
     """
     history = open_history(db)
     versions = released_versions(history)
@@ -276,7 +275,7 @@ def lineage(prompt_hash: str, *, db: Path = DB) -> LineageResult:
 
 
 def released_versions(history: History) -> dict[str, str]:
-    """The ids of released candidates by the version of their release, from files that are still there, and aliases."""
+    """Return the ids of released candidates by release version, from existing files and aliases."""
     released = {}
     for run in history.runs():
         try:
@@ -302,8 +301,7 @@ def released_versions(history: History) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What is to go: `texts` by their hashes, how many there are of each of `kinds`, and the `events` that hold the
-    text in their own words and stay."""
+    """What to erase: `texts` by hash, counts by `kinds`, and `events` that quote the text and stay."""
 
     db: Path
     containing: str | None
@@ -313,9 +311,9 @@ class Erasure:
 
 
 def prepare_erasure(hashes: Sequence[str], containing: str | None, actor: str, reason: str, db: Path) -> Erasure:
-    """Find what is to go; change nothing.
+    """Find what to erase; change nothing.
 
-    Raises InputError where nothing is named, or actor or reason is empty or holds the very text.
+    Raises InputError if nothing is selected, or actor or reason is empty or holds the text itself.
     """
     if not hashes and not containing:
         raise InputError("name what goes: --hash H (repeatable) or --containing TEXT")
@@ -336,8 +334,7 @@ def prepare_erasure(hashes: Sequence[str], containing: str | None, actor: str, r
 
 
 class EraseResult(Result):
-    """Texts that were erased, how many of each kind; `events` that hold the text in their own words; where it is still
-    to be found, a line each in `left`; and the head of the chain."""
+    """Erased texts by kind; `events` that quote the text; places where it is `left`; and the head of the chain."""
 
     erased: tuple[str, ...]
     kinds: Mapping[str, int]
@@ -350,8 +347,10 @@ class EraseResult(Result):
 
 
 def erase(plan: Erasure, actor: str, reason: str) -> EraseResult:
-    """Take the texts out; the chain keeps their hashes, the actor and the reason. Raises LedgerError where the ledger
-    is not whole then."""
+    """Erase texts; the chain keeps their hashes, the actor and the reason.
+
+    Raises LedgerError if the ledger is not whole afterwards.
+    """
     db = plan.db
     waits = not (log_is_empty(db) or is_held(db))  # what an earlier try erased, to leave the file
     if plan.texts or waits:
@@ -376,5 +375,5 @@ def _left(db: Path, containing: str | None, kept: Sequence[int]) -> list[str]:
         lines += [f"{path}: holds the text" for path in files_with(db.parent, containing) if path not in named]
     else:
         lines += [f"{path}: a bundle made before; delete it" for path in sorted(db.parent.glob("*.zip"))]
-        lines += [f"{path}: a report made before; make it anew" for path in sorted(db.parent.glob("*/report.html"))]
+        lines += [f"{path}: a report made before; make it again" for path in sorted(db.parent.glob("*/report.html"))]
     return lines

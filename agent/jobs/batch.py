@@ -1,4 +1,4 @@
-"""`optimize batch`: the batches of calls that go on at providers, and their cancellation."""
+"""`optimize batch`: list the provider batches of the ledger, or cancel them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from agent.results.base import Result
 from agent.types import LM
 
 NOT_CANCELLED = "not cancelled"
-"""What the status of a batch begins with whose provider could not be asked to end it."""
+"""Start of the status of a batch whose provider could not be asked."""
 FORGOTTEN = "gone at the provider"
-"""The status of a batch that its provider does not know any more."""
+"""Status of a batch that its provider no longer knows."""
 COLUMNS = (
     Column("run"),
     Column("batch"),
@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 class ListedBatch(Result):
-    """A batch of calls as the ledger has it; `job`: its id at the provider, "" where that is not known."""
+    """A provider batch as the ledger has it; `job` is its id at the provider, "" if unknown."""
 
     run_id: str
     name: str
@@ -51,7 +51,7 @@ class ListedBatch(Result):
 
 
 class BatchesResult(Result):
-    """Batches of calls at providers."""
+    """Provider batches."""
 
     batches: tuple[ListedBatch, ...]
 
@@ -64,7 +64,7 @@ class BatchesResult(Result):
 
 
 class CancelledBatch(Result):
-    """What its provider said of a batch that was to end."""
+    """The provider's answer to a cancellation."""
 
     name: str
     job: str
@@ -72,7 +72,7 @@ class CancelledBatch(Result):
 
 
 class CancelResult(Result):
-    """Batches that were to end."""
+    """Cancelled batches."""
 
     cancelled: tuple[CancelledBatch, ...]
 
@@ -85,14 +85,17 @@ class CancelResult(Result):
 def list_them(
     run: str = "", *, all: bool = option(False, "Also those that have ended."), db: Path = DB
 ) -> BatchesResult:
-    """List the batches (of RUN) that are not known to have ended. Nobody is asked: it is what the ledger has."""
+    """List the batches (of RUN) that have not ended, as far as the ledger knows. Asks no provider."""
     return BatchesResult(batches=tuple(_batches(db, run, all)))
 
 
 @job("batch cancel")
 def cancel(run: str, *, db: Path = DB) -> Printed[CancelResult]:
-    """Ask the providers to end the batches of RUN. What is answered by then is paid, and the run takes it when it goes
-    on; the rest goes one by one then, or with --batch-only stays without an answer."""
+    """Ask the providers to cancel the batches of RUN.
+
+    Calls that are answered by then are paid; the resumed run uses them and sends the rest one by one, or with
+    --batch-only leaves them unanswered.
+    """
     batches = _batches(db, run)
     if not batches:
         raise InputError(f"{run}: no batch of it is under way; `optimize batch list` has those that are")
@@ -123,7 +126,6 @@ def _batches(db: Path, run: str = "", ended: bool = False) -> list[ListedBatch]:
 
 
 async def _cancelled(batches: Sequence[ListedBatch], taken: set[str]) -> list[CancelledBatch]:
-    """`taken`: ids at the provider that are known to be those of a batch."""
     lms = {name: create_model(name) for name in dict.fromkeys(each.model for each in batches)}
     try:
         return [await _cancel(each, lms[each.model], taken) for each in batches]
@@ -147,7 +149,6 @@ async def _cancel(batch: ListedBatch, lm: LM, taken: set[str]) -> CancelledBatch
 
 
 async def _known(batch: ListedBatch, api: BatchApi[Any], taken: set[str]) -> BatchJob | None:
-    """The batch at its provider. Raises ModelError where it may be another one."""
     if batch.job:
         try:
             return await api.look(batch.job)

@@ -1,7 +1,7 @@
-"""A released prompt against what was recorded of it: asked again (check), or recorded anew (bless).
+"""Compare a released prompt with its recorded answers (check), or record new ones (bless).
 
-Both ask the model afresh, since a reply of a check that finished would say nothing of the model as it is today; the
-calls are budgeted and written down like all others. The sealed test is never touched.
+Both ask the model again instead of reading the cache, since old replies say nothing about the model of today; the calls
+are budgeted and recorded like all others. The sealed test is never touched.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ FLATTERED = (
     "flatter: record a fair one with `optimize bless`"
 )
 UNANSWERED_AT_MOST = 0.5
-"""Of the rows; with more there is nothing to record."""
+"""Share of the rows; with more unanswered, nothing is recorded."""
 CONTINUES = "interrupted; nothing was changed, and the same command continues"
 
 
@@ -79,12 +79,12 @@ class CheckOutput(JobOptions):
 def check(
     prompt: str, options: CheckOptions, output: CheckOutput, db: Path = DB
 ) -> Work[CheckResult] | Printed[ChecksResult] | CheckNotDue:
-    """Ask a released PROMPT the rows of its suite again, and compare with what was recorded; 100 when it got worse.
+    """Run a released PROMPT on its regression suite; exit 100 on regression.
 
-    PROMPT is the path of a prompt.md or the id of a run. Without suite.json beside it (`optimize bless` writes one) the
-    dev rows are taken, as its run in the ledger scored them. The gate fails when the score fell significantly, or when
-    more answers changed than repeat noise explains; repeat noise alone fails it in at most 5 % of all checks. The model
-    is asked afresh, not the ledger.
+    PROMPT is the path of a prompt.md or the id of a run. Without suite.json next to it (`optimize bless` writes one)
+    the suite is the dev rows, as scored by the prompt's run. The gate fails if the score fell significantly, or if more
+    answers changed than repeat noise explains; repeat noise alone fails at most 5 % of all checks. The model is asked
+    again; cached replies are not used.
     """
     if output.page is not None and not output.history:
         raise InputError("--page goes with --history")
@@ -135,10 +135,11 @@ def check(
 
 @job("bless", asks="recording the reference", required=("reason",))
 def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult]:
-    """Record what a released PROMPT answers now as the reference of `optimize check`, in suite.json beside it.
+    """Record what a released PROMPT answers now as the regression suite of `optimize check`.
 
-    The reason goes into the ledger's chain. The rows are those of the suite that is there, else the dev rows of the
-    prompt's task; never those of the sealed test. Asked more than once, the answers also say what is repeat noise.
+    The suite is suite.json next to the prompt; the reason is written to the audit chain. The rows are those of the
+    existing suite, else the dev rows of the prompt's task; never those of the sealed test. With --repeats above 1,
+    repeat noise is measured, too.
     """
     if not (reason := options.reason.strip()):
         raise InputError("--reason: say why, in a few words; it is kept with the suite")
@@ -205,19 +206,16 @@ class _Asked:
 
     @staticmethod
     def of(prompt: Prompt, path: Path, task: Task, name: str, options: CheckOptions | BlessOptions, db: Path) -> _Asked:
-        """With its models. Raises InputError for one that cannot be made."""
         lm, judges = models_of(name, task.judges, prompt)
         return _Asked(prompt, task, options, lm, judges, model_of_prompt(prompt, path, db))
 
     def prices(self, model: str, judges: Sequence[str], db: Path) -> dict[str, Any]:
-        """The prices that the prompt's own run was given, for the models that it asked."""
         embedding = [self.embedding.name] if self.embedding else []
         return earlier_prices(run_options(self.prompt, db), model, *judges, *embedding)
 
     def work(
         self, kind: str, done: str, perform: Callable[[Session[Any]], Awaitable[Any]], what: str, **more: Any
     ) -> Work[Any]:
-        """The job that asks; `what` it is in words, `more`: other fields of `Work`."""
         rows = len(self.task.dev)
         planned = rows * self.options.repeats * (1 + judge_calls(self.task))
         planned += Embedder.calls(rows) if self.embedding else 0
@@ -227,7 +225,6 @@ class _Asked:
         return Work(kind, done, perform, self.task, lms, self.options, planned, budget, **more)
 
     async def score(self, asking: Session[Any], recorded: Recorded | None = None) -> ScoreTable:
-        """Ask the prompt; a judge that compares sees what was `recorded`, which is an arm next to it."""
         rows, judges = self.task.dev, judge_builder(self.task, self.judges or (self.lm,), asking.gateway)
         metrics = build_metrics(self.task, {"judge": judges})
         evaluator, candidate, _ = await released(asking, self.prompt, self.lm, self.embedding, rows, metrics)
@@ -244,14 +241,13 @@ class _Asked:
 def _require_typed(
     source: Path, named: set[str], model: str, judges: Sequence[str], options: CheckOptions | BlessOptions, db: Path
 ) -> None:
-    """Raises InputError for a model that only the file of the prompt or its suite names."""
     typed = {options.model, *options.judge}
     judging = [each for each in judges if each not in typed]
     require_named(source, named, {"--model": [] if options.model else [model], "--judge": judging}, db)
 
 
 def suite_beside(path: Path, prompt: Prompt, named: Path | None) -> Suite | None:
-    """The suite that is named, else the one next to the prompt, if any."""
+    """Return the named suite, else the one next to the prompt, if any."""
     file = named or path.with_name(SUITE_FILE)
     if named is None and not file.exists():
         return None
@@ -265,7 +261,7 @@ def _suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
     run_id, candidate_id = str(provenance.get("run_id", "")), str(provenance.get("candidate_id", ""))
     hint = "record its answers first: optimize bless PROMPT --reason WHY"
     if not run_id or not db.is_file():
-        raise InputError(f"{prompt.name}: no suite.json beside the prompt, and no ledger at {db} that knows it; {hint}")
+        raise InputError(f"{prompt.name}: no suite.json next to it, and no run of it in {db}; {hint}")
     if task.is_compared:
         raise InputError(f"{prompt.name}: its judge compares with another prompt's answers; {hint}")
     if task.hashes.get("dev") != provenance.get("hashes", {}).get("dev"):
@@ -283,8 +279,6 @@ def _suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
 
 
 def _task_of(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Path) -> Task:
-    """The task of a suite, with its rubrics and the folder of metric.py, if a metric needs it. Only a task that the
-    user has is asked for that: a suite names no code."""
     rubrics = {name: read_rubric(text, name) for name, text in suite.rubrics.items()}
     folder = path.parent
     if any(spec.name == "python" for spec in suite.metrics):
@@ -293,7 +287,7 @@ def _task_of(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Pat
 
 
 def task_folder(name: str, prompt: Prompt, given: str | None, db: Path) -> Path:
-    """The task that was given, else the user's own of that name: of the prompt's run in the ledger, or under tasks/."""
+    """Return the given task, else the user's task of that name: of the prompt's run, or under tasks/."""
     if given:
         return find_task(given)
     with suppress(InputError):
@@ -317,7 +311,6 @@ def _history(name: str, model: str | None, page: Path | None, db: Path) -> Print
 
 
 def _not_due(prompt: Prompt, model: str, every: Any, db: Path) -> CheckNotDue | None:
-    """What is shown where the last check of this version on this model began less than `every` seconds ago."""
     if every is None or not is_there(db):
         return None
     with closing(open_history(db)) as history:

@@ -1,4 +1,4 @@
-"""`optimize report` and `compare`: a run as one file, and two side by side."""
+"""`optimize report` and `compare`: a run as one file, and two runs or trials side by side."""
 
 from __future__ import annotations
 
@@ -31,17 +31,16 @@ def report(
     run: str = "",
     *,
     output: File = option(
-        None, "The file; - for standard output. Default: runs/RUN/report.html beside the ledger.", short="-o"
+        None, "The file; - for standard output. Default: runs/RUN/report.html next to the ledger.", short="-o"
     ),
     db: Path = DB,
     form: JsonOption,
 ) -> Printed[ReportResult | None]:
-    """Write RUN (default: the latest) as one HTML file: verdict, scores, prompt, rows that changed, cost, origin.
+    """Write RUN (default: the latest) as one HTML file: verdict, scores, prompt, changed rows, cost, origin.
 
-    Of a comparison (`optimize customize`): advice, arms, score against cost, losses of the trainings.
+    For a comparison (`optimize customize`): advice, arms, score against cost, training losses.
 
-    The file opens offline, asks no host for anything and holds no script. It shows rows, replies and prompts: whoever
-    gets it reads them.
+    The file works offline, loads nothing and has no script. It shows rows, replies and prompts: share it with care.
     """
     to_stdout = output == Path("-")
     if to_stdout and form.as_json:
@@ -58,9 +57,9 @@ def report(
 def compare(a: Annotated[str, "A"], b: Annotated[str, "B"], *, db: Path = DB) -> CompareResult:
     """Compare A and B: two runs by their winners, or two trials as RUN:NUMBER.
 
-    Shown are the options that differ, data, scores, cost and the words of both prompts. Where both were scored on the
-    same rows of the same data, by the same metrics and judges, B minus A is tested pair by pair. A gain on dev is no
-    proof: prompts were chosen on it.
+    Shows the options that differ, data, scores, cost and the text of both prompts. If both were scored on the same rows
+    of the same data, by the same metrics and judges, B minus A is tested pairwise. A gain on dev proves nothing:
+    prompts were chosen on it.
     """
     history = open_history(db)
     return compared(compared_prompt(history, a), compared_prompt(history, b))

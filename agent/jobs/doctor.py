@@ -1,4 +1,4 @@
-"""`optimize doctor`: whether this machine is fit to run, and the ledger whole."""
+"""`optimize doctor`: whether this machine can run searches, and whether the ledger is whole."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Look = tuple[str, bool, str]
 
 
 class Examined(Result):
-    """What was looked at, whether it is fit, and what was found."""
+    """One part: whether it is fit, and what was found."""
 
     what: str
     ok: bool
@@ -51,7 +51,7 @@ class Examined(Result):
 
 
 class DoctorResult(Result):
-    """Whether this machine is fit to run, and why."""
+    """Whether this machine is ready, and why."""
 
     healthy: bool
     checks: tuple[Examined, ...]
@@ -71,7 +71,7 @@ def doctor(
 ) -> Printed[DoctorResult]:
     """Check this machine: Python, SQLite, packages, embedded model, keys (never shown), tracing, disk and ledger.
 
-    With --model also whether a model can be asked: its address, its key and its name.
+    With --model also check whether a model can be asked: its address, key and name.
     """
     found = [*_machine(), *_tracing(), *map(_model, model), *_disk(db), *_ledger(db)]
     checks = tuple(Examined(what=what, ok=good, found=said) for what, good, said in found)
@@ -148,7 +148,6 @@ def _prices() -> Look:
 
 
 def _tracing() -> list[Look]:
-    """What would send prompts to third parties, if it were not switched off when their packages are loaded."""
     if os.environ.get(ALLOW_TRACING) == "1":
         return [("tracing", True, f"allowed by {ALLOW_TRACING}: prompts may leave this machine")]
     names = silence_tracing(dict(os.environ))
@@ -156,7 +155,6 @@ def _tracing() -> list[Look]:
 
 
 def _disk(db: Path) -> list[Look]:
-    """How long the ledger's disk takes to make a write safe: each call waits for one, shared with others."""
     folder = next((place for place in (db.parent, *db.absolute().parents) if place.is_dir()), Path())
     seconds = []
     try:

@@ -1,4 +1,4 @@
-"""Vectors for a run that may pick examples by them: what is looked at before anything is called, and what is asked."""
+"""Vectors for runs that may pick examples by them: checks before the first call, and the calls."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from agent.types import LM, Example, Task
 
 
 def embedding_model(program: Kind, observer: Observer) -> LM | None:
-    """Return the provider's model that embeds the rows of a run; None where wordllama does, or nothing is picked.
+    """Return the provider's model that embeds a run's rows; None with wordllama or without picking.
 
-    The vectors of wordllama are made here, so that what is wrong with them is known. Raises InputError.
+    Vectors of wordllama are made here, so that its problems surface early. Raises InputError.
     """
     name = program.task.space.embeddings
     if not name:
@@ -47,22 +47,22 @@ def embedding_model(program: Kind, observer: Observer) -> LM | None:
 
 
 def model_of_candidates(task: Task, candidates: Iterable[PromptCandidate]) -> LM | None:
-    """The provider's model by whose vectors some of a run's candidates pick; None where none does."""
+    """Return the provider's model by whose vectors a run's candidates pick examples, or None."""
     is_needed = any(each.needs_vectors for each in candidates)
     return EmbeddingModel(task.space.embeddings) if is_needed and task.space.embeddings != WORDLLAMA else None
 
 
 def calls_to_embed(program: PromptProgram, rows: Iterable[Example]) -> tuple[int, list[str]]:
-    """How many calls embed the pool and rows, and the texts."""
+    """Count the calls that embed the pool and rows, and their texts."""
     train = program.pool.texts(program.task.train)
     others = [text for text in program.pool.texts(rows) if text not in set(train)]
     return Embedder.calls(len(train)) + Embedder.calls(len(others)), [*train, *others]
 
 
 async def embed_rows(program: Kind, client: ModelClient, lm: LM | None, rows: Iterable[Example]) -> None:
-    """Ask for the vectors of the pool and of the rows that are to be asked; `lm` None: for nothing.
+    """Request the vectors of the pool and of the rows to be asked; nothing if `lm` is None.
 
-    Raises what a call does, and InputError where the vectors are too many for a release.
+    Raises what a call raises, and InputError for more vectors than a release may hold.
     """
     if lm is None or not isinstance(program, PromptProgram):
         return
@@ -73,9 +73,9 @@ async def embed_rows(program: Kind, client: ModelClient, lm: LM | None, rows: It
 
 
 def model_of_prompt(prompt: Prompt, file: Path, db: Path) -> LM | None:
-    """Return the provider's model by whose vectors a released prompt picks; None for one that needs none.
+    """Return the provider's model by whose vectors a released prompt picks, or None.
 
-    `file`, where the prompt was read, may be somebody else's. Raises InputError for an address that only it names.
+    `file`, from which the prompt was read, may be foreign: raises InputError for an address that only it names.
     """
     if not prompt.embeddings:
         return None
@@ -90,7 +90,7 @@ def model_of_prompt(prompt: Prompt, file: Path, db: Path) -> LM | None:
 
 
 async def embedder_of(prompt: Prompt, client: ModelClient, lm: LM | None, rows: Iterable[Example]) -> Embedder | None:
-    """Return what makes the vectors of rows for a released prompt, with those of `rows`; None where `lm` is None."""
+    """Return the embedder of a released prompt, with the vectors of `rows`; None without `lm`."""
     if lm is None:
         return None
     embedder = Embedder(client, lm)

@@ -1,4 +1,4 @@
-"""`optimize export`: a run's released prompt in the forms that production wants, each proved before it is written."""
+"""`optimize export`: a released prompt in the formats of production, each verified before it is written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NO_DEV = "a comparison asks its arms the sealed rows alone"
 
 
 class RescoredDev(Result):
-    """The dev rows of the run, scored again through an export; `unfit` more cannot be carried by its target."""
+    """The dev rows of the run scored again through an export; `unfit` more cannot be expressed in its target."""
 
     rows: int
     score: float | None
@@ -42,8 +42,14 @@ class RescoredDev(Result):
 
 
 class ProvedFormat(Result):
-    """How an export was proved: by which `library` ("": none was needed), on how many hostile rows. `unfit`: rows that
-    the target cannot carry, by reason; `not_set`: what of model and parameters the files do not hold."""
+    """How an export was verified.
+
+    Args:
+        library: that loaded it; "" if none was needed.
+        rows: hostile rows that were rendered.
+        unfit: rows that the target cannot express, by reason.
+        not_set: model settings and parameters that the files do not hold.
+    """
 
     format: str
     library: str
@@ -55,8 +61,10 @@ class ProvedFormat(Result):
 
 
 class ExportResult(Result):
-    """What was exported: the `files`, and how each format was proved, or the `yardstick` that needs no language model.
-    `not_scored_again` says why the dev rows were not scored again."""
+    """The exported `files`, and how each format was verified, or the exported `yardstick` without a language model.
+
+    `not_scored_again` says why the dev rows were not scored again.
+    """
 
     run_id: str
     version: str
@@ -67,7 +75,7 @@ class ExportResult(Result):
 
 
 def formats() -> Iterator[tuple[str, str]]:
-    """Each format with its help line, and its form for prompts that a template cannot hold."""
+    """Return each format with its help line, and its form for prompts that are not a template."""
     for one in FORMATS.all():
         said, code = about(one), one.thing.as_code if one.thing else None
         yield one.name, f"{said}; {code.about} where the prompt looks something up" if code else said
@@ -88,16 +96,17 @@ def export(
     db: Path = DB,
     form: JsonOption,
 ) -> Printed[ExportResult | None]:
-    """Write the released prompt of RUN (default: the latest), proved to be what was scored.
+    """Export the released prompt of RUN (default: the latest), verified to be what was scored.
 
-    Each format is loaded with the target's own library, rendered with 200 and more hostile rows and compared byte for
-    byte, and what it holds of model and parameters is read back; then with the dev rows of the run: the same calls, and
-    the replies that the ledger holds, scored again, the same score. No model is asked. On drift nothing is written.
-    Without the library a format is written and said to be unverified. --format can be repeated; formats of several
-    files, and several formats, need -o DIR.
+    Each format is loaded with the target's library, rendered with 200 and more hostile rows and compared byte for byte,
+    and its model and parameters are read back. Then the dev rows of the run are rendered and their recorded replies
+    scored
+    again: same calls, same score. No model is asked. If anything differs, nothing is written. Without the library a
+        format
+    is written as unverified. --format can be repeated; several formats, or formats of several files, need -o DIR.
 
-    Of a program of your own it is its file as it was released: program.json for `dspy.Module.load`, chain.json for
-    `load_chain`; --format is not asked.
+    The export of your program is its released file: program.json for `dspy.Module.load`, chain.json for `load_chain`;
+    --format is not used.
     """
     with closing(open_history(db)) as history:
         if arm in TUNED_ARMS:
@@ -112,7 +121,7 @@ def export(
             return _yardstick(history, row, output)
         if not holds_prompt(found):
             if form.as_json:
-                raise InputError("--json tells how prompts were proved; the state of a program of your own is not")
+                raise InputError("--json tells how prompts were proved; the state of your program is not")
             return _state(found, output)
         _require_output(form, output)
         return _prompt(history, row, found, format, output, strict)
@@ -189,7 +198,7 @@ def _dev_run(history: History, row: Row, release: PromptRelease) -> tuple[DevRun
 
 
 def task_of_run(row: Row) -> Task:
-    """The task as the run had it. Refuses one that changed since: its rows would not be those of the run."""
+    """Return the task of the run. Raises InputError if it changed since, as its rows would differ."""
     options = started_with(row)
     task = task_of(options)
     changed = {source_of(name, options) for name, digest in row["hashes"].items() if task.hashes.get(name) != digest}
@@ -201,7 +210,6 @@ def task_of_run(row: Row) -> Task:
 
 
 def _yardstick(history: History, row: Row, output: Path | None) -> Printed[ExportResult]:
-    """The best of the run's yardsticks on dev, learnt anew and held against the answers that were scored."""
     if output is None or os.path.isfile(output):
         raise InputError("--arm has several files: name a folder with -o DIR")
     best, release = exported(row, task_of_run(row), history)

@@ -1,8 +1,8 @@
-"""`optimize init`: a task folder out of a file, traces or a sentence, or a copy of a sample.
+"""`optimize init`: make a task folder from a file, traces or a sentence, or copy a sample.
 
-Out of a sentence a proposer drafts labels, definitions, a prompt and, where no file has any, rows. Each is asked for
-alone and checked; what cannot be used is asked for again in other words, and left out in the end. No draft is a label:
-only what people say with `optimize label` comes into train, dev and test.
+From a sentence a proposer drafts labels, definitions, a prompt and, without a file, rows. Each is requested and checked
+separately; an unusable draft is requested again in other words, and finally dropped. No draft is a label: only what
+people say with `optimize label` goes into train, dev and test.
 """
 
 from __future__ import annotations
@@ -69,20 +69,20 @@ from agent.types import Field, Message, Request, Signature, content_id
 T = TypeVar("T")
 REPLY_TOKENS = 160
 GUESSED_LABELS = 6
-"""For the plan, where the labels are not known."""
+"""Number of labels assumed for the plan if they are unknown."""
 SYSTEM_LINE = "prompt: the system text of most traces"
 
 
 @job("init", asks="drafting the task")
 def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftResult] | MadeTask:
-    """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read.
+    """Make the task folder NAME (under tasks/, or a path) from your file; show how its columns were read.
 
     With --sample SAMPLE instead: tasks/SAMPLE, a copy of a task that ships with Promptassay.
 
-    With --describe instead: a task without labels, out of a sentence. A model drafts labels, a definition of each and a
-    first prompt, in small steps that are checked; rows come from --from (with a row a line in a .txt file), or it
-    writes synthetic ones. `optimize label NAME` then asks you for labels: no draft of a model ever is one. So it does
-    for traces of which fewer than 30 answers are confirmed by feedback; those are the first labels.
+    With --describe instead: a task without labels, from a sentence. A model drafts labels, their definitions and a
+    first prompt in small, checked steps; rows come from --from (in a .txt file one per line), or the model writes
+    synthetic ones. `optimize label NAME` then asks you for labels: a model's draft is never used as one. The same is
+    done for traces with fewer than 30 answers confirmed by feedback; those are the first labels.
     """
     asked, source, targets = asked_of(options), options.source, options.target
     prompt = None if options.prompt is None else str(options.prompt)
@@ -119,7 +119,7 @@ def _require_name(name: str) -> None:
 
 
 class MadeTask(Result):
-    """A task folder that was made: how the data was `read`, and the command to type `next`."""
+    """A new task folder: how the data was `read`, and the `next` command."""
 
     folder: Path
     read: tuple[str, ...]
@@ -294,11 +294,6 @@ def _for_chain(result: DraftResult) -> Mapping[str, object]:
 
 
 def _grouped(reasons: Sequence[str], most: int = 5) -> list[str]:
-    """Each reason once, the most frequent first, with how often it came.
-
-    >>> _grouped(["is there already", "is no instruction", "is there already"])
-    ['is there already, 2 times', 'is no instruction']
-    """
     return [reason + f", {count} times" * (count > 1) for reason, count in Counter(reasons).most_common(most)]
 
 
@@ -306,8 +301,6 @@ def _grouped(reasons: Sequence[str], most: int = 5) -> list[str]:
 
 
 def _from_traces(name: str, source: Path, prompt: str | None, asked: Asked, options: InitOptions) -> MadeTask:
-    """Confirmed answers are the rows of the task, the others lie next to them without a label. Where few are confirmed
-    it is a task to label: they are its first labels."""
     found, choices = read_traces(source), labels_given(options.labels)
     lines = list(found.lines)
     if len(found.labelled) < MIN_ROWS:

@@ -1,4 +1,4 @@
-"""How a run is interrupted: by a signal, or from another thread where an event loop runs already, as in a notebook."""
+"""Interrupt a run: by a signal, or from another thread if an event loop runs already, as in a notebook."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 R = TypeVar("R", bound="CostedResult")
 WAITS_SECONDS = 5.0
-"""How often it is looked whether a run waits for a provider."""
+"""Interval of checks whether a run waits for a provider."""
 BEAT_SECONDS = 0.5
-"""How often a watcher is given what a run waits for."""
+"""Interval of heartbeats to the watcher."""
 
 _SIGNAL_SECONDS = 0.2
-"""How long the main thread waits without looking whether a signal came."""
+"""Interval in which the main thread checks for signals."""
 
 
-class Stop:
-    """Ends what runs: the first `press` lets what is in flight land, the second leaves at once.
+class StopSignal:
+    """Stops a run: the first `press` lets calls in flight finish, the second leaves at once.
 
-    `land` does as the first and is no press. Any thread may call them, also before anything runs.
+    `land` does the same as the first press without counting as one. Thread-safe, also before anything runs.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Stop:
         self._to_leave: Callable[[], None]
 
     def attach(self, land: Callable[[], None], leave: Callable[[], None]) -> None:
-        """What is to be called, in the running loop; at once where it was asked for before."""
+        """Set the callbacks of the running loop; call them at once if a stop was requested before."""
         self._to_land, self._to_leave, self._loop = land, leave, asyncio.get_running_loop()
         if self._landing:
             land()
@@ -72,14 +72,14 @@ class Stop:
 
 
 def stopping(waiting: int) -> str:
-    """What is said when a run is interrupted with that many calls in flight."""
+    """Return the message of an interrupt with that many calls in flight."""
     calls = "1 call in flight is" if waiting == 1 else f"{waiting} calls in flight are"
     return f"stopping{f': {calls} being finished' if waiting else ''}; press Ctrl-C again to leave at once"
 
 
 @contextlib.contextmanager
-def catch_signals(signals: Iterable[signal.Signals], stop: Stop) -> Iterator[None]:
-    """While it lasts, `signals` press `stop`; then they mean what they did before. Outside the main thread: nothing."""
+def catch_signals(signals: Iterable[signal.Signals], stop: StopSignal) -> Iterator[None]:
+    """Make `signals` press `stop` within the block; outside of the main thread do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -96,18 +96,18 @@ def catch_signals(signals: Iterable[signal.Signals], stop: Stop) -> Iterator[Non
                 signal.signal(number, before[number])
 
 
-async def watched(session: Session[R], new: Iterable[LM] = (), stop: Stop | None = None) -> R:
+async def watched(session: Session[R], new: Iterable[LM] = (), stop: StopSignal | None = None) -> R:
     """Ask about the models that are `new`, execute the session and close its models.
 
-    The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and shows the command that
-    continues from there. A closed terminal (SIGHUP) lets it land as well, and is no second press: the kernel and the
-    shell both tell of it. Where it is ignored from the start, as under nohup, it stays ignored. `stop` does the same
-    from another thread. Raises Interrupted.
+    The first Ctrl-C (or SIGTERM) lets calls in flight finish, the second leaves at once and shows the command that
+    continues. A closed terminal (SIGHUP) also lets them finish and does not count as a second press, as both kernel and
+    shell send it. If SIGHUP is ignored from the start, as under nohup, it stays ignored. `stop` does the same from
+    another thread. Raises Interrupted.
     """
     from agent.models.model_registry import probe_models
     from agent.models.provider_jobs import check_batches
 
-    loop, stop = asyncio.get_running_loop(), stop or Stop()
+    loop, stop = asyncio.get_running_loop(), stop or StopSignal()
     watcher, lms, left = session.watcher, session.spec.lms, asyncio.Event()
     try:
         await probe_models(new)
@@ -154,17 +154,17 @@ async def _report_waits(in_flight: Callable[[], InFlight], observer: Observer) -
         is_reported = bool(why)
 
 
-def run_blocking(work: Callable[[Stop | None], _T]) -> _T:
-    """The result of `work`, which runs an event loop: here, or in a thread where one runs already.
+def run_blocking(work: Callable[[StopSignal | None], _T]) -> _T:
+    """Return the result of `work`, which runs an event loop, in a thread if a loop runs already.
 
-    A Ctrl-C comes to the main thread, which then presses the `Stop` of the thread. That thread wakes now and then: the
-    kernel may hand the signal to another thread, and one that waits for a lock without an end would never learn of it.
+    Ctrl-C arrives in the main thread, which then presses the `StopSignal` of the thread. The main thread polls: the
+    kernel may hand the signal to another thread, and one that waits for a lock without a timeout would never notice.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return work(None)
-    stop = Stop()
+    stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         return _in_thread(work, stop).result()
     before = signal.signal(signal.SIGINT, lambda number, frame: stop.press())
@@ -177,9 +177,9 @@ def run_blocking(work: Callable[[Stop | None], _T]) -> _T:
         signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
 
 
-async def run_async(work: Callable[[Stop | None], _T]) -> _T:
-    """The same for a caller that waits in an event loop: cancelled once, the calls in flight land; twice, not."""
-    stop = Stop()
+async def run_async(work: Callable[[StopSignal | None], _T]) -> _T:
+    """Await `work` from an event loop: cancelled once, the calls in flight finish; twice, they do not."""
+    stop = StopSignal()
     result = asyncio.wrap_future(_in_thread(work, stop))
     cancelled: asyncio.CancelledError | None = None
     while not result.done():
@@ -194,7 +194,7 @@ async def run_async(work: Callable[[Stop | None], _T]) -> _T:
     return result.result()
 
 
-def _in_thread(work: Callable[[Stop | None], _T], stop: Stop) -> Future[_T]:
+def _in_thread(work: Callable[[StopSignal | None], _T], stop: StopSignal) -> Future[_T]:
     result = Future[_T]()
 
     def call() -> None:

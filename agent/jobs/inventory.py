@@ -1,4 +1,4 @@
-"""`optimize tasks`, `metrics list` and `models list`: the tasks, metrics and models here."""
+"""`optimize tasks`, `metrics list` and `models list`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agent.task.load import load_task
 
 
 class ListedTask(Result):
-    """A task with its rows by split; `problem` where it is broken."""
+    """A task with its rows by split; `problem` if it is broken."""
 
     name: str
     problem: str = ""
@@ -32,7 +32,7 @@ class ListedTask(Result):
 
 
 class TasksResult(Result):
-    """The tasks here."""
+    """The tasks under tasks/."""
 
     tasks: tuple[ListedTask, ...]
 
@@ -52,7 +52,7 @@ class TasksResult(Result):
 
 @job("tasks")
 def tasks(task: str | None = None) -> TasksResult:
-    """List the tasks under tasks/, or check TASK: every problem is printed with its file and line."""
+    """List the tasks under tasks/, or check TASK: prints every problem with its file and line."""
     found = []
     for folder in [find_task(task)] if task else [Path("tasks") / name for name in tasks_here()]:
         try:
@@ -79,7 +79,7 @@ def _listed(folder: Path) -> ListedTask:
 
 
 class ListedMetric(Result):
-    """A metric: the types of output that it scores, its options, and the package that it comes from (`from`)."""
+    """A metric: the output types that it scores, its options, and its package (`from`)."""
 
     name: str
     types: tuple[str, ...]
@@ -89,7 +89,7 @@ class ListedMetric(Result):
 
 
 class MetricsResult(Result):
-    """The metrics that a task may name."""
+    """The available metrics."""
 
     metrics: tuple[ListedMetric, ...]
 
@@ -101,7 +101,7 @@ class MetricsResult(Result):
 
 @job("metrics list")
 def metrics() -> MetricsResult:
-    """Each metric: the types of output that it scores, its options, and the package that it comes from."""
+    """List the metrics: the output types that each scores, its options, and its package."""
     found = [
         ListedMetric(
             name=one.name,
@@ -116,7 +116,7 @@ def metrics() -> MetricsResult:
 
 
 class ListedModel(Result):
-    """A form of a model name, and the package that it comes from (`from`)."""
+    """A form of model names, and its package (`from`)."""
 
     form: str
     about: str
@@ -124,7 +124,7 @@ class ListedModel(Result):
 
 
 class ListedWeights(Result):
-    """Weights that can be fetched, and whether they are here."""
+    """Weights that can be downloaded, and whether they are here."""
 
     name: str
     megabytes: int
@@ -134,7 +134,7 @@ class ListedWeights(Result):
 
 
 class ModelsResult(Result):
-    """The forms of a model name, and the weights of the embedded models."""
+    """The forms of model names, and the weights of the embedded models."""
 
     forms: tuple[ListedModel, ...]
     weights: tuple[ListedWeights, ...]
@@ -148,7 +148,7 @@ class ModelsResult(Result):
 
 @job("models list")
 def models() -> ModelsResult:
-    """The forms of a model name, and which weights are here."""
+    """List the forms of model names, and which weights are here."""
     forms = (
         ListedModel(form=one.thing.form if one.thing else one.name, about=about(one), origin=one.origin)
         for one in MODELS.all()

@@ -1,7 +1,7 @@
-"""Whether a judge has earned trust: the same answers judged by it and by people, and what cannot fool it.
+"""Measure a judge: compare its ratings with those of people, and try to fool it.
 
-Its calls go through the gateway, so they are budgeted, written down and never bought twice. What it measures is an
-event of the ledger, which each later run of a task with this judge looks up.
+Its calls go through the gateway, so they are budgeted, recorded and never bought twice. The measurement is an event of
+the ledger, which later runs of a task with this judge look up.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ from agent.types import (
 )
 
 FEWEST = 10
-"""Items; with fewer nothing is measured."""
+"""The fewest items for a measurement."""
 KIND = "judge_calibration"
 
 
@@ -88,12 +88,12 @@ def calibrate(
     dry_run: bool = option(False, "Print what would be asked; call nothing.", BUDGET),
     db: Path = DB,
 ) -> Work[CalibrationResult] | CalibrationPlanned:
-    """Measure a judge against ratings of people, and write into the ledger whether it may promote prompts.
+    """Measure a judge against ratings of people, and record whether it may promote prompts.
 
-    With TASK its judge, rubric and fields are taken, and its calibration.jsonl without --labels. Without TASK name the
-    columns: --labels FILE --input COLUMN --output COLUMN, or --pair A,B for pairs. A judge is trusted when it agrees
-    with people (kappa 0.6 or more on 30 items or more), its verdicts can be read, and answers that are none do not fool
-    it. Each line says what was measured, with its 95 % interval.
+    With TASK its judge, rubric and fields are used, and its calibration.jsonl without --labels. Without TASK name the
+    columns: --labels FILE --input COLUMN --output COLUMN, or --pair A,B for pairs. A judge is trusted if it agrees with
+    people (kappa of at least 0.6 on at least 30 items), its verdicts can be read, and empty or evasive answers do not
+    fool it. Each line shows a measurement with its 95 % interval.
     """
     scale = _scale(options.scale) if options.scale else None
     measured, setup, columns, labels = _of_task(task, options, scale) if task else _of_columns(options, scale)
@@ -140,7 +140,7 @@ def calibrate(
 
 
 class JudgedItems:
-    """What answers for a judge: a verdict for each rated item."""
+    """The judge as an arm: a verdict for each rated item."""
 
     def __init__(self, asking: Session[Any], judge: Judge, items: Sequence[RatedItem]) -> None:
         self._asking, self._judge = asking, judge
@@ -148,14 +148,14 @@ class JudgedItems:
         self._known: dict[tuple[str, int], Outcome] = {}
 
     def arm(self, name: str, most: int | None = None, repeats: int = 1) -> Arm:
-        """The judge on the first `most` items as an arm."""
+        """Return the judge on the first `most` items as an arm."""
         rows = [Example(item.id, item.inputs, {}) for item in self._items.values()]
         return Arm(name, NamedCandidate(self._judge.setup.id), self, rows[:most], repeats)
 
     async def outcomes(
         self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
     ) -> list[Outcome]:
-        """The verdicts; what the budget does not allow is left out."""
+        """Return the verdicts that the budget allows."""
         missing = [row.id for row in examples if (row.id, repeat) not in self._known]
         verdicts = await self._asking.gathered([self._verdict(self._items[each], repeat) for each in missing])
         for item_id, given in zip(missing, verdicts, strict=True):
@@ -186,7 +186,6 @@ async def _judged(asking: Session[CalibrationResult], plan: CalibrationPlan, lms
 
 
 def _control(plan: CalibrationPlan, item: RatedItem, text: str) -> RatedItem:
-    """An item whose answer is none; in pairs next to the answer that people liked more."""
     return replace(item, answers=(text, item.answers[int(item.mean < 0.5)]) if plan.is_pairwise else (text,))
 
 

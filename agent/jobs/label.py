@@ -1,7 +1,7 @@
-"""What `optimize label` needs: a task to label, rows that are added to it, answers of prompts, and what is wanted next.
+"""`optimize label`: a task to label, rows added to it, answers of prompts, and what is still needed.
 
-Answers of the best prompts of a run come first where they disagree. Their calls go through the gateway, under a cap
-that the user gives; they are kept with the run of the ledger that asked them.
+Rows on which the best prompts of a run disagree come first. Their calls go through the gateway, under a cap of the
+user; the answers are stored with the run that asked them.
 """
 
 from __future__ import annotations
@@ -60,23 +60,24 @@ GAINS = (0.3, 0.1)
 """Gains for which the labels are counted, as shares."""
 KIND = "label_answers"
 SKIP, UNDO, HELP, QUIT = "s", "u", "?", "q"
-"""Keys that are no labels."""
+"""Keys that are not labels."""
 MOST_PROMPTS = 3
-"""Prompts that are asked: the user's own and the best others."""
+"""Prompts that are asked: the user's and the best others."""
 AT_ONCE = 100
-"""Rows that are begun together. Not all of them: where the budget ends, those that were begun may lack an answer."""
+"""Rows that are started together; not all, as rows in progress may lack answers when the budget ends."""
 
 
 @job("label", asks="asking prompts")
 def label(
     task: str, options: LabelOptions, *, observer: Watcher, as_json: bool, db: Path = DB
 ) -> After[LabellingResult] | Printed[LabellingResult | None]:
-    """Label rows of TASK by single keys; train, dev and test are made of the labels.
+    """Label rows of TASK with single keys; train, dev and test are made from the labels.
 
-    The next row is the one whose label says most: where the best prompts of the last run disagree (--ask), of the label
-    that fewest rows have, and far from the rows that have a label. A key gives a label, s skips, u takes the last one
-    back, ? explains the labels, q ends. Each label is on the disk at once. Several labellers write to one file: their
-    agreement is printed, and rows on which they disagree are shown again.
+    The next row is the most informative one: where the best prompts of the last run disagree (--ask), of the rarest
+        label,
+    far from labelled rows. A key gives a label, s skips, u undoes the last one, ? explains the labels, q quits. Each
+    label is saved at once. Several labellers write to one file: their agreement is printed, and rows on which they
+    disagree are shown again.
     """
     if options.web and as_json:
         raise InputError("--web labels in the browser until you end it, without --json; leave one of them out")
@@ -105,7 +106,7 @@ def label(
 
 
 def keys_of(labels: Sequence[str]) -> dict[str, str]:
-    """A key for each label: digits from 1, then letters that no command has. Raises InputError for too many labels."""
+    """Return a key for each label: digits from 1, then letters that are not commands. Raises InputError."""
     letters = "".join(letter for letter in ascii_lowercase if letter not in (SKIP, UNDO, QUIT))
     keys = f"123456789{letters}{letters.upper()}"
     if len(labels) > len(keys):
@@ -117,14 +118,14 @@ def keys_of(labels: Sequence[str]) -> dict[str, str]:
 
 
 def opened(name: str) -> LabelledTask:
-    """The task of this name or path, with its splits as its labels are. Raises InputError where it is none."""
+    """Return the task of this name or path, with splits made from its labels. Raises InputError."""
     task = LabelledTask(find_task(name))
     task.write_splits()
     return task
 
 
 def labels_wanted(task: LabelledTask) -> LabellingResult:
-    """How far labelling is and what is wanted for a verdict."""
+    """Return the progress of labelling and what a verdict still needs."""
     events = task.log.events()
     status = task.status(events)
     splits = ", ".join(f"{split} {count}" for split, count in status.splits.items())
@@ -134,8 +135,8 @@ def labels_wanted(task: LabelledTask) -> LabellingResult:
     wanted += list(verdict_lines(len(task.choices)))
     if status.chosen_in_test:
         wanted.append(
-            f"{status.chosen_in_test} of {status.splits['test']} test rows were chosen because prompts answered them "
-            "differently: the gain that is measured on them is larger than on all rows"
+            f"{status.chosen_in_test} of {status.splits['test']} test rows were chosen because prompts disagreed on "
+            "them: the measured gain is larger than on all rows"
         )
     name = task.folder.name if task.folder.parent == Path("tasks") else str(task.folder)
     more = " --add FILE" * (status.labelled == status.rows)
@@ -154,7 +155,7 @@ def labels_wanted(task: LabelledTask) -> LabellingResult:
 
 
 def rows_next(task: LabelledTask, answers: Mapping[str, Sequence[str]], count: int = 20) -> list[dict[str, Any]]:
-    """The rows that are to be labelled next, JSON-ready: id, inputs and why."""
+    """Return the rows to label next, JSON-ready: id, inputs and why."""
     session, found = LabelSession(task, "next", queue_of(task, answers), 0), list[dict[str, Any]]()
     events = task.log.events()
     while len(found) < count and (shown := session.next(events, [each["row"] for each in found])) is not None:
@@ -163,7 +164,7 @@ def rows_next(task: LabelledTask, answers: Mapping[str, Sequence[str]], count: i
 
 
 def verdict_lines(labels: int) -> list[str]:
-    """How many labels show which gain, in words; `labels`: how many there are to choose from."""
+    """Say how many labels show which gain; `labels` is the number of different labels."""
     parts = []
     for gain in GAINS:
         rows = rows_for(gain, 0.5) or 0
@@ -176,9 +177,9 @@ def verdict_lines(labels: int) -> list[str]:
 
 
 def add_rows(name: str, path: Path, form: FormOptions) -> list[str]:
-    """Add rows of a file to those without a label, and labels that traces confirm to rows that have none.
+    """Add rows of a file to the unlabelled ones, and labels that traces confirm; return what was added.
 
-    Returns what was added, in lines. Raises InputError or ProblemsError where the task or the file is wrong.
+    Raises InputError or ProblemsError if the task or the file is wrong.
     """
     folder = find_task(name)
     inputs, field = read_fields(folder)
@@ -213,7 +214,6 @@ def add_rows(name: str, path: Path, form: FormOptions) -> list[str]:
 
 
 def _columns(table: Table, inputs: Sequence[str], path: Path, is_text: bool) -> dict[str, str]:
-    """By input its column; `is_text`: one that is alone has no name of the user's, and is the only input."""
     names = names_in(table)
     if is_text and len(names) == len(inputs) == 1:
         return {inputs[0]: names[0]}
@@ -240,8 +240,10 @@ def _known(folder: Path, inputs: Sequence[str]) -> set[tuple[str, ...]]:
 
 
 def label_answers(labelled: LabelledTask, options: LabelOptions, db: Path) -> Work[LabelResult]:
-    """Ask the best prompts of the last run of a task rows without a label, as far as the caps pay. Raises InputError
-    where there is no such run, no row is left, or the cap is too small for one row."""
+    """Ask the best prompts of a task's last run about unlabelled rows, as far as the caps allow.
+
+    Raises InputError if there is no such run, no row is left, or the cap is too small for one row.
+    """
     with closing(open_history(db)) as history:
         run = next((row for row in history.runs() if _is_of(row, labelled)), None)
         if run is None:
@@ -332,8 +334,7 @@ def _rows(labelled: LabelledTask, most: int) -> list[Example]:
 
 
 def answers_of(labelled: LabelledTask, db: Path) -> dict[str, tuple[str, ...]]:
-    """By row what the prompts of the run that was asked last answered, of all that they were asked; nothing where none
-    were."""
+    """Return, by row, the answers of the prompts of the run that was asked last."""
     if not is_there(db):
         return {}
     folder = labelled.folder.resolve()

@@ -21,7 +21,7 @@ from agent.types import Spend, Usage
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
-    from agent.jobs.interrupts import Stop
+    from agent.jobs.interrupts import StopSignal
     from agent.jobs.observers import Watcher
     from agent.jobs.recorded import Migration
     from agent.options.jobs import RecordedOptions, RunOptions
@@ -42,16 +42,16 @@ class Launch:
     proposer: LM | None
     judges: tuple[LM, ...]
     asked: RecordedOptions
-    """The options as they were given: what the ledger keeps."""
+    """The given options: what the ledger stores."""
     options: RecordedOptions
-    """The same with what the task says where nothing was given."""
+    """The options with defaults from the task."""
     program: Kind
     scoring: str = ""
-    """What scores the answers and why, in a line."""
+    """How answers are scored and why, in one line."""
     embedder: LM | None = None
     """The provider's model by whose vectors examples are picked."""
     migration: Migration | None = None
-    """What a migration starts from."""
+    """The starting point of a migration."""
     parent: str | None = None
     """The run that this one forks or migrates."""
     run_id: str = ""
@@ -59,21 +59,21 @@ class Launch:
     made_with: Plan | None = None
     """The plan of the run to continue."""
     note: str = ""
-    """What is said before anything else."""
+    """A message before all others."""
 
     def lms(self) -> list[LM]:
-        """Every model once."""
+        """Return every model once."""
         others = [lm for lm in (self.proposer, self.embedder) if lm is not None]
         every = [self.model, *others, *self.judges, *self.program.models]
         return list({id(lm): lm for lm in every}.values())
 
     @property
     def models(self) -> list[str]:
-        """Their names, each once."""
+        """Model names, each once."""
         return list(dict.fromkeys(lm.name for lm in self.lms()))
 
     def plan(self) -> Plan:
-        """The plan of the run. Raises BudgetRefused where a cap is too small."""
+        """Return the plan of the run. Raises BudgetRefused for a cap that is too small."""
         from agent.search.costs import Means, average_call
         from agent.search.plan import migration_plan
 
@@ -86,17 +86,16 @@ class Launch:
         return migration_plan(self.task, Means(self.options.budget, self.options.effort), len(old.sealed.answers), each)
 
     def models_by_role(self) -> Models:
-        """The names of the models."""
         return models_by_role(self.model, self.proposer, self.judges, self.embedder, self.program.models)
 
     def prices(self) -> dict[str, Price]:
-        """Their prices, by name. Raises InputError for one that must have a price and has none."""
+        """Return prices by model name. Raises InputError for a missing price that a cap needs."""
         from agent.gateway.prices import prices_for
 
         return prices_for(self.models, self.options.budget, price_of(self.options))
 
     def opening(self, plan: Plan) -> str:
-        """What is about to run, in a few lines: task, models and plan."""
+        """Describe what is about to run: task, models and plan."""
         task, options, proposer = self.task, self.options, self.proposer.name if self.proposer else "none"
         longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
         judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
@@ -128,7 +127,6 @@ class Launch:
         )
 
     def _search_line(self, plan: Plan) -> str:
-        """How many prompts the plan can try, with what to change where they are few, and what its test rows show."""
         from agent.search.plan import FEW_CANDIDATES, calls_to_try
         from agent.stats.preflight import MOST_ROWS, rows_at_most
 
@@ -148,18 +146,18 @@ class Launch:
 
     @property
     def calls_each(self) -> int:
-        """How many calls a plan counts as one."""
+        """The calls that a plan counts as one."""
         return 1 if self.program.is_fixed else self.program.calls
 
 
 def prepare(asked: RecordedOptions, db: Path, observer: Observer = NO_OBSERVER, is_new: bool = True) -> Launch:
-    """Load and check everything; call nothing. Tracing of third parties is off from here on, unless opted in.
+    """Load and check everything; call nothing. Switches off tracing of third parties unless opted in.
 
     Args:
         asked: the options of the run, and its task.
-        db: the ledger; releases and kept rows lie next to it.
+        db: the ledger; releases and kept rows are next to it.
         observer: gets messages about the task.
-        is_new: whether a run begins; the metrics of one that began are not checked again.
+        is_new: whether a run begins; the metrics of a started run are not checked again.
 
     Raises:
         InputError: an option, the task, a metric or a model's name is wrong.
@@ -219,7 +217,7 @@ def prepare(asked: RecordedOptions, db: Path, observer: Observer = NO_OBSERVER, 
 
 
 def resolved(asked: RecordedOptions, program: Kind, has_proposer: bool = True) -> RecordedOptions:
-    """The options with what the task says where nothing was given. Raises InputError for a search that cannot be."""
+    """Fill options from the task. Raises InputError for an impossible search."""
     from agent.search.registered import STRATEGIES, require_search
 
     task, own = program.task, program.task.budget
@@ -240,14 +238,14 @@ def resolved(asked: RecordedOptions, program: Kind, has_proposer: bool = True) -
 
 
 def search_of(launch: Launch) -> Work[RunResult]:
-    """The search or the migration of a launch, ready to start."""
+    """Return the search or migration of a launch, ready to start."""
     from agent.jobs.optimize import RunState
 
     return RunState.of(launch).work()
 
 
 def start(
-    launch: Launch, db: Path, watcher: Watcher, stop: Stop | None = None, tracking: Tracking = NO_TRACKING
+    launch: Launch, db: Path, watcher: Watcher, stop: StopSignal | None = None, tracking: Tracking = NO_TRACKING
 ) -> RunResult:
     """Run a search or a migration to its end, as `run_work`."""
     return run_work(search_of(launch), db, watcher, stop, tracking)
@@ -259,11 +257,11 @@ def _require_function(task: Task) -> None:
     try:
         require_all(task)
     except InputError as error:
-        raise InputError(f"{error}; go on there: promptassay.resume(RUN, metric=FUNCTION)") from None
+        raise InputError(f"{error}; continue with promptassay.resume(RUN, metric=FUNCTION)") from None
 
 
 def silence(report: Callable[[str], None] = NO_OBSERVER.on_message) -> None:
-    """Takes the tracing variables of third parties out of the environment, unless opted in; `report` gets a line."""
+    """Remove tracing variables of third parties from the environment unless opted in; `report` gets a line."""
     if removed := silence_tracing(os.environ):
         report(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)")
 
@@ -271,8 +269,10 @@ def silence(report: Callable[[str], None] = NO_OBSERVER.on_message) -> None:
 def models_by_role(
     model: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None, others: Sequence[LM] = ()
 ) -> Models:
-    """The names of a run's models; the role "embedding" is there where a provider makes vectors, and `others` are asked
-    next to the target."""
+    """Return the names of a run's models by role.
+
+    The role "embedding" exists if a provider makes vectors; `others` are asked in addition to the target.
+    """
     return {
         "model": list(dict.fromkeys([model.name, *(other.name for other in others)])),
         "proposer": [proposer.name] if proposer else [],
@@ -282,7 +282,7 @@ def models_by_role(
 
 
 def plan_for(program: Program, options: RunOptions, models: Models, prices: Mapping[str, Price]) -> Plan:
-    """The plan of a run that is to begin. Raises BudgetRefused when a cap is too small."""
+    """Return the plan of a new run. Raises BudgetRefused for a cap that is too small."""
     from agent.search.costs import Means, call_costs
     from agent.search.plan import DETECT, plan_run
     from agent.search.registered import DEFAULT, STRATEGIES
@@ -296,12 +296,12 @@ def plan_for(program: Program, options: RunOptions, models: Models, prices: Mapp
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run takes at most.
+    """The most that a run takes.
 
     Args:
-        roles: by role the model, calls, tokens and US dollars (None: unknown).
-        cap: the option whose cap bounds them, or "".
-        gains: by the rate of changed rows, the smallest gain in score that the test can show.
+        roles: model, calls, tokens and US dollars (None: unknown) by role.
+        cap: the option whose cap limits them, or "".
+        gains: the smallest detectable gain in score by the rate of changed rows.
         found: the object of --dry-run --json.
     """
 
@@ -315,8 +315,10 @@ class Estimate:
 
 
 def estimate(launch: Launch) -> Estimate:
-    """The priced plan: what each role may call at most. Raises InputError for a model's file that is not there, and
-    what `Launch.plan` raises."""
+    """Return the priced plan: the most that each role may call.
+
+    Raises InputError for a missing model file, and what `Launch.plan` raises.
+    """
     from agent.models.model_registry import require_files
     from agent.programs.moves.author import longest_request
     from agent.search.costs import dearest, largest_calls
@@ -375,7 +377,6 @@ def _of_embedding(launch: Launch, plan: Plan) -> tuple[int, Usage]:
 
 
 def _scale_to_caps(rows: dict[str, dict[str, Any]], budget: Budget) -> str:
-    """Takes tokens and dollars of all roles down alike, to what the tightest cap pays for; its option, or ""."""
     from agent.search.costs import Cap
 
     most = sum((Spend(row["calls"], row["tokens"], row["usd"] or 0.0) for row in rows.values()), Spend())

@@ -1,7 +1,7 @@
-"""`optimize learn`: corrected answers of production as train rows, in a new version of a task. Asks no model.
+"""`optimize learn`: add corrected production answers to the train rows of a new task version. Asks no model.
 
-The task is copied and loaded again with the new rows before anything is put in place: dev and test stay byte for byte
-as they are, and what could not be run is not written. Another train file is another hash, so the next run is a run of
+The task is copied and loaded with the new rows before anything is put in place: dev and test stay byte for byte the
+same, and a task that could not run is not written. A changed train file has another hash, so the next run is a run of
 another version of the task.
 """
 
@@ -40,7 +40,7 @@ from agent.task.task_file import parse_folder
 from agent.types import Field, Task, canonical
 
 LEARNED = "learned.jsonl"
-"""Next to the train rows: of each row that was taken its source, the hash of that file, its line and the date."""
+"""Next to the train rows: source, hash of that file, line and date of each added row."""
 
 
 @job("learn")
@@ -48,19 +48,19 @@ def learn(
     task: str,
     log: Path,
     *,
-    output: File = option(None, "The new folder. Default: TASK-2 (or -3 ...) beside the task's.", short="-o"),
+    output: File = option(None, "The new folder. Default: TASK-2 (or -3 ...) next to the task's.", short="-o"),
     in_place: bool = option(False, "Add the rows to TASK itself."),
     dry_run: bool = option(False, "Say what would be taken, and write nothing."),
     inputs_column: str = key_option("inputs"),
     answer_column: str = key_option("answer"),
 ) -> LearnResult:
-    """Take the corrected answers of LOG into the train rows of TASK, as a new version of the task.
+    """Add the corrected answers of LOG to the train rows of a new version of TASK.
 
-    LOG is a .jsonl or .csv file, a row for each answer that a person has confirmed or corrected: the inputs by their
-    names (or in `inputs`), and the right answer as `answer` or by the name of the output. Other keys are ignored. Left
-    out, with a count, are rows that are equal or near to a row of dev or test, rows that are in train, rows that
-    contradict each other or hold what looks like a key, and what does not fit the task, such as an unknown label. Dev
-    and test stay as they are; learned.jsonl says where each row came from. No model is asked.
+    LOG is a .jsonl or .csv file with a row for each answer that a person confirmed or corrected: the inputs by name (or
+    in `inputs`), and the right answer as `answer` or by the output's name. Other keys are ignored. Skipped and counted:
+    rows that equal or nearly equal a dev or test row, rows already in train, rows that contradict each other or hold
+    what looks like a key, and rows that do not fit the task, such as an unknown label. Dev and test do not change;
+    learned.jsonl says where each row came from. No model is asked.
     """
     if output is not None and in_place:
         raise InputError("-o and --in-place exclude each other; name a new folder, or add to the task itself")
@@ -128,7 +128,6 @@ def _beside(folder: Path) -> Path:
 def _read(
     file: DataFile, task: Task, columns: Mapping[str, str]
 ) -> tuple[list[PlacedExample], dict[int, dict[str, Any]]]:
-    """Return the valid rows, and by line the fields of each as in a .jsonl file; note what is wrong with others."""
     reader = RowReader(task.signature, task.slices, task.knowledge)
     placed: list[PlacedExample] = []
     matched: dict[int, dict[str, Any]] = {}
@@ -250,9 +249,9 @@ def _sorted_out(
         if not reason and key in train:
             reason = "is in train already" if train[key] == label else "is in train with another answer"
         if not reason and len(answers[key]) > 1:
-            reason = "stands in the log with another answer as well"
+            reason = "also in the log with another answer"
         if not reason and key in seen:
-            reason = "stands in the log before"
+            reason = "repeated in the log"
         seen.add(key)
         if reason:
             left_out.setdefault(reason, []).append(row.line)

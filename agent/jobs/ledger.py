@@ -1,4 +1,4 @@
-"""`optimize ledger`: many ledgers in one, and finished runs in a team's ledger."""
+"""`optimize ledger`: merge ledgers into one, and publish finished runs to a team's ledger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ URL_HELP = "postgresql://USER@HOST/NAME (the password in PGPASSWORD or ~/.pgpass
 
 
 class SourceLedger(Result):
-    """A ledger that was merged, and the chain that has it."""
+    """A merged ledger, and the chain that contains it."""
 
     name: str
     chain: int
@@ -30,7 +30,7 @@ class SourceLedger(Result):
 
 
 class MergeResult(Result):
-    """A merged ledger, and what it holds."""
+    """The result of a merge."""
 
     ledger: Path
     chains: int
@@ -47,7 +47,7 @@ class MergeResult(Result):
 
 
 class PublishedRun(Result):
-    """A run in a team's ledger: what is there of it. `new`: it was written now; `texts`: with its payload texts."""
+    """A run in a team's ledger; `new` if it was written now, `texts` if with its payload texts."""
 
     run_id: str
     to: str
@@ -62,7 +62,7 @@ class PublishedRun(Result):
 
 
 class FoundWrong(Result):
-    """Something that does not hold; `seq` is the event that says otherwise (0: the file as a whole)."""
+    """A violation; `seq` is the event that it contradicts (0: the file as a whole)."""
 
     seq: int
     what: str
@@ -72,7 +72,7 @@ class FoundWrong(Result):
 
 
 class PublishedCheck(Result):
-    """What was read of a run in a team's ledger."""
+    """The verification of a run in a team's ledger."""
 
     whole: bool
     run_id: str
@@ -94,12 +94,13 @@ def merge(
     output: File = option(None, "The merged ledger to write.", short="-o"),
     force: bool = option(False, "Write over a merged ledger that is there."),
 ) -> MergeResult:
-    """Merge ledgers into one that is only read, with --db: by `history`, `show`, `report`, `compare`, `ui`, `audit`.
+    """Merge ledgers into a read-only one for --db of `history`, `show`, `report`, `compare`, `ui` and `audit`.
 
-    Each ledger is verified first, and its chain is kept whole: `optimize audit verify --db TEAM.db` proves each on its
-    own. A copy adds nothing; of one that went on by itself comes what is new. A run in two of them is taken from the
-    one that has more of it, and refused where each has something of its own. A text that one of them erased is left
-    out.
+    Each ledger is verified first, and its chain is kept complete: `optimize audit verify --db TEAM.db` proves each one.
+        A
+    copy adds nothing; of a copy that was continued only the new part is added. A run in two ledgers is taken from the
+    one that has more of it, and refused if both have something that the other lacks. A text erased in one of them is
+    dropped.
     """
     merged = merge_ledgers(ledgers, output or Path(), force)
     sources = [source._asdict() for source in merged.sources]
@@ -115,11 +116,11 @@ def publish_run(
     texts: bool = option(False, "Prompts, requests and replies, too. Without it: numbers, names and hashes."),
     db: Path = DB,
 ) -> PublishedRun:
-    """Publish RUN, which has finished, into a team's ledger: its rows and its events with their hashes.
+    """Publish the finished RUN to a team's ledger: its rows, and its events with their hashes.
 
-    One transaction: all of it stands there or nothing. Again is harmless; what was recorded about the run since comes
-    in its place. Keep the digest that is printed: `optimize ledger verify --anchor DIGEST` shows a run that was made
-    anew there.
+    It is one transaction, and repeatable: newer records of the run replace older ones. Keep the printed digest:
+        `optimize
+    ledger verify --anchor DIGEST` detects a run that was forged there.
     """
     with closing(open_history(db)) as history:
         return PublishedRun.model_validate(publish(history, run, to, texts), from_attributes=True)
@@ -136,9 +137,9 @@ def verify(
         metavar="DIGEST",
     ),
 ) -> Printed[PublishedCheck]:
-    """Read RUN, by its whole id, back out of a team's ledger: check each event, row and text against its hash.
+    """Verify RUN, by its whole id, in a team's ledger: each event, row and text against its hash.
 
-    Prints `whole: ...` and ends with 0, or each thing that does not hold and ends with 1.
+    Prints `whole: ...` and exits with 0, or prints every violation and exits with 1.
     """
     found = verify_published(url, run, noted_hash(anchor) if anchor is not None else None)
     findings = tuple(FoundWrong(seq=each.seq, what=each.what) for each in found.findings)

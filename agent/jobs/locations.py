@@ -1,4 +1,4 @@
-"""Finding what a word or a path means: the ledger, the registry next to it, a released prompt and its records."""
+"""Resolve names and paths: the ledger, the registry next to it, a released prompt and its records."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 def open_history(db: Path, by_chain: bool = False) -> History:
-    """Return the ledger to read; `by_chain`: its seal is not enough, all of it is checked.
+    """Open the ledger for reading; `by_chain` verifies all of it instead of the seal.
 
-    Raises InputError without one, LedgerError for one that is damaged.
+    Raises InputError if it is missing, LedgerError if it is damaged.
     """
     from agent.ledger.connect import is_there
     from agent.ledger.query import history_of
@@ -40,7 +40,7 @@ def open_history(db: Path, by_chain: bool = False) -> History:
 
 
 def releases_folder(db: Path) -> Path:
-    """The registry: where PROMPTASSAY_RELEASES says, as at run time, else next to the ledger."""
+    """Return the registry folder: PROMPTASSAY_RELEASES, else next to the ledger."""
     from agent.release.aliases import ROOT_VARIABLE
 
     own = os.environ.get(ROOT_VARIABLE)
@@ -48,7 +48,7 @@ def releases_folder(db: Path) -> Path:
 
 
 def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
-    """The ledger to write to, after a wait of at most `patience` seconds for a process that has it, else LedgerBusy."""
+    """Open the ledger for writing, after at most `patience` seconds of waiting. Raises LedgerBusy."""
     from agent.ledger.store import Ledger
 
     end = time.monotonic() + patience
@@ -62,9 +62,9 @@ def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
 
 
 def prompt_path(word: str, db: Path) -> Path:
-    """The file that PROMPT names: a path (or its folder), NAME@ALIAS, NAME@VERSION, or the id of a run.
+    """Return the file that PROMPT names: a path (or its folder), NAME@ALIAS, NAME@VERSION, or a run's id.
 
-    Raises InputError where it names none, or the run of a program of the user's own.
+    Raises InputError if there is none, or the run is of a user's program.
     """
     from agent.ledger.query import released_file
     from agent.release.aliases import NeedsUnit, Reference
@@ -76,7 +76,7 @@ def prompt_path(word: str, db: Path) -> Path:
     if os.path.isdir(path):
         path = path / PROMPT_FILE
         if not os.path.exists(path):
-            raise InputError(f"{path}: no such file; a released prompt lies in the folder of its run, runs/RUN")
+            raise InputError(f"{path}: no such file; released prompts are in runs/RUN")
     if os.path.exists(path):
         return path
     if (reference := Reference.of(word)) is not None:
@@ -96,7 +96,7 @@ def prompt_path(word: str, db: Path) -> Path:
     if released is None:
         raise InputError(f"{run['id']}: {without_result(run)}, so it names no release")
     if not holds_prompt(released):
-        raise InputError(f"{run['id']}: a program of your own; only prompts can be checked")
+        raise InputError(f"{run['id']}: a run of your program; only prompts can be checked")
     return released
 
 
@@ -106,9 +106,9 @@ def _run(run_id: str, db: Path) -> Row:
 
 
 def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
-    """The task of a prompt: the one that is named, that of its run in the ledger, or the one of its name.
+    """Return the task of a prompt: the named one, that of its run, or the one of its name.
 
-    Raises InputError where none is known, or its inputs are not those of the prompt.
+    Raises InputError if none is known, or its inputs differ from those of the prompt.
     """
     from agent.task.load import load_task
 
@@ -133,7 +133,7 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
 
 
 def run_options(prompt: Prompt, db: Path) -> RecordedOptions | None:
-    """The options of the prompt's own run; None where the ledger does not know it."""
+    """Return the options of the prompt's run; None if the ledger does not know it."""
     run_id = str(prompt.provenance.get("run_id", ""))
     if not run_id or not db.is_file():
         return None
@@ -145,7 +145,7 @@ def run_options(prompt: Prompt, db: Path) -> RecordedOptions | None:
 
 
 def has_goals(prompt: Prompt, db: Path) -> bool:
-    """Whether a model played the user in the prompt's own run, as far as that is known."""
+    """Return whether a model simulated the user in the prompt's run, as far as known."""
     options = run_options(prompt, db) if prompt.release.conversation else None
     try:
         user = task_of(options).user if options else None
@@ -155,10 +155,10 @@ def has_goals(prompt: Prompt, db: Path) -> bool:
 
 
 def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequence[str]], db: Path) -> None:
-    """Raises InputError for a model that only `file` names and that leads elsewhere: by an address, which would get
-    rows and key, or by the path of a file. What this ledger has asked before, its user has named before.
+    """Raise InputError for a model that only `file` names, by an address or the path of a file.
 
-    `brought` are the models that the file names; `asked`, by option, those to be asked that were not typed.
+    An address would receive rows and key. Models that this ledger has asked before are allowed. `brought` are the
+    models that the file names; `asked`, by option, those that the user did not type.
     """
     from agent.models.model_registry import leads_elsewhere
     from agent.safe_text import printable
@@ -173,7 +173,7 @@ def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequ
 
 
 def asked_before(model: str, db: Path) -> bool:
-    """Whether the ledger holds a call of a model."""
+    """Return whether the ledger has a call of a model."""
     if not db.is_file():
         return False
     with closing(open_history(db)) as history:
@@ -181,8 +181,10 @@ def asked_before(model: str, db: Path) -> bool:
 
 
 def models_of(name: str, judges: tuple[str, ...], prompt: Prompt) -> tuple[LM, tuple[LM, ...]]:
-    """The model and the judges, each made once. Raises a ReleaseError where the adapter of the prompt that is to be
-    asked goes with other weights than are here."""
+    """Create the model and the judges, each once.
+
+    Raises ReleaseError if the adapter of the prompt needs other weights than those here.
+    """
     from agent.models.model_registry import create_model
     from agent.prompt.parts.adapter import require_base
 

@@ -1,6 +1,6 @@
-"""Notice a metric that cannot be right before the first call: it scores the right answers of some rows.
+"""Detect a wrong metric before the first call: score the right answers of some rows.
 
-Judges are left out, as they cost calls, and so are metrics that read no label.
+Judges are skipped, as they cost calls, and so are metrics that read no label.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class _Judge:
 
 
 def check_metrics(task: Task, tell: Callable[[str], None]) -> None:
-    """Score the right answers of up to ROWS rows of train and dev with each metric that reads labels.
+    """Score the right answers of up to ROWS train and dev rows with each metric that reads labels.
 
-    `tell` gets a line about each that gives some less than full marks. Raises InputError for one that scores none.
+    `tell` gets a line for each metric below full marks. Raises InputError for a metric that scores nothing.
     """
     rows = [(row, predicted(answer)) for row, answer in answers(task, (*task.train, *task.dev))[:ROWS]]
     if not rows or task.user is not None:  # what a conversation is scored by is not known before it was held

@@ -1,4 +1,4 @@
-"""What is checked and said of the models of a job before they are asked, and their prices and caps."""
+"""Checks and messages about the models of a job, their prices and caps."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -> None:
-    """Fetch the weights of embedded models that are missing, and check the adapters that go with them.
+    """Download missing weights of embedded models, and check their adapters.
 
-    Raises InputError with all of the user's own files with which no call can work.
+    Raises InputError with every file of the user that makes calls impossible.
     """
     from agent.models.adapters import SUFFIX, split_adapter
     from agent.models.model_registry import require_files
@@ -34,7 +34,7 @@ def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -
 
 
 def require_batches(lms: Sequence[LM]) -> None:
-    """Raise InputError where none of the models has a batch API."""
+    """Raise InputError if no model has a batch API."""
     from agent.models.provider_jobs import batch_api
 
     if not any(batch_api(lm) for lm in lms):
@@ -45,7 +45,7 @@ def require_batches(lms: Sequence[LM]) -> None:
 
 
 def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price] | None = None) -> list[str]:
-    """What is to be said of the models before a job: odd addresses, recorded replies, and what is taken as free."""
+    """Return messages about the models: unusual addresses, recorded replies, models taken as free."""
     from agent.models.hosted import HostedModel
     from agent.models.recorded import note
 
@@ -56,18 +56,18 @@ def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price]
 
 
 def price_of(options: CapOptions) -> Price | None:
-    """The price that was given for models without a known one."""
+    """Return the given price for models without a known one."""
     return None if options.price is None else fixed_price(*options.price)
 
 
 def earlier_prices(recorded: RecordedOptions | None, *models: str) -> dict[str, Price]:
-    """The price that an earlier run was given, for its models."""
+    """Return the price that an earlier run was given, for its models."""
     price = None if recorded is None else price_of(recorded)
     return {} if price is None else {model: price for model in models if model}
 
 
 def whole_budget(options: CapOptions, planned: int, what: str) -> Budget:
-    """The caps of a job that says nothing before its last call. Raises InputError where --max-calls is too few."""
+    """Return the caps of an all-or-nothing job. Raises InputError if --max-calls is too small."""
     most = options.max_calls
     if most is not None and most < planned:
         raise InputError(f"--max-calls {most}: {what} takes {planned} calls at least; raise it, or lower --repeats")

@@ -1,4 +1,4 @@
-"""Logs of production: answers against a reference (monitor), and the outcomes of an A/B test. No model is asked."""
+"""Evaluate production logs: answers against a reference (monitor), and A/B tests (ab report). Asks no model."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from agent.types import Drift
 LOG, REFERENCE = "log", "reference"
 """The arms of a monitor."""
 UNEVEN_FROM = 0.001
-"""p of a split of units, where both arms get half of them, below which the bucketing is worth a look."""
+"""p-value of the split of units, with half expected in each arm, below which the bucketing is suspect."""
 
 
 class MonitorOptions(JobOptions):
-    """What a log is compared with, and by which limits."""
+    """The reference and the limits of a comparison."""
 
     reference: File = option(None, "A log of good answers. Default: the suite.")
-    suite: File = option(None, "Recorded answers. Default: suite.json beside PROMPT.")
+    suite: File = option(None, "Recorded answers. Default: suite.json next to PROMPT.")
     task: str | None = option(None, "Whose [monitor] limits hold. Default: the prompt's own task, if it is here.")
     alpha: float | None = option(
         None, "False alarms of one look, up to 0.5; over the task's.", metavar="RATE", gt=0, le=0.5
@@ -73,14 +73,13 @@ def _columns(options: JobOptions) -> dict[str, str]:
 
 @job("monitor")
 def monitor(prompt: str, log: Path, *, options: MonitorOptions, ledger: LedgerOption) -> Printed[MonitorResult]:
-    """Compare LOG, answers of production, with the reference answers of a released PROMPT; 100 when they drifted.
+    """Compare LOG, production answers, with the reference answers of a released PROMPT; exit 100 on drift.
 
-    LOG is a .jsonl or .csv file, a row for each answer: reply, and where known inputs, time, score and confidence (0 to
-    1). Other keys are ignored, --reply-column and its like name these otherwise (of both logs), and rows that cannot be
-    read are left out, with a note. Looked at are replies that cannot be read, the mix of labels, lengths, answers to
-    inputs that come again, scores, and the share of answers below the confidence that the release names. An alarm needs
-    a change that is significant, corrected for the number of tests, and as large as [monitor] in task.toml says. No
-    model is asked.
+    LOG is a .jsonl or .csv file with a row for each answer: reply and, if known, inputs, time, score and confidence (0
+    to 1). Other keys are ignored, --reply-column and the like rename these (in both logs), and unreadable rows are
+    skipped with a note. Tested are unreadable replies, the mix of labels, lengths, answers to repeated inputs, scores,
+    and the share of answers below the confidence that the release names. An alarm needs a change that is significant,
+    corrected for the number of tests, and as large as [monitor] in task.toml says. No model is asked.
     """
     if options.reference and options.suite:
         raise InputError("--reference and --suite: give one of the two")
@@ -103,7 +102,6 @@ def monitor(prompt: str, log: Path, *, options: MonitorOptions, ledger: LedgerOp
 
 
 def _limits(prompt: Prompt, task: str | None, db: Path) -> Drift:
-    """The limits of the task that is named, else of the prompt's own, else the defaults."""
     try:
         folder = task_folder(prompt.name, prompt, task, db)
     except InputError:
@@ -145,12 +143,12 @@ def _count(side: Recorded) -> int:
 
 @job("ab report")
 def report(outcomes: Path, *, options: AbOptions) -> AbResult:
-    """Tell the difference of two arms with a confidence sequence: look as often as you like, and stop when you like.
+    """Compare the arms of an A/B test with a confidence sequence: look and stop whenever you like.
 
-    OUTCOMES is a .jsonl or .csv file, a row for each outcome in the order in which they came: unit (a user, a session),
-    arm, outcome from 0 to 1. Other keys are ignored, --unit-column and its like name these otherwise, and rows that
-    cannot be read are left out, with a note. Each is paired with the latest of the other arm. However often it is
-    looked at, arms that are equal, or drift together, are told apart in at most 5 % of all tests.
+    OUTCOMES is a .jsonl or .csv file with a row for each outcome in time order: unit (a user, a session), arm, outcome
+    from 0 to 1. Other keys are ignored, --unit-column and the like rename these, and unreadable rows are skipped with a
+    note. Each outcome is paired with the latest of the other arm. However often you look, arms that are equal, or drift
+    together, are called different in at most 5 % of all tests.
     """
     is_first = options.several == "first"
     experiment = read_outcomes(outcomes, options.control, first=is_first, columns=_columns(options))
@@ -158,7 +156,7 @@ def report(outcomes: Path, *, options: AbOptions) -> AbResult:
 
 
 def compared(experiment: Experiment, alpha: float = 0.05, smallest: float = 0.0) -> AbResult:
-    """The difference of the arms so far, at the level `alpha`; one below `smallest` (0 to 1) does not matter."""
+    """Compare the arms so far, at level `alpha`; a difference below `smallest` (0 to 1) does not matter."""
     verdict = ahead(experiment.outcomes, experiment.arms, alpha, smallest)
     found, reasons = verdict.figures, verdict.reasons
     control, treatment = ([outcome for arm, outcome in experiment.outcomes if arm == side] for side in (0, 1))
@@ -183,7 +181,6 @@ def compared(experiment: Experiment, alpha: float = 0.05, smallest: float = 0.0)
 
 
 def _uneven(one: int, two: int) -> float | None:
-    """p of so uneven a split of units where both arms get half of them; None from UNEVEN_FROM on."""
     from scipy import stats
 
     p_value = float(stats.binomtest(one, one + two, 0.5).pvalue)

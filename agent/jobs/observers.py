@@ -1,4 +1,4 @@
-"""What observes a run: its entries in the ledger, and what shows it while it runs. Knows no terminal."""
+"""Observers of a run: the ledger's, and those that show it. Knows no terminal."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from agent.search.program import Describes
     from agent.task.label_files import LabelledTask
     from agent.task.label_session import LabelQueue
-    from agent.types import Outcome, Proposal, Shown, SplitName, Trial
+    from agent.types import Outcome, Proposal, SplitName, Summary, Trial
 
 LINE_SECONDS = 30.0
-"""Of a training between two lines of the log about it."""
+"""Seconds between two log lines of a training."""
 LOSSES_A_LINE = 25
-"""The last steps, whose mean loss stands for where a training is."""
+"""The last steps whose mean loss is logged."""
 _log = logging.getLogger("promptassay")
 
 
 class LedgerObserver(Observer):
-    """Writes candidates, outcomes, trials and events of one run into the ledger; `programs` describe the candidates.
+    """Writes candidates, outcomes, trials and events of one run to the ledger; `programs` describe the candidates.
 
-    A method raises LedgerError when the disk refuses.
+    Methods raise LedgerError when the disk refuses.
     """
 
     def __init__(self, ledger: Ledger, run_id: str, programs: Sequence[Describes] = ()) -> None:
@@ -80,19 +80,19 @@ class LedgerObserver(Observer):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Where a search stands.
+    """The state of a search.
 
     Args:
         stage: its name.
-        plan: the calls and rows that the budget pays.
+        plan: the calls and rows that the budget pays for.
         account: the spending so far; it keeps changing.
-        trials, pruned: candidates that were tried, and those of them that were taken out.
-        best: the mean of the best trial with its 95 % interval, in [0, 1]; None before the baseline was scored.
-        retries: calls that were sent again.
-        width: how many calls of the target may be in flight at once.
+        trials, pruned: candidates tried, and those of them pruned.
+        best: the mean of the best trial with its 95 % interval, in [0, 1]; None before the baseline is scored.
+        retries: repeated calls.
+        width: most calls of the target in flight.
         round: of the search, at least 0.
         leader: the candidate of `best`.
-        baseline_id: the candidate that holds the user's own prompt.
+        baseline_id: the candidate with the user's prompt.
         baseline: its mean score on dev, in [0, 1].
     """
 
@@ -105,14 +105,14 @@ class Snapshot:
     retries: int = 0
     width: int = 0
     round: int = 0
-    leader: Shown | None = None
+    leader: Summary | None = None
     baseline_id: str = ""
     baseline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CellLine:
-    """How far a cell of a sweep is: `state` in words, scores in [0, 1], US dollars (None: unknown)."""
+    """The state of a sweep's cell: `state` in words, scores in [0, 1], US dollars (None: unknown)."""
 
     name: str
     state: str
@@ -124,41 +124,41 @@ class CellLine:
 
 
 class Watcher(Observer):
-    """Shows nothing; a subclass shows what happens in a run, and where it stands.
+    """Shows nothing; a subclass shows events and state of a run.
 
-    `signals` are those that interrupt the run, where they can be caught: in the main thread.
+    `signals` interrupt the run; they are caught in the main thread.
     """
 
     signals: ClassVar[tuple[signal.Signals, ...]] = (signal.SIGINT,)
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
-        """Where a search stands; called often."""
+        """Handle the state of a search; called often."""
 
     def on_job_progress(self, done: int, planned: int, account: Account, retries: int = 0) -> None:
-        """How many of its planned calls a job has made, and how many were sent again; called often."""
+        """Handle the planned calls that a job has made, and its retries; called often."""
 
     def on_cells(self, cells: Sequence[CellLine]) -> None:
-        """How far the cells of a sweep are; called often."""
+        """Handle the states of a sweep's cells; called often."""
 
     def on_labelling(self, task: LabelledTask, options: LabelOptions, queue: LabelQueue, db: Path) -> None:
-        """Rows wait for labels of the user."""
+        """Handle rows that wait for labels of the user."""
 
     def on_heartbeat(self, in_flight: InFlight) -> None:
-        """The run is alive, and waits for these calls; called about every half second."""
+        """Handle the calls that the run waits for; called about every half second."""
 
     def warn(self, line: str) -> None:
-        """A line that is to be seen, also where messages are not shown."""
+        """Handle a line that must be seen, even if messages are not shown."""
 
     def download(self, done: int, total: int) -> None:
-        """Bytes of weights that have come; `total` is 0 where it is not known."""
+        """Handle downloaded bytes of weights; `total` is 0 if unknown."""
 
     def leave(self, line: str) -> None:
-        """The user does not wait for what is in flight. If this returns, the run is cancelled."""
+        """Handle a user who does not wait for calls in flight; when it returns, the run is cancelled."""
         self.warn(line)
 
 
 class LogWatcher(Watcher):
-    """Lines to the log, snapshots to the user's own function."""
+    """Writes lines to the log and passes snapshots to the user's function."""
 
     def __init__(self, progress: Callable[[Snapshot], None] | None) -> None:
         self._progress = progress
@@ -182,13 +182,13 @@ class LogWatcher(Watcher):
 
 
 def recent_loss(losses: Sequence[float]) -> float:
-    """The mean loss of the last steps; one step alone says little."""
+    """Return the mean loss of the last steps, as one step alone is noisy."""
     last = losses[-LOSSES_A_LINE:]
     return sum(last) / len(last)
 
 
 class Changes(Observer):
-    """Calls `report` whenever a run has come further."""
+    """Calls `report` whenever a run progressed."""
 
     def __init__(self, report: Callable[[], None]) -> None:
         self._report = report

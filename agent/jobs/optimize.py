@@ -2,9 +2,9 @@
 
     plan -> baseline (trial 0) -> a strategy's search on dev -> finalists -> sealed test, opened once -> release
 
-A migration starts from prompts of an earlier run; what another model answered then is recorded, and its winner must not
-be worse. Every step is a pure function of task, seed and replies, so a run is resumed by running it again: settled
-calls answer from the ledger, which is never read to decide.
+A migration starts from prompts of an earlier run; the old model's answers are recorded, and its winner must not be
+worse. Every step is a pure function of task, seed and replies, so a run is resumed by running it again: settled calls
+are answered from the ledger, which is never read to decide.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from agent.search.selection import Finalist, counted
 from agent.search.trials import Calibrated, Trials
 from agent.stats.intervals import smallest_margin
 from agent.stats.preflight import Assessment, assess, rows_to_detect
-from agent.types import Candidate, Example, Proposal, Shown, TrialState
+from agent.types import Candidate, Example, Proposal, Summary, TrialState
 
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
 
 
 @dataclass(slots=True)
 class RunState:
-    """Where one search stands.
+    """The state of one search.
 
     Args:
-        planned: the plan as it was made: where a row takes no fixed number of calls, it counts runs of the program.
-        ended: why the search ended before its plan did.
+        planned: the original plan; it counts runs of the program if a row takes a variable number of calls.
+        ended: why the search ended early.
     """
 
     launch: Launch
@@ -61,13 +61,13 @@ class RunState:
     ended: str = ""
     preflight: Assessment | None = None
     cheaper: selection.CheaperChoice | None = None
-    leader: Shown | None = None
+    leader: Summary | None = None
     session: Session[RunResult] = field(init=False)
     context: SearchContext = field(init=False)
 
     @staticmethod
     def of(launch: Launch) -> RunState:
-        """Raises InputError where a model has no price, BudgetRefused where the budget cannot compare two prompts."""
+        """Plan a launch. Raises InputError for a missing price, BudgetRefused for too small a budget."""
         task, plan = launch.program.task, launch.plan()
         if old := launch.migration:
             test = tuple(row for row in task.test if row.id in old.sealed.answers)[: plan.test_rows]
@@ -76,7 +76,7 @@ class RunState:
         return RunState(launch, plan, ClassicProgram(task) if ClassicProgram.suits(task) else None, test)
 
     def work(self) -> Work[RunResult]:
-        """What asks the models."""
+        """Return the run, ready to start."""
         launch, options, plan = self.launch, self.launch.options, self.planned
         return Work(
             "",
@@ -109,7 +109,7 @@ class RunState:
         )
 
     def plan_in_calls(self, calls_each: int) -> Plan:
-        """The plan with calls that a row takes as known so far; the sealed test's share is kept from then on."""
+        """Return the plan with the calls per row seen so far; the sealed test's share is then fixed."""
         plan, options, program = self.planned, self.launch.options, self.launch.program
         if not program.is_fixed:
             plan = plan.in_calls(Means(options.budget, options.effort).calls, program.calls, calls_each)
@@ -117,7 +117,7 @@ class RunState:
         return plan
 
     def report(self) -> None:
-        """Hand the watcher a snapshot."""
+        """Pass a snapshot to the watcher."""
         context, gateway, trials = self.context, self.session.gateway, self.context.trials
         top = trials.leader(context.plan.rungs[-2:][0])
         if top and (self.leader is None or self.leader.id != top.candidate_id):
@@ -140,14 +140,14 @@ class RunState:
         )
 
     def finalists(self) -> list[Finalist]:
-        """Those that saw the whole of dev, and the user's own prompt."""
+        """Return the candidates that saw the whole of dev, and the user's prompt."""
         session, whole = self.session, self.context.trials.in_state("complete")
         price = session.prices.get(self.launch.model.name)
         found = selection.finalists(self.context, price, session.ledger.latencies(session.id))
         return [each for each in found if self.launch.migration is None or each.candidate_id in whole]
 
     def open(self, ledger: Ledger, watcher: Watcher | None = None) -> Session[RunResult]:
-        """The session of the run in a ledger that is open for writing."""
+        """Return the session of the run in a ledger that is open for writing."""
         return Session(self.work(), ledger, watcher, self.launch.prices())
 
 
@@ -220,7 +220,6 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
 
 
 async def _score_baseline(run: RunState) -> None:
-    """Score the user's own prompt, as trial 0, and leave to the search what the sealed test need not have."""
     context, trials, program, plan = run.context, run.context.trials, run.launch.program, run.context.plan
     own, is_compared = context.baseline, run.session.task.is_compared
     if problem := program.check(own):
@@ -251,7 +250,6 @@ async def _score_baseline(run: RunState) -> None:
 
 
 async def _own_scores(run: RunState, rows: int) -> list[float | None]:
-    """Score the user's own prompt on the first rows of dev. Raises RunRefused where that says nothing."""
     context, own = run.context, run.context.baseline.id
     outcomes = await context.evaluator.outcomes(context.baseline, context.dev[:rows], "dev")
     if broken := run.launch.program.broken(outcomes):
@@ -267,7 +265,6 @@ async def _own_scores(run: RunState, rows: int) -> list[float | None]:
 
 
 def _choose_sealed_rows(run: RunState, scores: Sequence[float]) -> None:
-    """Leave test rows that the decision does not need to the search: nothing changes the order of the rows."""
     plan, task = run.planned, run.session.task
     if plan.detect is None or not plan.finalists or not scores or task.is_compared:
         return
@@ -279,7 +276,6 @@ def _choose_sealed_rows(run: RunState, scores: Sequence[float]) -> None:
 
 
 def _winner(run: RunState) -> Candidate:
-    """The candidate that goes to the sealed test; `run.cheaper` says that it goes there in the place of the best."""
     context, margin, how = run.context, run.launch.options.margin / 100, run.launch.options.prefer
     if run.launch.migration is not None:
         if not (whole := counted(run.finalists())):

@@ -1,7 +1,7 @@
-"""The calls of the playground of `optimize ui`: each prompt on one input, under caps over all that the server asks.
+"""The calls of the playground of `optimize ui`: each prompt on one input, under caps over all questions.
 
-Each question is a run of the ledger of its own kind, with a budget of what is left of the caps; its calls go through
-the gateway, so that an answer that the ledger holds is not bought again.
+Each question is a run of its kind in the ledger, with what is left of the caps as budget; its calls go through the
+gateway, so cached answers are not bought again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent.gateway.budget import Account
 from agent.gateway.gateway import TEMPLATE_TOKENS, dearest_call
 from agent.gateway.prices import prices_for
 from agent.jobs.embeddings import model_of_prompt
-from agent.jobs.interrupts import Stop
+from agent.jobs.interrupts import StopSignal
 from agent.jobs.locations import models_of, require_named, run_options
 from agent.jobs.models import earlier_prices, price_of
 from agent.jobs.observers import Watcher
@@ -34,13 +34,13 @@ from agent.results.rows import PlayedAnswer, PlayedResult
 from agent.types import Budget, Example, Outcome, Spend
 
 MAX_WAIT = "30s"
-"""The longest wait for a provider that is down: somebody looks at a page meanwhile."""
+"""The longest wait for an unavailable provider; a person is watching."""
 PATIENCE = 20.0
-"""Seconds that a question waits for the one before it."""
+"""Seconds that a question waits for the one before."""
 
 
 class Playground:
-    """Asks for the web view, one question at a time (`Asker`).
+    """Asks models for the web view, one question at a time (`Asker`).
 
     Args:
         db: the ledger.
@@ -58,7 +58,7 @@ class Playground:
         self._spent = Spend()
         self._known: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._asking = threading.Lock()
-        self._stop: Stop | None = None
+        self._stop: StopSignal | None = None
         self._is_stopped = False
 
     @property
@@ -78,7 +78,7 @@ class Playground:
         )
 
     def quote(self, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> Quote:
-        """What a question costs at most, with the gateway's own reservation, and why it cannot be asked now."""
+        """Return the most that a question costs, by the gateway's reservation, or why it cannot be asked now."""
         usd: float | None = 0.0
         try:
             for prompt in prompts.values():
@@ -168,7 +168,7 @@ class Playground:
             prices=self._earlier(prompt),
             after_interrupt="interrupted; ask again, as every reply is in the ledger",
         )
-        self._stop = Stop()
+        self._stop = StopSignal()
         try:
             return run_work(work, self._db, _Unseen(), self._stop).run_id
         finally:

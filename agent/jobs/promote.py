@@ -1,7 +1,4 @@
-"""Promoting what a run released, and what aliases mean: the registry, the gate, and an override with its reason.
-
-Calls no model.
-"""
+"""Promote what a run released: registry, gate, and an override with its reason. Calls no model."""
 
 from __future__ import annotations
 
@@ -45,7 +42,7 @@ REASON: Any = option("", "Why; kept in the history and in the ledger's chain.")
 
 
 class PromoteOptions(JobOptions):
-    """What is promoted, where to, and who decides."""
+    """What is promoted, to which alias, and who decides."""
 
     alias: str = option("production", "The alias to move: production, staging, ab.")
     share: float | None = option(
@@ -64,9 +61,9 @@ class PromoteOptions(JobOptions):
 
 @dataclass(frozen=True, slots=True)
 class Promotable:
-    """What a search has to promote: its `winner`, one that was `held` back, or the user's `own` prompt that it kept.
+    """What a search can promote: its `winner`, a rejected winner, or the user's prompt that it kept.
 
-    It is in `path`; what the run released is in `released`, and only where it was held back is that another file.
+    It is in `path`; what the run released is in `released`, another file only for a rejected winner.
     """
 
     result: RunResult
@@ -81,7 +78,7 @@ class Promotable:
         return str(load_prompt(self.path).provenance.get("candidate_id", ""))
 
     def offer(self, options: PromoteOptions, registry: ReleaseRegistry, book: Ledger) -> ArmRelease:
-        """It as a version, with what is against it now. Raises InputError for an alias or share that is not valid."""
+        """Return it as a version, with the gate's objections. Raises InputError for an invalid alias or share."""
         release = load_prompt(self.path).release
         registry.require(release, options.alias, options.share, book)
         if self.kind != "own":
@@ -103,12 +100,12 @@ class Promotion(Result):
     """What was promoted.
 
     Args:
-        release: where it lies.
-        overridden: whether the gate was against it, for the reasons `against`.
-        promoted: the winner, one that was held back, the user's own prompt, or an arm by its name.
+        release: its file.
+        overridden: whether the gate objected, for the reasons `against`.
+        promoted: the winner, a rejected winner, the user's prompt, or an arm by name.
         share: of the units, for an A/B alias.
-        moved: whether the alias means another version now.
-        before: the version that it meant, or "" (in JSON `from`).
+        moved: whether the alias changed its version.
+        before: the previous version, or "" (in JSON `from`).
     """
 
     run_id: str
@@ -141,27 +138,28 @@ class Promotion(Result):
 
 @job("promote")
 def promote(run: str = "", *, options: PromoteOptions, ledger: LedgerOption) -> Promotion:
-    """Keep the winner of RUN (default: the latest) as a version of its task's name, and move an alias to it.
+    """Store the winner of RUN (default: the latest) as a new version, and point an alias to it.
 
-    The whole ledger is checked first, as `optimize audit verify` does.
+    The version is one of the task's name. The whole ledger is verified first, as by `optimize audit verify`.
 
-    The gate asks: is the gain on the sealed test shown, did no metric and no slice get worse, has each judge earned
-    trust? When it says no, nothing changes and the exit code is 100; --override --reason WHY promotes all the same and
-    writes reason and actor into the history and the audit chain. A judge that was calibrated since the run counts as
-    it stands now. With --share 0.2 a fifth of the units gets this version and the rest the production version.
+    The gate requires that the gain on the sealed test is significant, no metric and no slice got worse, and each judge
+    is trusted. If it fails, nothing changes and the exit code is 100; --override --reason WHY promotes anyway and
+    writes reason and actor to the history and the audit chain. A judge that was calibrated since the run counts with
+    its latest calibration. With --share 0.2 a fifth of the units gets this version, and the rest the production
+    version.
 
-    Of a run that kept your own prompt, that prompt is promoted. It claims no gain: it may become the first version of
-    an alias, and needs --override to take the place of another one, or with --share a part of production's units.
+    If the run kept your prompt, that prompt is promoted. It claims no gain: it may become the first version of an
+    alias, and needs --override to replace another version, or with --share to take a part of production's units.
 
-    With --arm classic the best that the run scored without a language model is promoted, unless the best prompt or your
-    own is shown to be better on the sealed test. Programs get it by `load_classifier`; `load_prompt` refuses such an
+    With --arm classic the best arm without a language model is promoted, unless the best prompt or your prompt is
+    significantly better on the sealed test. Programs load it with `load_classifier`; `load_prompt` refuses such an
     alias. With --arm lora, lora+prompt or full a model that `optimize customize` tuned is promoted if its gain over
-    your own prompt is shown and no prompt is shown to be better; `load_prompt` takes it.
+    your prompt is significant and no prompt is significantly better; `load_prompt` loads it.
 
     Raises:
-        GateFailed: the gate says no, in its words; nothing was changed.
+        GateFailed: the gate failed, for the reasons given; nothing was changed.
         InputError: there is nothing to promote, or an alias, share or reason is wrong.
-        AgentError: the ledger, the registry or the file is not as it was written.
+        AgentError: the ledger, the registry or the file was changed or damaged.
 
     Example:
         >>> pa.promote(result.run_id, alias="staging").version  # doctest: +SKIP
@@ -231,7 +229,6 @@ def _best_yardstick(run: str, arm: str, db: Path) -> ArmRelease:
 
 
 def _promotable(run: str, own: bool, db: Path) -> Promotable:
-    """What a search has to promote, checked against the ledger's own record: on its evidence nothing else may be."""
     with closing(open_history(db, by_chain=True)) as history:
         row = history.run(run)
         offer = _file_of(row, own, db)
@@ -255,7 +252,7 @@ def _file_of(row: dict[str, Any], own: bool, db: Path) -> Promotable:
     if result is None or released is None:
         raise InputError(f"{row['id']}: {without_result(row)}, so there is no winner to promote")
     if not holds_prompt(released):
-        raise InputError(f"{row['id']}: a run of a program of your own; its state is shipped with `optimize export`")
+        raise InputError(f"{row['id']}: a run of your program; ship its state with `optimize export`")
     if result.decision == "promote":
         if own:
             raise InputError(f"{row['id']}: this run released its winner, not your own prompt; leave out --own")
@@ -271,7 +268,6 @@ def _file_of(row: dict[str, Any], own: bool, db: Path) -> Promotable:
 
 
 def _release_held(source: Promotable, note: Mapping[str, Any], ledger: Ledger) -> PromptRelease:
-    """Put a winner that was held back in the place of the run's released prompt; recorded once."""
     release = load_prompt(source.path).release
     release = replace(release, provenance={**release.provenance, "decision": "promote", "promoted": dict(note)})
     write_release(release, source.released.parent)
@@ -283,7 +279,6 @@ def _release_held(source: Promotable, note: Mapping[str, Any], ledger: Ledger) -
 
 
 def _blocked(result: RunResult, ledger: Ledger) -> tuple[str, ...]:
-    """What the gate says now: a judge counts as its latest calibration measured it."""
     judges = []
     for judge in result.judges:
         if (now := ledger.calibration(judge.judge_id, "")) is not None:

@@ -1,8 +1,8 @@
-"""Prompts as the ledger holds them, made candidates again, and what a migration starts from. Calls nothing.
+"""Prompts of the ledger as candidates, and the starting point of a migration. Calls nothing.
 
-A migration starts from a released prompt, the run behind it in the ledger, and what that run recorded:
-`migration_options` makes the options of a new run out of those of the old one; `recorded_migration` reads what they
-name. A resumed migration reads it again, and the old run has ended, so it is the same.
+A migration starts from a released prompt, its run in the ledger, and that run's records: `migration_options` derives
+the options of a new run from the old one; `recorded_migration` loads what they name. A resumed migration loads it
+again; the old run has ended, so it is the same.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
 
 def best_trials(trials: Iterable[Row]) -> list[Row]:
-    """Complete trials but the baseline, the best first; without calibrated ones, whose weights are of one model."""
+    """Return complete trials but the baseline, best first; without calibrated ones, which fit one model only."""
     whole = [each for each in trials if each["state"] == "complete" and each["number"] and each["mean"] is not None]
     own = [each for each in whole if not is_calibrated(each)]
     return sorted(own, key=lambda trial: (-trial["mean"], trial["number"]))
 
 
 def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
-    """A candidate of `History.candidate`.
+    """Make a candidate of a row of `History.candidate`.
 
     Raises:
-        InputError: it has not the id that it was written under, as parts of it were erased.
+        InputError: its id differs from the recorded one, as parts of it were erased.
     """
     demos = tuple(
         Demo(demo["example_id"], demo["inputs"], demo["outputs"], demo["rationale"], demo["source"])
@@ -79,13 +79,13 @@ MOST_SEEDS = 12
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A released prompt that is to be answered by another model, and what the ledger knows of it.
+    """A released prompt for another model, and what the ledger knows of it.
 
     Args:
         trial: that of the released prompt in its run.
-        seeds: other prompts of that run, the most promising first, without calibration, which is of one model alone.
-        dev: what the released prompt scored there, by dev row.
-        margin: the loss that is accepted, in (0, 1).
+        seeds: other prompts of that run, most promising first, without calibration, which fits one model only.
+        dev: scores of the released prompt by dev row.
+        margin: the accepted loss, in (0, 1).
         prompt_tokens: of a call with the released prompt, on average.
     """
 
@@ -103,9 +103,9 @@ class Migration:
 
 
 def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedOptions:
-    """The options of the run that migrates a prompt: those of the run that released it, with another model and caps.
+    """Return the options of a migration: those of the prompt's run, with another model and caps.
 
-    Raises InputError where the ledger does not know the prompt's run, and ReleaseError where its file is damaged.
+    Raises InputError if the ledger does not know the prompt's run, and ReleaseError if its file is damaged.
     """
     from agent.release.runtime import load_prompt
 
@@ -140,10 +140,10 @@ def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedO
 
 
 def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migration:
-    """What the options of a migration name, as the ledger has it.
+    """Load what the options of a migration name.
 
-    Raises InputError where the model is the one that the prompt is for, the task changed since, texts were erased, or
-    the run has no sealed replies of the prompt.
+    Raises InputError if the model is the same, the task changed since, texts were erased, or the run has no sealed
+    replies of the prompt.
     """
     named = options.migrates
     assert named is not None
@@ -191,7 +191,7 @@ def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migrat
 
 def _require_same_task(row: Row, task: Task) -> None:
     if task.program:
-        raise InputError(f"{row['id']}: a program of your own; only prompts can be migrated")
+        raise InputError(f"{row['id']}: a run of your program; only prompts can be migrated")
     if task.user is not None:
         raise InputError(f"{row['id']}: {PLAYED}, which no other model repeats; run the task on the other model")
     if task.is_compared:
@@ -204,8 +204,6 @@ def _require_same_task(row: Row, task: Task) -> None:
 
 
 def _seeds(history: History, trials: list[Row], released: PromptCandidate) -> tuple[Proposal, ...]:
-    """Other prompts of a run: the best of each shape first, as what one model makes of a shape says little of another
-    model; those whose texts were erased are left out."""
     tried = [trial for trial in trials if trial["mean"] is not None and not is_calibrated(trial)]
     best = sorted(tried, key=lambda trial: (trial["state"] != "complete", -trial["mean"], trial["number"]))
     first: dict[tuple[Any, ...], Proposal] = {}

@@ -5,8 +5,8 @@
         '''Score the best prompts of RUN on other models.'''
 
 Parameters that are models of options, or whose default is an `option`, are options of the command and keyword arguments
-in Python; the others are arguments, which may be left out where they have a default. A job that asks models returns
-`Work`; any other returns its result, or what it shows.
+in Python; the others are arguments, optional if they have a default. A job that asks models returns `Work`; any other
+returns its result, or what it shows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pydantic.fields import FieldInfo
 from agent.errors import AgentError
 from agent.jobs import JOBS
 from agent.jobs.arguments import WatchArguments
-from agent.jobs.interrupts import Stop, run_blocking
+from agent.jobs.interrupts import StopSignal, run_blocking
 from agent.jobs.launch import silence
 from agent.jobs.observers import LogWatcher, Watcher
 from agent.jobs.session import Session as Session
@@ -45,20 +45,20 @@ S = TypeVar("S", bound=Result | None, covariant=True)
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 DB: Any = LedgerOption.field("db")
-"""The default of a parameter that is the ledger."""
+"""The default of a parameter for the ledger."""
 GIVEN = ("observer", "as_json")
-"""Parameters of a job that no caller gives: what shows the job, and whether a program reads its result."""
+"""Parameters that the framework passes: the observer, and whether a program reads the result."""
 SOURCE = "str | Path | Task | Rows | Table"
-"""What `optimize` takes, as `help` shows it."""
+"""The type of `optimize`'s task, as `help` shows it."""
 
 
 def about(one: Listed[Any]) -> str:
-    """The help line of what is registered, or why it cannot be used."""
+    """Return the help line of a registered plugin, or why it cannot be used."""
     return str(one.thing.about) if one.thing is not None else f"cannot be used: {one.fault}"
 
 
 def key_option(key: str) -> Any:
-    """`--KEY-column` of a key that is read of a log."""
+    """Declare `--KEY-column`, which renames a key of a log."""
     return option(key, f"The key of the {key} in a row; a.b is b inside a.", metavar="NAME")
 
 
@@ -68,12 +68,12 @@ class Printed(Generic[S]):
 
     Args:
         value: the object of `--json`, printed as its blocks.
-        sections: printed instead of these, where more is shown than it has.
+        sections: printed instead of these.
         exit_code: of the command.
         notes: lines on stderr.
         exact: printed byte for byte instead.
         error: raised when `--json` has the value.
-        lines: what comes before the value: on stdout, with `--json` on stderr.
+        lines: printed before the value: on stdout, with `--json` on stderr.
         later: makes the value once the lines are printed.
         errors: lines on stderr, after the value.
     """
@@ -91,29 +91,29 @@ class Printed(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class After(Generic[T]):
-    """What follows work, such as a comparison after its search."""
+    """Work, and what follows it, such as a comparison after its search."""
 
     first: Work[Any]
     then: Callable[[Any], Work[Any] | Printed[Any]]
 
     @staticmethod
     def next(found: Any, run: Callable[[Work[Any]], Any]) -> Any:
-        """What a job gave, or where it follows work, what it gives once that has run."""
+        """Return what a job gave; for work with a sequel, run it and return the sequel."""
         return found.then(run(found.first)) if isinstance(found, After) else found
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """A job as it was declared.
+    """A declared job.
 
     Args:
         name: the words of its command.
-        asks: what its progress is called; "" for a search, and for a job that asks no model.
-        sections: what is printed of the result, with the ledger.
+        asks: the title of its progress; "" for a search, and for a job that asks no model.
+        sections: makes what is printed from the result and the ledger.
         tracks: whether its command has the options of trackers.
         required: options that must be given.
-        registries: by option, what lists its values.
-        listed: the heading of a list at the end of its help, and what makes it.
+        registries: by option, the registry of its values.
+        listed: the heading of a list at the end of its help, and its rows.
         has_json: whether its command has `--json`.
         typed: options that are not read from the environment.
     """
@@ -131,20 +131,20 @@ class JobSpec:
 
     @cached_property
     def parameters(self) -> list[inspect.Parameter]:
-        """Those of the function, with their types."""
+        """The parameters of the function, with their types."""
         hints = get_type_hints(self.function, include_extras=True)
         own = inspect.signature(self.function).parameters.values()
         return [each.replace(annotation=hints[each.name]) for each in own]
 
     @cached_property
     def arguments(self) -> list[inspect.Parameter]:
-        """The parameters that are no options."""
+        """The parameters that are not options."""
         others = [each for each in self.parameters if each.name not in GIVEN]
         return [each for each in others if not (_is_model(each) or isinstance(each.default, FieldInfo))]
 
     @cached_property
     def models(self) -> dict[str, type[JobOptions]]:
-        """The models of options by the parameter that takes each; "": that of options with parameters of their own."""
+        """The models of options by parameter; "": options declared as single parameters."""
         found: dict[str, type[JobOptions]] = {each.name: each.annotation for each in self.parameters if _is_model(each)}
         single: Any = {
             each.name: (File if each.annotation is Path else each.annotation, each.default)
@@ -155,7 +155,7 @@ class JobSpec:
 
     @cached_property
     def takes_observer(self) -> bool:
-        """Whether its function gets an `observer` that shows what it does before it is done or gives work."""
+        """Whether its function gets an `observer` that shows its work before it returns."""
         return any(each.name == "observer" for each in self.parameters)
 
     @cached_property
@@ -193,7 +193,7 @@ class JobSpec:
 
     @property
     def result(self) -> type[Result] | None:
-        """The first of these; None where it has none of its own."""
+        """The first result type, or None."""
         return next(iter(self.results), None)
 
     def begin(self, arguments: Mapping[str, Any], parts: Iterable[JobOptions], observer: Watcher, as_json: bool) -> Any:
@@ -205,7 +205,7 @@ class JobSpec:
         return self.function(**values)
 
     def run(self, words: Sequence[Any], options: JobOptions) -> Any:
-        """Run it from Python with its arguments and its options."""
+        """Run it from Python."""
         watcher = LogWatcher(getattr(options, "progress", None))
         tracking = Tracking.of(options) if isinstance(options, TrackOptions) else NO_TRACKING
         silence(watcher.warn)
@@ -222,7 +222,7 @@ class JobSpec:
         return run_here(lambda: found, Path(getattr(options, "db", LEDGER)), watcher, tracking)
 
     def in_python(self) -> Callable[..., Any]:
-        """The job as a function that runs to its end; options are keyword arguments."""
+        """Return the job as a blocking function; options are keyword arguments."""
         bases: list[Any] = [*self.models.values(), *([WatchArguments] if self.makes_work else [])]
         model = create_model("Arguments", __base__=tuple(bases) or JobOptions)
 
@@ -241,9 +241,9 @@ class JobSpec:
 
 
 def run_here(make: Callable[[], Work[Any] | After[Any]], db: Path, watcher: Watcher, tracking: Tracking) -> Any:
-    """Make work and run it to its end from Python, where an event loop may run already. Raises what `run_work` does."""
+    """Make work and run it from Python, also within a running event loop. Raises what `run_work` raises."""
 
-    def run(stop: Stop | None) -> Any:
+    def run(stop: StopSignal | None) -> Any:
         def begun(work: Work[Any]) -> Any:
             return run_work(work, db, watcher, stop, tracking)
 
@@ -263,7 +263,7 @@ def _results_in(kind: Any) -> Iterator[type[Result]]:
 
 @contextlib.contextmanager
 def resume_note(db: Path) -> Iterator[None]:
-    """Add to what ends a run early how to continue."""
+    """Add the way to continue to an error that ends a run early."""
     try:
         yield
     except AgentError as error:

@@ -1,4 +1,4 @@
-"""A released prompt on rows: what asks it, and the task that rows without right answers make."""
+"""Run a released prompt on rows, and make tasks of rows without right answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from agent.types import (
 
 
 class Readable:
-    """The metric of rows without right answers: 1 for a reply that could be read."""
+    """The metric of rows without right answers: 1 for a reply that can be read."""
 
     name = "readable"
 
@@ -41,21 +41,21 @@ class Readable:
 
 
 def bare_task(name: str, about: str, signature: Signature, folder: Path, hashes: dict[str, str], **more: Any) -> Task:
-    """Make a task for the ledger that is searched for nothing; `more`: other fields."""
+    """Make a task for the ledger that is not searched; `more` are other fields."""
     nothing, space = Constraints(), SearchSpace((), (), ())
     task = Task(name, about, signature, "", (), space, nothing, Budget(), (), (), (), str(folder), hashes=hashes)
     return replace(task, **more)
 
 
 def task_of_suite(suite: Suite, prompt: Prompt, folder: Path, rubrics: Mapping[str, Rubric]) -> Task:
-    """Make a suite a task whose dev rows are its rows. `folder` is where metric.py may lie; the suite names no code."""
+    """Make a task whose dev rows are those of a suite; `folder` may hold metric.py."""
     task = rows_task(prompt, folder, suite.description, suite.rows, "")
     own: dict[str, Any] = {"name": suite.name, "metrics": suite.metrics, "model": suite.model, "judges": suite.judges}
     return replace(task, **own, rubrics=rubrics, hashes={"suite": suite.id})
 
 
 def rows_task(prompt: Prompt, folder: Path, about: str, rows: Sequence[Example], digest: str) -> Task:
-    """Make rows without labels the dev rows of a task of a prompt; `digest`: the SHA-256 of what holds them."""
+    """Make a task with unlabelled rows as its dev rows; `digest` is the SHA-256 of their file."""
     signature = Signature(tuple(Field(name) for name in prompt.release.inputs), prompt.release.outputs)
     metrics = (MetricSpec(Readable.name, ""),)
     more = {"metrics": metrics, "dev": tuple(rows), "model": prompt.model, "max_tokens": 1}
@@ -70,15 +70,15 @@ async def released(
     rows: Sequence[Example],
     metrics: Sequence[Metric] = (Readable(),),
 ) -> tuple[Evaluator, ReleasedCandidate, Embedder | None]:
-    """Return what asks a released prompt, the prompt as a candidate, and what makes its vectors.
+    """Return the evaluator of a released prompt, the prompt as a candidate, and its embedder.
 
     Args:
-        asking: the run of the job.
-        prompt: what is asked.
+        asking: the session of the job.
+        prompt: the prompt.
         lm: the model.
         embedding: the provider's model by whose vectors the prompt picks examples.
-        rows: whose vectors are asked for at once.
-        metrics: what scores the answers.
+        rows: whose vectors are requested at once.
+        metrics: score the answers.
     """
     embedder = await embedder_of(prompt, asking.gateway, embedding, rows)
     program = ReleasedProgram(prompt, asking.task, lm, embedder)
@@ -88,5 +88,5 @@ async def released(
 
 
 def head(asking: Session[Any], prompt: Prompt) -> dict[str, Any]:
-    """The fields that a result about a released prompt begins with."""
+    """Return the first fields of a result about a released prompt."""
     return {"run_id": asking.id, "name": prompt.name, "version": prompt.version, "model": asking.model}

@@ -1,6 +1,6 @@
-"""`optimize reproduce`: make a run again from the replies in the ledger, in a copy of it, and compare. Sends nothing.
+"""`optimize reproduce`: replay a run from its recorded replies in a copy of the ledger, and compare. Sends nothing.
 
-A call that failed fails again in the same words; what the budget held back is held back again.
+A failed call fails again with the same message; a call that the budget withheld is withheld again.
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ NOT_COMPARED = (
 
 
 class Reproduction(Result):
-    """A run made again from the stored replies: how many trials, scores and trainings, and what came out differently,
-    a line each in `drift`."""
+    """A replayed run: how many trials, scores and trainings, and each difference as a line of `drift`."""
 
     run_id: str
     same: bool
@@ -83,11 +82,11 @@ def reproduce(
     offline: bool = option(False, "From stored replies only, the default; there is no other way yet."),
     db: Path = DB,
 ) -> Printed[Reproduction]:
-    """Make RUN (default: the latest) again from the stored replies, without a request, and report what drifted.
+    """Replay RUN (default: the latest) from its recorded replies, without a request, and report every difference.
 
-    Compared are every trial, the score of every row, the result and the released prompt. Of a comparison (`optimize
-    customize`) each adapter is trained again, as long as it took then, and its file compared. Ends with 0 when all are
-    the same, with 1 otherwise. Refuses when the task, its rows or the program changed since.
+    Compares every trial, the score of every row, the result and the released prompt. Of a comparison (`optimize
+    customize`) each adapter is trained again, for as long as then, and its file compared. Exits with 0 if all are the
+    same, else with 1. Refuses if the task, its rows or the program changed since.
     """
     history = open_history(db)
     row = history.run(run)
@@ -150,7 +149,6 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
 
 
 def _release_drift(history: History, run: Row, now: Row | None) -> Iterator[str]:
-    """What differs in the released prompt; where an override replaced it since, the run's own record counts."""
     released = released_file(run, history.path)
     if now is None or released is None:
         return
@@ -167,8 +165,12 @@ def _release_drift(history: History, run: Row, now: Row | None) -> Iterator[str]
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What the ledger knows of a run: `used`, the keys of the calls whose replies it took; `failures`, the last error
-    of a call by its key; `stopped`, whether its budget ended it.
+    """What the ledger knows of a run.
+
+    Args:
+        used: the keys of the calls whose replies it took.
+        failures: the last error of a call, by key.
+        stopped: whether its budget ended it.
     """
 
     used: frozenset[str]
@@ -187,7 +189,6 @@ class Records:
 
 
 def _landed_late(history: History, run_id: str) -> set[str]:
-    """Calls that were in flight when the budget ended the search: paid for, and of no use to any trial."""
     rows = history.select(
         "SELECT call_key FROM calls k JOIN trials t ON t.run_id = k.run_id AND t.candidate_id = k.candidate_id "
         "WHERE k.run_id = ? AND t.number > 0 AND k.state = 'ok' AND NOT EXISTS (SELECT 1 FROM outcomes o "
@@ -198,10 +199,10 @@ def _landed_late(history: History, run_id: str) -> set[str]:
 
 
 class Offline:
-    """The model's name and tokenizer without the model: it has no answer to anything.
+    """The model's name and tokenizer without the model: it answers nothing.
 
-    Its `endpoint` is that of the calls which the ledger has: a model that comes with this program may have had other
-    weights by then, and an address is the user's to set. Older versions asked for no log-probabilities of labels.
+    Its `endpoint` is that of the recorded calls: an embedded model may have had other weights then, and an address is
+    the user's setting. Older versions requested no log-probabilities of labels.
     """
 
     def __init__(self, lm: LM, history: History, run_id: str) -> None:
@@ -239,8 +240,9 @@ class Offline:
 
 
 class ReplayLedger(Ledger):
-    """A copy of the ledger to run in: it knows the replies that the run took, and no others. `trials` and `outcomes`
-    are what the run writes this time.
+    """A copy of the ledger to run in, with only the replies that the run took.
+
+    `trials` and `outcomes` are what the run writes this time.
     """
 
     def __init__(self, path: Path, records: Records) -> None:
@@ -250,8 +252,9 @@ class ReplayLedger(Ledger):
         self._records = records
 
     def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> ResumeState:
-        """With nothing spent, as replies from here cost nothing; or with all of it, where the budget ended the run: the
-        first call that it did not make is then held back again.
+        """Resume with nothing spent, as replayed replies are free; or with all of it, if the budget ended the run.
+
+        The first call that the run did not make is then withheld again.
         """
         past = super().resume_run(run_id, budget)
         past.bought = {key: calls for key, calls in past.bought.items() if key in self._records.used}
@@ -259,7 +262,7 @@ class ReplayLedger(Ledger):
         return past
 
     def settled(self, call_key: str) -> Completion | None:
-        """A reply that the run took. A call that failed for good fails again in the same words."""
+        """Return a reply that the run took. Raises the recorded error of a call that failed for good."""
         if call_key in self._records.used:
             return super().settled(call_key)
         if call_key in self._records.failures:
@@ -276,7 +279,7 @@ class ReplayLedger(Ledger):
 
 
 def drift(history: History, run: Row, ledger: ReplayLedger, result: Mapping[str, Any] | None) -> Iterator[str]:
-    """What came out differently, a line each."""
+    """Return the differences, a line each."""
     trials = history.trials(run["id"])
     yield from _differences(
         {f"trial {t['number']}": (t["candidate_id"], t["state"], t["n"], t["mean"]) for t in trials},

@@ -1,4 +1,4 @@
-"""Going on with a run that was interrupted, killed or stopped: what may be changed, and what must be as it was."""
+"""Continue a run that was interrupted, killed or stopped: what may change, and what must not."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ UNFINISHED = ("running", "interrupted", "killed", "failed")
 
 
 def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observer = NO_OBSERVER) -> Launch:
-    """Load a run as it was begun, "": the latest that did not finish, and check that it can continue.
+    """Load a run ("": the latest unfinished one) as it was started, and check that it can continue.
 
-    Raises InputError where it is finished, something changed since, or a cap is below what was paid.
+    Raises InputError if it is finished, something changed since, or a cap is below what was paid.
     """
     from agent.search.plan import Plan
 
@@ -59,7 +59,7 @@ def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observe
 
 
 def require_above(given: Mapping[str, Any], paid: Sequence[Mapping[str, Any]], run_id: str) -> None:
-    """Raises InputError for caps that are below what the run has paid: what was spent cannot be held back any more."""
+    """Raise InputError for caps below what the run has paid."""
     spent = {
         "max_calls": sum(row["calls"] for row in paid),
         "max_tokens": sum(row["prompt_tokens"] + row["completion_tokens"] for row in paid),
@@ -76,8 +76,10 @@ def require_above(given: Mapping[str, Any], paid: Sequence[Mapping[str, Any]], r
 
 
 def short_of_plan(plan: Plan, per_row: int, costs: Sequence[Mapping[str, Any]], most: int | None) -> str:
-    """What is said when `most` calls no longer carry the plan, which counts `per_row` calls as one, since more of them
-    brought nothing than were spare; else ""."""
+    """Return the message if `most` calls no longer cover the plan, which counts `per_row` calls as one; else "".
+
+    This happens when more calls failed than were spare.
+    """
     paid = sum(row["calls"] for row in costs if row["state"] != "cached")
     used = sum(row["calls"] for row in costs if row["state"] in ("ok", "cached"))
     missing = plan.calls * per_row - used
@@ -91,17 +93,17 @@ def short_of_plan(plan: Plan, per_row: int, costs: Sequence[Mapping[str, Any]], 
 
 
 def unfinished(runs: Sequence[dict[str, Any]], db: Path) -> dict[str, Any]:
-    """The latest search that did not finish. Raises InputError without one."""
+    """Return the latest unfinished search. Raises InputError without one."""
     for run in runs:
         if run["status"] in UNFINISHED and not (run["options"] or {}).get("command"):
             return run
     raise InputError(
-        f"{db}: no run is unfinished; `optimize runs` lists them, `optimize resume RUN --fork` starts anew"
+        f"{db}: no run is unfinished; `optimize runs` lists them, `optimize resume RUN --fork` starts a new one"
     )
 
 
 def changes_since(run: dict[str, Any], launch: Launch, proposes: bool = True) -> list[str]:
-    """What is not as it was when the run began, a line each; `proposes`: another proposer counts, too."""
+    """Return what changed since the run began, a line each; `proposes`: a changed proposer counts, too."""
     from agent.ledger.provenance import tool_version
 
     changed = task_changes(run, launch.task)
@@ -118,7 +120,7 @@ def changes_since(run: dict[str, Any], launch: Launch, proposes: bool = True) ->
 
 
 def task_changes(run: dict[str, Any], task: Task) -> list[str]:
-    """Which files of a task are not as they were when the run began, a line each."""
+    """Return which files of a task changed since the run began, a line each."""
     then, now = run["hashes"], dict(task.hashes)
     parts = [(name, "changed" if name in now else "is gone") for name in then if then[name] != now.get(name)]
     parts += [(name, "is new") for name in now if name not in then]

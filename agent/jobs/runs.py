@@ -1,4 +1,4 @@
-"""`optimize runs`, `show`, `history`: the runs of the ledger, one run, its trials, and a search in all texts."""
+"""`optimize runs`, `show` and `history`: the runs of the ledger, one run, its trials, and text search."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ def runs(*, db: Path = DB) -> RunsResult:
 
 
 class ShowResult(Result):
-    """A search: the `result` that it printed, both prompts, the promotion of a winner that it had held back, and what
-    each part cost."""
+    """A search: its `result`, both prompts, the promotion of a rejected winner, and the cost of each part."""
 
     result: Mapping[str, Any]
     promoted: Mapping[str, Any] | None
@@ -62,7 +61,7 @@ class ShowResult(Result):
 
 
 class StoredResult(Result):
-    """A run of another kind: the `result` that its command printed; None: it has none, and `error` may say why."""
+    """A run of another kind: the `result` of its command; None: `error` may say why."""
 
     run_id: str | None = absent()
     status: str | None = absent()
@@ -72,7 +71,7 @@ class StoredResult(Result):
 
 @job("show")
 def show(run: str = "", *, db: Path = DB) -> Printed[ShowResult | StoredResult]:
-    """Show RUN (default: the latest): the winner, its examples, the diff to your prompt, and what each part cost."""
+    """Show RUN (default: the latest): winner, examples, the diff to your prompt, and costs."""
     view = RunView(open_history(db), run)
     row = view.run
     if row["result"] is None:
@@ -95,7 +94,7 @@ def show(run: str = "", *, db: Path = DB) -> Printed[ShowResult | StoredResult]:
 
 
 class HistoryResult(Result):
-    """The trials of a run, the candidates that were rejected before they were tried, and the proposer's proposals."""
+    """The trials of a run, the rejected candidates, and the proposer's proposals."""
 
     run_id: str
     status: str
@@ -106,7 +105,7 @@ class HistoryResult(Result):
 
 
 class SearchHits(Result):
-    """The best of the texts that hold the words: `matches` of `texts` do."""
+    """The best text matches: `matches` of `texts` hold the words."""
 
     search: str
     run_id: str | None
@@ -126,7 +125,7 @@ class SearchHits(Result):
 
 
 class TrialResult(Result):
-    """A trial whole: its prompt, and each row's outcome by split."""
+    """A trial: its prompt, and each row's outcome by split."""
 
     trial: RecordedTrial
     candidate: RecordedPrompt
@@ -155,10 +154,11 @@ def history(
     limit: int = option(50, "With {search}: how many.", metavar="N", ge=1, le=10_000),
     db: Path = DB,
 ) -> Printed[HistoryResult] | SearchHits | TrialResult:
-    """Show each trial of RUN (default: the latest): which instruction, examples and technique, its score and its cost.
-    Of a run that is done also each proposal: what was asked for, why, for which rows, and what became of it.
+    """Show the trials of RUN (default: the latest): instruction, examples, technique, score and cost.
 
-    With --search: where words stand in prompts, in the reasons of proposals and in replies.
+    Of a finished run also each proposal: what was requested, why, for which rows, and its outcome.
+
+    With --search: where words occur in prompts, in the reasons of proposals and in replies.
     """
     ledger = open_history(db)
     if search is not None:

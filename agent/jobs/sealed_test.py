@@ -1,4 +1,4 @@
-"""The sealed test of a run, opened once; what it says, as the parts of the result; and the release."""
+"""The sealed test of a run, opened once; its part of the result; and the release."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 
 PROVED_ROWS = 20  # of the sealed test, on which a program that was written is run again
 BEST = "best"
-"""The arm that leads on dev, where a cheaper one is the winner."""
+"""The arm that leads on dev if a cheaper one is the winner."""
 
 
 async def sealed_test(
     run: RunState, winner: Candidate, corrected: float | None, untested: Untested | None
 ) -> RunResult:
-    """Open the sealed test once, for baseline and winner (and the best, where a cheaper one is the winner).
+    """Open the sealed test once, for baseline and winner (and the best, if a cheaper one is the winner).
 
-    Raises BudgetExhausted where it cannot be finished.
+    Raises BudgetExhausted if it cannot be finished.
     """
     context, session, old, seed = run.context, run.session, run.launch.migration, run.launch.options.seed
     baseline, trials, plan, evaluator = context.baseline, context.trials, context.plan, context.evaluator
@@ -164,7 +164,6 @@ def _tested(context: SearchContext, winner: Candidate, table: ScoreTable, correc
 
 
 def _to_show(result: RunResult, based: Sequence[Outcome], task: Task, plan: Plan, budget: Budget) -> ToShow | None:
-    """Sample size and calls that confirm a gain as large as the one measured; None where it was shown or is no gain."""
     lift, scores = result.lift, values(based)
     if result.is_own or lift.diff <= 0 or shown(lift.ci95, lift.p_value) > 0 or not scores:
         return None
@@ -210,7 +209,7 @@ def _mean(table: ScoreTable, arm: str) -> float | None:
 
 
 async def released(run: RunState, result: RunResult, winner: Candidate) -> RunResult:
-    """Write what is promoted or kept, and the winner that is held back, and add its place to the result."""
+    """Write what is promoted or kept, and the rejected winner, and add its place to the result."""
     session, context, old = run.session, run.context, run.launch.migration
     folder, is_promoted = session.folder, result.decision == "promote"
     kept = old.released if old else context.baseline
@@ -242,7 +241,6 @@ async def _write(run: RunState, result: RunResult, candidate: Candidate, folder:
 
 
 def _write_old(run: RunState, result: RunResult) -> tuple[Path, str]:
-    """Write the released prompt of a migration as it was, for its own model; return its file and version."""
     old, session = run.launch.migration, run.session
     assert old is not None
     program = PromptProgram(session.task, create_model(old.model))
@@ -272,7 +270,6 @@ def _parameters(run: RunState, candidate: Candidate) -> dict[str, Any]:
 
 
 def _confidence(run: RunState, winner: Candidate, won: Sequence[Outcome]) -> Calibration | None:
-    """How far the winner's confidences can be trusted; None where calibration is off and no precision is wanted."""
     precision = run.session.task.precision
     if not run.launch.options.calibrate and precision is None:
         return None

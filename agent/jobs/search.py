@@ -57,7 +57,7 @@ URL: Any = PublishedOptions.field("ledger_url")
 
 
 def sections_of_run(result: RunResult, db: Path) -> list[PageSection]:
-    """What is printed of the result of a run."""
+    """Return what is printed of the result of a run."""
     with suppress(AgentError), closing(open_history(db)) as history:  # a result that is there is printed
         return screen_sections(result, RunView(history, result.run_id), brief=True)
     return screen_sections(result, brief=True)
@@ -67,12 +67,12 @@ def sections_of_run(result: RunResult, db: Path) -> list[PageSection]:
 def run(
     task: str, options: RunOptions, plan: PlanOption, *, observer: Observer, db: Path = DB, ledger_url: str | None = URL
 ) -> Work[RunResult] | PlannedRun:
-    """Search for the best prompt of TASK, test it once on sealed rows, and write the prompt to ship to runs/.
+    """Search for the best prompt of TASK, test it once on sealed rows, and write it to runs/.
 
     TASK is a name under tasks/, a folder with a task.toml, or a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet)
     together with --target and --prompt.
-    Exit codes: 0 done (also when your prompt is kept), 1 error, 2 usage (also a key, address or name that the provider
-    refuses), 3 budget too small, 130 interrupted; after 1 and 130 the last line is the command that continues.
+    Exit codes: 0 done (also if your prompt is kept), 1 error, 2 usage (also a key, address or name that the provider
+    refuses), 3 budget too small, 130 interrupted. After 1 and 130 the last line is the command that continues.
     """
     _require_database(ledger_url)
     launch = prepare(options.changed_to(RecordedOptions, task=task), db, observer)
@@ -83,10 +83,10 @@ def run(
 def resume(
     run: str = "", *, options: ResumeOptions, observer: Observer, db: Path = DB, ledger_url: str | None = URL
 ) -> Work[RunResult]:
-    """Continue RUN (default: the latest that did not finish). Nothing that was paid for is bought again.
+    """Continue RUN (default: the latest unfinished one). Nothing that was paid for is bought again.
 
-    Refuses when the task, its data or metrics, the model or the program changed since, naming what changed; --fork
-    starts a new run with what is there now, which still takes every call that it shares from the ledger.
+    Refuses if the task, its data or metrics, the model or the program changed since, and names the changes; --fork
+    starts a new run with the current files, which still reuses every recorded call that is the same.
     """
     _require_database(ledger_url)
     return _search(prepare_resume(run, options, db, observer), db, ledger_url)
@@ -96,12 +96,12 @@ def resume(
 def migrate(
     prompt: str, options: MigrateOptions, plan: PlanOption, *, observer: Observer, db: Path = DB
 ) -> Work[RunResult] | PlannedRun:
-    """Make PROMPT, which was released for one model, a prompt for another one, in few calls.
+    """Move PROMPT, released for one model, to another model in few calls.
 
     PROMPT is a prompt.md or its folder, NAME@ALIAS, NAME@VERSION, or the id of a run. The prompts that its run tried
-    are raced on the new model, and a few are made from the best. The sealed test then asks whether the new model loses
-    less than --margin against the old one, whose replies to the same rows are in the ledger and are not bought again.
-    Exit codes, resume and promotion are as of `optimize run`.
+    are raced on the new model, and a few new ones are made from the best. The sealed test then shows whether the new
+    model loses less than --margin against the old one, whose recorded replies to the same rows are not bought again.
+    Exit codes, resume and promotion are those of `optimize run`.
     """
     launch = prepare(migration_options(prompt, options, db), db, observer)
     return planned(launch) if plan.dry_run else _search(launch, db)
@@ -113,13 +113,11 @@ def _search(launch: Launch, db: Path, url: str | None = None) -> Work[RunResult]
 
 
 def _require_database(url: str | None) -> None:
-    """Raises InputError, before anything is spent, for a --ledger-url that names no database."""
     if url is not None:
         database(url)
 
 
 def _published(url: str, run_id: str, db: Path) -> int:
-    """Publish a run that has just finished. What goes wrong is only said, with the command that repeats it."""
     try:
         with closing(open_history(db)) as history:
             said = publish(history, run_id, url).line()
@@ -134,7 +132,7 @@ def _published(url: str, run_id: str, db: Path) -> int:
 
 
 def detectable_line(gains: Mapping[float, float]) -> str:
-    """The smallest gain (0 to 1; inf: none) that the sealed test can show, by the baseline's score (0 to 1)."""
+    """Describe the smallest gain (0 to 1; inf: none) that the sealed test can show, by baseline score."""
     words = [
         f"{f'{100 * gain:.0f} points' if math.isfinite(gain) else 'none'} if your prompt scores {100 * rate:.0f}"
         for rate, gain in gains.items()
@@ -143,7 +141,7 @@ def detectable_line(gains: Mapping[float, float]) -> str:
 
 
 class PlannedRole(Result):
-    """What one role may call at most; None: nobody knows the price."""
+    """The most that one role may call; `usd` is None if the price is unknown."""
 
     model: str
     calls: int
@@ -152,8 +150,11 @@ class PlannedRole(Result):
 
 
 class PlannedRun(Result):
-    """The priced plan of a run: what each role may call at most. `detectable_gain`: the smallest that the sealed test
-    can show (None: none), and by the baseline's score; of a migration `smallest_margin` is that of two equal models."""
+    """The priced plan of a run.
+
+    `detectable_gain` is the smallest that the sealed test can show (None: none), also by baseline score;
+    `smallest_margin` of a migration is that of two equal models.
+    """
 
     task: str
     model: str
@@ -175,7 +176,7 @@ class PlannedRun(Result):
 
 
 def planned(launch: Launch) -> PlannedRun:
-    """The priced plan: what each role may call at most, in calls, tokens and dollars."""
+    """Return the priced plan: the most calls, tokens and dollars of each role."""
     plan = estimate(launch)
     least = smallest_margin(max(1, plan.plan.test_rows))
     margins = {"margin": launch.migration.margin, "smallest_margin": least} if launch.migration else {}
@@ -199,7 +200,7 @@ def planned(launch: Launch) -> PlannedRun:
 
 
 def sections_of_demo(result: RunResult, db: Path) -> list[PageSection]:
-    """What is printed of the demo: what it is, which files it wrote, and what to type next."""
+    """Return what is printed of the demo: the result, its files, and the next commands."""
     words, pairs = ledger_option(db), (Column(""), Column("", "code"))
     files = (("task", FOLDER), ("new prompt", result.release.path), ("record of every call", db))
     steps = [*((what, f"{command}{words}") for what, command in STEPS), OWN_DATA]
@@ -211,19 +212,19 @@ def sections_of_demo(result: RunResult, db: Path) -> list[PageSection]:
 
 @job("demo", sections=sections_of_demo)
 def demo(*, observer: Observer, db: Path = DB) -> Work[RunResult]:
-    """Run a whole search in seconds, over recorded replies: no model, no key, no network.
+    """Run a whole search in seconds over recorded replies: no model, no key, no network.
 
     The replies were recorded from a small open model and ship with the package. Search, sealed test, statistics, ledger
     and report are those of every run. The task is written to tasks/demo, the run to runs/. A second demo is a second
-    run, which takes its replies from the ledger. A ledger with runs of yours is refused: give another one with --db.
+    run, which takes its replies from the ledger. A ledger with your runs is refused: use --db for another one.
     """
     return search_of(prepare_demo(db, observer))
 
 
 def prepare_demo(db: Path, observer: Observer = NO_OBSERVER) -> Launch:
-    """Write the task to tasks/demo, and prepare a run of it.
+    """Write the task to tasks/demo, and prepare its run.
 
-    Raises InputError where the ledger holds runs of other models, or tasks/demo is another task.
+    Raises InputError if the ledger has runs of other models, or tasks/demo is another task.
     """
     if is_there(db):
         with closing(open_history(db)) as history:

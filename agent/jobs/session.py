@@ -1,4 +1,4 @@
-"""A run from its entry in the ledger to its end there: weights, spending, event loop, and what a Ctrl-C does.
+"""A run from its start to its end in the ledger: weights, spending, event loop, interrupts.
 
 A search and every other job that asks models is a `Work`, which `run_work` starts; `Work.perform` asks through the
 `Session`. What was paid for is in the ledger however a run ends. Knows no terminal.
@@ -31,7 +31,7 @@ from agent.gateway.budget import Account
 from agent.gateway.gateway import CallSettings, Gateway
 from agent.gateway.in_flight import InFlight, all_of, side_by_side
 from agent.gateway.prices import prices_for, prices_version
-from agent.jobs.interrupts import Stop, watched
+from agent.jobs.interrupts import StopSignal, watched
 from agent.jobs.locations import ledger_option, releases_folder
 from agent.jobs.models import fetch_weights, price_of, remarks, require_batches
 from agent.jobs.observers import Changes, LedgerObserver, Watcher
@@ -54,37 +54,37 @@ S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R", bound=CostedResult)
 
-NOTHING_ANSWERED = "nothing was answered: mend this, then type the same command again"
+NOTHING_ANSWERED = "no call was made; fix this and run the same command again"
 SEARCH_ROLES: tuple[CallRole, ...] = ("model", "proposer", "judge")
-"""Roles whose calls a search tells even when there were none."""
+"""Roles whose calls a search reports even if there were none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work(Generic[R]):
-    """What asks models, checked and ready to start.
+    """A job that asks models, checked and ready to start.
 
     Args:
         kind: of the run in the ledger; "" for a search.
         done: the event of its result; "" for none.
-        perform: asks, and returns the result.
-        task: what is asked; its rows are those of the run.
-        lms: every model that is asked, the one that the run is named after first.
+        perform: asks models, and returns the result.
+        task: its rows are those of the run.
+        lms: every model that is asked; the run is named after the first.
         options: how models are asked, and the price.
-        planned: calls, at most.
-        budget: hard caps on all of them.
+        planned: most calls.
+        budget: hard caps on all calls.
         command: the words of the command. "": the kind.
-        models: the names that the run is listed with. (): that of the first model.
-        chained: keys of the result that its event keeps, or what makes that of the result. (): all.
-        prices: by model, those that the run behind it was given.
-        opening: what is about to be asked, in a few lines.
-        ended: called on the command line when the result is printed; returns the exit code.
-        programs: describe the candidates that it writes down.
-        stored: the options that the ledger keeps. None: the command.
+        models: the names in the list of runs. (): that of the first model.
+        chained: keys of the result for its event, or a function of the result. (): all.
+        prices: of an earlier run, by model.
+        opening: a few lines about what is about to be asked.
+        ended: called on the command line after the result is printed; returns the exit code.
+        programs: describe its candidates.
+        stored: the options for the ledger. None: the command.
         tags: the user's.
         plan: of a search, JSON-ready.
         parent: the run that this one forks or migrates.
-        run_id, is_resumed: the run in the ledger, and whether it is there and is continued.
-        params: what trackers show of its start. None: those of a job.
+        run_id, is_resumed: the run in the ledger, and whether it exists and is continued.
+        params: the parameters for trackers. None: those of a job.
     """
 
     kind: str
@@ -101,7 +101,7 @@ class Work(Generic[R]):
     use_cache: bool = True
     prices: Mapping[str, Price] = field(default_factory=dict)
     seed: int = 0
-    after_interrupt: str = "interrupted; the same command goes on, as every reply is in the ledger"
+    after_interrupt: str = "interrupted; the same command continues, as every reply is in the ledger"
     opening: str = ""
     ended: Callable[[R], int] = lambda result: 0
     programs: Sequence[Describes] = ()
@@ -140,16 +140,16 @@ class Session(Generic[R]):
             since = (datetime.now(UTC) - FRESH).isoformat(timespec="milliseconds")
             self.account.past = ledger.left_by(spec.kind, self.task, ", ".join(self.models), since)
         self.report: Callable[[], None] = self._report
-        """Shows the watcher how far it is."""
+        """Reports progress to the watcher."""
         self.observer = Observers(
             LedgerObserver(ledger, self.id, spec.programs), self.watcher, Changes(lambda: self.report())
         )
         self.tracer: CallTracer = NO_TRACER
-        """Makes a span of each call; set before the run begins."""
+        """Makes a span of each call; set before the run starts."""
         self.ends_as: Literal["complete", "budget"] = "complete"
-        """How the ledger says that it ended."""
+        """The status for the ledger."""
         self.cancel_elsewhere: Callable[[], Awaitable[None]] | None = None
-        """Ends what was started elsewhere and would go on, where the user leaves at once. Quick, and raises nothing."""
+        """Cancels remote work when the user leaves at once. Quick, and raises nothing."""
         self.stopped = ""
         """Why the budget ended the calls; "" while it has not."""
         self._open_gateway: Gateway | None = None
@@ -166,7 +166,7 @@ class Session(Generic[R]):
 
     @property
     def status(self) -> Literal["complete", "budget"]:
-        """Whether all was asked, or the budget ended it early."""
+        """Whether everything was asked, or the budget ended it early."""
         return "budget" if self.stopped else "complete"
 
     @property
@@ -176,11 +176,11 @@ class Session(Generic[R]):
 
     @property
     def resume_command(self) -> str:
-        """Continues the run, as a search; "" for a job, which the same command continues."""
+        """The command that continues a search; "" for a job, which the same command continues."""
         return "" if self.spec.kind else f"optimize resume {self.id}{ledger_option(self.ledger.path)}"
 
     async def execute(self) -> R:
-        """Run to the end. Raises Interrupted after `interrupt`, and whatever else ends it; paid replies are kept."""
+        """Run to the end; paid replies are kept. Raises Interrupted after `interrupt`, and whatever else ends it."""
         spec, options = self.spec, self.options
         self._begin()
         batches = None
@@ -244,30 +244,30 @@ class Session(Generic[R]):
             return await all_of([each() for each in sets])
 
     async def ahead(self, sets: Sequence[Callable[[], Awaitable[object]]]) -> None:
-        """Where calls go as batches, ask before their turn, so that all go as one; who asks keeps what comes."""
+        """Send sets of calls as one provider batch before they are needed; the caller keeps the replies."""
         if self.gateway.batches is not None:
             with suppress(BudgetExhausted):  # told in its turn
                 await self.in_sets(sets, in_turn=self.task.is_compared)
 
     async def gathered(self, calls: Sequence[Awaitable[T]]) -> list[T | None]:
-        """The answers in order; None where the budget had ended."""
+        """Return the answers in order; None for those after the end of the budget."""
         answers = await side_by_side(calls)
         self.stopped = next((str(each) for each in answers if isinstance(each, BudgetExhausted)), self.stopped)
         return [None if isinstance(each, BudgetExhausted) else each for each in answers]
 
     def interrupt(self) -> int:
-        """Let no more calls out; `execute` ends when those in flight have landed. Return how many these are."""
+        """Let no more calls out, so that `execute` ends after those in flight; return their number."""
         if self._open_gateway is None:
             return 0
         self._open_gateway.stop(Interrupted())
         return self._open_gateway.in_flight()
 
     def in_flight(self) -> InFlight:
-        """The calls that it waits for."""
+        """Return the calls that it waits for."""
         return self._open_gateway.waiting() if self._open_gateway else InFlight()
 
     def spent(self) -> dict[str, Any]:
-        """The fields of `CostedResult`, so far."""
+        """Return the fields of `CostedResult` so far."""
         account, usage = self.account, self.account.usage
         paid: dict[str, int] = {role: spend.calls for role, spend in sorted(account.paid.items())}
         return {
@@ -291,9 +291,8 @@ class Session(Generic[R]):
         self.watcher.on_job_progress(used, self.spec.planned, self.account, retries)
 
     async def _leave(self, status: str, why: BaseException) -> None:
-        """End a run that did not finish: what is in flight lands first, so that it need not be bought again."""
         self.gateway.stop(why if isinstance(why, Exception) else Interrupted())
-        await self.gateway.drain()
+        await self.gateway.drain()  # so that calls in flight need not be bought again
         if (batches := self.gateway.batches) is not None:
             comes_back = f"`{self.resume_command}`" if self.resume_command else "the same command"
             if left := batches.left():
@@ -324,12 +323,12 @@ def run_work(
     spec: Work[R],
     db: Path,
     watcher: Watcher,
-    stop: Stop | None = None,
+    stop: StopSignal | None = None,
     tracking: Tracking = NO_TRACKING,
 ) -> R:
-    """Fetch weights that are missing, say what is about to run, and run it in an event loop of this thread.
+    """Download missing weights, announce the run, and run it in an event loop of this thread.
 
-    The first Ctrl-C lets what is in flight land, the second leaves at once; both end in Interrupted.
+    The first Ctrl-C lets calls in flight finish, the second leaves at once; both raise Interrupted.
 
     Args:
         spec: what to run.
@@ -339,7 +338,7 @@ def run_work(
         tracking: where it is shown in addition to the ledger.
 
     Raises:
-        InputError: a file or a key is missing, or an option cannot be read; nothing was called.
+        InputError: a file or a key is missing, or an option is wrong; no call was made.
         AgentError: whatever ends the run early; of a search with its id (`run_id`) and the command that resumes it
             (`hint`).
     """

@@ -1,4 +1,4 @@
-"""Tasks by path, by name and by the options of a run; and a new one out of a file of the user."""
+"""Find tasks by path, by name and by the options of a run; make a new one from a user's file."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from agent.types import MetricSpec, Task
 SAMPLES = Path(__file__).parents[1] / "samples"
 """The tasks that ship with the package."""
 METRIC = "metric"
-"""The part of a task, by the names of its hashes, that is a Python function or the metric of `--metric`."""
+"""The part of a task, among its hashes, that is a Python function or the metric of `--metric`."""
 
 
 def task_named(name: str) -> Path:
-    """The folder under tasks/ of a name that is in a file, which may come from elsewhere: never taken as a path."""
+    """Return the folder under tasks/ of a name from a file, which may be foreign: never a path."""
     folder = Path("tasks") / name
     if NAME.fullmatch(name) and (folder / "task.toml").is_file():
         return folder
@@ -41,7 +41,7 @@ def task_named(name: str) -> Path:
 
 
 def find_task(name: str) -> Path:
-    """A task's folder by path, or by name under tasks/. Raises InputError without one."""
+    """Return a task's folder by path, or by name under tasks/. Raises InputError."""
     for place in (Path(name), Path("tasks") / name):
         if (place / "task.toml").is_file():
             return place
@@ -61,12 +61,12 @@ def samples() -> list[str]:
 
 
 def task_of(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> Task:
-    """Return the task that the options of a run name, with as many rows as they allow. Raises InputError."""
+    """Load the task that the options of a run name, with as many rows as they allow. Raises InputError."""
     return read_task(options, observer)[0]
 
 
 def read_task(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> tuple[Task, Reading | None]:
-    """The same, and how its data file was read where it has one."""
+    """Load the task of a run, and how its data file was read, if it has one."""
     task, reading = _load(options, observer)
     if options.metric_source:
         task = _scored_by(task, options.metric or "", options.metric_source)
@@ -83,7 +83,7 @@ def read_task(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> tup
 
 
 def source_of(part: str, options: RecordedOptions) -> str:
-    """The file that a `part` of the task (`dev`, `task.toml`) comes from, by the options of a run."""
+    """Return the file that a `part` of the task (`dev`, `task.toml`) comes from."""
     if part == METRIC:
         return f"the metric {options.metric or ''}".rstrip()
     if not options.prompt:
@@ -98,7 +98,7 @@ def source_of(part: str, options: RecordedOptions) -> str:
 
 
 def require_judging(task: Task) -> None:
-    """Raises InputError where --judge was given and would change nothing."""
+    """Raise InputError if --judge would have no effect."""
     if not task.is_judged:
         raise InputError(
             f'{task.name}: --judge, but no metric of the task is a judge; write name = "judge" in [[metrics]]'
@@ -106,7 +106,7 @@ def require_judging(task: Task) -> None:
 
 
 def copy_task(folder: Path, *sources: Path) -> None:
-    """Make `folder` of the files of all sources, whole or not at all. Raises InputError."""
+    """Copy the files of all sources to `folder`, whole or not at all. Raises InputError."""
     with new_task_folder(folder) as (new, _):
         for source in sources:
             shutil.copytree(source, new, copy_function=shutil.copyfile, dirs_exist_ok=True)

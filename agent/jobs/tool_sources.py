@@ -1,4 +1,4 @@
-"""The tools of an MCP server, of an OpenAPI document or of another tool's file, as the tools.json of a task."""
+"""The tools of an MCP server, an OpenAPI document or another tool's file, as the tools.json of a task."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from agent.task.tools import FUNCTIONS, read_tools, tools_of_functions
 from agent.types import Tool
 
 SECONDS = 60.0
-"""For all answers of a server together."""
+"""Time limit for all answers of a server together."""
 LEAVE_SECONDS = 2.0
-"""In which a server may end by itself once its input has ended."""
+"""Time for a server to end once its input is closed."""
 PASSED = ("PATH", "HOME", "LANG", "TMPDIR")
-"""The variables of the environment that a server gets: where programs are, and where it may keep its files."""
+"""Environment variables that a server gets: where programs are, and where it may store files."""
 MOST_PAGES = 50
 MOST_LINE = 4_000_000
 MOST_BYTES = 20_000_000
-"""Of all that a server writes."""
+"""Limit of a server's output."""
 MOST_CURSOR = 1_000
-"""Characters: all that is sent fits into the pipe, so that a server that reads nothing holds up nobody."""
+"""Characters: a request fits into the pipe, so that a server that reads nothing blocks nobody."""
 READ_BYTES = 1 << 16
 OTHERS = {
     ".py": "which functions? write FILE.py:NAME,...",
     ".yaml": "YAML is not read; convert it to JSON",
     ".yml": "YAML is not read; convert it to JSON",
 }
-"""What to do with a file that is no JSON, by the end of its name."""
+"""What to do with a file that is not JSON, by file extension."""
 VERSION = "2025-06-18"
-"""Of the protocol; a server that speaks an older one says so, and lists its tools all the same."""
+"""Of the protocol; a server with an older one says so, and lists its tools all the same."""
 
 
 def tools_in_file(path: Path) -> tuple[Tool, ...]:
@@ -62,11 +62,11 @@ def tools_in_file(path: Path) -> tuple[Tool, ...]:
 
 
 GivenTool = Tool | Callable[..., Any] | Mapping[str, Any]
-"""A tool, a function of Python, or a tool in JSON as OpenAI, Anthropic or MCP write it."""
+"""A tool, a Python function, or a tool in the JSON of OpenAI, Anthropic or MCP."""
 
 
 def given_tools(given: Sequence[GivenTool]) -> tuple[tuple[Tool, ...], list[str]]:
-    """The tools that a Python program gives, and all that is wrong with them. No function is called."""
+    """Return the tools that a Python program gives, and all their problems. Calls no function."""
     found, wrong = list[Any](), list[str]()
     for each in given:
         if isinstance(each, Tool):
@@ -85,9 +85,9 @@ def given_tools(given: Sequence[GivenTool]) -> tuple[tuple[Tool, ...], list[str]
 
 
 def tools_of_server(command: str, seconds: float = SECONDS, names: Sequence[str] = ()) -> tuple[Tool, ...]:
-    """Start an MCP server by `command` (no shell runs it), list its tools and end it. Raises InputError.
+    """Start an MCP server by `command` (without a shell), list its tools and end it. Raises InputError.
 
-    `names`: variables of the environment that it gets in addition to `PASSED`.
+    `names` are environment variables that it gets in addition to `PASSED`.
     Source: Model Context Protocol, revision 2025-06-18 ("Lifecycle", "Tools").
     """
     try:
@@ -115,10 +115,10 @@ def tools_of_server(command: str, seconds: float = SECONDS, names: Sequence[str]
 
 
 def write_tools(tools: Sequence[GivenTool], path: str | Path) -> Path:
-    """Writes tools as OpenAI takes them, one a line: the `tools.json` of a task.
+    """Write tools in OpenAI's format, one per line: the `tools.json` of a task.
 
     Args:
-        tools: functions of Python, or tools as JSON. The types of a function's parameters become the schema of its
+        tools: Python functions, or tools as JSON. The types of a function's parameters become the schema of its
             arguments, its docstring their descriptions; it is not called.
         path: of the file, such as "tasks/house/tools.json".
 
@@ -126,7 +126,7 @@ def write_tools(tools: Sequence[GivenTool], path: str | Path) -> Path:
         The path.
 
     Raises:
-        InputError: a function has a parameter without a type that JSON has, or the disk refuses.
+        InputError: a function has a parameter whose type JSON lacks, or the disk refuses.
     """
     found, wrong = given_tools(tools)
     if wrong:
@@ -166,7 +166,6 @@ class _Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the server and its group: it has two seconds after its input ends."""
         with suppress(OSError):  # what could not be sent to a server that is gone is sent again when it is closed
             self._stdin.close()
         until = time.monotonic() + LEAVE_SECONDS
@@ -186,7 +185,6 @@ class _Server:
             raise self._fault(method, f"ended before it was asked for {method}") from None
 
     def ask(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the result of a call. Raises InputError."""
         self._number += 1
         self.tell(method, params, id=self._number)
         while True:

@@ -1,4 +1,4 @@
-"""`optimize tools`: tools from elsewhere as the tools.json of a task."""
+"""`optimize tools`: import tools as the tools.json of a task."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def tools(
 ) -> ToolsResult:
     """List the tools in FILE, or of an MCP server, and write them for a task.
 
-    FILE is JSON: a list of tools as OpenAI or Anthropic take it, the result of MCP's tools/list, or an OpenAPI document
-    of version 3, whose operations become tools. FILE.py:NAME,... names functions of a Python file, which is run: types
-    and docstring of each become its schema and descriptions. With --mcp the command is run, asked for its tools, and
-    ended within a minute; give only a server that you would run yourself. It gets PATH, HOME, LANG and TMPDIR of the
-    environment, and what --env names. A task names the file that is written: tools = "tools.json".
+    FILE is JSON: a list of tools in the format of OpenAI or Anthropic, the result of MCP's tools/list, or an OpenAPI 3
+    document, whose operations become tools. FILE.py:NAME,... names functions of a Python file, which is run: their
+    types and docstrings become schemas and descriptions. With --mcp the command is run, asked for its tools, and ended
+    within a minute; use only a server that you trust. It gets PATH, HOME, LANG and TMPDIR of the environment, and what
+    --env names. A task names the written file: tools = "tools.json".
     """
     if (file is None) == (mcp is None):
         raise InputError("give a FILE, or --mcp with the command of a server")

@@ -1,7 +1,7 @@
-"""A run in trackers such as MLflow, and as spans of OpenTelemetry, while it runs. What a tracker cannot take never
-ends a run: it is said once, and the run continues.
+"""Show a run in trackers such as MLflow, and as OpenTelemetry spans, while it runs.
 
-Only numbers, names and prompts are tracked. Texts of rows (examples and replies among them) are, with `texts` alone.
+A tracker's failure never ends a run: it is reported once. Only numbers, names and prompts are tracked; texts of rows
+(examples and replies among them) only with `texts`.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ if TYPE_CHECKING:
     from agent.types import Budget, Task, Trial
 
 LAST_SECONDS = 60.0
-"""How long a run waits at its end for a tracker that has not taken everything."""
+"""How long a run waits at its end for a slow tracker."""
 COLUMNS = ("trial", "round", "candidate", "state", "rows", "dev", "ci_low", "ci_high", "reason")
 RUN_ID = "promptassay.run_id"
 FOLDER = "tracking"
-"""Next to the ledger, what trackers keep on this machine."""
+"""Files of trackers on this machine, next to the ledger."""
 FILES = "tracked"
-"""In the folder of a run, the files that trackers get."""
+"""The files for trackers, in the folder of a run."""
 ARM_COLUMNS = ("arm", "family", "test", "diff", "labels", "train_s", "tokens_per_call", "usd_per_1000", "latency_s")
 Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """Where a run is shown next to its ledger, as the user chose. Made before tracing of third parties is switched off.
+    """Where a run is shown in addition to its ledger; made before tracing of third parties is switched off.
 
     Args:
         kinds: the trackers.
         texts: whether texts of rows are tracked, too.
-        spans_url: where spans of OpenTelemetry are sent; "": nowhere.
+        spans_url: where OpenTelemetry spans are sent; "": nowhere.
         environ: the user's environment variables.
     """
 
@@ -68,9 +68,9 @@ class Tracking:
 
     @classmethod
     def of(cls, options: TrackOptions) -> Tracking:
-        """Read the options (`trace` env: what OTEL_EXPORTER_OTLP_ENDPOINT says).
+        """Read the options (`trace` env: OTEL_EXPORTER_OTLP_ENDPOINT).
 
-        Raises InputError for a tracker that is not there, an address that is none, or a package that is missing.
+        Raises InputError for an unknown tracker, an invalid address, or a missing package.
         """
         texts, trace = options.track_texts, options.trace
         kinds = tuple(TRACKERS.get(name) for name in dict.fromkeys(options.track))
@@ -146,14 +146,13 @@ class _SentSpans:
         run.observer.add(self._spans)
 
     def end(self, error: BaseException | None) -> int:
-        """Sends the rest; how many spans could not be delivered."""
         self._spans.end(error)
         self._provider.shutdown()
         return self._exporter.lost
 
 
 class TrackedRun(Observer):
-    """Passes what happens in one run on to its trackers."""
+    """Forwards the events of one run to its trackers."""
 
     def __init__(self, tracking: Tracking, db: Path, warn: Callable[[str], None]) -> None:
         self._tracking, self._db, self._warn = tracking, db, warn
@@ -166,12 +165,12 @@ class TrackedRun(Observer):
         self._spans: _SentSpans | None = None
 
     def begin(self, run: Session[Any], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Opens the run in each tracker, and follows it from now on.
+        """Open the run in each tracker, and follow it from now on.
 
         Args:
             run: before its start.
-            params: what it was begun with, JSON-ready.
-            tags: the user's labels of it.
+            params: its parameters, JSON-ready.
+            tags: the user's.
         """
         if self._tracking.spans_url:
             self._spans = _SentSpans(self._tracking, run)
@@ -199,7 +198,7 @@ class TrackedRun(Observer):
         self._mark_best()
 
     def finish(self, result: Result) -> None:
-        """Track what came of the run: figures, tables, report and prompt."""
+        """Track the result of the run: numbers, tables, report and prompt."""
         self._succeeded = True
         if not self._lines:
             return
@@ -222,7 +221,7 @@ class TrackedRun(Observer):
             self._all(partial(_put_file, path))
 
     def close(self, error: BaseException | None = None) -> None:
-        """Waits until the trackers have taken everything, but not for ever. `error`: what ended the run early."""
+        """Wait a limited time until the trackers have received everything; `error` is what ended the run early."""
         self._all(lambda tracker: tracker.end(self._succeeded))
         for line in self._lines:
             line.close()
@@ -250,7 +249,7 @@ class TrackedRun(Observer):
         for line in self._lines:
             if line.fault and line.name not in self._told:
                 self._told.add(line.name)
-                self._warn(f"warning: {line.name} does not track this run any more ({line.fault}); the run goes on")
+                self._warn(f"warning: {line.name} no longer tracks this run ({line.fault}); the run continues")
 
     def _row(self, trial: Trial) -> list[Cell]:
         low, high = trial.ci95 or (None, None)
@@ -267,7 +266,7 @@ class TrackedRun(Observer):
 
 @contextmanager
 def tracked(tracking: Tracking, db: Path, warn: Callable[[str], None]) -> Iterator[TrackedRun]:
-    """A run that is tracked until the end of the block, however it ends."""
+    """Track a run until the end of the block, however it ends."""
     run = TrackedRun(tracking, db, warn)
     try:
         yield run
@@ -278,7 +277,7 @@ def tracked(tracking: Tracking, db: Path, warn: Callable[[str], None]) -> Iterat
 
 
 def run_params(task: Task, models: Any, budget: Budget, **others: Any) -> dict[str, Any]:
-    """What a run was begun with, as trackers show it; `others`: what is of its kind alone."""
+    """Return the parameters of a run for trackers; `others` are specific to its kind."""
     from agent.ledger.provenance import tool_version
 
     return {
@@ -301,7 +300,7 @@ def _put_file(path: Path, tracker: Tracker) -> None:
 
 
 def flat(found: Mapping[str, Any], start: str = "") -> dict[str, Any]:
-    """Nested mappings as one, lists joined.
+    """Flatten nested mappings and join lists.
 
     >>> flat({"a": {"b": 1}, "c": [2, 3]})
     {'a.b': 1, 'c': '2, 3'}
@@ -320,11 +319,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _tracked_files(run_id: str, result: Result, db: Path, texts: bool) -> tuple[list[Table], list[Path]]:
-    """The tables and the files of a run that has ended.
-
-    `texts`: whether rows may be in them; without it a prompt with examples is its instruction alone. Raises InputError
-    for a run of a kind that has no report, and where a file cannot be written.
-    """
     from agent.report.html import report_html
     from agent.report.view import RunView, RunWithoutRows, holds_rows
 

@@ -1,8 +1,7 @@
-"""A run's best prompts on other models: the same candidates, the same dev rows, a score for each pair.
+"""Score a run's best prompts on other models: same candidates, same dev rows, a score for each pair.
 
-It says which prompt travels and which was made for one model. Dev rows chose these prompts, so their scores on the
-run's own model flatter them, and are not tested; on the others they are what they are. The sealed test is never
-touched.
+It shows which prompts travel and which fit one model only. These prompts were chosen on dev rows, so their scores on
+the run's model are flattering and not tested; those on other models are unbiased. The sealed test is never touched.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from agent.types import LM, Task
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A candidate of the run: its trial, and what it did there on the dev rows."""
+    """A candidate of the run: its trial, and its outcomes on the dev rows."""
 
     trial: int
     candidate: PromptCandidate
@@ -48,11 +47,11 @@ class Entrant:
 
 @job("transfer", asks="scoring prompts on other models", required=("models",))
 def transfer(run: str, options: TransferOptions, db: Path = DB) -> Work[TransferResult]:
-    """Score the best prompts of RUN, and your own, on other models over the same dev rows, and show the matrix.
+    """Score the best prompts of RUN, and your prompt, on other models over the same dev rows.
 
-    Only candidates that saw the whole of dev take part. The run's own model comes first, with the scores of the run;
-    these prompts were chosen by them, so they flatter. Calls that the ledger holds are not made again. The sealed test
-    is not touched.
+    Only candidates that saw the whole of dev take part. The run's model comes first, with its recorded scores; the
+    prompts were chosen by these, so they are flattering. Calls in the ledger are not made again. The sealed test is not
+    touched.
     """
     from agent.models.model_registry import create_model
 
@@ -158,8 +157,6 @@ def _ranked(column: Sequence[TransferScore]) -> list[TransferScore]:
 
 
 def _corrected(columns: Mapping[str, Sequence[TransferScore]], own: str) -> dict[str, list[TransferScore]]:
-    """Holm's step-down (1979) over all cells, as of many some look different by chance; the run's own column, whose
-    scores chose the prompts, has no p-value."""
     lifts = [cell.lift for name, column in columns.items() if name != own for cell in column if cell.lift is not None]
     holms = iter(holm([lift.p_value for lift in lifts if lift.p_value is not None]))
 
@@ -176,7 +173,7 @@ def _task(run_row: Row) -> Task:
     options = started_with(run_row)
     task = task_of(options)
     if task.program:
-        raise InputError(f"{run_row['id']}: a program of your own; only prompts can be tried on other models")
+        raise InputError(f"{run_row['id']}: a run of your program; only prompts can be tried on other models")
     if task.user is not None:
         raise InputError(f"{run_row['id']}: {PLAYED}; run the task on the other model")
     for name in SCORED_BY:
@@ -188,7 +185,6 @@ def _task(run_row: Row) -> Task:
 
 
 def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:
-    """The task with the first `limit` dev rows that the run scored; the baseline, and the best that saw all of them."""
     every = history.trials(run_row["id"])
     base = [trial for trial in every if trial["number"] == 0 and trial["mean"] is not None]
     if not base:

@@ -1,4 +1,4 @@
-"""Rows without labels: read them out of a table, a text or traces, and write the folder of a task to label."""
+"""Unlabelled rows: read them from a table, a text or traces, and write the folder of a task to label."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Table = Sequence[tuple[int, Mapping[str, Any]]]
 
 
 def table_of(path: Path, form: FormOptions) -> tuple[Table, Sequence[str], TraceRows | None]:
-    """Return rows and notes of traces, a data file or a .txt file, and the traces read. Raises ProblemsError."""
+    """Return rows and notes of traces, a data file or a .txt file, and the traces. Raises ProblemsError."""
     if is_traces(path):
         traces = read_traces(path)
         return traces.questions, (), traces
@@ -51,9 +51,9 @@ def unlabelled(
     traces: TraceRows | None,
     marks: frozenset[str] = frozenset(),
 ) -> tuple[tuple[DataColumn, ...], list[UnlabelledRow], tuple[tuple[str, str], ...]]:
-    """Return columns and rows of a table without labels; row and answer where feedback in traces confirms it.
+    """Return columns and rows of an unlabelled table, and the answers that feedback in traces confirms.
 
-    `marks` are the columns in the `{{ }}` of the prompt. Raises InputError where `target` is a column.
+    `marks` are the columns in the `{{ }}` of the prompt. Raises InputError if `target` is a column.
     """
     if (column := column_named(names_in(table), target)) is not None:
         raise InputError(
@@ -78,12 +78,12 @@ def input_columns(columns: Sequence[DataColumn]) -> dict[str, str]:
 
 
 def confirmed_answers(found: TraceRows, columns: Mapping[str, str]) -> dict[str, str]:
-    """By row the answer of a trace file that feedback confirms; `columns`: by input its column."""
+    """Return, by row, the answers of a trace file that feedback confirms; `columns` by input."""
     return {content_id("row", _inputs(row, columns)): row[found.column] for row in found.labelled}
 
 
 def made_rows(table: Table, columns: Mapping[str, str], path: Path) -> list[UnlabelledRow]:
-    """Rows of fields out of a table, without those that lack one."""
+    """Make rows of fields from a table; skip rows that lack a field."""
     texts = [(_inputs(row, columns), line) for line, row in table]
     full = [(inputs, f"{path.name}:{line}") for inputs, line in texts if all(map(str.strip, inputs.values()))]
     return unlabelled_rows(full)
@@ -103,10 +103,10 @@ def _inputs(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str
 
 @dataclass(frozen=True, slots=True)
 class DraftPlan:
-    """A new folder for a task that the user describes, with the rows of a file, or `synthetic` rows.
+    """A new folder for a described task, with the rows of a file, or `synthetic` rows.
 
-    The proposer names the labels where there are none, and drafts the prompt where it is "". `confirmed` holds rows and
-    their answers, where feedback in the file confirms them.
+    The proposer names the labels if there are none, and drafts the prompt if it is "". `confirmed` holds rows and their
+    answers that feedback in the file confirms.
     """
 
     folder: Path
@@ -125,7 +125,7 @@ class DraftPlan:
 
 
 def labels_given(text: str) -> tuple[str, ...]:
-    """The labels of `--labels A,B`; () for none. Raises InputError for those that cannot be."""
+    """Return the labels of `--labels A,B`; () for none. Raises InputError for invalid ones."""
     try:
         return checked_labels([name.strip() for name in text.split(",")]) if text else ()
     except Refused as error:
@@ -133,7 +133,7 @@ def labels_given(text: str) -> tuple[str, ...]:
 
 
 def require_choice(asked: Asked) -> None:
-    """Raises InputError for options that say how answers without labels are scored."""
+    """Raise InputError for scoring options that do not fit answers without labels."""
     if asked.metric or asked.type:
         raise InputError("--metric and --type: a task without labels has a choice of labels as its answer; leave them")
 
@@ -141,7 +141,7 @@ def require_choice(asked: Asked) -> None:
 def write_draft(
     plan: DraftPlan, labels: Sequence[str], definitions: Mapping[str, str], opening: str, rows: Sequence[UnlabelledRow]
 ) -> int:
-    """Write the folder, whole or not at all; returns how many rows have a label."""
+    """Write the folder, whole or not at all; return how many rows have a label."""
     answer = words(plan.target)
     lines = [opening or f"Read the {' and '.join(map(words, plan.inputs))} and give the {answer}."]
     lines += [f"The {answer} is exactly one of:"]

@@ -24,7 +24,7 @@ from agent.ledger.query import Queries
 from agent.ledger.resume_state import ResumeState, left_state, resume_state
 from agent.ledger.writer import Entry
 from agent.redact import redact, secrets_in
-from agent.types import CallRole, Completion, Message, Outcome, Request, Shown, SplitName, Task, Trial, Usage
+from agent.types import CallRole, Completion, Message, Outcome, Request, SplitName, Summary, Task, Trial, Usage
 
 LONGEST_ERROR = 500  # characters
 TOKENS = ("prompt_tokens", "cached_prompt_tokens", "written_prompt_tokens", "completion_tokens")
@@ -68,7 +68,7 @@ class NewCandidate:
     """A candidate and how a run proposed it; `rejected`: why it may not be tried ("": it may)."""
 
     round: int
-    shown: Shown
+    shown: Summary
     template: tuple[Message, ...]
     operator: str
     parent_id: str | None = None
@@ -136,7 +136,7 @@ class Ledger(LedgerFile, Queries):
         proposal |= _fields(made, "round", "parent_id", "operator", "reason", "rejected")
         self._put(run_id, "candidate_rejected" if made.rejected else "candidate_admitted", "proposals", proposal)
 
-    def _put_candidate(self, run_id: str, shown: Shown, template: tuple[Message, ...]) -> None:
+    def _put_candidate(self, run_id: str, shown: Summary, template: tuple[Message, ...]) -> None:
         row = _fields(shown, "id", "technique", "format", "role", "n_examples")
         laid_out = json.dumps([message.as_dict() for message in template], ensure_ascii=False)
         texts = {"instruction_hash": shown.text, "template_hash": laid_out}
@@ -250,7 +250,7 @@ class Ledger(LedgerFile, Queries):
         changes: dict[str, Any] = {"state": state, "error_class": error, "error": ""}
         changes |= {"http_status": None, "retry_after": None}
         if isinstance(error, ModelError):
-            changes |= {"error_class": error.kind, "error": str(error)}
+            changes |= {"error_class": error.code, "error": str(error)}
             changes |= {"http_status": error.status, "retry_after": error.retry_after}
         self._end_call(run_id, call_id, changes, usd, latency)
 

@@ -33,7 +33,7 @@ _TIME_LIMIT = "Cap on wall time, the sealed test included: 90, 5m or 1h30m. Call
 
 
 class MarginOption(JobOptions):
-    """A loss that is accepted."""
+    """An accepted loss."""
 
     margin: float = option(
         100 * MARGIN,
@@ -61,8 +61,8 @@ class SearchOptions(MarginOption):
     )
     strategy: str | None = option(
         None,
-        "Our search (evolve, also called bayes), or one of DSPy's optimizers. Default: evolve; dspy-mipro for a DSPy "
-        "program of your own.",
+        "Our search (evolve, also called bayes), or one of DSPy's optimizers. Default: evolve; dspy-mipro for your "
+        "DSPy program.",
         SEARCH,
         metavar="NAME",
     )
@@ -110,7 +110,7 @@ class SearchOptions(MarginOption):
 
 
 class RunOptions(DataOptions, SpendingOptions, SearchOptions):
-    """The options of a run, as they stand in task.toml's `[run]`, in sweep.toml and in the ledger."""
+    """The options of a run, in task.toml's `[run]`, in sweep.toml and in the ledger."""
 
     model: str | None = option(
         None,
@@ -165,14 +165,13 @@ class RunOptions(DataOptions, SpendingOptions, SearchOptions):
     tag: Tags = option({}, "Tag the run; repeatable.", OUTPUT)
 
     def conflicts(self) -> list[Problem]:
-        """Options that were given and contradict each other."""
         if "margin" in self.model_fields_set and self.prefer != "cheap":
             return [Problem("margin", "what {prefer} cheap may lose; add {prefer} cheap"), *super().conflicts()]
         return super().conflicts()
 
 
 TASK_RUN = tuple(name for name, each in RunOptions.declared().items() if each.group != TASK and not each.table)
-"""The options of a run that stand in the `[run]` table of a task."""
+"""The options of a run that the `[run]` table of a task may set."""
 
 
 class Migrates(JobOptions):
@@ -184,7 +183,7 @@ class Migrates(JobOptions):
 
 
 class RecordedOptions(RunOptions):
-    """A run as the ledger keeps it: its options, its task, and digests of its metric and model file."""
+    """A run as the ledger stores it: options, task, and digests of its metric and model file."""
 
     task: str = ""
     metric_source: str = ""
@@ -209,7 +208,7 @@ class ResumeOptions(JobOptions):
 
 
 class MigrateOptions(MarginOption, BatchOptions):
-    """The options of a migration; those that are not given are as in the run of the prompt."""
+    """The options of a migration; defaults come from the run of the prompt."""
 
     model: str = option("", "The model to migrate to.", MODELS, short="-m", metavar="NAME", everyday=True)
     max_calls: int = RunOptions.field(
@@ -228,11 +227,13 @@ class MigrateOptions(MarginOption, BatchOptions):
 
 
 class TransferOptions(SpendingOptions, SeedOption):
-    """The options of a run's prompts on other models."""
+    """The options of scoring a run's prompts on other models."""
 
     models: str = option("", "The models to try, as a,b,c.", MODELS, metavar="NAMES", everyday=True)
     top: int = option(3, "How many of the best prompts.", TASK, metavar="N", everyday=True, ge=1, le=50)
-    limit: int | None = option(None, "Take the first so many dev rows.", TASK, metavar="N", everyday=True, ge=1)
+    limit: int | None = option(
+        None, "Use at most this many dev rows, the first ones.", TASK, metavar="N", everyday=True, ge=1
+    )
 
 
 class CheckOptions(SpendingOptions, SeedOption):
@@ -250,7 +251,7 @@ class CheckOptions(SpendingOptions, SeedOption):
 
 
 class BlessOptions(SpendingOptions):
-    """The options of a recording of what a released prompt answers."""
+    """The options of recording a regression suite."""
 
     reason: str = option("", "Why these answers are right to compare with; kept in the ledger.", OUTPUT)
     actor: str = option("", "Who decides. Default: the user of this machine.", OUTPUT)
@@ -262,16 +263,16 @@ class BlessOptions(SpendingOptions):
         "task", help="Take the dev rows of this task; without it the suite's rows stay, if there is a suite."
     )
     suite: File = CheckOptions.field("suite", help="Where to keep it. Default: suite.json next to PROMPT.")
-    limit: int | None = TransferOptions.field("limit", help="Take the first so many rows.")
+    limit: int | None = TransferOptions.field("limit", help="Use at most this many rows, the first ones.")
     repeats: int = CheckOptions.field("repeats", default=3)
 
 
 class ApplyOptions(FormOptions, SpendingOptions):
-    """The options of a released prompt on the rows of a file."""
+    """The options of running a released prompt on the rows of a file."""
 
     output: File = option(None, "The .csv or .jsonl file to write.", TASK, short="-o", everyday=True)
     model: str | None = CheckOptions.field("model", help="The model to ask. Default: the one of the prompt.")
-    limit: int | None = TransferOptions.field("limit", help="Take the first so many rows.")
+    limit: int | None = TransferOptions.field("limit", help="Use at most this many rows, the first ones.")
     prefix: str = option("", "Before the names of the new columns: answer_. Default: nothing.", TASK)
 
 
@@ -279,7 +280,7 @@ class LabelOptions(FormOptions, CapOptions, AskingOptions):
     """The options of labelling."""
 
     labeller: str = option("", "Who labels: a name or initials. Default: the user of this machine.", TASK)
-    count: int | None = option(None, "Stop after so many labels.", TASK, metavar="N", ge=1)
+    count: int | None = option(None, "Stop after this many labels.", TASK, metavar="N", ge=1)
     overlap: int = option(
         10,
         "Rows that another labeller has labelled and that you label, too, so that your agreement can be measured.",
@@ -312,7 +313,7 @@ class LabelOptions(FormOptions, CapOptions, AskingOptions):
 
 
 class CalibrateOptions(SpendingOptions, SeedOption):
-    """The options of a judge's measurement against people."""
+    """The options of measuring a judge against people."""
 
     labels: File = option(None, "Ratings of people, .jsonl or .csv.", TASK, metavar="FILE")
     judge: Texts = option(
@@ -337,7 +338,7 @@ class CalibrateOptions(SpendingOptions, SeedOption):
     )
     rubric: File = option(None, "Without TASK: what the judge goes by.", TASK, metavar="FILE")
     about: str = option("", "Without TASK: in a sentence, what the answers are for.", TASK)
-    limit: int | None = TransferOptions.field("limit", help="Use the first so many items.")
+    limit: int | None = TransferOptions.field("limit", help="Use at most this many items, the first ones.")
     repeats: int = option(3, "How often an item is asked.", TASK, metavar="N", ge=1, le=10)
 
 
@@ -406,7 +407,7 @@ class InitOptions(ScoredOptions, CapOptions, AskingOptions):
 
 
 class CustomizeOptions(JobOptions):
-    """What a comparison compares and trains; its search has the options of a run."""
+    """What a comparison compares and trains; its search takes the options of a run."""
 
     run: str = option(
         "",
@@ -423,7 +424,7 @@ class CustomizeOptions(JobOptions):
     )
     curve: Curve = option(
         "",
-        "Also train each arm that learns on only so many train rows, and say where arms cross: 24,75,all.",
+        "Also train each arm that learns on these numbers of train rows, and say where arms cross: 24,75,all.",
         COMPARISON,
         metavar="N,N,all",
     )
@@ -454,7 +455,7 @@ class CustomizeOptions(JobOptions):
     )
     seeds: int = option(
         1,
-        "Train each arm with so many seeds and show the spread; the arm itself is the first.",
+        "Train each arm with this many seeds and show the spread; the first is the arm itself.",
         COMPARISON,
         metavar="N",
         ge=1,
@@ -487,7 +488,7 @@ class CustomizeOptions(JobOptions):
 
     @property
     def tried(self) -> int:
-        """How many settings of each training are tried on dev."""
+        """Return how many settings of each training are tried on dev."""
         return self.tune or self.settings
 
     def conflicts(self) -> list[Problem]:

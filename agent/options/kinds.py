@@ -1,4 +1,4 @@
-"""Types of options that are more than a word: times, prices, numbers of rows, tags, and repeatable texts."""
+"""Types of options that are more than a word: times, prices, row counts, tags, and repeatable texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TAG = "write K=V"
 
 
 def seconds(value: Any) -> float:
-    """A time as seconds above 0 and below 100 days. Raises ValueError.
+    """Parse a time into seconds above 0 and below 100 days. Raises ValueError.
 
     >>> seconds(90), seconds("5m"), seconds("1h30m"), seconds("1d")
     (90.0, 300.0, 5400.0, 86400.0)
@@ -119,17 +119,17 @@ def _path_text(value: Any) -> Any:
 
 
 Time = Annotated[float | str | None, BeforeValidator(_time), TextReading("TIME", seconds, _TIME)]
-"""Seconds, or a text such as 90s, 5m, 1h30m or 1d; seconds once it is checked."""
+"""Seconds, or a text such as 90s, 5m, 1h30m or 1d; seconds once checked."""
 Price = Annotated[tuple[float, float] | None, BeforeValidator(_price), TextReading("IN,OUT", _price_text, _PRICE)]
 """US dollars per million tokens in and out."""
 Rows = Annotated[int | tuple[int, int, int] | None, BeforeValidator(_rows), TextReading("ROWS", _rows_text, _ROWS)]
-"""At most as many rows of each split, or of train, dev and test."""
+"""Most rows of each split, or of train, dev and test."""
 Tags = Annotated[Mapping[str, str], BeforeValidator(_tags), TextReading("K=V", _tag_text, _TAG), SEVERAL]
 Texts = Annotated[Sequence[str], BeforeValidator(_several), SEVERAL]
 Names = Annotated[Sequence[str], BeforeValidator(_several), TextReading("A,B", _names_text, "write names as A,B")]
-"""Several names in one text, separated by commas."""
+"""Several comma-separated names."""
 Curve = Annotated[str | Sequence[int | str], BeforeValidator(_sizes)]
 OneOrTexts = Annotated[str | Sequence[str] | None, BeforeValidator(_one_or_several), SEVERAL]
 File = Annotated[Path | None, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
 Place = Annotated[str | Path | None, BeforeValidator(_path_text)]
-"""A file or folder; a text once it is checked."""
+"""A file or folder; a text once checked."""

@@ -1,7 +1,7 @@
-"""Declare an option once: default, range, unit, group and help are the fields of a frozen pydantic model.
+"""Declare an option once: default, range, unit, group and help are fields of a frozen pydantic model.
 
-The command line, the functions of Python, sweep.toml, the `[run]` table of task.toml, the docs and the ledger read
-these declarations. Knows none of them.
+The command line, the Python functions, sweep.toml, the `[run]` table of task.toml, the docs and the ledger read these
+declarations. Knows none of them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pydantic.fields import FieldInfo
 from agent.errors import Problem, ProblemsError
 
 SEVERAL = object()
-"""Marks an option that may be given repeatedly."""
+"""Marks a repeatable option."""
 T = TypeVar("T", bound="JobOptions")
 _SHOWN = 60
-"""Characters of a refused value that a message repeats."""
+"""Longest refused value that a message repeats, in characters."""
 _ENDLESS = 2**53
-"""From this bound on a message names a limit only where it is passed."""
+"""From here on, a message names an upper limit only if it is exceeded."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextReading:
-    """How an option that is more than one word is read from a command line."""
+    """How a command line's text becomes the value of an option."""
 
     metavar: str
     parse: Callable[[str], Any]
@@ -44,7 +44,7 @@ class Option:
     name: str
     field: FieldInfo
     reading: TextReading | None
-    """How a command line's text becomes a value, where one word is not enough."""
+    """How a command line's text is parsed, if one word is not enough."""
     group: str
     short: str
     flag: str
@@ -52,7 +52,7 @@ class Option:
     unit: str
     is_everyday: bool
     table: str
-    """The table of task.toml that has it; "": `[run]`."""
+    """The table of task.toml that may set it; "": `[run]`."""
 
     @property
     def help(self) -> str:
@@ -61,7 +61,7 @@ class Option:
 
     @property
     def about(self) -> str:
-        """The help text where the option is a value: of a flag that switches off, what False does."""
+        """The help text of a keyword argument; for a flag that switches off, what False does."""
         text = with_names(self.help, lambda name: f"`{name}`")
         return f"False: {text[:1].lower()}{text[1:]}" if self.field.default is True else text
 
@@ -73,26 +73,26 @@ class Option:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that it takes; () where it is no choice."""
+        """The allowed words; () for other types."""
         return tuple(get_args(self.kind)) if get_origin(self.kind) is Literal else ()
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether it takes several values, one at a time."""
+        """Whether it may be given repeatedly."""
         return SEVERAL in self.field.metadata
 
     def bound(self, name: Literal["ge", "gt", "le"]) -> float | None:
-        """A limit of its range."""
+        """Return a limit of its range."""
         return next((getattr(note, name) for note in self.field.metadata if hasattr(note, name)), None)
 
     def parse(self, text: str) -> Any:
-        """The value that a command line's text means. Raises ValueError."""
+        """Parse a command line's text. Raises ValueError."""
         if self.reading is not None:
             return self.reading.parse(text)
         return {int: int, float: float, Path: Path}.get(self.kind, str)(text)
 
     def expected(self, value: Any = None) -> str:
-        """What to write instead of `value`, in words."""
+        """Say what to write instead of `value`."""
         if self.reading is not None:
             return self.reading.write
         if self.choices:
@@ -118,7 +118,7 @@ class Option:
 
 
 def with_names(text: str, spell: Callable[[str], str]) -> str:
-    """A text with the options that it names as `{name}` in the form of a surface."""
+    """Replace each `{name}` of an option in a text by its spelling."""
     return re.sub(r"\{(\w+)\}", lambda found: spell(found[1]), text)
 
 
@@ -163,7 +163,7 @@ class JobOptions(BaseModel):
 
     @classmethod
     def field(cls, name: str, **changes: Any) -> Any:
-        """The same field for another model, with `changes` to what `option` takes."""
+        """Copy a field for another model, with `changes` to the arguments of `option`."""
         field = cls.model_fields[name]
         extra: Any = field.json_schema_extra
         same = {"default": field.default, "help": field.description, **extra["about"], **extra["limits"]}
@@ -171,12 +171,12 @@ class JobOptions(BaseModel):
 
     @classmethod
     def declared(cls) -> dict[str, Option]:
-        """Every option by name, in the order of the declaration."""
+        """Return every option by name, in the order of declaration."""
         return _declared(cls)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Check values and make the options of them. Raises ProblemsError."""
+        """Check values and make options. Raises ProblemsError."""
         try:
             return cls(**values)
         except ValidationError:
@@ -185,19 +185,19 @@ class JobOptions(BaseModel):
 
     @classmethod
     def given(cls, values: Mapping[str, Any], spelled: Callable[[str], str] = str) -> Self:
-        """Make options of what a user gave, spelled the user's way; also check that none contradicts another."""
+        """Make options from a user's values, check contradictions, and spell names the user's way."""
         made = cls.of(values)
         if wrong := made.conflicts():
             raise ProblemsError(tuple(Problem(spelled(each.where), with_names(each.what, spelled)) for each in wrong))
         return made
 
     def conflicts(self) -> list[Problem]:
-        """Options that contradict each other, by name; `{name}` in a sentence is another option."""
+        """Return the contradictions between options, by name; `{name}` in a sentence is another option."""
         return []
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> dict[str, str]:
-        """What is wrong with which value, by the name of the option; the same words on every surface."""
+        """Return what is wrong with each value, by name; the same words for every surface."""
         found: dict[str, str] = {}
         try:
             cls.model_validate(dict(values))
@@ -212,32 +212,32 @@ class JobOptions(BaseModel):
 
     @classmethod
     def spelled(cls, name: str) -> str:
-        """The flag of an option."""
+        """Return the flag of an option."""
         return cls.declared()[name].flag
 
     def stored(self) -> dict[str, Any]:
-        """What the ledger keeps: JSON-ready, all that `of` needs."""
+        """Return all that `of` needs, JSON-ready, for the ledger."""
         return self.model_dump(mode="json")
 
     @property
     def as_given(self) -> dict[str, Any]:
-        """The values that were given, by name."""
+        """The given values, by name."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
     def filled(self, defaults: Mapping[str, Any]) -> Self:
-        """A copy with `defaults` for the options that were not given."""
+        """Return a copy with `defaults` for options that were not given."""
         return self.of({**defaults, **self.as_given})
 
     def changed(self, **values: Any) -> Self:
-        """A copy with other values, checked."""
+        """Return a checked copy with other values."""
         return self.of({**self.as_given, **values})
 
     def changed_to(self, model: type[T], **values: Any) -> T:
-        """The options that were given as those of a model that has more, with other values."""
+        """Return the given options as those of a larger model, with other values."""
         return model(**{**self.as_given, **values})
 
     def part(self, model: type[T]) -> T:
-        """The options that another model also has, as that model."""
+        """Return the options that another model also has, as that model."""
         return model(**{name: getattr(self, name) for name in model.model_fields if name in type(self).model_fields})
 
 

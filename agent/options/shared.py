@@ -1,4 +1,4 @@
-"""Options that several jobs have: how a data file is read, what may be spent, how models are asked, what is shown."""
+"""Options of several jobs: reading data files, budgets, asking models, output."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from agent.types import MOST_COUNT, MOST_DOLLARS, Budget, Task, Tool
 
 LEDGER = Path("runs/ledger.db")
 UNCAPPED_TIMES = 2
-"""Calls that a job without any cap may make, as a multiple of those planned: some fail and are tried again."""
+"""Call limit of a job without caps, as a multiple of the planned calls: leaves room for retries."""
 MAX_WAIT = 300.0
-"""Default of the longest wait for a provider that is down, in seconds."""
+"""Default of the longest wait for an unavailable provider, in seconds."""
 TASK, MODELS, BUDGET, SEARCH, COMPARISON, OUTPUT = "Task", "Models", "Budget", "Search", "Comparison", "Output"
 GROUPS = (TASK, MODELS, BUDGET, SEARCH, COMPARISON, OUTPUT, "")
 """The headings of a help text, in order."""
 
 
 def in_order(options: Iterable[Option]) -> list[Option]:
-    """Options by group, those of every day first."""
+    """Sort options by group, everyday ones first."""
     return sorted(options, key=lambda option: (GROUPS.index(option.group), not option.is_everyday))
 
 
@@ -43,12 +43,12 @@ class FormOptions(JobOptions):
 
     @property
     def has_form(self) -> bool:
-        """Whether something is said of the file."""
+        """Whether any of them is given."""
         return bool(self.encoding or self.sheet or self.strip_html)
 
 
 class TargetOptions(JobOptions):
-    """What a data file is a task for."""
+    """How a data file becomes a task."""
 
     target: OneOrTexts = option(
         None,
@@ -86,25 +86,25 @@ class ScoredOptions(FormOptions):
 
 
 class Asked(ScoredOptions):
-    """What is said of a data file. `knowledge`: the folder of its documents; `tools`: those that its answers call."""
+    """The options of a data file, with the folder of its documents and the tools that its answers call."""
 
     knowledge: str = ""
     tools: tuple[Tool, ...] = ()
 
     @property
     def is_any(self) -> bool:
-        """Whether an option of the columns or of the metric was given."""
+        """Whether an option of the columns or the metric is given."""
         return bool(self.metric or self.type or self.input or self.ignore)
 
 
 def asked_of(options: ScoredOptions, with_metric: bool = True) -> Asked:
-    """Read the options of a run; a Python function that scores is no option of the file."""
+    """Read the options of a data file; a Python function that scores is not among them."""
     asked = Asked(**{name: getattr(options, name) for name in ScoredOptions.model_fields})
     return asked if with_metric else asked.changed(metric=None)
 
 
 class DataOptions(ScoredOptions, TargetOptions):
-    """What is read of a task or of a data file, and how answers are scored."""
+    """How a task or a data file is read, and how answers are scored."""
 
     max_examples: int | None = option(
         None,
@@ -120,7 +120,7 @@ class DataOptions(ScoredOptions, TargetOptions):
 
 
 class CapOptions(JobOptions):
-    """Hard caps on what is spent."""
+    """Hard caps on spending."""
 
     max_calls: int | None = option(
         None,
@@ -152,18 +152,18 @@ class CapOptions(JobOptions):
 
     @property
     def budget(self) -> Budget:
-        """The caps that were given."""
+        """The given caps."""
         return Budget(self.max_calls, self.max_tokens, self.max_cost, getattr(self, "time_limit", None))
 
     def budget_for(self, planned: int) -> Budget:
-        """The caps that were given; without any, twice the `planned` calls."""
+        """Return the given caps; without any, twice the `planned` calls."""
         if self.budget == Budget():
             return Budget(max_calls=UNCAPPED_TIMES * planned + 1)
         return self.budget
 
 
 class BatchOptions(JobOptions):
-    """How fixed sets of calls go as batches of the provider."""
+    """How fixed sets of calls are sent as provider batches."""
 
     batch: bool = option(
         False, "Send fixed sets of calls as batches of the provider, at half the price and within a day.", BUDGET
@@ -176,14 +176,13 @@ class BatchOptions(JobOptions):
     )
 
     def conflicts(self) -> list[Problem]:
-        """Options that were given and contradict each other."""
         if self.batch_wait is not None and not self.is_batched:
             return [Problem("batch_wait", "how long a batch is waited for; add {batch}")]
         return []
 
     @property
     def is_batched(self) -> bool:
-        """Whether calls go as batches."""
+        """Whether calls are sent as batches."""
         return self.batch or self.batch_only
 
 
@@ -215,19 +214,19 @@ class AskingOptions(JobOptions):
 
     @property
     def longest_wait(self) -> float:
-        """The longest wait for a provider that is down, in seconds."""
+        """The longest wait for an unavailable provider, in seconds."""
         return MAX_WAIT if self.max_wait is None else float(self.max_wait)
 
     def room(self, answer: int) -> int:
-        """The most tokens of a reply whose answer has at most `answer`."""
+        """Return the most tokens of a reply whose answer has at most `answer`."""
         return answer + (self.thinking or 0)
 
     def applied_to(self, task: Task) -> Task:
-        """The task with what was said about its models."""
+        """Return the task with the given thinking budget."""
         return task if self.thinking is None else replace(task, thinking=self.thinking)
 
     def asking(self, task: Task) -> AskingOptions:
-        """How the models of a task are asked."""
+        """Return how the models of a task are asked."""
         return self.part(AskingOptions).changed(thinking=self.applied_to(task).thinking)
 
 
@@ -262,33 +261,33 @@ class TrackOptions(JobOptions):
 
 
 class LedgerOption(JobOptions):
-    """Where runs are written down."""
+    """The ledger file."""
 
     db: Path = option(LEDGER, "The ledger file.", OUTPUT, everyday=True)
 
 
 class JsonOption(JobOptions):
-    """The result for programs."""
+    """JSON output."""
 
     as_json: bool = option(False, "Print one JSON object and nothing else.", OUTPUT, flag="--json", everyday=True)
 
 
 class QuietOption(JsonOption):
-    """The same of a command that shows its progress."""
+    """JSON output of a command with progress."""
 
     quiet: bool = option(False, "No progress.", OUTPUT, short="-q", everyday=True)
 
 
 class OutputOptions(LedgerOption, JsonOption):
-    """Ledger and form of the result of a command."""
+    """Ledger and JSON output."""
 
 
 class ShownOptions(LedgerOption, QuietOption):
-    """The same of a command that shows its progress."""
+    """Ledger and JSON output of a command with progress."""
 
 
 class PublishedOptions(ShownOptions):
-    """The same of a search that a team's ledger gets."""
+    """Output of a search that is published to a team's ledger."""
 
     ledger_url: str | None = option(
         None,

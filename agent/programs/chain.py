@@ -51,8 +51,8 @@ from agent.types import (
     Message,
     Prediction,
     Request,
-    Shown,
     Signature,
+    Summary,
     Task,
     canonical,
 )
@@ -176,7 +176,7 @@ class ChainProgram(UserKind):
         count = as_chain(candidate).n_examples
         return f"{count} examples, more than max_examples = {limit}" if limit is not None and count > limit else ""
 
-    def shown(self, candidate: Candidate) -> Shown:
+    def shown(self, candidate: Candidate) -> Summary:
         return self.shown_as(candidate, "\n\n".join(self.texts(candidate)))
 
     def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:

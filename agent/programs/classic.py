@@ -29,7 +29,7 @@ from agent.results.run_parts import Yardstick
 from agent.retrieval import classifiers
 from agent.retrieval import classifiers as learnt
 from agent.retrieval.classifiers import NEIGHBOURS, fit, text_of, trained
-from agent.types import NO_MODEL, Call, Candidate, Example, Message, Outcome, Prediction, Proposal, Shown, Task
+from agent.types import NO_MODEL, Call, Candidate, Example, Message, Outcome, Prediction, Proposal, Summary, Task
 
 CONSTANT = "the constant answer that scores best on train and dev"
 FEATURES = "TF-IDF of words (1-2) and characters (2-5)"
@@ -118,11 +118,11 @@ class ClassicProgram:
             return self._constant.prediction
         return predicted(self.fields(self._answers[candidate.method][self._text(example)]))
 
-    def shown(self, candidate: Candidate) -> Shown:
+    def shown(self, candidate: Candidate) -> Summary:
         assert isinstance(candidate, ClassicCandidate)
         learnt_by = ABOUT.get((self._kind, candidate.method), COPIED)
         about = CONSTANT if self._is_constant(candidate) else learnt_by
-        return Shown(candidate.id, self.kind, NO_MODEL, f"{candidate.method}: {about}")
+        return Summary(candidate.id, self.kind, NO_MODEL, f"{candidate.method}: {about}")
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         return ()

@@ -28,8 +28,8 @@ from agent.types import (
     Example,
     Prediction,
     Proposal,
-    Shown,
     Signature,
+    Summary,
     Task,
     content_id,
 )
@@ -117,7 +117,7 @@ class DspyProgram(UserKind):
     def check(self, candidate: Candidate) -> str:
         return forbidden_in(as_dspy(candidate).state, self.task)
 
-    def shown(self, candidate: Candidate) -> Shown:
+    def shown(self, candidate: Candidate) -> Summary:
         return self.shown_as(candidate, as_dspy(candidate).state)
 
     def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:

@@ -55,8 +55,8 @@ from agent.types import (
     Outcome,
     Prediction,
     Request,
-    Shown,
     Signature,
+    Summary,
     Task,
     canonical,
 )
@@ -271,9 +271,9 @@ class UserKind(Kind):
             texts.append("\n".join([f"{name}: {instruction}", *shots]))
         return texts
 
-    def shown_as(self, candidate: Candidate, text: str) -> Shown:
+    def shown_as(self, candidate: Candidate, text: str) -> Summary:
         n_examples = sum(len(demos) for _, _, demos in self.prompts_of(candidate))
-        return Shown(candidate.id, "program", self.kind, text, n_examples=n_examples)
+        return Summary(candidate.id, "program", self.kind, text, n_examples=n_examples)
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         names = [field.name for field in self.task.signature.inputs]

@@ -51,8 +51,8 @@ from agent.types import (
     Prediction,
     Proposal,
     Request,
-    Shown,
     Signature,
+    Summary,
     Task,
     canonical,
     scores_labels,
@@ -185,7 +185,7 @@ class PromptProgram(Kind):
     def place(self, candidate: Candidate) -> dict[str, str]:
         return CandidateGenerator(self.task, random.Random(0), self.shared).place(as_prompt(candidate))
 
-    def shown(self, candidate: Candidate) -> Shown:
+    def shown(self, candidate: Candidate) -> Summary:
         return as_prompt(candidate).shown(self.task.tools)
 
     def prompt_tokens(self, candidate: Candidate) -> int:

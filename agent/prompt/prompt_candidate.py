@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from agent.prompt.parts.kinds import HOMES, held
-from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName, Tool
+from agent.types import Candidate, Demo, FormatName, Summary, Task, TechniqueName, Tool
 
 if TYPE_CHECKING:
     from agent.prompt.calibration import LabelCalibration
@@ -84,7 +84,7 @@ class PromptCandidate(Candidate):
         """Return the marks that its parts fill: before the input ("examples") or in the instruction ("context")."""
         return [kind.made.mark for kind, _ in held(self) if kind.made.place == place]
 
-    def shown(self, tools: Sequence[Tool] = ()) -> Shown:
+    def shown(self, tools: Sequence[Tool] = ()) -> Summary:
         """Summarize the candidate for people; `tools`: the task's own."""
         notes = [f"answered by the fine-tuned model {self.model}"] if self.model else []
         shown: dict[str, Any] = {}
@@ -92,7 +92,7 @@ class PromptCandidate(Candidate):
             shown |= kind.shown(settings, tools)
             notes += [shown.pop("note")] if "note" in shown else []
         text = "\n".join([self.instruction, *(f"({note})" for note in notes)])
-        return Shown(self.id, self.technique, self.format, text, self.role, n_examples=self.n_examples, **shown)
+        return Summary(self.id, self.technique, self.format, text, self.role, n_examples=self.n_examples, **shown)
 
     def with_demos(self, demos: Sequence[Demo], reasoning: bool | None = None) -> PromptCandidate:
         """Return the candidate with other fixed examples; `reasoning`: None to keep it."""

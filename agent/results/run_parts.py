@@ -19,7 +19,17 @@ BlockCode = Literal[
     "slice_worse",
     "judge_untrusted",
 ]
-"""Reasons of the gate against a promotion (`gate.py`)."""
+"""Why the gate of `optimize promote` objects (`gate.py`)."""
+BLOCKS: Mapping[BlockCode, tuple[str, str]] = {
+    "gain_not_shown": ("The gain on the sealed test is not significant.", "Use more test rows: see `to_show`."),
+    "loss_not_ruled_out": ("The migration may lose more than --margin.", "Use more test rows, or a larger --margin."),
+    "gain_from_lost_rows": ("The gain vanishes if unscored rows count as wrong.", "Fix the provider, and run again."),
+    "no_better_than_constant": ("A constant answer scores as well.", "Check the metric and the labels."),
+    "metric_worse": ("Another metric got worse.", "Change the metrics' weights, or accept it with --override."),
+    "slice_worse": ("The score of a slice got worse.", "Add rows of this slice, or accept it with --override."),
+    "judge_untrusted": ("The judge is not trusted.", "Run `optimize judge calibrate`."),
+}
+"""What each code means, and what to do."""
 
 
 class Winner(Result):

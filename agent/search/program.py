@@ -14,7 +14,7 @@ from agent.prompt.parts.calibration import Opinion
 from agent.search.effects import Feature
 from agent.search.registered import DEFAULT
 from agent.search.study import Place
-from agent.types import LM, Candidate, Example, Message, Outcome, Proposal, Runner, Shown, Task
+from agent.types import LM, Candidate, Example, Message, Outcome, Proposal, Runner, Summary, Task
 
 if TYPE_CHECKING:
     from agent.search.context import SearchContext
@@ -141,7 +141,7 @@ class Moves(Protocol):
 class Describes(Runner, Protocol):
     """A kind whose candidates can be shown."""
 
-    def shown(self, candidate: Candidate) -> Shown:
+    def shown(self, candidate: Candidate) -> Summary:
         """Return the candidate for display."""
         ...
 

@@ -63,7 +63,7 @@ def test_all_that_reads_a_run_finds_rows_that_were_given_in_python() -> None:
     assert kept["prompt.txt"].read_text("utf-8") == INSTRUCTION
     assert good_json("reproduce")["same"]
     assert good("audit", "verify").startswith("whole: ")
-    assert "not at hand" not in good("audit", "check")
+    assert "cannot be loaded" not in good("audit", "check")
     good("export", result.run_id, "--format", "finetune-jsonl", "-o", "rows.out.jsonl")
     assert Path("rows.out.jsonl").stat().st_size
     assert "example_id" in pa.load_run().outcomes_df().columns
@@ -84,7 +84,7 @@ def test_a_function_is_needed_for_scores_and_for_nothing_else(monkeypatch: pytes
     assert good_json("reproduce")["same"]
     monkeypatch.setattr(task_metrics, "_REGISTERED", {})
     assert "its metric close_enough is a Python function" in refused(2, "reproduce")[-1]
-    assert "not at hand" not in good("audit", "check")
+    assert "cannot be loaded" not in good("audit", "check")
     good("export", "--format", "finetune-jsonl", "-o", "rows.out.jsonl")
     done = optimize("export", "-o", "prompt.md")
     assert done.exit_code == 0
@@ -225,7 +225,7 @@ def test_rows_that_make_no_task_are_not_kept() -> None:
     [
         (42, "is int; give a path"),
         ({"text": "x"}, "is dict; give a path"),
-        (pandas.DataFrame([[1, 2]], columns=["a", "a"]), "give each column a name of its own"),
+        (pandas.DataFrame([[1, 2]], columns=["a", "a"]), "give each column a different name"),
     ],
 )
 def test_what_is_no_task_is_refused(task: Any, said: str) -> None:

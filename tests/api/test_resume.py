@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import promptassay as pa
-from agent.jobs.interrupts import Stop, run_blocking
+from agent.jobs.interrupts import StopSignal, run_blocking
 from tests.api.test_optimize import SMALL, table
 from tests.cli.test_interrupt import slow, states, told, wait_for
 from tests.cli.world import INSTRUCTION, compatible, good_json, refused
@@ -118,14 +118,14 @@ def test_a_second_ctrl_c_does_not_wait(how: str) -> None:
 def test_a_ctrl_c_that_the_kernel_hands_to_another_thread_is_heard() -> None:
     """Any thread may get the signal of a process; the main one, which waits, is not woken by it then."""
 
-    async def landed(stop: Stop) -> bool:
+    async def landed(stop: StopSignal) -> bool:
         pressed = asyncio.Event()
         stop.attach(pressed.set, pressed.set)
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
         await asyncio.wait_for(pressed.wait(), 20)
         return True
 
-    def work(stop: Stop | None) -> bool:
+    def work(stop: StopSignal | None) -> bool:
         assert stop is not None
         return asyncio.run(landed(stop))
 

@@ -126,7 +126,7 @@ def test_ctrl_c_keeps_the_replies_and_the_same_command_goes_on(two_runs: Made) -
         finally:
             process.kill()
         assert process.returncode == 130, said
-        assert "the same command goes on" in said
+        assert "the same command continues" in said
         assert not Path("out.csv").exists()
         asked = len(server.requests)
         assert 4 <= asked < 40

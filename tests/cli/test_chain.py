@@ -184,9 +184,9 @@ def test_a_released_chain_is_shipped_by_export_alone() -> None:
     place = folder()
     with WireServer(helper) as server:
         run = good_json("run", place, "--max-calls", "300", "-n", "1", "-m", compatible(server), "-q")["run_id"]
-    assert "its state is shipped with `optimize export`" in refused(2, "promote", run)[0]
+    assert "ship its state with `optimize export`" in refused(2, "promote", run)[0]
     assert "only prompts can be checked" in refused(2, "check", run)[0]
-    assert "the state of a program of your own is not" in refused(2, "export", "--json")[0]
+    assert "the state of your program is not" in refused(2, "export", "--json")[0]
     Path("c.json").write_text(good("export").replace("department", "team"), "utf-8")
     with pytest.raises(AgentError, match=r"c\.json: was edited after release"):
         load_chain("c.json", built(place, FakeListChatModel(responses=["x"])))

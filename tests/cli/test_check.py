@@ -164,7 +164,7 @@ def test_what_needs_the_rows_is_left_out_when_they_changed(two_runs: Made) -> No
     assert left_out == {"no demo reads like a dev or test row", "no instruction holds words of a dev or test row"}
     assert all("the rows changed since: rows.csv" in checks[name]["found"][0] for name in left_out)
     Path("rows.csv").unlink()
-    assert "the task is not at hand" in good("audit", "check")
+    assert "the task cannot be loaded" in good("audit", "check")
 
 
 def test_a_run_with_refused_rows_and_failures_holds() -> None:

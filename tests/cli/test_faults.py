@@ -142,7 +142,7 @@ def test_a_refused_key_ends_the_run_with_one_line(width: int | None, monkeypatch
         assert 1 <= len(server.requests) <= (width or 8)
     (run,) = good_json("runs")["runs"]
     assert len(lines) == 2
-    assert lines[1].startswith("nothing was answered: ")
+    assert lines[1].startswith("no call was made")
     assert lines[0].startswith("error: ")
     assert "OPENAI_COMPATIBLE_API_KEY" in lines[0]
     assert "sk-secret" not in lines[0]

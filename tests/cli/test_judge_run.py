@@ -317,7 +317,7 @@ def test_people_rate_without_knowing_whose_answer_it_is_stop_and_go_on() -> None
         run = good_json("run", folder, "-m", compatible(server), *CAP)
     first = optimize_with("5\n4\n5\n9\n1\n2\n1\nq\n", "judge", "rate", "--rater", "jo", "--count", "4")
     assert "a whole number from 1 to 5" in first
-    assert "2 of 4 rated by jo; the same command goes on" in first
+    assert "2 of 4 rated by jo; the same command continues" in first
     assert run["winner"]["candidate_id"] not in first
     second = optimize_with("s\n3\n3\n3\n", "judge", "rate", "--rater", "jo", "--count", "4")
     assert "4 answers, 2 rated before by jo" in second

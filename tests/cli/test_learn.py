@@ -92,8 +92,8 @@ def test_rows_of_dev_test_and_train_are_left_out_with_a_count(task: Path, tmp_pa
         "is equal or near to a row of test": [2],
         "is in train already": [3],
         "is in train with another answer": [4],
-        "stands in the log before": [6],
-        "stands in the log with another answer as well": [7, 8],
+        "repeated in the log": [6],
+        "also in the log with another answer": [7, 8],
         "holds what looks like a key": [9],
     }
     assert (result["taken"], result["lines"], result["unreadable"]) == (1, [5], 1)
@@ -211,7 +211,7 @@ def test_the_text_says_what_was_taken_and_what_to_type_next(task: Path, tmp_path
     done = CliRunner().invoke(main, ["learn", "triage", str(log_of(tmp_path, NEW, NEW)), "-o", "next"])
     assert done.exit_code == 0
     assert "1 of 2 rows taken into train of support_triage" in done.output
-    assert "left out: 1, stands in the log before (line 2)" in done.output
+    assert "left out: 1, repeated in the log (line 2)" in done.output
     assert "optimize run next" in done.output
 
 

@@ -146,7 +146,7 @@ def test_a_mistake_that_only_the_first_call_shows_leaves_its_reason_and_no_advic
     with WireServer(lambda messages, body: Fault(404)) as server:
         error, advice = refused(1, *files(120), "-m", compatible(server), *SHORT)
     assert "unknown model or address" in error
-    assert advice == "nothing was answered: mend this, then type the same command again"
+    assert advice == "no call was made; fix this and run the same command again"
     (run,) = runs()
     assert (run["status"], f"error: {run['error']}") == ("failed", error)
     assert run["error"] in good("runs")
@@ -175,7 +175,7 @@ def test_a_run_that_is_resumed_is_not_asked_about_again() -> None:
         refused(1, *files(120), "-m", compatible(server), *SHORT)
         server.look = Fault(401, body=body("invalid_api_key", "wrong"))
         looks = len(server.looks)
-        assert refused(1, "resume", "-q")[-1].startswith("nothing was answered")
+        assert refused(1, "resume", "-q")[-1].startswith("no call was made")
         assert len(server.looks) == looks
 
 

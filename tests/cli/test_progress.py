@@ -30,7 +30,7 @@ from agent.jobs.observers import Snapshot
 from agent.ledger.resume_state import ResumeState
 from agent.observer import TrainingProgress
 from agent.search.plan import Plan
-from agent.types import Budget, CallRole, Shown, Spend, Usage
+from agent.types import Budget, CallRole, Spend, Summary, Usage
 
 PLAN = Plan(1100, 104, 160, 10, 8, (8, 26, 104), 3, 40)
 HOSTILE = "[red]x[/red]\x1b[2J\x9b31m\n:smile:"
@@ -46,7 +46,7 @@ def account(calls: int = 0, budget: Budget | None = None, role: CallRole = "mode
 
 
 def snapshot(stage: str = "step 3", spent: Account | None = None, plan: Plan = PLAN) -> Snapshot:
-    leader = Shown("c_12ab34cd56ef7890", "few-shot", "turns", "Sort it.", n_examples=16)
+    leader = Summary("c_12ab34cd56ef7890", "few-shot", "turns", "Sort it.", n_examples=16)
     best = (0.625, 0.541, 0.703)
     return Snapshot(stage, plan, spent or account(200), 9, 2, best, 1, 8, 3, leader, "c_base", 0.412)
 
@@ -124,7 +124,7 @@ def test_the_time_left_is_told_when_it_can_be_and_never_past_the_limit() -> None
 def test_no_line_is_wider_than_the_terminal(width: int, encoding: str) -> None:
     spent = account(20, Budget(max_calls=10**9, max_tokens=10**12, max_cost=1e7), usd=12345.678)
     spent.charge("proposer", Spend(10**7, 10**11, 9e5))
-    leader = Shown("c_" + "9" * 16, HOSTILE * 9, "turns", "x", n_examples=10**6)
+    leader = Summary("c_" + "9" * 16, HOSTILE * 9, "turns", "x", n_examples=10**6)
     wide = replace(snapshot("s" * 300, spent), leader=leader, round=10**6, retries=10**9)
     flying = InFlight(10**6, (HOSTILE * 20, "b/" + "y" * 200), 1e6)
     for view in (search_view(wide), job_view(HOSTILE * 30, 10**9, 10**10, spent, 10**9)):
@@ -145,7 +145,7 @@ def test_where_the_table_does_not_fit_calls_and_dollars_stay() -> None:
 
 
 def test_names_from_elsewhere_are_shown_and_not_obeyed() -> None:
-    leader = Shown("c_1234567890", HOSTILE, "turns", "x", n_examples=1)
+    leader = Summary("c_1234567890", HOSTILE, "turns", "x", n_examples=1)
     view = search_view(replace(snapshot(), leader=leader, baseline=None))
     lines = drawn(view, 120, InFlight(1, (HOSTILE,), 3.0, outage=HOSTILE))
     assert "[red]x[/red]\\x1b[2J\\x9b31m :smile:, 1 example, c_1234" in lines[2]

@@ -117,7 +117,7 @@ def test_error_lines_hold_no_control_character(command: list[str]) -> None:
         assert not CONTROL.search(result.stderr)
         lines = result.stderr.splitlines()
         is_usage = len(lines) == 4 and lines[-1].startswith("Error: Invalid value for ")
-        assert is_usage or len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("nothing was answered"))
+        assert is_usage or len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("no call was made"))
 
 
 def test_json_stays_the_same_value_with_every_character_escaped_that_could_steer_a_terminal() -> None:

@@ -21,8 +21,10 @@ import promptassay
 from agent.cli import GROUPS
 from agent.cli import main as command_line
 from agent.cli.declared import PLAIN, JobCommand
+from agent.errors import AgentError, ModelError
 from agent.options.shared import GROUPS as HEADINGS
 from agent.results.base import Result
+from agent.results.run_parts import BLOCKS
 from agent.task.task_file import json_schema
 from tests.schemas import RESULTS, schema_of, schema_text
 from tests.test_layers import DOORS, LAYERS
@@ -281,6 +283,42 @@ def json_page() -> str:
     return text
 
 
+def _errors(kind: type[AgentError] = AgentError) -> Iterator[type[AgentError]]:
+    """The class and its subclasses that have a code of their own."""
+    yield from [kind] if "code" in vars(kind) else []
+    for each in kind.__subclasses__():
+        yield from _errors(each)
+
+
+def messages_page() -> str:
+    """docs/messages.md."""
+    failures = {kind.code: kind for kind in _errors(ModelError)}
+    ends = {kind.code: kind for kind in _errors() if kind.code not in failures or kind is AgentError}
+
+    def row(code: str, kind: type[AgentError], *more: str) -> str:
+        about = (
+            " ".join((kind.__doc__ or "").split("\n\n")[0].split()) if kind is not AgentError else "Any other error."
+        )
+        return f"| `{code}` | {about} | {''.join(f'{each} | ' for each in more)}{kind.advice} |"
+
+    blocked = [f"| `{code}` | {about} | {advice} |" for code, (about, advice) in BLOCKS.items()]
+    parts = [
+        f"# Messages and their codes\n\n{MADE}",
+        "Every error has a stable code. In Python it is `error.code`, in JSON of `optimize ui` it "
+        "is `code`; the command line prints the message and exits with the exit code.\n",
+        "## Errors that end a command\n\n| code | when | exit code | what to do |\n|---|---|---|---|",
+        *(row(code, kind, str(kind.exit_code)) for code, kind in ends.items()),
+        "\n## Failures of single calls\n",
+        "The ledger keeps them as `error_class`; only `permanent_run` ends a run.\n",
+        "| code | when | what to do |\n|---|---|---|",
+        *(row(code, kind) for code, kind in failures.items() if kind is not ModelError),
+        "\n## Why a winner is not promoted\n",
+        "These are the `blocked_codes` of a result.\n\n| code | when | what to do |\n|---|---|---|",
+        *blocked,
+    ]
+    return "\n".join(parts) + "\n"
+
+
 def layers_page() -> str:
     """docs/development/index.md with the layers and doors of tests/test_layers.py between their marks."""
     rows = [f"| {number} | {', '.join(f'`{name}`' for name in names)} |" for number, names in enumerate(LAYERS)]
@@ -297,6 +335,7 @@ PAGES = {
     "commands.md": command_page,
     "task-toml.md": task_page,
     "python-reference.md": python_page,
+    "messages.md": messages_page,
     LAYERS_IN: layers_page,
     "json.md": json_page,
     **{f"schemas/{_schema_file(names)}": partial(schema_text, *models) for models, names in _commands_of().items()},

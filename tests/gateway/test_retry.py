@@ -144,7 +144,7 @@ async def test_a_failed_attempt_is_charged_by_its_class_and_counts_as_a_call(
     assert door.account.total_paid == Spend(1, 3 + 9 if usd else 0, usd)
     assert door.account.total_used == Spend()
     row = read(ledger.path, "SELECT state, error_class, cost_usd, http_status FROM calls")
-    assert row == [(state, error.kind, usd, error.status)]
+    assert row == [(state, error.code, usd, error.status)]
 
 
 @pytest.mark.parametrize("fault", [Fault(raw=b""), Fault(body="<html>"), Fault(body={"choices": None})])
@@ -182,7 +182,7 @@ async def test_it_is_tried_three_times_also_while_the_provider_is_down_for_all(
     lm, door = scripted(*[DOWN] * 5, error), gateway(ledger)
     with pytest.raises(type(error)):
         await asyncio.wait_for(door.complete("model", lm, ask("a")), 10)
-    assert classes(ledger).count(error.kind) <= 3
+    assert classes(ledger).count(error.code) <= 3
 
 
 @pytest.mark.parametrize("calls", [20])

@@ -107,7 +107,7 @@ BROKEN = {
     "gone": ("", "ModuleNotFoundError"),
     "raising": ("raise ValueError('no\\nway')", "ValueError: no way"),
     "leaving": ("import sys; sys.exit(3)", "SystemExit: 3"),
-    "silent": ("x = 1", "registers none of that name"),
+    "silent": ("x = 1", "registers nothing of that name"),
     "taking": (METRIC.format(name="choice"), "agent.metrics.text_match has a metric called 'choice' already"),
 }
 

@@ -173,8 +173,8 @@ def test_a_tracker_that_fails_never_ends_a_run(tmp_path: Path, monkeypatch: pyte
     assert json.loads(done.stdout)["status"] == "complete"
     warnings = [line for line in done.stderr.splitlines() if line.startswith("warning")]
     assert sorted(warnings) == [
-        "warning: broken does not track this run any more (ConnectionError: the server is gone); the run goes on",
-        "warning: shut does not track this run any more (RuntimeError: no key [key]); the run goes on",
+        "warning: broken no longer tracks this run (ConnectionError: the server is gone); the run continues",
+        "warning: shut no longer tracks this run (RuntimeError: no key [key]); the run continues",
     ]
 
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal
 
 from agent.errors import AgentError, Interrupted, LedgerBusy, ProblemsError, message_of
 from agent.jobs.arguments import OptimizeArguments, launch_of
-from agent.jobs.interrupts import Stop
+from agent.jobs.interrupts import StopSignal
 from agent.jobs.launch import start
 from agent.jobs.locations import open_history
 from agent.jobs.observers import LogWatcher, Snapshot
@@ -220,7 +220,7 @@ class CellWatcher(LogWatcher):
             new.unlink(missing_ok=True)
 
 
-def run_cell(task: str, options: Mapping[str, Any], db: Path, stop: Stop | None = None) -> None:
+def run_cell(task: str, options: Mapping[str, Any], db: Path, stop: StopSignal | None = None) -> None:
     """Run or continue a cell; skip a finished one. Raises AgentError."""
     watcher = CellWatcher(db)
     try:
@@ -241,7 +241,7 @@ def order_of(cell: Cell) -> str:
     return json.dumps({"task": cell.point.task, "options": cell.arguments, "db": str(cell.db), "folder": os.getcwd()})
 
 
-def carry_out(order: str, stop: Stop | None = None) -> Ended:
+def carry_out(order: str, stop: StopSignal | None = None) -> Ended:
     """Run the cell of an order."""
     asked = json.loads(order)
     os.chdir(asked["folder"])
@@ -263,7 +263,7 @@ def main() -> None:
 
     When stdin closes, as when the parent dies, calls in flight finish, and the run can be resumed.
     """
-    stop, out = Stop(), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    stop, out = StopSignal(), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # prints of user code must not mix with the answer
     order = sys.stdin.readline()
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from agent.errors import InputError, Interrupted, Problem
-from agent.jobs.interrupts import Stop, catch_signals, run_blocking
+from agent.jobs.interrupts import StopSignal, catch_signals, run_blocking
 from agent.jobs.models import fetch_weights
 from agent.jobs.observers import CellLine, Watcher
 from agent.jobs.registry import Printed, job
@@ -210,7 +210,7 @@ def run_sweep(
     def show() -> None:
         watcher.on_cells([_line(prepared, cell, outcomes.get(cell.name), errors) for cell in prepared.cells])
 
-    async def run(stop: Stop) -> int:
+    async def run(stop: StopSignal) -> int:
         """Run the cells without a result; return how often the user asked to stop."""
         presses, due, waiting = 0, 0.0, dict[Future[Ended], Cell]()
         executor: CellExecutor
@@ -245,7 +245,7 @@ def run_sweep(
         return presses
 
     is_open = any(cell.name not in outcomes for cell in prepared.cells)
-    if is_open and run_blocking(lambda stop: asyncio.run(run(stop or Stop()))):
+    if is_open and run_blocking(lambda stop: asyncio.run(run(stop or StopSignal()))):
         raise Interrupted("the sweep was interrupted; run the same command to continue it")
     found = [replace(outcomes[cell.name], cell=cell) for cell in prepared.cells]
     cells = tuple(described(outcome, errors.get(outcome.cell.name, "")) for outcome in found)

@@ -100,7 +100,7 @@ class PartKind:
         return settings.data()[self.name] if isinstance(settings, PromptPart) else settings.as_dict()
 
     def shown(self, settings: Any, tools: Sequence[Tool]) -> dict[str, Any]:
-        """Return fields of `Shown`, or a `note` after the instruction; `tools`: the task's own."""
+        """Return fields of `Summary`, or a `note` after the instruction; `tools`: the task's own."""
         return {"note": str(settings)} if isinstance(settings, PromptPart) else {self.name: self.as_dict(settings)}
 
     def examples(self, settings: Any) -> int:

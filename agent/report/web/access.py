@@ -172,7 +172,8 @@ def failed(request: Request, error: Exception) -> Response:
     else:
         print(f"error: {re.sub('[^ -~]', '?', f'{type(error).__name__}: {error}')}", file=sys.stderr)
     if path.endswith(".json"):
-        said = json.dumps({"ok": False, "error": what, "status": status})
+        code = {"code": error.code} if isinstance(error, AgentError) else {}
+        said = json.dumps({"ok": False, "error": what, **code, "status": status})
         return Response(said, status, media_type="application/json")
     return page(status, what)
 

@@ -12,7 +12,7 @@ from agent.programs.kinds import Kind, ReleaseSpec, UserProgram, WrittenRelease,
 from agent.prompt.reply_parser import parse_reply
 from agent.search.context import SearchContext
 from agent.search.program import Parent
-from agent.types import LM, Call, Candidate, Example, Message, Prediction, Proposal, Request, Shown, Task, content_id
+from agent.types import LM, Call, Candidate, Example, Message, Prediction, Proposal, Request, Summary, Task, content_id
 
 FILE = "wording.json"
 
@@ -69,8 +69,8 @@ class WordingProgram(Kind):
     def place(self, candidate: Candidate) -> dict[str, str]:
         return {"wording": str(self._texts.index(words_of(candidate)))}
 
-    def shown(self, candidate: Candidate) -> Shown:
-        return Shown(candidate.id, "program", self.kind, words_of(candidate))
+    def shown(self, candidate: Candidate) -> Summary:
+        return Summary(candidate.id, "program", self.kind, words_of(candidate))
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         inputs = "\n".join(f"{{{{{field.name}}}}}" for field in self.task.signature.inputs)
