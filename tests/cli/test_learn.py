@@ -211,7 +211,7 @@ def test_the_text_says_what_was_taken_and_what_to_type_next(task: Path, tmp_path
     done = CliRunner().invoke(main, ["learn", "triage", str(log_of(tmp_path, NEW, NEW)), "-o", "next"])
     assert done.exit_code == 0
     assert "1 of 2 rows taken into train of support_triage" in done.output
-    assert "left out: 1, repeated in the log (line 2)" in done.output
+    assert "skipped: 1, repeated in the log (line 2)" in done.output
     assert "optimize run next" in done.output
 
 
