@@ -11,6 +11,7 @@ from agent.metrics.calls import ToolCall, calls_in
 from agent.metrics.metric_rule import Options
 from agent.metrics.tool_calls import CallOptions, tool_calls, tool_choice
 from agent.types import Field
+from tests.cases import each_case
 
 CALLS = Field("calls", "json")
 LIGHT = {"name": "set_light", "arguments": {"room": "living room", "level": 40}}
@@ -30,7 +31,7 @@ def changed(call: dict[str, Any], **arguments: Any) -> dict[str, Any]:
     return {**call, "arguments": {**call["arguments"], **arguments}}
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("got", "label", "why"),
     [
         ([LIGHT], [LIGHT], ""),
