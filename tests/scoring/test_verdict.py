@@ -188,6 +188,7 @@ def test_the_reason_is_kept_on_one_line_and_cut() -> None:
         *((f'{{"verdict": "A"}}\nNo, wait.\n{{"verdict": {last}}}', None) for last in ('"C"', '"A or B"', '""', "1")),
         *((f'{{"verdict": "A"}}\nNo, wait.\n{{"verdict": {last}}}', None) for last in ("null", '["A"]', '"answer A"')),
         ('{"verdict": "A"} no, {"verdict": "B"', None),
+        *(('{"verdict": "A"}\nverdict: a', "A"), ('{"verdict": "A"}\nverdict: B', None)),
     ],
 )
 def test_the_last_choice_counts_and_is_one_of_the_list(reply: str, choice: str | None) -> None:
