@@ -111,8 +111,8 @@ def test_rouge_reads_the_words_of_any_script(name: str, got: str, wanted: str, v
     assert score(name, got, wanted).value == approx(value)
 
 
+@pytest.mark.extra("embedding")
 def test_embeddings_tell_near_texts_from_far_ones() -> None:
-    pytest.importorskip("wordllama", reason="an extra: pip install 'promptassay[embedding]'")
     near, far = "a cat rests on the rug", "the quarterly report is late"
     values = [score("embedding_similarity", text, "the cat lies on the carpet").value or 0 for text in (near, far)]
     assert 0 <= values[1] < values[0] <= 1

@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.errors import ProblemsError
 from agent.options.shared import Asked
-from agent.task.columns import DataColumn, filled_in_later
 from agent.task.from_file import task_from_file, write_task
 from agent.task.load import load_task
 from agent.task.task_text import Reading
@@ -54,15 +51,6 @@ def test_an_empty_cell_of_an_optional_column_drops_no_row_and_the_column_is_name
     )
     assert "column 'csat': input (holds text; empty in 11 rows, kept)" in list(reading.lines())
     assert {row.inputs["csat"] for row in task.train} > {""}
-
-
-def test_a_row_without_its_main_text_is_dropped_and_the_column_is_named(here: Path) -> None:
-    table = tickets(csat=["5", "1", "4", "2"])
-    for row in table[:4]:
-        row["message"] = " "
-    assert read(table)[1].dropped["without 'message'"] == 4
-    del table[5]["csat"]
-    assert read(table)[1].empty == {"csat": 1}
 
 
 def test_a_task_by_hand_says_which_input_may_be_empty(here: Path) -> None:
@@ -112,11 +100,6 @@ def test_a_column_that_is_filled_in_later_is_an_input_with_a_warning(here: Path,
     assert read(table, input=("message", name))[1].later == []
 
 
-@given(st.sampled_from(["message", "subject", "product", "language", "channel", "body", "priority", "ticket_text"]))
-def test_a_column_that_is_known_at_once_has_no_warning(name: str) -> None:
-    assert filled_in_later([DataColumn(name, name, "input", "")]) == []
-
-
 def held(task: Task, column: dict[str, str]) -> list[set[str]]:
     """By split of the task, which values of a column its rows have in the file."""
     return [{column[row.inputs["message"]] for row in rows} for rows in (task.train, task.dev, task.test)]
@@ -152,13 +135,6 @@ def test_a_column_of_splits_splits_the_rows(here: Path, values: list[str], expec
     assert reading.unused == 0
     assert read(table, "Which team? {{message}} {{fold}}")[1].split_line == ""
     assert read(table, ignore=("fold",))[1].split_line == ""
-
-
-def test_cut_rows_are_stratified_and_as_many_as_usual(here: Path) -> None:
-    task, _ = read(tickets(120, split=["train", "train", "train", "test"]))
-    assert [len(rows) for rows in (task.train, task.dev, task.test)] == [49, 41, 30]
-    counts = [sum(row.labels["team"] == team for row in task.dev) for team in TEAMS]
-    assert max(counts) - min(counts) <= 1
 
 
 def test_a_near_duplicate_of_a_test_row_is_left_out_of_train(here: Path) -> None:

@@ -134,26 +134,6 @@ def test_every_wrong_row_is_named_at_its_line(here: Path) -> None:
     assert "the user's comes last" in said[11]
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        (("messages -> want", "messages, tone -> want"), "a conversation must be the only input"),
-        (("in the end.", "in the end. {{messages}}"), "take {{messages}} out"),
-        (('type = "conversation"', 'type = "conversation"\n[search]\nformats = ["dspy-chat"]'), "turns, inline"),
-        (
-            ("[fields.messages]", '[fields.want]\ntype = "conversation"\n[fields.messages]'),
-            "a conversation is an input",
-        ),
-    ],
-)
-def test_what_a_conversation_cannot_have_is_refused(here: Path, changes: tuple[str, str], said: str) -> None:
-    assert any(said in line for line in problems(make(here / "t", TOML.replace(*changes), **good())))
-
-
-def test_only_the_layouts_that_send_messages_are_tried(here: Path) -> None:
-    assert load_task(make(here / "t", TOML, **good())).space.formats == ("turns", "inline")
-
-
 def test_a_column_of_conversations_in_a_data_file_is_its_input(here: Path) -> None:
     words = ("tea", "coffee", "cocoa")
     table = [

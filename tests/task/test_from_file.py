@@ -4,7 +4,6 @@ import csv
 import json
 import random
 import re
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import InputError, ProblemsError
+from agent.errors import InputError
 from agent.prompt.reply_parser import parse_reply
 from agent.safe_data import parse_toml
 from agent.task.answers import target_type
@@ -111,17 +110,6 @@ def test_repeated_conflicting_and_empty_rows_are_dropped_and_counted(here: Path)
     assert sum(sum(each.values()) for each in reading.targets[0].counts.values()) + reading.unused == 59
 
 
-def test_near_duplicates_that_no_split_takes_are_counted_as_left_out(here: Path) -> None:
-    table = tickets()
-    for n in range(0, 60, 3):
-        table[n]["Customer Message"] = f"{table[0]['Customer Message']} again{n}"
-    task, reading = task_from_file(write(here / "tickets.csv", table), "Team")
-    assert near_duplicates([row.inputs["customer_message"] for row in task.dev + task.test]) == []
-    used = len(task.train) + len(task.dev) + len(task.test)
-    assert (reading.unused, len(task.dev), len(task.test)) == (60 - used, 10, 19)
-    assert f"left out of the splits (near-duplicates, or past their sizes): {reading.unused}" in next(reading.lines())
-
-
 def test_a_written_folder_loads_to_the_same_task(here: Path) -> None:
     source = write(here / "tickets.csv", tickets())
     task, reading = task_from_file(source, "Team", "Route {{Customer Message}} well.", seed=5)
@@ -150,41 +138,11 @@ def test_a_schema_that_is_there_stays_and_one_that_cannot_be_written_is_not_name
     assert sorted(path.name for path in here.iterdir()) == ["one", "t.csv", "task.schema.json", "two"]
 
 
-def test_the_seed_decides_the_splits(here: Path) -> None:
-    source = write(here / "t.csv", tickets())
-    assert task_from_file(source, "Team", seed=1)[0] == task_from_file(source, "Team", seed=1)[0]
-    assert task_from_file(source, "Team", seed=1)[0].train != task_from_file(source, "Team", seed=2)[0].train
-
-
 def test_an_existing_folder_is_refused_and_left_alone(here: Path) -> None:
     (here / "x").mkdir()
     with pytest.raises(InputError, match=r"^x exists; choose another name"):
         write_task("x", write(here / "t.csv", tickets()), "Team")
     assert list((here / "x").iterdir()) == []
-
-
-def test_a_disk_that_is_full_leaves_no_folder(here: Path) -> None:
-    source = write(here / "t.csv", tickets())
-    most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, most[1]))  # as a disk that is full
-    try:
-        with pytest.raises(InputError, match=r"^tasks/x cannot be written \(File too large\)"):
-            write_task("tasks/x", source, "Team")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, most)
-    assert list(Path("tasks").iterdir()) == []
-    assert write_task("tasks/x", source, "Team")[0].folder == "tasks/x"
-
-
-def test_a_refused_file_leaves_no_folder(here: Path) -> None:
-    with pytest.raises(InputError):
-        write_task("x", write(here / "t.csv", tickets()), "Teams")
-    assert not (here / "x").exists()
-
-
-def test_an_unknown_target_names_the_near_miss_and_the_columns(here: Path) -> None:
-    with pytest.raises(InputError, match=r"'Teem' is not a column; did you mean 'Team'\? Known: Ticket ID, Customer"):
-        task_from_file(write(here / "t.csv", tickets()), "Teem")
 
 
 def test_thirty_usable_rows_are_needed(here: Path) -> None:
@@ -197,27 +155,12 @@ def test_thirty_usable_rows_are_needed(here: Path) -> None:
     assert task_from_file(write(here / "t.csv", tickets(30)), "Team")[0].test
 
 
-def test_broken_rows_are_named_not_dropped(here: Path) -> None:
-    source = write(here / "t.jsonl", tickets())
-    source.write_text(source.read_text() + "{oops\n")
-    with pytest.raises(ProblemsError, match=r"^t\.jsonl:61: not valid JSON"):
-        task_from_file(source, "Team")
-
-
 def test_a_target_with_one_value_or_no_input_is_refused(here: Path) -> None:
     with pytest.raises(InputError, match="one value only"):
         task_from_file(write(here / "t.csv", tickets()), "lang")
     table = [{"Team": row["Team"], "lang": "en"} for row in tickets()]
     with pytest.raises(InputError, match=r"no column is left as an input; ignored: 'lang' \(constant"):
         task_from_file(write(here / "t.csv", table), "Team")
-
-
-def test_a_prompt_that_names_columns_decides_the_inputs(here: Path) -> None:
-    source = write(here / "t.csv", [row | {"mood": f"mood {n % 7}"} for n, row in enumerate(tickets())])
-    assert len(task_from_file(source, "Team")[0].signature.inputs) == 2
-    task, reading = task_from_file(source, "Team", "{{Customer Message}} in {{lang}}?")
-    assert [field.name for field in task.signature.inputs] == ["customer_message", "lang"]
-    assert {c.name: c.reason for c in reading.columns}["mood"] == "not named in the prompt"
 
 
 @pytest.mark.parametrize(
@@ -299,26 +242,12 @@ def test_the_plain_prompt_names_the_keys_of_train_labels_and_no_other(here: Path
     assert not [key for split in ("dev", "test") for key in keys[split] if key in task.instruction]
 
 
-def test_choices_that_differ_in_case_become_the_most_frequent_one(here: Path) -> None:
-    table = tickets()
-    for n in (0, 3, 6):
-        table[n]["Team"] = " Billing"
-    assert task_from_file(write(here / "t.csv", table), "Team")[1].targets[0].choices == TEAMS
-
-
 def test_a_choice_that_looks_like_a_placeholder_is_refused_without_a_prompt(here: Path) -> None:
     table = [row | {"Team": "{{x}}" if row["Team"] == "billing" else row["Team"]} for row in tickets()]
     source = write(here / "t.csv", table)
     with pytest.raises(InputError, match="looks like a placeholder"):
         task_from_file(source, "Team")
     assert "{{x}}" in task_from_file(source, "Team", "Name the team.")[1].targets[0].choices
-
-
-def test_an_id_column_gives_the_ids(here: Path) -> None:
-    table = [{"id": n, "text": row["Customer Message"], "team": row["Team"]} for n, row in enumerate(tickets())]
-    task, reading = task_from_file(write(here / "t.jsonl", table), "team")
-    assert uses(reading)["id"] == ("id", "id")
-    assert {row.id for row in task.train + task.dev + task.test} == {str(n) for n in range(60)}
 
 
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=8))
@@ -379,11 +308,6 @@ def test_a_copy_of_the_answer_is_no_input_however_many_answers_there_are(odd: in
     assert use_of(table, "answer", "gold", prompt_fields=frozenset({"q", "gold"})) == ("input", "named in the prompt")
 
 
-def test_a_copy_of_labels_is_no_input_though_a_row_is_odd() -> None:
-    table = [row | {"old": "other" if n == 5 else row["Team"]} for n, row in enumerate(tickets())]
-    assert use_of(table, "Team", "old")[0] == "ignored"
-
-
 def test_two_columns_that_nearly_always_say_no_are_no_copies() -> None:
     table = [
         {"text": f"some text {n}", "premium": "yes" if n in (3, 30) else "no", "fraud": "yes" if n in (7, 50) else "no"}
@@ -418,32 +342,6 @@ def test_an_input_that_holds_the_answer_word_for_word_is_told(here: Path) -> Non
     assert len(inside(here, path, "Team")) == 1
     part = [row | {"path": f"{row['Team']}{n}"} for n, row in enumerate(tickets())]
     assert inside(here, part, "Team") == []
-
-
-def test_of_an_only_input_it_is_not_told_where_the_answer_is_found_in_it(here: Path) -> None:
-    table = [{"text": f"{row['q']} {row['answer']} and so on", "answer": row["answer"]} for row in answered()]
-    assert inside(here, table, "answer") == []
-
-
-def test_a_column_that_is_mostly_empty_is_ignored_and_keeps_the_rows() -> None:
-    table = [{"text": f"some text {n}", "rare": "x" if n < 9 else "", "y": n % 2} for n in range(40)]
-    assert [column.use for column in decide_columns(table, ["y"])] == ["input", "ignored", "target"]
-
-
-@pytest.mark.parametrize("place", [0, 30, 60])
-def test_an_empty_row_changes_no_column(here: Path, place: int) -> None:
-    table = [{"id": f"r{n}", **row} for n, row in enumerate(tickets())]
-    clean = task_from_file(write(here / "clean.csv", table), "Team")[1]
-    table.insert(place, dict.fromkeys(table[0], " "))
-    reading = task_from_file(write(here / "data.csv", table), "Team")[1]
-    assert reading.columns == clean.columns
-    assert (reading.rows, reading.dropped["without 'Team'"]) == (61, 1)
-
-
-def test_a_file_of_empty_rows_is_refused(here: Path) -> None:
-    (here / "data.csv").write_text("text,label\n" + ",\n" * 40)
-    with pytest.raises(InputError, match="no column is left as an input"):
-        task_from_file(here / "data.csv", "label")
 
 
 @pytest.mark.parametrize(
@@ -500,31 +398,6 @@ def test_rows_that_stand_there_twice_do_not_turn_the_id_into_an_input(here: Path
     assert [field.name for field in task.signature.inputs] == ["customer_message"]
 
 
-def test_a_file_with_bars_between_its_columns_says_so(here: Path) -> None:
-    (here / "data.csv").write_text("text|label\n" + "a|b\n" * 40)
-    with pytest.raises(ProblemsError, match=r"data\.csv:1: .*'\|'.*commas"):
-        task_from_file(here / "data.csv", "label")
-
-
-@pytest.mark.parametrize("mark", [";", "\t"])
-def test_a_file_as_a_german_excel_saves_it_makes_the_same_task(here: Path, mark: str) -> None:
-    clean, _ = task_from_file(write(here / "a" / "data.csv", tickets()), "Team")
-    with (here / "data.csv").open("w", newline="", encoding="utf-8-sig") as file:
-        writer = csv.DictWriter(file, list(tickets()[0]), delimiter=mark)
-        writer.writeheader()
-        writer.writerows(tickets())
-    assert task_from_file(here / "data.csv", "Team")[0] == clean
-
-
-def test_labels_that_cannot_be_labels_are_told(here: Path) -> None:
-    table = [{**row, "Team": row["Team"].replace("refunds", "re\nfunds")} for row in tickets()]
-    _, reading = task_from_file(write(here / "data.jsonl", table), "Team")
-    assert reading.targets[0].rule.type == "text"
-    assert any("holds a line break" in line for line in reading.lines())
-    _, fine = task_from_file(write(here / "fine.jsonl", tickets()), "Team")
-    assert fine.targets[0].why_text == ""
-
-
 def test_more_labels_than_a_file_can_have_are_told(here: Path) -> None:
     table = [{**row, "Team": f"team {n % 201}"} for n, row in enumerate(tickets(402))]
     _, reading = task_from_file(write(here / "data.csv", table), "Team")
@@ -532,13 +405,6 @@ def test_more_labels_than_a_file_can_have_are_told(here: Path) -> None:
         "target Team: text (201 different values, more than 200; if they are labels, list them in the task.toml "
         "that `optimize init` writes)"
     ) in list(reading.lines())
-
-
-def test_a_row_without_the_target_is_dropped_and_ends_nothing(here: Path) -> None:
-    table = tickets()
-    table += [{key: value for key, value in row.items() if key != "Team"} for row in table[:5]]
-    _, reading = task_from_file(write(here / "data.jsonl", table), "Team")
-    assert reading.dropped["without 'Team'"] == 5
 
 
 def test_spellings_of_a_label_that_were_taken_as_one_are_told(here: Path) -> None:

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
 from agent.prompt.draft_requests import Refused, read_definition, read_labels, read_opening, read_row
-from agent.task import label_files, label_session
+from agent.task import label_session
 from agent.task.label_files import LabelledTask, SplitRow, places
 from agent.task.label_log import LabelLog, agreed, current_labels
-from agent.task.label_session import LabelQueue, LabelSession, agreements
-from agent.task.load import load_task
+from agent.task.label_session import LabelQueue, agreements
 from agent.task.splits import near_duplicates
 from tests.cli.label_world import DESCRIPTION, topic_of, write_label_task
 
@@ -57,25 +56,6 @@ def test_a_row_goes_by_its_own_near_duplicates_and_not_by_those_of_a_chain(rows:
         before = zip(rows[:at], found, strict=False)
         homes = {home for other, home in before if home and near_duplicates([other.text, row.text])}
         assert not homes or found[at] == ("train" if homes == {"train"} else None)
-
-
-def test_near_duplicates_are_searched_for_once_a_label_and_once_to_say_how_far_it_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    searched: list[int] = []
-
-    def counted(texts: list[str]) -> list[tuple[int, ...]]:
-        searched.append(len(texts))
-        return near_duplicates(texts)
-
-    monkeypatch.setattr(label_files, "near_duplicates", counted)
-    write_label_task(FOLDER)
-    task = LabelledTask(FOLDER)
-    for row in task.rows[:5]:
-        task.label(row.id, topic_of(row.text), "ann", "spread")
-    assert searched == [1, 2, 3, 4, 5]
-    task.status(task.log.events())
-    assert searched == [1, 2, 3, 4, 5], "the log keeps the splits"
 
 
 def label_rows(task: LabelledTask, start: int, end: int) -> None:
@@ -259,52 +239,6 @@ def test_of_a_labeller_with_one_label_only_no_kappa_is_said() -> None:
     task.log.add_all([(row.id, "billing") for row in task.rows[:20]], "ben", "")
     (pair,) = agreements(task, task.log.events())
     assert pair == "agreement of ann and ben on 20 rows: too few to tell, 25 % the same"
-
-
-def test_labels_are_about_as_many_of_each_topic_as_there_are() -> None:
-    write_label_task(FOLDER)
-    session = LabelSession(LabelledTask(FOLDER), "ann")
-    given_labels: Counter[str] = Counter()
-    for _ in range(32):
-        shown = session.next(session.task.log.events())
-        assert shown is not None
-        label = topic_of(shown.row.text)
-        given_labels[label] += 1
-        session.label(shown.row.id, label, shown.chosen)
-    assert min(given_labels.values()) >= 5
-    task = load_task(FOLDER)
-    assert len(task.train) + len(task.dev) + len(task.test) == 32
-    assert "labels.jsonl" in task.hashes
-
-
-def test_a_label_that_the_task_has_no_more_is_in_no_split() -> None:
-    write_label_task(FOLDER)
-    session = LabelSession(LabelledTask(FOLDER), "ann")
-    for _ in range(34):
-        shown = session.next(session.task.log.events())
-        assert shown is not None
-        session.label(shown.row.id, topic_of(shown.row.text), shown.chosen)
-    toml = FOLDER / "task.toml"
-    toml.write_text(toml.read_text("utf-8").replace(', "repair"', ', "mending"'), "utf-8")
-    changed = LabelledTask(FOLDER)
-    changed.write_splits()
-    rows = [
-        json.loads(line) for s in ("train", "dev", "test") for line in (FOLDER / f"{s}.jsonl").open(encoding="utf-8")
-    ]
-    assert {row["label"] for row in rows} == {"billing", "delivery", "account"}
-    load_task(FOLDER)
-
-
-@pytest.mark.parametrize(
-    ("reply", "labels"),
-    [
-        ("bug, question", ("bug", "question")),
-        ("1. Bug\n2. Question\n- praise", ("Bug", "Question", "praise")),
-        ('"bug" or "question".', ("bug", "question")),
-    ],
-)
-def test_labels_are_read_from_lists_of_any_form(reply: str, labels: tuple[str, ...]) -> None:
-    assert read_labels(reply, "Sort mails.") == labels
 
 
 @pytest.mark.parametrize(

@@ -91,23 +91,6 @@ def test_a_rating_off_the_scale_is_refused_at_its_line(rating: Any) -> None:
     assert "--scale" in line
 
 
-def test_several_raters_of_one_answer_are_one_item_with_their_mean() -> None:
-    items = read(rated(rating=5), rated("Rome", rating=1), rated(rating=3, rater="bob"))
-    assert [item.answers for item in items] == [("Paris",), ("Rome",)]
-    assert items[0].ratings == {"ann": 1.0, "bob": 0.5}
-    assert items[0].mean == 0.75
-
-
-def test_other_inputs_or_another_answer_are_another_item_and_other_columns_are_not() -> None:
-    rows = [rated(), rated("Rome"), rated(question="and now?"), rated(rater="bob", note="hm", item="77")]
-    assert len(read(*rows)) == 3
-    assert len({item.id for item in read(*rows)}) == 3
-
-
-def test_an_item_has_the_same_id_in_every_file() -> None:
-    assert read(rated())[0].id == read(rated("Rome"), rated(rating=1, rater="bob"))[1].id
-
-
 @pytest.mark.parametrize("again", [3, 5])
 def test_an_answer_rated_twice_by_one_rater_is_refused_at_the_second(again: int) -> None:
     (line,) = refused(rated(), rated(rater="bob"), rated(rating=again))
@@ -119,55 +102,12 @@ def test_every_problem_is_told_in_one_pass() -> None:
     assert [line.split(":")[1] for line in lines] == ["1", "3", "4", "5"]
 
 
-def test_without_a_column_of_raters_there_is_one() -> None:
-    row = {"question": "capital?", "answer": "Paris", "rating": 2}
-    (item,) = read(row)
-    assert len(item.ratings) == 1
-    assert item.mean == 0.25
-
-
-@pytest.mark.parametrize("nobody", [None, "", "  "])
-def test_a_rater_without_a_name_is_one(nobody: Any) -> None:
-    (item,) = read(rated(rater=nobody))
-    assert len(item.ratings) == 1
-
-
-def test_numbers_are_names_of_raters_zero_too() -> None:
-    (item,) = read(rated(rater=0, rating=5), rated(rater=1))
-    assert item.ratings == {"0": 1.0, "1": 0.5}
-    (line,) = refused(rated(rater=0), rated(rater="0"))
-    assert line.startswith("labels.jsonl:2: the rater '0' rated this answer before")
-
-
-def test_a_comma_in_the_name_of_the_rater_of_one_answer_is_part_of_it() -> None:
-    (item,) = read(rated(rater="Smith, J", rating=1), rated(rater=" Doe, K "))
-    assert item.ratings == {"Smith, J": 0.0, "Doe, K": 0.5}
-
-
-def test_a_reference_is_kept_where_there_is_one() -> None:
-    items = read(rated(reference="Paris, France"), rated("Rome"))
-    assert [item.reference for item in items] == ["Paris, France", ""]
-
-
 @pytest.mark.parametrize("other", [{}, {"reference": ""}, {"reference": None}, {"reference": 3}])
 def test_a_reference_is_kept_if_any_row_of_the_answer_has_it(other: dict[str, Any]) -> None:
     for rows in permutations([rated(reference="gold"), rated(rater="bob", **other), rated(rater="eve", **other)]):
         (item,) = read(*rows)
         assert item.reference == "gold"
         assert len(item.ratings) == 3
-
-
-@pytest.mark.parametrize("name", ["question", "answer"])
-@pytest.mark.parametrize("value", [None, 3, ["a"], {}])
-def test_inputs_and_answers_that_are_no_texts_are_refused(name: str, value: Any) -> None:
-    (line,) = refused(rated(), {**rated("Rome"), name: value})
-    assert line.startswith(f"labels.jsonl:2: {name}: ")
-    assert "is not a text" in line
-
-
-def test_a_row_that_lacks_what_the_first_has_is_refused_at_its_line() -> None:
-    (line,) = refused(rated(), {"question": "capital?", "rating": 3})
-    assert line.startswith("labels.jsonl:2: answer: ")
 
 
 # ---- columns
@@ -182,34 +122,6 @@ def test_a_missing_column_is_named_with_its_near_miss(wrong: str, right: str) ->
     assert line.startswith(f"labels.jsonl:1: no column '{right}'; did you mean '{wrong}'?")
 
 
-def test_a_missing_column_without_a_near_miss_names_what_there_is() -> None:
-    (line,) = refused({"question": "capital?", "answer": "Paris", "mark": 3})
-    assert line == "labels.jsonl:1: no column 'rating'. Known: question, answer, mark"
-
-
-def test_the_columns_that_there_are_stand_once_in_the_message() -> None:
-    (line,) = refused({"question": "capital?", "anwser": "Paris", "rating": 3, "rater": "ann"})
-    said = "no column 'answer'; did you mean 'anwser'? Known: question, anwser, rating, rater"
-    assert line == f"labels.jsonl:1: {said}"
-
-
-def test_any_column_can_hold_the_rating_the_rater_and_the_reference() -> None:
-    columns = RatingColumns(("question",), ("answer",), rating="tone", rater="who", reference="gold")
-    (item,) = read(rated(tone=5, who="eve", gold="P"), columns=columns)
-    assert (item.ratings, item.reference) == ({"eve": 1.0}, "P")
-
-
-def test_all_inputs_in_the_order_of_the_columns_make_the_item() -> None:
-    columns = RatingColumns(("tone", "question"), ("answer",))
-    (item,) = read(rated(tone="dry"), columns=columns)
-    assert list(item.inputs.items()) == [("tone", "dry"), ("question", "capital?")]
-
-
-def test_answers_alone_can_be_rated() -> None:
-    (item,) = read(rated(), columns=RatingColumns((), ("answer",)))
-    assert item.inputs == {}
-
-
 # ---- files
 
 
@@ -218,38 +130,6 @@ def test_csv_and_jsonl_give_the_same_items() -> None:
     assert read_ratings_file(write_csv(rows), SINGLE) == read(*rows)
     pairs = [voted("1,2,tie"), {**voted("2"), "left": "Oslo"}]
     assert read_ratings_file(write_csv(pairs), PAIRED) == read(*pairs, columns=PAIRED)
-
-
-def test_a_problem_in_a_csv_row_stands_where_the_row_starts() -> None:
-    path = write_csv([rated("two\nlines"), rated("Rome", 9)])
-    with pytest.raises(ProblemsError, match=r"labels\.csv:4: rating '9'"):
-        read_ratings_file(path, SINGLE)
-
-
-@pytest.mark.parametrize("name", ["labels.jsonl", "labels.csv"])
-def test_an_empty_file_is_refused(name: str) -> None:
-    Path(name).write_text("question,answer,rating\n" if name.endswith("csv") else "\n")
-    with pytest.raises(ProblemsError, match=rf"{name}:1: no rows"):
-        read_ratings_file(Path(name), SINGLE)
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "words"),
-    [
-        ("none.jsonl", None, "no such file"),
-        ("labels.txt", b"question", "unknown kind of file"),
-        ("labels.jsonl", b'{"question": ', "not valid JSON"),
-        ("labels.jsonl", b"[1]", "not an object"),
-        ("labels.csv", b"question,answer,rating\na,b\n", "2 cells"),
-        ("labels.csv", b"\xff\xfeq", "UTF-16"),
-    ],
-)
-def test_a_file_that_cannot_be_read_is_refused_with_a_place(name: str, data: bytes | None, words: str) -> None:
-    if data is not None:
-        Path(name).write_bytes(data)
-    with pytest.raises(ProblemsError, match=words) as caught:
-        read_ratings_file(Path(name), SINGLE)
-    assert str(caught.value).startswith(f"{name}:")
 
 
 cells = st.recursive(
@@ -284,22 +164,6 @@ def test_arbitrary_cells_are_items_or_problems_and_nothing_else(
         assert all(item.ratings and 0 <= item.mean <= 1 for item in (*items, *pairs_of(items)))
 
 
-@given(st.lists(st.fixed_dictionaries({name: st.text() for name in ("question", "answer", "rater", "rating")})))
-def test_arbitrary_cells_of_a_csv_file_are_items_or_problems_and_nothing_else(rows: list[dict[str, str]]) -> None:
-    items, places = items_or_places(write_csv([rated(), *rows]), SINGLE)
-    assert bool(items) != bool(places)
-    assert all(place.startswith("labels.csv:") for place in places)
-    assert all(0 <= item.mean <= 1 for item in items)
-
-
-@given(st.binary(max_size=120), st.sampled_from(["labels.csv", "labels.jsonl"]))
-def test_arbitrary_bytes_are_problems_and_nothing_else(data: bytes, name: str) -> None:
-    Path(name).write_bytes(data)
-    items, places = items_or_places(Path(name), SINGLE)
-    assert items == []
-    assert places
-
-
 @pytest.mark.parametrize(
     ("task", "columns"),
     [
@@ -312,10 +176,6 @@ def test_the_ratings_that_are_shipped_are_ninety_items_by_two_raters(task: str, 
     assert len(items) == 90
     assert {frozenset(item.ratings) for item in items} == {frozenset("ab")}
     assert all(value * 4 == round(value * 4) for item in items for value in item.ratings.values())
-
-
-def test_every_shipped_task_with_ratings_is_tested_here() -> None:
-    assert {path.parent.name for path in TASKS.glob("*/calibration.jsonl")} == {"podcast_blurb", "clause_plain_english"}
 
 
 # ---- pairs
@@ -364,24 +224,6 @@ def test_raters_and_votes_that_do_not_match_one_by_one_are_refused(votes: str, r
     assert line.endswith("name each rater once, or none")
 
 
-@pytest.mark.parametrize("rater", [None, "", " , "])
-def test_votes_without_raters_are_of_as_many_raters(rater: Any) -> None:
-    (item,) = read(voted("1,2,tie", rater=rater), columns=PAIRED)
-    assert item.ratings == {"1": 1.0, "2": 0.0, "3": 0.5}
-
-
-def test_numbers_are_names_of_raters_of_pairs_zero_too() -> None:
-    (item,) = read(voted("1", rater=0), voted("2", rater=1), columns=PAIRED)
-    assert item.ratings == {"0": 1.0, "1": 0.0}
-
-
-def test_one_vote_in_each_row_adds_up_to_one_item() -> None:
-    (item,) = read(voted("1", rater="ann"), voted("tie", rater="bob"), columns=PAIRED)
-    assert item.ratings == {"ann": 1.0, "bob": 0.5}
-    (line,) = refused(voted("1", rater="ann"), voted("2", rater="ann"), columns=PAIRED)
-    assert line.startswith("labels.jsonl:2: the rater 'ann' rated this answer before")
-
-
 @pytest.mark.parametrize(
     ("votes", "said"), [("3", "'3'"), ("1,,2", "''"), ("", "''"), (None, "'None'"), ("1;2", "1;2")]
 )
@@ -401,40 +243,6 @@ def test_rated_answers_to_the_same_inputs_become_pairs_of_neighbours() -> None:
     assert [pair.mean for pair in found] == [1.0, 0.5, 0.0]
     assert {pair.inputs["question"] for pair in found} == {"capital?"}
     assert len({pair.id for pair in found}) == 3
-
-
-def test_who_has_the_higher_mean_rating_wins_the_pair() -> None:
-    rows = [rated("Paris", 5), rated("Paris", 1, "bob"), rated("Rome", 4), rated("Rome", 4, "bob")]
-    (pair,) = pairs_of(read(*rows))
-    assert pair.mean == 0.0
-    (tie,) = pairs_of(read(*rows[:2], rated("Rome", 3), rated("Rome", 3, "bob")))
-    assert tie.mean == 0.5
-
-
-def test_a_made_pair_has_the_id_of_the_same_pair_in_a_file() -> None:
-    (made,) = pairs_of(read(rated("Paris", 5), rated("Rome", 1)))
-    (written,) = read(voted("1"), columns=PAIRED)
-    assert made.id == written.id
-
-
-@pytest.mark.parametrize(("one", "two", "kept"), [("g", "g", "g"), ("g", "", "g"), ("", "g", "g"), ("", "", "")])
-def test_a_made_pair_has_the_reference_of_either_answer(one: str, two: str, kept: str) -> None:
-    (pair,) = pairs_of(read(rated(reference=one), rated("Rome", reference=two)))
-    assert pair.reference == kept
-
-
-def test_a_pair_in_a_file_keeps_its_reference() -> None:
-    rows = [voted("1", rater="ann", reference="gold"), voted("2", rater="bob")]
-    for either in (rows, rows[::-1]):
-        (pair,) = pairs_of(read(*either, columns=PAIRED))
-        assert pair.reference == "gold"
-
-
-def test_pairs_stay_as_they_are_and_nothing_makes_no_pairs() -> None:
-    items = read(voted("1"), columns=PAIRED)
-    assert pairs_of(items) == items
-    assert pairs_of([]) == []
-    assert pairs_of(read(rated())) == []
 
 
 def test_too_few_items_are_an_input_error_with_the_file() -> None:
@@ -466,13 +274,6 @@ def test_ratings_are_appended_and_survive_reopening() -> None:
     assert read_ratings_file(path, SINGLE)[0].ratings == {"ann": 0.75, "bob": 1.0}
 
 
-def test_a_rating_is_in_the_file_before_add_returns() -> None:
-    file = RatedFile(Path("ratings.jsonl"))
-    file.add({"item": "i1", "rater": "ann", "rating": 3})
-    assert json.loads(Path("ratings.jsonl").read_text("utf-8")) == {"item": "i1", "rater": "ann", "rating": 3}
-    assert file.rows == [{"item": "i1", "rater": "ann", "rating": 3}]
-
-
 def test_what_is_done_is_known_for_each_rater_alone() -> None:
     file = RatedFile(write([mark("i1", "ann"), mark("i2", "bob")]))
     file.add(mark("i3", "ann"))
@@ -480,13 +281,6 @@ def test_what_is_done_is_known_for_each_rater_alone() -> None:
         assert known.done("ann") == {"i1", "i3"}
         assert known.done("bob") == {"i2"}
         assert known.done("eve") == set()
-
-
-def test_what_is_done_is_compared_as_text() -> None:
-    file = RatedFile(write([mark(1, 7), mark("2", "7"), mark(3, 0), mark(4, 77)]))
-    assert file.done("7") == {"1", "2"}
-    assert file.done("0") == {"3"}
-    assert file.done("") == set()
 
 
 whole_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
@@ -512,26 +306,6 @@ def test_any_rows_come_back_as_they_were_added(rows: list[dict[str, Any]], cut: 
         if cut:
             path.write_bytes(path.read_bytes().removesuffix(b"\n"))
     assert RatedFile(path).rows == rows == file.rows
-
-
-@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
-def test_a_rating_is_appended_on_a_line_of_its_own_however_the_last_one_ends(end: str) -> None:
-    path = Path("ratings.jsonl")
-    path.write_text(json.dumps(mark("i1", "ann")) + end, "utf-8", newline="")
-    file = RatedFile(path)
-    file.add(mark("i2", "ann"))
-    file.add(mark("i3", "ann"))
-    assert [row["item"] for row in RatedFile(path).rows] == ["i1", "i2", "i3"]
-    assert RatedFile(path).rows == file.rows
-    first, *rest = map(json.dumps, file.rows)
-    assert path.read_bytes().decode("utf-8") == first + (end or "\n") + "".join(f"{line}\n" for line in rest)
-
-
-def test_an_empty_file_grows_from_its_first_line() -> None:
-    path = Path("ratings.jsonl")
-    path.write_bytes(b"")
-    RatedFile(path).add(mark("i1", "ann"))
-    assert path.read_text("utf-8").splitlines() == [json.dumps(mark("i1", "ann"))]
 
 
 @given(st.text(st.characters(exclude_characters="\x00")))
@@ -566,13 +340,6 @@ def test_a_file_that_is_something_else_is_refused_and_left_alone(name: str, text
     assert Path(name).read_text() == text
 
 
-@pytest.mark.parametrize("name", ["new.csv", "new.txt", "new", "new.jsonl.gz", ".jsonl"])
-def test_a_new_file_of_another_kind_is_refused_before_anyone_rates(name: str) -> None:
-    with pytest.raises(ProblemsError, match=rf"^{name}:1: .*name a \.jsonl file"):
-        RatedFile(Path(name))
-    assert not Path(name).exists()
-
-
 @pytest.mark.parametrize("lacking", ["item", "rater", "rating"])
 def test_a_row_without_item_rater_or_rating_is_refused_at_its_line(lacking: str) -> None:
     row = {name: value for name, value in mark("i2", "ann").items() if name != lacking}
@@ -582,12 +349,6 @@ def test_a_row_without_item_rater_or_rating_is_refused_at_its_line(lacking: str)
     first, last = str(caught.value).splitlines()
     assert first == f"labels.jsonl:2: no {lacking}: this is no file of ratings"
     assert last == "labels.jsonl:4: no item: this is no file of ratings"
-
-
-def test_a_folder_in_the_place_of_the_file_is_refused() -> None:
-    Path("ratings.jsonl").mkdir()
-    with pytest.raises(ProblemsError, match="not a regular file"):
-        RatedFile(Path("ratings.jsonl"))
 
 
 def test_a_place_that_cannot_be_written_is_an_input_error_and_keeps_no_row() -> None:

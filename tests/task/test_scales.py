@@ -1,28 +1,21 @@
 """Scales of words, and numbers that stand in the text: which metric they get, and what is refused before a call."""
 
-import json
 import random
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.errors import InputError
 from agent.metrics.number_metrics import OrdinalOptions, ordinal
-from agent.safe_data import parse_toml
 from agent.task.answers import known_scale
-from agent.task.from_file import write_task
 from agent.task.scoring_rule import metric_asked
 from agent.task.task_text import Reading
-from agent.types import Field, Task
-from tests.task.folders import changed, line_of, make, problems
+from agent.types import Task
 from tests.task.test_scoring_rule import WORDS, answered, read
 
 AGREEMENT = ["Strongly disagree", "Disagree", "Neutral", "Agree", "Strongly agree"]
-LEVELS = Field("severity", "choice", choices=("low", "medium", "high"))
 
 
 @pytest.mark.parametrize(
@@ -85,48 +78,6 @@ def test_a_metric_that_cannot_score_the_labels_is_refused(here: Path, metric: st
         read(answered(["gold", "bronze", "silver"] * 20), metric=metric)
 
 
-@pytest.mark.parametrize(
-    ("written", "key", "says"),
-    [
-        ('name = "ordinal"', "[[metrics]]", "the choice 'billing' is not a number; list the labels from one end to"),
-        ('name = "ordinal"\norder = ["billing", "refunds"]', "order = ", "the choice 'delivery' is not in order"),
-    ],
-)
-def test_a_task_whose_metric_cannot_score_its_labels_is_refused_at_its_line(
-    here: Path, written: str, key: str, says: str
-) -> None:
-    folder = make(here / "tasks" / "t", changed('name = "choice"', written))
-    text = (folder / "task.toml").read_text("utf-8")
-    place = line_of(text, "order = ") if key == "order = " else text.splitlines().index('name = "ordinal"')
-    (found,) = problems(folder)
-    assert found.startswith(f"tasks/t/task.toml:{place}: ")
-    assert says in found
-
-
-def test_init_writes_the_order_of_a_scale(here: Path) -> None:
-    Path("t.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in answered(AGREEMENT * 12)))
-    write_task("tasks/survey", "t.jsonl", "answer")
-    toml = parse_toml(Path("tasks/survey/task.toml").read_text("utf-8"), "task.toml")
-    assert toml["metrics"] == [{"name": "ordinal", "order": AGREEMENT}]
-    assert toml["fields"]["answer"]["choices"] == AGREEMENT
-
-
-@given(st.lists(st.text(st.characters(categories=["L"]), min_size=1), min_size=2, unique_by=str.casefold), st.data())
-def test_a_step_on_a_scale_of_words_scores_as_one_on_a_scale_of_numbers(words: list[str], data: st.DataObject) -> None:
-    at, other = (data.draw(st.integers(0, len(words) - 1)) for _ in range(2))
-    numbers = ordinal(OrdinalOptions(low=0, high=len(words) - 1), Field("n", "number"))
-    if len({word.casefold() for word in words}) == len(words):
-        named = ordinal(OrdinalOptions(order=words), Field("w", "choice", choices=tuple(words)))
-        assert named(words[at], words[other])[0] == numbers(at, other)[0]
-
-
-def test_an_answer_off_the_scale_scores_0_and_a_label_off_it_is_not_scored() -> None:
-    check = ordinal(OrdinalOptions(order=["low", "medium", "high"]), LEVELS)
-    assert check("extreme", "low") == (0.0, "expected low, got extreme, which is none of low, medium, high")
-    assert check("low", "extreme") == (None, "the label extreme is not in order")
-    assert check(" HIGH ", "high") == (1.0, "")
-
-
 def sentences(text: str, count: int = 60) -> list[str]:
     """Texts that differ in most of their words; {row} is their number from 100 on."""
     rng = random.Random(4)
@@ -164,9 +115,3 @@ def test_ratings_of_texts_with_many_numbers_stay_a_scale(here: Path) -> None:
     texts = enumerate(sentences("Room 1 on floor 2, 3 beds, 4 towels, 5 keys"))
     table = [{"note": text, "stars": n % 5 + 1} for n, text in texts]
     assert read(table, target="stars")[1].targets[0].rule.metric.name == "ordinal"
-
-
-def test_counts_of_numbers_are_told_apart_from_them_and_in_order(here: Path) -> None:
-    _, reading = read(answered([2, 10, 9, 1] * 15), type="choice")
-    (train,) = (line for line in reading.lines() if line.startswith("train: "))
-    assert train == "train: 18 rows (1: 4, 2: 5, 9: 5, 10: 4)"

@@ -92,11 +92,6 @@ def test_the_metric_follows_the_form_of_the_answers_and_says_why(
     assert dict(task.metrics[0].options) == dict(reading.targets[0].rule.metric.options)
 
 
-def test_the_plain_prompt_names_the_units(here: Path) -> None:
-    task, _ = read(answered([f"{n} {'°C' if n % 3 else 'h'}" for n in range(60)]))
-    assert task.instruction.endswith("Answer with one number in digits and its unit only. The units are: °C, h")
-
-
 def test_what_is_asked_for_comes_before_what_is_proposed(here: Path) -> None:
     task, reading = read(answered(rated()), metric="numeric,tolerance=1")
     assert reading.metric_lines[0] == "metric: numeric (tolerance 1), because --metric names it"
@@ -144,11 +139,6 @@ def test_the_values_of_options_have_the_types_that_the_metric_takes() -> None:
     assert metric_asked("exact_match:b,ignore_case=true", ["a", "b"]).field == "b"
     with pytest.raises(InputError, match="which output"):
         metric_asked("exact_match", ["a", "b"])
-
-
-def test_a_metric_that_needs_more_than_a_data_file_has_says_so(here: Path) -> None:
-    with pytest.raises(InputError, match="the metric json_schema needs a schema"):
-        read(answered([{"a": n} for n in range(60)]), metric="json_schema")
 
 
 def test_init_writes_the_metric_with_its_reason_and_others_as_comments_and_numbers_without_quotes(here: Path) -> None:
@@ -252,9 +242,3 @@ def test_dotted_names_lead_into_json_objects(here: Path) -> None:
     assert read(table, target="label")[1].targets[0].rule.type == "json"
     with pytest.raises(InputError, match=re.escape("'label.que' is not a column; did you mean 'label.queue'?")):
         read(table, target="label.que")
-
-
-def test_numbers_of_a_scale_are_stratified_as_labels_are(here: Path) -> None:
-    task, _ = read(answered(rated(100)))
-    counts = [sum(row.labels["answer"] == star for row in task.test) for star in range(1, 6)]
-    assert counts == [9] * 5

@@ -4,7 +4,6 @@ import hashlib
 import random
 import time
 import unicodedata
-from collections import Counter
 from itertools import combinations
 
 import pytest
@@ -41,32 +40,10 @@ def test_sizes_follow_the_shares_up_to_the_caps(count: int, sizes: tuple[int, ..
     assert len(ids) == len(set(ids))
 
 
-def test_each_split_has_the_shares_of_the_classes() -> None:
-    rows = table(400)
-    for row in rows[:200]:
-        row["label"] = "class0"
-    shares = Counter(row["label"] for row in rows)
-    for part in split(rows):
-        for label, count in Counter(row["label"] for row in part).items():
-            assert abs(count / len(part) - shares[label] / 400) < 0.03
-
-
 @given(st.integers(2, 20), st.integers(40, 90), st.integers(0, 99))
 def test_train_has_a_row_of_each_class_where_it_has_room(classes: int, count: int, seed: int) -> None:
     train, _, _ = split(table(count, classes), seed)
     assert len({row["label"] for row in train}) == min(classes, round(0.3 * count))
-
-
-def test_the_seed_alone_decides() -> None:
-    rows = table(200)
-    assert split(rows, 1) == split(rows, 1)
-    assert split(rows, 1) != split(rows, 2)
-
-
-def test_fractions_and_no_stratifying_are_honoured() -> None:
-    texts = [row["text"] for row in table(100)]
-    parts = split_rows(texts, [""] * 100, random.Random(0), (0.6, 0.2, 0.2))
-    assert tuple(map(len, parts)) == (60, 20, 20)
 
 
 def brute(texts: list[str], threshold: float) -> set[frozenset[int]]:
@@ -103,12 +80,6 @@ def test_crowds_of_rows_of_a_table_are_told_apart_as_comparing_all_pairs_does(
         patch.setattr(splits, "_WORTH_SPLITTING", worth)
         found = near_duplicates(texts, threshold)
     assert {frozenset(group) for group in found} == brute(texts, threshold)
-
-
-def test_thousands_of_rows_of_a_table_end() -> None:
-    rng = random.Random(0)
-    rows = [{"text": " ".join(f"c{n}v{rng.randrange(6)}" for n in range(20)), "label": "x"} for _ in range(6_000)]
-    assert tuple(map(len, split(rows))) == (300, 200, 400)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ import pytest
 from agent.errors import InputError
 from agent.options.shared import Asked
 from agent.prompt.reply_parser import parse_reply
-from agent.task.from_file import Targets, task_from_file, write_task
-from agent.task.load import load_task
+from agent.task.from_file import Targets, task_from_file
 from agent.task.task_text import Reading
 from agent.types import Task
 from tests.task.test_scoring_rule import WORDS
@@ -77,23 +76,6 @@ def test_the_plain_prompt_asks_for_lines_that_are_read_as_the_answers(here: Path
     wanted = {"Queue": "refunds", "priority": "low", "stars": 3}
     for reply in ("Queue: refunds\npriority: low\nstars: 3", json.dumps(wanted)):
         assert parse_reply(reply, task.signature.outputs).fields == wanted
-
-
-def test_a_list_of_one_target_is_that_target(here: Path) -> None:
-    assert read(["Queue"]) == read("Queue")
-
-
-def test_a_metric_names_its_target_and_the_others_keep_theirs(here: Path) -> None:
-    task, _ = read(BOTH, metric="choice:priority")
-    assert [(m.name, m.field) for m in task.metrics] == [("choice", "Queue"), ("choice", "priority")]
-
-
-def test_init_keeps_several_targets(here: Path) -> None:
-    read(BOTH)
-    task, _ = write_task("tasks/desk", "t.jsonl", BOTH)
-    assert load_task("tasks/desk") == task
-    text = Path("tasks/desk/task.toml").read_text("utf-8")
-    assert '[[metrics]]\nname = "ordinal"\nfield = "priority"\norder = ["low", "medium", "high"]\n' in text
 
 
 @pytest.mark.parametrize(

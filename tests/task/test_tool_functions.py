@@ -178,12 +178,6 @@ def test_a_file_is_read_as_it_would_be_run(monkeypatch: pytest.MonkeyPatch) -> N
     assert read_tools(json.loads(Path("written.json").read_text())) == read_tools(found)
 
 
-def test_a_list_of_functions_is_written_for_a_task() -> None:
-    assert write_tools([set_light, stop], "more.json") == Path("more.json")
-    tools, wrong = read_tools(json.loads(Path("more.json").read_text()))
-    assert (tools, wrong) == given_tools([set_light, stop])
-
-
 @pytest.mark.parametrize(
     ("source", "names", "why"),
     [

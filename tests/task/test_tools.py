@@ -31,11 +31,6 @@ def test_the_forms_of_others_are_the_same_tool(value: Any) -> None:
     assert read_tools(value) == ((LIGHT,), [])
 
 
-def test_a_tool_may_have_no_arguments_and_no_words() -> None:
-    (tool,), wrong = read_tools([{"name": "stop"}])
-    assert (tool.description, json.loads(tool.parameters), wrong) == ("", {"type": "object", "properties": {}}, [])
-
-
 def test_operations_of_an_openapi_document_are_tools() -> None:
     document = {
         "openapi": "3.1.0",
@@ -168,11 +163,6 @@ def test_what_is_wrong_is_said(value: Any, what: str) -> None:
     _, wrong = read_tools(value)
     assert len(wrong) == 1
     assert wrong[0].startswith(what)
-
-
-def test_all_that_is_wrong_is_said_at_once() -> None:
-    tools, wrong = read_tools([{"name": ""}, {"name": "ok"}, 7])
-    assert ([tool.name for tool in tools], len(wrong)) == (["ok"], 2)
 
 
 def test_a_document_that_doubles_at_each_level_is_refused() -> None:

@@ -16,9 +16,8 @@ from agent.errors import ProblemsError
 from agent.task.label_files import LabelledTask
 from agent.task.load import load_task
 from agent.task.traces import TraceRows, is_right, is_traces, read_traces, said_in
-from tests.cli.label_world import DESCRIPTION, MEANINGS, drafter
-from tests.cli.world import TOPICS, compatible, good, refused
-from tests.wire import WireServer
+from tests.cli.label_world import DESCRIPTION
+from tests.cli.world import TOPICS, good, refused
 
 SYSTEM = "Which department? Answer with its name."
 
@@ -96,11 +95,6 @@ def test_confirmed_answers_that_contradict_each_other_are_no_label(tmp_path: Pat
     found = rows(tmp_path, production("a b", "x", score=1), production("a b", "y", score=1))
     assert found.labelled == ()
     assert "without (1 with contradicting" in found.lines[1]
-
-
-def test_what_a_person_wrote_down_is_the_label(tmp_path: Path) -> None:
-    found = rows(tmp_path, langfuse("a b", "x", expectedOutput="y", scores=[{"name": "ok", "value": 0}]))
-    assert found.labelled == ({"input": "a b", "output": "y"},)
 
 
 def test_feedback_of_several_forms() -> None:
@@ -308,32 +302,6 @@ def labelled(count: int, make: Any = chat) -> list[dict[str, Any]]:
     return [make(text, label, score=1) for text, label in asked]
 
 
-def test_init_makes_a_task_and_keeps_the_rest_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    records = [*labelled(90), *[chat(f"question {at}", "billing") for at in range(5)]]
-    written(Path("t.jsonl"), records)
-    said = good("init", "inbox", "--from", "t.jsonl")
-    assert "read as OpenAI chat logs: 95 answers, 95 different inputs" in said
-    assert "prompt: the system text of most traces" in said
-    task = load_task("tasks/inbox")
-    assert task.instruction == SYSTEM
-    assert task.signature.outputs[0].choices == ("account", "billing", "delivery", "repair")
-    texts = [row.inputs["input"] for row in (*task.train, *task.dev, *task.test)]
-    assert not [text for text in texts if text.startswith("question")]
-    assert len(Path("tasks/inbox/unlabelled.jsonl").read_text("utf-8").splitlines()) == 5
-
-
-def test_a_system_text_is_never_taken_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("secret.txt").write_text("the secret", "utf-8")
-    records = labelled(90)
-    for record in records:
-        record["messages"][0]["content"] = "secret.txt"
-    written(Path("t.jsonl"), records)
-    good("init", "inbox", "--from", "t.jsonl")
-    assert load_task("tasks/inbox").instruction == "secret.txt"
-
-
 def test_too_few_confirmed_answers_are_kept_to_be_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     written(Path("t.jsonl"), [*labelled(3), chat("a question", "billing")])
@@ -415,21 +383,6 @@ def test_traces_are_added_as_rows_and_what_they_confirm_as_labels(
     task = LabelledTask(Path("tasks/inbox"))
     assert [row.inputs["input"] for row in task.rows[6:]] == ["a new one", "and one more"]
     assert "none of its rows is new" in refused(2, "label", "inbox", "--add", "chats.jsonl")[-1]
-
-
-def test_a_sentence_and_traces_are_a_task_that_has_its_first_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    written(Path("t.jsonl"), [*labelled(9), *[chat(f"open question {at}", "billing") for at in range(20)]])
-    with WireServer(drafter) as server:
-        words = ("--describe", DESCRIPTION, "-m", compatible(server), "--price", "1,2", "-q")
-        said = good("init", "mails", "--from", "t.jsonl", *words)
-    assert "rows without a label: 20" in said
-    assert "rows labelled by feedback in the traces: 9" in said
-    task = LabelledTask(Path("tasks/mails"))
-    assert (task.inputs, task.field, task.definitions["account"]) == (("input",), "label", MEANINGS["account"])
-    assert len(task.log.events()) == 9
 
 
 def test_rows_beside_a_task_of_confirmed_answers_can_be_labelled(
