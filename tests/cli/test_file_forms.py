@@ -55,15 +55,6 @@ def test_a_file_in_another_encoding_is_read_and_a_line_says_so(encoding: str) ->
     assert not any("read as" in each for each in shown("rewritten.csv", "--encoding", encoding))
 
 
-def test_jsonl_and_tsv_are_told_as_well() -> None:
-    text = table()
-    Path("rows.tsv").write_bytes(text.replace(",", "\t").encode("cp1252"))
-    rows = [f'{{"text": "{row["text"]}", "label": "{row["label"]}"}}\n' for row in csv.DictReader(io.StringIO(text))]
-    Path("rows.jsonl").write_bytes("".join(rows).encode("utf-16"))
-    assert shown("rows.tsv")[0].startswith("rows.tsv: read as cp1252")
-    assert shown("rows.jsonl")[0].startswith("rows.jsonl: read as utf-16")
-
-
 def test_an_encoding_that_is_none_or_does_not_fit_is_refused() -> None:
     Path("rewritten.csv").write_bytes(table().encode("cp1252"))
     for encoding, says in (
@@ -150,14 +141,6 @@ def test_apply_asks_without_html_and_writes_the_rows_as_they_are(two_runs: Made)
     assert any("the invoice\n& the vat" in text for text in sent)
     assert not any("<" in text for text in sent)
     assert [row["text"] for row in written("out.csv")] == texts
-
-
-def test_apply_reads_other_encodings(two_runs: Made) -> None:
-    Path("mail.csv").write_bytes("text\nthe invoice für Köln\n".encode("cp1252"))
-    with WireServer(learner) as server:
-        said = good("apply", two_runs[0]["release"], "mail.csv", "-o", "out.csv", *words(server))
-    assert said.splitlines()[0] == "mail.csv: read as cp1252 (not UTF-8); --encoding NAME sets another"
-    assert written("out.csv")[0]["text"] == "the invoice für Köln"
 
 
 def test_rows_that_are_added_to_label_are_read_the_same() -> None:

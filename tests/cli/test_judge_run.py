@@ -16,7 +16,7 @@ from agent.release.runtime import load_prompt
 from agent.report.blinded import rubric_of
 from agent.task.load import load_task
 from tests.cli.judges import PlantedJudge, chance, fenced, quality
-from tests.cli.world import compatible, good, good_json, optimize, refused
+from tests.cli.world import compatible, good, good_json, refused
 from tests.wire import Fault, WireServer
 
 TOML = """
@@ -184,31 +184,6 @@ def test_a_judge_that_earned_trust_promotes_and_every_call_is_counted() -> None:
     assert load_prompt("boats@production").provenance["run_id"] == result["run_id"]
 
 
-def test_the_judge_sees_no_instruction_and_everything_foreign_is_fenced() -> None:
-    folder = task()
-    with WireServer(Boats()) as server:
-        good_json("run", folder, "-m", compatible(server), *CAP)
-        for seen in server.requests:
-            messages = seen.body["messages"]
-            if "strict and fair judge" in messages[0]["content"]:
-                assert "Answer the question." not in json.dumps(messages)
-                assert len(fenced(messages)) == 2
-                assert seen.body["response_format"]["type"] == "json_schema"
-                fields = list(seen.body["response_format"]["json_schema"]["schema"]["properties"])
-                assert fields == ["reason", "clear", "true"]
-
-
-def test_pairwise_the_user_s_own_prompt_is_the_middle_and_order_is_taken_out() -> None:
-    folder = task(judge='mode = "pairwise"')
-    with WireServer(Boats(first=0.3)) as server:
-        result = good_json("run", folder, "-m", compatible(server), *CAP)
-    metrics = {part["metric"]: part for part in result["metrics"]}
-    assert metrics["judge"]["baseline"]["mean"] == 0.5
-    assert metrics["judge"]["winner"]["mean"] > 0.7
-    (judge,) = result["judges"]
-    assert 0.1 < judge["turned"] / judge["compared"] < 0.5
-
-
 def test_a_judge_call_that_fails_changes_no_mean_and_too_many_fail_the_trial() -> None:
     folder = task()
 
@@ -275,22 +250,6 @@ def test_the_commands_that_are_printed_measure_the_judge_of_the_run_against_the_
         assert result["judges"][0]["judge_id"] in good(*shlex.split(command)[1:], "--dry-run")
 
 
-def test_answers_over_the_limit_score_nothing_and_are_not_judged() -> None:
-    folder = task()
-
-    def chatty(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
-        if "strict and fair judge" in messages[0]["content"]:
-            assert len(fenced(messages)[-1].split()) <= 80
-        said = Boats()(messages, body)
-        demos = any(m["role"] == "assistant" for m in messages)
-        return said if demos or not isinstance(said, str) or "{" in said else said + " and so on" * 40
-
-    with WireServer(chatty) as server:
-        result = good_json("run", folder, "-m", compatible(server), *CAP)
-    assert result["baseline"]["test"] == 0.0
-    assert result["metrics"][0]["baseline"]["mean"] == 0.0
-
-
 def test_repeats_say_how_steady_the_answers_are() -> None:
     folder = task(top="repeats = 3")
     seen: Counter[str] = Counter()
@@ -308,7 +267,7 @@ def test_repeats_say_how_steady_the_answers_are() -> None:
     assert steady["k"] == 3
     assert 0 < steady["agreement"] < 1
     assert steady["entropy"] > 0
-    assert "asked 3 times each" in good("show")
+    assert "repeated answers (3 per row" in good("show")
 
 
 def test_people_rate_without_knowing_whose_answer_it_is_stop_and_go_on() -> None:
@@ -343,15 +302,3 @@ def optimize_with(keys: str, *words: str) -> str:
     result = CliRunner().invoke(main, list(words), input=keys)
     assert result.exit_code == 0, result.output
     return result.output
-
-
-def test_a_judge_on_the_command_line_needs_a_metric_that_asks_it() -> None:
-    from tests.cli.world import files
-
-    assert optimize(*files(), "-m", "scripted/x", "--judge", "scripted/y").exit_code == 2
-
-
-def test_a_missing_rubric_is_told_before_any_call() -> None:
-    folder = task()
-    (folder / "rubric.md").unlink()
-    assert any(line.startswith("error: boats/rubric.md:1:") for line in refused(2, "run", folder, "-m", "scripted/x"))

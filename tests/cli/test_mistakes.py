@@ -29,17 +29,6 @@ def runs() -> list[dict[str, Any]]:
 REFUSED = [
     (Fault(401, body=body("invalid_api_key", f"Incorrect API key provided: {KEY}")), "set OPENAI_COMPATIBLE_API_KEY"),
     (Fault(404, body=body("model_not_found", "The model 'x' does not exist")), "check the name"),
-    (Fault(404, body={"error": {"type": "not_found_error", "message": "model: x"}}), "check the name"),
-]
-UNCLEAR = [
-    Fault(200, body={"id": "another"}),
-    Fault(200, body="<html>"),
-    Fault(404, body=body("not_found_error", "File Not Found")),
-    Fault(401, body=body("insufficient", "You have insufficient permissions. Missing scopes: api.model.read")),
-    Fault(403, body=body("permission_error", "this key may not list models")),
-    Fault(301, {"location": "http://127.0.0.1:9/elsewhere"}, b""),
-    Fault(429, body=body("rate", "slow down")),
-    Fault(503, body=body("down", "busy")),
 ]
 
 
@@ -59,10 +48,9 @@ def test_what_no_call_can_work_with_is_refused_before_a_run_is_made(
     assert runs() == []
 
 
-@pytest.mark.parametrize("look", UNCLEAR)
-def test_what_may_work_all_the_same_is_run(look: Fault) -> None:
+def test_what_may_work_all_the_same_is_run() -> None:
     with WireServer(knowing) as server:
-        server.look = look
+        server.look = Fault(403, body=body("permission_error", "this key may not list models"))
         good(*files(120), "-m", compatible(server), *SHORT)
         assert len(server.looks) == 1
     assert [run["status"] for run in runs()] == ["complete"]
@@ -83,37 +71,7 @@ def test_a_provider_that_is_slow_to_say_is_asked_all_the_same(monkeypatch: pytes
         good(*files(120), "-m", compatible(server), *SHORT)
 
 
-@pytest.mark.parametrize("model", ["openai/x", "anthropic/x", "langchain/groq:x"])
-def test_a_key_that_is_not_set_makes_no_run(model: str) -> None:
-    (line,) = refused(2, *files(120), "-m", model, *SHORT)
-    assert "no API key: the environment variable" in line
-    assert runs() == []
-
-
-def test_every_model_is_asked_about_and_each_mistake_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with WireServer(knowing) as target, WireServer(knowing) as proposer:
-        target.look = proposer.look = Fault(404, body=body("model_not_found", "no such model"))
-        lines = refused(2, *files(120), "-m", compatible(target), "--proposer", compatible(proposer), *SHORT)
-        assert len(target.looks) == len(proposer.looks) == 1
-    assert [target.url in lines[0], proposer.url in lines[1]] == [True, True]
-    assert runs() == []
-
-
-def test_an_anthropic_model_is_asked_about_by_the_real_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
-    with WireServer(knowing) as server:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.root)
-        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-        server.look = Fault(404, body={"type": "error", "error": {"type": "not_found_error", "message": "model: x"}})
-        (line,) = refused(2, *files(120), "-m", "anthropic/x", *SHORT)
-        (look,) = server.looks
-        assert (look.path, server.requests) == ("/v1/models/x", [])
-        assert KEY in (look.headers.get("x-api-key", "") + look.headers.get("authorization", ""))
-    assert "unknown model or address (model: x)" in line
-    assert runs() == []
-
-
-@pytest.mark.parametrize("more", [["--dry-run"], []])
-@pytest.mark.parametrize("model", ["openai/x", "openai-compatible/x"])
+@pytest.mark.parametrize(("model", "more"), [("openai/x", ["--dry-run"]), ("openai-compatible/x", [])])
 def test_a_gateway_is_named_before_its_first_call(monkeypatch: pytest.MonkeyPatch, model: str, more: list[str]) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with WireServer(knowing) as server:
@@ -169,16 +127,6 @@ def test_an_interrupt_while_it_is_asked_leaves_no_run() -> None:
     assert runs() == []
 
 
-def test_a_run_that_is_resumed_is_not_asked_about_again() -> None:
-    """It is there already; what ends it now is told by its calls."""
-    with WireServer(lambda messages, body: Fault(401)) as server:
-        refused(1, *files(120), "-m", compatible(server), *SHORT)
-        server.look = Fault(401, body=body("invalid_api_key", "wrong"))
-        looks = len(server.looks)
-        assert refused(1, "resume", "-q")[-1].startswith("no call was made")
-        assert len(server.looks) == looks
-
-
 def test_the_doctor_asks_about_a_model_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", KEY)
     with WireServer(knowing) as server:
@@ -196,11 +144,3 @@ def test_the_doctor_asks_about_a_model_by_hand(monkeypatch: pytest.MonkeyPatch) 
     assert KEY not in done.stdout
     assert "openai/x\tPROBLEM\t" in optimize("doctor", "--model", "openai/x").stdout
     assert not Path("runs").exists()
-
-
-def test_what_is_no_search_is_asked_about_as_well() -> None:
-    with WireServer(knowing) as server:
-        done = good_json(*files(120), "-m", compatible(server), *SHORT)
-        nobody = "openai-compatible/x@http://127.0.0.1:9/v1"
-        assert "cannot connect" in refused(2, "transfer", done["run_id"], "--models", nobody, "-q")[-1]
-    assert [run["id"] for run in runs()] == [done["run_id"]]

@@ -11,12 +11,11 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-import promptassay as pa
 from agent.jobs.tasks import task_of as task_of_words
 from agent.ledger.query import History
 from agent.options.jobs import RecordedOptions
 from agent.report.view import task_of
-from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused
+from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, refused
 from tests.wire import WireServer
 
 MODEL = "openai-compatible/x@http://127.0.0.1:9/v1"
@@ -30,32 +29,6 @@ def rows() -> list[dict[str, str]]:
 
 def dry(*arguments: str) -> dict[str, Any]:
     return good_json("run", *arguments, "-m", MODEL, "--max-calls", "300", "--dry-run")
-
-
-def test_a_dry_run_says_which_metric_fits_and_why() -> None:
-    prose = [row | {"label": f"Dear {row['id']}, we are sorry to hear about your {row['label']}"} for row in rows()]
-    Path("replies.json").write_text(json.dumps(prose), "utf-8")
-    words = [
-        "run",
-        "replies.json",
-        "--target",
-        "label",
-        "--prompt",
-        "Write a reply.",
-        "-m",
-        MODEL,
-        "--max-calls",
-        "300",
-    ]
-    line = "metric: rougeL, because the answers are sentences (median 10 words); a judge reads what is meant: "
-    result = optimize(*words, "--dry-run")
-    assert result.exit_code == 0
-    assert f"{line}--metric judge,mode=reference" in result.stderr.splitlines()
-    found = dry(*words[1:6])
-    assert found["metrics"] == ["rougeL"]
-    assert found["scoring"].startswith(line)
-    asked = dry(*words[1:6], "--metric", "token_f1")
-    assert (asked["metrics"], asked["scoring"]) == (["token_f1"], "metric: token_f1, because --metric names it")
 
 
 def test_a_run_keeps_what_was_asked_and_all_that_shows_it_reads_the_same_task() -> None:
@@ -108,43 +81,3 @@ def test_a_file_of_another_kind_makes_the_same_task(suffix: str) -> None:
     start = RecordedOptions(target="label", prompt="p.txt")
     found, plain = (task_of_words(start.changed(task=f"rows.{kind}")) for kind in (suffix, "csv"))
     assert (found.train, found.dev, found.test) == (plain.train, plain.dev, plain.test)
-
-
-def test_the_metric_of_a_python_program_may_be_one_of_ours_by_name() -> None:
-    table = rows()
-    with WireServer(learner) as server:
-        given = {"model": compatible(server), "target": "label", "prompt": INSTRUCTION, "max_calls": 120}
-        result = pa.evaluate(table, metric="exact_match,ignore_case=true", input="text", **given)
-        assert [each["metric"] for each in result.to_json()["metrics"]] == ["readable", "exact_match"]
-        with pytest.raises(pa.InputError, match="no function is registered as 'exct'"):
-            pa.evaluate(table, metric="exct", **given)
-        with pytest.raises(pa.InputError, match="type: 'words': write one of"):
-            pa.evaluate(table, type="words", **given)  # type: ignore[arg-type]
-
-
-def test_ratings_run_to_the_end_and_a_fork_scores_as_the_run_did() -> None:
-    for number, row in enumerate(table := rows()):
-        row["label"] = str(number % 5 + 1)
-    Path("ratings.json").write_text(json.dumps(table), "utf-8")
-    words = ["ratings.json", "--target", "label", "--prompt", "Rate the message from 1 to 5.", "--ignore", "id"]
-    with WireServer(lambda messages, body: "3") as server:
-        result = good_json("run", *words, "-m", compatible(server), "-n", "1", "--max-calls", "200")
-        assert result["baseline"]["test"] == pytest.approx(0.7, abs=0.03)  # never more than two steps off
-        assert result["yardsticks"]
-        fork = good_json("resume", result["run_id"], "--fork")
-    assert (fork["calls"]["model"], fork["baseline"]) == (0, result["baseline"])
-
-
-def test_check_bless_and_transfer_know_the_price_that_the_run_was_given() -> None:
-    with WireServer(learner) as server:
-        model = compatible(server).replace("127.0.0.1", "0.0.0.0")
-        result = good_json(*files(240), "-m", model, "--max-calls", "500", "--price", "1,2", "--proposer", "none")
-        found = good_json("check", result["run_id"], "--max-cost", "5", "--repeats", "1")
-        assert found["cost_usd"] > 0
-        bless = ["bless", result["run_id"], "--reason", "first", "--max-cost", "5", "--repeats", "1"]
-        assert good_json(*bless)["cost_usd"] == pytest.approx(found["cost_usd"], rel=0.05)
-        other = model.replace("/x@", "/y@")
-        says = refused(2, "transfer", result["run_id"], "--models", other, "--max-cost", "5")
-        assert "unknown price" in says[-1]
-        says = refused(2, *bless, "--model", other)
-        assert "unknown price" in says[-1]

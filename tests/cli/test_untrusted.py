@@ -7,19 +7,17 @@ import re
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from agent.cli import main
 from agent.cli.common import plain, print_json
 from agent.errors import InputError
 from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger, NewRun
-from tests.cli.world import compatible, good, good_json, optimize, refused
+from tests.cli.world import compatible, good, optimize, refused
 from tests.toys import FakeModel, launched, make_task
 from tests.wire import Fault, WireServer
 
@@ -58,12 +56,6 @@ def test_a_ledger_from_elsewhere_does_not_say_where_to_write(tmp_path: Path) -> 
     good("report", "-o", tmp_path / "here.html", "--db", path)
 
 
-def test_a_task_cannot_name_a_model_that_steers_the_terminal(command: list[str]) -> None:
-    for more in (["--dry-run"], []):
-        result = optimize(*command, "-m", f"openai/x{EVIL}@", *more)
-        assert not CONTROL.search(result.output)
-
-
 def evil(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     turns = [message["content"] for message in messages if message["role"] == "assistant"]
     return turns[-1] if turns else f"{EVIL} answer"
@@ -87,19 +79,6 @@ def test_no_output_holds_a_control_character(command: list[str]) -> None:
     for output in outputs:
         assert not CONTROL.search(output)
     assert any("\\x1b" in output for output in outputs)
-
-
-def test_an_export_is_exact_in_a_pipe_and_harmless_on_a_terminal(
-    command: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with WireServer(evil) as server:
-        result = good_json(*command, "-m", compatible(server))
-    for form, name in (("md", "prompt.md"), ("messages", "messages.json")):
-        printed = CliRunner().invoke(main, ["export", "--format", form]).stdout_bytes
-        assert printed == Path(result["release"]).with_name(name).read_bytes()
-    monkeypatch.setattr("agent.cli.common.sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
-    for form in ("md", "messages"):
-        assert not CONTROL.search(good("export", "--format", form))
 
 
 def test_error_lines_hold_no_control_character(command: list[str]) -> None:
