@@ -17,7 +17,7 @@ from agent.types import Completion, Usage
 from tests.cli.world import good, good_json, optimize, refused
 from tests.conftest import Made
 from tests.ledger.ledgers import read
-from tests.report.web_world import crawl, signed_in
+from tests.report.web_world import browsing, crawled
 from tests.toys import ask, make_task
 
 DB, OTHER, TEAM = Path("runs/ledger.db"), Path("other/ledger.db"), Path("runs/team.db")
@@ -161,9 +161,9 @@ def test_wrong_sources_are_named(team: Made) -> None:
     assert not Path("x.db").exists()
 
 
-async def test_the_web_view_shows_it(team: Made) -> None:
-    async with signed_in(TEAM) as (client, _):
-        pages = await crawl(client, 1)
+def test_the_web_view_shows_it(team: Made) -> None:
+    with browsing(TEAM) as client:
+        pages = crawled(client)
     assert len(pages) > 10
     assert all(run in pages["/"].text for run in ("run-1", "run-2", team[0]["run_id"]))
 

@@ -88,14 +88,9 @@ def test_a_search_says_where_it_is_in_eight_lines_of_80() -> None:
 )
 def test_each_stage_has_its_place_and_its_words(stage: str, place: str, title: str) -> None:
     view = search_view(snapshot(stage))
-    assert (view.place, view.title) == (place, title)
+    assert (view.place, view.title, len(STAGES)) == (place, title, 5)
+    assert search_view(snapshot("sealed test", plan=replace(PLAN, finalists=0))).place == "stage 2 of 2", "no search"
     assert "…" not in drawn(view, 80)[0]
-
-
-def test_a_run_without_a_search_has_two_stages() -> None:
-    view = search_view(snapshot("sealed test", plan=replace(PLAN, finalists=0)))
-    assert view.place == "stage 2 of 2"
-    assert len(STAGES) == 5
 
 
 def test_before_a_score_there_is_none_and_the_own_prompt_is_called_so() -> None:
@@ -119,18 +114,18 @@ def test_the_time_left_is_told_when_it_can_be_and_never_past_the_limit() -> None
     assert seconds_left(cached, 100, 100 + ENOUGH) == pytest.approx(100, abs=1)  # what is cached takes no time
 
 
-@pytest.mark.parametrize("width", [1, 2, 5, 10, 20, 33, 40, 60, 79, 80, 81, 120, 200])
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_no_line_is_wider_than_the_terminal(width: int, encoding: str) -> None:
+def test_no_line_is_wider_than_the_terminal(encoding: str) -> None:
     spent = account(20, Budget(max_calls=10**9, max_tokens=10**12, max_cost=1e7), usd=12345.678)
     spent.charge("proposer", Spend(10**7, 10**11, 9e5))
     leader = Summary("c_" + "9" * 16, HOSTILE * 9, "turns", "x", n_examples=10**6)
     wide = replace(snapshot("s" * 300, spent), leader=leader, round=10**6, retries=10**9)
     flying = InFlight(10**6, (HOSTILE * 20, "b/" + "y" * 200), 1e6)
     for view in (search_view(wide), job_view(HOSTILE * 30, 10**9, 10**10, spent, 10**9)):
-        lines = drawn(view, width, flying, encoding)
-        assert len(lines) <= 8
-        assert all(len(line) <= width for line in lines)
+        for width in (1, 2, 5, 10, 20, 33, 40, 60, 79, 80, 81, 120, 200):
+            lines = drawn(view, width, flying, encoding)
+            assert len(lines) <= 8
+            assert all(len(line) <= width for line in lines)
         assert all(len(as_line(view, each)) <= LINE_WIDTH for each in (flying, InFlight()))
 
 
@@ -166,15 +161,7 @@ TRAINING = TrainingProgress("lora", 2, 4, 30, 80, [2.0, 1.5, 1.0, 0.5], 62.0, 10
 def test_a_training_shows_its_steps_and_its_loss_in_the_place_of_calls() -> None:
     view = training_view(TRAINING, account())
     lines = drawn(view, 80)
-    assert lines[0].split() == [
-        "epoch",
-        "2",
-        "of",
-        "4:",
-        "training",
-        "lora",
-        *["1:02", "elapsed,", "at", "most", "1:43", "left"],
-    ]
+    assert " ".join(lines[0].split()) == "epoch 2 of 4: training lora 1:02 elapsed, at most 1:43 left"
     assert lines[1].rstrip().endswith("30 of 80 steps")
     assert lines[2].strip() == "loss 1.250 █▆▃▁"
     assert as_line(view, InFlight()) == "[1:02] training lora: 30 of 80 steps, loss 1.250, 1:43 left, $0.0000"
@@ -182,7 +169,9 @@ def test_a_training_shows_its_steps_and_its_loss_in_the_place_of_calls() -> None
         assert all(len(line) <= width for line in drawn(view, width))
 
 
-def test_a_loss_curve_has_no_more_marks_than_columns() -> None:
+def test_numbers_stay_short_and_a_curve_has_no_more_marks_than_columns() -> None:
+    assert [clock(seconds) for seconds in (7.9, 754, 3723)] == ["0:07", "12:34", "1:02:03"]
+    assert [count(n) for n in (0, 999_999, 1_234_567, 5 * 10**9)] == ["0", "999,999", "1.23 M", "5.00 G"]
     assert sparkline([3.0, 3.0], 5, "abc") == "aa"
     assert sparkline([float(n) for n in range(100)], 4, "0123") == "0123"
     assert sparkline([1.0], 1, "ab") == "a"
@@ -203,11 +192,6 @@ def test_what_a_run_waits_for_is_said() -> None:
     assert waiting(InFlight(1, ("openai/x",), 3.2)) == "waiting for 1 reply of openai/x, 3 s"
     two = in_flight([("b/y@http://127.0.0.1/v1", 8.0), ("a/x", 10.0), ("a/x", 11.0)], 20.0, "")
     assert waiting(two) == "waiting for 3 replies of a/x, b/y, the oldest 12 s"
-
-
-def test_numbers_stay_short() -> None:
-    assert [clock(seconds) for seconds in (7.9, 754, 3723)] == ["0:07", "12:34", "1:02:03"]
-    assert [count(n) for n in (0, 999_999, 1_234_567, 5 * 10**9)] == ["0", "999,999", "1.23 M", "5.00 G"]
 
 
 def test_dollars_that_are_not_all_known_are_called_so() -> None:

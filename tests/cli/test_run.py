@@ -1,6 +1,5 @@
 """`optimize run` from end to end: the real SDKs, a server on a socket, a ledger, and the released file used by hand."""
 
-import asyncio
 import csv
 import json
 import os
@@ -34,7 +33,7 @@ from tests.cli.world import (
     scores_by_hand,
     stubborn,
 )
-from tests.report.web_world import signed_in
+from tests.report.web_world import browsing
 from tests.wire import Fault, WireServer
 
 CAP = 600
@@ -424,12 +423,12 @@ def test_what_nobody_knows_the_price_of_is_not_said_to_cost_nothing() -> None:
     for words in (good("history", run), good("audit", "show", run), good("show", run)):
         assert "unknown" in words
     for path in ("/", f"/run/{run}", f"/run/{run}/trial/0", "/call/1"):
-        assert "unknown price" in asyncio.run(page_of(path)), path
+        assert "unknown price" in page_of(path), path
 
 
-async def page_of(path: str) -> str:
-    async with signed_in(Path("runs/ledger.db")) as (client, _):
-        return (await client.get(path)).text
+def page_of(path: str) -> str:
+    with browsing() as client:
+        return client.get(path).text
 
 
 def test_a_json_target_of_a_data_file_needs_no_schema() -> None:

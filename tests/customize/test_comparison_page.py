@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from agent.report import wording
 from agent.report.comparison import _settings
 from agent.results.customize import ArmSettings
 from tests.customize.conftest import Made
-from tests.report.test_web import data, page
-from tests.report.web_world import signed_in
+from tests.report.web_world import browsing
 
 
 def test_the_settings_of_a_training_without_a_rank_are_shown() -> None:
@@ -22,14 +19,14 @@ def test_the_settings_of_a_training_without_a_rank_are_shown() -> None:
     assert (chosen[4], chosen[-1], other[4]) == ("1.500", "chosen", "-")
 
 
-async def test_the_page_of_a_comparison_has_its_arms_its_advice_and_its_losses(compared: Made) -> None:
+def test_the_page_of_a_comparison_has_its_arms_its_advice_and_its_losses(compared: Made) -> None:
     _, made = compared
     address = f"/run/{made['run_id']}"
-    async with signed_in(Path("runs/ledger.db")) as (client, _):
-        shown = await page(client, address)
-        sections = {each["name"]: each for each in (await data(client, f"{address}.json"))["sections"]}
-        live = await data(client, f"{address}/live.json")
-        listed = await page(client, "/")
+    with browsing() as client:
+        shown = client.page(address)
+        sections = {each["name"]: each for each in client.data(f"{address}.json")["sections"]}
+        live = client.data(f"{address}/live.json")
+        listed = client.page("/")
     assert made["advice"]["text"] in shown.words
     assert made["curve_text"] in shown.words
     assert "svg" in shown.structure

@@ -33,7 +33,8 @@ def test_the_readme_is_short() -> None:
 
 
 @EACH
-def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+def test_every_link_leads_to_a_file_and_a_heading_and_no_other_host_is_named(page: Path) -> None:
+    assert set(HOST.findall(page.read_text("utf-8"))) <= set(HOSTS)
     for link in LINK.findall(prose(page)):
         if link.startswith(("http://", "https://")):
             continue
@@ -43,11 +44,6 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
         inside = DOCS in page.parents
         assert not inside or DOCS in target.parents, f"{link} leads out of the site"
-
-
-@EACH
-def test_no_other_host_is_named(page: Path) -> None:
-    assert set(HOST.findall(page.read_text("utf-8"))) <= set(HOSTS)
 
 
 def test_each_page_of_the_manual_is_in_the_navigation_once() -> None:

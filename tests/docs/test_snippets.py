@@ -49,48 +49,32 @@ def described(words: list[str]) -> None:
 
 
 @EACH
-def test_each_block_says_its_language(page: Path) -> None:
-    assert {block.language for block in blocks(page)} <= LANGUAGES
-
-
-@EACH
-def test_each_command_is_read_by_the_command_line(page: Path) -> None:
+def test_each_snippet_of_a_page_is_one_that_the_program_takes(page: Path) -> None:
     Path("tasks/my_task").mkdir(parents=True)  # a first word that is no command has to be a task
     for block in blocks(page):
+        assert block.language in LANGUAGES
         for words in commands(block):
             try:
                 parsed(words)
             except click.UsageError as error:
                 pytest.fail(f"optimize {' '.join(words)}: {error.format_message()}")
-
-
-@EACH
-def test_each_command_in_running_text_has_the_options_that_are_named(page: Path) -> None:
+        if block.language == "toml":
+            tomllib.loads(block.text)
+        if block.language == "python":
+            require_imports(compile(block.text, str(page), "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT))
     for text in INLINE.findall(prose(page)):
         described(re.sub(r"[\[\]]|\.\.\.", " ", text).split())
 
 
-@EACH
-def test_python_compiles_and_what_it_imports_is_there(page: Path) -> None:
-    for block in blocks(page):
-        if block.language != "python":
-            continue
-        tree = compile(block.text, str(page), "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        assert isinstance(tree, ast.Module)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    importlib.import_module(alias.name)
-            elif isinstance(node, ast.ImportFrom):
-                module = importlib.import_module(str(node.module))
-                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
-
-
-@EACH
-def test_toml_is_read(page: Path) -> None:
-    for block in blocks(page):
-        if block.language == "toml":
-            tomllib.loads(block.text)
+def require_imports(tree: ast.Module) -> None:
+    """Asserts that what a snippet imports is there."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                importlib.import_module(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(str(node.module))
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
 def test_the_task_in_the_manual_fits_the_schema() -> None:

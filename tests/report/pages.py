@@ -7,48 +7,27 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
-TAGS = {
-    *("html", "head", "meta", "title", "style", "body", "header", "main", "footer", "section", "nav", "figure"),
-    *(
-        "h1",
-        "h2",
-        "h3",
-        "p",
-        "ul",
-        "li",
-        "a",
-        "code",
-        "pre",
-        "span",
-        "small",
-        "div",
-        "dl",
-        "dt",
-        "dd",
-        "ins",
-        "del",
-        "abbr",
-    ),
-    *("details", "summary", "table", "caption", "thead", "tbody", "tr", "th", "td"),
-    *("svg", "defs", "g", "path", "use", "text", "clippath", "rect"),
-}
+_TAGS = """
+html head meta title style body header main footer section nav figure h1 h2 h3 p ul li a code pre span small div dl dt
+dd ins del abbr details summary table caption thead tbody tr th td svg defs g path use text clippath rect
+"""
+_WEB_TAGS = """
+link script noscript strong form label input select option datalist textarea button fieldset legend progress article h4
+image kbd
+"""
+_ATTRIBUTES = """
+lang charset http-equiv content name id class href open scope tabindex role aria-label aria-labelledby data-name title
+colspan style d x y transform clip-path xlink:href viewbox version type xmlns xmlns:xlink width height
+"""
+_WEB_ATTRIBUTES = """
+rel src defer action method value placeholder required checked selected list for max min size maxlength autocomplete
+inputmode rows spellcheck formnovalidate disabled aria-current aria-sort data-live data-url data-show data-as data-key
+"""
+TAGS, ATTRIBUTES = set(_TAGS.split()), set(_ATTRIBUTES.split())
 """What the report and its charts are made of."""
-WEB_TAGS = TAGS - {"style"} | {
-    *("link", "script", "noscript", "strong", "form", "label", "input", "select", "option", "datalist", "textarea"),
-    *("button", "fieldset", "legend", "progress", "article", "h4", "image"),
-}
+WEB_TAGS = (TAGS - {"style"}) | set(_WEB_TAGS.split())
+WEB_ATTRIBUTES = (ATTRIBUTES - {"http-equiv"}) | set(_WEB_ATTRIBUTES.split())
 """What the pages of `optimize ui` are made of."""
-ATTRIBUTES = {
-    *("lang", "charset", "http-equiv", "content", "name", "id", "class", "href", "open", "scope", "tabindex", "role"),
-    *("aria-label", "aria-labelledby", "data-name", "title", "colspan"),
-    *("style", "d", "x", "y", "transform", "clip-path", "xlink:href", "viewbox", "version", "type"),
-    *("xmlns", "xmlns:xlink", "width", "height"),
-}
-WEB_ATTRIBUTES = ATTRIBUTES - {"http-equiv"} | {
-    *("rel", "src", "defer", "action", "method", "value", "placeholder", "required", "checked", "selected", "list"),
-    *("for", "max", "min", "size", "maxlength", "autocomplete", "inputmode", "rows", "spellcheck", "formnovalidate"),
-    *("disabled", "aria-current", "aria-sort", "data-live", "data-url", "data-show", "data-as"),
-}
 LINKS = ("href", "src", "action", "xlink:href")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """What a page never holds: controls but for line end and tab, and marks that turn the direction of text."""

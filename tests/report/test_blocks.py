@@ -1,13 +1,19 @@
-"""Blocks on a screen and on a page: the same cells; what does not fit is hidden and named; no text steers either."""
+"""Blocks on a screen and on a page: the same cells; what does not fit is hidden and named; no text steers either.
+
+The screens of commands at 80 and 120 columns are snapshots; here are other widths, colours and terminals.
+"""
 
 from __future__ import annotations
 
 import io
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+import click.testing
 import pytest
+from rich.cells import cell_len
 
 from agent.report.blocks import (
     ChartBlock,
@@ -26,8 +32,9 @@ from agent.report.blocks import (
 )
 from agent.report.html import environment
 from agent.report.page_blocks import Button, FormBlock, FormField
-from agent.report.terminal import lines_of, rendered
+from agent.report.terminal import LEVELS, fit, lines_of, rendered, so_far, sparkline, whisker, won_and_lost
 from tests.cli.test_untrusted import CONTROL, EVIL
+from tests.cli.world import good, good_json
 from tests.report.pages import Page
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -36,6 +43,8 @@ ROWS = [("exact", "52.0 (42.0 to 61.9)", "78.0 (68.7 to 85.3)", "+26.0 (+15.0 to
 
 
 class _Screen(io.StringIO):
+    encoding = "utf-8"
+
     def isatty(self) -> bool:
         return True
 
@@ -167,3 +176,89 @@ def test_texts_are_cut_and_made_into_sentences() -> None:
     assert short("a\n b\x1b", 20) == "a b\\x1b"
     assert short("abcdef", 4) == "abc…"
     assert (sentence("it is"), sentence("Is it?"), sentence("")) == ("It is.", "Is it?", "")
+
+
+# -- commands on a terminal -------------------------------------------------------------------------------------------
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, width: int, *words: str, **variables: str) -> str:
+    """What a command prints on a terminal of that width, with its colour codes."""
+    for name, value in {"COLUMNS": str(width), "TERM": "xterm-256color", **variables}.items():
+        monkeypatch.setenv(name, value)
+    with monkeypatch.context() as patch:
+        patch.setattr(click.testing._NamedTextIOWrapper, "isatty", lambda self: self.name == "<stdout>")
+        return good(*words)
+
+
+@pytest.mark.parametrize("width", [40, 60, 200])
+def test_no_line_of_a_table_is_wider_than_the_terminal(
+    runs: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    for words in (["runs"], ["history", runs["search"]], ["compare", runs["search"], runs["kept"]]):
+        text = COLOUR.sub("", shown(monkeypatch, width, *words))
+        assert max(map(cell_len, text.split("\n"))) <= width
+
+
+def test_a_wide_terminal_has_all_cells_of_a_pipe_and_a_narrow_one_names_the_hidden_ones(
+    runs: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads, *cells_of = [line.split("\t") for line in good("runs").splitlines() if "\t" in line]
+    _, header, rule, *lines = COLOUR.sub("", shown(monkeypatch, 260, "runs")).splitlines()
+    assert ([head for head in heads if head not in header], set(rule)) == ([], {"─"})
+    for row, printed in zip([row for row in cells_of if len(row) == len(heads)], lines, strict=False):
+        assert [cell for cell in row if cell not in printed] == []
+    narrow = COLOUR.sub("", shown(monkeypatch, 80, "runs"))
+    gone = narrow.partition("hidden (narrow terminal): ")[2].replace("\n", " ").strip().split(", ")
+    assert [head for head in heads if (head in narrow.splitlines()[1].split()) == (head in gone)] == []
+
+
+def test_colour_marks_gain_loss_and_pruned_and_can_be_turned_off(
+    runs: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, lift = runs["search"], good_json("show", runs["search"])["result"]["lift"]["diff"]
+    assert f"\x1b[32m+{100 * lift:.1f}" in shown(monkeypatch, 120, "runs")
+    trials = good_json("history", run)["trials"]
+    assert {trial["state"] for trial in trials} >= {"complete", "pruned"}
+    for printed, trial in zip(shown(monkeypatch, 120, "history", run).splitlines()[3:], trials, strict=False):
+        assert ("\x1b[2m" in printed) == (trial["state"] == "pruned")
+    best = max((trial for trial in trials if trial["state"] == "complete"), key=lambda trial: trial["mean"])
+    both = [f"{run}:0", f"{run}:{best['number']}"]
+    for pair, mark in ((both, "\x1b[32m▲"), (both[::-1], "\x1b[31m▼")):
+        assert mark in shown(monkeypatch, 120, "compare", *pair)
+    assert "\x1b" not in shown(monkeypatch, 90, "runs", TERM="dumb")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown(monkeypatch, 90, "runs", NO_COLOR="1"))
+
+
+def test_a_terminal_without_our_letters_gets_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Screen, "encoding", "ascii")
+    made = table("t", ("a", Column("curve", drawn=True)), [("12.5", sparkline([0.1, 0.9], 8))], tabbed=True)
+    text_of = "\n".join(on_screen(monkeypatch, 80, made))
+    assert "12.5" in text_of
+    assert not set(text_of) & {*LEVELS, "─"}
+
+
+# -- the pure parts ---------------------------------------------------------------------------------------------------
+
+
+def test_columns_go_by_rank_and_only_as_many_as_they_must() -> None:
+    ranks, widths, least = [0, 2, 1, 0], [10, 10, 10, 20], [10, 10, 10, 8]
+    assert fit(ranks, widths, least, 56) == {0: 10, 1: 10, 2: 10, 3: 20}
+    assert fit(ranks, widths, least, 50) == {0: 10, 1: 10, 2: 10, 3: 14}
+    assert fit(ranks, widths, least, 43) == {0: 10, 2: 10, 3: 19}
+    assert fit(ranks, widths, least, 20) == {0: 10, 3: 8}
+    assert fit(ranks, widths, least, 5) == {0: 10, 3: 8}
+    assert fit([0, 0], [30, 20], [5, 12], 32) == {0: 15, 1: 15}
+    assert fit([0, 0], [30, 20], [5, 18], 32) == {0: 12, 1: 18}
+    assert Column("x").rank == 0
+
+
+def test_strips_draw_what_the_numbers_say() -> None:
+    assert sparkline([0.0, 0.5, 1.0], 8) == "▁▅█"
+    assert sparkline([n / 100 for n in range(101)], 8) == "▁▂▃▄▅▆▇█"
+    assert sparkline([], 8) == ""
+    assert so_far([None, 0.2, None, 0.1, 0.4]) == [0.2, 0.2, 0.2, 0.4]
+    assert whisker(0.5, 0.2, 0.8, 10) == "  ───●─── "
+    assert whisker(1.0, 1.0, 1.0, 4) == "   ●"
+    assert whisker(0.0, None, None, 4) == "●   "
+    assert whisker(None, None, None, 4) == ""
+    assert won_and_lost([0.5, -0.1, 0.0]) == "▲▼·"

@@ -1,8 +1,12 @@
-"""The derived study: loaded with optuna itself it is the ledger's run, and it is written whole or not at all."""
+"""The derived study is the run of the ledger, written whole or not at all; and which parameters mattered."""
 
+from __future__ import annotations
+
+import random
 import resource
 import sqlite3
 import stat
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,15 +22,16 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report import optuna_study
 from agent.report.optuna_study import optuna_file, write_study
 from agent.report.view import RunView
+from agent.search.study import Params
 from agent.types import Trial
 from tests.cli.test_untrusted import EVIL
 from tests.cli.world import good_json
-from tests.conftest import Made
 from tests.ledger.ledgers import read
+from tests.report.web_world import DB
 from tests.toys import make_task
 
-DB = Path("runs/ledger.db")
 STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "incomplete": "RUNNING"}
+Runs = Mapping[str, str]
 
 
 def load(path: Path) -> optuna.Study:
@@ -37,113 +42,72 @@ def load(path: Path) -> optuna.Study:
 
 
 def check(study: optuna.Study, trials: list[dict[str, Any]]) -> None:
-    assert len(study.trials) == len(trials)
     for found, trial in zip(study.trials, trials, strict=True):
         assert found.number == trial["number"] == found.user_attrs["trial"]
         assert found.state.name == STATES[trial["state"]]
         assert found.value == (trial["mean"] if trial["state"] in ("complete", "pruned") else None)
-        assert {name: found.params[name] for name in ("technique", "format", "n_examples")} == {
-            name: trial[name] for name in ("technique", "format", "n_examples")
-        }
+        assert all(found.params[name] == trial[name] for name in ("technique", "format", "n_examples"))
         for name in ("candidate_id", "operator", "n", "low", "high", "calls", "cached", "tokens", "cost_usd"):
             assert found.user_attrs[name] == trial[name]
 
 
-def test_the_study_is_the_run(two_runs: Made) -> None:
-    for result in two_runs:
-        path = optuna_file(DB, result["run_id"])
-        assert path == DB.parent / result["run_id"] / "optuna.db"
-        study = load(path)
-        trials = good_json("history", result["run_id"])["trials"]
-        check(study, trials)
-        assert study.study_name == f"rows {result['run_id']}"
-        assert study.direction == optuna.study.StudyDirection.MAXIMIZE
-        complete = [trial for trial in trials if trial["state"] == "complete"]
-        best = max(trial["mean"] for trial in complete)
-        assert study.best_value == best
-        assert study.best_trial.number in [trial["number"] for trial in complete if trial["mean"] == best]
-        assert result["winner"]["candidate_id"] in [trial.user_attrs["candidate_id"] for trial in study.trials]
-        assert study.user_attrs["id"] == result["run_id"]
-        assert study.user_attrs["verdict"]
-    assert optuna_file(DB).parent.name == two_runs[1]["run_id"]
-
-
-def test_rungs_are_the_steps_and_times_are_those_of_the_chain(two_runs: Made) -> None:
-    result = two_runs[0]
-    study = load(optuna_file(DB, result["run_id"]))
+def test_the_study_is_the_run_and_is_rewritten_each_time(runs: Runs) -> None:
+    before, path = DB.read_bytes(), optuna_file(DB, runs["search"])
+    study, trials = load(path), good_json("history", runs["search"])["trials"]
+    assert (path, study.study_name) == (DB.parent / runs["search"] / "optuna.db", f"rows {runs['search']}")
+    check(study, trials)
+    assert study.best_value == max(trial["mean"] for trial in trials if trial["state"] == "complete")
+    assert study.user_attrs["verdict"]
     body = "SELECT utc, json_extract(body, '$.row.n'), json_extract(body, '$.row.mean') FROM events "
     body += "WHERE run_id = ? AND kind LIKE 'trial_%' AND json_extract(body, '$.row.number') = ? ORDER BY seq"
-    steps = set()
-    for trial in study.trials:
-        looks = read(DB, body, result["run_id"], trial.number)
-        assert trial.intermediate_values == {n: mean for _, n, mean in looks if mean is not None}
-        steps |= set(trial.intermediate_values)
-        assert trial.datetime_start is not None
-        assert trial.datetime_complete is not None
-        began, ended = (moment.astimezone(UTC) for moment in (trial.datetime_start, trial.datetime_complete))
-        assert (began, ended) == (datetime.fromisoformat(looks[0][0]), datetime.fromisoformat(looks[-1][0]))
-    plan = good_json("show", result["run_id"])["plan"]
-    assert len(steps) > 1
-    assert steps <= {*plan["rungs"], plan["baseline_rows"]}
-
-
-def test_same_words_are_the_same_instruction(two_runs: Made) -> None:
-    run_id = two_runs[0]["run_id"]
-    study = load(optuna_file(DB, run_id))
-    words = {trial["number"]: trial["instruction"] for trial in good_json("history", run_id)["trials"]}
-    by_id: dict[str, set[str]] = {}
-    for trial in study.trials:
-        by_id.setdefault(trial.params["instruction"], set()).add(words[trial.number])
-        assert trial.user_attrs["instruction"] == words[trial.number]
-    assert len(by_id) == len(set(words.values())) > 1
-    assert all(len(found) == 1 for found in by_id.values())
-
-
-def test_it_is_written_anew_each_time_and_the_ledger_is_left_alone(two_runs: Made) -> None:
-    before = DB.read_bytes()
-    path = optuna_file(DB)
-    load(path).enqueue_trial({"technique": "zero-shot"})
-    count = len(load(path).trials)
-    assert len(load(optuna_file(DB)).trials) == count - 1
-    path.write_bytes(b"not a database")
-    assert len(load(optuna_file(DB)).trials) == count - 1
+    words: dict[str, set[str]] = {}
+    for found, trial in zip(study.trials, trials, strict=True):
+        looks = read(DB, body, runs["search"], found.number)
+        assert found.intermediate_values == {n: mean for _, n, mean in looks if mean is not None}
+        moments = (found.datetime_start, found.datetime_complete)
+        told = [datetime.fromisoformat(looks[at][0]) for at in (0, -1)]
+        assert [moment.astimezone(UTC) for moment in moments if moment] == told
+        words.setdefault(found.params["instruction"], set()).add(trial["instruction"])
+    assert [len(texts) for texts in words.values()] == [1] * len({trial["instruction"] for trial in trials})
+    study.enqueue_trial({"technique": "zero-shot"})
+    assert len(load(optuna_file(DB, runs["search"])).trials) == len(trials)
     assert DB.read_bytes() == before
 
 
+def _raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optuna_study, "_trials", lambda *_: [1 / 0])
+
+
+def _full(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "said"),
+    [
+        (_raises, ZeroDivisionError, "division"),
+        (_full, InputError, r"cannot be written \(File too large\)"),
+    ],
+)
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
-    two_runs: Made, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., None], error: type[Exception], said: str
 ) -> None:
-    path = optuna_file(DB)
-    files, before = sorted(path.parent.iterdir()), path.read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(optuna_study, "_trials", lambda *_: [1 / 0])
-        with pytest.raises(ZeroDivisionError):
-            optuna_file(DB)
-    assert sorted(path.parent.iterdir()) == files
-    assert path.read_bytes() == before
-
-
-def test_a_disk_that_is_full_is_one_line(two_runs: Made) -> None:
-    path = optuna_file(DB)
-    files, before = sorted(path.parent.iterdir()), path.read_bytes()
-    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = optuna_file(DB, runs["search"])
+    files, before, most = sorted(path.parent.iterdir()), path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     with closing(History(DB)) as history:
-        view = RunView(history, "")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most[1]))  # as a disk that is full
+        view = RunView(history, runs["search"])
         try:
-            with pytest.raises(InputError, match=r"optuna\.db: cannot be written \(File too large\)"):
+            fault(monkeypatch)
+            with pytest.raises(error, match=said):
                 write_study(view, path)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, most)
-    assert sorted(path.parent.iterdir()) == files
-    assert path.read_bytes() == before
+    assert (sorted(path.parent.iterdir()), path.read_bytes()) == (files, before)
 
 
 def test_a_run_under_way_with_odd_words_in_an_odd_folder(here: Path) -> None:
     folder = here / "a {x} 100% ? # ü"
     folder.mkdir()
-    ledger = Ledger(folder / "ledger.db")
-    ledger.begin_run(NewRun("run-1", make_task(), EVIL, EVIL, 7, {}, {}, options={}))
     states = [
         ("complete", 4, 0.5),
         ("failed", 2, 0.9),
@@ -151,34 +115,41 @@ def test_a_run_under_way_with_odd_words_in_an_odd_folder(here: Path) -> None:
         ("incomplete", 1, 1.0),
         ("incomplete", 0, None),
     ]
-    for number, (state, n, mean) in enumerate(states):
-        candidate = PromptCandidate("zero-shot", "turns", f"{EVIL} {number} {'long ' * 500}", role=EVIL)
-        ledger.add_candidate("run-1", NewCandidate(number, candidate.shown(), (), f"{EVIL}:x", None, EVIL))
-        ledger.put_trial("run-1", Trial(number, 0, candidate.id, state, n, mean, None, EVIL))  # type: ignore[arg-type]
-    ledger.close()
-    path = optuna_file(folder / "ledger.db")
-    assert path == folder / "run-1" / "optuna.db"
-    plain = here / "plain.db"
-    plain.write_bytes(path.read_bytes())
-    study = load(plain)
-    history = History(folder / "ledger.db")
-    check(study, history.trials("run-1"))
-    assert (study.best_trial.number, study.best_value) == (0, 0.5)
-    assert study.trials[3].intermediate_values == {1: 1.0}
-    assert study.trials[3].datetime_complete is None
-    assert "verdict" not in study.user_attrs
+    with closing(Ledger(folder / "ledger.db")) as ledger:
+        ledger.begin_run(NewRun("run-1", make_task(), EVIL, EVIL, 7))
+        for number, (state, n, mean) in enumerate(states):
+            candidate = PromptCandidate("zero-shot", "turns", f"{EVIL} {number} {'long ' * 500}", role=EVIL)
+            ledger.add_candidate("run-1", NewCandidate(number, candidate.shown(), (), f"{EVIL}:x", None, EVIL))
+            trial = Trial(number, 0, candidate.id, state, n, mean, None, EVIL)  # type: ignore[arg-type]
+            ledger.put_trial("run-1", trial)
+        ledger.begin_run(NewRun("run-2", make_task(), "m"))
+    path = optuna_file(folder / "ledger.db", "run-1")
+    assert (path, stat.S_IMODE(path.stat().st_mode)) == (folder / "run-1" / "optuna.db", 0o600)
+    Path("plain.db").write_bytes(path.read_bytes())
+    study = load(Path("plain.db"))
+    with closing(History(folder / "ledger.db")) as history:
+        check(study, history.trials("run-1"))
+    assert (study.best_trial.number, study.trials[3].intermediate_values) == (0, {1: 1.0})
+    assert (study.trials[3].datetime_complete, "verdict" in study.user_attrs) == (None, False)
     assert all(len(trial.user_attrs["instruction"]) == optuna_study.SHOWN for trial in study.trials)
-    assert write_study(RunView(history), plain) == 5
-
-
-def test_a_run_without_trials_is_an_empty_study(here: Path) -> None:
-    ledger = Ledger(Path("ledger.db"))
-    ledger.begin_run(NewRun("run-1", make_task(), "m", "none", 7, {}, {}, options={}))
-    ledger.close()
-    path = optuna_file(Path("ledger.db"))
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert load(path).trials == []
-    with sqlite3.connect(path) as db:
+    Path("plain.db").write_bytes(optuna_file(folder / "ledger.db").read_bytes())  # the latest, without trials
+    assert load(Path("plain.db")).trials == []
+    with closing(sqlite3.connect("plain.db")) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     with pytest.raises(InputError):
-        optuna_file(Path("ledger.db"), "nothing")
+        optuna_file(folder / "ledger.db", "nothing")
+
+
+def test_the_parameter_that_decides_comes_first_and_shares_add_up() -> None:
+    rng, params, values = random.Random(3), list[Params](), list[float]()
+    for number in range(40):
+        layout, technique = rng.choice(("turns", "inline")), rng.choice(("zero-shot", "few-shot"))
+        conditional = {"size": rng.choice((4, 8))} if technique == "few-shot" else {"role": "expert"}
+        params.append({"format": layout, "technique": technique, **conditional})
+        values.append((0.8 if layout == "inline" else 0.2) + number / 1000)
+    first, *others = optuna_study._importances(params, values)
+    assert (first.name, first.best, first.trials) == ("format", "inline", sum(p["format"] == "inline" for p in params))
+    assert first.mean > 0.75
+    assert all(first.share > other.share for other in others)
+    assert sum(one.share for one in [first, *others]) == pytest.approx(1)
+    assert optuna_study._importances([{"format": "turns"}] * 14, [0.5] * 14) == []

@@ -1,11 +1,9 @@
-"""The page of a sweep: its numbers, and that whatever stands in names, errors and instructions stays text."""
+"""The page of a sweep: its numbers, and that names, errors and instructions stay text."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from agent.report.sweep_page import best_of_task, model_names, sweep_html, write_page
 from tests.report.hostile import PAYLOADS
@@ -34,9 +32,9 @@ def sweep(text: str, folder: str = "runs/sweep-x") -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("number", range(0, len(PAYLOADS), 7))
-def test_whatever_stands_in_a_sweep_stays_text(number: int) -> None:
-    assert_harmless(sweep_html(sweep(PAYLOADS[number], PAYLOADS[number])))
+def test_hostile_texts_of_a_sweep_stay_text() -> None:
+    for payload in PAYLOADS[::7]:
+        assert_harmless(sweep_html(sweep(payload, payload)))
 
 
 def test_the_page_has_the_scores_and_is_its_owners(tmp_path: Path) -> None:

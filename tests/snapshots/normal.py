@@ -31,6 +31,7 @@ RULES: Mapping[str, tuple[re.Pattern[str], str]] = {
         r"\1<found>",
     ),
     "end of line": (re.compile(r"[ \t]+$", re.MULTILINE), ""),
+    "latency of an arm": (re.compile(r"(?m)^(  .*\d to [+-]?\d.*) 0\.0\d$"), r"\1 <latency>"),
 }
 """By name the texts that are replaced, and by what. Ids of runs and folders are replaced by `Words`."""
 MEASURED = re.compile(r"(.*_)?(seconds|latency_s|latency|wall_s|utc|python|sqlite|platform|versions|size|bytes|pid)")
