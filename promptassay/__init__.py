@@ -4,8 +4,8 @@
     result = pa.optimize("tasks/support_triage", model="openai/NAME", max_cost=2)
     print(result.decision, result.lift.diff, result.release.path)
 
-The code lies in the package `agent` beside this one. It is loaded from there by its place, not by the search path: a
-file agent.py in the working folder is not taken for it.
+The code is in the package `agent` next to this one. It is loaded by its path, not through the search path, so a file
+agent.py in the working folder does not shadow it.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ __all__ = [
 
 
 def _bind() -> None:
-    """Makes `agent` mean the package beside this one. Raises ImportError where a module of the user's has the name."""
+    """Import the package next to this one as `agent`; ImportError if another module has that name."""
     home = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "agent")
     there = sys.modules.get("agent")
     if there is not None:
@@ -119,7 +119,7 @@ def _bind() -> None:
         if os.path.realpath(os.path.dirname(path)) != os.path.realpath(home):
             raise ImportError(
                 f"promptassay needs the module name agent, and {path} has it in this process; rename that module, or "
-                "run promptassay in a process of its own"
+                "run promptassay in a separate process"
             )
         return
     spec = spec_from_file_location("agent", os.path.join(home, "__init__.py"), submodule_search_locations=[home])
@@ -130,7 +130,7 @@ def _bind() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, loaded when they are first used: `import promptassay` itself costs nothing (PEP 562)."""
+    """Load a public name when it is first used (PEP 562)."""
     if name == "__version__":
         from importlib.metadata import version
 

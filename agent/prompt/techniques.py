@@ -172,7 +172,7 @@ def why_rejected(candidate: PromptCandidate, task: Task) -> str:
     if present and candidate.format.startswith("dspy-"):
         return f"the instruction lays out its own input, and so does the format {candidate.format}"
     if candidate.format.startswith("dspy-") and any(mark in canonical(candidate.parts()) for mark in NOT_FOR_DSPY):
-        return f"holds a text that the format {candidate.format} reads as a mark of its own"
+        return f"holds a text that the format {candidate.format} reads as one of its marks"
     if problem := forbidden_in(f"{candidate.role} {candidate.instruction} {texts}", task):
         return problem
     if TECHNIQUES[candidate.technique].demos != bool(candidate.n_examples):

@@ -130,7 +130,7 @@ async def tool_use(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draf
     extended = [_described(tools[n], tools[n].description, text) for n, text in new.items() if tools[n].description]
     return [
         Draft(texts, f"what {named} is for {about}", rows, parent=evidence.best, claim=claim)
-        for about, made in (("misleads: said anew", replaced), ("is not enough: a sentence more", extended))
+        for about, made in (("misleads: rewritten", replaced), ("is not enough: a sentence more", extended))
         if (texts := _having(evidence, *made))
     ]
 

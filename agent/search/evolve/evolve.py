@@ -87,7 +87,7 @@ class Search:
             context.stage(f"step {step}", step)
             planned = await self._next()
             if not planned:
-                context.stopped = "what was left paid for no further prompt beside the finalists"
+                context.stopped = "the remaining calls pay for the finalists only"
                 break
             wanted = {each.candidate_id: each.rows for each in planned}
             if step == 1:  # nothing before it decides what these are
