@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import select
 import signal
 import sqlite3
 import subprocess
@@ -58,9 +57,9 @@ def test_a_ledger_behind_a_link_is_the_ledger() -> None:
     Path("link/ledger.db").symlink_to(Path("real/ledger.db").absolute())
     with WireServer(learner) as server:
         command = [*files(120), "-m", compatible(server), "--max-calls", "100", "-n", "1", "-q"]
-        for db in ("link/ledger.db", "real/ledger.db", "link/ledger.db"):
+        for db in ("link/ledger.db", "real/ledger.db"):
             good(*command, "--db", db)
-    assert len(good_json("runs", "--db", "link/ledger.db")["runs"]) == 3
+    assert len(good_json("runs", "--db", "link/ledger.db")["runs"]) == 2
     assert [path.name for path in Path("link").glob("ledger.db*")] == ["ledger.db"]
 
 
@@ -70,8 +69,7 @@ def test_an_interrupt_says_what_it_waits_for() -> None:
     assert stopping(2).startswith("stopping: 2 calls in flight are being finished; ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_run_lands_what_flies_and_resumes_to_the_same_end(number: signal.Signals) -> None:
+def test_an_interrupted_run_lands_what_flies_and_resumes_to_the_same_end() -> None:
     command = [*files(120), "--max-calls", "200"]
     with WireServer(slow) as server:
         command += ["-m", compatible(server)]
@@ -79,7 +77,7 @@ def test_an_interrupted_run_lands_what_flies_and_resumes_to_the_same_end(number:
         at = len(server.requests)
         process = start(*command)
         wait_for(server, at + 60)
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         before = len(server.requests) - at
         (run,) = good_json("runs")["runs"]
@@ -98,33 +96,21 @@ def test_an_interrupted_run_lands_what_flies_and_resumes_to_the_same_end(number:
     assert [run["status"] for run in good_json("runs")["runs"]] == ["complete"]
 
 
-def read_until(terminal: int, server: WireServer, requests: int) -> str:
-    """What was said until the server had so many requests."""
-    said, deadline = b"", time.monotonic() + 60
-    while len(server.requests) < requests and time.monotonic() < deadline:
-        if select.select([terminal], [], [], 0.005)[0]:
-            said += os.read(terminal, 65536)
-    return said.decode("utf-8", "replace")
-
-
-@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
-def test_a_closed_terminal_lands_what_flies(quiet: list[str]) -> None:
-    """The kernel says SIGHUP, and all that is written to the terminal from then on fails."""
-    command = [*files(120), "--max-calls", "200", *quiet]
+def test_a_closed_terminal_lands_what_flies() -> None:
+    """The kernel sends SIGHUP, and all later writes to the terminal fail."""
     with WireServer(lambda messages, body: Fault(text=learner(messages, body), delay=0.2)) as server:
         terminal, theirs = os.openpty()
-        process = start_on_terminal([*command, "-m", compatible(server)], theirs, os.environ)
+        process = start_on_terminal([*files(120), "--max-calls", "200", "-m", compatible(server)], theirs, os.environ)
         os.close(theirs)
-        assert ("column" in read_until(terminal, server, 60)) is not bool(quiet)
+        wait_for(server, 60)
         os.close(terminal)
         assert process.wait(timeout=60) == 130
-        (run,) = good_json("runs")["runs"]
-        assert run["status"] == "interrupted"
+        assert good_json("runs")["runs"][0]["status"] == "interrupted"
         assert states() == {"ok": len(server.requests)}
 
 
 def test_nobody_who_listens_is_no_reason_to_end() -> None:
-    """Whoever read what the run says has gone (`2>&1 | tee log`, and the line dropped): the run goes on."""
+    """The reader of stderr is gone (`2>&1 | tee log`, and the line dropped): the run continues."""
     command = [*files(120), "--max-calls", "100", "-n", "1"]
     with WireServer(slow) as server:
         process = start(*command, "-m", compatible(server), "--json")
@@ -137,13 +123,14 @@ def test_nobody_who_listens_is_no_reason_to_end() -> None:
     assert json.loads(out)["status"] == "complete"
 
 
-def test_a_hang_up_is_told_more_than_once_and_lands_all_the_same() -> None:
-    """The kernel and the shell both say it; a machine that goes down says SIGTERM and SIGHUP."""
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP]])
+def test_a_hang_up_is_told_more_than_once_and_lands_all_the_same(numbers: list[signal.Signals]) -> None:
+    """The kernel and the shell both send SIGHUP; a machine that shuts down sends SIGTERM and SIGHUP."""
     command = [*files(120), "--max-calls", "200", "--quiet"]
-    with WireServer(lambda messages, body: Fault(text=learner(messages, body), delay=1.0)) as server:
+    with WireServer(lambda messages, body: Fault(text=learner(messages, body), delay=0.6)) as server:
         process = start(*command, "-m", compatible(server))
         wait_for(server, 4)
-        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+        for number in numbers:
             process.send_signal(number)
             time.sleep(0.1)
         _, err = process.communicate(timeout=60)
@@ -183,7 +170,7 @@ def test_a_killed_run_charges_what_flew_and_resumes_to_the_same_end() -> None:
     with WireServer(slow) as server:
         command += ["-m", compatible(server)]
         whole = good_json(*command, "--db", "whole/ledger.db")
-        for part in (40, 50, 60):
+        for part in (40, 50):
             process = start(*(command if part == 40 else ["resume", "-q"]))
             wait_for(server, len(server.requests) + part)
             process.kill()
@@ -194,7 +181,7 @@ def test_a_killed_run_charges_what_flew_and_resumes_to_the_same_end() -> None:
     same = ("baseline", "winner", "lift", "decision", "trials", "status")
     assert {key: result[key] for key in same} == {key: whole[key] for key in same}
     assert [t[:5] for t in trials()] == [t[:5] for t in trials("whole/ledger.db")]
-    assert 0 < states()["unknown"] <= 3 * 8
+    assert 0 < states()["unknown"] <= 2 * 8
     assert states()["ok"] == whole["calls"]["model"] + whole["calls"]["proposer"]
     with sqlite3.connect("file:runs/ledger.db?mode=ro", uri=True) as db:
         assert verify(db) == []
@@ -249,12 +236,14 @@ def test_a_refused_key_in_mid_run_is_resumed_with_a_better_one(monkeypatch: pyte
 
 
 def test_resume_names_what_changed_and_forks_when_told_to() -> None:
-    command = [*files(120), "--max-calls", "200", "-q"]
-    with WireServer(slow) as server:
-        process = start(*command, "-m", compatible(server))
-        wait_for(server, 60)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+    is_broken = True
+
+    def answer(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        return Fault(401) if is_broken and len(server.requests) > 30 else learner(messages, body)
+
+    with WireServer(answer) as server:
+        refused(1, *files(120), "--max-calls", "200", "--proposer", "none", "-q", "-m", compatible(server))
+        is_broken = False
         rows = Path("rows.csv").read_text("utf-8")
         Path("rows.csv").write_text(rows.replace("r0,", "r0x,"), "utf-8")
         lines = refused(2, "resume")
@@ -266,8 +255,7 @@ def test_resume_names_what_changed_and_forks_when_told_to() -> None:
         (old,) = good_json("runs")["runs"]
         result = good_json("resume", "--fork")
         assert result["run_id"] != old["id"]
-        new, _ = good_json("runs")["runs"]
-        assert new["parent"] == old["id"]
+        assert good_json("runs")["runs"][0]["parent"] == old["id"]
         Path("rows.csv").write_text(rows, "utf-8")
         assert good_json("resume")["run_id"] == old["id"]
     assert "has its result" in refused(2, "resume", old["id"])[0]
