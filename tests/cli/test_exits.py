@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from agent.cli import main
 from agent.errors import InputError
 from agent.ledger.store import Ledger
+from tests.cases import each_case
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
 from tests.conftest import Made
 from tests.wire import WireServer
@@ -33,11 +34,10 @@ FILE = [
 ]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("arguments", "says"),
     [
         (["nothing_here"], "nothing_here: no command or task of this name; `optimize -h` lists the commands"),
-        (["shwo"], "shwo: no command or task of this name; did you mean `optimize show`?"),
         (["rn", "rows.csv"], "rn: no command or task of this name; did you mean `optimize run`?"),
         (["good_tsk", "-n", "1"], "did you mean `optimize good_task`?"),
         (["none.csv"], "none.csv: no such file"),
@@ -45,53 +45,33 @@ FILE = [
         (["-n", "1", "nothing_here"], "no task of this name"),
         (["run", "shwo"], "no task of this name"),
         (["run"], "Missing argument"),
-        (["run", "rows.csv"], "--target"),
-        (["run", "none.csv", "--target", "label", "--prompt", "p.txt"], "no such file"),
         (["run", "rows.csv", "--target", "label", "--prompt", "none.txt"], "none.txt"),
         (["run", "rows.ods", "--target", "label", "--prompt", "p.txt"], "save a spreadsheet as CSV UTF-8"),
         (["run", "p.txt", "--target", "label", "--prompt", "p.txt"], "not a .csv or .jsonl file"),
-        (["run", "rows.csv", "--target", "lable", "--prompt", "p.txt"], "did you mean 'label'"),
         (["run", "rows.csv", "--target", "label", "--prompt", "empty.txt"], "empty.txt:1"),
         (["run", "rows.csv", "--target", "label", "--prompt", "latin.txt"], "UTF-8"),
         (["run", "broken.csv", "--target", "label", "--prompt", "p.txt"], "broken.csv:3"),
         (["run", "few.csv", "--target", "label", "--prompt", "p.txt"], "at least 30"),
-        ([*FILE[:-1], "gpt"], "'gpt' is not a model name"),
         ([*FILE[:-1], "opnai/gpt"], "unknown kind 'opnai'"),
         ([*FILE, "--proposer", "scripted/none.jsonl"], "none.jsonl"),
         ([*FILE[:-1], "openai-compatible/x@ftp://y"], "http://host:port/v1"),
         ([*FILE, "-m", "openai/x"], "a run prompts one model"),
-        ([*FILE, "--max-calls", "0"], "--max-calls"),
-        ([*FILE, "--max-calls", "many"], "--max-calls"),
-        ([*FILE, "--max-cost", "nan"], "--max-cost"),
-        ([*FILE[:-1], "openai-compatible/x@http://h/v1", "--max-cost", "1"], "unknown price"),
         ([*FILE[:-1], "gpt-4o-mini"], "did you mean openai/gpt-4o-mini? Or use one of"),
         ([*FILE[:-1], "claude-sonnet-4"], "did you mean anthropic/claude-sonnet-4?"),
-        ([*FILE, "--price", "1"], "'--price': (1.0,): write IN,OUT"),
+        ([*FILE, "--max-cost", "nan"], "--max-cost"),
+        ([*FILE, "--max-cost", "1e308"], "write a number of US dollars from 0 to 1,000,000,000"),
+        ([*FILE, "--max-calls", str(10**19)], "write a whole number of at most"),
         ([*FILE, "--price", "nan,1"], "'--price': (nan, 1.0): write IN,OUT"),
         ([*FILE, "--price", "-1,1"], "'--price': (-1.0, 1.0): write IN,OUT"),
-        ([*FILE, "--time-limit", "soon"], "'--time-limit': 'soon': write seconds"),
-        ([*FILE, "--time-limit", "-1"], "'--time-limit': '-1': write seconds"),
-        ([*FILE, "--time-limit", "nan"], "'--time-limit': 'nan': write seconds"),
         ([*FILE, "--time-limit", "1h30m", "--max-wait", "2 days"], "'--max-wait': '2 days': write seconds above 0, or"),
-        ([*FILE, "--limit", "1-2"], "'--limit': '1-2': write one number"),
         ([*FILE, "--limit", "²"], "'--limit': '²': write one number"),
         ([*FILE, "--limit", "9" * 5000], "'--limit': '9999"),
-        ([*FILE, "--seed", "-1"], "--seed"),
-        ([*FILE, "--seed", "9" * 20], "--seed"),
-        ([*FILE, "--tag", "x"], "'--tag': 'x': write K=V"),
-        ([*FILE, "--effort", "huge"], "huge"),
-        ([*FILE, "--no-such-option"], "No such option"),
+        ([*FILE, "--db", ""], "the path is empty; name a file"),
+        ([*FILE, "--db", "a\0b"], "a path holds no NUL"),
         (["run", "good_task", "--target", "label"], "task folder"),
-        (["init", "new", "--from", "none.csv", "--target", "label"], "none.csv"),
-        (["init", "new", "--from", "rows.csv", "--target", "nope"], "nope"),
-        (["tasks", "nope"], "nope"),
-        (["models", "fetch", "local/nope"], "nope"),
         (["models", "nope"], "nope"),
         (["runs"], "no ledger here"),
-        (["show"], "no ledger here"),
-        (["history", "x"], "no ledger here"),
         (["export"], "no ledger here"),
-        (["runs", "--db", "p.txt"], ""),
     ],
 )
 def test_bad_usage_ends_with_2_and_says_where(arguments: list[str], says: str) -> None:
@@ -101,12 +81,10 @@ def test_bad_usage_ends_with_2_and_says_where(arguments: list[str], says: str) -
     Path("latin.txt").write_bytes(b"caf\xe9")
     Path("broken.csv").write_text("\n".join([*rows[:2], "r1,only", *rows[3:]]))
     Path("few.csv").write_text("\n".join(rows[:10]))
-    Path("tasks/good_task").mkdir(parents=True)
+    Path("tasks/good_task").mkdir(parents=True, exist_ok=True)
     Path("tasks/good_task/task.toml").touch()
-    code = 1 if arguments == ["runs", "--db", "p.txt"] else 2
-    lines = refused(code, *arguments)
-    text = " ".join(lines)
-    assert says in text
+    lines = refused(2, *arguments)
+    assert says in " ".join(lines)
     ours = [line for line in lines if line.startswith("error: ")]
     usage = [line for line in lines if line.startswith(("Usage: ", "Error: "))]
     assert bool(ours) != bool(usage)
@@ -121,16 +99,11 @@ def test_an_interrupt_before_the_first_call_ends_with_130(monkeypatch: pytest.Mo
     assert refused(130, *FILE) == ["interrupted"]
 
 
-@pytest.mark.parametrize("cap", ["1", "20", "83"])
-def test_a_budget_that_cannot_compare_two_prompts_ends_with_3(cap: str) -> None:
+def test_a_budget_that_cannot_compare_two_prompts_ends_with_3_and_names_one_that_is_enough() -> None:
     files(120)
-    (line,) = refused(3, *FILE, "--max-calls", cap)
-    assert line.startswith(f"error: max_calls = {cap} is too few")
-
-
-def test_the_budget_that_the_refusal_names_is_enough() -> None:
-    files(120)
-    (line,) = refused(3, *FILE, "--max-calls", "10")
+    for cap in ("1", "83"):
+        (line,) = refused(3, *FILE, "--max-calls", cap)
+        assert line.startswith(f"error: max_calls = {cap} is too few")
     enough = line.split()[-1]
     with WireServer(learner) as server:
         result = good_json(*FILE[:-1], compatible(server), "--max-calls", enough)
@@ -184,7 +157,7 @@ def in_a_shell(redirected: str, *arguments: str, **variables: str) -> subprocess
     return subprocess.run(["sh", "-c", f"{words} {redirected}"], capture_output=True, env=environment, check=False)
 
 
-@pytest.mark.parametrize("words", ["models list --json", "-h", "--version", "run -h"])
+@pytest.mark.parametrize("words", ["models list --json", "-h"])
 def test_a_disk_that_is_full_is_one_line(words: str) -> None:
     done = in_a_shell(">/dev/full", *words.split())
     (line,) = done.stderr.decode().splitlines()
@@ -221,24 +194,6 @@ def test_json_is_ascii_where_stdout_is_not_utf_8() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "latin-1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert json.loads(done.stdout.decode("ascii")) == value
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--max-cost", "1e308"], "write a number of US dollars from 0 to 1,000,000,000"),
-        (["--max-tokens", str(10**400)], "write a whole number of at most"),
-        (["--max-calls", str(10**19)], "write a whole number of at most"),
-        (["--db", ""], "the path is empty; name a file"),
-        (["--db", "."], ". is a folder; name a file in it, such as ./ledger.db"),
-        (["--db", "a\0b"], "a path holds no NUL"),
-    ],
-)
-def test_a_budget_or_a_path_out_of_its_range_is_a_usage_error(arguments: list[str], says: str) -> None:
-    files(40)
-    lines = refused(2, *FILE, "--dry-run", *arguments)
-    assert says in lines[-1]
-    assert not Path("ledger.db").exists()
 
 
 def test_a_folder_is_no_ledger_from_python_either() -> None:
