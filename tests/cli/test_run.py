@@ -21,7 +21,6 @@ from agent.types import Budget, Task
 from tests.cli.world import (
     INSTRUCTION,
     UNSURE,
-    Answer,
     compatible,
     files,
     good,
@@ -100,21 +99,14 @@ def check_result(result: dict[str, Any], server: WireServer, name: str) -> None:
     assert prompt.model == result["model"]
 
 
-@pytest.mark.parametrize(("answer", "decision"), [(learner, "promote"), (stubborn, "keep_baseline")])
-def test_a_run_reports_what_the_released_prompt_scores_by_hand(answer: Answer, decision: str) -> None:
+def test_a_run_reports_what_the_released_prompt_scores_by_hand() -> None:
+    """Of a model that nothing helps; tests/journeys has one that learns."""
     command = files()
-    with WireServer(answer) as server:
+    with WireServer(stubborn) as server:
         result = good_json(*command, "-m", compatible(server), "--max-calls", str(CAP))
         check_result(result, server, "x")
-    assert result["decision"] == decision
-    assert result["model"] == compatible(server)
-    if decision == "promote":
-        assert result["lift"]["p_value"] < 0.05
-        assert result["lift"]["diff"] > 0.3
-        assert result["winner"]["n_examples"] > 0
-    else:
-        assert result["winner"]["instruction"] == INSTRUCTION
-        assert result["lift"]["diff"] == 0
+    assert (result["decision"], result["model"]) == ("keep_baseline", compatible(server))
+    assert (result["winner"]["instruction"], result["lift"]["diff"]) == (INSTRUCTION, 0)
 
 
 def test_a_run_on_anthropic_reports_what_the_released_prompt_scores_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,23 +134,16 @@ def test_a_second_run_buys_nothing_and_a_fresh_ledger_makes_the_same_trials() ->
         assert len(server.requests) == 2 * bought
         uncached = good_json(*command, "--no-cache", "--max-calls", "200")
         assert uncached["calls"]["model"] > 100
+        other = good_json(*command, "--seed", "4")
     assert {key: second[key] for key in SAME} == {key: first[key] for key in SAME} == {key: fresh[key] for key in SAME}
     assert second["calls"]["model"] == second["calls"]["proposer"] == 0
     assert second["calls"]["cached"] == first["calls"]["cached"] + bought
     assert load_prompt(first["release"]).version == load_prompt(second["release"]).version
-    ledger, other = Path("runs/ledger.db"), Path("other/ledger.db")
+    ledger, elsewhere = Path("runs/ledger.db"), Path("other/ledger.db")
     table = trials(ledger, first["run_id"])
     assert len(table) > 5
-    assert table == trials(ledger, second["run_id"]) == trials(other, fresh["run_id"])
-
-
-def test_another_seed_makes_other_trials() -> None:
-    command = files(120)
-    with WireServer(learner) as server:
-        command += ["-m", compatible(server), "--max-calls", "200", "--proposer", "none"]
-        one, other = good_json(*command), good_json(*command, "--seed", "1")
-    ledger = Path("runs/ledger.db")
-    assert trials(ledger, one["run_id"]) != trials(ledger, other["run_id"])
+    assert table == trials(ledger, second["run_id"]) == trials(elsewhere, fresh["run_id"])
+    assert table != trials(ledger, other["run_id"])
 
 
 def test_where_nothing_is_left_to_win_it_stops_before_the_search_and_says_so() -> None:
@@ -182,15 +167,6 @@ def test_where_nothing_is_left_to_win_it_stops_before_the_search_and_says_so() -
     assert sum(result["trials"].values()) == 1
     assert sum(anyway["trials"].values()) > 1
     assert anyway["preflight"] == result["preflight"]
-
-
-def test_the_number_of_trials_ends_the_search() -> None:
-    command = files(120)
-    with WireServer(learner) as server:
-        command += ["-m", compatible(server), "--max-calls", "600", "--proposer", "none"]
-        one, many = good_json(*command, "-n", "1"), good_json(*command)
-    assert sum(one["trials"].values()) == 1, "the user's own prompt is the first"
-    assert sum(many["trials"].values()) > 1
 
 
 def test_one_trial_needs_no_calls_for_a_search() -> None:
@@ -232,30 +208,11 @@ def test_tables_are_for_people_and_progress_goes_to_stderr() -> None:
     assert run["tags"] == {"who": "me"}
 
 
-def test_a_dry_run_prints_the_plan_and_calls_nothing() -> None:
-    command = files(120)
-    with WireServer(learner) as server:
-        command += ["-m", compatible(server), "--max-calls", "200", "--dry-run"]
-        words, plan = good(*command), good_json(*command)
-        assert server.requests == []
-    assert plan["plan"]["calls"] == 200
-    assert "nothing was called" in words
-    assert not Path("runs").exists()
-
-
 def test_what_would_watch_a_run_is_taken_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANGSMITH_TRACING", "true")
     command = [*files(120), "-m", "openai-compatible/x@http://127.0.0.1:9/v1", "--max-calls", "200", "--dry-run"]
     assert "tracing is off: LANGSMITH_TRACING ignored" in optimize(*command).stderr
     assert "LANGSMITH_TRACING" not in os.environ
-
-
-def test_a_price_that_is_given_leaves_the_known_price_of_another_model_as_it_is() -> None:
-    with WireServer(learner) as server:
-        command = [*files(120), "-m", compatible(server), "--price", "0,0", "--proposer", "openai/gpt-4o"]
-        told = good_json(*command, "--max-calls", "700", "--dry-run")
-    assert told["roles"]["model"]["usd"] == 0.0
-    assert told["roles"]["proposer"]["usd"] > 0.0
 
 
 def test_a_gain_that_a_small_test_cannot_show_is_null() -> None:
@@ -279,7 +236,7 @@ def test_a_model_that_thinks_is_given_room_to_by_all_that_ask_it_and_without_it_
     with WireServer(thinker) as server:
         command = [*files(120), "-m", compatible(server), "--max-calls", str(CAP), "-j", "4", "--no-retrieval"]
         told = refused(2, *command)
-        assert "empty" in told[-1]
+        assert "on reasoning" in told[-1]
         assert "--thinking 2000" in told[-1]
         before = len(server.requests)
         result = good_json(*command, "--thinking", "400")
@@ -333,16 +290,9 @@ def test_a_local_address_needs_no_price_and_it_is_said_that_it_is_free() -> None
         free = f"{compatible(server)}: local address, priced at $0; set --price IN,OUT if it is not free"
         assert free in planned.stderr.splitlines()
         assert "$0.00" in planned.stdout
-        assert "a local address" not in optimize(*command, "--price", "1,2", "--dry-run").stderr
+        assert "local address" not in optimize(*command, "--price", "1,2", "--dry-run").stderr
         bare = compatible(server).removesuffix("/v1")
-        assert f"answer below /v1: {server.url}" in optimize(*command[:-1], bare, "--dry-run").stderr
-
-
-def test_a_dry_run_refuses_a_model_without_a_price_as_the_run_does() -> None:
-    command = files(120)
-    with WireServer(learner) as server:
-        command += ["-m", unknown(server)]
-        assert refused(2, *command) == refused(2, *command, "--dry-run")
+        assert f"most servers need /v1: {server.url}" in optimize(*command[:-1], bare, "--dry-run").stderr
 
 
 def test_a_dry_run_names_every_model_file_that_is_not_there_as_the_run_does() -> None:
@@ -364,14 +314,6 @@ def test_a_key_that_is_missing_is_found_out_before_another_model_is_paid(monkeyp
         words = refused(2, *command)
         assert server.requests == []
     assert "anthropic/x: no API key: the environment variable ANTHROPIC_API_KEY is not set" in words[-1]
-
-
-def test_the_last_lines_name_the_ledger_that_was_used() -> None:
-    with WireServer(learner) as server:
-        words = good(*files(120), "-m", compatible(server), "--max-calls", "200", "--db", "other/our ledger.db")
-    shown = [f"optimize {line.partition(' optimize ')[2]}" for line in words.splitlines()[-2:]]
-    assert [line.split()[1] for line in shown] == ["show", "report"]
-    assert all(line.endswith(" --db 'other/our ledger.db'") for line in shown)
 
 
 @pytest.mark.parametrize(("cap", "seed"), [(["--max-cost", "0.1"], "2"), (["--max-tokens", "200000"], "5")])
