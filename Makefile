@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # Compiled once and kept, also where the environment says not to: pip compiles nothing here, and tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help optimize setup test types rooms extras test-extras long check bench bench-quick planted replay chaos docs docs-reference clean
+.PHONY: help optimize setup test types rooms extras test-extras test-python long check bench bench-quick planted replay chaos docs docs-reference clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -31,13 +31,13 @@ optimize: setup ## search for the best prompt: make optimize TASK=support_triage
 test: setup ## every test but long, bench and chaos
 	$(BIN)/ruff check agent promptassay tests
 	@$(MAKE) --no-print-directory -j 2 types rooms
-	$(BIN)/python -m pytest tests/engine -m "not long"
+	$(BIN)/python -m pytest tests/engine -m "not long and not extra"
 
 types:
 	$(BIN)/mypy
 
 rooms:
-	$(BIN)/python -m pytest --ignore tests/engine -m "not long" -n auto --dist worksteal
+	$(BIN)/python -m pytest --ignore tests/engine -m "not long and not extra" -n auto --dist worksteal
 
 build/extras-venv/ready: requirements-extras.lock requirements-torch.lock $(VENV)/ready
 	@echo "making build/extras-venv: $(VENV) and the packages of requirements-extras.lock"
@@ -57,8 +57,11 @@ test-extras: setup extras ## the tests that need other packages: Ray, OpenTeleme
 	@named=$(EXTRAS); build/extras-venv/bin/python -c 'import torch' 2>/dev/null && named=$$named,tune || echo "training with PyTorch is not tested here: it is not installed"; \
 	build/extras-venv/bin/python -m pytest --extras $$named
 
+test-python: ## the tests with another Python: make test-python PYTHON=python3.13
+	@$(MAKE) --no-print-directory VENV=build/venv-$(notdir $(PYTHON)) setup rooms
+
 long: setup ## the long tests: kills in every kind of run, samplers, interrupted sweeps, more of the engine
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m "long and not extra"
 
 check: $(VENV)/ready ## format, lint and types only
 	$(BIN)/ruff format agent promptassay tests

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from agent.jobs.customize import hosted as hosted_job
-from agent.jobs.customize.table import MeasuredArm, break_even
 from tests.cli.test_interrupt import START
 from tests.cli.tuning_provider import TUNED, Provider, answers
 from tests.cli.world import compatible, files, good, good_json, optimize, refused
@@ -69,19 +68,17 @@ def events(kind: str) -> list[dict[str, Any]]:
         ]
 
 
-def test_the_model_is_trained_once_and_its_arm_is_asked_like_any_other(bench: Bench) -> None:
+def test_the_model_is_trained_once_on_train_and_dev_as_it_is_asked_and_nothing_of_the_test(bench: Bench) -> None:
     words = command(bench, "--train-price", "25", "--max-cost", "9")
     told = good_json(*words)
     provider, (yours, hosted) = bench.provider, told["arms"]
     assert (yours["arm"], hosted["arm"], hosted["test"]) == ("yours", "hosted", 1.0)
     assert hosted["diff"] > 0.5
-    assert hosted["labels"] == told["rows"]["train"]
     assert hosted["train_s"] == 60.0
     assert hosted["elsewhere"]["n"] == 20
     assert hosted["train_usd"] == told["cost_usd"] == pytest.approx(4321 * 25 / 1e6)
-    assert told["fine_tuning"]["job"] == "ftjob-1"
-    assert told["fine_tuning"]["model"] == f"openai-compatible/{TUNED}@{bench.server.url}"
-    assert provider.started == 1
+    model = f"openai-compatible/{TUNED}@{bench.server.url}"
+    assert (told["fine_tuning"]["job"], told["fine_tuning"]["model"]) == ("ftjob-1", model)
     assert provider.jobs["ftjob-1"] == {
         "model": "x",
         "training_file": "file-1",
@@ -89,6 +86,15 @@ def test_the_model_is_trained_once_and_its_arm_is_asked_like_any_other(bench: Be
         "seed": 0,
         "hyperparameters": {"n_epochs": 3},
     }
+    seen = [request.body["messages"] for request in bench.server.requests if request.body["model"] == TUNED]
+    train, dev = provider.chats("file-1"), provider.chats("file-2")
+    assert len(train) == hosted["labels"] == told["rows"]["train"]
+    assert {chat["messages"][-1]["role"] for chat in train + dev} == {"assistant"}
+    uploaded = {json.dumps(chat["messages"][:-1]) for chat in train + dev}
+    asked = [messages for messages in seen if len(messages) > 1]
+    assert {json.dumps(chat["messages"][0]) for chat in train} == {json.dumps(messages[0]) for messages in asked}
+    rest = {json.dumps(messages) for messages in asked} - uploaded  # without the dev rows that time a call
+    assert len(rest) == told["rows"]["test"]
     good("audit", "verify")
     assert good_json("audit", "check", told["run_id"])["holds"]
 
@@ -100,48 +106,19 @@ def test_the_model_is_trained_once_and_its_arm_is_asked_like_any_other(bench: Be
     assert again["calls"].get("model", 0) == 0
 
 
-def test_what_is_uploaded_is_train_and_dev_as_the_tuned_model_is_asked_and_nothing_of_the_test(bench: Bench) -> None:
-    seen: list[Any] = []
-    told = good_json(*command(bench))
-    seen = [request.body["messages"] for request in bench.server.requests if request.body["model"] == TUNED]
-    train, dev = bench.provider.chats("file-1"), bench.provider.chats("file-2")
-    assert len(train) == told["rows"]["train"]
-    assert {chat["messages"][-1]["role"] for chat in train + dev} == {"assistant"}
-    asked = {json.dumps(chat["messages"][:-1]) for chat in train + dev}
-    systems = {json.dumps(chat["messages"][0]) for chat in train}
-    assert systems == {json.dumps(messages[0]) for messages in seen if len(messages) > 1}
-    rows = {row["example_id"] for row in _outcomes(told["run_id"])}
-    assert len(rows) == told["rows"]["test"]
-    of_test = [json.dumps(messages) for messages in seen if len(messages) > 1]
-    assert len(set(of_test) - asked) == told["rows"]["test"]  # the rest are the dev rows that time a call
-    assert told["unpriced"] == [f"training {compatible(bench.server)}"]
-    assert told["arms"][1]["train_usd"] is None
-
-
-def _outcomes(run_id: str) -> list[dict[str, Any]]:
-    with sqlite3.connect("file:runs/ledger.db?mode=ro", uri=True) as db:
-        db.row_factory = sqlite3.Row
-        return [dict(row) for row in db.execute("SELECT * FROM outcomes WHERE run_id = ?", [run_id])]
-
-
-def test_it_takes_part_only_where_it_is_named(bench: Bench) -> None:
-    told = good_json(*[word if word != "hosted" else "best,no-model" for word in command(bench)])
-    assert "hosted" not in {arm["arm"] for arm in told["arms"]}
-    assert bench.provider.seen == []
-
-
-@pytest.mark.parametrize(
-    ("status", "says"), [("failed", "failed (the file is too small / bad_file)"), ("cancelled", "was cancelled")]
-)
-def test_a_job_that_ends_without_a_model_is_told_in_the_providers_words(bench: Bench, status: str, says: str) -> None:
-    bench.provider = Provider(("queued", status), error={"message": "the file is too small", "code": "bad_file"})
+def test_a_job_that_ends_without_a_model_is_told_in_the_providers_words(bench: Bench) -> None:
+    bench.provider = Provider(("queued", "failed"), error={"message": "the file is too small", "code": "bad_file"})
     opened = len(events("test_opened"))
     (line,) = refused(1, *command(bench))
+    says = "failed (the file is too small / bad_file)"
     assert f"hosted: the job ftjob-1 {says}; the same command starts a new one" in line
-    assert [each["status"] for each in events("fine_tuning_ended")] == [status]
+    assert [each["status"] for each in events("fine_tuning_ended")] == ["failed"]
     assert len(events("test_opened")) == opened
     bench.provider.course = ("succeeded",)
-    assert good_json(*command(bench))["fine_tuning"]["job"] == "ftjob-2"
+    told = good_json(*command(bench))
+    assert told["fine_tuning"]["job"] == "ftjob-2"
+    assert told["unpriced"] == [f"training {compatible(bench.server)}"]
+    assert told["arms"][1]["train_usd"] is None
 
 
 @pytest.mark.parametrize("moment", ["first look", "start"])
@@ -205,32 +182,21 @@ def _wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def failing(times: int, path: str, fault: Fault, method: str = "GET") -> Callable[[Seen], Fault | None]:
-    left = [times]
-
-    def disturb(seen: Seen) -> Fault | None:
-        if seen.path != path or seen.method != method or not left[0]:
-            return None
-        left[0] -= 1
-        return fault
-
-    return disturb
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
+def test_a_provider_that_fails_while_it_is_asked_about_a_job_is_asked_again(bench: Bench) -> None:
+    faults = [
         Fault(503, body={"error": {"message": "busy"}}),
         Fault(429, {"retry-after-ms": "20"}, body={"error": {"message": "slow down"}}),
         Fault(body="not JSON"),
         Fault(raw=b""),
-    ],
-    ids=["503", "429", "no JSON", "cut"],
-)
-def test_a_provider_that_fails_while_it_is_asked_about_a_job_is_asked_again(bench: Bench, fault: Fault) -> None:
-    bench.provider = Provider(disturb=failing(3, f"{JOBS}/ftjob-1", fault))
+    ]
+
+    def disturb(seen: Seen) -> Fault | None:
+        return faults.pop() if faults and (seen.method, seen.path) == ("GET", f"{JOBS}/ftjob-1") else None
+
+    bench.provider = Provider(disturb=disturb)
     assert good_json(*command(bench))["fine_tuning"]["job"] == "ftjob-1"
     assert bench.provider.started == 1
+    assert not faults
 
 
 def test_a_start_whose_reply_is_lost_is_looked_for_before_it_is_sent_again(bench: Bench) -> None:
@@ -247,14 +213,19 @@ def test_a_start_whose_reply_is_lost_is_looked_for_before_it_is_sent_again(bench
 
 
 def test_a_model_that_the_provider_does_not_train_is_told_in_one_line(bench: Bench) -> None:
-    no = Fault(
-        400, body={"error": {"message": "model x is not available for fine-tuning", "code": "model_not_available"}}
-    )
-    bench.provider = Provider(disturb=failing(1, JOBS, no, "POST"))
+    why = "model x is not available for fine-tuning"
+
+    def disturb(seen: Seen) -> Fault | None:
+        is_start = (seen.method, seen.path) == ("POST", JOBS)
+        return Fault(400, body={"error": {"message": why, "code": "no"}}) if is_start else None
+
+    bench.provider = Provider(disturb=disturb)
     (line,) = refused(1, *command(bench))
-    assert "model x is not available for fine-tuning" in line
-    assert bench.provider.started == 1
+    assert why in line
+    assert [end["status"] for end in events("fine_tuning_ended")] == ["refused"]
+    bench.provider.disturb = lambda seen: None
     assert good_json(*command(bench))["fine_tuning"]["job"] == "ftjob-1"
+    assert list(bench.provider.files) == ["file-1", "file-2", "file-3", "file-4"], "perhaps a file was gone"
 
 
 def test_a_server_without_the_api_is_refused_before_a_search_is_paid(bench: Bench) -> None:
@@ -267,33 +238,24 @@ def test_a_server_without_the_api_is_refused_before_a_search_is_paid(bench: Benc
     assert len(bench.server.requests) == before
 
 
-def test_without_a_price_of_training_a_cap_in_dollars_is_refused(bench: Bench) -> None:
-    (line,) = refused(2, *command(bench, "--max-cost", "3"))
-    assert "give --train-price USD_PER_MILLION" in line
-    assert bench.provider.seen == []
-
-
-def test_a_training_that_may_cost_more_than_the_cap_is_refused(bench: Bench) -> None:
-    (line,) = refused(3, *command(bench, "--max-cost", "0.5", "--train-price", "100"))
-    assert "more than --max-cost 0.5" in line
-    assert bench.provider.seen == []
-
-
 @pytest.mark.parametrize(
-    ("model", "more", "says"),
+    ("code", "model", "more", "says"),
     [
-        ("local/smollm2-135m", [], "is not trained at a provider"),
-        ("openai/gpt-4.1-nano", [], "the price of the tuned model is unknown"),
-        ("openai/gpt-4o-mini-2024-07-18", ["--train-price", "inf"], "inf: write a number of US dollars of at least 0"),
+        (2, "local/smollm2-135m", [], "is not trained at a provider"),
+        (2, "openai/gpt-4.1-nano", [], "the price of the tuned model is unknown"),
+        (2, "openai/gpt-4o-mini-2024-07-18", ["--train-price", "inf"], "inf: write a number of US dollars of at least"),
+        (2, "", ["--max-cost", "3"], "give --train-price USD_PER_MILLION"),
+        (3, "", ["--max-cost", "0.5", "--train-price", "100"], "more than --max-cost 0.5"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_asked(
-    bench: Bench, model: str, more: list[str], says: str
+    bench: Bench, code: int, model: str, more: list[str], says: str
 ) -> None:
     words = command(bench, *more)
-    words[words.index("-m") + 1] = model
-    *_, line = refused(2, *words)
+    words[words.index("-m") + 1] = model or words[words.index("-m") + 1]
+    *_, line = refused(code, *words)
     assert says in line
+    assert bench.provider.seen == []
 
 
 def test_the_files_alone_are_written_and_the_commands_start_the_same_job(bench: Bench) -> None:
@@ -315,17 +277,6 @@ def test_the_files_alone_are_written_and_the_commands_start_the_same_job(bench: 
 
 def _with_key() -> dict[str, str]:
     return {**os.environ, "OPENAI_COMPATIBLE_API_KEY": "k", "no_proxy": "*"}
-
-
-@pytest.mark.parametrize(
-    ("train_usd", "per_1000", "calls"), [(2.0, 0.5, 4000), (2.0, 1.0, None), (2.0, 3.0, None), (None, 0.5, None)]
-)
-def test_a_paid_training_pays_from_the_calls_that_save_its_dollars(
-    train_usd: float | None, per_1000: float, calls: int | None
-) -> None:
-    prompt = MeasuredArm("best", "", "prompt", "c_1", [1.0], 0, usd_per_1000=1.0)
-    tuned = MeasuredArm("hosted", "", "tuned", "c_2", [1.0], 9, usd_per_1000=per_1000, train_usd=train_usd)
-    assert break_even(tuned, prompt) == calls
 
 
 def test_files_without_a_search_have_your_own_prompt(bench: Bench) -> None:

@@ -18,8 +18,9 @@ Made = tuple[dict[str, Any], dict[str, Any]]
 
 def _search_and_comparison() -> list[dict[str, Any]]:
     words = write_world()
-    search = good_json("run", *words, "--max-calls", "700", "-q")
-    return [search, good_json("customize", *words, "--curve", "16,24,all", "--expected-calls", "1000", "-q")]
+    search = good_json("run", *words, "--max-calls", "350", "-q")
+    more = ["--curve", "16,all", "--settings", "2", "--expected-calls", "1000"]
+    return [search, good_json("customize", *words, *more, "-q")]
 
 
 @pytest.fixture(scope="session")

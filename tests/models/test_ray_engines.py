@@ -23,7 +23,6 @@ from agent.models.model_registry import create_model, file_digest, require_files
 from agent.training.base_model import load_base
 from agent.training.parameters import Lora, lora_size
 from agent.types import LM, Completion, Message, Request
-from tests.cli.test_sweep_ray import HAS_RAY, needs_ray
 from tests.cli.world import good_json
 from tests.gateway.doors import gateway, states
 from tests.models.engine_actors import engine_pids
@@ -31,6 +30,7 @@ from tests.toys import until
 from tests.training.tiny import speaking
 from tests.warm import start
 
+needs_ray = pytest.mark.extra("ray")
 TASKS = Path(__file__).resolve().parents[2] / "tasks"
 
 
@@ -75,12 +75,6 @@ def uncached(found: Iterable[Completion]) -> list[Completion]:
 def test_a_name_that_is_none_is_refused_with_its_form(rest: str) -> None:
     with pytest.raises(InputError, match=r"name it as ray/local/NAME\?engines=N"):
         create_model(f"ray/{rest}")
-
-
-@pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
-def test_ray_is_asked_for_where_it_is_missing() -> None:
-    with pytest.raises(InputError, match=r'needs ray, which is not installed; pip install "promptassay\[ray\]"'):
-        create_model("ray/local/smollm2-135m?engines=2")
 
 
 def test_files_behind_a_pool_are_those_of_its_model(path: Path) -> None:
