@@ -6,7 +6,6 @@ import csv
 import importlib.util
 import json
 import re
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,7 @@ import pytest
 from langchain_core.language_models import FakeListChatModel
 
 from agent import AgentError, load_chain
-from tests.cli.test_interrupt import told, trials, wait_for
 from tests.cli.world import FILLER, TOPICS, compatible, good, good_json, learner, refused, write_csv
-from tests.warm import start
 from tests.wire import Fault, WireServer
 
 CHAIN = """
@@ -82,9 +79,6 @@ def test_a_chain_is_optimized_tested_and_shipped_as_a_file_that_its_user_can_loa
     with WireServer(helper) as server:
         result = good_json(*command, "-m", compatible(server))
         sent = len(server.requests)
-        assert good_json(*command, "-m", compatible(server))["winner"] == result["winner"]
-        assert len(server.requests) == sent, "all of it was in the ledger"
-        assert [check["ok"] for check in good_json("audit", "check")["checks"]].count(False) == 0
         assert good_json("reproduce")["same"]
     assert sent == sum(result["calls"][role] for role in ("model", "proposer")) <= 900
     assert result["status"] == "complete"
@@ -111,28 +105,6 @@ def test_a_chain_is_optimized_tested_and_shipped_as_a_file_that_its_user_can_loa
     rows = [json.loads(line) for line in (place / "test.jsonl").read_text("utf-8").splitlines()]
     right = [chain.invoke({"text": row["text"]}) == row["label"] for row in rows]
     assert sum(right) / len(right) == pytest.approx(result["winner"]["test"], abs=0.05)  # of these rows, or of a part
-
-
-@pytest.mark.long
-def test_a_killed_run_of_a_chain_resumes_to_the_same_chain() -> None:
-    command = ["run", str(folder()), "--max-calls", "700"]
-    with WireServer(helper) as server:
-        command += ["-m", compatible(server)]
-        whole = good_json(*command, "--db", "whole/ledger.db")
-        first = len(server.requests)
-        process = start(*command)
-        wait_for(server, first + 200)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-        killed = len(server.requests)
-        result = good_json("resume")
-        again = len(server.requests) - first
-    assert 0 < killed - first < first, "in the middle"
-    assert again <= first + 32, "only what was in the air at the kill"
-    assert told(result)["winner"] == told(whole)["winner"]
-    assert [t[:5] for t in trials()] == [t[:5] for t in trials("whole/ledger.db")]
-    assert Path(result["release"]).read_text("utf-8") == Path(whole["release"]).read_text("utf-8")
-    assert good_json("reproduce", "--offline")["same"]
 
 
 @pytest.mark.parametrize(

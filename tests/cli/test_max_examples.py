@@ -57,25 +57,6 @@ def test_instructions_alone_are_tried_and_all_that_reads_the_run_knows_why() -> 
         assert finished_search(launch, LEDGER) == found, most
 
 
-def test_fixed_and_picked_examples_count_alike() -> None:
-    files()
-    with WireServer(learner) as server:
-        result = pa.optimize(
-            "rows.csv",
-            target="label",
-            prompt=INSTRUCTION,
-            model=compatible(server),
-            proposer="none",
-            max_calls=300,
-            max_examples=4,
-            price=(0, 0),
-            anyway=True,
-        )
-    tried = demos_tried(result.run_id)
-    assert max(tried) == 4
-    assert result.winner.n_examples <= 4
-
-
 def test_the_smaller_of_the_two_limits_counts() -> None:
     task = make_task(12, constraints=Constraints(max_examples=6))
     assert with_demo_limit(task, 3).constraints.max_examples == 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import pytest
 import promptassay as pa
 from agent.jobs.locations import LEDGER, open_history
 from agent.release.runtime import load_prompt
-from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
+from tests.cli.world import compatible, good, good_json, knowing, learner, refused, stubborn
 from tests.conftest import Made
-from tests.wire import Fault, WireServer
+from tests.wire import WireServer
 
 FREE = ("--price", "0,0", "-q")
 
@@ -119,27 +118,6 @@ def test_a_limit_on_examples_keeps_the_released_prompt_out(two_runs: Made) -> No
         assert plan["margin"] == 0.05 <= plan["smallest_margin"]
         again = ("resume", result["run_id"], "--fork", "-q", "--model")
         assert "this is the model that the prompt is for" in refused(2, *again, first["model"])[0]
-
-
-def test_a_run_that_was_cut_off_goes_on_and_buys_nothing_twice(two_runs: Made) -> None:
-    first, _ = two_runs
-    cut = [True]
-
-    def breaks(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
-        return Fault(401) if cut[0] and len(server.requests) > 60 else knowing(messages, body)
-
-    with WireServer(breaks) as server:
-        ended = optimize("migrate", first["run_id"], "--model", compatible(server), *FREE, "-j", "2")
-        assert ended.exit_code in (1, 2), ended.output
-        (run_id,) = re.findall(r"optimize resume (\S+)", ended.stderr)[:1]
-        before, cut[0] = len(server.requests), False
-        result = good_json("resume", run_id, "-q", "-j", "2")
-        after = len(server.requests) - before
-    assert result["run_id"] == run_id
-    assert result["decision"] == "promote"
-    paid = result["calls"]["model"]
-    assert paid <= 150
-    assert after < paid, "what was settled before answers from the ledger"
 
 
 def test_what_cannot_be_migrated_is_refused_in_a_line_before_a_call(two_runs: Made) -> None:

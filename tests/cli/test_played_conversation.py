@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.test_interrupt import told, trials, wait_for
-from tests.cli.world import compatible, good, good_json, refused
-from tests.warm import start
+from tests.cli.world import compatible, good_json, refused
 from tests.wire import Fault, WireServer
 
 TASK = """\
@@ -76,27 +73,6 @@ def bodies(server: WireServer) -> list[str]:
     return [json.dumps(request.body) for request in server.requests]
 
 
-def test_a_scripted_conversation_is_searched_turn_by_turn() -> None:
-    write_task()
-    with WireServer(counter) as server:
-        run = ["run", "counter", "-m", compatible(server), "--max-calls", "1500"]
-        planned = good_json(*run, "--dry-run")
-        found = good_json(*run)
-        sent = len(server.requests)
-        assert good_json(*run)["winner"] == found["winner"]
-        assert len(server.requests) == sent <= 1500, "each turn was in the ledger"
-        assert good_json("reproduce", found["run_id"])["same"]
-        turns = Counter(len(request.body["messages"]) for request in server.requests)
-    assert planned["plan"]["calls"] <= 500, "of three calls each"
-    assert found["decision"] == "promote", found
-    assert (found["winner"]["test"], found["baseline"]["test"] < 0.5) == (1.0, True)
-    assert set(turns) >= {2, 4, 6}, "one, two and three messages of the user"
-    assert [check["ok"] for check in good_json("audit", "check")["checks"]].count(False) == 0
-    assert "continue with the model's own replies" in good("export", "--format", "messages", "-o", "m.json") + str(
-        refused(2, "check", found["release"])
-    )
-
-
 def test_commands_that_ask_rows_one_by_one_refuse_it() -> None:
     write_task()
     with WireServer(counter) as server:
@@ -110,25 +86,6 @@ def test_commands_that_ask_rows_one_by_one_refuse_it() -> None:
         ):
             assert "continue with the model's own replies" in "\n".join(refused(2, *command))
         assert len(server.requests) == sent
-
-
-def test_a_killed_conversation_buys_no_turn_twice() -> None:
-    write_task()
-    with WireServer(counter) as server:
-        command = ["run", "counter", "-m", compatible(server), "--max-calls", "900"]
-        whole = good_json(*command, "--db", "whole/ledger.db")
-        first = len(server.requests)
-        process = start(*command)
-        wait_for(server, first + 150)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-        killed = len(server.requests) - first
-        result = good_json("resume")
-        again = Counter(asked(server)[first:])
-    assert 0 < killed < first, "in the middle"
-    assert sum(again.values()) <= first + 32, "only what was in the air at the kill is sent again"
-    assert told(result)["winner"] == told(whole)["winner"]
-    assert [t[:5] for t in trials()] == [t[:5] for t in trials("whole/ledger.db")]
 
 
 def test_a_model_plays_the_user_until_its_goal_is_reached() -> None:

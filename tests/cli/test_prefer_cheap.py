@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.jobs.locations import LEDGER, open_history
-from tests.cli.world import compatible, files, good, good_json, knowing, optimize, refused
+from tests.cli.world import compatible, files, good, good_json, knowing, refused
 from tests.wire import WireServer
 
 CALLS = ("--max-calls", "700", "--proposer", "none", "--price", "1,1", "--no-calibrate", "--no-retrieval")
@@ -38,15 +38,12 @@ def opened(run_id: str) -> dict[str, Any]:
 def test_the_cheaper_one_is_compared_with_the_best_on_the_same_sealed_rows() -> None:
     with WireServer(by_length) as server:
         words = (*files(), "-m", compatible(server), *CALLS)
-        best = good_json(*words)
         cheap = good_json(*words, "--prefer", "cheap", "--margin", "15")
         sent = sum(cheap["calls"][role] for role in ("model", "proposer", "judge"))
         assert sent <= 700
-    assert best["cheaper"] is None
     found = cheap["cheaper"]
     assert found["dev"]["shown"]
     assert found["dev"]["low"] > -0.15
-    assert cheap["winner"]["prompt_tokens"] < best["winner"]["prompt_tokens"]
     assert found["saved_in"] == "tokens", "this server counts every call alike"
     assert 0 < found["saved"] < 1
     assert found["test"]["n"] == cheap["lift"]["n"], "the same rows, opened once"
@@ -61,18 +58,6 @@ def test_the_cheaper_one_is_compared_with_the_best_on_the_same_sealed_rows() -> 
         assert "fewer prompt tokens than the best on dev" in surface
     assert "the same" in good("reproduce", cheap["run_id"], "--offline")
     assert "PROBLEM" not in good("audit", "check", cheap["run_id"])
-
-
-def test_where_no_cheaper_one_is_shown_the_best_is_tested_and_the_user_is_told() -> None:
-    with WireServer(by_length) as server:
-        words = (*files(), "-m", compatible(server), *CALLS)
-        best = good_json(*words)
-        told = optimize(*words, "--prefer", "cheap", "--margin", "0.5", "--json")
-    found = json.loads(told.stdout)
-    assert found["cheaper"] is None
-    assert "best" not in opened(found["run_id"])
-    assert found["winner"]["candidate_id"] == best["winner"]["candidate_id"] or best["lift"]["n"] > found["lift"]["n"]
-    assert "no cheaper prompt is shown to lose less than 0.5 points" in told.stderr
 
 
 def test_a_margin_out_of_range_is_refused() -> None:

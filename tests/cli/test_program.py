@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import re
-import signal
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
-from dspy.utils import DummyLM
 from pydantic import BaseModel
 
 from agent.programs.dspy import read
 from agent.types import Field, Signature
-from tests.cli.test_interrupt import told, trials, wait_for
-from tests.cli.world import TOPICS, compatible, good, good_json, learner, refused, write_csv
-from tests.warm import start
-from tests.wire import Fault, WireServer
+from tests.cli.world import TOPICS, good, learner, refused, write_csv
+from tests.wire import Fault
 
 PROGRAM = """
 import dspy
@@ -84,73 +79,6 @@ def asked_for(messages: list[dict[str, Any]]) -> list[str]:
     return re.findall(r"\w+", str(messages[-1]["content"]))
 
 
-def built(place: Path) -> Any:
-    """The program as its user makes it, far from ours."""
-    spec = importlib.util.spec_from_file_location("theirs", place / "program.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.build()
-
-
-def test_one_trial_scores_the_program_on_all_rows_that_can_be_paid() -> None:
-    with WireServer(helper) as server:
-        command = ("run", folder(), "-m", compatible(server), "-n", "1", "--strategy", "dspy-mipro", "-q")
-        result = good_json(*command, "--max-calls", "280")
-    assert result["status"] == "complete"
-    assert result["lift"]["n"] == 60
-    assert result["calls"]["model"] == 240
-
-
-def test_a_program_is_optimized_tested_and_shipped_as_a_state_that_its_user_can_load() -> None:
-    place = folder()
-    command = ["run", str(place), "--max-calls", "700", "--strategy", "dspy-bootstrap"]
-    with WireServer(helper) as server:
-        result = good_json(*command, "-m", compatible(server))
-        sent = len(server.requests)
-        assert good_json(*command, "-m", compatible(server))["winner"] == result["winner"]
-        assert len(server.requests) == sent, "all of it was in the ledger"
-        assert [check["ok"] for check in good_json("audit", "check")["checks"]].count(False) == 0
-        assert good_json("reproduce")["same"]
-    assert sent == sum(result["calls"][role] for role in ("model", "proposer")) <= 700
-    assert result["decision"] == "promote"
-    assert result["lift"]["diff"] > 0
-    assert result["parameters"] == {"max_tokens": 500, "temperature": 0.0}
-    assert "scored with max_tokens=500, temperature=0.0" in good("show")
-    good("export", "-o", "shipped.json")
-    program = built(place)
-    program.load("shipped.json")
-    state = json.loads(Path(result["release"]).read_text("utf-8"))
-    assert state["route"]["demos"] == program.route.demos != []
-    with dspy.context(lm=DummyLM([{"gist": "a"}, {"label": "billing"}])):
-        assert program(text="x").label == "billing"
-
-
-@pytest.mark.long
-def test_a_killed_run_of_a_program_resumes_to_the_same_state() -> None:
-    place = folder()
-    command = ["run", str(place), "--max-calls", "700"]
-    with WireServer(helper) as server:
-        command += ["-m", compatible(server)]
-        whole = good_json(*command, "--db", "whole/ledger.db")
-        first = len(server.requests)
-        process = start(*command)
-        wait_for(server, first + 250)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-        killed = len(server.requests)
-        result = good_json("resume")
-        again = len(server.requests) - first
-    assert 0 < killed - first < first, "in the middle"
-    assert again <= first + 32, "only what was in the air at the kill"
-    assert told(result)["winner"] == told(whole)["winner"]
-    assert [t[:5] for t in trials()] == [t[:5] for t in trials("whole/ledger.db")], (
-        "attempts in the air at the kill aside"
-    )
-    assert Path(result["release"]).read_text("utf-8") == Path(whole["release"]).read_text("utf-8")
-
-
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -193,37 +121,3 @@ def test_our_own_search_is_not_for_programs_and_the_plan_says_what_a_program_cos
     assert "a DSPy program takes dspy-mipro" in refused(2, "run", str(place), "--strategy", "bayes")[0]
     said = good("run", str(place), "--dry-run", "--max-calls", "700", "--price", "1,1")
     assert "program:build runs in this process and makes 2 calls or more" in said
-
-
-def test_a_cap_on_tokens_is_planned_with_and_one_that_is_too_small_is_refused_before_a_call() -> None:
-    with WireServer(helper) as server:
-        command = [
-            *map(str, ["run", folder(), "-m", compatible(server)]),
-            "--strategy",
-            "dspy-bootstrap",
-            "--price",
-            "0,0",
-        ]
-        for cap, words in (("500", "too little to compare two prompts"), ("60000", "too few for --strategy dspy-boot")):
-            said = refused(3, *command, "--max-tokens", cap)[0]
-            assert words in said
-            assert f"max_tokens = {cap} (give at least " in said
-        assert not server.requests
-        enough = re.findall(r"give at least (\d+)", said)[0]
-        result = good_json(*command, "--max-tokens", enough)
-    assert (result["decision"], result["search_ended"]) == ("promote", "")
-    assert sum(result["tokens"].values()) <= int(enough)
-
-
-@pytest.mark.parametrize(
-    ("key", "words"),
-    [
-        ('"program"', "notes/task.toml:6: program = 'program' has a form that is not allowed; write module:factory"),
-        ('"other:build"', "notes/task.toml:6: program = 'other:build' needs other.py in the task folder"),
-        ("3", "notes/task.toml:6: program = 3"),
-    ],
-)
-def test_a_program_that_is_not_there_is_named_with_its_line(key: str, words: str) -> None:
-    toml = folder() / "task.toml"
-    toml.write_text(toml.read_text("utf-8").replace('"program:build"', key), "utf-8")
-    assert words in "\n".join(refused(2, "run", "notes"))

@@ -22,10 +22,6 @@ def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
     return Fault(text=learner(messages, body), delay=0.1)
 
 
-def remove() -> None:
-    DB.unlink()
-
-
 def move_an_older_copy_over_it() -> None:
     DB.with_name("older.db").rename(DB)
 
@@ -37,7 +33,6 @@ def delete_the_lock() -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (remove, "ledger.db: was removed while"),
         (move_an_older_copy_over_it, "ledger.db: was replaced by another file while"),
         (delete_the_lock, "ledger.db.lock: was removed while"),
     ],

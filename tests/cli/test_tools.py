@@ -6,10 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agent.release.formats.python_module import load_module
-from agent.release.runtime import load_prompt
-from tests.cli.world import compatible, good, good_json, refused
-from tests.wire import WireServer
+from tests.cli.world import refused
 
 ROOMS = ("kitchen", "hall", "office", "bedroom", "attic", "cellar")
 TASK = """\
@@ -62,27 +59,6 @@ def house(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
         return "You are welcome."
     name = "lamp_off" if "darken" in request else "lamp_on"
     return json.dumps([{"name": name, "arguments": json.dumps({"room": request.split()[-1]})}])
-
-
-def test_a_prompt_with_tools_is_searched_released_and_asked() -> None:
-    write_task()
-    with WireServer(house) as server:
-        found = good_json("run", "lamps", "-m", compatible(server), "--price", "1,2", "--max-calls", "500")
-        assert found["decision"] == "promote", found
-        assert (found["baseline"]["test"], found["winner"]["test"]) == (0.675, 1.0)
-        prompt = load_prompt(Path(found["release"]))
-        assert [tool.name for tool in prompt.release.tools] == ["lamp_on", "lamp_off"]
-        answer = prompt.complete(request="darken the attic")
-        assert answer.fields["calls"] == [{"name": "lamp_off", "arguments": {"room": "attic"}}]
-        assert prompt.complete(request="thanks a lot").fields["calls"] == []
-        checked = good_json("check", found["release"], "--price", "1,2", "--repeats", "1")
-        assert checked["score"]["now"]["mean"] == 1.0
-    assert good_json("reproduce", found["run_id"])["same"]
-    good("export", found["run_id"], "--format", "python", "-o", "exported.py")
-    module = load_module(Path("exported.py"), "exported_with_tools")
-    assert [tool["function"]["name"] for tool in module.TOOLS] == ["lamp_on", "lamp_off"]
-    (said,) = refused(1, "export", found["run_id"], "--format", "prompty", "-o", "exported.prompty")
-    assert "calls tools, which this target cannot hold" in said
 
 
 def test_tools_that_cannot_be_used_are_refused_before_any_call() -> None:

@@ -119,15 +119,6 @@ def test_a_budget_that_ends_leaves_cells_empty(two_runs: Made) -> None:
     assert told["models"][1]["scores"][1]["mean"] is None
 
 
-def test_every_model_is_asked_the_rows_that_the_run_scored_and_no_others(two_runs: Made) -> None:
-    first, _ = two_runs
-    seen = good_json("show", first["run_id"])["plan"]["dev_rows"]
-    with WireServer(learner) as server:
-        told = good_json("transfer", first["run_id"], "--models", compatible(server), "--top", "1", "-q")
-    assert told["rows"] == seen
-    assert {cell["n"] for model in told["models"] for cell in model["scores"]} == {seen}
-
-
 def test_a_limit_takes_the_first_rows_on_every_model(two_runs: Made) -> None:
     first, _ = two_runs
     with WireServer(learner) as server:
@@ -166,16 +157,3 @@ def test_other_data_and_other_kinds_of_runs_are_refused(two_runs: Made) -> None:
         done = optimize("transfer", first["run_id"], "--models", compatible(server))
         assert done.exit_code == 2
         assert ": rows.csv changed since" in done.stderr
-
-
-def test_a_judge_scores_on_the_other_model_too() -> None:
-    from tests.cli.test_judge_run import CAP, Boats, task
-
-    task()
-    with WireServer(Boats()) as server, WireServer(Boats()) as other:
-        run = good_json("run", "boats", *CAP, "-m", compatible(server))
-        told = good_json("transfer", run["run_id"], "--models", compatible(other), "--top", "1", "-q")
-    own, new = told["models"]
-    assert told["calls"]["model"] == 80
-    assert "judge" not in told["calls"]  # the same answers by the same judge are in the ledger
-    assert [cell["mean"] for cell in own["scores"]] == [cell["mean"] for cell in new["scores"]]

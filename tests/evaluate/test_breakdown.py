@@ -1,9 +1,9 @@
 """A score taken apart says what its parts say alone, and nothing where there is nothing to say."""
 
+from __future__ import annotations
+
 import math
-import random
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from agent.evaluate import breakdown
 from agent.evaluate.breakdown import FEWEST_ROWS
 from agent.evaluate.score_table import ScoreTable
 from agent.metrics.text_similarity import signature
+from agent.results.breakdown import Calibration
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, MetricSpec, Outcome, Prediction, Score
 from tests.cases import each_case
@@ -80,36 +81,6 @@ def test_each_metric_has_its_means_and_the_paired_difference_of_its_own_scores()
             assert line[side] == {"mean": mean, "ci95": [low, high], "n": 3, "unscored": 0}
 
 
-def test_the_lines_carry_name_field_and_weight_in_the_order_of_the_task() -> None:
-    specs = (MetricSpec("choice", "team", 3.0), MetricSpec("choice", "text", 1.0))
-    lines = by_metric(pair([outcome(1.0, 1.0)], [outcome(1.0, 1.0)]), specs, 0)
-    named = [(line["metric"], line["field"], line["weight"]) for line in lines]
-    assert named == [("readable", "", 0.0), ("metric0", "team", 3.0), ("metric1", "text", 1.0)]
-
-
-def test_what_is_unscored_is_counted_and_left_out_of_mean_and_difference() -> None:
-    won, based = outcomes([1.0, None, 0.0, 1.0]), outcomes([0.0, 1.0, None, 1.0])
-    line = by_metric(pair(won, based), ONE, 0)[1]
-    assert (line["winner"]["n"], line["winner"]["unscored"]) == (3, 1)
-    assert line["winner"]["mean"] == approx(2 / 3)
-    assert line["diff"] == approx(0.5)
-
-
-def test_a_metric_that_scored_nothing_has_no_numbers() -> None:
-    line = by_metric(pair(outcomes([None, None]), outcomes([1.0, 0.0])), ONE, 0)[1]
-    assert line["winner"] == {"mean": None, "ci95": None, "n": 0, "unscored": 2}
-    assert line["baseline"]["mean"] == 0.5
-    assert {key: line[key] for key in NO_DIFFERENCE} == NO_DIFFERENCE
-
-
-def test_readable_is_the_share_of_replies_without_an_error_among_those_that_came() -> None:
-    won = [outcome(1.0), outcome(0.0, error="no JSON"), outcome(None, error="HTTP 500", called=False), outcome(1.0)]
-    line = by_metric(pair(won, outcomes([1.0] * 4)), ONE, 0)[0]
-    assert (line["metric"], line["winner"]["n"], line["winner"]["unscored"]) == ("readable", 3, 1)
-    assert line["winner"]["mean"] == approx(2 / 3)
-    assert line["diff"] == approx(-1 / 3)
-
-
 @pytest.mark.parametrize("lost", [FAILED, REFUSED, outcome(None)], ids=["failed", "refused", "without a label"])
 def test_a_row_that_no_metric_could_score_is_not_unreadable(lost: Outcome) -> None:
     line = by_metric(pair([lost, outcome(0.0, error="no JSON")], outcomes([1.0, 1.0])), ONE, 0)[0]
@@ -119,20 +90,10 @@ def test_a_row_that_no_metric_could_score_is_not_unreadable(lost: Outcome) -> No
     assert (nothing["winner"]["n"], nothing["winner"]["mean"], nothing["diff"]) == (0, None, None)
 
 
-def test_a_row_that_one_metric_could_score_is_readable() -> None:
-    won = [outcome(None, 1.0), outcome(None, 0.0, error="no JSON")]
-    line = by_metric(pair(won, won), (MetricSpec("judge", "text"), MetricSpec("choice", "text")), 0)[0]
-    assert (line["winner"]["n"], line["winner"]["mean"]) == (2, 0.5)
-
-
 def test_what_sacrebleu_measures_carries_its_signature_and_nothing_else_does() -> None:
     specs = [MetricSpec(name, "text") for name in ("bleu", "chrf", "edit_similarity", "rougeL", "judge")]
     lines = by_metric(pair([outcome(*[1.0] * 5)], [outcome(*[0.5] * 5)]), specs, 0)
     assert [line["signature"] for line in lines] == ["", signature("bleu"), signature("chrf"), "", "", ""]
-
-
-def test_without_rows_every_part_is_empty() -> None:
-    assert [line["winner"]["n"] for line in by_metric(pair([], []), ONE, 0)] == [0, 0]
 
 
 scores = st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0])
@@ -153,22 +114,6 @@ def test_scored_and_unscored_rows_add_up_and_swapping_the_sides_turns_the_differ
 
 
 # ---- slices
-
-
-def test_each_group_has_the_scores_and_the_difference_of_its_own_rows() -> None:
-    groups = ["de"] * 6 + ["en"] * 5
-    mine, theirs = [1.0] * 6 + [1.0, 0.0, 0.0, 0.0, 0.0], [0.0] * 3 + [1.0] * 3 + [1.0] * 5
-    (found,) = by_slice(pair(outcomes(mine), outcomes(theirs), groups), ["lang"], 0)
-    assert found["slice"] == "lang"
-    told = by_value(found)
-    assert list(told) == ["de", "en"]
-    assert told["de"]["winner"]["mean"] == 1.0
-    assert told["en"]["winner"]["mean"] == approx(0.2)
-    expected = paired_difference(mine[6:], theirs[6:], 0)
-    assert (told["en"]["diff"], told["en"]["p_value"]) == (expected.diff, expected.p_value)
-    assert told["de"]["diff"] == approx(0.5)
-    assert found["winner_gap"] == approx(0.8)
-    assert found["baseline_gap"] == approx(0.5)
 
 
 def test_a_group_of_few_rows_has_scores_but_no_difference_and_no_part_in_the_gap() -> None:
@@ -198,27 +143,6 @@ def test_a_group_has_a_difference_where_enough_of_its_rows_are_scored_on_both_si
     assert group["baseline" if turned else "winner"]["n"] == known
 
 
-def test_rows_scored_on_one_side_each_are_not_counted_together() -> None:
-    won, based = outcomes([1.0] * 5 + [None] * 5), outcomes([None] * 4 + [0.0] * 6)
-    (found,) = by_slice(pair(won, based), ["lang"], 0)
-    (group,) = found["groups"]
-    assert (group["winner"]["n"], group["baseline"]["n"], group["diff"]) == (5, 6, None)
-
-
-@each_case("groups", [4, 20])
-def test_groups_that_are_all_alike_are_seldom_said_to_differ(groups: int) -> None:
-    rng, said = random.Random(groups), 0
-    for seed in range(60):
-        values = [float(rng.random() < 0.7) for _ in range(160)]
-        (found,) = by_slice(
-            pair(outcomes(values), outcomes(values), [f"g{at % groups}" for at in range(160)]), ["lang"], seed
-        )
-        assert found["winner_gap_p"] == found["baseline_gap_p"]
-        said += found["winner_gap_p"] < 0.05
-    assert said <= 7
-    assert found["winner_gap"] > 0.05
-
-
 def test_groups_that_differ_are_said_to() -> None:
     values = [float(at % 2 == 0 or at % 5 == 0) for at in range(160)]
     (found,) = by_slice(pair(outcomes(values), outcomes([0.5] * 160), ["de", "en"] * 80), ["lang"], 0)
@@ -227,22 +151,12 @@ def test_groups_that_differ_are_said_to() -> None:
     assert found["baseline_gap_p"] == 1.0
 
 
-def test_one_group_alone_has_no_gap() -> None:
-    (found,) = by_slice(pair(outcomes([1.0] * 9), outcomes([0.0] * 9)), ["lang"], 0)
-    assert found["winner_gap"] is None
-    assert found["baseline_gap"] is None
-
-
 def test_rows_without_a_value_are_a_group_of_their_own_and_slices_keep_their_order() -> None:
     won = outcomes([1.0] * 4)
     found = by_slice(pair(won, won, ["de", "de", "", "en"]), ["region", "lang"], 0)
     assert [cut["slice"] for cut in found] == ["region", "lang"]
     assert list(by_value(found[0])) == [""]
     assert list(by_value(found[1])) == ["", "de", "en"]
-
-
-def test_a_task_without_slices_has_none() -> None:
-    assert by_slice(pair(outcomes([1.0]), outcomes([0.0])), [], 0) == []
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), scores, scores), max_size=20))
@@ -261,19 +175,6 @@ def test_the_groups_of_a_slice_hold_every_row_once(values: list[tuple[str, float
 def answers(*texts: str) -> list[Outcome]:
     """An answer to each row; the one that says "right" is."""
     return [outcome(float(text == "right"), text=text) for text in texts]
-
-
-def test_equal_answers_agree_wholly_and_carry_no_bits() -> None:
-    found = consistency([answers("right", "x")] * 3)
-    assert found == {
-        "k": 3,
-        "rows": 2,
-        "agreement": 1.0,
-        "entropy": 0.0,
-        "pass_at_k": 0.5,
-        "pass_hat_k": 0.5,
-        "spread": 0.0,
-    }
 
 
 def test_answers_that_differ_are_counted_by_hand() -> None:
@@ -301,33 +202,12 @@ def test_a_row_with_an_unscored_sample_has_no_part_in_passing() -> None:
 
 
 @pytest.mark.parametrize("lost", [FAILED, REFUSED], ids=["failed", "refused"])
-def test_samples_without_an_answer_do_not_agree_with_each_other(lost: Outcome) -> None:
-    assert consistency([[lost], [lost]]) is None
-    assert consistency([[lost], answers("right")]) is None
-
-
-@pytest.mark.parametrize("lost", [FAILED, REFUSED], ids=["failed", "refused"])
 def test_rows_with_a_sample_without_an_answer_are_left_out_of_consistency(lost: Outcome) -> None:
     whole = [answers("right", "x"), answers("right", "y")]
     found = consistency([[*whole[0], lost, *answers("right")], [*whole[1], *answers("x"), lost]])
     assert found == consistency(whole)
     assert found is not None
     assert (found["rows"], found["agreement"]) == (2, 0.5)
-
-
-def test_replies_that_do_not_parse_are_told_apart_by_their_text() -> None:
-    same = consistency([[outcome(0.0, text=" ?? ", error="no JSON")], [outcome(0.0, text="??", error="no JSON")]])
-    other = consistency([[outcome(0.0, text="??", error="no JSON")], [outcome(0.0, text="!!", error="no JSON")]])
-    assert same is not None
-    assert other is not None
-    assert (same["agreement"], other["agreement"]) == (1.0, 0.0)
-
-
-def test_the_order_of_fields_does_not_make_an_answer_another() -> None:
-    one, two = Prediction({"a": 1, "b": 2}, "x"), Prediction({"b": 2, "a": 1}, "y")
-    found = consistency([[Outcome("c", "e", each, (), 1.0, "k")] for each in (one, two)])
-    assert found is not None
-    assert found["agreement"] == 1.0
 
 
 words = st.sampled_from(["right", "x", "y"])
@@ -356,16 +236,6 @@ def test_distinct_word_pairs_and_openings_are_counted_by_hand() -> None:
     assert found == {"field": "text", "n": 3, "distinct_2": 7 / 10, "openings": 1 / 3}
 
 
-def test_the_same_answer_everywhere_has_no_opening_of_its_own() -> None:
-    found = variety(said("a b c d", "a b c d"), "text")
-    assert found is not None
-    assert (found["distinct_2"], found["openings"]) == (0.5, 0.0)
-
-
-def test_answers_of_one_word_have_no_pairs() -> None:
-    assert variety(said("yes", "no"), "text") == {"field": "text", "n": 2, "distinct_2": None, "openings": 1.0}
-
-
 def test_fewer_than_two_texts_have_no_variety() -> None:
     assert variety([], "text") is None
     assert variety(said("alone"), "text") is None
@@ -374,14 +244,40 @@ def test_fewer_than_two_texts_have_no_variety() -> None:
     assert variety([Outcome("c", "e", Prediction({"text": [1]}, "[1]"), (), 1.0, "k")] * 2, "text") is None
 
 
-@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), min_size=2, max_size=6))
-def test_variety_lies_between_nothing_and_all_and_does_not_depend_on_the_order(texts: list[list[str]]) -> None:
-    lines = [" ".join(text) for text in texts]
-    found = variety(said(*lines), "text")
+confidence_report = json_of(breakdown.confidence_report)
+
+
+def confident(at: int, value: float | None, sure: float | None) -> Outcome:
+    return Outcome("c_1", f"r{at}", Prediction({"team": "x"}, "x", confidence=sure), (), value)
+
+
+DEV = [confident(at, float(at >= 10), at / 50) for at in range(50)]
+TEST = [confident(at, float(at % 4 > 0), 0.9 if at < 60 else 0.1) for at in range(80)]
+
+
+def test_the_threshold_comes_from_dev_and_what_it_leaves_from_the_test() -> None:
+    found = confidence_report(TEST, DEV, None, 0.95)
     assert found is not None
-    assert found == variety(said(*lines[::-1]), "text")
-    assert 0 <= found["openings"] <= 1
-    pairs = [together for text in texts for together in pairwise(text)]
-    assert (found["distinct_2"] is None) == (not pairs)
-    if pairs:
-        assert 0 < found["distinct_2"] <= 1
+    assert (found["method"], found["rows"]) == ("none", 80)
+    assert found["ece"] == approx((60 * 0.15 + 20 * 0.65) / 80)
+    abstain = found["abstain"]
+    assert abstain["below"] == approx(8 / 50)  # 40 of the 42 rows from there on are right
+    assert abstain["answered"] == approx(0.75)
+    assert abstain["reached"] == approx(0.75)
+    assert Calibration.from_json(found).to_json() == found
+
+
+def test_rows_without_a_score_or_a_confidence_do_not_count() -> None:
+    found = confidence_report([*TEST, confident(90, None, 0.5), confident(91, 1.0, None)], DEV, None, None)
+    assert found is not None
+    assert (found["rows"], found["abstain"]) == (80, None)
+    assert confidence_report([confident(0, 1.0, None)], DEV, None, 0.9) is None
+
+
+def test_where_no_threshold_reaches_the_precision_that_is_said() -> None:
+    wrong = [confident(at, 0.0, 0.9) for at in range(50)]
+    found = confidence_report(TEST, wrong, {"method": "fitted", "bias": {"x": 1.0}, "temperature": 2.0}, 0.95)
+    assert found is not None
+    assert found["abstain"]["below"] is None
+    assert (found["abstain"]["answered"], found["abstain"]["reached"]) == (0, None)
+    assert (found["bias"], found["temperature"]) == ({"x": 1.0}, 2.0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.errors import (
     BadResponse,
@@ -17,26 +20,23 @@ from agent.errors import (
     RunRefused,
     TransportUnknown,
 )
-from agent.evaluate.evaluator import SILENT, Evaluator, values
-from agent.gateway.budget import Account, Spend
+from agent.evaluate.evaluator import SILENT, Evaluator, evidence, label_signal, values
+from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.observer import Observer
 from agent.programs.prompt import HOSTED_SLACK, REASONING_TOKENS, REPLY_SLACK, PromptProgram, ReplyCap
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
-from agent.prompt.render import render
 from agent.scoring.task_metrics import build_metrics
 from agent.types import (
     Budget,
     Completion,
     Demo,
     Example,
-    Field,
     Outcome,
     Prediction,
     Request,
     Score,
-    Signature,
     SplitName,
     Task,
     Usage,
@@ -67,17 +67,6 @@ def right(request: Request) -> str:
     return request.messages[-1].content.split(" on ")[1].split()[0]
 
 
-async def test_outcomes_come_in_the_order_of_the_rows_with_value_and_call(ledger: Ledger) -> None:
-    bench = Bench(ledger, FakeModel(right))
-    made = baseline(TASK)
-    outcomes = await bench.evaluator.outcomes(made, TASK.dev, "dev")
-    assert [outcome.example_id for outcome in outcomes] == [row.id for row in TASK.dev]
-    assert [outcome.value for outcome in outcomes] == [1.0] * 6
-    assert {outcome.candidate_id for outcome in outcomes} == {made.id}
-    keys = {key for (key,) in ledger.db.execute("SELECT call_key FROM calls")}
-    assert {outcome.call_key for outcome in outcomes} == keys
-
-
 async def test_a_row_is_bought_and_written_down_once(ledger: Ledger) -> None:
     bench = Bench(ledger, FakeModel(right))
     first = await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:3], "dev")
@@ -86,58 +75,6 @@ async def test_a_row_is_bought_and_written_down_once(ledger: Ledger) -> None:
     assert len(bench.lm.seen) == 6
     assert sorted(bench.written) == sorted(("dev", row.id) for row in TASK.dev)
     assert bench.gateway.account.total_used.calls == 6
-
-
-async def test_a_repeat_is_a_call_of_its_own_and_is_not_written_down(ledger: Ledger) -> None:
-    bench = Bench(ledger, FakeModel(right))
-    await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:2], "dev")
-    await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:2], "dev", repeat=1)
-    assert len(bench.lm.seen) == 4
-    assert len(bench.written) == 2
-
-
-async def test_what_is_sent_is_the_rendered_prompt(ledger: Ledger) -> None:
-    bench = Bench(ledger, FakeModel(right))
-    made = PromptCandidate("chain-of-thought", "labelled-turns", "Say it.")
-    await bench.evaluator.outcomes(made, TASK.dev[:1], "dev")
-    (sent,) = bench.lm.seen
-    assert sent.messages == render(made, TASK.signature, TASK.dev[0].inputs)
-    assert sent.temperature == 0.0
-
-
-async def test_a_reply_that_does_not_parse_scores_0_with_its_error(ledger: Ledger) -> None:
-    outcomes = await Bench(ledger, FakeModel(lambda r: "I do not know")).evaluator.outcomes(
-        baseline(TASK), TASK.dev, "dev"
-    )
-    assert values(outcomes) == [0.0] * 6
-    assert all(outcome.prediction.error and outcome.scores[0].reason for outcome in outcomes)
-    assert {outcome.prediction.raw for outcome in outcomes} == {"I do not know"}
-
-
-@pytest.mark.parametrize("kind", [TASK.signature.outputs[0], Field("team")])
-async def test_a_prompt_of_the_users_own_that_asks_for_reasons_is_read_and_given_room_as_the_technique_is(
-    ledger: Ledger, kind: Field
-) -> None:
-    """The same replies to both: reasoning that names other teams, then the answer's line."""
-    asking = "Weigh each team in a sentence. Then write it on the last line, after 'Answer:'."
-    task = make_task(6, signature=Signature((Field("message"),), (kind,)), instruction=asking)
-    bench = Bench(ledger, FakeModel(lambda r: f"Billing or refunds? No.\nAnswer: {right(r)}"), task)
-    own, worked = baseline(task), PromptCandidate("chain-of-thought", "turns", asking)
-    for candidate in (own, worked):
-        assert values(await bench.evaluator.outcomes(candidate, task.dev, "dev")) == [1.0] * 6
-    assert bench.program.max_tokens(own) == bench.program.max_tokens(worked)
-    assert not bench.program.request(own, task.dev[0]).logprobs
-
-
-async def test_a_refusal_has_no_score_which_is_not_zero(ledger: Ledger) -> None:
-    class Refuses(FakeModel):
-        async def complete(self, request: Request) -> Completion:
-            return replace(await super().complete(request), finish="refusal")
-
-    bench = Bench(ledger, Refuses(lambda request: "I cannot help with that."))
-    outcomes = await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
-    assert {outcome.value for outcome in outcomes} == {None}
-    assert all("refused" in outcome.scores[0].reason and outcome.call_key for outcome in outcomes)
 
 
 async def test_what_a_metric_cannot_score_is_none_and_left_out_of_the_values(ledger: Ledger) -> None:
@@ -180,14 +117,6 @@ async def test_a_row_that_never_gets_an_answer_has_no_score_which_is_not_zero(
     assert again == outcomes, "it is not asked again in the same run"
 
 
-async def test_a_provider_that_fails_raises_and_makes_up_no_number(ledger: Ledger) -> None:
-    bench = Bench(ledger, FakeModel(refusing(RunRefused)))
-    with pytest.raises(RunRefused):
-        await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
-    assert ("dev", "dev-2") not in bench.written
-    assert ("dev", "dev-0") in bench.written
-
-
 async def test_rows_that_were_scored_before_the_budget_ended_stay(ledger: Ledger) -> None:
     bench = Bench(ledger, FakeModel(right), budget=Budget(max_calls=4), max_concurrency=1)
     with pytest.raises(BudgetExhausted):
@@ -217,49 +146,11 @@ async def test_after_a_failure_nobody_waits_any_more_and_what_was_sent_lands(led
     assert bench.gateway.account.total_used.calls == len(TASK.dev) - 1, "paid for, so there when the run is resumed"
 
 
-async def test_a_caller_that_is_cancelled_leaves_nobody_waiting(ledger: Ledger) -> None:
-    bench = Bench(ledger, GatedModel(right), max_concurrency=2)
-    before = asyncio.all_tasks()
-    job = asyncio.ensure_future(bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev"))
-    await until(lambda: bench.lm.arrived == 2)
-    job.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await job
-    bench.lm.open.set()
-    await bench.gateway.drain()
-    assert asyncio.all_tasks() == before
-    assert bench.lm.arrived == 2
-
-
-async def test_a_second_run_makes_the_same_outcomes_without_paying(ledger: Ledger) -> None:
-    first, second = Bench(ledger, FakeModel(right)), Bench(ledger, FakeModel(right))
-    one = await first.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
-    two = await second.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
-    assert one == two
-    assert second.lm.seen == []
-    assert second.gateway.account.total_paid == Spend()
-    assert second.gateway.account.total_used == first.gateway.account.total_used
-
-
 # -- how long a reply may get ------------------------------------------------------------------------------------------
 
 
 def cap(task: Task) -> ReplyCap:
     return ReplyCap.of(task, FakeModel(lambda r: ""))
-
-
-def test_every_right_answer_fits_its_reply() -> None:
-    lm = FakeModel(lambda r: "")
-    texts = ["one", "a b c d e f g h i j k l", "wordwordwordwordwordwordwordword"]
-    task = make_task(
-        signature=Signature((Field("m"),), (Field("answer"),)),
-        train=tuple(Example(f"t{n}", {"m": ""}, {"answer": text}) for n, text in enumerate(texts)),
-    )
-    assert cap(task).answer >= max(lm.count_tokens(text) for text in texts)
-
-
-def test_a_number_in_the_task_file_wins() -> None:
-    assert cap(make_task(max_tokens=77)).answer == 77
 
 
 def test_a_hosted_model_may_say_a_sentence_around_the_answer_and_one_in_this_process_only_the_answer() -> None:
@@ -304,15 +195,6 @@ async def test_one_that_has_spoken_once_may_be_cut_before_its_answer_and_scores_
     assert values(await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")) == [1.0] + [0.0] * 5
 
 
-def test_reasoning_and_markers_get_room_of_their_own() -> None:
-    found = cap(TASK)
-    plain, thinking = PromptCandidate("zero-shot", "turns", "i"), PromptCandidate("chain-of-thought", "turns", "i")
-    marked = PromptCandidate("zero-shot", "dspy-chat", "i")
-    assert found.tokens(plain, 1) == found.answer
-    assert found.tokens(thinking, 1) == found.answer + REASONING_TOKENS
-    assert found.answer < found.tokens(marked, 1) < found.tokens(marked, 2)
-
-
 async def test_a_long_reply_is_read_beside_the_loop(ledger: Ledger) -> None:
     bench = Bench(ledger, FakeModel(right))
     completion = Completion("to be or not to be " * 20_000, "stop", Usage(), "m")
@@ -320,3 +202,57 @@ async def test_a_long_reply_is_read_beside_the_loop(ledger: Ledger) -> None:
     (outcome,) = await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:1], "dev")
     assert "names none of the choices" in outcome.prediction.error
     assert not bench.lm.seen
+
+
+approx = pytest.approx
+LABELS = ("billing", "card_arrival", "card_linking", "sales")
+
+
+def place(**weights: float) -> list[tuple[str, float]]:
+    return [(token.replace("__", " "), math.log(weight)) for token, weight in weights.items()]
+
+
+def test_a_label_in_one_token_has_its_share_of_the_labels_weight():
+    reply = [place(billing=0.3, sales=0.1, Hello=0.6)]
+    assert label_signal(reply, LABELS, "billing") == approx(0.75)
+    assert label_signal(reply, LABELS, "sales") == approx(0.25)
+    assert label_signal(reply, LABELS, "card_arrival") == 0.0
+
+
+def test_labels_that_begin_alike_are_told_apart_by_the_token_that_differs():
+    reply = [place(card=0.8, sales=0.2), place(_arr=0.9, _link=0.1)]
+    assert label_signal(reply, LABELS, "card_arrival") == approx(0.8 * 0.9)
+    assert label_signal(reply, LABELS, "card_linking") == approx(0.8 * 0.1)
+
+
+def test_a_token_that_spells_nothing_is_passed_over_and_a_reply_of_such_tokens_is_worth_nothing():
+    blank = [(" ", -0.001), ("Hello", -7.0)]
+    assert label_signal([blank, place(billing=0.9, sales=0.1)], LABELS, "billing") == approx(0.9)
+    assert label_signal([place(sad=0.9, cheerful=0.1), [("", -0.01)]], ("sad", "saddle", "cheerful"), "sad") == approx(
+        0.9
+    )
+    assert label_signal([blank, [("", -0.01)]], LABELS, "billing") == 0.0
+
+
+def test_without_tokens_or_with_a_label_that_is_no_choice_there_is_none():
+    assert label_signal([], LABELS, "billing") is None
+    assert label_signal([place(billing=1.0)], LABELS, "other") is None
+
+
+TOKENS = st.sampled_from(["billing", "card", "_arr", "ival", "_link", "sales", "s", " ", "", "Hello"])
+REPLIES = st.lists(st.lists(st.tuples(TOKENS, st.floats(-20, 0.5)), max_size=6), max_size=5)
+
+
+@given(REPLIES, st.sampled_from(LABELS))
+def test_any_reply_gives_a_number_between_0_and_1_or_none(reply, right):
+    found = label_signal(reply, LABELS, right)
+    assert found is None or 0.0 <= found <= 1.0
+
+
+@given(st.floats(0, 1), st.none() | st.floats(0, 1))
+def test_evidence_lies_between_score_and_signal_and_is_the_score_without_one(value, signal):
+    found = evidence(value, signal)
+    if signal is None:
+        assert found == value
+    else:
+        assert min(value, signal) - 1e-9 <= found <= max(value, signal) + 1e-9

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from agent.errors import BudgetExhausted, InputError, ReleaseError, RowRefused
+from agent.errors import BudgetExhausted, InputError, ReleaseError
 from agent.programs.chain import ChainProgram, chat_model
-from agent.programs.chain_parts import ChainCandidate, PromptTexts, find_parts, load_chain, save_chain
+from agent.programs.chain_parts import ChainCandidate, find_parts, load_chain, save_chain
 from agent.programs.kinds import UserProgram, program_for
 from agent.types import Completion, Constraints, Demo, Example, Field, Prediction, Request, Signature, Task, Usage
 from tests.toys import FakeModel, make_task
@@ -227,39 +227,12 @@ def build(model):
     assert [len(line.sent) for line in lines.values()] == [1, 1, 1]
 
 
-def test_what_a_model_is_bound_to_is_sent_and_the_same_request_twice_is_two_samples(tmp_path: Path) -> None:
-    program, line = (
-        made(
-            tmp_path,
-            """
-def build(model):
-    ask = ChatPromptTemplate([("human", "{message}")]) | model.bind(temperature=0.5, max_tokens=7, stop=["."], seed=1)
-    return RunnableParallel(a=ask, b=ask) | (lambda found: found["a"])
-""",
-        ),
-        Line(),
-    )
-    said(program, line, repeat=1)
-    one, two = line.sent
-    assert (one.temperature, one.max_tokens, one.stop, one.seed) == (0.5, 7, (".",), 1)
-    assert one.repeat != two.repeat
-    assert {one.repeat, two.repeat} & {1}
-    again = Line()
-    said(program, again, repeat=1)
-    assert {request.repeat for request in again.sent} == {one.repeat, two.repeat}, "the same each time"
-
-
 @pytest.mark.parametrize("guard", ["", ".with_retry(stop_after_attempt=2)", ".with_fallbacks([RunnableLambda(str)])"])
 def test_a_stop_is_a_stop_whatever_the_chain_makes_of_it(tmp_path: Path, guard: str) -> None:
     source = f'def build(model):\n    return (ChatPromptTemplate([("human", "{{message}}")]) | model){guard}\n'
     program = made(tmp_path, source)
     with pytest.raises(BudgetExhausted):
         said(program, Line(error=BudgetExhausted("all gone")))
-
-
-def test_a_refused_row_has_no_answer(tmp_path: Path) -> None:
-    with pytest.raises(RowRefused):
-        said(made(tmp_path, TWO), Line(lambda request: "no!"))
 
 
 @pytest.mark.parametrize(
@@ -302,24 +275,3 @@ def test_a_chain_file_is_put_into_the_users_own_chain_and_nothing_else(tmp_path:
         (tmp_path / "bad.json").write_text(text, "utf-8")
         with pytest.raises(ReleaseError, match=why):
             load_chain(tmp_path / "bad.json", fresh())
-
-
-def test_tracing_that_the_users_module_switches_on_is_off_when_its_chain_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from langsmith.utils import tracing_is_enabled
-
-    monkeypatch.delenv("LANGSMITH_TRACING", raising=False)
-    source = f"import os\nos.environ['LANGSMITH_TRACING'] = 'true'\n{TWO}"
-    source = source.replace("return Run", "from langsmith.utils import tracing_is_enabled\n    return Run")
-    source = source.replace(
-        "| StrOutputParser()\n", "| StrOutputParser() | (lambda t: f'{t} {tracing_is_enabled()}')\n"
-    )
-    assert said(made(tmp_path, source), Line(lambda request: "billing")).raw == "billing False"
-    assert not tracing_is_enabled()
-
-
-def test_equal_candidates_have_equal_ids(tmp_path: Path) -> None:
-    one = made(tmp_path, TWO).baseline()
-    assert one.id == made(tmp_path, TWO).baseline().id
-    assert one.id != replace(one, prompts=(PromptTexts("gist", "x"), *one.prompts[1:])).id

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent.programs.classic import ClassicProgram
 from agent.programs.constants import Scorer, best_constant, predicted
-from agent.retrieval.classifiers import text_of, trained
+from agent.retrieval.classifiers import trained
 from agent.scoring.task_metrics import build_metrics, combine
 from agent.types import Example, Field, MetricSpec, Prediction, Signature, Task
 from tests.toys import TEAMS, make_task
@@ -96,13 +96,6 @@ def test_a_number_is_whole_where_all_of_train_are() -> None:
     assert not all(isinstance(value, int) for value in answers(numbers(shift=0.5), task.test)["ridge"])
 
 
-def test_the_same_rows_give_the_same_answers_and_test_is_not_looked_at() -> None:
-    task = make_task(20)
-    dark = replace(task, test=())
-    assert answers(task, task.test) == answers(dark, task.test)
-    assert answers(replace(task, dev=()), task.test)["classifier"] == answers(task, task.test)["classifier"]
-
-
 @pytest.mark.parametrize(
     "task",
     [
@@ -118,16 +111,6 @@ def test_the_same_rows_give_the_same_answers_and_test_is_not_looked_at() -> None
 def test_where_nothing_can_be_compared_there_is_no_yardstick(task: Task) -> None:
     assert not ClassicProgram.suits(task)
     assert ClassicProgram.suits(make_task())
-
-
-@pytest.mark.parametrize(
-    "train",
-    [make_task().train[:1], tuple(replace(row, inputs={"message": " "}) for row in make_task().train)],
-    ids=["one answer", "no words"],
-)
-def test_where_nothing_can_be_learnt_there_is_still_the_constant_answer(train: tuple[Example, ...]) -> None:
-    task = make_task(train=train, dev=())
-    assert list(answers(task, task.test)) == ["largest class"]
 
 
 # -- the best constant answer -----------------------------------------------------------------------------------------
@@ -165,31 +148,6 @@ def test_the_constant_record_has_the_most_frequent_value_of_each_field() -> None
     found = constant(task)
     assert (found["team"], found["urgent"], sorted(found["tags"])) == ("a", True, ["x", "y"])
     assert next(iter(answers(task, task.test))) == "constant record"
-
-
-def test_on_a_scale_the_constant_answer_is_in_the_middle_and_not_the_most_frequent() -> None:
-    field = Field("stars", "choice", choices=("1", "2", "3", "4", "5"))
-    task = labelled(field, MetricSpec("ordinal", "stars"), ["1", "1", "1", "3", "4", "5", "5"])
-    assert constant(task) == "3"
-    assert next(iter(answers(task, task.test))) == "constant class"
-    plain = replace(task, metrics=(MetricSpec("choice", "stars"),))
-    assert constant(plain) == "1"
-
-
-def test_the_constant_text_is_at_least_as_good_as_any_answer_of_train() -> None:
-    rng = random.Random(3)
-    words = ["we", "are", "sorry", "your", "order", "will", "be", "sent", "again", "today", "free", "of", "charge"]
-    labels = [" ".join(word for word in words if rng.random() < 0.6) for _ in range(30)]
-    task = labelled(Field("reply"), MetricSpec("rougeL", "reply"), labels)
-    best = max(mean(task, label, task.train) for label in labels)
-    assert mean(task, constant(task), task.train) >= best
-
-
-@pytest.mark.parametrize("calls", [[], [{"name": "lights_on", "arguments": {"room": "hall"}}]])
-def test_the_constant_calls_are_the_most_frequent_ones(calls: list[Any]) -> None:
-    other = [{"name": "lights_off", "arguments": {"room": "den"}}]
-    task = labelled(Field("calls", "json"), MetricSpec("tool_calls", "calls"), [calls, other, calls])
-    assert constant(task) == calls
 
 
 def test_accepted_values_become_one_value() -> None:
@@ -272,17 +230,3 @@ def test_any_texts_and_sets_have_a_yardstick_that_answers(rows: list[tuple[str, 
     )
     asked = (Example("x", {"message": "a word"}, {"answer": "a"}),)
     assert all(isinstance(value, str) for values in answers(task, asked).values() for value in values)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.text(max_size=30), min_size=2, max_size=12), st.text(max_size=40))
-def test_any_text_is_learnt_from_and_answered(texts: list[str], asked: str) -> None:
-    rows = tuple(Example(f"train-{n}", {"message": text}, {"team": TEAMS[n % 2]}) for n, text in enumerate(texts))
-    task = make_task(train=rows)
-    if ClassicProgram.suits(task):
-        said = answers(task, (Example("x", {"message": asked}, {"team": TEAMS[0]}),))
-        assert {value for values in said.values() for value in values} <= set(TEAMS)
-
-
-def test_all_inputs_of_a_row_are_read() -> None:
-    assert text_of(["a", "b"]) == "a\nb"

@@ -6,16 +6,12 @@ import ast
 import asyncio
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from agent.evaluate.evaluator import Evaluator
 from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger
-from agent.programs.variants import ReleasedProgram
 from agent.release.result import RunResult
-from agent.scoring.task_metrics import build_metrics
 from agent.types import Request, Task
 from tests.test_layers import SOURCES
 from tests.toys import TEAMS, FakeModel, executed, launched, make_task
@@ -55,23 +51,6 @@ def test_every_kind_goes_through_the_same_run(kind: str, tmp_path: Path) -> None
     assert result.winner.test == pytest.approx(2 / 3)
     assert result.calls["model"] >= 60
     assert result.release.path.is_file()
-
-
-def test_a_released_prompt_goes_through_the_same_evaluator(tmp_path: Path) -> None:
-    task = make_task(30, folder=str(tmp_path))
-    result, _ = run(task, tmp_path)
-    model, prompt = FakeModel(answer), result.release.load()
-    program = ReleasedProgram(prompt, task, model)
-
-    class Door:
-        stopped = None
-
-        async def complete(self, role: Any, lm: Any, request: Request, candidate_id: str = "") -> Any:
-            return await lm.complete(request)
-
-    evaluator = Evaluator(task, Door(), model, build_metrics(task), [program])
-    outcomes = asyncio.run(evaluator.outcomes(program.candidate, task.test, "test"))
-    assert sum(outcome.value or 0.0 for outcome in outcomes) / 30 == pytest.approx(result.winner.test)
 
 
 KNOWN = {

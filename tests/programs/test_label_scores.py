@@ -36,11 +36,6 @@ def test_labels_are_asked_for_only_where_the_model_scores_them_and_the_reply_beg
     assert asked(scoring, own, 0).labels == asked(plain, own, 5).labels == asked(scoring, reasoned, 5).labels == ()
 
 
-def test_a_request_without_labels_is_the_call_that_it_was() -> None:
-    assert "labels" not in ask("x", logprobs=3).identity()
-    assert ask("x", labels=TEAMS).identity() == {**ask("x").identity(), "labels": list(TEAMS)}
-
-
 @pytest.mark.parametrize("scores", [(), SCORES])
 async def test_the_ledger_gives_scores_back_bit_for_bit_and_a_reply_without_any_as_it_was(
     tmp_path: Path, scores: tuple[float, ...]

@@ -51,8 +51,3 @@ async def test_a_user_that_says_nothing_at_all_is_named() -> None:
 async def test_an_empty_reply_of_the_target_is_sent_on_as_none() -> None:
     target, _ = await talk(["A tea.", "Hello?[END]"], " ")
     assert [message.content for message in target.seen[-1].messages[1:]] == ["A tea.", "(no reply)", "Hello?"]
-
-
-def test_a_refusal_without_a_text_is_said_to_be_one() -> None:
-    assert str(RowRefused.by_provider(" ")) == "the provider refused this row without a word"
-    assert str(RowRefused.by_provider("No.")) == "the provider refused this row: No."

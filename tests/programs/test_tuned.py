@@ -11,18 +11,12 @@ import pytest
 from agent.errors import InputError
 from agent.evaluate.evaluator import Evaluator
 from agent.gateway.gateway import call_key
-from agent.ledger.query import History
 from agent.models.adapters import Adapter
-from agent.programs.kinds import ReleaseSpec
 from agent.programs.prompt import PromptProgram
 from agent.programs.variants import TunedProgram
-from agent.prompt.parts.adapter import ADAPTER_FILE
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate, baseline
-from agent.release.result import search_result
-from agent.release.runtime import load_prompt
 from agent.scoring.task_metrics import build_metrics
 from agent.types import Demo
-from tests.conftest import Made
 from tests.gateway.doors import gateway
 from tests.ledger.ledgers import read
 from tests.models.lora import lora
@@ -99,28 +93,6 @@ async def test_calls_go_through_the_gateway_to_the_model_with_the_adapter(models
     assert calls == dict.fromkeys((lm.name, *(model.name for model in models)), len(TASK.dev))
     wanted = {call_key(models[0], plain.request(prompt, row)) for row in TASK.dev}
     assert {outcome.call_key for outcome in seen[1]} == wanted
-
-
-async def test_its_release_is_one_folder_with_the_base_and_the_adapter(two_runs: Made, models: list[Tuned]) -> None:
-    program = TunedProgram(TASK, base(), models)
-    _, tuned = program.candidates(few_shot())
-    with contextlib.closing(History(Path("runs/ledger.db"))) as history:
-        result = search_result(history.run(two_runs[0]["run_id"])["result"], history.path)
-    assert result is not None
-    winner = result.winner.model_copy(update={"candidate_id": tuned.id})
-    result = result.model_copy(update={"winner": winner})
-    evaluator = Evaluator(TASK, None, base(), build_metrics(TASK, {}), [program])  # type: ignore[arg-type]
-    spec = ReleaseSpec(result, 7, {"max_tokens": 8}, {"tool": "t"}, Path("out"), evaluator, ())
-    written = await program.write(tuned, spec)
-    found = load_prompt(written.path)
-    assert found.version == written.version
-    assert found.provenance["candidate_id"] == tuned.id
-    assert found.release.model == "local/smollm2-135m"
-    assert found.release.adapter is not None
-    assert found.release.adapter.sha256 == tuned.adapter
-    assert Path("out", ADAPTER_FILE).read_bytes() == Path(models[1].name.partition("+")[2]).read_bytes()
-    row = TASK.dev[0]
-    assert found.release.fill(row.inputs) == program.request(tuned, row).messages
 
 
 def test_an_adapter_that_was_not_given_is_rejected_and_a_model_without_one_refused(models: list[Tuned]) -> None:

@@ -33,12 +33,6 @@ async def test_a_model_that_likes_a_label_is_read_without_its_liking(ledger: Led
     assert read(found, REASONS.id, len(reasons)) == reasons, "a label that comes after reasons is not weighted"
 
 
-async def test_neighbours_vote_for_those_that_pick(ledger: Ledger) -> None:
-    found = await near.searched(ledger, near.Clueless())
-    assert mean(read(found, near.PICKED.id, 8)) == 1.0
-    assert mean(read(found, near.FIXED.id, 8)) < 0.7
-
-
 async def test_a_search_ranks_by_it_and_reports_the_replies(ledger: Ledger) -> None:
     found = await near.searched(ledger, near.Clueless())
     context, trials = found.context, found.trials

@@ -85,37 +85,6 @@ async def test_each_finalist_gets_its_twins_and_no_call_is_made(ledger: Ledger) 
     assert usages[winner.id] == usages[context.trials.proposals[winner.id].parent_id or ""] > 0
 
 
-async def test_the_twin_reads_new_rows_as_it_read_dev(ledger: Ledger) -> None:
-    model = Biased()
-    found = await searched(ledger, model, PLAIN)
-    await add_calibrated(found.context)
-    twin = twins(found)[f"calibration:label-free of {PLAIN.id}"]
-    fresh = [await found.context.evaluator.outcome(twin, row) for row in found.context.dev]
-    assert [o.prediction for o in fresh] == [o.prediction for o in found.context.trials.outcomes[twin.id]]
-    assert model.seen == [], "the same requests, which the ledger answers"
-
-
-async def test_without_log_probabilities_nothing_is_added(ledger: Ledger) -> None:
-    found = await searched(ledger, Biased(listed=False), PLAIN)
-    before = dict(found.context.trials.by_id)
-    await add_calibrated(found.context)
-    assert found.context.trials.by_id == before
-
-
-async def test_where_no_label_is_preferred_the_prompt_without_weights_stays(ledger: Ledger) -> None:
-    found = await searched(ledger, Biased(likes=0.0), PLAIN)
-    await add_calibrated(found.context)
-    assert len(twins(found)) == 6
-    assert (
-        selection.chosen(found.context, selection.finalists(found.context, None, {}), "best") == found.context.baseline
-    )
-
-
-def test_a_candidate_without_weights_has_the_id_that_it_had() -> None:
-    assert "calibration" not in PLAIN.parts()
-    assert PLAIN.id == "c_3301e820238830af"
-
-
 def weighted(change: Callable[[dict[str, float]], dict[str, float]] = dict) -> PromptCandidate:
     bias = dict.fromkeys(TEAMS, 0.5)
     return PromptCandidate(

@@ -10,7 +10,7 @@ from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search import explanation, selection
-from agent.types import Budget, Demo, Proposal, Usage
+from agent.types import Budget, Demo, Proposal
 from tests.search.worlds import TASK, Searched, made_search, pupil, with_baseline
 from tests.toys import FakeModel
 
@@ -41,32 +41,6 @@ async def ended(
             context.trials.settle(candidate_id, "complete", "saw the whole of dev")
     model.seen.clear()
     return found, model
-
-
-async def test_every_candidate_that_saw_all_of_dev_is_on_offer_and_the_users_own_comes_first(ledger: Ledger) -> None:
-    found, _ = await ended(ledger, BEST, PLAIN)
-    context = found.context
-    made = PromptCandidate("zero-shot", "turns", "Seen on a few rows only.")
-    context.admit([Proposal(made, {}, "op", None, "why")])
-    await context.see([made.id], 4)
-    finalists = selection.finalists(context, lambda usage: float(usage.prompt_tokens), {BEST.id: 0.5})
-    assert [finalist.candidate_id for finalist in finalists] == [context.baseline.id, BEST.id, PLAIN.id]
-    assert [finalist.mean for finalist in finalists] == [
-        context.trials.mean(finalist.candidate_id) for finalist in finalists
-    ]
-    assert [finalist.latency_s for finalist in finalists] == [None, 0.5, None]
-    assert finalists[1].usd > finalists[0].usd > 0, "demonstrations cost tokens"
-    assert all(finalist.usd is None for finalist in selection.finalists(context, None, {}))
-
-
-async def test_the_price_of_a_candidate_is_that_of_its_mean_call(ledger: Ledger) -> None:
-    found, _ = await ended(ledger, BEST)
-    asked: list[Usage] = []
-    selection.finalists(found.context, lambda usage: float(bool(asked.append(usage))), {})
-    usage = asked[1]
-    rendered = [found.context.program.request(BEST, row) for row in found.context.dev]
-    words = [sum(len(message.content.split()) for message in request.messages) for request in rendered]
-    assert usage.prompt_tokens == -(-sum(words) // len(words))
 
 
 async def test_the_best_is_chosen_and_equal_scores_go_to_the_users_own_prompt(ledger: Ledger) -> None:
@@ -103,18 +77,6 @@ async def test_the_cheapest_is_taken_of_those_that_dev_shows_to_lose_less_than_t
     assert by_tokens.saved_in == "tokens"
 
 
-async def test_who_loses_its_hard_rows_is_not_the_better_for_it(ledger: Ledger) -> None:
-    found, _ = await ended(ledger, BEST, PLAIN)
-    own, best, plain = selection.finalists(found.context, None, {})
-    finalists = [
-        replace(own, scores=[0.0] * 10),
-        replace(best, scores=[1.0] * 7 + [0.0] * 2 + [None]),
-        replace(plain, scores=[1.0] * 6 + [0.0, None, None, None]),
-    ]
-    assert max(finalists, key=lambda finalist: finalist.mean).candidate_id == PLAIN.id
-    assert selection.chosen(found.context, finalists, "best") == BEST
-
-
 async def test_the_winner_is_seen_without_each_of_its_parts_and_that_is_explained(ledger: Ledger) -> None:
     found, model = await ended(ledger, BEST)
     await explanation.ablate(found.context, BEST)
@@ -131,16 +93,6 @@ async def test_the_winner_is_seen_without_each_of_its_parts_and_that_is_explaine
     assert len(model.seen) == before, "what was tried is not bought again"
 
 
-async def test_explaining_never_takes_a_call_of_the_sealed_test(ledger: Ledger) -> None:
-    found, model = await ended(ledger, BEST, calls=230)
-    before = found.context.spare()
-    await explanation.ablate(found.context, BEST)
-    assert len(model.seen) <= before
-    assert found.context.left() >= 0
-    complete = [i for i in found.trials.by_id if found.trials.by_id[i].state == "complete"]
-    assert all(len(found.trials.outcomes[i]) == len(found.context.dev) for i in complete), "all of dev or nothing"
-
-
 async def test_a_cap_that_ends_while_explaining_does_not_end_the_run(ledger: Ledger) -> None:
     found, model = await ended(ledger, BEST, time_limit=3600.0)
     assert found.context.left() > len(found.context.dev)
@@ -153,28 +105,6 @@ async def test_a_cap_that_ends_while_explaining_does_not_end_the_run(ledger: Led
     assert told["instruction"].how != "measured"
 
 
-async def test_an_instruction_that_stands_below_a_preface_is_kept(ledger: Ledger) -> None:
-    preface = PromptCandidate("zero-shot", "turns", f"You sort mail.\n\n{TASK.instruction}\n")
-    found, _ = await ended(ledger, BEST, preface)
-    new, kept = (explanation.changed(found.context, each) for each in (BEST, preface))
-    assert (new.instruction, new.keeps) == (True, False)
-    assert (kept.instruction, kept.keeps) == (True, True)
-
-
-async def test_where_the_users_own_prompt_wins_there_is_nothing_to_explain(ledger: Ledger) -> None:
-    found, model = await ended(ledger, PLAIN)
-    await explanation.ablate(found.context, found.context.baseline)
-    assert model.seen == []
-    assert explanation.carried(found.context, found.context.baseline, None) == []
-
-
-async def test_everything_that_was_tried_is_evidence(ledger: Ledger) -> None:
-    found, _ = await ended(ledger, BEST, PLAIN)
-    seen = explanation.scored_candidates(found.context.program, found.trials)
-    assert {each.candidate_id for each in seen} == {found.context.baseline.id, BEST.id, PLAIN.id}
-    assert all(len(each.values) == len(found.context.dev) for each in seen)
-
-
 async def test_who_stands_on_the_front_does_not_depend_on_the_clock(ledger: Ledger) -> None:
     """A resumed or reproduced run has other latencies and must tell the same."""
     found, _ = await ended(ledger, BEST, PLAIN)
@@ -185,9 +115,3 @@ async def test_who_stands_on_the_front_does_not_depend_on_the_clock(ledger: Ledg
         assert [row.latency_s for row in rows] == [seconds[row.candidate_id] for row in rows]
         tables.append([row.candidate_id for row in rows])
     assert tables[0] == tables[1] == tables[2]
-
-
-async def test_the_front_marks_the_one_that_was_chosen(ledger: Ledger) -> None:
-    found, _ = await ended(ledger, BEST, PLAIN)
-    rows = selection.pareto(selection.finalists(found.context, None, {}), BEST)
-    assert [row.candidate_id for row in rows if row.chosen] == [BEST.id]

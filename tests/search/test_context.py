@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.ledger.store import Ledger, NewRun
 from agent.prompt.prompt_candidate import PromptCandidate
+from agent.search.context import dev_rows, stratified
 from agent.types import Budget, Constraints, Proposal, Request
 from tests.search.worlds import TASK, Searched, front_and_row, made_search, pupil, with_baseline
 from tests.toys import FakeModel, make_task, open_ledger
@@ -34,14 +39,6 @@ async def test_each_row_of_a_candidate_is_bought_once_and_rows_keep_their_order(
     assert len(bought) == len(set(bought)) == len(model.seen) == 60
     for candidate_id in ids:
         assert [o.example_id for o in found.trials.outcomes[candidate_id]] == [row.id for row in found.context.dev[:30]]
-
-
-async def test_candidates_may_be_taken_to_different_rows_at_once(ledger: Ledger) -> None:
-    found = made_search(ledger, FakeModel(pupil()))
-    one, two = admitted(found, "One.", "Two.")
-    assert await found.context.see_all({one: 4, two: 9}) == [one, two]
-    assert (found.trials.by_id[one].n, found.trials.by_id[two].n) == (4, 9)
-    assert [trial.number for trial in found.trials.by_id.values()] == [0, 1]
 
 
 async def test_what_breaks_a_hard_rule_is_written_down_once_with_the_reason_and_never_tried(ledger: Ledger) -> None:
@@ -110,18 +107,6 @@ async def test_a_search_that_asks_for_more_is_stopped_before_the_share_of_the_se
     assert context.left() == 0
 
 
-async def test_who_saw_the_whole_of_dev_is_complete_whatever_ends_the_search(ledger: Ledger) -> None:
-    found = made_search(ledger, FakeModel(pupil()), budget=Budget(max_calls=150))
-    await with_baseline(found)
-    first, *others = admitted(found, *(f"Wording {n}." for n in range(20)))
-    await found.context.see([first], len(found.context.dev))
-    with pytest.raises(BudgetExhausted):
-        await found.context.see(others, len(found.context.dev))
-    found.trials.close_open("the budget ended first")
-    assert found.trials.by_id[first].state == "complete"
-    assert {found.trials.by_id[i].state for i in others} >= {"incomplete"}
-
-
 async def test_calls_that_the_ledger_answers_count_as_if_they_were_paid(tmp_path: Path) -> None:
     left = []
     model = FakeModel(pupil())
@@ -148,17 +133,19 @@ async def test_rows_that_are_left_count_each_call_of_a_program(ledger: Ledger) -
     assert context.payable() == calls // 3
 
 
-async def test_what_is_left_follows_the_tightest_cap(ledger: Ledger) -> None:
-    found = made_search(ledger, FakeModel(pupil()), budget=Budget(max_calls=400, max_tokens=1200))
-    calls = found.context.left()
-    await found.context.see(admitted(found, "One."), 10)
-    assert 0 < found.context.left() < calls - 10
-    assert found.context.left() * found.context.account.total_used.tokens / 10 <= 1200
+@given(st.lists(st.sampled_from("abc"), max_size=60), st.integers(0, 1000))
+def test_every_beginning_holds_each_label_about_as_often_as_the_whole(labels: list[str], seed: int) -> None:
+    rows = list(range(len(labels)))
+    order = stratified(rows, labels, random.Random(seed))
+    assert sorted(order) == rows
+    whole = Counter(labels)
+    for n in range(len(order) + 1):
+        here = Counter(labels[row] for row in order[:n])
+        assert all(abs(here[label] - n * count / len(labels)) <= len(whole) for label, count in whole.items())
 
 
-def test_the_same_seed_gives_the_same_chances_and_dev_is_cut_to_the_plan(ledger: Ledger) -> None:
-    one, two, other = (made_search(ledger, FakeModel(pupil()), seed=seed).context for seed in (1, 1, 2))
-    assert one.rng.random() == two.rng.random() != other.rng.random()
-    assert list(one.dev) == list(two.dev)
-    assert {row.id for row in one.dev} <= {row.id for row in TASK.dev}
-    assert len({row.id for row in one.dev}) == one.plan.dev_rows
+def test_the_seed_decides_and_fewer_rows_are_a_beginning_of_more() -> None:
+    task = make_task(30)
+    assert dev_rows(task, 30, 1) == dev_rows(task, 30, 1) != dev_rows(task, 30, 2)
+    assert dev_rows(task, 30, 1)[:12] == dev_rows(task, 12, 1)
+    assert {row.id for row in dev_rows(task, 30, 1)} == {row.id for row in task.dev}

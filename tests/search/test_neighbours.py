@@ -19,13 +19,13 @@ from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports
 from agent.release.formats.python_module import load_module
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE
-from agent.release.runtime import Prompt, load_prompt
+from agent.release.runtime import load_prompt
 from agent.retrieval.pick import Picks
 from agent.retrieval.votes import NEIGHBOURS
 from agent.safe_data import read_as
 from agent.search import selection
 from agent.search.calibration import add_calibrated
-from agent.types import Budget, Completion, Example, Prediction, Proposal, Request, Usage
+from agent.types import Budget, Completion, Example, Proposal, Request, Usage
 from tests.retrieval.shipped import release_of
 from tests.search.worlds import Searched, made_search, share, with_baseline
 from tests.toys import TEAMS, FakeModel, make_task
@@ -126,16 +126,6 @@ async def test_every_form_of_the_release_answers_as_the_search_did(ledger: Ledge
     assert answers == set(TEAMS)
 
 
-async def test_what_dev_was_read_with_is_cross_fitted(ledger: Ledger) -> None:
-    """The twin reads a dev row with the calibration of all rows, the search read it with those of the other folds."""
-    found = await searched(ledger, Clueless())
-    await add_calibrated(found.context)
-    twin = twin_of(found)
-    now = [(await found.context.evaluator.outcome(twin, one)).prediction for one in found.context.dev]
-    then = [outcome.prediction for outcome in found.trials.outcomes[twin.id]]
-    assert [one.confidence for one in now] != [one.confidence for one in then]
-
-
 def test_a_train_row_has_no_vote_of_its_own_and_none_of_its_near_duplicates() -> None:
     double = replace(TASK.train[0], id="double")
     other = replace(TASK.train[0], inputs={"message": "xyz"})
@@ -177,10 +167,3 @@ def test_scores_are_those_of_the_formula() -> None:
     assert calibration().scores(logs, votes) == pytest.approx(wanted)
     with pytest.raises(ValueError, match="zip"):
         calibration().scores(logs)
-
-
-def test_a_reply_without_a_label_is_read_as_it_stands() -> None:
-    release = replace(release_of(PROGRAM, PICKED), calibration=calibration())
-    values = dict(TASK.dev[0].inputs)
-    assert Prompt(release).parse(TEAMS[1]) == Prediction({"team": TEAMS[1]}, TEAMS[1])
-    assert Prompt(release).parse("?", [[("?", -0.1)]], inputs=values).error

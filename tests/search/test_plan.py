@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,20 +13,17 @@ from hypothesis import strategies as st
 from agent.errors import BudgetRefused, InputError
 from agent.jobs.launch import models_by_role, plan_for
 from agent.options.jobs import RunOptions
-from agent.search.context import sealed_rows
 from agent.search.costs import EFFORT_CALLS, Means, call_costs
 from agent.search.plan import (
     ENOUGH_CANDIDATES,
     FEWEST_ROWS,
     Plan,
     calls_for,
-    calls_to_try,
     make_plan,
     plan_run,
     scoring_plan,
 )
 from agent.search.registered import Strategy
-from agent.stats.preflight import rows_at_most
 from agent.types import Budget
 from tests.toys import FakeModel, make_task
 
@@ -73,23 +69,6 @@ def test_no_plan_is_larger_than_its_budget(calls, dev, test, proposer):
     assert plan.final_calls >= 0
     assert 0 < plan.test_share < 1
     assert min(plan.dev_rows, plan.test_rows) >= min(FEWEST_ROWS, dev, test)
-
-
-def test_what_is_kept_for_the_sealed_test_counts_every_call_of_every_repeat():
-    plan = replace(planned(1200, 100, 160), repeats=3, calls_each=4)
-    assert plan.test_calls == 4 * 2 * (plan.test_rows + 2 * plan.steady_rows)
-
-
-@pytest.mark.parametrize("each", [1, 3, 5])
-def test_the_number_that_a_refusal_names_is_enough_for_a_program_too(each):
-    task = sized(200, 300)
-
-    def plan_of(calls):
-        return plan_in_runs(task, RunOptions(max_calls=calls, strategy="bayes"), None, each)
-
-    with pytest.raises(BudgetRefused, match=f"max_calls = {each * 20} is too few") as caught:
-        plan_of(each * 20)
-    assert plan_of(int(str(caught.value).split()[-1]))
 
 
 @pytest.mark.parametrize("each", [1, 3])
@@ -192,30 +171,6 @@ def test_test_rows_are_given_back_only_where_few_are_tried_and_not_those_that_th
         if found.test_rows < plan.test_rows:
             assert plan.candidates < ENOUGH_CANDIDATES
             assert found.test_rows >= min(needed, 0.27 * calls / 2 - 1)
-
-
-def test_a_large_gain_is_shown_by_fewer_rows_which_are_the_same_for_every_seed():
-    task = sized(200, 300)
-    few = make_task(200, dev=task.dev, test=make_task(300).test)
-    plans = {points: make_plan(few, Means(Budget(500)), False, detect=points / 100) for points in (5, 10, 30)}
-    assert plans[5].test_rows == plans[10].test_rows > plans[30].test_rows >= rows_at_most(0.3)
-    rows = {points: sealed_rows(few, plan) for points, plan in plans.items()}
-    assert rows[10][: len(rows[30])] == rows[30]
-    labels = Counter(row.labels["team"] for row in rows[30])
-    assert max(labels.values()) - min(labels.values()) <= 2
-
-
-def test_a_plan_of_few_candidates_names_the_calls_for_more():
-    task, plan = sized(100, 160), planned(200, 100, 160)
-    assert plan.candidates < 20
-    calls = calls_to_try(20, task, plan)
-    assert calls > 200
-    assert planned(calls, 100, 160).candidates >= 20 > planned(calls - 10, 100, 160).candidates
-
-
-def test_without_a_proposer_no_call_is_set_aside_for_one():
-    assert planned(1400, 100, 160, proposer=False).proposals == 0
-    assert planned(1400, 100, 160, proposer=True).proposals > 0
 
 
 def test_the_finalists_are_paid_from_the_rung_before_the_last():

@@ -56,15 +56,6 @@ async def test_picks_must_beat_the_best_of_the_others_row_by_row(ledger: Ledger,
     assert refused == ([] if proved or right == 20 else [{"candidate_id": picked.id, "against": FIXED.id}])
 
 
-async def test_a_gain_that_comes_with_losses_is_not_enough(ledger: Ledger) -> None:
-    context, picked, _ = begun(ledger)
-    found = choice(
-        context, "best",
-        own=(context.baseline.id, scores(8)), fixed=(FIXED.id, scores(20)), picked=(picked.id, scores(26, first=17)),
-    )  # fmt: skip
-    assert found == FIXED.id
-
-
 async def test_the_best_of_many_that_pick_must_be_better_than_the_best_of_many_is_by_luck(ledger: Ledger) -> None:
     """6 rows won and none lost are enough for the only prompt that picks, not for one of ten that vary."""
     context, picked, events = begun(ledger)
@@ -102,33 +93,6 @@ async def test_where_the_preferred_of_all_is_no_better_on_the_rows_of_the_users_
     assert choice(context, "best", own=own, late=later, early=early) == SHORT.id
 
 
-async def test_what_is_chosen_in_its_place_follows_the_users_wish(ledger: Ledger) -> None:
-    context, picked, _ = begun(ledger)
-    offers = [
-        Finalist(context.baseline.id, scores(8), 20, None),
-        Finalist(FIXED.id, scores(24), 100, None),
-        Finalist(SHORT.id, scores(23), 50, None),
-        Finalist(picked.id, scores(25), 40, None),
-    ]
-    assert selection.chosen(context, offers, "best").id == FIXED.id
-    assert selection.chosen(context, offers, "short").id == SHORT.id
-
-
-async def test_where_all_finalists_would_pick_one_that_does_not_is_among_them(ledger: Ledger) -> None:
-    """It comes second: what is left may pay for no more than two."""
-    context, picked, _ = begun(ledger)
-    most = context.plan.finalists
-    assert most >= 2
-    others = [replace(picked, instruction=f"Wording {number}.") for number in range(most)]
-    context.admit([Proposal(made, {}, "op", None, "why") for made in others])
-    best = [*(made.id for made in others), picked.id, SHORT.id, FIXED.id]
-    order = rival_placed(context, best)
-    assert sorted(order) == sorted(best)
-    assert order[1] == SHORT.id
-    assert [i for i in order if i != SHORT.id] == [i for i in best if i != SHORT.id]
-    assert rival_placed(context, order) == order
-
-
 async def test_the_users_own_prompt_is_not_the_one_that_finalists_with_picks_are_compared_with(ledger: Ledger) -> None:
     """It may lack what any examples bring."""
     context, picked, _ = begun(ledger)
@@ -140,26 +104,3 @@ async def test_the_users_own_prompt_is_not_the_one_that_finalists_with_picks_are
     assert rival_placed(context, [own, *first, SHORT.id]) == [first[0], SHORT.id, *first[1:]]
     assert rival_placed(context, [*first, own, SHORT.id]) == [first[0], SHORT.id, *first[1:]]
     assert rival_placed(context, [own, *first]) == first
-
-
-async def test_a_prompt_without_picks_that_saw_all_of_dev_needs_no_place_among_the_finalists(ledger: Ledger) -> None:
-    context, picked, _ = begun(ledger)
-    others = [replace(picked, instruction=f"Wording {number}.") for number in range(3)]
-    context.admit([Proposal(made, {}, "op", None, "why") for made in others])
-    first = [made.id for made in others]
-    await context.see([FIXED.id], context.plan.dev_rows)
-    assert rival_placed(context, [*first, FIXED.id, SHORT.id]) == [*first, FIXED.id, SHORT.id]
-    assert rival_placed(context, [*first, SHORT.id, FIXED.id]) == [first[0], SHORT.id, *first[1:], FIXED.id]
-
-
-async def test_it_comes_first_where_one_with_picks_saw_all_of_dev_or_both_cannot_be_paid(ledger: Ledger) -> None:
-    context, picked, _ = begun(ledger)
-    others = [replace(picked, instruction=f"Wording {number}.") for number in range(3)]
-    context.admit([Proposal(made, {}, "op", None, "why") for made in others])
-    first = [made.id for made in others]
-    context.plan = replace(context.plan, dev_rows=int(context.payable() / 2) + 1)
-    assert rival_placed(context, [*first, SHORT.id]) == [SHORT.id, *first]
-    context.plan = replace(context.plan, dev_rows=len(context.dev))
-    assert rival_placed(context, [*first, SHORT.id]) == [first[0], SHORT.id, *first[1:]]
-    await context.see([picked.id], context.plan.dev_rows)
-    assert rival_placed(context, [*first, picked.id, SHORT.id]) == [SHORT.id, *first, picked.id]

@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.evaluate.evaluator import evidence
 from agent.observer import Observer
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search.study import MeanScore
 from agent.search.trials import Trials
 from agent.stats.intervals import mean_ci
 from agent.types import Demo, Outcome, Prediction, Proposal, Trial
@@ -64,28 +62,6 @@ def bench(count: int = 4) -> Bench:
 # -- trials ------------------------------------------------------------------------------------------------------------
 
 
-def test_trials_are_numbered_as_they_open_and_keep_number_and_round() -> None:
-    found = bench(3)
-    for round_, number in enumerate((2, 0, 1)):
-        found.trials.open(found.ids[number], round_)
-    found.see(0, [1.0], "complete")
-    trials = found.trials.by_id
-    assert [(trials[found.ids[n]].number, trials[found.ids[n]].round) for n in (2, 0, 1)] == [(0, 0), (1, 1), (2, 2)]
-
-
-def test_every_change_of_a_trial_is_observed_in_its_order() -> None:
-    found = bench(1)
-    found.see(0, [1.0])
-    found.see(0, [1.0, 0.0], "pruned")
-    assert [(trial.state, trial.n, trial.mean) for trial in found.updates] == [
-        ("incomplete", 0, None),
-        ("incomplete", 1, 1.0),
-        ("pruned", 2, 0.5),
-    ]
-    assert found.updates[-1] == found.trials.by_id[found.ids[0]]
-    assert found.updates[-1].reason == "seen"
-
-
 @given(VALUES)
 def test_a_trial_has_the_mean_and_interval_of_its_scored_rows_and_none_of_nothing(scores: list[float | None]) -> None:
     found = bench(1)
@@ -100,10 +76,6 @@ def test_a_trial_has_the_mean_and_interval_of_its_scored_rows_and_none_of_nothin
         assert trial.ci95 == (None if low is None or high is None else (low, high))
 
 
-def test_a_candidate_without_a_trial_has_no_mean() -> None:
-    assert bench(1).trials.mean("c_0000") is None
-
-
 def test_only_open_trials_are_closed_at_the_end() -> None:
     found = bench(3)
     found.see(0, [1.0], "complete")
@@ -113,13 +85,6 @@ def test_only_open_trials_are_closed_at_the_end() -> None:
     reasons = [found.trials.by_id[id_].reason for id_ in found.ids]
     assert reasons == ["seen", "seen", "the budget ended first"]
     assert found.trials.in_state("incomplete") == [found.ids[2]], "an unfinished trial stays one: it is never low"
-
-
-def test_states_are_asked_for_in_the_order_of_the_trials() -> None:
-    found = bench(4)
-    for number in (3, 1, 0, 2):
-        found.see(number, [1.0], "pruned" if number == 1 else "complete")
-    assert found.trials.in_state("complete") == [found.ids[n] for n in (3, 0, 2)]
 
 
 @given(st.lists(VALUES, min_size=1, max_size=5))
@@ -137,20 +102,7 @@ def test_prefixes_reach_as_far_as_each_saw_and_stay_paired(table: list[list[floa
             assert sum(prefixes[candidate_id]) / len(scores) == pytest.approx(mean), "as the trials tells it"
 
 
-def test_the_prefix_of_a_candidate_that_saw_nothing_is_empty() -> None:
-    found = bench(2)
-    found.see(0, [1.0, 0.5])
-    assert found.trials.prefixes(found.ids) == {found.ids[0]: [1.0, 0.5], found.ids[1]: []}
-
-
 # -- who is good -------------------------------------------------------------------------------------------------------
-
-
-def test_what_was_seen_of_a_candidate_without_a_score_is_nothing() -> None:
-    found = bench(2)
-    found.see(0, [None, None])
-    found.see(1, [1.0, 0.0, None])
-    assert found.trials.estimates() == {found.ids[0]: MeanScore(0.0, 0), found.ids[1]: MeanScore(0.5, 2)}
 
 
 def test_who_was_asked_for_no_log_probabilities_is_not_ranked_above_those_who_were() -> None:
@@ -183,26 +135,6 @@ def test_what_is_known_is_what_a_board_says_that_was_never_asked_before(looks: l
         assert asked.trials.estimates() == unasked.trials.estimates()
 
 
-def test_evidence_is_worked_out_once_for_all_who_ask_until_outcomes_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows: list[float] = []
-
-    def counted(value: float, signal: float | None) -> float:
-        rows.append(value)
-        return evidence(value, signal)
-
-    monkeypatch.setattr("agent.search.trials.evidence", counted)
-    found = bench(4)
-    for number in range(4):
-        found.see(number, [1.0, 0.0, 0.5], signals=[0.5, None, None])
-    for _ in range(5):
-        found.trials.estimates()
-        found.trials.parents(2)
-    assert len(rows) == 4 * 3
-    found.see(0, [1.0] * 4)
-    found.trials.parents(2)
-    assert len(rows) == 4 * 3 + 4 + 3 * 3
-
-
 def test_parents_are_the_best_by_a_mean_that_trusts_few_rows_little() -> None:
     found = bench(4)
     found.see(0, [1.0])  # one lucky row
@@ -213,19 +145,6 @@ def test_parents_are_the_best_by_a_mean_that_trusts_few_rows_little() -> None:
     assert [parent.proposal.candidate.id for parent in parents] == [found.ids[1], found.ids[0]]
     assert [outcome.value for outcome in parents[1].outcomes] == [1.0]
     assert len(found.trials.parents(10)) == 3, "one that failed is nobody's parent"
-
-
-def test_equal_parents_stand_in_the_order_of_their_trials() -> None:
-    found = bench(4)
-    for number in (2, 0, 3, 1):
-        found.see(number, [1.0, 0.0])
-    assert [parent.proposal.candidate.id for parent in found.trials.parents(4)] == [found.ids[n] for n in (2, 0, 3, 1)]
-
-
-def test_without_a_score_there_are_no_parents() -> None:
-    found = bench(1)
-    found.see(0, [None])
-    assert found.trials.parents(3) == []
 
 
 def test_the_leader_has_seen_enough_rows() -> None:

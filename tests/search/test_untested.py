@@ -7,7 +7,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from hypothesis import example, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
@@ -67,11 +66,4 @@ def holds(result: RunResult, ahead: list[Ahead], prefer: Prefer = "best") -> Non
 @example(3, 60, "best")  # the best is no better on the rows that the user's own saw, and another is
 @profile(max_examples=3, deadline=None)
 def test_no_prompt_that_leads_on_dev_is_left_untested(seed: int, tens: int, prefer: Prefer) -> None:
-    holds(*simulated(seed, 10 * tens, prefer), prefer)
-
-
-@pytest.mark.long
-@given(st.integers(0, 10_000), st.integers(30, 60), st.sampled_from(["best", "best", "short"]))
-@profile(max_examples=300, deadline=None)
-def test_no_prompt_of_many_runs_that_leads_on_dev_is_left_untested(seed: int, tens: int, prefer: Prefer) -> None:
     holds(*simulated(seed, 10 * tens, prefer), prefer)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
-from agent.programs.moves.author import longest_request, rationales
+from agent.programs.moves.author import rationales
 from agent.programs.moves.chain_moves import rewritten
 from agent.programs.moves.evidence import ScoredInstruction, best_instructions
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import Rewrite
 from agent.search.context import SearchContext
-from agent.search.costs import PROPOSAL_TOKENS
 from agent.search.program import Parent
-from agent.types import Completion, Example, FinishReason, Proposal, Request, SearchSpace, Trial
+from agent.types import Completion, FinishReason, Proposal, Request, SearchSpace, Trial
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_search, proposer, pupil, with_baseline
 from tests.toys import FakeModel
 
@@ -50,45 +48,6 @@ async def test_it_is_shown_what_was_tried_with_its_score_and_where_the_best_fail
     assert " ".join(row.inputs["message"].split()) in asked
     assert made.instruction == "Say which team deals with this note, edition 1."
     assert "7" in made.operator
-
-
-async def test_each_asking_is_told_apart_so_that_none_is_answered_from_the_ledger(ledger: Ledger) -> None:
-    author = proposer(good_words)
-    found = made_search(ledger, FakeModel(pupil()), author)
-    await proposed(found.context, [], 1)
-    await proposed(found.context, [], 2)
-    assert len({request.seed for request in author.seen}) == len(author.seen) == 2
-
-
-@pytest.mark.parametrize("times", [1, 2000])
-async def test_what_the_plan_counts_for_a_request_is_enough_however_long_rows_and_instructions_are(
-    ledger: Ledger, times: int
-) -> None:
-    def longer(rows: tuple[Example, ...]) -> tuple[Example, ...]:
-        return tuple(replace(row, inputs={"message": row.inputs["message"] + " and so on" * times}) for row in rows)
-
-    task = replace(TASK, instruction="Answer with one team. " * times, train=longer(TASK.train), dev=longer(TASK.dev))
-    author = proposer(good_words)
-    found = made_search(ledger, FakeModel(pupil(lambda front: 0.3)), author, task)
-    await with_baseline(found)
-    for number in range(6):
-        rewrite = await proposed(found.context, found.trials.parents(1), number)
-        assert rewrite is not None
-        (made,) = found.context.admit(
-            [Proposal(PromptCandidate("zero-shot", "turns", rewrite.instruction), {}, "x", None, "")]
-        )
-        await found.context.see([made], 10)
-    asked = [sum(len(message.content) for message in request.messages) for request in author.seen]
-    assert max(asked) <= longest_request(task) < 40_000
-
-
-@pytest.mark.parametrize("junk", ["", "junk", "no " * 100, "x" * 5000])
-async def test_a_useless_answer_is_written_down_with_the_reason_and_gives_nothing(ledger: Ledger, junk: str) -> None:
-    found = made_search(ledger, FakeModel(pupil()), proposer(lambda number: junk))
-    assert await proposed(found.context, [], 1) is None
-    ((kind, body),) = found.written.events
-    assert kind == "proposal_refused"
-    assert body["why"]
 
 
 class Ending(FakeModel):
@@ -163,17 +122,6 @@ async def test_what_ends_the_run_or_the_budget_is_not_swallowed(ledger: Ledger) 
         await proposed(found.context, [], 2)
 
 
-async def test_a_proposal_may_be_twice_as_long_as_a_long_prompt_of_the_users_own(ledger: Ledger) -> None:
-    caps = []
-    for number, instruction in enumerate(("Name the team.", "Name the team that deals with the note. " * 60)):
-        author = proposer(good_words)
-        task = replace(TASK, instruction=instruction)
-        found = made_search(ledger, FakeModel(pupil(any_skill)), author, task)
-        await proposed(found.context, [], number)
-        caps.append(author.seen[0].max_tokens)
-    assert caps == [PROPOSAL_TOKENS, 1200]
-
-
 # -- worked solutions --------------------------------------------------------------------------------------------------
 
 
@@ -196,30 +144,6 @@ async def test_only_train_rows_are_worked_and_only_right_ones_are_kept(ledger: L
     right = {o.example_id for split, o in found.bought if split == "train" and o.value == 1.0}
     assert set(made) == right < {row.id for row in TASK.train[:10]}
     assert set(made.values()) == {"Because."}
-
-
-async def test_train_rows_have_no_answer_that_a_pairwise_judge_could_compare_with(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found, model = await thinking(ledger)
-    judge = SimpleNamespace(judge=SimpleNamespace(setup=SimpleNamespace(mode="pairwise")))
-    monkeypatch.setattr(found.context.evaluator, "judges", lambda: [judge])
-    assert await rationales(found.context, 10) == {}
-    assert model.seen == []
-
-
-@pytest.mark.parametrize("rows", [0, -1])
-async def test_without_calls_to_spare_nothing_is_worked(ledger: Ledger, rows: int) -> None:
-    found, model = await thinking(ledger)
-    assert await rationales(found.context, rows) == {}
-    assert model.seen == []
-
-
-async def test_where_no_chain_of_thought_was_tried_nothing_is_worked(ledger: Ledger) -> None:
-    model = FakeModel(pupil())
-    found = made_search(ledger, model, task=WORKED)
-    assert await rationales(found.context, 10) == {}
-    assert model.seen == []
 
 
 async def test_each_instruction_stands_with_its_best_mean_and_the_best_comes_last(ledger: Ledger) -> None:

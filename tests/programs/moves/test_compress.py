@@ -9,14 +9,13 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.moves.prompt_moves import recombined
-from agent.programs.moves.prompt_parts import _mentions, compressions, held, least_useful, tidied, without_a_sentence
+from agent.programs.moves.prompt_parts import compressions, held, least_useful, tidied, without_a_sentence
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import why_rejected
 from agent.prompt.template import marks
 from agent.search.effects import Effect
 from agent.types import Demo, Field, Proposal, SearchSpace, Signature
-from tests.toys import TEAMS, make_task
+from tests.toys import make_task
 
 SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (3, 6), ("You are R.",))
 TASK = make_task(12, space=SPACE)
@@ -93,18 +92,6 @@ def test_no_label_loses_its_last_demo(demos, count):
     assert bool(kept) == bool(demos)
 
 
-def test_a_list_of_labels_stays_whole_with_the_line_above_it():
-    text = (
-        "Think about the note. Labels:\n"
-        + "\n".join(f"- {team}: its things" for team in TEAMS)
-        + "\n- other\nBe quick."
-    )
-    left = [rest for _, rest in without_a_sentence(text, TASK)]
-    assert len(left) == 2
-    for rest in left:
-        assert "Labels:\n- billing: its things\n- delivery: its things\n- refunds: its things\n- other" in rest
-
-
 def test_a_sentence_goes_when_its_neighbours_hold_the_same_without_it():
     """Whatever labels look like, as if the marks and labels of the whole text were counted with and without it."""
     labels = ("U.S. mail", "mail", "a. b", "b", " billing", "billing", "no? yes", "refund refund", "ss", "u.s.")
@@ -135,29 +122,8 @@ def test_a_sentence_goes_when_its_neighbours_hold_the_same_without_it():
     assert stayed > 300
 
 
-def test_no_sentence_has_the_whole_text_searched_for_every_label(monkeypatch):
-    searched = []
-
-    def counted(text, labels):
-        searched.append(len(text) * len(labels))
-        return _mentions(text, labels)
-
-    monkeypatch.setattr("agent.programs.moves.prompt_parts._mentions", counted)
-    labels = tuple(f"label {number}" for number in range(50))
-    task = make_task(12, signature=Signature((Field("message"),), (Field("team", "choice", choices=labels),)))
-    text = " ".join(f"Sentence {number} says something." for number in range(60))
-    assert len(list(without_a_sentence(text, task))) == 60
-    assert sum(searched) <= 2 * len(text) * len(labels)
-
-
 def test_code_is_not_tidied_and_tidying_twice_changes_nothing():
     code = "Run:\n```\na  =  1\n\n\n\nb\n```"
     assert tidied(code) == code
     text = "  One   two.  \n\n\n\n  three\t\tfour \n"
     assert tidied(tidied(text)) == tidied(text) == "One two.\n\n  three four"
-
-
-def test_reasons_are_sentences_with_the_numbers():
-    effects = {"a": Effect("demo", "a", 2.14, 1.0), "b": Effect("demo", "b", -1.0, 1.0)}
-    assert recombined(["a", "b", "c"], effects) == "3 rows, 2 of them tried before; most is expected of a (+2.1)"
-    assert recombined(["c"], effects) == "1 row, not tried before"

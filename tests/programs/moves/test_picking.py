@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -16,7 +15,7 @@ from agent.programs.prompt import PromptProgram
 from agent.prompt.parts.kind import TaskParts
 from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
-from agent.retrieval.pick import ORDERS, RETRIEVERS
+from agent.retrieval.pick import RETRIEVERS
 from agent.retrieval.vectors import DENSE_RETRIEVERS
 from agent.search.program import Parent
 from agent.types import Constraints, Example, Proposal, SearchSpace, Task
@@ -50,17 +49,6 @@ def picked(proposals: list[Proposal]) -> list[PromptCandidate]:
     return [prompt for each in proposals if (prompt := as_prompt(each.candidate)).picks is not None]
 
 
-def test_the_first_designs_hold_picked_ones_before_those_with_fixed_demos() -> None:
-    proposals = generator().designs()
-    kinds = [
-        "picked" if as_prompt(each.candidate).picks else "fixed" if as_prompt(each.candidate).demos else "none"
-        for each in proposals
-    ]
-    assert Counter(kinds)["picked"] == 2
-    assert kinds.index("picked") < kinds.index("fixed")
-    assert set(proposals[0].place) == set(generator().space())
-
-
 def test_each_place_gives_what_it_says() -> None:
     made, rng = generator(), random.Random(1)
     space = made.space()
@@ -87,17 +75,6 @@ def test_changes_keep_every_rule_and_are_the_same_for_the_same_seed(seed: int) -
     for each in proposals:
         assert program.check(each.candidate) == ""
         assert as_prompt(each.candidate).n_examples <= most_examples(TASK)
-
-
-def test_every_part_of_the_picks_is_tried_and_the_way_leads_there_and_back() -> None:
-    proposals = [each for seed in range(3) for each in family(seed)]
-    assert set(OPERATORS) <= {each.operator for each in proposals}
-    found = [prompt.picks for prompt in picked(proposals) if prompt.picks]
-    assert {each.retriever for each in found} == set(RETRIEVERS)
-    assert {each.order for each in found} == set(ORDERS)
-    assert {each.k for each in found} == {4, 6, 8, 12}
-    assert {each.diverse for each in found} == {each.balanced for each in found} == {True, False}
-    assert {bool(prompt.demos) for prompt in picked(proposals)} == {True, False}
 
 
 def test_where_the_task_names_embeddings_rows_are_also_picked_by_their_vectors() -> None:
@@ -142,11 +119,6 @@ def test_nothing_is_picked_where_it_may_not_be(number: int) -> None:
     assert not picked(made.designs())
     for proposal in made.designs():
         assert not set(OPERATORS) & set(made.operators(Parent(proposal, ())))
-
-
-def test_with_24_rows_something_is_picked() -> None:
-    assert pick_sizes(make_task(FEWEST_ROWS, space=SPACE)) == [4, 6, 8, 12]
-    assert pick_sizes(replace(TASK, constraints=Constraints(max_examples=7))) == [4, 6]
 
 
 def test_the_part_that_picks_can_be_told_apart_and_left_out() -> None:

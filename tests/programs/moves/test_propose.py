@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.programs.moves.asking import COPIED_WORDS, MAX_CHARACTERS, why_refused
 from agent.programs.moves.author import MOST_OF_A_ROW, read_proposal, request_messages
 from agent.programs.moves.evidence import FAILURE, ScoredInstruction, wrong_rows
-from agent.prompt.prompt_candidate import PromptCandidate, baseline
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import why_rejected
 from agent.types import Constraints, Demo, Example, Outcome, Prediction, Score
 from tests.toys import make_task
@@ -58,12 +58,6 @@ def test_no_text_can_close_its_fence_with_a_mark_that_it_guessed(seed, data):
         assert opened in (0, 1)
 
 
-def test_the_mark_follows_what_it_holds():
-    ask = lambda history: request_messages(TASK, history, [], "Style.", random.Random(1))  # noqa: E731
-    assert ask([]) == ask([])
-    assert mark_in(ask([])) != mark_in(ask([ScoredInstruction("Say the team.", 0.25)]))
-
-
 def test_without_a_row_below_half_a_point_the_worst_ones_are_shown_with_every_reason():
     def outcome(row, *values):
         scores = tuple(Score(f"m{n}", value, f"why {row} {n}") for n, value in enumerate(values))
@@ -76,17 +70,6 @@ def test_without_a_row_below_half_a_point_the_worst_ones_are_shown_with_every_re
     assert second.line == "note 1 => said (right: billing; why d1 0)"
 
 
-def test_the_request_shows_data_history_and_failures_but_no_row_of_test():
-    failures = [FAILURE.format("a question", "delivery", "billing", "wrong team")]
-    text = request_messages(TASK, [ScoredInstruction("Say the team.", 0.25)], failures, "Be short.", random.Random(0))[
-        -1
-    ].content
-    for part in ("Say the team.", "0.25", "a question", "wrong team", "Be short.", "billing, delivery, refunds"):
-        assert part in text
-    assert "test note" not in text
-    assert "dev note" not in text
-
-
 def test_long_rows_and_instructions_are_cut_as_the_failures_are():
     long, failure = "word " * 20_000, FAILURE.format(*["much " * 40] * 4)
     task = with_rows(*["row " + long] * 5)
@@ -96,13 +79,6 @@ def test_long_rows_and_instructions_are_cut_as_the_failures_are():
     assert len(text) < 3 * 700 + 5 * MAX_CHARACTERS + 5 * 900 + 1000
     assert ("row " + long)[: MOST_OF_A_ROW - 3] + "... => billing" in text
     assert ("Say " + long)[: MAX_CHARACTERS - 3] + "...\n</" in text
-
-
-def test_what_is_no_longer_than_is_shown_stands_there_letter_for_letter():
-    row, tried = ("a\n\n  b " * 100)[:MOST_OF_A_ROW], ("c\n\t d " * 1000)[:MAX_CHARACTERS]
-    text = request_messages(with_rows(row), [ScoredInstruction(tried, 0.5)], [], "", random.Random(0))[-1].content
-    assert f">\n{row} => billing\n</" in text
-    assert f">\n{tried}\n</" in text
 
 
 # -- what comes back ---------------------------------------------------------------------------------------------------
@@ -148,24 +124,10 @@ def test_a_short_row_is_a_copy_where_it_stands_whole(text, words):
     assert why_refused(f"Decide the team. Known: '{part}' -> delivery.", task) == ""
 
 
-def test_a_short_text_of_several_rows_is_no_copy():
-    kind = "home and garden tools"
-    rows = tuple(Example(f"d{n}", {"message": f"note {n}", "kind": kind}, {"team": "billing"}) for n in range(2))
-    instruction = f"Decide the team. Messages on {kind} go to billing."
-    assert why_refused(instruction, replace(TASK, dev=rows)) == ""
-    assert why_refused(instruction, replace(TASK, dev=rows[:1])) == "copies 4 words of row d0"
-
-
 def test_words_of_the_users_own_prompt_are_free_to_stay():
     text, long = "Where is my parcel?", WORDS
     task = replace(with_rows(text, long), instruction=f"Name the team: '{text}' and '{long}' are delivery.")
     assert why_refused(f"Read it, then name the team. '{text}' and '{long}' go to delivery.", task) == ""
-
-
-@given(st.integers(0, len(WORDS.split()) - COPIED_WORDS), st.text(max_size=30), st.text(max_size=30))
-def test_a_copy_is_found_wherever_it_stands(start, before, after):
-    copied = " ".join(WORDS.split()[start : start + COPIED_WORDS])
-    assert why_refused(f"{before} {copied} {after}", with_rows(WORDS))
 
 
 @pytest.mark.parametrize("text", ["", "Too short.", "word " * 30, "x" * (MAX_CHARACTERS + 1)])
@@ -173,30 +135,10 @@ def test_empty_short_endless_and_repeating_instructions_are_refused(text):
     assert why_refused(text, TASK)
 
 
-def test_an_ordinary_instruction_is_taken():
-    assert why_refused("Read the message and name the one team that should deal with it.", TASK) == ""
-
-
-def test_failures_are_rows_below_half_a_point_and_unscored_ones_are_none():
-    def outcome(number, value, reason=""):
-        return Outcome("c", f"dev-{number}", Prediction({}, "reply", "no label"), (Score("m", value, reason),), value)
-
-    seen = [outcome(0, 1.0), outcome(1, 0.0, "wrong"), outcome(2, None), outcome(3, 0.0), outcome(4, 0.0)]
-    first, second, *_ = wrong_rows(TASK.dev, seen)
-    assert first.line.endswith(" => reply (right: delivery; wrong)")
-    assert second.line.endswith("; no label)")
-
-
 # -- hard rules --------------------------------------------------------------------------------------------------------
 
 LAID_OUT = make_task(instruction="Read.\n{{message}}\nTeam:")
 DEMO = Demo("train-1", {"message": "x"}, {"team": "billing"})
-
-
-def test_the_users_own_prompt_is_the_baseline_and_may_be_tried():
-    for task in (TASK, LAID_OUT):
-        assert baseline(task).instruction == task.instruction
-        assert why_rejected(baseline(task), task) == ""
 
 
 @pytest.mark.parametrize(
@@ -236,8 +178,3 @@ def test_an_instruction_that_lost_the_placeholder_is_rejected(lost):
 def test_what_breaks_a_hard_rule_is_rejected_with_the_reason(candidate, reason):
     task = make_task(constraints=Constraints(max_examples=2, forbidden=("password",)))
     assert reason in why_rejected(candidate, task)
-
-
-def test_a_proposal_that_repeats_the_marks_around_the_data_is_refused():
-    assert why_refused(f"Decide where <{OTHER}>this message should go.", TASK) == "repeats the marks around the data"
-    assert why_refused("Decide where this message should go, by its topic.", TASK) == ""

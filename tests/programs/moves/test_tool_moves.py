@@ -6,11 +6,8 @@ import json
 import random
 import re
 
-import pytest
-
 from agent.programs.moves.part_moves import EXAMPLES, OWN, ToolMaker, times_mixed, tool_confusions
 from agent.programs.moves.prompt_moves import CandidateGenerator
-from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.prompt.parts.tools import ToolTexts, with_texts
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.search.program import Choices, Parent
@@ -130,16 +127,3 @@ def test_texts_are_a_coordinate_of_designs_only_where_there_are_tools() -> None:
     child = generator.child("tools", parent, [])
     assert child is not None
     assert child.credit == "tools"
-
-
-def test_texts_of_tools_are_a_part_whose_gain_can_be_told() -> None:
-    winner = PromptCandidate("zero-shot", "turns", TASK.instruction, tool_texts=maker().variants[EXAMPLES])
-    (ablation,) = leave_one_out(winner, as_prompt(baseline(TASK)))
-    assert (ablation.part, ablation.candidate) == ("tool texts", baseline(TASK))
-    assert len([key for key in features_of(winner) if key[0] == "tool text"]) == 4
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_the_same_seed_makes_the_same_changes(seed: int) -> None:
-    one, two = (maker(seed).child("tools", as_prompt(baseline(TASK)), outcomes()) for _ in range(2))
-    assert one == two

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, replace
 from statistics import mean
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.moves.prompt_parts import features_of
+from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search.effects import Effect, PartsModel, ScoredCandidate, demo_effects, recombine
-from agent.types import Demo
-
-ROWS = 100
+from agent.prompt.techniques import why_rejected
+from agent.search.effects import Effect, PartsModel, ScoredCandidate, recombine
+from agent.search.explanation import attribution as attributed
+from agent.types import Demo, SearchSpace
+from tests.toys import make_task
 
 
 def demo(number):
@@ -25,83 +25,6 @@ def demo(number):
 
 def observe(candidate, values):
     return ScoredCandidate(candidate.id, features_of(candidate), values)
-
-
-@dataclass
-class World:
-    """Candidates at random with 0/1 scores from a level that is the sum of its parts; `level` is the truth."""
-
-    seed: int
-    candidates: int = 50
-
-    def __post_init__(self):
-        self.rng = random.Random(self.seed)
-        draw = self.rng.gauss
-        self.wordings = {f"wording {n}": draw(0, 0.1) for n in range(4)}
-        self.formats = {"turns": 0.0, "inline": draw(0, 0.1)}
-        self.demos = [draw(0, 0.015) for _ in range(30)]
-        self.rows = [draw(0, 0.08) for _ in range(ROWS)]
-        self.own = {}
-        self.baseline = self.make("wording 0", "turns", 0)
-        made = [self.baseline, *(self.make() for _ in range(self.candidates))]
-        by_id = {candidate.id: candidate for candidate in made}
-        seen = {candidate.id: self.see(candidate, 16) for candidate in made}
-        for rows, keep in ((40, 20), (ROWS, 5)):  # the better half of the rest goes on, as in a race
-            best = sorted(seen.values(), key=lambda o: -mean(o.values))[:keep]
-            for scored in best:
-                more = self.see(by_id[scored.candidate_id], rows).values[len(scored.values) :]
-                seen[scored.candidate_id] = replace(scored, values=[*scored.values, *more])
-        self.table = list(seen.values())
-        self.winner = by_id[max(self.table, key=lambda o: (len(o.values), mean(o.values))).candidate_id]
-
-    def make(self, wording=None, layout=None, k=None):
-        k = self.rng.choice([0, 6, 12]) if k is None else k
-        ids = self.rng.sample(range(len(self.demos)), k)
-        return PromptCandidate(
-            "few-shot" if k else "zero-shot",
-            layout or self.rng.choice(list(self.formats)),
-            wording or self.rng.choice(list(self.wordings)),
-            demos=tuple(map(demo, ids)),
-        )
-
-    def level(self, candidate):
-        parts = self.wordings[candidate.instruction] + self.formats[candidate.format]
-        parts += 0.15 * bool(candidate.demos) + sum(self.demos[int(d.example_id[1:])] for d in candidate.demos)
-        own = self.own.setdefault(candidate.id, self.rng.gauss(0, 0.015))
-        return min(0.9, max(0.1, 0.45 + parts + own))
-
-    def see(self, candidate, rows):
-        level = self.level(candidate)
-        return observe(candidate, [float(self.rng.random() < level + row) for row in self.rows[:rows]])
-
-
-def test_the_errors_of_differences_between_candidates_are_true_to_size():
-    covered, pairs = 0, 0
-    for seed in range(15):
-        world = World(seed)
-        model = PartsModel(world.table)
-        for _ in range(12):
-            one, two = world.make(), world.make()
-            points, error = model.difference(features_of(one), features_of(two))
-            covered += abs(points - (world.level(one) - world.level(two))) <= 1.96 * error
-            pairs += 1
-    assert 0.88 * pairs <= covered
-
-
-def test_the_sign_of_a_planted_effect_beyond_three_errors_is_right_in_95_of_100():
-    clear, right = 0, 0
-    for seed in range(25):
-        world = World(seed, candidates=100)
-        model = PartsModel(world.table)
-        wordings = sorted(world.wordings)
-        for one in wordings:
-            for two in wordings:
-                points, error = model.difference(*(features_of(world.make(words, "turns", 0)) for words in (one, two)))
-                if one < two and abs(points) > 3 * error:
-                    clear += 1
-                    right += (points > 0) == (world.wordings[one] > world.wordings[two])
-    assert clear >= 10
-    assert right >= 0.95 * clear
 
 
 def test_rows_that_only_good_candidates_saw_do_not_make_them_look_average():
@@ -113,37 +36,6 @@ def test_rows_that_only_good_candidates_saw_do_not_make_them_look_average():
     points, error = PartsModel(table).difference(features_of(good[0]), features_of(bad))
     assert points == pytest.approx(0.5, abs=0.15)
     assert error < 0.2
-
-
-def test_a_row_without_a_score_is_left_out_and_not_zero():
-    one, two = PromptCandidate("zero-shot", "turns", "one"), PromptCandidate("zero-shot", "turns", "two")
-    values = [1.0, 0.0] * 20
-    holes = [None if n % 4 == 0 else value for n, value in enumerate(values)]
-    points, _ = PartsModel([observe(one, values), observe(two, holes)]).difference(features_of(one), features_of(two))
-    assert points == pytest.approx(0.0, abs=1e-9)
-
-
-def test_nothing_seen_says_nothing():
-    one, two = PromptCandidate("zero-shot", "turns", "one"), PromptCandidate("zero-shot", "turns", "two")
-    for table in ([], [observe(one, [])], [observe(one, [None, None])], [observe(one, [1.0] * 30)]):
-        points, error = PartsModel(table).difference(features_of(one), features_of(two))
-        assert points == pytest.approx(0.0, abs=1e-6)
-        assert error > 0.05
-        assert demo_effects(table) == {}
-
-
-def test_demo_effects_point_the_right_way_and_cover_rows_that_were_tried_twice():
-    found = []
-    for seed in range(10):
-        world = World(seed, candidates=100)
-        effects = demo_effects(world.table)
-        uses = [name for o in world.table for part, name in o.features if part == "demo"]
-        assert set(effects) == {i for i in uses if uses.count(i) > 1}
-        truth = {i: 100 * world.demos[int(i[1:])] for i in effects}
-        centre, true_centre = mean(e.points for e in effects.values()), mean(truth.values())
-        found.append(sum((effects[i].points - centre) * (truth[i] - true_centre) for i in effects))
-        assert all(effect.se > 0 for effect in effects.values())
-    assert sum(value > 0 for value in found) >= 9
 
 
 GROUPS = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 9), min_size=1)
@@ -175,3 +67,61 @@ def test_rows_with_a_high_effect_are_drawn_more_often_and_unsure_ones_still_get_
     share = {i: sum(i in ids for ids in drawn) / len(drawn) for i in effects}
     assert share["good"] > 0.8 > share["unsure"] > 0.15 > share["bad"]
     assert 0.2 < mean(sum(i.startswith("new") for i in ids) for ids in drawn) < 1.2
+
+
+TASK = make_task(12, space=SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (3,)))
+DEMOS = tuple(Demo(row.id, row.inputs, row.labels, "Because.", "target") for row in TASK.train[:3])
+BASE = PromptCandidate("zero-shot", "turns", "Answer with one team.")
+FULL = PromptCandidate("few-shot-cot", "inline", "Which team is it?", "You are R.", DEMOS)
+
+
+def attribution(winner, ablations, table, **options):
+    return attributed(winner, ablations, table, features_of, **options)
+
+
+def test_each_part_that_differs_is_taken_out_once_and_alone():
+    parts = {ablation.part: ablation.candidate for ablation in leave_one_out(FULL, BASE)}
+    assert set(parts) == {"instruction", "examples", "technique", "format", "role"}
+    assert parts["instruction"] == PromptCandidate("few-shot-cot", "inline", BASE.instruction, "You are R.", DEMOS)
+    assert parts["examples"] == PromptCandidate("chain-of-thought", "inline", FULL.instruction, "You are R.")
+    assert parts["format"].format == "turns"
+    assert parts["role"].role == ""
+    plain = parts["technique"]
+    assert plain.technique == "few-shot"
+    assert [d.example_id for d in plain.demos] == [d.example_id for d in DEMOS]
+    assert all((d.rationale, d.source) == ("", "label") for d in plain.demos)
+    for candidate in parts.values():
+        assert why_rejected(candidate, TASK) == ""
+    assert leave_one_out(BASE, BASE) == []
+
+
+def table(**scores):
+    """Observations of FULL and of its ablations: `part=[...]`."""
+    parts = {ablation.part: ablation.candidate for ablation in leave_one_out(FULL, BASE)}
+    return [observe(FULL if part == "full" else parts[part], values) for part, values in scores.items()]
+
+
+def test_a_part_that_was_taken_out_on_the_same_rows_is_measured():
+    won, lost = [1.0] * 60, [0.0] * 30 + [1.0] * 30
+    found = {
+        c.part: c
+        for c in attribution(
+            FULL, leave_one_out(FULL, BASE), table(full=won, examples=lost, instruction=won, format=lost[:40])
+        )
+    }
+    demos, same = found["examples"], found["instruction"]
+    assert (demos.how, demos.points, demos.rows) == ("measured", 50.0, 60)
+    assert 0 < demos.ci95[0] < 50 < demos.ci95[1]
+    assert (same.how, same.points) == ("unknown", 0.0)
+    assert found["format"].rows == 0  # it did not see all of the winner's rows
+    assert found["role"].how == "unknown"
+    assert set(demos.to_json()) == {"part", "points", "ci95", "how", "rows"}
+
+
+def test_what_choosing_the_winner_adds_takes_the_sign_from_a_small_gain_only():
+    won, close, far = [1.0] * 60, [0.0] * 7 + [1.0] * 53, [0.0] * 40 + [1.0] * 20
+    seen = table(full=won, examples=far, instruction=close)
+    plain = {c.part: c.how for c in attribution(FULL, leave_one_out(FULL, BASE), seen)}
+    humble = {c.part: c.how for c in attribution(FULL, leave_one_out(FULL, BASE), seen, optimism=0.08)}
+    assert (plain["examples"], plain["instruction"]) == ("measured", "measured")
+    assert (humble["examples"], humble["instruction"]) == ("measured", "unknown")

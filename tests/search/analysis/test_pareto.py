@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.search import selection
-from agent.search.selection import MARGIN, Finalist, counted, front, prefer, within_noise
+from agent.search.selection import MARGIN, Finalist, front, prefer, within_noise
 from tests.json_of import json_of
 
 front_table = json_of(selection.front_table)
@@ -78,20 +78,6 @@ def test_a_steady_loss_is_no_noise_and_a_loss_on_few_rows_is():
     assert prefer([best, unlucky, worse], "cheap") is unlucky
     assert prefer([best, unlucky, worse], "short") is unlucky
     assert prefer([best, unlucky, worse]) is best
-
-
-def test_a_row_that_others_got_a_score_on_counts_as_0_and_one_that_nobody_got_stays_out():
-    one, two = Finalist("a", [1.0, None, None, 0.5], 9, 0.0), Finalist("b", [None, 1.0, None, 1.0], 5, 0.0)
-    assert [finalist.scores for finalist in counted([one, two])] == [[1.0, 0.0, None, 0.5], [0.0, 1.0, None, 1.0]]
-    whole = [Finalist("a", [1.0, 0.2], 9, 0.0), Finalist("b", [0.3, 1.0], 5, 0.0)]
-    assert counted(whole) == whole
-    assert counted([]) == []
-
-
-def test_of_equal_scores_the_fewest_tokens_and_then_the_first_win():
-    one, two, three = (Finalist(name, [1.0, 0.0], tokens, 0.0) for name, tokens in [("a", 9), ("b", 5), ("c", 5)])
-    assert prefer([one, two, three]) is two
-    assert prefer([three, two, one]) is three
 
 
 def test_the_table_shows_the_chosen_one_even_where_it_is_beaten():

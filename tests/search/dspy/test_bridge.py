@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
-import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -19,20 +17,17 @@ import dspy
 import pytest
 
 from agent.errors import (
-    BadResponse,
     BudgetExhausted,
     InputError,
     Interrupted,
     LedgerError,
-    RowRefused,
     RunRefused,
 )
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
-from agent.gateway.limiter import MAX_PAID_ATTEMPTS
 from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
-from agent.search.dspy.bridge import ROLLOUTS, Bridge
+from agent.search.dspy.bridge import Bridge
 from agent.types import Budget
 from tests.gateway.doors import settings
 from tests.toys import TEAMS, open_ledger
@@ -83,30 +78,6 @@ async def open_world(tmp_path: Path) -> AsyncIterator[Callable[..., World]]:
     ledger.close()
 
 
-@pytest.fixture(autouse=True)
-def only_this_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Fails the test if anything connects to, or asks for the address of, another host."""
-    strangers: list[str] = []
-    connect, look_up = socket.socket.connect, socket.getaddrinfo
-
-    def guarded(self: socket.socket, address: Any) -> None:
-        if isinstance(address, tuple) and address[0] != "127.0.0.1":
-            strangers.append(address[0])
-            raise OSError("only 127.0.0.1")
-        connect(self, address)
-
-    def guarded_look_up(host: Any, *args: Any, **kwargs: Any) -> Any:
-        if host != "127.0.0.1":
-            strangers.append(host)
-            raise OSError("only 127.0.0.1")
-        return look_up(host, *args, **kwargs)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded)
-    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
-    yield strangers
-    assert strangers == []
-
-
 def said(**values: str) -> str:
     """A reply in DSPy's chat layout."""
     return "".join(f"[[ ## {name} ## ]]\n{value}\n\n" for name, value in values.items()) + "[[ ## completed ## ]]"
@@ -153,59 +124,6 @@ async def test_every_request_of_an_evaluation_is_a_settled_call_of_its_role(open
     assert world.bridge.failures == []
 
 
-async def test_a_second_evaluation_sends_nothing(open_world: Open) -> None:
-    with WireServer(right) as server:
-        world = open_world(server)
-        first = await world.run(evaluation(6), dspy.Predict(SIGNATURE))
-        again = open_world(server)
-        second = await again.run(evaluation(6), dspy.Predict(SIGNATURE))
-    assert first.score == second.score
-    assert len(server.requests) == 6
-    assert again.states() == {"ok": 6, "cached": 6}
-
-
-async def test_calls_of_several_threads_fly_at_once(open_world: Open) -> None:
-    most = 0
-
-    def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
-        nonlocal most
-        most = max(most, world.gateway.in_flight())
-        return Fault(delay=0.05, text=right(messages, body))
-
-    with WireServer(slow) as server:
-        world = open_world(server)
-        await world.run(evaluation(12), dspy.Predict(SIGNATURE))
-    assert 1 < most <= THREADS
-
-
-async def test_dspys_own_cache_never_answers(open_world: Open) -> None:
-    with WireServer(right) as server:
-        world = open_world(server)
-        world.lm = world.lm.copy(cache=True)
-        for _ in range(2):
-            await world.run(dspy.Predict(SIGNATURE), message="on billing")
-            await world.run(dspy.Predict(SIGNATURE, cache=True), message="on billing")
-    assert world.states() == {"ok": 1, "cached": 3}
-
-
-async def test_an_optimizer_that_copies_programs_with_their_model_stays_inside(open_world: Open) -> None:
-    with WireServer(right) as server:
-        world = open_world(server)
-        program = dspy.Predict(SIGNATURE)
-        program.set_lm(world.lm)
-        tuned = await world.run(
-            dspy.BootstrapFewShot(metric=is_right, max_bootstrapped_demos=2, max_labeled_demos=2).compile,
-            program,
-            trainset=rows(4),
-        )
-        tuned.set_lm(copy.deepcopy(world.lm))
-        assert (await world.run(tuned, message="on refunds")).team == "refunds"
-        assert (await tuned.acall(message="on delivery")).team == "delivery"
-    assert tuned.demos
-    assert len(server.requests) >= 4
-    assert world.states() == {"ok": len(server.requests)}
-
-
 async def test_a_coroutine_of_dspy_is_awaited_on_the_gateways_loop_and_on_another(open_world: Open) -> None:
     program = dspy.Predict(SIGNATURE)
 
@@ -244,79 +162,6 @@ async def test_each_rollout_and_each_sample_is_a_call_of_its_own_once(open_world
         sent = len(server.requests)
         assert await teams(n=3, rollout_id=1) == ["1", "4", "5"]
         assert len(server.requests) == sent == 7
-
-
-@pytest.mark.parametrize("rollout", [-1, ROLLOUTS, 1.5, "a"])
-async def test_a_rollout_that_is_no_repeat_is_refused(open_world: Open, rollout: Any) -> None:
-    with WireServer(right) as server:
-        world = open_world(server)
-        with pytest.raises(InputError, match="rollout_id"):
-            await world.run(dspy.Predict(SIGNATURE, rollout_id=rollout), message="on billing")
-    assert server.requests == []
-
-
-async def test_the_settings_of_a_call_reach_the_server(open_world: Open) -> None:
-    with WireServer(right) as server:
-        world = open_world(server)
-        await world.run(dspy.Predict(SIGNATURE), message="on billing")
-        await world.run(
-            dspy.Predict(SIGNATURE, temperature=0.5, max_tokens=9, stop=["x"], seed=3), message="on billing"
-        )
-    plain, own = (seen.body for seen in server.requests)
-    assert (plain["temperature"], plain["max_tokens"]) == (0.0, 50)
-    assert (own["temperature"], own["max_tokens"], own["stop"], own["seed"]) == (0.5, 9, ["x"], 3)
-    assert [message["role"] for message in plain["messages"]] == ["system", "user"]
-    assert "Answer with one team." in plain["messages"][0]["content"]
-
-
-async def test_the_json_adapters_schema_reaches_the_server_with_its_fields_in_order(open_world: Open) -> None:
-    answers = iter([{"zebra": "z", "ape": "a"}, {"zebra": {"z": 1}, "ape": "a"}])
-    with WireServer(lambda messages, body: json.dumps(next(answers))) as server:
-        world = open_world(server)
-        with dspy.context(adapter=dspy.JSONAdapter()):
-            found = await world.run(dspy.Predict("message -> zebra: str, ape: str"), message="on billing")
-            await world.run(dspy.Predict("message -> zebra: dict[str, int], ape"), message="on delivery")
-    assert (found.zebra, found.ape) == ("z", "a")
-    formats = [seen.body["response_format"]["json_schema"]["schema"] for seen in server.requests]
-    assert list(formats[0]["properties"]) == ["zebra", "ape"]
-    assert formats[1] == {"type": "object"}
-
-
-async def test_a_typed_request_gets_a_typed_response(open_world: Open) -> None:
-    lm15 = dspy.lm15
-    with WireServer(lambda messages, body: "billing") as server:
-        world = open_world(server)
-        turns = (lm15.Message.user("a"), lm15.Message.developer("b"), lm15.Message.assistant("c"))
-        reply = await world.run(world.lm, lm15.Request("openai-compatible/x", turns, system="s"))
-    assert (reply.text, reply.model, reply.finish_reason) == ("billing", "x", "stop")
-    assert [(m["role"], m["content"]) for m in server.requests[0].body["messages"]] == [
-        ("system", "s"),
-        ("user", "a"),
-        ("system", "b"),
-        ("assistant", "c"),
-    ]
-
-
-async def test_an_empty_and_a_truncated_reply_are_replies(open_world: Open) -> None:
-    def reply(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
-        choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "length"}
-        return Fault(body={"model": "x", "choices": [choice]})
-
-    with WireServer(reply) as server:
-        world = open_world(server)
-        found = await world.run(world.lm, dspy.lm15.Request("openai-compatible/x", (dspy.lm15.Message.user("a"),)))
-    assert (found.text, found.finish_reason) == ("", "length")
-
-
-async def test_usage_and_the_models_name_come_back(open_world: Open) -> None:
-    with WireServer(right) as server:
-        world = open_world(server)
-        with dspy.context(track_usage=True):
-            found = await world.run(dspy.Predict(SIGNATURE), message="on billing")
-    counted, paid = found.get_lm_usage()[world.model.name], world.gateway.account.usage
-    assert (counted["prompt_tokens"], counted["completion_tokens"]) == (paid.prompt_tokens, paid.completion_tokens)
-    assert counted["total_tokens"] == paid.prompt_tokens + paid.completion_tokens > 0
-    assert [(sent["model"], sent["response_model"]) for sent in world.lm.history] == [(world.model.name, "x")]
 
 
 def picture() -> Any:
@@ -378,16 +223,6 @@ async def test_a_cap_is_never_passed_and_the_stop_comes_out(open_world: Open, ca
     assert world.bridge.failures == []
 
 
-async def test_dspy_alone_would_make_a_score_of_a_stop(open_world: Open) -> None:
-    """Why `run` is the way: with fewer errors than max_errors, DSPy counts what was never asked as 0."""
-    with WireServer(right) as server:
-        world = open_world(server, Budget(max_calls=6))
-        with dspy.context(lm=world.lm):
-            result = await asyncio.to_thread(evaluation(8), dspy.Predict(SIGNATURE))
-    assert result.score == 75.0
-    assert isinstance(world.bridge.stopped, BudgetExhausted)
-
-
 @pytest.mark.parametrize("width", [1, THREADS])
 @pytest.mark.parametrize("error", [Interrupted(), LedgerError("the disk is full"), RunRefused("no quota")], ids=repr)
 async def test_what_the_gateway_was_stopped_with_comes_out_as_it_is(
@@ -413,45 +248,6 @@ async def test_what_the_gateway_was_stopped_with_comes_out_as_it_is(
             await dspy.Predict(SIGNATURE).acall(message="on billing")
     assert caught.value is world.bridge.stopped is error
     assert 3 <= sent == len(server.requests) < 3 + width
-
-
-async def test_a_refused_key_stops_and_is_not_tried_for_every_row(open_world: Open) -> None:
-    with WireServer(lambda messages, body: Fault(401)) as server:
-        world = open_world(server)
-        with pytest.raises(RunRefused):
-            await world.run(evaluation(30), dspy.Predict(SIGNATURE))
-    assert 1 <= len(server.requests) <= THREADS
-
-
-async def test_a_500_is_tried_again_by_the_gateway(open_world: Open) -> None:
-    faults = iter([Fault(500)])
-    with WireServer(lambda messages, body: next(faults, None) or right(messages, body)) as server:
-        world = open_world(server)
-        assert (await world.run(dspy.Predict(SIGNATURE), message="on billing")).team == "billing"
-    assert [(call["state"], call["attempt"]) for call in world.calls()] == [("error", 1), ("ok", 2)]
-    assert len(server.requests) == 2
-
-
-async def test_what_the_gateway_gives_up_is_tried_by_nobody_else(open_world: Open) -> None:
-    def reply(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
-        return Fault(body="busy") if "delivery" in messages[-1]["content"] else right(messages, body)
-
-    with WireServer(reply) as server:
-        world = open_world(server)
-        assert (await world.run(evaluation(3), dspy.Predict(SIGNATURE))).score == pytest.approx(66.67)
-    assert len(server.requests) == len(world.calls()) == 2 + MAX_PAID_ATTEMPTS
-    assert [type(error) for error in world.bridge.failures] == [BadResponse]
-    assert world.bridge.stopped is None
-
-
-async def test_a_row_that_is_refused_comes_out_as_it_is_and_stops_nothing(open_world: Open) -> None:
-    with WireServer(lambda messages, body: Fault(400)) as server:
-        world = open_world(server)
-        with pytest.raises(RowRefused) as caught:
-            await world.run(dspy.Predict(SIGNATURE), message="on billing")
-        assert world.bridge.failures == [caught.value]
-        assert world.bridge.stopped is None
-    assert len(server.requests) == 1
 
 
 async def test_a_cancelled_run_sends_nothing_more(open_world: Open) -> None:

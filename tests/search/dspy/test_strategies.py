@@ -4,42 +4,29 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.errors import InputError
-from agent.evaluate.evaluator import Evaluator
-from agent.gateway.budget import Account, HeldBack
-from agent.gateway.gateway import Gateway
-from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
-from agent.observer import Observer
 from agent.programs.prompt import PromptProgram
-from agent.scoring.task_metrics import build_metrics
 from agent.search.context import SearchContext
-from agent.search.costs import Means
 from agent.search.dspy import strategies as dspy_strategies
-from agent.search.dspy.strategies import OptimizerResult
-from agent.search.plan import make_plan
 from agent.search.registered import DSPY, STRATEGIES
-from agent.search.trials import Trials
-from agent.types import Budget, Proposal
-from tests.search.worlds import winner_of
-from tests.toys import TEAMS, FakeModel, make_task, open_ledger
+from agent.types import Budget
+from tests.search import worlds
+from tests.search.worlds import TASK, Searched, winner_of
+from tests.toys import TEAMS, FakeModel, make_task
 from tests.wire import WireServer
 
-TASK = make_task(40)
 CALLS = 450
 SECTION = re.compile(r"\[\[ ## (\w+) ## \]\]\n(.*?)(?=\n\n\[\[ ##|\Z)", re.DOTALL)
 
 
 def pupil(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-    """Knows one team by itself, others when a demo or the instruction names them; proposes what it is asked for;
-    now and then says what cannot be read.
-    """
+    """Knows one team, others when a demo or the instruction names them; proposes; sometimes unreadable."""
     system, asked = messages[0]["content"], messages[-1]["content"]
     wanted = [name for name in re.findall(r"`\[\[ ## (\w+) ## \]\]`", asked) if name != "completed"]
     if wanted != ["team"]:
@@ -60,71 +47,18 @@ def _said(name: str, size: int) -> str:
     return f"Pick the team (edition {size % 7})." if "instruction" in name else f"about {name}, {size % 5}"
 
 
-class Written(Observer):
-    """What a strategy hands to its observer."""
+async def searched(folder: Path, server: WireServer, method: str, calls: int = CALLS) -> Searched:
+    """A search by this method, after a baseline that saw dev."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.events: list[tuple[str, Any]] = []
-        self.operators: list[str] = []
-        self.reasons: dict[str, str] = {}
-
-    def on_candidate_rejected(self, round_: int, proposal: Proposal, reason: str) -> None:
-        raise AssertionError(reason)
-
-    def on_candidate_accepted(self, round_: int, proposal: Proposal) -> None:
-        self.operators.append(proposal.operator)
-        self.reasons[proposal.candidate.id] = proposal.reason
-
-    def on_event(self, kind: str, body: Any, texts: Any = None) -> None:
-        self.events.append((kind, body))
-
-
-def trial_lines(context: SearchContext) -> list[tuple[Any, ...]]:
-    return [(i, t.state, t.n, t.mean, t.reason) for i, t in context.trials.by_id.items()]
-
-
-async def searched(
-    folder: Path, server: WireServer, method: str, calls: int = CALLS, **more: Any
-) -> tuple[SearchContext, Written]:
-    """A search on a ledger of its own, after a baseline that saw dev."""
-    task = replace(TASK, **more)
-    plan = make_plan(task, Means(Budget(max_calls=calls)), True)
-    model = OpenAIModel("openai-compatible/x", "x", base_url=server.url)
-    account = Account(Budget(max_calls=calls))
-    folder.mkdir(exist_ok=True)
-    ledger = open_ledger(folder / "ledger.db")
-    gateway = Gateway(ledger, "run-1", account, {})
-    trials = Trials()
-    program = PromptProgram(task, model)
-    evaluator = Evaluator(task, gateway, model, build_metrics(task), [program])
-    written = Written(ledger)
-    context = SearchContext(
-        task=task,
-        plan=plan,
-        seed=3,
-        program=program,
-        target=model,
-        proposer=model,
-        gateway=gateway,
-        evaluator=evaluator,
-        account=account,
-        observer=written,
-        trials=trials,
-        baseline=program.baseline(),
-    )
-    account.hold_back(HeldBack(plan.test_calls, 0.0))
-    place = Proposal(context.baseline, {}, "baseline", None, "")
-    trials.proposals[context.baseline.id] = place
-    try:
-        await context.see([context.baseline.id], len(context.dev))
-        trials.settle(context.baseline.id, "complete", "")
+    async def strategy(context: SearchContext) -> None:
         await STRATEGIES.get(method).search(context)
-    finally:
-        await gateway.drain()
-        await model.close()
-        ledger.close()
-    return context, written
+
+    model = OpenAIModel("openai-compatible/x", "x", base_url=server.url)
+    found = await worlds.searched(folder, strategy, model, model, budget=Budget(max_calls=calls), seed=3)
+    await model.close()
+    assert found.stop is None
+    assert found.written.rejected == {}
+    return found
 
 
 @pytest.mark.parametrize("method", DSPY)
@@ -132,22 +66,24 @@ async def test_a_method_ends_inside_its_budget_and_its_scores_are_ours(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with WireServer(pupil) as server:
-        context, written = await searched(tmp_path / "one", server, method)
+        found = await searched(tmp_path / "one", server, method)
         sent = [json.dumps(seen.body) for seen in server.requests]
         monkeypatch.setattr(dspy_strategies, "THREADS", 1)
-        again, _ = await searched(tmp_path / "two", server, method)
+        again = await searched(tmp_path / "two", server, method)
+    context = found.context
     assert capfd.readouterr() == ("", "")
-    assert written.events == []
+    assert found.written.events == []
     assert not context.pruned_externally, "every program was tried on all rows"
     assert len(sent) <= CALLS - context.plan.test_calls
     answers = [body for body in sent if '"temperature": 0.0' in body]
     assert len(answers) == len(set(answers)), "DSPy and the evaluator ask the same, so each is sent once"
-    assert trial_lines(again) == trial_lines(context), "one thread or many"
+    assert again.trial_lines() == found.trial_lines(), "one thread or many"
     winner = winner_of(context)
     assert (winner.format, context.trials.by_id[winner.id].n) == ("dspy-chat", len(context.dev))
     assert len(context.trials.by_id) > 2
+    reasons = {proposal.candidate.id: proposal.reason for proposal in found.written.admitted}
     for candidate_id in list(context.trials.by_id)[1:]:
-        score, rows = re.findall(r"([0-9.]+) on ([0-9]+) rows", written.reasons[candidate_id])[0]
+        score, rows = re.findall(r"([0-9.]+) on ([0-9]+) rows", reasons[candidate_id])[0]
         seen = context.trials.outcomes[candidate_id][: int(rows)]
         assert round(100 * sum(outcome.value or 0.0 for outcome in seen) / len(seen), 1) == float(score)
     demos = [demo for proposal in context.trials.proposals.values() for demo in proposal.candidate.demos]
@@ -166,44 +102,25 @@ async def test_an_optimizer_that_would_spend_more_is_stopped_and_the_best_so_far
         return "no idea" if "train note" in messages[-1]["content"] else pupil(messages, body)
 
     with WireServer(hopeless) as server:
-        context, written = await searched(tmp_path, server, "dspy-bootstrap", calls=260)
-    assert len(server.requests) <= 260 - context.plan.test_calls
-    assert [kind for kind, _ in written.events] == ["strategy_ended"]
-    assert winner_of(context).format == "dspy-chat"
+        found = await searched(tmp_path, server, "dspy-bootstrap", calls=260)
+    assert len(server.requests) <= 260 - found.context.plan.test_calls
+    assert [kind for kind, _ in found.written.events] == ["strategy_ended"]
+    assert winner_of(found.context).format == "dspy-chat"
 
 
-@pytest.mark.parametrize("method", DSPY)
-@pytest.mark.parametrize(("dev", "calls"), [(60, 900), (40, CALLS)])
-async def test_a_lab_knows_that_mipro_drops_programs_by_parts_of_dev(
-    method: str, dev: int, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def nothing(*parts: Any) -> OptimizerResult:
-        return OptimizerResult()
+@pytest.mark.parametrize(("calls", "has_proposer"), [(90, True), (CALLS, False)], ids=["few calls", "DSPy fails"])
+async def test_a_method_that_cannot_work_keeps_the_users_prompt(calls: int, has_proposer: bool, tmp_path: Path) -> None:
+    """With too few calls, or with a proposer that says nothing, at which MIPROv2 raises."""
 
-    monkeypatch.setattr(dspy_strategies, "optimize", nothing)
-    with WireServer(pupil) as server:
-        context, _ = await searched(tmp_path, server, method, calls=calls, dev=make_task(dev).dev)
-    assert context.pruned_externally == (method == "dspy-mipro" and dev > 40)
+    def answer(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+        return pupil(messages, body) if has_proposer or body["temperature"] == 0.0 else ""
 
-
-async def test_a_budget_that_dspy_cannot_work_with_keeps_the_users_prompt(tmp_path: Path) -> None:
-    with WireServer(pupil) as server:
-        context, written = await searched(tmp_path, server, "dspy-mipro", calls=90)
-    assert [kind for kind, _ in written.events] == ["strategy_failed"]
-    assert "too few for dspy-mipro" in written.events[0][1]["why"]
-    assert winner_of(context) == context.baseline
-
-
-async def test_a_failure_of_dspy_itself_keeps_the_users_prompt(tmp_path: Path) -> None:
-    """A proposer that says nothing at all: MIPROv2 raises."""
-
-    def silent(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-        return pupil(messages, body) if body["temperature"] == 0.0 else ""
-
-    with WireServer(silent) as server:
-        context, written = await searched(tmp_path, server, "dspy-mipro")
-    assert [kind for kind, _ in written.events] == ["strategy_failed"]
-    assert winner_of(context) == context.baseline
+    with WireServer(answer) as server:
+        found = await searched(tmp_path, server, "dspy-mipro", calls=calls)
+    ((kind, body),) = found.written.events
+    assert kind == "strategy_failed"
+    assert ("too few for dspy-mipro" in body["why"]) == has_proposer
+    assert winner_of(found.context) == found.context.baseline
 
 
 @pytest.mark.parametrize("method", DSPY)

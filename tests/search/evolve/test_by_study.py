@@ -65,20 +65,3 @@ def test_every_trial_is_told_with_its_parameters_rows_and_state(whole: Searched)
             assert PARENT in one.params
             assert all(name.startswith(f"{one.params[OPERATOR]}.") for name in set(one.params) - {OPERATOR, PARENT})
     assert len({one.params[OPERATOR] for one in study}) > 2
-
-
-def test_the_order_of_replies_changes_nothing(whole: Searched, tmp_path: Path) -> None:
-    again = ended(tmp_path / "again", by("tpe"), order=7, author=True)
-    assert again.trial_lines() == whole.trial_lines()
-    assert told(again) == told(whole)
-
-
-@pytest.mark.parametrize(("sampler", "pruner"), [("random", "race"), ("bandit", "wilcoxon")])
-@pytest.mark.long
-def test_each_sampler_and_pruner_runs_the_whole_search(sampler: str, pruner: str, tmp_path: Path) -> None:
-    found = ended(tmp_path / "one", by(sampler, pruner), calls=900)
-    assert found.stop is None
-    assert len(found.trials.in_state("complete")) > 1
-    assert bool(told(found)) == (sampler != "bandit")
-    pruned = [trial.reason for trial in found.trials.by_id.values() if trial.state == "pruned"]
-    assert any("signed-rank" in reason for reason in pruned) == (pruner == "wilcoxon")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +12,18 @@ import pytest
 
 from agent.errors import RowRefused
 from agent.evaluate.evaluator import values
+from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_moves import PromptMoves
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import why_rejected
-from agent.search.evolve.decisions import MOST_FINALISTS, Bandit, mean
-from agent.search.evolve.evolve import Search, search
-from agent.search.program import PROPOSED
-from agent.types import Budget, Request
+from agent.search.evolve.decisions import MOST_FINALISTS, mean
+from agent.search.evolve.evolve import Search, finish, search
+from agent.types import Budget, Proposal, Request
 from tests.search.worlds import (
     TASK,
     Jumbled,
     Searched,
+    front_and_row,
     good_words,
     made_search,
     proposer,
@@ -31,7 +32,7 @@ from tests.search.worlds import (
     winner_of,
     with_baseline,
 )
-from tests.toys import FakeModel, open_ledger
+from tests.toys import TEAMS, FakeModel, make_task, open_ledger
 
 CALLS = 400
 
@@ -115,14 +116,6 @@ def test_nobody_climbs_who_is_not_among_the_best_of_its_rung(ended: Ended) -> No
     assert climbs > 0
 
 
-def test_the_finalists_are_the_best_that_are_left(ended: Ended) -> None:
-    trials = ended.found.trials
-    full = [i for i, t in trials.by_id.items() if len(trials.outcomes[i]) == len(ended.found.context.dev)]
-    assert all(trials.by_id[i].state in ("complete", "pruned") for i in full)
-    assert not trials.in_state("incomplete")
-    assert len(trials.in_state("complete")) > 1
-
-
 @pytest.mark.parametrize("dear", [1, 3, 999])
 async def test_what_the_caps_do_not_pay_any_more_keeps_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dear: int
@@ -170,44 +163,6 @@ def test_it_ends_inside_its_budget_and_leaves_the_finalists_and_the_sealed_test_
     assert all(rows == len(context.dev) for wanted in late for rows in wanted.values())
 
 
-def test_the_proposer_is_asked_no_more_than_planned_and_never_the_same(ended: Ended) -> None:
-    assert ended.asked <= ended.found.context.plan.proposals
-    if ended.author:
-        assert len({request.seed for request in ended.author.seen}) == ended.asked
-
-
-def test_it_is_no_worse_than_where_it_began(ended: Ended) -> None:
-    trials, baseline = ended.found.trials, ended.found.context.baseline
-    best = trials.mean(winner_of(ended.found.context).id) or 0.0
-    assert best >= (trials.mean(baseline.id) or 0.0)
-
-
-def test_a_proposer_that_fails_every_time_spoils_nothing_that_was_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stubborn(bandit: Bandit, names: Sequence[str], rng: random.Random) -> str:
-        asking = [name for name in names if name.startswith(PROPOSED)]
-        return asking[0] if asking else rng.choice(names)
-
-    monkeypatch.setattr(Bandit, "draw", stubborn)
-    ended = Ended(tmp_path / "failing", "failing")
-    trials, context = ended.found.trials, ended.found.context
-    assert 0 < ended.asked <= context.plan.proposals
-    for candidate_id, outcomes in trials.outcomes.items():
-        if len(outcomes) == len(context.dev):
-            assert trials.by_id[candidate_id].state in ("complete", "pruned")
-    assert (trials.mean(winner_of(context).id) or 0.0) >= (trials.mean(context.baseline.id) or 0.0)
-
-
-def test_what_a_proposer_answers_that_is_no_instruction_is_written_down_and_not_tried(
-    tmp_path: Path,
-) -> None:
-    found = Ended(tmp_path / "junk", "junk").found
-    assert not [proposal for proposal in found.written.admitted if "proposed" in proposal.operator]
-    kinds = {kind for kind, _ in found.written.events if kind.startswith("proposal")}
-    assert kinds <= {"proposal_refused"}
-
-
 # -- candidates --------------------------------------------------------------------------------------------------------
 
 
@@ -219,17 +174,6 @@ def test_every_candidate_may_be_tried_and_every_child_has_a_parent_that_was_ther
         assert proposal.parent_id is None or proposal.parent_id in known
         known.add(proposal.candidate.id)
     assert any(proposal.parent_id for proposal in ended.found.written.admitted)
-
-
-def test_who_was_taken_in_is_tried_or_still_waits_for_a_step(ended: Ended) -> None:
-    untried = [e for e in ended.found.written.admitted if e.candidate.id not in ended.found.trials.by_id]
-    assert len(untried) < ended.found.context.plan.batch
-
-
-def test_where_no_prompt_makes_a_difference_it_ends_before_its_budget_or_keeps_the_prompt(tmp_path: Path) -> None:
-    found = asyncio.run(searched(tmp_path / "flat", search, FakeModel(pupil(lambda front: 0.0))))
-    assert found.stop is None
-    assert winner_of(found.context) == found.context.baseline
 
 
 def test_it_stops_when_the_leader_is_right_on_every_row(tmp_path: Path) -> None:
@@ -260,5 +204,30 @@ def test_same_seed_and_replies_give_the_same_trials_in_whatever_order_the_replie
     assert again.found.written.events == plain.found.written.events
 
 
-def test_another_seed_makes_other_trials(plain: Ended, tmp_path: Path) -> None:
-    assert Ended(tmp_path / "other", "good", seed=1).found.trial_lines() != plain.found.trial_lines()
+LONGER = make_task(80)
+GOOD, LUCKY, POOR = (PromptCandidate("zero-shot", "turns", f"A {word} wording.") for word in ("good", "lucky", "poor"))
+
+
+async def test_one_that_few_rows_flatter_falls_before_the_whole_of_dev_is_paid(ledger: Ledger) -> None:
+    place: dict[str, int] = {}
+
+    def answer(request: Request) -> str:
+        front, row = front_and_row(request)
+        at, right = place[row.split("\n")[0]], row.split()[4]
+        is_right = at < first if "lucky" in front else at % 10 < (6 if "good" in front else 2)
+        return right if is_right else TEAMS[(TEAMS.index(right) + 1) % len(TEAMS)]
+
+    found = made_search(ledger, FakeModel(answer), task=LONGER, budget=Budget(max_calls=900))
+    context, trials = found.context, found.trials
+    place.update({row.inputs["message"]: at for at, row in enumerate(context.dev)})
+    _, first, *_, last, _ = context.plan.rungs
+    context.adopt(Proposal(context.baseline, {}, "baseline", None, ""))
+    context.admit([Proposal(made, {}, "op", None, "") for made in (GOOD, LUCKY, POOR)])
+    await context.see([context.baseline.id, POOR.id], 2 * first)
+    await context.see([GOOD.id], last)
+    await context.see([LUCKY.id], first)
+    assert trials.parents(1)[0].proposal.candidate == LUCKY, "the rows that it saw speak for it"
+    await finish(context, ())
+    assert first < len(trials.outcomes[LUCKY.id]) < len(context.dev)
+    assert len(trials.outcomes[GOOD.id]) == len(context.dev)
+    assert {trial.state for trial in trials.by_id.values()} <= {"complete", "pruned"}

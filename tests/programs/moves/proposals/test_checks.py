@@ -49,11 +49,6 @@ def test_a_sentence_is_read_as_it_was_asked_to_begin(text: str, wanted: str) -> 
     assert sentence(reply(text), BEGINS) == wanted
 
 
-def test_the_words_to_begin_with_are_whole_words() -> None:
-    assert sentence(reply("Specify what is meant."), "If") == ""
-    assert sentence(reply("Rule: if it rains, say so."), "If") == "it rains, say so"
-
-
 def test_steps_are_the_lines_of_a_list() -> None:
     assert steps(reply("Here:\n1. Read it.\n2) **Add** up.\n- Answer\nDone")) == ("Read it.", "Add up.", "Answer")
 
@@ -86,10 +81,6 @@ def test_what_is_taken_is_one_short_line_without_marks_and_control_characters(te
         assert "\n" not in text
         assert "{{" not in text
         assert all(character.isprintable() or character == "\t" for character in text)
-
-
-def test_the_words_that_a_reply_was_asked_to_begin_with_are_no_echo() -> None:
-    assert why_part_refused("It is a long label of a task when it rains", TASK, REQUEST) == ""
 
 
 def test_two_definitions_that_say_the_same_tell_nothing_apart() -> None:

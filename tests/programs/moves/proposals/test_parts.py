@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.programs.moves.asking import why_labels_lost
-from agent.programs.moves.evidence import HEADINGS, Assembled, InstructionHistory, InstructionPart, goal, labels_of_task
+from agent.programs.moves.evidence import HEADINGS, Assembled, InstructionPart, goal, labels_of_task
 from agent.prompt.template import marks
 from tests.toys import TEAMS, make_task
 
@@ -78,20 +78,3 @@ def test_a_label_cannot_pose_as_a_place_for_the_input() -> None:
     task = replace(TASK, signature=replace(TASK.signature, outputs=fields))
     text = Assembled("Choose.", (InstructionPart("definition", "texts about x", ("{{message}}",)),)).text(task)
     assert marks(text, ["message"]) == set()
-
-
-def test_the_goal_names_every_label_whether_it_is_defined_or_not() -> None:
-    made = goal(TASK, [InstructionPart("definition", "texts about x", (TEAMS[1],))])
-    assert made is not None
-    text = made.text(TASK)
-    assert TASK.description in text
-    assert TASK.instruction not in text
-    assert all(team in text for team in TEAMS)
-    assert why_labels_lost(text, TASK) == ""
-
-
-def test_a_book_knows_the_parts_of_what_it_was_given_and_takes_the_rest_as_words() -> None:
-    history = InstructionHistory(TASK)
-    made = Assembled("Choose.", (InstructionPart("rule", "If new, say it"),))
-    assert history.of(history.add(made)) == made
-    assert history.of("Something else.") == Assembled("Something else.")

@@ -9,7 +9,7 @@ import pytest
 from tests.programs.moves.proposals.planted import INSTRUCTION, is_mended, planted, right_of_swapped, run
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_two_swapped_labels_are_mended(tmp_path: Path, seed: int) -> None:
     assert right_of_swapped(INSTRUCTION, planted(seed)) < 0.2
     found = run(tmp_path / "search", seed)

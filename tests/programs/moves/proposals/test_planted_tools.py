@@ -9,7 +9,7 @@ import pytest
 from tests.programs.moves.proposals.planted_tools import TOOLS, planted, right_of_swapped, run, tools_of_winner
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_two_swapped_descriptions_are_mended(tmp_path: Path, seed: int) -> None:
     task = planted(seed)
     assert right_of_swapped(TOOLS, task) < 0.2
