@@ -44,7 +44,7 @@ def test_how_many_there_are_is_told_where_not_all_are_shown(db: Path) -> None:
 
 def test_a_search_that_cannot_be_made_is_told_in_one_line(db: Path) -> None:
     (line,) = refused(2, "history", "--search", "don't")
-    assert 'as plain words it is "don\'t"' in line
+    assert 'plain words use "don\'t"' in line
     (line,) = refused(2, "history", "--search", "x", "--trial", "0")
     assert "leave out --trial" in line
     (line,) = refused(2, "history", "--search", "x", "nothere")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,15 +121,6 @@ async def test_calls_that_the_ledger_answers_count_as_if_they_were_paid(tmp_path
         left[0] == left[1] == found.context.plan.calls - found.context.plan.slack - found.context.plan.test_calls - 24
     )
     assert len(model.seen) == 24
-
-
-async def test_rows_that_are_left_count_each_call_of_a_program(ledger: Ledger) -> None:
-    context = made_search(ledger, FakeModel(pupil()), budget=Budget(max_calls=400)).context
-    context.plan = replace(context.plan, calls_each=3)
-    calls = context.plan.calls - context.plan.slack - context.plan.test_calls
-    assert context.left() == calls > 0
-    assert context.left_by_calls() == (calls + context.plan.slack) // 3
-    assert context.payable() == calls // 3
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=60), st.integers(0, 1000))

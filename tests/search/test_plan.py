@@ -5,26 +5,32 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from agent.errors import BudgetRefused, InputError
-from agent.jobs.launch import models_by_role, plan_for
-from agent.options.jobs import RunOptions
-from agent.search.costs import EFFORT_CALLS, Means, call_costs
+from agent.jobs.launch import models_by_role
+from agent.ledger.store import Ledger
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.search.costs import Means, call_costs
+from agent.search.evolve.evolve import search_from
 from agent.search.plan import (
     ENOUGH_CANDIDATES,
     FEWEST_ROWS,
     Plan,
     calls_for,
     make_plan,
+    migration_plan,
     plan_run,
     scoring_plan,
 )
 from agent.search.registered import Strategy
-from agent.types import Budget
+from agent.types import Budget, Demo, Proposal, Spend
+from tests.search.worlds import TASK as WORLD
+from tests.search.worlds import made_search, pupil
 from tests.toys import FakeModel, make_task
 
 TASK = make_task(3)
@@ -34,12 +40,6 @@ MODEL = FakeModel(lambda request: "")
 def sized(dev: int, test: int):
     """A task whose splits have these lengths."""
     return make_task(3, dev=(TASK.dev[0],) * dev, test=(TASK.test[0],) * test)
-
-
-def plan_in_runs(task, settings, author, each):
-    """The plan for a program that makes `each` calls a row, or more."""
-    program = SimpleNamespace(task=task, calls=each, is_fixed=False)
-    return plan_for(program, settings, models_by_role(MODEL, author, [MODEL]), {})
 
 
 def planned(calls, dev, test, proposer=True):
@@ -138,20 +138,6 @@ def test_a_plan_without_a_search_pays_all_rows_or_as_many_as_it_can(calls, dev, 
     assert ((plan.dev_rows, plan.test_rows) == (dev, test)) == (all_rows <= calls - math.ceil(0.1 * calls))
 
 
-@pytest.mark.parametrize(("calls", "dev", "test", "noise"), [(60, 10, 18, 0), (300, 104, 160, 6), (800, 104, 160, 10)])
-@pytest.mark.parametrize("each", [1, 3])
-def test_one_trial_is_planned_without_a_search(calls, dev, test, noise, each):
-    task, settings = sized(dev, test), RunOptions(max_calls=calls * each, trials=1, strategy="dspy-mipro")
-    plan = plan_in_runs(task, settings, MODEL, each)
-    assert (plan.dev_rows, plan.test_rows, plan.noise_rows, plan.search_calls) == (dev, test, noise, 0)
-
-
-@pytest.mark.parametrize("effort", EFFORT_CALLS)
-def test_an_effort_is_a_number_of_calls_and_a_cap_replaces_it(effort):
-    assert make_plan(sized(100, 160), Means(Budget(), effort), False).calls == EFFORT_CALLS[effort]
-    assert make_plan(sized(100, 160), Means(Budget(max_calls=333), effort), False).calls == 333
-
-
 def test_700_calls_on_a_file_of_330_rows_try_40_candidates_and_the_default_run_tests_all_rows_of_before():
     small, usual = planned(700, 78, 130), planned(1200, 104, 160)
     assert small.candidates >= 40
@@ -171,11 +157,6 @@ def test_test_rows_are_given_back_only_where_few_are_tried_and_not_those_that_th
         if found.test_rows < plan.test_rows:
             assert plan.candidates < ENOUGH_CANDIDATES
             assert found.test_rows >= min(needed, 0.27 * calls / 2 - 1)
-
-
-def test_the_finalists_are_paid_from_the_rung_before_the_last():
-    plan = planned(1400, 100, 160)
-    assert plan.final_calls == plan.finalists * (plan.rungs[-1] - plan.rungs[-2])
 
 
 def test_the_plan_as_data_holds_every_number_that_a_reader_adds_up():
@@ -209,3 +190,51 @@ def test_the_calls_that_are_named_for_test_rows_pay_them_and_little_less_does_no
 
     assert least(calls) >= rows
     assert least(calls - 20) < rows
+
+
+DEMOS = tuple(Demo(row.id, row.inputs, {"team": str(row.labels["team"])}) for row in WORLD.train[:3])
+SKILLED = PromptCandidate("few-shot", "inline", "Pick the team of this note.", demos=DEMOS)
+OTHERS = [PromptCandidate("zero-shot", name, "Which team is it?") for name in ("inline", "turns")]  # type: ignore[arg-type]
+
+
+CALL = Spend(1, 100, 0.01)
+
+
+def migrated(calls: int, rows: int = 60, sealed: int = 80, **caps: Any) -> Plan:
+    return migration_plan(make_task(rows), Means(Budget(max_calls=calls, **caps)), sealed, CALL)
+
+
+@given(st.integers(60, 2000), st.integers(10, 200), st.integers(10, 200))
+def test_the_parts_of_the_plan_fit_into_its_calls(calls: int, rows: int, sealed: int) -> None:
+    plan = migrated(calls, rows, sealed)
+    assert plan.test_rows <= min(sealed, 0.45 * calls)
+    assert plan.dev_rows <= rows
+    spent = plan.baseline_calls + plan.final_calls + plan.test_calls + plan.slack
+    assert spent <= calls
+    assert plan.test_calls == plan.test_rows, "one prompt: the old model's replies are in the ledger"
+    assert Plan.restored(plan.as_dict()).test_calls == plan.test_calls
+    assert plan.as_dict()["search_calls"] >= plan.final_calls
+
+
+def test_caps_on_tokens_and_dollars_shorten_the_plan_or_refuse_it() -> None:
+    assert migrated(150, max_tokens=10_000).calls == migrated(150, max_cost=1.0).calls == 100
+    assert migrated(150, max_tokens=10**6).calls == 150
+    with pytest.raises(BudgetRefused, match=r"takes at least \d+: max_tokens = 2000 \(give at least "):
+        migrated(150, max_tokens=2000)
+
+
+async def test_the_prompts_of_the_old_run_are_raced_and_the_best_sees_all_of_dev(ledger: Ledger) -> None:
+    found = made_search(
+        ledger, FakeModel(pupil(lambda front: 0.95 if "Pick" in front else 0.3)), budget=Budget(max_calls=300)
+    )
+    context = found.context
+    context.plan = replace(context.plan, tested=1)
+    seeds = [Proposal(made, {}, "from-history", None, "was good there") for made in (*OTHERS, SKILLED)]
+    await search_from(context, seeds)
+    trials = context.trials
+    assert trials.by_id[context.baseline.id].number == 0
+    assert {seed.candidate.id for seed in seeds} <= set(trials.by_id)
+    whole = trials.in_state("complete")
+    assert whole
+    assert trials.mean(SKILLED.id) is not None
+    assert not any(trial.state == "incomplete" for trial in trials.by_id.values())

@@ -82,22 +82,6 @@ async def test_a_refusal_or_half_an_instruction_is_none(
     assert why in body["why"]
 
 
-@pytest.mark.parametrize(
-    ("text", "finish"),
-    [
-        (f"<instruction>{WHOLE}</INSTRUCTION> It is better, as it", "length"),
-        (f"<instruction>{WHOLE}", "stop"),
-        (WHOLE, "other"),
-    ],
-)
-async def test_what_was_written_to_its_end_is_taken_whatever_comes_after(
-    ledger: Ledger, text: str, finish: FinishReason
-) -> None:
-    made = await proposed(made_search(ledger, FakeModel(pupil()), Ending(text, finish)).context, [], 1)
-    assert made is not None
-    assert made.instruction == WHOLE
-
-
 async def test_a_proposer_that_fails_costs_the_run_nothing_but_that_call(ledger: Ledger) -> None:
     def fails(request: Request) -> str:
         raise RowRefused("the request is too long")

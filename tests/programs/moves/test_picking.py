@@ -12,15 +12,11 @@ from agent.programs.moves.part_moves import FEWEST_ROWS, MOST_POOL_LETTERS, pick
 from agent.programs.moves.prompt_moves import CandidateGenerator
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt import PromptProgram
-from agent.prompt.parts.kind import TaskParts
-from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.retrieval.pick import RETRIEVERS
-from agent.retrieval.vectors import DENSE_RETRIEVERS
 from agent.search.program import Parent
 from agent.types import Constraints, Example, Proposal, SearchSpace, Task
 from tests.toys import FakeModel, make_task
-from tests.wire import word_vector
 
 SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (4, 8, 16), retrieval=True)
 TASK = make_task(40, space=SPACE)
@@ -75,28 +71,6 @@ def test_changes_keep_every_rule_and_are_the_same_for_the_same_seed(seed: int) -
     for each in proposals:
         assert program.check(each.candidate) == ""
         assert as_prompt(each.candidate).n_examples <= most_examples(TASK)
-
-
-def test_where_the_task_names_embeddings_rows_are_also_picked_by_their_vectors() -> None:
-    task = replace(TASK, space=replace(SPACE, embeddings="openai:x"))
-    shared = TaskParts(task)
-    pool = shared.of(PickedRows)
-    pool.know({text: word_vector(text) for text in pool.texts(task.train)})
-    made = CandidateGenerator(task, random.Random(0), shared)
-    assert made.space()["retriever"] == ("none", *RETRIEVERS, *DENSE_RETRIEVERS)
-    known, rng = made.designs(), random.Random(0)
-    assert [prompt.picks.retriever for prompt in picked(known) if prompt.picks] == ["hybrid", "bm25", "dense"]
-    for _ in range(150):
-        parent = Parent(rng.choice(known), ())
-        operators = [name for name in made.operators(parent) if name in OPERATORS]
-        if operators and (child := made.child(rng.choice(operators), parent, ())) is not None:
-            known.append(child)
-    found = [prompt.picks for prompt in picked(known) if prompt.picks]
-    assert {each.retriever for each in found} == {*RETRIEVERS, *DENSE_RETRIEVERS}
-    program = PromptProgram(task, FakeModel(lambda request: ""))
-    program.pool.know({text: word_vector(text) for text in pool.texts(task.train)})
-    assert {program.check(each.candidate) for each in known} == {""}
-    assert len({each.pool for each in found}) == 2  # with vectors and without
 
 
 def off() -> list[Task]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.programs.moves.asking import COPIED_WORDS, MAX_CHARACTERS, why_refused
-from agent.programs.moves.author import MOST_OF_A_ROW, read_proposal, request_messages
+from agent.programs.moves.author import read_proposal, request_messages
 from agent.programs.moves.evidence import FAILURE, ScoredInstruction, wrong_rows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import why_rejected
@@ -70,17 +70,6 @@ def test_without_a_row_below_half_a_point_the_worst_ones_are_shown_with_every_re
     assert second.line == "note 1 => said (right: billing; why d1 0)"
 
 
-def test_long_rows_and_instructions_are_cut_as_the_failures_are():
-    long, failure = "word " * 20_000, FAILURE.format(*["much " * 40] * 4)
-    task = with_rows(*["row " + long] * 5)
-    text = request_messages(task, [ScoredInstruction("Say " + long, 0.5)] * 5, [failure] * 5, "", random.Random(0))[
-        -1
-    ].content
-    assert len(text) < 3 * 700 + 5 * MAX_CHARACTERS + 5 * 900 + 1000
-    assert ("row " + long)[: MOST_OF_A_ROW - 3] + "... => billing" in text
-    assert ("Say " + long)[: MAX_CHARACTERS - 3] + "...\n</" in text
-
-
 # -- what comes back ---------------------------------------------------------------------------------------------------
 
 
@@ -122,12 +111,6 @@ def test_a_short_row_is_a_copy_where_it_stands_whole(text, words):
     assert why_refused(f"Decide the team. Known: '{text.upper()}' -> delivery.", task) == refused
     part = " ".join(text.split()[:-1])
     assert why_refused(f"Decide the team. Known: '{part}' -> delivery.", task) == ""
-
-
-def test_words_of_the_users_own_prompt_are_free_to_stay():
-    text, long = "Where is my parcel?", WORDS
-    task = replace(with_rows(text, long), instruction=f"Name the team: '{text}' and '{long}' are delivery.")
-    assert why_refused(f"Read it, then name the team. '{text}' and '{long}' go to delivery.", task) == ""
 
 
 @pytest.mark.parametrize("text", ["", "Too short.", "word " * 30, "x" * (MAX_CHARACTERS + 1)])

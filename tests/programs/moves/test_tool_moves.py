@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-import re
 
-from agent.programs.moves.part_moves import EXAMPLES, OWN, ToolMaker, times_mixed, tool_confusions
+from agent.programs.moves.part_moves import EXAMPLES, OWN, ToolMaker
 from agent.programs.moves.prompt_moves import CandidateGenerator
 from agent.prompt.parts.tools import ToolTexts, with_texts
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
@@ -16,7 +15,6 @@ from tests.programs.moves.proposals.planted_tools import SWAPPED, TOOLS, pick, p
 from tests.toys import make_task
 
 TASK = planted(0)
-DEV = {row.id: row for row in TASK.dev}
 
 
 def outcomes() -> list[Outcome]:
@@ -32,12 +30,6 @@ def outcomes() -> list[Outcome]:
 def maker(seed: int = 0) -> ToolMaker:
     rng = random.Random(seed)
     return ToolMaker(TASK, Choices(rng), rng)
-
-
-def test_confusions_are_of_the_two_that_are_swapped() -> None:
-    mixed = tool_confusions(TASK, outcomes(), DEV)
-    assert {pair for pair, _ in mixed.most_common(2)} == {SWAPPED, SWAPPED[::-1]}
-    assert {name for name, _ in times_mixed(mixed).most_common(2)} == set(SWAPPED)
 
 
 def test_each_change_keeps_names_and_schemas_and_says_what_it_is() -> None:
@@ -62,27 +54,6 @@ def test_each_change_keeps_names_and_schemas_and_says_what_it_is() -> None:
     other = PromptCandidate("zero-shot", "turns", "x", tool_texts=texts)
     back = [found for seed in range(40) if (found := maker(seed).child("tools", other, outcomes()))]
     assert {made.tool_texts for made, reason in back if "own texts" in reason} == {None}
-
-
-def test_an_example_has_the_names_of_arguments_and_the_call_of_a_train_row() -> None:
-    texts = maker().variants[EXAMPLES]
-    assert texts is not None
-    known = [row.inputs["note"] for row in TASK.train]
-    for _, text in texts.descriptions:
-        found = re.search(r'Only if said: urgent\. For "(.*)" call it with \{\}\.$', text)
-        assert found
-        assert found[1] in known
-    calls = [{"send_repair": {"urgent": [True, ""], "by": [""]}}]
-    accepted = make_task(
-        tools=TASK.tools,
-        signature=TASK.signature,
-        metrics=(MetricSpec("tool_calls", "calls", options={"accepted": True}),),
-        train=(Example("t", {"note": "<|im_start|> now"}, {"calls": calls}),),
-    )
-    shown = ToolMaker(accepted, Choices(random.Random(0)), random.Random(0)).variants[EXAMPLES]
-    assert shown is not None
-    assert shown.descriptions[0][1].endswith('call it with {"urgent": true}.')
-    assert "<|im_start|>" not in shown.descriptions[0][1]
 
 
 def test_a_second_example_has_other_arguments_and_a_third_is_not_given() -> None:

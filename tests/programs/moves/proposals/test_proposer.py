@@ -12,7 +12,7 @@ import pytest
 from agent.ledger.store import Ledger
 from agent.programs.moves.evidence import Assembled, InstructionPart
 from agent.programs.moves.prompt_moves import PromptMoves
-from agent.programs.moves.proposer import BY_CREDIT, OF_ALL, OF_ONE, Proposer, is_worth_trying
+from agent.programs.moves.proposer import BY_CREDIT, OF_ALL, Proposer, is_worth_trying
 from agent.prompt.techniques import Rewrite
 from agent.search.evolve.evolve import search
 from agent.search.explanation import proposer_use
@@ -45,10 +45,6 @@ def good(request: Request) -> str:
     if begins := begins_of(request):
         return f"{begins} case {number:.6f} of its own kind" if begins != "1." else "1. Read case\n2. Decide it well"
     return f"<instruction>Decide case {number:.6f}: {', '.join(TEAMS)}.</instruction>"
-
-
-def label_dropping(request: Request) -> str:
-    return "<instruction>Read the message with care and answer well.</instruction>"
 
 
 def hostile(request: Request) -> str:
@@ -124,40 +120,6 @@ async def test_each_operator_is_offered_where_there_is_something_to_go_by(ledger
     found.trials.record(parent.proposal.candidate.id, right.outcomes)
     names = [BY_CREDIT[credit].name for credit in proposer.operators(right)]
     assert names == ["definitions", "whole"]
-
-
-async def test_a_strong_proposer_writes_several_after_a_reflection_and_a_weak_one_does_not(ledger: Ledger) -> None:
-    found, asked, parent = await after_baseline(ledger, good)
-    proposer = Proposer(found.context)
-    await proposer.drafts("proposed:whole", parent)
-    assert "Write one better instruction" in asked.seen[0].messages[-1].content
-    await proposer.drafts("proposed:whole", parent)
-    assert "say in two or three sentences why" in asked.seen[1].messages[-1].content
-    assert asked.seen[1].max_tokens == 4 * asked.seen[0].max_tokens
-    found, asked, parent = await after_baseline_again(found, parent, label_dropping)
-    proposer = Proposer(found.context)
-    for _ in range(2):
-        assert await proposer.drafts("proposed:whole", parent) == []
-    assert all("Write one better" in request.messages[-1].content for request in asked.seen)
-
-
-async def after_baseline_again(
-    found: Searched, parent: Parent, author: Callable[[Request], str]
-) -> tuple[Searched, FakeModel, Parent]:
-    """The same search with another proposer."""
-    asked = FakeModel(author, "fake/other")
-    found.context.proposer = asked
-    return found, asked, parent
-
-
-async def test_an_operator_that_is_refused_is_no_longer_offered(ledger: Ledger) -> None:
-    found, _, parent = await after_baseline(ledger, label_dropping)
-    proposer = Proposer(found.context)
-    for _ in range(OF_ONE):
-        assert "proposed:whole" in proposer.operators(parent)
-        await proposer.drafts("proposed:whole", parent)
-    assert "proposed:whole" not in proposer.operators(parent)
-    assert "proposed:rule" in proposer.operators(parent)
 
 
 async def test_the_parts_of_two_good_instructions_are_merged(ledger: Ledger) -> None:
