@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.world import compatible, good_json, refused
+from tests.cli.world import compatible, good, good_json, refused
 from tests.wire import Fault, WireServer
 
 TASK = """\
@@ -83,8 +83,10 @@ def test_commands_that_ask_rows_one_by_one_refuse_it() -> None:
             ["transfer", found["run_id"], "--models", other],
             ["migrate", found["release"], "--model", other, "--price", "1,2"],
             ["customize", "counter", "-m", model, "--arms", "prompt"],
+            ["check", found["release"]],
         ):
             assert "continue with the model's own replies" in "\n".join(refused(2, *command))
+        good("export", "--format", "messages", "-o", "m.json")
         assert len(server.requests) == sent
 
 

@@ -3,14 +3,10 @@
 import csv
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from agent.jobs import transfer as model_transfer
 from agent.ledger.store import Ledger, NewRun
-from agent.report.job_blocks import _cell
-from agent.results.transfer import TransferLift, TransferScore
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
 from tests.conftest import Made
 from tests.toys import make_task
@@ -66,46 +62,6 @@ def _test_texts(run_id: str) -> list[str]:
         return [row["text"] for row in csv.DictReader(file) if row["id"] in ids]
 
 
-def test_a_prompt_with_a_row_without_a_score_is_tried_on_other_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What saw the whole of dev saw it, also where a verdict could not be read."""
-    trials = [
-        {"number": number, "candidate_id": f"c{number}", "state": "complete", "n": n, "mean": mean}
-        for number, n, mean in ((0, 12, 0.1), (1, 11, 0.9), (2, 12, 0.5))
-    ]
-    blank = {"value": 1.0, "fields": {}, "reply": "", "error": "", "scores": [], "call_key": "k"}
-    outcomes = [{"example_id": f"dev-{row}", **blank} for row in range(12)]
-    history = SimpleNamespace(trials=lambda run: trials, outcomes=lambda *of: outcomes, candidate=lambda name: name)
-    monkeypatch.setattr(model_transfer, "recorded_prompt", lambda row: row)
-    found = {"id": "r", "status": "complete"}
-    _, entrants = model_transfer._seen(history, found, make_task(12), 1, None)  # type: ignore[arg-type]
-    assert [entrant.trial for entrant in entrants] == [0, 1]
-
-
-def test_a_cell_is_marked_where_the_corrected_test_and_the_interval_both_say_so() -> None:
-    def cell(p_holm: float | None, ci95: tuple[float, float]) -> TransferScore:
-        lift = TransferLift(diff=sum(ci95) / 2, ci95=ci95, p_value=0.001, p_holm=p_holm, n=9)
-        return TransferScore(mean=0.5, ci95=(0.4, 0.6), n=9, unscored=0, lift=lift, rank=1)
-
-    marks = {(0.01, (0.1, 0.2)): "+", (0.01, (-0.2, -0.1)): "-", (0.2, (0.1, 0.2)): "", (0.01, (-0.1, 0.3)): "",
-             (None, (0.1, 0.2)): ""}  # fmt: skip
-    for (p_holm, ci95), mark in marks.items():
-        assert _cell(cell(p_holm, ci95)).endswith(f"#1{mark}")
-
-
-def test_holm_takes_the_smallest_of_all_cells_times_their_number() -> None:
-    def cell(p_value: float | None) -> TransferScore:
-        lift = p_value and TransferLift(diff=0.1, ci95=(0.0, 0.2), p_value=p_value, p_holm=None, n=9)
-        return TransferScore(mean=0.5, ci95=(0.4, 0.6), n=9, unscored=0, lift=lift or None, rank=1)
-
-    columns = {"own": [None, 0.001], "a": [None, 0.02, 0.01], "b": [None, 0.03, 0.9]}
-    found = model_transfer._corrected({name: list(map(cell, each)) for name, each in columns.items()}, "own")
-    told = {
-        name: [(each.lift.p_value, each.lift.p_holm) for each in cells if each.lift] for name, cells in found.items()
-    }
-    assert told["own"] == [(None, None)]
-    assert [holm for name in "ab" for _, holm in told[name]] == pytest.approx([0.06, 0.04, 0.06, 0.9])
-
-
 def test_a_budget_that_ends_leaves_cells_empty(two_runs: Made) -> None:
     first, _ = two_runs
     with WireServer(learner) as server:
@@ -157,3 +113,16 @@ def test_other_data_and_other_kinds_of_runs_are_refused(two_runs: Made) -> None:
         done = optimize("transfer", first["run_id"], "--models", compatible(server))
         assert done.exit_code == 2
         assert ": rows.csv changed since" in done.stderr
+
+
+def test_a_judge_scores_on_the_other_model_too() -> None:
+    from tests.cli.test_judge_run import CAP, Boats, task
+
+    task()
+    with WireServer(Boats()) as server, WireServer(Boats()) as other:
+        run = good_json("run", "boats", *CAP, "-m", compatible(server))
+        told = good_json("transfer", run["run_id"], "--models", compatible(other), "--top", "1", "-q")
+    own, new = told["models"]
+    assert told["calls"]["model"] == 80
+    assert "judge" not in told["calls"]  # the same answers by the same judge are in the ledger
+    assert [cell["mean"] for cell in own["scores"]] == [cell["mean"] for cell in new["scores"]]

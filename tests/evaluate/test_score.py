@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
+from agent.errors import BudgetExhausted
 from agent.evaluate.evaluator import Evaluator
 from agent.evaluate.score_table import Arm, ScoreTable, score
 from agent.gateway.budget import Account
@@ -62,6 +63,8 @@ async def test_an_arm_that_the_budget_does_not_pay_is_left_out(ledger: Ledger) -
     assert table.answers("guesses") == {}
     assert table.paired("knows", "guesses", seed=0) is None
     assert "max_calls = 8" in asking.stopped
+    with pytest.raises(BudgetExhausted):
+        await score(asking, asking.arms, TASK.dev)
 
 
 def test_a_row_counts_with_the_mean_of_its_scored_repeats() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from agent.errors import BudgetExhausted, InputError, ReleaseError
+from agent.errors import BudgetExhausted, InputError, ReleaseError, RowRefused
 from agent.programs.chain import ChainProgram, chat_model
 from agent.programs.chain_parts import ChainCandidate, find_parts, load_chain, save_chain
 from agent.programs.kinds import UserProgram, program_for
-from agent.types import Completion, Constraints, Demo, Example, Field, Prediction, Request, Signature, Task, Usage
+from agent.types import Completion, Constraints, Demo, Example, Prediction, Request, Task, Usage
 from tests.toys import FakeModel, make_task
 
 HEAD = """
@@ -197,13 +196,6 @@ def build(model):
     assert program.answer(demo) == ('{"team": "refunds"}' if "Output" in parser and "Str" not in parser else "refunds")
 
 
-def test_demos_of_a_chain_that_reads_json_keep_the_types_of_the_fields(tmp_path: Path) -> None:
-    source = 'def build(model):\n    return ChatPromptTemplate([("human", "{message}")]) | model | JsonOutputParser()\n'
-    program = made(tmp_path, source, signature=Signature((Field("message"),), (Field("n", "number"), Field("s"))))
-    answer = program.answer(Demo("train-0", {"message": "x"}, {"n": "3", "s": "3"}))
-    assert json.loads(answer) == {"n": 3, "s": "3"}
-
-
 def test_functions_in_threads_ask_through_the_row_and_rows_run_side_by_side(tmp_path: Path) -> None:
     program = made(
         tmp_path,
@@ -233,6 +225,11 @@ def test_a_stop_is_a_stop_whatever_the_chain_makes_of_it(tmp_path: Path, guard: 
     program = made(tmp_path, source)
     with pytest.raises(BudgetExhausted):
         said(program, Line(error=BudgetExhausted("all gone")))
+
+
+def test_a_refused_row_has_no_answer(tmp_path: Path) -> None:
+    with pytest.raises(RowRefused):
+        said(made(tmp_path, TWO), Line(lambda request: "no!"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import itertools
 import json
 import random
 import statistics
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,17 +72,6 @@ def answers(task: Task, rows: tuple[Example, ...]) -> dict[str, list[Any]]:
         }
 
     return asyncio.run(work())
-
-
-def test_a_word_that_names_the_class_is_learnt_and_the_largest_class_is_said_to_every_row() -> None:
-    task = make_task(30)
-    task = replace(task, train=task.train[:-1], dev=())  # one row less of the last class
-    said = answers(task, task.test)
-    right = [row.labels["team"] for row in task.test]
-    assert list(said) == ["largest class", "classifier", "nearest"]
-    assert said["classifier"] == right
-    assert said["nearest"] == right
-    assert set(said["largest class"]) == {TEAMS[0]}, "of equally large ones the first by name"
 
 
 def test_a_number_is_whole_where_all_of_train_are() -> None:

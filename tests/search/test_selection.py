@@ -22,7 +22,6 @@ from agent.search.context import SearchContext
 from agent.search.evolve.evolve import rival_placed
 from agent.search.selection import MARGIN, Finalist, Prefer, front, prefer, within_noise
 from agent.types import Budget, Demo, Proposal
-from tests.json_of import json_of
 from tests.search.worlds import TASK, Searched, made_search, pupil, with_baseline
 from tests.toys import FakeModel
 
@@ -205,8 +204,6 @@ async def test_the_users_own_prompt_is_not_the_one_that_finalists_with_picks_are
     assert rival_placed(context, [own, *first]) == first
 
 
-front_table = json_of(selection.front_table)
-
 ROW = st.sampled_from([0.0, 0.0, 1.0, 1.0, 0.5, None])
 
 
@@ -271,13 +268,3 @@ def test_a_steady_loss_is_no_noise_and_a_loss_on_few_rows_is():
     assert prefer([best, unlucky, worse], "cheap") is unlucky
     assert prefer([best, unlucky, worse], "short") is unlucky
     assert prefer([best, unlucky, worse]) is best
-
-
-def test_the_table_shows_the_chosen_one_even_where_it_is_beaten():
-    best, same = Finalist("best", [1.0, 1.0], 5, 0.001), Finalist("same", [1.0, 1.0], 9, 0.001)
-    rows = front_table([best, same], "same")
-    assert [(row["candidate_id"], row["chosen"]) for row in rows] == [("best", False), ("same", True)]
-    assert rows[0] == {
-        "candidate_id": "best", "dev": 1.0, "prompt_tokens": 5, "usd_per_1000": 1.0, "latency_s": None, "chosen": False,
-        "tokens_a_call": 0,
-    }  # fmt: skip

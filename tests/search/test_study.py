@@ -26,7 +26,6 @@ from agent.search.study import (
     distributions_of,
     flat_study,
     prior_of,
-    shrunk,
 )
 from agent.types import FRESH
 
@@ -209,12 +208,6 @@ def test_every_place_is_one_of_the_space(seed: int, known: int) -> None:
     for place in places(warm()[:known], seed):
         assert set(place) == set(PLACES)
         assert all(place[name] in PLACES[name] for name in PLACES)
-
-
-@given(st.floats(0, 1), st.integers(0, 500), st.floats(0, 1))
-def test_a_shrunk_mean_lies_between_the_mean_and_the_prior(mean: float, n: int, prior: float) -> None:
-    low, high = min(mean, prior), max(mean, prior)
-    assert low - 1e-9 <= shrunk(MeanScore(mean, n), prior) <= high + 1e-9
 
 
 RUNGS = (8, 22, 62)

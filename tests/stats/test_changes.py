@@ -119,7 +119,9 @@ def test_a_small_change_is_no_alarm_however_sure() -> None:
 
 
 def test_more_often_is_one_sided() -> None:
-    assert (more_often("x", (5, 100), (20, 100), 0.02).p_value or 1) < 0.01
+    found = more_often("x", (5, 100), (20, 100), 0.02)
+    assert (found.p_value or 1) < 0.01
+    assert (found.was, found.now, found.effect) == pytest.approx((0.05, 0.2, 0.15))
     assert (more_often("x", (20, 100), (5, 100), 0.02).p_value or 0) > 0.9
     assert more_often("x", (0, 0), (5, 100), 0.02).p_value is None
 

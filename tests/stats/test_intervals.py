@@ -14,6 +14,7 @@ from scipy import stats as scipy_stats
 
 from agent.stats import intervals
 from agent.stats.intervals import (
+    groups_differ,
     loss_bound,
     lowest_difference,
     mean_ci,
@@ -209,6 +210,8 @@ def test_swapping_winner_and_baseline_flips_everything(rows, seed):
 def test_unequal_lengths_are_refused():
     with pytest.raises(ValueError, match="row by row"):
         paired_difference([1.0], [1.0, 0.0], 0)
+    with pytest.raises(ValueError, match="row by row"):
+        lowest_difference([1.0, 0.0], [1.0], 0)
 
 
 # ---- minimum_detectable_gain
@@ -284,3 +287,13 @@ def test_graded_scores_have_the_limit_of_their_interval_at_the_level_of_one_side
     low = lowest_difference(one, two, 4)
     assert whole.ci95[0] < low < whole.diff
     assert lowest_difference(one, two, 4, 0.975) == pytest.approx(whole.ci95[0])
+
+
+# ---- groups_differ
+
+
+def test_groups_that_differ_have_the_p_value_of_all_permutations():
+    """Of 20 ways to deal six rows to two groups of three, two are as far apart as these."""
+    assert groups_differ([[0.0] * 3, [1.0] * 3], 0) == pytest.approx(0.1, abs=0.015)
+    assert groups_differ([[1.0, 0.0], [0.0, 1.0]], 0) == 1.0
+    assert groups_differ([[0.0] * 20, [0.5] * 20, [1.0] * 20], 0) == pytest.approx(1 / 5001)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import time
 from collections import Counter
@@ -21,13 +22,14 @@ from agent.errors import (
     InputError,
     Interrupted,
     LedgerError,
+    RowRefused,
     RunRefused,
 )
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
-from agent.search.dspy.bridge import Bridge
+from agent.search.dspy.bridge import ROLLOUTS, Bridge
 from agent.types import Budget
 from tests.gateway.doors import settings
 from tests.toys import TEAMS, open_ledger
@@ -113,7 +115,8 @@ def evaluation(number: int, threads: int = THREADS) -> Any:
 async def test_every_request_of_an_evaluation_is_a_settled_call_of_its_role(open_world: Open, program: Any) -> None:
     with WireServer(right) as server:
         world = open_world(server)
-        world.lm = world.bridge.lm(world.model, "judge", max_tokens=50, candidate_id="c_1")
+        made = world.bridge.lm(world.model, "judge", max_tokens=50, candidate_id="c_1")
+        world.lm = copy.deepcopy(made)  # as optimizers copy programs with their model
         assert (await world.run(evaluation(12), program)).score == 100.0
     assert len(server.requests) == len(world.calls()) == 12
     assert {(c["role"], c["state"], c["attempt"], c["candidate_id"]) for c in world.calls()} == {
@@ -162,6 +165,15 @@ async def test_each_rollout_and_each_sample_is_a_call_of_its_own_once(open_world
         sent = len(server.requests)
         assert await teams(n=3, rollout_id=1) == ["1", "4", "5"]
         assert len(server.requests) == sent == 7
+
+
+@pytest.mark.parametrize("rollout", [-1, ROLLOUTS, 1.5, "a"])
+async def test_a_rollout_that_is_no_repeat_is_refused(open_world: Open, rollout: Any) -> None:
+    with WireServer(right) as server:
+        world = open_world(server)
+        with pytest.raises(InputError, match="rollout_id"):
+            await world.run(dspy.Predict(SIGNATURE, rollout_id=rollout), message="on billing")
+    assert server.requests == []
 
 
 def picture() -> Any:
@@ -248,6 +260,16 @@ async def test_what_the_gateway_was_stopped_with_comes_out_as_it_is(
             await dspy.Predict(SIGNATURE).acall(message="on billing")
     assert caught.value is world.bridge.stopped is error
     assert 3 <= sent == len(server.requests) < 3 + width
+
+
+async def test_a_row_that_is_refused_comes_out_as_it_is_and_stops_nothing(open_world: Open) -> None:
+    with WireServer(lambda messages, body: Fault(400)) as server:
+        world = open_world(server)
+        with pytest.raises(RowRefused) as caught:
+            await world.run(dspy.Predict(SIGNATURE), message="on billing")
+    assert world.bridge.failures == [caught.value]
+    assert world.bridge.stopped is None
+    assert len(server.requests) == 1
 
 
 async def test_a_cancelled_run_sends_nothing_more(open_world: Open) -> None:

@@ -14,8 +14,9 @@ from agent.models.openai import OpenAIModel
 from agent.programs.prompt import PromptProgram
 from agent.search.context import SearchContext
 from agent.search.dspy import strategies as dspy_strategies
+from agent.search.dspy.strategies import OptimizerResult
 from agent.search.registered import DSPY, STRATEGIES
-from agent.types import Budget
+from agent.types import Budget, Task
 from tests.search import worlds
 from tests.search.worlds import TASK, Searched, winner_of
 from tests.toys import TEAMS, FakeModel, make_task
@@ -47,14 +48,14 @@ def _said(name: str, size: int) -> str:
     return f"Pick the team (edition {size % 7})." if "instruction" in name else f"about {name}, {size % 5}"
 
 
-async def searched(folder: Path, server: WireServer, method: str, calls: int = CALLS) -> Searched:
+async def searched(folder: Path, server: WireServer, method: str, calls: int = CALLS, task: Task = TASK) -> Searched:
     """A search by this method, after a baseline that saw dev."""
 
     async def strategy(context: SearchContext) -> None:
         await STRATEGIES.get(method).search(context)
 
     model = OpenAIModel("openai-compatible/x", "x", base_url=server.url)
-    found = await worlds.searched(folder, strategy, model, model, budget=Budget(max_calls=calls), seed=3)
+    found = await worlds.searched(folder, strategy, model, model, task=task, budget=Budget(max_calls=calls), seed=3)
     await model.close()
     assert found.stop is None
     assert found.written.rejected == {}
@@ -106,6 +107,19 @@ async def test_an_optimizer_that_would_spend_more_is_stopped_and_the_best_so_far
     assert len(server.requests) <= 260 - found.context.plan.test_calls
     assert [kind for kind, _ in found.written.events] == ["strategy_ended"]
     assert winner_of(found.context).format == "dspy-chat"
+
+
+@pytest.mark.parametrize(("method", "dev"), [("dspy-mipro", 60), ("dspy-mipro", 40), ("dspy-gepa", 60)])
+async def test_only_mipro_on_a_long_dev_drops_programs_by_parts_of_it(
+    method: str, dev: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*parts: Any) -> OptimizerResult:
+        return OptimizerResult()
+
+    monkeypatch.setattr(dspy_strategies, "optimize", nothing)
+    with WireServer(pupil) as server:
+        found = await searched(tmp_path, server, method, 900 if dev > 40 else CALLS, make_task(dev))
+    assert found.context.pruned_externally == (method == "dspy-mipro" and dev > 40)
 
 
 @pytest.mark.parametrize(("calls", "has_proposer"), [(90, True), (CALLS, False)], ids=["few calls", "DSPy fails"])
