@@ -145,6 +145,13 @@ def test_a_chain_takes_our_own_search_and_fails_with_its_own_words() -> None:
     assert "program:build fails on every row of dev: the chain raised KeyError: 'missing'" in said
 
 
+def test_what_a_request_cannot_carry_ends_the_run_by_name() -> None:
+    place = folder(CHAIN.replace("ROUTE | model |", "ROUTE | model.bind(logit_bias={}) |"))
+    with WireServer(helper) as server:
+        said = refused(2, "run", str(place), "-m", compatible(server), "--max-calls", "600", "-q")[0]
+    assert "the gateway cannot carry logit_bias of a LangChain call" in said
+
+
 def test_a_released_chain_is_shipped_by_export_alone() -> None:
     place = folder()
     with WireServer(helper) as server:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.evaluate import answer_counts
 from agent.evaluate.score_table import ScoreTable
-from agent.metrics.calls import NO_CALL, paired_names
+from agent.metrics.calls import NO_CALL
 from agent.types import Example, Field, Outcome, Prediction, Score, Tool
 from tests.json_of import json_of
 from tests.toys import two_sides
@@ -133,7 +132,6 @@ def labels_of(answers: Sequence[tuple[str, str | None]], label: str) -> int:
 by_tool = json_of(answer_counts.by_tool)
 
 TOOLS = tuple(Tool(name, "", '{"type": "object"}') for name in ("light", "scene", "lock"))
-NAMES = st.lists(st.sampled_from([tool.name for tool in TOOLS]), max_size=4)
 
 
 def cells(*rows: tuple[list[str], Any]) -> dict[tuple[str, str | None], int]:
@@ -170,11 +168,3 @@ def test_calls_are_counted_by_hand() -> None:
         (NO_CALL, "scene"): 1,
     }
     assert by_tool(two_sides([], [], []), Field("calls", "json"), ()) == []
-
-
-@given(NAMES, NAMES)
-def test_every_wanted_and_every_made_call_stands_in_one_pair(wanted: list[str], said: list[str]) -> None:
-    pairs = paired_names(wanted, said)
-    assert Counter(name for name, _ in pairs if name != NO_CALL) == Counter(wanted)
-    assert Counter(name for _, name in pairs if name != NO_CALL) == Counter(said)
-    assert pairs == paired_names(wanted[::-1], said[::-1])

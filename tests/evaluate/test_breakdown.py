@@ -151,24 +151,6 @@ def test_groups_that_differ_are_said_to() -> None:
     assert found["baseline_gap_p"] == 1.0
 
 
-def test_rows_without_a_value_are_a_group_of_their_own_and_slices_keep_their_order() -> None:
-    won = outcomes([1.0] * 4)
-    found = by_slice(pair(won, won, ["de", "de", "", "en"]), ["region", "lang"], 0)
-    assert [cut["slice"] for cut in found] == ["region", "lang"]
-    assert list(by_value(found[0])) == [""]
-    assert list(by_value(found[1])) == ["", "de", "en"]
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), scores, scores), max_size=20))
-def test_the_groups_of_a_slice_hold_every_row_once(values: list[tuple[str, float | None, float | None]]) -> None:
-    groups = [group for group, _, _ in values]
-    won, based = outcomes([a for _, a, _ in values]), outcomes([b for _, _, b in values])
-    (found,) = by_slice(two_sides(rows(*groups), won, based), ["lang"], 1)
-    for value, group in by_value(found).items():
-        assert group["winner"]["n"] + group["winner"]["unscored"] == groups.count(value)
-    assert set(by_value(found)) == set(groups)
-
-
 # ---- consistency
 
 

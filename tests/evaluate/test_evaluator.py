@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,6 @@ from agent.errors import (
     InputError,
     ModelError,
     RowRefused,
-    RunRefused,
     TransportUnknown,
 )
 from agent.evaluate.evaluator import SILENT, Evaluator, evidence, label_signal, values
@@ -39,10 +37,9 @@ from agent.types import (
     Score,
     SplitName,
     Task,
-    Usage,
 )
 from tests.gateway.doors import Calm, settings
-from tests.toys import FakeModel, GatedModel, make_task, turns_beside, until
+from tests.toys import FakeModel, make_task
 
 TASK = make_task(6)
 
@@ -126,26 +123,6 @@ async def test_rows_that_were_scored_before_the_budget_ended_stay(ledger: Ledger
     assert len(await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:4], "dev")) == 4
 
 
-async def test_after_a_failure_nobody_waits_any_more_and_what_was_sent_lands(ledger: Ledger) -> None:
-    class Slow(GatedModel):
-        async def complete(self, request: Request) -> Any:
-            if "note 0" in request.messages[-1].content:
-                await until(lambda: self.arrived == len(TASK.dev) - 1)
-                raise RunRefused("no")
-            return await super().complete(request)
-
-    bench = Bench(ledger, Slow(right))
-    before = asyncio.all_tasks()
-    with pytest.raises(RunRefused):
-        await asyncio.wait_for(bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev"), 5)
-    assert bench.written == []
-    assert bench.gateway.in_flight() == len(TASK.dev) - 1
-    bench.lm.open.set()
-    await bench.gateway.drain()
-    assert asyncio.all_tasks() == before
-    assert bench.gateway.account.total_used.calls == len(TASK.dev) - 1, "paid for, so there when the run is resumed"
-
-
 # -- how long a reply may get ------------------------------------------------------------------------------------------
 
 
@@ -187,21 +164,6 @@ async def test_a_hosted_model_whose_first_replies_are_all_empty_has_no_room_to_t
     assert len(bench.lm.seen) <= SILENT + 1
     in_process = Bench(ledger, Cut(lambda request: "", "fake/local", concurrency=2))
     assert values(await in_process.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")) == [0.0] * 6
-
-
-async def test_one_that_has_spoken_once_may_be_cut_before_its_answer_and_scores_0(ledger: Ledger) -> None:
-    first = TASK.dev[0].inputs["message"]
-    bench = Bench(ledger, Cut(lambda r: right(r) if r.messages[-1].content == first else ""), max_concurrency=1)
-    assert values(await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")) == [1.0] + [0.0] * 5
-
-
-async def test_a_long_reply_is_read_beside_the_loop(ledger: Ledger) -> None:
-    bench = Bench(ledger, FakeModel(right))
-    completion = Completion("to be or not to be " * 20_000, "stop", Usage(), "m")
-    assert await turns_beside(bench.evaluator.adopt(baseline(TASK), TASK.dev[0], "dev", completion)) > 1
-    (outcome,) = await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:1], "dev")
-    assert "names none of the choices" in outcome.prediction.error
-    assert not bench.lm.seen
 
 
 approx = pytest.approx

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +91,3 @@ def test_groups_are_compared_on_the_same_sealed_rows_alone() -> None:
     (task,) = summary(cells)["tasks"]
     assert task["pairs"] == []
     assert [each["model"] for each in task["not_shown"]] == ["b"]
-
-
-def test_cells_without_a_result_are_left_out_and_what_they_paid_is_not() -> None:
-    done = outcome("t", "a", 0, 0.9)
-    failed = replace(outcome("t", "b", 0, 0.9), result=None, own={}, best={}, usd=0.5)
-    found = summary([done, failed])
-    assert [group["model"] for group in found["groups"]] == ["a"]
-    assert found["cost_usd"] == pytest.approx(0.75)
-    assert summary([]) == {"groups": [], "tasks": [], "cost_usd": 0.0}
-    assert summary([replace(done, usd=None)])["cost_usd"] is None

@@ -65,6 +65,7 @@ def test_scores_that_moved_by_repeat_noise_alarm_at_most_at_the_level_however_of
 def test_a_score_that_fell_for_good_is_found_and_one_that_moved_nowhere_is_not() -> None:
     fell = [([1.0] * 3, [0.0] * 2 if row < 8 else [1.0] * 2) for row in range(60)]
     assert moved_p_value(fell, 0) < 0.01
+    assert moved_p_value([([1.0], [0.0])] * 2, 0) == pytest.approx(0.5, abs=0.01), "two sides of one in four"
     assert moved_p_value([([1.0] * 3, [1.0] * 2)] * 60, 0) == 1.0
     assert moved_p_value([([], [1.0]), ([1.0], [])], 0) == 1.0
     with pytest.raises(ValueError, match="13 samples"):

@@ -12,12 +12,12 @@ from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
 from agent.programs.moves.author import rationales
 from agent.programs.moves.chain_moves import rewritten
-from agent.programs.moves.evidence import ScoredInstruction, best_instructions
+from agent.programs.moves.evidence import best_instructions
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import Rewrite
 from agent.search.context import SearchContext
 from agent.search.program import Parent
-from agent.types import Completion, FinishReason, Proposal, Request, SearchSpace, Trial
+from agent.types import Completion, FinishReason, Proposal, Request, SearchSpace
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_search, proposer, pupil, with_baseline
 from tests.toys import FakeModel
 
@@ -128,12 +128,3 @@ async def test_only_train_rows_are_worked_and_only_right_ones_are_kept(ledger: L
     right = {o.example_id for split, o in found.bought if split == "train" and o.value == 1.0}
     assert set(made) == right < {row.id for row in TASK.train[:10]}
     assert set(made.values()) == {"Because."}
-
-
-async def test_each_instruction_stands_with_its_best_mean_and_the_best_comes_last(ledger: Ledger) -> None:
-    found = made_search(ledger, FakeModel(pupil()))
-    for number, (text, mean) in enumerate([("one", 0.25), ("one", 0.75), ("two", 0.5), ("x", None)]):
-        candidate = PromptCandidate("zero-shot", "turns", text, role=str(number))
-        (made,) = found.context.admit([Proposal(candidate, {}, "x", None, "")])
-        found.trials.by_id[made] = Trial(number, 0, made, "complete", 4, mean)
-    assert best_instructions(found.trials) == [ScoredInstruction("two", 0.5), ScoredInstruction("one", 0.75)]

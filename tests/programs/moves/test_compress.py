@@ -82,16 +82,6 @@ def test_the_demos_that_add_least_go_first_and_the_longest_when_nothing_is_known
     assert reason == "without train-0 (+0.0): it adds least"
 
 
-@given(st.lists(st.sampled_from(DEMOS), unique_by=lambda d: d.example_id, max_size=12), st.integers(0, 14))
-def test_no_label_loses_its_last_demo(demos, count):
-    gone = least_useful(demos, count, {})
-    kept = [demo for demo in demos if demo.example_id not in gone]
-    assert len(gone) == len(set(gone)) <= count
-    before, after = (Counter(d.outputs["team"] for d in some) for some in (demos, kept))
-    assert max(before.values(), default=0) < 2 or set(after) == set(before)
-    assert bool(kept) == bool(demos)
-
-
 def test_a_sentence_goes_when_its_neighbours_hold_the_same_without_it():
     """Whatever labels look like, as if the marks and labels of the whole text were counted with and without it."""
     labels = ("U.S. mail", "mail", "a. b", "b", " billing", "billing", "no? yes", "refund refund", "ss", "u.s.")

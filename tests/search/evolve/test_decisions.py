@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,22 +39,6 @@ def test_who_climbs_is_among_the_best_of_its_rung_and_takes_one_step(scores, gon
         here = [mean(vector[:seen]) for vector in scores.values() if len(vector) >= seen]
         better = [other for other in here if other > mean(scores[each.candidate_id])]
         assert len(better) + 1 <= len(here) / LADDER.eta
-
-
-@given(st.lists(st.lists(ROW, min_size=8, max_size=8), max_size=24))
-def test_climbing_ends_and_each_rung_holds_no_more_than_its_share(table):
-    whole = {f"c{n}": row for n, row in enumerate(table)}
-    seen = {i: row[: RUNGS[0]] for i, row in whole.items()}
-    for _ in range(len(table) * len(RUNGS) + 1):
-        planned = LADDER.promotions(seen)
-        if not planned:
-            break
-        for each in planned:
-            seen[each.candidate_id] = whole[each.candidate_id][: each.rows]
-    assert LADDER.promotions(seen) == []
-    for below, above in pairwise(RUNGS):
-        count = sum(len(row) >= above for row in seen.values())
-        assert count <= sum(len(row) >= below for row in seen.values()) / LADDER.eta + 1
 
 
 def test_who_does_not_climb_now_may_when_more_have_come_in_below():

@@ -14,7 +14,6 @@ from agent.errors import RowRefused
 from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.techniques import why_rejected
 from agent.search.evolve.decisions import MOST_FINALISTS
 from agent.search.evolve.evolve import Search, finish, search
 from agent.types import Budget, Proposal, Request
@@ -140,19 +139,6 @@ def test_it_ends_inside_its_budget_and_leaves_the_finalists_and_the_sealed_test_
     late = [wanted for stage, wanted in ended.found.wanted if stage == "finalists"]
     assert len(late) <= MOST_FINALISTS
     assert all(rows == len(context.dev) for wanted in late for rows in wanted.values())
-
-
-# -- candidates --------------------------------------------------------------------------------------------------------
-
-
-def test_every_candidate_may_be_tried_and_every_child_has_a_parent_that_was_there_before(ended: Ended) -> None:
-    known: set[str] = set()
-    for proposal in ended.found.written.admitted:
-        assert proposal.operator == "baseline" or why_rejected(proposal.candidate, TASK) == ""
-        assert proposal.candidate.id not in known, "nobody is taken in twice"
-        assert proposal.parent_id is None or proposal.parent_id in known
-        known.add(proposal.candidate.id)
-    assert any(proposal.parent_id for proposal in ended.found.written.admitted)
 
 
 # -- repeatable --------------------------------------------------------------------------------------------------------
