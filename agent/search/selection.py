@@ -196,8 +196,8 @@ def cheaper(
 ) -> CheaperChoice | None:
     """Return the cheapest candidate shown on dev to lose less than `margin`.
 
-    None if there is none. Dollars decide, then prompt tokens. One that picks its examples takes part only if the best
-    does.
+    None without such a candidate. Dollars decide, then prompt tokens. One that picks its examples takes part only if
+    the best does.
     """
     compared = counted(candidates)
     reference = next(each for each in compared if each.candidate_id == best.id)

@@ -37,7 +37,7 @@ STEPS = 40
 class AnytimeComparison:
     """Two arms so far: mean difference (arm 1 - arm 0) over the pairs, and its confidence sequence `ci`.
 
-    `e_value`: current evidence against "no difference"; at most 1 on average if there is none. `p_value`: 1 / the
+    `e_value`: current evidence against "no difference"; at most 1 on average without one. `p_value`: 1 / the
     largest e-value so far, valid at any time.
     """
 

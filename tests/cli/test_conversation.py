@@ -97,7 +97,7 @@ def test_a_task_of_conversations_is_searched_released_and_asked() -> None:
         good("apply", found["release"], "rows.csv", "-o", "out.csv")
         sent_last = [request.body["messages"][-1] for request in server.requests[-3:]]
         assert {each["role"] for each in sent_last} == {"user"}
-        assert evil in [each["content"] for each in sent_last], "a cell is one message, whatever stands in it"
+        assert evil in [each["content"] for each in sent_last], "a cell is one message, whatever its text"
         assert prompt.render(messages=evil)[-1] == {"role": "user", "content": evil}
     assert good_json("reproduce", found["run_id"])["same"]
     good("export", "--format", "python", "--format", "finetune-jsonl", "--format", "messages", "-o", "out")

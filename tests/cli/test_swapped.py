@@ -61,4 +61,4 @@ def test_a_run_whose_ledger_is_taken_away_stops_and_says_so(change: Callable[[],
     assert "calls in flight have unknown outcomes and may have been paid for" in line
     if change is move_an_older_copy_over_it:
         assert DB.read_bytes() == older, "nobody wrote to it"
-        assert len(good_json("runs")["runs"]) == 2, "what was recorded lies in the log beside it"
+        assert len(good_json("runs")["runs"]) == 2, "the log still has what was recorded"

@@ -94,7 +94,7 @@ def test_a_set_that_is_the_same_for_all_rows_is_held_back_and_a_line_says_that_a
     assert "a constant answer (constant set: " in result["blocked"][0]
     names = [each["name"] for each in result["yardsticks"]]
     assert names == ["constant set", "classifier", "nearest"]
-    assert result["yardsticks"][1]["test"] > result["yardsticks"][0]["test"], "which tags fit stands in the ticket"
+    assert result["yardsticks"][1]["test"] > result["yardsticks"][0]["test"], "the ticket names its tags"
     counts = result["answers"]["winner"]
     assert counts["different"] == 1
     right = counts["different_right"]

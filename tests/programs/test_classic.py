@@ -24,7 +24,7 @@ NUMBERS = Signature((Field("message"),), (Field("total", "number"),))
 
 
 def numbers(count: int = 36, shift: float = 0.0) -> Task:
-    """A task whose answer is a number that stands in the row as a word, plus `shift`."""
+    """A task whose answer is a number word of the row, plus `shift`."""
 
     def row(split: str, n: int) -> Example:
         word = ("none", "one", "two", "three", "four", "five")[n % 6]
@@ -60,7 +60,7 @@ def constant(task: Task) -> Any:
 
 
 def answers(task: Task, rows: tuple[Example, ...]) -> dict[str, list[Any]]:
-    """What each method says to the rows; a call would fail, as there is none to make."""
+    """The answers of each method; a call would fail."""
     name = task.signature.outputs[0].name
 
     async def work() -> dict[str, list[Any]]:

@@ -70,7 +70,7 @@ SIZES = {"own": 100, "long": 500}
 
 
 def spent(target: int, judge: int, budget: Budget) -> CandidateCosts:
-    """After the user's own prompt ("own") has seen 60 rows, each with a call of so many tokens and one of a judge."""
+    """After the user's own prompt ("own") has seen 60 rows, each with a call of `target` tokens and one of a judge."""
     account, trials = Account(budget), Trials()
     for _row in range(60):
         account.use("model", Usage(target), target / 1e6, False, "own")

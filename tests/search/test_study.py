@@ -109,7 +109,7 @@ def test_each_proposal_has_a_seed_of_its_own_and_is_the_same_after_a_break() -> 
     whole = proposals(history(3), 5, 8, "random")
     assert len({str(params) for params in whole}) > 1
     study = AskTell("random", 5)
-    for number in range(8):  # told anew before each, as each step of a run does
+    for number in range(8):  # told again before each, as each step of a run does
         study.tell(history(3), SPACE, MOVES, 4)
         assert study.ask() == whole[number]
 

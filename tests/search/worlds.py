@@ -45,7 +45,7 @@ def front_and_row(request: Request) -> tuple[str, str]:
 
 
 def any_skill(front: str) -> float:
-    """Every prompt has a skill of its own, between poor and good."""
+    """Every prompt has its skill, between poor and good."""
     return 0.2 + 0.7 * share(front)
 
 

@@ -67,7 +67,7 @@ def test_between_the_two_middle_ratings_of_an_even_scale_halves_go_up() -> None:
 @each_case("levels", [2, 3, 4, 5, 6, 7, 10, 11, 101])
 def test_the_mean_of_two_neighbouring_ratings_goes_to_the_one_nearer_the_middle_of_every_scale(levels: int) -> None:
     means = [math.fsum([rating / (levels - 1), (rating + 1) / (levels - 1)]) / 2 for rating in range(levels - 1)]
-    up = levels // 2  # so many of the means lie in the lower half, or in the middle of an even scale
+    up = levels // 2  # this number of means lies in the lower half, or in the middle of an even scale
     assert categories(means, levels).tolist() == [*range(1, up + 1), *range(up, levels - 1)]
 
 

@@ -34,7 +34,10 @@ Ask = Callable[[Sequence["Question"]], Awaitable[list[tuple[str, ...]]]]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request to the proposer. `read` gives the usable texts of a reply, or () and the reason."""
+    """One request to the proposer.
+
+    `read` gives the usable texts of a reply, or () and the reason.
+    """
 
     messages: tuple[Message, ...]
     read: Callable[[Completion], Read]
@@ -144,7 +147,7 @@ class Draft:
 class Operator:
     """One request that the proposer can serve; `name`: in history and report.
 
-    `applies` returns the subject of the request, falsy if there is none; `drafts` returns the results.
+    `applies` returns the subject of the request, or a false value; `drafts` returns the results.
     """
 
     name: str
@@ -231,7 +234,10 @@ def why_cut(reply: Completion) -> str:
 
 
 def why_not_whole(reply: Completion) -> str:
-    """Return why a reply holds no complete instruction, or "". Text after it may be cut."""
+    """Return why a reply holds no complete instruction, or "".
+
+    Text after it may be cut.
+    """
     is_cut = reply.finish == "length" and "</instruction>" not in reply.text.lower()
     return "cut off at the token limit" if is_cut else ""
 

@@ -36,7 +36,7 @@ def test_each_change_keeps_names_and_schemas_and_says_what_it_is() -> None:
     own, reasons = baseline(TASK), set[str]()
     for seed in range(40):
         changed = maker(seed).child("tools", as_prompt(own), outcomes())
-        if changed is None:  # drawn as it stands
+        if changed is None:  # unchanged
             continue
         made, reason = changed
         assert made.tool_texts is not None

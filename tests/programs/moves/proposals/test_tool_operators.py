@@ -121,12 +121,12 @@ def test_what_is_mixed_up_is_counted_over_the_rows_of_dev() -> None:
 
 
 def test_what_a_tool_is_called_for_takes_the_place_of_its_description_or_stands_after_it() -> None:
-    (anew, more), script = made(TOOL_USE, "set the mood of a place")
+    (replaced, more), script = made(TOOL_USE, "set the mood of a place")
     assert len(script.asked) == 2
-    assert texts_of(anew)["set_light"].description == "Call it to set the mood of a place."
+    assert texts_of(replaced)["set_light"].description == "Call it to set the mood of a place."
     assert texts_of(more)["set_scene"].description == "The whole house. Call it to set the mood of a place."
-    assert {tool.parameters for tool in texts_of(anew).values()} == {tool.parameters for tool in TOOLS}
-    assert set(anew.rows) <= {row.id for row in TASK.dev}
+    assert {tool.parameters for tool in texts_of(replaced).values()} == {tool.parameters for tool in TOOLS}
+    assert set(replaced.rows) <= {row.id for row in TASK.dev}
 
 
 def test_a_contrast_is_asked_once_a_pair_and_knows_that_no_call_may_be_right() -> None:
@@ -179,7 +179,7 @@ def test_a_reply_that_cannot_be_used_is_refused(operator: Operator, say: str, wh
     "operator", [each for each in OPERATORS if each.name.startswith("tool_")], ids=lambda o: o.name
 )
 def test_rows_stand_between_marks_that_they_cannot_close(operator: Operator) -> None:
-    _, script = made(operator, "do something of its own kind")
+    _, script = made(operator, "do something special")
     assert script.asked
     for asked in script.asked:
         tag = re.search(r"Text between <(data-[0-9a-f]{16})> marks", asked)
