@@ -334,7 +334,7 @@ def _shown(parameter: inspect.Parameter) -> Any:
 
 
 def _parameter(declared: Option) -> inspect.Parameter:
-    module = r"\b(collections\.abc|pathlib|typing|agent(\.[a-z_]+)+)\."
+    module = r"\b(collections\.abc|pathlib(\._local)?|typing|agent(\.[a-z_]+)+)\."
     kind = re.sub(module, "", inspect.formatannotation(declared.field.annotation))
     return inspect.Parameter(
         declared.name, inspect.Parameter.KEYWORD_ONLY, default=declared.field.default, annotation=kind

@@ -120,10 +120,10 @@ def test_a_writer_is_seen_from_where_nothing_can_be_written(path: Path, monkeypa
     lock, real = Lock(path), os.open
     assert lock.take()
 
-    def mounted_read_only(name: Path, flags: int, *more: int) -> int:
+    def mounted_read_only(name: Path, flags: int, *more: int, **named: int | None) -> int:
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise OSError(errno.EROFS, "Read-only file system")
-        return real(name, flags, *more)
+        return real(name, flags, *more, **named)
 
     monkeypatch.setattr(os, "open", mounted_read_only)
     assert is_held(path)
