@@ -1,149 +1,205 @@
-"""The table of a comparison and the advice in words, out of scores that are given."""
+"""The table of a comparison, the advice rule and the label curve, out of scores that are given."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent.jobs.customize.table import CurvePoint, MeasuredArm, break_even, curve_lines, curve_text, table
-from agent.report.job_blocks import job_sections
-from agent.report.terminal import lines_of
-from agent.results.customize import CustomizeResult, Forgetting
+from agent.jobs.customize.table import (
+    CurvePoint,
+    MeasuredArm,
+    advise,
+    break_even,
+    curve_lines,
+    curve_sizes,
+    curve_text,
+    first_rows,
+    table,
+)
+from agent.results.customize import ComparedArm, Forgetting
+from agent.stats.intervals import scored_difference
+from tests.toys import make_task
 
 
 def scores(right: int, of: int = 100) -> list[float]:
     return [1.0] * right + [0.0] * (of - right)
 
 
+FAMILIES = {"c": "no model", "l": "tuned"}
+
+
+def arm(name: str, right: int | Sequence[float | None], calls: int | None = None) -> MeasuredArm:
+    """An arm with so many of 100 rows right, whose training pays after some calls."""
+    scored = scores(right) if isinstance(right, int) else right
+    family = FAMILIES.get(name[0], "prompt")
+    return MeasuredArm(name, "", family, "", scored, 0, break_even_calls=calls)  # type: ignore[arg-type]
+
+
+BALANCED = {"a": 40, "b": 40}
+FOUR = (("yours", 2), ("best", 48), ("lora", 84), ("classifier", 60))
+
+
+@pytest.mark.parametrize(
+    ("right", "rows", "calls", "verdict", "chosen"),
+    [
+        ({"classifier": 82}, BALANCED, None, "no model", "classifier"),  # within noise of the best
+        ({"classifier": 95}, BALANCED, None, "no model", "classifier"),  # the best itself
+        ({"best": 82}, BALANCED, None, "instruct", "best"),  # a prompt is within noise
+        ({}, BALANCED, None, "customize", "lora"),
+        ({}, {"a": 10, "b": 6}, None, "customize", "lora"),  # 8 rows a label
+        ({}, {"a": 10, "b": 5}, None, "label more", "best"),
+        ({}, BALANCED, 62, "instruct", "best"),  # its training pays after 63 calls
+        ({}, BALANCED, 63, "customize", "lora"),
+    ],
+)
+def test_each_case_of_the_rule(
+    right: dict[str, int], rows: dict[str, int], calls: int | None, verdict: str, chosen: str
+) -> None:
+    arms = [arm(name, right.get(name, count), 63 if name == "lora" else None) for name, count in FOUR]
+    said = advise(arms, rows, calls)
+    assert (said.verdict, said.arm) == (verdict, chosen)
+    top = max(arms, key=lambda each: each.mean)
+    assert said.best == top.arm
+    assert (said.behind is None) == (said.arm == said.best)
+    assert said.scarce == {label: count for label, count in rows.items() if count < 5}
+
+
+def test_a_training_that_never_pays_is_not_advised() -> None:
+    assert advise([arm(*each) for each in FOUR], BALANCED, 10**9).verdict == "instruct"
+
+
+SCORES = st.lists(st.one_of(st.none(), st.sampled_from([0.0, 1.0])), min_size=30, max_size=30)
+
+
+@given(st.tuples(SCORES, SCORES, SCORES, SCORES))
+def test_whatever_was_measured_there_is_advice(measured: Sequence[Sequence[float | None]]) -> None:
+    arms = [arm(name, found, 10) for (name, _), found in zip(FOUR, measured, strict=True)]
+    said = advise(arms, BALANCED)
+    top = next(each for each in arms if each.arm == said.best)
+    assert all(each.mean <= top.mean for each in arms)
+    if said.verdict == "customize":
+        ahead = [scored_difference(top.scores, each.scores, 0) for each in arms if each.family != "tuned"]
+        assert all(each is None or each.ci95[0] > 0 for each in ahead)
+
+
+# -- in words ---------------------------------------------------------------------------------------------------------
+
 YOURS = MeasuredArm("yours", "your prompt as it is", "prompt", "c_1", scores(20), 0, 0.0, 80, 0.0, 0.3)
 BEST = MeasuredArm("best", "the best prompt", "prompt", "c_2", scores(50), 6, 0.0, 400, 0.0, 0.8)
+OFF = Forgetting(right=3, same=5, n=20)
 LORA = MeasuredArm(
-    "lora",
-    "a LoRA adapter",
-    "tuned",
-    "c_3",
-    scores(90),
-    160,
-    120.0,
-    60,
-    0.0,
-    0.2,
-    Forgetting(right=3, same=5, n=20),
-    9.8,
-    "x/prompt.md",
+    "lora", "a LoRA adapter", "tuned", "c_3", scores(90), 160, 120.0, 60, 0.0, 0.2, OFF, 9.8, "x/prompt.md"
 )
 NONE = MeasuredArm("classifier", "no model", "no model", "c_4", scores(40), 160, latency_s=0.0)
 ARMS = [YOURS, BEST, LORA, NONE]
 ROWS = {"a": 80, "b": 76, "c": 4}
 
-KEYS = {
-    "arm", "about", "family", "candidate_id", "test", "ci95", "unscored", "diff", "diff_ci95", "p_value", "labels",
-    "train_s", "tokens_per_call", "usd_per_1000", "latency_s", "break_even_calls", "elsewhere", "megabytes", "path",
-    "train_usd", "seeds",
-}  # fmt: skip
+
+def said(*arms: MeasuredArm, rows: dict[str, int] = ROWS, calls: int | None = None) -> str:
+    lines, advice = table(arms, rows, calls, 0)
+    assert [set(line.to_json()) for line in lines] == [set(ComparedArm.model_fields)] * len(arms)
+    return advice.text
 
 
-def test_each_arm_has_all_keys() -> None:
-    lines, _ = table(ARMS, ROWS, None, 0)
-    assert [set(line.to_json()) for line in lines] == [KEYS] * 4
-
-
-def test_training_is_paid_for_by_the_seconds_that_calls_save() -> None:
-    assert break_even(LORA, BEST) == 200
-    assert break_even(replace(LORA, latency_s=0.9), BEST) is None
-    assert break_even(replace(LORA, latency_s=None), BEST) is None
-    assert break_even(BEST, BEST) is None
-
-
-def said(*arms: MeasuredArm, rows: dict[str, int] = ROWS, calls: int | None = None) -> tuple[str, str]:
-    _, advice = table(arms, rows, calls, 0)
-    return advice.verdict, advice.text
-
-
-def test_an_adapter_ahead_of_every_prompt_is_advised_with_what_it_costs() -> None:
+def test_the_advice_in_words() -> None:
     assert said(*ARMS) == (
-        "customize",
         "Customize: lora reads 90.0 of 100 sealed rows right, ahead of every prompt; its training is paid for after "
         "200 calls; with the adapter on, 5 of 20 general questions are answered as before, so switch it on for this "
-        "task alone; labels with fewer than 5 train rows: c (4).",
+        "task alone; labels with fewer than 5 train rows: c (4)."
     )
-
-
-def test_a_model_that_was_trained_whole_has_no_adapter_to_switch_on() -> None:
-    arms = [replace(arm, arm="full") if arm.arm == "lora" else arm for arm in ARMS]
-    verdict, text = said(*arms)
-    assert verdict == "customize"
-    assert "once trained, 5 of 20 general questions are answered as before, so use it for this task alone" in text
-
-
-def test_few_calls_speak_against_it() -> None:
-    verdict, text = said(*ARMS, calls=50)
-    assert verdict == "instruct"
-    assert text.startswith("Instruct: best reads 50.0 of 100 sealed rows right; lora is +40.0 points (95 % CI ")
-    assert "ahead, and fewer calls are expected than pay for its training" in text
-
-
-def test_few_rows_a_label_ask_for_more_labels() -> None:
-    verdict, text = said(*ARMS, rows={"a": 9, "b": 9, "c": 4})
-    assert verdict == "label more"
-    assert text.startswith("Label more rows before you customize: lora leads with 90.0, on fewer than 8 train rows")
-
-
-def test_a_method_within_noise_needs_no_language_model() -> None:
-    verdict, text = said(*ARMS[:3], replace(NONE, scores=scores(89)))
-    assert (verdict, text) == (
-        "no model",
+    whole = [replace(each, arm="full") if each is LORA else each for each in ARMS]
+    assert "once trained, 5 of 20 general questions are answered as before, so use it for this task" in said(*whole)
+    few = said(*ARMS, calls=50)
+    assert few.startswith("Instruct: best reads 50.0 of 100 sealed rows right; lora is +40.0 points (95 % CI ")
+    assert "ahead, and fewer calls are expected than pay for its training" in few
+    assert said(*ARMS, rows={"a": 9, "b": 9, "c": 4}).startswith(
+        "Label more rows before you customize: lora leads with 90.0, on fewer than 8 train rows"
+    )
+    assert said(*ARMS[:3], replace(NONE, scores=scores(89))) == (
         "You need no language model: classifier reads 89.0 of 100 sealed rows right; lora is +1.0 points (95 % CI "
-        "-2.7 to +5.4) ahead, within noise.",
+        "-2.7 to +5.4) ahead, within noise."
     )
 
 
-TABLE = """
-t on local/m: 100 sealed rows, 160 train rows
-  arm         sealed test       95 % CI  against yours         95 % CI  labels  train s  tokens  $/1,000  call s \
- pays from  elsewhere           MB
-  yours              20.0  13.3 to 28.9                                      0               80     0.00    0.30
-  best               50.0  40.4 to 59.6          +30.0  +21.9 to +39.6       6              400     0.00    0.80
-  lora               90.0  82.6 to 94.5          +70.0  +60.4 to +78.1     160      120      60     0.00    0.20 \
-       200  5 of 20 as before  9.8
-  classifier         40.0  30.9 to 49.8          +20.0  +13.3 to +28.9     160                0     0.00    0.00
-
-sealed test by the number of train rows
-  arm   24 rows  160 rows
-  lora     70.0      90.0
-"""
-
-
-def result(points: list[CurvePoint]) -> CustomizeResult:
-    cost = {"calls": {"model": 9, "cached": 1}, "tokens": {"prompt": 5, "completion": 2}, "cost_usd": 0.0}
-    head = {"task": "t", "model": "local/m", "run_id": "r2", "of_run": "r1", "rows": {"test": 100, "train": 160}}
-    curve = {"curve": curve_lines(points), "curve_text": curve_text(points, 0), "settings": ()}
-    arms, advice = table(ARMS, ROWS, None, 0)
-    return CustomizeResult.from_json({**head, "arms": arms, "advice": advice, **curve, **cost, "seconds": 3.0})
+@pytest.mark.parametrize(
+    ("change", "calls"),
+    [
+        ({}, 200),
+        ({"latency_s": 0.9}, None),
+        ({"latency_s": None}, None),
+        ({"train_s": 0.0}, None),
+        ({"train_usd": 2.0, "usd_per_1000": 0.5}, 4000),  # dollars count before seconds
+        ({"train_usd": 2.0, "usd_per_1000": 1.0}, None),
+        ({"train_usd": 2.0, "usd_per_1000": 3.0}, None),
+        ({"train_usd": None, "usd_per_1000": 0.5}, None),
+    ],
+)
+def test_training_is_paid_for_by_what_calls_save(change: dict[str, float | None], calls: int | None) -> None:
+    assert break_even(replace(LORA, **change), replace(BEST, usd_per_1000=1.0)) == calls  # type: ignore[arg-type]
 
 
-def screen(result: CustomizeResult) -> str:
-    return "\n".join(lines_of(job_sections(result)))
+# -- the label curve --------------------------------------------------------------------------------------------------
 
 
-def test_the_tables_in_a_pipe_and_the_lines_below_them() -> None:
-    points = [CurvePoint("lora", 24, scores(70), 9.0), CurvePoint("lora", 160, scores(90), 120.0)]
-    shown = screen(result(points))
-    assert shown.startswith(TABLE.rstrip())
-    assert "from 24 to 160 rows lora gains +20.0 points" in shown
-    assert "Customize: lora reads 90.0" in shown
-    assert shown.splitlines()[-2:] == ["run r2, prompts of r1", "lora: x/prompt.md; optimize promote r2 --arm lora"]
+@pytest.mark.parametrize(
+    ("text", "sizes"), [("75, 24,all", [24, 75]), ("24,160", [24]), ("16", [16]), ("", []), ("all", [])]
+)
+def test_sizes_are_ascending_and_all_is_left_to_the_table(text: str, sizes: list[int]) -> None:
+    assert curve_sizes(text, 160) == (sizes, [])
 
 
-def test_without_a_curve_there_is_one_table() -> None:
-    assert "rows  " not in screen(result([]))
+def test_what_is_wrong_with_sizes_is_named_all_at_once() -> None:
+    _, problems = curve_sizes("x,15,161,-20", 160)
+    assert [str(each) for each in problems] == [
+        "--curve: 'x': write numbers of train rows, such as 24,75,all",
+        "--curve: 15 rows are too few to train on; give at least 16",
+        "--curve: 161 rows: there are only 160 train rows; write all",
+        "--curve: '-20': write numbers of train rows, such as 24,75,all",
+    ]
 
 
-@pytest.mark.parametrize("hostile", ["\x1b[2J", "a\tb"])
-def test_names_of_a_ledger_from_elsewhere_cannot_drive_the_terminal(hostile: str) -> None:
-    plain = result([])
-    arms = [arm.model_copy(update={"arm": hostile}) if arm.arm == "best" else arm for arm in plain.arms]
-    shown = screen(plain.model_copy(update={"task": hostile, "run_id": hostile, "arms": tuple(arms)}))
-    assert "\x1b" not in shown
-    assert "\t" not in shown.partition("\nrun ")[0], "nothing of a table is moved"
+def test_the_first_rows_hold_each_label_as_the_whole_does_and_grow() -> None:
+    task = make_task(60)
+    name = task.signature.outputs[0].name
+    whole = Counter(str(row.labels[name]) for row in task.train)
+    few, more = (first_rows(task, count, 0).train for count in (len(task.train) // 4, len(task.train) // 2))
+    assert few == more[: len(few)]
+    for label, count in Counter(str(row.labels[name]) for row in few).items():
+        assert count == pytest.approx(len(few) * whole[label] / len(task.train), abs=1)
+    assert {row.id for row in first_rows(task, 10, 1).train} != {row.id for row in few[:10]}
+
+
+def point(arm: str, labels: int, right: int) -> CurvePoint:
+    return CurvePoint(arm, labels, scores(right))
+
+
+def test_the_curve_says_where_arms_cross_and_whether_more_labels_pay() -> None:
+    sizes = {"classifier": {24: 60, 75: 65, 150: 66}, "lora": {24: 40, 75: 80, 150: 95}}
+    crossing = [point(name, size, sizes[name][size]) for size in (24, 75, 150) for name in sizes]
+    lines = curve_lines(crossing)
+    assert [(line.arm, line.labels, line.test) for line in lines] == [
+        (name, size, right / 100) for name, of in sizes.items() for size, right in of.items()
+    ]
+    assert all(line.ci95 is not None and line.ci95[0] < (line.test or 0) < line.ci95[1] for line in lines)
+    text = curve_text(crossing, 0)
+    assert text.startswith(
+        "Of the arms that learn classifier leads with 24 train rows, lora passes it between 24 and 75; "
+        "from 75 to 150 rows lora gains +15.0 points (95 % CI "
+    )
+    assert text.endswith(
+        "+2.0 for 10 rows: it still climbs, so more labels are likely to pay; each point is one training."
+    )
+    level = curve_text([point("lora", 24, 90), point("lora", 75, 91)], 0)
+    assert "leads with 24 train rows and with all others up to 75: no arm passes it" in level
+    assert "it is not shown that more labels pay" in level
+    fall = curve_text([point("lora", 24, 90), point("lora", 75, 40)], 0)
+    assert "gains -50.0 points" in fall
+    assert "more labels of this kind are unlikely to pay" in fall
+    alone = curve_text([point("lora", 24, 40), point("classifier", 75, 90)], 0)
+    assert "classifier has one point, so what more rows bring is not known" in alone
+    assert curve_text([point("lora", 24, 90)], 0) == curve_text([], 0) == ""
