@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agent.observer import Observer, Observers
+from tests.cases import each_case
 
 METHODS = [name for name in vars(Observer) if name.startswith("on_")]
 
@@ -23,7 +24,7 @@ class Recorder(Observer):
             setattr(self, method, recorded(method))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@each_case("method", METHODS)
 def test_each_observer_gets_what_happens_in_their_order(method: str) -> None:
     calls: list[Any] = []
     arguments = tuple(object() for _ in list(inspect.signature(getattr(Observer, method)).parameters)[1:])

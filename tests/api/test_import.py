@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import promptassay as pa
-from tests.cli.test_imports import HEAVY, loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIMIZE = Path(sys.executable).with_name("optimize")
@@ -21,9 +20,10 @@ def ran(*command: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize(
-    "command", [[OPTIMIZE], [sys.executable, "-m", "promptassay"]], ids=["optimize", "python -m promptassay"]
+    ("command", "stranger"),
+    [([OPTIMIZE], "agent.py"), ([sys.executable, "-m", "promptassay"], "agent/__init__.py")],
+    ids=["optimize", "python -m promptassay"],
 )
-@pytest.mark.parametrize("stranger", ["agent.py", "agent/__init__.py"])
 def test_the_command_starts_in_a_folder_with_an_agent_of_the_users(command: list[str], stranger: str) -> None:
     Path(stranger).parent.mkdir(exist_ok=True)
     Path(stranger).write_text(STRANGER, "utf-8")
@@ -68,12 +68,6 @@ def test_an_own_agent_that_is_hidden_is_told() -> None:
         "utf-8",
     )
     assert "is Promptassay's" in ran(sys.executable, "script.py").stdout
-
-
-def test_it_loads_nothing_heavy() -> None:
-    found = loaded("import promptassay")
-    assert not {name.partition(".")[0] for name in found} & HEAVY
-    assert {name for name in found if name.startswith(("agent", "promptassay"))} == {"agent", "promptassay"}
 
 
 def test_the_public_names_are_sorted_documented_and_there() -> None:

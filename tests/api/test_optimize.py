@@ -27,71 +27,46 @@ def table(count: int = 120) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def test_rows_and_a_function_make_a_release_in_a_few_lines() -> None:
-    """What docs/python.md shows."""
-    rows = table()
-    with WireServer(learner) as server:
-
-        def same(row: dict[str, Any], answer: str) -> float:
-            return float(answer == row["label"])
-
-        result = pa.optimize(
-            rows, target="label", prompt=INSTRUCTION, metric=same, model=compatible(server), name="notes", **SMALL
-        )
-    assert result.decision == "promote"
-    assert result.task == "notes"
-    assert result.winner.test is not None
-    assert result.baseline.test is not None
-    assert result.lift.ci95[0] > 0
-    assert result.winner.test > result.baseline.test
-    assert result.release.path.is_file()
-    prompt = result.release.load()
-    assert prompt.render(text="where is my parcel")[-1]["content"].endswith("parcel")
-    assert [part["metric"] for part in result.to_json()["metrics"]] == ["readable", "same"]
-    assert result.to_json() == json.loads(good("show", "--json"))["result"]
-    assert repr(result).startswith(f"<RunResult {result.run_id} of notes: ")
-    assert "<svg" in result._repr_html_()
-
-
-def test_all_that_reads_a_run_finds_rows_that_were_given_in_python() -> None:
-    with WireServer(learner) as server:
-        result = pa.optimize(table(), target="label", prompt=INSTRUCTION, model=compatible(server), **SMALL)
-    (folder,) = Path("runs/tasks").iterdir()
-    kept = {path.name: path for path in folder.iterdir()}
-    assert set(kept) == {"rows.jsonl", "prompt.txt"}
-    assert {path.stat().st_mode & 0o777 for path in kept.values()} == {0o600}
-    assert kept["prompt.txt"].read_text("utf-8") == INSTRUCTION
-    assert good_json("reproduce")["same"]
-    assert good("audit", "verify").startswith("whole: ")
-    assert "cannot be loaded" not in good("audit", "check")
-    good("export", result.run_id, "--format", "finetune-jsonl", "-o", "rows.out.jsonl")
-    assert Path("rows.out.jsonl").stat().st_size
-    assert "example_id" in pa.load_run().outcomes_df().columns
-    assert "input.text" in pa.load_run().outcomes_df().columns
-
-
-def test_a_function_is_needed_for_scores_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What another process, the command line, can do with a run that a function scored."""
+def test_rows_and_a_function_make_a_release_that_all_commands_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/python.md shows, and what another process can do with a run that a function scored."""
 
     @pa.metric("close_enough")
     def close_enough(row: dict[str, Any], answer: str) -> float:
         return float(answer == row["label"])
 
+    own = {"target": "label", "prompt": INSTRUCTION, "metric": "close_enough", "name": "notes"}
     with WireServer(learner) as server:
-        pa.optimize(
-            table(), target="label", prompt=INSTRUCTION, metric="close_enough", model=compatible(server), **SMALL
-        )
+        result = pa.optimize(table(), model=compatible(server), **own, **SMALL)
+    assert (result.decision, result.task) == ("promote", "notes")
+    assert result.winner.test is not None
+    assert result.baseline.test is not None
+    assert result.lift.ci95[0] > 0
+    assert result.winner.test > result.baseline.test
+    assert result.release.load().render(text="where is my parcel")[-1]["content"].endswith("parcel")
+    assert [part["metric"] for part in result.to_json()["metrics"]] == ["readable", "close_enough"]
+    assert result.to_json() == json.loads(good("show", "--json"))["result"]
+    assert repr(result).startswith(f"<RunResult {result.run_id} of notes: ")
+    assert "<svg" in result._repr_html_()
+    (folder,) = Path("runs/tasks").iterdir()
+    kept = {path.name: path for path in folder.iterdir()}
+    assert set(kept) == {"notes.jsonl", "prompt.txt"}
+    assert {path.stat().st_mode & 0o777 for path in kept.values()} == {0o600}
+    assert kept["prompt.txt"].read_text("utf-8") == INSTRUCTION
     assert good_json("reproduce")["same"]
+    assert {"example_id", "input.text"} <= set(pa.load_run().outcomes_df().columns)
+
     monkeypatch.setattr(task_metrics, "_REGISTERED", {})
     assert "its metric close_enough is a Python function" in refused(2, "reproduce")[-1]
+    assert good("audit", "verify").startswith("whole: ")
     assert "cannot be loaded" not in good("audit", "check")
-    good("export", "--format", "finetune-jsonl", "-o", "rows.out.jsonl")
+    good("export", result.run_id, "--format", "finetune-jsonl", "-o", "rows.out.jsonl")
+    assert Path("rows.out.jsonl").stat().st_size
     done = optimize("export", "-o", "prompt.md")
     assert done.exit_code == 0
     assert "not scored again: " in done.stderr
     assert "close_enough" in done.stderr
     with pytest.raises(pa.InputError, match="no function is registered as 'close_enough'"):
-        pa.optimize(table(), target="label", prompt=INSTRUCTION, metric="close_enough")
+        pa.optimize(table(), **own)
 
 
 def test_a_table_a_list_and_a_file_of_the_same_rows_are_the_same_task() -> None:

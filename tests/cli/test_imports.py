@@ -13,6 +13,7 @@ HEAVY = {
     "rouge_score", "genai_prices", "asyncio", "sqlite3",
 }  # fmt: skip
 STARTS = {
+    "import promptassay": {"agent"},
     "import agent": {
         "agent", "agent.errors", "agent.shipped", "agent.types", "agent.prompt",
         "agent.prompt.template",
@@ -32,7 +33,7 @@ def loaded(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("code", ["import agent", HELP, ALONE])
+@pytest.mark.parametrize("code", ["import agent", "import promptassay", HELP, ALONE])
 def test_a_start_loads_nothing_heavy(code: str) -> None:
     found = {name.partition(".")[0] for name in loaded(code)}
     assert not found & HEAVY

@@ -54,9 +54,6 @@ def test_no_pattern_takes_more_than_a_second_on_100_kb() -> None:
 def test_a_slow_pattern_is_seen() -> None:
     known = {
         "square, of blanks": (r"\s+$", "search"),
-        "square, of lines": (r"^\s*-(.+?)\s*$", "match"),
-        "square, of an address": (r"[\w.+-]+@[\w-]+\.[\w.-]+", "search"),
-        "square, of a rule": (r"\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)*\|?\s*", "fullmatch"),
         "square, of what is not closed": (r"<b>.*?</b>", "finditer"),
         "exponential": (r"(?:a+)+b", "match"),
     }

@@ -57,7 +57,7 @@ def test_without_the_package_its_prompt_says_what_is_unknown(plugin: Path, monke
     from tests.release.formats.sample import release
 
     made = write_release(release(more=(PARTS.get("today").made(),)), Path("released"))  # type: ignore[attr-defined]
-    assert "Today is" in load_prompt(made).render(message="x", context="y")[-1]["content"]
+    assert "Today is" in load_prompt(made).render(message="x")[-1]["content"]
     with monkeypatch.context() as gone:
         gone.setattr(PARTS, "_known", {})
         gone.setattr(PARTS, "_foreign", dict)
