@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from agent.errors import BadResponse, ModelError, RunRefused
+from agent.gateway.clock import CLOCK, Clock
 from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, poll
 from agent.models.provider_jobs import BatchApi, BatchJob, BatchResults, RowReply
 from agent.safe_text import counted
@@ -122,8 +122,15 @@ class Batch:
 class Course:
     """The course of a batch at its provider."""
 
-    def __init__(self, batch: Batch, api: BatchApi[Any], settings: BatchSettings, say: Callable[[str], None]) -> None:
-        self._batch, self._api, self._settings, self._say = batch, api, settings, say
+    def __init__(
+        self,
+        batch: Batch,
+        api: BatchApi[Any],
+        settings: BatchSettings,
+        say: Callable[[str], None],
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._batch, self._api, self._settings, self._say, self._clock = batch, api, settings, say, clock
 
     async def submitted(self, known: Collection[str]) -> tuple[BatchJob | None, bool]:
         """Return the batch found or submitted, and whether it is certainly this one.
@@ -155,16 +162,16 @@ class Course:
 
     async def until_ended(self, job: BatchJob, is_sure: bool) -> BatchJob:
         """Poll until the batch has ended, handing out its results. Raises RunRefused on timeout."""
-        wait, began, most = FIRST_WAIT, time.monotonic(), self._settings.wait
+        wait, began, most = FIRST_WAIT, self._clock.now(), self._settings.wait
         said, taken = began, 0
         while not job.is_ended:
-            now = time.monotonic()
+            now = self._clock.now()
             if most is not None and now - began >= most:
                 raise RunRefused(
                     f"the batch {job.id} has not ended within {most:g} seconds ({_progress(job)}); it continues at "
                     "the provider: resume later"
                 )
-            await asyncio.sleep(wait if most is None else min(wait, most - (now - began)))
+            await self._clock.sleep(wait if most is None else min(wait, most - (now - began)))
             wait, before = min(LONGEST_WAIT, GROWTH * wait), job
             job = await self.look(job.id)
             if job.is_ended:
@@ -228,7 +235,7 @@ class Course:
                 self._batch.deliver(key, reply)
 
     def _poll(self, ask: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-        return poll(ask, asyncio.sleep, self._say, self._settings.longest_wait, FIRST_WAIT)
+        return poll(ask, self._clock.sleep, self._say, self._settings.longest_wait, FIRST_WAIT, self._clock)
 
 
 def ending(job: BatchJob) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import ModelError, ParameterRefused, RequestRefused, RowRefused, RunRefused
 from agent.gateway.batch_course import GONE, Batch, BatchSettings, Course, Wanted, ending
+from agent.gateway.clock import CLOCK, Clock
 from agent.gateway.in_flight import Flight, PendingCall
 from agent.gateway.prices import in_a_batch
 from agent.ledger.query import BATCH, Row
@@ -51,7 +51,15 @@ FRESH = timedelta(days=2)
 class Batches:
     """The batches of a run."""
 
-    def __init__(self, ledger: Ledger, run_id: str, settings: BatchSettings, observer: Observer = NO_OBSERVER) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        run_id: str,
+        settings: BatchSettings,
+        observer: Observer = NO_OBSERVER,
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._clock = clock
         self.settings, self._ledger, self._run_id, self._observer = settings, ledger, run_id, observer
         self._open: dict[str, Batch] = {}  # by call key, the batch without an end that has its row
         self._count = 0  # batches of this run so far, for their names
@@ -163,7 +171,7 @@ class Batches:
     async def _to_end(self, batch: Batch, lm: LM) -> None:
         api, say = batch_api(lm), partial(self._say, lm)
         assert api is not None
-        course = Course(batch, api, self.settings, say)
+        course = Course(batch, api, self.settings, say, self._clock)
         if batch.is_new:
             worst = sum((waiting.worst for waiting in batch.wanted.values()), Spend())
             reserved = {"calls": worst.calls, "tokens": worst.tokens, "usd": worst.usd}
@@ -252,7 +260,7 @@ class BatchedCall:
 
     async def _row(self, held: PendingCall) -> RowReply:
         gateway, left = self._gateway, self._gateway.account.time_left()
-        self._flight.since = time.monotonic()
+        self._flight.since = gateway.account.clock.now()
         try:
             async with asyncio.timeout(None if left == math.inf else left):
                 return await self._batches.reply(held.lm, held.key, held.request, held.worst)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.errors import BudgetExhausted, ModelError, RateLimited
+from agent.gateway.clock import CLOCK, Clock
 from agent.gateway.limiter import maybe_paid
 from agent.ledger.resume_state import ResumeState
 from agent.types import Budget, CallRole, Spend, Usage
@@ -42,8 +42,15 @@ class Account:
     (`no_price`) count as $0.
     """
 
-    def __init__(self, budget: Budget, past: ResumeState | None = None, no_price: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        past: ResumeState | None = None,
+        no_price: Sequence[str] = (),
+        clock: Clock = CLOCK,
+    ) -> None:
         self.past = past = past or ResumeState()
+        self.clock = clock
         self.budget, self.no_price = budget, tuple(no_price)
         self.paid: dict[CallRole, Spend] = dict(past.paid)
         self.used: dict[CallRole, Spend] = {}
@@ -57,7 +64,7 @@ class Account:
         self.total_paid = sum(self.paid.values(), Spend())
         self._reserved = Spend()
         self._waiting: list[asyncio.Future[None]] = []  # calls that wait for room
-        self._started = time.monotonic() - past.seconds
+        self._started = self.clock.now() - past.seconds
 
     @property
     def unpriced(self) -> tuple[str, ...]:
@@ -70,7 +77,7 @@ class Account:
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self._started
+        return self.clock.now() - self._started
 
     def hold_back(self, part: HeldBack) -> None:
         """Reserve a part of the caps for the end of the run; `hold_back(HeldBack())` frees it."""

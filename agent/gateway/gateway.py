@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import math
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
@@ -106,7 +105,7 @@ class Gateway:
         self._jitter = settings.jitter or random.Random(0)
         self.retries = Retries(self._jitter)
         self._ledger, self._run_id, self._prices, self._observer = ledger, run_id, prices, observer
-        self._past = account.past
+        self._past, self._clock = account.past, account.clock
         self._own: dict[str, int] = {}  # by call key, the attempt that this run paid before it was interrupted
         self._answered: set[tuple[str, str]] = set()  # models and candidates of replies
         self._limiters: dict[str, Limiter] = {}
@@ -180,7 +179,7 @@ class Gateway:
     def waiting(self) -> InFlight:
         """Return what is awaited now, including calls of models in this process."""
         sent = [(flight.model, flight.since) for flight in self._flights if flight.since is not None]
-        return in_flight(sent, time.monotonic(), self.waits_for())
+        return in_flight(sent, self._clock.now(), self.waits_for())
 
     async def drain(self) -> None:
         """Wait until every sent call is on the disk; cancel unsent calls and those of models in this process."""
@@ -294,7 +293,7 @@ class Gateway:
             delay = self.retries.delay(outcome, tried, self.account.total_used.calls)
             if delay is None:
                 raise outcome
-            await asyncio.sleep(min(delay, limiter.seconds_left(), self.account.time_left()))
+            await self._clock.sleep(min(delay, limiter.seconds_left(), self.account.time_left()))
 
     async def record(self, call: PendingCall, outcome: Completion | ModelError, usd: float) -> None:
         """Record a call with its outcome in one transaction."""
@@ -319,7 +318,7 @@ class Gateway:
             return None
         flight.sent = call.lm.concurrency is None  # calls in this process are free and can be cancelled
         self._ledger.sent(call_id)
-        started = flight.since = time.monotonic()
+        started = flight.since = self._clock.now()
         limit = asyncio.timeout(self.account.landing_left())
         try:
             with self.tracer.call(call.lm.name, call.request, call.candidate_id, {ROLE: call.role}) as span:
@@ -327,7 +326,7 @@ class Gateway:
                     reply = await call.lm.complete(call.request)
                 span.answered(reply)
         except ModelError as error:
-            await self._failed(call, call_id, error, limiter, time.monotonic() - started)
+            await self._failed(call, call_id, error, limiter, self._clock.now() - started)
             return error
         except BaseException as error:
             # cancelled, too late or an internal error: unknown, and charged as if answered, unless the model runs here
@@ -336,7 +335,7 @@ class Gateway:
             self.account.lose(call.role, Spend(1) if free else call.worst)
             state, usd = ("error", 0.0) if free else ("unknown", call.worst.usd)
             with contextlib.suppress(LedgerError):  # the first error is the one that counts
-                latency = time.monotonic() - started
+                latency = self._clock.now() - started
                 await self._ledger.fail(self._run_id, call_id, state, type(error).__name__, latency, usd)
             if limit.expired():
                 raise self.account.exhausted("time_limit") from error
@@ -347,7 +346,7 @@ class Gateway:
         self._read_bill(plain, spend, limiter)
         self.account.release(call.worst)
         limiter.succeeded()
-        latency = time.monotonic() - started if reply.seconds is None else reply.seconds
+        latency = self._clock.now() - started if reply.seconds is None else reply.seconds
         await self._ledger.settle(self._run_id, call_id, reply, usd, latency)
         self._use(call.role, call.lm, call.candidate_id, reply.usage, usd)
         return reply
@@ -408,7 +407,7 @@ class Gateway:
             budget, has_price = self.account.budget, lm.name in self._prices
             is_capped = budget.max_tokens is not None or (budget.max_cost is not None and has_price)
             start = START if is_free or not is_capped else 1  # a bill may pass the cap: see the first ones
-            limiter = Limiter(lm.name, ceiling, is_free, asking.longest_wait, self._jitter, start)
+            limiter = Limiter(lm.name, ceiling, is_free, asking.longest_wait, self._jitter, start, self._clock)
             self._limiters[lm.name] = limiter
             limiter.one_by_one = not self.account.bills.is_predictable(lm.name)
             if self.stopped is not None:

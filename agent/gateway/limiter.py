@@ -21,12 +21,12 @@ import asyncio
 import itertools
 import random
 import re
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from agent.errors import BadResponse, ModelError, RateLimited, RequestRefused, RunRefused, Transient, TransportUnknown
+from agent.gateway.clock import CLOCK, Clock
 
 START = 8
 SHRINK = 0.5  # of the width, at most, in one episode
@@ -57,8 +57,10 @@ class Limiter:
         longest_wait: float = 300.0,
         jitter: random.Random | None = None,
         start: int = START,
+        clock: Clock = CLOCK,
     ) -> None:
         self.name = name
+        self._clock = clock
         self.ceiling = ceiling
         self.longest_wait = longest_wait
         self.width = ceiling if fixed else min(start, ceiling)
@@ -77,7 +79,7 @@ class Limiter:
         self._quickened_at = 0.0
         self._next_start = 0.0
         self._passed = 0  # successes since `_since`, when the traffic last began
-        self._since = time.monotonic()
+        self._since = self._clock.now()
         self._first_at = self._since  # when the first of them came back
         self._volley = 0  # calls that started at once then
         self._ended_at = self._since  # when a call last ended
@@ -100,8 +102,8 @@ class Limiter:
         """Wait for a slot. Raises the error given to `close`."""
         if self._closed is not None:
             raise self._closed
-        if not self._waiting and self._may_start(time.monotonic()):
-            self._start(time.monotonic())
+        if not self._waiting and self._may_start(self._clock.now()):
+            self._start(self._clock.now())
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
@@ -117,12 +119,12 @@ class Limiter:
 
     def release(self) -> None:
         self._in_flight -= 1
-        self._ended_at = time.monotonic()
+        self._ended_at = self._clock.now()
         self._wake()
 
     def is_paused(self) -> bool:
         """Return whether a call should give its slot back instead of being sent."""
-        return self._closed is not None or time.monotonic() < self._not_before
+        return self._closed is not None or self._clock.now() < self._not_before
 
     def is_open(self) -> bool:
         """Return whether the circuit breaker is open."""
@@ -130,7 +132,7 @@ class Limiter:
 
     def seconds_left(self) -> float:
         """Return the seconds until the run stops if nothing is answered."""
-        return self.longest_wait if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return self.longest_wait if self._deadline is None else max(0.0, self._deadline - self._clock.now())
 
     def close(self, error: Exception) -> None:
         """Raise `error` in all current and later `acquire` calls."""
@@ -154,7 +156,7 @@ class Limiter:
             self._next_start = max(now - self._interval, self._next_start) + self._interval
 
     def _wake(self) -> None:
-        now = time.monotonic()
+        now = self._clock.now()
         while self._waiting and self._may_start(now):
             future = self._waiting.popleft()
             if not future.done():
@@ -176,7 +178,7 @@ class Limiter:
     def succeeded(self) -> None:
         """Record a reply; width and pace may grow."""
         self.answered()
-        now = time.monotonic()
+        now = self._clock.now()
         if now >= self._since:  # replies during a pause say nothing about the pace after it
             self._first_at = now if self._passed == 0 else self._first_at
             self._passed += 1
@@ -218,7 +220,7 @@ class Limiter:
         beginning of the episode. Raises RunRefused if the provider asks for more than `longest_wait`, or that has
         passed.
         """
-        now = time.monotonic()
+        now = self._clock.now()
         self._reached = True
         if now >= self._not_before and now - latency >= self._limited_at:  # the first of an episode
             self._limited_at, self._streak = now, 0
@@ -271,7 +273,7 @@ class Limiter:
 
     def failed(self, error: ModelError) -> None:
         """Record a 5xx or broken connection; raise RunRefused after `longest_wait` seconds of failures."""
-        now = time.monotonic()
+        now = self._clock.now()
         self._failures += 1
         self._reached = self._reached or error.status is not None or isinstance(error, TransportUnknown)
         if not self._reached and self._failures >= UNREACHED:
@@ -363,15 +365,16 @@ async def poll(
     say: Callable[[str], None],
     longest_wait: float,
     first_wait: float = FIRST_WAIT,
+    clock: Clock = CLOCK,
 ) -> T:
     """Call a provider with retries for at most `longest_wait` seconds. Raises the last ModelError."""
-    wait, began = first_wait, time.monotonic()
+    wait, began = first_wait, clock.now()
     while True:
         try:
             return await ask()
         except ModelError as error:
             asked = error.retry_after or 0.0
-            if not error.retry or asked > longest_wait or time.monotonic() - began > longest_wait:
+            if not error.retry or asked > longest_wait or clock.now() - began > longest_wait:
                 raise
             if wait == first_wait:
                 say(f"retrying: {error}")

@@ -15,6 +15,7 @@ from agent.models.openai import OpenAIModel
 from agent.observer import Observer
 from agent.options.shared import AskingOptions
 from agent.types import Budget, Request
+from tests.gateway.virtual import LoopClock
 from tests.ledger.ledgers import read
 from tests.toys import FakeModel, ask
 from tests.wire import WireServer
@@ -44,7 +45,7 @@ def settings(more: dict[str, Any]) -> CallSettings:
 
 
 def gateway(ledger: Ledger, budget: Budget | None = None, run_id: str = "run-1", **more: Any) -> Gateway:
-    account = more.pop("account", None) or Account(budget or Budget(), more.pop("past", None))
+    account = more.pop("account", None) or Account(budget or Budget(), more.pop("past", None), clock=LoopClock())
     return Gateway(ledger, run_id, account, more.pop("prices", {}), settings(more), **more)
 
 

@@ -1,39 +1,43 @@
-"""One door: bought once, on the disk before it is sent, capped at the server, and no key in the file."""
+"""Calls are bought once, on the disk before they are sent, and capped; a resumed run takes its own replies first."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import random
-import threading
-import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.errors import BadResponse, BudgetExhausted, LedgerError, RowRefused, RunRefused, Transient
-from agent.gateway.budget import Spend
-from agent.gateway.gateway import call_key, endpoint_of, key_of
+from agent.errors import BudgetExhausted, Interrupted, LedgerError, RowRefused, TransportUnknown
+from agent.gateway.budget import Account
+from agent.gateway.gateway import Gateway, call_key, endpoint_of, key_of
 from agent.gateway.prices import fixed_price
-from agent.ledger.store import Ledger
+from agent.ledger.store import Ledger, NewRun
 from agent.models.langchain import LangChainModel
 from agent.models.model_registry import create_model
 from agent.observer import Observer
-from agent.types import Budget, Request
-from tests.gateway.doors import burst, classes, gateway, model, states
+from agent.types import Budget, Completion, Request, Spend
+from tests.gateway.doors import burst, gateway, scripted, states
 from tests.ledger.ledgers import read
-from tests.toys import FakeModel, GatedModel, ask, open_ledger, until
-from tests.wire import Fault, WireServer
+from tests.toys import FakeModel, GatedModel, ask, make_task, open_ledger, until
+
+PRICES = {"fake/m": fixed_price(0.0, 1e6)}
+
+
+def model(text: str = "ok", name: str = "fake/m") -> FakeModel:
+    return FakeModel(lambda request: text, name)
+
 
 # -- bought once -------------------------------------------------------------------------------------------------------
 
 
-async def test_an_identical_call_is_bought_once_by_any_run(ledger: Ledger) -> None:
-    lm = FakeModel(lambda request: "billing")
-    first, second = gateway(ledger), gateway(ledger)
+async def test_an_identical_call_is_bought_once_by_any_run_in_any_role_and_needs_no_budget(ledger: Ledger) -> None:
+    lm, first, second = model("billing"), gateway(ledger), gateway(ledger, Budget(max_calls=0))
     one = await first.complete("model", lm, ask("a"))
-    two = await second.complete("model", lm, ask("a"))
+    two = await second.complete("judge", lm, ask("a", timeout=1.0))
     assert (one.text, one.finish, one.usage) == (two.text, two.finish, two.usage)
     assert len(lm.seen) == 1
     assert first.account.total_paid == first.account.total_used == second.account.total_used
@@ -41,73 +45,61 @@ async def test_an_identical_call_is_bought_once_by_any_run(ledger: Ledger) -> No
     assert (first.account.cached, second.account.cached) == (0, 1)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        ask("b"),
-        ask("a", max_tokens=9),
-        ask("a", temperature=0.5),
-        ask("a", seed=1),
-        ask("a", repeat=1),
-        ask("a", stop=("x",)),
-    ],
-)
-async def test_what_differs_in_anything_that_is_sent_is_another_call(ledger: Ledger, other: Request) -> None:
-    lm, door = FakeModel(lambda request: "ok"), gateway(ledger)
-    await door.complete("model", lm, ask("a"))
-    await door.complete("model", lm, other)
-    assert len(lm.seen) == 2
+async def test_whatever_differs_in_what_is_sent_is_another_call(ledger: Ledger) -> None:
+    door, lm = gateway(ledger), model()
+    changes: list[dict[str, Any]] = [
+        {"max_tokens": 9},
+        {"temperature": 0.5},
+        {"seed": 1},
+        {"repeat": 1},
+        {"stop": ("x",)},
+    ]
+    for request in (ask("a"), ask("b"), *(ask("a", **change) for change in changes)):
+        await door.complete("model", lm, request)
+    assert len(lm.seen) == 7
+    assert (await door.complete("model", model("two", "m/2"), ask("a"))).text == "two"
 
 
-async def test_the_timeout_and_the_role_are_not_part_of_a_call(ledger: Ledger) -> None:
-    lm, door = FakeModel(lambda request: "ok"), gateway(ledger)
-    await door.complete("model", lm, ask("a"))
-    await door.complete("judge", lm, ask("a", timeout=1.0))
-    assert len(lm.seen) == 1
-
-
-async def test_only_proposer_and_judges_get_room_to_think_here(ledger: Ledger) -> None:
-    lm = FakeModel(lambda request: "yes")
-    door = gateway(ledger, thinking=500)
+async def test_only_proposer_and_judges_get_room_to_think(ledger: Ledger) -> None:
+    lm, door = model("yes"), gateway(ledger, thinking=500)
     for role in ("model", "proposer", "judge"):
         await door.complete(role, lm, ask(role, max_tokens=8))  # type: ignore[arg-type]
     assert [request.max_tokens for request in lm.seen] == [8, 508, 508]
 
 
-async def test_two_models_never_share_a_reply(ledger: Ledger) -> None:
-    one, two, door = FakeModel(lambda r: "one", "m/1"), FakeModel(lambda r: "two", "m/2"), gateway(ledger)
-    assert (await door.complete("model", one, ask("a"))).text == "one"
-    assert (await door.complete("model", two, ask("a"))).text == "two"
+async def test_without_the_cache_every_call_is_bought(ledger: Ledger) -> None:
+    lm, door = model(), gateway(ledger, use_cache=False)
+    for _ in range(3):
+        await door.complete("model", lm, ask("a"))
+    assert (len(lm.seen), door.account.cached) == (3, 0)
 
 
-@pytest.mark.parametrize(
-    ("name", "variable", "path"),
-    [
-        ("anthropic/m", "ANTHROPIC_BASE_URL", ""),
-        ("openai/m", "OPENAI_BASE_URL", "/v1"),
-        ("openai-compatible/m", "OPENAI_BASE_URL", "/v1"),
-    ],
-)
-async def test_an_address_of_the_environment_is_part_of_a_call_and_its_login_is_not(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, name: str, variable: str, path: str
-) -> None:
-    for key in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
-        monkeypatch.setenv(key, "secret-0123456789")
-    with WireServer(lambda messages, body: "one") as first, WireServer(lambda messages, body: "two") as second:
-        for server, said in ((first, "one"), (second, "two"), (first, "one")):
-            monkeypatch.setenv(variable, f"{server.root}{path}/")
-            lm = create_model(name)
-            assert (await gateway(ledger).complete("model", lm, ask("a"))).text == said
-            await lm.close()
-    assert [len(server.requests) for server in (first, second)] == [1, 1]
-    asked = [json.loads(body) for (body,) in read(ledger.path, "SELECT body FROM blobs")]
-    addresses = [f"{server.root}{path}" for server in (first, second)]
-    assert [each["endpoint"] for each in asked if "endpoint" in each] == addresses
+async def test_neither_errors_nor_refusals_of_another_run_are_served_from_the_cache(ledger: Ledger) -> None:
+    lm, door = scripted(RowRefused("not today"), "billing"), gateway(ledger)
+    with pytest.raises(RowRefused):
+        await door.complete("model", lm, ask("a"))
+    for _ in range(2):
+        assert (await door.complete("model", lm, ask("a"))).text == "billing"
+    assert len(lm.seen) == 2, "an earlier error does not hide the settled reply"
+    ledger.begin_run(NewRun("other", make_task(), "m"))
+    await gateway(ledger, run_id="other").complete("model", refusing(), ask("b"))
+    assert (await door.complete("model", lm, ask("b"))).text == "billing"
 
 
-async def test_a_model_where_its_name_says_has_the_key_that_it_always_had() -> None:
-    request = ask("a")
-    compatible = "openai-compatible/m@http://127.0.0.1:9/v1"
+async def test_every_use_of_a_reply_is_observed(ledger: Ledger) -> None:
+    class Calls(Observer):
+        def on_call_settled(self) -> None:
+            used.append(door.account.total_used.calls)
+
+    used: list[int] = []
+    door, lm = gateway(ledger, observer=Calls()), model()
+    for _ in range(2):
+        await door.complete("model", lm, ask("a"))
+    assert used == [1, 2]
+
+
+def test_a_model_at_the_address_in_its_name_keeps_its_key() -> None:
+    request, compatible = ask("a"), "openai-compatible/m@http://127.0.0.1:9/v1"
     for lm in map(create_model, ("anthropic/m", "openai/m", "langchain/openai:m", compatible)):
         assert call_key(lm, request) == key_of(lm.name, request.identity())
     assert "endpoint" not in request.identity()
@@ -119,11 +111,10 @@ async def test_a_model_where_its_name_says_has_the_key_that_it_always_had() -> N
         ("azure_openai", {"AZURE_OPENAI_ENDPOINT": "https://x.y/", "OPENAI_API_VERSION": "1-2"}, "https://x.y 1-2"),
         ("anthropic", {"ANTHROPIC_API_URL": "http://user:pass-word1@h:1/v1?key=a#b"}, "http://h:1/v1"),
         ("openai", {"OPENAI_BASE_URL": "http://h/v1", "OPENAI_API_BASE": "http://i/v1"}, "http://i/v1"),
-        ("openai", {"OPENAI_BASE_URL": "http://h/v1"}, "http://h/v1"),
         ("openai", {"OPENAI_BASE_URL": "https://api.openai.com/v1"}, ""),
     ],
 )
-def test_where_langchain_finds_a_provider_is_told_without_secrets(
+def test_langchains_address_is_part_of_a_call_without_secrets(
     monkeypatch: pytest.MonkeyPatch, provider: str, variables: dict[str, str], endpoint: str
 ) -> None:
     for name, value in variables.items():
@@ -131,266 +122,229 @@ def test_where_langchain_finds_a_provider_is_told_without_secrets(
     assert endpoint_of(LangChainModel("langchain/x", provider, "m")) == endpoint
 
 
-async def test_without_the_cache_every_call_is_bought(ledger: Ledger) -> None:
-    lm, door = FakeModel(lambda request: "ok"), gateway(ledger, use_cache=False)
-    for _ in range(3):
-        await door.complete("model", lm, ask("a"))
-    assert len(lm.seen) == 3
-    assert door.account.cached == 0
-
-
-async def test_an_error_is_never_served_from_the_cache(ledger: Ledger) -> None:
-    failing = [True]
-
-    def answer(request: Request) -> str:
-        if failing[0]:
-            raise RowRefused("not today")
-        return "billing"
-
-    lm, door = FakeModel(answer), gateway(ledger)
-    with pytest.raises(RowRefused):
-        await door.complete("model", lm, ask("a"))
-    failing[0] = False
-    assert (await door.complete("model", lm, ask("a"))).text == "billing"
-    assert (await door.complete("model", lm, ask("a"))).text == "billing"
-    assert len(lm.seen) == 2, "an error before it does not hide the settled reply"
-
-
-async def test_every_use_of_a_reply_is_observed(ledger: Ledger) -> None:
-    class Calls(Observer):
-        def on_call_settled(self) -> None:
-            used.append(door.account.total_used.calls)
-
-    used: list[int] = []
-    door = gateway(ledger, observer=Calls())
-    lm = FakeModel(lambda request: "ok")
-    await door.complete("model", lm, ask("a"))
-    await door.complete("model", lm, ask("a"))
-    assert used == [1, 2]
-
-
 # -- on the disk -------------------------------------------------------------------------------------------------------
 
 
-async def test_an_attempt_is_on_the_disk_before_it_is_sent_and_its_reply_before_it_is_returned(ledger: Ledger) -> None:
-    def answer(request: Request) -> str:
-        found.append(dict(states(ledger)))
-        return "ok"
-
-    found: list[dict[str, int]] = []
-    await gateway(ledger).complete("model", FakeModel(answer), ask("a"))
-    assert found in ([{"reserved": 1}], [{"sent": 1}])
-    assert states(ledger) == {"ok": 1}
-
-
-async def test_many_at_once_are_each_on_the_disk_before_they_are_sent(ledger: Ledger) -> None:
-    """However many share a commit, none is sent before its own."""
-    missing: list[str] = []
+async def test_each_attempt_is_on_the_disk_before_it_is_sent_and_its_reply_before_it_is_returned(
+    ledger: Ledger,
+) -> None:
+    """However many attempts share a commit."""
 
     def answer(request: Request) -> str:
         said = request.messages[-1].content
-        row = read(ledger.path, "SELECT COUNT(*) FROM calls k JOIN blobs b ON b.hash = k.request_hash "
-                   "WHERE b.body LIKE ?", f'%"{said}"%')  # fmt: skip
-        if row != [(1,)]:
-            missing.append(said)
+        sql = "SELECT k.state FROM calls k JOIN blobs b ON b.hash = k.request_hash WHERE b.body LIKE ?"
+        found.extend(read(ledger.path, sql, f'%"{said}"%'))
         return "ok"
 
+    found: list[tuple[str]] = []
     results = await burst(gateway(ledger, max_concurrency=16), FakeModel(answer), 60)
-    assert missing == []
-    assert len(results) == 60
+    assert len(found) == len(results) == 60
+    assert {state for (state,) in found} <= {"reserved", "sent"}
     assert states(ledger) == {"ok": 60}
 
 
-async def test_a_disk_that_refuses_the_reservation_lets_nothing_out(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("step", "sent"), [("reserve", 0), ("settle", 1)])
+async def test_a_disk_that_refuses_ends_the_call_and_a_sent_call_is_paid(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, step: str, sent: int
 ) -> None:
-    lm, door = FakeModel(lambda request: "ok"), gateway(ledger)
-
     async def refuse(*args: Any) -> int:
         raise LedgerError("the disk is full")
 
-    monkeypatch.setattr(ledger, "reserve", refuse)
+    lm, door = model(), gateway(ledger)
+    monkeypatch.setattr(ledger, step, refuse)
     with pytest.raises(LedgerError):
         await door.complete("model", lm, ask("a"))
-    assert lm.seen == []
-    assert door.account.total_paid == Spend()
-
-
-async def test_a_disk_that_refuses_the_record_ends_the_call_with_that_error_and_the_call_is_paid(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lm, door = FakeModel(lambda request: "ok"), gateway(ledger)
-
-    async def refuse(*args: Any) -> None:
-        raise LedgerError("the disk is full")
-
-    monkeypatch.setattr(ledger, "settle", refuse)
-    with pytest.raises(LedgerError):
-        await door.complete("model", lm, ask("a"))
-    assert door.account.total_paid.calls == 1
+    assert len(lm.seen) == sent == door.account.total_paid.calls
     assert door.account.total_used == Spend()
 
 
 # -- caps --------------------------------------------------------------------------------------------------------------
 
 
-def flaky(seed: int) -> Any:
-    """A server that fails about four times in ten: 500, a reset, and a body that is no reply."""
-    rng, lock = random.Random(seed), threading.Lock()
-
-    def reply(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
-        with lock:
-            draw = rng.random()
-        if draw < 0.2:
-            return Fault(status=500)
-        if draw < 0.3:
-            return Fault(raw=b"")
-        if draw < 0.4:
-            return Fault(body="<html>busy</html>")
-        return Fault(delay=rng.random() / 100, text="one two three")
-
-    return reply
-
-
-@pytest.mark.parametrize("seed", range(3))
-async def test_the_server_never_sees_more_calls_than_the_cap(ledger: Ledger, seed: int) -> None:
-    with WireServer(flaky(seed)) as server:
-        lm, door = model(server), gateway(ledger, Budget(max_calls=25), max_concurrency=8)
-        results = await burst(door, lm, 40)
-        await lm.close()
-    assert len(server.requests) == door.account.total_paid.calls == 25
-    assert any(isinstance(result, BudgetExhausted) for result in results)
-    assert sum(name != "not_sent" for name in classes(ledger)) == 25
-
-
-@pytest.mark.parametrize("seed", range(3))
-async def test_the_worst_that_the_server_can_have_charged_stays_under_the_caps(ledger: Ledger, seed: int) -> None:
-    """Whatever came back broken counts in full, as if the provider had done all the work."""
-    budget = Budget(max_tokens=300, max_cost=0.001)
-    with WireServer(flaky(seed)) as server:
-        lm = model(server)
-        door = gateway(ledger, budget, max_concurrency=8, prices={lm.name: fixed_price(1.0, 5.0)})
-        results = await burst(door, lm, 60)
-        await lm.close()
-    paid = door.account.total_paid
-    assert any(isinstance(result, BudgetExhausted) for result in results)
-    assert 0 < paid.tokens <= 300
-    assert 0 < paid.usd <= 0.001
-    assert read(ledger.path, "SELECT SUM(cost_usd) FROM calls")[0][0] == pytest.approx(paid.usd)
-
-
-async def test_calls_in_flight_count_at_their_worst_before_any_has_come_back(ledger: Ledger) -> None:
-    with WireServer(lambda messages, body: Fault(delay=0.2)) as server:
-        lm = model(server)
-        door = gateway(ledger, Budget(max_cost=3.5), prices={lm.name: fixed_price(0.0, 1e6)})
-        jobs = [asyncio.ensure_future(door.complete("model", lm, ask(str(n), max_tokens=1))) for n in range(8)]
-        results = await asyncio.gather(*jobs, return_exceptions=True)
-        await lm.close()
-    assert len(server.requests) == 3
-    assert sum(isinstance(result, BudgetExhausted) for result in results) == 5
-
-
-async def test_tokens_that_cost_less_when_they_are_written_to_a_cache_are_reserved_as_if_none_were(
-    ledger: Ledger,
-) -> None:
+async def test_calls_in_flight_count_at_their_worst_case(ledger: Ledger) -> None:
     lm = GatedModel(lambda request: "ok")
-    prices = {lm.name: lambda usage: float(usage.prompt_tokens - usage.written_prompt_tokens)}
-    door = gateway(ledger, Budget(max_cost=20.0), prices=prices)
-    door._limiter(lm).width = 8  # as after some replies
-    jobs = [asyncio.ensure_future(door.complete("model", lm, ask(str(n)))) for n in range(4)]
-    await until(lambda: lm.arrived == 2)  # at $9 each
-    await asyncio.sleep(0.05)
-    assert lm.arrived == 2
+    door = gateway(ledger, Budget(max_calls=2))
+    jobs = [asyncio.ensure_future(door.complete("model", lm, ask(str(n)))) for n in range(3)]
+    assert isinstance((await asyncio.gather(jobs[2], return_exceptions=True))[0], BudgetExhausted)
     lm.open.set()
-    await asyncio.gather(*jobs)
+    assert [reply.text for reply in await asyncio.gather(*jobs[:2])] == ["ok"] * 2
+    with pytest.raises(BudgetExhausted, match="max_calls = 2"):
+        await door.complete("model", lm, ask("more"))
+    assert len(lm.seen) == sum(states(ledger).values()) == 2, "a refused reservation sends and records nothing"
 
 
-async def test_what_the_worst_case_of_others_crowds_out_waits_for_what_they_cost(ledger: Ledger) -> None:
-    """Ten calls of at most 100 tokens under a cap of 250: two fly at once, and all are paid, as each takes a few."""
+@pytest.mark.parametrize(
+    ("budget", "price", "tokens"),
+    [
+        (Budget(max_tokens=250), fixed_price(0.0, 0.0), 90),
+        (Budget(max_cost=20.0), lambda usage: float(usage.prompt_tokens - usage.written_prompt_tokens), 8),
+        (Budget(max_cost=20.0), lambda usage: float(usage.prompt_tokens), 8),
+    ],
+    ids=["tokens", "cheaper cache writes", "dollars"],
+)
+async def test_a_call_crowded_out_by_worst_cases_waits_for_their_cost(
+    ledger: Ledger, budget: Budget, price: Any, tokens: int
+) -> None:
+    """Two calls fit at their worst; all are paid, as each costs less."""
     lm = GatedModel(lambda request: "ok")
-    door = gateway(ledger, Budget(max_tokens=250), max_concurrency=8)
+    door = gateway(ledger, budget, prices={lm.name: price}, max_concurrency=8)
     door._limiter(lm).width = 8  # as after some replies
-    jobs = [asyncio.ensure_future(door.complete("model", lm, ask(str(n), max_tokens=90))) for n in range(10)]
-    await until(lambda: lm.arrived == 2)
-    await asyncio.sleep(0.05)
+    jobs = [asyncio.ensure_future(door.complete("model", lm, ask(str(n), max_tokens=tokens))) for n in range(10)]
+    await asyncio.sleep(60)
     assert lm.arrived == 2
     lm.open.set()
     assert [completion.text for completion in await asyncio.gather(*jobs)] == ["ok"] * 10
-    with pytest.raises(BudgetExhausted, match="max_tokens = 250"):
-        await door.complete("model", lm, ask("long", max_tokens=250))
+    with pytest.raises(BudgetExhausted, match=r"max_tokens = 250|max_cost = 20"):
+        await door.complete("model", lm, ask(" long" * 250, max_tokens=250))
 
 
-async def test_a_refused_reservation_sends_nothing_and_writes_nothing(ledger: Ledger) -> None:
-    lm, door = FakeModel(lambda request: "ok"), gateway(ledger, Budget(max_calls=0))
-    with pytest.raises(BudgetExhausted, match="max_calls = 0"):
-        await door.complete("model", lm, ask("a"))
-    assert lm.seen == []
-    assert not states(ledger)
+# -- resumed -----------------------------------------------------------------------------------------------------------
+
+Walk = Callable[[Gateway, FakeModel], Any]
 
 
-async def test_what_is_in_the_cache_needs_no_budget(ledger: Ledger) -> None:
-    lm = FakeModel(lambda request: "ok")
-    await gateway(ledger).complete("model", lm, ask("a"))
-    assert (await gateway(ledger, Budget(max_calls=0)).complete("model", lm, ask("a"))).text == "ok"
+def counting() -> FakeModel:
+    """Every reply differs, so that it shows which was taken."""
+    lm = FakeModel(lambda request: f"{request.messages[-1].content}-{len(lm.seen)}")
+    return lm
 
 
-async def test_no_more_calls_run_at_once_than_allowed(ledger: Ledger) -> None:
-    running, most, lock = [0], [0], threading.Lock()
+def refusing() -> FakeModel:
+    class Refusing(FakeModel):
+        async def complete(self, request: Request) -> Completion:
+            return replace(await super().complete(request), finish="refusal")
 
-    def reply(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-        with lock:
-            running[0] += 1
-            most[0] = max(most[0], running[0])
-        time.sleep(0.02)
-        with lock:
-            running[0] -= 1
-        return "ok"
-
-    with WireServer(reply) as server:
-        lm, door = model(server), gateway(ledger, max_concurrency=3)
-        await burst(door, lm, 15)
-        await lm.close()
-    assert most[0] == 3
+    return Refusing(lambda request: "no")
 
 
-# -- secrets -----------------------------------------------------------------------------------------------------------
-
-
-async def test_no_key_lands_in_the_ledger_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = "sk-planted-0123456789abcdef"
-    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", key)
-    ledger = open_ledger(tmp_path / "own" / "ledger.db")
-    faults = [
-        Fault(text=f"your key is {key}"),
-        Fault(status=401, body={"error": {"message": f"Incorrect API key provided: {key}"}}),
-        Fault(status=500, body=f"<html>Authorization: Bearer {key}</html>"),
-        Fault(status=400, body={"error": {"message": f"bad header {key}"}}),
-        Fault(body={"error": key}),
-        Fault(body={"choices": [{"message": {"content": None, "key": key}}]}),
-    ]
-    with WireServer(lambda messages, body: faults[int(messages[0]["content"])]) as server:
-        lm = model(server)
-        assert key not in (await gateway(ledger).complete("model", lm, ask("0"))).text
-        for number in range(1, len(faults)):
-            with pytest.raises((Transient, BadResponse, RowRefused, RunRefused)) as caught:
-                await gateway(ledger, max_wait=1e-6).complete("model", lm, ask(str(number)))
-            assert key not in str(caught.value)
-        await lm.close()
+async def first_time(ledger: Ledger, walk: Walk, lm: FakeModel, **more: Any) -> list[Any]:
+    found = await walk(gateway(ledger, prices=PRICES, **more), lm)
+    await ledger.commit()
     ledger.close()
-    assert server.requests[0].headers["authorization"] == f"Bearer {key}"
-    for file in (tmp_path / "own").iterdir():
-        assert key.encode() not in file.read_bytes(), file.name
+    return list(found)
 
 
-async def test_the_ledger_gives_a_reply_back_that_holds_a_password_which_is_a_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def again(path: Path, walk: Walk, lm: FakeModel, **more: Any) -> tuple[list[Any], Gateway]:
+    """The resumed run takes the same way; the ledger is closed afterwards."""
+    with closing(Ledger(path)) as ledger:
+        account = Account(more.pop("budget", Budget()), ledger.resume_run("run-1", {}))
+        door = gateway(ledger, account=account, prices=PRICES, **more)
+        found = await walk(door, lm)
+        await ledger.commit()
+    return list(found), door
+
+
+async def one_by_one(door: Gateway, lm: FakeModel) -> list[Completion]:
+    return [await door.complete("model", lm, ask(text), "c") for text in ("a", "b", "a", "c", "a")]
+
+
+async def together(door: Gateway, lm: FakeModel) -> list[Completion]:
+    return await asyncio.gather(*(door.complete("model", lm, ask(text), "c") for text in ("a", "b", "a", "c", "a")))
+
+
+@pytest.mark.parametrize("bought_before", [True, False])
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("walk", [one_by_one, together])
+async def test_the_same_way_gets_the_same_replies_for_nothing(
+    ledger: Ledger, walk: Walk, use_cache: bool, bought_before: bool
 ) -> None:
-    monkeypatch.setenv("MYSQL_ROOT_PASSWORD", "password")
-    ledger = open_ledger(tmp_path / "own" / "ledger.db")
-    with WireServer(lambda messages, body: "password_reset") as server:
-        lm = model(server)
-        said = [(await gateway(ledger).complete("model", lm, ask("0"))).text for _ in range(2)]
-        await lm.close()
+    """Whether or not another run had bought the same calls; hits stay hits."""
+    ledger.begin_run(NewRun("other", make_task(), "m"))
+    if bought_before:
+        await together(gateway(ledger, run_id="other"), model("of another run"))
+    first = await first_time(ledger, walk, counting(), use_cache=use_cache)
+    assert ("of another run" in {reply.text for reply in first}) is (bought_before and use_cache)
+    rows, lm = read(ledger.path, "SELECT * FROM calls"), counting()
+    second, door = await again(ledger.path, walk, lm, use_cache=use_cache)
+    assert (second, lm.seen) == (first, [])
+    assert read(ledger.path, "SELECT * FROM calls") == rows, "nothing is recorded twice"
+    assert door.account.total_used.calls == 5
+    assert door.account.cached == (5 if bought_before and use_cache else 2 * (use_cache or walk is together))
+
+
+async def test_beyond_its_records_a_run_buys_on_under_the_same_caps(ledger: Ledger) -> None:
+    async def further(door: Gateway, lm: FakeModel) -> list[Completion]:
+        return [*(await one_by_one(door, lm)), *(await one_by_one(door, lm))]
+
+    await first_time(ledger, one_by_one, counting(), use_cache=False)
+    found, _ = await again(ledger.path, further, counting(), use_cache=False, budget=Budget(max_calls=10))
+    assert [reply.text for reply in found[5:]] == ["a-1", "b-2", "a-3", "c-4", "a-5"]
+    assert dict(read(ledger.path, "SELECT state, COUNT(*) FROM calls GROUP BY state")) == {"ok": 10}
+    lm = counting()
+    with pytest.raises(BudgetExhausted):
+        await again(
+            ledger.path, lambda door, lm: door.complete("model", lm, ask("new")), lm, budget=Budget(max_calls=10)
+        )
+    assert lm.seen == []
+
+
+@pytest.mark.parametrize("first", [TransportUnknown("reset"), RowRefused("not today")])
+async def test_a_failed_row_is_retried_by_a_resumed_run_which_counts_what_was_paid(
+    ledger: Ledger, first: Exception
+) -> None:
+    async def walk(door: Gateway, lm: FakeModel) -> list[Any]:
+        jobs = [door.complete("model", lm, ask(text, max_tokens=1)) for text in "ab"]
+        return [await asyncio.gather(job, return_exceptions=True) for job in jobs]
+
+    await first_time(ledger, walk, scripted("one", first))
+    lm = scripted("two")
+    found, door = await again(ledger.path, walk, lm)
+    assert [reply.text for (reply,) in found] == ["one", "two"]
+    assert len(lm.seen) == 1
+    unknown = isinstance(first, TransportUnknown)
+    assert door.account.total_paid.calls == (5 if unknown else 3)
+    assert door.account.total_paid.usd == pytest.approx(5.0 if unknown else 2.0)
+    assert (door.account.total_used.calls, door.account.failed) == (2, 3 if unknown else 1)
+
+
+@pytest.mark.parametrize("twins", [1, 3])
+async def test_its_own_refusal_is_not_bought_again_by_a_resumed_run(ledger: Ledger, twins: int) -> None:
+    async def walk(door: Gateway, lm: FakeModel) -> list[Completion]:
+        return await asyncio.gather(*(door.complete("model", lm, ask("a"), "c") for _ in range(twins)))
+
+    first, lm = await first_time(ledger, walk, refusing()), scripted("billing")
+    assert ((await again(ledger.path, walk, lm))[0], lm.seen) == (first, [])
+
+
+async def test_a_reply_whose_text_was_erased_is_bought_again(ledger: Ledger) -> None:
+    await first_time(ledger, one_by_one, counting())
+    with closing(Ledger(ledger.path)) as opened:
+        opened.erase([digest for (digest,) in read(ledger.path, "SELECT response_hash FROM calls")], "a", "r")
+    lm = counting()
+    found, _ = await again(ledger.path, one_by_one, lm)
+    assert [reply.text for reply in found] == ["a-1", "b-2", "a-1", "c-3", "a-1"]
+    assert len(lm.seen) == 3
+
+
+@pytest.mark.parametrize("settled", [0, 1, 3, 7])
+async def test_a_run_stopped_at_any_point_ends_as_if_it_had_not_been(tmp_path: Path, settled: int) -> None:
+    """Twelve calls with four twins; the run is stopped, drained and resumed."""
+    texts = [f"{n % 8}" for n in range(12)]
+
+    async def walk(door: Gateway, lm: FakeModel) -> list[Any]:
+        jobs = (door.complete("model", lm, ask(text), "c") for text in texts)
+        return await asyncio.gather(*jobs, return_exceptions=True)
+
+    def counts() -> dict[str, int]:
+        return dict(read(tmp_path / "ledger.db", "SELECT state, COUNT(*) FROM calls GROUP BY state"))
+
+    ledger = open_ledger(tmp_path / "ledger.db")
+    slow = GatedModel(lambda request: f"reply to {request.messages[-1].content}")
+    door = gateway(ledger, max_concurrency=2)
+    job = asyncio.ensure_future(walk(door, slow))
+    if settled:
+        slow.open.set()
+        await until(lambda: len(slow.seen) >= settled or job.done())
+        slow.open.clear()
+    door.stop(Interrupted())
+    slow.open.set()
+    await job
+    await door.drain()
     ledger.close()
-    assert said == ["password_reset"] * 2
-    assert len(server.requests) == 1
+    before, lm = counts(), FakeModel(lambda request: f"reply to {request.messages[-1].content}")
+    found, resumed = await again(ledger.path, walk, lm)
+    assert [reply.text for reply in found] == [f"reply to {text}" for text in texts]
+    assert len(lm.seen) == 8 - before.get("ok", 0)
+    assert counts()["ok"] == 8 == resumed.account.total_paid.calls
+    assert set(counts()) <= {"ok", "cached", "error"}
+    assert resumed.account.total_used.calls == 12

@@ -1,11 +1,14 @@
-"""An event loop whose clock jumps: to wait five minutes takes no time, and to wait for nothing is an error."""
+"""Virtual time: a five-minute wait takes no time, and a wait for nothing is an error."""
 
 from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from agent.gateway.clock import Clock
 
 T = TypeVar("T")
 
@@ -16,14 +19,14 @@ class _Jump(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
         if not ready and timeout is None:
-            raise RuntimeError("everybody waits, and nothing will ever wake anybody")
+            raise RuntimeError("all tasks wait, and nothing will ever wake one")
         if not ready and timeout is not None:
             self.now += max(0.0, timeout)
         return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """`time()` starts at 0 and moves only when everybody waits for a later moment."""
+    """`time()` starts at 0 and jumps to the next timer once all tasks wait."""
 
     def __init__(self) -> None:
         self._jump = _Jump()
@@ -32,8 +35,30 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jump.now
 
-    def advance(self, seconds: float) -> None:
-        self._jump.now += seconds
 
-    def play(self, job: Coroutine[Any, Any, T]) -> T:
-        return self.run_until_complete(job)
+class LoopClock(Clock):
+    """The time of the running loop; real time outside of one."""
+
+    def now(self) -> float:
+        try:
+            return asyncio.get_running_loop().time()
+        except RuntimeError:
+            return super().now()
+
+
+class Inline:
+    """An executor that works at once, so that no other thread is waited for."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        return
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        done: Future[T] = Future()
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+        return done
+
+    def shutdown(self) -> None:
+        return
