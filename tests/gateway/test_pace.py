@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 
-from agent.gateway import limiter as room
 from agent.gateway.limiter import Limiter
-from tests.gateway.virtual import VirtualLoop
+from tests.gateway.virtual import LoopClock
 
 CALLS, WIDTH = 400, 32
 WAY = 0.001
@@ -55,39 +51,24 @@ class Provider:
         return sum((start + end) / 2 < at <= end for start, end in self.waits for at in self.arrivals)
 
 
-@contextmanager
-def clock() -> Iterator[VirtualLoop]:
-    loop = VirtualLoop()
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(room, "time", SimpleNamespace(monotonic=loop.time))
-            yield loop
-    finally:
-        loop.close()
-
-
-def asked(provider: Provider) -> Provider:
+async def asked(provider: Provider) -> Provider:
     """Have the limiter let all calls out."""
-    with clock() as loop:
-        limiter = Limiter("m", WIDTH)
+    limiter, clock = Limiter("m", WIDTH, clock=LoopClock()), LoopClock()
 
-        async def call() -> None:
-            while True:
-                await limiter.acquire()
-                provider.opened += 1
-                is_refused = provider.refuses(loop.time())
-                provider.opened -= is_refused
-                await asyncio.sleep(WAY if is_refused else provider.latency)
-                provider.opened -= not is_refused
-                limiter.rate_limited(provider.wait, WAY) if is_refused else limiter.succeeded()
-                limiter.release()
-                if not is_refused:
-                    return
+    async def call() -> None:
+        while True:
+            await limiter.acquire()
+            provider.opened += 1
+            is_refused = provider.refuses(clock.now())
+            provider.opened -= is_refused
+            await asyncio.sleep(WAY if is_refused else provider.latency)
+            provider.opened -= not is_refused
+            limiter.rate_limited(provider.wait, WAY) if is_refused else limiter.succeeded()
+            limiter.release()
+            if not is_refused:
+                return
 
-        async def all_calls() -> None:
-            await asyncio.gather(*(call() for _ in range(CALLS)))
-
-        loop.play(all_calls())
+    await asyncio.gather(*(call() for _ in range(CALLS)))
     return provider
 
 
@@ -100,9 +81,9 @@ def asked(provider: Provider) -> Provider:
     ],
     ids=["100 a second", "100 a second, without Retry-After", "8 at once"],
 )
-def test_the_pace_of_the_provider_is_found(latency: float, best: float, limits: dict[str, float]) -> None:
-    free = asked(Provider(latency)).seconds
-    limited = asked(Provider(latency, **limits))  # type: ignore[arg-type]
+async def test_the_pace_of_the_provider_is_found(latency: float, best: float, limits: dict[str, float]) -> None:
+    free = (await asked(Provider(latency))).seconds
+    limited = await asked(Provider(latency, **limits))  # type: ignore[arg-type]
     assert limited.late == 0, "a wait that was asked for is waited"
     assert limited.refused <= 0.1 * len(limited.arrivals), "a width or a pace is learnt"
     assert limited.seconds <= 3 * (free + best), "outside the waits it does not crawl"
