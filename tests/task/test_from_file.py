@@ -1,9 +1,11 @@
-"""Any table becomes a task that loads, and the reading says how each column and row was used."""
+"""Any table becomes a task that loads or a line that says why not; the reading explains columns, metric and splits."""
 
 import csv
 import json
 import random
 import re
+import resource
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,243 +13,197 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import InputError
+from agent.errors import InputError, ProblemsError
+from agent.metrics.number_metrics import OrdinalOptions, ordinal
+from agent.options.shared import Asked
 from agent.prompt.reply_parser import parse_reply
 from agent.safe_data import parse_toml
-from agent.task.answers import target_type
+from agent.task.answers import known_scale, target_type
 from agent.task.columns import decide_columns, field_name
-from agent.task.from_file import task_from_file, write_task
+from agent.task.from_file import Targets, task_from_file, write_task
 from agent.task.load import load_task
+from agent.task.scoring_rule import metric_asked
 from agent.task.splits import near_duplicates
 from agent.task.task_file import json_schema
 from agent.task.task_text import Reading, string
-from agent.types import Example, Task
+from agent.types import Task
+from tests.cases import each_case
 
 TEAMS = ("billing", "delivery", "refunds")
+WORDS = [f"word{n}" for n in range(500)]
+TAGS = ("late", "refund", "broken", "rude")
+Rows = list[dict[str, Any]]
 
 
-def tickets(count: int = 60) -> list[dict[str, Any]]:
-    rng = random.Random(3)
-    words = [f"word{n}" for n in range(500)]
+def tickets(count: int = 60, **columns: Sequence[Any]) -> Rows:
+    """Texts with a team, and further columns whose values are taken in turn."""
+    rng = random.Random(5)
     return [
-        {"Ticket ID": f"T-{n}", "Customer Message": " ".join(rng.sample(words, 9)), "Team": TEAMS[n % 3], "lang": "en",
-         "notes": "", "code": n % 3}
+        {"message": " ".join(rng.sample(WORDS, 12)), "team": TEAMS[n % 3]}
+        | {name: values[n % len(values)] for name, values in columns.items()}
         for n in range(count)
-    ]  # fmt: skip
+    ]
 
 
-def write(path: Path, table: list[dict[str, Any]]) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in table))
-    else:
-        with path.open("w", newline="") as file:
+def answered(labels: Sequence[Any]) -> Rows:
+    return [{"text": row["message"], "answer": label} for row, label in zip(tickets(len(labels)), labels, strict=True)]
+
+
+def write(table: Rows, name: str = "t.jsonl") -> str:
+    if name.endswith(".csv"):
+        with open(name, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(table[0]))
             writer.writeheader()
             writer.writerows(table)
-    return path
+    else:
+        Path(name).write_text("".join(f"{json.dumps(row)}\n" for row in table), "utf-8")
+    return name
 
 
-def splits_of(task: Task) -> list[tuple[str, tuple[Example, ...]]]:
-    return [("train", task.train), ("dev", task.dev), ("test", task.test)]
+def read(table: Rows, target: Targets = "", prompt: str = "", **asked: Any) -> tuple[Task, Reading]:
+    target = target or ("team" if "team" in table[0] else "answer")
+    return task_from_file(write(table), target, prompt, asked=Asked(**asked))
 
 
-def uses(reading: Reading) -> dict[str, tuple[str, str]]:
-    return {column.name: (column.use, column.field) for column in reading.columns}
+def rows_of(task: Task) -> list[Any]:
+    return [*task.train, *task.dev, *task.test]
 
 
-@pytest.mark.parametrize("name", ["data.csv", "data.jsonl"])
+# -- columns -----------------------------------------------------------------------------------------------------------
+
+
+@each_case("name", ["data.csv", "data.jsonl"])
 def test_each_column_has_a_use_and_a_reason(here: Path, name: str) -> None:
-    task, reading = task_from_file(write(here / name, tickets()), "Team", seed=1)
-    assert uses(reading) == {
-        "Ticket ID": ("ignored", ""),
-        "Customer Message": ("input", "customer_message"),
-        "Team": ("target", "Team"),
-        "lang": ("ignored", ""),
-        "notes": ("ignored", ""),
-        "code": ("ignored", ""),
+    table = [
+        {"Ticket ID": f"T-{n}", "Customer Message": row["message"], "Team": row["team"]}
+        | {"lang": "en", "notes": "", "code": n % 3}
+        for n, row in enumerate(tickets())
+    ]
+    task, reading = task_from_file(write(table, name), "Team", seed=1)
+    found = {column.name: (column.use, column.reason) for column in reading.columns}
+    assert found.pop("Customer Message") == ("input", "holds text; called customer_message from here on")
+    assert found == {
+        "Ticket ID": ("ignored", "id-like: another short value in every row"),
+        "Team": ("target", "the column to predict"),
+        "lang": ("ignored", "constant: 'en' in every row"),
+        "notes": ("ignored", "empty"),
+        "code": ("ignored", found["code"][1]),
     }
-    reasons = {column.name: column.reason for column in reading.columns}
-    assert "id-like" in reasons["Ticket ID"]
-    assert "constant" in reasons["lang"]
-    assert reasons["notes"] == "empty"
-    assert "one to one" in reasons["code"]
-    assert "customer_message" in reasons["Customer Message"]
-    assert str(task.signature) == "customer_message -> Team"
-    assert task.signature.inputs[0].description == "Customer Message"
-    assert (reading.targets[0].rule.type, reading.targets[0].choices, task.folder, task.name) == (
-        "choice",
-        TEAMS,
-        "",
-        "data",
-    )
+    assert found["code"][1].startswith("tells the target one to one")
+    assert (str(task.signature), task.folder, task.name) == ("customer_message -> Team", "", "data")
+    assert (reading.targets[0].rule.type, reading.targets[0].choices) == ("choice", TEAMS)
     assert {split: dict(each) for split, each in reading.targets[0].counts.items()} == {
-        "train": {"billing": 6, "delivery": 6, "refunds": 6},
-        "dev": {"billing": 5, "delivery": 5, "refunds": 5},
-        "test": {"billing": 9, "delivery": 9, "refunds": 9},
+        "train": dict.fromkeys(TEAMS, 6),
+        "dev": dict.fromkeys(TEAMS, 5),
+        "test": dict.fromkeys(TEAMS, 9),
     }
     assert any("train: 18 rows (billing: 6" in line for line in reading.lines())
 
 
 def test_repeated_conflicting_and_empty_rows_are_dropped_and_counted(here: Path) -> None:
-    table = tickets()
-    table.append(table[0] | {"Customer Message": table[0]["Customer Message"].upper()})
-    table.append(table[1] | {"Team": "refunds"})
-    table.append(table[2] | {"Customer Message": " "})
-    table.append(table[2] | {"Team": ""})
-    for row in table:
-        del row["Ticket ID"]
-    _, reading = task_from_file(write(here / "d.csv", table), "Team")
-    assert reading.rows == 64
+    table = [{"id": f"r{n}", **row} for n, row in enumerate(tickets())]
+    other = [{**row, "id": f"x{n}"} for n, row in enumerate(table[:4])]
+    other[0]["message"] = other[0]["message"].upper()
+    other[1]["team"] = "refunds"
+    other[2]["message"] = " "
+    del other[3]["team"]
+    task, reading = read([*table, *table[:20], *other])
+    assert (reading.rows, reading.columns[0].use) == (84, "id"), "a repeated row keeps its id"
+    assert {row.id for row in rows_of(task)} <= {f"r{n}" for n in range(60)} | {"x0"}
     assert dict(reading.dropped) == {
-        "without 'Team'": 1,
-        "without 'Customer Message'": 1,
-        "repeated": 1,
-        "with the same inputs but different answers": 2,
+        "without 'team'": 1,
+        "without 'message'": 1,
+        "repeated": 20,
+        "with the same inputs but different answers": 3,
     }
-    dropped = "1 without 'Team', 1 without 'Customer Message', 1 repeated, 2 with the same inputs but different answers"
-    assert f"64 rows; dropped: {dropped}; " in next(reading.lines())
-    assert sum(sum(each.values()) for each in reading.targets[0].counts.values()) + reading.unused == 59
+    assert "84 rows; dropped: 1 without 'team', 1 without 'message', 20 repeated, 3 with" in next(reading.lines())
+    assert len(rows_of(task)) + reading.unused == 59
 
 
-def test_a_written_folder_loads_to_the_same_task(here: Path) -> None:
-    source = write(here / "tickets.csv", tickets())
-    task, reading = task_from_file(source, "Team", "Route {{Customer Message}} well.", seed=5)
-    written, again = write_task(here / "tasks" / "tickets", source, "Team", "Route {{Customer Message}} well.", seed=5)
-    loaded = load_task(here / "tasks" / "tickets")
-    assert reading == again
-    assert loaded == written
-    assert dict(loaded.hashes) == dict(task.hashes)
-    assert (loaded.train, loaded.dev, loaded.test) == (task.train, task.dev, task.test)
-    assert loaded.instruction == "Route {{customer_message}} well."
-    assert (here / "tasks" / "tickets" / "task.toml").read_text().startswith("#:schema ../task.schema.json\n")
-    assert json.loads((here / "tasks" / "task.schema.json").read_text("utf-8")) == json_schema()
-    assert near_duplicates([row.inputs["customer_message"] for row in task.train + task.dev + task.test]) == []
-
-
-def test_a_schema_that_is_there_stays_and_one_that_cannot_be_written_is_not_named(here: Path) -> None:
-    source, schema = write(here / "t.csv", tickets()), here / "task.schema.json"
-    schema.write_text("{}", "utf-8")
-    write_task("one", source, "Team")
-    assert schema.read_text("utf-8") == "{}"
-    assert (here / "one" / "task.toml").read_text("utf-8").startswith("#:schema")
-    schema.unlink()
-    schema.mkdir()
-    write_task("two", source, "Team")
-    assert (here / "two" / "task.toml").read_text("utf-8").startswith("name")
-    assert sorted(path.name for path in here.iterdir()) == ["one", "t.csv", "task.schema.json", "two"]
-
-
-def test_an_existing_folder_is_refused_and_left_alone(here: Path) -> None:
-    (here / "x").mkdir()
-    with pytest.raises(InputError, match=r"^x exists; choose another name"):
-        write_task("x", write(here / "t.csv", tickets()), "Team")
-    assert list((here / "x").iterdir()) == []
-
-
-def test_thirty_usable_rows_are_needed(here: Path) -> None:
-    with pytest.raises(InputError, match=r"has 29 rows; at least 30 are needed"):
-        task_from_file(write(here / "t.csv", tickets(29)), "Team")
-    table = tickets(30)
-    table[3]["Team"] = ""
-    with pytest.raises(InputError, match=r"has 29 usable rows \(dropped: 1 without 'Team'\); at least 30"):
-        task_from_file(write(here / "t.csv", table), "Team")
-    assert task_from_file(write(here / "t.csv", tickets(30)), "Team")[0].test
-
-
-def test_a_target_with_one_value_or_no_input_is_refused(here: Path) -> None:
-    with pytest.raises(InputError, match="one value only"):
-        task_from_file(write(here / "t.csv", tickets()), "lang")
-    table = [{"Team": row["Team"], "lang": "en"} for row in tickets()]
-    with pytest.raises(InputError, match=r"no column is left as an input; ignored: 'lang' \(constant"):
-        task_from_file(write(here / "t.csv", table), "Team")
-
-
-@pytest.mark.parametrize(
-    ("prompt", "says"),
+@each_case(
+    ("column", "odd", "use"),
     [
-        (
-            "{{Customer Message}} {{Lang}}",
-            "'{{Lang}}', which is not a column; did you mean 'lang'? Known: Ticket ID, Cust",
-        ),
-        ("{{custmer message}}", "'{{custmer message}}', which is not a column; did you mean 'Customer Message'?"),
-        ("{{Customer Message}} is {{Team}}", "'{{Team}}', which is the column to predict"),
-        ("{{Team}}?", "'{{Team}}', which is the column to predict"),
+        *((lambda row, odd: "?" if odd else row["answer"].upper(), odd, odd < 7) for odd in (0, 6, 7)),
+        *((lambda row, odd: f"c{'x' if odd else row['team']}", odd, odd < 2) for odd in (1, 2)),
     ],
 )
-def test_a_mark_in_the_prompt_that_is_no_input_is_told_with_the_column_that_was_meant(
-    here: Path, prompt: str, says: str
-) -> None:
-    with pytest.raises(InputError, match=re.escape(says)):
-        task_from_file(write(here / "t.csv", tickets()), "Team", prompt)
+def test_a_copy_or_a_code_of_the_answer_is_no_input(column: Any, odd: int, use: bool) -> None:
+    table = [row | {"answer": f"Answer {n}, quite so"} for n, row in enumerate(tickets())]
+    target = "answer" if odd in (0, 6, 7) else "team"
+    table = [row | {"gold": column(row, n < odd)} for n, row in enumerate(table)]
+    (found,) = (each for each in decide_columns(table, [target]) if each.name == "gold")
+    assert (found.use == "ignored") == use
+    assert (f" in {60 - odd} of 60 rows" in found.reason) == use
+    named = decide_columns(table, [target], prompt_fields=frozenset({"message", "gold"}))
+    assert next((each.use, each.reason) for each in named if each.name == "gold") == ("input", "named in the prompt")
 
 
-@pytest.mark.parametrize(
-    ("values", "kind"),
-    [
-        (["a", "b"] * 20, "choice"),
-        ([True, False] * 20, "choice"),
-        ([1, 2, 3, 4] * 10, "choice"),
-        ([f"class {n % 20}" for n in range(40)], "choice"),
-        ([f"class {n % 21}" for n in range(40)], "text"),
-        ([f"class {n % 200}" for n in range(400)], "choice"),
-        ([f"class {n % 201}" for n in range(402)], "text"),
-        ([n % 60 for n in range(400)], "number"),
-        ([f"{n % 60},5" for n in range(400)], "text"),
-        ([f"{n}.5" for n in range(40)], "number"),
-        ([*range(39), "nan"], "text"),
-        ([*map(str, range(10, 49)), "02365"], "text"),
-        ([*range(39), "+5"], "text"),
-        ([*range(39), "-007"], "text"),
-        ([*range(38), "0.5", "-0"], "number"),
-        ([10**15 - n for n in range(40)], "number"),
-        ([10**15 + n for n in range(40)], "text"),
-        ([*range(39), "1e16"], "text"),
-        (["01", "02"] * 20, "choice"),
-        ([{"a": n} for n in range(40)], "json"),
-        (['{"a": 1}', '{"a": 2}'] * 20, "json"),
-        (["long " * 20, "other " * 20] * 20, "text"),
-        (["a\nb", "c"] * 20, "text"),
-    ],
-)
-def test_the_kind_of_a_target_follows_its_values(values: list[Any], kind: str) -> None:
-    assert target_type(values) == kind
+def test_two_columns_that_nearly_always_say_no_are_no_copies() -> None:
+    table = [{"text": f"text {n}", "vip": "no yes"[3 * (n == 3) :][:2], "fraud": n in (7, 50)} for n in range(60)]
+    assert [each.use for each in decide_columns(table, ["fraud"])] == ["input", "input", "target"]
 
 
-@pytest.mark.parametrize(
-    ("labels", "kind", "words"),
-    [
-        ([f"{n}.5" for n in range(60)], "number", "one number only"),
-        ([json.dumps({"city": f"c{n}"}) for n in range(60)], "json", '"city"'),
-        ([f"a longer answer {n}" for n in range(60)], "text", "Answer with the answer only"),
-        ([TEAMS[n % 3] for n in range(60)], "choice", "- billing\n- delivery\n- refunds\n"),
-    ],
-)
-def test_every_kind_of_target_makes_a_task_with_a_plain_prompt(
-    here: Path, labels: list[str], kind: str, words: str
-) -> None:
-    table = [{"question": row["Customer Message"], "answer": a} for row, a in zip(tickets(), labels, strict=True)]
-    for name in ("t.csv", "t.jsonl"):
-        task, reading = task_from_file(write(here / name, table), "answer")
-        assert reading.targets[0].rule.type == task.signature.outputs[0].type == kind
-        assert words in task.instruction
-        assert "Read the question" in task.instruction
+def test_an_input_that_holds_the_answer_word_for_word_is_told(here: Path) -> None:
+    def told(table: Rows, prompt: str = "") -> list[str]:
+        return [line for line in read(table, "answer", prompt)[1].lines() if "word for word" in line]
+
+    table = [{"q": row["message"], "answer": f"Answer {n}, so"} for n, row in enumerate(tickets())]
+    table = [row | {"why": f"Because of this: {row['answer']}!"} for row in table]
+    (line,) = told(table)
+    assert line.startswith("column 'why': contains the answer word for word in 60 rows; if it is not known")
+    assert line.endswith("--ignore why")
+    assert told(table, "{{q}} {{why}}") == []
+    assert told([{"q": f"{row['q']} {row['answer']} so", "answer": row["answer"]} for row in table]) == []
+    for row in table[:4]:
+        row["why"] = "unknown"
+    assert told(table) == []
 
 
-def test_the_plain_prompt_names_the_keys_of_train_labels_and_no_other(here: Path) -> None:
-    table = [{"q": row["q"], "answer": {f"key{n}": n}} for n, row in enumerate(answered())]
-    task, _ = task_from_file(write(here / "t.jsonl", table), "answer")
-    keys = {split: [f'"{key}"' for row in rows for key in row.labels["answer"]] for split, rows in splits_of(task)}
-    assert all(key in task.instruction for key in keys["train"])
-    assert not [key for split in ("dev", "test") for key in keys[split] if key in task.instruction]
+@each_case("name", ["CSAT", "csat_score", "Assignee", "closed at", "model_prediction", "Bearbeiter", "Gelöst am"])
+def test_a_column_that_is_filled_in_later_is_an_input_with_a_warning(here: Path, name: str) -> None:
+    table = tickets(**{name: ["so", "thus", "other", "more", "less"]})
+    quoted = f"'{name}'" if " " in name else name
+    line = f"column {name!r}: is it known when the prompt is used? If not: --ignore {quoted}"
+    assert line in list(read(table)[1].lines())
+    assert read(table, ignore=(name,))[1].later == read(table, input=("message", name))[1].later == []
+    assert read(tickets(product=["a", "b", "c", "d", "e"]))[1].later == []
 
 
-def test_a_choice_that_looks_like_a_placeholder_is_refused_without_a_prompt(here: Path) -> None:
-    table = [row | {"Team": "{{x}}" if row["Team"] == "billing" else row["Team"]} for row in tickets()]
-    source = write(here / "t.csv", table)
-    with pytest.raises(InputError, match="looks like a placeholder"):
-        task_from_file(source, "Team")
-    assert "{{x}}" in task_from_file(source, "Team", "Name the team.")[1].targets[0].choices
+def test_an_empty_cell_of_an_optional_column_drops_no_row(here: Path) -> None:
+    table = tickets(csat=["5", "", "1", "4", "3", "2", "", "5", "2", "1", "3"])
+    folder = Path("tasks/desk")
+    task, reading = write_task(folder, write(table), "team")
+    assert len(rows_of(task)) == 60
+    assert "column 'csat': input (holds text; empty in 11 rows, kept)" in list(reading.lines())
+    toml = (folder / "task.toml").read_text("utf-8")
+    (folder / "task.toml").write_text(toml.replace("optional = true", "optional = false"), "utf-8")
+    with pytest.raises(ProblemsError, match="csat: is empty; write the text or remove the row"):
+        load_task(folder)
+
+
+def test_dates_are_no_input_unless_they_are_named(here: Path) -> None:
+    for day in ("2026-01-0{}", "2026-01-0{}T10:00:00Z", "0{}.01.2026", "1/{}/26 10:30"):
+        table = [row | {"when": day.format(n % 9 + 1)} for n, row in enumerate(tickets())]
+        line = "column 'when': ignored (dates; name it in the prompt or with --input to keep it)"
+        assert line in list(read(table)[1].lines())
+        for more in ({"input": ("message", "when")}, {"prompt": "{{when}}: {{message}}"}):
+            assert [field.name for field in read(table, **more)[0].signature.inputs] == ["message", "when"]
+
+
+def test_dotted_names_lead_into_json_objects(here: Path) -> None:
+    table = [
+        {"text": row["message"], "label": {"queue": "xy"[n % 2], "sure": n}}
+        | {"from": {"name": f"n{n}", "plan": {"tier": "a b"[n % 3 : n % 3 + 1]}}}
+        for n, row in enumerate(tickets(80))
+    ]
+    task, reading = read(table, "label.queue")
+    assert (str(task.signature), reading.targets[0].choices) == ("text, from -> label_queue", ("x", "y"))
+    assert "column 'label.sure': ignored" in "\n".join(reading.lines())
+    task, _ = read(table, "label.queue", "{{text}} {{from.plan.tier}}")
+    assert str(task.signature) == "text, from_plan_tier -> label_queue"
+    assert read(table, "label")[1].targets[0].rule.type == "json"
+    with pytest.raises(InputError, match=re.escape("'label.que' is not a column; did you mean 'label.queue'?")):
+        read(table, "label.que")
 
 
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=8))
@@ -260,6 +216,418 @@ def test_any_column_names_become_distinct_field_names(names: list[str]) -> None:
         assert made[0].isalpha()
         assert made not in taken
         taken.append(made)
+
+
+# -- splits of the file ------------------------------------------------------------------------------------------------
+
+
+@each_case(
+    ("values", "expected", "says"),
+    [
+        (["train", "dev", "test"], [{"train"}, {"dev"}, {"test"}], ""),
+        (["Training", "Training", "validation", "TEST"], [{"Training"}, {"validation"}, {"TEST"}], ""),
+        (["train", "val", "holdout", "train"], [{"train"}, {"val"}, {"holdout"}], ""),
+        (["train", "train", "test"], [{"train"}, {"train"}, {"test"}], "; dev rows are taken from train, as"),
+        (["train", "train", "dev"], [{"train"}, {"dev"}, {"train"}], "; test rows are taken from train, as"),
+    ],
+)  # fmt: skip
+def test_a_column_of_splits_splits_the_rows(here: Path, values: list[str], expected: list[set[str]], says: str) -> None:
+    table = tickets(120, fold=values)
+    task, reading = read(table)
+    fold = {row["message"]: row["fold"] for row in table}
+    assert [{fold[row.inputs["message"]] for row in rows} for rows in (task.train, task.dev, task.test)] == expected
+    lines = list(reading.lines())
+    assert "column 'fold': split (says which rows are train, dev and test)" in lines
+    assert any(line.startswith(f"splits: by the column 'fold'{says}") for line in lines)
+    assert reading.unused == 0
+    assert read(table, ignore=("fold",))[1].split_line == ""
+
+
+@each_case(
+    ("values", "reason"),
+    [
+        (["dev", "test"], "names splits, but no train rows; rows are split afresh"),
+        (["train", "dev", "test", ""], "names splits, but is empty in 15 rows; fill it in to have it used"),
+    ],
+)
+def test_a_column_of_splits_that_cannot_be_used_says_why(here: Path, values: list[str], reason: str) -> None:
+    _, reading = read(tickets(split=values))
+    assert f"column 'split': ignored ({reason})" in list(reading.lines())
+
+
+def test_a_near_duplicate_of_a_test_row_is_left_out_of_train(here: Path) -> None:
+    table = tickets(120, split=["train", "dev", "test", "train"])
+    table[0] |= {"message": f"{table[2]['message']} please", "team": table[2]["team"]}
+    task, reading = read(table)
+    assert reading.unused == 1
+    assert table[0]["message"] not in {row.inputs["message"] for row in rows_of(task)}
+
+
+def test_other_inputs_move_no_row_to_another_split(here: Path) -> None:
+    rng = random.Random(7)
+    table = [
+        row
+        | {"mood": " ".join(rng.sample(WORDS, 4)), "note": "" if n % 3 else f"seen {n}"}
+        | {"when": f"2026-02-{n % 28 + 1:02}"}
+        for n, row in enumerate(tickets(120))
+    ]  # fmt: skip
+    for n in (5, 25, 45):  # the same text with another mood
+        table[n + 1] |= {"message": table[n]["message"], "team": table[n]["team"]}
+
+    def splits(task: Task) -> dict[str, str]:
+        return {row.inputs["message"]: name for name in ("train", "dev", "test") for row in getattr(task, name)}
+
+    plain = splits(read(table)[0])
+    ways: list[dict[str, Any]] = [{"prompt": "{{message}}"}, {"prompt": "{{mood}} {{message}}"}, {"ignore": ("mood",)}]
+    for way in [*ways, {"input": ("message", "note")}, {"input": ("message", "when")}]:
+        task, reading = read(table, **way)
+        found = splits(task)
+        assert all(found[text] == plain[text] for text in found if text in plain), way
+        assert len(rows_of(task)) + reading.unused + sum(reading.dropped.values()) == 120
+
+
+# -- the type of the answers and their metric --------------------------------------------------------------------------
+
+
+@each_case(
+    ("values", "kind"),
+    [
+        *((["a", "b"] * 20, "choice"), ([True, False] * 20, "choice"), ([1, 2, 3, 4] * 10, "choice")),
+        *(([f"class {n % 20}" for n in range(40)], "choice"), ([f"class {n % 21}" for n in range(40)], "text")),
+        *(([f"class {n % 200}" for n in range(400)], "choice"), ([f"class {n % 201}" for n in range(402)], "text")),
+        *(([n % 60 for n in range(400)], "number"), ([f"{n % 60},5" for n in range(400)], "text")),
+        *(([f"{n}.5" for n in range(40)], "number"), ([*range(39), "nan"], "text"), ([*range(39), "+5"], "text")),
+        *(([*map(str, range(10, 49)), "02365"], "text"), ([*range(38), "0.5", "-0"], "number")),
+        *(([10**15 - n for n in range(40)], "number"), ([10**15 + n for n in range(40)], "text")),
+        *((["01", "02"] * 20, "choice"), ([{"a": n} for n in range(40)], "json"), (["a\nb", "c"] * 20, "text")),
+        *((['{"a": 1}', '{"a": 2}'] * 20, "json"), (["long " * 20, "other " * 20] * 20, "text")),
+    ],
+)
+def test_the_type_of_a_target_follows_its_values(values: list[Any], kind: str) -> None:
+    assert target_type(values) == kind
+
+
+def tagged(separator: str) -> list[str]:
+    rng = random.Random(2)
+    return [separator.join(rng.sample(TAGS, rng.randint(1, 3))) for _ in range(60)]
+
+
+RATED = [n % 5 + 1 for n in range(60)]
+UNITS = [f"{n / 2:g} {'kg' if n % 3 else 'h'}" for n in range(60)]
+SENTENCES = "rougeL, because the answers are sentences (median 11 words); a judge reads what is meant: --metric judge"
+
+
+@each_case(
+    ("labels", "kind", "line"),
+    [
+        (["a", "b"] * 30, "choice", "choice, because the answers are 2 labels"),
+        (RATED, "number", "ordinal (low 1, high 5), because the answers are a scale from 1 to 5"),
+        *(([n % 11 for n in range(60)], "number", "ordinal (low 0, high 10)"), ([0, 1] * 30, "choice", "choice")),
+        ([n % 3 / 2 + 1 for n in range(60)], "number", "ordinal (low 1, high 2)"),
+        *((["200", "404", "500"] * 20, "choice", "choice"), (["01", "02", "03"] * 20, "choice", "choice")),
+        ([n * 1.5 for n in range(60)], "number", "numeric, because the answers are numbers; --metric numeric,t"),
+        ([{"a": n} for n in range(60)], "json", "json_fields, because the answers are JSON objects"),
+        (UNITS, "text", "quantity, because the answers are numbers with a unit (kg, h), which is compared, not"),
+        ([f"${n}.50" for n in range(60)], "text", "quantity"),
+        ([f"{n} min" for n in range(60)] * 2, "text", "quantity"),
+        (["5 min", "10 min"] * 30, "choice", "choice"),
+        ([f"{n} kg" for n in range(59)] + ["a lot"], "text", "token_f1"),
+        ([f"{n} {WORDS[n]}" for n in range(60)], "text", "token_f1, because the answers are a few words"),
+        ([f"AB{n}" for n in range(60)], "text", "exact_match, because the answers are one word or code each"),
+        ([f"Dear customer {n}, we are sorry that the parcel is late" for n in range(60)], "text", SENTENCES),
+        ([f"申し訳ございませんが荷物は{n}日後に届きます" for n in range(60)], "text", "rougeL"),
+        (["long " * 20, "other " * 20] * 30, "text", "exact_match, because the answers repeat: 2 different"),
+        (tagged(";"), "text", "set_f1 (separator ;), because cells hold several of 4 labels"),
+        *((tagged(" | "), "text", "set_f1 (separator |)"), (tagged(", "), "text", "set_f1 (separator ,)")),
+        ([[tag] for tag in TAGS] * 10 + [["late", "rude"], ["refund", "rude"]] * 10, "text", "set_f1"),
+        (["Sales, Marketing", "Support, Billing", "Other"] * 20, "choice", "choice"),
+        (["agree", "mostly agree", "neutral"] * 20, "choice", "choice"),
+    ],
+)  # fmt: skip
+def test_the_metric_follows_the_form_of_the_answers_and_says_why(here: Path, labels: Any, kind: str, line: str) -> None:
+    task, reading = read(answered(labels))
+    assert (reading.targets[0].rule.type, task.signature.outputs[0].type) == (kind, kind)
+    assert reading.metric_lines[0].startswith(f"metric: {line}")
+    assert task.metrics[0].name == reading.targets[0].rule.metric.name
+    assert dict(task.metrics[0].options) == dict(reading.targets[0].rule.metric.options)
+
+
+@each_case(
+    "scale",
+    [
+        ["Strongly disagree", "Disagree", "Neutral", "Agree", "Strongly agree"],
+        *(["LOW", "MEDIUM", "HIGH"], ["Low", "Normal", "High", "Urgent"], ["poor", "fair", "good", "excellent"]),
+        *(["Never", "Rarely", "Sometimes", "Often", "Always"], ["nie", "selten", "manchmal", "häufig", "immer"]),
+        ["sehr unzufrieden", "unzufrieden", "neutral", "zufrieden", "sehr zufrieden"],
+    ],
+)
+def test_labels_of_a_known_scale_are_scored_by_their_distance(here: Path, scale: list[str]) -> None:
+    assert known_scale(scale[:2]) == known_scale([*scale, "other"]) == []
+    task, reading = read(answered(sorted(scale) * 12))
+    assert reading.metric_lines[0].startswith(f"metric: ordinal (order {' < '.join(scale)}), because the answers are")
+    assert (reading.targets[0].choices, task.metrics[0].options) == (tuple(scale), {"order": scale})
+    check = ordinal(OrdinalOptions(order=scale), task.signature.outputs[0])
+    assert [check(label, scale[0])[0] for label in scale] == [1 - at / (len(scale) - 1) for at in range(len(scale))]
+
+
+def test_numbers_that_occur_in_the_text_are_read_from_it_and_no_labels(here: Path) -> None:
+    def found(answer: str, numbers: list[int], note: str = "{} of {}", **asked: Any) -> str:
+        texts = enumerate(row["message"] for row in tickets())
+        table = [
+            {
+                "note": f"{note.format(answer.format(numbers[n]), text)} lot {n + 100}",
+                "answer": answer.format(numbers[n]),
+            }
+            for n, text in texts
+        ]
+        return read(table, **asked)[1].metric_lines[0]
+
+    many, few = [n % 20 + 1 for n in range(60)], [n % 5 + 1 for n in range(60)]
+    said = "metric: numeric, because the answers are numbers that stand in the text in 60 of 60 rows"
+    assert found("{}", many).startswith(said)
+    assert found("{}", few).startswith("metric: numeric"), "no scale from 1 to 5"
+    assert found("{}", many, type="choice").startswith("metric: choice")
+    assert found("{} kg", few).startswith("metric: quantity, because the answers are numbers with a unit")
+    assert found("{}", few, "Room 1 on floor 2, 3 beds, 4 towels, 5 keys {1}").startswith("metric: ordinal")
+
+
+def test_what_is_asked_for_comes_before_what_is_proposed(here: Path) -> None:
+    task, reading = read(answered(RATED), metric="numeric,tolerance=1")
+    assert reading.metric_lines[0] == "metric: numeric (tolerance 1), because --metric names it"
+    assert (task.metrics[0].name, dict(task.metrics[0].options)) == ("numeric", {"tolerance": 1})
+    assert read(answered(RATED), type="choice")[1].targets[0].choices == ("1", "2", "3", "4", "5")
+    task, reading = read(answered([n % 11 for n in range(60)]), type="choice", metric="ordinal")
+    assert (reading.targets[0].rule.type, dict(task.metrics[0].options)) == ("choice", {"low": 0, "high": 10})
+    assert reading.targets[0].choices[-2:] == ("9", "10")
+    assert read(answered(["a", "b"] * 30), metric="rougeL")[1].targets[0].rule.type == "text"
+    assert read(answered(["a", "b"] * 30), metric="judge,mode=reference")[0].is_judged
+    task, reading = read(answered(["gold", "bronze", "silver"] * 20), metric="ordinal,order=bronze,Silver,gold")
+    assert reading.targets[0].choices == ("bronze", "silver", "gold")
+    assert metric_asked('ordinal,order=["a, b", "c"]', ["x"]).options == {"order": ["a, b", "c"]}
+    assert metric_asked("set_f1:tags,separator=,", ["tags"]).options == {"separator": ","}
+    assert metric_asked("regex,pattern=5", ["a"]).options == {"pattern": "5"}
+    assert metric_asked("exact_match:b,ignore_case=true", ["a", "b"]).field == "b"
+
+
+MEDALS = ["gold", "bronze", "silver"] * 20
+
+
+@each_case(
+    ("labels", "asked", "says"),
+    [
+        (MEDALS, {"metric": "rougel"}, "--metric rougel: no metric is called 'rougel'; did you mean rougeL?"),
+        (MEDALS, {"metric": "numeric"}, "--metric numeric: scores number, and the answers, such as 'gold', are choice"),
+        (MEDALS, {"metric": "numeric", "type": "choice"}, "--metric numeric: scores number, and --type says choice"),
+        (MEDALS, {"metric": "token_f1,size=2"}, "the metric token_f1 has no option 'size'; its options: none"),
+        (MEDALS, {"metric": "length,max_words=x"}, "max_words = 'x': should be a valid integer"),
+        (MEDALS, {"metric": "choice:anwser"}, "'anwser' is not an output; did you mean 'answer'?"),
+        (MEDALS, {"metric": "choice,oops"}, "'oops' is no option; write NAME,option=value"),
+        (MEDALS, {"metric": "regex"}, "the metric regex needs pattern; write regex,OPTION=VALUE"),
+        (MEDALS, {"metric": "ordinal,low=5,high=1"}, "low = 5 is not below high = 1"),
+        (
+            MEDALS,
+            {"metric": "ordinal"},
+            "the choice 'bronze' is not a number; list the labels from one end to the other",
+        ),
+        (MEDALS, {"metric": "ordinal,order=bronze,gold"}, "the choice 'silver' is not in order; list every choice"),
+        (MEDALS, {"metric": "quantity"}, "the choice 'bronze' is not a number with a unit"),
+        (MEDALS, {"metric": "python"}, "--metric python: needs metric.py in a task folder"),
+        (MEDALS, {"metric": "judge"}, "or --metric judge,mode=reference"),
+        (MEDALS, {"metric": "judge,mode=faithfulness"}, "needs documents; name their folder with --knowledge"),
+        (MEDALS, {"type": "number"}, "--type number: 60 of 60 answers are not, such as 'gold'; correct or remove them"),
+        ([f"a{n}" for n in range(1001)], {"type": "choice"}, "--type choice: the target has 1001 different values"),
+        (MEDALS, {"input": ("txt",)}, "--input 'txt' is not a column; did you mean 'text'?"),
+        (MEDALS, {"input": ("answer",)}, "--input 'answer' is the column to predict"),
+        (MEDALS, {"ignore": ("text",)}, "no column is left as an input; ignored: 'text' (as --ignore says)"),
+        (MEDALS, {"input": ("text",), "ignore": ("text",)}, "--input and --ignore both name 'text'"),
+        (MEDALS, {"ignore": ("text",), "prompt": "{{text}}"}, "--ignore 'text' is named in the prompt"),
+        (
+            MEDALS,
+            {"prompt": "Which of a and b? {text}"},
+            "holds '{text}', and text is a column; did you mean {{text}}?",
+        ),
+        (MEDALS, {"prompt": "{{txt}}"}, "'{{txt}}', which is not a column; did you mean 'text'? Known: text, answer"),
+        (MEDALS, {"prompt": "{{text}} is {{answer}}"}, "'{{answer}}', which is the column to predict"),
+        (MEDALS, {"prompt": "a\0b"}, "the prompt holds a NUL"),
+        (["a"] * 60, {}, "the target 'answer' holds one value only"),
+        (MEDALS[:29], {}, "has 29 rows; at least 30 are needed"),
+        (["", *MEDALS[:29]], {}, "has 29 usable rows (dropped: 1 without 'answer'); at least 30"),
+        (["{{x}}", "b", "c"] * 20, {}, "the choice '{{x}}' looks like a placeholder"),
+        ([{"a": n} for n in range(60)], {"metric": "json_schema"}, "the metric json_schema needs a schema"),
+    ],
+)
+def test_what_does_not_fit_says_what_to_do(here: Path, labels: list[Any], asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        read(answered(labels), **asked)
+
+
+PLAIN = "is not read as a number; write it with digits and a decimal point only: 1234.5"
+
+
+@each_case(
+    ("number", "line"),
+    [
+        ("{}.775", "target answer: '1.775' is read as 1.775; write 1775 if thousands are meant"),
+        *(("{}", "target answer: number"), ("{}.77", "target answer: number"), ("0.{}775", "target answer: number")),
+        ("1.{:03},50", f"target answer: text ('1.001,50' {PLAIN})"),
+        ("{}.01.2026", "target answer: text"),
+        ("0{}", "target answer: text ('01' begins with a zero, which a number would lose)"),
+        ("+{}", "target answer: text ('+1' has a plus sign, which a number would lose)"),
+        ("1{:016}", "target answer: text ('10000000000000001' is beyond 1e15, and no reply is read as such a number)"),
+    ],
+)  # fmt: skip
+def test_numbers_that_may_be_meant_otherwise_are_told(here: Path, number: str, line: str) -> None:
+    task, reading = read(answered([number.format(n) for n in range(1, 61)]))
+    found = [each for each in reading.lines() if each.startswith("target ")]
+    assert found == [*["target answer: number"] * ("meant" in line), line]
+    if reading.targets[0].rule.type == "text":  # a code of digits is answered as the file writes it
+        label = task.train[0].labels["answer"]
+        assert parse_reply(label, task.signature.outputs).fields == {"answer": label}
+
+
+def test_odd_spellings_of_labels_are_told(here: Path) -> None:
+    labels = ["billing", "refund", "level 1", "level 2"] * 30
+    labels[0:5] = ["refnud", "biling", "level 3", "level 2", " Billing"]
+    _, reading = read(answered(labels))
+    assert [line for line in reading.lines() if "spel" in line] == [
+        "target answer: 'Billing' read as 'billing', the usual spelling",
+        "target answer: 'biling' (1 of the rows) looks like 'billing' (29) misspelled; correct the file if it is",
+        "target answer: 'refnud' (1 of the rows) looks like 'refund' (29) misspelled; correct the file if it is",
+    ]
+    many = ([f"team {n % 201}" for n in range(402)], "201 different values, more than 200; if they are labels")
+    for labels, why in (many, (["a\nb", "c"] * 30, "a label holds a line break")):
+        assert read(answered(labels))[1].targets[0].why_text.startswith(why)
+
+
+# -- several targets ---------------------------------------------------------------------------------------------------
+
+BOTH = ("team", "priority")
+
+
+def test_each_target_is_an_output_with_its_own_type_and_metric(here: Path) -> None:
+    table = tickets(
+        priority=["low", "low", "low", "medium", "medium", "medium", "high", "high", "high"], stars=range(5)
+    )
+    task, reading = read(table, (*BOTH, "stars"))
+    assert str(task.signature) == "message -> team, priority, stars"
+    third = 1 / 3
+    assert [(m.name, m.field, m.weight) for m in task.metrics] == [
+        *(("choice", "team", third), ("ordinal", "priority", third), ("ordinal", "stars", third)),
+    ]
+    labels = {row["message"]: {name: row[name] for name in (*BOTH, "stars")} for row in table}
+    assert all(row.labels == labels[row.inputs["message"]] for row in rows_of(task))
+    lines = list(reading.lines())
+    assert "metric of priority: ordinal (order low < medium < high)" in [line.split(", because")[0] for line in lines]
+    assert any(line.startswith("replies: the lines 'team: ...' and 'priority: ...'") for line in lines)
+    assert lines[-3].startswith("train: 18 rows (team billing: 6, delivery: 6, refunds: 6; priority low: ")
+    assert task.instruction == (
+        "Read the message and give the team, priority and stars.\n"
+        "The team is exactly one of:\n- billing\n- delivery\n- refunds\n"
+        "The priority is exactly one of:\n- low\n- medium\n- high\n"
+        "Answer with these lines:\n"
+        "team: that one only, spelled as above.\n"
+        "priority: that one only, spelled as above.\n"
+        "stars: one number from 0 to 4 only, in digits, without a unit or other words."
+    )
+    wanted = {"team": "refunds", "priority": "low", "stars": 3}
+    for reply in ("team: refunds\npriority: low\nstars: 3", json.dumps(wanted)):
+        assert parse_reply(reply, task.signature.outputs).fields == wanted
+    assert [m.name for m in read(table, BOTH, metric="choice:priority")[0].metrics] == ["choice", "choice"]
+    task, _ = write_task("tasks/desk", "t.jsonl", BOTH)
+    assert load_task("tasks/desk") == task
+
+
+@each_case(
+    ("target", "asked", "says"),
+    [
+        (("team", "team"), {}, "--target 'team' is named twice; name each column once"),
+        (("team", "prioriti"), {}, "--target 'prioriti' is not a column; did you mean 'priority'?"),
+        (BOTH, {"metric": "choice"}, "--metric choice: which output? write choice:FIELD with one of team, priority"),
+        (BOTH, {"type": "choice"}, "--type choice: there are 2 targets; leave it out, or make a task folder with"),
+        (BOTH, {"input": ("team",)}, "--input 'team' is the column to predict"),
+    ],
+)
+def test_what_does_not_go_with_several_targets_is_refused(here: Path, target: Any, asked: Any, says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        read(tickets(priority=["low", "high"]), target, **asked)
+
+
+# -- the task that is written ------------------------------------------------------------------------------------------
+
+
+def test_a_written_folder_loads_to_the_same_task(here: Path) -> None:
+    table = [{"Customer Message": row["message"], "Team": row["team"]} for row in tickets()]
+    source, prompt = write(table, "tickets.csv"), "Route {{Customer Message}} well."
+    task, reading = task_from_file(source, "Team", prompt, seed=5)
+    written, again = write_task("tasks/tickets", source, "Team", prompt, seed=5)
+    loaded = load_task("tasks/tickets")
+    assert (reading, loaded, dict(loaded.hashes)) == (again, written, dict(task.hashes))
+    assert (loaded.train, loaded.dev, loaded.test) == (task.train, task.dev, task.test)
+    assert loaded.train != task_from_file(source, "Team", prompt, seed=6)[0].train
+    assert loaded.instruction == "Route {{customer_message}} well."
+    assert near_duplicates([row.inputs["customer_message"] for row in rows_of(task)]) == []
+    assert Path("tasks/tickets/task.toml").read_text().startswith("#:schema ../task.schema.json\n")
+    assert json.loads(Path("tasks/task.schema.json").read_text("utf-8")) == json_schema()
+    with pytest.raises(InputError, match=r"^tasks/tickets exists; choose another name"):
+        write_task("tasks/tickets", source, "Team")
+
+
+def test_a_schema_that_exists_stays_and_one_that_cannot_be_written_is_not_named(here: Path) -> None:
+    source, schema = write(tickets()), here / "task.schema.json"
+    schema.write_text("{}", "utf-8")
+    write_task("one", source, "team")
+    assert schema.read_text("utf-8") == "{}"
+    schema.unlink()
+    schema.mkdir()
+    write_task("two", source, "team")
+    assert Path("two/task.toml").read_text("utf-8").startswith("name")
+
+
+def test_a_disk_that_is_full_leaves_no_folder(here: Path) -> None:
+    source = write(tickets())
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, most[1]))
+    try:
+        with pytest.raises(InputError, match=r"^tasks/x cannot be written \(File too large\)"):
+            write_task("tasks/x", source, "team")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert list(Path("tasks").iterdir()) == []
+
+
+def test_the_metric_is_written_with_its_reason_and_others_as_comments(here: Path) -> None:
+    write_task("tasks/stars", write(answered(list(map(str, RATED)))), "answer")
+    text = Path("tasks/stars/task.toml").read_text("utf-8")
+    (metric,) = parse_toml(text, "task.toml")["metrics"]
+    assert metric == {"name": "ordinal", "low": 1, "high": 5}
+    assert "# ordinal, because the answers are a scale from 1 to 5" in text
+    assert '# name = "numeric"  # within a tolerance\n# tolerance = 0.5\n' in text
+    labels = [json.loads(line)["answer"] for line in Path("tasks/stars/train.jsonl").read_text().splitlines()]
+    assert {type(label) for label in labels} == {int}
+
+
+@each_case(
+    ("labels", "words"),
+    [
+        ([f"{n}.5" for n in range(60)], "one number only, in digits"),
+        ([json.dumps({"city": f"c{n}"}) for n in range(60)], 'It may hold the keys "city"'),
+        ([f"a longer answer {n}" for n in range(60)], "Answer with the answer only"),
+        ([TEAMS[n % 3] for n in range(60)], "- billing\n- delivery\n- refunds\n"),
+        ([f"{n} {'°C' if n % 3 else 'h'}" for n in range(60)], "its unit only. The units are: °C, h"),
+        (tagged(";"), "is one or more of:\n- broken\n- late"),
+    ],
+)
+def test_the_plain_prompt_asks_for_the_form_of_the_answers(here: Path, labels: list[str], words: str) -> None:
+    task, _ = read(answered(labels))
+    assert "Read the text" in task.instruction
+    assert words in task.instruction
+
+
+def test_the_plain_prompt_names_the_keys_of_train_labels_and_no_other(here: Path) -> None:
+    task, _ = read(answered([{f"key{n}": n} for n in range(60)]))
+    for split in ("train", "dev", "test"):
+        keys = [f'"{key}"' for row in getattr(task, split) for key in row.labels["answer"]]
+        assert {key in task.instruction for key in keys} == {split == "train"}
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\\n\r\t\x7f ')))
@@ -275,142 +643,10 @@ VALUE = CELL | st.none() | st.integers() | st.floats(allow_nan=False, allow_infi
     st.lists(st.tuples(VALUE, VALUE, VALUE), min_size=25, max_size=45),
     st.lists(CELL, min_size=3, max_size=3, unique=True),
 )
-def test_any_table_makes_a_task_or_a_line_that_says_why_not(
-    tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[Any, ...]], names: list[str]
-) -> None:
-    source = tmp_path_factory.mktemp("any") / "t.jsonl"
-    write(source, [dict(zip(names, row, strict=True)) for row in cells])
+def test_any_table_makes_a_task_or_a_line_that_says_why_not(cells: list[tuple[Any, ...]], names: list[str]) -> None:
+    write([dict(zip(names, row, strict=True)) for row in cells], "any.jsonl")
     try:
-        task, reading = task_from_file(source, names[0])
-        assert isinstance(task, Task)
-        lines = list(reading.lines())
+        lines = list(task_from_file("any.jsonl", names[0])[1].lines())
     except InputError as error:
         lines = [str(error)]
     assert all(line.isprintable() and "task.toml" not in line for line in lines)
-
-
-def answered(count: int = 60) -> list[dict[str, Any]]:
-    """Questions with another answer each."""
-    return [{"q": row["Customer Message"], "answer": f"Answer {n}, quite so"} for n, row in enumerate(tickets(count))]
-
-
-def use_of(table: list[dict[str, Any]], target: str, column: str, **more: Any) -> tuple[str, str]:
-    (found,) = (each for each in decide_columns(table, [target], **more) if each.name == column)
-    return found.use, found.reason
-
-
-@pytest.mark.parametrize(("odd", "use"), [(0, "ignored"), (6, "ignored"), (7, "input")])
-def test_a_copy_of_the_answer_is_no_input_however_many_answers_there_are(odd: int, use: str) -> None:
-    table = [row | {"gold": "?" if n < odd else row["answer"].upper()} for n, row in enumerate(answered())]
-    found = use_of(table, "answer", "gold")
-    assert found[0] == use
-    assert (f"is the answer itself in {60 - odd} of 60 rows" in found[1]) == (use == "ignored")
-    assert use_of(table, "answer", "gold", prompt_fields=frozenset({"q", "gold"})) == ("input", "named in the prompt")
-
-
-def test_two_columns_that_nearly_always_say_no_are_no_copies() -> None:
-    table = [
-        {"text": f"some text {n}", "premium": "yes" if n in (3, 30) else "no", "fraud": "yes" if n in (7, 50) else "no"}
-        for n in range(60)
-    ]
-    assert use_of(table, "fraud", "premium") == ("input", "holds text")
-    assert use_of([row | {"premium": row["fraud"]} for row in table], "fraud", "premium")[0] == "ignored"
-
-
-@pytest.mark.parametrize(("count", "odd", "use"), [(60, 1, "ignored"), (60, 2, "input"), (48, 1, "input")])
-def test_codes_of_the_labels_may_be_odd_in_a_row_of_fifty(count: int, odd: int, use: str) -> None:
-    table = [row | {"code": f"c{n % 3 if n >= odd else 'x'}"} for n, row in enumerate(tickets(count))]
-    found = use_of(table, "Team", "code")
-    assert found[0] == use
-    assert (f"one to one in {count - odd} of {count} rows" in found[1]) == (use == "ignored")
-
-
-def inside(here: Path, table: list[dict[str, Any]], target: str, prompt: str = "") -> list[str]:
-    reading = task_from_file(write(here / "data.jsonl", table), target, prompt)[1]
-    return [line for line in reading.lines() if "word for word" in line]
-
-
-def test_an_input_that_holds_the_answer_word_for_word_is_told(here: Path) -> None:
-    table = [row | {"why": f"Because of this: {row['answer']}!"} for row in answered()]
-    (line,) = inside(here, table, "answer")
-    assert line.startswith("column 'why': contains the answer word for word in 60 rows; if it is not known")
-    assert inside(here, table, "answer", "{{q}} {{why}}") == []
-    for row in table[:4]:
-        row["why"] = "unknown"
-    assert inside(here, table, "answer") == []
-    path = [row | {"path": f"/{row['Team']}/{n}"} for n, row in enumerate(tickets())]
-    assert len(inside(here, path, "Team")) == 1
-    part = [row | {"path": f"{row['Team']}{n}"} for n, row in enumerate(tickets())]
-    assert inside(here, part, "Team") == []
-
-
-@pytest.mark.parametrize(
-    ("number", "line"),
-    [
-        ("{}.775", "target amount: '1.775' is read as 1.775; write 1775 if thousands are meant"),
-        ("{}", "target amount: number"),
-        ("{}.77", "target amount: number"),
-        ("0.{}775", "target amount: number"),
-        (
-            "1.{:03},50",
-            "target amount: text ('1.001,50' is not read as a number; "
-            "write it with digits and a decimal point only: 1234.5)",
-        ),
-        (
-            "1'{:03}",
-            'target amount: text ("1\'001" is not read as a number; '
-            "write it with digits and a decimal point only: 1234.5)",
-        ),
-        ("{}.01.2026", "target amount: text"),
-        ("0{}", "target amount: text ('01' begins with a zero, which a number would lose)"),
-        ("+{}", "target amount: text ('+1' has a plus sign, which a number would lose)"),
-        (
-            "1{:016}",
-            "target amount: text ('10000000000000001' is beyond 1e15, and no reply is read as such a number)",
-        ),
-    ],
-)
-def test_numbers_that_may_be_meant_otherwise_are_told(here: Path, number: str, line: str) -> None:
-    table = [{"text": row["Customer Message"], "amount": number.format(n)} for n, row in enumerate(tickets(), 1)]
-    _, reading = task_from_file(write(here / "data.csv", table), "amount")
-    assert [each for each in reading.lines() if each.startswith("target ")] == [
-        *["target amount: number"] * ("meant" in line),
-        line,
-    ]
-
-
-def test_a_code_of_digits_is_answered_as_it_stands_in_the_file(here: Path) -> None:
-    table = [{"text": row["Customer Message"], "zip": f"{n + 2365:05}"} for n, row in enumerate(tickets())]
-    task, _ = task_from_file(write(here / "data.csv", table), "zip")
-    row = task.train[0]
-    label = next(each["zip"] for each in table if each["text"] == row.inputs["text"])
-    assert row.labels == {"zip": label}
-    assert parse_reply(label, task.signature.outputs).fields == {"zip": label}
-
-
-def test_rows_that_stand_there_twice_do_not_turn_the_id_into_an_input(here: Path) -> None:
-    table = [
-        {"id": f"r{n}", **{key: row[key] for key in ("Customer Message", "Team")}} for n, row in enumerate(tickets())
-    ]
-    task, reading = task_from_file(write(here / "data.csv", [*table, *table[:20]]), "Team")
-    assert uses(reading)["id"] == ("id", "id")
-    assert reading.dropped["repeated"] == 20
-    assert [field.name for field in task.signature.inputs] == ["customer_message"]
-
-
-def test_more_labels_than_a_file_can_have_are_told(here: Path) -> None:
-    table = [{**row, "Team": f"team {n % 201}"} for n, row in enumerate(tickets(402))]
-    _, reading = task_from_file(write(here / "data.csv", table), "Team")
-    assert (
-        "target Team: text (201 different values, more than 200; if they are labels, list them in the task.toml "
-        "that `optimize init` writes)"
-    ) in list(reading.lines())
-
-
-def test_spellings_of_a_label_that_were_taken_as_one_are_told(here: Path) -> None:
-    table = [{**row, "Team": row["Team"].upper() if n % 5 == 0 else row["Team"]} for n, row in enumerate(tickets())]
-    _, reading = task_from_file(write(here / "data.jsonl", table), "Team")
-    assert reading.targets[0].choices == TEAMS
-    assert "target Team: 'BILLING' read as 'billing', the usual spelling" in list(reading.lines())
-    _, plain = task_from_file(write(here / "plain.jsonl", tickets()), "Team")
-    assert not any("spelling" in line for line in plain.lines())
