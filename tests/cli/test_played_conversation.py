@@ -64,11 +64,6 @@ def counter(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
     return Fault(text=f"{size} {drink}", delay=0.003)
 
 
-def asked(server: WireServer) -> list[str]:
-    """What each request is known by."""
-    return [json.dumps([body["messages"], body.get("max_tokens")]) for body in map(json.loads, bodies(server))]
-
-
 def bodies(server: WireServer) -> list[str]:
     return [json.dumps(request.body) for request in server.requests]
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import dspy
 import pytest
@@ -15,8 +13,7 @@ from pydantic import BaseModel
 
 from agent.programs.dspy import read
 from agent.types import Field, Signature
-from tests.cli.world import TOPICS, good, learner, refused, write_csv
-from tests.wire import Fault
+from tests.cli.world import TOPICS, good, refused, write_csv
 
 PROGRAM = """
 import dspy
@@ -57,26 +54,6 @@ def folder() -> Path:
     for number, split in enumerate(("train", "dev", "test")):
         (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[number::3]), "utf-8")
     return place
-
-
-def helper(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
-    """The gist of a text is the text; its label needs a word that is known, or a demonstration that shares words."""
-    asked = re.findall(r"`\[\[ ## (\w+) ## \]\]`", messages[-1]["content"])[0]
-    if asked == "gist":
-        text = "gist of " + messages[-1]["content"].split("]]\n")[1].split("\n\n")[0]
-    elif asked == "label":
-        found = learner(messages, body)
-        known = [topic for topic, words in TOPICS.items() if set(words.split()[:2]) & set(asked_for(messages))]
-        if "##" not in found or known:
-            found = f"[[ ## label ## ]]\n{known[0] if known else found}\n\n"
-        return Fault(text=found, delay=0.005)
-    else:
-        text = "Name the department that handles it."
-    return Fault(text=f"[[ ## {asked} ## ]]\n{text}\n\n[[ ## completed ## ]]", delay=0.005)
-
-
-def asked_for(messages: list[dict[str, Any]]) -> list[str]:
-    return re.findall(r"\w+", str(messages[-1]["content"]))
 
 
 @pytest.mark.parametrize(

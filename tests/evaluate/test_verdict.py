@@ -5,7 +5,7 @@ import random
 import pytest
 
 from agent.evaluate.score_table import ScoreTable
-from agent.evaluate.verdict import steady
+from agent.evaluate.verdict import better, steady
 from agent.results.checks import SuiteComparison
 from agent.types import Example, Field, Outcome, Prediction
 from tests.json_of import json_of
@@ -45,6 +45,36 @@ def refused(row: Example) -> Outcome:
 
 def told(was: Answers, now: Answers, field: Field = TEAM) -> dict:  # type: ignore[type-arg]
     return verdict(rows(len(was)), was, now, (field,))
+
+
+def lift(ours: str, theirs: str) -> tuple[float | None, list[str]]:
+    """What `better` finds of scores (`1`, `0`, `-` for none): the gain with the lost rows as wrong, and the reasons."""
+    examples, answers = rows(len(ours)), {"1": "a", "0": "b"}
+    arms = {
+        name: [
+            [
+                answer(row, answers[mark]) if mark in answers else refused(row)
+                for row, mark in zip(examples, marks, strict=True)
+            ]
+        ]
+        for name, marks in {"arm": ours, "reference": theirs}.items()
+    }
+    found = better(ScoreTable.of(arms, examples), "arm", "reference", 0)
+    return found.figures.diff_if_wrong, [f"{reason.code}: {reason.message}" for reason in found.reasons]
+
+
+def test_a_gain_must_be_shown_and_not_come_from_lost_rows() -> None:
+    assert lift("1" * 40, "1" * 20 + "0" * 20) == (0.5, [])
+    assert lift("1" * 36 + "----", "1" * 20 + "0" * 16 + "1111") == (pytest.approx(12 / 40), [])
+    lost, why = lift("1" * 20 + "-" * 20, "1" * 10 + "0" * 10 + "1" * 20)
+    assert lost == pytest.approx((10 - 20) / 40)
+    assert why == [
+        "gain_from_lost_rows: the gain may come from rows left out: 20 that your prompt got a score on have none with "
+        "it; counted as wrong, -25.0 points"
+    ]
+    equal, why = lift("10" * 10, "01" * 10)
+    assert equal == 0
+    assert why == ["gain_not_shown: the gain is not shown: +0.0 points, p = 1 on 20 rows"]
 
 
 def test_an_unchanged_model_passes_a_hundred_times_out_of_a_hundred() -> None:

@@ -13,12 +13,8 @@ from hypothesis import strategies as st
 
 from agent.errors import BudgetRefused, InputError
 from agent.jobs.launch import models_by_role
-from agent.ledger.store import Ledger
-from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.costs import Means, call_costs
-from agent.search.evolve.evolve import search_from
 from agent.search.plan import (
-    ENOUGH_CANDIDATES,
     FEWEST_ROWS,
     Plan,
     calls_for,
@@ -28,9 +24,7 @@ from agent.search.plan import (
     scoring_plan,
 )
 from agent.search.registered import Strategy
-from agent.types import Budget, Demo, Proposal, Spend
-from tests.search.worlds import TASK as WORLD
-from tests.search.worlds import made_search, pupil
+from agent.types import Budget, Spend
 from tests.toys import FakeModel, make_task
 
 TASK = make_task(3)
@@ -145,20 +139,6 @@ def test_700_calls_on_a_file_of_330_rows_try_40_candidates_and_the_default_run_t
     assert (usual.test_rows, usual.candidates >= 40) == (160, True)
 
 
-@given(st.integers(100, 5_000), st.integers(20, 500), st.integers(20, 1_000), st.integers(0, 500), st.integers(0, 500))
-def test_test_rows_are_given_back_only_where_few_are_tried_and_not_those_that_the_decision_needs(
-    calls, dev, test, one, two
-):
-    plan = planned(calls, dev, test)
-    fewer, more = (plan.tested_for(needed) for needed in sorted((one, two)))
-    assert fewer.test_rows <= more.test_rows <= plan.test_rows
-    assert fewer.test_rows >= min(plan.test_rows, FEWEST_ROWS)
-    for needed, found in zip(sorted((one, two)), (fewer, more), strict=True):
-        if found.test_rows < plan.test_rows:
-            assert plan.candidates < ENOUGH_CANDIDATES
-            assert found.test_rows >= min(needed, 0.27 * calls / 2 - 1)
-
-
 def test_a_plan_that_was_kept_comes_back_and_one_of_another_version_is_named():
     plan = planned(1400, 100, 160)
     kept = {**plan.as_dict(), "rungs": list(plan.rungs)}
@@ -182,11 +162,6 @@ def test_the_calls_that_are_named_for_test_rows_pay_them_and_little_less_does_no
 
     assert least(calls) >= rows
     assert least(calls - 20) < rows
-
-
-DEMOS = tuple(Demo(row.id, row.inputs, {"team": str(row.labels["team"])}) for row in WORLD.train[:3])
-SKILLED = PromptCandidate("few-shot", "inline", "Pick the team of this note.", demos=DEMOS)
-OTHERS = [PromptCandidate("zero-shot", name, "Which team is it?") for name in ("inline", "turns")]  # type: ignore[arg-type]
 
 
 CALL = Spend(1, 100, 0.01)
@@ -213,20 +188,3 @@ def test_caps_on_tokens_and_dollars_shorten_the_plan_or_refuse_it() -> None:
     assert migrated(150, max_tokens=10**6).calls == 150
     with pytest.raises(BudgetRefused, match=r"takes at least \d+: max_tokens = 2000 \(give at least "):
         migrated(150, max_tokens=2000)
-
-
-async def test_the_prompts_of_the_old_run_are_raced_and_the_best_sees_all_of_dev(ledger: Ledger) -> None:
-    found = made_search(
-        ledger, FakeModel(pupil(lambda front: 0.95 if "Pick" in front else 0.3)), budget=Budget(max_calls=300)
-    )
-    context = found.context
-    context.plan = replace(context.plan, tested=1)
-    seeds = [Proposal(made, {}, "from-history", None, "was good there") for made in (*OTHERS, SKILLED)]
-    await search_from(context, seeds)
-    trials = context.trials
-    assert trials.by_id[context.baseline.id].number == 0
-    assert {seed.candidate.id for seed in seeds} <= set(trials.by_id)
-    whole = trials.in_state("complete")
-    assert whole
-    assert trials.mean(SKILLED.id) is not None
-    assert not any(trial.state == "incomplete" for trial in trials.by_id.values())

@@ -16,9 +16,7 @@ from agent.search.study import (
     OPERATOR,
     PARENT,
     AskTell,
-    MeanScore,
     Params,
-    Study,
     StudyTrial,
     as_flat,
     behind_by_wilcoxon,
@@ -177,37 +175,6 @@ def test_choices_are_those_of_the_generator_until_a_chooser_is_set() -> None:
     with choices.by(lambda name, words: "gone"):
         assert choices.one("k", options) in options, "left to chance"
     assert choices.one("k", [5]) == 5
-
-
-PLACES = {"format": ("turns", "inline", "dspy-chat"), "kind": ("balanced", "natural"), "size": ("4", "8", "16")}
-GOOD = {"format": "inline", "kind": "natural", "size": "8"}
-
-
-def every_place() -> list[dict[str, str]]:
-    return [
-        {"format": layout, "kind": kind, "size": size}
-        for layout in PLACES["format"]
-        for kind in PLACES["kind"]
-        for size in PLACES["size"]
-    ]
-
-
-def warm(rows: int = 30) -> list[tuple[dict[str, str], MeanScore]]:
-    """Every place was tried twice; one of them is good."""
-    return [(place, MeanScore(0.9 if place == GOOD else 0.2, rows)) for place in every_place() * 2]
-
-
-def places(seen: list[tuple[dict[str, str], MeanScore]], seed: int, count: int = 6) -> list[dict[str, str]]:
-    study = Study(PLACES, seen, seed)
-    return [study.ask() for _ in range(count)]
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**70), st.integers(0, 36))
-def test_every_place_is_one_of_the_space(seed: int, known: int) -> None:
-    for place in places(warm()[:known], seed):
-        assert set(place) == set(PLACES)
-        assert all(place[name] in PLACES[name] for name in PLACES)
 
 
 RUNGS = (8, 22, 62)

@@ -71,22 +71,6 @@ def test_the_mean_of_two_neighbouring_ratings_goes_to_the_one_nearer_the_middle_
     assert categories(means, levels).tolist() == [*range(1, up + 1), *range(up, levels - 1)]
 
 
-odd_scales = st.integers(1, 50).map(lambda half: 2 * half + 1)
-on_a_scale = odd_scales.flatmap(
-    lambda levels: st.tuples(
-        st.just(levels),
-        st.lists(unit | st.integers(0, 4 * levels - 4).map(lambda n: n / (4 * levels - 4)), max_size=20),
-    )
-)
-
-
-@given(on_a_scale)
-def test_turning_a_scale_around_turns_its_categories_around(case: tuple[int, list[float]]) -> None:
-    levels, values = case
-    turned = categories([1 - value for value in values], levels)
-    assert turned.tolist() == (levels - 1 - categories(values, levels)).tolist()
-
-
 # ---- kappa
 
 

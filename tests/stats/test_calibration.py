@@ -16,7 +16,6 @@ from agent.stats.calibration import (
     FEWEST_ANSWERED,
     STACKED_HOTTEST,
     STACKED_PRIOR,
-    Weights,
     abstain_below,
     cross_fitted,
     expected_calibration_error,
@@ -51,17 +50,6 @@ def planted(
     return scores, answers
 
 
-def answers_of(scores: list[list[float]], weights: Weights) -> list[int]:
-    weighted = [[s / weights.temperature + b for s, b in zip(row, weights.bias, strict=True)] for row in scores]
-    return [row.index(max(row)) for row in weighted]
-
-
-def accuracy(scores: list[list[float]], answers: list[int], weights: Weights) -> float:
-    said = answers_of(scores, weights)
-    return sum(one == two for one, two in zip(said, answers, strict=True)) / len(answers)
-
-
-AS_READ = Weights((0.0,) * LABELS)
 BIASED = (-3.0, 0.0, 1.0, 2.0)
 
 
@@ -70,16 +58,6 @@ def test_fitted_weights_are_the_planted_ones_where_there_are_many_rows():
     assert found.temperature == approx(2.5, rel=0.15)
     for one, two in zip(found.bias, BIASED, strict=True):
         assert one - found.bias[1] == approx(two - BIASED[1], abs=0.35)
-
-
-@pytest.mark.parametrize("method", ["label-free", "fitted"])
-def test_weights_of_some_rows_mend_the_answers_to_others(method: str):
-    scores, answers = planted(160, BIASED, temperature=1.5)
-    new, right = planted(2000, BIASED, temperature=1.5, seed=2)
-    weights = label_free(scores) if method == "label-free" else fitted(scores, answers)
-    best = accuracy(new, right, Weights(BIASED, 1.5))
-    assert accuracy(new, right, AS_READ) < best - 0.15
-    assert accuracy(new, right, weights) > best - 0.04
 
 
 def test_label_free_weights_know_no_right_answer_and_leave_no_label_preferred():
@@ -144,11 +122,11 @@ def with_votes(count: int, seed: int, known: float) -> tuple[list[list[float]], 
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 20), st.booleans())
-def test_the_gradient_is_that_of_finite_differences(seed: int, labels: int, count: int, has_votes: bool):
+@given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 20), st.booleans(), st.sampled_from([0.5, 2.0]))
+def test_the_gradient_is_that_of_finite_differences(seed: int, labels: int, count: int, has_votes: bool, spread: float):
     rng = np.random.default_rng(seed)
     tables = [rng.normal(0, 2, (count, labels)) for _ in range(1 + has_votes)]
-    loss = penalised_loss(tables, rng.integers(0, labels, count))
+    loss = penalised_loss(tables, rng.integers(0, labels, count), spread)
     point, step = rng.normal(0.5, 1, len(tables) + labels), 1e-6
     _, slope = loss(point)
     for at in range(len(point)):

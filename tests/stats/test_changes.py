@@ -134,6 +134,8 @@ def test_the_mix_that_moved_is_measured() -> None:
     new = categories_moved("x", {"a": 50}, {"a": 45, "b": 5}, 0.1, 0)
     assert new.test.startswith("permutation")
     assert new.was == {"a": 1.0, "b": 0.0}
+    few = categories_moved("x", {"a": 9, "b": 1}, {"a": 4, "b": 6}, 0.1, 0)
+    assert few.p_value == pytest.approx(0.0573, abs=0.005), "Fisher's exact test"
     assert categories_moved("x", {"a": 50}, {"a": 9}, 0.1, 0).p_value == 1.0
     assert categories_moved("x", {}, {"a": 9}, 0.1, 0).p_value is None
 

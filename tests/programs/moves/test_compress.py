@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.moves.prompt_parts import compressions, held, least_useful, tidied, without_a_sentence
+from agent.programs.moves.prompt_parts import compressions, held, least_useful, tidied
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import why_rejected
 from agent.prompt.template import marks
 from agent.search.effects import Effect
-from agent.types import Demo, Field, Proposal, SearchSpace, Signature
+from agent.types import Demo, Proposal, SearchSpace
 from tests.toys import make_task
 
 SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (3, 6), ("You are R.",))
@@ -80,36 +78,6 @@ def test_the_demos_that_add_least_go_first_and_the_longest_when_nothing_is_known
     made = compressions(proposal("Answer with one team.", DEMOS[:6]), TASK, effects)
     reason = next(e.reason for e in made if e.operator == "compress:examples")
     assert reason == "without train-0 (+0.0): it adds least"
-
-
-def test_a_sentence_goes_when_its_neighbours_hold_the_same_without_it():
-    """Whatever labels look like, as if the marks and labels of the whole text were counted with and without it."""
-    labels = ("U.S. mail", "mail", "a. b", "b", " billing", "billing", "no? yes", "refund refund", "ss", "u.s.")
-    task = make_task(12, signature=Signature((Field("message"),), (Field("team", "choice", choices=labels),)))
-    pieces = [
-        "Read.",
-        "Be quick!",
-        "U.S.",
-        "mail",
-        "{{message}}",
-        "\\{{message}}",
-        "\\",
-        "billing",
-        "a.",
-        "b",
-        "- b",
-        "ß.",
-    ]
-    pieces += ["no?", "yes. So.", "refund", "\n", "\n", "  ", "_b", "x{{message}}y.", "?", "SS a."]
-    rng, gone, stayed = random.Random(0), 0, 0
-    for _ in range(400):
-        text = " ".join(rng.choice(pieces) for _ in range(rng.randint(2, 10)))
-        free = replace(task, signature=Signature((), (Field("team"),)))
-        found = list(without_a_sentence(text, task))
-        assert found == [cut for cut in without_a_sentence(text, free) if held(cut[1], task) == held(text, task)]
-        gone, stayed = gone + len(found), stayed + len(list(without_a_sentence(text, free))) - len(found)
-    assert gone > 300
-    assert stayed > 300
 
 
 def test_code_is_not_tidied_and_tidying_twice_changes_nothing():
