@@ -1,4 +1,4 @@
-"""Promptfoo's tests as rows; nothing in them is run or opened."""
+"""promptfoo's tests as rows; nothing in them is run or opened."""
 
 from __future__ import annotations
 
@@ -13,55 +13,42 @@ from agent.prompt.reply_parser import parse_reply
 from agent.scoring.task_metrics import build_metrics
 from agent.task.from_file import write_task
 from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests
+from tests.cases import each_case
 
 
-def written(folder: Path, text: str, name: str = "promptfooconfig.yaml") -> Path:
-    path = folder / name
+def written(text: str, name: str = "promptfooconfig.yaml") -> Path:
+    path = Path(name)
     path.write_text(text, "utf-8")
     return path
 
 
-def test_yaml_tests_become_rows(tmp_path: Path) -> None:
+def test_tests_become_rows(here: Path) -> None:
     tests = [
         {"vars": {"message": "a: b\n{{x}}"}, "assert": [{"type": "equals", "value": "billing"}]},
         {"vars": {"message": 7}, "assert": [{"type": "equals", "value": "delivery"}]},
     ]
-    path = written(tmp_path, f"prompts: [file://p.txt]\nproviders: [exec:rm]\ntests: {json.dumps(tests)}\n")
-    assert is_promptfoo(path)
-    assert promptfoo_tests(path) == (
-        [{"message": "a: b\n{{x}}", "expected": "billing"}, {"message": "7", "expected": "delivery"}],
-        None,
-    )
+    path = written(f"prompts: [file://p.txt]\nproviders: [exec:rm]\ntests: {json.dumps(tests)}\n")
+    rows = [{"message": "a: b\n{{x}}", "expected": "billing"}, {"message": "7", "expected": "delivery"}]
+    assert promptfoo_tests(path) == (rows, None)
+    table = written("message,__expected,__description\nhi,billing,x\nyo,equals: delivery,\nnote,team: b,\n", "t.csv")
+    assert [row["expected"] for row in promptfoo_tests(table)[0]] == ["billing", "delivery", "team: b"]
+    other = written("\ufeffsep=;\nmessage;__expected\nhi;billing\n", "s.csv")
+    assert [row["expected"] for row in promptfoo_tests(other)[0]] == ["billing"]
+    plain = written("message,label\n", "u.csv")
+    assert [is_promptfoo(each) for each in (path, table, other, plain)] == [True, True, True, False]
 
 
-def test_csv_tests_become_rows(tmp_path: Path) -> None:
-    text = "message,__expected,__description\nhi,billing,x\nyo,equals: delivery,\nnote: a,team: b,\n"
-    path = written(tmp_path, text, "t.csv")
-    assert is_promptfoo(path)
-    assert [row["expected"] for row in promptfoo_tests(path)[0]] == ["billing", "delivery", "team: b"]
-    assert not is_promptfoo(written(tmp_path, "message,label\n", "u.csv"))
-    path = written(tmp_path, "\ufeffsep=;\nmessage;__expected\nhi;billing\n", "s.csv")
-    assert is_promptfoo(path)
-    assert [row["expected"] for row in promptfoo_tests(path)[0]] == ["billing"]
-
-
-def checked(folder: Path, checks: list[str], suffix: str) -> Path:
-    """A test for each of `checks`, each with an answer of its own."""
-    rows = [
-        (f"{check} of case {n} in words {n * 7} {n * 11} {n * 13}", check, f"Yes {n}") for n, check in enumerate(checks)
-    ]
+def checked(checks: list[str], suffix: str) -> Path:
+    rows = [(f"{check} of case {n} in words {n * 7} {n * 11}", check, f"Yes {n}") for n, check in enumerate(checks)]
     if suffix == "csv":
         cells = "".join(f"{message},{check}:{value}\n" for message, check, value in rows)
-        return written(folder, f"message,__expected\n{cells}", "t.csv")
-    blocks = [
-        f"  - vars: {{message: {message}}}\n    assert:\n      - type: {check}\n        value: {value}\n"
-        for message, check, value in rows
-    ]
-    return written(folder, "tests:\n" + "".join(blocks))
+        return written(f"message,__expected\n{cells}", "t.csv")
+    form = "  - vars: {{message: {}}}\n    assert:\n      - type: {}\n        value: {}\n"
+    return written("tests:\n" + "".join(form.format(*row) for row in rows))
 
 
-@pytest.mark.parametrize("suffix", ["csv", "yaml"])
-@pytest.mark.parametrize(
+@each_case("suffix", ["csv", "yaml"])
+@each_case(
     ("check", "line", "right", "wrong"),
     [
         ("equals", "metric: exact_match", "{}", "It is: {}"),
@@ -70,10 +57,11 @@ def checked(folder: Path, checks: list[str], suffix: str) -> Path:
     ],
 )
 def test_the_metric_means_what_the_tests_check(
-    here: Path, suffix: str, check: str, line: str, right: str, wrong: str
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, check: str, line: str, right: str, wrong: str
 ) -> None:
-    path = checked(here, [check] * 40, suffix)
-    task, reading = write_task("tasks/t", path, EXPECTED, "Answer.", given=promptfoo_tests(path))
+    path = checked([check] * 40, suffix)
+    folder = tmp_path_factory.mktemp("t") / "t"
+    task, reading = write_task(folder, path, EXPECTED, "Answer.", given=promptfoo_tests(path))
     assert line in list(reading.lines())
     (metric,), (row, *_) = build_metrics(task), task.dev
 
@@ -85,65 +73,47 @@ def test_the_metric_means_what_the_tests_check(
 
 
 def test_answers_that_a_reply_contains_are_texts_though_they_are_numbers(here: Path) -> None:
-    path = written(
-        here, "message,__expected\n" + "".join(f"case {n} of {n * 37},contains:{n}\n" for n in range(40)), "t.csv"
-    )
-    task, reading = write_task("t", path, EXPECTED, "Answer.", given=promptfoo_tests(path))
-    assert reading.targets[0].rule.type == task.signature.outputs[0].type == "text"
-    assert [(each.name, dict(each.options)) for each in task.metrics] == [("contains", {})]
-
-
-@pytest.mark.parametrize(("suffix", "line"), [("csv", 4), ("yaml", 12)])
-def test_checks_of_two_kinds_are_refused_at_the_first_odd_one(tmp_path: Path, suffix: str, line: int) -> None:
-    path = checked(tmp_path, ["contains", "contains", "equals", "icontains"], suffix)
-    with pytest.raises(
-        ProblemsError, match=rf"\.{suffix}:{line}: the check is equals, and contains in line [24]; one"
-    ) as caught:
-        promptfoo_tests(path)
-    assert len(caught.value.problems) == 1
-
-
-@pytest.mark.parametrize("suffix", ["csv", "yaml"])
-def test_a_check_that_no_metric_means_is_refused(tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(ProblemsError, match="'starts-with' has no metric; use one of equals, contains"):
-        promptfoo_tests(checked(tmp_path, ["starts-with"], suffix))
+    cells = "".join(f"case {n} of {n * 37},contains:{n}\n" for n in range(40))
+    path = written(f"message,__expected\n{cells}", "t.csv")
+    task, _ = write_task("t", path, EXPECTED, "Answer.", given=promptfoo_tests(path))
+    assert (task.signature.outputs[0].type, task.metrics[0].name) == ("text", "contains")
 
 
 HEAD = "tests:\n  - vars:\n      message: hi\n    assert:\n"
+CSV = "message,__expected\nhi,a\nyo,"
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("text", "line", "what"),
     [
         (f"{HEAD}      - type: javascript\n        value: process.exit()\n", 5, "is not run"),
-        (f"{HEAD}      - type: python\n        value: file://x.py\n", 5, "is not run"),
+        (f"{HEAD}      - type: starts-with\n        value: x\n", 5, "'starts-with' has no metric; use one of equals"),
         (f"{HEAD}      - type: equals\n        value: file://x.txt\n", 6, "nothing outside the file is read"),
         (f"{HEAD}      - type: equals\n        value: !!python/object/apply:os.system [ls]\n", 6, "not plain text"),
         (f"{HEAD}      - {{type: equals, value: a}}\n      - {{type: equals, value: b}}\n", 5, "a list of one check"),
         ("tests: file://tests.csv\n", 1, "not a list"),
+        ("tests:\n  - vars: {a: b}\n", 2, "a test needs vars and assert"),
+        ("tests:\n  - vars: {a: b, a: c}\n    assert: [x]\n", 2, "a repeated key"),
+        ("tests:\n  - vars: {expected: b}\n    assert: [x]\n", 2, "a variable is called expected"),
         ("defaultTest:\n  vars: {a: b}\ntests: []\n", 2, "defaultTest is not read"),
         ("tests:\n  - vars: {message: exec:ls}\n    assert: [{type: equals, value: a}]\n", 2, "nothing outside"),
-        ("tests: [\n", 2, "wrong YAML"),
-        ("prompts: [x]\n", 1, "holds no tests"),
+        *(("tests: [\n", 2, "wrong YAML"), ("prompts: [x]\n", 1, "holds no tests"), ("[x]\n", 1, "not a mapping")),
+        *((f"{CSV}{cell}\n", 3, "") for cell in ("javascript: 1", "fn: x", "file://a.js", "not-equals: a", "is-json:")),
+        ("message,__expected,expected\nhi,a,b\n", 2, "a variable is called expected"),
+        ("message,__expected,__prefix\nhi,a,b\n", 2, "the column '__prefix' is not read"),
     ],
 )
-def test_what_is_code_or_lies_outside_is_refused_with_its_line(tmp_path: Path, text: str, line: int, what: str) -> None:
+def test_what_is_code_or_outside_is_refused_with_its_line(text: str, line: int, what: str) -> None:
+    path = written(text, "t.csv" if text.startswith("message,") else "t.yaml")
     with pytest.raises(ProblemsError) as caught:
-        promptfoo_tests(written(tmp_path, text))
-    assert len(caught.value.problems) == 1
-    assert f".yaml:{line}: " in str(caught.value)
-    assert what in str(caught.value)
+        promptfoo_tests(path)
+    (problem,) = caught.value.problems
+    assert problem.where == f"{path}:{line}"
+    assert what in problem.what
 
 
-@pytest.mark.parametrize("header", ["message,__expected,expected", "message,expected,__expected"])
-def test_a_csv_variable_that_is_called_as_the_right_answers_is_refused(tmp_path: Path, header: str) -> None:
-    with pytest.raises(ProblemsError, match="a variable is called expected"):
-        promptfoo_tests(written(tmp_path, f"{header}\nhi,a,b\n", "t.csv"))
-
-
-@pytest.mark.parametrize(
-    "cell", ["javascript: 1", "fn: x", "python: y", "file://a.js", "not-equals: a", "is-json:", "grade: ok"]
-)
-def test_a_csv_cell_that_is_no_right_answer_is_refused_with_its_line(tmp_path: Path, cell: str) -> None:
-    with pytest.raises(ProblemsError, match=r"t\.csv:3"):
-        promptfoo_tests(written(tmp_path, f"message,__expected\nhi,a\nyo,{cell}\n", "t.csv"))
+@each_case(("suffix", "line"), [("csv", 4), ("yaml", 12)])
+def test_checks_of_two_kinds_are_refused_at_the_first_odd_one(suffix: str, line: int) -> None:
+    path = checked(["contains", "contains", "equals", "icontains"], suffix)
+    with pytest.raises(ProblemsError, match=rf"\.{suffix}:{line}: the check is equals, and contains in line [24]; one"):
+        promptfoo_tests(path)
