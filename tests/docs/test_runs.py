@@ -160,7 +160,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.mark.parametrize(("page", "name"), RUN_PAGES, ids=[name for _, name in RUN_PAGES])
 def test_what_a_page_says_can_be_typed(page: Path, name: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(world.folder, ".", dirs_exist_ok=True)
-    given = {"OPTIMIZE_MODEL": world.model, "OPTIMIZE_MAX_CALLS": "160", "OPTIMIZE_PRICE": "0.01,0.01"}
+    given = {"OPTIMIZE_MODEL": world.model, "OPTIMIZE_MAX_CALLS": "200", "OPTIMIZE_PRICE": "0.01,0.01"}
     for variable, value in given.items():
         monkeypatch.setenv(variable, value)
     for block in blocks(page):
