@@ -55,19 +55,6 @@ def test_opening_again_keeps_everything_and_adds_one_event(whole: Path) -> None:
     assert sum(kind == "ledger_opened" for _, _, _, kind, *_ in after) == 2
 
 
-def test_ids_of_calls_go_on_where_they_ended(whole: Path) -> None:
-    (last,) = read(whole, "SELECT MAX(id) FROM calls")[0]
-    with closing(Ledger(whole)) as ledger:
-        asyncio.run(fill(ledger, "run-3", rows=1))
-    assert read(whole, "SELECT MIN(id) FROM calls WHERE run_id = 'run-3'") == [(last + 1,)]
-
-
-def test_a_commit_is_on_the_disk_before_it_returns(whole: Path) -> None:
-    with closing(Ledger(whole)) as ledger:
-        assert ledger._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert ledger._connection.execute("PRAGMA synchronous").fetchone() == (2,)
-
-
 def test_closing_again_is_no_harm_even_when_another_has_it_open(whole: Path) -> None:
     first = Ledger(whole)
     first.close()

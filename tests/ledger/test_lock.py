@@ -6,12 +6,10 @@ import errno
 import fcntl
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -84,14 +82,6 @@ def test_a_second_writer_of_the_same_process_is_refused_too(path: Path) -> None:
         first.flush()
 
 
-def test_a_killed_writer_holds_nothing(path: Path) -> None:
-    with holder(path) as process:
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    assert not is_held(path)
-    Ledger(path).close()
-
-
 def test_a_refused_file_is_not_left_locked(path: Path) -> None:
     path.write_text("no ledger, but a long enough text\n" * 100)
     for _ in range(2):
@@ -109,11 +99,6 @@ def test_a_child_does_not_keep_the_lock_of_its_parent(path: Path) -> None:
     lock.release()
     assert child.poll() is None
     child.communicate(b"\n")
-
-
-def test_looking_makes_no_file(path: Path) -> None:
-    assert not is_held(path)
-    assert list(path.parent.iterdir()) == []
 
 
 def test_a_writer_is_seen_from_where_nothing_can_be_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,17 +146,3 @@ def test_a_file_system_that_cannot_lock_is_named_as_the_reason(path: Path, monke
         LedgerError, match=r"ledger\.db\.lock: this file system cannot lock .*put the ledger on another"
     ):
         Ledger(path)
-
-
-def test_many_processes_that_open_at_once_leave_one_writer(path: Path) -> None:
-    code = HOLDER.replace("ledger = ", "from agent.errors import LedgerError\ntry:\n  ledger = ").replace(
-        'print("open"', 'except LedgerError:\n  sys.exit(7)\nprint("open"'
-    )
-    command = [sys.executable, "-c", code, str(path)]
-    started = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    deadline = time.monotonic() + 20
-    while sum(process.poll() is None for process in started) > 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    for process in started:
-        process.communicate("")
-    assert sorted(process.returncode for process in started) == [0, 7, 7, 7]

@@ -29,7 +29,7 @@ async def killed(whole: Path, folder: Path) -> Path:
     return left
 
 
-@pytest.mark.parametrize("folder", ["killed", "a%41b", "q#1", "what?mode=rw"])
+@pytest.mark.parametrize("folder", ["a%41b", "q#1?mode=rw"])
 async def test_what_is_only_in_the_log_of_a_killed_run_is_read(whole: Path, tmp_path: Path, folder: str) -> None:
     left = await killed(whole, tmp_path / folder)
     before = sorted(tmp_path.iterdir())
@@ -74,7 +74,7 @@ async def test_the_end_of_the_commit_before_the_last_is_not_taken_for_a_torn_one
         History(left)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 async def test_commits_are_never_lost_to_damage_without_a_word(whole: Path, tmp_path: Path, seed: int) -> None:
     """SQLite takes a bad place for the end. Only the very last commit could be one that a power cut tore."""
     left = await killed(whole, tmp_path / "killed")

@@ -12,17 +12,12 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LedgerError
-from agent.ledger.chain import VERSION, expected_objects
+from agent.ledger.chain import VERSION
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
-from tests.ledger.ledgers import read
 from tests.toys import open_ledger
 
 BOTH = pytest.mark.parametrize("opens", [History, Ledger])
-
-
-def test_a_fresh_ledger_holds_what_the_schema_has(whole: Path) -> None:
-    assert set(read(whole, "SELECT type, name FROM sqlite_master")) == set(expected_objects())
 
 
 def test_a_ledger_is_opened_without_sqlite_utils(whole: Path) -> None:

@@ -67,12 +67,6 @@ async def test_paid_is_what_was_charged_by_role(ledger: Ledger) -> None:
     assert (past.limited, past.losses) == (1, {"f0": 1, "f2": 1, "f3": 1})
 
 
-async def test_a_run_that_bought_nothing_has_an_empty_past(ledger: Ledger) -> None:
-    await ledger.commit()
-    past = resume_state(ledger.db, "run-1")
-    assert (past.bought, past.hits, past.paid, past.events) == ({}, {}, {}, {})
-
-
 def test_seconds_are_those_of_each_stretch_without_the_time_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +126,7 @@ def told(path: Path) -> list[tuple[str, str]]:
     return read(path, f"SELECT kind, body FROM events WHERE kind NOT IN {without} ORDER BY seq")
 
 
-@pytest.mark.parametrize("cut", range(0, 23, 2))
+@pytest.mark.parametrize("cut", [0, 5, 10, 15, 19, 22])
 def test_a_run_that_was_cut_off_anywhere_records_the_same_as_one_that_was_not(tmp_path: Path, cut: int) -> None:
     through = open_ledger(tmp_path / "through.db")
     record(through, walk())
@@ -158,29 +152,6 @@ async def test_what_a_resumed_run_says_once_more_than_before_is_recorded(ledger:
             again.event("run-1", "note", {"n": 1})
         await again.commit()
         assert told(again.path) == [("note", '{"n":1}')] * 3
-
-
-async def test_after_its_end_a_run_says_everything_anew(ledger: Ledger) -> None:
-    ledger.event("run-1", "note", {"n": 1})
-    ledger.close()
-    with closing(Ledger(ledger.path)) as again:
-        again.resume_run("run-1", {})
-        again.end_run("run-1", "failed", 1.0)
-        again.event("run-1", "note", {"n": 1})
-        await again.commit()
-        assert told(again.path)[0] == ("note", '{"n":1}')
-        assert read(again.path, "SELECT COUNT(*) FROM events WHERE kind = 'note'") == [(2,)]
-
-
-async def test_another_runs_words_do_not_stand_for_a_runs_own(ledger: Ledger) -> None:
-    ledger.begin_run(NewRun("run-2", make_task(), "m"))
-    ledger.event("run-2", "note", {"n": 1})
-    ledger.close()
-    with closing(Ledger(ledger.path)) as again:
-        again.resume_run("run-1", {})
-        again.event("run-1", "note", {"n": 1})
-        await again.commit()
-        assert read(again.path, "SELECT run_id FROM events WHERE kind = 'note'") == [("run-2",), ("run-1",)]
 
 
 async def test_calls_and_starts_are_always_told(ledger: Ledger) -> None:

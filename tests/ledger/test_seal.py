@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import sqlite3
-import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from agent.ledger import files
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
-from tests.ledger.ledgers import alter, copy, fill, read, reseal
+from tests.ledger.ledgers import alter, fill, read, reseal
 
 ROOT = Path(__file__).resolve().parents[2]
 OPENERS: list[Callable[[Path], object]] = [History, Ledger]
@@ -57,13 +56,6 @@ def test_a_seal_that_is_no_seal_does_not_hold(tmp_path: Path, content: bytes) ->
     assert not files.seal_holds(tmp_path / "file")
 
 
-def test_a_seal_is_the_owners_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"x")
-    reseal(tmp_path / "file")
-    assert {file.name for file in tmp_path.iterdir()} == {"file", "file.seal"}
-    assert stat.S_IMODE(files.seal_path(tmp_path / "file").stat().st_mode) == 0o600
-
-
 def test_a_closed_ledger_is_sealed_and_reading_it_leaves_it_so(whole: Path) -> None:
     assert files.seal_holds(whole)
     before = whole.read_bytes()
@@ -85,7 +77,7 @@ def overwrite(path: Path, offset: int, noise: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "without its seal"])
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_ledger_with_4_kb_overwritten_is_refused_and_left_as_it_is(whole: Path, seed: int, sealed: bool) -> None:
     rng = random.Random(seed)
     after = overwrite(whole, rng.randrange(whole.stat().st_size - 4096), rng.randbytes(4096))
@@ -121,7 +113,7 @@ def test_what_a_stranger_left_in_the_log_is_refused_too(whole: Path, opens: Call
 
 
 @BOTH
-@pytest.mark.parametrize("statement", ["VACUUM", "CREATE TABLE notes (x)", "REINDEX", "ANALYZE"])
+@pytest.mark.parametrize("statement", ["VACUUM", "CREATE TABLE notes (x)"])
 def test_a_change_that_alters_no_answer_is_accepted(
     whole: Path, opens: Callable[[Path], object], statement: str
 ) -> None:
@@ -182,33 +174,6 @@ async def test_a_reader_sees_what_is_committed_while_a_writer_writes(whole: Path
     assert len(history.trials("run-3")) == 3, "a reader outlives the writer"
 
 
-@pytest.mark.parametrize("seed", range(6))
-async def test_a_damaged_log_of_a_killed_writer_leaves_a_beginning_of_the_history_or_is_refused(
-    tmp_path: Path, seed: int
-) -> None:
-    """SQLite takes what follows a bad place in the log for a write that was cut off; nothing else may come of it."""
-    ledger = Ledger(tmp_path / "ledger.db")
-    await fill(ledger, "run-1")
-    await fill(ledger, "run-2")
-    killed = copy(ledger.path, tmp_path / "killed" / "ledger.db")
-    events = [digest for (digest,) in ledger.db.execute("SELECT hash FROM events ORDER BY seq")]
-    ledger.close()
-    log, rng = killed.with_name("ledger.db-wal"), random.Random(seed)
-    overwrite(log, rng.randrange(log.stat().st_size - 4096), rng.randbytes(4096))
-    try:
-        again = Ledger(killed)
-    except LedgerError:
-        return
-    left = [digest for (digest,) in again.db.execute("SELECT hash FROM events ORDER BY seq")]
-    own = next((seq for seq, (old, new) in enumerate(zip(events, left, strict=False)) if old != new), len(events))
-    assert all(kind in REOPENING for (kind,) in again.db.execute("SELECT kind FROM events WHERE seq > ?", (own,)))
-    assert verify(again.db) == []
-    again.close()
-
-
-REOPENING = ("ledger_opened", "call_found_open", "run_found_open")
-
-
 def kill(path: Path, lines: int) -> tuple[set[str], set[str]]:
     """Lets a victim write until it has said `lines` lines, and kills it. Returns the keys reserved and settled."""
     command = [sys.executable, "-m", "tests.ledger.victim", str(path)]
@@ -221,7 +186,7 @@ def kill(path: Path, lines: int) -> tuple[set[str], set[str]]:
     return {key for word, key in told if word == "reserved"}, {key for word, key in told if word == "settled"}
 
 
-@pytest.mark.parametrize("lines", [1, 40, 150, 401, 700])
+@pytest.mark.parametrize("lines", [1, 401])
 def test_a_killed_writer_has_lost_nothing_that_it_knew_to_be_safe(tmp_path: Path, lines: int) -> None:
     path = tmp_path / "ledger.db"
     reserved, settled = kill(path, lines)
@@ -243,13 +208,9 @@ def test_a_killed_writer_has_lost_nothing_that_it_knew_to_be_safe(tmp_path: Path
     assert History(path).run("run-1")["status"] == "killed"
 
 
-def test_what_a_killed_writer_left_can_be_read_before_anybody_repairs_it(tmp_path: Path) -> None:
-    kill(tmp_path / "ledger.db", 60)
-    assert History(tmp_path / "ledger.db").run("run-1")["status"] == "killed"
-
-
 async def test_opening_twice_after_a_kill_changes_what_was_open_once(tmp_path: Path) -> None:
     kill(tmp_path / "ledger.db", 60)
+    assert History(tmp_path / "ledger.db").run("run-1")["status"] == "killed", "readable before it is repaired"
     Ledger(tmp_path / "ledger.db").close()
     events = "SELECT kind FROM events WHERE kind LIKE '%found_open'"
     found = read(tmp_path / "ledger.db", events)

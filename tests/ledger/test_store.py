@@ -137,22 +137,6 @@ async def test_beside_an_outcome_stands_the_reply_that_its_run_took(ledger: Ledg
     assert trail.call(history, hit)["reply"]["text"] == "one"
 
 
-async def test_the_first_of_several_replies_is_the_one_that_is_served(ledger: Ledger) -> None:
-    for text in ("one", "two"):
-        await buy(ledger, "k", replace(REPLY, text=text))
-    found = ledger.settled("k")
-    assert found is not None
-    assert found.text == "one"
-
-
-async def test_a_reply_whose_text_was_erased_is_bought_again(ledger: Ledger) -> None:
-    call = await buy(ledger, "k")
-    (digest,) = read(ledger.path, "SELECT response_hash FROM calls")[0]
-    ledger.erase([digest], "a", "r")
-    assert ledger.settled("k") is None
-    assert ledger.reply(call) is None
-
-
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(), max_size=30))
 def test_a_reply_comes_back_from_the_cache_exactly(ledger: Ledger, text: str) -> None:
@@ -163,12 +147,6 @@ def test_a_reply_comes_back_from_the_cache_exactly(ledger: Ledger, text: str) ->
 
 
 # -- texts -------------------------------------------------------------------------------------------------------------
-
-
-async def test_equal_payloads_are_kept_once(ledger: Ledger) -> None:
-    for number in range(3):
-        await buy(ledger, f"k{number}")
-    assert read(ledger.path, "SELECT COUNT(*) FROM blobs") == [(2,)]
 
 
 async def test_what_all_rows_of_a_prompt_share_is_kept_once_and_the_request_can_be_put_together(ledger: Ledger) -> None:
@@ -265,16 +243,6 @@ async def test_a_candidate_is_written_once_by_all_runs_and_each_run_tells_how_it
     assert read(ledger.path, "SELECT run_id, reason FROM proposals") == [("run-1", "first"), ("run-2", "second")]
 
 
-async def test_a_candidate_that_is_there_already_is_not_written_again_by_another_process(ledger: Ledger) -> None:
-    ledger.add_candidate("run-1", NewCandidate(0, candidates()[1].shown(), (), "op"))
-    ledger.close()
-    again = open_ledger(ledger.path, "run-2")
-    again.add_candidate("run-2", NewCandidate(0, candidates()[1].shown(), (), "op"))
-    await again.commit()
-    assert read(ledger.path, "SELECT COUNT(*) FROM events WHERE kind = 'candidate_made'") == [(1,)]
-    again.close()
-
-
 async def test_a_trial_is_what_was_said_of_it_last(ledger: Ledger) -> None:
     candidate = candidates()[0]
     ledger.add_candidate("run-1", NewCandidate(0, candidate.shown(), (), "op"))
@@ -293,14 +261,6 @@ async def test_an_outcome_written_twice_is_there_once(ledger: Ledger) -> None:
     ledger.put_outcome("run-1", "test", outcome)
     await ledger.commit()
     assert read(ledger.path, "SELECT split, value FROM outcomes ORDER BY split") == [("dev", 0.0), ("test", 1.0)]
-
-
-async def test_unscored_stays_apart_from_zero(ledger: Ledger) -> None:
-    for example, value in (("none", None), ("zero", 0.0)):
-        made = Outcome("c", example, Prediction({}, ""), (Score("m", value, "why"),), value)
-        ledger.put_outcome("run-1", "dev", made)
-    await ledger.commit()
-    assert read(ledger.path, "SELECT example_id, value FROM outcomes") == [("none", None), ("zero", 0.0)]
 
 
 async def test_a_run_ends_with_its_result_and_nothing_belongs_to_one_that_does_not_exist(ledger: Ledger) -> None:

@@ -159,16 +159,6 @@ def test_what_is_changed_there_is_found(original: Path, tmp_path: Path, change: 
     assert verify_published(url, "run-1").findings
 
 
-def test_a_changed_row_is_found_in_postgresql(original: Path, port: int) -> None:
-    url = address(port, "postgres")
-    put(original, "run-1", url)
-    with closing_engine(url) as db:
-        db.execute(text("UPDATE promptassay_trials SET mean = 0.99 WHERE number = 1"))
-    (finding,) = verify_published(url, "run-1").findings
-    assert "a row of trials is not what event" in finding.what
-    assert "(mean)" in finding.what
-
-
 def test_a_chain_that_was_made_anew_is_shown_by_a_digest_that_was_noted(original: Path, tmp_path: Path) -> None:
     one, two = (f"sqlite:///{tmp_path}/{name}.sqlite" for name in ("one", "two"))
     noted = put(original, "run-1", one).digest

@@ -62,13 +62,6 @@ async def test_what_comes_while_a_commit_is_on_its_way_shares_the_next_one(ledge
     assert Disk.commits <= 20, "200 writes, each of them waited for"
 
 
-async def test_one_after_the_other_each_has_its_own_commit(ledger: Ledger) -> None:
-    for number in range(5):
-        await reserve(ledger, number)
-        assert calls(ledger.path, "reserved") == number + 1
-    assert Disk.commits == 5
-
-
 async def test_notes_that_nobody_waits_for_need_no_commit_of_their_own(ledger: Ledger) -> None:
     for number in range(50):
         ledger.event("run-1", "note", {"n": number})
@@ -77,30 +70,10 @@ async def test_notes_that_nobody_waits_for_need_no_commit_of_their_own(ledger: L
     assert Disk.commits == 1
 
 
-async def test_everything_stands_in_the_order_in_which_it_was_recorded(ledger: Ledger) -> None:
-    async def one(number: int) -> None:
-        ledger.event("run-1", "note", {"n": number})
-        await reserve(ledger, number)
-        ledger.event("run-1", "note", {"n": -number})
-
-    await asyncio.gather(*(one(number) for number in range(30)))
-    await ledger.commit()
-    assert verify(ledger.db) == []
-    told = read(ledger.path, "SELECT kind, body FROM events WHERE kind IN ('note', 'call_reserved') ORDER BY seq")
-    assert len(told) == 90
-    assert [body for kind, body in told if kind == "note"][:30] == [f'{{"n":{number}}}' for number in range(30)]
-
-
 def test_outside_of_a_loop_flush_writes(ledger: Ledger) -> None:
     ledger.event("run-1", "note", {"n": 1})
     assert read(ledger.path, "SELECT COUNT(*) FROM events WHERE kind = 'note'") == [(0,)]
     ledger.flush()
-    assert read(ledger.path, "SELECT COUNT(*) FROM events WHERE kind = 'note'") == [(1,)]
-
-
-def test_close_writes_what_waits(ledger: Ledger) -> None:
-    ledger.event("run-1", "note", {"n": 1})
-    ledger.close()
     assert read(ledger.path, "SELECT COUNT(*) FROM events WHERE kind = 'note'") == [(1,)]
 
 
@@ -139,16 +112,6 @@ def test_a_loop_that_ends_before_its_commit_began_holds_nobody_up(ledger: Ledger
     asyncio.run(note())
     asyncio.run(next_loop())
     assert read(ledger.path, "SELECT COUNT(*) FROM events WHERE kind = 'note'") == [(1,)]
-
-
-async def test_a_writer_that_nobody_waits_for_any_more_is_no_trouble(ledger: Ledger) -> None:
-    tasks = [asyncio.ensure_future(reserve(ledger, number)) for number in range(10)]
-    await asyncio.sleep(0)
-    for task in tasks[::2]:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await ledger.commit()
-    assert calls(ledger.path, "reserved") == 10, "what was handed over is written, whoever waits"
 
 
 # -- the log -----------------------------------------------------------------------------------------------------------
