@@ -27,7 +27,7 @@ from tests.wire import WireServer
 NOT_RUN = {
     "ray/local/": "needs Ray: tests/models/test_ray_engines.py",
     "--ray|--tune": "needs Ray: tests/cli/test_sweep_ray.py, tests/customize/test_on_ray.py",
-    "--trainer peft": "needs PyTorch: tests/customize/test_trainer.py, tests/training/test_peft.py",
+    "--trainer peft": "needs PyTorch: tests/customize/test_customize.py, tests/training/test_peft.py",
     '@job."agreement"': "the head of a file: tests/registry/test_plugin.py runs it whole",
     "optimize demo": "needs a ledger of its own: tests/cli/test_demo.py",
     "optimize models fetch": "downloads; tests/models has it",
