@@ -19,7 +19,7 @@ from tests.conftest import Made
 from tests.wire import WireServer
 
 MODEL = "openai-compatible/x@http://127.0.0.1:9/v1"
-ENCODINGS = {"cp1252": "cp1252", "utf-16": "utf-16", "utf-16-le": "utf-16-le", "utf-16-be": "utf-16-be"}
+CP1252 = [letter for at in range(1, 256) if (letter := bytes([at]).decode("cp1252", "ignore"))]
 
 
 def table(**more: str) -> str:
@@ -45,7 +45,7 @@ def shown(name: str, *more: str) -> list[str]:
     return done.output.splitlines()
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-be"])
 def test_a_file_in_another_encoding_is_read_and_a_line_says_so(encoding: str) -> None:
     Path("plain.csv").write_text(text := table(), "utf-8")
     Path("rewritten.csv").write_bytes(text.encode(encoding))
@@ -67,7 +67,7 @@ def test_an_encoding_that_is_none_or_does_not_fit_is_refused() -> None:
     assert "is not UTF-8" in refused(2, *asked("damaged.csv"))[0]
 
 
-@given(st.text(st.characters(codec="cp1252", exclude_characters="\0"), min_size=1))
+@given(st.text(st.sampled_from(CP1252), min_size=1))
 @example("Straße")
 def test_text_in_cp1252_is_never_read_as_another_text(text: str) -> None:
     data = text.encode("cp1252")

@@ -6,11 +6,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import openpyxl
-import pyarrow
-import pytest
-from pyarrow import parquet
-
 from agent.jobs.tasks import task_of as task_of_words
 from agent.ledger.query import History
 from agent.options.jobs import RecordedOptions
@@ -61,23 +56,3 @@ def test_a_task_folder_can_be_scored_by_another_metric() -> None:
     other = good("init", "yours", "--from", "rows.csv", "--target", "label", "--metric", "token_f1", "--ignore", "id")
     assert "metric: token_f1, because --metric names it" in other.splitlines()
     assert 'name = "token_f1"' in Path("tasks/yours/task.toml").read_text("utf-8")
-
-
-@pytest.mark.parametrize("suffix", ["tsv", "json", "xlsx", "parquet"])
-def test_a_file_of_another_kind_makes_the_same_task(suffix: str) -> None:
-    table = rows()
-    if suffix == "json":
-        Path("rows.json").write_text(json.dumps(table, indent=1), "utf-8")
-    elif suffix == "xlsx":
-        book = openpyxl.Workbook()
-        for cells in [list(table[0]), *(list(row.values()) for row in table)]:
-            book.active.append(cells)
-        book.save("rows.xlsx")
-    elif suffix == "parquet":
-        parquet.write_table(pyarrow.Table.from_pylist(table), "rows.parquet")
-    else:
-        lines = ["\t".join(row) for row in [list(table[0]), *(list(row.values()) for row in table)]]
-        Path("rows.tsv").write_text("\n".join(lines), "utf-8")
-    start = RecordedOptions(target="label", prompt="p.txt")
-    found, plain = (task_of_words(start.changed(task=f"rows.{kind}")) for kind in (suffix, "csv"))
-    assert (found.train, found.dev, found.test) == (plain.train, plain.dev, plain.test)

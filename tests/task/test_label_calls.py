@@ -13,6 +13,7 @@ from agent.jobs.tasks import _scored_as_asked
 from agent.task.load import load_task
 from agent.task.tools import calls_checker, with_calls
 from agent.types import Tool
+from tests.cases import each_case
 from tests.task.folders import jsonl, make, problems
 
 ROOM = {"type": "string", "enum": ["hall", "attic"]}
@@ -42,7 +43,7 @@ def lamp_on(**arguments: Any) -> list[dict[str, Any]]:
     return [{"name": "lamp_on", "arguments": arguments}]
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("label", "said"),
     [
         ([], ""),
@@ -63,7 +64,7 @@ def test_the_tool_or_the_argument_is_named(label: Any, said: str) -> None:
     assert bool(said) == bool(found)
 
 
-@pytest.mark.parametrize(
+@each_case(
     ("label", "said"),
     [
         (lamp_on(room=["hall", "attic"], level=[3, ""], window=[{"open": [True, False]}]), ""),
