@@ -9,8 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import AgentError, BadResponse, Interrupted, ModelError, RateLimited, RunRefused, TransportUnknown
-from agent.models.hosted import estimate_tokens, finish_reason, key_from, token_count, web_address
-from agent.models.transport import parse_retry_after, status_to_error
+from agent.models.hosted import (
+    SPARE_BYTES,
+    SPARE_CHARS,
+    cut,
+    estimate_tokens,
+    finish_reason,
+    key_from,
+    most_bytes,
+    most_chars,
+    token_count,
+    web_address,
+)
+from agent.models.transport import MAX_RESPONSE_BYTES, parse_retry_after, status_to_error
+from tests.toys import ask
 
 
 @given(st.text())
@@ -78,3 +90,26 @@ def test_a_key_of_printable_ascii_is_taken_without_the_blanks_around_it(key: str
 def test_a_key_that_cannot_be_sent_is_refused_by_the_name_of_its_variable(before: str, bad: str, after: str) -> None:
     with pytest.raises(RunRefused, match="THE_VARIABLE"):
         key_from("THE_VARIABLE", f"a{before}{bad}{after}b")
+
+
+@given(st.integers(1, 1_000_000), st.integers(0, 20))
+def test_more_tokens_may_be_more_bytes_up_to_a_limit(max_tokens: int, logprobs: int) -> None:
+    request = ask("a", max_tokens, logprobs=logprobs)
+    assert SPARE_BYTES < most_bytes(request) <= most_bytes(ask("a", max_tokens + 1, logprobs=logprobs))
+    assert most_bytes(request) <= MAX_RESPONSE_BYTES
+    assert most_chars(request) > SPARE_CHARS
+
+
+@given(st.text(), st.integers(0, 10))
+def test_a_cut_text_ends_in_an_ellipsis(text: str, most: int) -> None:
+    assert cut(text, most) == (text if len(text) <= most else text[:most] + "…")
+
+
+@pytest.mark.parametrize(
+    ("value", "wait"),
+    [("1e300", 1e9), ("1" + "0" * 400, 1e9), ("86400000000", 1e9), ("Fri, 31 Dec 9999 23:59:59 GMT", 1e9)]
+    + [(value, None) for value in ("nan", "", "soon", "Mon, 99 Foo 2026")]
+    + [("inf", 1e9), ("-inf", 0.0)],
+)
+def test_absurd_waits_are_bounded_and_meaningless_ones_ignored(value: str, wait: float | None) -> None:
+    assert parse_retry_after({"retry-after": value}) == wait

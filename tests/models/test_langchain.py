@@ -12,7 +12,7 @@ import pytest
 from agent.errors import BadResponse, ParameterRefused, RateLimited, RowRefused, RunRefused, Transient, TransportUnknown
 from agent.models.langchain import LangChainModel
 from agent.types import Message, Request, Usage
-from tests.models.test_hosted import TIMEOUTS
+from tests.models.test_contract import TIMEOUTS
 from tests.wire import RESPONSES_PATH, Fault, Responses, WireServer
 
 KEY = "secret-0123456789"
