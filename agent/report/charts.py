@@ -104,11 +104,11 @@ def sealed(view: RunView) -> Figure:
     sides = wording.sides(view.result)
     with styled():
         figure = canvas(WIDTH, 1.5 if len(sides) > 1 else 1.1)
-        scores, *beside = figure.subplots(1, len(sides), width_ratios=(3, 2)[: len(sides)], squeeze=False)[0]
+        scores, *others = figure.subplots(1, len(sides), width_ratios=(3, 2)[: len(sides)], squeeze=False)[0]
         lift = view.result.lift
         low, high = (100 * end for end in lift.ci95)
         colour = GOOD if low > 0 else BAD if high < 0 else SOFT
-        for axes in beside:
+        for axes in others:
             _whisker(axes, 100 * lift.diff, low, high, -0.5, colour, gain(lift.diff))
             axes.axvline(0, color=LINE, linewidth=1)
             pad = 0.15 * max(high, 5) - 0.15 * min(low, -5)
@@ -119,7 +119,7 @@ def sealed(view: RunView) -> Figure:
                 _whisker(scores, mean, low, high, -height, BASE if side == "baseline" else colour, f"{mean:.1f}")
         scores.set_yticks([-height for height in range(len(sides))], [name for _, name in sides])
         scores.set(xlabel="score on the sealed test", xlim=(-6, 106))
-        for axes in (scores, *beside):
+        for axes in (scores, *others):
             axes.set_ylim(-len(sides) + 0.5, 0.8)
         return figure
 

@@ -129,7 +129,6 @@ def checks_chart(name: str, points: Sequence[CheckPoint], address: str = "") -> 
         ],
         points,
         tabbed=True,
-        explained="Dashed: the reference of each check. A cross: its gate failed; each gate tests one check alone. "
-        "p: probability of this many changed answers by repeat noise.",
+        explained="Dashed: the reference. Cross: the gate failed. p: probability of the flips by repeat noise.",
     )
     return ChartBlock("checks", f"Scores of {name} over time", partial(charts.over_time, points), made, is_open=True)

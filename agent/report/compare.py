@@ -41,7 +41,7 @@ class ComparedPrompt:
 
 
 def compared_prompt(history: History, name: str) -> ComparedPrompt:
-    """Return the prompt that `name` means, a run or RUN:TRIAL; raise InputError if there is none."""
+    """Return the prompt that `name` means, a run or RUN:TRIAL; raise InputError if missing."""
     run_id, colon, number = name.rpartition(":")
     is_trial = bool(colon) and number.isdecimal()
     run = history.run(run_id if is_trial else name)

@@ -238,7 +238,7 @@ def run_trail(history: History, run: Mapping[str, Any]) -> RunTrail:
 
 
 def trial_trail(view: RunView, number: int) -> TrialTrail:
-    """Return the trail of a trial; raise InputError if there is none."""
+    """Return the trail of a trial; raise InputError if missing."""
     trial, history = view.numbered(number), view.history
     name = trial["candidate_id"]
     outcomes = {split: history.outcomes(view.id, name, split) for split in ("train", "dev", "test")}
@@ -254,5 +254,5 @@ def trial_trail(view: RunView, number: int) -> TrialTrail:
 
 
 def call_trail(history: History, number: int, with_events: bool = True) -> CallTrail:
-    """Return the trail of a call; raise InputError if there is none."""
+    """Return the trail of a call; raise InputError if missing."""
     return CallTrail.model_validate(trail.call(history, number, with_events))

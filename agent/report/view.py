@@ -82,7 +82,7 @@ class RunView:
         return trials
 
     def numbered(self, number: int) -> Row:
-        """Return the trial of this number as in `History.trials`; raise InputError if there is none."""
+        """Return the trial of this number as in `History.trials`; raise InputError if missing."""
         if found := self.history.trials(self.id, [number]):
             return found[0]
         raise InputError(f"{self.id}: no trial {number}; there are {len(self.history.trials(self.id))}, from 0")

@@ -10,15 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ledger.store import Ledger, NewCandidate
-from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report import prompt_texts
 from agent.report.compare import ComparedPrompt, scoring_difference
 from agent.report.prompt_texts import COMPARED, changes, word_diff
 from agent.stats.intervals import paired_difference
-from agent.types import Trial
-from tests.cli.test_untrusted import CONTROL, EVIL
-from tests.cli.world import good_json, optimize, refused
+from tests.cli.world import good_json, refused
 from tests.conftest import Made
 from tests.ledger.ledgers import read
 
@@ -72,19 +68,6 @@ def test_trials_are_compared_on_the_rows_of_both_and_runs_on_other_rows_are_not(
 def test_scores_of_other_metrics_have_no_paired_test(one: dict[str, Any], two: dict[str, Any], says: str) -> None:
     sides = [ComparedPrompt({"hashes": {n: "" for n in each if "." in n}}, {}, None, {}, each) for each in (one, two)]
     assert scoring_difference(*sides) == (f"scored in different ways ({says}): no paired test" if says else "")
-
-
-def test_no_prompt_steers_a_terminal(two_runs: Made) -> None:
-    run_id = two_runs[0]["run_id"]
-    ledger = Ledger(DB)
-    candidate = PromptCandidate("zero-shot", "turns", f"Say {EVIL}", role=EVIL)
-    ledger.add_candidate(run_id, NewCandidate(9, candidate.shown(), (), EVIL, None, EVIL))
-    ledger.put_trial(run_id, Trial(99, 9, candidate.id, "failed", 0, None, None, EVIL))
-    ledger.close()
-    for more in ([], ["--json"]):
-        result = optimize("compare", f"{run_id}:0", f"{run_id}:99", *more)
-        assert result.exit_code == 0
-        assert not CONTROL.search(result.stdout + result.stderr)
 
 
 WORDS = st.lists(st.sampled_from(["a", "bb", "ä", " ", "\n", ".", "x1"]), max_size=12).map("".join)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.release.runtime import load_prompt
 from tests.cli.world import INSTRUCTION, good, good_json, optimize, refused
 from tests.conftest import Made
 
@@ -53,16 +52,6 @@ def test_the_ledger_by_sql_and_the_views_of_a_run_agree(two_runs: Made) -> None:
     assert shown["baseline"]["instruction"] == INSTRUCTION
     assert sum(cost["cost_usd"] for cost in shown["costs"]) == pytest.approx(run["cost_usd"])
     assert {listed["id"]: listed["result"] for listed in good_json("runs")["runs"]}[run["run_id"]] == run
-
-
-def test_both_forms_of_an_export_are_the_released_prompt(two_runs: Made) -> None:
-    run = two_runs[0]
-    folder = Path(run["release"]).parent
-    assert good("export", run["run_id"]) == (folder / "prompt.md").read_text("utf-8")
-    for words in (("-o", "mine.md"), ("--format", "messages", "-o", "mine.json"), ("-o", "into")):
-        Path("into").mkdir(exist_ok=True)
-        good("export", run["run_id"], *words)
-        assert load_prompt(words[-1]).version == load_prompt(run["release"]).version
 
 
 def test_an_altered_ledger_is_named_by_doctor_and_refused_by_the_others(two_runs: Made) -> None:

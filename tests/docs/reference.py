@@ -133,7 +133,7 @@ def _keys(table: dict[str, Any]) -> str:
     lines = []
     for key, schema in table["properties"].items():
         if "$ref" in schema or (schema.get("items") or {}).get("$ref") or schema.get("additionalProperties"):
-            continue  # a table with a heading of its own
+            continue  # a table that has its own heading
         needed = "required, " if key in table.get("required", ()) else ""
         default = schema.get("default")
         given = "" if default in (None, "", [], {}, 2**53) else f" Default: `{json.dumps(default)}`."

@@ -29,13 +29,13 @@ NOT_RUN = {
     "--ray|--tune": "needs Ray: tests/cli/test_sweep_ray.py, tests/customize/test_on_ray.py",
     "--trainer peft": "needs PyTorch: tests/customize/test_customize.py, tests/training/test_peft.py",
     '@job."agreement"': "the head of a file: tests/registry/test_plugin.py runs it whole",
-    "optimize demo": "needs a ledger of its own: tests/cli/test_demo.py",
+    "optimize demo": "needs its own ledger: tests/cli/test_demo.py",
     "optimize models fetch": "downloads; tests/models has it",
     "optimize resume": "needs an interrupted run: tests/cli/test_interrupt.py",
     "optimize batch cancel": "needs a batch that is under way: tests/cli/test_batch.py",
     "optimize ui$": "serves until Ctrl-C: tests/report/web",
     "optimize ui --allow-calls": "serves until Ctrl-C: tests/report/test_web_playground.py",
-    "docs/examples/": "each table with a model of its own: tests/docs/test_examples.py",
+    "docs/examples/": "each table needs its own model: tests/docs/test_examples.py",
     "optimize label .*--(web|ask)|optimize (run )?mails$": "needs labels of people: tests/cli/test_label.py",
     "optimize init .*--rows": "needs a model that writes rows: tests/cli/test_label.py",
     "optimize init --sample": "the task is there already: tests/cli/test_samples.py",
@@ -65,7 +65,7 @@ NOT_RUN = {
     "class StartOptions": "part of tests/assets/plugin: tests/registry/test_plugin.py",
     "docs/python-reference.md": "made of docstrings: tests/test_doctests.py",
 }
-"""What is not run, by a pattern that stands in it: why not, and what tests it."""
+"""Patterns of what is not run: why not, and what tests it."""
 ENDS = {"optimize rollback data": 2, "optimize rollback support_triage": 0}
 """Exit codes other than 0: `data` has one version only."""
 

@@ -1,4 +1,4 @@
-"""Where this machine keeps a Chromium; Playwright brings none of its own here."""
+"""The path of Chromium on this machine; Playwright brings none here."""
 
 from __future__ import annotations
 

@@ -18,7 +18,9 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from agent.cli import main
 from agent.errors import InputError, Interrupted, RunRefused
 from agent.jobs.playground import Playground
 from agent.ledger import trail
@@ -134,10 +136,6 @@ def test_ratings_go_into_the_file_of_the_command_and_name_no_prompt(runs: Runs) 
         assert f"3 of {of} answers are rated" in client.page(stop).words
         for wrong in ({"rating": "6"}, {"rating": ""}, {"item": "i_none", "rating": "1"}, {"rating": "1", "rater": ""}):
             assert client.post(address, data=form | wrong).status_code == 400, wrong
-    from click.testing import CliRunner
-
-    from agent.cli import main
-
     said = CliRunner().invoke(main, ["judge", "rate", run, "--rater", "Ann"], input="4\nq\n").output
     assert f"{of} answers, 3 rated before by Ann" in said
     assert len(file.read_text("utf-8").splitlines()) == 4

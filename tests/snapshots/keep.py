@@ -1,4 +1,4 @@
-"""Compares a text with its snapshot, a file in this folder, and writes it anew when that is asked for."""
+"""Compares a text with its snapshot, a file in this folder, and rewrites it on request."""
 
 from __future__ import annotations
 

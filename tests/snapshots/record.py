@@ -1,4 +1,4 @@
-"""Records the world of the snapshots anew: `python -m tests.snapshots.record`.
+"""Records the world of the snapshots again: `python -m tests.snapshots.record`.
 
 Needed where the ledger's schema changes, or what a run asks. Update the snapshots afterwards, and read the difference.
 """

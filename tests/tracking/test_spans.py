@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import threading
@@ -91,63 +92,54 @@ def values(span: Any) -> dict[str, Any]:
     return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in span.attributes}
 
 
-def test_a_call_has_the_attributes_of_the_conventions() -> None:
+def spans_of(environ: dict[str, str], model: str = "openai/x", fault: Exception | None = None) -> Any:
+    """The one span of a call."""
     provider, kept = in_memory()
-    from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as conventions
-    from opentelemetry.trace import SpanKind
-
-    with CallTracer(provider.get_tracer("t"), {}).call("openai-compatible/x@http://127.0.0.1:81/v1", REQUEST) as span:
+    with contextlib.suppress(Transient), CallTracer(provider.get_tracer("t"), environ).call(model, REQUEST) as span:
+        if fault is not None:
+            raise fault
         span.answered(REPLY)
     (done,) = kept.get_finished_spans()
-    found = dict(done.attributes)
-    assert done.name == "chat x"
-    assert done.kind == SpanKind.CLIENT
-    assert found == {
-        conventions.GEN_AI_OPERATION_NAME: "chat",
-        conventions.GEN_AI_PROVIDER_NAME: "openai",
-        conventions.GEN_AI_REQUEST_MODEL: "x",
-        conventions.GEN_AI_REQUEST_MAX_TOKENS: 20,
-        conventions.GEN_AI_REQUEST_TEMPERATURE: 0.0,
-        conventions.GEN_AI_REQUEST_SEED: 7,
-        conventions.GEN_AI_REQUEST_STOP_SEQUENCES: ("END",),
-        conventions.GEN_AI_RESPONSE_MODEL: "x-2026",
-        conventions.GEN_AI_RESPONSE_FINISH_REASONS: ("stop",),
-        conventions.GEN_AI_USAGE_INPUT_TOKENS: 12,
-        conventions.GEN_AI_USAGE_OUTPUT_TOKENS: 3,
-        conventions.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: 4,
-        conventions.GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS: 1,
+    return done
+
+
+def test_a_call_has_the_attributes_of_the_conventions() -> None:
+    done = spans_of({}, "openai-compatible/x@http://127.0.0.1:81/v1")
+    assert (done.name, done.kind.name) == ("chat x", "CLIENT")
+    assert dict(done.attributes) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "x",
+        "gen_ai.request.max_tokens": 20,
+        "gen_ai.request.temperature": 0.0,
+        "gen_ai.request.seed": 7,
+        "gen_ai.request.stop_sequences": ("END",),
+        "gen_ai.response.model": "x-2026",
+        "gen_ai.response.finish_reasons": ("stop",),
+        "gen_ai.usage.input_tokens": 12,
+        "gen_ai.usage.output_tokens": 3,
+        "gen_ai.usage.cache_read.input_tokens": 4,
+        "gen_ai.usage.cache_creation.input_tokens": 1,
         "server.address": "127.0.0.1",
         "server.port": 81,
     }
 
 
 def test_texts_are_captured_on_request_alone_and_without_keys() -> None:
-    provider, kept = in_memory()
-    environ = {CAPTURE: "true", "DEMO_API_KEY": SECRET}
-    with CallTracer(provider.get_tracer("t"), environ).call("openai/x", REQUEST) as span:
-        span.answered(REPLY)
-    (done,) = kept.get_finished_spans()
-    assert json.loads(done.attributes["gen_ai.system_instructions"]) == [{"type": "text", "content": "Sort."}]
-    assert json.loads(done.attributes["gen_ai.input.messages"]) == [
-        {"role": "user", "parts": [{"type": "text", "content": "parcel [key]"}]}
-    ]
-    assert json.loads(done.attributes["gen_ai.output.messages"]) == [
-        {"role": "assistant", "parts": [{"type": "text", "content": "delivery"}], "finish_reason": "stop"}
-    ]
+    found = spans_of({CAPTURE: "true", "DEMO_API_KEY": SECRET}).attributes
+    sort, parcel, said = ([{"type": "text", "content": text}] for text in ("Sort.", "parcel [key]", "delivery"))
+    assert json.loads(found["gen_ai.system_instructions"]) == sort
+    assert json.loads(found["gen_ai.input.messages"]) == [{"role": "user", "parts": parcel}]
+    answer = {"role": "assistant", "parts": said, "finish_reason": "stop"}
+    assert json.loads(found["gen_ai.output.messages"]) == [answer]
 
 
 def test_an_error_marks_the_span_and_quotes_nothing() -> None:
-    provider, kept = in_memory()
-    tracer = CallTracer(provider.get_tracer("t"), {})
-    with pytest.raises(Transient), tracer.call("openai/x", REQUEST):
-        raise Transient("the row said: parcel")
-    (done,) = kept.get_finished_spans()
-    assert done.attributes["error.type"] == "Transient"
-    assert not done.status.is_ok
-    assert "parcel" not in done.to_json()
+    done = spans_of({}, fault=Transient("the row said: parcel"))
+    assert (done.attributes["error.type"], done.status.is_ok, "parcel" in done.to_json()) == ("Transient", False, False)
 
 
-def test_calls_stand_below_their_trial_and_trials_below_the_run() -> None:
+def test_calls_are_below_their_trial_and_trials_below_the_run() -> None:
     provider, kept = in_memory()
     from agent.tracking.spans import RunSpans
 
@@ -161,8 +153,7 @@ def test_calls_stand_below_their_trial_and_trials_below_the_run() -> None:
     by_name = {span.name: span for span in kept.get_finished_spans()}
     run, trial = by_name["promptassay run triage"], by_name["promptassay trial 0"]
     called, proposed = (span for span in kept.get_finished_spans() if span.name == "chat x")
-    assert run.parent is None
-    assert run.attributes["error.type"] == "ValueError"
+    assert (run.parent, run.attributes["error.type"]) == (None, "ValueError")
     assert trial.parent.span_id == run.context.span_id == proposed.parent.span_id
     assert called.parent.span_id == trial.context.span_id
     assert trial.attributes["gen_ai.evaluation.score.value"] == 0.5

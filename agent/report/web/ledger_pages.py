@@ -132,7 +132,7 @@ def _cost(run: ListedRun) -> str:
 
 
 def checks(request: PageRequest) -> Page:
-    """Return the page of a prompt's finished checks; raise InputError if there are none."""
+    """Return the page of a prompt's finished checks; raise InputError if missing."""
     found = checks_named(request, request.names["name"])
     name, count = found.name, len(found.checks)
     if not found.checks:

@@ -177,7 +177,7 @@ def _rows_to_pick(pick: Mapping[str, Any], here: str) -> Iterator[Block]:
 
 
 def latest(request: PageRequest) -> Page:
-    """Return the playground of the newest run with prompts to try; `of` is "" if there is none."""
+    """Return the playground of the newest run with prompts to try; `of` is "" without one."""
     for run in request.history.runs()[:MOST_LOOKED_AT]:
         with suppress(InputError, ReleaseError):
             return play(replace(request, names={"run": run["id"]}))

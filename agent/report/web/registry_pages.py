@@ -271,7 +271,7 @@ def _histories(root: Path, problems: list[str]) -> Iterator[tuple[str, list[Alia
 
 
 def version_folder(request: PageRequest) -> Path:
-    """Return the folder of the requested version; raise InputError if there is none."""
+    """Return the folder of the requested version; raise InputError if missing."""
     root, name, version = request.site.releases, request.names["name"], request.names["version"]
     if name not in released_names(root) or version not in _versions(root / name):
         raise InputError(f"{name}@{version}: no such version in {root}; the page of releases lists them")

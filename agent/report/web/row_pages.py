@@ -58,14 +58,8 @@ SEALED_FILTERS: Filters = {
     "unreadable": UNREADABLE,
 }
 """Filters of the sealed rows; won and lost are from the best found's view."""
-SEALED = (
-    "These rows were used once, at the end. Use them to understand the result only: "
-    "they cannot measure a prompt that was tuned on them."
-)
-LEFT_OUT = (
-    "Inputs and labels are not shown: the ledger does not hold the task's rows, "
-    "and its files are gone or have changed since the run."
-)
+SEALED = "These rows were used once, at the end. They cannot measure a prompt that was tuned on them."
+LEFT_OUT = "Inputs and labels are not shown: the task's files are gone or have changed since the run."
 
 
 def filtered(request: PageRequest, pairs: Sequence[RowPair], filters: Filters, text: str = "") -> dict[str, Any]:
