@@ -93,7 +93,7 @@ def on_terminal(
     environment: Mapping[str, str] | None = None,
     keys: Callable[[Terminal], str] = lambda terminal: "",
 ) -> Session:
-    """Runs `optimize` with these arguments on a terminal of its own; `keys` says what is typed at each new screen."""
+    """Runs `optimize` with these arguments on a separate terminal; `keys` says what is typed at each new screen."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}

@@ -1,4 +1,4 @@
-"""What happens goes on to each of several observers, in their order, whatever it is."""
+"""Every event is passed to each of several observers, in their order, whatever it is."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_every_row_of_the_campaign_that_is_named_is_there() -> None:
 
 
 def test_nothing_in_a_cell_of_holders_is_passed_over() -> None:
-    """Whatever stands in backticks there is a test or a row of the campaign, so that a slip of the pen is seen."""
+    """Whatever is in backticks there is a test or a row of the campaign, so that a slip of the pen is seen."""
     for row in promises():
         left = CHAOS.sub("", TEST.sub("", row[2]))
         assert "`" not in left, left

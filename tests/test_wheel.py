@@ -1,4 +1,4 @@
-"""The first steps of somebody who installs the wheel: in an environment of its own, in an empty folder.
+"""The first steps of somebody who installs the wheel: in a separate environment, in an empty folder.
 
 The wheel is built from a copy of the source and installed by pip without an index; what it depends on is linked from
 what is installed here. Nothing of the source can be imported.

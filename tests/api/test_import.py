@@ -1,4 +1,4 @@
-"""`import promptassay`: light, typed and ours wherever it is typed, also beside an agent.py of the user's."""
+"""`import promptassay`: light, typed and ours wherever it is typed, also next to a user's agent.py."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A run of `pa.optimize` that is stopped by a Ctrl-C, a cancellation or a kill, and goes on to the same end."""
+"""A run of `pa.optimize` that is stopped by a Ctrl-C, a cancellation or a kill, and continues to the same end."""
 
 import asyncio
 import itertools

@@ -66,7 +66,7 @@ class World:
             await lm.close()
 
     def ask(self, rows: int = ROWS, request: dict[str, Any] | None = None, **more: Any) -> list[Any]:
-        """Asks a set of calls of the run in a ledger of its own; `path` has it then."""
+        """Asks a set of calls of the run in a separate ledger; `path` has it then."""
         ledger = Ledger(self.path) if self.path.exists() else open_ledger(self.path)
 
         async def go() -> list[Completion | BaseException]:

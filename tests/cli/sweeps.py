@@ -50,5 +50,5 @@ def settled(folder: Path = FOLDER) -> int:
 
 
 def scores(sweep: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """What came of each cell, without what is different in every run."""
+    """The result of each cell, without what differs between runs."""
     return [(cell["seed"], cell["baseline"], cell["score"], cell["decision"]) for cell in sweep["cells"]]

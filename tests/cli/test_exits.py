@@ -151,7 +151,7 @@ def test_debug_adds_the_traceback() -> None:
 
 
 def in_a_shell(redirected: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """The command in a process of its own, its streams as the shell is told."""
+    """The command in a separate process, its streams as the shell is told."""
     words = shlex.join([sys.executable, "-c", "from agent.cli import main; main()", *arguments])
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     return subprocess.run(["sh", "-c", f"{words} {redirected}"], capture_output=True, env=environment, check=False)

@@ -51,7 +51,7 @@ def states() -> dict[str, int]:
 
 
 def test_a_ledger_behind_a_link_is_the_ledger() -> None:
-    """SQLite's log, our lock and our seal lie beside the file itself."""
+    """SQLite's log, our lock and our seal are next to the file."""
     Path("real").mkdir()
     Path("link").mkdir()
     Path("link/ledger.db").symlink_to(Path("real/ledger.db").absolute())

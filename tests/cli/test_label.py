@@ -51,7 +51,7 @@ def labelled(labeller: str, typed: str, *more: str) -> str:
 
 
 class Person:
-    """Presses the key of the right topic for each row that comes, so many times, and then `q`."""
+    """Presses the key of the right topic for each row that comes, `count` times, and then `q`."""
 
     def __init__(self, count: int) -> None:
         self.left, self.seen = count, 0
@@ -92,7 +92,7 @@ def test_from_a_sentence_and_sixty_rows_to_a_released_prompt_with_forty_keys() -
 
 
 def label_all(count: int, labeller: str = "ann") -> None:
-    """Gives so many rows their label, as a person does."""
+    """Label a number of rows, as a person does."""
     from agent.task.label_session import LabelSession
 
     session = LabelSession(LabelledTask(FOLDER), labeller, overlap=0)

@@ -1,4 +1,4 @@
-"""`optimize audit verify` and the files beside the ledger: an older copy is found, and another ledger is none."""
+"""`optimize audit verify` and the files next to the ledger: an older copy is found, another ledger is not."""
 
 import json
 import re

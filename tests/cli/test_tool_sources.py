@@ -1,4 +1,4 @@
-"""Tools from elsewhere: a real server of the Model Context Protocol in a process of its own, and files."""
+"""Tools from elsewhere: a real server of the Model Context Protocol in its own process, and files."""
 
 from __future__ import annotations
 

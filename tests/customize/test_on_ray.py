@@ -63,7 +63,7 @@ def without_seconds(bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def record(made: Mapping[str, Any]) -> list[Any]:
-    """What the ledger has of the trainings of a comparison, and what came of them."""
+    """What the ledger has of the trainings of a comparison, and their results."""
     kinds = ("training", "trained", "test_opened")
     chosen = [
         (line["arm"], line["chosen"], without_seconds(line["tried"]))

@@ -34,7 +34,7 @@ FAMILIES = {"c": "no model", "l": "tuned"}
 
 
 def arm(name: str, right: int | Sequence[float | None], calls: int | None = None) -> MeasuredArm:
-    """An arm with so many of 100 rows right, whose training pays after some calls."""
+    """An arm with this number of 100 rows right, whose training pays after some calls."""
     scored = scores(right) if isinstance(right, int) else right
     family = FAMILIES.get(name[0], "prompt")
     return MeasuredArm(name, "", family, "", scored, 0, break_even_calls=calls)  # type: ignore[arg-type]

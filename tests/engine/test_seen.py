@@ -1,4 +1,4 @@
-"""A real run of support_triage as a person sees it: its progress while it goes on, each page, filters, a trial, three
+"""A real run of support_triage as a person sees it: its progress while it runs, each page, filters, a trial, three
 ratings, the report. The embedded model and a real browser."""
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MINUTES = 60_000  # milliseconds
 
 @dataclass
 class Seen:
-    """The folder of a shop whose run goes on, its web pages at `base`, and what a browser said and asked for."""
+    """The folder of a shop whose run is active, its web pages at `base`, and what a browser said and asked for."""
 
     folder: Path
     base: str

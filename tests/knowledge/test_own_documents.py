@@ -27,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def planted(folder: Path) -> tuple[list[dict[str, Any]], Path]:
-    """Rows without the column of their pages, and the folder of these, which is not beside them."""
+    """Rows without the column of their pages, and the folder of these, which is somewhere else."""
     task = write_task(folder / "elsewhere")
     rows = [json.loads(line) for split in ("train", "dev", "test") for line in (task / f"{split}.jsonl").open()]
     return [{"question": row["question"], "answer": row["answer"]} for row in rows], task / "pages"

@@ -1,4 +1,4 @@
-"""A closed ledger with two whole runs, made once; each test gets a copy of its own."""
+"""A closed ledger with two whole runs, made once; each test gets a copy."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def reseal(path: Path) -> None:
 
 
 def read(path: Path, sql: str, *values: Any) -> list[Any]:
-    """Through a connection of its own: only what is committed is seen."""
+    """Through a separate connection: only what is committed is seen."""
     with closing(sqlite3.connect(path)) as db:
         return db.execute(sql, values).fetchall()
 

@@ -85,7 +85,7 @@ class CuttingProxy:
         self._socket.close()
 
     def cut_after(self, limit: int) -> None:
-        """The next connection ends after so many bytes; -1: none ends."""
+        """The next connection ends after this number of bytes; -1: never."""
         self.limit, self.passed = limit, 0
 
     def _serve(self) -> None:

@@ -32,7 +32,7 @@ def history(path: Path) -> Iterator[History]:
 
 
 async def say(path: Path, *replies: str, run_id: str = "run-1") -> None:
-    """More replies in a run that is there, each of a row of its own."""
+    """More replies in a run that is there, each of another row."""
     ledger = Ledger(path)
     who = ledgers.candidates()[0].id
     for number, reply in enumerate(replies):

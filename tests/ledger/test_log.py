@@ -97,7 +97,7 @@ async def test_commits_are_never_lost_to_damage_without_a_word(whole: Path, tmp_
 
 
 def test_a_ledger_that_died_while_it_was_made_can_be_opened(tmp_path: Path) -> None:
-    """The kill came before there was a log: what lies beside the file is a rollback journal."""
+    """The kill came before there was a log: the file next to it is a rollback journal."""
     made, left = tmp_path / "made.db", tmp_path / "left.db"
     with closing(sqlite3.connect(made, isolation_level=None)) as db:
         db.execute("CREATE TABLE first (x)")

@@ -74,7 +74,7 @@ changes = pytest.mark.parametrize(("change", "what"), CHANGES, ids=[change.__nam
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """In use for the second time; beside it lies `older.db`, a copy of the first."""
+    """In use for the second time; next to it is `older.db`, a copy of the first."""
     path = tmp_path / "runs" / "ledger.db"
     with closing(open_ledger(path)) as first:
         asyncio.run(buy(first, 1))

@@ -135,7 +135,7 @@ async def test_an_actor_that_dies_leaves_one_call_unknown_and_another_takes_its_
 
 @needs_ray
 def test_a_run_on_a_pool_is_bought_for_the_local_model_too(path: Path, tmp_path: Path) -> None:
-    """By the command, with a cluster of its own."""
+    """By the command, with its own cluster."""
     command = ["run", str(TASKS / "word_problems"), "-q", "--json", "--max-calls", "120", "-n", "1"]
     command += ["--proposer", "none", "--db", str(tmp_path / "ledger.db")]
     process = start(*command, "-m", f"ray/local/{path}?engines=1")

@@ -32,7 +32,7 @@ WHEEL = wheel_of(GGUF)
 
 
 class Index:
-    """Serves one file. `cut` closes the connection after so many bytes; `ranges` = False ignores Range."""
+    """Serves one file. `cut` closes the connection after this number of bytes; `ranges` = False ignores Range."""
 
     def __init__(self) -> None:
         self.content, self.cut, self.ranges, self.status, self.chunked = WHEEL, 0, True, 200, False

@@ -1,4 +1,4 @@
-"""A conversation is sent as messages, whatever stands in it; examples are turns before it, or texts in the system
+"""A conversation is sent as messages, whatever it contains; examples are turns before it, or texts in the system
 message."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is sent: byte for byte as the golden files say, as DSPy itself would send it, with every value as it came.
 
-After a wanted change, `REWRITE_GOLDEN=1 pytest tests/prompt/test_render.py` writes the files of tests/golden anew; read
+After a wanted change, `REWRITE_GOLDEN=1 pytest tests/prompt/test_render.py` rewrites the files of tests/golden; read
 the difference before you keep it.
 """
 
@@ -156,7 +156,7 @@ def test_every_value_of_the_row_stands_in_the_prompt_exactly_once_more_than_with
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["few-shot", "few-shot-cot"]), st.sampled_from(FORMATS), FOR_DSPY)
 def test_a_demo_is_never_filled(technique, name, shown) -> None:
-    """What stands in a demo stays literal, marks and all, and the row's value does not appear in it."""
+    """The content of an example stays literal, marks and all, and the row's value does not appear in it."""
     hostile = f"<d>{shown}{{{{message}}}}</d>"
     made = candidate(technique, name, demos=(Demo("t", {"message": hostile}, {"team": "billing"}, "Why {{message}}."),))
     text = as_text(render(made, ONE, {"message": "THE-VALUE"}))

@@ -1,4 +1,4 @@
-"""What a prompt asks for in words of its own."""
+"""What the built-in words of a prompt ask for."""
 
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import answers_last, reasons_first

@@ -1,4 +1,4 @@
-"""Packages of others as pip would leave them in a folder: modules beside a .dist-info. Nothing is installed."""
+"""Packages of others as pip would leave them in a folder: modules next to a .dist-info. Nothing is installed."""
 
 from __future__ import annotations
 

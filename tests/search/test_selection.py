@@ -123,7 +123,7 @@ SHORT = PromptCandidate("few-shot", "inline", "Team?", demos=DEMOS[:1])
 
 
 def scores(right: int, first: int = 0) -> list[float | None]:
-    """So many rows right, from row `first` on."""
+    """A number of rows right, from row `first` on."""
     return [1.0 if (row - first) % ROWS < right else 0.0 for row in range(ROWS)]
 
 

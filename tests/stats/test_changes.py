@@ -73,7 +73,7 @@ def test_a_score_that_fell_for_good_is_found_and_one_that_moved_nowhere_is_not()
 
 
 def noisy(rng: random.Random, count: int, before: int, now: int) -> Rows:
-    """Half of the rows are certain, the others toss a coin of their own; the same before and now."""
+    """Half of the rows are certain, the others toss a coin each; the same before and now."""
     rows: Rows = []
     for _ in range(count):
         rate = rng.choice((0.0, 1.0, rng.random(), 0.9))

@@ -51,7 +51,7 @@ async def test_it_is_shown_what_was_tried_with_its_score_and_where_the_best_fail
 
 
 class Ending(FakeModel):
-    """A proposer whose replies end for a reason of their own."""
+    """A proposer whose replies end for a given reason."""
 
     def __init__(self, text: str, finish: FinishReason) -> None:
         super().__init__(lambda request: text, "fake/author")
