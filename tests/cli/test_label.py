@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import select
 import time
 from pathlib import Path
 from threading import Lock
@@ -30,7 +28,6 @@ from tests.cli.label_world import (
 )
 from tests.cli.world import TOPICS, compatible, good, good_json, refused
 from tests.terminal import Terminal, on_terminal
-from tests.warm import start_on_terminal
 from tests.wire import WireServer
 
 FOLDER = Path("tasks/mails")
@@ -206,30 +203,6 @@ def test_two_labellers_agree_or_see_the_row_again() -> None:
     assert "100 % the same" in again
     task = LabelledTask(FOLDER)
     assert task.status(task.log.events()).disputed == 0
-
-
-def test_a_kill_in_the_middle_loses_no_label() -> None:
-    with WireServer(drafter) as server:
-        drafted(server)
-    ours, theirs = os.openpty()
-    process = start_on_terminal(["label", "mails", "--labeller", "ann"], theirs, os.environ)
-    os.close(theirs)
-    os.write(ours, b"1" * 31)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (LABELS.exists() and LABELS.read_bytes().count(b"\n") == 31):
-        if select.select([ours], [], [], 0.05)[0]:
-            os.read(ours, 65536)
-    process.kill()
-    process.wait(20)
-    os.close(ours)
-    assert len(rows("labels.jsonl")) == 31
-    whole = LABELS.read_bytes()
-    LABELS.write_bytes(whole + b'{"row": "row_')  # a kill in the line
-    assert len(LabelledTask(FOLDER).log.events()) == 31
-    labelled("ann", "2q")
-    assert LABELS.read_bytes().startswith(whole)
-    assert len(LabelledTask(FOLDER).log.events()) == 32
-    assert len(rows("train.jsonl")) + len(rows("dev.jsonl")) + len(rows("test.jsonl")) == 32
 
 
 def test_a_line_that_was_changed_is_seen() -> None:

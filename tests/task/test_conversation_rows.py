@@ -15,6 +15,7 @@ from agent.errors import InputError, ProblemsError
 from agent.options.shared import Asked
 from agent.task.from_file import task_from_file
 from agent.task.load import load_task
+from tests.cases import each_case
 from tests.task.folders import jsonl, make, problems
 
 TOML = """\
@@ -126,12 +127,25 @@ def test_every_wrong_row_is_named_at_its_line(here: Path) -> None:
     assert "message 2 has no text as content" in said[3]
     assert "has no message" in said[4]
     assert "is empty" in said[5]
-    assert "'tool_calls' beside role and content" in said[6]
+    assert "has 'tool_calls' in addition to role" in said[6]
     assert "message 2 is empty" in said[7]
     assert "is no list of messages" in said[8]
     assert f"at most {MOST_MESSAGES}" in said[9]
     assert "is not JSON" in said[10]
     assert "the user's comes last" in said[11]
+
+
+@each_case(
+    ("old", "new", "said"),
+    [
+        ("messages -> want", "messages, tone -> want", "a conversation must be the only input"),
+        ("in the end.", "in the end. {{messages}}", "take {{messages}} out"),
+        ('type = "conversation"', 'type = "conversation"\n[search]\nformats = ["dspy-chat"]', "turns, inline"),
+        ("[fields.messages]", '[fields.want]\ntype = "conversation"\n[fields.messages]', "a conversation is an input"),
+    ],
+)
+def test_what_a_conversation_cannot_have_is_refused(here: Path, old: str, new: str, said: str) -> None:
+    assert any(said in line for line in problems(make(here / "t", TOML.replace(old, new), **good())))
 
 
 def test_a_column_of_conversations_in_a_data_file_is_its_input(here: Path) -> None:
@@ -168,7 +182,13 @@ def drinks(here: Path, **odd: Any) -> Path:
 
 
 def test_one_odd_row_does_not_make_texts_of_conversations(here: Path) -> None:
-    odd = {"r0": "just text", "r1": "", "r9": "just text", **{f"r{n}": f"text {n}" for n in range(20, 43)}}
+    odd = {
+        "r0": "just text",
+        "r1": "",
+        "r2": '[{"role"',
+        "r9": "just text",
+        **{f"r{n}": f"text {n}" for n in range(20, 43)},
+    }
     with pytest.raises(ProblemsError) as refused:
         task_from_file(drinks(here, **odd, r50=[]), "drink")
     lines = [str(each) for each in refused.value.problems]

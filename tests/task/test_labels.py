@@ -132,6 +132,17 @@ def test_several_write_to_one_file_and_the_chain_holds(tmp_path: Path) -> None:
     assert (tmp_path / "labels.jsonl").stat().st_mode & 0o077 == 0
 
 
+def test_a_line_that_was_cut_off_by_a_kill_is_left_out_and_overwritten(tmp_path: Path) -> None:
+    log = LabelLog(tmp_path / "labels.jsonl")
+    log.add_all([("r1", "a"), ("r2", "b")], "ann", "spread")
+    whole = log.path.read_bytes()
+    log.path.write_bytes(whole + b'{"row": "r')
+    assert len(log.events()) == 2
+    log.add("r3", "a", "ann", "spread")
+    assert log.path.read_bytes().startswith(whole + b'{"row": "r3"')
+    assert [event.row for event in log.events()] == ["r1", "r2", "r3"]
+
+
 @pytest.mark.parametrize("line", [0, 1, 2])
 def test_a_line_that_is_gone_or_another_is_named(tmp_path: Path, line: int) -> None:
     path = tmp_path / "labels.jsonl"

@@ -117,6 +117,7 @@ WRONG = [
     ("ignore_case = true", "tolerance = 1", "tolerance", "no option 'tolerance'"),
     ("weight = 3", "weight = 0", "weight", "greater than 0"),
     ("weight = 3", "weight = nan", "weight", "weight = nan"),
+    ("weight = 3", f"weight = 0x{'f' * 5000}", "weight", "too large to show"),
     ("weight = 3", 'weight = "3"', "weight", "valid number"),
     ('field = "team"', 'field = "message"', 'field = "m', "not an output"),
     ('name = "choice"', 'name = "numeric"', 'name = "numeric"', "does not fit"),
@@ -319,6 +320,7 @@ def test_missing_doubled_and_shared_splits_and_folders_are_named(here: Path) -> 
         ("x = 1\n", 1, "no function metric"),
         ("x = 1\ndef metric(:\n", 2, "not valid Python"),
         ("(" * 5000 + ")" * 5000, 1, "Python"),
+        ("x = " + "-" * 100_000 + "1", 1, "not usable Python"),
     ],
 )
 def test_metric_py_is_checked_but_not_run(here: Path, source: str, line: int, words: str) -> None:
