@@ -13,7 +13,6 @@ import pytest
 
 import promptassay as pa
 from agent.errors import ProblemsError
-from agent.jobs.arguments import keep
 from agent.scoring import task_metrics
 from tests.cli.test_interrupt import told
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused, write_csv
@@ -213,13 +212,6 @@ def test_an_argument_that_is_not_known_is_a_type_error() -> None:
         pa.evaluate("x", max_call=3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="no trials"):
         pa.evaluate("x", trials=3)
-
-
-def test_the_same_texts_are_kept_once() -> None:
-    first, is_new = keep(Path("runs"), {"a.jsonl": "{}\n"})
-    assert is_new
-    assert keep(Path("runs"), {"a.jsonl": "{}\n"}) == (first, False)
-    assert keep(Path("runs"), {"a.jsonl": "{} \n"})[0] != first
 
 
 def test_a_task_object_is_the_folder_that_it_was_loaded_from() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from agent.jobs.tasks import task_of
 from agent.options.jobs import RecordedOptions
 from agent.release.runtime import load_prompt
 from tests.cli.test_tools import ROOMS, house
-from tests.cli.world import compatible, refused
+from tests.cli.world import compatible
 from tests.wire import WireServer
 
 PROMPT = "Call the tool that does what is asked."
@@ -130,16 +130,3 @@ def test_what_cannot_be_is_refused_before_anything_is_called() -> None:
         ]
         assert server.requests == []
     assert not list(Path("runs/tasks").glob("*"))
-
-
-def test_a_literal_type_is_checked_in_the_rows() -> None:
-    def dim(level: Literal["low", "high"]) -> None:
-        """Dims."""
-
-    pa.write_tools([dim], "tools.json")
-    rows = [{"request": f"{n} please", "calls": [{"name": "dim", "arguments": {"level": "lo"}}]} for n in range(40)]
-    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
-    words = ("run", "rows.jsonl", "--target", "calls", "--prompt", PROMPT, "--tools", "tools.json")
-    (said, *_) = refused(2, *words)
-    assert "rows.jsonl:1: calls: " in said
-    assert "so in 40 rows" in said

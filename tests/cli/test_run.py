@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -189,32 +188,6 @@ def test_what_is_preferred_is_tested_and_shipped(how: str) -> None:
     assert chosen["candidate_id"] == preferred["winner"]["candidate_id"]
 
 
-def test_tables_are_for_people_and_progress_goes_to_stderr() -> None:
-    command = files(120)
-    with WireServer(learner) as server:
-        command += ["-m", compatible(server), "--max-calls", "200", "--tag", "who=me"]
-        result = optimize(*command)
-        assert result.exit_code == 0
-        assert "your prompt" in result.stdout
-        assert "best found" in result.stdout
-        assert "sealed test" in result.stdout
-        assert "plan: 200 calls" in result.stderr
-        assert "column" in result.stderr
-        assert "calls" in result.stderr
-        quiet = optimize(*command, "--quiet", "--json")
-    assert quiet.stderr == ""
-    assert json.loads(quiet.stdout)["calls"]["cached"] > 0
-    (run, _) = json.loads(good("runs", "--json"))["runs"]
-    assert run["tags"] == {"who": "me"}
-
-
-def test_what_would_watch_a_run_is_taken_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LANGSMITH_TRACING", "true")
-    command = [*files(120), "-m", "openai-compatible/x@http://127.0.0.1:9/v1", "--max-calls", "200", "--dry-run"]
-    assert "tracing is off: LANGSMITH_TRACING ignored" in optimize(*command).stderr
-    assert "LANGSMITH_TRACING" not in os.environ
-
-
 def test_a_gain_that_a_small_test_cannot_show_is_null() -> None:
     def number(constant: str) -> float:
         raise AssertionError(f"{constant} is no JSON")
@@ -262,19 +235,6 @@ def test_the_word_run_may_be_left_out() -> None:
         command = [*rest, "-m", compatible(server), "--max-calls", "200", "--dry-run"]
         assert good(*command) == good("run", *command)
         assert good("--dry-run", *command) == good("run", *command)
-
-
-def test_a_cap_in_tokens_is_planned_with_and_one_that_is_too_small_is_refused_before_any_call() -> None:
-    command = files(120)
-    with WireServer(learner) as server:
-        command += ["-m", compatible(server), "--price", "1,1"]
-        words = refused(3, *command, "--max-tokens", "300")
-        assert "max_tokens = 300 (give at least " in words[-1]
-        assert words == refused(3, *command, "--max-tokens", "300", "--dry-run")
-        assert server.requests == []
-        result = good_json(*command, "--max-tokens", "40000")
-    assert result["tokens"]["prompt"] + result["tokens"]["completion"] <= 40_000
-    assert (result["decision"], result["status"]) == ("promote", "complete")
 
 
 def unknown(server: WireServer) -> str:
@@ -371,17 +331,6 @@ def test_what_nobody_knows_the_price_of_is_not_said_to_cost_nothing() -> None:
 def page_of(path: str) -> str:
     with browsing() as client:
         return client.get(path).text
-
-
-def test_a_json_target_of_a_data_file_needs_no_schema() -> None:
-    files(80)
-    with Path("rows.csv").open(encoding="utf-8", newline="") as rows:
-        table = [{"text": row["text"], "answer": {"team": row["label"]}} for row in csv.DictReader(rows)]
-    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in table), "utf-8")
-    with WireServer(lambda messages, body: json.dumps({"team": knowing(messages, body)})) as server:
-        command = ["run", "rows.jsonl", "--target", "answer", "--prompt", "p.txt", "-m", compatible(server)]
-        result = good_json(*command, "--max-calls", "120")
-    assert result["baseline"]["test"] == 1.0
 
 
 def test_the_marks_of_a_prompt_say_which_columns_are_inputs_also_after_the_run() -> None:

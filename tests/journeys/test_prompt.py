@@ -127,8 +127,10 @@ def test_a_prompt_from_a_table_to_production() -> None:
 def test_a_prompt_that_cannot_be_improved_is_kept() -> None:
     command = files(120)
     with WireServer(stubborn) as server:
-        done = optimize(*command, "-m", compatible(server), "--max-calls", "200")
-    assert done.exit_code == 0
+        command += ["-m", compatible(server), "--max-calls", "200"]
+        done, quiet = optimize(*command), optimize(*command, "-q")
+    assert (done.exit_code, quiet.exit_code, quiet.stderr) == (0, 0, "")
+    assert "plan: 200 calls" in done.stderr, "results go to stdout, progress to stderr"
     run = re.findall(r"optimize show (\S+)", done.stdout)[0]
     result = good_json("show", run)["result"]
     assert (result["decision"], result["lift"]["diff"]) == ("keep_baseline", 0)
