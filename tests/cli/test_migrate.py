@@ -133,7 +133,7 @@ def test_what_cannot_be_migrated_is_refused_in_a_line_before_a_call(two_runs: Ma
         assert "no ledger here" in said(2, first["release"], "--model", new, "--db", "elsewhere/ledger.db")
         assert "are too few to migrate" in said(3, first["run_id"], "--model", new, "--max-calls", "20")
         assert "no such file" in said(2, "nowhere/prompt.md", "--model", new)
-        assert "prompt.md: no such file; a released prompt lies in" in said(2, ".", "--model", new)
+        assert "prompt.md: no such file; released prompts are in" in said(2, ".", "--model", new)
         few = ("--max-tokens", "2000")
         assert "it takes at least" in said(3, first["run_id"], "--model", new, *few)
         assert "it takes at least" in said(3, first["run_id"], "--model", new, *few, "--dry-run")
