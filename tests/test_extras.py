@@ -99,6 +99,9 @@ def test_each_command_that_needs_an_extra_says_so_in_one_line(
     folder, _, _ = made
     monkeypatch.chdir(folder)
     speaking(Path("tiny.gguf"))
+    Path("scripted.jsonl").write_text('{"reply": "billing"}\n', "utf-8")
+    options = '[options]\ntarget = "label"\nprompt = "p.txt"\n'
+    Path("small.toml").write_text(f'tasks = ["rows.csv"]\nmodels = ["scripted/scripted.jsonl"]\n{options}', "utf-8")
     start = ["run", "rows.csv", "--target", "label", "--prompt", "p.txt", "-q"]
     needing = [
         ("dspy", [*start, "--strategy", "dspy-gepa", "--max-calls", "400"]),
@@ -107,6 +110,10 @@ def test_each_command_that_needs_an_extra_says_so_in_one_line(
         ("embedding", [*start, "--embeddings", "wordllama", "--max-calls", "400"]),
         ("ui", ["ui", "--no-open"]),
         ("tune", ["customize", *start[1:6], "-m", "local/tiny.gguf", "--arms", "full"]),
+        ("ray", ["customize", *start[1:6], "-m", "local/tiny.gguf", "--arms", "lora", "--ray"]),
+        ("ray", ["customize", *start[1:6], "-m", "local/tiny.gguf", "--arms", "lora", "--tune", "6"]),
+        ("ray", ["sweep", "small.toml", "--ray", "local"]),
+        ("ray", [*start, "-m", "ray/local/tiny.gguf?engines=2"]),
     ]
     listed = ["runs", "--json"]
     before, *done, after = installs.commands(plain, listed, *(command for _, command in needing), listed)
