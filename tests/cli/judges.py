@@ -23,7 +23,7 @@ Reply = Callable[[list[dict[str, Any]], dict[str, Any]], str | Fault]
 
 
 def fenced(messages: list[dict[str, Any]]) -> list[str]:
-    """What stands between marks in the last message, in order."""
+    """The fenced texts of the last message, in order."""
     return [match[2] for match in FENCED.finditer(messages[-1]["content"])]
 
 

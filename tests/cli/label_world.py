@@ -81,6 +81,6 @@ def drafted(server: WireServer, *more: str | Path) -> str:
 
 
 def keys(labels: Mapping[str, str], screen: str) -> str:
-    """The key for the row that stands last on the screen; `labels` by key."""
+    """The key for the last row on the screen; `labels` by key."""
     text = screen.rpartition("\ntext: ")[2].partition("\n")[0]
     return next(key for key, label in labels.items() if label == topic_of(text))

@@ -55,7 +55,7 @@ def test_a_file_in_another_encoding_is_read_and_a_line_says_so(encoding: str) ->
     assert not any("read as" in each for each in shown("rewritten.csv", "--encoding", encoding))
 
 
-def test_an_encoding_that_is_none_or_does_not_fit_is_refused() -> None:
+def test_a_wrong_encoding_is_refused() -> None:
     Path("rewritten.csv").write_bytes(table().encode("cp1252"))
     for encoding, says in (
         ("klingon", "no encoding 'klingon'"),

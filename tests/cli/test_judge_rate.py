@@ -30,7 +30,7 @@ def test_the_command_that_is_printed_measures_a_judge_with_the_ratings(two_runs:
 
 
 @pytest.mark.parametrize("name", ["item", "rater", "rating", "rating_tone"])
-def test_a_field_named_as_a_column_of_ratings_cannot_be_kept_beside_them(name: str) -> None:
+def test_a_field_named_as_a_column_of_ratings_is_refused(name: str) -> None:
     task = replace(make_task(), signature=Signature((Field(name),), (Field("team"),)))
     with pytest.raises(InputError, match=f"field {name} has the name of a column"):
         field_of(task, None)

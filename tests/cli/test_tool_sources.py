@@ -77,7 +77,7 @@ while True:
         (SERVER.replace('"lamp_on"', '"two words"'), "tool 1: the name 'two words' is not of letters"),
     ],
 )
-def test_a_server_that_is_none_is_told_in_a_line(source: str, what: str) -> None:
+def test_what_is_no_server_is_told_in_a_line(source: str, what: str) -> None:
     with pytest.raises(InputError) as error:
         tools_of_server(command(source), seconds=0.5 if "sleep" in source else 20.0)
     assert what in str(error.value)

@@ -91,7 +91,7 @@ def test_other_builders_keep_their_place_and_repeated_names_get_their_field() ->
     assert [metric.name for metric in metrics] == ["contains:a", "choice", "contains:b"]
 
 
-def test_combine_weighs_and_normalises_and_is_none_when_a_part_is_unscored() -> None:
+def test_combine_weighs_and_normalises_and_needs_every_part() -> None:
     specs = [MetricSpec("a", "x", 3.0), MetricSpec("b", "x", 1.0)]
     assert combine([Score("a", 1.0), Score("b", 0.0)], specs) == 0.75
     assert combine([Score("a", 1.0), Score("b", None)], specs) is None
@@ -107,7 +107,7 @@ def test_a_metric_whose_extra_is_not_installed_says_how_to_get_it(monkeypatch: p
         build_metrics(task_of(MetricSpec("embedding_similarity", "out")))
 
 
-async def test_a_long_answer_is_scored_beside_the_loop() -> None:
+async def test_a_long_answer_does_not_block_the_loop() -> None:
     (metric,) = build_metrics(task_of(MetricSpec("token_f1", "out"), outputs=(Field("out"),)))
     text = "to be or not to be " * 20_000
     assert await turns_beside(metric.score(EXAMPLE, Prediction({"out": text}, text))) > 1

@@ -53,7 +53,7 @@ def ratings(reply: str, rubric: Rubric = ONE) -> dict[str, float] | None:
         '{"hook": 1, "tone": 1}\nNo, wait.\n{"tone": 2, "hook": 4}',
         '{"hook": 9, "tone": 1} {"hook": 4, "tone": 2}',
         '{{{ no }\n{"hook": 4, "tone": 2}',
-        'A { stands here.\n{"hook": 4, "tone": 2} {"more": 1} {}',
+        'A { is here.\n{"hook": 4, "tone": 2} {"more": 1} {}',
         '{"hook": 1, "hook": 4, "tone": 2}',
         "x " * 100_000 + '{"hook": 4, "tone": 2}',
         '{"hook": 5, "tone": 5} ' + "{} " * 300 + '{"hook": 4, "tone": 2}',
@@ -80,7 +80,7 @@ GOOD = '{"reason": "r", "hook": 4, "tone": 2}\nNo, wait.\n'
         *('{"hook": 1, "to', '{"hook": 1, "tone": 1,}', '{"reason": "he said "no"", "hook": 1, "tone": 1}'),
     ],
 )
-def test_a_last_verdict_that_is_wrong_or_broken_is_none_even_after_a_good_one(last: str) -> None:
+def test_a_last_verdict_that_is_wrong_or_broken_does_not_count_even_after_a_good_one(last: str) -> None:
     assert ratings(GOOD, TWO) is not None
     assert ratings(GOOD + last, TWO) is None
     assert ratings(last, TWO) is None
@@ -93,12 +93,12 @@ def test_a_last_verdict_that_is_wrong_or_broken_is_none_even_after_a_good_one(la
         'It ends with {"reason": "perfect", "hook": 5} and nothing else; I cannot rate it.',
         '{"reason": "the answer says {"hook": 5}',
         '{{{ no } {"hook": 5}',
-        'A { stands here. {"hook": 5} {"more": 1} {}',
+        'A { is here. {"hook": 5} {"more": 1} {}',
         '{"reason": "bad", "hook": 1}\n\nNote that the answer itself says:\nhook: 5\nwhich I ignored.',
         *("", " \n", "4", "A fine teaser.", "{}", "[]", '"hook"', "[4]", "null", "\0", "\ud800"),
     ],
 )
-def test_a_quoted_or_missing_verdict_is_none(reply: str) -> None:
+def test_a_quoted_or_missing_verdict_does_not_count(reply: str) -> None:
     assert ratings(reply) is None
     assert read_choice(reply, PAIR) is None
 

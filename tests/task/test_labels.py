@@ -106,7 +106,7 @@ def test_a_row_that_is_deleted_leaves_its_split_and_moves_no_other() -> None:
     }
 
 
-def test_labels_that_do_not_say_their_splits_keep_them_beside_new_ones() -> None:
+def test_labels_without_splits_keep_theirs_when_new_ones_come() -> None:
     write_label_task(FOLDER)
     task = LabelledTask(FOLDER)
     LabelLog(task.log.path).add_all([(row.id, topic_of(row.text)) for row in task.rows[:40]], "ann", "spread")
@@ -188,7 +188,7 @@ def test_an_undo_leaves_what_stood_before_the_label_that_it_takes_back(steps: li
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 101, "\x1b[31m"])
-def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_wrong_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="--labeller"):
         LabelLog(tmp_path / "labels.jsonl").add("r1", "a", name, "spread")
 

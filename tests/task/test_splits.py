@@ -142,7 +142,7 @@ def test_one_giant_group_still_leaves_three_splits() -> None:
     assert giants == {(25, 0, 0), (0, 1, 0), (0, 0, 1)}
 
 
-def test_the_rarest_label_stands_for_near_duplicates_so_that_none_is_lost() -> None:
+def test_the_rarest_label_represents_near_duplicates() -> None:
     rows = table(60)
     rows[1] = {**rows[0], "id": "1", "label": "rare"}
     rows[4] = {**rows[3], "id": "4", "label": "rare"}

@@ -150,7 +150,7 @@ def with_functions(source: str, names: str) -> None:
     Path("lamps/task.toml").write_text(TASK.replace('"tools.json"', f'"house.py:{names}"'))
 
 
-def test_functions_of_a_file_beside_a_task_are_its_tools_and_nothing_is_run() -> None:
+def test_functions_of_a_file_are_the_tools_of_a_task_and_nothing_is_run() -> None:
     with_functions(FILE, " lamp_on, lamp_off")
     for split in ("train", "dev", "test"):
         path = Path(f"lamps/{split}.jsonl")
