@@ -2,47 +2,24 @@
 
 import gc
 import json
-import os
 import shutil
 import sqlite3
 import stat
 import subprocess
-import sys
-import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.ledger.query import History
-from agent.ledger.store import Ledger, NewCandidate
-from agent.prompt.prompt_candidate import PromptCandidate
+from agent.ledger.store import Ledger
 from agent.release.runtime import load_prompt
-from agent.types import Trial, canonical, content_id
-from tests.cli.test_untrusted import CONTROL, EVIL
-from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
+from agent.types import canonical, content_id
+from tests.cli.world import good, good_json, optimize, refused
 from tests.conftest import Made
-from tests.installs import COMMANDS
-from tests.ledger import ledgers
-from tests.ledger.ledgers import alter, endless, first_break, read, reseal
-from tests.wire import WireServer
+from tests.ledger.ledgers import alter, first_break, read
 
 DB = Path("runs/ledger.db")
-FOREIGN = (
-    ("audit", "verify"),
-    ("audit", "anchor"),
-    ("audit", "show", "run-1"),
-    ("audit", "erase", "--containing", "x", "--actor", "a", "--reason", "r", "--yes"),
-    ("runs",),
-    ("show",),
-    ("history",),
-    ("report",),
-    ("ui", "--no-open"),
-    ("doctor",),
-    ("resume",),
-)
-"""What somebody may type who was given a ledger by somebody else."""
 ROOT_PAGE = "SELECT rootpage FROM sqlite_master WHERE name = 'calls_by_key'"
 
 
@@ -64,30 +41,16 @@ def found_wrong(*arguments: str | Path) -> dict[str, Any]:
 # -- verify and anchor -------------------------------------------------------------------------------------------------
 
 
-def test_a_ledger_that_nobody_touched_is_whole(two_runs: Made) -> None:
-    seq, head = read(DB, "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")[0]
-    expected = {"whole": True, "events": seq, "head": head, "first_bad_seq": None, "findings": []}
-    assert good_json("audit", "verify") == expected
-    assert good("audit", "verify") == f"whole: {seq} events, head {head}\n"
-
-
 @pytest.mark.parametrize(
     ("sql", "first"),
     [
         ("UPDATE events SET body = replace(body, '\"', '\" ') WHERE seq = 5", "SELECT 5"),
-        ("UPDATE events SET utc = '2020' WHERE seq = 9", "SELECT 9"),
-        ("DELETE FROM events WHERE seq = 70", "SELECT 70"),
         (
             "UPDATE outcomes SET value = 1 - value WHERE rowid = 3",
             "SELECT MAX(seq) FROM events e, outcomes o WHERE o.rowid = 3 AND kind = 'outcome' AND e.run_id = o.run_id "
             "AND instr(body, o.candidate_id) AND instr(body, '\"' || o.example_id || '\"')",
         ),
         ("UPDATE calls SET cost_usd = 0 WHERE id = 4", "SELECT seq FROM events WHERE body LIKE '{\"key\":[4],%'"),
-        ("DELETE FROM calls WHERE id = 4", "SELECT seq FROM events WHERE body LIKE '{\"key\":[4],%'"),
-        (
-            "UPDATE blobs SET body = body || ' ' WHERE rowid = 20",
-            "SELECT MIN(seq) FROM events, blobs b WHERE b.rowid = 20 AND instr(events.body, b.hash)",
-        ),
         (
             "DELETE FROM blobs WHERE rowid = 20",
             "SELECT MIN(seq) FROM events, blobs b WHERE b.rowid = 20 AND instr(events.body, b.hash)",
@@ -101,46 +64,6 @@ def test_verify_names_the_first_event_that_a_change_contradicts(two_runs: Made, 
     assert answer["first_bad_seq"] == answer["findings"][0]["seq"] == expected
     lines = optimize("audit", "verify").stdout.splitlines()
     assert lines == [f"event {finding['seq']}: {finding['what']}" for finding in answer["findings"]]
-
-
-def test_a_trigger_that_was_dropped_is_found(two_runs: Made) -> None:
-    with closing(sqlite3.connect(DB)) as db:
-        db.execute("DROP TRIGGER events_in_sequence")
-    answer = found_wrong()
-    assert answer["first_bad_seq"] == 0
-    assert "events_in_sequence" in answer["findings"][0]["what"]
-
-
-def test_a_schema_that_would_lose_what_is_paid_is_found_before_anything_is_paid(two_runs: Made) -> None:
-    """A unique index lets the first call of a run in, and then refuses what was bought."""
-    with closing(sqlite3.connect(DB)) as connection:
-        connection.execute("CREATE UNIQUE INDEX mine ON calls(run_id) WHERE state = 'sent'")
-        connection.commit()
-    reseal(DB)
-    (finding,) = found_wrong()["findings"]
-    assert finding == {"seq": 0, "what": finding["what"]}
-    assert finding["what"].startswith("the schema was changed: index mine was added to calls")
-    assert "index mine was added to calls" in optimize("doctor").stdout.replace("\n", " ")
-    with WireServer(learner) as server:
-        told = refused(1, *files(120), "-m", compatible(server), "--max-calls", "100", "-q")
-        assert "index mine was added to calls" in told[0]
-        assert server.requests == []
-
-
-@pytest.mark.parametrize("table", ["outcomes", "events", "runs"])
-def test_no_command_asks_a_view_that_stands_for_a_table(here: Path, table: str) -> None:
-    """Its rows never end; a command that asked would not either."""
-    ledgers.make(DB, ["run-1"])
-    with closing(sqlite3.connect(DB, isolation_level=None)) as db:
-        endless(db, table)
-    reseal(DB)
-    command = [sys.executable, "-c", COMMANDS, json.dumps(FOREIGN)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True)
-    for words, (code, out, err) in zip(FOREIGN, json.loads(done.stdout), strict=True):
-        said = out + err
-        assert (code, "Traceback" in said) == (1, False), (words, said)
-        assert f"table {table} is missing" in said or f"view {table} was added" in said, (words, said)
 
 
 def test_a_file_that_is_no_database_is_not_whole() -> None:
@@ -224,29 +147,6 @@ def test_a_tampered_ledger_is_not_anchored(two_runs: Made) -> None:
     assert "runs/ledger.db" in line
 
 
-def test_verify_sees_one_moment_of_a_ledger_that_is_being_written(two_runs: Made) -> None:
-    ledger = Ledger(DB)
-    stop = threading.Event()
-
-    def write() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            ledger.event("", "note", {"number": number}, {"text": f"text {number}"})
-            ledger.flush()
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        counts = [good_json("audit", "verify")["events"] for _ in range(5)]
-    finally:
-        stop.set()
-        thread.join()
-        ledger.close()
-    assert counts == sorted(counts)
-    assert counts[0] < counts[-1] <= good_json("audit", "verify")["events"]
-
-
 # -- show and lineage --------------------------------------------------------------------------------------------------
 
 
@@ -315,20 +215,6 @@ def test_the_lineage_of_a_prompt_leads_to_its_first_ancestor_under_every_name(tw
     same = good_json("audit", "lineage", instruction)["prompts"]
     assert child["candidate_id"] in [prompt["candidate"]["id"] for prompt in same]
     assert {prompt["candidate"]["instruction_hash"] for prompt in same} == {instruction}
-
-
-def test_the_lineage_of_a_prompt_of_several_runs_reads_their_results_once(
-    two_runs: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    baseline = good_json("history", two_runs[0]["run_id"])["trials"][0]["candidate_id"]
-    reads, runs = [], History.runs
-    monkeypatch.setattr(History, "runs", lambda history: reads.append(history) or runs(history))
-    (prompt,) = good_json("audit", "lineage", baseline)["prompts"]
-    assert len(reads) == 2  # for the versions and for the lineage, however many runs
-    assert [run["run_id"] for run in prompt["runs"]] == [made["run_id"] for made in two_runs]
-    for run in prompt["runs"]:
-        trials = [t for t in good_json("history", run["run_id"])["trials"] if t["candidate_id"] == baseline]
-        assert run["trials"] == [{name: trial[name] for name in run["trials"][0]} for trial in trials]
 
 
 def test_the_lineage_of_a_released_prompt_shows_how_the_aliases_of_its_name_moved(two_runs: Made) -> None:
@@ -478,36 +364,6 @@ def test_erasing_needs_something_to_erase_and_words_that_do_not_repeat_it(two_ru
     assert good_json("audit", "verify")["whole"]
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.parametrize(
-    ("calls", "nth"),
-    [*(("pwrite64", nth) for nth in (1, 17, 25, 33, 41)), *(("ftruncate,fallocate", nth) for nth in (3, 5, 6))],
-)
-def test_a_disk_that_fills_up_ends_in_one_line_and_the_same_command_again_completes(
-    here: Path, calls: str, nth: int
-) -> None:
-    """From the nth write of SQLite on, all are refused."""
-    ledgers.make(DB, ["run-1"])
-    command = [sys.executable, "-c", "from agent.cli import main; main()"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    full = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}"]
-    full += ["-e", f"inject={calls}:error=ENOSPC:when={nth}+"]
-    who = ["--actor", "a", "--reason", "r", "--yes"]
-    for words in (["audit", "anchor", "-o", "a.json"], ["audit", "erase", "--containing", "row 1", *who]):
-        for prefix in (full, []):
-            done = subprocess.run(
-                [*prefix, *command, *words], capture_output=True, text=True, timeout=120, env=environment, check=False
-            )
-            errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-            assert "Traceback" not in done.stderr
-            assert (done.returncode, len(errors)) in ([(0, 0), (1, 1)] if prefix else [(0, 0)]), done.stderr
-            if prefix and done.returncode == 0 and "-o" in words:
-                break  # it was done before the disk was full, and the file is there
-    assert good_json("audit", "verify")["whole"]
-    assert not any(b"row 1" in path.read_bytes() for path in DB.parent.iterdir())
-    assert json.loads(Path("a.json").read_text())["seq"] > 0
-
-
 # -- manners -----------------------------------------------------------------------------------------------------------
 
 
@@ -532,23 +388,3 @@ def test_what_cannot_be_done_is_told_in_one_line(two_runs: Made, code: int, word
     (line,) = refused(code, "audit", *words)
     assert line.startswith("error: ")
     assert ";" in line or ": give " in line
-
-
-def test_nothing_that_was_recorded_steers_a_terminal(two_runs: Made) -> None:
-    first, _ = two_runs
-    ledger = Ledger(DB)
-    candidate = PromptCandidate("zero-shot", "turns", f"Say {EVIL}", role=EVIL)
-    ledger.add_candidate(first["run_id"], NewCandidate(9, candidate.shown(), (), EVIL, None, EVIL))
-    ledger.put_trial(first["run_id"], Trial(99, 9, candidate.id, "failed", 0, None, None, EVIL))
-    ledger.close()
-    for words in (
-        ["show", f"{first['run_id']}:99"],
-        ["show", first["run_id"]],
-        ["lineage", candidate.id],
-        ["check", first["run_id"]],
-        ["verify", "--anchor", EVIL],
-        ["export", "-o", f"{EVIL}/x"],
-    ):
-        for more in ([], ["--json"] if words[0] != "export" else []):
-            result = optimize("audit", *words, *more)
-            assert not CONTROL.search(result.stdout + result.stderr)

@@ -17,12 +17,9 @@ from typing import Any
 import pytest
 
 import promptassay as pa
-from agent.jobs.customize import hosted as hosted_job
-from agent.jobs.customize.plan import LATENCY_ROWS
 from tests.batch.provider import BATCHES, BatchProvider
 from tests.cli.judges import PlantedJudge, write_labels
 from tests.cli.test_interrupt import START, told, trials
-from tests.cli.tuning_provider import TUNED, Provider, answers
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
 from tests.conftest import Made
 from tests.wire import Fault, Reply, Seen, WireServer
@@ -94,15 +91,6 @@ def test_a_run_with_batches_ends_as_one_without_at_half_the_price_of_what_went_s
     ended = good_json("batch", "list", result["run_id"], "--all")["batches"]
     assert [(each["state"], each["is_open"]) for each in ended] == [("completed", False)] * 3
     assert sum(each["calls"] for each in ended) == batched
-
-
-@pytest.mark.long
-def test_rows_that_expire_change_nothing_but_the_price() -> None:
-    with serving(row=lambda number: None if number % 3 else 200) as (server, _):
-        live = good_json(*words(server, "--db", "runs/live.db"))
-        result = good_json(*words(server, "--batch"))
-    assert alike(result) == alike(live)
-    assert good_json("audit", "check", result["run_id"])["holds"]
 
 
 def _started(*command: str) -> subprocess.Popen[str]:
@@ -273,22 +261,6 @@ def comparison(server: WireServer, *more: str) -> list[str]:
     return ["customize", *files(120)[1:], "-m", compatible(server), "--curve", "16", *PRICED, *more]
 
 
-def test_a_comparison_asks_sealed_rows_in_a_batch_and_ends_as_one_without() -> None:
-    with serving() as (server, provider):
-        for db in ("runs/live.db", "runs/ledger.db"):
-            good(*words(server, "-n", "3", "--db", db))
-        live = good_json(*comparison(server, "--db", "runs/live.db"))
-        before = len(server.requests)
-        result = good_json(*comparison(server, "--batch"))
-        asked = server.requests[before:]
-    assert [len(job.rows) for job in provider.jobs.values()] == [result["rows"]["test"]]
-    assert len(asked) <= LATENCY_ROWS * len(result["arms"])  # whose time is taken
-    assert not set(provider.asked) & {json.dumps(request.body, sort_keys=True) for request in asked}
-    assert result["curve"] == live["curve"]
-    assert result["advice"] == live["advice"]
-    assert result["cost_usd"] < live["cost_usd"]
-
-
 def test_a_comparison_that_was_left_takes_up_its_batch() -> None:
     with serving(course=("in_progress",)) as (server, provider):
         good(*words(server, "-n", "3"))
@@ -297,28 +269,6 @@ def test_a_comparison_that_was_left_takes_up_its_batch() -> None:
         provider.course = ("completed",)
         good_json(*comparison(server, "--batch"))
         assert len(provider.jobs) == 1
-
-
-def test_an_arm_that_a_provider_trained_goes_as_a_batch_of_its_own_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosted_job, "FIRST_WAIT", 0.02)
-    batches, tuning = BatchProvider(answers), Provider()
-
-    def both(seen: Seen) -> Fault | None:
-        is_training = "fine_tuning" in seen.path or (seen.method, b"fine-tune" in seen.data) == ("POST", True)
-        return tuning(seen) if is_training else batches(seen)
-
-    with WireServer(answers, other=both) as server:
-        good(*words(server, "-n", "3"))
-        before = len(server.requests)
-        command = ["customize", *files(120)[1:], "-m", compatible(server), "--price", "1,2", "--train-price", "1"]
-        told = good_json(*command, "--max-cost", "9", "--arms", "hosted", "-q", "--batch")
-        asked = server.requests[before:]
-    assert [arm["arm"] for arm in told["arms"]] == ["yours", "hosted"]
-    assert told["arms"][1]["test"] == 1.0
-    models = [{body["model"] for body in job.rows.values()} for job in batches.jobs.values()]
-    assert models == [{"x"}, {TUNED}] or models == [{TUNED}, {"x"}]
-    assert len(asked) <= 2 * LATENCY_ROWS
-    assert tuning.started == 1
 
 
 def test_a_migration_asks_its_first_rungs_and_its_sealed_rows_as_batches(two_runs: Made) -> None:
@@ -334,14 +284,6 @@ def test_a_migration_asks_its_first_rungs_and_its_sealed_rows_as_batches(two_run
     assert set(provider.asked.values()) == {1}
     assert len(one.requests) + provider.asked.total() == len(two.requests)
     assert batched["cost_usd"] < live["cost_usd"]
-
-
-def test_batches_of_the_run_behind_it_are_no_word_of_a_migration() -> None:
-    with serving() as (server, provider), WireServer(learner) as plain:
-        result = good_json(*words(server, "--batch"))
-        before = len(provider.jobs)
-        good_json("migrate", result["run_id"], "--model", compatible(plain), "--price", "1,2", "-q")
-        assert len(provider.jobs) == before
 
 
 def test_rows_of_a_file_are_answered_in_one_batch_at_half_the_price(two_runs: Made) -> None:

@@ -38,15 +38,8 @@ def one_in(n: int, answer: Answer, faults: list[Fault], salt: str = "") -> tuple
     return flaky, given
 
 
-@pytest.mark.parametrize(
-    "faults",
-    [
-        [Fault(500), Fault(503), Fault(raw=b"")],
-        [Fault(429, {"retry-after": "0"}), Fault(body="<html>"), Fault(body={"choices": []})],
-    ],
-    ids=["down", "odd"],
-)
-def test_a_tenth_of_failures_costs_calls_but_no_score(faults: list[Fault]) -> None:
+def test_a_tenth_of_failures_costs_calls_but_no_score() -> None:
+    faults = [Fault(500), Fault(503), Fault(raw=b""), Fault(429, {"retry-after": "0"}), Fault(body="<html>")]
     command = files(120)
     flaky, given = one_in(10, learner, faults)
     with WireServer(learner) as server:
@@ -85,25 +78,6 @@ def test_a_search_that_loses_more_than_its_slack_ends_earlier_with_a_whole_winne
     assert ended["complete"] >= 2
 
 
-def _scores(path: str) -> dict[tuple[str, str], float]:
-    with sqlite3.connect(path) as db:
-        rows = db.execute("SELECT candidate_id, example_id, value FROM outcomes").fetchall()
-    return {(candidate, row): value for candidate, row, value in rows}
-
-
-def test_the_same_row_gets_the_same_score_with_and_without_failures() -> None:
-    command = [*files(120), "--max-calls", "200", "--proposer", "none"]
-    flaky, _ = one_in(10, learner, [Fault(502)])
-    with WireServer(learner) as server:
-        good_json(*command, "-m", compatible(server), "--db", "clean/ledger.db")
-    with WireServer(flaky) as server:
-        good_json(*command, "-m", compatible(server))
-    clean, found = _scores("clean/ledger.db"), _scores("runs/ledger.db")
-    shared = clean.keys() & found.keys()
-    assert len(shared) > 50
-    assert {key: clean[key] for key in shared} == {key: found[key] for key in shared}
-
-
 def test_a_candidate_that_the_provider_cannot_serve_fails_without_a_score() -> None:
     command = files(120)
 
@@ -132,7 +106,7 @@ def test_a_provider_that_only_talks_nonsense_ends_the_run_with_one_line() -> Non
     assert lines[1].startswith("optimize resume ")
 
 
-@pytest.mark.parametrize("width", [1, 5, None])
+@pytest.mark.parametrize("width", [1, None])
 def test_a_refused_key_ends_the_run_with_one_line(width: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [*files(120), "--max-calls", "200", "--quiet"]
     command += ["-j", str(width)] if width else []

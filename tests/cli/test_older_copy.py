@@ -114,25 +114,6 @@ def test_files_of_older_versions_count_where_their_run_is_in_the_ledger(ids: lis
 # -- no false alarm ----------------------------------------------------------------------------------------------------
 
 
-def test_ledgers_that_share_a_folder_are_no_older_copies_of_each_other(ids: list[str]) -> None:
-    other = Path("runs/other.db")
-    with WireServer(learner) as server:
-        run(server, other)
-    assert verified()["whole"]
-    assert verified(other)["whole"]
-    for path in Path("runs").glob("other.db*"):
-        path.unlink()
-    assert verified()["whole"], "also when the other is gone, and its run's folder is not"
-
-
-def test_a_ledger_that_begins_anew_has_nothing_to_do_with_what_lies_there(ids: list[str]) -> None:
-    for path in DB.parent.glob("ledger.db*"):
-        path.unlink()
-    with WireServer(learner) as server:
-        run(server)
-    assert verified()["whole"]
-
-
 def test_a_copy_that_went_on_by_itself_is_no_finding_but_a_note(ids: list[str]) -> None:
     fork = Path("runs/fork.db")
     shutil.copyfile(DB, fork)
