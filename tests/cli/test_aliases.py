@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -51,29 +48,6 @@ def test_what_another_run_released_is_not_promoted_on_this_runs_evidence(two_run
     said = refused(1, "promote", first["run_id"])[0]
     assert f"of run {second['run_id']}, which is not what {first['run_id']} released" in said
     assert not ALIASES.exists()
-
-
-def test_a_winner_goes_to_production_without_an_override_and_is_loaded_by_name(two_runs: Made) -> None:
-    first, _ = two_runs
-    assert first["decision"] == "promote"
-    told = good_json("promote", first["run_id"], "--actor", "jo", "--reason", "first")
-    released = load_prompt(first["release"])
-    assert (told["alias"], told["moved"], told["from"], told["overridden"]) == ("production", True, "", False)
-    prompt = load_prompt("rows@production")
-    assert prompt.release == released.release
-    assert load_prompt(f"rows@{prompt.version}").release == released.release
-    (line,) = agree()
-    assert (line["actor"], line["reason"], line["version"]) == ("jo", "first", prompt.version)
-    assert line["evidence"]["run_id"] == first["run_id"]
-    assert line["evidence"]["lift"] == first["lift"]
-    assert line["evidence"]["overridden"] == []
-    assert len(line["evidence"]["ledger_head"]) == 64
-    assert good("load", "rows").encode() == Path(first["release"]).read_bytes()
-    shown = good_json("load", f"rows@{prompt.version}")
-    assert shown["provenance"] == prompt.provenance
-    assert [change["version"] for change in shown["history"]] == [prompt.version]
-    assert "was it before" in good("promote", first["run_id"])
-    assert len(agree()) == 1
 
 
 def test_versions_come_and_go_and_the_history_is_listed() -> None:
@@ -252,14 +226,6 @@ def test_a_rollback_works_while_a_run_holds_the_ledger_and_without_one(
     assert [line["action"] for line in agree()] == ["promote", "promote", "rollback", "promote", "rollback"]
 
 
-def test_the_registry_can_lie_elsewhere(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROMPTASSAY_RELEASES", "shelf")
-    good("promote", two_runs[0]["run_id"])
-    assert Path("shelf/rows/aliases.jsonl").is_file()
-    assert load_prompt("rows@production").name == "rows"
-    assert "rows@production" in good("aliases")
-
-
 def test_what_a_run_released_lies_beside_the_ledger_wherever_that_lies_now(two_runs: Made) -> None:
     first, _ = two_runs
     text, run = Path(first["release"]).read_text("utf-8"), first["run_id"]
@@ -274,46 +240,6 @@ def test_what_a_run_released_lies_beside_the_ledger_wherever_that_lies_now(two_r
     result = optimize("reproduce", run, "--db", "moved/ledger.db")
     assert "the released prompt is p_" in result.stdout
     assert not Path("runs").exists()
-
-
-def test_two_processes_promote_and_roll_back_at_once(two_runs: Made) -> None:
-    code = """
-import sys
-from click.testing import CliRunner
-from agent.cli import main
-words = sys.argv[1:]
-done = [CliRunner().invoke(main, words) for _ in range(12)]
-assert {each.exit_code for each in done} <= {0, 2}, [each.output for each in done]
-assert all(each.exit_code == 0 or "is its first version" in each.stderr for each in done)
-"""
-    first, second = (run["run_id"] for run in two_runs)
-    good("promote", first)
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    over = ["--override", "--reason", "x"]
-    both = [
-        subprocess.Popen([sys.executable, "-c", code, *words], env={**os.environ, "PYTHONPATH": path})
-        for words in (["promote", second, *over], ["promote", first, *over], ["rollback", "rows"])
-    ]
-    assert [child.wait(120) for child in both] == [0, 0, 0]
-    good("promote", second, *over)  # takes in what a busy ledger kept out
-    good("promote", first, *over)
-    assert len(agree()) > 3
-
-
-def test_a_copy_of_a_folder_is_named_as_such(two_runs: Made) -> None:
-    good("promote", two_runs[0]["run_id"])
-    shutil.copytree("runs/releases/rows", "runs/releases/rows.bak")
-    assert "belongs to 'rows'" in refused(1, "aliases")[0]
-    Path("runs/releases/rows.bak").rename("runs/releases/a copy")  # no name for releases, so it is left alone
-    assert "rows@production" in good("aliases")
-
-
-def test_an_empty_history_knows_no_other_release_of_its_name(two_runs: Made) -> None:
-    good("promote", two_runs[0]["run_id"])
-    ALIASES.write_bytes(b"")
-    assert "no releases of this name; known: none" in refused(1, "load", "rows")[0]
-    assert "was it before" in good("promote", two_runs[0]["run_id"])
-    agree()
 
 
 def test_a_damaged_history_is_named_and_nothing_is_promoted(two_runs: Made) -> None:

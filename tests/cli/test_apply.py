@@ -2,11 +2,6 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +60,6 @@ def test_each_row_gets_its_answer_in_its_place_and_other_columns_stay(two_runs: 
     assert good_json("audit", "check", told["run_id"])["holds"]
 
 
-def test_the_released_prompt_and_parameters_are_what_is_sent(two_runs: Made) -> None:
-    from agent.release.runtime import load_prompt
-
-    prompt = load_prompt(two_runs[0]["release"])
-    with WireServer(learner) as server:
-        good("apply", two_runs[0]["run_id"], mail(texts=TEXTS[:1]), "-o", "out.csv", *words(server))
-        body = dict(server.requests[0].body)
-    assert body["messages"] == prompt.render(text=TEXTS[0])
-    for name, value in prompt.parameters.items():
-        assert body[name] == value
-
-
 def test_a_cap_stops_it_without_a_file_and_the_same_command_asks_only_the_rest(two_runs: Made) -> None:
     with WireServer(learner) as server:
         command = ["apply", two_runs[0]["release"], mail(), "-o", "out.csv", *words(server)]
@@ -100,39 +83,6 @@ def test_what_is_there_stays_until_the_whole_is_written(two_runs: Made) -> None:
         refused(1, "apply", two_runs[0]["release"], mail(), "-o", "out.csv", *words(server, "--max-calls", "2"))
     assert Path("out.csv").read_text() == "old"
     assert sorted(path.name for path in Path().iterdir() if path.name.startswith(".new-")) == []
-
-
-@pytest.mark.long
-def test_ctrl_c_keeps_the_replies_and_the_same_command_goes_on(two_runs: Made) -> None:
-    texts = [f"invoice number {at} of the bank" for at in range(40)]
-
-    def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
-        return Fault(text=learner(messages, body), delay=0.2)
-
-    with WireServer(slow) as server:
-        command = ["apply", two_runs[0]["release"], mail(texts=texts), "-o", "out.csv", *words(server, "-j", "2")]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "promptassay", *map(str, command)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            end = time.monotonic() + 60
-            while len(server.requests) < 4 and time.monotonic() < end:
-                time.sleep(0.05)
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=60)
-        finally:
-            process.kill()
-        assert process.returncode == 130, said
-        assert "the same command continues" in said
-        assert not Path("out.csv").exists()
-        asked = len(server.requests)
-        assert 4 <= asked < 40
-        told = good_json(*command)
-        assert (told["answered"], told["calls"]["cached"]) == (40, asked)
-        assert len(server.requests) == 40
 
 
 def test_rows_that_the_provider_refuses_and_empty_ones_are_written_with_the_reason(two_runs: Made) -> None:
@@ -167,15 +117,6 @@ def test_a_limit_takes_the_first_rows_and_rows_begin_in_groups(two_runs: Made, m
         command = ["apply", two_runs[0]["release"], mail(), "-o", "out.csv", *words(server)]
         assert good_json(*command, "--limit", "5")["rows"] == 5
     assert [row["text"] for row in written("out.csv")] == TEXTS[:5]
-
-
-def test_jsonl_comes_in_with_values_of_any_kind(two_runs: Made) -> None:
-    rows = [{"text": "invoice", "meta": {"a": 1}}, {"text": "parcel", "n": 3}]
-    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with WireServer(learner) as server:
-        good("apply", two_runs[0]["release"], "in.jsonl", "-o", "out.csv", *words(server))
-    one, two = written("out.csv")
-    assert (one["meta"], one["n"], two["n"], two["label"]) == ('{"a": 1}', "", "3", "delivery")
 
 
 def test_a_tsv_and_a_json_array_come_in(two_runs: Made) -> None:

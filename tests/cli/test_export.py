@@ -12,9 +12,8 @@ import pytest
 
 from agent.release.formats.export_format import FORMATS
 from agent.release.runtime import load_prompt
-from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused, write_csv
+from tests.cli.world import good, optimize, refused, write_csv
 from tests.conftest import Made
-from tests.wire import WireServer
 
 MANUAL = Path(__file__).resolve().parents[2] / "docs" / "production.md"
 
@@ -40,13 +39,6 @@ def test_several_formats_or_files_need_a_folder(two_runs: Made) -> None:
     assert "dspy has several files" in refused(2, "export", "--format", "dspy")[0]
 
 
-def test_one_format_is_printed_or_written_under_the_name_that_is_given(two_runs: Made) -> None:
-    text = good("export", "--format", "messages")
-    good("export", "--format", "messages", "-o", "mine.json")
-    assert Path("mine.json").read_text("utf-8") == text
-    assert load_prompt("mine.json").version == load_prompt(two_runs[1]["release"]).version
-
-
 def test_where_nothing_can_be_written_a_line_says_so_and_a_folder_that_is_there_keeps_the_rest(
     two_runs: Made, tmp_path: Path
 ) -> None:
@@ -63,32 +55,7 @@ def test_where_nothing_can_be_written_a_line_says_so_and_a_folder_that_is_there_
     assert load_prompt("new/deep/x.md").version == load_prompt(two_runs[1]["release"]).version
 
 
-def test_braces_and_template_marks_of_a_prompt_come_out_of_every_format() -> None:
-    files(200)
-    Path("p.txt").write_text(MARKS, "utf-8")
-    with WireServer(learner) as server:
-        words = ["rows.csv", "--target", "label", "--prompt", "p.txt", "-m", compatible(server), "--price", "1,2", "-q"]
-        run = good_json("run", *words, "--proposer", "none", "--max-calls", "400", "--no-retrieval")
-    for name in ("md", "messages", "anthropic", "langchain", "dspy", "promptfoo", "prompty", "dotprompt", "python"):
-        Path(f"out-{name}").mkdir()
-        result = optimize("export", run["run_id"], "--format", name, "-o", f"out-{name}")
-        assert result.exit_code == 0, result.stderr
-        same = {"langchain": "messages", **dict.fromkeys(("anthropic", "dspy"), "messages, max_tokens and temperature")}
-        assert f"the same {same.get(name, 'requests')}, score" in result.stderr or "not verified with" in result.stderr
-
-
 MARKS = "Read {% if y %} {{text}} {# c #} { the message } ${x} $x %s {0}. Answer: billing, delivery, account, repair. {"
-
-
-def test_drift_writes_nothing_and_says_where(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    python = FORMATS.get("python")
-    drifting = replace(
-        python, files=lambda material: {k: v.replace("a", "b") for k, v in python.files(material).items()}
-    )
-    monkeypatch.setitem(FORMATS._known, "python", (drifting, __name__))
-    before = sorted(os.listdir())
-    assert "python: " in refused(1, "export", "--format", "md", "--format", "python", "-o", "out")[0]
-    assert sorted(os.listdir()) == before
 
 
 def test_what_cannot_be_proved_is_said_and_strict_refuses_it(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,18 +26,6 @@ def drifted(*words: str | Path) -> dict[str, Any]:
     return found
 
 
-def test_a_shift_ends_with_100_and_a_clean_log_with_0(two_runs: Made) -> None:
-    release = two_runs[0]["release"]
-    good_week, clean = log("good.jsonl", [4, 3, 2, 1]), log("clean.jsonl", [4, 3, 2, 1], seed=2)
-    assert not good_json("monitor", release, clean, "--reference", good_week)["drift"]
-    told = drifted(release, log("bad.jsonl", [1, 3, 2, 4]), "--reference", good_week)
-    assert "labels of label" in told["alarms"]
-    assert (told["from"], told["to"]) == ("2026-11-01", "2026-11-27")
-    shown = optimize("monitor", release, "bad.jsonl", "--reference", good_week).stdout
-    assert "DRIFT" in shown
-    assert re.search(r"ALARM +labels of label ", shown)
-
-
 def test_a_fall_of_the_score_is_shown_below_0(two_runs: Made) -> None:
     for name, right in (("good.jsonl", 270), ("bad.jsonl", 210)):
         rows = [{"reply": "billing", "score": float(at < right)} for at in range(300)]

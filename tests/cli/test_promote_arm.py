@@ -102,11 +102,6 @@ def test_it_is_a_version_under_a_alias_and_answers_as_it_was_scored(two_runs: Ma
     assert "not released by the run; aliases that came to it: 1" in shown
 
 
-def test_a_run_makes_none_a_version_unless_it_is_asked_for(two_runs: Made) -> None:
-    good("promote", two_runs[0]["run_id"])
-    assert [path.name[:2] for path in ROOT.glob("?_*")] == ["p_"]
-
-
 def test_what_wants_a_prompt_says_what_it_is_and_how_it_is_loaded(
     two_runs: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,16 +265,6 @@ def test_the_gate_says_no_where_a_prompt_is_better_and_an_override_is_kept() -> 
     assert "overridden" in good("aliases", "rows")
 
 
-def test_the_gate_says_no_where_the_users_own_prompt_is_better() -> None:
-    command = no_pattern()
-    with open("rows.csv", newline="", encoding="utf-8") as file:
-        labels = {TICKET.findall(row["text"])[0]: row["label"] for row in csv.DictReader(file)}
-    with WireServer(lambda messages, body: labels[TICKET.findall(messages[-1]["content"])[-1]]) as server:
-        run = good_json(*command, "-m", compatible(server), "--max-calls", "200")
-    assert run["decision"] == "keep_baseline"
-    assert "your own prompt is better on the sealed test: +" in refused(100, "promote", run["run_id"], *ARM)[0]
-
-
 def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
     run = two_runs[0]["run_id"]
     for words, says in (
@@ -300,24 +285,6 @@ def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
     Path("rows.csv").write_text(Path("rows.csv").read_text("utf-8").replace("billing", "bills"), "utf-8")
     assert "the task changed since the run" in refused(2, "promote", run, *ARM)[0]
     assert not Path("runs/releases").exists()
-
-
-def test_a_number_is_answered_as_it_was_scored() -> None:
-    rng = random.Random(1)
-    with open("rows.csv", "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["id", "text", "label"])
-        for number in range(150):
-            words = rng.sample(["ant", "bee", "cow", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay"], 4)
-            table.writerow([f"r{number}", " and ".join(words), sum((ord(word[0]) - 90) ** 3 for word in words)])
-    Path("p.txt").write_text("Which number?", "utf-8")
-    command = ["run", "rows.csv", "--target", "label", "--prompt", "p.txt", "--price", "0,0", "-q", "-n", "1"]
-    with WireServer(lambda messages, body: "7") as server:
-        run = good_json(*command, "-m", compatible(server), "--max-calls", "200")
-    assert arm_of(run)["against"] == ""
-    rows, answer = scored(run, "test"), pa.load_classifier("rows@production")
-    assert {text: answer(text=text) for text in rows} == rows
-    assert {type(each) for each in rows.values()} <= {int, float}
 
 
 def test_a_run_without_yardsticks_has_none() -> None:

@@ -14,13 +14,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from agent.cli import progress
-from agent.cli.progress_view import ENOUGH
-from agent.gateway.budget import Account
 from agent.jobs import interrupts
-from agent.release.regression import _cell
 from agent.release.runtime import load_prompt
-from agent.types import Budget
 from tests.cli.world import TOPICS, compatible, good, good_json, learner, optimize, refused
 from tests.conftest import Made
 from tests.wire import Fault, WireServer
@@ -43,21 +38,6 @@ def flipping(share: int) -> Any:
 def checked(server: WireServer, *more: str | Path) -> tuple[int, dict[str, Any]]:
     done = optimize("check", "-q", "-m", compatible(server), *more, "--json")
     return done.exit_code, json.loads(done.stdout)
-
-
-def test_an_unchanged_model_passes_on_the_dev_rows_of_its_run(two_runs: Made) -> None:
-    first, _ = two_runs
-    with WireServer(learner) as server:
-        code, told = checked(server, first["release"], "--markdown", "c.md", "--junit", "c.xml")
-        asked = len(server.requests)
-    assert (code, told["gate"], told["flips"], told["why"]) == (0, "passed", [], [])
-    assert told["repeats"] == {"was": 1, "now": 2}
-    assert asked == 2 * told["rows"] == told["calls"]["model"]
-    assert told["difference"]["diff"] == 0
-    assert told["score"]["was"] == told["score"]["now"]
-    assert "passed" in Path("c.md").read_text("utf-8")
-    suite = ElementTree.parse("c.xml").getroot()[0]
-    assert (suite.get("tests"), suite.get("failures")) == (str(told["rows"] + 1), "0")
 
 
 def test_a_cap_that_cannot_pay_every_row_is_refused_before_the_first_call(two_runs: Made) -> None:
@@ -97,25 +77,6 @@ def test_the_result_is_told_also_where_a_file_of_it_can_no_longer_be_written(
     assert "rows.csv/c.xml: cannot be written" in done.stderr
 
 
-def test_progress_tells_no_time_left_before_enough_calls_landed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(progress, "LINE_SECONDS", -1.0)
-    shown, account = progress.JobProgress(False, "checking the prompt"), Account(Budget())
-    for done in (1, ENOUGH - 1, ENOUGH):
-        shown.on_job_progress(done, 100, account)
-    lines = capsys.readouterr().err.splitlines()
-    assert ["left" in line for line in lines] == [False, False, True]
-
-
-def test_a_alias_names_the_prompt_too(two_runs: Made) -> None:
-    first, _ = two_runs
-    good("promote", first["run_id"], "--override", "--reason", "to be checked")
-    with WireServer(learner) as server:
-        code, told = checked(server, f"{load_prompt(first['release']).name}@production")
-    assert (code, told["gate"]) == (0, "passed")
-
-
 def test_a_model_that_flips_answers_fails_with_100_and_the_rows(two_runs: Made) -> None:
     first, _ = two_runs
     with WireServer(flipping(8)) as server:
@@ -129,25 +90,6 @@ def test_a_model_that_flips_answers_fails_with_100_and_the_rows(two_runs: Made) 
     text = Path("c.md").read_text("utf-8")
     assert "FAILED" in text
     assert all(f"| {row} |" in text for row in flipped)
-
-
-def test_a_model_that_flips_every_tenth_answer_fails_with_exactly_those_rows(two_runs: Made) -> None:
-    first, _ = two_runs
-    with WireServer(learner) as server:
-        path = Path(good_json("bless", first["release"], "--reason", "x", "-q", "-m", compatible(server))["path"])
-    rows = json.loads(path.read_text("utf-8"))["rows"]
-    turned = {row["inputs"]["text"]: row["id"] for row in rows[::10]}
-    other = dict(zip(TOPICS, [*list(TOPICS)[1:], *TOPICS], strict=False))
-
-    def tenth(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-        found = learner(messages, body)
-        return other[found] if any(text in messages[-1]["content"] for text in turned) else found
-
-    with WireServer(tenth) as server:
-        code, told = checked(server, first["release"])
-    assert (code, told["gate"]) == (100, "failed")
-    assert [flip["row"] for flip in told["flips"]] == list(turned.values())
-    assert len(turned) / len(rows) == pytest.approx(0.1, abs=0.02)
 
 
 def test_the_table_for_people_names_what_flipped(two_runs: Made) -> None:
@@ -203,28 +145,6 @@ def test_an_outage_is_told_in_a_line(two_runs: Made, monkeypatch: pytest.MonkeyP
             assert re.search(r"; giving up in \d s$", line)
 
 
-def test_bless_moves_the_reference_and_the_chain_says_why(two_runs: Made) -> None:
-    first, _ = two_runs
-    release = first["release"]
-    with WireServer(flipping(8)) as server:
-        assert checked(server, release)[0] == 100
-        told = good_json("bless", release, "--reason", "the new model is what we want", "-q", "-m", compatible(server))
-        code, after = checked(server, release)
-        own = optimize("check", release, "-q").exit_code  # without -m: the model that was recorded
-    assert told["before"] == ""
-    assert Path(told["path"]) == Path(release).with_name("suite.json")
-    assert (code, after["gate"], after["reference"]["suite"]) == (0, "passed", told["suite"])
-    assert after["repeats"] == {"was": 3, "now": 2}
-    assert own == 0
-    assert after["steadiness"]["was"]["agreement"] == after["steadiness"]["now"]["agreement"] == 1.0
-    shown = good("audit", "show", told["run_id"], "--json")
-    assert "the new model is what we want" in shown
-    assert "bless" in good("runs")
-    assert "recorded" in good("show", told["run_id"])
-    assert "PASSED" in good("show", after["run_id"])
-    good("audit", "verify")
-
-
 def test_rows_whose_replies_were_erased_are_not_compared(two_runs: Made) -> None:
     first, _ = two_runs
     replies = "SELECT response_hash FROM calls k JOIN outcomes o ON o.call_key = k.call_key WHERE o.split = 'dev' AND "
@@ -249,43 +169,6 @@ def test_a_suite_that_cannot_be_read_is_recorded_anew_as_the_message_says(two_ru
         suite.unlink()
         good(*command)
     assert suite.is_file()
-
-
-def test_what_a_model_says_is_no_link_in_markdown() -> None:
-    assert "://" not in _cell("see https://evil.example/x")
-    assert "www." not in _cell("or www.evil.example").lower()
-
-
-def test_a_suite_needs_no_ledger_and_no_task(two_runs: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, _ = two_runs
-    with WireServer(learner) as server:
-        good_json("bless", first["release"], "--reason", "first", "-q", "-m", compatible(server), "--limit", "12")
-        away = tmp_path / "away"
-        away.mkdir()
-        for name in ("prompt.md", "suite.json"):
-            (away / name).write_bytes(Path(first["release"]).with_name(name).read_bytes())
-        monkeypatch.chdir(away)
-        code, told = checked(server, "prompt.md")
-    assert (code, told["rows"]) == (0, 12)
-    assert load_prompt("prompt.md").version == told["version"]
-
-
-def test_checks_of_an_unchanged_model_pass_again_and_again(two_runs: Made) -> None:
-    first, _ = two_runs
-    with WireServer(learner) as server:
-        good_json("bless", first["release"], "--reason", "first", "-q", "-m", compatible(server), "--limit", "8")
-        assert [checked(server, first["release"])[0] for _ in range(20)] == [0] * 20
-
-
-def test_what_a_model_says_cannot_break_the_files(two_runs: Made) -> None:
-    first, _ = two_runs
-    with WireServer(lambda messages, body: HOSTILE.replace("\ud800", "")) as server:
-        code, _ = checked(server, first["release"], "--markdown", "c.md", "--junit", "c.xml")
-    assert code == 100
-    ElementTree.parse("c.xml")
-    text = Path("c.md").read_text("utf-8")
-    assert "<script>" not in text
-    assert "\x1b" not in text
 
 
 def test_a_provider_that_refuses_rows_is_no_score_of_0(two_runs: Made) -> None:
@@ -370,12 +253,6 @@ def test_ctrl_c_ends_a_check_with_130_and_keeps_the_ledger_whole(two_runs: Made)
     assert code == 130, said
     assert "being finished; press Ctrl-C again to leave at once" in said[0]
     assert "nothing was changed" in said[-1]
-    good("audit", "verify")
-
-
-def test_a_second_ctrl_c_leaves_a_check_at_once(two_runs: Made) -> None:
-    code, said = interrupted(two_runs[0]["release"], delay=60.0, presses=2)
-    assert (code, said[1:]) == (130, ["left at once; what was in flight counts as paid\n"])
     good("audit", "verify")
 
 

@@ -7,21 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 import promptassay as pa
-from agent.cli import main
-from agent.release.formats.export_format import FORMATS, Material
-from agent.release.formats.proof import verify_exports
-from agent.release.formats.python_module import load_module
-from agent.release.result import RunResult
-from agent.release.runtime import MESSAGES_FILE, load_prompt
 from agent.task.load import load_task
-from tests.cli.world import compatible, good, good_json, refused
-from tests.knowledge.planted import INSTRUCTION, price, reader, write_task
+from tests.cli.world import compatible, good, good_json
+from tests.knowledge.planted import INSTRUCTION, reader, write_task
 from tests.wire import Fault, WireServer
-
-LOOKING_UP = ("python", "md", "langchain", "dspy", "mlflow")
 
 
 @pytest.fixture
@@ -36,26 +27,6 @@ def run(folder: Path, **more: Any) -> tuple[Any, list[Any]]:
         return result, server.requests
 
 
-def test_the_winner_looks_passages_up_and_its_release_sends_the_same(here: Path) -> None:
-    result, requests = run(write_task(here / "task"))
-    assert result.decision == "promote"
-    assert result.baseline.test < 0.2
-    assert result.winner.test > 0.95
-    prompt = result.release.load()
-    assert prompt.release.passages is not None
-    twin = load_prompt(result.release.path.with_name(MESSAGES_FILE))
-    assert twin.version == prompt.version
-    (export,) = verify_exports([FORMATS.get("python")], {"python": Material(prompt.release)})
-    (here / "prompt.py").write_text(export.texts["prompt.py"], "utf-8")
-    module = load_module(here / "prompt.py", "exported")
-    sent = [request.body["messages"] for request in requests]
-    for row in load_task(here / "task").test:
-        messages = prompt.render(**row.inputs)
-        assert messages in sent
-        assert messages == twin.render(**row.inputs) == module.render(**row.inputs)
-        assert prompt.parse(reader(messages, {})).fields["answer"] == row.labels["answer"]
-
-
 def test_the_users_own_place_for_passages_gets_them_in_the_baseline(here: Path) -> None:
     own = f"{INSTRUCTION}\n\n{{{{ context }}}}\n\nQuestion: {{{{question}}}}"
     result, requests = run(write_task(here / "task", own), trials=1)
@@ -67,19 +38,24 @@ def test_the_users_own_place_for_passages_gets_them_in_the_baseline(here: Path) 
     assert result.release.load().release.passages.settings.k == 4
 
 
-def test_figures_of_a_run_are_those_counted_by_hand(here: Path) -> None:
-    result, _ = run(write_task(here / "task"))
-    rows = load_task(here / "task").test
-    prompt = result.release.load()
+def test_the_winner_retrieves_passages_its_release_sends_the_same_and_figures_are_those_counted_by_hand(
+    here: Path,
+) -> None:
+    result, requests = run(write_task(here / "task"))
+    assert (result.decision, result.baseline.test < 0.2, result.winner.test > 0.95) == ("promote", True, True)
+    prompt, rows = result.release.load(), load_task(here / "task").test
     index, settings = prompt.release.passages.index, prompt.release.passages.settings
-    sourced = [row for row in rows if row.sources]
-    hits = [
-        row.sources[0] in {each.file for each in index.found(row.inputs["question"], settings.retriever, settings.k)}
-        for row in sourced
-    ]
+    sent = [request.body["messages"] for request in requests]
+    hits = []
+    for row in rows:
+        messages = prompt.render(**row.inputs)
+        assert messages in sent
+        assert prompt.parse(reader(messages, {})).fields["answer"] == row.labels["answer"]
+        shown = {each.file for each in index.found(row.inputs["question"], settings.retriever, settings.k)}
+        hits += [row.sources[0] in shown] if row.sources else []
     found = result.to_json()["retrieval"]
-    assert found["rows"] == found["answerable_rows"] == len(sourced)
-    assert found["unanswerable_rows"] == len(rows) - len(sourced) == 6
+    assert found["rows"] == found["answerable_rows"] == len(hits)
+    assert found["unanswerable_rows"] == len(rows) - len(hits) == 6
     assert found["winner"]["recall"] == found["winner"]["recall_all"] == sum(hits) / len(hits)
     assert found["baseline"]["recall"] is None
     assert found["baseline"]["unanswerable_right"] == found["baseline"]["answerable_wrong"] == 1.0
@@ -87,37 +63,18 @@ def test_figures_of_a_run_are_those_counted_by_hand(here: Path) -> None:
     assert found["winner"]["answerable_wrong"] < 0.1
     assert {row.part for row in result.attribution} >= {"passages"}
     assert result.to_json()["winner"]["passages"]["pool"] == settings.pool
-    assert RunResult.from_json(pa.load_run(result.run_id).result).retrieval == result.retrieval
-    for command in (["show"], ["report"]):
-        done = CliRunner().invoke(main, command)
-        assert done.exit_code == 0, done.output
-        text = done.output if command == ["show"] else next(here.rglob("report.html")).read_text("utf-8")
+    good("report")
+    for text in (good("show"), next(here.rglob("report.html")).read_text("utf-8")):
         assert "a relevant document retrieved for 100.0 %" in text
         assert f"{settings.k} passages by {settings.retriever}" in text
-
-
-def test_what_a_run_released_is_exported_reproduced_promoted_applied_and_tried_on_another_model(here: Path) -> None:
-    result, _ = run(write_task(here / "task"))
-    formats = [FORMATS.get(name).fitting(result.release.load().release) for name in LOOKING_UP]
-    names = [form.name for form in formats if not form.library or form.find_library(form.library)]
-    found = good_json("export", result.run_id, *(f"--format={name}" for name in names), "-o", "out")
-    assert [form["format"] for form in found["formats"]] == names
-    for form in found["formats"]:  # the export sends for each dev row the very call of the run
+    exported = good_json("export", result.run_id, "--format", "python", "--format", "md", "-o", "out")
+    for form in exported["formats"]:  # the export sends for each dev row the very call of the run
         assert form["dev"]["score"] == pytest.approx(result.winner.dev)
-    assert "cannot retrieve passages" in refused(1, "export", result.run_id, "--format", "llm")[0]
-    good("promote", result.run_id)
-    loaded = load_prompt("planted@production")
-    assert loaded.version == result.release.load().version
     good("reproduce", result.run_id)
-    good("audit", "verify")
     lineage = good("audit", "lineage", result.winner.candidate_id)
     assert f"{result.winner.passages['k']} passages by {result.winner.passages['retriever']}" in lineage
-    Path("new.csv").write_text("question\nWhat is asked for a belata by customer 7?\n", "utf-8")
     with WireServer(reader) as server:
-        words = ["-m", compatible(server), "-q"]
-        good("apply", "planted@production", "new.csv", *words, "-o", "answers.csv")
         moved = good_json("transfer", result.run_id, "--models", compatible(server), "--top", "1", "-q")
-    assert price("belata") in Path("answers.csv").read_text("utf-8")
     own, other = moved["models"]
     assert [cell["mean"] for cell in other["scores"]] == [cell["mean"] for cell in own["scores"]]
 

@@ -64,41 +64,16 @@ def check_fenced(text: str, fence: Fence) -> None:
     assert shown[len(opening) : -len(closing)] == defused(text)
 
 
-def test_equal_texts_have_equal_tags_of_a_fixed_form() -> None:
-    assert Fence.around(["a", "b"]) == Fence.around(("a", "b"))
-    assert Fence.around(["a", "b"])("a") == Fence.around(["a", "b"])("a")
-    for texts in ([], [""], ["a"], ["\ud800"], ["x" * 100_000]):
-        assert re.fullmatch("data-[0-9a-f]{16}", Fence.around(texts).tag)
-
-
-@each_case(
-    ("one", "other"),
-    [
-        (["a", "b"], ["a", "c"]),
-        (["a", "b"], ["c", "b"]),
-        (["a", "b"], ["b", "a"]),
-        (["a", "b"], ["ab"]),
-        (["ab", "c"], ["a", "bc"]),
-        (["a"], ["a", ""]),
-        ([], [""]),
-        (["a"], ["a "]),
-        (["a"], ["A"]),
-        (["\r\n"], ["\n"]),
-        (["\ud83d\ude00"], ["\U0001f600"]),
-    ],
-)
-def test_the_tag_depends_on_every_text_their_order_and_where_each_ends(one: list[str], other: list[str]) -> None:
-    assert Fence.around(one).tag != Fence.around(other).tag
+def test_tags_have_a_fixed_form_and_depend_on_every_text_their_order_and_where_each_ends() -> None:
+    texts = ([], [""], ["a"], ["a", ""], ["a "], ["A"], ["ab"], ["a", "b"], ["b", "a"], ["\r\n"], ["\n"], ["\ud800"])
+    tags = {Fence.around(each).tag for each in (*texts, ["\ud83d\ude00"], ["\U0001f600"], ["x" * 100_000])}
+    assert len(tags) == len(texts) + 3
+    assert all(re.fullmatch("data-[0-9a-f]{16}", tag) for tag in tags)
 
 
 @given(st.lists(anything, max_size=4), st.lists(anything, max_size=4))
 def test_two_lists_of_texts_share_a_tag_only_when_they_are_the_same(one: list[str], other: list[str]) -> None:
     assert (Fence.around(one) == Fence.around(other)) == (one == other)
-
-
-@each_case("name", PAYLOADS)
-def test_every_known_injection_stays_between_one_pair_of_marks(name: str) -> None:
-    check_fenced(PAYLOADS[name], Fence.around([PAYLOADS[name]]))
 
 
 @given(hostile, st.lists(hostile, max_size=3))
@@ -180,23 +155,16 @@ def test_no_control_surrogate_separator_or_known_invisible_character_comes_throu
     assert [character for character in hidden if character in defused(f"a{character}b")] == []
 
 
-@pytest.mark.parametrize(
-    "character",
+@each_case(
+    "hidden",
     [
         *("\xad", "\u034f", "\u061c", "\u115f", "\u1160", "\u180e", "\u2065", "\u3164", "\ufe01", "\uffa0", "\ufff9"),
-        *("\ufffb", "\U0001bca0", "\U0001d173"),
+        *("\ufffb", "\U0001bca0", "\U0001d173", "<｜User｜>", "<｜end▁of▁sentence｜>", "<think>", "</think>"),
+        *("[TOOL_CALLS]", "[SYSTEM_PROMPT]", "<unk>"),
     ],
-    ids=lambda character: f"U+{ord(character):04X}",
 )
-def test_other_characters_without_a_glyph_are_written_as_their_code_too(character: str) -> None:
-    assert character not in defused(f"a{character}b")
-
-
-@each_case(
-    "token", ["<｜User｜>", "<｜end▁of▁sentence｜>", "<think>", "</think>", "[TOOL_CALLS]", "[SYSTEM_PROMPT]", "<unk>"]
-)
-def test_tokens_of_other_templates_are_broken_too(token: str) -> None:
-    assert token not in defused(token)
+def test_other_characters_without_a_glyph_and_tokens_of_other_templates_are_broken_too(hidden: str) -> None:
+    assert hidden not in defused(f"a{hidden}b")
 
 
 @given(hostile)
@@ -223,22 +191,12 @@ def test_letters_digits_and_signs_of_any_script_come_through_as_they_are(text: s
     assert defused(text) == text
 
 
-def benign() -> list[tuple[str, str]]:
-    """(where, text) of every input and label in the test files, and of every teaser."""
-    files = [*ROOT.glob("tasks/*/test.jsonl"), *(ROOT / "tasks/podcast_blurb").glob("*.jsonl")]
-    found = []
-    for path in sorted(set(files)):
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-            texts = [(key, value) for key, value in json.loads(line).items() if key != "id"]
-            found += [(f"{path.parent.name}/{path.name}:{number} {key}", label_text(value)) for key, value in texts]
-    return found
-
-
 def test_no_row_of_the_shipped_tasks_is_changed() -> None:
-    texts = benign()
-    changed = [where for where, text in texts if defused(text) != text]
+    files = {*ROOT.glob("tasks/*/test.jsonl"), *(ROOT / "tasks/podcast_blurb").glob("*.jsonl")}
+    rows = [json.loads(line) for path in sorted(files) for line in path.read_text("utf-8").splitlines()]
+    texts = [label_text(value) for row in rows for key, value in row.items() if key != "id"]
     assert len(texts) > 1500
-    assert len(changed) / len(texts) == 0, changed
+    assert [text for text in texts if defused(text) != text] == []
 
 
 # ---- what a judge is told
@@ -296,17 +254,11 @@ def check_prompt(prompt: Prompt, texts: tuple[str, str, str]) -> None:
 
 
 @every_prompt
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_an_injection_in_any_part_of_a_judges_prompt_stays_in_its_part(prompt: Prompt, place: int) -> None:
+def test_an_injection_in_any_part_of_a_judges_prompt_or_in_all_stays_in_its_part(prompt: Prompt) -> None:
     for payload in PAYLOADS.values():
-        texts = ["a radio play", "warm", "Press play."]
-        texts[place] = payload
-        check_prompt(prompt, (texts[0], texts[1], texts[2]))
-
-
-@every_prompt
-def test_an_injection_in_all_parts_at_once_stays_in_them(prompt: Prompt) -> None:
-    for payload in PAYLOADS.values():
+        texts = ("a radio play", "warm", "Press play.")
+        for place in range(3):
+            check_prompt(prompt, (*texts[:place], payload, *texts[place + 1 :]))  # type: ignore[arg-type]
         check_prompt(prompt, (payload, payload, payload))
 
 

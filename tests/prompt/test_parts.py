@@ -26,7 +26,7 @@ NO_PROMPTS = {
     "change": "of a result: what is new",
     "model": "of a local model",
     "evidence.task": "of the task",
-    "evidence.book": "of what the proposer tried",
+    "evidence.history": "of what the proposer tried",
     "kind": "of a technique",
     "TECHNIQUES[technique]": "of a technique",
     "TECHNIQUES[candidate.technique]": "of a technique",

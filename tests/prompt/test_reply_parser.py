@@ -2,7 +2,6 @@ import json
 import math
 import time
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -419,44 +418,20 @@ def test_every_object_survives_a_fence(data):
     assert value(f"Here:\n```json\n{json.dumps(data)}\n```", JSON) == (data, "")
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        *(
-            "[",
-            "{",
-            "[1,",
-            '["\\"',
-            "[}",
-            "{}",
-            "]",
-            "- ",
-            " ",
-            "\n",
-            "_",
-            "a_",
-            "1,",
-            "1 ",
-            "=1",
-            "1/",
-            "9",
-            "$",
-            "`",
-            "1'234",
-            "\u00a0123",
-        ),
-        *("\0", "\ud800", "answer:\n", "<team>", "[[ ##", "account ", "e1", '["a",'),
-    ],
-)
-@pytest.mark.parametrize(
-    "outputs", [(CHOICE,), (NUMBER,), (JSON,), SEVERAL], ids=["choice", "number", "json", "several"]
-)
-def test_a_hundred_kilobytes_of_anything_take_linear_time(unit, outputs):
-    reply = (unit * 100_000)[:100_000]
+UNITS = [
+    *("[", "{", "[1,", '["\\"', "[}", "{}", "]", "- ", " ", "\n", "_", "a_", "1,", "1 ", "=1", "1/", "9", "$", "`"),
+    *("1'234", "\u00a0123", "\0", "\ud800", "answer:\n", "<team>", "[[ ##", "account ", "e1", '["a",'),
+]
+
+
+@each_case("unit", UNITS)
+@each_case("outputs", [(CHOICE,), (NUMBER,), (JSON,), SEVERAL])
+def test_fifty_kilobytes_of_anything_take_linear_time(unit, outputs):
+    reply = (unit * 50_000)[:50_000]
     for reasoning in (False, True):
         started = time.process_time()
         parse_reply(reply, outputs, reasoning=reasoning)
-        assert time.process_time() - started < 10, "quadratic work takes minutes"
+        assert time.process_time() - started < 5, "quadratic work takes minutes"
 
 
 @each_case(

@@ -94,14 +94,18 @@ def test_values_are_never_scanned_again(values):
     assert fill(template, values) == "".join(f"<{values[name]}>" for name in NAMES)
 
 
-def test_a_value_that_is_another_fields_mark_stays_a_mark():
-    values = {"x": "{{message}}", "message": "{{x}}"}
-    assert fill("{{x}} {{message}} {{x}}", values) == "{{message}} {{x}} {{message}}"
-
-
-def test_a_mark_that_only_a_value_completes_is_not_a_mark():
-    assert fill("{{x}}{message}}", {"x": "{", "message": "!"}) == "{{message}}"
-    assert fill("{{x{{x}}}}", {"x": "}}"}) == "{{x}}}}"
+@each_case(
+    "template, values, filled",
+    [
+        ("{{x}} {{message}} {{x}}", {"x": "{{message}}", "message": "{{x}}"}, "{{message}} {{x}} {{message}}"),
+        ("{{x}}{message}}", {"x": "{", "message": "!"}, "{{message}}"),  # a mark that only a value completes
+        ("{{x{{x}}}}", {"x": "}}"}, "{{x}}}}"),
+        ("{{x}} {{x_1}}", {"x": "a", "x_1": "b"}, "a b"),
+        ("{{a.b}} {{aXb}} {{c|d}}", {"a.b": "1", "c|d": "2"}, "1 {{aXb}} 2"),  # a name is no pattern
+    ],
+)
+def test_values_and_names_are_literal(template, values, filled):
+    assert fill(template, values) == filled
 
 
 @each_case(
@@ -135,14 +139,6 @@ def test_backslashes_before_a_placeholder_are_kept(slashes):
 
 def test_a_mark_that_spans_two_fixed_parts_is_escaped():
     assert fill(join(["{{", "x}}", ("x",)], ["x"]), {"x": "V"}) == "{{x}}V"
-
-
-def test_a_field_whose_name_starts_with_another_is_told_apart():
-    assert fill("{{x}} {{x_1}}", {"x": "a", "x_1": "b"}) == "a b"
-
-
-def test_a_name_is_no_pattern():
-    assert fill("{{a.b}} {{aXb}} {{c|d}}", {"a.b": "1", "c|d": "2"}) == "1 {{aXb}} 2"
 
 
 @given(TEXTS)

@@ -13,18 +13,19 @@ from typing import Any
 
 import pytest
 
-from agent.ledger.store import Ledger
 from agent.release.export import write_release
 from agent.release.promotion import ReleaseRegistry
-from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
+from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, load_prompt
 from agent.types import Field, Message
 from tests import installs
+from tests.release.formats.sample import release
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.dumps({"type": "object", "properties": {"due": {"type": "number"}}})
-RELEASE = PromptRelease(
+RELEASE = release(
+    Message("system", "Read it.\n"),
+    Message("user", "From {{sender}}: {{message}}"),
     name="letters",
-    messages=(Message("system", "Read it.\n"), Message("user", "From {{sender}}: {{message}}")),
     inputs=("sender", "message"),
     outputs=(
         Field("team", "choice", choices=("billing", "account")),
@@ -32,11 +33,7 @@ RELEASE = PromptRelease(
         Field("bill", "json", schema=SCHEMA),
         Field("answer", "text", max_words=3),
     ),
-    format="turns",
     reasoning=True,
-    model="openai/gpt-x",
-    parameters={"max_tokens": 64, "temperature": 0.5},
-    provenance={"run_id": "r_1"},
 )
 VALUES = {"sender": "Zoë", "message": "{{sender}} owes\n\\{{message}} 12"}
 REPLIES = (
@@ -104,46 +101,27 @@ def asked(python: Path, folder: Path, where: str | Path, replies: Sequence[str] 
     return found
 
 
-@pytest.mark.parametrize("file", [PROMPT_FILE, MESSAGES_FILE])
-def test_the_wheel_alone_loads_renders_and_parses_a_release(bare: Path, tmp_path: Path, file: str) -> None:
+def test_the_wheel_alone_loads_renders_and_parses_a_release_and_follows_an_alias(bare: Path, tmp_path: Path) -> None:
     write_release(RELEASE, tmp_path)
-    found = asked(bare, tmp_path, tmp_path / file)
-    prompt = load_prompt(tmp_path / file)
-    assert found["messages"] == prompt.render(**VALUES)
-    assert found["messages"][1]["content"] == f"From Zoë: {VALUES['message']}"
-    assert found["answers"] == [[dict(answer.fields), answer.error] for answer in map(prompt.parse, REPLIES)]
-    good, silent, wrong = found["answers"]
-    assert good == [{"team": "billing", "amount": 12.5, "bill": {"due": 3}, "answer": "it is late"}, ""]
-    assert silent[1]
-    assert wrong[1]
-    assert (found["version"], found["parameters"]) == (RELEASE.version, dict(RELEASE.parameters))
-    site = bare.parents[1]
-    assert found["from"]
-    assert all(path.startswith(str(site)) for path in found["from"])  # it is this install that answered
-
-
-def test_the_wheel_alone_follows_a_alias(bare: Path, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.db")
-    ReleaseRegistry(tmp_path / "releases").promote(
-        RELEASE, "production", ledger, evidence={"run_id": "r_1"}, reason="first"
+    ReleaseRegistry(tmp_path / "releases").promote(RELEASE, "production", None, evidence={"run_id": "r_1"})
+    prompt = load_prompt(tmp_path)
+    for where in (tmp_path / PROMPT_FILE, tmp_path / MESSAGES_FILE, "letters@production"):
+        found = asked(bare, tmp_path, where)
+        assert found["messages"] == prompt.render(**VALUES)
+        assert found["messages"][1]["content"] == f"From Zoë: {VALUES['message']}"
+        assert found["answers"] == [[dict(answer.fields), answer.error] for answer in map(prompt.parse, REPLIES)]
+        good, silent, wrong = found["answers"]
+        assert good == [{"team": "billing", "amount": 12.5, "bill": {"due": 3}, "answer": "it is late"}, ""]
+        assert silent[1]
+        assert wrong[1]
+        assert (found["version"], found["parameters"]) == (RELEASE.version, dict(RELEASE.parameters))
+        assert found["from"]
+        assert all(path.startswith(str(bare.parents[1])) for path in found["from"])  # it is this install that answered
+    code = (
+        "import os; from agent import AgentError, load_prompt; os.environ['OPENAI_API_KEY'] = 'none'\n"
+        "try: load_prompt('prompt.md').complete(sender='Zoë', message='hello')\n"
+        "except AgentError as error: print(error)"
     )
-    ledger.close()
-    found = asked(bare, tmp_path, "letters@production")
-    assert found["version"] == RELEASE.version
-    assert found["answers"] == asked(bare, tmp_path, f"letters@{RELEASE.version}")["answers"]
-
-
-def test_a_call_from_the_wheel_alone_says_what_is_missing(bare: Path, tmp_path: Path) -> None:
-    write_release(RELEASE, tmp_path)
-    code = """
-import os
-from agent import AgentError, load_prompt
-os.environ["OPENAI_API_KEY"] = "none"
-try:
-    load_prompt("prompt.md").complete(sender="Zoë", message="hello")
-except AgentError as error:
-    print(error)
-"""
     (line,) = run(bare, "-c", code, cwd=tmp_path).splitlines()
     assert line == "openai/gpt-x: cannot start (ModuleNotFoundError: No module named 'openai'); install that package"
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -27,12 +27,13 @@ from agent.release.remembered import answers_of, demo_texts, require_layout, wro
 from agent.release.runtime import Prompt, PromptRelease, load_prompt
 from agent.retrieval.pick import ORDERS, Picks, PoolRow
 from agent.retrieval.pool import pool_id
-from agent.types import Demo, Field, FormatName, Message, Signature
+from agent.types import Demo, Field, Signature
+from tests.cases import each_case
+from tests.release.formats.kinds import KINDS, MAILS, NAMES, searched
 from tests.release.test_completion import Recorder
 from tests.release.test_runtime import RELEASE
-from tests.retrieval.test_same_picks import NAMES, SIGNATURE, prompts, released
 
-INPUTS = {"message": "zebra crossing fee", "context": "kiosk"}
+INPUTS = {"message": "zebra crossing fee", "channel": "kiosk"}
 ROOT = Path(agent.__file__).parent.parent
 
 
@@ -74,6 +75,10 @@ def all_bytes(folder: Path) -> bytes:
     return b"\n".join(path.name.encode() + b"\n" + path.read_bytes() for path in files)
 
 
+def texts_in(file: Path) -> list[str]:
+    return [json.loads(line)["inputs"]["message"] for line in file.read_bytes().splitlines()]
+
+
 def refused(call: Any, *args: Any, **options: Any) -> str:
     with pytest.raises(ReleaseError) as caught:
         call(*args, **options)
@@ -81,22 +86,24 @@ def refused(call: Any, *args: Any, **options: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", get_args(FormatName))
-def test_an_example_is_laid_out_as_the_search_would(name: FormatName) -> None:
-    if name.startswith("dspy"):
-        pytest.importorskip("dspy")
-    for prompt in prompts(name):
-        release = released(prompt)
-        require_layout(release)
-        for inputs in hostile_rows(NAMES):
+def test_an_example_is_laid_out_as_the_search_would() -> None:
+    signature = MAILS.task.signature
+    two = Signature(signature.inputs, (*signature.outputs, Field("fee", "number")))
+    for kind in (*(each for each in searched() if each.prompt.passages is None), KINDS["picked talks"]):
+        if kind.program is not MAILS:
+            asked, of = [row.inputs for row in kind.program.task.train], kind.program.task.signature
+        else:
+            asked, of = list(hostile_rows(NAMES)), signature
+        require_layout(kind.release)
+        for inputs in asked:
             for team in ("billing", "<b> & \n"):
                 demo = Demo("x", inputs, {"team": team})
-                assert demo_texts(release, inputs, demo.outputs) == shown_demo(prompt, demo, SIGNATURE)
-    two = Signature(SIGNATURE.inputs, (*SIGNATURE.outputs, Field("fee", "number")))
-    release = dataclasses.replace(release, outputs=two.outputs)
-    demo = Demo("x", INPUTS, {"team": "delivery", "fee": "3"})
-    assert demo_texts(release, INPUTS, demo.outputs) == shown_demo(prompt, demo, two)
-    assert "layout" in refused(require_layout, release)
+                assert demo_texts(kind.release, inputs, demo.outputs) == shown_demo(kind.prompt, demo, of)
+        if kind.program is MAILS and kind.prompt.format != "labelled-turns":  # whose turns name the output
+            release = dataclasses.replace(kind.release, outputs=two.outputs)
+            demo = Demo("x", INPUTS, {"team": "delivery", "fee": "3"})
+            assert demo_texts(release, INPUTS, demo.outputs) == shown_demo(kind.prompt, demo, two)
+            assert "layout" in refused(require_layout, release)
 
 
 def test_a_remembered_example_comes_first_and_the_release_stays_as_it_is(tmp_path: Path) -> None:
@@ -116,22 +123,16 @@ def test_a_remembered_example_comes_first_and_the_release_stays_as_it_is(tmp_pat
     assert b"tram" not in all_bytes(tmp_path)
 
 
-def test_what_has_nothing_in_common_is_not_picked_before_what_has(tmp_path: Path) -> None:
+def test_a_correction_replaces_the_row_that_says_otherwise_and_only_what_is_alike_is_picked(tmp_path: Path) -> None:
     prompt = loaded(tmp_path)
-    prompt.remember({"message": "unrelated words"}, "billing", who="ann")
-    assert prompt.render(who="ann", message="late fee") == prompt.render(message="late fee")
-
-
-def test_a_correction_stands_in_the_place_of_the_row_that_says_otherwise(tmp_path: Path) -> None:
-    prompt = loaded(tmp_path)
+    prompt.remember({"message": "unrelated words"}, "billing", who="bob")
+    assert prompt.render(who="bob", message="late fee") == prompt.render(message="late fee")
     assert ("fee trouble", "delivery") in pairs(prompt.render(message="fee"))
-    prompt.remember({"message": "Trouble: FEE"}, "billing", who="ann")
-    shown = pairs(prompt.render(who="ann", message="fee"))
-    assert shown[0] == ("Trouble: FEE", "billing")
-    assert "fee trouble" not in dict(shown)
-    assert len(shown) == 4
-    prompt.remember({"message": "Trouble: FEE"}, "delivery", who="ann")  # the same inputs again: the newer answer
-    assert pairs(prompt.render(who="ann", message="fee"))[0] == ("Trouble: FEE", "delivery")
+    for answer in ("billing", "delivery"):  # the same inputs again: the newer answer
+        prompt.remember({"message": "Trouble: FEE"}, answer, who="ann")
+        shown = pairs(prompt.render(who="ann", message="fee"))
+        assert (shown[0], len(shown)) == (("Trouble: FEE", answer), 4)
+        assert "fee trouble" not in dict(shown)
     assert prompt.forget("ann") == 1
 
 
@@ -148,7 +149,7 @@ WHO = st.sampled_from(["ann", "bob", "../../etc", "a\nb", "é", "e\u0301", "\ud8
 STEP = st.tuples(st.sampled_from(["remember", "remember", "render", "forget", "forget one"]), WHO, TEXT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(steps=st.lists(STEP, max_size=12))
 def test_no_user_ever_sees_the_rows_of_another(steps: list[tuple[str, str, str]]) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -195,28 +196,30 @@ def test_an_erased_example_is_in_no_file_even_where_a_writer_was_killed(tmp_path
     assert prompt.forget("ann") == 0
 
 
-def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
-    umask = os.umask(0)
+def test_files_are_for_their_owner_only_and_bounded_and_the_oldest_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "MOST_ROWS", 20)
+    prompt, umask = loaded(tmp_path, k=16), os.umask(0)
     try:
-        loaded(tmp_path).remember({"message": "x"}, "billing", who="ann")
+        for number in range(23):
+            prompt.remember({"message": f"number {number}"}, "billing", who="ann")
     finally:
         os.umask(umask)
     folder = tmp_path / "remembered"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
-
-
-def test_rows_and_sizes_are_bounded_and_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompt = loaded(tmp_path, k=16)
-    for number in range(remembered.MOST_ROWS + 3):
-        prompt.remember({"message": f"number {number}"}, "billing", who="ann")
-    (file,) = (tmp_path / "remembered").glob("*.jsonl")
-    kept = [json.loads(line)["inputs"]["message"] for line in file.read_bytes().splitlines()]
-    assert kept == [f"number {number}" for number in range(3, remembered.MOST_ROWS + 3)]
-    assert "10,000" in refused(prompt.remember, {"message": "x" * 10_000}, "billing", who="ann")
-    monkeypatch.setattr(remembered, "MOST_IN_ALL", 100)
-    prompt.remember({"message": "the last one"}, "billing", who="ann")
-    assert sum(len(json.loads(line)["inputs"]["message"]) for line in file.read_bytes().splitlines()) <= 100
+    (file,) = folder.glob("*.jsonl")
+    assert texts_in(file) == [f"number {number}" for number in range(3, 23)]
+    size = len("number 22") + len("billing")
+    monkeypatch.setattr(remembered, "MOST_IN_ALL", 2 * size)
+    prompt.remember({"message": "number 99"}, "billing", who="ann")
+    assert texts_in(file) == ["number 22", "number 99"]
+    most = remembered.MOST_IN_ROW - len("billing")
+    monkeypatch.setattr(remembered, "MOST_IN_ALL", 10**6)
+    prompt.remember({"message": "x" * most}, "billing", who="ann")
+    assert "10,000" in refused(prompt.remember, {"message": "x" * (most + 1)}, "billing", who="ann")
+    prompt.remember({"message": "x"}, "billing", who="x" * 1000)
     assert "1000 characters" in refused(prompt.remember, {"message": "x"}, "billing", who="x" * 1001)
     for who in ("", 7):
         assert "who is" in refused(prompt.remember, {"message": "x"}, "billing", who=who)
@@ -233,8 +236,8 @@ def test_what_does_not_fit_the_prompt_is_refused_and_nothing_is_written(tmp_path
     assert not (tmp_path / "remembered").exists()
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
+@each_case(
+    "field, value, words",
     [
         (Field("n", "number"), 3.5, ""),
         (Field("n", "number"), True, "not a number"),
@@ -260,12 +263,6 @@ def test_a_prompt_without_picks_remembers_nothing_and_renders_as_before(tmp_path
     assert prompt.render(who="ann", message="x") == prompt.render(message="x")
     assert prompt.forget("ann") == 0
     assert "load_prompt" in refused(Prompt(RELEASE).forget, "ann")
-
-
-def test_an_input_with_the_name_who_stays_an_input(tmp_path: Path) -> None:
-    named = dataclasses.replace(RELEASE, messages=(Message("user", "{{who}}"),), inputs=("who",))
-    prompt = load_prompt(write_release(named, tmp_path))
-    assert prompt.render(who="x") == [{"role": "user", "content": "x"}]
 
 
 def test_a_folder_may_be_shared_by_versions_and_rows_that_do_not_fit_are_passed_over(tmp_path: Path) -> None:
@@ -311,6 +308,6 @@ def test_writers_in_several_processes_lose_nothing(tmp_path: Path) -> None:
     writers = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in ("one", "two")]
     assert [writer.communicate(timeout=120)[0].strip() for writer in writers] == ["['__main__', 'agent']"] * 2
     (file,) = (tmp_path / "remembered").glob("*.jsonl")
-    kept = [json.loads(line)["inputs"]["message"] for line in file.read_bytes().splitlines()]
+    kept = texts_in(file)
     assert sorted(kept) == sorted(f"{name} {number}" for name in ("one", "two") for number in range(30))
     assert [text for text in kept if text.startswith("one")] == [f"one {number}" for number in range(30)]

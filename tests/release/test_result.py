@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from agent.errors import InputError
 from agent.release.result import RunResult, search_result
+from tests.cases import each_case
 
 SIDE = {"mean": 0.5, "ci95": [0.25, 0.75], "n": 40, "unscored": 1}
 DIFFERENCE = {"diff": 0.1, "diff_ci95": [0.0, 0.2], "p_value": 0.05}
@@ -124,61 +125,40 @@ REQUIRED = (
 def test_what_is_read_is_written_again_key_for_key_and_in_order() -> None:
     result = RunResult.from_json(WHOLE)
     assert json.dumps(result.to_json()) == json.dumps(WHOLE)
-    assert RunResult.from_json(result.to_json()) == result
-
-
-def test_every_key_can_be_read_by_attribute() -> None:
-    result = search_result(WHOLE, Path("a/ledger.db"))
-    assert result is not None
-    assert result.ledger == Path("a/ledger.db")
-    assert "ledger" not in result.to_json()
-    assert result.lift.ci95 == (0.02, 0.22)
-    assert (result.calls["cached"], result.calls_made) == (3, {"model": 90, "proposer": 1, "judge": 2})
-    assert (result.cost_usd, result.lost_usd, result.unpriced) == (2.0, 0.5, ("c/d",))
-    assert result.release.path == Path("runs/x/prompt.md")
-    assert result.slices[0].groups[0].side("winner").mean == 0.5
-    assert result.consistency is not None
-    assert result.consistency.side("winner") is not None
-    assert result.variety[0].winner is not None
-    assert result.variety[0].winner.distinct_2 == 0.5
-    assert result.judges[0].models == ("a/b", "c/d")
-    assert result.preflight is not None
-    assert result.preflight.headroom_ci95 == (0.4, 0.6)
-    assert not result.is_own
-    with pytest.raises(ValidationError, match="frozen"):
-        result.seed = 1  # type: ignore[misc]
-
-
-@pytest.mark.parametrize("key", sorted(set(WHOLE) - set(REQUIRED)))
-def test_any_other_key_may_be_missing_and_is_printed(key: str) -> None:
-    without = {name: value for name, value in WHOLE.items() if name != key}
-    assert list(RunResult.from_json(without).to_json()) == list(WHOLE)
-
-
-@pytest.mark.parametrize("key", REQUIRED)
-def test_what_lacks_a_required_key_is_no_result(key: str) -> None:
-    with pytest.raises(InputError, match=f"{key}: Field required; the result is of another version"):
-        RunResult.from_json({name: value for name, value in WHOLE.items() if name != key})
-
-
-@pytest.mark.parametrize("found", [{**WHOLE, "new": 1}, {**WHOLE, "lift": {**WHOLE["lift"], "newer": 2}}])
-def test_an_unknown_key_is_refused(found: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"Extra inputs .*; the result is of another version"):
-        RunResult.from_json(found)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_number_that_json_has_no_word_for_is_refused(value: float) -> None:
-    with pytest.raises(InputError, match=r"lift\.diff: Input should be a finite number"):
-        RunResult.from_json({**WHOLE, "lift": {**WHOLE["lift"], "diff": value}})
-
-
-def test_the_users_own_prompt_as_the_best_found_is_no_comparison() -> None:
+    assert RunResult.from_json(result.to_json()) == result == search_result(WHOLE)
+    found = search_result(WHOLE, Path("a/ledger.db"))
+    assert found is not None
+    assert (found.ledger, "ledger" in found.to_json()) == (Path("a/ledger.db"), False)
+    assert (found.calls["cached"], found.calls_made) == (3, {"model": 90, "proposer": 1, "judge": 2})
+    assert (found.lift.ci95, found.release.path) == ((0.02, 0.22), Path("runs/x/prompt.md"))
+    assert found.slices[0].groups[0].side("winner").mean == 0.5
+    assert not found.is_own
     assert RunResult.from_json({**WHOLE, "blocked": [], "blocked_codes": []}).is_own
     assert not RunResult.from_json({**WHOLE, "blocked": [], "decision": "promote"}).is_own
+    with pytest.raises(ValidationError, match="frozen"):
+        found.seed = 1  # type: ignore[misc]
+    assert search_result(None) is search_result({"kind": "check"}) is None
 
 
-def test_runs_of_other_kinds_have_no_such_result() -> None:
-    assert search_result(None) is None
-    assert search_result({"kind": "check"}) is None
-    assert search_result(WHOLE) == RunResult.from_json(WHOLE)
+@each_case("key", WHOLE)
+def test_a_key_may_be_missing_unless_it_is_required(key: str) -> None:
+    without = {name: value for name, value in WHOLE.items() if name != key}
+    if key not in REQUIRED:
+        assert list(RunResult.from_json(without).to_json()) == list(WHOLE)
+        return
+    with pytest.raises(InputError, match=f"{key}: Field required; the result is of another version"):
+        RunResult.from_json(without)
+
+
+@each_case(
+    "changed, why",
+    [
+        ({"new": 1}, "Extra inputs .*; the result is of another version"),
+        ({"lift": {**WHOLE["lift"], "newer": 2}}, "Extra inputs .*; the result is of another version"),
+        ({"lift": {**WHOLE["lift"], "diff": float("nan")}}, r"lift\.diff: Input should be a finite number"),
+        ({"lift": {**WHOLE["lift"], "diff": float("inf")}}, r"lift\.diff: Input should be a finite number"),
+    ],
+)
+def test_unknown_keys_and_numbers_that_json_has_no_word_for_are_refused(changed: dict[str, Any], why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        RunResult.from_json({**WHOLE, **changed})

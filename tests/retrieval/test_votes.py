@@ -1,4 +1,4 @@
-"""Votes of the nearest rows: counted as a naive count does, bounded, and the same beside rows of a user."""
+"""Votes of the nearest rows: counted as a naive count does, bounded, and the same with rows of a user."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agent.release.export import HOSTILE
 from agent.retrieval.pick import PoolIndex, PoolRow
 from agent.retrieval.votes import SMOOTHING, label_votes, log_shares
+from tests.cases import each_case
 
 LABELS = ("billing", "delivery", "account")
 WORDS = ("card", "fee", "parcel", "late", "door", "code", "refund", "box", "naïve", "東京都")
@@ -36,42 +37,31 @@ def test_the_votes_are_the_similarities_of_the_nearest_rows(seed: int, k: int, w
     assert label_votes(index, text, LABELS, k, left_out) == pytest.approx(wanted)
 
 
-def test_a_row_with_the_words_of_the_input_is_as_near_as_can_be() -> None:
-    rows = [PoolRow("a", "the card fee", "billing", "a"), PoolRow("b", "a late parcel box", "delivery", "b")]
-    alike = PoolIndex(rows).similarities("the card fee")
-    assert alike[0] == 2.0
-    assert 1 not in alike
-
-
 @given(st.integers(0, 10**6), st.sampled_from(WORDS))
-def test_a_text_beside_the_pool_is_compared_as_a_row_of_it_would_be(seed: int, word: str) -> None:
+def test_a_text_outside_the_pool_is_compared_as_a_row_of_it_would_be(seed: int, word: str) -> None:
     """By how rare its terms are in the pool: a copy of a row is as near as the row."""
-    rows = pool(seed)
-    for at, value in PoolIndex(rows).similarities(word, [row.text for row in rows]).items():
-        twin = at + len(rows) if at < len(rows) else at - len(rows)
-        assert PoolIndex(rows).similarities(word, [row.text for row in rows])[twin] == pytest.approx(value)
+    rows = pool(seed, 12)
+    alike = PoolIndex(rows).similarities(word, [row.text for row in rows])
+    for at, value in alike.items():
+        assert alike[at + len(rows) if at < len(rows) else at - len(rows)] == pytest.approx(value)
 
 
-def test_rows_of_a_user_vote_with_those_of_the_pool() -> None:
+def test_rows_of_a_user_vote_with_those_of_the_pool_and_without_votes_all_labels_are_equal() -> None:
     index = PoolIndex([PoolRow("a", "card fee", "billing", "a"), PoolRow("b", "late parcel", "delivery", "b")])
+    assert index.similarities("card fee") == {0: 2.0}, "as near as can be, and nothing in common"
     own = [PoolRow("own", "card fee", "account", "own")]
     assert label_votes(index, "card fee", LABELS, 8, (), own) == (2.0, 0.0, 2.0)
     assert label_votes(index, "card fee", LABELS, 8, ["a"], own) == (0.0, 0.0, 2.0)
     assert label_votes(index, "card fee", LABELS, 8, ["a", "own"], own) == (0.0, 0.0, 2.0), "ids of the pool alone"
     assert label_votes(index, "card fee", LABELS, 1, (), own) == (2.0, 0.0, 0.0), "of equal ones the pool's is first"
-
-
-@pytest.mark.parametrize("text", [*HOSTILE, "", " ", "x" * 50_000, "\ud800", "card " * 20_000])
-def test_any_text_has_votes(text: str) -> None:
-    rows = [*pool(1), PoolRow("h", text[:5_000], "no label of these", "h"), PoolRow("e", "", "billing", "e")]
-    votes = label_votes(PoolIndex(rows), text, LABELS, 32)
-    shares = log_shares(votes)
-    assert len(shares) == len(LABELS)
-    assert math.fsum(map(math.exp, shares)) == pytest.approx(1.0)
-    assert sum(votes) <= 2 * 32
-
-
-def test_without_votes_all_labels_are_equal() -> None:
     assert label_votes(PoolIndex([]), "card", LABELS, 32) == (0.0, 0.0, 0.0)
     assert log_shares((0.0, 0.0, 0.0)) == pytest.approx([math.log(1 / 3)] * 3)
     assert log_shares((1.0, 0.0)) == pytest.approx([math.log((1 + SMOOTHING) / 2), math.log(SMOOTHING / 2)])
+
+
+@each_case("text", [*HOSTILE, "x" * 50_000, "card " * 20_000])
+def test_any_text_has_votes(text: str) -> None:
+    rows = [*pool(1), PoolRow("h", text[:5_000], "no label of these", "h"), PoolRow("e", "", "billing", "e")]
+    votes = label_votes(PoolIndex(rows), text, LABELS, 32)
+    assert math.fsum(map(math.exp, log_shares(votes))) == pytest.approx(1.0)
+    assert 0 <= sum(votes) <= 2 * 32
