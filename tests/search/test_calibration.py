@@ -30,7 +30,7 @@ from agent.search import selection
 from agent.search.calibration import add_calibrated, best_readings
 from agent.search.trials import Calibrated
 from agent.types import Budget, Completion, Example, Outcome, Prediction, Proposal, Request, Task, Usage
-from tests.retrieval.shipped import release_of
+from tests.release.formats.kinds import release_of
 from tests.search.worlds import Searched, front_and_row, made_search, share, with_baseline
 from tests.toys import TEAMS, FakeModel, make_task, open_ledger
 
