@@ -23,20 +23,14 @@ from tests.cli.world import INSTRUCTION, compatible, good_json, refused
 from tests.wire import Fault, WireServer
 
 SCRIPT = """
-import json, sys
+import asyncio, json, sys
 import promptassay as pa
 from own import same
 rows = json.load(open("rows.json"))
-def go():
-    return pa.optimize(rows, target="label", prompt={prompt!r}, metric=same, model=sys.argv[1], max_calls=200)
 async def cell():
-    return go()
+    return pa.optimize(rows, target="label", prompt={prompt!r}, metric=same, model=sys.argv[1], max_calls=200)
 try:
-    if sys.argv[2] == "loop":
-        import asyncio
-        asyncio.run(cell())
-    else:
-        go()
+    asyncio.run(cell())
 except pa.Interrupted as error:
     print(json.dumps([error.run_id, error.__notes__]))
 """
@@ -52,19 +46,18 @@ def own(body: str) -> Any:
 SAME = "float(answer == row['label'])"
 
 
-def script(server: WireServer, how: str) -> subprocess.Popen[str]:
+def script(server: WireServer) -> subprocess.Popen[str]:
     own(SAME)
     Path("rows.json").write_text(json.dumps(table()), "utf-8")
     Path("script.py").write_text(SCRIPT.format(prompt=INSTRUCTION), "utf-8")
-    argv = [sys.executable, "script.py", compatible(server), how]
+    argv = [sys.executable, "script.py", compatible(server)]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("how", ["plain", "loop"])
-def test_a_ctrl_c_lands_what_flies_and_the_run_resumes_to_the_same_end(how: str) -> None:
-    """In a script, and in a notebook's running loop. What the function is called has nothing to do with it."""
+def test_a_ctrl_c_lands_what_flies_and_the_run_resumes_to_the_same_end() -> None:
+    """In a running loop, as in a notebook; tests/cli/test_interrupt.py has runs without one."""
     with WireServer(slow) as server:
-        process = script(server, how)
+        process = script(server)
         wait_for(server, 60)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
@@ -98,7 +91,7 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
         return Fault(text="billing", delay=0.0 if next(numbers) <= 30 else 30.0)
 
     with WireServer(stuck) as server:
-        process = script(server, "loop")
+        process = script(server)
         wait_for(server, 31)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None

@@ -276,10 +276,7 @@ def test_a_key_that_is_missing_is_found_out_before_another_model_is_paid(monkeyp
     assert "anthropic/x: no API key: the environment variable ANTHROPIC_API_KEY is not set" in words[-1]
 
 
-@pytest.mark.parametrize(("cap", "seed"), [(["--max-cost", "0.1"], "2"), (["--max-tokens", "200000"], "5")])
-def test_a_cap_on_dollars_or_tokens_still_pays_a_finalist_that_is_far_dearer_than_the_baseline(
-    cap: list[str], seed: str
-) -> None:
+def test_a_cap_on_dollars_still_pays_a_finalist_that_is_far_dearer_than_the_baseline() -> None:
     """The user's prompt answers next to nothing, and eight long examples most rows at eight times its price."""
 
     def pupil(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
@@ -291,7 +288,7 @@ def test_a_cap_on_dollars_or_tokens_still_pays_a_finalist_that_is_far_dearer_tha
     longer = [line.replace(",", ", " + "and so on and so forth " * 12, 1) for line in rows[1:]]
     Path("rows.csv").write_text("\n".join([rows[0], *longer]), "utf-8")
     with WireServer(pupil) as server:
-        command += ["-m", compatible(server), "--price", "1,2", "--seed", seed, *cap]
+        command += ["-m", compatible(server), "--price", "1,2", "--seed", "2", "--max-cost", "0.1"]
         result = good_json(*command)
     assert (result["status"], result["search_ended"], result["decision"]) == ("complete", "", "promote")
     assert result["winner"]["n_examples"] >= 4
