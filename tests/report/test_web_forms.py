@@ -75,6 +75,7 @@ def sent(client: Browser, form: Mapping[str, str], action: str) -> str:
 
 def test_a_label_a_skip_and_an_undo_are_in_the_file(labelling: tuple[Browser, LabelPlace]) -> None:
     client, place = labelling
+    assert "A name or initials of the labeller" in client.page("/label").words
     first = client.form("/label?labeller=ann")
     assert sent(client, first, "label:billing") == "/label?labeller=ann"
     second = client.form("/label?labeller=ann")

@@ -9,6 +9,7 @@ import pytest
 
 from agent.jobs.locations import LEDGER
 from agent.jobs.search import detectable_line
+from agent.ledger.query import ERASED
 from agent.release.result import RunResult
 from agent.report import findings, wording
 from agent.report.breakdown_blocks import confusion_table
@@ -348,6 +349,7 @@ def test_fixed_demos_alone_are_left_out_of_a_prompt(picks: dict[str, Any] | None
     template = [{"role": role, "content": content} for role, content in [*turns, ("user", "{{text}}")]]
     said = prompt_text({"template": template, "format": "turns", "demos": [{}, {}], "picks": picks})
     assert said.split("\n") == ["[system]", "Pick.", "(2 examples)", *mark, "[user]", "{{text}}"]
+    assert prompt_text({"template": [], "format": "turns", "demos": []}) == ERASED
 
 
 # -- next steps -------------------------------------------------------------------------------------------------------
