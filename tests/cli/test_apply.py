@@ -77,14 +77,6 @@ def test_a_cap_stops_it_without_a_file_and_the_same_command_asks_only_the_rest(t
     assert Path("out.csv").read_bytes() == first
 
 
-def test_what_is_there_stays_until_the_whole_is_written(two_runs: Made) -> None:
-    Path("out.csv").write_text("old")
-    with WireServer(learner) as server:
-        refused(1, "apply", two_runs[0]["release"], mail(), "-o", "out.csv", *words(server, "--max-calls", "2"))
-    assert Path("out.csv").read_text() == "old"
-    assert sorted(path.name for path in Path().iterdir() if path.name.startswith(".new-")) == []
-
-
 def test_rows_that_the_provider_refuses_and_empty_ones_are_written_with_the_reason(two_runs: Made) -> None:
     def refusing(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
         if "courier" in messages[-1]["content"]:
@@ -117,16 +109,6 @@ def test_a_limit_takes_the_first_rows_and_rows_begin_in_groups(two_runs: Made, m
         command = ["apply", two_runs[0]["release"], mail(), "-o", "out.csv", *words(server)]
         assert good_json(*command, "--limit", "5")["rows"] == 5
     assert [row["text"] for row in written("out.csv")] == TEXTS[:5]
-
-
-def test_a_tsv_and_a_json_array_come_in(two_runs: Made) -> None:
-    Path("in.tsv").write_text("text\tnote\ninvoice\t=1+1\n")
-    Path("rows.json").write_text(json.dumps([{"text": "parcel", "more": {"a": 1}}]))
-    with WireServer(learner) as server:
-        good("apply", two_runs[0]["release"], "in.tsv", "-o", "one.csv", *words(server))
-        good("apply", two_runs[0]["release"], "rows.json", "-o", "two.jsonl", *words(server))
-    assert written("one.csv") == [{"text": "invoice", "note": "=1+1", "label": "billing", "error": ""}]
-    assert json.loads(Path("two.jsonl").read_text()) == {"text": "parcel", "more": {"a": 1}, "label": "delivery"}
 
 
 def test_what_does_not_fit_is_refused_before_the_first_call(two_runs: Made) -> None:

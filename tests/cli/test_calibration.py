@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from agent.jobs.launch import prepare
-from agent.jobs.locations import open_history
-from agent.ledger.trail import events_of
 from agent.options.jobs import RecordedOptions
 from agent.release.formats.python_module import load_module
 from agent.release.runtime import load_prompt
 from agent.task.load import load_task
 from tests.cli.calibrated import biased, likelihoods
-from tests.cli.test_interrupt import trials
-from tests.cli.world import compatible, files, good, good_json, optimize, refused
-from tests.wire import Fault, WireServer
+from tests.cli.world import compatible, files, good, good_json, refused
+from tests.wire import WireServer
 
 
 def test_calibration_win_where_the_model_prefers_a_label_and_cost_no_call() -> None:
@@ -85,38 +80,6 @@ def test_calibration_win_where_the_model_prefers_a_label_and_cost_no_call() -> N
     assert "Right answers by confidence" in page
     assert "expected calibration error of its confidences" in page
     assert f"Answers are calibrated ({calibration.method}" in page
-
-
-def test_likelihoods_know_more_than_the_reply() -> None:
-    shares = likelihoods([{"content": "parcel courier van"}])
-    assert max(shares, key=lambda topic: shares[topic]) == "billing"
-    assert shares["delivery"] > shares["repair"]
-
-
-def test_a_run_that_stops_in_the_sealed_test_resumes_to_the_same_weights() -> None:
-    command = [*files(240), "--max-calls", "300", "--price", "1,2"]
-    most = 10**9
-
-    def until(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
-        return Fault(401) if len(server.requests) > most else biased(messages, body)
-
-    with WireServer(until) as server:
-        model = ("-m", compatible(server))
-        whole = good_json(*command, *model, "--db", "whole/ledger.db")
-        most = 2 * len(server.requests) - 20
-        assert optimize(*command, *model).exit_code == 1
-        most = 10**9
-        again = good_json("resume")
-    same = ("winner", "lift", "calibration", "attribution", "trials", "decision")
-    assert {key: again[key] for key in same} == {key: whole[key] for key in same}
-    assert [trial[:5] for trial in trials()] == [trial[:5] for trial in trials("whole/ledger.db")]
-    for db in ("runs/ledger.db", "whole/ledger.db"):
-        with closing(open_history(Path(db))) as history:
-            made = [event["kind"] for event in events_of(history, history.run("")["id"])].count("calibration")
-            assert made == sum(
-                trial["operator"].startswith("calibration:") for trial in history.trials(history.run("")["id"])
-            )
-    assert good_json("audit", "verify")["whole"]
 
 
 def test_the_option_and_a_task_that_says_no_switch_calibration_off() -> None:

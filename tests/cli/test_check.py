@@ -129,18 +129,6 @@ def test_each_defect_is_found_and_nothing_else(two_runs: Made, forge: Forge, exp
     ledger.close()
 
 
-def test_a_result_that_its_rows_do_not_bear_out_is_found(two_runs: Made) -> None:
-    first, _ = two_runs
-    ledger = Ledger(DB)
-    better = {**first, "winner": {**first["winner"], "test": 0.5}, "calls": {**first["calls"], "model": 3}}
-    ledger.end_run(first["run_id"], "complete", 1.0, better)
-    ledger.close()
-    wrong = problems(first["run_id"])
-    assert set(wrong) == {"the result's scores are those of its rows", "calls, tokens and $ add up"}
-    assert "winner test: says 0.5" in wrong["the result's scores are those of its rows"][0]
-    assert "model calls: says 3" in wrong["calls, tokens and $ add up"][0]
-
-
 def test_a_model_that_is_gone_leaves_nothing_out() -> None:
     script = Path("proposer.jsonl")
     script.write_text('{"reply": "Name the team."}\n', "utf-8")

@@ -95,24 +95,6 @@ def test_ab_report_says_whether_the_test_may_end() -> None:
     assert "none.jsonl" in refused(2, "ab", "report", "none.jsonl")[0]
 
 
-def test_a_log_with_other_names_and_a_few_broken_lines_is_read(two_runs: Made) -> None:
-    release = two_runs[0]["release"]
-    good_week = log("good.jsonl", [4, 3, 2, 1])
-    for path in (good_week, log("clean.jsonl", [4, 3, 2, 1], seed=2)):
-        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        named = [{"level": "info", "response": {"text": row["reply"]}, "ts": row["time"]} for row in rows]
-        path.write_text("".join(json.dumps(row) + "\n" for row in named) + "{\n{\n", "utf-8")
-    names = ("--reply-column", "response.text", "--time-column", "ts")
-    told = good_json("monitor", release, "clean.jsonl", "--reference", good_week, *names)
-    assert (told["rows"], told["from"]) == ({"was": 1000, "now": 1000}, "2026-11-01")
-    assert [note.partition(":")[0] for note in told["notes"]] == ["good.jsonl", "clean.jsonl"]
-    shown = good("monitor", release, "clean.jsonl", "--reference", good_week, *names)
-    assert "note: clean.jsonl:1001: not valid JSON" in shown
-    assert shown.count("note: ") == 2
-    (line,) = refused(2, "monitor", release, "clean.jsonl", "--reference", good_week)[:1]
-    assert "--reply-column" in line
-
-
 def test_ab_report_takes_names_and_notes_what_it_leaves_out() -> None:
     rows: list[dict[str, Any]] = [{"user": f"u{at}", "group": "AB"[at % 2], "won": at % 3 == 0} for at in range(30)]
     rows[3]["won"] = "unclear"

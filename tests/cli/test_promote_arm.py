@@ -8,7 +8,6 @@ import random
 import re
 import shutil
 import sqlite3
-import stat
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -187,25 +186,6 @@ def test_aliases_go_from_a_prompt_to_it_and_back(two_runs: Made) -> None:
             with pytest.raises(ReleaseError, match=r"load_classifier\('rows@production'\)$"):
                 load_prompt("rows@ab", unit=unit)
     assert [line["action"] for line in agree()].count("rollback") == 3
-
-
-def test_the_folder_is_restored_from_the_ledger_and_works_without_one(two_runs: Made) -> None:
-    run, _ = two_runs
-    version = arm_of(run)["version"]
-    good("promote", run["run_id"])
-    whole = bytes_in(ROOT / version)
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in (ROOT / version).iterdir()}
-    shutil.rmtree(ROOT)
-    good("promote", run["run_id"], "--alias", "staging")
-    assert bytes_in(ROOT / version) == whole
-    assert {stat.S_IMODE(path.stat().st_mode) for path in (ROOT / version).iterdir()} == modes
-    assert modes == {stat.S_IMODE(path.stat().st_mode) for path in ROOT.glob("p_*/*")}, "as other releases"
-    Path("runs/ledger.db").rename("runs/away.db")
-    assert good_json("rollback", "rows")["in_chain"] is False
-    pa.load_classifier("rows@production")
-    Path("runs/away.db").rename("runs/ledger.db")
-    good("promote", run["run_id"], *ARM, "--alias", "staging")
-    assert [line["version"] for line in agree()][-2:] == [version, version]
 
 
 def test_a_row_that_is_erased_is_named_where_it_stays_and_no_folder_is_restored_with_it(two_runs: Made) -> None:

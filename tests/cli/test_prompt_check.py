@@ -1,13 +1,7 @@
 """`optimize check` and `optimize bless` over a real server: unchanged passes, flips fail with 100 and are listed."""
 
 import json
-import os
 import re
-import signal
-import sqlite3
-import subprocess
-import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -92,16 +86,6 @@ def test_a_model_that_flips_answers_fails_with_100_and_the_rows(two_runs: Made) 
     assert all(f"| {row} |" in text for row in flipped)
 
 
-def test_the_table_for_people_names_what_flipped(two_runs: Made) -> None:
-    first, _ = two_runs
-    with WireServer(flipping(8)) as server:
-        done = optimize("check", first["release"], "-q", "-m", compatible(server))
-    assert done.exit_code == 100
-    assert "FAILED" in done.stdout
-    assert "rows flipped, more than repeat noise explains" in done.stdout
-    assert "optimize bless" in done.stdout
-
-
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
@@ -121,18 +105,6 @@ def test_a_check_without_any_answer_says_what_came_instead(two_runs: Made, fault
     assert re.search(r"0 tokens, (\$0\.\d+) \(up to \1 of it for failed calls", done.stdout)
 
 
-@pytest.mark.parametrize("command", [["check"], ["bless", "--reason", "x"]])
-def test_a_provider_that_is_down_is_waited_for_as_long_as_max_wait_says(two_runs: Made, command: list[str]) -> None:
-    first, _ = two_runs
-    with WireServer(lambda messages, body: Fault(status=500)) as server:
-        words = (*command, first["release"], "-q", "-m", compatible(server))
-        assert "'--max-wait': 'soon': write seconds" in refused(2, *words, "--max-wait", "soon")[-1]
-        assert not server.requests
-        (said,) = refused(1, *words, "--max-wait", "0.5s")
-    assert f"{compatible(server)}: no reply for" in said
-    assert said.endswith("resume when the provider is back")
-
-
 def test_an_outage_is_told_in_a_line(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = two_runs
     monkeypatch.setattr(interrupts, "WAITS_SECONDS", 0.05)
@@ -143,32 +115,6 @@ def test_an_outage_is_told_in_a_line(two_runs: Made, monkeypatch: pytest.MonkeyP
             (line,) = [each for each in done.stderr.splitlines() if each.startswith("waiting")]
             assert line.startswith(f"waiting for {compatible(server)}: HTTP 500: the provider failed")
             assert re.search(r"; giving up in \d s$", line)
-
-
-def test_rows_whose_replies_were_erased_are_not_compared(two_runs: Made) -> None:
-    first, _ = two_runs
-    replies = "SELECT response_hash FROM calls k JOIN outcomes o ON o.call_key = k.call_key WHERE o.split = 'dev' AND "
-    with closing(sqlite3.connect("file:runs/ledger.db?mode=ro", uri=True)) as db:
-        own = f"{replies} o.run_id = ? AND o.candidate_id = ? AND k.state = 'ok' GROUP BY o.example_id LIMIT 1"
-        (digest,) = db.execute(own, (first["run_id"], first["winner"]["candidate_id"])).fetchone()
-    with WireServer(learner) as server:
-        rows = checked(server, first["release"])[1]["rows"]
-        good("audit", "erase", "--hash", digest, "--actor", "a", "--reason", "r", "--yes")
-        code, told = checked(server, first["release"])
-    assert (code, told["gate"]) == (0, "passed")
-    assert 0 < told["rows"] < rows
-
-
-def test_a_suite_that_cannot_be_read_is_recorded_anew_as_the_message_says(two_runs: Made) -> None:
-    first, _ = two_runs
-    suite = Path(first["release"]).with_name("suite.json")
-    suite.write_text("{")
-    with WireServer(learner) as server:
-        command = ("bless", first["release"], "--reason", "x", "-q", "-m", compatible(server))
-        assert "delete it and record a new one with `optimize bless`" in refused(1, *command)[0]
-        suite.unlink()
-        good(*command)
-    assert suite.is_file()
 
 
 def test_a_provider_that_refuses_rows_is_no_score_of_0(two_runs: Made) -> None:
@@ -229,33 +175,6 @@ choices = ["billing", "repair"]
 """
 
 
-def interrupted(release: str, delay: float, presses: int) -> tuple[int, list[str]]:
-    """Exit code and stderr of a check whose calls take so long, and that is interrupted so often."""
-    with WireServer(lambda messages, body: Fault(delay=delay, text="billing")) as server:
-        words = ["check", release, "-m", compatible(server), "-j", "2", "-q"]
-        code = "import sys; from agent.cli import main; main(sys.argv[1:])"
-        path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
-        argv, environment = [sys.executable, "-c", code, *words], {**os.environ, "PYTHONPATH": path}
-        child = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True)
-        while not server.requests:
-            assert child.poll() is None
-        assert child.stderr is not None
-        said = []
-        for _ in range(presses):
-            child.send_signal(signal.SIGINT)
-            said.append(child.stderr.readline())
-        said += child.communicate(timeout=15)[1].splitlines()
-    return child.returncode, said
-
-
-def test_ctrl_c_ends_a_check_with_130_and_keeps_the_ledger_whole(two_runs: Made) -> None:
-    code, said = interrupted(two_runs[0]["release"], delay=0.5, presses=1)
-    assert code == 130, said
-    assert "being finished; press Ctrl-C again to leave at once" in said[0]
-    assert "nothing was changed" in said[-1]
-    good("audit", "verify")
-
-
 # -- metrics that need more than the suite ----------------------------------------------------------------------------
 
 
@@ -277,22 +196,6 @@ def test_a_judge_of_the_suite_scores_again() -> None:
         assert good_json("check", run["release"], "-q")["gate"] == "passed"
         for shown in ("show", "audit show", "audit check"):
             good(*shown.split(), told["run_id"])
-
-
-def test_a_judge_that_no_metric_asks_needs_no_key(two_runs: Made) -> None:
-    release = two_runs[0]["release"]
-    Path("t").mkdir()
-    Path("t/task.toml").write_text(TASK + '[models]\njudge = ["openai/other"]\n')
-    for split in ("train", "dev", "test"):
-        Path(f"t/{split}.csv").write_text(f"text,label\n{split} one,billing\n{split} two,repair\n")
-    with WireServer(learner) as server:
-        model = ("-m", compatible(server), "-q")
-        told = good_json("bless", release, "--task", "t", "--reason", "first", *model)
-        path = Path(told["path"])
-        suite = json.loads(path.read_text("utf-8"))
-        assert suite["judges"] == []
-        path.write_text(json.dumps({**suite, "judges": ["openai/other"]}), "utf-8")
-        assert good_json("check", release, *model)["gate"] == "passed"
 
 
 def test_a_pairwise_judge_compares_with_the_recorded_answers() -> None:

@@ -15,9 +15,8 @@ from click.testing import CliRunner
 import promptassay as pa
 from agent.cli import main
 from agent.release.runtime import load_prompt
-from agent.scoring.llm_judge import CLAIMS_TOKENS, NO_PASSAGES, VERDICT_TOKENS, claims_messages
+from agent.scoring.llm_judge import NO_PASSAGES, claims_messages
 from agent.scoring.verdict import MOST_CLAIMS, ClaimsVerdict, claims_schema, read_claims
-from agent.search.costs import average_calls, largest_calls
 from agent.task.load import load_task
 from tests.cli.judges import fenced
 from tests.cli.world import compatible, good_json, refused
@@ -132,17 +131,6 @@ def test_a_run_is_judged_by_what_each_prompt_showed(here: Path) -> None:
     assert result.to_json()["calls"]["judge"] == len({json.dumps(each) for each in judges})
 
 
-def test_a_prompt_that_shows_no_passages_is_judged_as_one(here: Path) -> None:
-    folder = judged_task(here / "task", INSTRUCTION)
-    with WireServer(lambda m, b: judging(m, b) if "judge" in m[0]["content"] else "12 crowns") as server:
-        result = pa.optimize(folder, model=compatible(server), proposer="none", trials=1)
-        judges = [
-            fenced(r.body["messages"]) for r in server.requests if "fair judge" in r.body["messages"][0]["content"]
-        ]
-    assert scores(result)["judge"].baseline.mean == 0.0
-    assert {passages for _, passages, _ in judges} == {NO_PASSAGES}
-
-
 def rated(path: Path, count: int = 60, passages: bool = True) -> Path:
     rows = [
         {
@@ -223,12 +211,3 @@ def test_without_documents_it_is_refused_where_it_stands(here: Path) -> None:
         "name their folder with --knowledge"
         in refused(2, "run", "rows.csv", "--target", "label", "--prompt", "p.txt", *words)[0]
     )
-
-
-def test_the_plan_counts_the_passages_that_the_judge_reads(here: Path) -> None:
-    with_judge = load_task(judged_task(here / "task"))
-    without = load_task(judged_task(here / "other", metrics=JUDGED.replace("faithfulness", "reference")))
-    judged, compared = [(average_calls(task, 100), largest_calls(task, 100)) for task in (with_judge, without)]
-    for more, usual in zip(judged, compared, strict=True):
-        assert more["judge"].completion_tokens - usual["judge"].completion_tokens == CLAIMS_TOKENS - VERDICT_TOKENS
-        assert more["judge"].prompt_tokens > usual["judge"].prompt_tokens + 500

@@ -70,18 +70,6 @@ def test_a_data_file_takes_them_from_the_command_line_and_a_judge_goes_by_them(h
         assert len(server.requests) == asked
 
 
-def test_one_file_will_do_and_its_name_may_be_odd(here: Path) -> None:
-    rows, pages = planted(here)
-    odd = here / 'a "b" c.md'
-    odd.write_text((pages / "goods-b.md").read_text("utf-8"), "utf-8")
-    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    asked = RecordedOptions(task="rows.jsonl", target="answer", prompt="Which one?", knowledge=str(odd))
-    task = task_of(asked)
-    assert task.knowledge is not None
-    assert task.knowledge.names == (odd.name,)
-    assert task.hashes["knowledge"] != task_of(asked.changed(knowledge=str(pages))).hashes["knowledge"]
-
-
 def test_a_link_out_of_the_named_folder_is_refused(here: Path) -> None:
     rows, pages = planted(here)
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")

@@ -14,13 +14,6 @@ TEASER = Field("teaser", min_words=2, max_words=4, forbidden=("#", "Click Here")
 
 
 @each_case(
-    "value", ["Ada radio", "  Ada\n\nradio  ", "ADA on RADIO", "the radio of Ada", "Ada-radio one", "Adaradio x"]
-)
-def test_an_answer_that_keeps_all_limits_breaks_none(value: str) -> None:
-    assert broken_limit(TEASER, value) == ""
-
-
-@each_case(
     ("value", "why"),
     [
         ("Ada radio a b c", "The teaser has 5 words, at most 4 are allowed."),
@@ -59,19 +52,9 @@ def test_case_is_folded_in_every_script(text: str, value: str) -> None:
     assert broken_limit(Field("t", required=(text,)), value) == ""
 
 
-def test_a_text_is_looked_for_anywhere_and_not_as_a_word() -> None:
-    assert "forbidden" in broken_limit(Field("t", forbidden=("http",)), "see https://example.com")
-    assert broken_limit(Field("t", required=("part",)), "the parties") == ""
-
-
 @each_case("value", [None, 7, 7.5, True, [], ["#"], {"a": "#"}])
 def test_a_value_that_is_no_text_has_no_limits(value: Any) -> None:
     assert broken_limit(TEASER, value) == ""
-
-
-@given(st.text())
-def test_a_field_without_limits_is_never_broken(value: str) -> None:
-    assert broken_limit(Field("t"), value) == ""
 
 
 texts = st.lists(st.text(st.characters(codec=None, exclude_categories=()), min_size=1, max_size=4), max_size=3).map(
@@ -99,11 +82,6 @@ SHORT = Field("teaser", max_words=3, forbidden=("#",))
 TITLE = Field("title", required=("Ada",))
 COUNT = Field("count", "number")
 TAGS = Field("tags", "json")
-
-
-def test_one_output_that_keeps_its_limits_parses_as_ever() -> None:
-    prediction = parse_reply(" Press play. ", (SHORT,))
-    assert (prediction.fields, prediction.error) == ({"teaser": "Press play."}, "")
 
 
 @each_case(
@@ -164,11 +142,6 @@ def test_a_text_given_as_a_number_is_held_against_its_limits_as_a_text() -> None
     prediction = parse_reply('{"title": 5, "count": 3}', (TITLE, COUNT))
     assert prediction.fields == {"title": "5", "count": 3}
     assert "lacks 'Ada'" in prediction.error
-
-
-def test_limits_of_one_output_say_nothing_of_json_beside_it() -> None:
-    prediction = parse_reply('teaser: Press play.\ntags: ["#", "a b c d"]', (SHORT, TAGS))
-    assert (prediction.fields, prediction.error) == ({"teaser": "Press play.", "tags": ["#", "a b c d"]}, "")
 
 
 outputs_of = st.sampled_from([(SHORT,), (TEASER,), (SHORT, TITLE), (TITLE, COUNT), (TAGS, SHORT)])

@@ -184,16 +184,6 @@ def test_marks_in_the_users_own_layout_are_where_the_values_go(name: str) -> Non
     assert last.endswith("<<V{{message}}>> and again V{{message}}; {{message}}")
 
 
-def test_marks_for_no_field_stay_as_they_are() -> None:
-    made = candidate("zero-shot", "turns", instruction="Say {{team}} of {{nobody}}.")
-    assert "Say {{team}} of {{nobody}}." in render(made, ONE, {"message": "x"})[0].content
-
-
-def test_the_bare_prompt_is_the_users_words_and_the_bare_value() -> None:
-    made = PromptCandidate("zero-shot", "turns", "Answer with one team.")
-    assert render(made, ONE, {"message": " v "}) == (Message("system", "Answer with one team."), Message("user", " v "))
-
-
 def test_what_dspy_would_read_as_an_attachment_may_not_stand_in_a_candidate_of_its_layouts() -> None:
     for mark, name in product(NOT_FOR_DSPY, DSPY):
         made = candidate("few-shot", name, demos=(Demo("train-1", {"message": mark}, {"team": "billing"}),))

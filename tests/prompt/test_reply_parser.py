@@ -274,19 +274,6 @@ def test_reasoning_ends_in_the_marked_number_or_the_last_of_the_last_line(reply,
 
 
 @each_case(
-    ("reply", "data"),
-    [
-        ('{"a": [1, "}"]}', {"a": [1, "}"]}),
-        ('Sure!\n```json\n{"a": 1}\n```\nDone {"b": 2}', {"a": 1}),
-        ('as [noted] {"a": 1}', {"a": 1}),
-        ("[1, 2]}", [1, 2]),
-    ],
-)
-def test_the_first_strict_json_value_is_read(reply, data):
-    assert value(reply, JSON) == (data, "")
-
-
-@each_case(
     ("schema", "reply", "data"),
     [
         ('{"type": "object"}', 'Per note [1] it is {"a": 1}', {"a": 1}),
@@ -401,11 +388,6 @@ def test_no_string_raises_and_values_are_of_the_declared_type(reply, outputs, re
                 json.dumps(got, allow_nan=False)
             else:
                 assert isinstance(got, str)
-
-
-@given(st.sampled_from(CHOICE.choices), st.sampled_from(["{}", "{}.", "**{}**", "team: {}", "'{}'\nand so on"]))
-def test_every_choice_survives_every_dress(choice, dress):
-    assert value(dress.format(choice.upper()), CHOICE) == (choice, "")
 
 
 @given(st.integers(-(10**15), 10**15), st.sampled_from(",'’\u00a0\u202f\u2009"), st.booleans())
