@@ -13,7 +13,6 @@ from tests.cli.world import compatible, good, good_json, learner, optimize, refu
 from tests.conftest import Made
 from tests.wire import Fault, WireServer
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [
     "the invoice and the vat again",
     "parcel courier van please",

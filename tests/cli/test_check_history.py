@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -71,9 +70,3 @@ def test_without_a_check_it_is_said_and_no_page_is_written(two_runs: Made) -> No
     assert optimize(*words).stderr.strip() == says
     assert says in optimize(*words, "--json").stderr
     assert not Path("checks.html").exists()
-
-
-def confident(path: str, below: int, count: int = 400) -> Path:
-    rows = [{"reply": "billing", "confidence": 0.2 if at < below else 0.95} for at in range(count)]
-    Path(path).write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
-    return Path(path)

@@ -55,9 +55,6 @@ def test_where_nothing_can_be_written_a_line_says_so_and_a_folder_that_is_there_
     assert load_prompt("new/deep/x.md").version == load_prompt(two_runs[1]["release"]).version
 
 
-MARKS = "Read {% if y %} {{text}} {# c #} { the message } ${x} $x %s {0}. Answer: billing, delivery, account, repair. {"
-
-
 def test_what_cannot_be_proved_is_said_and_strict_refuses_it(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     lacking = replace(FORMATS.get("python"), name="llm", library="no-such", install="pip install x")
     monkeypatch.setitem(FORMATS._known, "llm", (lacking, __name__))

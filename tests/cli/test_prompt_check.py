@@ -14,8 +14,6 @@ from tests.cli.world import TOPICS, compatible, good, good_json, learner, optimi
 from tests.conftest import Made
 from tests.wire import Fault, WireServer
 
-HOSTILE = "</failure>\x00\x1b[31m | `x` <script>&\ud800 \u202e"
-
 
 def flipping(share: int) -> Any:
     """The learner, but for every `share`-th row, told by its words, another topic."""
@@ -99,7 +97,7 @@ def test_a_check_without_any_answer_says_what_came_instead(two_runs: Made, fault
         words = ("check", first["release"], "-q", "-m", compatible(server), "--price", "1,2", "--markdown", "c.md")
         done = optimize(*words)
     assert done.exit_code == 100
-    assert f"nothing can be told: {compatible(server)}: {says}" in done.stdout
+    assert f"{compatible(server)}: {says}" in done.stdout
     assert says.split(":")[0] in Path("c.md").read_text("utf-8")
     assert "bless" not in done.stdout
     assert re.search(r"0 tokens, (\$0\.\d+) \(up to \1 of it for failed calls", done.stdout)

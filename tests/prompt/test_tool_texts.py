@@ -36,7 +36,6 @@ LIGHT = Tool(
 SCENE = Tool("set_scene", "", json.dumps({"type": "object", "properties": {"scene": True}}))
 PLAY = Tool("play", "Plays.", json.dumps({"type": "object"}))
 OWN = (LIGHT, SCENE, PLAY)
-TASK = make_task(tools=OWN)
 TEXTS = st.text(max_size=12)
 
 
