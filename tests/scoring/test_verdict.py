@@ -12,6 +12,7 @@ from agent.scoring.verdict import (
     REASON_CHARACTERS,
     ChoiceVerdict,
     RatingVerdict,
+    by_pair,
     choice_schema,
     expected,
     rating_schema,
@@ -194,6 +195,12 @@ def test_the_reason_is_kept_on_one_line_and_cut() -> None:
 def test_the_last_choice_counts_and_is_one_of_the_list(reply: str, choice: str | None) -> None:
     found = read_choice(reply, PAIR)
     assert (found and found.choice) == choice
+
+
+def test_a_pair_without_a_readable_verdict_is_unscored() -> None:
+    assert by_pair('{"reason": "r", "verdict": "A"}', ()).value == 1.0
+    found = by_pair("I like both", ())
+    assert (found.value, found.reason) == (None, "the judge's answer has no readable verdict: I like both")
 
 
 # -- any reply ---------------------------------------------------------------------------------------------------------
