@@ -1,15 +1,12 @@
-"""What the tests of batches share: short waits."""
+"""A set of calls is complete after a short quiet time."""
 
 from __future__ import annotations
 
 import pytest
 
-from agent.gateway import batch_course, batches, limiter
+from agent.gateway import batches
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(batch_course, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(limiter, "LONGEST_WAIT", 0.05)
-    monkeypatch.setattr(batch_course, "LONGEST_WAIT", 0.05)

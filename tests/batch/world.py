@@ -22,6 +22,7 @@ from agent.models.openai import OpenAIModel
 from agent.types import Budget, Completion
 from tests.batch.provider import BatchProvider
 from tests.gateway.doors import settings as call_settings
+from tests.gateway.virtual import HurryClock
 from tests.toys import ask, open_ledger
 from tests.wire import Fault, WireServer
 
@@ -49,8 +50,9 @@ class World:
     def gateway(self, ledger: Ledger, budget: Budget | None = None, **more: Any) -> Gateway:
         lm, how = self.model(), (more.pop("wait", None), more.pop("only", False), more.pop("max_wait", 5.0))
         past = ledger.resume_run("run-1", {}) if more.pop("resumed", False) else None
-        found = Account(budget or Budget(), past)
-        batches = Batches(ledger, "run-1", BatchSettings(*how), _Lines(self.lines))
+        clock = HurryClock()
+        found = Account(budget or Budget(), past, clock=clock)
+        batches = Batches(ledger, "run-1", BatchSettings(*how), _Lines(self.lines), clock)
         prices = {lm.name: PRICE}
         return Gateway(ledger, "run-1", found, prices, call_settings(more), batches=batches, **more)
 

@@ -46,6 +46,20 @@ class LoopClock(Clock):
             return super().now()
 
 
+class HurryClock(Clock):
+    """For tests with a real server: sleeps end at once, and the time jumps by what they would have taken."""
+
+    def __init__(self) -> None:
+        self._slept = 0.0
+
+    def now(self) -> float:
+        return super().now() + self._slept
+
+    async def sleep(self, seconds: float) -> None:
+        self._slept += seconds
+        await asyncio.sleep(0)
+
+
 class Inline:
     """An executor that works at once, so that no other thread is waited for."""
 
