@@ -40,7 +40,7 @@ def ask_labels(task: LabelledTask, options: LabelOptions, queue: LabelQueue, db:
     from agent.ledger.connect import is_there
 
     require("ui", "optimize label --web")
-    from agent.report.web.people_pages import LabelPlace
+    from agent.report.web.labelling_pages import LabelPlace
 
     if not is_there(db):
         open_ledger(db).close()

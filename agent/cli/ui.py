@@ -26,7 +26,7 @@ from agent.options.shared import BUDGET, OUTPUT, CapOptions, OutputOptions
 
 if TYPE_CHECKING:
     from agent.jobs.playground import Playground
-    from agent.report.web.people_pages import LabelPlace
+    from agent.report.web.labelling_pages import LabelPlace
 
 
 class UiOptions(JobOptions):

@@ -13,7 +13,7 @@ from typing import Any
 from agent.evaluate.evaluator import values, why_unscored
 from agent.evaluate.score_table import ScoreTable
 from agent.evaluate.verdict import Reason, Verdict
-from agent.results.calibration import CalibrationResult, Control, Raters
+from agent.results.judge_calibration import CalibrationResult, Control, Raters
 from agent.scoring.llm_judge import FAITHFULNESS, JudgeSetup
 from agent.stats.agreement import alpha, categories, confusion, kappa, length_bias, mean_share, share, spearman
 from agent.task.judge_files import RatedItem, pairs_of

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from agent.errors import BadResponse, ModelError, RunRefused
 from agent.gateway.clock import CLOCK, Clock
-from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, poll
+from agent.gateway.retries import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, poll
 from agent.models.provider_jobs import BatchApi, BatchJob, BatchResults, RowReply
 from agent.safe_text import counted
 from agent.types import Request, Spend

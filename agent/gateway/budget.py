@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from agent.errors import BudgetExhausted, ModelError, RateLimited
 from agent.gateway.clock import CLOCK, Clock
-from agent.gateway.limiter import maybe_paid
+from agent.gateway.retries import maybe_paid
 from agent.ledger.resume_state import ResumeState
 from agent.types import Budget, CallRole, Spend, Usage
 

@@ -29,8 +29,9 @@ from agent.errors import (
 from agent.gateway.batches import BatchedCall, Batches
 from agent.gateway.budget import STEADY, Account, times
 from agent.gateway.in_flight import Flight, InFlight, PendingCall, in_flight
-from agent.gateway.limiter import START, Limiter, Retries, maybe_paid
+from agent.gateway.limiter import START, Limiter
 from agent.gateway.prices import Price
+from agent.gateway.retries import Retries, maybe_paid
 from agent.ledger.resume_state import OVERBILLED
 from agent.ledger.store import Ledger, Reservation
 from agent.models.provider_jobs import batch_api

@@ -28,7 +28,7 @@ from agent.options.jobs import ApplyOptions
 from agent.options.shared import FormOptions
 from agent.prompt.parts.adapter import named_models
 from agent.redact import mask, rare_secrets_in
-from agent.release.regression import require_place
+from agent.release.check_report import require_place
 from agent.release.runtime import Prompt, load_prompt
 from agent.results.rows import ApplyResult
 from agent.retrieval.pool import text_of

@@ -36,7 +36,7 @@ from agent.options.shared import OUTPUT
 from agent.programs.recorded import Recorded
 from agent.prompt.parts.adapter import in_folder, named_models, without_folder
 from agent.redact import rare_secrets_in
-from agent.release.regression import as_junit, as_markdown, require_place, write_text
+from agent.release.check_report import as_junit, as_markdown, require_place, write_text
 from agent.release.runtime import Prompt, load_prompt
 from agent.release.suite import SUITE_FILE, Sample, Suite, read_suite, require_fit, suite_of, write_suite
 from agent.report.checks import CheckNotDue, ChecksResult, checks_of, checks_page

@@ -37,9 +37,9 @@ from agent.options.shared import BUDGET, OUTPUT
 from agent.report.blocks import Block
 from agent.report.blocks import text as prose
 from agent.results.base import Result
-from agent.results.calibration import CalibrationResult
+from agent.results.judge_calibration import CalibrationResult
+from agent.scoring.judge_reply import Comparison, Judgement
 from agent.scoring.llm_judge import FAITHFULNESS, Judge, JudgeSetup, judge_setup
-from agent.scoring.verdict import Comparison, Judgement
 from agent.task.judge_files import (
     PASSAGES,
     RatedItem,

@@ -12,9 +12,9 @@ from agent.report.blocks import Block, Column, PageSection, filled, short, table
 from agent.report.comparison import result_sections
 from agent.report.wording import gain, gain_interval, paired_test, points, spent
 from agent.results.base import CostedResult, Interval, Result
-from agent.results.calibration import CalibrationResult
 from agent.results.checks import AbResult, BlessResult, CheckResult, DriftLine, MonitorResult
 from agent.results.customize import CustomizeResult
+from agent.results.judge_calibration import CalibrationResult
 from agent.results.rows import (
     ApplyResult,
     DraftResult,

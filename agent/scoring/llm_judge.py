@@ -22,7 +22,7 @@ from agent.gateway.in_flight import all_of
 from agent.prompt.fence import Fence
 from agent.prompt.template import label_text
 from agent.results.breakdown import JudgeTrust
-from agent.scoring.verdict import (
+from agent.scoring.judge_reply import (
     CLAIM_CHARACTERS,
     CORRECT,
     MOST_CLAIMS,

@@ -19,8 +19,8 @@ from statistics import mean
 from typing import Any
 
 from agent.models.model_registry import DEFAULT_MODEL, create_model
+from agent.scoring.judge_reply import rating_schema, read_ratings, rubric_value
 from agent.scoring.llm_judge import CRITERION_TOKENS, LOGPROBS, VERDICT_TOKENS, rubric_messages
-from agent.scoring.verdict import rating_schema, read_ratings, rubric_value
 from agent.stats.intervals import mean_ci
 from agent.task.load import load_task
 from agent.types import LM, Request, Rubric, Task

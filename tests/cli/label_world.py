@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.jobs.label import keys_of
-from agent.report.web.people_pages import LabelPlace
+from agent.report.web.labelling_pages import LabelPlace
 from agent.task.label_files import LabelledTask, rows_text, unlabelled_rows
 from agent.task.label_session import queue_of
 from tests.cli.world import TOPICS, WORD, compatible, good, learner, write_csv

@@ -25,8 +25,8 @@ from agent.gateway.limiter import (
     TRIP,
     UNREACHED,
     Limiter,
-    poll,
 )
+from agent.gateway.retries import poll
 from tests.gateway.doors import Calm
 from tests.gateway.virtual import LoopClock, VirtualLoop
 

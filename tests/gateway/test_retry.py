@@ -27,16 +27,9 @@ from agent.errors import (
 from agent.gateway import limiter
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
-from agent.gateway.limiter import (
-    MAX_ATTEMPTS,
-    MAX_PAID_ATTEMPTS,
-    MOST_LIMITED,
-    PAID_FREE,
-    PAID_SHARE,
-    Retries,
-    maybe_paid,
-)
+from agent.gateway.limiter import MOST_LIMITED
 from agent.gateway.prices import fixed_price
+from agent.gateway.retries import MAX_ATTEMPTS, MAX_PAID_ATTEMPTS, PAID_FREE, PAID_SHARE, Retries, maybe_paid
 from agent.ledger.store import Ledger
 from agent.types import Budget, Completion, Request, Spend
 from tests.gateway.doors import burst, classes, gateway, scripted, states

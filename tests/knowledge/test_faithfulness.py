@@ -15,8 +15,8 @@ from click.testing import CliRunner
 import promptassay as pa
 from agent.cli import main
 from agent.release.runtime import load_prompt
+from agent.scoring.judge_reply import MOST_CLAIMS, ClaimsVerdict, claims_schema, read_claims
 from agent.scoring.llm_judge import NO_PASSAGES, claims_messages
-from agent.scoring.verdict import MOST_CLAIMS, ClaimsVerdict, claims_schema, read_claims
 from agent.task.load import load_task
 from tests.cli.judges import fenced
 from tests.cli.world import compatible, good_json, refused

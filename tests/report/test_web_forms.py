@@ -33,7 +33,7 @@ from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
 from agent.report.view import RunView
 from agent.report.web.app import bind, make, serve
-from agent.report.web.people_pages import LabelPlace
+from agent.report.web.labelling_pages import LabelPlace
 from agent.task.label_log import current_labels
 from agent.task.load import load_task
 from agent.types import Completion, Message, Outcome, Prediction, Request, Trial

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.scoring.verdict import (
+from agent.scoring.judge_reply import (
     REASON_CHARACTERS,
     ChoiceVerdict,
     RatingVerdict,

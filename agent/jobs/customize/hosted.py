@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 
 from agent.errors import AgentError, BudgetRefused, InputError, ModelError, ReleaseError, RunRefused
 from agent.gateway.gateway import TEMPLATE_TOKENS
-from agent.gateway.limiter import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, poll
 from agent.gateway.prices import Price, price_for, price_of
+from agent.gateway.retries import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, poll
 from agent.jobs.customize.arms import ArmSpec, MadeArm, Wanted, instructed_prompt
 from agent.jobs.launch import Launch
 from agent.jobs.models import price_of as given_price

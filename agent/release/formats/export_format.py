@@ -169,7 +169,7 @@ FORMATS: Registry[Format] = Registry(
         "md": "agent.release.formats.native",
         "messages": "agent.release.formats.native",
         "anthropic": "agent.release.formats.native",
-        "langchain": "agent.release.formats.python_targets",
+        "langchain": "agent.release.formats.langchain",
         "dspy": "agent.release.formats.dspy",
         "promptfoo": "agent.release.formats.promptfoo",
         "prompty": "agent.release.formats.templates",

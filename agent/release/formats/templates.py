@@ -37,7 +37,7 @@ from agent.release.formats.export_format import (
     written,
     yaml_options,
 )
-from agent.release.formats.python_targets import MLFLOW_CODE, provenance_tags, registered_name
+from agent.release.formats.mlflow import MLFLOW_CODE, provenance_tags, registered_name
 from agent.release.prompt_file import PromptRelease
 
 OPENS = re.compile(r"\{(?=[{%#\r]|\n?\Z)|#(?=\})|\r")

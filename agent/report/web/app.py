@@ -30,8 +30,8 @@ from agent.errors import InputError
 from agent.ledger.query import History
 from agent.report import html
 from agent.report.web import (
+    labelling_pages,
     ledger_pages,
-    people_pages,
     playground_page,
     registry_pages,
     row_pages,
@@ -93,7 +93,7 @@ ROUTES = (
     Address(f"{RUN}/report", run_pages.report),
     Address(f"{RUN}/live", run_pages.live, is_data=True),
     Address(f"{RUN}/trial/{{number}}", trial_pages.trial),
-    Address(f"{RUN}/rate", people_pages.rate, post=people_pages.post_rating),
+    Address(f"{RUN}/rate", labelling_pages.rate, post=labelling_pages.post_rating),
     Address(f"{RUN}/rows", run_pages.sealed),
     Address(f"{RUN}/play", playground_page.play, post=playground_page.post),
     Address(f"{RUN}/events", ledger_pages.events),
@@ -105,7 +105,7 @@ ROUTES = (
     Address(f"{RELEASE}/play", playground_page.play, post=playground_page.post),
     Address("/checks/{name}", ledger_pages.checks),
     Address("/aliases", registry_pages.aliases),
-    Address("/label", people_pages.label, post=people_pages.post_label),
+    Address("/label", labelling_pages.label, post=labelling_pages.post_label),
     Address("/call/{call}", ledger_pages.call),
 )
 
@@ -172,7 +172,7 @@ def make(
     opener: Callable[[Path], History] = History,
     releases: Path | None = None,
     asker: PlaygroundAsker | None = None,
-    labelling: people_pages.LabelPlace | None = None,
+    labelling: labelling_pages.LabelPlace | None = None,
 ) -> Web:
     """Return the application for a ledger, which is verified here once. Raises LedgerError.
 
