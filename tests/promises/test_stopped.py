@@ -8,14 +8,18 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from agent.ledger.store import Ledger, NewRun
 from tests.cli.world import good, optimize
 from tests.ledger.ledgers import Disk
 from tests.promises.asking import CASES, Asked, typed
 from tests.promises.conftest import Fresh, Whole
+from tests.toys import make_task
 
 SHARES = (0.2, 0.5, 0.9)
 RESUMED = ("run", "migrate")
@@ -86,3 +90,19 @@ def test_what_finished_is_asked_afresh(name: str, again: Fresh, whole: Whole) ->
     continued(name)
     assert typed(name).exit_code == 0
     assert asked.calls == 2 * most + 1
+
+
+def test_a_cell_of_a_sweep_that_another_process_runs_is_waited_for(again: Fresh) -> None:
+    again()
+    db = min(Path("runs/sweep-small").glob("*.db"))
+    for file in db.parent.glob(f"{db.name}*"):
+        file.unlink()
+    with closing(Ledger(db)) as ledger:
+        ledger.begin_run(NewRun("held", make_task(), "m"))
+        ledger.flush()
+        done = optimize("sweep", "small.toml", "-q")
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"{db}: another process is running this cell; wait for it" in done.stderr
+    done = optimize("sweep", "small.toml", "-q")
+    assert done.exit_code == 2, "its last run is of another task"
+    assert "held: " in done.stderr
