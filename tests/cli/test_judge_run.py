@@ -302,3 +302,17 @@ def optimize_with(keys: str, *words: str) -> str:
     result = CliRunner().invoke(main, list(words), input=keys)
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def test_the_judge_sees_no_instruction_and_everything_foreign_is_fenced() -> None:
+    folder = task()
+    with WireServer(Boats()) as server:
+        good_json("run", folder, "-m", compatible(server), *CAP)
+        for seen in server.requests:
+            messages = seen.body["messages"]
+            if "strict and fair judge" in messages[0]["content"]:
+                assert "Answer the question." not in json.dumps(messages)
+                assert len(fenced(messages)) == 2
+                assert seen.body["response_format"]["type"] == "json_schema"
+                fields = list(seen.body["response_format"]["json_schema"]["schema"]["properties"])
+                assert fields == ["reason", "clear", "true"]

@@ -159,3 +159,8 @@ def test_long_runs_of_marks_and_backslashes_take_linear_time(text):
     assert fill(escape(text, NAMES), dict.fromkeys(NAMES, "V")) == text
     assert join(split(text, NAMES), NAMES) == text
     assert time.perf_counter() - start < 5
+
+
+def test_a_value_that_is_another_fields_mark_stays_a_mark():
+    values = {"x": "{{message}}", "message": "{{x}}"}
+    assert fill("{{x}} {{message}} {{x}}", values) == "{{message}} {{x}} {{message}}"

@@ -108,3 +108,9 @@ def test_rows_must_have_the_inputs_of_the_prompt() -> None:
     other = replace(fit, rows=(replace(fit.rows[0], id="r", inputs={"text": "x"}), *fit.rows[1:]))
     with pytest.raises(ReleaseError, match=r"row 'r' has the inputs text, the prompt needs message"):
         require_fit(other, PROMPT, "suite.json")
+
+
+def test_a_suite_names_no_code() -> None:
+    """Its folder is what the caller says, whatever stands in the file."""
+    task = task_of_suite(replace(suite(), metrics=(MetricSpec("python", "team"),)), PROMPT, Path("here"), {})
+    assert task.folder == "here"

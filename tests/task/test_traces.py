@@ -369,3 +369,14 @@ def test_traces_are_added_as_rows_and_what_they_confirm_as_labels() -> None:
     task = LabelledTask(Path("tasks/inbox"))
     assert [row.inputs["input"] for row in task.rows[6:]] == ["a new one", "and one more"]
     assert "none of its rows is new" in refused(2, "label", "inbox", "--add", "chats.jsonl")[-1]
+
+
+def test_a_system_text_is_never_taken_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("secret.txt").write_text("the secret", "utf-8")
+    records = labelled(90)
+    for record in records:
+        record["messages"][0]["content"] = "secret.txt"
+    written(Path("t.jsonl"), records)
+    good("init", "inbox", "--from", "t.jsonl")
+    assert load_task("tasks/inbox").instruction == "secret.txt"
