@@ -169,7 +169,7 @@ def answer_text(
     `outputs`: their names, in the order of the signature.
 
     >>> answer_text(["team", "urgent"], {"team": "billing", "urgent": "no"})
-    'team: billing\nurgent: no'
+    'team: billing\\nurgent: no'
     """
     if len(outputs) == 1:
         answer = answers[outputs[0]]
@@ -189,7 +189,7 @@ def worked_text(
     """Write an example as one text, as the layout `inline` has it; arguments as of `answer_text`.
 
     >>> worked_text({"message": "Late."}, ["team"], {"team": "delivery"})
-    'Message: Late.\nTeam: delivery'
+    'Message: Late.\\nTeam: delivery'
     """
     lines = [f"{title(name)}: {text}" for name, text in inputs.items()]
     answer = answer_text(outputs, answers, rationale, reasoning=reasoning)

@@ -61,8 +61,8 @@ def passage_block(tag: str, texts: Sequence[str]) -> str:
 def bare_passages(block: str) -> str:
     """Return the numbered passages of a block, without its first line and its marks.
 
-    >>> bare_passages(passage_block("data-1", ["fees.md:\n£5"]))
-    '[1] fees.md:\n£5'
+    >>> bare_passages(passage_block("data-1", ["fees.md:\\n£5"]))
+    '[1] fees.md:\\n£5'
     """
     return "\n".join(block.split("\n")[2:-1])
 

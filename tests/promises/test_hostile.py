@@ -141,7 +141,7 @@ def record() -> dict[str, str]:
     return {"run": run, "winner": winner, "evil": shlex.quote(EVIL)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Mapping[str, str]]]:
     folder = tmp_path_factory.mktemp("hostile") / "world"
     folder.mkdir()
