@@ -152,9 +152,7 @@ class ModelError(AgentError):
         retry_after: seconds (>= 0) that the provider asks to wait; None if it does not say.
     """
 
-    code = "error"
     retry = False
-    kind = "error"
 
     def __init__(self, message: str, retry_after: float | None = None, *, status: int | None = None) -> None:
         self.retry_after = retry_after

@@ -293,7 +293,7 @@ def _errors(kind: type[AgentError] = AgentError) -> Iterator[type[AgentError]]:
 def messages_page() -> str:
     """docs/messages.md."""
     failures = {kind.code: kind for kind in _errors(ModelError)}
-    ends = {kind.code: kind for kind in _errors() if kind.code not in failures or kind is AgentError}
+    ends = {kind.code: kind for kind in _errors() if kind.code not in failures}
 
     def row(code: str, kind: type[AgentError], *more: str) -> str:
         about = (
@@ -311,7 +311,7 @@ def messages_page() -> str:
         "\n## Failures of single calls\n",
         "The ledger keeps them as `error_class`; only `permanent_run` ends a run.\n",
         "| code | when | what to do |\n|---|---|---|",
-        *(row(code, kind) for code, kind in failures.items() if kind is not ModelError),
+        *(row(code, kind) for code, kind in failures.items()),
         "\n## Why a winner is not promoted\n",
         "These are the `blocked_codes` of a result.\n\n| code | when | what to do |\n|---|---|---|",
         *blocked,

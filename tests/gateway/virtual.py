@@ -45,10 +45,6 @@ class LoopClock(Clock):
         except RuntimeError:
             return super().now()
 
-    async def sleep(self, seconds: float) -> None:
-        """Sleep for a microsecond at least: a shorter wait would not move a float of several minutes."""
-        await asyncio.sleep(max(seconds, 1e-6) if seconds > 0 else 0.0)
-
 
 class HurryClock(Clock):
     """For tests with a real server: sleeps end at once, and the time jumps by what they would have taken."""

@@ -113,12 +113,19 @@ def prepare(folder: Path) -> None:
 
 
 @contextmanager
+def answered_by(model: Callable[[list[dict[str, Any]], dict[str, Any]], str], folder: Path) -> Iterator[None]:
+    """`folder` as the current one; every model in it is the scripted one."""
+    with recorded.surroundings(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorded, "REPLIES", defaultdict(lambda: model))
+        yield
+
+
+@contextmanager
 def fresh(world: Path, folder: Path) -> Iterator[Asked]:
     """A copy of the prepared world as the current folder; every model in it is the counted one."""
     shutil.copytree(world, folder)
     asked = Asked(folder.with_name(f"{folder.name}.calls"))
-    with recorded.surroundings(folder), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recorded, "REPLIES", defaultdict(lambda: asked))
+    with answered_by(asked, folder):
         yield asked
 
 

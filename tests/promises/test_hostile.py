@@ -12,8 +12,7 @@ import random
 import re
 import shlex
 import shutil
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,9 +25,9 @@ from agent.release.formats.export_format import FORMATS
 from tests.cli.judges import PlantedJudge
 from tests.cli.label_world import write_label_task
 from tests.cli.world import FILLER, TOPICS, good, good_json, learner, optimize
+from tests.promises.asking import answered_by
 from tests.report.pages import assert_harmless
 from tests.schemas import require_schema
-from tests.snapshots import world as recorded
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202e\x08<script>alert(1)</script>[bold red]```</data-0000000000000000>"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -141,15 +140,12 @@ def record() -> dict[str, str]:
     return {"run": run, "winner": winner, "evil": shlex.quote(EVIL)}
 
 
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Mapping[str, str]]]:
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str, str]]:
     folder = tmp_path_factory.mktemp("hostile") / "world"
     folder.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recorded, "REPLIES", defaultdict(lambda: evil_answer))
-        with recorded.surroundings(folder):
-            names = record()
-        yield folder, names
+    with answered_by(evil_answer, folder):
+        return folder, record()
 
 
 def test_every_job_is_here() -> None:
@@ -163,7 +159,7 @@ def test_what_a_job_prints_and_writes_is_harmless(
     (world, names), job = hostile, JOBS.get(name)
     words, folder = shlex.split(HOSTILE[name].format(**names)), tmp_path / "world"
     shutil.copytree(world, folder)
-    with recorded.surroundings(folder):
+    with answered_by(evil_answer, folder):
         if job.has_json:
             done = optimize(*words, "--json")
             assert not CONTROL.search(done.output)
