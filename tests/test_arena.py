@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tests.bench
 import tests.chaos
@@ -330,3 +332,14 @@ def _line(system: str, name: str, model: str, budget: int, seed: int, rows: int,
     }
     found = {"test": score.count("1") / len(score), "marks": score, "prompt_tokens_per_call": 50.0, "seconds": 10.0}
     return {**run, **spent, **found, "steps": [], "happened": "ok"} | more
+
+
+@given(st.sampled_from(LABELS), st.text(alphabet=" .,:!?\n\"'"), st.text(alphabet=" .,:!?\n\"'"))
+def test_a_label_is_found_in_any_case_between_any_marks(label: str, before: str, after: str) -> None:
+    for spelled in (label, label.upper(), label.replace("_", " ")):
+        assert Scorer("label", LABELS).hit(before + spelled + after, label)
+
+
+@given(st.text())
+def test_what_is_named_is_a_label_or_nothing(reply: str) -> None:
+    assert named(reply, LABELS) in (*LABELS, "")

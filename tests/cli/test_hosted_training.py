@@ -287,3 +287,9 @@ def test_files_without_a_search_have_your_own_prompt(bench: Bench) -> None:
     chat = json.loads(Path("out/train.jsonl").read_text("utf-8").splitlines()[0])
     assert chat["messages"][0]["content"].startswith(Path("p.txt").read_text("utf-8"))
     assert not Path("runs").exists()
+
+
+def test_it_takes_part_only_where_it_is_named(bench: Bench) -> None:
+    told = good_json(*[word if word != "hosted" else "best,no-model" for word in command(bench)])
+    assert "hosted" not in {arm["arm"] for arm in told["arms"]}
+    assert bench.provider.seen == []

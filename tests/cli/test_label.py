@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -297,3 +298,16 @@ def test_a_cap_among_the_definitions_leaves_a_task_with_those_that_there_are() -
     task = LabelledTask(FOLDER)
     assert task.choices == ("delivery", "account")
     assert f"- delivery: {MEANINGS['delivery']}\n- account\n" in task.instruction
+
+
+def test_the_ledger_has_the_draft_and_the_labels_of_a_run() -> None:
+    with WireServer(drafter) as server:
+        drafted(server)
+        (draft,) = good_json("runs")["runs"]
+        assert draft["result"]["kind"] == "draft"
+        assert "labels, from the description:" in good("show", draft["id"])
+        label_all(32)
+        run = good_json("run", "mails", "-m", compatible(server), "-n", "1", "-q", "--price", "1,2")["run_id"]
+        (found,) = [each for each in good_json("runs")["runs"] if each["id"] == run]
+        assert found["hashes"]["labels.jsonl"] == hashlib.sha256(LABELS.read_bytes()).hexdigest()
+        assert good("audit", "verify")

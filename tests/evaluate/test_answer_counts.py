@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.evaluate import answer_counts
 from agent.evaluate.score_table import ScoreTable
-from agent.metrics.calls import NO_CALL
+from agent.metrics.calls import NO_CALL, paired_names
 from agent.types import Example, Field, Outcome, Prediction, Score, Tool
 from tests.json_of import json_of
 from tests.toys import two_sides
@@ -168,3 +169,30 @@ def test_calls_are_counted_by_hand() -> None:
         (NO_CALL, "scene"): 1,
     }
     assert by_tool(two_sides([], [], []), Field("calls", "json"), ()) == []
+
+
+@given(ANSWERS)
+def test_precision_recall_and_support_are_those_of_scikit_learn(answers: list[tuple[str, str | None]]) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    known = [(label, answer or "unreadable") for label, answer in answers if answer != LOST]
+    if not known:
+        return
+    found = side([label for label, _ in answers], [answer for _, answer in answers])
+    precision, recall, _, support = metrics.precision_recall_fscore_support(
+        *zip(*known, strict=True), labels=list(LABELS), zero_division=0.0
+    )
+    for at, score in enumerate(found["scores"]):
+        assert (score["precision"] or 0.0) == pytest.approx(precision[at])
+        assert (score["recall"] or 0.0) == pytest.approx(recall[at])
+        assert score["support"] == support[at]
+
+
+NAMES = st.lists(st.sampled_from([tool.name for tool in TOOLS]), max_size=4)
+
+
+@given(NAMES, NAMES)
+def test_every_wanted_and_every_made_call_stands_in_one_pair(wanted: list[str], said: list[str]) -> None:
+    pairs = paired_names(wanted, said)
+    assert Counter(name for name, _ in pairs if name != NO_CALL) == Counter(wanted)
+    assert Counter(name for _, name in pairs if name != NO_CALL) == Counter(said)
+    assert pairs == paired_names(wanted[::-1], said[::-1])

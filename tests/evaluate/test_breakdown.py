@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -263,3 +264,26 @@ def test_where_no_threshold_reaches_the_precision_that_is_said() -> None:
     assert found["abstain"]["below"] is None
     assert (found["abstain"]["answered"], found["abstain"]["reached"]) == (0, None)
     assert (found["bias"], found["temperature"]) == ({"x": 1.0}, 2.0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), scores, scores), max_size=20))
+def test_the_groups_of_a_slice_hold_every_row_once(values: list[tuple[str, float | None, float | None]]) -> None:
+    groups = [group for group, _, _ in values]
+    won, based = outcomes([a for _, a, _ in values]), outcomes([b for _, _, b in values])
+    (found,) = by_slice(two_sides(rows(*groups), won, based), ["lang"], 1)
+    for value, group in by_value(found).items():
+        assert group["winner"]["n"] + group["winner"]["unscored"] == groups.count(value)
+    assert set(by_value(found)) == set(groups)
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), min_size=2, max_size=6))
+def test_variety_lies_between_nothing_and_all_and_does_not_depend_on_the_order(texts: list[list[str]]) -> None:
+    lines = [" ".join(text) for text in texts]
+    found = variety(said(*lines), "text")
+    assert found is not None
+    assert found == variety(said(*lines[::-1]), "text")
+    assert 0 <= found["openings"] <= 1
+    pairs = [together for text in texts for together in pairwise(text)]
+    assert (found["distinct_2"] is None) == (not pairs)
+    if pairs:
+        assert 0 < found["distinct_2"] <= 1

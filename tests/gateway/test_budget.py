@@ -380,3 +380,32 @@ async def test_each_new_record_is_in_the_ledger_and_a_resumed_run_reserves_alike
     assert set(more.widths[:STEADY]) == {1}
     assert max(more.widths) > 1
     again.close()
+
+
+@given(CAPS, st.lists(SPENDS, max_size=20))
+def test_what_is_released_can_be_reserved_again(budget, worsts):
+    account, fitted = Account(budget), []
+    for worst in worsts:
+        try:
+            account.reserve(worst)
+            fitted.append(worst)
+        except BudgetExhausted:
+            break
+    for worst in fitted:
+        account.release(worst)
+    for worst in fitted:
+        account.reserve(worst)  # fits again
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
+def test_a_resumed_account_starts_from_what_was_paid(paid, cap, more):
+    account = Account(Budget(max_calls=cap), ResumeState(paid={"model": Spend(paid, 0, 0.0)}))
+    assert account.total_paid == Spend(paid)
+    fitted = 0
+    for _ in range(more):
+        try:
+            account.reserve(Spend(1))
+            fitted += 1
+        except BudgetExhausted:
+            pass
+    assert fitted == max(0, min(more, cap - paid))

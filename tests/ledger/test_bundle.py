@@ -215,3 +215,13 @@ def test_a_link_and_a_pipe_stay_what_they_are(tmp_path: Path) -> None:
     assert (pipe.is_fifo(), os.read(reader, 9)) == (True, b"new")
     os.close(reader)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "link", "pipe"]
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_changed_event_is_named(packed: bytes, data: st.DataObject) -> None:
+    (last,) = rows(packed, "SELECT MAX(seq) FROM events")[0]
+    seq = data.draw(st.integers(1, int(str(last))))
+    column = data.draw(st.sampled_from(["run_id", "utc", "kind", "body", "prev_hash", "hash"]))
+    found = check(packed, f"UPDATE events SET {column} = {column} || '0' WHERE seq = {seq}")
+    assert found[0][0] == seq or (seq, column) == (1, "hash")

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.errors import InputError
@@ -268,3 +268,36 @@ def test_a_quantity_is_read_back_as_it_was_written(number: float, unit: str) -> 
 @given(st.text(alphabet="0123456789.,-−+ $kg\0°C/", max_size=60), st.sampled_from(["12 kg", "$3", "4 °C"]))
 def test_any_reply_gets_a_score(reply: str, label: str) -> None:
     assert CHECK(reply, label)[0] in (0.0, 1.0)
+
+
+any_text = st.text(st.characters())
+
+
+tokens = st.lists(st.sampled_from("ab"), max_size=14)
+
+
+@given(any_text, st.integers(1, 5))
+def test_the_part_of_new_runs_stays_in_range(text: str, words: int) -> None:
+    assert 0 < distinct_ngrams(text, words) <= 1
+
+
+@given(tokens, st.sampled_from("ab"), st.integers(1, 3))
+def test_a_word_that_ends_a_run_seen_before_never_raises_the_score(said: list[str], word: str, words: int) -> None:
+    longer = [*said, word]
+    runs = [longer[at : at + words] for at in range(len(longer) - words + 1)]
+    assume(runs and runs[-1] in runs[:-1])
+    assert distinct_ngrams(" ".join(longer), words) <= distinct_ngrams(" ".join(said), words)
+
+
+@given(st.lists(st.integers(), unique=True, min_size=3))
+def test_a_text_of_different_words_has_no_repetition(numbers: list[int]) -> None:
+    assert distinct_ngrams(" ".join(map(str, numbers)), 3) == 1
+
+
+@given(st.lists(st.text(st.characters(categories=["L"]), min_size=1), min_size=2, unique_by=str.casefold), st.data())
+def test_a_step_on_a_scale_of_words_scores_as_one_on_a_scale_of_numbers(words: list[str], data: st.DataObject) -> None:
+    at, other = (data.draw(st.integers(0, len(words) - 1)) for _ in range(2))
+    numbers = ordinal(OrdinalOptions(low=0, high=len(words) - 1), Field("n", "number"))
+    if len({word.casefold() for word in words}) == len(words):
+        named = ordinal(OrdinalOptions(order=words), Field("w", "choice", choices=tuple(words)))
+        assert named(words[at], words[other])[0] == numbers(at, other)[0]

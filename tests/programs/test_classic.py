@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import statistics
@@ -205,3 +206,25 @@ def test_any_texts_and_sets_have_a_yardstick_that_answers(rows: list[tuple[str, 
     )
     asked = (Example("x", {"message": "a word"}, {"answer": "a"}),)
     assert all(isinstance(value, str) for values in answers(task, asked).values() for value in values)
+
+
+tag_sets = st.lists(st.sets(st.sampled_from(TAGS), min_size=1, max_size=3), min_size=2, max_size=12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(tag_sets)
+def test_no_set_of_tags_is_better_than_the_constant_one(sets: list[set[str]]) -> None:
+    task = labelled(Field("tags"), MetricSpec("set_f1", "tags"), ["; ".join(sorted(each)) for each in sets])
+    every = [subset for size in range(5) for subset in itertools.combinations(TAGS, size)]
+    best = max(mean(task, "; ".join(subset), task.train) for subset in every)
+    assert mean(task, constant(task), task.train) >= best - 0.02, "greedy search may miss the best by little"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(max_size=30), min_size=2, max_size=12), st.text(max_size=40))
+def test_any_text_is_learnt_from_and_answered(texts: list[str], asked: str) -> None:
+    rows = tuple(Example(f"train-{n}", {"message": text}, {"team": TEAMS[n % 2]}) for n, text in enumerate(texts))
+    task = make_task(train=rows)
+    if ClassicProgram.suits(task):
+        said = answers(task, (Example("x", {"message": asked}, {"team": TEAMS[0]}),))
+        assert {value for values in said.values() for value in values} <= set(TEAMS)

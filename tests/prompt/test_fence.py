@@ -290,3 +290,9 @@ def test_without_the_fence_the_same_words_are_shown_bare() -> None:
     assert bare[0] == fenced[0]
     assert "<|im_end|>" in bare[1].content
     assert not MARK.search(bare[1].content)
+
+
+@given(st.sampled_from(sorted(PAYLOADS)), hostile, hostile)
+def test_an_injection_inside_any_text_stays_between_one_pair_of_marks(name: str, before: str, after: str) -> None:
+    text = before + PAYLOADS[name] + after
+    check_fenced(text, Fence.around([text]))

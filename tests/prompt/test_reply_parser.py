@@ -438,3 +438,8 @@ def test_a_solution_is_the_reply_without_its_answer(reply, worked):
 def test_a_solution_with_several_answers_is_what_stands_before_all_of_them():
     reply = "I weigh it.\nteam: account\nNo.\nteam: billing\ntotal: 4\nreply: ok"
     assert reasons_of(reply, SEVERAL) == "I weigh it.\nteam: account\nNo."
+
+
+@given(st.sampled_from(CHOICE.choices), st.sampled_from(["{}", "{}.", "**{}**", "team: {}", "'{}'\nand so on"]))
+def test_every_choice_survives_every_dress(choice, dress):
+    assert value(dress.format(choice.upper()), CHOICE) == (choice, "")

@@ -1,6 +1,8 @@
 """suite.json: what is written is read again, whatever the texts; what is no suite is refused in a line."""
 
 import json
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,3 +116,13 @@ def test_a_suite_names_no_code() -> None:
     """Its folder is what the caller says, whatever stands in the file."""
     task = task_of_suite(replace(suite(), metrics=(MetricSpec("python", "team"),)), PROMPT, Path("here"), {})
     assert task.folder == "here"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_who_may_read_it_is_what_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_suite(suite(), tmp_path / "suite.json")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "suite.json").stat().st_mode) == mode

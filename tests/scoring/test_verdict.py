@@ -346,3 +346,13 @@ def test_a_schema_asks_for_the_reason_first_and_for_ratings_on_the_scale_only() 
     assert all(check({name: right[name] for name in right if name != lacking}) for lacking in right)
     assert choice({"reason": "r", "verdict": "tie"}) == ""
     assert choice({"reason": "r", "verdict": "C"})
+
+
+@given(st.lists(st.floats(0.01, 1.0), min_size=5, max_size=5), st.integers(1, 5))
+def test_an_expected_rating_stays_on_the_scale(shares: list[float], said: int) -> None:
+    total = sum(shares)
+    place = [(str(rating), math.log(share / total)) for rating, share in enumerate(shares, 1)]
+    found = expected({"hook": float(said)}, [place], ONE)["hook"]
+    assert 1.0 <= found <= 5.0
+    likeliest = max(range(5), key=lambda index: place[index][1]) + 1
+    assert likeliest == said or found == said

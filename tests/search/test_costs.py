@@ -7,11 +7,14 @@ import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.errors import BudgetRefused
 from agent.gateway.budget import Account
 from agent.gateway.prices import fixed_price
 from agent.search.costs import (
+    EFFORT_CALLS,
     LETTERS_A_TOKEN,
     CallCosts,
     CandidateCosts,
@@ -20,7 +23,7 @@ from agent.search.costs import (
     call_costs,
     largest_calls,
 )
-from agent.search.plan import Plan, make_plan
+from agent.search.plan import DEV_SHARE, FEWEST_ROWS, Plan, make_plan
 from agent.search.trials import Trials
 from agent.types import Budget, Outcome, Prediction, Tool, Usage
 from tests.toys import make_task
@@ -113,3 +116,22 @@ def test_a_prompt_that_picks_is_expected_to_cost_what_others_that_pick_cost() ->
     assert found.of_rows("second", 10) == pytest.approx(10 * 12e-4 / 3.5e-4)
     by_length = CandidateCosts(plan, account, trials, "own", sizes.__getitem__)
     assert by_length.of_rows("second", 10) == pytest.approx(10 * 400 / 150)
+
+
+NEEDED = int(FEWEST_ROWS / DEV_SHARE) + 1
+
+
+@given(st.integers(1, 10**7))
+def test_a_plan_spends_what_its_cap_on_tokens_buys_or_is_refused(cap: int) -> None:
+    try:
+        plan = planned(Budget(max_tokens=cap))
+    except BudgetRefused:
+        assert cap < NEEDED * costs().least.tokens
+        return
+    assert cap >= NEEDED * costs().least.tokens
+    assert plan.calls * costs().least.tokens <= cap
+    assert NEEDED <= plan.calls <= EFFORT_CALLS["standard"]
+    assert plan.longest_prompt is not None
+    assert plan.search_calls > plan.final_calls
+    if plan.longest_prompt > 2 * costs().own_prompt + 50:
+        assert plan.longest_prompt * (plan.dev_rows + plan.test_rows) <= cap

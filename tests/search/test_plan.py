@@ -15,6 +15,7 @@ from agent.errors import BudgetRefused, InputError
 from agent.jobs.launch import models_by_role
 from agent.search.costs import Means, call_costs
 from agent.search.plan import (
+    ENOUGH_CANDIDATES,
     FEWEST_ROWS,
     Plan,
     calls_for,
@@ -188,3 +189,17 @@ def test_caps_on_tokens_and_dollars_shorten_the_plan_or_refuse_it() -> None:
     assert migrated(150, max_tokens=10**6).calls == 150
     with pytest.raises(BudgetRefused, match=r"takes at least \d+: max_tokens = 2000 \(give at least "):
         migrated(150, max_tokens=2000)
+
+
+@given(st.integers(100, 5_000), st.integers(20, 500), st.integers(20, 1_000), st.integers(0, 500), st.integers(0, 500))
+def test_test_rows_are_given_back_only_where_few_are_tried_and_not_those_that_the_decision_needs(
+    calls, dev, test, one, two
+):
+    plan = planned(calls, dev, test)
+    fewer, more = (plan.tested_for(needed) for needed in sorted((one, two)))
+    assert fewer.test_rows <= more.test_rows <= plan.test_rows
+    assert fewer.test_rows >= min(plan.test_rows, FEWEST_ROWS)
+    for needed, found in zip(sorted((one, two)), (fewer, more), strict=True):
+        if found.test_rows < plan.test_rows:
+            assert plan.candidates < ENOUGH_CANDIDATES
+            assert found.test_rows >= min(needed, 0.27 * calls / 2 - 1)

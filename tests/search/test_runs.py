@@ -98,10 +98,7 @@ class Unsteady:
         return f"Because.\nAnswer: {said}" if "step by step" in front + row else said
 
 
-@given(st.integers(0, 10_000), st.integers(30, 60), st.sampled_from(["best", "best", "short"]))
-@example(3, 60, "best")  # the best is no better on the rows that the user's own saw, and another is
-@profile(max_examples=2, deadline=None)
-def test_no_prompt_that_leads_on_dev_is_left_untested(seed: int, tens: int, prefer: Prefer) -> None:
+def require_no_lead_untested(seed: int, tens: int, prefer: Prefer) -> None:
     """The user's own prompt wins only if no other that saw all of dev leads it; the verdict tells of the others."""
     found, result = run(make_task(60), FakeModel(Unsteady(seed)), seed=seed, max_calls=10 * tens, prefer=prefer)
     trials, own, ahead = found.context.trials, found.context.baseline.id, dict[str, bool]()
@@ -120,6 +117,23 @@ def test_no_prompt_that_leads_on_dev_is_left_untested(seed: int, tens: int, pref
         assert "and was not tested, because" in wording.untested(result)
     if result.is_own and not ahead:
         assert result.untested is None
+
+
+DRAWN = (st.integers(0, 10_000), st.integers(30, 60), st.sampled_from(["best", "best", "short"]))
+
+
+@given(*DRAWN)
+@example(3, 60, "best")  # the best is no better on the rows that the user's own saw, and another is
+@profile(max_examples=3, deadline=None)
+def test_no_prompt_that_leads_on_dev_is_left_untested(seed: int, tens: int, prefer: Prefer) -> None:
+    require_no_lead_untested(seed, tens, prefer)
+
+
+@pytest.mark.long
+@given(*DRAWN)
+@profile(max_examples=300, deadline=None)
+def test_no_prompt_of_many_runs_that_leads_on_dev_is_left_untested(seed: int, tens: int, prefer: Prefer) -> None:
+    require_no_lead_untested(seed, tens, prefer)
 
 
 # -- what cannot be told -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import optuna
@@ -16,14 +17,18 @@ from agent.search.study import (
     OPERATOR,
     PARENT,
     AskTell,
+    MeanScore,
     Params,
+    Study,
     StudyTrial,
     as_flat,
     behind_by_wilcoxon,
     built,
     distributions_of,
     flat_study,
+    folded,
     prior_of,
+    shrunk,
 )
 from agent.types import FRESH
 
@@ -201,3 +206,49 @@ def test_never_the_best_of_the_highest_rung_and_nothing_before_the_first(rows: l
     for name in reasons:
         assert len(given_[name]) >= RUNGS[0]
     assert behind_by_wilcoxon(scores, RUNGS) == reasons
+
+
+@given(st.lists(st.lists(any_trial, max_size=5), max_size=5))
+def test_what_was_told_later_counts_and_survives_the_ledger(batches: list[list[StudyTrial]]) -> None:
+    kept = [[StudyTrial.from_dict(json.loads(json.dumps(one.as_dict()))) for one in batch] for batch in batches]
+    assert kept == batches
+    every = [one for batch in batches for one in batch]
+    assert {one.candidate_id: one for one in folded(kept)} == {one.candidate_id: one for one in every}
+    assert [one.candidate_id for one in folded(kept)] == list(dict.fromkeys(one.candidate_id for one in every))
+
+
+WIDE = {"format": ("turns", "inline", "dspy-chat"), "kind": ("balanced", "natural"), "size": ("4", "8", "16")}
+GOOD = {"format": "inline", "kind": "natural", "size": "8"}
+
+
+def every_place() -> list[dict[str, str]]:
+    return [
+        {"format": layout, "kind": kind, "size": size}
+        for layout in WIDE["format"]
+        for kind in WIDE["kind"]
+        for size in WIDE["size"]
+    ]
+
+
+def warm(rows: int = 30) -> list[tuple[dict[str, str], MeanScore]]:
+    """Every place was tried twice; one of them is good."""
+    return [(place, MeanScore(0.9 if place == GOOD else 0.2, rows)) for place in every_place() * 2]
+
+
+def places(seen: list[tuple[dict[str, str], MeanScore]], seed: int, count: int = 6) -> list[dict[str, str]]:
+    study = Study(WIDE, seen, seed)
+    return [study.ask() for _ in range(count)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**70), st.integers(0, 36))
+def test_every_place_is_one_of_the_space(seed: int, known: int) -> None:
+    for place in places(warm()[:known], seed):
+        assert set(place) == set(WIDE)
+        assert all(place[name] in WIDE[name] for name in WIDE)
+
+
+@given(st.floats(0, 1), st.integers(0, 500), st.floats(0, 1))
+def test_a_shrunk_mean_lies_between_the_mean_and_the_prior(mean: float, n: int, prior: float) -> None:
+    low, high = min(mean, prior), max(mean, prior)
+    assert low - 1e-9 <= shrunk(MeanScore(mean, n), prior) <= high + 1e-9

@@ -141,3 +141,18 @@ def test_the_leader_has_seen_enough_rows() -> None:
     assert leader is not None
     assert leader.candidate_id == found.ids[1]
     assert found.trials.leader(11) is None
+
+
+@given(st.lists(VALUES, min_size=1, max_size=5))
+def test_prefixes_reach_as_far_as_each_saw_and_stay_paired(table: list[list[float | None]]) -> None:
+    found = bench(len(table))
+    for number, scores in enumerate(table):
+        found.see(number, scores)
+    prefixes = found.trials.prefixes(found.ids)
+    for candidate_id, scores in zip(found.ids, table, strict=True):
+        known = [score for score in scores if score is not None]
+        assert len(prefixes[candidate_id]) == (len(scores) if known else 0)
+        if known:
+            mean = sum(known) / len(known)
+            assert prefixes[candidate_id] == [mean if score is None else score for score in scores]
+            assert sum(prefixes[candidate_id]) / len(scores) == pytest.approx(mean), "as the board tells it"

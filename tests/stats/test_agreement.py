@@ -274,3 +274,115 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> Non
     judge, people, lengths = planted(3, 1.0)
     assert length_bias(judge, people, lengths, 5) == length_bias(judge, people, lengths, 5)
     assert length_bias(judge, people, lengths, 5).ci95 != length_bias(judge, people, lengths, 6).ci95
+
+
+odd_scales = st.integers(1, 50).map(lambda half: 2 * half + 1)
+
+
+on_a_scale = odd_scales.flatmap(
+    lambda levels: st.tuples(
+        st.just(levels),
+        st.lists(unit | st.integers(0, 4 * levels - 4).map(lambda n: n / (4 * levels - 4)), max_size=20),
+    )
+)
+
+
+def alpha_of(rows: Sequence[Sequence[float | None]], levels: int) -> float | None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "DRAWS", 2)
+        return alpha([scaled(row, 1, levels) for row in rows], levels, 0).value
+
+
+marks = st.none() | st.integers(1, 5)
+
+
+tables = st.tuples(st.integers(1, 4), st.integers(3, 12)).flatmap(
+    lambda size: st.lists(st.lists(marks, min_size=size[1], max_size=size[1]), min_size=size[0], max_size=size[0])
+)
+
+
+@given(on_a_scale)
+def test_turning_a_scale_around_turns_its_categories_around(case: tuple[int, list[float]]) -> None:
+    levels, values = case
+    turned = categories([1 - value for value in values], levels)
+    assert turned.tolist() == (levels - 1 - categories(values, levels)).tolist()
+
+
+@given(on_a_scale)
+def test_turning_pairs_around_turns_the_confusion_table_and_leaves_kappa_as_it_is(
+    case: tuple[int, list[float]],
+) -> None:
+    levels, values = case
+    judge, people = values[::2], values[1::2] + values[: len(values) % 2]
+    turned = [1 - value for value in judge], [1 - value for value in people]
+    assert confusion(*turned, levels) == [row[::-1] for row in confusion(judge, people, levels)[::-1]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "DRAWS", 2)
+        for weighted in (True, False):
+            as_it_is = kappa(judge, people, levels, weighted=weighted, seed=0).value
+            assert kappa(*turned, levels, weighted=weighted, seed=0).value == approx(as_it_is)
+
+
+@given(unit, st.integers(2, 101))
+def test_a_category_lies_on_the_scale_and_within_half_a_step(value: float, levels: int) -> None:
+    (category,) = categories([value], levels)
+    assert 0 <= category < levels
+    assert abs(category - value * (levels - 1)) <= 0.5 + 1e-6
+
+
+@settings(max_examples=50)
+@given(
+    tables.flatmap(lambda rows: st.tuples(st.just(rows), st.permutations(rows), st.permutations(range(len(rows[0])))))
+)
+def test_alpha_does_not_depend_on_the_order_of_raters_or_items(case: Any) -> None:
+    rows, raters, items = case
+    assert alpha_of(raters, 5) == approx(alpha_of(rows, 5))
+    assert alpha_of([[row[at] for at in items] for row in rows], 5) == approx(alpha_of(rows, 5))
+
+
+@settings(max_examples=50)
+@given(tables)
+def test_alpha_does_not_depend_on_which_end_of_the_scale_is_the_higher(rows: list[list[int | None]]) -> None:
+    turned = [[None if mark is None else 6 - mark for mark in row] for row in rows]
+    assert alpha_of(turned, 5) == approx(alpha_of(rows, 5))
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 5), st.sets(st.integers(0, 3))), min_size=3, max_size=12))
+def test_raters_who_agree_wherever_two_rated_have_alpha_one_or_nothing_to_tell(
+    items: list[tuple[int, set[int]]],
+) -> None:
+    found = alpha_of([[mark if rater in who else None for mark, who in items] for rater in range(4)], 5)
+    compared = {mark for mark, who in items if len(who) > 1}
+    assert found == (1 if len(compared) > 1 else None)
+
+
+@given(st.lists(st.tuples(unit, st.integers(1, 4)), min_size=3, max_size=12))
+def test_length_bias_is_told_wherever_there_are_two_lengths(rows: list[tuple[float, int]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "DRAWS", 2)
+        found = length_bias([value for value, _ in rows], [0.5] * len(rows), [length for _, length in rows], 0)
+    assert (found.value is None) == (len({length for _, length in rows}) == 1)
+    assert found.value is None or -1 - 1e-9 <= found.value <= 1 + 1e-9
+
+
+@given(st.lists(st.tuples(unit, unit), max_size=40), st.integers(2, 11))
+def test_the_confusion_table_adds_up_to_the_items(rows: list[tuple[float, float]], levels: int) -> None:
+    judge, people = [row[0] for row in rows], [row[1] for row in rows]
+    table = confusion(judge, people, levels)
+    assert [len(row) for row in table] == [levels] * levels
+    assert sum(map(sum, table)) == len(rows)
+    agreed = sum(table[level][level] for level in range(levels))
+    assert agreed == int((categories(judge, levels) == categories(people, levels)).sum())
+
+
+@settings(max_examples=25)
+@given(both)
+def test_kappa_and_alpha_do_not_care_who_is_the_judge(rows: list[tuple[float, float]]) -> None:
+    judge, people = [row[0] for row in rows], [row[1] for row in rows]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "DRAWS", 5)
+        for weighted in (True, False):
+            one = kappa(judge, people, 5, weighted=weighted, seed=0).value
+            assert one == approx(kappa(people, judge, 5, weighted=weighted, seed=0).value)
+        assert alpha([judge, people], 5, 0).value == approx(alpha([people, judge], 5, 0).value)

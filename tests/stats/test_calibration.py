@@ -196,3 +196,13 @@ def test_a_row_is_read_with_a_classifier_whose_weight_its_own_fold_did_not_touch
     after = cross_fitted(scores, changed, logs, stacked)
     assert after[7] == before[7]
     assert after[8] != before[8]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 7), st.integers(1, 30))
+def test_any_table_has_finite_weights(seed: int, labels: int, count: int):
+    rng = random.Random(seed)
+    scores = [[rng.uniform(-13.8, 0) for _ in range(labels)] for _ in range(count)]
+    found = fitted(scores, [rng.randrange(labels) for _ in range(count)])
+    assert all(map(math.isfinite, [*found.bias, found.temperature]))
+    assert 0 < found.temperature <= 100

@@ -297,3 +297,22 @@ def test_groups_that_differ_have_the_p_value_of_all_permutations():
     assert groups_differ([[0.0] * 3, [1.0] * 3], 0) == pytest.approx(0.1, abs=0.015)
     assert groups_differ([[1.0, 0.0], [0.0, 1.0]], 0) == 1.0
     assert groups_differ([[0.0] * 20, [0.5] * 20, [1.0] * 20], 0) == pytest.approx(1 / 5001)
+
+
+@given(st.lists(st.integers(0, 20).map(lambda part: part / 20), min_size=1, max_size=40))
+def test_turning_the_scores_around_turns_the_interval_around(values):
+    mean, low, high = mean_ci(values)
+    assert mean_ci([1 - value for value in values]) == pytest.approx((1 - mean, 1 - high, 1 - low), abs=1e-6)
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_more_hits_never_lower_a_limit(count, n):
+    below, above = mean_ci(hits(min(count, n - 1), n)), mean_ci(hits(min(count, n - 1) + 1, n))
+    assert all(one <= other for one, other in zip(below, above, strict=True))
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(1, 20))
+def test_a_tie_turned_into_a_win_raises_the_interval(wins, losses, ties):
+    before, after = (paired_difference(*table(0, wins + more, losses, ties - more), 0).ci95 for more in (0, 1))
+    assert after[0] >= before[0] - 1e-9
+    assert after[1] >= before[1] - 1e-9

@@ -118,3 +118,17 @@ def test_rows_without_a_score_and_candidates_without_any() -> None:
     found = adjusted_means({"one": [1.0, None, 0.0], "other": [None, 1.0]})
     assert set(found) == {"one", "other"}
     assert all(0 <= mean <= 1 for mean in found.values())
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.data())
+def test_losing_a_row_by_more_never_lowers_the_wealth(differences, data):
+    place = data.draw(st.integers(0, len(differences) - 1))
+    worse = [*differences[:place], -1.0, *differences[place + 1 :]]
+    assert wealth_of(worse) >= wealth_of(differences) - 1e-9
+
+
+@given(st.integers(1, 8), st.integers(1, 60), st.randoms(use_true_random=False))
+def test_what_one_wins_does_not_depend_on_who_else_bets(size, rows, random):
+    leads = np.array([[random.uniform(-1, 1) for _ in range(rows)] for _ in range(size)])
+    some = sorted(random.sample(range(size), random.randint(1, size)))
+    assert list(largest_wealth(leads)[some]) == list(largest_wealth(leads[some]))

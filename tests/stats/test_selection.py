@@ -134,3 +134,9 @@ def test_holm_is_the_step_down_of_bonferroni() -> None:
     families = [[rng.random() for _ in range(10)] for _ in range(2000)]
     shown = sum(min(holm(family)) < 0.05 for family in families) / len(families)
     assert 0.03 < shown < 0.065
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(unit, min_size=2, max_size=12), st.integers(1, 5), st.integers(0, 3))
+def test_copies_of_the_winner_change_nothing(row, copies, seed):
+    assert selection_corrected([row] * (copies + 1), 0, seed) == pytest.approx(np.mean(row))

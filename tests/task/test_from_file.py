@@ -19,7 +19,7 @@ from agent.options.shared import Asked
 from agent.prompt.reply_parser import parse_reply
 from agent.safe_data import parse_toml
 from agent.task.answers import known_scale, target_type
-from agent.task.columns import decide_columns, field_name
+from agent.task.columns import DataColumn, decide_columns, field_name, filled_in_later
 from agent.task.from_file import Targets, task_from_file, write_task
 from agent.task.load import load_task
 from agent.task.scoring_rule import metric_asked
@@ -650,3 +650,8 @@ def test_any_table_makes_a_task_or_a_line_that_says_why_not(cells: list[tuple[An
     except InputError as error:
         lines = [str(error)]
     assert all(line.isprintable() and "task.toml" not in line for line in lines)
+
+
+@given(st.sampled_from(["message", "subject", "product", "language", "channel", "body", "priority", "ticket_text"]))
+def test_a_column_that_is_known_at_once_has_no_warning(name: str) -> None:
+    assert filled_in_later([DataColumn(name, name, "input", "")]) == []

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from agent.errors import InputError
+from agent.safe_data import parse_data
 from agent.safe_file import prompt_text
 from agent.task.examples import MAX_NUMBER
 from agent.task.load import load_task
@@ -298,3 +299,12 @@ def test_a_prompt_is_a_file_or_a_text_with_a_blank(here: Path) -> None:
     for name in ("prompt", "our prompt.txt", "none.md"):
         with pytest.raises(InputError, match="the prompt cannot be read"):
             prompt_text(name)
+
+
+@given(st.text())
+def test_strict_json_raises_only_value_errors(text: str) -> None:
+    try:
+        value = parse_data(text)
+    except ValueError:
+        return
+    assert json.loads(text) == value

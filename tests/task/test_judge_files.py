@@ -361,3 +361,18 @@ def test_any_text_is_a_usable_rubric_or_has_problems_at_its_lines(text: str) -> 
         assert 0 < criterion.weight < math.inf
         assert found == sorted(set(found))
         assert not found or (found[0], found[-1]) == (rubric.low, rubric.high)
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z][a-z0-9_]{0,39}", fullmatch=True), st.integers(1, 999), min_size=1, max_size=12
+    ),
+    st.sets(st.integers(0, 99), min_size=2, max_size=9),
+)
+def test_every_written_criterion_is_read_back(weights: dict[str, int], ratings: set[int]) -> None:
+    weights.pop("reason", None)
+    weights = weights or {"hook": 1}
+    levels = "".join(f"- {rating}: level {rating}\n" for rating in sorted(ratings))
+    rubric = rubric_in("".join(f"## {name} (weight {weight})\n{levels}" for name, weight in weights.items()))
+    assert {criterion.name: criterion.weight for criterion in rubric.criteria} == weights
+    assert (rubric.low, rubric.high) == (min(ratings), max(ratings))

@@ -85,3 +85,13 @@ def test_code_is_not_tidied_and_tidying_twice_changes_nothing():
     assert tidied(code) == code
     text = "  One   two.  \n\n\n\n  three\t\tfour \n"
     assert tidied(tidied(text)) == tidied(text) == "One two.\n\n  three four"
+
+
+@given(st.lists(st.sampled_from(DEMOS), unique_by=lambda d: d.example_id, max_size=12), st.integers(0, 14))
+def test_no_label_loses_its_last_demo(demos, count):
+    gone = least_useful(demos, count, {})
+    kept = [demo for demo in demos if demo.example_id not in gone]
+    assert len(gone) == len(set(gone)) <= count
+    before, after = (Counter(d.outputs["team"] for d in some) for some in (demos, kept))
+    assert max(before.values(), default=0) < 2 or set(after) == set(before)
+    assert bool(kept) == bool(demos)

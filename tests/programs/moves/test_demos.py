@@ -8,9 +8,9 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.moves.demos import DemoMaker
+from agent.programs.moves.demos import DemoMaker, jaccard
 from agent.types import Example, Field, Outcome, Prediction, Signature
-from tests.toys import make_task
+from tests.toys import TEAMS, make_task
 
 TASK = make_task(24)
 FREE = make_task(
@@ -93,3 +93,44 @@ def test_a_new_tail_leaves_the_front_as_it_was(seed, k):
         same += 1
     assert same >= k // 2
     assert len(after.demos) <= k
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from([TASK, FREE]), st.integers(0, 10**6))
+def test_the_same_seed_gives_the_same_sets(task, seed):
+    assert every_set(task, seed) == every_set(task, seed)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 24), st.sampled_from(["balanced", "diverse"]))
+def test_a_balanced_set_has_every_label_alike(seed, k, operator):
+    found = getattr(DemoMaker(TASK, random.Random(seed)), operator)(k)
+    counts = Counter(demo.outputs["team"] for demo in found.demos)
+    assert sum(counts.values()) == k
+    assert max(counts.values()) - min(counts[team] for team in TEAMS) <= 1
+
+
+@given(st.integers(0, 10**6), st.integers(1, 12))
+def test_a_short_set_is_balanced_and_out_of_the_shorter_half(seed, k):
+    found = DemoMaker(TASK, random.Random(seed)).short(k)
+    counts = Counter(demo.outputs["team"] for demo in found.demos)
+    assert max(counts.values()) - min(counts[team] for team in TEAMS) <= 1
+    for team in TEAMS:
+        lengths = sorted(len(set(row.inputs["message"].split())) for row in TASK.train if row.labels["team"] == team)
+        mine = [len(set(demo.inputs["message"].split())) for demo in found.demos if demo.outputs["team"] == team]
+        assert all(length <= lengths[len(lengths) // 2] for length in mine)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(0, 8))
+def test_growing_keeps_all_rows_in_their_order_and_adds_labels_that_are_missed(seed, k, more):
+    maker = DemoMaker(TASK, random.Random(seed))
+    before = maker.balanced(k)
+    after = maker.grown(before, outcomes(TASK, "billing"), more)
+    assert len(before.demos) <= len(after.demos) <= len(before.demos) + more
+    assert [demo for demo in after.demos if demo in before.demos] == list(before.demos)
+    assert not [demo for demo in after.demos if demo not in before.demos and demo.outputs["team"] == "billing"]
+
+
+@given(st.frozensets(st.text("ab", max_size=2)), st.frozensets(st.text("ab", max_size=2)))
+def test_overlap_is_symmetric_and_one_only_for_equal_sets(one, two):
+    assert 0.0 <= jaccard(one, two) == jaccard(two, one) <= 1.0
+    assert (jaccard(one, two) == 1.0) == (one == two and bool(one))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from agent.search.evolve.decisions import (
     PlannedRows,
     clearly_behind,
     mean,
+    rungs_for,
     stop_reason,
 )
 from agent.search.study import MeanScore
@@ -146,3 +148,48 @@ def test_only_what_can_be_used_is_drawn_and_the_seed_decides(names: list[str], s
     drawn = [bandit.draw(names, random.Random(seed)) for _ in range(2)]
     assert drawn[0] == drawn[1]
     assert drawn[0] in names
+
+
+@given(VECTORS, st.lists(ROW, min_size=8, max_size=8))
+def test_what_a_candidate_did_on_later_rows_does_not_help_or_hurt_those_below(scores, other):
+    """A climb from a rung is decided on the rows that all of that rung saw."""
+    changed = {
+        i: vector if len(vector) < 8 else [*vector[:4], *other[4:]] for i, vector in scores.items()
+    }  # the rows of the last rung only
+    assert LADDER.promotions(scores) == LADDER.promotions(changed)
+
+
+@given(st.lists(st.lists(ROW, min_size=8, max_size=8), max_size=24))
+def test_climbing_ends_and_each_rung_holds_no_more_than_its_share(table):
+    whole = {f"c{n}": row for n, row in enumerate(table)}
+    seen = {i: row[: RUNGS[0]] for i, row in whole.items()}
+    for _ in range(len(table) * len(RUNGS) + 1):
+        pulls = LADDER.promotions(seen)
+        if not pulls:
+            break
+        for pull in pulls:
+            seen[pull.candidate_id] = whole[pull.candidate_id][: pull.rows]
+    assert LADDER.promotions(seen) == []
+    for below, above in pairwise(RUNGS):
+        count = sum(len(row) >= above for row in seen.values())
+        assert count <= sum(len(row) >= below for row in seen.values()) / LADDER.eta + 1
+
+
+@given(st.integers(1, 3_000), st.integers(1, 40), st.floats(2.0, 10))
+def test_rungs_rise_and_end_with_all_rows(rows, first, factor):
+    rungs = rungs_for(rows, first, factor)
+    assert list(rungs) == sorted(set(rungs))
+    assert rungs[-1] == rows
+    assert rungs[0] == min(first, rows) or rungs == (rows,)
+    assert all(rung > 0 for rung in rungs)
+
+
+@given(st.integers(0, 20))
+def test_the_level_is_the_highest_rung_that_was_reached(rows):
+    level = LADDER.level(rows)
+    assert level == max((n for n, rung in enumerate(RUNGS) if rows >= rung), default=-1)
+
+
+@given(KNOWN, st.floats(0, 1), st.integers(-5, 0))
+def test_where_no_candidate_can_be_paid_it_ends(known: list[MeanScore], leader: float, more: int) -> None:
+    assert stop_reason(known, leader, more, 100)
