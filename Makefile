@@ -3,7 +3,7 @@ PYTHON ?= python3
 TASK ?= support_triage
 MODEL ?= local/smollm2-135m
 ARGS ?=
-EXTRAS := ray,otel,wandb,clearml,embedding,promptfoo
+EXTRAS := ray,otel,wandb,clearml,embedding,promptfoo,frameworks,openai-node
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -51,16 +51,21 @@ build/promptfoo/ready: Makefile
 	@npm install --prefix build/promptfoo --no-audit --no-fund --loglevel error promptfoo@0.121.20 @libsql/linux-x64-gnu@0.5.29 >/dev/null
 	@touch $@
 
-extras: build/extras-venv/ready build/promptfoo/ready
+build/openai-node/ready: Makefile
+	@npm install --prefix build/openai-node --no-audit --no-fund --loglevel error openai@7.59.0 >/dev/null
+	@touch $@
 
-test-extras: setup extras ## the tests that need other packages: Ray, OpenTelemetry, Weights & Biases, ClearML, PyTorch, word vectors, promptfoo
+extras: build/extras-venv/ready build/promptfoo/ready build/openai-node/ready
+
+test-extras: setup extras ## the tests that need other packages: Ray, OpenTelemetry, Weights & Biases, ClearML, PyTorch, word vectors, promptfoo, agent frameworks
 	@named=$(EXTRAS); build/extras-venv/bin/python -c 'import torch' 2>/dev/null && named=$$named,tune || echo "training with PyTorch is not tested here: it is not installed"; \
 	build/extras-venv/bin/python -m pytest --extras $$named
 
 test-python: ## the tests with another Python: make test-python PYTHON=python3.13
 	@$(MAKE) --no-print-directory VENV=build/venv-$(notdir $(PYTHON)) setup rooms
 
-long: setup ## the long tests: kills in every kind of run, samplers, interrupted sweeps, more of the engine
+long: setup ## the long tests: kills in every kind of run, samplers, interrupted sweeps, more of the engine; properties on new random cases
+	$(BIN)/python -m pytest --ignore tests/engine -m "hypothesis and not long and not extra" --hypothesis-profile=random -n auto --dist worksteal
 	$(BIN)/python -m pytest -m "long and not extra"
 
 check: $(VENV)/ready ## format, lint and types only
@@ -105,4 +110,4 @@ docs-reference: $(VENV)/ready ## the pages of docs/ that are generated from the 
 	$(BIN)/python -m tests.docs.reference
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build/docs build/docs-venv build/extras-venv build/promptfoo
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build/docs build/docs-venv build/extras-venv build/promptfoo build/openai-node

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 from agent.jobs import JOBS
 from agent.jobs.arguments import OptimizeArguments, WatchArguments, launch_of, register_as_begun
 from agent.jobs.interrupts import StopSignal, run_async, run_blocking
-from agent.jobs.launch import Launch, start
+from agent.jobs.launch import Launch, search_of
 from agent.jobs.observers import LogWatcher
-from agent.jobs.registry import After, resume_note, run_here, takes
+from agent.jobs.registry import After, runner, takes
 from agent.jobs.session import Work
 from agent.jobs.tracking import Tracking
 from agent.options.jobs import CheckOptions, CustomizeOptions, MigrateOptions, ResumeOptions
 from agent.options.option import option
+from agent.programs.agent_functions import AgentFunction
 from agent.release.result import RunResult
 from agent.results.checks import CheckResult
 from agent.results.customize import CustomizeResult
@@ -47,9 +48,10 @@ _F = TypeVar("_F", bound=MetricFunction)
 class ResumeArguments(ResumeOptions, WatchArguments):
     """The keyword arguments of `resume`."""
 
-    metric: MetricFunction | None = option(
-        None, "The function that scores, where the run has one that is not registered here (`metric`)."
-    )
+    metric: MetricFunction | None = option(None)
+    """The function that scores, where the run has one that is not registered here (`metric`)."""
+    agent: AgentFunction | None = option(None)
+    """The function that is the run's agent, where it was given as one."""
 
 
 class MigrateArguments(MigrateOptions, WatchArguments):
@@ -72,47 +74,39 @@ def optimize(task: Source, options: OptimizeArguments) -> RunResult:
     not wait for them. Messages go to the logger `promptassay`.
 
     Args:
-        task: a task folder, the name of one under tasks/, a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), a
-            Task of `load_task`, or rows: dicts or a pandas DataFrame. Rows are kept in tasks/ next to the ledger,
-            readable for you only.
+        task: a task folder, the name of one under tasks/, a data file, a Task of `load_task`, or rows: dicts or a
+            pandas DataFrame, which are kept in tasks/ next to the ledger, readable for you only.
         options: of the run.
 
     Returns:
         The result, also when your prompt is kept: see `decision`.
 
     Raises:
-        InputError: an argument, the task or the data is wrong; all problems at once (ProblemsError where places are
-            known). No call was made.
+        InputError: an argument, the task or the data is wrong; all problems at once. No call was made.
         BudgetRefused: the caps are too small to compare two prompts; no call was made.
-        Interrupted: Ctrl-C; resume `error.run_id`.
-        AgentError: any other early end; resume `error.run_id`.
+        AgentError: any other early end, such as Interrupted by Ctrl-C; resume `error.run_id`.
 
     Example:
         >>> result = pa.optimize("tasks/support_triage", model="openai/NAME", max_cost=2)  # doctest: +SKIP
         >>> result.decision, result.lift.ci95, result.release.path  # doctest: +SKIP
     """
-    return run_blocking(_work(task, options))
+    return run_blocking(_search(task, options))
 
 
 @takes(OptimizeArguments)
 async def aoptimize(task: Source, options: OptimizeArguments) -> RunResult:
     """Run `optimize` from an event loop; the run has its thread and its loop.
 
+    A cancelled task ends when the calls in flight have finished; the run can be resumed.
+
     Args:
         task: as of `optimize`.
         options: of the run.
 
-    Returns:
-        As `optimize`.
-
-    Raises:
-        CancelledError: the waiting task was cancelled and the calls in flight have finished; the run can be resumed.
-        AgentError: as `optimize`.
-
     Example:
         >>> result = await pa.aoptimize("tasks/support_triage", max_calls=700)  # doctest: +SKIP
     """
-    return await run_async(_work(task, options))
+    return await run_async(_search(task, options))
 
 
 @takes(OptimizeArguments)
@@ -123,18 +117,12 @@ def evaluate(task: Source, options: OptimizeArguments) -> RunResult:
         task: as of `optimize`.
         options: of the run, without `trials`.
 
-    Returns:
-        The result; `baseline` has the scores.
-
-    Raises:
-        AgentError: as `optimize`.
-
     Example:
         >>> pa.evaluate("tasks/support_triage", max_calls=200).baseline.test  # doctest: +SKIP
     """
     if "trials" in options.model_fields_set:
         raise TypeError("evaluate() takes no trials: it makes one")
-    return run_blocking(_work(task, options.model_copy(update={"trials": 1})))
+    return run_blocking(_search(task, options.model_copy(update={"trials": 1})))
 
 
 @takes(ResumeArguments)
@@ -145,13 +133,9 @@ def resume(run: str = "", options: ResumeArguments = ResumeArguments()) -> RunRe
         run: its id, or the unique start of it. "": the latest unfinished run.
         options: new caps and waits.
 
-    Returns:
-        The result of the whole run.
-
     Raises:
         InputError: the run is finished, or the task, its rows, its metric, the model or the program changed since;
             names everything that changed. No call was made.
-        AgentError: as `optimize`.
 
     Example:
         >>> try:  # doctest: +SKIP
@@ -159,8 +143,8 @@ def resume(run: str = "", options: ResumeArguments = ResumeArguments()) -> RunRe
         ... except pa.AgentError as error:
         ...     result = pa.resume(error.run_id)
     """
-    if options.metric is not None:
-        register_as_begun(run, options.metric, Path(options.db))
+    if options.metric is not None or options.agent is not None:
+        register_as_begun(run, options.metric, options.agent, Path(options.db))
     result: RunResult = JOBS.get("resume").run((run,), options)
     return result
 
@@ -183,8 +167,6 @@ def migrate(prompt: str | Path, options: MigrateArguments) -> RunResult:
     Raises:
         InputError: the ledger does not know the prompt's run, its task changed, its texts were erased, or the model is
             the same; no call was made.
-        BudgetRefused: the calls do not pay for a race and a test; no call was made.
-        AgentError: as `optimize`; resume `error.run_id`.
 
     Example:
         >>> pa.migrate("triage@production", model="openai/NAME").migration.test.shown  # doctest: +SKIP
@@ -204,13 +186,6 @@ def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
         task: as of `optimize`.
         options: of the comparison and of the search; `max_cost` and `batch` apply to both.
 
-    Returns:
-        Arms, advice and curve.
-
-    Raises:
-        InputError: an argument, the task or the data is wrong; all problems at once. No call was made.
-        AgentError: as `optimize`.
-
     Example:
         >>> result = pa.customize("tasks/support_triage", arms=["best", "lora"], curve=[24, 75])  # doctest: +SKIP
         >>> result.verdict, result.arm, result.text  # doctest: +SKIP
@@ -225,7 +200,7 @@ def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
     def made() -> Work[CustomizeResult] | After[CustomizeResult]:
         return comparison(launch(), launch, options.part(CustomizeOptions), db, watcher)
 
-    result: CustomizeResult = run_here(made, db, watcher, Tracking.of(options))
+    result: CustomizeResult = run_blocking(runner(made, db, watcher, Tracking.of(options)))
     return result
 
 
@@ -268,10 +243,6 @@ def check(prompt: str | Path, options: CheckArguments) -> CheckResult:
     Returns:
         The result, also on a regression: see `passed`.
 
-    Raises:
-        InputError: the prompt, its suite or an argument is wrong; no call was made.
-        AgentError: any other early end.
-
     Example:
         >>> assert pa.check("triage@production", max_cost=1).passed  # doctest: +SKIP
     """
@@ -279,13 +250,6 @@ def check(prompt: str | Path, options: CheckArguments) -> CheckResult:
     return result
 
 
-def _work(task: Any, options: OptimizeArguments) -> Callable[[StopSignal | None], RunResult]:
+def _search(task: Any, options: OptimizeArguments) -> Callable[[StopSignal | None], RunResult]:
     db, watcher = Path(options.db), LogWatcher(options.progress)
-    tracking = Tracking.of(options)
-
-    def run(stop: StopSignal | None) -> RunResult:
-        launch = launch_of(task, options, db, watcher)
-        with resume_note(db):
-            return start(launch, db, watcher, stop=stop, tracking=tracking)
-
-    return run
+    return runner(lambda: search_of(launch_of(task, options, db, watcher)), db, watcher, Tracking.of(options))

@@ -10,15 +10,11 @@ from typing import Any
 from agent.errors import InputError, one_line
 from agent.extras import require
 
-LOCAL = "local"
-"""The address of a cluster of this machine alone, which ends with its last user."""
-ADDRESS = "RAY_ADDRESS"
-"""Ray's environment variable for the address of a cluster."""
-RETRIES = 2
-"""Retries of work whose process or node was killed."""
+LOCAL = "local"  # the address of a cluster of this machine alone, which ends with its last user
+ADDRESS = "RAY_ADDRESS"  # Ray's environment variable for the address of a cluster
+RETRIES = 2  # retries of work whose process or node was killed
 
-_USERS: list[bool] = []
-"""One entry per user of the cluster; the first tells whether it connected this process."""
+_USERS: list[bool] = []  # one entry per user of the cluster; the first tells whether it connected this process
 _CHANGING = threading.Lock()
 
 

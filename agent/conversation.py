@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
-Role: TypeAlias = Literal["system", "user", "assistant"]
-Turns: TypeAlias = list[tuple[Role, str]]
+Speaker: TypeAlias = Literal["system", "user", "assistant"]
+Turns: TypeAlias = list[tuple[Speaker, str]]
 """Messages as (role, content)."""
 ROLES = ("system", "user", "assistant")
 MOST_MESSAGES = 200
@@ -21,11 +21,11 @@ AS_TURNS = " as turns"
 """After an input's name in a template: the message with this mark stands for the messages of a conversation."""
 QUERY_TURNS = 2
 """Last user messages by which rows and documents are compared."""
-_TITLES: dict[str, Role] = {"System": "system", "User": "user", "Assistant": "assistant"}
+_TITLES: dict[str, Speaker] = {"System": "system", "User": "user", "Assistant": "assistant"}
 _START = re.compile(rf"({'|'.join(_TITLES)}):(?: (.*))?")
 
 
-def as_text(turns: Sequence[tuple[Role, str]]) -> str:
+def as_text(turns: Sequence[tuple[Speaker, str]]) -> str:
     r"""Join messages to a text, from which `turns_of` makes the same messages.
 
     >>> as_text([("user", "Two seats.\nBy the window."), ("assistant", "When?")])
@@ -40,7 +40,7 @@ def turns_of(text: str) -> Turns:
     >>> turns_of("Hello")
     [('user', 'Hello')]
     """
-    turns: list[tuple[Role, list[str]]] = []
+    turns: list[tuple[Speaker, list[str]]] = []
     for line in text.split("\n"):
         if start := _START.fullmatch(line):
             turns.append((_TITLES[start[1]], [start[2] or ""]))
@@ -52,7 +52,7 @@ def turns_of(text: str) -> Turns:
 
 
 def messages_of(text: str) -> list[dict[str, str]] | str:
-    """Parse a text of `as_text` into the messages of a program; a single user message is its content.
+    """Parse a text of `as_text` into messages; one user message gives its content.
 
     >>> messages_of("User: Hello"), messages_of("User: Hello\\nAssistant: Hi")
     ('Hello', [{'role': 'user', 'content': 'Hello'}, {'role': 'assistant', 'content': 'Hi'}])
@@ -68,7 +68,7 @@ def user_text(content: str) -> str:
     return as_text([("user", content)])
 
 
-def after(before: Sequence[tuple[Role, str]], text: str) -> Turns:
+def after(before: Sequence[tuple[Speaker, str]], text: str) -> Turns:
     """Append the messages of a conversation to those of a prompt; system messages are joined."""
     turns = turns_of(text)
     system = "\n\n".join(content for role, content in turns if role == "system")
@@ -86,7 +86,7 @@ def last_said(text: str) -> str:
 
 
 def worked_turns(text: str) -> tuple[str, ...]:
-    """Split the messages of an example into turns, user first; a system message opens the first."""
+    """Split an example's messages into turns, each from a user message on. A system message opens the first."""
     turns = after([], text)
     if turns[0][0] == "system":
         (_, system), (role, first), *turns = turns if len(turns) > 1 else [*turns, ("user", "")]
@@ -95,7 +95,7 @@ def worked_turns(text: str) -> tuple[str, ...]:
 
 
 def read_turns(value: Any) -> Turns:
-    """Return the messages of a list of {"role", "content"}, or of one text of the user. Raises ValueError."""
+    """Read the messages of a list of {"role", "content"}, or of a user's text. Raises ValueError."""
     if isinstance(value, str):
         turns, wrong = Turns([("user", value)]), list[str]()
     elif isinstance(value, list):
@@ -124,8 +124,8 @@ def _fault(message: Any) -> str:
     return f"has {str(more[0])[:40]!r} in addition to role and content, which is not carried" if more else ""
 
 
-def order_faults(turns: Sequence[tuple[Role, str]]) -> Iterator[str]:
-    """Check the order of messages: system first, then user and assistant in turn, from user to user."""
+def order_faults(turns: Sequence[tuple[Speaker, str]]) -> Iterator[str]:
+    """Check the order of messages. The system is first, then user and assistant alternate, from user to user."""
     expected = "user"
     for number, (role, _) in enumerate(turns, 1):
         if role == "system" and number == 1:

@@ -1,27 +1,6 @@
 """Every error that the program raises on purpose, and what it means for the caller.
 
-    AgentError
-    ├── InputError            a file or an option is wrong; no call was made                 exit 2
-    │   ├── ProblemsError     several of them at once, each with file:line
-    │   └── TrainingDiverged  the learning rate is too high for the rows: the loss is not a number
-    ├── BudgetRefused         the plan does not fit the budget; no call was made             exit 3
-    ├── BudgetExhausted       a call would pass a cap; a named stop, not a failure
-    ├── GateFailed            a gate did not pass; nothing was changed                       exit 100
-    ├── Interrupted           the user stopped the run; it can be resumed                    exit 130
-    ├── ModelError            one attempt at a provider failed
-    │   ├── RateLimited       429: wait (retry_after seconds), then the same call again      retry
-    │   ├── Transient         5xx, or no connection was made: the same call again            retry
-    │   │   └── ParameterRefused  a parameter that can be left out, and is from now on       retry
-    │   │       └── TemperatureRefused  `temperature`, left out of the released prompt, too  retry
-    │   ├── TransportUnknown  reset, truncated, timeout: perhaps done, perhaps paid          retry
-    │   ├── BadResponse       a 200 whose body is not a usable reply                         retry
-    │   ├── RowRefused        this request can never work (context length, refusal)          no retry
-    │   │   └── RequestRefused    for an unknown reason                                      no retry
-    │   └── RunRefused        no request can work (key, quota, unknown model)                stops the run
-    ├── LedgerError           the history cannot be opened, read or written
-    │   └── LedgerBusy        another process writes to it now
-    └── ReleaseError          a prompt file cannot be loaded or does not render the same
-
+A ModelError is one failed attempt at a provider: it may be retried, concerns one row, or stops the run.
 `str(error)` is one line: what is wrong, where, and what to do. `code` is stable: docs/messages.md lists all codes.
 """
 
@@ -33,25 +12,16 @@ from typing import Self
 
 
 class AgentError(Exception):
-    """Base class.
-
-    Args:
-        code: a stable name, also in `--json`.
-        exit_code: of the command line.
-        advice: what to do, for the docs.
-        hint: the next command.
-        run_id: the run that it ended.
-    """
+    """Base class; `code` is stable, `advice` is for the docs, `hint` the next command, `run_id` the run it ended."""
 
     code = "error"
     exit_code = 1
     advice = "Read the message; it names the file, the option or the command to use."
-    hint = ""
-    run_id = ""
+    hint = run_id = ""
 
 
 def message_of(error: BaseException) -> str:
-    """Return the message of `error`; for errors of other packages with the class name in front."""
+    """Return the message of `error`, after the class name if it is not ours."""
     return str(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
 
 
@@ -144,13 +114,7 @@ class Interrupted(AgentError):
 
 
 class ModelError(AgentError):
-    """One attempt at a provider failed.
-
-    Args:
-        retry: whether the same request may work later.
-        status: the HTTP status, 100 to 599; None without an answer.
-        retry_after: seconds (>= 0) that the provider asks to wait; None if it does not say.
-    """
+    """One attempt at a provider failed, with its HTTP status and requested wait if any; `retry`: may work later."""
 
     retry = False
 
@@ -160,7 +124,7 @@ class ModelError(AgentError):
         super().__init__(message)
 
     def within(self, where: str, status: int | None = None) -> Self:
-        """Return the same error with `where: ` before its message, and `status` if it has none."""
+        """Return the same error with `where: ` before its message. It gets `status` if it has none."""
         known = status if self.status is None else self.status
         return type(self)(f"{where}: {self}", self.retry_after, status=known)
 
@@ -233,6 +197,10 @@ class RunRefused(ModelError):
 
     code = "permanent_run"
     advice = "Fix the key, the quota or the model name, and run the command in the last line."
+
+
+OF_A_ROW = (RowRefused, BadResponse, Transient, TransportUnknown)
+"""Errors that leave a row without an answer and the others alone."""
 
 
 class LedgerError(AgentError):

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from agent.errors import InputError
 
 MODULES: Mapping[str, str] = {
+    "agents": "uvicorn",
     "clearml": "clearml",
     "dspy": "dspy",
     "embedding": "wordllama",
@@ -56,7 +57,7 @@ def not_tried(layouts: Iterable[str]) -> str:
 
 
 def brings(module: str | None) -> str:
-    """Return `; ` and the install command of a missing module, or "" if no extra has it."""
+    """Return `; ` and the command that installs a module; "" without an extra."""
     root = (module or "").split(".")[0]
     return next((f"; {command(extra)}" for extra, name in MODULES.items() if root.startswith(name)), "")
 

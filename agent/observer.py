@@ -27,16 +27,13 @@ class TrainingProgress:
 
 
 class Observer:
-    """Ignores all events; a subclass overrides the ones that it needs.
-
-    Methods are called in the run's thread, in order, and must be quick. What they raise ends the run.
-    """
+    """Ignores all events. Methods are called in the run's thread and must be quick; what they raise ends the run."""
 
     def on_message(self, line: str) -> None:
         """Handle a line for the user."""
 
     def on_event(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
-        """Handle an event for the ledger: a JSON-ready `body`, and `texts` by name that can be erased."""
+        """Handle an event for the ledger: a JSON-ready `body` and erasable `texts` by name."""
 
     def on_call_settled(self) -> None:
         """Handle a call that was answered, by its model or from the ledger."""

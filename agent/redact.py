@@ -31,42 +31,30 @@ _QUERY_PASSWORD = re.compile(r"([?&]\w*password=)[^&\s]*", re.I)
 
 
 def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the secrets of an environment: variables named like keys, and passwords in addresses.
+    """Return the secrets of an environment: key-like variables, logins in addresses, custom headers.
 
-    Names that hold API_KEY or end in PASSWORD, _TOKEN, _SECRET, _SECRET_KEY, _ADMIN_KEY, _ACCESS_KEY or _PRIVATE_KEY
-    count, in any case; so does the part before the `@` of an address (`http://user:password@proxy`), as written and
-    decoded, and in a variable that ends in _CUSTOM_HEADERS the value of each header, and the credentials of one that
-    names a scheme (`Basic ...`). Each has 8 characters or more.
+    A login counts as written and decoded, a header (of ..._CUSTOM_HEADERS) with and without its scheme (`Basic ...`).
     """
     found: set[str] = set()
     for name, value in environ.items():
         if _NAME.fullmatch(name):
             found.add(value.strip())
         if name.upper().endswith("_CUSTOM_HEADERS"):
-            found.update(_header_values(value))
+            headers = [line.partition(":")[2].strip() for line in value.splitlines()]
+            found.update(headers, (header.rpartition(" ")[2] for header in headers))
         if "://" in value and "@" in value:
             found.update(_credentials(value))
     return tuple(sorted(secret for secret in found if len(secret) >= _SHORTEST_FOUND))
 
 
 def rare_secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return those of `secrets_in` that no text holds by chance.
-
-    These are values of variables with API_KEY in their names, and values of 16 characters or more, or with both a
-    letter and a digit: a password that is a word may occur in any text.
-    """
+    """Return the secrets of `secrets_in` that no text holds by chance. A password may be a common word."""
     keys = {value.strip() for name, value in environ.items() if "API_KEY" in name.upper()}
     return tuple(
         secret
         for secret in secrets_in(environ)
         if secret in keys or len(secret) >= _RARE or (any(map(str.isalpha, secret)) and any(map(str.isdigit, secret)))
     )
-
-
-def _header_values(lines: str) -> Iterable[str]:
-    for line in lines.splitlines():
-        value = line.partition(":")[2].strip()
-        yield from (value, value.rpartition(" ")[2])
 
 
 def _credentials(address: str) -> Iterable[str]:
@@ -79,7 +67,7 @@ def _credentials(address: str) -> Iterable[str]:
 
 
 def mask(text: str, secrets: tuple[str, ...]) -> str:
-    """Replace each of `secrets` in `text` by `[key]`: as written, in JSON and in a URL.
+    """Replace `secrets` in `text` by `[key]`: as written, in JSON and in URLs.
 
     Secrets have 6 characters or more.
 
@@ -144,6 +132,7 @@ _OFF: Mapping[str, str] = {
     "LANGFUSE_TRACING_ENABLED": "false",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches its price list when it is imported
     "MLFLOW_DISABLE_TELEMETRY": "true",  # it does not take "1" for DO_NOT_TRACK
+    "OPENAI_AGENTS_DISABLE_TRACING": "1",  # else it sends prompts and replies to OpenAI, whatever model it asks
     "OPIK_TRACK_DISABLE": "true",
     "OTEL_SDK_DISABLED": "true",
     "WANDB_MODE": "disabled",
@@ -151,9 +140,9 @@ _OFF: Mapping[str, str] = {
 
 
 def silence_tracing(environ: MutableMapping[str, str]) -> tuple[str, ...]:
-    """Remove tracing variables from `environ` and set opt-outs, unless OPTIMIZE_ALLOW_TRACING=1; return the names.
+    """Remove tracing variables and set opt-outs, unless OPTIMIZE_ALLOW_TRACING=1; return the names, sorted.
 
-    Call it before the packages that it names are imported: some read their variables only once. The names are sorted.
+    Call it before packages that trace are imported: some read their variables only once.
     """
     if environ.get(ALLOW_TRACING) == "1":
         return ()

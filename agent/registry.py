@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from agent.errors import InputError, message_of
+from agent.safe_text import closest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -22,12 +23,7 @@ OURS = "promptassay"
 
 @dataclass(frozen=True, slots=True)
 class Listed(Generic[T]):
-    """One line of a listing.
-
-    Args:
-        origin: promptassay, a package as `NAME VERSION`, or a module of the running program.
-        thing: None if `fault` says why it cannot be used.
-    """
+    """One line of a listing; `thing` is None if `fault` says why it cannot be used."""
 
     name: str
     origin: str
@@ -36,14 +32,7 @@ class Listed(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """The plugins of one sort.
-
-    Args:
-        what: the sort in words, such as "metric".
-        group: the entry points of other packages.
-        homes: the module of each built-in plugin, in the order of listings.
-        aliases: other names of these, not in listings.
-    """
+    """The plugins of one sort: built-in ones by module (`homes`), and other packages' by entry point (`group`)."""
 
     def __init__(
         self, what: str, group: str, homes: Mapping[str, str], aliases: Mapping[str, str] | None = None
@@ -71,7 +60,9 @@ class Registry(Generic[T]):
         elif found := self._foreign().get(name):
             self._load(name, found)
         else:
-            raise InputError(self._unknown(name))
+            close = closest(name, self.names(), 0.5)
+            hint = f"; did you mean {close}?" if close else ";"
+            raise InputError(f"no {self.what} is called {name!r}{hint} there are {', '.join(self.names())}")
         return self._known[name][0]
 
     def __contains__(self, name: object) -> bool:
@@ -90,7 +81,7 @@ class Registry(Generic[T]):
         return (*self._homes, *sorted({*self._foreign(), *self._known} - {*self._homes, *self._aliases}))
 
     def all(self, names: Iterable[str] | None = None) -> Iterator[Listed[T]]:
-        """Import and list all plugins, or those named; one that cannot be used comes with its fault."""
+        """Import and list all plugins, or those named, unusable ones with their fault."""
         foreign = self._foreign()
         for name in self.names() if names is None else names:
             origin = self.origin(name)
@@ -127,14 +118,6 @@ class Registry(Generic[T]):
             raise InputError(f"{whose} cannot be loaded: {why}; fix or uninstall the package") from error
         if name not in self._known:
             raise InputError(f"{whose} is not there: {places[0].value} registers nothing of that name")
-
-    def _unknown(self, name: str) -> str:
-        import difflib
-
-        names = self.names()
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}?" if close else ";"
-        return f"no {self.what} is called {name!r}{hint} there are {', '.join(names)}"
 
 
 def _packages(places: Iterable[EntryPoint]) -> str:

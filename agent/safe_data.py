@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from agent.safe_text import quoted, refused
 
@@ -93,7 +93,7 @@ def parse_data(text: str) -> Any:
             values += not token[0].startswith('"')
             if values > CELLS:
                 raise more_than(CELLS, "values", "take fewer rows")
-    value = parse_json(text, parse_constant=_constant, parse_float=_float, parse_int=_int)
+    value = parse_json(text, parse_constant=_number, parse_float=_number, parse_int=_number)
     for part, depth in walk(value):
         if depth > MAX_TOML_DEPTH:
             raise ValueError(f"JSON nested deeper than {MAX_TOML_DEPTH} levels; flatten it")
@@ -125,20 +125,11 @@ def walk(value: Any) -> Iterator[tuple[Any, int]]:
             stack += [(item, depth + 1) for item in part]
 
 
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON; write a finite number or null")
-
-
-def _float(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"the number {quoted(text)} is too large; write a finite number")
-    return value
-
-
-def _int(text: str) -> int:
-    if len(text) > 308:
-        raise ValueError(f"a number of {len(text)} digits is too large; write a shorter one or a text")
-    return int(text)
+def _number(text: str) -> int | float:
+    value: int | float = float(text)  # also of NaN and Infinity, which are not JSON
+    if not math.isfinite(value):
+        raise ValueError(f"the number {quoted(text)} is not finite or too large; write another, or null")
+    return int(text) if text.lstrip("-").isdigit() else value
 
 
 # -- TOML --------------------------------------------------------------------------------------------------------------
@@ -151,23 +142,16 @@ TOML_STRING = (  # one that is never closed goes to the end: each character is l
 )
 _TOML_TOKEN = TOML_STRING + r"|(?P<mark>\.|[\[{]|[\]}]|[=,\n]|#[^\n]*+)"
 _HIDDEN = re.compile(TOML_STRING + r"|#[^\n]*+", re.DOTALL)
+_DEEP = f"nested deeper than {MAX_TOML_DEPTH} levels; flatten it"
 _PART = re.compile(r'"((?:\\.|[^"\\])*+)"?' + r"|'([^']*+)'?" + r"|([A-Za-z0-9_-]+)")
 
 
-class BadToml(ValueError):
-    """Invalid or oversized TOML, with the `line` (from 1)."""
-
-    def __init__(self, what: str, line: int) -> None:
-        super().__init__(what)
-        self.line = line
-
-
-def toml_tables(text: str) -> dict[str, Any]:
-    """Parse a TOML text of at most MAX_TOML characters and MAX_TOML_DEPTH levels. Raises BadToml."""
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Parse a TOML text of at most MAX_TOML characters and MAX_TOML_DEPTH levels. Raises ProblemsError."""
     import tomllib
 
     if len(text) > MAX_TOML:
-        raise BadToml(f"it is longer than {MAX_TOML:,} characters", 1)
+        raise refused(where, 1, f"longer than {MAX_TOML:,} characters; shorten it")
     depth = dots = 0
     for token in re.finditer(_TOML_TOKEN, text, re.DOTALL):
         if (mark := token["mark"]) is None:  # a string: perhaps a part of a key
@@ -175,25 +159,17 @@ def toml_tables(text: str) -> dict[str, Any]:
         dots = dots + 1 if mark == "." else 0
         depth += (mark in "[{") - (mark in "]}")
         if dots >= MAX_TOML_DEPTH or depth > MAX_TOML_DEPTH:
-            raise BadToml(f"it is nested deeper than {MAX_TOML_DEPTH} levels", text.count("\n", 0, token.start()) + 1)
+            raise refused(where, text.count("\n", 0, token.start()) + 1, _DEEP)
     try:
-        return tomllib.loads(text)
+        raw = tomllib.loads(text)
     except ValueError as error:  # also an integer of thousands of digits, whose line is not given
-        at = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
-        if at is None:
-            raise BadToml(str(error), 1) from None
-        raise BadToml(str(error)[: at.start()], int(at[1] or text.rstrip().count("\n") + 1)) from None
-
-
-def parse_toml(text: str, where: str) -> dict[str, Any]:
-    """Parse a TOML text. Raises `ProblemsError` with one problem at its line."""
-    try:
-        raw = toml_tables(text)
-    except BadToml as error:
-        text = str(error)
-        raise refused(where, error.line, f"not valid TOML: {text[:1].lower()}{text[1:]}; correct this line") from None
+        what, _, place = str(error).partition(" (at ")
+        line = text.rstrip().count("\n") + 1 if place else 1  # "end of document", or no place
+        if number := re.match(r"line (\d+)", place):
+            line = int(number[1])
+        raise refused(where, line, f"not valid TOML: {what[:1].lower()}{what[1:]}; correct this line") from None
     if any(depth > MAX_TOML_DEPTH for _, depth in walk(raw)):
-        raise refused(where, 1, f"nested deeper than {MAX_TOML_DEPTH} levels; flatten it")
+        raise refused(where, 1, _DEEP)
     return raw
 
 
@@ -229,7 +205,7 @@ class TomlLines:
             self._lines.setdefault(path[:end], number)
 
     def of(self, path: KeyPath, holding: str = "") -> int:
-        """Return the line of a key, or of its nearest section; with `holding`, the first line with this text."""
+        """Return the line of a key, or of its nearest section. With `holding` it is the first line with this text."""
         known = (self._lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self._lines)
         line = next(known, 1)
         if holding:
@@ -282,7 +258,7 @@ _RULES = {str: TEXT, bool: FLAG, int: whole(), float: REAL, dict: TABLE, Mapping
 
 
 def read_as(kind: Any, value: Any, where: str) -> Any:
-    """Read data from elsewhere as a type: a dataclass from a table, a tuple from a list.
+    """Read foreign data as a type: dataclasses from tables, tuples from lists.
 
     Args:
         kind: str, bool, int, float, Any, a Literal, `X | None`, `tuple[X, ...]`, `Mapping[str, X]`, a table of types, a

@@ -61,7 +61,7 @@ def new_files(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path, private: bool = False) -> Iterator[IO[bytes]]:
-    """Write a file whole or not at all, following links; a pipe or device is written directly."""
+    """Write a file whole or not at all, following links. A pipe or device is written directly."""
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             yield file
@@ -111,11 +111,11 @@ _LOOKED_AT = 4_096
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     """Read a regular file of at most `most` bytes; wait for no pipe. Raises OSError or ValueError."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
             raise ValueError("it is no regular file")
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"it is larger than {most:,} bytes")
+        if about.st_size > most or len(data := file.read(most + 1)) > most:
+            raise ValueError(f"it is larger than {most:,} bytes")
     return data
 
 
@@ -123,20 +123,16 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
     """Read a regular file of at most FILE bytes, inside `folder` where given. Raises ProblemsError."""
     where = shown(path)
     try:
-        real = path.resolve(strict=True)
+        real = path.resolve(strict=True)  # what was checked is what is read, though a link may move
         if folder is not None and not real.is_relative_to(folder.resolve()):
             raise refused(where, 1, f"is outside the task folder {shown(folder)}; copy it into the folder")
-        if not real.is_file():
-            raise refused(where, 1, "is not a regular file; give a file")
-        size = real.stat().st_size
-        if size > FILE:
-            most = f"a file may have {FILE >> 20} MB at most, so take fewer rows"
-            raise refused(where, 1, f"is {size / 1024 / 1024:.0f} MB; {most}")
-        return real.read_bytes()
+        if real.stat().st_size > FILE:
+            raise refused(where, 1, f"has more than {FILE >> 20} MB; take fewer rows")
+        return read_file(real, FILE)
     except FileNotFoundError:
         raise refused(where, 1, "no such file; write it or correct its name") from None
     except (OSError, ValueError, RuntimeError) as error:  # no permission, a loop of links, a NUL in the name
-        raise refused(where, 1, f"cannot be read ({error}); check its name and permissions") from error
+        raise refused(where, 1, f"cannot be read ({error}); check its name, size and permissions") from error
 
 
 def prompt_text(prompt: str | Path) -> str:
@@ -172,7 +168,7 @@ class OutsideFile:
 
     @contextmanager
     def at(self, line: int, before: str = "") -> Iterator[None]:
-        """Note a ValueError of the block at its `line`, if any, after `before`; or a ProblemsError.
+        """Note the block's ValueError at its `line`, after `before`, or its ProblemsError.
 
         A limit refuses the file.
         """
@@ -201,14 +197,17 @@ class OutsideFile:
         self.refuse_all()
 
     def whole(self, most: int, fix: str) -> str:
-        """Return the text of a file that is parsed as a whole, with a lower size limit. Raises ProblemsError."""
+        """Return the text of a file that is parsed as a whole.
+
+        It may have at most `most` bytes. Raises ProblemsError.
+        """
         if len(self.data) > most:
             raise self.refusal(1, f"has more than {most >> 20} MB; {fix}")
         return decoded(self.data, self.where)
 
 
 def as_utf8(data: bytes, where: str, asked: str | None = None) -> tuple[bytes, str]:
-    """Convert text to UTF-8 from `asked` or the detected encoding; return it with the encoding's name.
+    """Convert text to UTF-8 from `asked` or the detected encoding; return it and the encoding.
 
     The name is "" for UTF-8. Raises ProblemsError.
     """
@@ -225,7 +224,7 @@ def as_utf8(data: bytes, where: str, asked: str | None = None) -> tuple[bytes, s
 
 
 def decode(data: bytes, where: str) -> tuple[list[str | None], list[Problem]]:
-    """Split a UTF-8 file into lines, None for unreadable ones; report each kind of problem once."""
+    """Split a UTF-8 file into lines, None for unreadable ones. Each kind of problem is reported once."""
     if data.startswith(_UTF16_MARKS):
         return [], [problem(where, 1, "is UTF-16; save the file as UTF-8")]
     if data.count(b"\n") > LINES:

@@ -40,7 +40,7 @@ def limit_memory() -> None:
 
 
 def answer(question: Mapping[str, Any]) -> str:
-    """Return JSON: `columns` (None without any) and at most `most` rows (None: all), or `error` and `what`.
+    """Return JSON: `columns` and at most `most` rows, or `error` and `what`.
 
     After `seconds` the kernel ends this process, so it never outlives a server that died.
     """
@@ -64,11 +64,7 @@ def _answer(db: sqlite3.Connection, question: Mapping[str, Any]) -> str:
     cursor = db.execute(question["sql"], question["params"])
     rows = cursor.fetchall() if question["most"] is None else cursor.fetchmany(question["most"])
     columns = cursor.description and [column[0] for column in cursor.description]
-    text = json.dumps({"columns": columns, "rows": rows}, default=_blob)
+    text = json.dumps({"columns": columns, "rows": rows}, default=lambda value: {"base64": b64encode(value).decode()})
     if len(text) > LARGEST:
         raise sqlite3.OperationalError(f"the answer has more than {LARGEST >> 20} MB; ask for less at once")
     return text
-
-
-def _blob(value: bytes) -> dict[str, str]:
-    return {"base64": b64encode(value).decode()}

@@ -23,19 +23,9 @@ def printable(
     return "".join(c if c.isprintable() or c in keep else mark(c) for c in text)
 
 
-class _Marks(dict[int, int | str]):
-    def __missing__(self, code: int) -> int | str:
-        is_shown = chr(code) in "\n\t" or chr(code).isprintable()
-        self[code] = mark = code if is_shown else f"\\x{code:02x}"
-        return mark
-
-
-_MARKS = _Marks()
-
-
 def plain(text: str) -> str:
     """Make control and invisible characters of untrusted text visible, such as \\x1b; keep line ends."""
-    return text.translate(_MARKS)
+    return printable(text, "\n\t", lambda char: f"\\x{ord(char):02x}")
 
 
 def whole_characters(text: str) -> str:
@@ -64,7 +54,7 @@ def listed(words: Iterable[str], limit: int = 20) -> str:
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """Format a number with its noun; `many` is the plural if it is not `one` with an s.
+    """Format a number with its noun; `many`: an irregular plural.
 
     >>> counted(1, "row"), counted(1200, "row"), counted(2, "retry", "retries")
     ('1 row', '1,200 rows', '2 retries')
@@ -72,17 +62,17 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def closest(word: str, known: Iterable[str]) -> str:
+def closest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return the entry of `known` that `word` probably means, or ""."""
     import difflib
 
     folded = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(word.casefold()[:200], list(folded), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word.casefold()[:200], list(folded), n=1, cutoff=cutoff)
     return folded[close[0]] if close else ""
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown `word`: the near miss, if any, and what is known."""
+    """Return the end of a message about an unknown `word`: near miss and known words."""
     names = list(known)
     close = closest(word, names)
     hint = f"; did you mean {quoted(close)}?" if close else "."

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 ChatRole = Literal["system", "user", "assistant"]
+MessageRole = ChatRole | Literal["tool"]
 FieldType = Literal["text", "choice", "number", "json", "conversation"]
 FormatName = Literal["turns", "labelled-turns", "inline", "dspy-chat", "dspy-json", "dspy-xml"]
 
@@ -31,8 +32,13 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def label_text(value: Any) -> str:
+    """Write a value as text: text unchanged, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def content_id(tag: str, value: Any) -> str:
-    """Return `tag`, "_" and 16 hex digits of the SHA-256 of the canonical JSON of `value`."""
+    """Return `tag`, "_" and 16 hex digits of a SHA-256, that of `value` as JSON."""
     digest = hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
     return f"{tag}_{digest[:16]}"
 
@@ -53,9 +59,9 @@ def fold(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message."""
+    """One chat message; "tool": the result of a call that the message before it made."""
 
-    role: ChatRole
+    role: MessageRole
     content: str
 
     def as_dict(self) -> dict[str, str]:
@@ -106,7 +112,8 @@ class Prediction:
 
     `confidence` in [0, 1] is the probability of the answer among the labels; None without log-probabilities or labels.
     `passages` are the passages that the prompt showed for the input, numbered; "" without any. `conversation` is the
-    text before the reply, if it is longer than the row's.
+    text before the reply, if it is longer than the row's, `trace` what was done for the answer, if it took several
+    calls, `reported` the score that the user's own code gave it, and `calls` how many model calls an agent made.
     """
 
     fields: Mapping[str, Any]
@@ -115,3 +122,6 @@ class Prediction:
     confidence: float | None = None
     passages: str = ""
     conversation: str = ""
+    trace: str = ""
+    reported: float | None = None
+    calls: int | None = None

@@ -1,17 +1,31 @@
 """The data types of the program, all frozen, and its protocols. Knows no files, models or SQL.
 
-Identity is content: `content_id("c", ...)` tags a SHA-256 of canonical JSON, so equal values have equal ids in every
-process. Scores are in [0, 1], higher is better; `None` means "could not be scored" and is never 0.
+Ids are hashes of content. Scores are in [0, 1], higher is better; None means "could not be scored" and is never 0.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
+from agent.calls import LM as LM
+from agent.calls import MOST_COUNT as MOST_COUNT
+from agent.calls import MOST_DOLLARS as MOST_DOLLARS
+from agent.calls import ROOM_TO_THINK as ROOM_TO_THINK
+from agent.calls import Budget as Budget
+from agent.calls import CallRole as CallRole
+from agent.calls import Completion as Completion
+from agent.calls import FinishReason as FinishReason
+from agent.calls import Request as Request
+from agent.calls import Spend as Spend
+from agent.calls import Usage as Usage
+from agent.calls import call_key as call_key
+from agent.calls import calls_schema as calls_schema
+from agent.calls import endpoint_of as endpoint_of
+from agent.calls import key_of as key_of
+from agent.calls import scores_labels as scores_labels
 from agent.conversation import AS_TURNS
 from agent.shipped import ChatRole as ChatRole
 from agent.shipped import Field as Field
@@ -23,141 +37,12 @@ from agent.shipped import Tool as Tool
 from agent.shipped import canonical as canonical
 from agent.shipped import content_id as content_id
 
-CallRole = Literal["model", "proposer", "judge", "embedding"]
 SplitName = Literal["train", "dev", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
-NO_MODEL = "no model"
-"""The format of a candidate that answers without a language model."""
+NO_MODEL = "no model"  # the format of a candidate that answers without a language model
 
 TechniqueName = Literal["zero-shot", "few-shot", "chain-of-thought", "few-shot-cot"]
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one call.
-
-    `prompt_tokens` include `cached_prompt_tokens`, read from the provider's cache, and `written_prompt_tokens`, written
-    to it.
-    """
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_prompt_tokens: int = 0
-    written_prompt_tokens: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.cached_prompt_tokens + other.cached_prompt_tokens,
-            self.written_prompt_tokens + other.written_prompt_tokens,
-        )
-
-
-def calls_schema(tools: Sequence[Tool]) -> str:
-    """Return the JSON schema of a list of calls of these tools, as a JSON text."""
-    forms = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": tool.name}, "arguments": json.loads(tool.parameters)},
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for tool in tools
-    ]
-    return json.dumps({"type": "array", "items": {"anyOf": forms}}, ensure_ascii=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One model call; all fields but `timeout` (seconds) are its identity.
-
-    `repeat` distinguishes samples of one prompt. `json_schema` and `choices` request constrained decoding; a model
-    without it ignores them. `labels` request the log-probability of each label as the beginning of the reply, from a
-    model with `scores_labels`. With `tools` the reply's text is the JSON list of the tool calls, [] for none, then what
-    else the model says; an assistant message that is such a list is sent as calls.
-    """
-
-    messages: tuple[Message, ...]
-    max_tokens: int
-    temperature: float = 0.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    json_schema: str | None = None
-    choices: tuple[str, ...] = ()
-    logprobs: int = 0
-    repeat: int = 0
-    timeout: float = 120.0
-    labels: tuple[str, ...] = ()
-    tools: tuple[Tool, ...] = ()
-
-    def identity(self, endpoint: str = "") -> dict[str, Any]:
-        """Return what identifies a call, JSON-ready; `endpoint` is the address if its name has none."""
-        return {
-            **({"endpoint": endpoint} if endpoint else {}),
-            "messages": [message.as_dict() for message in self.messages],
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "seed": self.seed,
-            "stop": list(self.stop),
-            "json_schema": self.json_schema,
-            "choices": list(self.choices),
-            "logprobs": self.logprobs,
-            "repeat": self.repeat,
-            **({"labels": list(self.labels)} if self.labels else {}),
-            **({"tools": [tool.as_dict() for tool in self.tools]} if self.tools else {}),
-        }
-
-
-FinishReason = Literal["stop", "length", "refusal", "other"]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A model's reply.
-
-    Args:
-        logprobs: per generated token, (token, log-probability) of the most likely ones.
-        label_logprobs: the log-probability of each of the request's labels.
-        seconds: the duration without queueing; None: as long as the caller waited.
-    """
-
-    text: str
-    finish: FinishReason
-    usage: Usage
-    model: str
-    logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
-    label_logprobs: tuple[float, ...] = ()
-    seconds: float | None = dataclasses.field(default=None, compare=False)
-
-
-class LM(Protocol):
-    """A model: request in, completion out.
-
-    `name` is what the user typed (`openai/gpt-x`); `concurrency` how many calls it can run at once (None: the gateway
-    decides). `complete` raises only `ModelError` and never retries. `endpoint` is the address or the weights if the
-    name does not say them, without secrets. A model that scores labels has a true `scores_labels`.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def concurrency(self) -> int | None: ...
-
-    async def complete(self, request: Request) -> Completion: ...
-
-    def count_tokens(self, text: str) -> int:
-        """Count the tokens of `text`: exact if the tokenizer is available, else an upper estimate."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-def scores_labels(lm: LM) -> bool:
-    """Return whether the model gives the exact log-probability of each of a request's `labels`."""
-    return bool(getattr(lm, "scores_labels", False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +59,7 @@ class Signature:
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """Return the texts by which rows are compared: the inputs; of a conversation its last turns."""
+        """Return the texts that rows are compared by: inputs, or a conversation's last turns."""
         return tuple(field.name + AS_TURNS * (field.type == "conversation") for field in self.inputs)
 
     def __str__(self) -> str:
@@ -203,13 +88,8 @@ class Demo:
     source: Literal["label", "target"] = "label"
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "example_id": self.example_id,
-            "inputs": dict(self.inputs),
-            "outputs": dict(self.outputs),
-            "rationale": self.rationale,
-            "source": self.source,
-        }
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**own, "inputs": dict(self.inputs), "outputs": dict(self.outputs)}
 
 
 class Candidate:
@@ -224,7 +104,7 @@ class Candidate:
 
     @property
     def must_prove(self) -> bool:
-        """Whether it must beat the others significantly, as a candidate that picks examples per row."""
+        """Whether it must beat the others significantly."""
         return False
 
     @property
@@ -241,8 +121,7 @@ class Candidate:
         object.__setattr__(self, "id", content_id("c", self.parts()))  # once: it is asked for several times a call
 
 
-FRESH = "fresh"
-"""The operator that makes a new design."""
+FRESH = "fresh"  # the operator that makes a new design
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,21 +133,14 @@ class Proposal:
     operator: str
     parent_id: str | None
     reason: str
-    credit: str = FRESH
-    """The operator that the bandit rewards for the candidate: one of `Moves.operators`, or FRESH."""
+    credit: str = FRESH  # the operator that the bandit rewards: one of `Moves.operators`, or FRESH
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """A candidate as the ledger stores and views show it; each part is JSON-ready, None if absent.
 
-    Args:
-        text: its instruction or state.
-        n_examples: few-shot examples, fixed and picked.
-        calibration: of its label scores.
-        picks: how examples are picked per input.
-        passages: how passages are retrieved.
-        tool_texts: its texts of the task's tools, with the original ones under "own".
+    `text` is its instruction or state; `tool_texts` are of the task's tools, with the original ones under "own".
     """
 
     id: str
@@ -282,14 +154,11 @@ class Summary:
     picks: Mapping[str, Any] | None = None
     passages: Mapping[str, Any] | None = None
     tool_texts: Mapping[str, Any] | None = None
+    shape: Mapping[str, Any] | None = None
 
 
 class Call(Protocol):
-    """Calls the target model through the gateway, for one row of one candidate.
-
-    `lm` replaces the target. `logprobs` is the number of log-probabilities per token wanted if the reply is a label (0:
-    none); `stopped` is the error after which nothing more is sent. Raises what the gateway raises.
-    """
+    """Calls the target model (or `lm`) through the gateway, for one row; nothing is sent after the error `stopped`."""
 
     @property
     def logprobs(self) -> int: ...
@@ -299,9 +168,7 @@ class Call(Protocol):
 
     async def __call__(self, request: Request, lm: LM | None = None) -> Completion: ...
 
-    async def aside(self, request: Request, lm: LM) -> Completion:
-        """Call a model that does not answer the row, such as a simulated user."""
-        ...
+    async def aside(self, request: Request, lm: LM) -> Completion: ...  # such as a simulated user
 
 
 class Runner(Protocol):
@@ -333,12 +200,15 @@ class Metric(Protocol):
     async def score(self, example: Example, prediction: Prediction) -> Score: ...
 
 
+NO_CALL = "none"  # the `call_key` of an answer for which a program called no model
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One candidate on one example; `value` is the weighted sum of the scores, None if one is unscored.
 
-    `signal` in [0, 1] is graded evidence from log-probabilities, used to choose among candidates. `label_scores` has
-    the log-probability of each label, in the order of the choices. Both are None without log-probabilities.
+    `call_key`: of the last call; "" without an answer.
+    From log-probabilities, if any: `signal` in [0, 1] is graded evidence, `label_scores` one of each label.
     """
 
     candidate_id: str
@@ -366,39 +236,6 @@ class Trial:
     mean: float | None
     ci95: tuple[float, float] | None = None
     reason: str = ""
-
-
-MOST_DOLLARS = 1e9
-"""The largest cap in US dollars."""
-ROOM_TO_THINK = "--thinking 2000"
-"""Advice in messages: how to give a reasoning model room for its answer."""
-MOST_COUNT = 2**53
-"""The largest cap on calls or tokens, up to which a float is exact."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Hard caps over all roles: calls, tokens in and out, US dollars, seconds. None: no cap."""
-
-    max_calls: int | None = None
-    max_tokens: int | None = None
-    max_cost: float | None = None
-    time_limit: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Spend:
-    """Calls, tokens (in + out) and US dollars."""
-
-    calls: int = 0
-    tokens: int = 0
-    usd: float = 0.0
-
-    def __add__(self, other: Spend) -> Spend:
-        return Spend(self.calls + other.calls, self.tokens + other.tokens, self.usd + other.usd)
-
-    def __sub__(self, other: Spend) -> Spend:
-        return Spend(self.calls - other.calls, self.tokens - other.tokens, self.usd - other.usd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,12 +298,11 @@ class SearchSpace:
     formats: tuple[FormatName, ...]
     demo_counts: tuple[int, ...]
     roles: tuple[str, ...] = ()
-    left_out: tuple[FormatName, ...] = ()
-    """Formats that are tried by default, but not without DSPy."""
-    retrieval: bool = False
-    """Whether examples may be picked per input."""
-    embeddings: str = ""
-    """The model whose vectors rows may be picked by: "wordllama", a provider's "PROVIDER:NAME", or ""."""
+    left_out: tuple[FormatName, ...] = ()  # tried by default, but not without DSPy
+    retrieval: bool = False  # whether examples may be picked per input
+    embeddings: str = ""  # rows may be picked by vectors of "wordllama" or a provider's "PROVIDER:NAME"
+    descriptions_only: int | None = None  # only descriptions of tools may change; their most characters
+    shape: bool = False  # whether the shape of a JSON answer may change
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,26 +331,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """The documents from which a task's prompts retrieve passages.
-
-    Args:
-        source: the column that names a row's documents, or "".
-        unanswerable: the answer if no document has it; "" if there is always one.
-    """
+    """The documents from which a task's prompts retrieve passages."""
 
     documents: tuple[Document, ...]
-    source: str = ""
-    unanswerable: str = ""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the documents."""
-        return tuple(document.name for document in self.documents)
+    source: str = ""  # the column that names a row's documents
+    unanswerable: str = ""  # the answer if no document has it
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedUser:
-    """The writer of the user's messages: a model with a prompt, or ("" as model) the row's messages in turn."""
+    """The writer of the user's messages: a model with a prompt, or without a model the row's messages in turn."""
 
     model: str = ""
     prompt: str = ""
@@ -524,25 +350,28 @@ class SimulatedUser:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A loaded and checked task.
+class Rollouts:
+    """How a row of a task with `texts` is run by the user's own code: one of `run`, `function` and `command`.
 
-    Args:
-        hashes: the SHA-256 of each split, and of task.toml and the files next to it.
-        program: `module:factory` of a user's program in that folder, or "".
-        judges: the models that judge; several are a panel.
-        rubrics: what judges go by, by file name.
-        slices: columns or fields by which scores are broken down.
-        repeats: samples per row; each is a call.
-        human_score: what people reach, in (0, 1], or None.
-        monitor: what counts as drift in production.
-        calibrate: whether the finalists also compete calibrated.
-        detect: the smallest gain worth having, in points.
-        precision: the part of the answers, in (0, 1), that must be right if the prompt may abstain.
-        tools: with tools the answer is a list of calls of them.
-        user: with a simulated user a row is a conversation that continues with the model's replies; the last is the
-            answer.
+    `run` is FILE.py:FUNCTION, `function` one of this process. `seconds` and `most_calls` are the limits of one row.
+    `kind`: the registered kind of program.
     """
+
+    run: str = ""
+    function: str = ""
+    command: tuple[str, ...] = ()
+    seconds: float = 120.0
+    most_calls: int = 50
+    at_once: int = 16
+    kind: str = "agent"
+
+    def __str__(self) -> str:
+        return self.run or self.function or " ".join(self.command)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A loaded and checked task."""
 
     name: str
     description: str
@@ -560,25 +389,27 @@ class Task:
     proposer: str = ""
     max_tokens: int | None = None
     thinking: int = 0
-    program: str = ""
-    judges: tuple[str, ...] = ()
-    rubrics: Mapping[str, Rubric] = dataclasses.field(default_factory=dict)
-    slices: tuple[str, ...] = ()
-    repeats: int = 1
-    human_score: float | None = None
+    program: str = ""  # `module:factory` of a user's program in the folder, or what runs `rollouts`
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of the user's own code, by name
+    rollouts: Rollouts | None = None
+    judges: tuple[str, ...] = ()  # several are a panel
+    rubrics: Mapping[str, Rubric] = dataclasses.field(default_factory=dict)  # by file name
+    tuned_judges: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # `TunedPrompt`s by their reference
+    slices: tuple[str, ...] = ()  # columns or fields by which scores are broken down
+    repeats: int = 1  # samples per row; each is a call
+    human_score: float | None = None  # what people reach, in (0, 1]
     monitor: Drift = Drift()
-    calibrate: bool = True
-    detect: float = 10.0
-    run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Options of its runs, by name."""
-    precision: float | None = None
+    calibrate: bool = True  # whether the finalists also compete calibrated
+    detect: float = 10.0  # the smallest gain worth having, in points
+    run: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # options of its runs
+    precision: float | None = None  # share of right answers, in (0, 1), if the prompt may abstain
     knowledge: Knowledge | None = None
-    tools: tuple[Tool, ...] = ()
-    user: SimulatedUser | None = None
-    hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tools: tuple[Tool, ...] = ()  # the answer is a list of calls of them
+    user: SimulatedUser | None = None  # a row continues with the model's replies, of which the last is the answer
+    hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of splits, task.toml and its files
 
     def room(self, answer: int) -> int:
-        """Return the most tokens of a reply whose answer has at most `answer`, thinking included."""
+        """Return the most tokens of a reply, thinking included."""
         return answer + self.thinking
 
     @property
@@ -589,9 +420,8 @@ class Task:
     @property
     def accepted(self) -> frozenset[str]:
         """The outputs whose labels are calls with lists of accepted values."""
-        return frozenset(
-            spec.field for spec in self.metrics if spec.name == "tool_calls" and spec.options.get("accepted")
-        )
+        with_lists = [spec for spec in self.metrics if spec.name == "tool_calls" and spec.options.get("accepted")]
+        return frozenset(spec.field for spec in with_lists)
 
     @property
     def is_compared(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -54,23 +55,16 @@ def load(name, path):
 
 
 async def run_aside(size: int, call: Callable[[], _T]) -> _T:
-    """Return the result of `call`, run in a thread if its text has LONG characters or more."""
+    """Return the result of `call`, run in a thread for LONG or more characters."""
     return await asyncio.to_thread(call) if size >= LONG else call()
 
 
 class Worker:
     """A child process that answers questions one after another, off the event loop.
 
-    It sees no environment but PATH, and is restarted after a timeout or a crash.
-
-    Args:
-        what: the start of the reasons of verdicts.
-        script: Python code that has `opening` and `pipe_in`; it answers once when it is ready, then each line of JSON.
-        opening: JSON-ready data for the start of the script.
-        timeout: seconds per answer.
-        start_timeout: seconds until the script is ready.
-        folder: the working directory.
-        most_late: timeouts after which it is not restarted.
+    It sees no environment but PATH, and is restarted after a timeout or a crash, but not after `most_late` timeouts.
+    The Python `script` has `opening` and `pipe_in`; it answers once when it is ready, then each line of JSON. Reasons
+    of verdicts begin with `what`.
     """
 
     def __init__(
@@ -181,8 +175,6 @@ def _stop(process: subprocess.Popen[str]) -> None:
     _kill(process)
     process.wait()
     for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            try:
+        with contextlib.suppress(OSError):
+            if pipe is not None:
                 pipe.close()
-            except OSError:
-                continue

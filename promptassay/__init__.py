@@ -34,10 +34,12 @@ if TYPE_CHECKING:
     from agent.jobs.sweep.sweep import SweepResult as SweepResult
     from agent.jobs.tool_sources import write_tools as write_tools
     from agent.ledger.container import merge_ledgers as merge_ledgers
+    from agent.programs.agent_call import Rollout as Rollout
     from agent.programs.chain_parts import load_chain as load_chain
     from agent.programs.classic import load_classifier as load_classifier
     from agent.release.result import RunResult as RunResult
     from agent.release.runtime import load_prompt as load_prompt
+    from agent.release.texts import load_texts as load_texts
     from agent.report.notebook import load_run as load_run
     from agent.results.checks import CheckResult as CheckResult
     from agent.results.customize import CustomizeResult as CustomizeResult
@@ -62,6 +64,7 @@ _HOMES = {
     "CustomizeResult": "agent.results.customize",
     "InputError": "agent.errors",
     "Interrupted": "agent.errors",
+    "Rollout": "agent.programs.agent_call",
     "RunResult": "agent.release.result",
     "SweepResult": "agent.jobs.sweep.sweep",
     "aoptimize": "agent.api",
@@ -73,6 +76,7 @@ _HOMES = {
     "load_classifier": "agent.programs.classic",
     "load_run": "agent.report.notebook",
     "load_task": "agent.task.load",
+    "load_texts": "agent.release.texts",
     "merge_ledgers": "agent.ledger.container",
     "metric": "agent.api",
     "migrate": "agent.api",
@@ -87,6 +91,7 @@ __all__ = [
     "CustomizeResult",
     "InputError",
     "Interrupted",
+    "Rollout",
     "RunResult",
     "SweepResult",
     "aoptimize",
@@ -98,6 +103,7 @@ __all__ = [
     "load_prompt",
     "load_run",
     "load_task",
+    "load_texts",
     "merge_ledgers",
     "metric",
     "migrate",
@@ -111,7 +117,7 @@ __all__ = [
 
 
 def _bind() -> None:
-    """Import the package next to this one as `agent`; ImportError if another module has that name."""
+    """Import the package next to this one as `agent`. Raises ImportError if another module has that name."""
     home = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "agent")
     there = sys.modules.get("agent")
     if there is not None:

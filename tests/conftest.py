@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,14 @@ IN_A_FOLDER = ("api", "cli", "customize", "docs", "registry", "report", "task")
 """Rooms whose tests write into the current folder."""
 PROMPTFOO = TESTS.parent / "build" / "promptfoo" / "node_modules" / ".bin"
 """Where `make test-extras` installs it."""
+OPENAI_NODE = TESTS.parent / "build" / "openai-node" / "node_modules"
 _OF_THE_USER = ("ANTHROPIC_", "LANGCHAIN_", "LANGSMITH_", "OPENAI_", "OPTIMIZE_")
 
 Made = tuple[dict[str, Any], dict[str, Any]]
 
-settings.register_profile("suite", deadline=None, max_examples=40)  # a busy machine is not a failure
+# A busy machine is not a failure, and the suite draws the same cases each time; `make long` draws others.
+settings.register_profile("suite", deadline=None, max_examples=40, derandomize=True)
+settings.register_profile("random", deadline=None, max_examples=300, print_blob=True)
 settings.load_profile("suite")
 
 
@@ -64,7 +68,10 @@ def needed_extras(item: pytest.Item) -> set[str]:
 
 
 def has_extra(name: str) -> bool:
-    return (PROMPTFOO / "promptfoo").is_file() if name == "promptfoo" else is_here(name)
+    others = {"promptfoo": PROMPTFOO / "promptfoo", "openai-node": OPENAI_NODE / "openai"}
+    if name in others:
+        return others[name].exists()
+    return find_spec("smolagents") is not None if name == "frameworks" else is_here(name)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -140,7 +147,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[], Any
         make: writes files into the current folder; what it returns is kept in made.json there.
 
     Returns:
-        The folder. Tests copy it, as others read it, too.
+        The folder. Tests copy it (`copied`), as others read it, too.
     """
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
@@ -152,6 +159,12 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[], Any
             clean(monkeypatch, folder)
             (folder / "made.json").write_text(json.dumps(make()), "utf-8")
     return folder
+
+
+def copied(folder: Path, here: Path) -> Any:
+    """Copies a folder of `made_once` into `here`; returns what its `make` returned."""
+    shutil.copytree(folder, here, dirs_exist_ok=True)
+    return json.loads((here / "made.json").read_text("utf-8"))
 
 
 def _two_runs() -> list[dict[str, Any]]:
@@ -173,9 +186,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def two_runs(made: Path, here: Path) -> Made:
     """A copy of `made` in the current folder; the results of its runs, in their order."""
-    shutil.copytree(made, here, dirs_exist_ok=True)
-    first, second = json.loads(Path("made.json").read_text("utf-8"))
+    first, second = copied(made, here)
     return first, second
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recorded world of the snapshots, unpacked once. Tests copy it."""
+    from tests.snapshots.world import unpack
+
+    folder = tmp_path_factory.mktemp("recorded") / "world"
+    unpack(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")

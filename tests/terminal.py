@@ -20,13 +20,15 @@ CONTROL = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 class Terminal:
     """Lines of text under the controls that a live block uses: a cursor that goes up and back, and lines taken out.
 
-    It grows downwards without an end, as with a scrollback. A control that it does not know is an error.
+    It grows downwards without an end, as with a scrollback. A control that it does not know is an error. `modes`: the
+    local modes of the kernel's side (termios).
     """
 
     def __init__(self, columns: int) -> None:
         self.columns = columns
         self.lines = [""]
         self.cursor_is_shown = True
+        self.modes = 0
         self._row = self._column = 0
         self._rest = ""
 
@@ -114,9 +116,11 @@ def on_terminal(
             terminal.write(text[decoded:])
             decoded = len(text)
             screens.append(terminal.shown())
+            terminal.modes = termios.tcgetattr(ours)[3]
             if typed := keys(terminal):
                 os.write(ours, typed.encode())
         code = process.wait(timeout=20)
+        terminal.modes = termios.tcgetattr(ours)[3]
     finally:
         process.kill()
         process.wait()

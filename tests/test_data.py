@@ -10,6 +10,7 @@ import pytest
 
 from agent.conversation import turns_of
 from agent.task.load import load_task
+from agent.task.skills import known_skills, skills_in
 from agent.task.splits import near_duplicates
 from agent.types import Example, Task, calls_schema
 
@@ -22,7 +23,9 @@ SIZES = {
     "clause_plain_english": (72, 60, 100),
     "bank_answers": (100, 80, 120),
     "home_assistant": (50, 40, 60),
+    "home_agent": (50, 40, 60),
     "clinic_desk": (28, 28, 42),
+    "skill_choice": (36, 30, 54),
 }
 URGENCIES = {"routine", "soon", "emergency"}
 SYMPTOMS = {
@@ -133,3 +136,16 @@ def test_every_call_of_the_home_assistant_fits_its_tool() -> None:
         assert {call["name"] for call in calls} == {tool.name for tool in task.tools}
         assert [row.id for row in rows if not valid(row.labels["calls"])] == []
         assert sum(not row.labels["calls"] for row in rows) >= len(rows) / 12
+
+
+def test_every_skill_is_meant_in_each_split_and_its_file_is_that_of_the_task() -> None:
+    task = load_task(TASKS / "skill_choice")
+    found = skills_in(TASKS / "skill_choice" / "skills")
+    assert list(found) == list(task.tools)
+    skills = {tool.name: file for tool, file in found.items()}
+    assert known_skills(TASKS / "skill_choice") == skills
+    for rows in splits(task).values():
+        assert {call["name"] for row in rows for call in row.labels["calls"]} == set(skills)
+        assert sum(not row.labels["calls"] for row in rows) >= len(rows) / 8
+        named = [call["name"].split("-")[0] in row.inputs["query"] for row in rows for call in row.labels["calls"]]
+        assert sum(named) <= len(rows) / 6, "the name of a skill alone does not say it"

@@ -10,8 +10,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
     ("errors", "conversation", "shipped", "safe_sql", "worker"),
-    ("safe_text",),
-    ("safe_data",),
+    ("safe_text", "calls"),
+    ("safe_data", "turns"),
     ("safe_file",),
     ("types", "redact", "registry", "extras", "retrieval", "results"),
     ("metrics", "stats", "observer", "cluster"),
@@ -28,19 +28,13 @@ LAYERS = (
 )
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
 DOORS = {
-    "dspy": (
-        "prompt/render.py",
-        "search/dspy/",
-        "programs/dspy.py",
-        "programs/prompt.py",
-        "release/formats/dspy",
-    ),
+    "dspy": ("prompt/render.py", "search/dspy/", "programs/dspy.py", "programs/prompt.py", "release/formats/dspy"),
     "optuna": ("search/study.py", "report/optuna_study.py"),
     "tomllib": ("safe_data.py",),
     "click": ("cli/",),
     "rich": ("cli/", "report/terminal.py"),
     "openai": ("models/openai.py",),
-    "httpx2": ("models/transport.py", "models/openai.py", "models/anthropic.py", "models/provider_jobs.py"),
+    "httpx2": ("models/transport.py", "models/openai.py", "models/anthropic.py", "models/sdk_model.py"),
     "anthropic": ("models/anthropic.py",),
     "xllamacpp": ("models/engine.py", "models/local_engines.py"),
     "langchain": ("models/langchain.py",),
@@ -52,12 +46,13 @@ DOORS = {
     "wandb": ("tracking/to_wandb.py",),
     "clearml": ("tracking/to_clearml.py",),
     "opentelemetry": ("tracking/spans.py",),
-    "yaml": ("task/promptfoo_tests.py", "release/formats/promptfoo.py"),
+    "yaml": ("task/promptfoo_tests.py", "task/skills.py", "release/formats/promptfoo.py"),
     "langsmith": ("models/langchain.py",),
     "matplotlib": ("report/blocks.py", "report/charts.py"),
     "jinja2": ("report/html.py",),
     "datasette": ("report/web/",),
     "starlette": ("report/web/",),
+    "uvicorn": ("report/web/", "gateway/endpoint.py"),
     "pandas": ("report/notebook.py",),
     "sqlalchemy": ("ledger/team_store.py",),
     "genai_prices": ("gateway/prices.py",),
@@ -68,7 +63,7 @@ DOORS = {
     "transformers": ("training/torch_learner.py",),
     "peft": ("training/torch_learner.py",),
     "safetensors": ("training/hf_files.py",),
-    "ray": ("cluster.py", "jobs/customize/settings_search.py"),
+    "ray": ("cluster.py",),
 }
 CODE_IN_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}
 """What reads data by running what stands in it, or sends its own data so."""

@@ -49,7 +49,7 @@ def test_the_switches_that_say_no_are_set_over_any_that_say_yes() -> None:
     environ = {"DO_NOT_TRACK": "0", "WANDB_MODE": "online"}
     assert silence_tracing(environ) == ()
     assert (environ["DO_NOT_TRACK"], environ["WANDB_MODE"]) == ("1", "disabled")
-    assert environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert (environ["HF_HUB_DISABLE_TELEMETRY"], environ["OPENAI_AGENTS_DISABLE_TRACING"]) == ("1", "1")
 
 
 @pytest.mark.parametrize("word", ["1", "0", "true"])

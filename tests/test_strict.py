@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.safe_data import MAX_TOML, MAX_TOML_DEPTH, BadToml, parse_json, toml_tables
+from agent.errors import ProblemsError
+from agent.safe_data import MAX_TOML, MAX_TOML_DEPTH, parse_json, parse_toml
 from agent.safe_file import read_file
 from tests.cases import each_case
 
@@ -29,8 +30,8 @@ DEEP = (
     'x = """""""\ny' + ".a" * MAX_TOML_DEPTH + " = 1",
 )
 FLAT = (
-    "a" + ".a" * (MAX_TOML_DEPTH - 1) + " = 1",
-    "x = " + "[" * MAX_TOML_DEPTH + "]" * MAX_TOML_DEPTH,
+    "a" + ".a" * (MAX_TOML_DEPTH - 2) + " = 1",
+    "x = " + "[" * (MAX_TOML_DEPTH - 2) + "]" * (MAX_TOML_DEPTH - 2),
     "x = '" + "a." * 1000 + "'",
     'x = """' + "[{a.b" * 1000 + '"""',
     "x = '''" + "[{a.'" * 1000 + " '''",
@@ -43,14 +44,14 @@ FLAT = (
 
 @each_case("text", DEEP)
 def test_deep_toml_is_refused_at_its_line(text: str) -> None:
-    with pytest.raises(BadToml, match=f"nested deeper than {MAX_TOML_DEPTH} levels") as caught:
-        toml_tables("\n" + text)
-    assert caught.value.line == text.count("\n") + 2
+    with pytest.raises(ProblemsError, match=f"nested deeper than {MAX_TOML_DEPTH} levels") as caught:
+        parse_toml("\n" + text, "t.toml")
+    assert caught.value.problems[0].where == f"t.toml:{text.count(chr(10)) + 2}"
 
 
 @each_case("text", FLAT)
 def test_flat_toml_is_what_the_parser_makes_of_it(text: str) -> None:
-    assert toml_tables(text) == tomllib.loads(text)
+    assert parse_toml(text, "t.toml") == tomllib.loads(text)
 
 
 _TOML = st.lists(st.sampled_from([*"ab.=[]{}'\"#\n\\ ,1", '"""', "'''", "a = ", "\r\n"]), max_size=40).map("".join)
@@ -61,10 +62,10 @@ def test_any_toml_that_parses_comes_out_the_same(text: str) -> None:
     try:
         expected = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
-        with pytest.raises(BadToml):
-            toml_tables(text)
+        with pytest.raises(ProblemsError):
+            parse_toml(text, "t.toml")
     else:
-        assert toml_tables(text) == expected
+        assert parse_toml(text, "t.toml") == expected
 
 
 SLOW = (
@@ -84,10 +85,10 @@ def test_no_text_within_the_limits_keeps_the_parser_long(tmp_path: Path) -> None
     for number, text in enumerate(SLOW):
         (tmp_path / f"{number}.toml").write_text(text)
     code = (
-        "import sys; from agent.safe_data import toml_tables; from agent.safe_file import read_file\n"
+        "import sys; from agent.safe_data import parse_toml; from agent.safe_file import read_file\n"
         "for name in sys.argv[1:]:\n"
-        "    try: toml_tables(read_file(name, 10**6).decode())\n"
-        "    except ValueError: pass"
+        "    try: parse_toml(read_file(name, 10**6).decode(), 't')\n"
+        "    except Exception: pass"
     )
     root = Path(__file__).resolve().parents[1]
     names = map(str, sorted(tmp_path.iterdir()))
@@ -95,12 +96,12 @@ def test_no_text_within_the_limits_keeps_the_parser_long(tmp_path: Path) -> None
 
 
 def test_a_long_toml_is_refused_and_what_the_parser_says_keeps_its_line() -> None:
-    with pytest.raises(BadToml, match="longer than 1,000,000 characters"):
-        toml_tables("#" * (MAX_TOML + 1))
+    with pytest.raises(ProblemsError, match="longer than 1,000,000 characters"):
+        parse_toml("#" * (MAX_TOML + 1), "t.toml")
     for text, line in (("a = 1\nb = \n", 2), ("a = 1\nb = [\n\n", 2), ("a = 1\na = 2", 2), ("a = " + "9" * 5000, 1)):
-        with pytest.raises(BadToml) as caught:
-            toml_tables(text)
-        assert caught.value.line == line
+        with pytest.raises(ProblemsError) as caught:
+            parse_toml(text, "t.toml")
+        assert caught.value.problems[0].where == f"t.toml:{line}"
         assert "at line" not in str(caught.value)
 
 

@@ -13,7 +13,7 @@ from agent.jobs.launch import Launch, resolved
 from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger, NewRun
 from agent.options.jobs import RecordedOptions
-from agent.programs.kinds import program_for
+from agent.programs.kinds import Kind, program_for
 from agent.release.result import RunResult
 from agent.types import (
     LM,
@@ -38,8 +38,12 @@ SIGNATURE = Signature((Field("message"),), (Field("team", "choice", choices=TEAM
 
 def launched(task: Task, target: LM, proposer: LM | None = None, **options: object) -> Launch:
     """A run of a task on a model that is ready to start; without `calibrate` its finalists get no calibration."""
+    return launch_of(program_for(task, target), target, proposer, **options)
+
+
+def launch_of(program: Kind, target: LM, proposer: LM | None = None, **options: object) -> Launch:
+    """The same of a program that was made."""
     asked = RecordedOptions(**{"calibrate": False, **options})
-    program = program_for(task, target)
     return Launch(program.task, target, proposer, (), asked, resolved(asked, program), program)
 
 
@@ -128,6 +132,14 @@ async def until(holds: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not holds():
             await asyncio.sleep(0.001)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 async def turns_beside(work: Awaitable[object]) -> int:

@@ -73,6 +73,11 @@ Other = Callable[[Seen], "Fault | None"]
 """What answers other addresses than those of models; None: there is no such address."""
 
 
+def ok(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+    """A reply for a server that has nothing else to say."""
+    return "ok"
+
+
 class WireServer:
     """Serves `reply` while the `with` block lasts, over TLS if `tls` is given, on `port` (0: a free one). `requests`
     are all requests in order of arrival, `opened` the number of connections on which one arrived.
@@ -212,11 +217,12 @@ class _OpenAI:
 
     def reply(self, messages: list[dict[str, Any]], body: Mapping[str, Any], text: str) -> dict[str, Any]:
         prompt, completion = _words(messages), len(text.split())
-        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-        if calls := _calls(body, text):
+        calls, said = _calls(body, text)
+        message: dict[str, Any] = {"role": "assistant", "content": said, "refusal": None}
+        if calls:
             functions = [{"name": call["name"], "arguments": call["arguments"]} for call in calls]
             message |= {
-                "content": None,
+                "content": said or None,
                 "tool_calls": [{"id": f"call_{i}", "type": "function", "function": f} for i, f in enumerate(functions)],
             }
         return {
@@ -302,17 +308,19 @@ class _Anthropic:
         return [{"role": "system", "content": _plain(system)}, *turns] if system else turns
 
     def reply(self, messages: list[dict[str, Any]], body: Mapping[str, Any], text: str) -> dict[str, Any]:
-        calls = _calls(body, text)
+        calls, said = _calls(body, text)
         return {
             "id": "msg_1",
             "type": "message",
             "role": "assistant",
             "model": body.get("model", ""),
             "content": [
-                {"type": "tool_use", "id": f"toolu_{i}", "name": call["name"], "input": json.loads(call["arguments"])}
-                for i, call in enumerate(calls)
-            ]
-            or [{"type": "text", "text": text}],
+                *([{"type": "text", "text": said}] if said or not calls else []),
+                *(
+                    {"type": "tool_use", "id": f"toolu_{i}", "name": c["name"], "input": json.loads(c["arguments"])}
+                    for i, c in enumerate(calls)
+                ),
+            ],
             "stop_reason": "tool_use" if calls else "end_turn",
             "stop_sequence": None,
             "usage": {
@@ -347,14 +355,14 @@ def in_dialect(path: str, reply: Reply, body: Mapping[str, Any], status: int = 2
     return dialect.reply(messages, body, fault.text) if fault.body is None else fault.body
 
 
-def _calls(body: Mapping[str, Any], text: str) -> list[dict[str, str]]:
-    """The calls that a reply to a request with tools is made of: the text as a JSON list of name and arguments as text;
-    [] for any other text."""
+def _calls(body: Mapping[str, Any], text: str) -> tuple[list[dict[str, str]], str]:
+    """The calls and the words that a reply to a request with tools is made of: the text as a JSON list of name and
+    arguments as text, with the words on the next line; any other text is all words."""
     try:
-        calls = json.loads(text) if body.get("tools") else []
+        calls, end = json.JSONDecoder().raw_decode(text) if body.get("tools") else ([], 0)
     except ValueError:
-        return []
-    return calls if isinstance(calls, list) else []
+        return [], text
+    return (calls, text[end + 1 :]) if isinstance(calls, list) and calls else ([], text)
 
 
 def _plain(content: Any) -> str:

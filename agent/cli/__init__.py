@@ -7,6 +7,7 @@ import sys
 import traceback
 from importlib import import_module
 from io import BufferedWriter, FileIO, TextIOWrapper
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -15,12 +16,11 @@ from agent.jobs import JOBS
 from agent.registry import OURS
 
 GROUPS = {
-    "Start": {
-        "demo": "See a whole run in seconds: no model, no key, no network.",
-    },
+    "Start": {"demo": "See a whole run in seconds: no model, no key, no network."},
     "Search": {
         "run": "Search for the best prompt of TASK and test it.",
         "resume": "Continue a run that did not finish.",
+        "text": "Optimize a text file, such as AGENTS.md, by the scores of your own command.",
         "migrate": "Move a released prompt to another model, and show that it is not worse.",
         "transfer": "Score a run's best prompts on other models.",
         "batch": "List batches of calls at providers, or cancel those of a run.",
@@ -70,10 +70,7 @@ GROUPS = {
 EVERYDAY = ("demo", "init", "run", "resume", "show", "report", "ui", "export", "promote", "check", "doctor")
 """The commands that the short help shows."""
 HELP = {name: about for commands in GROUPS.values() for name, about in commands.items()}
-_HOMES = {
-    "ui": "agent.cli.ui",
-    **dict.fromkeys(("audit erase", "judge rate", "models fetch"), "agent.cli.questions"),
-}
+_HOMES = {"ui": "agent.cli.ui", **dict.fromkeys(("audit erase", "judge rate", "models fetch"), "agent.cli.questions")}
 """Modules of hand-written commands; all others are jobs."""
 FAMILIES = {
     "batch": "List the provider batches that `--batch` sends, or cancel those of a run.",
@@ -82,12 +79,14 @@ FAMILIES = {
     "models": "List models, or fetch the embedded one.",
     "audit": "Check, read, export and erase from the ledger: the record of every call, score and decision.",
     "ab": "Evaluate an A/B test, at any time.",
-    "judge": "Measure a judge against people (calibrate), and collect blinded ratings (rate).",
+    "judge": "Measure a judge against people (calibrate), improve it (tune), and collect blinded ratings (rate).",
 }
 """Groups of two-word commands, with a summary."""
 _WIDEST = max(map(len, HELP))
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 OTHERS = "Of other packages"
+SKILL = Path(__file__).with_name("SKILL.md")
+"""A skill for coding agents; copied into a folder of skills it works as it is."""
 SHOW_ALL = "promptassay.show_all"
 """The key of a click context whose help shows everything."""
 
@@ -155,7 +154,7 @@ class _Commands(click.Group):
         if (
             own < len(args)
             and args[own].startswith("-")
-            and args[own] not in {"-h", "--help", "--help-all", "--version"}
+            and args[own] not in {"-h", "--help", "--help-all", "--version", "--llms"}
         ):
             args = [*args[:own], "run", *args[own:]]
         return super().parse_args(ctx, args)
@@ -243,6 +242,14 @@ def show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
+def for_agents(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Print the page for coding agents and exit."""
+    if value and not ctx.resilient_parsing:
+        _, _, page = SKILL.read_text("utf-8").split("---\n", 2)
+        click.echo(page.strip())
+        ctx.exit()
+
+
 @click.group(cls=_Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="promptassay", prog_name="optimize")
 @click.option(
@@ -253,9 +260,17 @@ def show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     callback=show_all,
     help="Show every command and exit.",
 )
+@click.option(
+    "--llms",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=for_agents,
+    help="Print a page of text for coding agents and exit.",
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks of our own errors.", envvar="OPTIMIZE_DEBUG")
 def main(debug: bool) -> None:
-    """Find the best prompt that a budget can buy, and prove how much better it is.
+    """Find the best prompt that a budget buys, and prove how much better it is.
 
     \b
     optimize demo                       see a whole run in seconds

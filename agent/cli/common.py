@@ -27,12 +27,7 @@ if TYPE_CHECKING:
 
 
 class FilePath(click.Path):
-    """The path of a file or folder; refuses "" and "-", which would name the current folder and a file called `-`.
-
-    Args:
-        allows_stdout: "-" means standard output.
-        is_file: refuse a folder.
-    """
+    """The path of a file or folder; refuses "" and, but as standard output, "-"."""
 
     def __init__(self, allows_stdout: bool = False, is_file: bool = False) -> None:
         super().__init__(path_type=Path, allow_dash=allows_stdout)
@@ -88,7 +83,10 @@ class Registered(click.ParamType[str]):
 
 
 def print_json(value: Any) -> None:
-    """Print JSON; escape what could steer a terminal, and all non-ASCII if stdout is not UTF-8."""
+    """Print JSON, with characters escaped that could control the terminal.
+
+    Non-ASCII characters are escaped as well if stdout is not UTF-8.
+    """
     is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
     text = json.dumps(value, indent=2, ensure_ascii=not is_utf8, allow_nan=False)
     click.echo(printable(text, "\n", lambda char: json.dumps(char)[1:-1]))
@@ -111,7 +109,7 @@ def print_shown(found: Any, as_json: bool) -> int:
     elif shown.error is not None:
         pass
     elif shown.exact is not None:
-        print_exactly(shown.exact)
+        _print_exactly(shown.exact)
     else:
         show_sections(sections_of(value) if shown.sections is None else shown.sections)
     if shown.error is not None:
@@ -121,8 +119,7 @@ def print_shown(found: Any, as_json: bool) -> int:
     return shown.exit_code
 
 
-def print_exactly(text: str) -> None:
-    """Print exact bytes in a pipe, `plain` text on a terminal."""
+def _print_exactly(text: str) -> None:
     # bytes, as click removes escape sequences from a str
     click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
 

@@ -1,9 +1,4 @@
-"""Click commands made of declared jobs, and click options of declared options.
-
-@command(RunOptions, PublishedOptions)
-@click.argument("task")
-def run_command(options: RunOptions, output: PublishedOptions, task: str) -> None: ...
-"""
+"""Click commands made of declared jobs, and click options of declared options."""
 
 from __future__ import annotations
 
@@ -13,19 +8,22 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import click
 from click.core import ParameterSource
 
 from agent.cli import SHOW_ALL, show_all
 from agent.cli.common import PATH, SETTINGS, FilePath, Registered, print_shown
+from agent.cli.progress import JobProgress, Progress
 from agent.jobs import JOBS
+from agent.jobs.launch import silence
+from agent.jobs.observers import Watcher
+from agent.jobs.registry import After, JobSpec, Printed
+from agent.jobs.session import Work, run_work
+from agent.jobs.tracking import NO_TRACKING, Tracking
 from agent.options.option import JobOptions, Option, with_names
 from agent.options.shared import GROUPS, LEDGER, OUTPUT, JsonOption, QuietOption, TrackOptions, in_order
-
-if TYPE_CHECKING:
-    from agent.jobs.registry import JobSpec
 
 WIDEST = 26
 """Columns for the names in a help text; longer names get a separate line."""
@@ -33,6 +31,7 @@ SHORT = 20
 """The most options for which `--help` shows all."""
 UNGROUPED, PLAIN = 8, "Options"
 """The most options in one ungrouped list, and its heading."""
+UNGIVEN = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
 FILES = {"db": FilePath(is_file=True)}
 
 
@@ -131,7 +130,7 @@ def command(
         @wraps(function)
         def called(**values: Any) -> None:
             ctx = click.get_current_context()
-            given = {name: value for name, value in values.items() if _is_given(ctx, name)}
+            given = {name: value for name, value in values.items() if ctx.get_parameter_source(name) not in UNGIVEN}
             parts = [model.given(_values(model, given), model.spelled) for model in models]
             names = {_click_name(option) for model in models for option in model.declared().values()}
             function(*parts, **{name: value for name, value in values.items() if name not in names})
@@ -194,13 +193,6 @@ def job_command(spec: JobSpec) -> click.Command:
     """Make the command of a job: arguments, options, `--json`, and `--quiet` if it asks models."""
 
     def called(*parts: Any, **arguments: Any) -> None:
-        from agent.cli.progress import JobProgress, Progress
-        from agent.jobs.launch import silence
-        from agent.jobs.observers import Watcher
-        from agent.jobs.registry import After, Printed
-        from agent.jobs.session import Work, run_work
-        from agent.jobs.tracking import NO_TRACKING, Tracking
-
         output: Any = parts[-1] if shown else JsonOption()
         as_json, is_quiet = output.as_json, getattr(output, "quiet", True)
         progress = Progress(is_quiet)
@@ -265,10 +257,6 @@ def _argument(parameter: inspect.Parameter) -> click.Argument:
     if Path in (kind, *get_args(kind)):
         about["type"] = PATH
     return click.Argument([parameter.name], **about)
-
-
-def _is_given(ctx: click.Context, name: str) -> bool:
-    return ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
 
 
 def _click_name(option: Option) -> str:

@@ -32,7 +32,7 @@ def ask_labels(task: LabelledTask, options: LabelOptions, queue: LabelQueue, db:
 
     labeller = options.labeller or user()
     if not options.web:
-        Labelling(LabelSession(task, labeller, queue, options.overlap), options.count).run()
+        _Labelling(LabelSession(task, labeller, queue, options.overlap), options.count).run()
         return
     from agent.cli.ui import serve_pages
     from agent.extras import require
@@ -48,7 +48,7 @@ def ask_labels(task: LabelledTask, options: LabelOptions, queue: LabelQueue, db:
     serve_pages(db, options.port, options.no_open, False, f"the labels are in {task.log.path}", labelling=place)
 
 
-class Labelling:
+class _Labelling:
     """A session on a terminal, or over pipes, where each letter of stdin is a key."""
 
     def __init__(self, session: LabelSession, count: int | None) -> None:
@@ -60,7 +60,7 @@ class Labelling:
 
     def run(self) -> None:
         """Ask until the labeller quits or has given `count` labels."""
-        with single_keys() as self._read:
+        with _single_keys() as self._read:
             self._ask()
 
     def _ask(self) -> None:
@@ -128,12 +128,7 @@ class Labelling:
 
 
 @contextmanager
-def single_keys() -> Iterator[Callable[[], str]]:
-    """Yield a function that waits for the next key.
-
-    It returns QUIT at the end of stdin and for Ctrl-C or Ctrl-D. A terminal stays in single-key mode, so that no key is
-    lost that is pressed before a row is shown. Line ends and blanks of a pipe are skipped.
-    """
+def _single_keys() -> Iterator[Callable[[], str]]:
     if not sys.stdin.isatty():
         yield _piped_key
         return
@@ -142,6 +137,7 @@ def single_keys() -> Iterator[Callable[[], str]]:
 
     file = sys.stdin.fileno()
     before = termios.tcgetattr(file)
+    # until the end, so that no key is lost that is pressed before a row is shown
     tty.setcbreak(file, termios.TCSADRAIN)
     try:
         yield lambda: _pressed_key(file)

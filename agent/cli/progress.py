@@ -5,39 +5,26 @@ The run's event loop draws the block, not a thread: if the loop hangs, clock and
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from agent.cli import progress_view as views
 from agent.cli.common import plain
-from agent.cli.progress_view import (
-    ASCII_BARS,
-    ASCII_MARKS,
-    BARS,
-    MARKS,
-    View,
-    as_line,
-    bar_line,
-    block,
-    job_view,
-    search_view,
-    stage_key,
-    training_view,
-)
 from agent.errors import Interrupted
 from agent.gateway.in_flight import InFlight
 from agent.jobs.observers import CellLine, Snapshot, Watcher
 from agent.report.wording import dollars, points
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import RenderableType
     from rich.live import Live
 
@@ -60,15 +47,17 @@ class Progress(Watcher):
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
         self._live: Live | None = None
+        self._keys = contextlib.ExitStack()
         self._last = self._drawn = 0.0
         self._stage = ""
-        self._view: Callable[[], View] | None = None
+        self._view: Callable[[], views.View] | None = None
         self._in_flight, self._beats = InFlight(), 0
         self._states: dict[str, str] = {}
 
     def __enter__(self) -> Progress:
-        if not self._quiet and (live := live_on_stderr()) is not None:
+        if not self._quiet and (live := _live_on_stderr()) is not None:
             self._live = live
+            self._keys.enter_context(_ignored_keys(sys.stderr.fileno()))
             live.start()
         return self
 
@@ -76,16 +65,15 @@ class Progress(Watcher):
         if self._live is not None:
             self._live.stop()
             self._live = None
+            self._keys.close()
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
-        self._view = lambda: search_view(snapshot)
-        self._show(stage_key(snapshot))
+        self._view = lambda: views.search_view(snapshot)
+        self._show(views.stage_key(snapshot))
 
     def on_cells(self, cells: Sequence[CellLine]) -> None:
         if self._live is not None:
-            from agent.cli.cells import cells_table
-
-            self._live.update(cells_table(cells), refresh=True)
+            self._live.update(views.cells_table(cells), refresh=True)
             return
         for line in cells:
             was = self._states.get(line.name)
@@ -126,7 +114,7 @@ class Progress(Watcher):
             return
         if self._live is not None:
             if self._is_due() or done == total:
-                self._draw(self._live, bar_line(done, total or done, f"{words} of the model"))
+                self._draw(self._live, views.bar_line(done, total or done, f"{words} of the model"))
         elif self._is_time(done == total):
             click.echo(f"fetching the model: {words}", err=True)
 
@@ -136,12 +124,14 @@ class Progress(Watcher):
         is_new, self._stage = stage != self._stage, stage
         if self._live is None:
             if self._is_time(is_new):
-                click.echo(as_line(self._view(), self._in_flight), err=True)
+                click.echo(views.as_line(self._view(), self._in_flight), err=True)
         elif is_new or self._is_due():
             console = self._live.console
-            marks, bars = (ASCII_MARKS, ASCII_BARS) if console.options.ascii_only else (MARKS, BARS)
+            marks, bars = (
+                (views.ASCII_MARKS, views.ASCII_BARS) if console.options.ascii_only else (views.MARKS, views.BARS)
+            )
             mark = marks[self._beats % len(marks)]
-            self._draw(self._live, block(self._view(), self._in_flight, mark, console.width, bars))
+            self._draw(self._live, views.block(self._view(), self._in_flight, mark, console.width, bars))
 
     def _is_time(self, is_new: bool) -> bool:
         now = time.monotonic()
@@ -169,17 +159,16 @@ class JobProgress(Progress):
 
     def on_job_progress(self, done: int, planned: int, account: Account, retries: int = 0) -> None:
         self._account = account
-        self._view = lambda: job_view(self._title, done, planned, account, retries)
+        self._view = lambda: views.job_view(self._title, done, planned, account, retries)
         self._show(self._stage)
 
     def on_training_progress(self, progress: TrainingProgress) -> None:
         if (account := self._account) is not None:
-            self._view = lambda: training_view(progress, account)
+            self._view = lambda: views.training_view(progress, account)
             self._show(self._stage)
 
 
-def live_on_stderr() -> Live | None:
-    """Return a transient block at the bottom of the terminal; None if stderr is not a terminal."""
+def _live_on_stderr() -> Live | None:
     if not sys.stderr.isatty():
         return None
     from rich.console import Console
@@ -189,3 +178,24 @@ def live_on_stderr() -> Live | None:
     if not console.is_terminal or console.is_dumb_terminal:
         return None
     return Live("", console=console, auto_refresh=False, transient=True)
+
+
+@contextlib.contextmanager
+def _ignored_keys(terminal: int) -> Iterator[None]:
+    """Keep typed keys off the screen, and drawn output whole.
+
+    An echoed key moves the cursor, and Ctrl-C discards output that the terminal has not read, unless NOFLSH is set:
+    after either, the next drawing would erase lines above the block. In the background, setting modes stops a process.
+    """
+    before = None
+    with contextlib.suppress(OSError, termios.error):
+        if os.tcgetpgrp(terminal) == os.getpgrp():
+            before = termios.tcgetattr(terminal)
+            modes = [*before[:3], before[3] & ~termios.ECHO | termios.NOFLSH, *before[4:]]
+            termios.tcsetattr(terminal, termios.TCSADRAIN, modes)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, termios.error):
+            if before is not None and os.tcgetpgrp(terminal) == os.getpgrp():
+                termios.tcsetattr(terminal, termios.TCSADRAIN, before)

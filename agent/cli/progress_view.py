@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from agent.cli.common import plain, short
 from agent.gateway.in_flight import InFlight
-from agent.jobs.observers import Snapshot, recent_loss
+from agent.jobs.observers import CellLine, Snapshot, recent_loss
 from agent.report.wording import bracketed, points
 from agent.safe_text import counted
 
@@ -49,15 +50,7 @@ Row = tuple[str, str, str, str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The state of a run or job.
-
-    Args:
-        spent: by role; the last row is the total.
-        left: most seconds left; None: not known yet.
-        place: the stage and the number of stages; "" for a job.
-        points, score, best: the best score alone, with interval and baseline, and whose it is; "" for a job.
-        unit: of `done` and `planned`.
-    """
+    """The state of a run or job; a job has no `place` (stage), `points`, `score` and `best`."""
 
     title: str
     seconds: float
@@ -111,7 +104,7 @@ def search_view(snapshot: Snapshot) -> View:
 
 
 def job_view(title: str, done: int, planned: int, account: Account, retries: int) -> View:
-    """Make the view of a job; `title` says what it does, `done` and `planned` are calls."""
+    """Make the view of a job: `title`, and the calls `done` and `planned`."""
     left, most = seconds_left(account, done, planned), max(done, planned)
     return View(title, account.seconds, left, done, most, _spent(account), account.cached, retries)
 
@@ -141,7 +134,7 @@ def sparkline(values: Sequence[float], columns: int, marks: str) -> str:
 
 
 def seconds_left(account: Account, done: int, planned: int) -> float | None:
-    """Estimate the most seconds for the planned calls at the pace so far; None: too few to tell."""
+    """Estimate the remaining seconds at the pace so far; None: too early to tell."""
     paid, limit = done - account.cached, account.budget.time_limit
     if paid < ENOUGH:
         return None
@@ -168,7 +161,7 @@ def waiting(in_flight: InFlight) -> str:
 
 
 def as_line(view: View, in_flight: InFlight) -> str:
-    """Format the view as one line of at most LINE_WIDTH characters; drop parts that do not fit."""
+    """Format the view as one line, without the parts that exceed LINE_WIDTH."""
     parts = [
         f"[{clock(view.seconds)}] {view.title}: {view.done:,} of {view.planned:,} {view.unit}",
         *([f"loss {recent_loss(view.losses):.3f}"] if view.losses else []),
@@ -239,7 +232,7 @@ def count(number: int) -> str:
 
 
 def block(view: View, in_flight: InFlight, mark: str, width: int, bars: str = BARS) -> RenderableType:
-    """Format the view as a block of this width, with a `mark` that shows that the run is alive."""
+    """Format the view as a block of this width. `mark` turns while the run is alive."""
     from rich.console import Group
 
     times, calls = clock(view.seconds), f"{view.done:,} of {view.planned:,}"
@@ -299,3 +292,39 @@ def _spent_lines(view: View, width: int) -> list[RenderableType]:
             line = f"  {cells[0]}  {' '.join(cells[1:3])}  {' '.join(cells[3:5])}  {' '.join(cells[5:])}"
         lines.append(_text((line, "")))
     return lines
+
+
+# -- the cells of a sweep ----------------------------------------------------------------------------------------------
+
+CELL_COLUMNS = ("cell", "state", "calls", "best dev", "sealed", "$")
+
+
+def cells_table(lines: Sequence[CellLine]) -> RenderableType:
+    """Build the table of cells: running, waiting, finished; then a line of totals."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False)
+    for number, column in enumerate(CELL_COLUMNS):
+        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True, overflow="ellipsis")
+    order = sorted(lines, key=lambda line: (line.state != "running", not line.state.startswith("waits")))
+    room = max(3, get_terminal_size().lines - 5)
+    for line in order[:room]:
+        table.add_row(*(Text(short(cell, 60)) for cell in _cells(line)), style="" if line.state == "running" else "dim")
+    states = [line.state for line in lines]
+    done = sum(state == "finished" for state in states)
+    usd = sum(line.usd or 0.0 for line in lines)
+    more = f", {len(order) - room} not shown" if len(order) > room else ""
+    total = f"{done} of {len(lines)} cells finished, {states.count('running')} running, ${usd:.4f}{more}; Ctrl-C stops"
+    return Group(table, Text(total, "dim"))
+
+
+def _cells(line: CellLine) -> tuple[str, ...]:
+    calls = (
+        "" if line.calls is None else f"{line.calls:,}" + (f" of {line.planned:,}" if line.state == "running" else "")
+    )
+    usd = "" if line.usd is None else f"{line.usd:.4f}"
+    scores = ("" if score is None else points(score) for score in (line.best, line.score))
+    return (line.name, line.state, calls, *scores, usd)

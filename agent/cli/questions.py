@@ -5,6 +5,7 @@ A rater sees inputs and answer, never which prompt wrote it, and in a random ord
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,11 @@ SKIP, QUIT = "s", "q"
 @click.option("--output", help="The field to rate, when the task has several. Default: the one that its judge rates.")
 @click.option("--count", type=click.IntRange(1), default=40, show_default=True, help="How many answers.")
 @click.option("-o", "--file", "path", type=PATH, help="Default: ratings.jsonl in the run's folder.")
+@click.option("--only", type=PATH, help="Rate only the answers that this file names, as `judge tune` writes it.")
 @db_option
-def rate_command(run: str, rater: str, output: str | None, count: int, path: Path | None, db: Path) -> None:
+def rate_command(
+    run: str, rater: str, output: str | None, count: int, path: Path | None, only: Path | None, db: Path
+) -> None:
     """Rate answers of RUN (default: the latest) on the rubric's scale, blind to their prompts.
 
     For each answer, type a number for every criterion and one for the whole; s skips it, q quits. Ratings are kept: the
@@ -35,7 +39,7 @@ def rate_command(run: str, rater: str, output: str | None, count: int, path: Pat
     from agent.report.blinded import agreement, rating_session
 
     history = open_history(db)
-    session = rating_session(history, run, rater, output=output, count=count, path=path)
+    session = rating_session(history, run, rater, output=output, count=count, path=path, only=only)
     history.close()
     todo, of = session.todo, len(session.items)
     rated = of - len(todo)
@@ -95,16 +99,16 @@ def erase_command(
     The chain also keeps the actor and the reason. An erased reply is bought again when it is needed. Text that rows and
     events quote, such as an error message, cannot be erased, and is listed.
     """
-    from agent.jobs.audit import erase, prepare_erasure
+    from agent.jobs.audit import erase
 
-    plan = prepare_erasure(hashes, containing, actor, reason, db)
-    count = len(plan.texts)
-    if not as_json:
-        words = ", ".join(f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in plan.kinds.items())
-        click.echo(f"{count} texts go for good: {words}" if count else "no text holds it", err=True)
-    if count and not yes:
-        click.confirm("erase them?", abort=True, err=True)
-    found = erase(plan, actor, reason)
+    def confirm(count: int, kinds: Mapping[str, int]) -> None:
+        if not as_json:
+            words = ", ".join(f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in kinds.items())
+            click.echo(f"{count} texts go for good: {words}" if count else "no text holds it", err=True)
+        if count and not yes:
+            click.confirm("erase them?", abort=True, err=True)
+
+    found = erase(hashes, containing, actor, reason, db, confirm)
     print_shown(found, as_json)
     for line in () if as_json else found.left:
         click.echo(f"still there: {plain(line)}", err=True)
@@ -113,7 +117,7 @@ def erase_command(
 @click.command(context_settings=SETTINGS)
 @click.argument("name", default="local/smollm2-135m")
 def fetch_command(name: str) -> None:
-    """Download the weights of NAME into the cache and verify their SHA-256; resumes a partial download."""
+    """Download the weights of NAME into the cache and verify their SHA-256. Resumes a partial download."""
     from agent.cli.progress import Progress
     from agent.models.weights import fetch
 

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from agent.cli.common import (
-    plain,
-    print_json,
-)
+from agent.cli.common import plain, print_json
 from agent.cli.declared import command
 from agent.errors import InputError
 from agent.jobs.locations import open_history, releases_folder
@@ -34,12 +31,8 @@ class UiOptions(JobOptions):
 
     port: int = option(0, "The port. Default: a free one.", OUTPUT, metavar="N", ge=0, le=65535)
     no_open: bool = option(False, "Print the link only; without it a terminal's browser opens it.", OUTPUT)
-    optuna: str | None = option(
-        None,
-        "Serve nothing: write RUN (default: the latest) as an Optuna study, for optuna-dashboard to open.",
-        OUTPUT,
-        metavar="RUN",
-    )
+    optuna: str | None = option(None, group=OUTPUT, metavar="RUN")
+    """Serve nothing: write RUN (default: the latest) as an Optuna study, for optuna-dashboard to open."""
     allow_calls: bool = option(False, "Lets the playground ask models; needs a cap.", BUDGET)
     max_calls: int | None = CapOptions.field("max_calls", help="Cap on all calls of the playground, retries included.")
     max_cost: float | None = CapOptions.field("max_cost", help="Cap on all dollars of the playground.")

@@ -1,15 +1,13 @@
-"""Counts of the answers on the sealed test. Pure.
-
-Right and wrong rows, unreadable replies, confusion matrices of labels and of tools, and retrieval recall.
-"""
+"""Right, wrong and unreadable answers, confusion matrices of labels and tools, and retrieval recall. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from agent.evaluate.breakdown import BASELINE, PASS, WINNER, readable
+from agent.evaluate.breakdown import BASELINE, PASS, WINNER, both, readable
 from agent.evaluate.evaluator import values
 from agent.evaluate.score_table import ScoreTable
 from agent.metrics.calls import NO_CALL, names_in, paired_names
@@ -28,13 +26,12 @@ from agent.results.breakdown import (
 from agent.shipped import Field, fold
 from agent.types import Example, Knowledge, Outcome, Tool
 
-SHOWN_ROWS = 3
-"""The most unreadable rows to name."""
+SHOWN_ROWS = 3  # the most unreadable rows to name
 
 
 def row_counts(table: ScoreTable) -> Answers:
     """Count right, wrong, unreadable and different answers by side."""
-    return Answers(**{side: _counted(table.rows, table.first(side)) for side in (WINNER, BASELINE)})
+    return Answers(**both(table, lambda outcomes: _counted(table.rows, outcomes)))
 
 
 def _counted(rows: Sequence[Example], outcomes: Sequence[Outcome]) -> RowCount:
@@ -56,66 +53,50 @@ def _counted(rows: Sequence[Example], outcomes: Sequence[Outcome]) -> RowCount:
 
 
 def by_label(table: ScoreTable, fields: Sequence[Field]) -> list[LabelReport]:
-    """Compare both sides by label, for each of `fields` with choices.
+    """Compare both sides by label, for each of `fields` with choices."""
 
-    Rows without an answer are left out.
-    """
+    def side(field: Field, outcomes: Sequence[Outcome]) -> LabelSide:
+        known = _by_spelling(field.choices)
+        pairs = [
+            (known(row.labels.get(field.name)), known(outcome.prediction.fields.get(field.name)))
+            for row, outcome in zip(table.rows, outcomes, strict=True)
+            if readable(outcome) is not None
+        ]
+        return _side(field.choices, Counter((label, said) for label, said in pairs if label is not None))
+
     return [
-        LabelReport(
-            field=field.name,
-            labels=field.choices,
-            winner=_by_label(table.rows, table.first(WINNER), field),
-            baseline=_by_label(table.rows, table.first(BASELINE), field),
-        )
+        LabelReport(field=field.name, labels=field.choices, **both(table, partial(side, field)))
         for field in fields
         if field.choices
     ]
 
 
-def _by_label(rows: Sequence[Example], outcomes: Sequence[Outcome], field: Field) -> LabelSide:
-    known = _by_spelling(field.choices)
-    pairs = [
-        (known(row.labels.get(field.name)), known(outcome.prediction.fields.get(field.name)))
-        for row, outcome in zip(rows, outcomes, strict=True)
-        if readable(outcome) is not None
-    ]
-    return _side(field.choices, Counter((label, said) for label, said in pairs if label is not None))
-
-
 def by_tool(table: ScoreTable, field: Field, tools: Sequence[Tool]) -> list[LabelReport]:
-    """Compare both sides by called tool; empty without tools.
-
-    A missing call is paired with a wrong call made in its place, if any.
-    """
+    """Compare both sides by called tool. A missing call is paired with a wrong one made in its place, if any."""
     if not tools:
         return []
     labels = (*(tool.name for tool in tools), NO_CALL)
-    won, based = (
-        _side(labels, tool_cells(table.rows, table.first(side), field.name, labels)) for side in (WINNER, BASELINE)
-    )
-    return [LabelReport(field=field.name, labels=labels, winner=won, baseline=based)]
+    sides = both(table, lambda outcomes: _side(labels, tool_cells(table.rows, outcomes, field.name, labels)))
+    return [LabelReport(field=field.name, labels=labels, **sides)]
 
 
 def tool_cells(
     rows: Sequence[Example], outcomes: Sequence[Outcome], field: str, labels: Sequence[str]
 ) -> Counter[tuple[str, str | None]]:
-    """Count which tool was called where each was right.
-
-    None for an unreadable reply or unknown tool. `labels`: the names of the tools, and `NO_CALL`. Rows without an
-    answer or a usable label are left out.
-    """
+    """Count which tool, or `NO_CALL`, was called where each was right. None: an unreadable reply or unknown tool."""
     cells = Counter[tuple[str, str | None]]()
     for row, outcome in zip(rows, outcomes, strict=True):
-        wanted = _names(row.labels.get(field))
+        wanted = called(row.labels.get(field))
         if readable(outcome) is None or wanted is None or not set(wanted) <= set(labels):
             continue
-        said = None if outcome.prediction.error else _names(outcome.prediction.fields.get(field))
+        said = None if outcome.prediction.error else called(outcome.prediction.fields.get(field))
         pairs = [(name, None) for name in wanted or [NO_CALL]] if said is None else paired_names(wanted, said)
         cells.update((label, name if name in labels else None) for label, name in pairs)
     return cells
 
 
-def _names(value: Any) -> list[str] | None:
+def called(value: Any) -> list[str] | None:
+    """Return the names of the called tools; None for an unusable answer."""
     try:
         return names_in(value)
     except ValueError:
@@ -166,25 +147,15 @@ Documents = Callable[[Example], tuple[str, ...] | None]
 def retrieval_figures(
     table: ScoreTable, knowledge: Knowledge, output: str, shown: Mapping[SideName, Documents]
 ) -> Retrieval:
-    """Measure recall of the right documents, and "no document has the answer" replies.
-
-    By side `recall` (a document of the row is shown), `recall_all` (all of them are), `unanswerable_right` (of the rows
-    without an answer, the share answered so) and `answerable_wrong` (of the others, the share answered so); None if
-    unknown. `shown`: the passages shown on a row, by side.
-    """
+    """Measure recall of documents, and right and wrong "no document has the answer" replies."""
     sourced = [row for row in table.rows if row.sources]
     blank = [bool(knowledge.unanswerable) and _says(knowledge, row.labels.get(output)) for row in table.rows]
-    won, based = (
-        RetrievalSide(**_recall(sourced, shown[side]), **_refusals(knowledge, table.first(side), output, blank))
+    sides = {
+        side: RetrievalSide(**_recall(sourced, shown[side]), **_refusals(knowledge, table.first(side), output, blank))
         for side in (WINNER, BASELINE)
-    )
-    return Retrieval(
-        rows=len(sourced),
-        unanswerable_rows=sum(blank),
-        answerable_rows=len(blank) - sum(blank),
-        winner=won,
-        baseline=based,
-    )
+    }
+    answerable = len(blank) - sum(blank)
+    return Retrieval(rows=len(sourced), unanswerable_rows=sum(blank), answerable_rows=answerable, **sides)
 
 
 def _recall(rows: Sequence[Example], shown: Documents) -> dict[str, float | None]:

@@ -1,16 +1,13 @@
-"""Breakdown of a score by metric, slice, repeat and answer, and reliability of confidences. Pure.
-
-Winner and baseline are compared on the same sealed rows. A breakdown explains the score and chooses nothing.
-"""
+"""Breakdown of a score by metric, slice, repeat and answer, and reliability of confidences. Chooses nothing."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.metrics.text_similarity import signature
 from agent.results.base import Mean, SideName
@@ -21,59 +18,56 @@ from agent.results.breakdown import (
     Group,
     MetricPart,
     PriorVote,
-    ReliabilityBin,
     Side,
     Slice,
     Steadiness,
     TextVariety,
 )
-from agent.stats.intervals import groups_differ, mean_ci, scored_difference
+from agent.stats.intervals import both_scored, groups_differ, mean_ci, scored_difference
 from agent.types import MetricSpec, Outcome, canonical
 
 if TYPE_CHECKING:
     from agent.evaluate.score_table import ScoreTable
 
-PASS = 0.999
-"""The score of a right answer."""
-FEWEST_ROWS = 5
-"""The fewest rows of a slice for an interval."""
+T = TypeVar("T")
+PASS = 0.999  # the score of a right answer
+FEWEST_ROWS = 5  # the fewest rows of a slice for an interval
 WINNER: SideName = "winner"
-BASELINE: SideName = "baseline"
-"""The two arms that are compared on the sealed rows."""
+BASELINE: SideName = "baseline"  # the two arms that are compared on the sealed rows
+
+
+def both(table: ScoreTable, make: Callable[[list[Outcome]], T]) -> dict[SideName, T]:
+    """Return what `make` makes of the first answers of each side."""
+    return {side: make(table.first(side)) for side in (WINNER, BASELINE)}
 
 
 def by_metric(table: ScoreTable, specs: Sequence[MetricSpec], seed: int) -> list[MetricPart]:
     """Compare both sides by metric; the first line is the share of readable replies."""
     sides = [table.first(side) for side in (WINNER, BASELINE)]
     parsed = [[readable(outcome) for outcome in side] for side in sides]
-    lines = [MetricPart(metric="readable", field="", **_line(parsed[0], parsed[1], seed))]
+    lines = [MetricPart(metric="readable", field="", **compared(parsed[0], parsed[1], seed))]
     for at, spec in enumerate(specs):
         won, based = ([outcome.scores[at].value for outcome in side] for side in sides)
         name = sides[0][0].scores[at].metric if sides[0] else spec.name
-        line = _line(won, based, seed)
+        line = compared(won, based, seed)
         counted = signature(spec.name)
         lines.append(MetricPart(metric=name, field=spec.field, weight=spec.weight, signature=counted, **line))
     return lines
 
 
 def is_answer(outcome: Outcome) -> bool:
-    """Tell whether the model answered.
-
-    A reply that does not parse is an answer, a refusal is not.
-    """
+    """Tell whether the model answered. A reply that does not parse is an answer, a refusal is not."""
     return bool(outcome.call_key) and (outcome.value is not None or bool(outcome.prediction.fields))
 
 
 def readable(outcome: Outcome) -> float | None:
-    """Return 1 or 0.
-
-    None for a row that the provider or every metric left without a score.
-    """
+    """Return 1 or 0. None for a row that the provider or every metric left without a score."""
     lost = outcome.call_key == "" or (outcome.scores and all(score.value is None for score in outcome.scores))
     return None if lost else float(not outcome.prediction.error)
 
 
-def _line(won: Sequence[float | None], based: Sequence[float | None], seed: int) -> dict[str, Any]:
+def compared(won: Sequence[float | None], based: Sequence[float | None], seed: int) -> dict[str, Any]:
+    """Return the fields of a line: both sides and their difference."""
     return {"winner": summary(won), "baseline": summary(based), **dict(difference(won, based, seed))}
 
 
@@ -101,49 +95,38 @@ def difference(won: Sequence[float | None], based: Sequence[float | None], seed:
 
 
 def by_slice(table: ScoreTable, names: Sequence[str], seed: int) -> list[Slice]:
-    """Compare both sides by slice and group.
-
-    Groups of 5 rows or more get the paired difference. Each side also gets the largest gap between groups, with the
-    p-value of "all groups have the same mean".
-    """
+    """Compare both sides by slice and group, with the largest gap between groups."""
     lines, sides = [], [[outcome.value for outcome in table.first(side)] for side in (WINNER, BASELINE)]
     for name in names:
         places: dict[str, list[int]] = defaultdict(list)
         for at, row in enumerate(table.rows):
             places[row.slices.get(name, "")].append(at)
         groups = []
-        scores: dict[SideName, list[list[float]]] = {"winner": [], "baseline": []}
+        scores: dict[SideName, list[list[float]]] = {WINNER: [], BASELINE: []}
         for value, here in sorted(places.items()):
             won, based = ([side[at] for at in here] for side in sides)
-            both = sum(None not in pair for pair in zip(won, based, strict=True))
-            differs = difference(won, based, seed) if both >= FEWEST_ROWS else Gain()
+            differs = difference(won, based, seed) if len(both_scored(won, based)) >= FEWEST_ROWS else Gain()
             groups.append(Group(value=value, winner=summary(won), baseline=summary(based), **dict(differs)))
-            scores["winner"].append([value for value in won if value is not None])
-            scores["baseline"].append([value for value in based if value is not None])
-        lines.append(Slice(slice=name, groups=tuple(groups), **_gaps(scores, seed)))
+            scores[WINNER].append([score for score in won if score is not None])
+            scores[BASELINE].append([score for score in based if score is not None])
+        gaps = _gaps(WINNER, scores[WINNER], seed) | _gaps(BASELINE, scores[BASELINE], seed)
+        lines.append(Slice(slice=name, groups=tuple(groups), **gaps))
     return lines
 
 
-def _gaps(scores: Mapping[SideName, Sequence[Sequence[float]]], seed: int) -> dict[str, Any]:
-    gaps: dict[str, Any] = {}
-    for side, groups in scores.items():
-        enough = [values for values in groups if len(values) >= FEWEST_ROWS]
-        means = [math.fsum(values) / len(values) for values in enough]
-        gaps[f"{side}_gap"] = max(means) - min(means) if len(means) > 1 else None
-        gaps[f"{side}_gap_p"] = groups_differ(enough, seed) if len(means) > 1 else None
-    return gaps
+def _gaps(side: SideName, scores: Sequence[Sequence[float]], seed: int) -> dict[str, Any]:
+    groups = [values for values in scores if len(values) >= FEWEST_ROWS]
+    means = list(map(fmean, groups))
+    gap = max(means) - min(means) if len(means) > 1 else None
+    return {f"{side}_gap": gap, f"{side}_gap_p": groups_differ(groups, seed) if len(means) > 1 else None}
 
 
 def consistency(samples: Sequence[Sequence[Outcome]]) -> Steadiness | None:
-    """Measure the consistency of one prompt's answers over k repeats; None below two samples.
-
-    `agreement`, the share of equal pairs of answers to a row; `entropy` of a row's answers, in bits; `pass_at_k` and
-    `pass_hat_k`, the shares of rows that any and that all samples get right; `spread`, the mean standard deviation of a
-    row's scores. Rows without an answer in any repeat are left out.
+    """Measure the consistency of one prompt's answers over k repeats. Rows lacking an answer are left out.
 
     Source: pass@k, Chen et al. 2021; pass^k, Yao et al. 2024 (tau-bench).
     """
-    rows = [row for row in zip(*samples, strict=True) if all(map(_has_answer, row))]
+    rows = [row for row in zip(*samples, strict=True) if all(map(is_answer, row))]
     if len(samples) < 2 or not rows:
         return None
     pairs = [said(a) == said(b) for row in rows for a, b in combinations(row, 2)]
@@ -155,15 +138,10 @@ def consistency(samples: Sequence[Sequence[Outcome]]) -> Steadiness | None:
         rows=len(rows),
         agreement=sum(pairs) / len(pairs),
         entropy=math.fsum(_entropy([said(outcome) for outcome in row]) for row in rows) / len(rows),
-        pass_at_k=_mean([float(max(values) >= PASS) for values in scored]),
-        pass_hat_k=_mean([float(min(values) >= PASS) for values in scored]),
-        spread=_mean([_deviation(values) for values in scored]),
+        pass_at_k=fmean(max(values) >= PASS for values in scored) if scored else None,
+        pass_hat_k=fmean(min(values) >= PASS for values in scored) if scored else None,
+        spread=fmean(map(_deviation, scored)) if scored else None,
     )
-
-
-def _has_answer(outcome: Outcome) -> bool:
-    prediction = outcome.prediction
-    return bool(outcome.call_key) and (bool(prediction.raw or prediction.fields) or outcome.value is not None)
 
 
 def said(outcome: Outcome) -> str:
@@ -177,22 +155,12 @@ def _entropy(answers: Sequence[str]) -> float:
 
 
 def _deviation(values: Sequence[float]) -> float:
-    middle = math.fsum(values) / len(values)
+    middle = fmean(values)
     return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / len(values))
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
-
-
 def variety(outcomes: Sequence[Outcome], field: str) -> TextVariety | None:
-    """Measure the diversity of the answers over rows; None for fewer than two texts.
-
-    `distinct_2`, the share of distinct word bigrams, and `openings`, the share of answers with a unique beginning of
-    three words.
-
-    Source: distinct-2, Li et al. 2016, section 5.
-    """
+    """Measure distinct word bigrams (distinct-2, Li et al. 2016) and unique openings of the answers over rows."""
     texts = [text for o in outcomes if isinstance(text := o.prediction.fields.get(field), str) and text.strip()]
     words = [text.casefold().split() for text in texts]
     if len(words) < 2:
@@ -207,18 +175,13 @@ def variety(outcomes: Sequence[Outcome], field: str) -> TextVariety | None:
     )
 
 
-NEGLIGIBLE = 0.01
-"""At this weight or less the model only breaks ties of a classifier."""
+NEGLIGIBLE = 0.01  # at this weight or less the model only breaks ties of a classifier
 
 
 def confidence_report(
     won: Sequence[Outcome], dev: Sequence[Outcome], calibration: Mapping[str, Any] | None, precision: float | None
 ) -> Calibration | None:
-    """Report the reliability of the winner's confidences and the effect of abstaining; None without confidences.
-
-    `dev` outcomes choose the threshold; with a fitted calibration they are cross-fitted. `calibration`: the winner's.
-    `precision`: the wanted share of right answers, in (0, 1); None: no threshold.
-    """
+    """Report the reliability of the winner's confidences; `dev` chooses where to abstain for `precision`."""
     from agent.stats.calibration import (  # numpy: the help of a command starts without
         expected_calibration_error,
         reliability,
@@ -235,7 +198,7 @@ def confidence_report(
         ece=expected_calibration_error(bins),
         bias=calibration.get("bias", {}),
         temperature=calibration.get("temperature", 1.0),
-        bins=tuple(ReliabilityBin(**asdict(one)) for one in bins),
+        bins=tuple(bins),
         abstain=_abstaining(confidences, right, dev, precision) if precision is not None else None,
         neighbours=calibration.get("neighbours"),
         prior=_prior(calibration) if calibration.get("prior") else None,

@@ -25,9 +25,8 @@ def drifted(
 ) -> Verdict[tuple[DriftTest, ...]]:
     """Test an arm's answers for drift from the reference, each on its own rows.
 
-    An alarm, which is a reason, needs a change that is significant, corrected for the number of tests, and as large as
-    its limit. Only the first answer of a row counts, so that repeated rows weigh no more. Answers count as independent:
-    a log of few, frequent inputs says less than its number of rows. `below`: the abstain threshold of the prompt.
+    An alarm needs a change that is significant, corrected for the number of tests, and as large as its limit. Only the
+    first answer of a row counts. `below`: the abstain threshold of the prompt.
     """
     was, now = (_answered(table, each) for each in (reference, arm))
     again = [list(_asked_again(table, each)) for each in (reference, arm)]
@@ -87,14 +86,7 @@ def _confidences(answers: Sequence[Outcome], threshold: float) -> Counter[str]:
 def ahead(
     outcomes: Sequence[tuple[int, float]], arms: tuple[str, str], alpha: float = 0.05, smallest: float = 0.0
 ) -> Verdict[AnytimeComparison]:
-    """Test whether arm 1 is better than arm 0; valid at every look.
-
-    Args:
-        outcomes: (arm 0 or 1, outcome in [0, 1]) in order of arrival.
-        arms: names, the control first.
-        alpha: the level of the confidence sequence.
-        smallest: the smallest difference that matters, 0 to 1.
-    """
+    """Test, valid at every look, whether arm 1 is better than arm 0. `outcomes`: arm and score as they arrived."""
     found = anytime.compared(anytime.paired(outcomes), alpha)
     low, high = found.ci
     if low > 0:

@@ -6,11 +6,12 @@ answers, or that a metric cannot score, gives None; a provider that fails for al
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
-from agent.gateway.gateway import ModelClient, call_key
+from agent.errors import OF_A_ROW, InputError
+from agent.gateway.gateway import ModelClient
 from agent.gateway.in_flight import all_of
 from agent.observer import NO_OBSERVER, Observer
 from agent.prompt.calibration import MIN_LABEL_MASS, agree, label_scores, logprobs_for, places, share_of_all
@@ -18,6 +19,7 @@ from agent.scoring.llm_judge import JudgeMetric
 from agent.scoring.task_metrics import combine
 from agent.types import (
     LM,
+    NO_CALL,
     ROOM_TO_THINK,
     CallRole,
     Candidate,
@@ -32,22 +34,20 @@ from agent.types import (
     SplitName,
     Task,
     Usage,
+    call_key,
 )
 
-SILENT = 5
-"""Empty, cut first replies before the model counts as having no room to think."""
+Answered = Callable[[str, Request, Completion], None]
+SILENT = 5  # empty, cut first replies before the model counts as having no room to think
 LABEL_METRICS = ("choice", "exact_match")  # what is right is the label, so its weight says how near
+READ_BY_LABEL = (*LABEL_METRICS, "agreement")  # weights of labels may decide how a reply is read
 
 
 class Evaluator:
     """Outcomes of candidates on rows, each bought once and kept.
 
-    Args:
-        metrics: those of the task, in its order.
-        runners: what runs the candidates, by kind.
-        observer: gets each new outcome, but not repeats.
-        graded: request log-probabilities of labels, from models that provide them.
-        baseline_id: the candidate that pairwise judges compare with; it must see a row before any other.
+    `graded`: request log-probabilities of labels. `baseline_id`: the candidate that pairwise judges compare with; it
+    must see a row before any other.
     """
 
     def __init__(
@@ -70,35 +70,36 @@ class Evaluator:
         self._baseline_id = baseline_id
         outputs = task.signature.outputs
         graded = graded and len(outputs) == 1 and bool(outputs[0].choices)
-        graded = graded and all(spec.name in LABEL_METRICS for spec in task.metrics)
+        graded = graded and all(spec.name in READ_BY_LABEL for spec in task.metrics)
+        self._has_signal = all(spec.name in LABEL_METRICS for spec in task.metrics)
         self.logprobs = logprobs_for(outputs[0].choices) if graded else 0
         """Requested log-probabilities per token of a label; 0: none."""
         self._known: dict[tuple[str, str, int], Outcome] = {}
         self._usage: dict[str, tuple[int, Usage]] = {}
+        self._asked: Counter[str] = Counter()  # rows with a reply, by candidate
         self._silent = 0  # replies before the first word
 
     def usage_of(self, candidate_id: str) -> Usage:
-        """Mean tokens of this candidate's calls, rounded up; nothing when it had none."""
+        """Return the mean tokens of a call of this candidate, rounded up."""
         calls, usage = self._usage.get(candidate_id, (1, Usage()))
         prompt, completion, cached = usage.prompt_tokens, usage.completion_tokens, usage.cached_prompt_tokens
-        return Usage(-(-prompt // calls), -(-completion // calls), cached // calls)
+        return Usage(-(-prompt // calls), -(-completion // calls), cached // calls, usd=usage.usd / calls)
 
     def tokens_a_call(self, candidate_id: str) -> int:
-        """Mean tokens of this candidate's calls, prompt and reply; 0 when it had none."""
-        usage = self.usage_of(candidate_id)
-        return usage.prompt_tokens + usage.completion_tokens
+        return self.usage_of(candidate_id).tokens
+
+    def calls_a_row(self, candidate_id: str) -> float:
+        """Return the mean calls of a row of this candidate, at least 1."""
+        calls, _ = self._usage.get(candidate_id, (0, Usage()))
+        return max(1.0, calls / max(1, self._asked[candidate_id]))
 
     async def outcomes(
         self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
     ) -> list[Outcome]:
         """Run a candidate on rows and score its answers; known outcomes are reused.
 
-        `repeat`: the sample of each row, at least 0. A row without an answer or a score has the value None.
-
-        Raises:
-            BudgetExhausted: the budget ended. Rows that were scored before stay.
-            ModelError: the provider fails for all rows.
-            InputError: the model has no room to think.
+        Raises BudgetExhausted (scored rows stay), ModelError if the provider fails for all rows, and InputError for a
+        model without room to think.
         """
 
         async def one(example: Example) -> Outcome:
@@ -108,7 +109,7 @@ class Evaluator:
         return await all_of(map(one, examples))
 
     async def outcome(self, candidate: Candidate, example: Example, repeat: int = 0) -> Outcome:
-        """Run one row as in `outcomes`, without reading or writing the kept outcomes."""
+        """Run one row as `outcomes` does, without reading or writing the kept ones."""
         call = RowCall(self._client, self._lm, candidate.id, self.logprobs, self._answered)
         return await self._scored(candidate, example, call, repeat)
 
@@ -121,8 +122,11 @@ class Evaluator:
     async def _scored(self, candidate: Candidate, example: Example, call: RowCall, repeat: int) -> Outcome:
         try:
             prediction = await self._runners[candidate.kind].run(candidate, example, call, repeat)
-        except (RowRefused, BadResponse, Transient, TransportUnknown) as failure:
-            return _unscored(candidate, example, self._metrics, str(failure), call.key)
+        except OF_A_ROW as failure:
+            lost = tuple(Score(metric.name, None, str(failure)) for metric in self._metrics)
+            self._asked[candidate.id] += call.reply is not None
+            return Outcome(candidate.id, example.id, Prediction({}, "", str(failure)), lost, None, call.key)
+        self._asked[candidate.id] += call.reply is not None
         if candidate.id == self._baseline_id:
             for judge in self.judges():
                 judge.anchor(example, prediction)
@@ -134,25 +138,22 @@ class Evaluator:
             field, completion = self._task.signature.outputs[0], call.reply[1]
             right = str(example.labels[field.name])
             if logs := completion.label_logprobs or None:
-                signal = label_share(logs, field.choices, right)
+                signal = share_of_all(logs, field.choices.index(right)) if right in field.choices else None
             else:
                 signal = label_signal(completion.logprobs, field.choices, right)
                 logs = label_scores(completion.logprobs, field.choices)
-        return Outcome(candidate.id, example.id, prediction, scores, value, call.key, signal, logs)
+            signal = signal if self._has_signal else None
+        return Outcome(candidate.id, example.id, prediction, scores, value, call.key or NO_CALL, signal, logs)
 
     async def read_again(
         self, candidate: Candidate, example: Example, like: Outcome, prediction: Prediction, signal: float | None
     ) -> Outcome:
-        """Score a candidate on a dev row from another candidate's reply to the same call.
-
-        `like`: the outcome of the other candidate; a row without an answer stays without one. `signal`: the probability
-        of the right label as `candidate` reads it; None if unknown.
-        """
-        usage = self._usage.get(like.candidate_id)
-        if usage is not None:
-            self._usage[candidate.id] = usage
-        outcome = replace(like, candidate_id=candidate.id)
-        was = like.prediction
+        """Score a candidate from the outcome `like` it, whose call is the same. `signal`: of the right label."""
+        if like.candidate_id in self._usage:
+            self._usage[candidate.id] = self._usage[like.candidate_id]
+            self._asked[candidate.id] = self._asked[like.candidate_id]
+        outcome, was = replace(like, candidate_id=candidate.id), like.prediction
+        signal = signal if self._has_signal else None
         prediction = replace(prediction, passages=was.passages, conversation=was.conversation)
         if like.value is not None:
             scores = await self.scores(example, prediction)
@@ -167,10 +168,8 @@ class Evaluator:
             is_silent = completion.finish == "length" and not completion.text
             self._silent = self._silent + 1 if is_silent else -1
         if self._silent >= SILENT:
-            raise InputError(
-                f"{self._lm.name}: the first {SILENT} replies spent all {request.max_tokens} tokens on reasoning; "
-                f"give it more room, such as {ROOM_TO_THINK}"
-            )
+            spent = f"the first {SILENT} replies spent all {request.max_tokens} tokens on reasoning"
+            raise InputError(f"{self._lm.name}: {spent}; give it more room, such as {ROOM_TO_THINK}")
 
     async def scores(self, example: Example, prediction: Prediction) -> tuple[Score, ...]:
         """Return one score per metric of the task, in its order."""
@@ -193,16 +192,8 @@ class Evaluator:
 class RowCall:
     """A `Call` that remembers its last `key`, and the last `reply` with its request."""
 
-    def __init__(
-        self,
-        client: ModelClient,
-        lm: LM,
-        candidate_id: str,
-        logprobs: int,
-        answered: Callable[[str, Request, Completion], None],
-    ) -> None:
-        self.logprobs = logprobs
-        self.key = ""
+    def __init__(self, client: ModelClient, lm: LM, candidate_id: str, logprobs: int, answered: Answered) -> None:
+        self.logprobs, self.key = logprobs, ""
         self.reply: tuple[Request, Completion] | None = None
         self._client, self._lm, self._candidate_id, self._answered = client, lm, candidate_id, answered
 
@@ -229,11 +220,6 @@ class _StoredReply:
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
         return self._completion
-
-
-def _unscored(candidate: Candidate, example: Example, metrics: Sequence[Metric], why: str, key: str = "") -> Outcome:
-    scores = tuple(Score(metric.name, None, why) for metric in metrics)
-    return Outcome(candidate.id, example.id, Prediction({}, "", why), scores, None, key)
 
 
 def why_unscored(outcome: Outcome) -> str:
@@ -276,17 +262,6 @@ def label_signal(tokens: Sequence[Sequence[tuple[str, float]]], choices: Sequenc
             break
         spelled = place.likeliest
     return min(1.0, signal)
-
-
-def label_share(logs: Sequence[float], choices: Sequence[str], right: str) -> float | None:
-    """Return the probability of the right label relative to all labels.
-
-    `logs`: the log-probability (nats) of each choice.
-
-    >>> round(label_share([-0.1, -2.4], ["yes", "no"], right="yes"), 3)
-    0.909
-    """
-    return share_of_all(logs, choices.index(right)) if right in choices else None
 
 
 def evidence(value: float, signal: float | None) -> float:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from agent.errors import BudgetExhausted
 from agent.evaluate.breakdown import summary
 from agent.results.breakdown import Side
-from agent.stats.intervals import PairedResult, scored_difference
+from agent.results.run_parts import PairedResult
+from agent.stats.intervals import scored_difference
 from agent.types import Candidate, Example, Outcome, SplitName
 
 if TYPE_CHECKING:
@@ -22,13 +23,11 @@ Scores = Mapping[tuple[str, Hashable], float | None]
 
 
 class Answering(Protocol):
-    """A source of an arm's outcomes: an evaluator, recorded answers, or a judge."""
+    """A source of an arm's outcomes, as `Evaluator` is one: recorded answers, or a judge."""
 
     async def outcomes(
         self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
-    ) -> list[Outcome]:
-        """Return outcomes as `Evaluator.outcomes` does."""
-        ...
+    ) -> list[Outcome]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,7 @@ class NamedCandidate(Candidate):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A candidate, and what runs it on its model and scores its answers.
-
-    Args:
-        rows: replaces the rows of the other arms.
-        repeats: samples per row. None: as many as the other arms.
-    """
+    """A candidate, and what scores its answers. `rows` and `repeats` replace those of the other arms."""
 
     name: str
     candidate: Candidate
@@ -79,7 +73,7 @@ class ScoreTable:
         return cls(scores, outcomes, rows)
 
     def values(self, arm: str) -> list[float | None]:
-        """Return the scores of an arm in row order. [] if the budget left it out."""
+        """Return an arm's scores in row order; [] if the budget left it out."""
         return list(_by_row(self._scores.get(arm, {})).values())
 
     def passes(self, arm: str) -> list[list[Outcome]]:
@@ -98,14 +92,10 @@ class ScoreTable:
         return found
 
     def mean(self, arm: str) -> Side:
-        """Return the mean score of an arm with its 95 % interval."""
         return summary(self.values(arm))
 
     def paired(self, arm: str, other: str, seed: int) -> PairedResult | None:
-        """Compare two arms, first minus other, over the rows and repeats that both answered.
-
-        None without any.
-        """
+        """Compare two arms, first minus other, over the rows and repeats that both answered."""
         first, second = self._scores.get(arm, {}), self._scores.get(other, {})
         shared = [key for key, score in first.items() if score is not None and second.get(key) is not None]
         ours, theirs = (list(_by_row({key: side[key] for key in shared}).values()) for side in (first, second))
@@ -138,15 +128,7 @@ async def score(
     repeats: int = 1,
     is_partial: bool = False,
 ) -> ScoreTable:
-    """Score arms on the same rows, arm by arm, or as one provider batch.
-
-    Args:
-        repeats: samples per row, at least 1.
-        is_partial: leave out an arm that the budget does not pay, and say why in `session.stopped`.
-
-    Raises:
-        BudgetExhausted: the budget ended, unless `is_partial`.
-    """
+    """Score arms on the same rows, or as one provider batch. `is_partial`: leave out what the budget does not pay."""
     asked: list[tuple[str, Callable[[], Awaitable[list[Outcome]]]]] = []
     ahead, begun = [], defaultdict[tuple[int, str, int], set[str]](set)
     for arm in arms:

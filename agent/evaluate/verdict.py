@@ -7,24 +7,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from agent.evaluate.breakdown import consistency, is_answer, mean_of
 from agent.evaluate.evaluator import values as scored
 from agent.evaluate.score_table import ScoreTable
-from agent.results.base import Interval, Mean, WasNow
+from agent.results.base import Mean, WasNow
 from agent.results.breakdown import Steadiness
-from agent.results.checks import Difference, Flip, FlipTest, SuiteComparison
+from agent.results.checks import Flip, FlipTest, SuiteComparison
 from agent.results.run_parts import Lift, NotWorse
-from agent.stats.intervals import SIGNIFICANT, loss_bound, paired_difference
+from agent.stats.intervals import SIGNIFICANT, both_scored, loss_bound, paired_difference, shown
 from agent.types import Example, Field, Outcome, canonical
 
 F = TypeVar("F")
-ALPHA = 0.05
-"""False alarms of `steady` under repeat noise, at most."""
-MOVED = 0.1
-"""Text answers: the change of a row's score that counts as a flip."""
+ALPHA = 0.05  # false alarms of `steady` under repeat noise, at most
+MOVED = 0.1  # text answers: the change of a row's score that counts as a flip
 UNANSWERED_FROM = 0.2
 SHOWN = 200  # characters of an answer
 UNREADABLE = "(unreadable)"
@@ -33,7 +31,7 @@ ONCE = "one answer before and one now: repeat noise is unknown; ask more often w
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One objection to an arm: `code` for programs, `message` for people."""
+    """One objection to an arm, for programs and for people."""
 
     code: str
     message: str
@@ -48,42 +46,26 @@ class Verdict(Generic[F]):
 
     @property
     def passed(self) -> bool:
-        """Whether there is no reason against it."""
         return not self.reasons
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """The reasons, one sentence each."""
         return tuple(reason.message for reason in self.reasons)
 
 
 # -- better -----------------------------------------------------------------------------------------------------------
 
 
-def shown(ci95: Interval, p_value: float) -> int:
-    """Return 1 for a significant gain, -1 for a significant loss, else 0.
-
-    Both the test and the 95 % interval must agree: on graded scores the sign-flip test also detects differences that
-    are distributed unevenly around a mean of 0.
-    """
-    low, high = ci95
-    if not p_value < SIGNIFICANT:
-        return 0
-    return int(low > 0) - int(high < 0)
-
-
-def better(table: ScoreTable, arm: str, reference: str, seed: int) -> Verdict[Lift]:
-    """Test whether `arm` gains over the reference, on the rows with both scores.
-
-    At least one row must have both scores.
-    """
+def better(table: ScoreTable, arm: str, reference: str, seed: int) -> Verdict[Lift] | None:
+    """Test whether `arm` gains over the reference, on the rows with both scores; None without any."""
     ours, theirs = ([outcome.value for outcome in table.first(each)] for each in (arm, reference))
-    both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    if not (both := both_scored(ours, theirs)):
+        return None
     lost = [b for a, b in zip(ours, theirs, strict=True) if a is None and b is not None]
     found = paired_difference([a for a, _ in both], [b for _, b in both], seed)
     return gained(
         Lift(
-            **asdict(found),
+            **dict(found),
             lost=len(lost),
             diff_if_wrong=(found.diff * len(both) - sum(lost)) / (len(both) + len(lost)),
             baseline=sum(b for _, b in both) / len(both),
@@ -112,10 +94,7 @@ def gained(lift: Lift) -> Verdict[Lift]:
 
 
 def not_worse(table: ScoreTable, arm: str, reference: str, margin: float, seed: int) -> Verdict[NotWorse] | None:
-    """Test whether a loss of `margin`, in (0, 1), against the reference is ruled out.
-
-    None without a score of the reference; a row without a score of `arm` counts as 0.
-    """
+    """Test whether a loss of `margin` is ruled out. A row without a score of `arm` counts as 0."""
     ours, theirs = ([outcome.value for outcome in table.first(each)] for each in (arm, reference))
     bound = loss_bound(ours, theirs, margin, seed)
     return None if bound is None else bounded(bound, reference)
@@ -133,8 +112,7 @@ def bounded(bound: NotWorse, reference: str) -> Verdict[NotWorse]:
 
 # -- steady -----------------------------------------------------------------------------------------------------------
 
-Answers = Sequence[Sequence[Outcome]]
-"""All answers by row."""
+Answers = Sequence[Sequence[Outcome]]  # all answers by row
 
 
 def steady(
@@ -142,11 +120,8 @@ def steady(
 ) -> Verdict[SuiteComparison]:
     """Test whether an arm's answers changed beyond repeat noise, row by row.
 
-    Two questions on the same rows, each at half of 5 %, so that repeat noise alone fails at most 5 % of all checks: did
-    the score fall (two-sided p below 0.05 and the difference below 0), and did more answers change than repeat noise
-    explains (p at most 0.025)? Both p-values are from shuffles within rows (`stats/changes.py`). An arm that answers as
-    the reference flips nothing, and always passes. If a fifth of the answered rows lost their answer, the check fails,
-    too.
+    Did the score fall, and did more answers change than repeat noise explains? Each is tested at half of 5 %, by
+    shuffles within rows. The check also fails if a fifth of the answered rows lost their answer.
     """
     from agent.stats.changes import flip_p_value, moved_p_value  # numpy: not every verdict shuffles
 
@@ -161,12 +136,11 @@ def steady(
         p_flips = flip_p_value([(a, b) for a, b in texts], lambda one, two: float(one != two), seed)
     else:
         p_flips = flip_p_value(values, lambda one, two: abs(one - two), seed)
-    means = [(_mean(before), _mean(after)) for before, after in values]
-    both = [(a, b) for a, b in means if a is not None and b is not None]
+    both = both_scored([_mean(before) for before, _ in values], [_mean(after) for _, after in values])
     difference = None
     if both:
         paired = paired_difference([b for _, b in both], [a for a, _ in both], seed)
-        difference = Difference(**{**asdict(paired), "p_value": moved_p_value(values, seed)})
+        difference = paired.model_copy(update={"p_value": moved_p_value(values, seed)})
     repeats = WasNow(was=max(map(len, was), default=0), now=max(map(len, now), default=0))
     compared = SuiteComparison(
         gate="passed",
@@ -214,7 +188,6 @@ def _cause(answers: Answers) -> str:
 
 
 def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: list[str]) -> Flip | None:
-    """Return the row if its usual answer changed; for texts, if its score moved."""
     if not before or not after:
         return None
     one = _usual(before, decided)
@@ -225,12 +198,7 @@ def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: li
     if not decided and (scores[0] is None or scores[1] is None or abs(scores[0] - scores[1]) < MOVED):
         return None
     return Flip(
-        row=row.id,
-        was=_shown(one),
-        now=_shown(two),
-        was_score=scores[0],
-        is_score=scores[1],
-        expected=dict(row.labels),
+        row=row.id, was=_shown(one), now=_shown(two), was_score=scores[0], is_score=scores[1], expected=dict(row.labels)
     )
 
 

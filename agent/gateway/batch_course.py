@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -11,17 +11,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from agent.errors import BadResponse, ModelError, RunRefused
-from agent.gateway.clock import CLOCK, Clock
-from agent.gateway.retries import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, poll
+from agent.gateway.retries import CLOCK, FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, Clock, poll
 from agent.models.provider_jobs import BatchApi, BatchJob, BatchResults, RowReply
 from agent.safe_text import counted
 from agent.types import Request, Spend
 
 T = TypeVar("T")
-SKEW = timedelta(days=1)
-"""That the provider's clock may differ from ours."""
-GONE, REFUSED = "gone", "refused"
-"""The statuses of a batch that its provider does not know, or would not take."""
+SKEW = timedelta(days=1)  # that the provider's clock may differ from ours
+GONE, REFUSED = "gone", "refused"  # the statuses of a batch that its provider does not know, or would not take
 _ENDINGS = {
     "completed": "is complete",
     "failed": "failed",
@@ -34,16 +31,12 @@ _ENDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """How calls are sent as batches.
+    """How calls are sent as batches; `only`: rows without an answer are not asked live."""
 
-    `wait`: seconds until a batch is given up (None: no limit). Rows without an answer are asked live, unless `only`. A
-    provider that fails is retried for `longest_wait` seconds. `is_fresh`: ignore old batches.
-    """
-
-    wait: float | None = None
+    wait: float | None = None  # seconds until a batch is given up
     only: bool = False
-    longest_wait: float = 300.0
-    is_fresh: bool = False
+    longest_wait: float = 300.0  # seconds for which a provider that fails is retried
+    is_fresh: bool = False  # ignore old batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +50,24 @@ class Wanted:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """A batch, from the moment it is intended.
-
-    `is_new`: all requests are known, so it can be submitted. `job`: its id at the provider ("": unknown). `is_noted`:
-    its end is in the ledger. `is_over`: the provider has ended it.
-    """
+    """A batch, from the moment it is intended."""
 
     name: str
     since: datetime
     rows: int
     pending: set[str]
-    is_new: bool
+    is_new: bool  # all requests are known, so it can be submitted
     run_id: str
-    job: str = ""
+    job: str = ""  # its id at the provider, if known
     wanted: dict[str, Wanted] = field(default_factory=dict)
     replies: dict[str, RowReply] = field(default_factory=dict)
     others: set[str] = field(default_factory=set)
     unserved: int = 0
     ended: BatchJob | None = None
-    is_noted: bool = False
+    is_noted: bool = False  # its end is in the ledger
     error: Exception | None = None
     is_refused: bool = False
-    is_over: bool = False
+    is_over: bool = False  # the provider has ended it
     task: asyncio.Task[None] | None = None
 
     def want(self, key: str, waiting: Wanted) -> None:
@@ -115,9 +104,6 @@ class Batch:
         if waiting is not None and not waiting.reply.done():
             waiting.reply.set_result(reply)
 
-    def requests(self) -> Mapping[str, Request]:
-        return {key: waiting.request for key, waiting in self.wanted.items()}
-
 
 class Course:
     """The course of a batch at its provider."""
@@ -133,15 +119,12 @@ class Course:
         self._batch, self._api, self._settings, self._say, self._clock = batch, api, settings, say, clock
 
     async def submitted(self, known: Collection[str]) -> tuple[BatchJob | None, bool]:
-        """Return the batch found or submitted, and whether it is certainly this one.
-
-        None: the provider never received it.
-        """
+        """Return the batch found or submitted, and whether it is certainly this one. None: it never arrived."""
         batch, api = self._batch, self._api
         if batch.job:
             return await self.look(batch.job), True
         may_be_there = not batch.is_new or bool(batch.others)
-        rows = list(batch.requests().items())
+        rows = [(key, waiting.request) for key, waiting in batch.wanted.items()]
 
         async def once() -> tuple[BatchJob | None, bool]:
             nonlocal may_be_there
@@ -215,11 +198,9 @@ class Course:
         return replace(job, words="; ".join(filter(None, (job.words, fault))))
 
     async def _results(self, job: BatchJob) -> tuple[BatchResults, str]:
-        """Return the results, and why they cannot be read: retried first, as a proxy may have sent its own page."""
-
         async def once() -> BatchResults:
             results = await self._api.results(job)
-            if results.bad_lines and not results.rows:
+            if results.bad_lines and not results.rows:  # retried, as a proxy may have sent its own page
                 raise BadResponse("its results are not JSON Lines")
             return results
 

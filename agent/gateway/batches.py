@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from agent.errors import ModelError, ParameterRefused, RequestRefused, RowRefused, RunRefused
 from agent.gateway.batch_course import GONE, Batch, BatchSettings, Course, Wanted, ending
-from agent.gateway.clock import CLOCK, Clock
 from agent.gateway.in_flight import Flight, PendingCall
 from agent.gateway.prices import in_a_batch
+from agent.gateway.retries import CLOCK, Clock
 from agent.ledger.query import BATCH, Row
 from agent.ledger.store import Ledger
 from agent.models.hosted import HostedModel, cut
@@ -32,20 +32,13 @@ if TYPE_CHECKING:
     from agent.gateway.gateway import Gateway
 
 INTENDED, SUBMITTED, ENDED = BATCH
-QUIET_SECONDS = 0.5
-"""Seconds without a new row after which the collected rows are submitted."""
-LEAST_ROWS = 10
-"""Fewest rows of a batch; fewer calls are asked live, as waiting would save next to nothing."""
-MOST_ROWS = 5_000
-"""Most rows of a batch; more are split."""
-MOST_BYTES = 100_000_000
-"""Approximate size limit of a batch's requests."""
-ROW_BYTES = 2_000
-"""Approximate size of a row without its messages."""
-RECORDED = "recorded"
-"""Status of a batch whose rows were all recorded when it was looked up."""
-FRESH = timedelta(days=2)
-"""Maximum age of batches and unfinished runs that may answer a run without the cache."""
+QUIET_SECONDS = 0.5  # seconds without a new row after which the collected rows are submitted
+LEAST_ROWS = 10  # fewest rows of a batch; fewer calls are asked live, as waiting would save next to nothing
+MOST_ROWS = 5_000  # most rows of a batch; more are split
+MOST_BYTES = 100_000_000  # approximate size limit of a batch's requests
+ROW_BYTES = 2_000  # approximate size of a row without its messages
+RECORDED = "recorded"  # status of a batch whose rows were all recorded when it was looked up
+FRESH = timedelta(days=2)  # maximum age of batches and unfinished runs that may answer a run without the cache
 
 
 class Batches:
@@ -74,7 +67,7 @@ class Batches:
                 self._open.update(self._taken_up(row))
 
     async def reply(self, lm: LM, key: str, request: Request, worst: Spend) -> RowReply:
-        """Return a batch's reply to a call; status None, with the reason, if there is no reply. Raises RunRefused."""
+        """Return a batch's reply to a call. Status None, with the reason: no reply. Raises RunRefused."""
         waiting = Wanted(request, worst, asyncio.get_running_loop().create_future())
         if (batch := self._open.get(key)) is None:
             self._collect(lm, key, waiting)
@@ -178,8 +171,13 @@ class Batches:
             await self._note(INTENDED, batch, model=lm.name, rows=list(batch.wanted), reserved=reserved)
         while True:
             job, is_sure = await course.submitted(self._jobs)
-            if job is None:
-                await self._restart(batch, lm)
+            if job is None:  # ask its rows in another batch
+                for key in batch.pending:
+                    self._open.pop(key, None)
+                batch.pending.clear()
+                await self._end(batch, BatchJob("", GONE, True))
+                for key, waiting in batch.wanted.items():
+                    self._collect(lm, key, waiting)
                 return
             if is_sure and job.id != batch.job:
                 await self._note(SUBMITTED, batch, job=job.id)
@@ -196,14 +194,6 @@ class Batches:
         rest = "remain unanswered" if self.settings.only else "are asked live"
         say(f"{words}; {batch.unserved} of its {batch.rows} calls {rest}" if batch.unserved else words)
         await self._end(batch, job)
-
-    async def _restart(self, batch: Batch, lm: LM) -> None:
-        for key in batch.pending:
-            self._open.pop(key, None)
-        batch.pending.clear()
-        await self._end(batch, BatchJob("", GONE, True))
-        for key, waiting in batch.wanted.items():
-            self._collect(lm, key, waiting)
 
     async def _end(self, batch: Batch, job: BatchJob | None = None) -> None:
         batch.ended = batch.ended or job
@@ -223,8 +213,7 @@ class Batches:
 
 # -- one call ---------------------------------------------------------------------------------------------------------
 
-ROUNDS = 5
-"""Batches a call may go through: one for each parameter that a model refuses, and one more."""
+ROUNDS = 5  # batches a call may go through: one for each parameter that a model refuses, and one more
 
 
 class BatchedCall:
@@ -274,18 +263,25 @@ class BatchedCall:
 
     async def _recorded(self, held: PendingCall, row: RowReply) -> Completion | ModelError:
         gateway, account = self._gateway, self._gateway.account
-        outcome = _read(held, row)
+        assert isinstance(held.lm, HostedModel)
+        assert row.status is not None
+        outcome: Completion | ModelError
+        try:
+            outcome = held.lm.read_batched(held.request, row.status, row.body)
+        except ModelError as error:
+            outcome = error
         if isinstance(outcome, Completion):
-            live = Spend(1, _tokens(outcome), gateway._cost(held.lm, outcome.usage))
+            usage = outcome.usage
+            live = Spend(1, usage.tokens, gateway._cost(held.lm, usage))
             spend = in_a_batch(live)
             account.charge(held.role, spend)
             gateway._read_bill(self._call, spend, gateway._limiter(held.lm))
             account.release(held.worst)
         else:
             spend = account.failed_attempt(held.role, held.worst, outcome)
-        await gateway.record(held, outcome, spend.usd)
+        await gateway._ledger.record(gateway.reservation(held, 1), outcome, spend.usd)
         if isinstance(outcome, Completion):  # counted as a live call, so that a search makes the same trials
-            gateway._use(held.role, held.lm, held.candidate_id, outcome.usage, live.usd)
+            gateway._use(held.role, held.lm, held.candidate_id, usage, live.usd)
         await self._batches.recorded(held.key)
         return outcome
 
@@ -300,16 +296,3 @@ class BatchedCall:
         if isinstance(error, RunRefused):
             limiter.close(error)
         return error
-
-
-def _read(held: PendingCall, row: RowReply) -> Completion | ModelError:
-    assert isinstance(held.lm, HostedModel)
-    assert row.status is not None
-    try:
-        return held.lm.read_batched(held.request, row.status, row.body)
-    except ModelError as error:
-        return error
-
-
-def _tokens(reply: Completion) -> int:
-    return reply.usage.prompt_tokens + reply.usage.completion_tokens

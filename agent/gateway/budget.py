@@ -12,42 +12,34 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.errors import BudgetExhausted, ModelError, RateLimited
-from agent.gateway.clock import CLOCK, Clock
-from agent.gateway.retries import maybe_paid
+from agent.gateway.retries import CLOCK, Clock, maybe_paid
 from agent.ledger.resume_state import ResumeState
 from agent.types import Budget, CallRole, Spend, Usage
 
-LANDING_SECONDS = 10.0
-"""Seconds that calls in flight have to finish after the time limit."""
+LANDING_SECONDS = 10.0  # seconds that calls in flight have to finish after the time limit
 MOST_LOST = 0.25  # of the calls that came back; a provider that loses more is stopped by other means
 
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """The part of the caps reserved for the end of the run: `calls`, and a `share` in [0, 1] of tokens, dollars and
-    time."""
+    """The part of the caps reserved for the end of the run: calls, and a share in [0, 1] of tokens, dollars, time."""
 
     calls: int = 0
     share: float = 0.0
 
 
 class Account:
-    """Spending of one run against its budget, in one event loop.
+    """Spending of one run against its budget, in one event loop; `past` is a resumed run's.
 
-    `failed` counts failed attempts of calls that the run has reached, which a resumed run reaches again. `limited`
-    counts requests refused with 429, which cost nothing. `past` is the state of a resumed run; models without a price
-    (`no_price`) count as $0.
+    `failed` counts failed attempts of calls that a resumed run reaches again, `limited` requests refused with 429,
+    which cost nothing. Models without a price (`no_price`) count as $0.
     """
 
     def __init__(
-        self,
-        budget: Budget,
-        past: ResumeState | None = None,
-        no_price: Sequence[str] = (),
-        clock: Clock = CLOCK,
+        self, budget: Budget, past: ResumeState | None = None, no_price: Sequence[str] = (), clock: Clock = CLOCK
     ) -> None:
         self.past = past = past or ResumeState()
         self.clock = clock
@@ -90,17 +82,14 @@ class Account:
         self._reserved += worst
 
     async def set_aside(self, model: str, worst: Spend) -> Spend:
-        """Reserve and return the worst case of a call of `model`, given its bills so far.
-
-        Waits for calls in flight that may cost less. Raises BudgetExhausted.
-        """
+        """Reserve the worst case of a call by its model's bills. Waits for calls in flight that may cost less."""
         while True:
             most = self.bills.reserved(model, worst)
             try:
                 self.reserve(most)
                 return most
-            except BudgetExhausted:
-                if not self.may_fit(most):
+            except BudgetExhausted:  # even if the calls in flight turn out to cost next to nothing?
+                if self._passed(self.total_paid + Spend(self._reserved.calls) + most):
                     raise
             room = asyncio.get_running_loop().create_future()
             self._waiting.append(room)
@@ -117,7 +106,7 @@ class Account:
         return BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}{kept}){dear}; give more")
 
     def overspent(self) -> str:
-        """Describe by how much spending passes a cap on dollars or tokens, and why; "" if it does not."""
+        """Describe by how much spending passes a cap, and why; "" if none. The caps are those on dollars and tokens."""
         paid, budget = self.total_paid, self.budget
         if budget.max_cost is not None and paid.usd - 1e-12 > budget.max_cost:
             over = f"${paid.usd - budget.max_cost:.4f}"
@@ -142,15 +131,8 @@ class Account:
         limit = self.budget.time_limit
         return None if limit is None else max(0.0, limit + LANDING_SECONDS - self.seconds)
 
-    def may_fit(self, worst: Spend) -> bool:
-        """Return whether `worst` fits if the calls in flight turn out to cost next to nothing."""
-        return not self._passed(self.total_paid + Spend(self._reserved.calls) + worst)
-
     def payable(self) -> float:
-        """Estimate how many replies `max_calls` still pays, given the failure rate so far.
-
-        At least 0; inf without the cap. Based on calls used and failed, so that a resumed run gets the same number.
-        """
+        """Estimate how many replies `max_calls` still pays, by the failure rate. A resumed run estimates the same."""
         if self.budget.max_calls is None:
             return math.inf
         used = self.total_used.calls
@@ -185,9 +167,9 @@ class Account:
         self.total_paid += spend
 
     def failed_attempt(self, role: CallRole, worst: Spend, error: ModelError) -> Spend:
-        """Release `worst` and charge a failed attempt; return the charge.
+        """Release `worst` and charge a failed attempt.
 
-        A 429 costs nothing, another failure one call, and the full reservation if the provider may have done the work.
+        A 429 costs nothing; one that may have been paid for costs all.
         """
         self.release(worst)
         if isinstance(error, RateLimited):
@@ -206,7 +188,7 @@ class Account:
 
     def use(self, role: CallRole, usage: Usage, usd: float, cached: bool, candidate_id: str = "") -> None:
         """Count one settled call whose reply the run uses."""
-        spend = Spend(1, usage.prompt_tokens + usage.completion_tokens, usd)
+        spend = Spend(1, usage.tokens, usd)
         self.used[role] = self.used.get(role, Spend()) + spend
         self.used_for[candidate_id] = self.used_for.get(candidate_id, Spend()) + spend
         self.cached += cached
@@ -255,11 +237,14 @@ class Bills:
         self._budget = budget
         self._excess = dict(before or {})
         self._within: Counter[str] = Counter()  # consecutive replies within their reservation
+        self._dearest: dict[str, float] = {}  # dollars of a reply, by model
         self.most = max((excess.most for excess in self._excess.values()), default=1.0)
         """Largest ratio of a reply's cost to its plain reservation."""
 
     def reserved(self, model: str, worst: Spend) -> Spend:
         """Return the reservation of a call of `model` with the plain reservation `worst`."""
+        if not worst.usd:  # free, or known only when a reply names it
+            worst = replace(worst, usd=self._dearest.get(model, 0.0))
         excess = self._excess.get(model)
         return excess.reserved(worst) if excess else worst
 
@@ -270,6 +255,7 @@ class Bills:
     def read(self, model: str, worst: Spend, paid: Spend) -> Excess | None:
         """Return the model's new excess if a reply cost more than its reservation; else None."""
         budget, old = self._budget, self._excess.get(model, Excess())
+        self._dearest[model] = max(paid.usd, self._dearest.get(model, 0.0))
         tokens = paid.tokens / worst.tokens if budget.max_tokens is not None and worst.tokens else 1.0
         usd = paid.usd / worst.usd if budget.max_cost is not None and worst.usd else 1.0
         self.most = max(self.most, tokens, usd)

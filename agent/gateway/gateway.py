@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from agent.errors import (
     LedgerError,
@@ -30,20 +30,27 @@ from agent.gateway.batches import BatchedCall, Batches
 from agent.gateway.budget import STEADY, Account, times
 from agent.gateway.in_flight import Flight, InFlight, PendingCall, in_flight
 from agent.gateway.limiter import START, Limiter
-from agent.gateway.prices import Price
+from agent.gateway.prices import Price, dearest_call
 from agent.gateway.retries import Retries, maybe_paid
 from agent.ledger.resume_state import OVERBILLED
-from agent.ledger.store import Ledger, Reservation
+from agent.ledger.store import Ledger, Reservation, state_after
 from agent.models.provider_jobs import batch_api
+from agent.models.tool_calling import tools_text
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.shared import AskingOptions
 from agent.tracking.spans import NO_TRACER, ROLE
-from agent.types import LM, CallRole, Completion, Request, Spend, Usage, content_id
+from agent.types import LM, CallRole, Completion, Request, Spend, Usage, call_key, endpoint_of
 
 DEFAULT_CONCURRENCY = 32
 TEMPLATE_TOKENS = 8  # allowance for the chat template around each message, for the reservation
-_TOGETHER: ContextVar[bool] = ContextVar("_TOGETHER", default=False)
-"""Whether calls of the current task may be batched."""
+TOOLS_TOKENS = 500  # allowance for a provider's own instructions on tools; Anthropic's have up to 350
+_TOGETHER: ContextVar[bool] = ContextVar("_TOGETHER", default=False)  # whether calls of the current task may be batched
+
+
+def most_tokens_in(count: Callable[[str], int], request: Request) -> int:
+    """Return the most tokens that a request can have, with the provider's words around its messages and tools."""
+    of_messages = sum(count(message.content) + TEMPLATE_TOKENS for message in request.messages)
+    return of_messages + (count(tools_text(request.tools)) + TOOLS_TOKENS if request.tools else 0)
 
 
 class ModelClient(Protocol):
@@ -53,27 +60,6 @@ class ModelClient(Protocol):
     def stopped(self) -> Exception | None: ...
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion: ...
-
-
-def call_key(lm: LM, request: Request) -> str:
-    """Hash a call: the model's name (provider, endpoint and model) and everything sent."""
-    return key_of(lm.name, request.identity(endpoint_of(lm)))
-
-
-def key_of(model: str, identity: Mapping[str, Any]) -> str:
-    """Compute `call_key` from a request's identity, as stored in the ledger."""
-    return content_id("k", {"model": model, **identity})
-
-
-def endpoint_of(lm: LM) -> str:
-    """Return the model's address if it is not the default of its name; else ""."""
-    return str(getattr(lm, "endpoint", ""))
-
-
-def dearest_call(price: Callable[[Usage], float], tokens_in: int, max_tokens: int) -> float:
-    """Return the most dollars a call can cost: its prompt billed as new, or as a cache write."""
-    written = Usage(tokens_in, max_tokens, written_prompt_tokens=tokens_in)
-    return max(price(Usage(tokens_in, max_tokens)), price(written))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +72,7 @@ class CallSettings:
 
 
 class Gateway:
-    """Calls models for one run: returns a settled reply or raises, never scores 0.
-
-    `batches` send the calls made inside `together`.
-    """
+    """Calls models for one run: returns a settled reply or raises, never scores 0."""
 
     def __init__(
         self,
@@ -117,9 +100,8 @@ class Gateway:
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
         """Call a model once; settled calls are answered by the ledger.
 
-        For a proposer or judge, `max_tokens` is the limit of the answer without reasoning. Raises BudgetExhausted,
-        RowRefused (this request cannot work), RunRefused (no request can), the last ModelError of a call that is not
-        retried, LedgerError, and the error given to `stop`.
+        For a proposer or judge, `max_tokens` excludes reasoning. Raises BudgetExhausted, ModelError, LedgerError, and
+        the error given to `stop`.
         """
         if self.stopped is not None:
             raise self.stopped
@@ -168,11 +150,6 @@ class Gateway:
         for flight in self._flights:
             flight.cancel()
 
-    def waits_for(self) -> str:
-        """Describe the model that does not answer, why, and until when it is retried; "" if all answer."""
-        silent = (each for each in self._limiters.values() if each.trouble)
-        return next((f"{each.name}: {each.trouble}; giving up in {each.seconds_left():.0f} s" for each in silent), "")
-
     def in_flight(self) -> int:
         """Return how many calls are sent and not settled."""
         return sum(flight.sent for flight in self._flights)
@@ -180,17 +157,19 @@ class Gateway:
     def waiting(self) -> InFlight:
         """Return what is awaited now, including calls of models in this process."""
         sent = [(flight.model, flight.since) for flight in self._flights if flight.since is not None]
-        return in_flight(sent, self._clock.now(), self.waits_for())
+        silent = [each for each in self._limiters.values() if each.trouble]
+        outages = [f"{each.name}: {each.trouble}; giving up in {each.seconds_left():.0f} s" for each in silent]
+        return in_flight(sent, self._clock.now(), next(iter(outages), ""))
 
     async def drain(self) -> None:
-        """Wait until every sent call is on the disk; cancel unsent calls and those of models in this process."""
+        """Wait until every sent call is on the disk; cancel the others."""
         for flight in self._flights:
             flight.cancel()
         tasks = [flight.task for flight in self._flights if flight.task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Stop waiting for batches."""
+        """Stop waiting for batches; they go on at the provider."""
         if self.batches is not None:
             await self.batches.close()
 
@@ -233,8 +212,7 @@ class Gateway:
     def _start(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str, turn: int) -> Flight:
         budget = self.account.budget
         is_counted = lm.concurrency is None or budget.max_tokens is not None or budget.max_cost is not None
-        counted = request.messages if is_counted else ()  # counting takes time; unnecessary for a free model
-        tokens_in = sum(lm.count_tokens(message.content) + TEMPLATE_TOKENS for message in counted)
+        tokens_in = most_tokens_in(lm.count_tokens, request) if is_counted else 0  # counting takes time
         usd = dearest_call(partial(self._cost, lm), tokens_in, request.max_tokens)
         worst = Spend(1, tokens_in + request.max_tokens, usd)
         call = PendingCall(role, lm, request, key, candidate_id, worst, turn)
@@ -296,13 +274,9 @@ class Gateway:
                 raise outcome
             await self._clock.sleep(min(delay, limiter.seconds_left(), self.account.time_left()))
 
-    async def record(self, call: PendingCall, outcome: Completion | ModelError, usd: float) -> None:
-        """Record a call with its outcome in one transaction."""
-        await self._ledger.record(self._reservation(call, 1), outcome, usd)
-
-    def _reservation(self, call: PendingCall, attempt: int) -> Reservation:
-        worst, who = call.worst, (self._run_id, call.role, call.lm.name, call.key, call.candidate_id)
-        return Reservation(*who, attempt, call.request, worst.usd, worst.tokens, endpoint_of(call.lm))
+    def reservation(self, call: PendingCall, attempt: int) -> Reservation:
+        who = (self._run_id, call.role, call.lm.name, call.key, call.candidate_id)
+        return Reservation(*who, attempt, call.request, call.worst.usd, call.worst.tokens, endpoint_of(call.lm))
 
     async def _attempt(
         self, call: PendingCall, flight: Flight, limiter: Limiter, attempt: int
@@ -322,10 +296,10 @@ class Gateway:
         started = flight.since = self._clock.now()
         limit = asyncio.timeout(self.account.landing_left())
         try:
-            with self.tracer.call(call.lm.name, call.request, call.candidate_id, {ROLE: call.role}) as span:
+            with self.tracer.call(call.lm.name, call.request, call.candidate_id, {ROLE: call.role}) as answered:
                 async with limit:
                     reply = await call.lm.complete(call.request)
-                span.answered(reply)
+                answered(reply)
         except ModelError as error:
             await self._failed(call, call_id, error, limiter, self._clock.now() - started)
             return error
@@ -342,7 +316,7 @@ class Gateway:
                 raise self.account.exhausted("time_limit") from error
             raise
         usd = self._cost(call.lm, reply.usage)
-        spend = Spend(1, reply.usage.prompt_tokens + reply.usage.completion_tokens, usd)
+        spend = Spend(1, reply.usage.tokens, usd)
         self.account.charge(call.role, spend)
         self._read_bill(plain, spend, limiter)
         self.account.release(call.worst)
@@ -369,8 +343,7 @@ class Gateway:
             )
 
     async def _reserve(self, call: PendingCall, attempt: int) -> int:
-        """Record the attempt before it is sent; if cancelled meanwhile, record it as not sent."""
-        writing = asyncio.ensure_future(self._ledger.reserve(self._reservation(call, attempt)))
+        writing = asyncio.ensure_future(self._ledger.reserve(self.reservation(call, attempt)))
         try:
             return await asyncio.shield(writing)
         except asyncio.CancelledError:
@@ -381,8 +354,7 @@ class Gateway:
         self, call: PendingCall, call_id: int, error: ModelError, limiter: Limiter, latency: float
     ) -> None:
         spend = self.account.failed_attempt(call.role, call.worst, error)
-        state = "unknown" if isinstance(error, TransportUnknown) else "error"
-        await self._ledger.fail(self._run_id, call_id, state, error, latency, spend.usd)
+        await self._ledger.fail(self._run_id, call_id, state_after(error), error, latency, spend.usd)
         try:
             if isinstance(error, RateLimited):
                 limiter.rate_limited(error.retry_after, latency)

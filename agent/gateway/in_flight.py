@@ -13,10 +13,7 @@ from agent.types import LM, CallRole, Completion, Request, Spend
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """Unanswered calls, the `oldest` sent that many seconds ago.
-
-    `outage` names a model whose provider does not answer, why, and until when it is retried.
-    """
+    """Unanswered calls, the `oldest` sent that many seconds ago; `outage`: a silent model, why, and until when."""
 
     calls: int = 0
     models: tuple[str, ...] = ()
@@ -32,10 +29,9 @@ def in_flight(sent: Sequence[tuple[str, float]], now: float, outage: str) -> InF
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A call in flight: its model, whether it was sent or cancelled, and how many tasks wait for it.
+    """A call in flight and the number of tasks that wait for it.
 
-    `since` is when its attempt was sent (monotonic seconds), also for a model in this process, whose calls can still be
-    cancelled; None between attempts.
+    A call to a model in this process is never `sent`, as it can be cancelled; `since` is the start of its attempt.
     """
 
     model: str
@@ -46,7 +42,7 @@ class Flight:
     waiting: int = 0
 
     def cancel(self) -> None:
-        """Cancel the call unless it was sent; only once, so that recording it as not sent is not interrupted."""
+        """Cancel the call once, unless it was sent. A second cancel would interrupt recording it as not sent."""
         if self.task is not None and not self.sent and not self.cancelled:
             self.cancelled = True
             self.task.cancel()
@@ -69,10 +65,7 @@ T = TypeVar("T")
 
 
 async def side_by_side(calls: Iterable[Awaitable[T]]) -> list[T | BudgetExhausted]:
-    """Run calls in parallel; return results in order, BudgetExhausted for calls that did not fit.
-
-    Any other error cancels the rest and is raised.
-    """
+    """Return results in order. Calls that did not fit give BudgetExhausted; other errors cancel the rest."""
 
     async def one(call: Awaitable[T]) -> T | BudgetExhausted:
         try:

@@ -21,7 +21,7 @@ import re
 from collections import deque
 
 from agent.errors import ModelError, RequestRefused, RunRefused, TransportUnknown
-from agent.gateway.clock import CLOCK, Clock
+from agent.gateway.retries import CLOCK, Clock
 
 START = 8
 SHRINK = 0.5  # of the width, at most, in one episode
@@ -190,11 +190,7 @@ class Limiter:
             self._interval *= QUICKEN
 
     def refused(self, error: RequestRefused, turn: int) -> None:
-        """Record a refused request; raise RunRefused after SAME_REFUSALS consecutive equal refusals.
-
-        Texts are compared without words that contain digits. Equal refusals mean a quota, a closed account, or a
-        parameter that the server does not know.
-        """
+        """Record a refused request; raise RunRefused after SAME_REFUSALS in the same words, numbers aside."""
         self.answered()
         says = self._refusals[turn] = re.sub(r"\b(?=[^\W\d]*\d)\w+", "#", str(error))
         first, after = turn, turn + 1
@@ -209,11 +205,10 @@ class Limiter:
             )
 
     def rate_limited(self, retry_after: float | None, latency: float = 0.0) -> None:
-        """Record a 429 to a call sent `latency` seconds ago; calls sent before the last episode belong to it.
+        """Record a 429 to a call sent `latency` seconds ago. Calls sent before the last episode belong to it.
 
-        No call starts before `retry_after` seconds, nor before a backoff with full jitter (Brooker 2015) from the
-        beginning of the episode. Raises RunRefused if the provider asks for more than `longest_wait`, or that has
-        passed.
+        No call starts for `retry_after` seconds, nor a backoff with full jitter (Brooker 2015). Raises RunRefused
+        after `longest_wait`.
         """
         now = self._clock.now()
         self._reached = True
@@ -221,7 +216,9 @@ class Limiter:
             self._limited_at, self._streak = now, 0
             self._limits += 1
             self._most, self._refused, self._known_bad = self._in_flight, 0, self.width
-            self._learn_pace(now)
+            seconds, passed = now - self._first_at, self._passed - max(1, self._volley)  # the first volley is no pace
+            if not self._fixed and seconds >= SHORTEST_LOOK and passed >= TRIP:
+                self._interval = max(self._interval, seconds / (PACE * passed))
             self._least = now + self._jitter.uniform(0.0, self._backoff())
         self._refused += 1
         if not self._fixed:
@@ -241,10 +238,7 @@ class Limiter:
         return float(min(LONGEST_BACKOFF, 0.5 * 2.0 ** min(self._limits - 1, 10)))
 
     def limited_again(self, times: int) -> None:
-        """Record a repeated 429 to one call, its `times`-th while others were answered.
-
-        Raises RunRefused when there are too many; if no call is answered, `longest_wait` applies instead.
-        """
+        """Record the `times`-th 429 to one call while others were answered. Raises RunRefused for many."""
         self._again += 1
         if times <= MOST_LIMITED and self._again <= LIMITED_FREE + LIMITED_SHARE * self.answers:
             return
@@ -255,13 +249,6 @@ class Limiter:
         )
         self.close(refusal)
         raise refusal
-
-    def _learn_pace(self, now: float) -> None:
-        """Set the pace by the successes since the first; not the first volley, let through at once."""
-        seconds, passed = now - self._first_at, self._passed - max(1, self._volley)
-        if self._fixed or seconds < SHORTEST_LOOK or passed < TRIP:
-            return
-        self._interval = max(self._interval, seconds / (PACE * passed))
 
     def _begin(self, now: float) -> None:
         self._passed, self._since, self._volley = 0, now, self.width if not self._interval else 0

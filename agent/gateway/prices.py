@@ -21,14 +21,14 @@ from datetime import UTC, date, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.errors import InputError, ProblemsError
 from agent.ledger.query import NO_PRICE
-from agent.safe_data import TomlLines, parse_toml
+from agent.safe_data import KeyPath, TomlLines, parse_toml
 from agent.safe_file import decoded, read_bytes
 from agent.safe_text import near, problem, quoted, shown
 from agent.types import Budget, Spend, Usage
@@ -36,8 +36,7 @@ from agent.types import Budget, Spend, Usage
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-Price = Callable[[Usage], float]
-"""Tokens of one call -> dollars."""
+Price = Callable[[Usage], float]  # tokens of one call -> dollars
 
 NONE: Mapping[str, Price] = MappingProxyType({})
 
@@ -45,10 +44,7 @@ NONE: Mapping[str, Price] = MappingProxyType({})
 def prices_for(
     models: Iterable[str], budget: Budget, given: Price | None, earlier: Mapping[str, Price] = NONE
 ) -> dict[str, Price]:
-    """Map each model to its price: listed, `given`, of an `earlier` run, or $0 at a local address.
-
-    Raises InputError for an unknown price unless calls, and not dollars, are capped.
-    """
+    """Map models to prices. Raises InputError for an unknown one unless calls, and not dollars, are capped."""
     prices = {}
     for model in models:
         if (price := price_for(model, given, earlier)) is not None:
@@ -103,6 +99,8 @@ def price_of(model: str) -> Price | None:
         return price
     if kind in ("local", "recorded", "scripted"):
         return _free
+    if kind == "command":  # of the user's own, which reports what it costs
+        return lambda usage: usage.usd
     if kind == "openai-compatible":
         return None
     from genai_prices import Usage as Tokens
@@ -133,8 +131,13 @@ def fixed_price(dollars_in: float, dollars_out: float) -> Price:
     return lambda usage: (usage.prompt_tokens * dollars_in + usage.completion_tokens * dollars_out) / 1e6
 
 
-BATCH_PART = 0.5
-"""Price of a batched call as a share of a live one, at OpenAI and Anthropic alike (November 2026)."""
+def dearest_call(price: Price, tokens_in: int, max_tokens: int) -> float:
+    """Return the most dollars a call can cost. The prompt is billed as new, or as a cache write."""
+    written = Usage(tokens_in, max_tokens, written_prompt_tokens=tokens_in)
+    return max(price(Usage(tokens_in, max_tokens)), price(written))
+
+
+BATCH_PART = 0.5  # price of a batched call as a share of a live one, at OpenAI and Anthropic alike (November 2026)
 
 
 def in_a_batch(worst: Spend) -> Spend:
@@ -152,10 +155,8 @@ def prices_version(unpriced: Sequence[str] = ()) -> str:
 
 # -- the price list ---------------------------------------------------------------------------------------------------
 
-Fault = tuple[tuple[str | int, ...], str]
-"""A place in the file, as a path of keys, and what is wrong there."""
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""Dollars per million tokens."""
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # dollars per million tokens
 
 
 class ListedPrice(BaseModel):
@@ -177,6 +178,12 @@ class ListedPrice(BaseModel):
         of_written = self.input if self.cache_write is None else self.cache_write
         prompt = fresh * self.input + cached * of_cached + written * of_written
         return (prompt + usage.completion_tokens * self.output) / 1e6
+
+
+class _PriceFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    price: list[ListedPrice] = Field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,43 +209,33 @@ def read_price_list() -> PriceList | None:
         return None
     data, where = read_bytes(path), shown(path)
     text = decoded(data, where)
-    prices, faults = _read(parse_toml(text, where))
-    if faults:
-        place = TomlLines(text)
-        by_line = sorted((place.of(path), what) for path, what in faults)
+    raw = parse_toml(text, where)
+    problems, prices = dict[KeyPath, str](), list[ListedPrice]()
+    try:
+        prices = _PriceFile.model_validate(raw).price
+    except ValidationError as error:
+        problems = {each["loc"]: _said(each) for each in error.errors()}
+    tables = raw["price"] if isinstance(raw.get("price"), list) else []
+    keys = [(table.get("model"), table.get("from")) if isinstance(table, dict) else ("", "") for table in tables]
+    for number, (model, start) in enumerate(keys):
+        if model and (model, start) in keys[:number]:
+            problems["price", number, "from"] = f"a second price of {quoted(model)} from {start}; keep one of the two"
+    if problems:
+        lines = TomlLines(text)
+        by_line = sorted((lines.of(path), what) for path, what in problems.items())
         raise ProblemsError(tuple(problem(where, line, what) for line, what in by_line))
     return PriceList(path.name, hashlib.sha256(data).hexdigest(), tuple(prices))
 
 
-def _read(raw: dict[str, Any]) -> tuple[list[ListedPrice], list[Fault]]:
-    faults: list[Fault] = [
-        ((key,), f"unknown key {quoted(key)}{near(key, ['price'])}") for key in raw if key != "price"
-    ]
-    prices: list[ListedPrice] = []
-    tables = raw.get("price", [])
-    for number, table in enumerate(tables if isinstance(tables, list) else [tables]):
-        try:
-            price = ListedPrice.model_validate(table if isinstance(tables, list) else None)
-        except ValidationError as error:
-            faults += [_fault(("price", number), each) for each in error.errors()]
-            continue
-        if any((price.model, price.start) == (other.model, other.start) for other in prices):
-            what = f"a second price of {quoted(price.model)} from {price.start}; keep one of the two"
-            faults.append((("price", number, "from"), what))
-        prices.append(price)
-    return prices, faults
-
-
-def _fault(table: tuple[str | int, ...], error: ErrorDetails) -> Fault:
-    if not error["loc"]:
-        return ("price",), "price: write each price as a table under [[price]]"
-    key = str(error["loc"][0])
+def _said(error: ErrorDetails) -> str:
+    key = str(error["loc"][-1])
     if error["type"] == "extra_forbidden":
-        return (*table, key), f"unknown key {quoted(key)}{near(key, _FORMS)}"
+        return f"unknown key {quoted(key)}{near(key, _FORMS if len(error['loc']) > 1 else ['price'])}"
+    if key not in _FORMS:
+        return "price: write each price as a table under [[price]]"
     what, form = _FORMS[key]
-    if error["type"] == "missing":
-        return table, f"{key}: missing; {form}"
-    return (*table, key), f"{key}: {quoted(error['input'])} is not a valid {what}; {form}"
+    wrong = "missing" if error["type"] == "missing" else f"{quoted(error['input'])} is not a valid {what}"
+    return f"{key}: {wrong}; {form}"
 
 
 _FORMS = {

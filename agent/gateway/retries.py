@@ -6,13 +6,27 @@ connection, a body that is no reply) are tried three times, and only while such 
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from agent.errors import BadResponse, ModelError, RateLimited, Transient, TransportUnknown
-from agent.gateway.clock import CLOCK, Clock
 
+
+class Clock:
+    """Real time; limits, retries, polling and time budgets read it, so that tests can replace it."""
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+CLOCK = Clock()
 MAX_ATTEMPTS = 6
 MAX_PAID_ATTEMPTS = 3
 PAID_SHARE = 0.1  # share of calls that may be retries of possibly paid attempts
@@ -34,10 +48,7 @@ class Retries:
         self._jitter = jitter
 
     def delay(self, error: ModelError, attempt: int, calls: int) -> float | None:
-        """Return the seconds until the next attempt, or None to give up.
-
-        Full jitter under an exponential ceiling (Brooker 2015).
-        """
+        """Return the seconds until the next attempt; None: give up. The backoff has full jitter (Brooker 2015)."""
         if not error.retry:
             return None
         if maybe_paid(error):
@@ -55,12 +66,9 @@ class Retries:
 # -- polling a provider ----------------------------------------------------------------------------------------------
 
 T = TypeVar("T")
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds between two polls: they grow from the first to the longest."""
-GROWTH = 1.5
-"""Factor between two polling intervals."""
-LINE_SECONDS = 300.0
-"""Seconds between two progress lines when nothing changes."""
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between two polls: they grow from the first to the longest
+GROWTH = 1.5  # factor between two polling intervals
+LINE_SECONDS = 300.0  # seconds between two progress lines when nothing changes
 
 
 async def poll(

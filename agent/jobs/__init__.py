@@ -12,31 +12,28 @@ if TYPE_CHECKING:
 _MODULES = {
     "apply": ("apply",),
     "batch": ("batch list", "batch cancel"),
-    "compare": ("report", "compare"),
     "customize.job": ("customize",),
     "doctor": ("doctor",),
-    "inventory": ("tasks", "metrics list", "models list"),
+    "inventory": ("tasks", "metrics list", "models list", "tools"),
     "label": ("label",),
     "ledger": ("ledger merge", "ledger publish", "ledger verify"),
     "reproduce": ("reproduce",),
-    "runs": ("runs", "show", "history"),
+    "runs": ("runs", "show", "history", "report", "compare"),
     "init": ("init",),
     "judge": ("judge calibrate",),
+    "tune": ("judge tune",),
     "audit": tuple(f"audit {word}" for word in ("verify", "anchor", "export", "check", "show", "lineage")),
     "export": ("export",),
-    "promote": ("promote",),
-    "aliases": ("rollback", "load", "aliases"),
+    "promote": ("promote", "rollback", "load", "aliases"),
     "check": ("check", "bless"),
     "monitor": ("monitor", "ab report"),
     "learn": ("learn",),
     "search": ("run", "resume", "migrate", "demo"),
+    "text": ("text",),
     "sweep.sweep": ("sweep",),
-    "tools": ("tools",),
     "transfer": ("transfer",),
 }
 JOBS: Registry[JobSpec] = Registry(
-    "job",
-    "promptassay.jobs",
-    {name: f"agent.jobs.{module}" for module, names in _MODULES.items() for name in names},
+    "job", "promptassay.jobs", {name: f"agent.jobs.{module}" for module, names in _MODULES.items() for name in names}
 )
 """By the words of its command."""

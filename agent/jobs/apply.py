@@ -1,8 +1,4 @@
-"""`optimize apply`: run a released prompt on a file of rows; the answers are new columns of a new file.
-
-Replies in the ledger are not bought again: the same command continues after a stop. In a .csv a model's text is escaped
-so that no spreadsheet runs it as a formula; a .jsonl file is exact.
-"""
+"""`optimize apply`: run a released prompt on a file of rows; the answers are new columns of a new file."""
 
 from __future__ import annotations
 
@@ -18,11 +14,9 @@ from typing import Any
 
 from agent.conversation import user_text
 from agent.errors import BudgetExhausted, InputError, RunRefused
-from agent.gateway.embedding import Embedder
-from agent.jobs.embeddings import model_of_prompt
-from agent.jobs.locations import has_goals, models_of, prompt_path, require_named
+from agent.jobs.locations import has_goals, prompt_path, require_named
 from agent.jobs.registry import DB, job
-from agent.jobs.released import head, released, rows_task
+from agent.jobs.released import AskedPrompt, rows_task
 from agent.jobs.session import Session, Work
 from agent.options.jobs import ApplyOptions
 from agent.options.shared import FormOptions
@@ -31,9 +25,10 @@ from agent.redact import mask, rare_secrets_in
 from agent.release.check_report import require_place
 from agent.release.runtime import Prompt, load_prompt
 from agent.results.rows import ApplyResult
-from agent.retrieval.pool import text_of
+from agent.retrieval.pick import text_of
 from agent.safe_file import new_file, read_bytes
 from agent.safe_text import listed, quoted, shown
+from agent.shipped import label_text
 from agent.task.examples import reader_of
 from agent.task.html_text import html_notes, stripped
 from agent.task.tables import TEXT_CELLS, DataFile
@@ -51,7 +46,7 @@ _NUMBER = re.compile(r"[+-]?[\d.,]*")
 
 @job("apply", asks="asking each row of the file", required=("output",))
 def apply(prompt: str, file: Path, options: ApplyOptions, db: Path = DB) -> Work[ApplyResult]:
-    """Run a released PROMPT on each row of FILE, and write the rows with the answers.
+    """Run a released PROMPT on each row of FILE and write rows and answers.
 
     PROMPT is the path of a prompt.md, NAME@ALIAS, or the id of a run. FILE is a data file (.csv, .tsv, .jsonl, .json,
     .xlsx, .parquet) with a column for each input of the prompt; other columns are copied. The new columns are the
@@ -73,7 +68,7 @@ def apply(prompt: str, file: Path, options: ApplyOptions, db: Path = DB) -> Work
     rows = rows[: options.limit]
     require_named(path, named_models(loaded.release), {"--model": [] if options.model else [name]}, db)
     require_place(out, "-o")
-    lm, _ = models_of(name, (), loaded)
+    prompted = AskedPrompt.of(loaded, path, db, name)
     if form.strip_html:
         asked = [row | {name: stripped(row.get(name)) for name in inputs} for row in rows]
     else:
@@ -84,12 +79,11 @@ def apply(prompt: str, file: Path, options: ApplyOptions, db: Path = DB) -> Work
         for number, row in enumerate(asked)
         if not any(_is_empty(row.get(name)) for name in inputs)
     ]
-    embedding = model_of_prompt(loaded, path, db)
-    more = Embedder.calls(len(examples)) if embedding else 0
+    more = prompted.embedding_calls(len(examples))
 
     async def perform(asking: Session[ApplyResult]) -> ApplyResult:
         outcomes: dict[str, Outcome] = {}
-        evaluator, candidate, embedder = await released(asking, loaded, lm, embedding, ())
+        evaluator, candidate, embedder = await prompted.evaluator(asking, ())
         many = AT_ONCE if asking.gateway.batches is None else IN_BATCHES
         for start in range(0, len(examples), many):
             some = examples[start : start + many]
@@ -115,7 +109,7 @@ def apply(prompt: str, file: Path, options: ApplyOptions, db: Path = DB) -> Work
         is_text = file.suffix.lower() in TEXT_CELLS
         write_answers(out, columns, added, zip(rows, answers, strict=True), trusted=is_text)
         return ApplyResult(
-            **head(asking, loaded),
+            **prompted.head(asking),
             source=str(file),
             path=str(out),
             rows=len(answers),
@@ -131,7 +125,7 @@ def apply(prompt: str, file: Path, options: ApplyOptions, db: Path = DB) -> Work
         "applied",
         perform,
         rows_task(loaded, path.parent, f"{loaded.name} applied to {shown(file)}", examples, digest),
-        (lm, *([embedding] if embedding else [])),
+        prompted.lms,
         options,
         len(examples) + more,
         options.budget_for(max(1, len(examples)) + more),
@@ -173,8 +167,8 @@ def _read(
         )
     if twice := [name for name in added if name in columns]:
         raise InputError(
-            f"{where}: has a column {listed(map(quoted, twice))} already, which the answers would take; rename it, or "
-            "give the new columns other names, such as --prefix answer_"
+            f"{where}: already has a column {listed(map(quoted, twice))}; rename it, or give the answers another name, "
+            "such as --prefix answer_"
         )
     read = _reader(prompt, source, rows)
     for line, row in file.rows:
@@ -199,7 +193,7 @@ def _reader(prompt: Prompt, source: Path, rows: Sequence[Mapping[str, Any]]) -> 
     def text(name: str, value: Any) -> str:
         if name == talk:
             return said(value)
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return label_text(value)
 
     return text
 
@@ -239,7 +233,7 @@ def _cell(value: Any, trusted: bool = False) -> str:
 
 
 def without_formula(text: str) -> str:
-    """Put an apostrophe before a text that a spreadsheet would run as a formula; numbers stay.
+    """Put an apostrophe before text that spreadsheets run as a formula; numbers stay.
 
     >>> without_formula("=1+1"), without_formula("-5"), without_formula("- no")
     ("'=1+1", '-5', "'- no")

@@ -1,8 +1,4 @@
-"""The keyword arguments of `optimize` in Python: options of a run, and values that only a program can give.
-
-Rows and prompts given in Python are stored as files next to the ledger. Such a run is a run of a data file: it resumes,
-is audited, exported and reproduced as any other.
-"""
+"""The keyword arguments of `optimize` in Python; rows and prompts given there become files next to the ledger."""
 
 from __future__ import annotations
 
@@ -28,10 +24,13 @@ from agent.metrics.metric_registry import METRICS
 from agent.options.jobs import RecordedOptions, RunOptions
 from agent.options.option import option
 from agent.options.shared import LedgerOption, TrackOptions
+from agent.programs.agent_functions import AgentFunction, register_agent
+from agent.release.texts_file import TEXTS_FILE
 from agent.safe_file import new_file
 from agent.safe_text import SURROGATE
 from agent.scoring.task_metrics import MetricFunction, register, registered
 from agent.search.registered import STRATEGIES
+from agent.task.agent_texts import text_faults
 from agent.task.load import load_task
 from agent.task.tools import TOOLS_FILE, tools_json
 from agent.types import Task
@@ -45,9 +44,8 @@ class WatchArguments(LedgerOption, TrackOptions):
     """Where a run is stored and shown."""
 
     db: str | Path = LedgerOption.field("db")  # type: ignore[assignment]
-    progress: Annotated[Callable[[Snapshot], None] | None, SkipValidation] = option(
-        None, "Called with a Snapshot whenever something happened, in the thread of the run; it must be quick."
-    )
+    progress: Annotated[Callable[[Snapshot], None] | None, SkipValidation] = option(None)
+    """Called with a Snapshot whenever something happened, in the thread of the run; it must be quick."""
 
 
 class OptimizeArguments(RunOptions, WatchArguments):
@@ -70,6 +68,15 @@ class OptimizeArguments(RunOptions, WatchArguments):
         "where no tool fits. Functions of Python, whose types and docstrings are read and which are not called; tools "
         "as JSON, as OpenAI, Anthropic or MCP write them; or a file, as `optimize tools` takes it.",
     )
+    agent: Annotated[AgentFunction | str | None, SkipValidation] = RunOptions.field(  # type: ignore[assignment]
+        "agent",
+        help="For rows and data files: your own agent, a function `run(texts, row, model)`, sync or async, that gives "
+        "its answer; or FILE.py:NAME. It asks models at `model.url` with `model.key` as `model.name`. A function runs "
+        "in this process.",
+    )
+    texts: Annotated[Mapping[str, str] | str | Path | None, SkipValidation] = RunOptions.field(  # type: ignore[assignment]
+        "texts", help="What of {agent} may change: texts by name, or a file of them."
+    )
     name: str = option("rows", "What the task is called, where rows are given.")
     _wrong: tuple[Problem, ...] = PrivateAttr(())
     """What cannot be used; told together with what is wrong with task and rows."""
@@ -83,27 +90,32 @@ class OptimizeArguments(RunOptions, WatchArguments):
 
 
 def launch_of(task: Any, given: OptimizeArguments, db: Path, watcher: Watcher) -> Launch:
-    """Prepare a run from the arguments of `optimize`; store rows and prompt as files next to the ledger.
+    """Prepare a run from the arguments of `optimize`. Rows and prompt are stored as files next to the ledger.
 
     Raises InputError; ProblemsError names all visible problems at once.
     """
     silence(watcher.warn)
-    problems = [*given._wrong, *_unknown_strategy(given.strategy)]
+    problems = [*given._wrong]
+    try:
+        STRATEGIES.get(given.strategy or "evolve")
+    except InputError as error:
+        problems.append(Problem("strategy", str(error)))
     texts: dict[str, str] = {}
-    words: dict[str, Any] = {"metric": None, "prompt": None, "tools": None}
+    words: dict[str, Any] = {"metric": None, "prompt": None, "tools": None, "texts": None}
     words["task"], rows = _source(task, problems)
     if rows is not None:
-        lines, wrong = lines_of(rows)
+        lines, wrong = _lines_of(rows)
         problems += wrong
         if not NAME.fullmatch(given.name):
             problems.append(Problem("name", f"{given.name!r}: write letters, digits, _ and -"))
         words["task"] = f"{given.name}.jsonl"
         texts[words["task"]] = "".join(f"{line}\n" for line in lines)
-        for part in ("target", "prompt"):
+        for part in ("target", "prompt") if given.agent is None else ("target", "texts"):
             if getattr(given, part) is None and part not in {wrong.where for wrong in given._wrong}:
-                problems.append(Problem(part, "is missing; rows need the column to predict and your prompt"))
+                needs = "your prompt" if given.agent is None else "the texts of your agent"
+                problems.append(Problem(part, f"is missing; rows need the column to predict and {needs}"))
     if (prompt := given.prompt) is not None:
-        if is_file(prompt):
+        if _is_file(prompt):
             words["prompt"] = str(prompt)
         elif not str(prompt).strip():
             problems.append(Problem("prompt", "is empty; write what the model is told today"))
@@ -118,16 +130,30 @@ def launch_of(task: Any, given: OptimizeArguments, db: Path, watcher: Watcher) -
             made, faults = given_tools(tools)
             problems += [Problem("tools", what) for what in faults]
             texts[TOOLS_FILE] = tools_json(made)
+    if (agent_texts := given.texts) is not None:
+        if isinstance(agent_texts, str | Path):
+            words["texts"] = str(agent_texts)
+        elif faults := text_faults(agent_texts):
+            problems += [Problem("texts", what) for what in faults]
+        else:
+            texts[TEXTS_FILE] = json.dumps(dict(agent_texts), ensure_ascii=False, indent=2)
+    if callable(given.agent):
+        try:
+            known = register_agent(given.agent)
+            words |= {"agent": known.name, "agent_source": known.digest}
+        except InputError as error:
+            problems.append(Problem("agent", str(error)))
     if given.metric is not None:
         words |= _metric_words(given.metric, problems)
     require_none(problems)
+    options = {name: value for name, value in given.as_given.items() if name in RunOptions.model_fields}
     if not texts:
-        return prepare(recorded(given, words), db, watcher)
-    folder, is_new = keep(db.parent, texts)
-    parts = {PROMPT_FILE: "prompt", TOOLS_FILE: "tools"}
+        return prepare(RecordedOptions(**{**options, **words}), db, watcher)
+    folder, is_new = _kept(db.parent, texts)
+    parts = {PROMPT_FILE: "prompt", TOOLS_FILE: "tools", TEXTS_FILE: "texts"}
     places = {parts.get(name, "task"): str(folder / name) for name in texts}
     try:
-        launch = prepare(recorded(given, {**words, **places}), db, watcher)
+        launch = prepare(RecordedOptions(**{**options, **words, **places}), db, watcher)
         launch.plan()  # what is refused leaves no rows here
         return launch
     except AgentError:
@@ -136,38 +162,25 @@ def launch_of(task: Any, given: OptimizeArguments, db: Path, watcher: Watcher) -
         raise
 
 
-def recorded(given: OptimizeArguments, words: Mapping[str, Any]) -> RecordedOptions:
-    """Return the options for the ledger, with `words` instead of objects."""
-    kept = {name: value for name, value in given.as_given.items() if name in RunOptions.model_fields}
-    return RecordedOptions(**{**kept, **words})
-
-
-def _unknown_strategy(name: str | None) -> list[Problem]:
-    try:
-        STRATEGIES.get(name or "evolve")
-    except InputError as error:
-        return [Problem("strategy", str(error))]
-    return []
-
-
 def require_none(problems: Sequence[Problem]) -> None:
     """Raise ProblemsError if there is a problem."""
     if problems:
         raise ProblemsError(tuple(problems))
 
 
-def register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
-    """Register the function as the metric of a run ("": the latest unfinished one), under its name there.
-
-    Raises InputError if there is no such run, or its metrics are not a function.
-    """
+def register_as_begun(run: str, metric: MetricFunction | None, agent: AgentFunction | None, db: Path) -> None:
+    """Register functions under their names in a run, as its metric and agent. "": the latest unfinished run."""
     with closing(open_history(db)) as history:
         row = history.run(run) if run else unfinished(history.runs(), db)
     begun = started_with(row)
-    name = begun.metric
-    if not name or not begun.metric_source:
-        raise InputError(f"{row['id']}: its metrics are those of the task; leave out metric=")
-    register(function, name)
+    if metric is not None:
+        if not begun.metric or not begun.metric_source:
+            raise InputError(f"{row['id']}: its metrics are those of the task; leave out metric=")
+        register(metric, begun.metric)
+    if agent is not None:
+        if not begun.agent or not begun.agent_source:
+            raise InputError(f"{row['id']}: its program is that of the task; leave out agent=")
+        register_agent(agent, begun.agent)
 
 
 def _source(task: Any, problems: list[Problem]) -> tuple[str, Sequence[Any] | None]:
@@ -179,11 +192,14 @@ def _source(task: Any, problems: list[Problem]) -> tuple[str, Sequence[Any] | No
         what = "was changed after it was loaded, and a run must be resumed from files; change its folder"
         problems.append(Problem(f"task {task.name}", what if task.folder else "has no folder; give its rows"))
         return task.folder, None
-    try:
-        rows = rows_of(task)
-    except ValueError as error:
-        problems.append(Problem("task", f"{error}; give each column a different name"))
-        return "", []
+    rows = task
+    if hasattr(task, "to_json") and hasattr(task, "columns"):  # a pandas DataFrame: missing values are None
+        try:
+            text = task.to_json(orient="records", date_format="iso", double_precision=15, force_ascii=False)
+        except ValueError as error:
+            problems.append(Problem("task", f"{error}; give each column a different name"))
+            return "", []
+        rows = json.loads(text)
     if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
         what = f"is {type(task).__name__}; give a path, a name, a Task, a list of dicts or a DataFrame"
         problems.append(Problem("task", what))
@@ -207,19 +223,7 @@ def _metric_words(metric: MetricFunction | str, problems: list[Problem]) -> dict
     return {"metric": function.name, "metric_source": function.digest}
 
 
-def rows_of(table: Any) -> Any:
-    """Convert a pandas DataFrame to dicts, as its JSON export: missing values are None, times are texts.
-
-    Returns other tables unchanged. Raises ValueError for duplicate column names.
-    """
-    if not (hasattr(table, "to_json") and hasattr(table, "columns")):
-        return table
-    text = table.to_json(orient="records", date_format="iso", double_precision=15, force_ascii=False)
-    return json.loads(text)
-
-
-def lines_of(rows: Sequence[Any]) -> tuple[list[str], list[Problem]]:
-    """Format each row as a line of JSON; also return the problems, by row number from 0."""
+def _lines_of(rows: Sequence[Any]) -> tuple[list[str], list[Problem]]:
     lines: list[str] = []
     problems: list[Problem] = []
     for number, row in enumerate(rows):
@@ -243,16 +247,14 @@ def lines_of(rows: Sequence[Any]) -> tuple[list[str], list[Problem]]:
     return lines, problems
 
 
-def is_file(prompt: str | Path) -> bool:
-    """Return whether `prompt` names a file: a Path, or one word that ends with .txt or .md or exists."""
+def _is_file(prompt: str | Path) -> bool:
     if isinstance(prompt, Path):
         return True
     one_line = "\n" not in prompt and len(prompt) < 1000 and "\x00" not in prompt
     return one_line and ((prompt.endswith((".txt", ".md")) and " " not in prompt) or Path(prompt).is_file())
 
 
-def keep(runs: Path, texts: Mapping[str, str]) -> tuple[Path, bool]:
-    """Write texts to a private folder of `runs`/tasks named by their hash; also return whether it is new."""
+def _kept(runs: Path, texts: Mapping[str, str]) -> tuple[Path, bool]:
     data = {name: text.encode("utf-8", "surrogatepass") for name, text in texts.items()}
     digest = hashlib.sha256(b"".join(name.encode() + b"\0" + each + b"\0" for name, each in sorted(data.items())))
     folder = runs / "tasks" / digest.hexdigest()[:16]

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from agent.errors import AgentError, InputError, LedgerError, error_lines
-from agent.jobs.ledger import FoundWrong
 from agent.jobs.locations import ledger_option, open_history, releases_folder
 from agent.jobs.registry import DB, Printed, job
-from agent.jobs.tasks import source_of, task_of
+from agent.jobs.tasks import changed_parts, task_of
+from agent.ledger.anchors import FoundWrong, checked, missing_heads, noted_hash, witnesses
 from agent.ledger.anchors import anchor as head_to_keep
-from agent.ledger.anchors import checked, missing_heads, noted_hash, witnesses
-from agent.ledger.checks import HELD_OUT, Check, consistency_checks, copied_answers, demo_ids, demo_texts
+from agent.ledger.checks import HELD_OUT, RunCheck, consistency_checks, copied_answers, demo_ids, demo_texts
 from agent.ledger.connect import head_of, is_there, refuse_merged, unchecked
 from agent.ledger.container import new_export, write_bundle, write_jsonl
 from agent.ledger.files import is_held, log_is_empty, log_path
@@ -31,12 +29,12 @@ from agent.ledger.verify import chains
 from agent.ledger.verify import verify as findings_in
 from agent.options.kinds import File
 from agent.options.option import option
-from agent.release.runtime import load_prompt
+from agent.release.versions import is_version, read_released
 from agent.report.blocks import Block, table, text
 from agent.report.trail import CallTrail, LineageResult, RunTrail, TrialTrail, call_trail, run_trail, trial_trail
 from agent.report.view import RunView
 from agent.results.base import Result, absent
-from agent.types import Task
+from agent.types import SPLITS, Task
 
 SHOWN = 5  # findings of one check in the table
 FORCE: Any = option(False, "Write over a file that is there.")
@@ -79,7 +77,7 @@ def verify(
     ),
     db: Path = DB,
 ) -> Printed[VerifyResult]:
-    """Verify the ledger: file structure, schema, the hash chain, and each row and text against it.
+    """Verify the ledger: file, schema, hash chain, and rows and texts against it.
 
     Prints `whole: N events, head HASH` (for each chain of a merged ledger) and exits with 0, or prints every violation,
     first event first, and exits with 1 (in --json, `seq` 0 is the file as a whole). Releases, aliases and reports next
@@ -101,7 +99,7 @@ def verify(
         events=events,
         head=head,
         first_bad_seq=findings[0].seq if findings else None,
-        findings=tuple(FoundWrong(seq=each.seq, what=each.what) for each in findings),
+        findings=FoundWrong.of(findings),
         chains=tuple(parts) if len(merged) > 1 else None,
     )
     return Printed(result, 1 if findings else 0, notes=[f"note: {note}" for note in notes])
@@ -114,7 +112,7 @@ def anchor(
     force: bool = FORCE,
     db: Path = DB,
 ) -> Printed[None]:
-    """Print the head of the chain as JSON, to store away from whoever can write the ledger.
+    """Print the chain's head as JSON. Store it where ledger writers have no access.
 
     The chain alone reveals a change in its middle; a chain that was rewritten as a whole is revealed by a head that was
     stored elsewhere: `optimize audit verify --anchor FILE`.
@@ -147,7 +145,7 @@ def export(
     force: bool = FORCE,
     db: Path = DB,
 ) -> Printed[None]:
-    """Export every event of the ledger; with RUN, only the rows and texts of that run.
+    """Export all events of the ledger. With RUN, rows and texts are those of that run only.
 
     The chain is always complete, as parts of it cannot be verified. `python FILE.zip` verifies the zip without this
     program.
@@ -167,14 +165,6 @@ def export(
 
 
 # -- a run is checked -------------------------------------------------------------------------------------------------
-
-
-class RunCheck(Result):
-    """One check of a run: whether it holds (None: it could not be checked), and what was found."""
-
-    check: str
-    ok: bool | None
-    found: tuple[str, ...]
 
 
 class AuditChecks(Result):
@@ -200,8 +190,7 @@ def check(run: str = "", *, db: Path = DB) -> Printed[AuditChecks]:
     """
     history = open_history(db)
     row = history.run(run)
-    found = [*_contamination(history, row), *consistency_checks(history, row)]
-    checks = tuple(RunCheck(check=each.name, ok=each.ok, found=each.found) for each in found)
+    checks = (*_contamination(history, row), *consistency_checks(history, row))
     result = AuditChecks(run_id=row["id"], holds=all(each.ok is not False for each in checks), checks=checks)
     return Printed(result, 0 if result.holds else 1)
 
@@ -211,7 +200,7 @@ def _first(findings: tuple[str, ...]) -> str:
     return "; ".join([*findings[:SHOWN], *more])
 
 
-def _contamination(history: History, run: Row) -> list[Check]:
+def _contamination(history: History, run: Row) -> list[RunCheck]:
     tried = history.select("SELECT candidate_id FROM proposals WHERE run_id = ? AND rejected = ''", run["id"])
     candidates = [history.candidate(row["candidate_id"]) for row in tried]
     rows = history.select(
@@ -221,7 +210,7 @@ def _contamination(history: History, run: Row) -> list[Check]:
     task, why = _task(run)
     if task is None:
         names = ("no demo reads like a dev or test row", "no instruction holds words of a dev or test row")
-        return [demo_ids(candidates, held_out), *(Check(name, None, (why,)) for name in names)]
+        return [demo_ids(candidates, held_out), *(RunCheck.skipped(name, why) for name in names)]
     held_out |= {example.id: split for split in HELD_OUT for example in getattr(task, split)}
     return [demo_ids(candidates, held_out), demo_texts(candidates, task), copied_answers(candidates, task)]
 
@@ -233,8 +222,7 @@ def _task(run: Row) -> tuple[Task | None, str]:
         task = task_of(started_with(run))
     except AgentError as error:
         return None, f"the task cannot be loaded: {error_lines(error)[0]}"
-    parts = [name for name in ("train", "dev", "test") if task.hashes.get(name) != run["hashes"].get(name)]
-    changed = dict.fromkeys(source_of(name, started_with(run)) for name in parts)
+    changed = changed_parts(run, task, SPLITS)
     return (None, f"the rows changed since: {', '.join(changed)}") if changed else (task, "")
 
 
@@ -265,55 +253,61 @@ def show(what: Annotated[str, "RUN|TRIAL|CALL"], *, db: Path = DB) -> RunTrail |
 def lineage(prompt_hash: str, *, db: Path = DB) -> LineageResult:
     """Show the origin of a prompt: parents, operators, examples, trials, runs, releases and aliases.
 
-    PROMPT_HASH is a candidate (c_...), the version of a release (p_..., f_...), or the hash of a template or an
+    PROMPT_HASH is a candidate (c_...), the version of a release (p_..., f_..., t_...), or the hash of a template or an
     instruction; its start is enough.
     """
     history = open_history(db)
-    versions = released_versions(history)
+    versions = _released_versions(history)
     names = candidates_named(history, prompt_hash, versions)
     return LineageResult.model_validate({"prompts": [lineage_of(history, name, versions) for name in names]})
 
 
-def released_versions(history: History) -> dict[str, str]:
-    """Return the ids of released candidates by release version, from existing files and aliases."""
+def _released_versions(history: History) -> dict[str, str]:
     released = {}
     for run in history.runs():
         try:
             path = released_file(run, history.path)
-            if path is None:
+            if path is None or not is_version(path):
                 continue
-            prompt = load_prompt(path)
+            release = read_released(path)
         except AgentError:
             continue
-        if candidate := prompt.provenance.get("candidate_id"):
-            released[prompt.version] = str(candidate)
+        if candidate := release.provenance.get("candidate_id"):
+            released[release.version] = str(candidate)
     for move in (move for name in history.moved_names() for move in history.alias_moves(name)):
         if candidate := move["evidence"].get("candidate_id"):  # of a version that is in the registry alone
             released[move["version"]] = str(candidate)
     return released
 
 
-# -- audit show -------------------------------------------------------------------------------------------------------
-
-
 # -- texts are erased --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """What to erase: `texts` by hash, counts by `kinds`, and `events` that quote the text and stay."""
+class EraseResult(Result):
+    """Erased texts by kind; `events` that quote the text; places where it is `left`; and the head of the chain."""
 
-    db: Path
-    containing: str | None
-    texts: tuple[str, ...]
+    erased: tuple[str, ...]
     kinds: Mapping[str, int]
     events: tuple[int, ...]
+    left: tuple[str, ...]
+    head: str
+
+    def blocks(self) -> Iterator[Block]:
+        yield text(f"erased {len(self.erased)} texts; the ledger is whole, head {self.head}", exact=True)
 
 
-def prepare_erasure(hashes: Sequence[str], containing: str | None, actor: str, reason: str, db: Path) -> Erasure:
-    """Find what to erase; change nothing.
+def erase(
+    hashes: Sequence[str],
+    containing: str | None,
+    actor: str,
+    reason: str,
+    db: Path,
+    confirm: Callable[[int, Mapping[str, int]], None],
+) -> EraseResult:
+    """Erase texts; the chain keeps their hashes, the actor and the reason.
 
-    Raises InputError if nothing is selected, or actor or reason is empty or holds the text itself.
+    `confirm` gets the number of texts, and that of each kind, and raises if they are to stay. Raises InputError if
+    nothing is selected, or actor or reason is unfit, and LedgerError if the ledger is damaged then.
     """
     if not hashes and not containing:
         raise InputError("name what goes: --hash H (repeatable) or --containing TEXT")
@@ -330,37 +324,16 @@ def prepare_erasure(hashes: Sequence[str], containing: str | None, actor: str, r
         texts = list(dict.fromkeys([*hashes, *(texts_with(connection, containing) if containing else ())]))
         kinds = kinds_of(connection, texts)
         kept = events_with(connection, containing) if containing else []
-    return Erasure(db, containing, tuple(texts), kinds, tuple(kept))
-
-
-class EraseResult(Result):
-    """Erased texts by kind; `events` that quote the text; places where it is `left`; and the head of the chain."""
-
-    erased: tuple[str, ...]
-    kinds: Mapping[str, int]
-    events: tuple[int, ...]
-    left: tuple[str, ...]
-    head: str
-
-    def blocks(self) -> Iterator[Block]:
-        yield text(f"erased {len(self.erased)} texts; the ledger is whole, head {self.head}", exact=True)
-
-
-def erase(plan: Erasure, actor: str, reason: str) -> EraseResult:
-    """Erase texts; the chain keeps their hashes, the actor and the reason.
-
-    Raises LedgerError if the ledger is not whole afterwards.
-    """
-    db = plan.db
+    confirm(len(texts), kinds)
     waits = not (log_is_empty(db) or is_held(db))  # what an earlier try erased, to leave the file
-    if plan.texts or waits:
+    if texts or waits:
         with closing(Ledger(db)) as ledger:
-            ledger.erase(list(plan.texts), actor, reason)
+            ledger.erase(texts, actor, reason)
     with unchecked(db) as connection:
         head = head_of(connection)[1]
         _require_whole(connection, db)
-    left = tuple(_left(db, plan.containing, plan.events))
-    return EraseResult(erased=plan.texts, kinds=plan.kinds, events=plan.events, left=left, head=head)
+    left = tuple(_left(db, containing, kept))
+    return EraseResult(erased=tuple(texts), kinds=kinds, events=tuple(kept), left=left, head=head)
 
 
 def _left(db: Path, containing: str | None, kept: Sequence[int]) -> list[str]:

@@ -1,31 +1,26 @@
-"""Compare a released prompt with its recorded answers (check), or record new ones (bless).
-
-Both ask the model again instead of reading the cache, since old replies say nothing about the model of today; the calls
-are budgeted and recorded like all others. The sealed test is never touched.
-"""
+"""Compare a released prompt with its recorded answers (check), or record new ones (bless). The cache is not read."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agent.errors import InputError, RunRefused
 from agent.evaluate.breakdown import is_answer, mean_of
 from agent.evaluate.score_table import Arm, ScoreTable, score
 from agent.evaluate.verdict import steady
-from agent.gateway.embedding import Embedder
-from agent.jobs.embeddings import model_of_prompt
-from agent.jobs.locations import models_of, open_history, prompt_path, require_named, run_options, task_for
+from agent.jobs.locations import open_history, prompt_path, require_named, run_options, task_for
 from agent.jobs.models import earlier_prices, whole_budget
 from agent.jobs.registry import DB, Printed, job
-from agent.jobs.released import head, released, task_of_suite
+from agent.jobs.released import AskedRelease, asked_of, task_of_suite
 from agent.jobs.session import Session, Work
-from agent.jobs.tasks import find_task, require_judging, task_named
+from agent.jobs.tasks import find_task, require_judging, task_named, with_judges
 from agent.ledger.connect import is_there
 from agent.ledger.provenance import tool_version, user, utc_now
 from agent.ledger.query import is_erased
@@ -37,8 +32,8 @@ from agent.programs.recorded import Recorded
 from agent.prompt.parts.adapter import in_folder, named_models, without_folder
 from agent.redact import rare_secrets_in
 from agent.release.check_report import as_junit, as_markdown, require_place, write_text
-from agent.release.runtime import Prompt, load_prompt
 from agent.release.suite import SUITE_FILE, Sample, Suite, read_suite, require_fit, suite_of, write_suite
+from agent.release.texts import Loaded, Texts, load_released
 from agent.report.checks import CheckNotDue, ChecksResult, checks_of, checks_page
 from agent.report.html import write_page
 from agent.results.checks import BlessResult, CheckResult, SuiteReference
@@ -46,7 +41,7 @@ from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
 from agent.task.judge_files import read_rubric
 from agent.tracking.tracker import TRACKERS
-from agent.types import LM, Task
+from agent.types import Task
 
 NOW, RECORDED = "now", "recorded"
 """The arms of a check."""
@@ -62,13 +57,9 @@ CONTINUES = "interrupted; nothing was changed, and the same command continues"
 class CheckOutput(JobOptions):
     """What a check shows and writes."""
 
-    every: Time = option(
-        None,
-        "For schedulers: do nothing and end with 0 where the last check of this version on this model began less than "
-        "TIME ago (12h, 1d).",
-        OUTPUT,
-        metavar="TIME",
-    )
+    every: Time = option(None, group=OUTPUT, metavar="TIME")
+    """For schedulers: do nothing and end with 0 where the last check of this version on this model began less than TIME
+    ago (12h, 1d)."""
     history: bool = option(False, "Show the checks of this prompt so far, and ask nothing.", OUTPUT)
     page: File = option(None, "With {history}: also write them as an HTML page with a chart.", OUTPUT, metavar="FILE")
     junit: File = option(None, "Write the result as JUnit XML.", OUTPUT, metavar="FILE")
@@ -81,15 +72,15 @@ def check(
 ) -> Work[CheckResult] | Printed[ChecksResult] | CheckNotDue:
     """Run a released PROMPT on its regression suite; exit 100 on regression.
 
-    PROMPT is the path of a prompt.md or the id of a run. Without suite.json next to it (`optimize bless` writes one)
-    the suite is the dev rows, as scored by the prompt's run. The gate fails if the score fell significantly, or if more
-    answers changed than repeat noise explains; repeat noise alone fails at most 5 % of all checks. The model is asked
-    again; cached replies are not used.
+    PROMPT is the path of a prompt.md or texts.json, or the id of a run. Without suite.json next to it (`optimize bless`
+    writes one) the suite is the dev rows, as scored by the prompt's run. For texts.json your own agent runs again, as
+    its task here says. The gate fails if the score fell significantly, or if more answers changed than repeat noise
+    explains; repeat noise alone fails at most 5 % of all checks. The model is asked again; cached replies are not used.
     """
     if output.page is not None and not output.history:
         raise InputError("--page goes with --history")
     path = prompt_path(prompt, db)
-    loaded = load_prompt(path)
+    loaded = load_released(path)
     if output.history:
         return _history(loaded.name, options.model, output.page, db)
     for flag, place in (("--junit", output.junit), ("--markdown", output.markdown)):
@@ -107,18 +98,19 @@ def check(
         )
     name = options.model or in_folder(loaded.release, suite.model)
     _require_typed(source, named, name, suite.judges, options, db)
-    asked = _Asked.of(loaded, path, _task_of(suite, loaded, options.task, path, db), name, options, db)
+    task = _task_of(suite, loaded, options.task, path, db)
+    asked = asked_of(loaded, path, db, name, task)
     if early := _not_due(loaded, asked.lm.name, output.every, db):
         return early
 
     async def perform(asking: Session[CheckResult]) -> CheckResult:
-        table = await asked.score(asking, Recorded.of_suite(suite, loaded))
+        table = await _scored(asking, asked, options.repeats, Recorded.of_suite(suite, loaded))
         found = steady(table, NOW, RECORDED, loaded.release.outputs, options.seed).figures
         now = found.steadiness.now
         if "actor" not in suite.note and now and now.agreement < 1:
             found = found.model_copy(update={"notes": (*found.notes, FLATTERED)})
         reference = SuiteReference(suite=suite.id, model=suite.model, version=suite.version, **suite.note)
-        return CheckResult(**head(asking, loaded), reference=reference, **dict(found), **asking.spent())
+        return CheckResult(**asked.head(asking), reference=reference, **dict(found), **asking.spent())
 
     def ended(result: CheckResult) -> int:
         if output.junit:
@@ -128,9 +120,8 @@ def check(
         return 0 if result.passed else 100
 
     chained = ("name", "version", "model", "reference", "gate", "why", "compared", "difference", "flip_test")
-    prices = asked.prices(suite.model, suite.judges, db)
-    work = asked.work("check", "checked", perform, "this check", chained=chained, prices=prices)
-    return replace(work, seed=options.seed, ended=ended)
+    work = _work("check", perform, asked, task, options, (suite.model, *suite.judges), db)
+    return replace(work, chained=chained, seed=options.seed, ended=ended)
 
 
 @job("bless", asks="recording the reference", required=("reason",))
@@ -144,7 +135,7 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
     if not (reason := options.reason.strip()):
         raise InputError("--reason: say why, in a few words; it is kept with the suite")
     path = prompt_path(prompt, db)
-    loaded = load_prompt(path)
+    loaded = load_released(path)
     file = options.suite or path.with_name(SUITE_FILE)
     before = read_suite(file) if file.exists() else None
     if before and not options.task:
@@ -160,10 +151,10 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
     own = () if before is None else (before.model, *(() if options.task else before.judges))
     _require_typed(file if before else path, {*named_models(loaded.release), *own}, name, task.judges, options, db)
     actor = options.actor or user()
-    asked = _Asked.of(loaded, path, task, name, options, db)
+    asked = asked_of(loaded, path, db, name, task)
 
     async def perform(asking: Session[BlessResult]) -> BlessResult:
-        table = await asked.score(asking)
+        table = await _scored(asking, asked, options.repeats)
         answers = list(table.answers(NOW).values())
         unanswered = sum(not any(map(is_answer, row)) for row in answers)
         if unanswered > UNANSWERED_AT_MOST * len(answers):
@@ -176,7 +167,7 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
         suite = suite_of(task, loaded, model, samples, {**note, "run_id": asking.id})
         write_suite(suite, file)
         return BlessResult(
-            **head(asking, loaded),
+            **asked.head(asking),
             path=str(file),
             suite=suite.id,
             before=before.id if before else "",
@@ -189,53 +180,44 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
         )
 
     chained = ("name", "version", "model", "suite", "before", "reason", "actor", "score")
-    prices = asked.prices(loaded.model, recorded_by, db)
-    return asked.work("bless", "blessed", perform, "to record this suite", chained=chained, prices=prices)
+    work = _work("bless", perform, asked, task, options, (loaded.model, *recorded_by), db)
+    return replace(work, chained=chained)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A released prompt and the rows that it is asked: those of dev of a task."""
+def _work(
+    kind: Literal["check", "bless"],
+    perform: Callable[[Session[Any]], Awaitable[Any]],
+    asked: AskedRelease,
+    task: Task,
+    options: CheckOptions | BlessOptions,
+    recorded_by: Sequence[str],
+    db: Path,
+) -> Work[Any]:
+    rows = len(task.dev)
+    planned = asked.calls(rows, options.repeats) + rows * options.repeats * judge_calls(task)
+    done = "checked" if kind == "check" else "blessed"
+    budget = whole_budget(options, planned, "this check" if kind == "check" else "to record this suite")
+    embedding = asked.embedding.name if asked.embedding else ""
+    prices = earlier_prices(run_options(asked.prompt, db), *recorded_by, embedding)
+    # no cache: old replies say nothing about the model of today
+    more: dict[str, Any] = {"prices": prices, "use_cache": False, "after_interrupt": CONTINUES}
+    more["programs"] = asked.programs
+    return Work(kind, done, perform, task, asked.lms, options, planned, budget, **more)
 
-    prompt: Prompt
-    task: Task
-    options: CheckOptions | BlessOptions
-    lm: LM
-    judges: tuple[LM, ...]
-    embedding: LM | None
 
-    @staticmethod
-    def of(prompt: Prompt, path: Path, task: Task, name: str, options: CheckOptions | BlessOptions, db: Path) -> _Asked:
-        lm, judges = models_of(name, task.judges, prompt)
-        return _Asked(prompt, task, options, lm, judges, model_of_prompt(prompt, path, db))
-
-    def prices(self, model: str, judges: Sequence[str], db: Path) -> dict[str, Any]:
-        embedding = [self.embedding.name] if self.embedding else []
-        return earlier_prices(run_options(self.prompt, db), model, *judges, *embedding)
-
-    def work(
-        self, kind: str, done: str, perform: Callable[[Session[Any]], Awaitable[Any]], what: str, **more: Any
-    ) -> Work[Any]:
-        rows = len(self.task.dev)
-        planned = rows * self.options.repeats * (1 + judge_calls(self.task))
-        planned += Embedder.calls(rows) if self.embedding else 0
-        lms = [self.lm, *self.judges, *([self.embedding] if self.embedding else [])]
-        budget = whole_budget(self.options, planned, what)
-        more |= {"use_cache": False, "after_interrupt": CONTINUES}
-        return Work(kind, done, perform, self.task, lms, self.options, planned, budget, **more)
-
-    async def score(self, asking: Session[Any], recorded: Recorded | None = None) -> ScoreTable:
-        rows, judges = self.task.dev, judge_builder(self.task, self.judges or (self.lm,), asking.gateway)
-        metrics = build_metrics(self.task, {"judge": judges})
-        evaluator, candidate, _ = await released(asking, self.prompt, self.lm, self.embedding, rows, metrics)
-        arms = [Arm(NOW, candidate, evaluator)]
-        if recorded is not None:
-            arms.append(recorded.arm(RECORDED))
-            for judge in evaluator.judges():
-                for row in rows:
-                    if first := next(filter(is_answer, recorded.answers.get(row.id, ())), None):
-                        judge.anchor(row, first.prediction)
-        return await score(asking, arms, rows, repeats=self.options.repeats)
+async def _scored(
+    asking: Session[Any], asked: AskedRelease, repeats: int, recorded: Recorded | None = None
+) -> ScoreTable:
+    task, rows = asking.task, asking.task.dev
+    metrics = build_metrics(task, {"judge": judge_builder(task, asked.judges or (asked.lm,), asking.gateway)})
+    evaluator, candidate, _ = await asked.evaluator(asking, rows, metrics)
+    arms = [Arm(NOW, candidate, evaluator)]
+    if recorded is not None:
+        arms.append(recorded.arm(RECORDED))
+        for judge, row in itertools.product(evaluator.judges(), rows):
+            if first := next(filter(is_answer, recorded.answers.get(row.id, ())), None):
+                judge.anchor(row, first.prediction)
+    return await score(asking, arms, rows, repeats=repeats)
 
 
 def _require_typed(
@@ -246,7 +228,7 @@ def _require_typed(
     require_named(source, named, {"--model": [] if options.model else [model], "--judge": judging}, db)
 
 
-def suite_beside(path: Path, prompt: Prompt, named: Path | None) -> Suite | None:
+def suite_beside(path: Path, prompt: Loaded, named: Path | None) -> Suite | None:
     """Return the named suite, else the one next to the prompt, if any."""
     file = named or path.with_name(SUITE_FILE)
     if named is None and not file.exists():
@@ -256,7 +238,7 @@ def suite_beside(path: Path, prompt: Prompt, named: Path | None) -> Suite | None
     return recorded
 
 
-def _suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
+def _suite_in_run(prompt: Loaded, task: Task, db: Path) -> Suite:
     provenance = prompt.provenance
     run_id, candidate_id = str(provenance.get("run_id", "")), str(provenance.get("candidate_id", ""))
     hint = "record its answers first: optimize bless PROMPT --reason WHY"
@@ -278,15 +260,19 @@ def _suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
     return suite_of(replace(task, dev=rows), prompt, prompt.model, samples, note)
 
 
-def _task_of(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Path) -> Task:
+def _task_of(suite: Suite, prompt: Loaded, task: str | None, path: Path, db: Path) -> Task:
     rubrics = {name: read_rubric(text, name) for name, text in suite.rubrics.items()}
+    if isinstance(prompt, Texts):  # only the user's own task says which program runs
+        own: dict[str, Any] = {"dev": suite.rows, "train": (), "test": (), "hashes": {"suite": suite.id}}
+        own |= {"metrics": suite.metrics, "judges": suite.judges, "rubrics": rubrics}
+        return with_judges(replace(task_for(prompt, task, db), name=suite.name, model=suite.model, **own))
     folder = path.parent
     if any(spec.name == "python" for spec in suite.metrics):
         folder = task_folder(suite.name, prompt, task, db)
-    return task_of_suite(suite, prompt, folder, rubrics)
+    return with_judges(task_of_suite(suite, prompt, folder, rubrics))
 
 
-def task_folder(name: str, prompt: Prompt, given: str | None, db: Path) -> Path:
+def task_folder(name: str, prompt: Loaded, given: str | None, db: Path) -> Path:
     """Return the given task, else the user's task of that name: of the prompt's run, or under tasks/."""
     if given:
         return find_task(given)
@@ -310,7 +296,7 @@ def _history(name: str, model: str | None, page: Path | None, db: Path) -> Print
     return Printed(ChecksResult(name=name, checks=tuple(found)), notes=notes)
 
 
-def _not_due(prompt: Prompt, model: str, every: Any, db: Path) -> CheckNotDue | None:
+def _not_due(prompt: Loaded, model: str, every: Any, db: Path) -> CheckNotDue | None:
     if every is None or not is_there(db):
         return None
     with closing(open_history(db)) as history:

@@ -31,10 +31,7 @@ from agent.results.base import Result
 
 PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "optuna", "sqlite-utils", "click")
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
-ADDRESSES = {
-    "OPENAI_BASE_URL": "openai/NAME and openai-compatible/NAME:",
-    "ANTHROPIC_BASE_URL": "anthropic/NAME:",
-}
+ADDRESSES = {"OPENAI_BASE_URL": "openai/NAME and openai-compatible/NAME:", "ANTHROPIC_BASE_URL": "anthropic/NAME:"}
 OLDEST_SQLITE = (3, 38)
 WAL_BUG = ((3, 7, 0), (3, 51, 2))  # the first and the last version of SQLite that have it
 SYNCS = 5
@@ -80,9 +77,11 @@ def doctor(
 
 
 def _machine() -> list[Look]:
+    has_bug = WAL_BUG[0] <= sqlite3.sqlite_version_info[:3] <= WAL_BUG[1]
+    note = "; its WAL-reset bug needs two writers, and a ledger has one" if has_bug else ""
     checks: list[Look] = [
         ("python", True, platform.python_version()),
-        ("sqlite", sqlite3.sqlite_version_info >= OLDEST_SQLITE, _sqlite()),
+        ("sqlite", sqlite3.sqlite_version_info >= OLDEST_SQLITE, sqlite3.sqlite_version + note),
         ("processors", True, str(os.cpu_count())),
     ]
     for package in PACKAGES:
@@ -91,22 +90,16 @@ def _machine() -> list[Look]:
     for extra, package in MODULES.items():
         found = version_of(package) or "installed"  # the distribution may have another name
         checks.append((package, True, found if is_here(extra) else f"an extra; {command(extra)} brings it"))
-    checks.append(_prices())
+    try:
+        checks.append(("prices", True, prices_version()))
+    except PackageNotFoundError:
+        checks.append(("prices", False, "no price table; run `make setup`"))
     checks.append(_weights())
     checks += [(key, True, "set" if os.environ.get(key) else "not set") for key in KEYS]
-    return checks + [(name, True, _address(name, kinds)) for name, kinds in ADDRESSES.items()]
-
-
-def _address(variable: str, kinds: str) -> str:
-    address = bare_address(os.environ.get(variable, ""))
-    return f"{kinds} rows go to {address}" if address else "not set"
-
-
-def _sqlite() -> str:
-    note = ""
-    if WAL_BUG[0] <= sqlite3.sqlite_version_info[:3] <= WAL_BUG[1]:
-        note = "; its WAL-reset bug needs two writers, and a ledger has one"
-    return sqlite3.sqlite_version + note
+    for name, kinds in ADDRESSES.items():
+        address = bare_address(os.environ.get(name, ""))
+        checks.append((name, True, f"{kinds} rows go to {address}" if address else "not set"))
+    return checks
 
 
 def _weights() -> Look:
@@ -138,13 +131,6 @@ async def _probed(lm: HostedModel) -> str:
         return await lm.probe()
     finally:
         await lm.close()
-
-
-def _prices() -> Look:
-    try:
-        return ("prices", True, prices_version())
-    except PackageNotFoundError:
-        return ("prices", False, "no price table; run `make setup`")
 
 
 def _tracing() -> list[Look]:

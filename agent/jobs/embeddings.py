@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from agent.errors import InputError
 from agent.extras import require
 from agent.gateway.embedding import Embedder
 from agent.gateway.gateway import ModelClient
-from agent.jobs.locations import asked_before
 from agent.models.langchain import EmbeddingModel
-from agent.models.model_registry import leads_elsewhere
 from agent.observer import Observer
 from agent.programs.kinds import Kind
 from agent.programs.moves.part_moves import pick_sizes
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.release.runtime import Prompt
-from agent.retrieval.pool import text_of
 from agent.retrieval.vectors import DENSE, WORDLLAMA
-from agent.safe_text import printable
 from agent.types import LM, Example, Task
 
 
@@ -60,7 +53,7 @@ def calls_to_embed(program: PromptProgram, rows: Iterable[Example]) -> tuple[int
 
 
 async def embed_rows(program: Kind, client: ModelClient, lm: LM | None, rows: Iterable[Example]) -> None:
-    """Request the vectors of the pool and of the rows to be asked; nothing if `lm` is None.
+    """Request the vectors of the pool and of the rows to be asked. Does nothing if `lm` is None.
 
     Raises what a call raises, and InputError for more vectors than a release may hold.
     """
@@ -70,29 +63,3 @@ async def embed_rows(program: Kind, client: ModelClient, lm: LM | None, rows: It
     pool.know(await embedder.vectors(pool.texts(program.task.train)))  # apart: the same calls whatever the rows
     pool.id_of(DENSE)  # makes its vectors, and raises where a release cannot hold them
     pool.know(await embedder.vectors(pool.texts(rows)))
-
-
-def model_of_prompt(prompt: Prompt, file: Path, db: Path) -> LM | None:
-    """Return the provider's model by whose vectors a released prompt picks, or None.
-
-    `file`, from which the prompt was read, may be foreign: raises InputError for an address that only it names.
-    """
-    if not prompt.embeddings:
-        return None
-    model = EmbeddingModel(prompt.embeddings)
-    if leads_elsewhere(model.name) and not asked_before(model.name, db):
-        named = printable(prompt.embeddings)
-        raise InputError(
-            f"{file}: picks its examples by vectors of {named}, and {db} has never asked that address; if you "
-            f"trust it, name it yourself in a run: optimize run TASK --embeddings {named}"
-        )
-    return model
-
-
-async def embedder_of(prompt: Prompt, client: ModelClient, lm: LM | None, rows: Iterable[Example]) -> Embedder | None:
-    """Return the embedder of a released prompt, with the vectors of `rows`; None without `lm`."""
-    if lm is None:
-        return None
-    embedder = Embedder(client, lm)
-    await embedder.vectors(text_of(row.inputs, prompt.release.compared) for row in rows)
-    return embedder

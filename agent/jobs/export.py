@@ -12,7 +12,7 @@ from agent.errors import AgentError, InputError
 from agent.jobs.customize.release_arm import tuned_file
 from agent.jobs.locations import open_history
 from agent.jobs.registry import DB, Printed, about, job
-from agent.jobs.tasks import source_of, task_of
+from agent.jobs.tasks import changed_parts, task_of
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.options.kinds import File, Texts
 from agent.options.option import option
@@ -21,7 +21,15 @@ from agent.programs import ARMS, TUNED_ARMS, ArmName
 from agent.programs.classic import exported
 from agent.release.file_release import MANIFEST
 from agent.release.formats.export_format import FORMATS, Material
-from agent.release.formats.proof import DevRun, VerifiedExport, dev_run, verify_exports, write_exports, write_file
+from agent.release.formats.proof import (
+    DevRun,
+    RescoredDev,
+    VerifiedExport,
+    dev_run,
+    verify_exports,
+    write_exports,
+    write_file,
+)
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
 from agent.release.runtime import PromptRelease, load_prompt
 from agent.report.wording import points, without_result
@@ -33,22 +41,11 @@ from agent.types import Task
 NO_DEV = "a comparison asks its arms the sealed rows alone"
 
 
-class RescoredDev(Result):
-    """The dev rows of the run scored again through an export; `unfit` more cannot be expressed in its target."""
-
-    rows: int
-    score: float | None
-    unfit: int
-
-
 class ProvedFormat(Result):
     """How an export was verified.
 
-    Args:
-        library: that loaded it; "" if none was needed.
-        rows: hostile rows that were rendered.
-        unfit: rows that the target cannot express, by reason.
-        not_set: model settings and parameters that the files do not hold.
+    `library` loaded it ("": none was needed), `unfit` rows cannot be expressed, by reason, and the files lack the
+    settings and parameters of `not_set`.
     """
 
     format: str
@@ -75,7 +72,7 @@ class ExportResult(Result):
 
 
 def formats() -> Iterator[tuple[str, str]]:
-    """Return each format with its help line, and its form for prompts that are not a template."""
+    """Return each format's help line, and its form for prompts without a template."""
     for one in FORMATS.all():
         said, code = about(one), one.thing.as_code if one.thing else None
         yield one.name, f"{said}; {code.about} where the prompt looks something up" if code else said
@@ -92,6 +89,7 @@ def export(
         "DIR. lora, lora+prompt, full: that arm of a run of `optimize customize`.",
     ),
     output: File = option(None, "File or folder to write to. Default: print it.", short="-o"),
+    write: bool = option(False, "Make the change in your own files, as --format skills shows it without --write."),
     strict: bool = option(False, "Refuse a format that cannot be proved here or cannot carry every value."),
     db: Path = DB,
     form: JsonOption,
@@ -100,19 +98,20 @@ def export(
 
     Each format is loaded with the target's library, rendered with 200 and more hostile rows and compared byte for byte,
     and its model and parameters are read back. Then the dev rows of the run are rendered and their recorded replies
-    scored
-    again: same calls, same score. No model is asked. If anything differs, nothing is written. Without the library a
-        format
-    is written as unverified. --format can be repeated; several formats, or formats of several files, need -o DIR.
+    scored again: same calls, same score. No model is asked. If anything differs, nothing is written. Without the
+    library a format is written as unverified. --format can be repeated; several formats, or formats of several files,
+    need -o DIR.
 
-    The export of your program is its released file: program.json for `dspy.Module.load`, chain.json for `load_chain`;
-    --format is not used.
+    --format skills shows the new descriptions as a diff of your SKILL.md files; with --write it changes them.
+
+    The export of your program is its released file: program.json for `dspy.Module.load`, chain.json for `load_chain`,
+    texts.json for `load_texts`; --format is not used.
     """
     with closing(open_history(db)) as history:
         if arm in TUNED_ARMS:
             row, released = tuned_file(history, run, arm, db)
             _require_output(form, output)
-            return _prompt(history, row, released, format, output, strict, NO_DEV)
+            return _prompt(history, row, released, format, output, strict, write, NO_DEV)
         row = history.run(run)
         found = released_file(row, db)
         if found is None:
@@ -123,8 +122,9 @@ def export(
             if form.as_json:
                 raise InputError("--json tells how prompts were proved; the state of your program is not")
             return _state(found, output)
-        _require_output(form, output)
-        return _prompt(history, row, found, format, output, strict)
+        if not write:
+            _require_output(form, output)
+        return _prompt(history, row, found, format, output, strict, write)
 
 
 def _require_output(form: JsonOption, output: Path | None) -> None:
@@ -139,9 +139,12 @@ def _prompt(
     formats: Sequence[str],
     output: Path | None,
     strict: bool,
+    write: bool,
     no_dev: str = "",
 ) -> Printed[ExportResult]:
     chosen = [FORMATS.get(name) for name in dict.fromkeys(formats)]
+    if write and (output is not None or any(one.write is None for one in chosen)):
+        raise InputError("--write changes files in place; use --format skills alone, and no -o")
     task = task_of_run(row) if any(one.needs_task for one in chosen) else None
     materials: dict[str, Material] = {}
     for one in chosen:  # md from prompt.md, the others from messages.json: so that the bytes are the same
@@ -156,7 +159,9 @@ def _prompt(
         raise InputError(f"{many}: name a folder with -o DIR")
     text = next(text for text in exports[0].texts.values() if isinstance(text, str))
     paths: list[Path] = []
-    if output is not None and alone and not os.path.isdir(output):
+    if write:
+        paths = [path for one in chosen if one.write for path in one.write(materials[one.name])]
+    elif output is not None and alone and not os.path.isdir(output):
         write_file(text, output)
         paths = [output]
     elif output is not None:
@@ -172,7 +177,7 @@ def _prompt(
         formats=tuple(map(_proved, exports)),
         not_scored_again=why,
     )
-    return Printed(result, exact=text if output is None else "", notes=lines)
+    return Printed(result, exact=text if output is None and not write else "", notes=lines)
 
 
 def _proved(one: VerifiedExport) -> ProvedFormat:
@@ -183,7 +188,7 @@ def _proved(one: VerifiedExport) -> ProvedFormat:
         hostile_rows=one.rows,
         unfit=one.unfit,
         not_set=one.unset,
-        dev=RescoredDev.model_validate(one.dev, from_attributes=True) if one.dev else None,
+        dev=one.dev,
     )
 
 
@@ -199,10 +204,8 @@ def _dev_run(history: History, row: Row, release: PromptRelease) -> tuple[DevRun
 
 def task_of_run(row: Row) -> Task:
     """Return the task of the run. Raises InputError if it changed since, as its rows would differ."""
-    options = started_with(row)
-    task = task_of(options)
-    changed = {source_of(name, options) for name, digest in row["hashes"].items() if task.hashes.get(name) != digest}
-    if changed:
+    task = task_of(started_with(row))
+    if changed := changed_parts(row, task, row["hashes"]):
         raise InputError(
             f"{row['id']}: the task changed since the run ({', '.join(sorted(changed))}); put it back to export rows"
         )

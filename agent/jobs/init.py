@@ -1,9 +1,4 @@
-"""`optimize init`: make a task folder from a file, traces or a sentence, or copy a sample.
-
-From a sentence a proposer drafts labels, definitions, a prompt and, without a file, rows. Each is requested and checked
-separately; an unusable draft is requested again in other words, and finally dropped. No draft is a label: only what
-people say with `optimize label` goes into train, dev and test.
-"""
+"""`optimize init`: make a task folder from a file, traces or a sentence, or copy a sample. A draft is never a label."""
 
 from __future__ import annotations
 
@@ -20,6 +15,7 @@ from agent.jobs.label import verdict_lines
 from agent.jobs.registry import DB, job
 from agent.jobs.released import bare_task
 from agent.jobs.session import Session, Work
+from agent.jobs.skills import ABOUT, source_of, write_skill_task
 from agent.jobs.tasks import SAMPLES, copy_task, samples
 from agent.jobs.unlabelled import (
     CONFIRMED_BY,
@@ -36,19 +32,7 @@ from agent.jobs.unlabelled import (
 from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.options.jobs import InitOptions
 from agent.options.shared import Asked, SpendingOptions, asked_of
-from agent.prompt.draft_requests import (
-    ATTEMPTS,
-    Refused,
-    checked_labels,
-    definition_request,
-    labels_request,
-    opening_request,
-    read_definition,
-    read_labels,
-    read_opening,
-    read_row,
-    row_request,
-)
+from agent.prompt import draft_requests as drafts
 from agent.report.blocks import Block
 from agent.report.blocks import text as prose
 from agent.results.base import Result
@@ -61,6 +45,7 @@ from agent.task.columns import DataColumn
 from agent.task.from_file import Targets, renamed, require_new, write_task
 from agent.task.label_files import SYNTHETIC, UNLABELLED_FILE, UnlabelledRow, json_line, rows_text
 from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests
+from agent.task.skills import NO_SKILL
 from agent.task.splits import MIN_ROWS
 from agent.task.task_text import Reading, slug, words
 from agent.task.traces import TraceRows, is_traces, read_traces
@@ -68,14 +53,16 @@ from agent.types import Field, Message, Request, Signature, content_id
 
 T = TypeVar("T")
 REPLY_TOKENS = 160
+MOST_REASONS = 5
 GUESSED_LABELS = 6
 """Number of labels assumed for the plan if they are unknown."""
+NO_MEANINGS: Mapping[str, str] = {}
 SYSTEM_LINE = "prompt: the system text of most traces"
 
 
 @job("init", asks="drafting the task")
 def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftResult] | MadeTask:
-    """Make the task folder NAME (under tasks/, or a path) from your file; show how its columns were read.
+    """Make the task folder NAME (under tasks/, or a path) from your file. Shows how its columns were read.
 
     With --sample SAMPLE instead: tasks/SAMPLE, a copy of a task that ships with Promptassay.
 
@@ -83,7 +70,13 @@ def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftRe
     first prompt in small, checked steps; rows come from --from (in a .txt file one per line), or the model writes
     synthetic ones. `optimize label NAME` then asks you for labels: a model's draft is never used as one. The same is
     done for traces with fewer than 30 answers confirmed by feedback; those are the first labels.
+
+    With --from-skills: the descriptions of skills or tools are searched, by queries that say which one is meant.
+    `optimize export RUN --format skills` shows the new ones as a diff of your SKILL.md files.
     """
+    if options.from_skills is not None:
+        _require_name(name)
+        return _from_skills(name, options)
     asked, source, targets = asked_of(options), options.source, options.target
     prompt = None if options.prompt is None else str(options.prompt)
     target = targets[0] if targets else ""
@@ -159,8 +152,8 @@ def _make_task(
     tests = not target and is_promptfoo(source)
     if not target and not tests:
         raise InputError(
-            f"{source}: name the column to predict with --target COLUMN; where none holds the answers, "
-            f"say what the task is: `optimize init {name} --describe TEXT --from {source}`"
+            f"{source}: name the column to predict with --target COLUMN; without answers, describe the task: "
+            f"`optimize init {name} --describe TEXT --from {source}`"
         )
     if tests and asked and (asked.is_any or asked.has_form):
         names = "--metric, --type, --input, --ignore, --encoding, --sheet and --strip-html"
@@ -183,7 +176,9 @@ def _copy_sample(name: str) -> Path:
 # -- out of a sentence ------------------------------------------------------------------------------------------------
 
 
-def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
+def _draft(
+    name: str, options: InitOptions, asked: Asked, meanings: Mapping[str, str] = NO_MEANINGS
+) -> Work[DraftResult]:
     description = " ".join(options.describe.split())
     if len(description.split()) < 3 or not description.isprintable():
         raise InputError('--describe: say in a sentence what the task is, such as "Sort mails into bug or question"')
@@ -199,7 +194,7 @@ def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
         columns, rows, confirmed = unlabelled(table, source, target, asked, traces)
         plan = replace(plan, columns=columns, rows=tuple(rows), synthetic=0, confirmed=confirmed)
     lm = create_model(options.model or DEFAULT_MODEL)
-    calls = (not labels) + (len(labels) or GUESSED_LABELS) + 1 + plan.synthetic
+    calls = (not labels) + (len(labels) or GUESSED_LABELS) - len(meanings) + 1 + plan.synthetic
     have = f"{counted(len(plan.rows) or plan.synthetic, 'row')} {f'of {shown(source)}' if source else 'to write'}"
     signature = Signature(tuple(map(Field, plan.inputs)), (Field(target),))
     digest = hashlib.sha256(rows_text(plan.rows).encode()).hexdigest()
@@ -208,13 +203,13 @@ def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
         refused: list[str] = []
 
         async def ask(make: Callable[[int], tuple[Message, ...]], read: Callable[[str], T], seed: int = 0) -> T | None:
-            for attempt in range(ATTEMPTS):
+            for attempt in range(drafts.ATTEMPTS):
                 # rows are to differ; all else is first asked without chance
                 heat = 0.9 if seed else 0.7 * (attempt > 0)
                 request = Request(make(attempt), REPLY_TOKENS, temperature=heat, seed=1000 * seed + attempt)
                 try:
                     return read((await asking.gateway.complete("proposer", lm, request)).text)
-                except (Refused, RowRefused, BadResponse) as error:
+                except (drafts.Refused, RowRefused, BadResponse) as error:
                     refused.append(str(error))
             return None
 
@@ -222,30 +217,37 @@ def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
             meaning, before = definitions[label], [row.inputs[TEXT] for row in rows if row.drafted == label]
             texts = [row.inputs[TEXT] for row in rows]
             return await ask(
-                lambda n: row_request(description, label, meaning, before, number + n),
-                lambda text: read_row(text, description, meaning, texts),
+                lambda n: drafts.row_request(description, label, meaning, before, number + n),
+                lambda text: drafts.read_row(text, description, meaning, texts),
                 1 + number,
             )
 
         async def definition(label: str) -> str | None:
             others = list(definitions.values())
             return await ask(
-                lambda n: definition_request(description, named, label, n),
-                lambda text: read_definition(text, description, label, others),
+                lambda n: drafts.request_for("definition", description, n, f"Labels: {', '.join(named)}", label=label),
+                lambda text: drafts.read_definition(text, description, label, others),
             )
 
         named = labels
         if not named:
-            named = await ask(lambda n: labels_request(description, n), lambda t: read_labels(t, description)) or ()
+            found = await ask(
+                lambda n: drafts.request_for("labels", description, n),
+                lambda text: drafts.read_labels(text, description),
+            )
+            named = found or ()
         if not named:
             raise InputError(f"{lm.name} named no labels that can be used ({refused[-1]}); give them: --labels a,b,c")
         definitions: dict[str, str] = {}
         opening, rows = "", list(plan.rows)
         try:
             for label in named:
-                definitions[label] = await definition(label) or ""
-            inputs = tuple(map(words, plan.inputs))
-            opening = await ask(lambda n: opening_request(description, inputs, n), read_opening) or ""
+                definitions[label] = meanings.get(label) or await definition(label) or ""
+            inputs = " and ".join(map(words, plan.inputs))
+            opening = (
+                await ask(lambda n: drafts.request_for("opening", description, n, inputs=inputs), drafts.read_opening)
+                or ""
+            )
             for number in range(plan.synthetic):
                 label = named[number % len(named)]
                 if (text := await row(label, number)) is not None:
@@ -267,7 +269,7 @@ def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
             synthetic=sum(row.source == SYNTHETIC for row in rows),
             confirmed=write_draft(plan, named, definitions, opening, rows),
             refused=len(refused),
-            why_refused=tuple(_grouped(refused)),
+            why_refused=tuple(why + f", {n} times" * (n > 1) for why, n in Counter(refused).most_common(MOST_REASONS)),
             wanted=tuple(verdict_lines(len(named))),
             status=asking.status,
             **asking.spent(),
@@ -281,7 +283,7 @@ def _draft(name: str, options: InitOptions, asked: Asked) -> Work[DraftResult]:
         [lm],
         options.part(SpendingOptions),
         calls,
-        options.budget_for(ATTEMPTS * calls),
+        options.budget_for(drafts.ATTEMPTS * calls),
         command="init",
         chained=_for_chain,
         opening=f"{plan.folder.name}: {lm.name} drafts {listed(labels) or 'labels'}, definitions and a prompt; {have}",
@@ -293,8 +295,18 @@ def _for_chain(result: DraftResult) -> Mapping[str, object]:
     return {**{name: getattr(result, name) for name in kept}, "labels": len(result.labels)}
 
 
-def _grouped(reasons: Sequence[str], most: int = 5) -> list[str]:
-    return [reason + f", {count} times" * (count > 1) for reason, count in Counter(reasons).most_common(most)]
+# -- out of skills ----------------------------------------------------------------------------------------------------
+
+
+def _from_skills(name: str, options: InitOptions) -> Work[DraftResult] | MadeTask:
+    source = source_of(Path(options.from_skills or ""))
+    if options.draft:
+        about = {tool.name: tool.description for tool in source} | {NO_SKILL[1]: "No skill is needed."}
+        asked = {"describe": ABOUT, "labels": ",".join(about), "target": ("skill",), "rows": options.draft}
+        drafting = options.changed(**asked, from_skills=None, draft=None, queries=())
+        return _draft(f"{name}-queries", drafting, asked_of(drafting), about)
+    folder = _new_folder(name)
+    return _wrote(folder, write_skill_task(folder, source, options), f"run {name}")
 
 
 # -- out of traces ----------------------------------------------------------------------------------------------------
@@ -358,8 +370,8 @@ def _labels_in(answers: Sequence[str]) -> tuple[str, ...]:
         return ()
     read = label_reader("choice", answers)
     try:
-        return checked_labels(sorted({read(answer) for answer in answers}))
-    except Refused:  # a text that can be no label stands among them
+        return drafts.checked_labels(sorted({read(answer) for answer in answers}))
+    except drafts.Refused:  # a text that can be no label stands among them
         return ()
 
 

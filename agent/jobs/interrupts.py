@@ -11,30 +11,29 @@ from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, TypeVar
 
 from agent.errors import Interrupted
+from agent.gateway.in_flight import InFlight
+from agent.models.model_registry import probe_models
+from agent.models.provider_jobs import check_batches
+from agent.results.base import CostedResult
+from agent.types import LM
 
 if TYPE_CHECKING:
-    from agent.gateway.in_flight import InFlight
     from agent.jobs.observers import Watcher
     from agent.jobs.session import Session
-    from agent.observer import Observer
-    from agent.results.base import CostedResult
-    from agent.types import LM
-
 _T = TypeVar("_T")
 R = TypeVar("R", bound="CostedResult")
-WAITS_SECONDS = 5.0
-"""Interval of checks whether a run waits for a provider."""
 BEAT_SECONDS = 0.5
 """Interval of heartbeats to the watcher."""
-
+WAIT_BEATS = 10
+"""Heartbeats between two checks whether a run waits for a provider."""
 _SIGNAL_SECONDS = 0.2
 """Interval in which the main thread checks for signals."""
 
 
 class StopSignal:
-    """Stops a run: the first `press` lets calls in flight finish, the second leaves at once.
+    """Stops a run: the first `press` (or `land`) lets calls in flight finish, the second press leaves at once.
 
-    `land` does the same as the first press without counting as one. Thread-safe, also before anything runs.
+    Thread-safe, also before anything runs.
     """
 
     def __init__(self) -> None:
@@ -46,7 +45,7 @@ class StopSignal:
         self._to_leave: Callable[[], None]
 
     def attach(self, land: Callable[[], None], leave: Callable[[], None]) -> None:
-        """Set the callbacks of the running loop; call them at once if a stop was requested before."""
+        """Set the callbacks of the running loop. A stop that was requested before calls them at once."""
         self._to_land, self._to_leave, self._loop = land, leave, asyncio.get_running_loop()
         if self._landing:
             land()
@@ -97,16 +96,11 @@ def catch_signals(signals: Iterable[signal.Signals], stop: StopSignal) -> Iterat
 
 
 async def watched(session: Session[R], new: Iterable[LM] = (), stop: StopSignal | None = None) -> R:
-    """Ask about the models that are `new`, execute the session and close its models.
+    """Ask about the models that are `new`, execute the session and close its models. Raises Interrupted.
 
-    The first Ctrl-C (or SIGTERM) lets calls in flight finish, the second leaves at once and shows the command that
-    continues. A closed terminal (SIGHUP) also lets them finish and does not count as a second press, as both kernel and
-    shell send it. If SIGHUP is ignored from the start, as under nohup, it stays ignored. `stop` does the same from
-    another thread. Raises Interrupted.
+    SIGTERM counts as a Ctrl-C. A closed terminal (SIGHUP) lets calls in flight finish and does not count as a second
+    press, as both kernel and shell send it; if it is ignored from the start, as under nohup, it stays ignored.
     """
-    from agent.models.model_registry import probe_models
-    from agent.models.provider_jobs import check_batches
-
     loop, stop = asyncio.get_running_loop(), stop or StopSignal()
     watcher, lms, left = session.watcher, session.spec.lms, asyncio.Event()
     try:
@@ -114,8 +108,7 @@ async def watched(session: Session[R], new: Iterable[LM] = (), stop: StopSignal 
         await check_batches(lms if session.options.is_batched else ())
         with catch_signals(watcher.signals, stop):
             execution = loop.create_task(session.execute())
-            waits = loop.create_task(_report_waits(session.in_flight, watcher))
-            beats = loop.create_task(_beat(session.in_flight, watcher))
+            beats = loop.create_task(_watch(session.in_flight, watcher))
             leaves = loop.create_task(left.wait())
             await asyncio.sleep(0)  # now there is something to interrupt
             stop.attach(lambda: watcher.warn(stopping(session.interrupt())), left.set)
@@ -132,33 +125,29 @@ async def watched(session: Session[R], new: Iterable[LM] = (), stop: StopSignal 
                 await asyncio.gather(*others, return_exceptions=True)
                 raise Interrupted
             finally:
-                for each in (waits, beats, leaves):
+                for each in (beats, leaves):
                     each.cancel()
     finally:
         for lm in {id(lm): lm for lm in lms}.values():
             await lm.close()
 
 
-async def _beat(in_flight: Callable[[], InFlight], watcher: Watcher) -> None:
+async def _watch(in_flight: Callable[[], InFlight], watcher: Watcher) -> None:
+    is_reported, beats = False, 0
     while True:
         watcher.on_heartbeat(in_flight())
         await asyncio.sleep(BEAT_SECONDS)
-
-
-async def _report_waits(in_flight: Callable[[], InFlight], observer: Observer) -> None:
-    is_reported = False
-    while True:
-        await asyncio.sleep(WAITS_SECONDS)
-        if (why := in_flight().outage) and not is_reported:
-            observer.on_message(f"waiting for {why}")
-        is_reported = bool(why)
+        beats += 1
+        if beats % WAIT_BEATS == 0:
+            if (why := in_flight().outage) and not is_reported:
+                watcher.on_message(f"waiting for {why}")
+            is_reported = bool(why)
 
 
 def run_blocking(work: Callable[[StopSignal | None], _T]) -> _T:
-    """Return the result of `work`, which runs an event loop, in a thread if a loop runs already.
+    """Run `work`, which runs an event loop, in a thread if a loop runs already.
 
-    Ctrl-C arrives in the main thread, which then presses the `StopSignal` of the thread. The main thread polls: the
-    kernel may hand the signal to another thread, and one that waits for a lock without a timeout would never notice.
+    The main thread polls for Ctrl-C: one that waits for a lock without a timeout would never notice it.
     """
     try:
         asyncio.get_running_loop()
@@ -178,7 +167,7 @@ def run_blocking(work: Callable[[StopSignal | None], _T]) -> _T:
 
 
 async def run_async(work: Callable[[StopSignal | None], _T]) -> _T:
-    """Await `work` from an event loop: cancelled once, the calls in flight finish; twice, they do not."""
+    """Await `work` from an event loop. Cancelled once, the calls in flight finish; twice, they do not."""
     stop = StopSignal()
     result = asyncio.wrap_future(_in_thread(work, stop))
     cancelled: asyncio.CancelledError | None = None
@@ -203,5 +192,6 @@ def _in_thread(work: Callable[[StopSignal | None], _T], stop: StopSignal) -> Fut
         except BaseException as error:
             result.set_exception(error)
 
+    # a daemon, unlike the threads of a pool: the process can end while it waits for a provider
     threading.Thread(target=call, name="promptassay", daemon=True).start()
     return result

@@ -1,4 +1,4 @@
-"""`optimize tasks`, `metrics list` and `models list`."""
+"""`optimize tasks`, `metrics list`, `models list` and `tools`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from pathlib import Path
 
 from pydantic import Field
 
-from agent.errors import ProblemsError
+from agent.errors import InputError, ProblemsError
 from agent.jobs.registry import about, job
 from agent.jobs.tasks import find_task, tasks_here
+from agent.jobs.tool_sources import tools_in_file, tools_of_server, write_tools
 from agent.metrics.metric_registry import METRICS
 from agent.models.model_registry import MODELS
 from agent.models.weights import CATALOG, weights_path
+from agent.options.kinds import File, Texts
+from agent.options.option import option
 from agent.report.blocks import Block, Column, short, table
 from agent.results.base import Result
+from agent.results.rows import ListedTool, ToolsResult
 from agent.task.load import load_task
 
 
@@ -52,7 +56,7 @@ class TasksResult(Result):
 
 @job("tasks")
 def tasks(task: str | None = None) -> TasksResult:
-    """List the tasks under tasks/, or check TASK: prints every problem with its file and line."""
+    """List the tasks under tasks/, or check TASK. Every problem is printed with file and line."""
     found = []
     for folder in [find_task(task)] if task else [Path("tasks") / name for name in tasks_here()]:
         try:
@@ -164,3 +168,34 @@ def models() -> ModelsResult:
         for w in CATALOG
     )
     return ModelsResult(forms=tuple(forms), weights=tuple(weights))
+
+
+@job("tools", typed=("env",))
+def tools(
+    file: Path | None = None,
+    *,
+    mcp: str | None = option(
+        None, "An MCP server that speaks over stdio, as it is started in a shell.", metavar="COMMAND"
+    ),
+    env: Texts = option(
+        (), "A variable of the environment that the server gets, too; may be given several times.", metavar="NAME"
+    ),
+    output: File = option(None, "Write the tools there, as OpenAI takes them.", short="-o"),
+) -> ToolsResult:
+    """List the tools of FILE or an MCP server, and write them for a task.
+
+    FILE is JSON: a list of tools in the format of OpenAI or Anthropic, the result of MCP's tools/list, or an OpenAPI 3
+    document, whose operations become tools. FILE.py:NAME,... names functions of a Python file, which is run: their
+    types and docstrings become schemas and descriptions. With --mcp the command is run, asked for its tools, and ended
+    within a minute; use only a server that you trust. It gets PATH, HOME, LANG and TMPDIR of the environment, and what
+    --env names. A task names the written file: tools = "tools.json".
+    """
+    if (file is None) == (mcp is None):
+        raise InputError("give a FILE, or --mcp with the command of a server")
+    if env and mcp is None:
+        raise InputError("--env is for the server of --mcp; leave it out")
+    found = tools_in_file(file) if file is not None else tools_of_server(mcp or "", names=env)
+    if output is not None:
+        write_tools(found, output)
+    listed = tuple(ListedTool(**tool.as_dict()) for tool in found)
+    return ToolsResult(tools=listed, file=str(output) if output else None)

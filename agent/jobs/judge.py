@@ -1,8 +1,4 @@
-"""Measure a judge: compare its ratings with those of people, and try to fool it.
-
-Its calls go through the gateway, so they are budgeted, recorded and never bought twice. The measurement is an event of
-the ledger, which later runs of a task with this judge look up.
-"""
+"""Measure a judge: compare its ratings with those of people, and try to fool it. Later runs look the result up."""
 
 from __future__ import annotations
 
@@ -14,22 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.evaluate.judge_trust import (
-    AGAIN,
-    CONTROL_ITEMS,
-    CONTROLS,
-    JUDGE,
-    ORDERS,
-    SAMPLED,
-    CalibrationPlan,
-    Scale,
-    agreement,
-)
-from agent.evaluate.score_table import Arm, NamedCandidate, ScoreTable, score
+from agent.evaluate import judge_trust as trust
+from agent.evaluate.score_table import Arm, NamedCandidate, score
 from agent.jobs.registry import DB, job
 from agent.jobs.released import bare_task
 from agent.jobs.session import Session, Work
-from agent.jobs.tasks import find_task
+from agent.jobs.tasks import find_task, with_judges
 from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.options.jobs import CalibrateOptions
 from agent.options.option import option
@@ -51,23 +37,13 @@ from agent.task.judge_files import (
     require,
 )
 from agent.task.load import load_task
-from agent.types import (
-    LM,
-    Candidate,
-    Example,
-    Field,
-    Outcome,
-    Prediction,
-    Rubric,
-    Score,
-    Signature,
-    SplitName,
-    Task,
-)
+from agent.types import LM, Candidate, Example, Field, Outcome, Prediction, Rubric, Score, Signature, SplitName, Task
 
 FEWEST = 10
 """The fewest items for a measurement."""
 KIND = "judge_calibration"
+RATINGS = "calibration.jsonl"
+"""The file of people's ratings in a task's folder."""
 
 
 class CalibrationPlanned(Result):
@@ -95,8 +71,7 @@ def calibrate(
     people (kappa of at least 0.6 on at least 30 items), its verdicts can be read, and empty or evasive answers do not
     fool it. Each line shows a measurement with its 95 % interval.
     """
-    scale = _scale(options.scale) if options.scale else None
-    measured, setup, columns, labels = _of_task(task, options, scale) if task else _of_columns(options, scale)
+    measured, setup, columns, labels = judged_by(task, options)
     models = tuple(options.judge) or measured.judges or ((measured.model or DEFAULT_MODEL),)
     setup = replace(setup, models=models)
     items = read_ratings_file(labels, columns)
@@ -108,7 +83,7 @@ def calibrate(
         raise InputError(f"{labels}:1: the judge compares with a reference; write a column reference")
     if setup.mode == FAITHFULNESS and not any(item.passages for item in items):
         raise InputError(f"{labels}:1: the judge goes by the passages that were shown; write a column {PASSAGES}")
-    plan = CalibrationPlan(setup, items, labels, columns.scale, options.repeats, options.seed)
+    plan = trust.CalibrationPlan(setup, items, labels, columns.scale, options.repeats, options.seed)
     created = {name: create_model(name) for name in models}
     lms = [created[name] for name in models]
     things = "pairs" if plan.is_pairwise else "answers"
@@ -117,10 +92,8 @@ def calibrate(
         return CalibrationPlanned(would_ask=opening)
 
     async def perform(asking: Session[CalibrationResult]) -> CalibrationResult:
-        table, spent = await _judged(asking, plan, lms), asking.spent()
-        calls = {"judge": spent["calls"].get("judge", 0), "cached": spent["calls"]["cached"]}
-        about = {"run_id": asking.id, "task": asking.task.name, "status": asking.status, **spent, "calls": calls}
-        return agreement(plan, table, about).figures
+        table = await score(asking, judged_arms(asking, plan, lms), ())
+        return trust.agreement(plan, table, about_judging(asking)).figures
 
     return Work(
         KIND,
@@ -137,6 +110,13 @@ def calibrate(
         opening=opening,
         ended=lambda result: 100 if gate and not result.trusted else 0,
     )
+
+
+def about_judging(asking: Session[Any], *roles: str) -> dict[str, Any]:
+    """Return the fields of a result that describe its run; `roles` next to the judge."""
+    spent = asking.spent()
+    calls = {role: spent["calls"].get(role, 0) for role in ("judge", *roles, "cached")}
+    return {"run_id": asking.id, "task": asking.task.name, "status": asking.status, **spent, "calls": calls}
 
 
 class JudgedItems:
@@ -161,7 +141,7 @@ class JudgedItems:
         for item_id, given in zip(missing, verdicts, strict=True):
             if given is not None:
                 orders = {"orders": given.orders} if isinstance(given, Comparison) else {}
-                scores = (Score(JUDGE, given.value, given.reason),)
+                scores = (Score(trust.JUDGE, given.value, given.reason),)
                 outcome = Outcome(candidate.id, item_id, Prediction(orders, ""), scores, given.value)
                 self._known[item_id, repeat] = outcome
         return [self._known[row.id, repeat] for row in examples if (row.id, repeat) in self._known]
@@ -172,42 +152,50 @@ class JudgedItems:
         return await self._judge.rate(item.inputs, item.answers[0], item.reference, repeat, item.passages)
 
 
-async def _judged(asking: Session[CalibrationResult], plan: CalibrationPlan, lms: Sequence[LM]) -> ScoreTable:
+def judged_arms(asking: Session[Any], plan: trust.CalibrationPlan, lms: Sequence[LM]) -> list[Arm]:
+    """Return what a judge is asked: the items, again, in pairs, and non-answers."""
     setup = plan.setup
     judge = Judge(setup, lms, asking.gateway)
     pairwise = Judge(JudgeSetup("pairwise", setup.models, setup.description, setup.rubric), lms, asking.gateway)
     items = JudgedItems(asking, judge, plan.items)
-    arms = [items.arm(JUDGE), items.arm(AGAIN, SAMPLED, plan.repeats)]
-    arms.append(JudgedItems(asking, pairwise, plan.pairs).arm(ORDERS))
-    for name, text in CONTROLS.items():
-        fake = [_control(plan, item, text) for item in plan.items[:CONTROL_ITEMS]]
+    arms = [items.arm(trust.JUDGE), items.arm(trust.AGAIN, trust.SAMPLED, plan.repeats)]
+    arms.append(JudgedItems(asking, pairwise, plan.pairs).arm(trust.ORDERS))
+    for name, text in trust.CONTROLS.items():
+        fake = []
+        for item in plan.items[: trust.CONTROL_ITEMS]:
+            other = (item.answers[int(item.mean < 0.5)],) if plan.is_pairwise else ()
+            fake.append(replace(item, answers=(text, *other)))
         arms.append(JudgedItems(asking, judge, fake).arm(name))
-    return await score(asking, arms, ())
-
-
-def _control(plan: CalibrationPlan, item: RatedItem, text: str) -> RatedItem:
-    return replace(item, answers=(text, item.answers[int(item.mean < 0.5)]) if plan.is_pairwise else (text,))
+    return arms
 
 
 # -- from the words of the command ------------------------------------------------------------------------------------
 
 
-def _scale(text: str) -> Scale:
+def judged_by(task: str | None, options: CalibrateOptions) -> tuple[Task, JudgeSetup, RatingColumns, Path]:
+    """Return what a judge rates and how, and the ratings of people. Raises InputError."""
+    scale = _scale(options.scale) if options.scale else None
+    return _of_task(task, options, scale) if task else _of_columns(options, scale)
+
+
+def _scale(text: str) -> trust.Scale:
     match = re.fullmatch(r"(\d{1,3})-(\d{1,3})", text)
     if not match or not int(match[1]) < int(match[2]) <= int(match[1]) + 100:
         raise InputError(f"--scale {text}: write LOWEST-HIGHEST in whole numbers, such as 1-5")
     return float(match[1]), float(match[2])
 
 
-def _own(rubric: Rubric | None) -> Scale:
+def _own(rubric: Rubric | None) -> trust.Scale:
     return (float(rubric.low), float(rubric.high)) if rubric else (1.0, 5.0)
 
 
-def _of_task(name: str, options: CalibrateOptions, scale: Scale | None) -> tuple[Task, JudgeSetup, RatingColumns, Path]:
+def _of_task(
+    name: str, options: CalibrateOptions, scale: trust.Scale | None
+) -> tuple[Task, JudgeSetup, RatingColumns, Path]:
     for each in ("input", "rubric", "about"):
         if getattr(options, each):
             raise InputError(f"--{each} goes without TASK; the task has its own")
-    task = load_task(find_task(name))
+    task = with_judges(load_task(find_task(name)))
     judges = [m for m in task.metrics if m.name == "judge" and options.output in (None, m.field)]
     judges = [m for m in judges if options.mode in (None, m.options.get("mode", "rubric"))]
     if not judges:
@@ -216,7 +204,7 @@ def _of_task(name: str, options: CalibrateOptions, scale: Scale | None) -> tuple
         raise InputError(
             f'{task.folder}/task.toml:1: no metric{field} is a judge{mode}; write name = "judge" in [[metrics]]'
         )
-    labels = options.labels or Path(task.folder) / "calibration.jsonl"
+    labels = options.labels or Path(task.folder) / RATINGS
     answers = _pair(options.pair) if options.pair else (judges[0].field,)
     if options.pair and judges[0].options.get("mode") != "pairwise":
         raise InputError(f"--pair: the judge of {task.name} rates single answers; give it ratings, or set its mode")
@@ -226,7 +214,7 @@ def _of_task(name: str, options: CalibrateOptions, scale: Scale | None) -> tuple
     return task, setup, RatingColumns(inputs, answers, options.rating, scale=scale, passages=passages), labels
 
 
-def _of_columns(options: CalibrateOptions, scale: Scale | None) -> tuple[Task, JudgeSetup, RatingColumns, Path]:
+def _of_columns(options: CalibrateOptions, scale: trust.Scale | None) -> tuple[Task, JudgeSetup, RatingColumns, Path]:
     labels = options.labels
     if labels is None or not (options.output or options.pair):
         raise InputError("without TASK give --labels FILE and --output COLUMN, or --pair A,B for pairs")

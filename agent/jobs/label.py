@@ -1,8 +1,4 @@
-"""`optimize label`: a task to label, rows added to it, answers of prompts, and what is still needed.
-
-Rows on which the best prompts of a run disagree come first. Their calls go through the gateway, under a cap of the
-user; the answers are stored with the run that asked them.
-"""
+"""`optimize label`: a task to label, rows added to it, answers of prompts, and what is still needed."""
 
 from __future__ import annotations
 
@@ -25,15 +21,7 @@ from agent.jobs.registry import DB, After, Printed, job
 from agent.jobs.released import Readable
 from agent.jobs.session import Session, Work
 from agent.jobs.tasks import find_task, task_of
-from agent.jobs.unlabelled import (
-    CONFIRMED_BY,
-    Table,
-    confirmed_answers,
-    made_rows,
-    names_in,
-    require_rows,
-    table_of,
-)
+from agent.jobs.unlabelled import CONFIRMED_BY, Table, confirmed_answers, made_rows, names_in, require_rows, table_of
 from agent.ledger.connect import is_there
 from agent.ledger.query import Row, started_with
 from agent.models.model_registry import create_model
@@ -41,7 +29,7 @@ from agent.options.jobs import LabelOptions
 from agent.options.shared import FormOptions, SpendingOptions
 from agent.programs.kinds import program_for
 from agent.prompt.template import label_text
-from agent.report.job_blocks import job_sections
+from agent.report.job_blocks import sections_of
 from agent.report.terminal import lines_of
 from agent.results.rows import LabellingResult, LabelResult
 from agent.safe_file import new_file
@@ -71,31 +59,30 @@ AT_ONCE = 100
 def label(
     task: str, options: LabelOptions, *, observer: Watcher, as_json: bool, db: Path = DB
 ) -> After[LabellingResult] | Printed[LabellingResult | None]:
-    """Label rows of TASK with single keys; train, dev and test are made from the labels.
+    """Label rows of TASK with single keys. Train, dev and test are made from the labels.
 
     The next row is the most informative one: where the best prompts of the last run disagree (--ask), of the rarest
-        label,
-    far from labelled rows. A key gives a label, s skips, u undoes the last one, ? explains the labels, q quits. Each
-    label is saved at once. Several labellers write to one file: their agreement is printed, and rows on which they
+    label, far from labelled rows. A key gives a label, s skips, u undoes the last one, ? explains the labels, q quits.
+    Each label is saved at once. Several labellers write to one file: their agreement is printed, and rows on which they
     disagree are shown again.
     """
     if options.web and as_json:
         raise InputError("--web labels in the browser until you end it, without --json; leave one of them out")
-    said = [] if options.add is None else add_rows(task, options.add, options)
+    said = [] if options.add is None else _add_rows(task, options.add, options)
     found, is_asked = opened(task), not (options.status or as_json)
     if is_asked:
         keys_of(found.choices)  # where they are too few, no model is asked first
 
     def labelled(answered: LabelResult | None = None) -> Printed[LabellingResult | None]:
-        lines = said if answered is None else [*said, *lines_of(job_sections(answered))[1:]]
+        lines = said if answered is None else [*said, *lines_of(sections_of(answered))[1:]]
         if as_json:
-            rows = tuple(rows_next(found, answers_of(found, db)))
-            return Printed(labels_wanted(found).model_copy(update={"next_rows": rows}), lines=lines)
+            rows = tuple(_rows_next(found, answers_of(found, db)))
+            return Printed(_labels_wanted(found).model_copy(update={"next_rows": rows}), lines=lines)
 
         def ended() -> LabellingResult:
             if is_asked:
                 observer.on_labelling(found, options, queue_of(found, answers_of(found, db)), db)
-            return labels_wanted(found)
+            return _labels_wanted(found)
 
         return Printed(None, lines=lines, later=ended)
 
@@ -111,8 +98,8 @@ def keys_of(labels: Sequence[str]) -> dict[str, str]:
     keys = f"123456789{letters}{letters.upper()}"
     if len(labels) > len(keys):
         raise InputError(
-            f"{len(labels)} labels, and single keys are enough for {len(keys)}; write the labels into a column of a "
-            "table instead, and make a task of it: optimize init NAME --from FILE --target COLUMN"
+            f"{len(labels)} labels, but only {len(keys)} keys; label in a column of a table: "
+            "optimize init NAME --from FILE --target COLUMN"
         )
     return dict(zip(keys, labels, strict=False))
 
@@ -124,8 +111,7 @@ def opened(name: str) -> LabelledTask:
     return task
 
 
-def labels_wanted(task: LabelledTask) -> LabellingResult:
-    """Return the progress of labelling and what a verdict still needs."""
+def _labels_wanted(task: LabelledTask) -> LabellingResult:
     events = task.log.events()
     status = task.status(events)
     splits = ", ".join(f"{split} {count}" for split, count in status.splits.items())
@@ -154,8 +140,7 @@ def labels_wanted(task: LabelledTask) -> LabellingResult:
     )
 
 
-def rows_next(task: LabelledTask, answers: Mapping[str, Sequence[str]], count: int = 20) -> list[dict[str, Any]]:
-    """Return the rows to label next, JSON-ready: id, inputs and why."""
+def _rows_next(task: LabelledTask, answers: Mapping[str, Sequence[str]], count: int = 20) -> list[dict[str, Any]]:
     session, found = LabelSession(task, "next", queue_of(task, answers), 0), list[dict[str, Any]]()
     events = task.log.events()
     while len(found) < count and (shown := session.next(events, [each["row"] for each in found])) is not None:
@@ -176,11 +161,7 @@ def verdict_lines(labels: int) -> list[str]:
 # -- rows of a file ---------------------------------------------------------------------------------------------------
 
 
-def add_rows(name: str, path: Path, form: FormOptions) -> list[str]:
-    """Add rows of a file to the unlabelled ones, and labels that traces confirm; return what was added.
-
-    Raises InputError or ProblemsError if the task or the file is wrong.
-    """
+def _add_rows(name: str, path: Path, form: FormOptions) -> list[str]:
     folder = find_task(name)
     inputs, field = read_fields(folder)
     table, notes, traces = table_of(path, form)
@@ -240,10 +221,7 @@ def _known(folder: Path, inputs: Sequence[str]) -> set[tuple[str, ...]]:
 
 
 def label_answers(labelled: LabelledTask, options: LabelOptions, db: Path) -> Work[LabelResult]:
-    """Ask the best prompts of a task's last run about unlabelled rows, as far as the caps allow.
-
-    Raises InputError if there is no such run, no row is left, or the cap is too small for one row.
-    """
+    """Ask the last run's best prompts about unlabelled rows, within the caps."""
     with closing(open_history(db)) as history:
         run = next((row for row in history.runs() if _is_of(row, labelled)), None)
         if run is None:

@@ -1,8 +1,6 @@
 """`optimize learn`: add corrected production answers to the train rows of a new task version. Asks no model.
 
-The task is copied and loaded with the new rows before anything is put in place: dev and test stay byte for byte the
-same, and a task that could not run is not written. A changed train file has another hash, so the next run is a run of
-another version of the task.
+The copy is loaded with the new rows before anything is put in place; dev and test stay byte for byte the same.
 """
 
 from __future__ import annotations
@@ -54,7 +52,7 @@ def learn(
     inputs_column: str = key_option("inputs"),
     answer_column: str = key_option("answer"),
 ) -> LearnResult:
-    """Add the corrected answers of LOG to the train rows of a new version of TASK.
+    """Add corrected answers of LOG to the train rows of a new TASK version.
 
     LOG is a .jsonl or .csv file with a row for each answer that a person confirmed or corrected: the inputs by name (or
     in `inputs`), and the right answer as `answer` or by the output's name. Other keys are ignored. Skipped and counted:

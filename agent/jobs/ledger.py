@@ -10,34 +10,17 @@ from typing import Annotated
 from agent.jobs.locations import open_history
 from agent.jobs.registry import DB, Printed, job
 from agent.ledger.anchors import noted_hash
-from agent.ledger.container import merge_ledgers
-from agent.ledger.team_store import Published, publish, verify_published
+from agent.ledger.container import Merged, merge_ledgers
+from agent.ledger.team_store import Published, PublishedReading, publish, verify_published
 from agent.options.kinds import File
 from agent.options.option import option
 from agent.report.blocks import Block, table, text
-from agent.results.base import Result
 
 URL_HELP = "postgresql://USER@HOST/NAME (the password in PGPASSWORD or ~/.pgpass) or sqlite:///FILE."
 
 
-class SourceLedger(Result):
-    """A merged ledger, and the chain that contains it."""
-
-    name: str
-    chain: int
-    events: int
-    head: str
-
-
-class MergeResult(Result):
+class MergeResult(Merged):
     """The result of a merge."""
-
-    ledger: Path
-    chains: int
-    events: int
-    runs: int
-    calls: int
-    sources: tuple[SourceLedger, ...]
 
     def blocks(self) -> Iterator[Block]:
         rows = [(each.name, each.chain, each.events, each.head) for each in self.sources]
@@ -46,41 +29,17 @@ class MergeResult(Result):
         yield text(f"{counts}; only read")
 
 
-class PublishedRun(Result):
+class PublishedRun(Published):
     """A run in a team's ledger; `new` if it was written now, `texts` if with its payload texts."""
 
-    run_id: str
-    to: str
-    events: int
-    rows: int
-    texts: int
-    digest: str
-    new: bool
-
     def blocks(self) -> Iterator[Block]:
-        yield text(Published(**dict(self)).line())
+        yield text(self.line())
 
 
-class FoundWrong(Result):
-    """A violation; `seq` is the event that it contradicts (0: the file as a whole)."""
-
-    seq: int
-    what: str
-
-    def __str__(self) -> str:
-        return f"event {self.seq}: {self.what}" if self.seq else self.what
-
-
-class PublishedCheck(Result):
+class PublishedCheck(PublishedReading):
     """The verification of a run in a team's ledger."""
 
     whole: bool
-    run_id: str
-    events: int
-    rows: int
-    texts: int
-    digest: str
-    findings: tuple[FoundWrong, ...]
 
     def blocks(self) -> Iterator[Block]:
         whole = f"whole: {self.events} events, {self.rows} rows, {self.texts} texts, digest {self.digest}"
@@ -94,18 +53,14 @@ def merge(
     output: File = option(None, "The merged ledger to write.", short="-o"),
     force: bool = option(False, "Write over a merged ledger that is there."),
 ) -> MergeResult:
-    """Merge ledgers into a read-only one for --db of `history`, `show`, `report`, `compare`, `ui` and `audit`.
+    """Merge ledgers into a read-only one. Use it with --db of `history`, `show`, `report`, `compare`, `ui` and `audit`.
 
     Each ledger is verified first, and its chain is kept complete: `optimize audit verify --db TEAM.db` proves each one.
-        A
-    copy adds nothing; of a copy that was continued only the new part is added. A run in two ledgers is taken from the
+    A copy adds nothing; of a copy that was continued only the new part is added. A run in two ledgers is taken from the
     one that has more of it, and refused if both have something that the other lacks. A text erased in one of them is
     dropped.
     """
-    merged = merge_ledgers(ledgers, output or Path(), force)
-    sources = [source._asdict() for source in merged.sources]
-    counts = {name: getattr(merged, name) for name in ("chains", "events", "runs", "calls")}
-    return MergeResult.model_validate({"ledger": merged.path, "sources": sources, **counts})
+    return MergeResult.model_validate(dict(merge_ledgers(ledgers, output or Path(), force)))
 
 
 @job("ledger publish", required=("to",))
@@ -116,14 +71,13 @@ def publish_run(
     texts: bool = option(False, "Prompts, requests and replies, too. Without it: numbers, names and hashes."),
     db: Path = DB,
 ) -> PublishedRun:
-    """Publish the finished RUN to a team's ledger: its rows, and its events with their hashes.
+    """Publish the finished RUN to a team's ledger: rows, and events with hashes.
 
     It is one transaction, and repeatable: newer records of the run replace older ones. Keep the printed digest:
-        `optimize
-    ledger verify --anchor DIGEST` detects a run that was forged there.
+    `optimize ledger verify --anchor DIGEST` detects a run that was forged there.
     """
     with closing(open_history(db)) as history:
-        return PublishedRun.model_validate(publish(history, run, to, texts), from_attributes=True)
+        return PublishedRun.model_validate(dict(publish(history, run, to, texts)))
 
 
 @job("ledger verify", required=("url",))
@@ -137,11 +91,9 @@ def verify(
         metavar="DIGEST",
     ),
 ) -> Printed[PublishedCheck]:
-    """Verify RUN, by its whole id, in a team's ledger: each event, row and text against its hash.
+    """Verify RUN in a team's ledger: each event, row and text against its hash. RUN is a whole id.
 
     Prints `whole: ...` and exits with 0, or prints every violation and exits with 1.
     """
     found = verify_published(url, run, noted_hash(anchor) if anchor is not None else None)
-    findings = tuple(FoundWrong(seq=each.seq, what=each.what) for each in found.findings)
-    counts = {name: getattr(found, name) for name in ("run_id", "events", "rows", "texts", "digest")}
-    return Printed(PublishedCheck(whole=not findings, findings=findings, **counts), 1 if findings else 0)
+    return Printed(PublishedCheck(whole=not found.findings, **dict(found)), 1 if found.findings else 0)

@@ -8,49 +8,52 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent.errors import InputError, LedgerBusy
 from agent.jobs.tasks import find_task, task_named, task_of
 from agent.ledger.connect import LEDGER as LEDGER
+from agent.ledger.connect import is_there, require_file
 from agent.ledger.connect import ledger_option as ledger_option
-from agent.ledger.connect import require_file
+from agent.ledger.query import History, Row, history_of, released_file, started_with
+from agent.ledger.store import Ledger
+from agent.models.model_registry import leads_elsewhere
+from agent.options.jobs import RecordedOptions
+from agent.release.aliases import ROOT_VARIABLE, NeedsUnit, Reference, resolve
+from agent.release.prompt_file import PROMPT_FILE
+from agent.release.runtime import Prompt, load_prompt
+from agent.release.texts import Loaded, load_texts
+from agent.release.texts_file import TEXTS_FILE
+from agent.release.versions import is_version
+from agent.report.wording import without_result
 from agent.task.examples import PLAYED
-
-if TYPE_CHECKING:
-    from agent.ledger.query import History, Row
-    from agent.ledger.store import Ledger
-    from agent.options.jobs import RecordedOptions
-    from agent.release.runtime import Prompt
-    from agent.types import LM, Task
+from agent.task.load import load_task
+from agent.types import Task
 
 
 def open_history(db: Path, by_chain: bool = False) -> History:
-    """Open the ledger for reading; `by_chain` verifies all of it instead of the seal.
-
-    Raises InputError if it is missing, LedgerError if it is damaged.
-    """
-    from agent.ledger.connect import is_there
-    from agent.ledger.query import history_of
-
+    """Open the ledger for reading; `by_chain` verifies all of it instead of the seal."""
     require_file(db)
     if not is_there(db):
         raise InputError(f"{db}: no ledger here yet; `optimize TASK` makes one, or name another with --db")
     return history_of(db, by_chain)
 
 
+def calls_seen(db: Path, task: str, model: str) -> float | None:
+    """Return the calls per row in the task's latest search; None without one."""
+    if not is_there(db):
+        return None
+    with closing(open_history(db)) as history:
+        return history.calls_a_row(task, model)
+
+
 def releases_folder(db: Path) -> Path:
     """Return the registry folder: PROMPTASSAY_RELEASES, else next to the ledger."""
-    from agent.release.aliases import ROOT_VARIABLE
-
     own = os.environ.get(ROOT_VARIABLE)
     return Path(own) if own else db.parent / "releases"
 
 
 def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
     """Open the ledger for writing, after at most `patience` seconds of waiting. Raises LedgerBusy."""
-    from agent.ledger.store import Ledger
-
     end = time.monotonic() + patience
     while True:
         try:
@@ -62,19 +65,13 @@ def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
 
 
 def prompt_path(word: str, db: Path) -> Path:
-    """Return the file that PROMPT names: a path (or its folder), NAME@ALIAS, NAME@VERSION, or a run's id.
+    """Return the file of a path or folder, NAME@ALIAS, NAME@VERSION, or run id.
 
-    Raises InputError if there is none, or the run is of a user's program.
+    It is a prompt, or the texts of the user's own program.
     """
-    from agent.ledger.query import released_file
-    from agent.release.aliases import NeedsUnit, Reference
-    from agent.release.prompt_file import PROMPT_FILE, holds_prompt
-    from agent.release.runtime import load_prompt
-    from agent.report.wording import without_result
-
     path = Path(word)
     if os.path.isdir(path):
-        path = path / PROMPT_FILE
+        path = path / (TEXTS_FILE if os.path.exists(path / TEXTS_FILE) else PROMPT_FILE)
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file; released prompts are in runs/RUN")
     if os.path.exists(path):
@@ -82,21 +79,22 @@ def prompt_path(word: str, db: Path) -> Path:
     if (reference := Reference.of(word)) is not None:
         root = releases_folder(db)
         try:
-            version = load_prompt(word, root=root).version
+            is_texts = resolve(root, reference).version.startswith("t")
+            version = (load_texts if is_texts else load_prompt)(word, root=root).version
         except NeedsUnit:
             raise InputError(
                 f"{word}: an A/B alias stands for two versions; name one of them, NAME@VERSION, as "
                 f"`optimize aliases {reference.name}` lists them"
             ) from None
-        return root / reference.name / version / PROMPT_FILE
+        return root / reference.name / version / (TEXTS_FILE if is_texts else PROMPT_FILE)
     if path.suffix or len(path.parts) > 1 or not db.is_file():
         raise InputError(f"{word}: no such file; give the path of a prompt.md, NAME@ALIAS, or the id of a run (--db)")
     run = _run(word, db)
     released = released_file(run, db)
     if released is None:
         raise InputError(f"{run['id']}: {without_result(run)}, so it names no release")
-    if not holds_prompt(released):
-        raise InputError(f"{run['id']}: a run of your program; only prompts can be checked")
+    if not is_version(released):
+        raise InputError(f"{run['id']}: a run of your program; only prompts and texts can be checked")
     return released
 
 
@@ -105,13 +103,8 @@ def _run(run_id: str, db: Path) -> Row:
         return history.run(run_id)
 
 
-def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
-    """Return the task of a prompt: the named one, that of its run, or the one of its name.
-
-    Raises InputError if none is known, or its inputs differ from those of the prompt.
-    """
-    from agent.task.load import load_task
-
+def task_for(prompt: Loaded, name: str | None, db: Path) -> Task:
+    """Return a prompt's task: the named one, its run's, or that of its name."""
     if name:
         task = load_task(find_task(name))
     elif options := run_options(prompt, db):
@@ -132,13 +125,11 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
     return task if task.judges else replace(task, judges=(task.model or prompt.model,))
 
 
-def run_options(prompt: Prompt, db: Path) -> RecordedOptions | None:
+def run_options(prompt: Loaded, db: Path) -> RecordedOptions | None:
     """Return the options of the prompt's run; None if the ledger does not know it."""
     run_id = str(prompt.provenance.get("run_id", ""))
     if not run_id or not db.is_file():
         return None
-    from agent.ledger.query import started_with
-
     with suppress(InputError):
         return started_with(_run(run_id, db))
     return None
@@ -155,12 +146,11 @@ def has_goals(prompt: Prompt, db: Path) -> bool:
 
 
 def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequence[str]], db: Path) -> None:
-    """Raise InputError for a model that only `file` names, by an address or the path of a file.
+    """Raise InputError for a model at an address or path that only `file` names.
 
     An address would receive rows and key. Models that this ledger has asked before are allowed. `brought` are the
     models that the file names; `asked`, by option, those that the user did not type.
     """
-    from agent.models.model_registry import leads_elsewhere
     from agent.safe_text import printable
 
     for option, names in asked.items():
@@ -178,17 +168,3 @@ def asked_before(model: str, db: Path) -> bool:
         return False
     with closing(open_history(db)) as history:
         return bool(history.select("SELECT 1 FROM calls WHERE model = ? LIMIT 1", model))
-
-
-def models_of(name: str, judges: tuple[str, ...], prompt: Prompt) -> tuple[LM, tuple[LM, ...]]:
-    """Create the model and the judges, each once.
-
-    Raises ReleaseError if the adapter of the prompt needs other weights than those here.
-    """
-    from agent.models.model_registry import create_model
-    from agent.prompt.parts.adapter import require_base
-
-    if prompt.model in (name, *judges):
-        require_base(prompt.release)
-    known = {each: create_model(each) for each in dict.fromkeys((name, *judges))}
-    return known[name], tuple(known[judge] for judge in judges)

@@ -1,7 +1,4 @@
-"""Detect a wrong metric before the first call: score the right answers of some rows.
-
-Judges are skipped, as they cost calls, and so are metrics that read no label.
-"""
+"""Find a wrong metric before the first call: score the right answers of some rows."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ class _Judge:
 
 
 def check_metrics(task: Task, tell: Callable[[str], None]) -> None:
-    """Score the right answers of up to ROWS train and dev rows with each metric that reads labels.
+    """Score right answers of up to ROWS rows with each metric that reads labels.
 
     `tell` gets a line for each metric below full marks. Raises InputError for a metric that scores nothing.
     """
@@ -43,7 +40,7 @@ def check_metrics(task: Task, tell: Callable[[str], None]) -> None:
         low = [at for at, score in enumerate(scores) if (score.value or 0.0) < FULL]
         if not low:
             continue
-        shown = _shown(metric, rows[low[0]], scores[low[0]])
+        shown = _shown(rows[low[0]], scores[low[0]])
         if all(not score.value for score in scores):
             what = (
                 f"metric {metric.name}: {counted(len(rows), 'right answer')} tried, and it scores 0 or nothing for each"
@@ -53,9 +50,9 @@ def check_metrics(task: Task, tell: Callable[[str], None]) -> None:
         tell(f"metric {metric.name}: {few}: {shown}")
 
 
-def _compares(metric: Metric) -> bool:
+def _compares(metric: Metric) -> bool:  # not judges, which cost calls, nor metrics that read no label
     if isinstance(metric, FieldMetric):
-        return metric.needs_label and not metric.reads_replies
+        return metric.rule.needs_label and not metric.rule.reads_replies
     return isinstance(metric, FunctionMetric | PythonMetric)
 
 
@@ -68,7 +65,7 @@ async def _scores(metrics: Sequence[Metric], rows: Sequence[tuple[Example, Predi
                 metric.close()
 
 
-def _shown(metric: Metric, row: tuple[Example, Prediction], score: Score) -> str:
+def _shown(row: tuple[Example, Prediction], score: Score) -> str:
     example, right = row
     value = "no score" if score.value is None else f"{score.value:g}"
     because = f" ({score.reason})" if score.reason else ""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from agent.errors import InputError
-from agent.gateway.prices import assumed_free, fixed_price
-
-if TYPE_CHECKING:
-    from agent.gateway.prices import Price
-    from agent.options.jobs import RecordedOptions
-    from agent.options.shared import CapOptions
-    from agent.types import LM, Budget
+from agent.gateway.prices import Price, assumed_free, fixed_price
+from agent.models.adapters import SUFFIX, split_adapter
+from agent.models.hosted import HostedModel
+from agent.models.model_registry import require_files
+from agent.models.provider_jobs import batch_api
+from agent.models.recorded import note
+from agent.models.weights import fetch
+from agent.options.jobs import RecordedOptions
+from agent.options.shared import CapOptions
+from agent.types import LM, Budget
 
 
 def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -> None:
@@ -20,10 +22,6 @@ def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -
 
     Raises InputError with every file of the user that makes calls impossible.
     """
-    from agent.models.adapters import SUFFIX, split_adapter
-    from agent.models.model_registry import require_files
-    from agent.models.weights import fetch
-
     names = list(models)
     require_files(names)
     for name in names:
@@ -35,8 +33,6 @@ def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -
 
 def require_batches(lms: Sequence[LM]) -> None:
     """Raise InputError if no model has a batch API."""
-    from agent.models.provider_jobs import batch_api
-
     if not any(batch_api(lm) for lm in lms):
         names = ", ".join(dict.fromkeys(lm.name for lm in lms))
         raise InputError(
@@ -46,9 +42,6 @@ def require_batches(lms: Sequence[LM]) -> None:
 
 def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price] | None = None) -> list[str]:
     """Return messages about the models: unusual addresses, recorded replies, models taken as free."""
-    from agent.models.hosted import HostedModel
-    from agent.models.recorded import note
-
     hints = dict.fromkeys(hint for lm in lms if isinstance(lm, HostedModel) for hint in lm.hints)
     names = [lm.name for lm in lms]
     recorded = [line for name in names if (line := note(name))]

@@ -16,8 +16,8 @@ from agent.options.option import JobOptions, option
 from agent.options.shared import LedgerOption
 from agent.programs.recorded import Recorded, replayed
 from agent.release.production_logs import Experiment, read_outcomes
-from agent.release.runtime import Prompt, load_prompt
 from agent.release.suite import SUITE_FILE
+from agent.release.texts import Loaded, load_released
 from agent.results.base import WasNow
 from agent.results.checks import AbResult, DriftLine, MonitorResult
 from agent.task.load import load_task
@@ -35,9 +35,8 @@ class MonitorOptions(JobOptions):
     reference: File = option(None, "A log of good answers. Default: the suite.")
     suite: File = option(None, "Recorded answers. Default: suite.json next to PROMPT.")
     task: str | None = option(None, "Whose [monitor] limits hold. Default: the prompt's own task, if it is here.")
-    alpha: float | None = option(
-        None, "False alarms of one look, up to 0.5; over the task's.", metavar="RATE", gt=0, le=0.5
-    )
+    alpha: float | None = option(None, metavar="RATE", gt=0, le=0.5)
+    """False alarms of one look, up to 0.5; over the task's."""
     seed: int = option(0, "For permutation tests.", metavar="N", ge=0, le=2**31 - 1)
     reply_column: str = key_option("reply")
     inputs_column: str = key_option("inputs")
@@ -51,16 +50,10 @@ class AbOptions(JobOptions):
 
     control: str | None = option(None, "The arm to compare with. Default: the first by name.", metavar="ARM")
     alpha: float = option(0.05, "The error rate, up to 0.5.", metavar="RATE", gt=0, le=0.5)
-    smallest: float = option(
-        0.0,
-        "A difference below it, 0 to 1, does not matter, so that equal arms can be told as well.",
-        metavar="SHARE",
-        ge=0,
-        le=1,
-    )
-    several: Literal["refuse", "first"] = option(
-        "refuse", "A unit with several outcomes: an error, or its first one counts."
-    )
+    smallest: float = option(0.0, metavar="SHARE", ge=0, le=1)
+    """A difference below it, 0 to 1, does not matter, so that equal arms can be told as well."""
+    several: Literal["refuse", "first"] = option("refuse")
+    """A unit with several outcomes: an error, or its first one counts."""
     unit_column: str = key_option("unit")
     arm_column: str = key_option("arm")
     outcome_column: str = key_option("outcome")
@@ -73,7 +66,7 @@ def _columns(options: JobOptions) -> dict[str, str]:
 
 @job("monitor")
 def monitor(prompt: str, log: Path, *, options: MonitorOptions, ledger: LedgerOption) -> Printed[MonitorResult]:
-    """Compare LOG, production answers, with the reference answers of a released PROMPT; exit 100 on drift.
+    """Compare production answers (LOG) with the reference of a released PROMPT; exit 100 on drift.
 
     LOG is a .jsonl or .csv file with a row for each answer: reply and, if known, inputs, time, score and confidence (0
     to 1). Other keys are ignored, --reply-column and the like rename these (in both logs), and unreadable rows are
@@ -84,15 +77,15 @@ def monitor(prompt: str, log: Path, *, options: MonitorOptions, ledger: LedgerOp
     if options.reference and options.suite:
         raise InputError("--reference and --suite: give one of the two")
     columns, path = _columns(options), prompt_path(prompt, ledger.db)
-    loaded = load_prompt(path)
+    loaded = load_released(path)
     if options.reference:
         was = Recorded.of_log(options.reference, loaded, columns)
     elif (suite := suite_beside(path, loaded, options.suite)) is not None:
         was = Recorded.of_suite(suite, loaded)
     else:
         raise InputError(
-            f"{path.with_name(SUITE_FILE)}: no recorded answers; record some with `optimize bless`, or give "
-            "--reference FILE, a log of answers that were good"
+            f"{path.with_name(SUITE_FILE)}: no recorded answers; record some with `optimize bless`, or give a log of "
+            "good ones as --reference FILE"
         )
     limits = _limits(loaded, options.task, ledger.db)
     if options.alpha:
@@ -101,7 +94,7 @@ def monitor(prompt: str, log: Path, *, options: MonitorOptions, ledger: LedgerOp
     return Printed(result, exit_code=100 if result.drift else 0)
 
 
-def _limits(prompt: Prompt, task: str | None, db: Path) -> Drift:
+def _limits(prompt: Loaded, task: str | None, db: Path) -> Drift:
     try:
         folder = task_folder(prompt.name, prompt, task, db)
     except InputError:
@@ -112,7 +105,7 @@ def _limits(prompt: Prompt, task: str | None, db: Path) -> Drift:
 
 
 def monitored(
-    was: Recorded, now: Recorded, prompt: Prompt, limits: Drift, seed: int = 0, log: str = ""
+    was: Recorded, now: Recorded, prompt: Loaded, limits: Drift, seed: int = 0, log: str = ""
 ) -> MonitorResult:
     """Test the answers of the file `log` for drift from the reference. Raises InputError without a reference."""
     table = replayed({REFERENCE: was, LOG: now})
@@ -143,7 +136,7 @@ def _count(side: Recorded) -> int:
 
 @job("ab report")
 def report(outcomes: Path, *, options: AbOptions) -> AbResult:
-    """Compare the arms of an A/B test with a confidence sequence: look and stop whenever you like.
+    """Compare the arms of an A/B test with a confidence sequence. Look and stop whenever you like.
 
     OUTCOMES is a .jsonl or .csv file with a row for each outcome in time order: unit (a user, a session), arm, outcome
     from 0 to 1. Other keys are ignored, --unit-column and the like rename these, and unreadable rows are skipped with a
@@ -156,7 +149,7 @@ def report(outcomes: Path, *, options: AbOptions) -> AbResult:
 
 
 def compared(experiment: Experiment, alpha: float = 0.05, smallest: float = 0.0) -> AbResult:
-    """Compare the arms so far, at level `alpha`; a difference below `smallest` (0 to 1) does not matter."""
+    """Compare the arms so far, at level `alpha`. A difference below `smallest` (0 to 1) does not matter."""
     verdict = ahead(experiment.outcomes, experiment.arms, alpha, smallest)
     found, reasons = verdict.figures, verdict.reasons
     control, treatment = ([outcome for arm, outcome in experiment.outcomes if arm == side] for side in (0, 1))

@@ -10,23 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from agent.ledger.query import CALIBRATED_EVENT, RETRIEVAL_EVENTS, TOOL_TEXTS
-from agent.ledger.store import NewCandidate
+from agent.gateway.budget import Account
+from agent.gateway.in_flight import InFlight
+from agent.ledger.query import CALIBRATED_EVENT, RETRIEVAL_EVENTS, TEXT_EVENTS
+from agent.ledger.store import Ledger, NewCandidate
 from agent.observer import Observer, TrainingProgress
+from agent.options.jobs import LabelOptions
 from agent.prompt.parts.tools import as_text
+from agent.types import Outcome, Proposal, SplitName, Summary, Trial
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.gateway.budget import Account
-    from agent.gateway.in_flight import InFlight
-    from agent.ledger.store import Ledger
-    from agent.options.jobs import LabelOptions
     from agent.search.plan import Plan
     from agent.search.program import Describes
     from agent.task.label_files import LabelledTask
     from agent.task.label_session import LabelQueue
-    from agent.types import Outcome, Proposal, SplitName, Summary, Trial
 
 LINE_SECONDS = 30.0
 """Seconds between two log lines of a training."""
@@ -73,27 +72,17 @@ class LedgerObserver(Observer):
             body = {key: value for key, value in shown.calibration.items() if key != "bias"}
             bias = json.dumps(shown.calibration["bias"], ensure_ascii=False)  # the labels are the user's words
             self._ledger.event(self._run_id, CALIBRATED_EVENT, {"candidate_id": shown.id, **body}, {"bias": bias})
-        if shown.tool_texts and not rejected:
-            texts = {"tool_texts": as_text(shown.tool_texts)}
-            self._ledger.event(self._run_id, TOOL_TEXTS, {"candidate_id": shown.id}, texts)
+        for name, kind in TEXT_EVENTS.items():
+            if (texts := getattr(shown, name)) and not rejected:
+                self._ledger.event(self._run_id, kind, {"candidate_id": shown.id}, {name: as_text(texts)})
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The state of a search.
 
-    Args:
-        stage: its name.
-        plan: the calls and rows that the budget pays for.
-        account: the spending so far; it keeps changing.
-        trials, pruned: candidates tried, and those of them pruned.
-        best: the mean of the best trial with its 95 % interval, in [0, 1]; None before the baseline is scored.
-        retries: repeated calls.
-        width: most calls of the target in flight.
-        round: of the search, at least 0.
-        leader: the candidate of `best`.
-        baseline_id: the candidate with the user's prompt.
-        baseline: its mean score on dev, in [0, 1].
+    `best` is the mean of the best trial with its 95 % interval, in [0, 1], None before the baseline is scored; `leader`
+    is its candidate. `width`: most calls of the target in flight. `account` keeps changing.
     """
 
     stage: str
@@ -153,7 +142,7 @@ class Watcher(Observer):
         """Handle downloaded bytes of weights; `total` is 0 if unknown."""
 
     def leave(self, line: str) -> None:
-        """Handle a user who does not wait for calls in flight; when it returns, the run is cancelled."""
+        """Handle a user who does not wait for calls in flight. When it returns, the run is cancelled."""
         self.warn(line)
 
 

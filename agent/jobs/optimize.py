@@ -2,9 +2,8 @@
 
     plan -> baseline (trial 0) -> a strategy's search on dev -> finalists -> sealed test, opened once -> release
 
-A migration starts from prompts of an earlier run; the old model's answers are recorded, and its winner must not be
-worse. Every step is a pure function of task, seed and replies, so a run is resumed by running it again: settled calls
-are answered from the ledger, which is never read to decide.
+Every step is a pure function of task, seed and replies, so a run is resumed by running it again: settled calls are
+answered from the ledger, which is never read to decide.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from agent.ledger.provenance import new_run_id
 from agent.ledger.store import Ledger
 from agent.programs.classic import ClassicProgram
 from agent.release.result import RunResult
+from agent.results.run_parts import Preflight
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
 from agent.search import explanation, selection
@@ -39,7 +39,7 @@ from agent.search.registered import DEFAULT, STRATEGIES
 from agent.search.selection import Finalist, counted
 from agent.search.trials import Calibrated, Trials
 from agent.stats.intervals import smallest_margin
-from agent.stats.preflight import Assessment, assess, rows_to_detect
+from agent.stats.preflight import assess
 from agent.types import Candidate, Example, Proposal, Summary, TrialState
 
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
@@ -47,19 +47,14 @@ BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
 
 @dataclass(slots=True)
 class RunState:
-    """The state of one search.
-
-    Args:
-        planned: the original plan; it counts runs of the program if a row takes a variable number of calls.
-        ended: why the search ended early.
-    """
+    """The state of one search; `planned` counts runs of the program if a row takes a variable number of calls."""
 
     launch: Launch
     planned: Plan
     classic: ClassicProgram | None
     test: Sequence[Example]
     ended: str = ""
-    preflight: Assessment | None = None
+    preflight: Preflight | None = None
     cheaper: selection.CheaperChoice | None = None
     leader: Summary | None = None
     session: Session[RunResult] = field(init=False)
@@ -109,7 +104,7 @@ class RunState:
         )
 
     def plan_in_calls(self, calls_each: int) -> Plan:
-        """Return the plan with the calls per row seen so far; the sealed test's share is then fixed."""
+        """Return the plan with the calls per row seen so far. The sealed test's share is then fixed."""
         plan, options, program = self.planned, self.launch.options, self.launch.program
         if not program.is_fixed:
             plan = plan.in_calls(Means(options.budget, options.effort).calls, program.calls, calls_each)
@@ -213,7 +208,8 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
     corrected = selection.corrected(context, winner, options.strategy)
     if not old and session.ends_as == "complete" and winner.id != baseline.id:
         context.stage("attribution", context.round)
-        await explanation.ablate(context, winner)
+        if (smaller := await explanation.without_idle_parts(context, winner, corrected)).id != winner.id:
+            winner, corrected = smaller, selection.corrected(context, smaller, options.strategy)
     context.trials.close_open("the budget ended first")
     result = await sealed_test(run, winner, corrected, untested)
     return await released(run, result, winner)
@@ -232,19 +228,17 @@ async def _score_baseline(run: RunState) -> None:
     scores = await _own_scores(run, plan.first_rows)
     again = await context.evaluator.outcomes(own, noisy, "dev", repeat=1)
     repeated = [outcome.value for outcome in again]
+    _plan_for_calls(run)
     _choose_sealed_rows(run, [score for score in scores if score is not None])
-    found = assess(scores, repeated, len(run.test), is_compared)
+    found = assess(scores, repeated, len(run.test), is_compared, program.own_scores)
     missing = sum(score is None for score in scores)
     if len(scores) < len(context.dev) and (missing > UNSCORED_AT_MOST * len(scores) or not found.worth):
         scores = await _own_scores(run, len(context.dev))  # nothing is left out because of a few rows
-        found = assess(scores, repeated, len(run.test), is_compared)
+        found = assess(scores, repeated, len(run.test), is_compared, program.own_scores)
     run.preflight = found
-    run.session.observer.on_event("preflight", {"rows": len(again), **found.as_dict()})
+    run.session.observer.on_event("preflight", {"rows": len(again), **found.to_json()})
     run.session.observer.on_evaluation_ended([own.id])
-    a_row = program.calls
-    if not program.is_fixed:  # how many calls a row takes is known now
-        rows = (context.baseline_rows + plan.noise_rows) * plan.per_row
-        a_row = max(a_row, math.ceil(run.session.account.total_used.calls / rows))
+    a_row = _calls_a_row(run, context.baseline_rows)
     if not program.is_fixed or run.planned.test_rows != plan.test_rows:
         context.replan(run.plan_in_calls(a_row))
 
@@ -264,11 +258,34 @@ async def _own_scores(run: RunState, rows: int) -> list[float | None]:
     return [outcome.value for outcome in outcomes]
 
 
+def _plan_for_calls(run: RunState) -> None:
+    """Give up rows where a row takes more calls than the plan counts: else nothing would be left for the search."""
+    program, context, plan = run.launch.program, run.context, run.planned
+    a_row = _calls_a_row(run, plan.first_rows)
+    if a_row > program.calls:
+        run.planned = plan.of_longer_runs(run.session.task, a_row / program.calls)
+        run.test = sealed_rows(run.session.task, run.planned)
+        context.replan(run.plan_in_calls(a_row))
+        if (run.planned.dev_rows, run.planned.test_rows) != (plan.dev_rows, plan.test_rows):
+            rows = f"{run.planned.dev_rows} dev and {run.planned.test_rows} test rows"
+            run.session.observer.on_message(f"a row takes {a_row} calls, so the rest of the run uses {rows}")
+        if context.baseline_rows == len(context.dev):
+            context.trials.settle(context.baseline.id, "complete", "the user's own prompt")
+
+
+def _calls_a_row(run: RunState, rows: int) -> int:
+    program, plan = run.launch.program, run.context.plan
+    if program.is_fixed:
+        return program.calls
+    seen = (rows + plan.noise_rows) * plan.per_row
+    return max(program.calls, math.ceil(run.session.account.total_used.calls / seen))
+
+
 def _choose_sealed_rows(run: RunState, scores: Sequence[float]) -> None:
     plan, task = run.planned, run.session.task
-    if plan.detect is None or not plan.finalists or not scores or task.is_compared:
+    needed = None if task.is_compared else plan.needed_rows(scores)
+    if needed is None:
         return
-    needed = rows_to_detect(plan.detect, scores)
     run.planned = plan.tested_for(needed)
     if run.planned.test_rows < plan.test_rows:
         run.test = sealed_rows(task, run.planned)
@@ -276,22 +293,22 @@ def _choose_sealed_rows(run: RunState, scores: Sequence[float]) -> None:
 
 
 def _winner(run: RunState) -> Candidate:
-    context, margin, how = run.context, run.launch.options.margin / 100, run.launch.options.prefer
+    context, options = run.context, run.launch.options
     if run.launch.migration is not None:
         if not (whole := counted(run.finalists())):
             raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")
         return context.trials.candidate(min(whole, key=lambda one: (-one.mean, one.prompt_tokens)).candidate_id)
     offers = best_readings(context, run.finalists())
-    if how != "cheap":
-        return selection.chosen(context, offers, how)
+    if options.prefer != "cheap":
+        return selection.chosen(context, offers, options.prefer)
     best = selection.chosen(context, offers, "best")
-    run.cheaper = selection.cheaper(context, offers, best, margin)
+    run.cheaper = selection.cheaper(context, offers, best, options.accepted_loss)
     if run.cheaper is not None:
         return run.cheaper.winner
-    points, rows = f"{100 * margin:g} points", len(context.dev)
+    points, rows = f"{options.margin:g} points", len(context.dev)
     run.session.observer.on_message(
         f"prefer cheap: no cheaper prompt is shown to lose less than {points} on {rows} dev rows, so the best is "
         f"tested (two of one quality pass from about --margin {100 * smallest_margin(rows):.0f} on)"
     )
-    context.plan = replace(context.plan, tested=2)  # what a third prompt would take may be spent
+    context.plan = replace(context.plan, tested=context.plan.tested - 1)  # what a third prompt would take may be spent
     return best

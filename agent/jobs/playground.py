@@ -1,8 +1,4 @@
-"""The calls of the playground of `optimize ui`: each prompt on one input, under caps over all questions.
-
-Each question is a run of its kind in the ledger, with what is left of the caps as budget; its calls go through the
-gateway, so cached answers are not bought again.
-"""
+"""The calls of the playground of `optimize ui`: each prompt on one input, a run each, under caps over all questions."""
 
 from __future__ import annotations
 
@@ -15,14 +11,13 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, InputError, Interrupted
 from agent.gateway.budget import Account
-from agent.gateway.gateway import TEMPLATE_TOKENS, dearest_call
-from agent.gateway.prices import prices_for
-from agent.jobs.embeddings import model_of_prompt
+from agent.gateway.gateway import most_tokens_in
+from agent.gateway.prices import dearest_call, prices_for
 from agent.jobs.interrupts import StopSignal
-from agent.jobs.locations import models_of, require_named, run_options
+from agent.jobs.locations import require_named, run_options
 from agent.jobs.models import earlier_prices, price_of
 from agent.jobs.observers import Watcher
-from agent.jobs.released import released, rows_task
+from agent.jobs.released import AskedPrompt, embedding_of, models_of, rows_task
 from agent.jobs.session import Session, Work, run_work
 from agent.models.hosted import estimate_tokens
 from agent.options.shared import CapOptions, SpendingOptions
@@ -42,18 +37,13 @@ PATIENCE = 20.0
 class Playground:
     """Asks models for the web view, one question at a time (`Asker`).
 
-    Args:
-        db: the ledger.
-        caps: on all calls and dollars, and the price of models without a known one.
-
-    Raises:
-        InputError: no cap was given.
+    `caps` hold for all calls and dollars; raises InputError without one.
     """
 
     def __init__(self, db: Path, caps: CapOptions) -> None:
         if caps.max_calls is None and caps.max_cost is None:
             raise InputError("--allow-calls: give a cap with it, --max-calls N, --max-cost DOLLARS or both")
-        self._db, self._budget = db, Budget(caps.max_calls, max_cost=caps.max_cost)
+        self._db, self.caps = db, Budget(caps.max_calls, max_cost=caps.max_cost)
         self._options, self._given = SpendingOptions(price=caps.price, max_wait=MAX_WAIT), price_of(caps)
         self._spent = Spend()
         self._known: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -62,23 +52,19 @@ class Playground:
         self._is_stopped = False
 
     @property
-    def caps(self) -> Mapping[str, float | None]:
-        return {"calls": self._budget.max_calls, "usd": self._budget.max_cost}
-
-    @property
-    def left(self) -> Mapping[str, float | None]:
-        left = self._left()
-        return {"calls": left.max_calls, "usd": left.max_cost}
-
-    def _left(self) -> Budget:
-        calls, usd = self._budget.max_calls, self._budget.max_cost
+    def left(self) -> Budget:
+        """What is left of the caps."""
+        calls, usd = self.caps.max_calls, self.caps.max_cost
         return Budget(
             None if calls is None else max(0, calls - self._spent.calls),
             max_cost=None if usd is None else max(0.0, usd - self._spent.usd),
         )
 
     def quote(self, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> Quote:
-        """Return the most that a question costs, by the gateway's reservation, or why it cannot be asked now."""
+        """Return the most that a question costs, or why it cannot be asked now.
+
+        It is what the gateway would reserve.
+        """
         usd: float | None = 0.0
         try:
             for prompt in prompts.values():
@@ -86,19 +72,19 @@ class Playground:
                 usd = None if usd is None or cost is None else usd + cost
         except InputError as error:
             return Quote(len(prompts), None, str(error))
-        left = self._left()
+        left = self.left
         if left.max_calls is not None and left.max_calls < len(prompts):
-            problem = f"the cap is used up: {left.max_calls} of {self._budget.max_calls} calls are left"
+            problem = f"the cap is used up: {left.max_calls} of {self.caps.max_calls} calls are left"
         elif left.max_cost is not None and usd is not None and usd > left.max_cost + 1e-12:
-            problem = f"the cap is used up: ${left.max_cost:.4f} of ${self._budget.max_cost:g} is left"
+            problem = f"the cap is used up: ${left.max_cost:.4f} of ${self.caps.max_cost:g} is left"
         else:
             return Quote(len(prompts), usd)
         return Quote(len(prompts), usd, f"{problem}; start the web view with a larger one")
 
     def _most(self, prompt: Prompt, fields: Mapping[str, str]) -> float | None:
         request = request_of(prompt.release, prompt.release.row(fields, vector=prompt.release.some_vector()))
-        price = prices_for([prompt.model], self._budget, self._given, self._earlier(prompt)).get(prompt.model)
-        tokens = sum(estimate_tokens(message.content) + TEMPLATE_TOKENS for message in request.messages)
+        price = prices_for([prompt.model], self.caps, self._given, self._earlier(prompt)).get(prompt.model)
+        tokens = most_tokens_in(estimate_tokens, request)
         return None if price is None else dearest_call(price, tokens, request.max_tokens)
 
     def _earlier(self, prompt: Prompt) -> Mapping[str, Any]:
@@ -128,13 +114,13 @@ class Playground:
         lm, _ = models_of(prompt.model, (), prompt)
         digest = hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()
         task = rows_task(prompt, self._db.parent, f"{of} in the playground", [Example("1", dict(fields), {})], digest)
-        made = {each.embeddings: model_of_prompt(each, Path(of), self._db) for each in prompts.values()}
+        made = {each.embeddings: embedding_of(each, Path(of), self._db) for each in prompts.values()}
         embedders = {name: model for name, model in made.items() if model is not None}
         accounts: list[Account] = []
 
         async def outcome(asking: Session[PlayedResult], prompt: Prompt) -> Outcome:
-            rows, embedding = asking.task.dev, embedders.get(prompt.embeddings)
-            evaluator, candidate, _ = await released(asking, prompt, lm, embedding, rows)
+            asked, rows = AskedPrompt(prompt, lm, embedding=embedders.get(prompt.embeddings)), asking.task.dev
+            evaluator, candidate, _ = await asked.evaluator(asking, rows)
             return await evaluator.outcome(candidate, rows[0])
 
         async def perform(asking: Session[PlayedResult]) -> PlayedResult:
@@ -162,7 +148,7 @@ class Playground:
             (lm, *embedders.values()),
             self._options,
             len(prompts) + len(embedders),
-            self._left(),
+            self.left,
             command="ui",
             chained=_for_chain,
             prices=self._earlier(prompt),

@@ -1,4 +1,4 @@
-"""Promote what a run released: registry, gate, and an override with its reason. Calls no model."""
+"""Promote what a run released through the gate; roll aliases back, load and list them. Calls no model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer
+from pydantic import ConfigDict, Field, PlainSerializer
 
-from agent.errors import GateFailed, InputError, ReleaseError
+from agent.errors import GateFailed, InputError, LedgerBusy, ReleaseError
 from agent.jobs.customize.release_arm import ArmRelease, tuned_arm
 from agent.jobs.export import task_of_run
 from agent.jobs.locations import open_history, open_ledger, releases_folder
-from agent.jobs.registry import job
+from agent.jobs.registry import DB, Printed, job
 from agent.ledger.provenance import user
 from agent.ledger.query import released_file
 from agent.ledger.store import Ledger
@@ -23,18 +23,19 @@ from agent.options.option import JobOptions, option
 from agent.options.shared import LedgerOption
 from agent.programs import ARMS, TUNED_ARMS, ArmName
 from agent.programs.classic import released
-from agent.release.aliases import (
-    PRODUCTION,
-)
-from agent.release.export import write_release
+from agent.release.aliases import NAME, PRODUCTION, NeedsUnit, Reference, current, read_history, released_names
+from agent.release.export import export_markdown, export_messages
 from agent.release.gate import gate, no_prompt_ahead
 from agent.release.promotion import ReleaseRegistry, check_alias
-from agent.release.prompt_file import HELD, PROMPT_FILE, PromptRelease, holds_prompt
+from agent.release.prompt_file import HELD
 from agent.release.result import RunResult, search_result
-from agent.release.runtime import load_prompt
+from agent.release.runtime import Prompt, load_prompt
+from agent.release.versions import Release, form_of, is_version, read_released
+from agent.report.aliases import AliasesResult, MovedAlias, NameHistory, Rollback, moved
 from agent.report.blocks import Block, text
 from agent.report.wording import without_result
 from agent.results.base import Result
+from agent.scoring.tuned_judge import TAG
 
 NO_CLAIM = "baseline, no gain claimed"
 ACTOR: Any = option("", "Who decides. Default: the user of this machine.")
@@ -45,14 +46,11 @@ class PromoteOptions(JobOptions):
     """What is promoted, to which alias, and who decides."""
 
     alias: str = option("production", "The alias to move: production, staging, ab.")
-    share: float | None = option(
-        None, "Makes the alias an A/B alias: the candidate's part of the units, 0 to 1.", metavar="SHARE", ge=0, le=1
-    )
-    arm: ArmName | None = option(
-        None,
-        "classic: instead of a prompt the best that needs no language model; its version holds your train rows. lora, "
-        "lora+prompt, full: that arm of a run of `optimize customize`, with its adapter or by the path of its model.",
-    )
+    share: float | None = option(None, metavar="SHARE", ge=0, le=1)
+    """Makes the alias an A/B alias: the candidate's part of the units, 0 to 1."""
+    arm: ArmName | None = option(None)
+    """classic: instead of a prompt the best that needs no language model; its version holds your train rows. lora,
+    lora+prompt, full: that arm of a run of `optimize customize`, with its adapter or by the path of its model."""
     own: bool = option(False, "Your own prompt, which the run kept, and not the winner that it held back.")
     override: bool = option(False, "Promote although the gate says no; needs {reason}.")
     reason: str = REASON
@@ -60,11 +58,8 @@ class PromoteOptions(JobOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class Promotable:
-    """What a search can promote: its `winner`, a rejected winner, or the user's prompt that it kept.
-
-    It is in `path`; what the run released is in `released`, another file only for a rejected winner.
-    """
+class _Promotable:
+    """What a search can promote, in `path`; `released` is what the run released, another file only for `held`."""
 
     result: RunResult
     path: Path
@@ -75,37 +70,32 @@ class Promotable:
     def candidate_id(self) -> str:
         if self.kind != "own":
             return self.result.winner.candidate_id
-        return str(load_prompt(self.path).provenance.get("candidate_id", ""))
+        return str(read_released(self.path).provenance.get("candidate_id", ""))
 
     def offer(self, options: PromoteOptions, registry: ReleaseRegistry, book: Ledger) -> ArmRelease:
-        """Return it as a version, with the gate's objections. Raises InputError for an invalid alias or share."""
-        release = load_prompt(self.path).release
+        release, result = read_released(self.path), self.result
         registry.require(release, options.alias, options.share, book)
         if self.kind != "own":
-            blocked, claim = _blocked(self.result, book), {"lift": self.result.to_json()["lift"]}
+            blocked = (*_blocked(result, book), *_unfit_judge(result.run_id, release.version, book))
+            claim: dict[str, Any] = {"lift": result.to_json()["lift"]}
         else:
             aliases = (options.alias, PRODUCTION) if options.share else (options.alias,)
             versions = {each: registry.version_of(release.name, each, book) for each in aliases}
             claim = {"claim": NO_CLAIM}
             blocked = tuple(
-                f"{each} is {version}, and your own prompt claims no gain over it"
+                f"{each} is {version}, and {form_of(release.version).own} claims no gain over it"
                 for each, version in versions.items()
                 if version not in ("", release.version)
             )
-        evidence = {"decision": self.result.decision, **claim}
-        return ArmRelease(self.result.run_id, self.kind, self.candidate_id, release, blocked, evidence)
+        evidence = {"decision": result.decision, **claim}
+        return ArmRelease(result.run_id, self.kind, self.candidate_id, release, blocked, evidence)
 
 
 class Promotion(Result):
-    """What was promoted.
+    """What was promoted: the winner, a rejected winner, the user's prompt, or an arm by name.
 
-    Args:
-        release: its file.
-        overridden: whether the gate objected, for the reasons `against`.
-        promoted: the winner, a rejected winner, the user's prompt, or an arm by name.
-        share: of the units, for an A/B alias.
-        moved: whether the alias changed its version.
-        before: the previous version, or "" (in JSON `from`).
+    `overridden`: the gate objected, for the reasons `against`. `before` is the previous version, or "" (in JSON
+    `from`); `moved`: the alias changed its version. `share`: of the units, for an A/B alias.
     """
 
     run_id: str
@@ -130,7 +120,7 @@ class Promotion(Result):
         lines = [f"promoted: {self.release} ({self.version})"] if self.promoted == "held" else []
         lines.append(f"{alias} is {self.version}{part}; {before}")
         if self.promoted == "own":
-            lines.append(f"it is your own prompt ({NO_CLAIM})")
+            lines.append(f"it is {form_of(self.version).own} ({NO_CLAIM})")
         if self.promoted in ARMS:
             lines.append(f"it needs no language model; load_classifier({alias!r}) loads it, load_prompt refuses")
         yield text(*lines, *(f"overridden: {why}" for why in self.against), exact=True)
@@ -173,7 +163,7 @@ def promote(run: str = "", *, options: PromoteOptions, ledger: LedgerOption) -> 
         raise InputError("--arm: leave out --own and --share, which choose among the prompts of a search")
     if options.override and not note["reason"]:
         raise InputError("--override needs --reason WHY: it is kept with the release")
-    found: Promotable | ArmRelease
+    found: _Promotable | ArmRelease
     if options.arm:
         found = (tuned_arm if options.arm in TUNED_ARMS else _best_yardstick)(run, options.arm, db)
     else:
@@ -183,12 +173,12 @@ def promote(run: str = "", *, options: PromoteOptions, ledger: LedgerOption) -> 
         offer = found if isinstance(found, ArmRelease) else found.offer(options, registry, book)
         release, blocked, run_id = offer.release, list(offer.blocked), offer.run_id
         if blocked and not options.override:
-            is_held = offer.arm == "held" and not (isinstance(found, Promotable) and found.result.migration)
-            other = "--own promotes your own prompt; " if is_held else ""
+            is_held = offer.arm == "held" and not (isinstance(found, _Promotable) and found.result.migration)
+            other = f"--own promotes {form_of(release.version).own}; " if is_held else ""
             last = f"not promoted; {other}--override --reason WHY promotes all the same"
             raise GateFailed("\n".join([*(f"{run_id}: {why}" for why in blocked), last]))
         path = registry.root / release.name / release.version
-        if isinstance(found, Promotable):
+        if isinstance(found, _Promotable):
             path = found.released
             if found.kind == "held":
                 release = _release_held(found, {**note, "against": "; ".join(blocked)}, book)
@@ -228,16 +218,14 @@ def _best_yardstick(run: str, arm: str, db: Path) -> ArmRelease:
     return ArmRelease(found["id"], arm, best.candidate_id, made.release, no_prompt_ahead(made.ahead).messages, evidence)
 
 
-def _promotable(run: str, own: bool, db: Path) -> Promotable:
+def _promotable(run: str, own: bool, db: Path) -> _Promotable:
     with closing(open_history(db, by_chain=True)) as history:
         row = history.run(run)
         offer = _file_of(row, own, db)
-        release = load_prompt(offer.path).release
-        events = history.select(
-            "SELECT body FROM events WHERE run_id = ? AND kind IN ('released', 'promoted')", row["id"]
-        )
+        release = read_released(offer.path)
+        events = history.facts("released", "promoted", run_ids=[row["id"]])
     noted = "held" if offer.kind == "held" else "version"
-    versions = {json.loads(event["body"]).get(noted) for event in events} - {None}  # runs of old noted none
+    versions = {event["body"].get(noted) for event in events} - {None}  # runs of old noted none
     source = (release.provenance.get("run_id"), release.provenance.get("candidate_id"))
     if source != (row["id"], offer.candidate_id) or (versions and release.version not in versions):
         raise ReleaseError(
@@ -247,30 +235,32 @@ def _promotable(run: str, own: bool, db: Path) -> Promotable:
     return offer
 
 
-def _file_of(row: dict[str, Any], own: bool, db: Path) -> Promotable:
+def _file_of(row: dict[str, Any], own: bool, db: Path) -> _Promotable:
     result, released = search_result(row["result"], db), released_file(row, db)
     if result is None or released is None:
         raise InputError(f"{row['id']}: {without_result(row)}, so there is no winner to promote")
-    if not holds_prompt(released):
+    if not is_version(released):
         raise InputError(f"{row['id']}: a run of your program; ship its state with `optimize export`")
+    kept = read_released(released)
+    own_one = form_of(kept.version).own
     if result.decision == "promote":
         if own:
-            raise InputError(f"{row['id']}: this run released its winner, not your own prompt; leave out --own")
-        return Promotable(result, released, released, "winner")
+            raise InputError(f"{row['id']}: this run released its winner, not {own_one}; leave out --own")
+        return _Promotable(result, released, released, "winner")
     if own and result.migration is not None:
         raise InputError(f"{row['id']}: a migration has no prompt of yours; that of the old model is a version already")
-    held = released.parent / HELD / PROMPT_FILE
+    held = released.parent / HELD / released.name
     if held.is_file() and not own:
-        return Promotable(result, held, released, "held")
-    if "promoted" in load_prompt(released).provenance:
-        raise InputError(f"{row['id']}: its winner was promoted by --override and lies where your own prompt lay")
-    return Promotable(result, released, released, "own")
+        return _Promotable(result, held, released, "held")
+    if "promoted" in kept.provenance:
+        raise InputError(f"{row['id']}: its winner was promoted by --override and lies where {own_one} lay")
+    return _Promotable(result, released, released, "own")
 
 
-def _release_held(source: Promotable, note: Mapping[str, Any], ledger: Ledger) -> PromptRelease:
-    release = load_prompt(source.path).release
+def _release_held(source: _Promotable, note: Mapping[str, Any], ledger: Ledger) -> Release:
+    release = read_released(source.path)
     release = replace(release, provenance={**release.provenance, "decision": "promote", "promoted": dict(note)})
-    write_release(release, source.released.parent)
+    release.write(source.released.parent)
     body, run_id = {"candidate_id": source.candidate_id, "version": release.version, **note}, source.result.run_id
     if not ledger.has_event(run_id, "promoted", body):  # the same command again after a kill
         ledger.event(run_id, "promoted", body)
@@ -285,3 +275,113 @@ def _blocked(result: RunResult, ledger: Ledger) -> tuple[str, ...]:
             judge = judge.model_copy(update={"trusted": bool(now["trusted"]), "why": "; ".join(now["why"])})
         judges.append(judge)
     return gate(result.model_copy(update={"judges": tuple(judges)})).messages
+
+
+def _unfit_judge(run_id: str, version: str, ledger: Ledger) -> tuple[str, ...]:
+    """Return what `judge tune` found against the judge of its search; () for other runs."""
+    (row,) = ledger.select("SELECT tags FROM runs WHERE id = ?", run_id)
+    if not json.loads(row["tags"] or "{}").items() >= TAG.items():
+        return ()
+    measured = ledger.calibration(version, "")
+    if measured is None:
+        return ("the judge was not measured yet; run the same `optimize judge tune` again",)
+    return tuple(measured.get("held", ()))
+
+
+# -- aliases ----------------------------------------------------------------------------------------------------------
+
+BUSY_AFTER = 1.0
+"""Seconds; a rollback does not wait for a run to end."""
+
+
+@job("rollback")
+def rollback(
+    name: str,
+    *,
+    alias: str = option("production", "The alias to put back."),
+    reason: str = REASON,
+    actor: str = ACTOR,
+    db: Path = DB,
+) -> Printed[Rollback]:
+    """Point an alias of NAME back to its previous version; repeat to go back further.
+
+    The history gets a new line and is never rewritten. A rollback works at once, also without a ledger and while a run
+    holds it: the next run, promote or rollback then adds the change to the audit chain.
+    """
+    registry, late = ReleaseRegistry(releases_folder(db)), ""
+    note = {"actor": actor or user(), "reason": reason.strip()}
+    if not db.is_file():
+        change, late = registry.rollback(name, alias, None, **note), f"{db}: no ledger here"
+    else:
+        try:
+            with closing(open_ledger(db, BUSY_AFTER)) as ledger:
+                change = registry.rollback(name, alias, ledger, **note)
+        except LedgerBusy:
+            with closing(open_history(db)) as history:
+                change = registry.rollback(name, alias, history, **note)
+            late = f"{db}: another process writes to the ledger"
+    notes = [f"{late}; the change goes into its chain with the next run, promote or rollback"] * bool(late)
+    return Printed(Rollback(**change.as_dict(), in_chain=not late), notes=notes)
+
+
+class LoadedPrompt(Result):
+    """The prompt behind an alias, as in messages.json, and the history of its name's aliases."""
+
+    model_config = ConfigDict(extra="allow")
+    alias: str | None
+    arm: str | None
+    name: str
+    version: str
+    history: tuple[MovedAlias, ...]
+
+
+@job("load")
+def load(
+    reference: Annotated[str, "NAME[@ALIAS|@VERSION]"],
+    *,
+    unit: str | None = option(None, "Whom an A/B alias buckets.", metavar="ID"),
+    db: Path = DB,
+) -> Printed[LoadedPrompt]:
+    """Print the prompt behind NAME@ALIAS or NAME@VERSION (default: @production), read from files alone.
+
+    If the version is not a prompt, prints what it is and how a program loads it, and exits with 1.
+
+    --json prints the release with its provenance, and the history of its aliases.
+    """
+    prompt = prompt_named(reference, unit, db)
+    history = moved(read_history(releases_folder(db) / prompt.name))
+    named: dict[str, Any] = {"alias": prompt.alias or None, "arm": prompt.arm or None, "history": history}
+    found = LoadedPrompt(**named, **json.loads(export_messages(prompt.release)))
+    return Printed(found, exact=export_markdown(prompt.release))
+
+
+def prompt_named(reference: str, unit: str | None, db: Path) -> Prompt:
+    """Return the prompt behind NAME@ALIAS or NAME@VERSION (NAME: its production), read from files alone.
+
+    An A/B alias assigns each `unit` to a version. Raises InputError if it is missing or the reference is unknown.
+    """
+    wanted = reference if "@" in reference else f"{reference}@production"
+    if Reference.of(wanted) is None:
+        raise InputError(f"{reference}: write NAME@ALIAS or NAME@VERSION; `optimize aliases` lists them")
+    try:
+        return load_prompt(wanted, root=releases_folder(db), unit=unit)
+    except NeedsUnit:
+        raise InputError(f"{wanted} is an A/B alias: say whom it is for with --unit ID") from None
+
+
+@job("aliases")
+def aliases(name: str = "", *, db: Path = DB) -> AliasesResult | NameHistory:
+    """List the version behind every alias; with NAME, every change, oldest first.
+
+    Each line of a history is verified: it holds the hash of the line before.
+    """
+    root = releases_folder(db)
+    names = released_names(root)
+    if not name:
+        now = [change for each in names for change in current(read_history(root / each)).values()]
+        return AliasesResult(aliases=moved(now), root=root)
+    if not NAME.fullmatch(name) or name not in names:
+        raise InputError(f"{name}: no releases of this name in {root}; here are: {', '.join(names) or 'none'}")
+    history = read_history(root / name)
+    latest = dict(zip(current(history), moved(current(history).values()), strict=True))
+    return NameHistory(name=name, aliases=latest, history=moved(history))

@@ -1,9 +1,4 @@
-"""Prompts of the ledger as candidates, and the starting point of a migration. Calls nothing.
-
-A migration starts from a released prompt, its run in the ledger, and that run's records: `migration_options` derives
-the options of a new run from the old one; `recorded_migration` loads what they name. A resumed migration loads it
-again; the old run has ended, so it is the same.
-"""
+"""Prompts of the ledger as candidates, and the starting point of a migration. Calls nothing."""
 
 from __future__ import annotations
 
@@ -11,18 +6,20 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.errors import InputError
 from agent.jobs.locations import open_history, prompt_path
-from agent.jobs.tasks import source_of, task_of
+from agent.jobs.tasks import changed_parts, task_of
 from agent.ledger.query import History, Row, is_calibrated, is_erased, started_with
-from agent.options.jobs import Migrates, RecordedOptions
+from agent.options.jobs import MigrateOptions, Migrates, RecordedOptions
 from agent.programs.recorded import Recorded
 from agent.prompt.calibration import LabelCalibration
+from agent.prompt.parts.shape import AnswerShape
 from agent.prompt.parts.tools import ToolTexts
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.result import search_result
+from agent.release.runtime import load_prompt
 from agent.report.wording import without_result
 from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
@@ -30,23 +27,16 @@ from agent.safe_data import read_as
 from agent.task.examples import PLAYED
 from agent.types import Demo, Proposal, Task
 
-if TYPE_CHECKING:
-    from agent.options.jobs import MigrateOptions
-
 
 def best_trials(trials: Iterable[Row]) -> list[Row]:
-    """Return complete trials but the baseline, best first; without calibrated ones, which fit one model only."""
+    """Return complete trials without the baseline, best first. Calibrated ones fit one model only and are left out."""
     whole = [each for each in trials if each["state"] == "complete" and each["number"] and each["mean"] is not None]
     own = [each for each in whole if not is_calibrated(each)]
     return sorted(own, key=lambda trial: (-trial["mean"], trial["number"]))
 
 
 def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
-    """Make a candidate of a row of `History.candidate`.
-
-    Raises:
-        InputError: its id differs from the recorded one, as parts of it were erased.
-    """
+    """Make a candidate of a row of `History.candidate`. Raises InputError if parts of it were erased."""
     demos = tuple(
         Demo(demo["example_id"], demo["inputs"], demo["outputs"], demo["rationale"], demo["source"])
         for demo in row["demos"]
@@ -54,8 +44,9 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
     calibration = row.get("calibration")
     if calibration and calibration["bias"] is None:
         raise InputError(f"{row['id']}: the calibration of this prompt was erased from the ledger")
-    if "tool_texts" in row and row["tool_texts"] is None:
-        raise InputError(f"{row['id']}: this prompt's texts of the tools were erased from the ledger")
+    for name, what in (("tool_texts", "texts of the tools were"), ("shape", "shape of the answer was")):
+        if name in row and row[name] is None:
+            raise InputError(f"{row['id']}: this prompt's {what} erased from the ledger")
     candidate = PromptCandidate(
         row["technique"],
         row["format"],
@@ -66,6 +57,7 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
         picks=Picks(**row["picks"]) if row["picks"] else None,
         passages=Passages(**row["passages"]) if row["passages"] else None,
         tool_texts=ToolTexts.of(row["tool_texts"]) if "tool_texts" in row else None,
+        shape=AnswerShape.of(row["shape"]) if "shape" in row else None,
     )
     if candidate.id != row["id"]:
         raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")
@@ -81,12 +73,7 @@ MOST_SEEDS = 12
 class Migration:
     """A released prompt for another model, and what the ledger knows of it.
 
-    Args:
-        trial: that of the released prompt in its run.
-        seeds: other prompts of that run, most promising first, without calibration, which fits one model only.
-        dev: scores of the released prompt by dev row.
-        margin: the accepted loss, in (0, 1).
-        prompt_tokens: of a call with the released prompt, on average.
+    `seeds` are other prompts of its run, most promising first; `dev` has its scores by row; `accepted_loss` is a share.
     """
 
     run_id: str
@@ -98,17 +85,15 @@ class Migration:
     dev: Mapping[str, float | None]
     sealed: Recorded
     parameters: Mapping[str, Any]
-    margin: float
+    accepted_loss: float
     prompt_tokens: int
 
 
 def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedOptions:
-    """Return the options of a migration: those of the prompt's run, with another model and caps.
+    """Return the options of the prompt's run, with another model and caps.
 
     Raises InputError if the ledger does not know the prompt's run, and ReleaseError if its file is damaged.
     """
-    from agent.release.runtime import load_prompt
-
     path = prompt_path(prompt, db)
     loaded = load_prompt(path)
     source = {name: str(loaded.provenance.get(name, "")) for name in ("run_id", "candidate_id")}
@@ -140,11 +125,7 @@ def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedO
 
 
 def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migration:
-    """Load what the options of a migration name.
-
-    Raises InputError if the model is the same, the task changed since, texts were erased, or the run has no sealed
-    replies of the prompt.
-    """
+    """Load what the options of a migration name. Raises InputError if it cannot be compared with the old run."""
     named = options.migrates
     assert named is not None
     with closing(open_history(db)) as history:
@@ -184,7 +165,7 @@ def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migrat
         dev,
         Recorded.of_ledger(named.candidate, tested),
         result.parameters,
-        options.margin / 100,
+        options.accepted_loss,
         round(size["n"] or 0),
     )
 
@@ -196,11 +177,10 @@ def _require_same_task(row: Row, task: Task) -> None:
         raise InputError(f"{row['id']}: {PLAYED}, which no other model repeats; run the task on the other model")
     if task.is_compared:
         raise InputError(f"{row['id']}: its judge compares with another prompt's answers, which no other run repeats")
-    names = dict.fromkeys([*row["hashes"], *task.hashes])
-    changed = [name for name in names if row["hashes"].get(name) != task.hashes.get(name)]
-    if changed:
-        what = ", ".join(dict.fromkeys(source_of(name, started_with(row)) for name in changed))
-        raise InputError(f"{row['id']}: {what} changed since, so its scores cannot be compared; put it back")
+    if changed := changed_parts(row, task):
+        raise InputError(
+            f"{row['id']}: {', '.join(changed)} changed since, so its scores cannot be compared; put it back"
+        )
 
 
 def _seeds(history: History, trials: list[Row], released: PromptCandidate) -> tuple[Proposal, ...]:

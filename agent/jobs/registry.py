@@ -11,11 +11,10 @@ returns its result, or what it shows.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -64,18 +63,13 @@ def key_option(key: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Printed(Generic[S]):
-    """A result, and what else its command does.
+    """A result, and what else its command does: `value` is the object of `--json`, printed as its blocks.
 
     Args:
-        value: the object of `--json`, printed as its blocks.
-        sections: printed instead of these.
-        exit_code: of the command.
-        notes: lines on stderr.
-        exact: printed byte for byte instead.
+        exact: printed byte for byte instead, as `sections` are.
         error: raised when `--json` has the value.
-        lines: printed before the value: on stdout, with `--json` on stderr.
+        lines: printed before the value: on stdout, with `--json` on stderr; `notes` on stderr.
         later: makes the value once the lines are printed.
-        errors: lines on stderr, after the value.
     """
 
     value: S
@@ -98,23 +92,20 @@ class After(Generic[T]):
 
     @staticmethod
     def next(found: Any, run: Callable[[Work[Any]], Any]) -> Any:
-        """Return what a job gave; for work with a sequel, run it and return the sequel."""
+        """Return what a job gave; run work that has a sequel, and return that."""
         return found.then(run(found.first)) if isinstance(found, After) else found
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """A declared job.
+    """A declared job; `name` is the words of its command.
 
     Args:
-        name: the words of its command.
         asks: the title of its progress; "" for a search, and for a job that asks no model.
         sections: makes what is printed from the result and the ledger.
         tracks: whether its command has the options of trackers.
-        required: options that must be given.
         registries: by option, the registry of its values.
         listed: the heading of a list at the end of its help, and its rows.
-        has_json: whether its command has `--json`.
         typed: options that are not read from the environment.
     """
 
@@ -166,13 +157,13 @@ class JobSpec:
     @cached_property
     def _returned(self) -> list[Any]:
         kinds = [get_type_hints(self.function)["return"]]
-        for kind in kinds:
-            kinds += get_args(kind)
+        for at, kind in enumerate(kinds):  # each before those in it
+            kinds[at + 1 : at + 1] = get_args(kind)
         return kinds
 
     @property
     def paragraphs(self) -> list[str]:
-        """The docstring up to its sections, then each section."""
+        """The docstring up to its sections, which is the help text, then each section."""
         doc = inspect.cleandoc(self.function.__doc__ or "")
         return re.split(r"\n\n(?=(?:Returns|Raises|Example):\n)", doc)
 
@@ -189,12 +180,8 @@ class JobSpec:
     @property
     def results(self) -> list[type[Result]]:
         """The types of its results, that of its work first."""
-        return list(dict.fromkeys(_results_in(get_type_hints(self.function)["return"])))
-
-    @property
-    def result(self) -> type[Result] | None:
-        """The first result type, or None."""
-        return next(iter(self.results), None)
+        kinds = [kind for kind in self._returned if isinstance(kind, type) and issubclass(kind, Result)]
+        return list(dict.fromkeys(kinds))
 
     def begin(self, arguments: Mapping[str, Any], parts: Iterable[JobOptions], observer: Watcher, as_json: bool) -> Any:
         """Call the function with its arguments and an instance of each of its models."""
@@ -211,7 +198,10 @@ class JobSpec:
         silence(watcher.warn)
         given, models = options.as_given, self.models.values()
         parts = [part.given({name: given[name] for name in part.declared() if name in given}) for part in models]
-        named = {each.name: _as_text(each, word) for each, word in zip(self.arguments, words, strict=True)}
+        named = {
+            each.name: str(word) if isinstance(word, Path) and each.annotation is str else word
+            for each, word in zip(self.arguments, words, strict=True)
+        }
         found = self.begin(named, parts, watcher, as_json=True)
         if isinstance(found, Printed):
             if found.error is not None:
@@ -219,7 +209,7 @@ class JobSpec:
             return found.value
         if not isinstance(found, Work | After):
             return found
-        return run_here(lambda: found, Path(getattr(options, "db", LEDGER)), watcher, tracking)
+        return run_blocking(runner(lambda: found, Path(getattr(options, "db", LEDGER)), watcher, tracking))
 
     def in_python(self) -> Callable[..., Any]:
         """Return the job as a blocking function; options are keyword arguments."""
@@ -234,47 +224,31 @@ class JobSpec:
         run.__doc__ = "\n\n".join([about, "Args:\n    options: its options.", *sections])
         options = inspect.Parameter("options", inspect.Parameter.KEYWORD_ONLY)
         words = [each.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in self.arguments]
-        signature = inspect.Signature([*words, options], return_annotation=self.result or Any)
-        run.__signature__ = signature  # type: ignore[attr-defined]
+        found = next(iter(self.results), Any)
+        run.__signature__ = inspect.Signature([*words, options], return_annotation=found)  # type: ignore[attr-defined]
         made: Callable[..., Any] = takes(cast(Any, model))(cast(Any, run))
         return made
 
 
-def run_here(make: Callable[[], Work[Any] | After[Any]], db: Path, watcher: Watcher, tracking: Tracking) -> Any:
-    """Make work and run it from Python, also within a running event loop. Raises what `run_work` raises."""
+def runner(
+    make: Callable[[], Work[Any] | After[Any]], db: Path, watcher: Watcher, tracking: Tracking
+) -> Callable[[StopSignal | None], Any]:
+    """Return the Python function of a job. An error that ends it early says how to continue."""
 
     def run(stop: StopSignal | None) -> Any:
         def begun(work: Work[Any]) -> Any:
             return run_work(work, db, watcher, stop, tracking)
 
-        found = After.next(make(), begun)
-        return found.value if isinstance(found, Printed) else begun(found)
+        try:
+            found = After.next(make(), begun)
+            return found.value if isinstance(found, Printed) else begun(found)
+        except AgentError as error:
+            if error.run_id:
+                where = "" if db == LEDGER else f", db={str(db)!r}"
+                error.add_note(f"to continue: promptassay.resume({error.run_id!r}{where}), or {error.hint}")
+            raise
 
-    with resume_note(db):
-        return run_blocking(run)
-
-
-def _results_in(kind: Any) -> Iterator[type[Result]]:
-    if isinstance(kind, type) and issubclass(kind, Result):
-        yield kind
-    for each in get_args(kind):
-        yield from _results_in(each)
-
-
-@contextlib.contextmanager
-def resume_note(db: Path) -> Iterator[None]:
-    """Add the way to continue to an error that ends a run early."""
-    try:
-        yield
-    except AgentError as error:
-        if error.run_id:
-            where = "" if db == LEDGER else f", db={str(db)!r}"
-            error.add_note(f"to continue: promptassay.resume({error.run_id!r}{where}), or {error.hint}")
-        raise
-
-
-def _as_text(parameter: inspect.Parameter, word: Any) -> Any:
-    return str(word) if isinstance(word, Path) and parameter.annotation is str else word
+    return run
 
 
 def _is_model(parameter: inspect.Parameter) -> bool:
@@ -282,12 +256,7 @@ def _is_model(parameter: inspect.Parameter) -> bool:
 
 
 def job(name: str, **about: Any) -> Callable[[F], F]:
-    """Declare a function as a job.
-
-    Args:
-        name: the words of its command, such as "judge calibrate".
-        about: other fields of `JobSpec`.
-    """
+    """Declare a function as a command's job, such as "judge calibrate". `about`: other fields of `JobSpec`."""
 
     def declare(function: F) -> F:
         JOBS.add(name, JobSpec(name, function, **about), function.__module__)
@@ -304,12 +273,16 @@ _O = TypeVar("_O", bound=JobOptions)
 
 
 def takes(model: Callable[_P, _O]) -> Callable[[Callable[[_A, _O], T]], Callable[Concatenate[_A, _P], T]]:
-    """Give a function the options of a model as keyword arguments, for type checkers, editors and `help`."""
+    """Give a function a model's options as keyword arguments. Type checkers, editors and `help` see them."""
     declared: type[JobOptions] = model  # type: ignore[assignment]
 
     def take(function: Callable[[_A, _O], T]) -> Callable[Concatenate[_A, _P], T]:
         own = inspect.signature(function)
-        words = [each.replace(annotation=_shown(each)) for name, each in own.parameters.items() if name != "options"]
+        words = [
+            each.replace(annotation=SOURCE if each.annotation == "Source" else each.annotation)
+            for name, each in own.parameters.items()
+            if name != "options"
+        ]
         signature = own.replace(parameters=[*words, *map(_parameter, in_order(declared.declared().values()))])
 
         @functools.wraps(function)
@@ -327,10 +300,6 @@ def takes(model: Callable[_P, _O]) -> Callable[[Callable[[_A, _O], T]], Callable
         return called
 
     return take
-
-
-def _shown(parameter: inspect.Parameter) -> Any:
-    return SOURCE if parameter.annotation == "Source" else parameter.annotation
 
 
 def _parameter(declared: Option) -> inspect.Parameter:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from agent.errors import InputError
 from agent.evaluate.evaluator import Evaluator
 from agent.gateway.embedding import Embedder
-from agent.jobs.embeddings import embedder_of
+from agent.jobs.locations import asked_before
 from agent.jobs.session import Session
-from agent.programs.variants import ReleasedCandidate, ReleasedProgram
+from agent.models.langchain import EmbeddingModel
+from agent.models.model_registry import create_model, leads_elsewhere
+from agent.programs.kinds import Kind, program_for
+from agent.programs.variants import ReleasedProgram
+from agent.prompt.parts.adapter import require_base
 from agent.release.runtime import Prompt
 from agent.release.suite import Suite
+from agent.release.texts import Loaded, Texts
+from agent.retrieval.pick import text_of
+from agent.safe_text import printable
 from agent.types import (
     LM,
     Budget,
+    Candidate,
     Constraints,
     Example,
     Field,
@@ -29,6 +39,9 @@ from agent.types import (
     Signature,
     Task,
 )
+
+MOST_CALLS = 10_000
+"""Of a row, that a release can claim."""
 
 
 class Readable:
@@ -55,38 +68,131 @@ def task_of_suite(suite: Suite, prompt: Prompt, folder: Path, rubrics: Mapping[s
 
 
 def rows_task(prompt: Prompt, folder: Path, about: str, rows: Sequence[Example], digest: str) -> Task:
-    """Make a task with unlabelled rows as its dev rows; `digest` is the SHA-256 of their file."""
+    """Make a task whose dev rows are unlabelled rows. `digest` is the SHA-256 of their file."""
     signature = Signature(tuple(Field(name) for name in prompt.release.inputs), prompt.release.outputs)
     metrics = (MetricSpec(Readable.name, ""),)
     more = {"metrics": metrics, "dev": tuple(rows), "model": prompt.model, "max_tokens": 1}
     return bare_task(prompt.name, about, signature, folder, {"rows": digest}, **more)
 
 
-async def released(
-    asking: Session[Any],
-    prompt: Prompt,
-    lm: LM,
-    embedding: LM | None,
-    rows: Sequence[Example],
-    metrics: Sequence[Metric] = (Readable(),),
-) -> tuple[Evaluator, ReleasedCandidate, Embedder | None]:
-    """Return the evaluator of a released prompt, the prompt as a candidate, and its embedder.
+def models_of(name: str, judges: tuple[str, ...], prompt: Loaded) -> tuple[LM, tuple[LM, ...]]:
+    """Create the model and the judges, each once.
 
-    Args:
-        asking: the session of the job.
-        prompt: the prompt.
-        lm: the model.
-        embedding: the provider's model by whose vectors the prompt picks examples.
-        rows: whose vectors are requested at once.
-        metrics: score the answers.
+    Raises ReleaseError if the adapter of the prompt needs other weights than those here.
     """
-    embedder = await embedder_of(prompt, asking.gateway, embedding, rows)
-    program = ReleasedProgram(prompt, asking.task, lm, embedder)
-    candidate = program.candidate
-    made = Evaluator(asking.task, asking.gateway, lm, metrics, [program], baseline_id=candidate.id)
-    return made, candidate, embedder
+    if isinstance(prompt, Prompt) and prompt.model in (name, *judges):
+        require_base(prompt.release)
+    known = {each: create_model(each) for each in dict.fromkeys((name, *judges))}
+    return known[name], tuple(known[judge] for judge in judges)
 
 
-def head(asking: Session[Any], prompt: Prompt) -> dict[str, Any]:
-    """Return the first fields of a result about a released prompt."""
-    return {"run_id": asking.id, "name": prompt.name, "version": prompt.version, "model": asking.model}
+def embedding_of(prompt: Prompt, file: Path, db: Path) -> LM | None:
+    """Return the provider's model by whose vectors a prompt picks examples, or None.
+
+    `file`, from which the prompt was read, may be foreign: raises InputError for an address that only it names.
+    """
+    model = EmbeddingModel(prompt.embeddings) if prompt.embeddings else None
+    if model and leads_elsewhere(model.name) and not asked_before(model.name, db):
+        named = printable(prompt.embeddings)
+        raise InputError(
+            f"{file}: picks its examples by vectors of {named}, and {db} has never asked that address; if you "
+            f"trust it, name it yourself in a run: optimize run TASK --embeddings {named}"
+        )
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class AskedRelease:
+    """A release, and the models that it asks; by the vectors of `embedding` a prompt picks examples."""
+
+    prompt: Loaded
+    lm: LM
+    judges: tuple[LM, ...] = ()
+    embedding: LM | None = None
+
+    @property
+    def lms(self) -> list[LM]:
+        """Every model."""
+        return [self.lm, *self.judges, *([self.embedding] if self.embedding else [])]
+
+    @property
+    def programs(self) -> Sequence[Kind]:
+        """What has to be closed at the end."""
+        return ()
+
+    def embedding_calls(self, rows: int) -> int:
+        """Return the calls that embed rows."""
+        return Embedder.calls(rows) if self.embedding else 0
+
+    def calls(self, rows: int, repeats: int) -> int:
+        """Return the calls that rows need, without those of judges."""
+        return rows * repeats + self.embedding_calls(rows)
+
+    async def evaluator(
+        self, asking: Session[Any], rows: Sequence[Example], metrics: Sequence[Metric] = (Readable(),)
+    ) -> tuple[Evaluator, Candidate, Embedder | None]:
+        """Return an evaluator, the release as candidate, and the embedder of `rows`."""
+        raise NotImplementedError
+
+    def head(self, asking: Session[Any]) -> dict[str, Any]:
+        """Return the first fields of a result."""
+        return {"run_id": asking.id, "name": self.prompt.name, "version": self.prompt.version, "model": asking.model}
+
+
+@dataclass(frozen=True, slots=True)
+class AskedPrompt(AskedRelease):
+    """A released prompt."""
+
+    prompt: Prompt
+
+    @staticmethod
+    def of(prompt: Prompt, file: Path, db: Path, model: str, judges: tuple[str, ...] = ()) -> AskedPrompt:
+        """Create the models. Raises what `models_of` and `embedding_of` raise."""
+        lm, judging = models_of(model, judges, prompt)
+        return AskedPrompt(prompt, lm, judging, embedding_of(prompt, file, db))
+
+    async def evaluator(
+        self, asking: Session[Any], rows: Sequence[Example], metrics: Sequence[Metric] = (Readable(),)
+    ) -> tuple[Evaluator, Candidate, Embedder | None]:
+        embedder = Embedder(asking.gateway, self.embedding) if self.embedding else None
+        if embedder is not None:
+            await embedder.vectors(text_of(row.inputs, self.prompt.release.compared) for row in rows)
+        program = ReleasedProgram(self.prompt, asking.task, self.lm, embedder)
+        name = program.candidate.id
+        made = Evaluator(asking.task, asking.gateway, self.lm, metrics, [program], baseline_id=name)
+        return made, program.candidate, embedder
+
+
+@dataclass(frozen=True, slots=True)
+class AskedTexts(AskedRelease):
+    """Released texts, and the user's `program` that gets them."""
+
+    prompt: Texts
+    program: Kind = field(kw_only=True)
+
+    @property
+    def programs(self) -> Sequence[Kind]:
+        return (self.program,)
+
+    def calls(self, rows: int, repeats: int) -> int:
+        """Return the calls that rows need without judges, at the run's calls a row."""
+        each = self.prompt.provenance.get("calls_a_row")
+        if not isinstance(each, int | float) or not 1 <= each <= MOST_CALLS:
+            each = 1
+        return math.ceil(rows * repeats * each)
+
+    async def evaluator(
+        self, asking: Session[Any], rows: Sequence[Example], metrics: Sequence[Metric] = (Readable(),)
+    ) -> tuple[Evaluator, Candidate, Embedder | None]:
+        candidate = self.program.released(self.prompt.release)
+        client = self.program.client(asking.gateway)
+        made = Evaluator(asking.task, client, self.lm, metrics, [self.program], baseline_id=candidate.id)
+        return made, candidate, None
+
+
+def asked_of(loaded: Loaded, file: Path, db: Path, model: str, task: Task) -> AskedRelease:
+    """Create the models that a release asks, and the program of texts."""
+    if not isinstance(loaded, Texts):
+        return AskedPrompt.of(loaded, file, db, model, task.judges)
+    lm, judging = models_of(model, task.judges, loaded)
+    return AskedTexts(loaded, lm, judging, program=program_for(task, lm))

@@ -1,7 +1,4 @@
-"""`optimize reproduce`: replay a run from its recorded replies in a copy of the ledger, and compare. Sends nothing.
-
-A failed call fails again with the same message; a call that the budget withheld is withheld again.
-"""
+"""`optimize reproduce`: replay a run from its recorded replies in a copy of the ledger, and compare. Sends nothing."""
 
 from __future__ import annotations
 
@@ -12,12 +9,11 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, InputError, RowRefused, RunRefused
-from agent.gateway.gateway import endpoint_of
 from agent.jobs.launch import Launch, prepare
 from agent.jobs.locations import open_history
 from agent.jobs.optimize import RunState
@@ -27,18 +23,17 @@ from agent.ledger.connect import reader
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
-from agent.ledger.trail import facts_of
 from agent.models.local import WEIGHTS
 from agent.options.option import option
 from agent.programs.kinds import program_for
 from agent.release.result import RunResult
-from agent.release.runtime import load_prompt
+from agent.release.versions import form_of, is_version, read_released
 from agent.report.blocks import Block, text
 from agent.report.wording import without_result
 from agent.results.base import Result, absent
 from agent.safe_text import plain
 from agent.search.plan import Plan
-from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial, scores_labels
+from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial, endpoint_of, scores_labels
 
 ALL = Spend(10**9, 10**15, 1e12)  # more than any cap
 NOT_COMPARED = (
@@ -82,7 +77,7 @@ def reproduce(
     offline: bool = option(False, "From stored replies only, the default; there is no other way yet."),
     db: Path = DB,
 ) -> Printed[Reproduction]:
-    """Replay RUN (default: the latest) from its recorded replies, without a request, and report every difference.
+    """Replay RUN (default: the latest) from recorded replies only, and report every difference.
 
     Compares every trial, the score of every row, the result and the released prompt. Of a comparison (`optimize
     customize`) each adapter is trained again, for as long as then, and its file compared. Exits with 0 if all are the
@@ -106,7 +101,7 @@ def reproduce(
             raise InputError("\n".join([*lines, "put it back to reproduce it"]))
         with contextlib.closing(reader(db)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
             old.backup(new)
-        with contextlib.closing(ReplayLedger(copy, Records.of(history, row["id"]))) as ledger:
+        with contextlib.closing(_ReplayLedger(copy, history, row["id"])) as ledger:
             result, stop = _run_again(row, launch, ledger, history)
         lines = [*([f"it stopped: {stop}"] if stop else []), *drift(history, row, ledger, result)]
         lines += _release_drift(history, row, result)
@@ -118,8 +113,8 @@ def _reproduction(run_id: str, drift: Sequence[str], **made: Any) -> Printed[Rep
     return Printed(found, 0 if found.same else 1)
 
 
-def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History) -> tuple[Row | None, str]:
-    models = {id(lm): Offline(lm, history, row["id"]) for lm in launch.lms()}
+def _run_again(row: Row, launch: Launch, ledger: _ReplayLedger, history: History) -> tuple[Row | None, str]:
+    models = {id(lm): _Offline(lm, history, row["id"]) for lm in launch.lms()}
     others = [models[id(lm)] for lm in launch.program.models]
     proposer = None if launch.proposer is None else models[id(launch.proposer)]
     offline = replace(
@@ -150,42 +145,17 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
 
 def _release_drift(history: History, run: Row, now: Row | None) -> Iterator[str]:
     released = released_file(run, history.path)
-    if now is None or released is None:
+    if now is None or released is None or not is_version(released):
         return
     try:
-        before = load_prompt(released).version
+        before = read_released(released).version
     except AgentError:
         return
-    if before in {event["body"]["version"] for event in facts_of(history, run["id"], "promoted")}:
-        before = facts_of(history, run["id"], "released")[-1]["body"]["version"]
-    after = load_prompt(now["release"]).version
+    if before in {event["body"]["version"] for event in history.facts("promoted", run_ids=[run["id"]])}:
+        before = history.facts("released", run_ids=[run["id"]])[-1]["body"]["version"]
+    after = read_released(Path(now["release"])).version
     if after != before:
-        yield f"the released prompt is {after}, it was {before}"
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """What the ledger knows of a run.
-
-    Args:
-        used: the keys of the calls whose replies it took.
-        failures: the last error of a call, by key.
-        stopped: whether its budget ended it.
-    """
-
-    used: frozenset[str]
-    failures: Mapping[str, str]
-    stopped: bool
-
-    @staticmethod
-    def of(history: History, run_id: str) -> Records:
-        stopped = bool(facts_of(history, run_id, "budget_exhausted"))
-        calls = history.select("SELECT call_key, state, error FROM calls WHERE run_id = ? ORDER BY id", run_id)
-        used = {row["call_key"] for row in calls if row["state"] in ("ok", "cached")}
-        if stopped:
-            used -= _landed_late(history, run_id)
-        failures = {row["call_key"]: row["error"] for row in calls if row["error"]}  # what was called off has no words
-        return Records(frozenset(used), failures, stopped)
+        yield f"the released {form_of(after).noun} is {after}, it was {before}"
 
 
 def _landed_late(history: History, run_id: str) -> set[str]:
@@ -198,7 +168,7 @@ def _landed_late(history: History, run_id: str) -> set[str]:
     return {row["call_key"] for row in rows}
 
 
-class Offline:
+class _Offline:
     """The model's name and tokenizer without the model: it answers nothing.
 
     Its `endpoint` is that of the recorded calls: an embedded model may have had other weights then, and an address is
@@ -239,34 +209,37 @@ class Offline:
         await self._lm.close()
 
 
-class ReplayLedger(Ledger):
+class _ReplayLedger(Ledger):
     """A copy of the ledger to run in, with only the replies that the run took.
 
     `trials` and `outcomes` are what the run writes this time.
     """
 
-    def __init__(self, path: Path, records: Records) -> None:
+    def __init__(self, path: Path, history: History, run_id: str) -> None:
         super().__init__(path)
         self.trials: dict[int, Trial] = {}
         self.outcomes: dict[tuple[str, str, str], float | None] = {}
-        self._records = records
+        self._is_stopped = bool(history.facts("budget_exhausted", run_ids=[run_id]))
+        calls = history.select("SELECT call_key, state, error FROM calls WHERE run_id = ? ORDER BY id", run_id)
+        self._used = {row["call_key"] for row in calls if row["state"] in ("ok", "cached")}
+        if self._is_stopped:
+            self._used -= _landed_late(history, run_id)
+        # of each call the last; what was called off has none
+        self._failures = {row["call_key"]: row["error"] for row in calls if row["error"]}
 
     def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> ResumeState:
-        """Resume with nothing spent, as replayed replies are free; or with all of it, if the budget ended the run.
-
-        The first call that the run did not make is then withheld again.
-        """
+        """Resume with nothing spent, as replayed replies are free. If the budget ended the run, all of it is spent."""
         past = super().resume_run(run_id, budget)
-        past.bought = {key: calls for key, calls in past.bought.items() if key in self._records.used}
-        past.paid, past.seconds = ({"model": ALL}, ALL.usd) if self._records.stopped else ({}, 0.0)
+        past.bought = {key: calls for key, calls in past.bought.items() if key in self._used}
+        past.paid, past.seconds = ({"model": ALL}, ALL.usd) if self._is_stopped else ({}, 0.0)
         return past
 
     def settled(self, call_key: str) -> Completion | None:
         """Return a reply that the run took. Raises the recorded error of a call that failed for good."""
-        if call_key in self._records.used:
+        if call_key in self._used:
             return super().settled(call_key)
-        if call_key in self._records.failures:
-            raise RowRefused(self._records.failures[call_key])
+        if call_key in self._failures:
+            raise RowRefused(self._failures[call_key])
         return None
 
     def put_trial(self, run_id: str, trial: Trial) -> None:
@@ -278,7 +251,7 @@ class ReplayLedger(Ledger):
         super().put_outcome(run_id, split, outcome)
 
 
-def drift(history: History, run: Row, ledger: ReplayLedger, result: Mapping[str, Any] | None) -> Iterator[str]:
+def drift(history: History, run: Row, ledger: _ReplayLedger, result: Mapping[str, Any] | None) -> Iterator[str]:
     """Return the differences, a line each."""
     trials = history.trials(run["id"])
     yield from _differences(

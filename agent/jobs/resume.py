@@ -12,23 +12,21 @@ from agent.errors import InputError
 from agent.jobs.launch import Launch, prepare
 from agent.jobs.locations import open_history
 from agent.jobs.tasks import source_of
+from agent.ledger.provenance import tool_version
 from agent.ledger.query import started_with
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.jobs import ResumeOptions
+from agent.types import Task
 
 if TYPE_CHECKING:
     from agent.search.plan import Plan
-    from agent.types import Task
 
 UNFINISHED = ("running", "interrupted", "killed", "failed")
 
 
 def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observer = NO_OBSERVER) -> Launch:
-    """Load a run ("": the latest unfinished one) as it was started, and check that it can continue.
-
-    Raises InputError if it is finished, something changed since, or a cap is below what was paid.
-    """
-    from agent.search.plan import Plan
+    """Load a run as it was started, and check that it can continue. "": the latest unfinished one."""
+    from agent.search.plan import Plan  # here, as plans would slow down every command
 
     with closing(open_history(db)) as history:
         row = history.run(run) if run else unfinished(history.runs(), db)
@@ -37,14 +35,13 @@ def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observe
     begun, fork, model = started_with(row), changes.fork, changes.model
     if row["status"] not in UNFINISHED and not fork:
         raise InputError(
-            f"{row['id']}: this run is {row['status']} and has its result; --fork starts a new one, "
-            "with larger caps if you give them, and takes what this one bought from the ledger"
+            f"{row['id']}: this run is {row['status']}; use --fork to start a new one that reuses its calls"
         )
     if model and model != row["model"] and not fork:
         raise InputError(f"{row['id']}: another model makes another run; add --fork")
     given = {name: value for name, value in changes if name != "fork" and value is not None}
     if not fork:
-        require_above(given, paid, row["id"])
+        _require_above(given, paid, row["id"])
     launch = prepare(begun.model_copy(update=given), db, observer, is_new=fork)
     if fork:
         return replace(launch, parent=row["id"], note=f"forking {row['id']} ({row['status']})")
@@ -53,13 +50,12 @@ def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observe
             "\n".join([f"{row['id']}: {what}" for what in changed] + ["put it back, or start a new run with --fork"])
         )
     plan = Plan.restored(row["plan"]) if row["plan"] else launch.plan()
-    short = short_of_plan(plan, launch.calls_each, costs, launch.options.max_calls)
+    short = _short_of_plan(plan, launch.calls_each, costs, launch.options.max_calls)
     note = f"resuming {row['id']} ({row['status']})\n{short}".rstrip()
     return replace(launch, run_id=row["id"], made_with=plan, note=note)
 
 
-def require_above(given: Mapping[str, Any], paid: Sequence[Mapping[str, Any]], run_id: str) -> None:
-    """Raise InputError for caps below what the run has paid."""
+def _require_above(given: Mapping[str, Any], paid: Sequence[Mapping[str, Any]], run_id: str) -> None:
     spent = {
         "max_calls": sum(row["calls"] for row in paid),
         "max_tokens": sum(row["prompt_tokens"] + row["completion_tokens"] for row in paid),
@@ -75,11 +71,7 @@ def require_above(given: Mapping[str, Any], paid: Sequence[Mapping[str, Any]], r
         raise InputError("\n".join(below))
 
 
-def short_of_plan(plan: Plan, per_row: int, costs: Sequence[Mapping[str, Any]], most: int | None) -> str:
-    """Return the message if `most` calls no longer cover the plan, which counts `per_row` calls as one; else "".
-
-    This happens when more calls failed than were spare.
-    """
+def _short_of_plan(plan: Plan, per_row: int, costs: Sequence[Mapping[str, Any]], most: int | None) -> str:
     paid = sum(row["calls"] for row in costs if row["state"] != "cached")
     used = sum(row["calls"] for row in costs if row["state"] in ("ok", "cached"))
     missing = plan.calls * per_row - used
@@ -103,9 +95,7 @@ def unfinished(runs: Sequence[dict[str, Any]], db: Path) -> dict[str, Any]:
 
 
 def changes_since(run: dict[str, Any], launch: Launch, proposes: bool = True) -> list[str]:
-    """Return what changed since the run began, a line each; `proposes`: a changed proposer counts, too."""
-    from agent.ledger.provenance import tool_version
-
+    """Return what changed since the run began, a line each. `proposes`: a changed proposer counts, too."""
     changed = task_changes(run, launch.task)
     if run["model"] != launch.model.name:
         changed.append(f"the model is {launch.model.name}, it was {run['model']}")

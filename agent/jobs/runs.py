@@ -1,31 +1,36 @@
-"""`optimize runs`, `show` and `history`: the runs of the ledger, one run, its trials, and text search."""
+"""`optimize runs`, `show`, `history`, `report` and `compare`: the runs of the ledger, and text search."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from agent.errors import InputError
 from agent.jobs import JOBS
 from agent.jobs.locations import open_history
 from agent.jobs.registry import DB, Printed, job
-from agent.ledger.query import History
 from agent.ledger.texts import TextHit
 from agent.ledger.texts import search as search_texts
 from agent.ledger.trail import claims
+from agent.options.kinds import File
 from agent.options.option import option
+from agent.options.shared import JsonOption
 from agent.registry import OURS
 from agent.report import run_tables
 from agent.report.blocks import Block, Column, filled, plain_section, short, table, text
+from agent.report.compare import CompareResult, compared_prompt
+from agent.report.compare import compare as compared
+from agent.report.html import report_html, write_report
 from agent.report.job_blocks import job_result, sections_of
 from agent.report.run_blocks import screen_sections
 from agent.report.run_list import RunsResult, listed
+from agent.report.trail import TrialTrail, trial_trail
 from agent.report.view import RunView
-from agent.report.wording import instead_of_result, points, without_result
+from agent.report.wording import continued, points, without_result
 from agent.results.base import Result, absent
-from agent.results.recorded import RecordedCost, RecordedOutcome, RecordedPrompt, RecordedTrial, RejectedCandidate
+from agent.results.recorded import RecordedCost, RecordedPrompt, RecordedTrial, RejectedCandidate
 from agent.results.run_parts import ProposalFate
 
 HITS = (
@@ -75,14 +80,14 @@ def show(run: str = "", *, db: Path = DB) -> Printed[ShowResult | StoredResult]:
     view = RunView(open_history(db), run)
     row = view.run
     if row["result"] is None:
-        why = f"{row['id']}: {without_result(row)}, so there is nothing to show; {instead_of_result(row)}"
+        why = f"{row['id']}: {without_result(row)}, so there is nothing to show; {continued(row)}"
         found = StoredResult(run_id=row["id"], status=row["status"], error=row["error"], result=None)
         return Printed(found, error=InputError(why))
     result = view.result
     if result is None:
         kind = str(row["result"].get("kind"))
-        own = JOBS.get(kind).result if kind in JOBS and JOBS.origin(kind) != OURS else None
-        stored = job_result(row["result"]) if own is None else own.from_json(row["result"])
+        own = JOBS.get(kind).results if kind in JOBS and JOBS.origin(kind) != OURS else []
+        stored = own[0].from_json(row["result"]) if own else job_result(row["result"])
         return Printed(StoredResult(result=row["result"]), sections=sections_of(stored))
     head = f"run {row['id']}  {row['task']}  {row['model']}  seed {row['seed']}  {row['started_utc'][:19]} UTC"
     parts = {name: getattr(view, name) for name in ("promoted", "winner", "baseline", "costs")}
@@ -124,22 +129,6 @@ class SearchHits(Result):
         yield text(f"{self.matches:,} of {self.texts:,} texts hold it{more}")
 
 
-class TrialResult(Result):
-    """A trial: its prompt, and each row's outcome by split."""
-
-    trial: RecordedTrial
-    candidate: RecordedPrompt
-    outcomes: Mapping[str, tuple[RecordedOutcome, ...]]
-
-    def blocks(self) -> Iterator[Block]:
-        trial = self.trial
-        yield text(f"trial {trial.number}: {trial.state}, {points(trial.mean)} on {trial.n} rows; {trial.reason}")
-        yield run_tables.messages(self.candidate.template)
-        for split, rows in self.outcomes.items():
-            if rows:
-                yield run_tables.outcomes(split, rows)
-
-
 @job("history")
 def history(
     run: str = "",
@@ -153,7 +142,7 @@ def history(
     ),
     limit: int = option(50, "With {search}: how many.", metavar="N", ge=1, le=10_000),
     db: Path = DB,
-) -> Printed[HistoryResult] | SearchHits | TrialResult:
+) -> Printed[HistoryResult] | SearchHits | TrialTrail:
     """Show the trials of RUN (default: the latest): instruction, examples, technique, score and cost.
 
     Of a finished run also each proposal: what was requested, why, for which rows, and its outcome.
@@ -164,13 +153,16 @@ def history(
     if search is not None:
         if trial is not None:
             raise InputError("--search looks through all trials; leave out --trial")
-        return _hits(ledger, search, ledger.run(run)["id"] if run else "", limit)
+        run_id = ledger.run(run)["id"] if run else ""
+        hits = search_texts(ledger, search, run_id, limit)
+        where = run_id or None
+        return SearchHits(search=search, run_id=where, texts=hits.texts, matches=hits.matches, hits=hits.hits)
     view = RunView(ledger, run)
     if trial is not None:
-        return _trial(view, trial)
+        return trial_trail(view, trial)
     use = view.result.proposer if view.result is not None else None
     trials = replace(run_tables.trials(view, is_whole=True), title=f"trials of {view.id}", tabbed=True)
-    proposals = run_tables.proposals(view.result, claims(ledger, view.id), letters=120)
+    proposals = run_tables.proposals(view.result, claims(ledger, view.id))
     rows = {"trials": ledger.trials(view.id), "rejected": ledger.rejected(view.id)}
     state = {"run_id": view.id, "status": view.run["status"], "error": view.run["error"]}
     found = HistoryResult.model_validate({**state, **rows, "proposals": use.proposals if use else ()})
@@ -180,13 +172,51 @@ def history(
     return Printed(found, sections=[plain_section(*blocks)])
 
 
-def _hits(ledger: History, words: str, run_id: str, limit: int) -> SearchHits:
-    found = search_texts(ledger, words, run_id, limit)
-    return SearchHits(search=words, run_id=run_id or None, texts=found.texts, matches=found.matches, hits=found.hits)
+# -- as a file, and two of them ---------------------------------------------------------------------------------------
 
 
-def _trial(view: RunView, number: int) -> TrialResult:
-    trial, history = view.numbered(number), view.history
-    name = trial["candidate_id"]
-    outcomes = {split: history.outcomes(view.id, name, split) for split in ("dev", "test")}
-    return TrialResult.model_validate({"trial": trial, "candidate": history.candidate(name), "outcomes": outcomes})
+class ReportResult(Result):
+    """The file of a report, and its size."""
+
+    run_id: str
+    file: Path
+    bytes: int
+
+
+@job("report")
+def report(
+    run: str = "",
+    *,
+    output: File = option(
+        None, "The file; - for standard output. Default: runs/RUN/report.html next to the ledger.", short="-o"
+    ),
+    db: Path = DB,
+    form: JsonOption,
+) -> Printed[ReportResult | None]:
+    """Write RUN (default: the latest) as an HTML file: verdict, scores, prompt, rows, cost.
+
+    For a comparison (`optimize customize`): advice, arms, score against cost, training losses.
+
+    The file works offline, loads nothing and has no script. It shows rows, replies and prompts: share it with care.
+    """
+    to_stdout = output == Path("-")
+    if to_stdout and form.as_json:
+        raise InputError("-o - prints the page and --json an object; leave out one of them")
+    view = RunView(open_history(db), run)
+    if to_stdout:
+        return Printed(None, exact=report_html(view))
+    path, size = write_report(view, output)
+    wrote = [] if form.as_json else [f"wrote {path}"]
+    return Printed(ReportResult(run_id=view.id, file=path, bytes=size), exact="", notes=wrote)
+
+
+@job("compare")
+def compare(a: Annotated[str, "A"], b: Annotated[str, "B"], *, db: Path = DB) -> CompareResult:
+    """Compare A and B: two runs by their winners, or two trials as RUN:NUMBER.
+
+    Shows the options that differ, data, scores, cost and the text of both prompts. If both were scored on the same rows
+    of the same data, by the same metrics and judges, B minus A is tested pairwise. A gain on dev proves nothing:
+    prompts were chosen on it.
+    """
+    history = open_history(db)
+    return compared(compared_prompt(history, a), compared_prompt(history, b))

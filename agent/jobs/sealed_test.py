@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from agent.evaluate.answer_counts import retrieval_figures
 from agent.evaluate.breakdown import BASELINE, WINNER, confidence_report
 from agent.evaluate.evaluator import values, why_unscored
 from agent.evaluate.score_table import Arm, ScoreTable, score
-from agent.evaluate.verdict import better, not_worse, shown
+from agent.evaluate.verdict import better, not_worse
 from agent.gateway.budget import HeldBack
 from agent.ledger.provenance import tool_version, utc_now
 from agent.models.model_registry import create_model
@@ -24,12 +25,13 @@ from agent.release.gate import gate
 from agent.release.prompt_file import HELD
 from agent.release.result import Release, RunResult
 from agent.results.breakdown import Calibration, Retrieval
-from agent.results.run_parts import Baseline, Cheaper, Migrated, ToShow, Untested, Winner
+from agent.results.run_parts import Baseline, Cheaper, Migrated, OtherBaseline, ToShow, Untested, Winner
 from agent.scoring.llm_judge import trust_record
 from agent.search import explanation, selection
 from agent.search.context import SearchContext
 from agent.search.plan import Plan, calls_for
 from agent.search.selection import OTHER_CAPS, CheaperChoice
+from agent.stats.intervals import shown
 from agent.stats.preflight import rows_to_show
 from agent.types import Budget, Candidate, Outcome, Task, scores_labels
 
@@ -44,7 +46,9 @@ BEST = "best"
 async def sealed_test(
     run: RunState, winner: Candidate, corrected: float | None, untested: Untested | None
 ) -> RunResult:
-    """Open the sealed test once, for baseline and winner (and the best, if a cheaper one is the winner).
+    """Open the sealed test once, for baseline and winner.
+
+    The best is tested, too, if a cheaper prompt is the winner.
 
     Raises BudgetExhausted if it cannot be finished.
     """
@@ -56,11 +60,14 @@ async def sealed_test(
     against = {"against": old.run_id} if old else {"baseline": baseline.id}
     opened = {"winner": winner.id, **against, "rows": len(run.test)}
     opened |= {"best": best[0].id} if best else {}
+    references = run.launch.program.references()
+    opened |= {"references": [each.id for each in references.values()]} if references else {}
     session.observer.on_event("test_opened", opened)
     arms = [
         old.sealed.arm(BASELINE) if old else Arm(BASELINE, baseline, evaluator),
         Arm(WINNER, winner, evaluator),
         *(Arm(BEST, each, evaluator) for each in best),
+        *(Arm(name, each, evaluator) for name, each in references.items()),
         *(
             Arm(explanation.again(side), each, evaluator, run.test[: plan.steady_rows], plan.repeats)
             for side, each in ((WINNER, winner), (BASELINE, baseline))
@@ -71,8 +78,8 @@ async def sealed_test(
     except BudgetExhausted as stop:
         raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
     won, based = table.first(WINNER), table.first(BASELINE)
-    pairs = list(zip(won, based, strict=True))
-    if all(one.value is None or other.value is None for one, other in pairs):
+    if (gained := better(table, WINNER, BASELINE, seed)) is None:
+        pairs = zip(won, based, strict=True)
         why = why_unscored(next(each for pair in pairs for each in pair if each.value is None))
         raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
     yardsticks = []
@@ -87,6 +94,7 @@ async def sealed_test(
     ended = run.ended or context.failed
     parts: dict[str, Any] = {
         "yardsticks": yardsticks,
+        "references": tuple(_reference(table, *each, winner, seed) for each in references.items()) or None,
         "change": explanation.changed(context, winner),
         "proposer": explanation.proposer_use(context, winner, ended),
         "retrieval": _retrieval(context, table, winner),
@@ -95,7 +103,7 @@ async def sealed_test(
         **explanation.explained(task, table, trust, seed),
     }
     if old:
-        tested = not_worse(table, WINNER, BASELINE, old.margin, seed)
+        tested = not_worse(table, WINNER, BASELINE, old.accepted_loss, seed)
         assert tested is not None
         parts["migration"] = Migrated(
             run=old.run_id, candidate_id=old.released.id, version=old.version, model=old.model, test=tested.figures
@@ -105,7 +113,7 @@ async def sealed_test(
     else:
         parts |= {
             "uncorrected": selection.uncorrected(context, winner, run.launch.options.strategy),
-            "preflight": run.preflight.as_dict() if run.preflight else None,
+            "preflight": run.preflight.to_json() if run.preflight else None,
             "attribution": explanation.carried(context, winner, corrected),
             "cheaper": _cheaper(run.cheaper, table, seed) if run.cheaper else None,
             "untested": untested,
@@ -121,7 +129,7 @@ async def sealed_test(
         seed=seed,
         baseline=own,
         winner=_tested(context, winner, table, corrected),
-        lift=better(table, WINNER, BASELINE, seed).figures,
+        lift=gained.figures,
         decision="keep_baseline",
         trials={state: states.count(state) for state in ("complete", "pruned", "failed", "incomplete")},
         release=Release(Path()),
@@ -145,6 +153,18 @@ async def sealed_test(
     return result.model_copy(update={"to_show": to_show})
 
 
+def _reference(table: ScoreTable, name: str, reference: Candidate, winner: Candidate, seed: int) -> OtherBaseline:
+    scored = table.first(name)
+    gained = None if reference.id == winner.id else better(table, WINNER, name, seed)
+    return OtherBaseline(
+        name=name,
+        candidate_id=reference.id,
+        test=_mean(table, name),
+        lift=None if gained is None else gained.figures,
+        why="" if values(scored) else why_unscored(scored[0]),
+    )
+
+
 def _tested(context: SearchContext, winner: Candidate, table: ScoreTable, corrected: float | None) -> Winner:
     found = context.program.shown(winner)
     return Winner(
@@ -160,6 +180,7 @@ def _tested(context: SearchContext, winner: Candidate, table: ScoreTable, correc
         picks=found.picks,
         passages=found.passages,
         tokens_a_call=context.evaluator.tokens_a_call(winner.id),
+        calls_a_row=None if context.program.is_fixed else round(context.evaluator.calls_a_row(winner.id), 2),
     )
 
 
@@ -187,7 +208,7 @@ def _retrieval(context: SearchContext, table: ScoreTable, winner: Candidate) -> 
     if task.knowledge is None:
         return None
     sides = {WINNER: winner, BASELINE: context.baseline}
-    looked_up = {side: context.program.traits(candidate).documents for side, candidate in sides.items()}
+    looked_up = {side: partial(context.program.documents, candidate) for side, candidate in sides.items()}
     return retrieval_figures(table, task.knowledge, task.signature.outputs[0].name, looked_up)
 
 
@@ -209,7 +230,7 @@ def _mean(table: ScoreTable, arm: str) -> float | None:
 
 
 async def released(run: RunState, result: RunResult, winner: Candidate) -> RunResult:
-    """Write what is promoted or kept, and the rejected winner, and add its place to the result."""
+    """Write what is promoted or kept, and the rejected winner. The result gets its place."""
     session, context, old = run.session, run.context, run.launch.migration
     folder, is_promoted = session.folder, result.decision == "promote"
     kept = old.released if old else context.baseline
@@ -226,6 +247,8 @@ async def released(run: RunState, result: RunResult, winner: Candidate) -> RunRe
     else:
         written = await _write(run, result, released, folder)
         path, version = written.path, written.version
+        if written.note:
+            session.observer.on_message(written.note)
     session.observer.on_event("released", {"version": version, "candidate_id": released.id, **held})
     return result.model_copy(update={"release": Release(path), "parameters": parameters})
 
@@ -261,6 +284,8 @@ def _write_old(run: RunState, result: RunResult) -> tuple[Path, str]:
 
 def _parameters(run: RunState, candidate: Candidate) -> dict[str, Any]:
     program, target = run.launch.program, run.launch.model
+    if run.session.task.rollouts is not None:
+        return {}  # its own code says how it asks
     cap: dict[str, Any] = {"max_tokens": program.max_tokens(candidate)}
     if candidate.reads_tokens:
         cap["logprobs"] = run.context.evaluator.logprobs

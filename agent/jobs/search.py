@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from agent.errors import AgentError, InputError
-from agent.jobs.launch import Launch, estimate, prepare, search_of
-from agent.jobs.locations import ledger_option, open_history
-from agent.jobs.recorded import migration_options
+from agent.jobs.launch import Launch, prepare, search_of
+from agent.jobs.locations import calls_seen, ledger_option, open_history
+from agent.jobs.planned import PlannedRun, planned
 from agent.jobs.registry import DB, job
 from agent.jobs.resume import prepare_resume
 from agent.jobs.session import Work
@@ -28,13 +24,10 @@ from agent.options.jobs import MigrateOptions, RecordedOptions, ResumeOptions, R
 from agent.options.shared import PlanOption, PublishedOptions
 from agent.redact import without_password
 from agent.release.result import RunResult
-from agent.report.blocks import Block, Column, PageSection, plain_section, table, text
-from agent.report.run_blocks import run_sections, screen_sections
+from agent.report.blocks import Column, PageSection, plain_section, table, text
 from agent.report.view import RunView
-from agent.results.base import Result, absent
 from agent.safe_text import plain
 from agent.search.registered import STRATEGIES
-from agent.stats.intervals import smallest_margin
 from agent.tracking.tracker import TRACKERS
 
 MODEL = "recorded/qwen2.5-coder-0.5b"
@@ -57,7 +50,8 @@ URL: Any = PublishedOptions.field("ledger_url")
 
 
 def sections_of_run(result: RunResult, db: Path) -> list[PageSection]:
-    """Return what is printed of the result of a run."""
+    from agent.report.run_blocks import screen_sections  # here, as reports would slow down every `--help`
+
     with suppress(AgentError), closing(open_history(db)) as history:  # a result that is there is printed
         return screen_sections(result, RunView(history, result.run_id), brief=True)
     return screen_sections(result, brief=True)
@@ -67,7 +61,7 @@ def sections_of_run(result: RunResult, db: Path) -> list[PageSection]:
 def run(
     task: str, options: RunOptions, plan: PlanOption, *, observer: Observer, db: Path = DB, ledger_url: str | None = URL
 ) -> Work[RunResult] | PlannedRun:
-    """Search for the best prompt of TASK, test it once on sealed rows, and write it to runs/.
+    """Search for the best prompt of TASK, and test it once on sealed rows. The winner is written to runs/.
 
     TASK is a name under tasks/, a folder with a task.toml, or a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet)
     together with --target and --prompt.
@@ -76,7 +70,14 @@ def run(
     """
     _require_database(ledger_url)
     launch = prepare(options.changed_to(RecordedOptions, task=task), db, observer)
-    return planned(launch) if plan.dry_run else _search(launch, db, ledger_url)
+    if launch.task.is_judged:
+        from agent.jobs.tune import judge_first  # here, as it would slow down every command
+
+        if advice := judge_first(launch.task, db):
+            observer.on_message(advice)
+    if not plan.dry_run:
+        return _search(launch, db, ledger_url)
+    return planned(launch, None if launch.program.is_fixed else calls_seen(db, launch.task.name, launch.model.name))
 
 
 @job("resume", tracks=True, registries={"track": TRACKERS}, sections=sections_of_run)
@@ -103,6 +104,8 @@ def migrate(
     model loses less than --margin against the old one, whose recorded replies to the same rows are not bought again.
     Exit codes, resume and promotion are those of `optimize run`.
     """
+    from agent.jobs.recorded import migration_options
+
     launch = prepare(migration_options(prompt, options, db), db, observer)
     return planned(launch) if plan.dry_run else _search(launch, db)
 
@@ -128,79 +131,12 @@ def _published(url: str, run_id: str, db: Path) -> int:
     return 0
 
 
-# -- the priced plan --------------------------------------------------------------------------------------------------
-
-
-def detectable_line(gains: Mapping[float, float]) -> str:
-    """Describe the smallest gain (0 to 1; inf: none) that the sealed test can show, by baseline score."""
-    words = [
-        f"{f'{100 * gain:.0f} points' if math.isfinite(gain) else 'none'} if your prompt scores {100 * rate:.0f}"
-        for rate, gain in gains.items()
-    ]
-    return f"the smallest gain that the sealed test can show (80 % power): {', '.join(words)}"
-
-
-class PlannedRole(Result):
-    """The most that one role may call; `usd` is None if the price is unknown."""
-
-    model: str
-    calls: int
-    tokens: int
-    usd: float | None
-
-
-class PlannedRun(Result):
-    """The priced plan of a run.
-
-    `detectable_gain` is the smallest that the sealed test can show (None: none), also by baseline score;
-    `smallest_margin` of a migration is that of two equal models.
-    """
-
-    task: str
-    model: str
-    metrics: tuple[str, ...]
-    scoring: str
-    max_examples: int | None
-    plan: Mapping[str, Any]
-    roles: Mapping[str, PlannedRole]
-    tokens_at_most: int
-    cost_usd_at_most: float | None
-    detectable_gain: float | None
-    detectable_gains: Mapping[str, float]
-    margin: float | None = absent()
-    smallest_margin: float | None = absent()
-    lines: tuple[str, ...] = Field((), exclude=True)
-
-    def blocks(self) -> Iterator[Block]:
-        yield text(*self.lines, exact=True)
-
-
-def planned(launch: Launch) -> PlannedRun:
-    """Return the priced plan: the most calls, tokens and dollars of each role."""
-    plan = estimate(launch)
-    least = smallest_margin(max(1, plan.plan.test_rows))
-    margins = {"margin": launch.migration.margin, "smallest_margin": least} if launch.migration else {}
-    lines = [launch.opening(plan.plan)]
-    for role, row in plan.roles.items():
-        cost = "unknown price" if row["usd"] is None else f"${row['usd']:.4f}"
-        if row["calls"]:
-            calls = f"{row['calls']} calls, about {row['tokens']:,} tokens, {cost}"
-            lines.append(f"  {role:<9} {row['model']}: {calls}")
-    cost = "unknown price" if plan.usd is None else f"${plan.usd:.2f}"
-    allowed = f", as {plan.cap} allows" if plan.cap else ""
-    lines.append(f"at most about {plan.tokens:,} tokens, {cost}{allowed}; nothing was called")
-    if launch.migration is None:
-        lines.append(detectable_line(plan.gains))
-    else:
-        lines.append(f"two models of one quality pass this sealed test from about --margin {100 * least:.0f} on")
-    return PlannedRun.model_validate({**plan.found, **margins, "lines": lines})
-
-
 # -- the demo ---------------------------------------------------------------------------------------------------------
 
 
-def sections_of_demo(result: RunResult, db: Path) -> list[PageSection]:
-    """Return what is printed of the demo: the result, its files, and the next commands."""
+def _sections_of_demo(result: RunResult, db: Path) -> list[PageSection]:
+    from agent.report.run_blocks import run_sections
+
     words, pairs = ledger_option(db), (Column(""), Column("", "code"))
     files = (("task", FOLDER), ("new prompt", result.release.path), ("record of every call", db))
     steps = [*((what, f"{command}{words}") for what, command in STEPS), OWN_DATA]
@@ -210,7 +146,7 @@ def sections_of_demo(result: RunResult, db: Path) -> list[PageSection]:
     return [*sections, plain_section(about, table("files:", pairs, files), table("next:", pairs, steps))]
 
 
-@job("demo", sections=sections_of_demo)
+@job("demo", sections=_sections_of_demo)
 def demo(*, observer: Observer, db: Path = DB) -> Work[RunResult]:
     """Run a whole search in seconds over recorded replies: no model, no key, no network.
 
@@ -222,10 +158,7 @@ def demo(*, observer: Observer, db: Path = DB) -> Work[RunResult]:
 
 
 def prepare_demo(db: Path, observer: Observer = NO_OBSERVER) -> Launch:
-    """Write the task to tasks/demo, and prepare its run.
-
-    Raises InputError if the ledger has runs of other models, or tasks/demo is another task.
-    """
+    """Write the task to tasks/demo, and prepare its run."""
     if is_there(db):
         with closing(open_history(db)) as history:
             others = [run["id"] for run in history.runs() if run["model"] != MODEL]

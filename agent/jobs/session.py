@@ -1,8 +1,4 @@
-"""A run from its start to its end in the ledger: weights, spending, event loop, interrupts.
-
-A search and every other job that asks models is a `Work`, which `run_work` starts; `Work.perform` asks through the
-`Session`. What was paid for is in the ledger however a run ends. Knows no terminal.
-"""
+"""A run from its start to its end in the ledger: weights, spending, event loop, interrupts. Knows no terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +26,7 @@ from agent.gateway.batches import FRESH, Batches
 from agent.gateway.budget import Account
 from agent.gateway.gateway import CallSettings, Gateway
 from agent.gateway.in_flight import InFlight, all_of, side_by_side
-from agent.gateway.prices import prices_for, prices_version
+from agent.gateway.prices import Price, prices_for, prices_version
 from agent.jobs.interrupts import StopSignal, watched
 from agent.jobs.locations import ledger_option, releases_folder
 from agent.jobs.models import fetch_weights, price_of, remarks, require_batches
@@ -39,16 +35,17 @@ from agent.jobs.tracking import NO_TRACKING, Tracking, run_params, tracked
 from agent.ledger.provenance import command_line, new_run_id, provenance
 from agent.ledger.query import run_folder
 from agent.ledger.store import Ledger, NewRun
+from agent.models.model_registry import check_keys
 from agent.observer import Observers
+from agent.options.shared import SpendingOptions
+from agent.release.promotion import ReleaseRegistry
 from agent.results.base import CostedResult
 from agent.safe_text import counted
 from agent.tracking.spans import NO_TRACER, CallTracer
+from agent.types import LM, Budget, CallRole, Task
 
 if TYPE_CHECKING:
-    from agent.gateway.prices import Price
-    from agent.options.shared import SpendingOptions
     from agent.search.program import Describes
-    from agent.types import LM, Budget, CallRole, Task
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -63,28 +60,10 @@ SEARCH_ROLES: tuple[CallRole, ...] = ("model", "proposer", "judge")
 class Work(Generic[R]):
     """A job that asks models, checked and ready to start.
 
-    Args:
-        kind: of the run in the ledger; "" for a search.
-        done: the event of its result; "" for none.
-        perform: asks models, and returns the result.
-        task: its rows are those of the run.
-        lms: every model that is asked; the run is named after the first.
-        options: how models are asked, and the price.
-        planned: most calls.
-        budget: hard caps on all calls.
-        command: the words of the command. "": the kind.
-        models: the names in the list of runs. (): that of the first model.
-        chained: keys of the result for its event, or a function of the result. (): all.
-        prices: of an earlier run, by model.
-        opening: a few lines about what is about to be asked.
-        ended: called on the command line after the result is printed; returns the exit code.
-        programs: describe its candidates.
-        stored: the options for the ledger. None: the command.
-        tags: the user's.
-        plan: of a search, JSON-ready.
-        parent: the run that this one forks or migrates.
-        run_id, is_resumed: the run in the ledger, and whether it exists and is continued.
-        params: the parameters for trackers. None: those of a job.
+    `kind` is "" for a search, `done` the event of its result ("": none), `chained` the keys of the result in that event
+    or a function that makes them. The run is named after the first of `lms`. `prices` are those of an earlier run,
+    `stored` its options for the ledger (None: the command), and `programs` describe its candidates. `ended` is called
+    on the command line once the result is printed, for the exit code.
     """
 
     kind: str
@@ -116,14 +95,7 @@ class Work(Generic[R]):
 
 
 class Session(Generic[R]):
-    """One run: ledger, gateway, account and observers.
-
-    Args:
-        spec: what it asks.
-        ledger: open for writing.
-        watcher: shows the run.
-        prices: of its models, by name.
-    """
+    """One run: what it asks (`spec`), ledger, gateway, account and observers."""
 
     def __init__(
         self, spec: Work[R], ledger: Ledger, watcher: Watcher | None = None, prices: dict[str, Price] | None = None
@@ -140,14 +112,11 @@ class Session(Generic[R]):
             since = (datetime.now(UTC) - FRESH).isoformat(timespec="milliseconds")
             self.account.past = ledger.left_by(spec.kind, self.task, ", ".join(self.models), since)
         self.report: Callable[[], None] = self._report
-        """Reports progress to the watcher."""
         self.observer = Observers(
             LedgerObserver(ledger, self.id, spec.programs), self.watcher, Changes(lambda: self.report())
         )
-        self.tracer: CallTracer = NO_TRACER
-        """Makes a span of each call; set before the run starts."""
+        self.tracer: CallTracer = NO_TRACER  # set before the run starts
         self.ends_as: Literal["complete", "budget"] = "complete"
-        """The status for the ledger."""
         self.cancel_elsewhere: Callable[[], Awaitable[None]] | None = None
         """Cancels remote work when the user leaves at once. Quick, and raises nothing."""
         self.stopped = ""
@@ -168,11 +137,6 @@ class Session(Generic[R]):
     def status(self) -> Literal["complete", "budget"]:
         """Whether everything was asked, or the budget ended it early."""
         return "budget" if self.stopped else "complete"
-
-    @property
-    def command(self) -> str:
-        """The words of the command, as the ledger shows them."""
-        return self.spec.command or self.spec.kind
 
     @property
     def resume_command(self) -> str:
@@ -211,6 +175,8 @@ class Session(Generic[R]):
             await self._leave("failed", error)
             raise
         finally:
+            for program in spec.programs:
+                await program.close()
             await self.gateway.close()
 
     def _begin(self) -> None:
@@ -229,7 +195,7 @@ class Session(Generic[R]):
                 {"kind": spec.kind} if spec.kind else spec.tags,
                 spec.parent,
                 provenance(Path(self.task.folder), command_line()),
-                {"command": self.command} if spec.stored is None else spec.stored,
+                {"command": spec.command or spec.kind} if spec.stored is None else spec.stored,
                 prices_version(self._unpriced),
             )
         )
@@ -237,14 +203,14 @@ class Session(Generic[R]):
             self.ledger.set_plan(self.id, spec.plan)
 
     async def in_sets(self, sets: Sequence[Callable[[], Awaitable[S]]], in_turn: bool = False) -> list[S]:
-        """Run groups of calls in order, or as one provider batch; `in_turn`: each needs the one before."""
+        """Run groups of calls in order, or as one provider batch. `in_turn`: each needs the one before."""
         with self.gateway.together():
             if self.gateway.batches is None or in_turn:
                 return [await each() for each in sets]
             return await all_of([each() for each in sets])
 
     async def ahead(self, sets: Sequence[Callable[[], Awaitable[object]]]) -> None:
-        """Send sets of calls as one provider batch before they are needed; the caller keeps the replies."""
+        """Send sets of calls in advance, as one provider batch. The caller keeps the replies."""
         if self.gateway.batches is not None:
             with suppress(BudgetExhausted):  # told in its turn
                 await self.in_sets(sets, in_turn=self.task.is_compared)
@@ -256,11 +222,11 @@ class Session(Generic[R]):
         return [None if isinstance(each, BudgetExhausted) else each for each in answers]
 
     def interrupt(self) -> int:
-        """Let no more calls out, so that `execute` ends after those in flight; return their number."""
-        if self._open_gateway is None:
+        """Stop new calls, so that `execute` ends after those in flight. Returns their number."""
+        if (gateway := self._open_gateway) is None:
             return 0
-        self._open_gateway.stop(Interrupted())
-        return self._open_gateway.in_flight()
+        gateway.stop(Interrupted())
+        return gateway.in_flight()
 
     def in_flight(self) -> InFlight:
         """Return the calls that it waits for."""
@@ -304,11 +270,8 @@ class Session(Generic[R]):
                     f"{ending} end{'s' if len(left) == 1 else ''} {them}"
                 )
             if over := [each for several in batches.left(is_over=True).values() for each in several]:
-                verb, whose = ("have", "their") if len(over) > 1 else ("has", "its")
-                self.watcher.warn(
-                    f"{counted(len(over), 'batch', 'batches')} {verb} ended at the provider ({', '.join(over)}): "
-                    f"{comes_back} takes {whose} results"
-                )
+                ended = f"{counted(len(over), 'batch has', 'batches have')} ended at the provider ({', '.join(over)})"
+                self.watcher.warn(f"{ended}: {comes_back} takes the results")
         try:
             message = message_of(why)
             calls = {} if self.spec.kind else {"calls": self.account.total_paid.calls}
@@ -320,31 +283,14 @@ class Session(Generic[R]):
 
 
 def run_work(
-    spec: Work[R],
-    db: Path,
-    watcher: Watcher,
-    stop: StopSignal | None = None,
-    tracking: Tracking = NO_TRACKING,
+    spec: Work[R], db: Path, watcher: Watcher, stop: StopSignal | None = None, tracking: Tracking = NO_TRACKING
 ) -> R:
-    """Download missing weights, announce the run, and run it in an event loop of this thread.
+    """Download missing weights, announce the run, and run it in this thread.
 
-    The first Ctrl-C lets calls in flight finish, the second leaves at once; both raise Interrupted.
-
-    Args:
-        spec: what to run.
-        db: the ledger.
-        watcher: shows the run.
-        stop: interrupts it from another thread.
-        tracking: where it is shown in addition to the ledger.
-
-    Raises:
-        InputError: a file or a key is missing, or an option is wrong; no call was made.
-        AgentError: whatever ends the run early; of a search with its id (`run_id`) and the command that resumes it
-            (`hint`).
+    The first Ctrl-C, or `stop` from another thread, lets calls in flight finish, the second leaves at once; both raise
+    Interrupted. Raises InputError if a file or a key is missing, or an option is wrong, before the first call. An error
+    that ends a search early has its id (`run_id`) and the command that resumes it (`hint`).
     """
-    from agent.models.model_registry import check_keys
-    from agent.release.promotion import ReleaseRegistry
-
     lms, options = spec.lms, spec.options
     names = list(dict.fromkeys(lm.name for lm in lms))
     if options.is_batched:
@@ -367,7 +313,9 @@ def run_work(
             known = [lm for lm in lms if is_continued or (spec.use_cache and ledger.has_replies(lm.name, session.task))]
             new = [lm for lm in lms if lm not in known]
             shown.begin(
-                session, spec.params or run_params(session.task, names, spec.budget, command=session.command), spec.tags
+                session,
+                spec.params or run_params(session.task, names, spec.budget, command=spec.command or spec.kind),
+                spec.tags,
             )
             try:
                 result = asyncio.run(watched(session, new, stop))

@@ -1,7 +1,6 @@
-"""Show a run in trackers such as MLflow, and as OpenTelemetry spans, while it runs.
+"""Show a run in trackers such as MLflow, and as OpenTelemetry spans; texts of rows only with `texts`.
 
-A tracker's failure never ends a run: it is reported once. Only numbers, names and prompts are tracked; texts of rows
-(examples and replies among them) only with `texts`.
+A tracker's failure never ends a run: it is reported once.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -20,24 +19,25 @@ from urllib.parse import urlsplit
 
 from agent.errors import InputError, message_of
 from agent.extras import require
+from agent.gateway.budget import Account
 from agent.jobs.locations import open_history
+from agent.ledger.provenance import tool_version
 from agent.ledger.query import run_folder
 from agent.observer import Observer
 from agent.options.shared import TrackOptions
 from agent.redact import ALLOW_TRACING, redact, secrets_in
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import search_result
+from agent.report.view import RunView, RunWithoutRows, holds_rows
 from agent.results.base import Result
 from agent.results.customize import CustomizeResult
 from agent.safe_file import new_file
-from agent.tracking.spans import ENDPOINT, CountedExporter, headers_of, otlp_exporter, provider_for, traces_url
+from agent.tracking.spans import ENDPOINT, RunSpans, provider_for, traces_url
 from agent.tracking.tracker import TRACKERS, Cell, TrackedStart, Tracker, TrackerKind
+from agent.types import Budget, Task, Trial
 
 if TYPE_CHECKING:
-    from agent.gateway.budget import Account
     from agent.jobs.session import Session
-    from agent.types import Budget, Task, Trial
-
 LAST_SECONDS = 60.0
 """How long a run waits at its end for a slow tracker."""
 COLUMNS = ("trial", "round", "candidate", "state", "rows", "dev", "ci_low", "ci_high", "reason")
@@ -54,11 +54,7 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
 class Tracking:
     """Where a run is shown in addition to its ledger; made before tracing of third parties is switched off.
 
-    Args:
-        kinds: the trackers.
-        texts: whether texts of rows are tracked, too.
-        spans_url: where OpenTelemetry spans are sent; "": nowhere.
-        environ: the user's environment variables.
+    `texts`: whether texts of rows are tracked, too. `spans_url`: where OpenTelemetry spans are sent; "": nowhere.
     """
 
     kinds: tuple[TrackerKind, ...] = ()
@@ -134,13 +130,8 @@ class _Line:
 
 
 class _SentSpans:
-    """The spans of one run, sent to a receiver."""
-
     def __init__(self, tracking: Tracking, run: Session[Any]) -> None:
-        from agent.tracking.spans import RunSpans
-
-        self._exporter = CountedExporter(otlp_exporter(tracking.spans_url, headers_of(tracking.environ)))
-        self._provider = provider_for(self._exporter, on_exit=False)
+        self._provider = provider_for(tracking.spans_url, tracking.environ, on_exit=False)
         self._spans = RunSpans(self._provider, tracking.environ, run.task.name, run.id)
         run.tracer = self._spans
         run.observer.add(self._spans)
@@ -148,7 +139,8 @@ class _SentSpans:
     def end(self, error: BaseException | None) -> int:
         self._spans.end(error)
         self._provider.shutdown()
-        return self._exporter.lost
+        lost: int = self._provider.lost
+        return lost
 
 
 class TrackedRun(Observer):
@@ -165,13 +157,7 @@ class TrackedRun(Observer):
         self._spans: _SentSpans | None = None
 
     def begin(self, run: Session[Any], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Open the run in each tracker, and follow it from now on.
-
-        Args:
-            run: before its start.
-            params: its parameters, JSON-ready.
-            tags: the user's.
-        """
+        """Open the run in each tracker and follow it. `tags` are the user's."""
         if self._tracking.spans_url:
             self._spans = _SentSpans(self._tracking, run)
         if not self._tracking.kinds:
@@ -203,11 +189,15 @@ class TrackedRun(Observer):
         if not self._lines:
             return
         self._mark_best()
-        figures = {name: float(value) for name, value in flat(result.to_json()).items() if _is_number(value)}
+        figures = {name: float(value) for name, value in flat(result.to_json()).items() if type(value) in (int, float)}
         self._all(lambda tracker: tracker.summary(figures))
         if self._trials:
-            rows = [self._row(trial) for _, trial in sorted(self._trials.items())]
-            self._all(partial(_put_table, "trials", COLUMNS, rows))
+            rows = []
+            for _, each in sorted(self._trials.items()):
+                low, high = each.ci95 or (None, None)
+                about = (each.number, each.round, each.candidate_id, each.state, each.n, each.mean)
+                rows.append((*about, low, high, each.reason))
+            self._table("trials", COLUMNS, rows)
         try:
             tables, files = _tracked_files(self._run_id, result, self._db, self._tracking.texts)
         except InputError:  # a kind of run without a report
@@ -215,13 +205,13 @@ class TrackedRun(Observer):
         except Exception as error:
             self._warn(f"warning: report and prompt of this run are not tracked ({message_of(error)})")
             return
-        for name, columns, cells in tables:
-            self._all(partial(_put_table, name, columns, [[self._cell(cell) for cell in row] for row in cells]))
+        for table in tables:
+            self._table(*table)
         for path in files:
-            self._all(partial(_put_file, path))
+            self._all(methodcaller("file", path))
 
     def close(self, error: BaseException | None = None) -> None:
-        """Wait a limited time until the trackers have received everything; `error` is what ended the run early."""
+        """Wait a limited time until the trackers received everything. `error` is what ended the run early."""
         self._all(lambda tracker: tracker.end(self._succeeded))
         for line in self._lines:
             line.close()
@@ -251,11 +241,9 @@ class TrackedRun(Observer):
                 self._told.add(line.name)
                 self._warn(f"warning: {line.name} no longer tracks this run ({line.fault}); the run continues")
 
-    def _row(self, trial: Trial) -> list[Cell]:
-        low, high = trial.ci95 or (None, None)
-        reason = self._clean(trial.reason)
-        found = (trial.number, trial.round, trial.candidate_id, trial.state, trial.n, trial.mean, low, high, reason)
-        return list(found)
+    def _table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        cleaned = [[self._cell(cell) for cell in row] for row in rows]
+        self._all(lambda tracker: tracker.table(name, columns, cleaned))
 
     def _cell(self, value: Any) -> Cell:
         return value if value is None or isinstance(value, int | float) else self._clean(str(value))
@@ -278,8 +266,6 @@ def tracked(tracking: Tracking, db: Path, warn: Callable[[str], None]) -> Iterat
 
 def run_params(task: Task, models: Any, budget: Budget, **others: Any) -> dict[str, Any]:
     """Return the parameters of a run for trackers; `others` are specific to its kind."""
-    from agent.ledger.provenance import tool_version
-
     return {
         **others,
         "task": task.name,
@@ -289,14 +275,6 @@ def run_params(task: Task, models: Any, budget: Budget, **others: Any) -> dict[s
         "hashes": dict(task.hashes),
         "promptassay": tool_version(),
     }
-
-
-def _put_table(name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], tracker: Tracker) -> None:
-    tracker.table(name, columns, rows)
-
-
-def _put_file(path: Path, tracker: Tracker) -> None:
-    tracker.file(path)
 
 
 def flat(found: Mapping[str, Any], start: str = "") -> dict[str, Any]:
@@ -314,13 +292,8 @@ def flat(found: Mapping[str, Any], start: str = "") -> dict[str, Any]:
     return flattened
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _tracked_files(run_id: str, result: Result, db: Path, texts: bool) -> tuple[list[Table], list[Path]]:
     from agent.report.html import report_html
-    from agent.report.view import RunView, RunWithoutRows, holds_rows
 
     tables: list[Table] = []
     if isinstance(result, CustomizeResult):
@@ -330,18 +303,16 @@ def _tracked_files(run_id: str, result: Result, db: Path, texts: bool) -> tuple[
     with closing(open_history(db)) as history:
         view = RunView(history, run_id)
         found = search_result(view.run["result"], db)
-        if found is not None and not texts and not holds_prompt(found.release.path):
-            return tables, []  # what a program of the user's own shows of rows is not known
-        if found is None:
-            html, prompt = report_html(view), None
-        else:
-            html = report_html(view if texts else RunWithoutRows(history, view.id))
+        if found is not None:
+            if not texts and not holds_prompt(found.release.path):
+                return tables, []  # what a program of the user's own shows of rows is not known
             prompt = view.winner if found.decision == "promote" else view.baseline
             if prompt is not None and (texts or not holds_rows(prompt)):
                 files.append(found.release.path)
             elif prompt is not None:
                 files.append(_written(folder / "instruction.txt", prompt["instruction"]))
-    files.append(_written(folder / "report.html", html))
+            view = view if texts else RunWithoutRows(history, view.id)
+        files.append(_written(folder / "report.html", report_html(view)))
     return tables, [path for path in files if path.is_file()]
 
 

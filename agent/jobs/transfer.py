@@ -1,12 +1,8 @@
-"""Score a run's best prompts on other models: same candidates, same dev rows, a score for each pair.
-
-It shows which prompts travel and which fit one model only. These prompts were chosen on dev rows, so their scores on
-the run's model are flattering and not tested; those on other models are unbiased. The sealed test is never touched.
-"""
+"""Score a run's best prompts on other models: same candidates, same dev rows, a score for each pair."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +17,9 @@ from agent.jobs.models import earlier_prices
 from agent.jobs.recorded import best_trials, recorded_prompt
 from agent.jobs.registry import DB, job
 from agent.jobs.session import Session, Work
-from agent.jobs.tasks import source_of, task_of
+from agent.jobs.tasks import changed_parts, task_of
 from agent.ledger.query import History, Row, started_with
+from agent.models.model_registry import create_model
 from agent.options.jobs import TransferOptions
 from agent.programs.kinds import program_for
 from agent.programs.recorded import Recorded
@@ -37,7 +34,7 @@ from agent.types import LM, Task
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
+class _Entrant:
     """A candidate of the run: its trial, and its outcomes on the dev rows."""
 
     trial: int
@@ -47,14 +44,12 @@ class Entrant:
 
 @job("transfer", asks="scoring prompts on other models", required=("models",))
 def transfer(run: str, options: TransferOptions, db: Path = DB) -> Work[TransferResult]:
-    """Score the best prompts of RUN, and your prompt, on other models over the same dev rows.
+    """Score the best prompts of RUN, and yours, on other models (same dev rows).
 
     Only candidates that saw the whole of dev take part. The run's model comes first, with its recorded scores; the
     prompts were chosen by these, so they are flattering. Calls in the ledger are not made again. The sealed test is not
     touched.
     """
-    from agent.models.model_registry import create_model
-
     with closing(open_history(db)) as history:
         row = history.search(run)
         task, entrants = _seen(history, row, _task(row), options.top, options.limit)
@@ -87,10 +82,6 @@ def transfer(run: str, options: TransferOptions, db: Path = DB) -> Work[Transfer
         }
         every = [arm for column in arms.values() for arm in column]
         table = await score(asking, every, task.dev, is_partial=True)
-        cells = {
-            name: [_cell(table, arm.name, column[0].name, asking.seed) for arm in column]
-            for name, column in arms.items()
-        }
         shown = [(each, program_for(task, lms[0]).shown(each.candidate)) for each in entrants]
         return TransferResult(
             run_id=asking.id,
@@ -108,10 +99,7 @@ def transfer(run: str, options: TransferOptions, db: Path = DB) -> Work[Transfer
                 )
                 for each, one in shown
             ),
-            models=tuple(
-                TransferModel(own=name == own, model=name, scores=tuple(_ranked(column)))
-                for name, column in _corrected(cells, own).items()
-            ),
+            models=tuple(_models(table, arms, own, asking.seed)),
             status=asking.status,
             **asking.spent(),
         )
@@ -138,35 +126,23 @@ def _for_chain(result: TransferResult) -> Mapping[str, Any]:
     return {"of_run": result.of_run, "candidates": ids, "models": models, "status": result.status}
 
 
-def _cell(table: ScoreTable, arm: str, base: str, seed: int) -> TransferScore:
-    test = None if arm == base else table.paired(arm, base, seed)
-    lift = None
-    if test is not None:
-        lift = TransferLift(diff=test.diff, ci95=test.ci95, p_value=test.p_value, p_holm=None, n=test.n)
-    return TransferScore(**dict(table.mean(arm)), lift=lift, rank=None)
-
-
-def _ranked(column: Sequence[TransferScore]) -> list[TransferScore]:
-    known = [cell.mean for cell in column if cell.mean is not None]
-    return [
-        cell
-        if (own := cell.mean) is None
-        else cell.model_copy(update={"rank": 1 + sum(mean > own + 1e-12 for mean in known)})
-        for cell in column
-    ]
-
-
-def _corrected(columns: Mapping[str, Sequence[TransferScore]], own: str) -> dict[str, list[TransferScore]]:
-    lifts = [cell.lift for name, column in columns.items() if name != own for cell in column if cell.lift is not None]
-    holms = iter(holm([lift.p_value for lift in lifts if lift.p_value is not None]))
-
-    def tested(name: str, cell: TransferScore) -> TransferScore:
-        if cell.lift is None:
-            return cell
-        update = {"p_value": None} if name == own else {"p_holm": next(holms)}
-        return cell.model_copy(update={"lift": cell.lift.model_copy(update=update)})
-
-    return {name: [tested(name, cell) for cell in column] for name, column in columns.items()}
+def _models(table: ScoreTable, arms: Mapping[str, Sequence[Arm]], own: str, seed: int) -> Iterator[TransferModel]:
+    tests = {arm.name: table.paired(arm.name, first.name, seed) for first, *others in arms.values() for arm in others}
+    unbiased = {arm.name: tests[arm.name] for name, column in arms.items() if name != own for arm in column[1:]}
+    p_values = {arm: test.p_value for arm, test in unbiased.items() if test is not None}
+    corrected = dict(zip(p_values, holm([*p_values.values()]), strict=True))
+    for name, column in arms.items():
+        means = [table.mean(arm.name) for arm in column]
+        known = [each.mean for each in means if each.mean is not None]
+        scores = []
+        for arm, found in zip(column, means, strict=True):
+            lift = None
+            if test := tests.get(arm.name):
+                p_value, p_holm = p_values.get(arm.name), corrected.get(arm.name)
+                lift = TransferLift(diff=test.diff, ci95=test.ci95, p_value=p_value, p_holm=p_holm, n=test.n)
+            rank = None if found.mean is None else 1 + sum(mean > found.mean + 1e-12 for mean in known)
+            scores.append(TransferScore(**dict(found), lift=lift, rank=rank))
+        yield TransferModel(own=name == own, model=name, scores=tuple(scores))
 
 
 def _task(run_row: Row) -> Task:
@@ -176,15 +152,14 @@ def _task(run_row: Row) -> Task:
         raise InputError(f"{run_row['id']}: a run of your program; only prompts can be tried on other models")
     if task.user is not None:
         raise InputError(f"{run_row['id']}: {PLAYED}; run the task on the other model")
-    for name in SCORED_BY:
-        if run_row["hashes"].get(name) != task.hashes.get(name):
-            what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")
-            raise InputError(f"{run_row['id']}: {what} changed since; put it back, or run the task again")
+    for what in changed_parts(run_row, task, SCORED_BY):
+        where = f" of {task.folder}" if task.folder else ""
+        raise InputError(f"{run_row['id']}: {what}{where} changed since; put it back, or run the task again")
     require_all(task)
     return replace(task, judges=tuple(options.judge or task.judges) if task.is_judged else ())
 
 
-def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:
+def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[_Entrant]]:
     every = history.trials(run_row["id"])
     base = [trial for trial in every if trial["number"] == 0 and trial["mean"] is not None]
     if not base:
@@ -193,9 +168,9 @@ def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | Non
     def recorded(candidate_id: str) -> Recorded:
         return Recorded.of_ledger(candidate_id, history.outcomes(run_row["id"], candidate_id, "dev"))
 
-    def entrant(trial: Row) -> Entrant:
+    def entrant(trial: Row) -> _Entrant:
         candidate_id = trial["candidate_id"]
-        return Entrant(trial["number"], recorded_prompt(history.candidate(candidate_id)), recorded(candidate_id))
+        return _Entrant(trial["number"], recorded_prompt(history.candidate(candidate_id)), recorded(candidate_id))
 
     whole = [*base, *(each for each in every if each["state"] == "complete")]
     scored = {row_id for trial in whole for row_id in recorded(trial["candidate_id"]).answers}

@@ -30,7 +30,7 @@ Table = Sequence[tuple[int, Mapping[str, Any]]]
 
 
 def table_of(path: Path, form: FormOptions) -> tuple[Table, Sequence[str], TraceRows | None]:
-    """Return rows and notes of traces, a data file or a .txt file, and the traces. Raises ProblemsError."""
+    """Return rows, notes and traces of a file: traces, a table or .txt. Raises ProblemsError."""
     if is_traces(path):
         traces = read_traces(path)
         return traces.questions, (), traces
@@ -44,14 +44,9 @@ def table_of(path: Path, form: FormOptions) -> tuple[Table, Sequence[str], Trace
 
 
 def unlabelled(
-    table: Table,
-    path: Path,
-    target: str,
-    asked: Asked,
-    traces: TraceRows | None,
-    marks: frozenset[str] = frozenset(),
+    table: Table, path: Path, target: str, asked: Asked, traces: TraceRows | None, marks: frozenset[str] = frozenset()
 ) -> tuple[tuple[DataColumn, ...], list[UnlabelledRow], tuple[tuple[str, str], ...]]:
-    """Return columns and rows of an unlabelled table, and the answers that feedback in traces confirms.
+    """Return columns, rows, and the answers that feedback in traces confirms.
 
     `marks` are the columns in the `{{ }}` of the prompt. Raises InputError if `target` is a column.
     """

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,21 +23,34 @@ from agent.ledger.chain import Finding, structure
 from agent.ledger.connect import head_of, reader, refuse_merged
 from agent.ledger.provenance import utc_now
 from agent.ledger.verify import chains, verify
+from agent.results.base import Result
 from agent.safe_data import parse_json
 from agent.safe_file import read_file
 
 HASH = re.compile("[0-9a-f]{64}")
 FENCE = "+++"
+RELEASED = ("prompt.md", "texts.json")
 MOST = 64_000_000  # most bytes read of a release or an alias history
 START = 4096  # bytes at the start of a page that contain its marks
 _MARK = re.compile(r'<meta name="promptassay-(ledger|ledger_head|run_id)" content="([^"]*)">')
 
 
-def checked(db: sqlite3.Connection, anchor: str | None = None) -> tuple[int, str, list[Finding]]:
-    """Verify a ledger; return number and hash of its last covered event, and the findings.
+class FoundWrong(Result):
+    """A violation; `seq` is the event that it contradicts (0: the file as a whole)."""
 
-    0 and "" if the head cannot be read.
-    """
+    seq: int
+    what: str
+
+    def __str__(self) -> str:
+        return str(Finding(self.seq, self.what))
+
+    @staticmethod
+    def of(findings: Iterable[Finding]) -> tuple[FoundWrong, ...]:
+        return tuple(FoundWrong(seq=seq, what=what) for seq, what in findings)
+
+
+def checked(db: sqlite3.Connection, anchor: str | None = None) -> tuple[int, str, list[Finding]]:
+    """Verify a ledger. Returns number and hash of the last event (0 and "" if unreadable), and the findings."""
     try:
         events, head = (0, "") if structure(db) else head_of(db)
     except sqlite3.Error:
@@ -53,10 +66,7 @@ def anchor(db: sqlite3.Connection, path: Path) -> dict[str, Any]:
 
 
 def noted_hash(word: str) -> str:
-    """Read a hash from `word`: a hash, or a file that notes one.
-
-    Such a file is an anchor, `--json` output or a release. Raises InputError.
-    """
+    """Read a hash, or a file that records one (an anchor, `--json` output, a release)."""
     if HASH.fullmatch(word):
         return word
     try:
@@ -82,9 +92,9 @@ class Witness:
 
 
 def witnesses(folder: Path, releases: Path) -> list[Witness]:
-    """Find the witnesses written by runs of a ledger in `folder`, and in the registry `releases`."""
-    of_runs, of_versions = ("*/prompt.md", "*/held/prompt.md"), ("*/*/prompt.md", "*/aliases.jsonl")
-    places = [*((folder, name) for name in of_runs), *((releases, name) for name in of_versions)]
+    """Find the witnesses that runs wrote to `folder` and to the registry `releases`."""
+    places = [(folder, f"{at}/{name}") for name in RELEASED for at in ("*", "*/held")]
+    places += [(releases, name) for name in (*(f"*/*/{each}" for each in RELEASED), "*/aliases.jsonl")]
     places += [(folder, name) for name in ("*.html", "*/*.html")]
     found = []
     for path in (path for at, name in places for path in sorted(at.glob(name))):
@@ -104,6 +114,8 @@ def _noted(path: Path) -> Iterator[Mapping[str, Any]]:
         elif path.suffix == ".md":
             _, front, _ = read_file(path, MOST).decode("utf-8").split(f"{FENCE}\n", 2)
             found.append(parse_json(front)["provenance"])
+        elif path.suffix == ".json":
+            found.append(parse_json(read_file(path, MOST))["provenance"])
         else:
             for line in read_file(path, MOST).splitlines():
                 with suppress(ValueError, KeyError, TypeError):  # the last line may be cut off; `aliases` reports that
@@ -119,20 +131,15 @@ def missing_heads(db: sqlite3.Connection, path: Path, noted: list[Witness]) -> t
     lacking = {each.head for each in own} - {head for (head,) in db.execute("SELECT hash FROM events")}
     lost = {each.file: each for each in own if each.head in lacking}
     findings, notes = [], []
+    beside = sorted(path.parent.iterdir()) if lost else []
+    others = [other for other in beside if other.is_file() and not (path.exists() and other.samefile(path))]
     for file, each in lost.items():
-        if other := _other_with(path, each.head):
+        if other := next((other for other in others if _has(other, each.head)), None):
             notes.append(f"{file}: names a head of {other}, which continued this ledger")
         else:
             what = f"this ledger is older than {file}, or another one: no event has the hash {each.head}"
             findings.append(Finding(0, f"{what}, which run {each.run_id} noted"))
     return findings, notes
-
-
-def _other_with(path: Path, head: str) -> Path | None:
-    for other in sorted(path.parent.iterdir()):
-        if other.is_file() and not (path.exists() and other.samefile(path)) and _has(other, head):
-            return other
-    return None
 
 
 def _has(path: Path, head: str) -> bool:

@@ -37,12 +37,10 @@ AUDITED: Mapping[str, tuple[str, ...]] = {
 """Tables described by the chain, with the columns of their primary keys."""
 OWNER_OF = {**{table: key[0] for table, key in AUDITED.items()}, "calls": "run_id"}
 """By table, the column of the run or candidate that owns a row."""
-EVENT = ("seq", "run_id", "utc", "kind", "body", "prev_hash", "hash")
-"""The columns of an event."""
+EVENT = ("seq", "run_id", "utc", "kind", "body", "prev_hash", "hash")  # the columns of an event
 SQLITES_OWN = ("pragma_", "json_each", "json_tree")
 """Prefixes of tables that SQLite provides when queried; a table in the file would answer instead."""
-VERSION = 6
-"""`user_version` of a ledger; other versions are refused."""
+VERSION = 6  # `user_version` of a ledger; other versions are refused
 SCHEMA = """
     CREATE TABLE runs (
         id TEXT PRIMARY KEY, task TEXT NOT NULL, folder TEXT NOT NULL, status TEXT NOT NULL, model TEXT NOT NULL,
@@ -196,7 +194,10 @@ def structure(db: sqlite3.Connection) -> list[Finding]:
 
 
 def link(prev_hash: str, event: Mapping[str, Any]) -> str:
-    """Hash (SHA-256, hex) the previous hash and the canonical JSON (RFC 8785) of seq, run_id, utc, kind and body."""
+    """Hash an event together with the previous hash (SHA-256, hex).
+
+    Hashed is the canonical JSON (RFC 8785) of seq, run_id, utc, kind and body.
+    """
     text = (
         f'{prev_hash}{{"body":{_quoted(event["body"])},"kind":{_quoted(event["kind"])},'
         f'"run_id":{_quoted(event["run_id"])},"seq":{event["seq"]},"utc":{_quoted(event["utc"])}}}'
@@ -209,8 +210,7 @@ def follows(event: Mapping[str, Any], seq: int, prev_hash: str) -> bool:
     return bool(event["seq"] == seq and event["prev_hash"] == prev_hash and event["hash"] == link(prev_hash, event))
 
 
-def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the hashes of payload texts named by a row, or by the body of a fact."""
+def _texts_of(row: Mapping[str, Any]) -> Iterator[str]:
     for column, value in row.items():
         if column[-5:] == "_hash" and value and isinstance(value, str):
             yield value
@@ -235,10 +235,7 @@ class Folded:
 
     @staticmethod
     def of(events: Iterable[Mapping[str, Any]], anchor: str | None = None, gaps: bool = False) -> Folded:
-        """Follow a chain link by link, up to where it is broken.
-
-        With `gaps`, an event after a gap is verified on its own.
-        """
+        """Verify a chain link by link until it breaks. With `gaps` only the links of each single event are verified."""
         found = Folded()
         found.anchored = anchor is None
         for event in events:
@@ -278,12 +275,12 @@ class Folded:
         else:
             self.facts.append((run_id, said))
             self.erased.update(said.get("erased", ()))
-        for digest in texts_of(row):
+        for digest in _texts_of(row):
             self.texts.setdefault(digest, seq)
             self.erased.discard(digest)  # recorded again after it was erased
 
     def belonging(self, runs: Collection[str], with_answers: bool) -> set[Place]:
-        """Return the places of these runs' rows, of the candidates they proposed or tried, and of their examples.
+        """Return the rows of these runs, of their candidates and of their examples.
 
         `with_answers`: also of other runs' calls whose replies they used.
         """
@@ -298,9 +295,9 @@ class Folded:
         return found
 
     def texts_in(self, places: Iterable[Place], run_id: str) -> set[str]:
-        """Return the hashes of texts named by these rows and by the facts of a run."""
-        found = {digest for place in places for digest in texts_of(self.rows[place])}
-        return found | {digest for whose, fact in self.facts if whose == run_id for digest in texts_of(fact)}
+        """Return the hashes of the texts that these rows and a run's facts name."""
+        found = {digest for place in places for digest in _texts_of(self.rows[place])}
+        return found | {digest for whose, fact in self.facts if whose == run_id for digest in _texts_of(fact)}
 
     def compare(self, tables: Iterable[tuple[str, Iterable[Row]]], said: dict[Place, Row]) -> Iterator[Finding]:
         """Compare rows with the events, and find rows of `said` that are missing."""

@@ -11,11 +11,11 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from agent.ledger.query import FINE_TUNING, NO_PRICE, History, Row
 from agent.ledger.resume_state import NO_CALLS
+from agent.results.base import Result
 from agent.shipped import fold
 from agent.types import NO_MODEL, Example, Task
 
@@ -28,46 +28,48 @@ HELD_OUT = ("dev", "test")
 _WORD = re.compile(r"\w+")
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check: what was checked, whether it holds (None: not checked), and findings, one per line."""
+class RunCheck(Result):
+    """One check of a run: whether it holds (None: it could not be checked), and what was found."""
 
-    name: str
+    check: str
     ok: bool | None
-    found: tuple[str, ...] = ()
+    found: tuple[str, ...]
 
     @staticmethod
-    def of(name: str, wrong: Sequence[str], note: str = "") -> Check:
-        return Check(name, not wrong, tuple(wrong) or ((note,) if note else ()))
+    def of(check: str, wrong: Sequence[str], note: str = "") -> RunCheck:
+        return RunCheck(check=check, ok=not wrong, found=tuple(wrong) or ((note,) if note else ()))
+
+    @staticmethod
+    def skipped(check: str, why: str) -> RunCheck:
+        return RunCheck(check=check, ok=None, found=(why,))
 
 
 # -- do the numbers add up? -------------------------------------------------------------------------------------------
 
 
-def consistency_checks(history: History, run: Row) -> list[Check]:
+def consistency_checks(history: History, run: Row) -> list[RunCheck]:
     """Check a run's statements against its rows."""
     outcomes = history.select(
         "SELECT o.*, b.body FROM outcomes o LEFT JOIN blobs b ON b.hash = o.body_hash WHERE o.run_id = ?", run["id"]
     )
     calls = history.select("SELECT * FROM calls WHERE run_id = ? ORDER BY id", run["id"])
     trials, trained = history.trials(run["id"]), history.facts(FINE_TUNING[-1], run_ids=[run["id"]])
+    migrated = (run["result"] or {}).get("migration") or {"run": "", "candidate_id": ""}
+    both = "SELECT * FROM outcomes WHERE run_id = ? AND candidate_id = ?"
+    old = history.select(both, migrated["run"], migrated["candidate_id"])
     return [
-        test_opened_once(history, run["id"]),
-        *scored_calls(history, outcomes, calls),
-        trial_means(run, trials, outcomes),
-        result_scores(run, trials, outcomes, _old_outcomes(history, run)),
-        unscored_rows(outcomes),
-        settled_calls(run, calls),
+        _test_opened_once(history, run["id"]),
+        *_scored_calls(history, outcomes, calls),
+        _trial_means(run, trials, outcomes),
+        _result_scores(run, trials, outcomes, old),
+        _unscored_rows(outcomes),
+        _settled_calls(run, calls),
         charges(run, calls, math.fsum(event["body"]["usd"] or 0.0 for event in trained)),
-        caps_kept(history, run["id"]),
+        _caps_kept(history, run["id"]),
     ]
 
 
-def test_opened_once(history: History, run_id: str) -> Check:
-    """Check that the test was opened for one pair of prompts, and no test row was scored before.
-
-    Opening it again for the same pair, such as after a kill, is allowed.
-    """
+def _test_opened_once(history: History, run_id: str) -> RunCheck:
     events = history.facts("test_opened", run_ids=[run_id])
     scored = history.facts("outcome", run_ids=[run_id])
     opened, pairs = [row["seq"] for row in events], {json.dumps(row["body"], sort_keys=True) for row in events}
@@ -76,27 +78,22 @@ def test_opened_once(history: History, run_id: str) -> Check:
     if first is not None and (not opened or first < opened[0]):
         wrong.append(f"event {first} scores a test row before the test was opened")
     often = f"opened {len(opened)} times for the same two prompts" if len(opened) > 1 else ""
-    return Check.of("the test was opened once", wrong, often if opened else "not opened")
+    return RunCheck.of("the test was opened once", wrong, often if opened else "not opened")
 
 
-def scored_calls(history: History, outcomes: list[Row], calls: list[Row]) -> Iterator[Check]:
-    """Check that each score has a settled call, bought by this run or taken from the ledger.
-
-    Answers without a language model take no call.
-    """
+def _scored_calls(history: History, outcomes: list[Row], calls: list[Row]) -> Iterator[RunCheck]:
     settled = {row["call_key"] for row in history.select("SELECT DISTINCT call_key FROM calls WHERE state = 'ok'")}
     own = {row["call_key"] for row in calls if row["state"] in ("ok", "cached")}
     free = {row["id"] for row in history.select("SELECT id FROM candidates WHERE format = ?", NO_MODEL)}
     scored = [row for row in outcomes if row["value"] is not None and row["candidate_id"] not in free]
     bare = [row for row in scored if row["call_key"] not in settled]
     wrong = [_row_name(row) for row in bare if row["value"] == 0]
-    yield Check.of("no failed call is scored as 0", wrong)
+    yield RunCheck.of("no failed call is scored as 0", wrong)
     wrong = [_row_name(row) for row in scored if row["call_key"] not in settled or row["call_key"] not in own]
-    yield Check.of("each score has its call", wrong)
+    yield RunCheck.of("each score has its call", wrong)
 
 
-def trial_means(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
-    """Check that a trial's score is the mean of its dev rows; a pruned trial may count fewer rows."""
+def _trial_means(run: Row, trials: list[Row], outcomes: list[Row]) -> RunCheck:
     scores = _scores(outcomes)
     wrong = []
     for trial in trials:
@@ -106,24 +103,15 @@ def trial_means(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
                 wrong.append(f"trial {trial['number']}: {trial['mean']} is not the mean of its rows, {_mean(seen)}")
         elif trial["n"] > len(seen) or (run["status"] == "complete" and trial["state"] != "failed"):
             wrong.append(f"trial {trial['number']}: says {trial['n']} rows, {len(seen)} are scored")
-    return Check.of("each trial's score is the mean of its rows", wrong)
+    return RunCheck.of("each trial's score is the mean of its rows", wrong)
 
 
-def _old_outcomes(history: History, run: Row) -> list[Row]:
-    old = (run["result"] or {}).get("migration")
-    if old is None:
-        return []
-    both = "SELECT * FROM outcomes WHERE run_id = ? AND candidate_id = ?"
-    return history.select(both, old["run"], old["candidate_id"])
-
-
-def result_scores(run: Row, trials: list[Row], outcomes: list[Row], old: Sequence[Row] = ()) -> Check:
-    """Check the result's scores and lift against outcomes; `old`: those of a migration's old model."""
+def _result_scores(run: Row, trials: list[Row], outcomes: list[Row], old: Sequence[Row] = ()) -> RunCheck:
     name, result = "the result's scores are those of its rows", run["result"]
     if result is None:
-        return Check(name, None, ("no result",))
+        return RunCheck.skipped(name, "no result")
     if "winner" not in result:
-        return Check(name, None, ("only a search has a winner",))
+        return RunCheck.skipped(name, "only a search has a winner")
     winner, base = result["winner"]["candidate_id"], trials[0]["candidate_id"] if trials else ""
     if old:  # on the winner's rows; both may be one candidate, on two models
         asked = {(row["split"], row["example_id"]) for row in outcomes if row["candidate_id"] == winner}
@@ -144,16 +132,15 @@ def result_scores(run: Row, trials: list[Row], outcomes: list[Row], old: Sequenc
     diff = _mean([by_row[winner][example] - by_row[base][example] for example in both])
     claims["lift"] = (result["lift"]["diff"], diff)
     wrong = [f"{what}: says {says}, its rows {is_}" for what, (says, is_) in claims.items() if not _near(says, is_)]
-    return Check.of(name, wrong)
+    return RunCheck.of(name, wrong)
 
 
-def unscored_rows(outcomes: list[Row]) -> Check:
-    """Check that each row without a score has a reason."""
+def _unscored_rows(outcomes: list[Row]) -> RunCheck:
     unscored = [row for row in outcomes if row["value"] is None]
     wrong = [_row_name(row) for row in unscored if row["body"] is not None and not _reason(row["body"])]
     counts = {split: sum(row["split"] == split for row in unscored) for split in ("train", "dev", "test")}
     note = ", ".join(f"{count} in {split}" for split, count in counts.items() if count)
-    return Check.of("each row without a score says why", wrong, f"unscored: {note}" if note else "none")
+    return RunCheck.of("each row without a score says why", wrong, f"unscored: {note}" if note else "none")
 
 
 def _reason(body: str) -> str:
@@ -161,18 +148,17 @@ def _reason(body: str) -> str:
     return str(outcome["error"]) + "".join(str(score[2]) for score in outcome["scores"])
 
 
-def settled_calls(run: Row, calls: list[Row]) -> Check:
-    """Check that a finished run left no call open."""
+def _settled_calls(run: Row, calls: list[Row]) -> RunCheck:
     name = "each call has an outcome"
     if run["status"] == "running":
-        return Check(name, None, ("the run is running",))
-    return Check.of(name, [f"call {row['id']}: {row['state']}" for row in calls if row["state"] in OPEN])
+        return RunCheck.skipped(name, "the run is running")
+    return RunCheck.of(name, [f"call {row['id']}: {row['state']}" for row in calls if row["state"] in OPEN])
 
 
-def charges(run: Row, calls: list[Row], training: float = 0.0) -> Check:
-    """Check that calls, dollars and tokens of the result are the sum of its calls.
+def charges(run: Row, calls: list[Row], training: float = 0.0) -> RunCheck:
+    """Check that the result's calls, dollars and tokens are the sum over its calls.
 
-    `training`: dollars of finished fine-tunings, which are not calls.
+    `training`: its fine-tunings, which count too.
     """
     name, result = "calls, tokens and $ add up", run["result"]
     paid = [row for row in calls if row["state"] in SETTLED and row["error_class"] not in NO_CALLS]
@@ -181,7 +167,7 @@ def charges(run: Row, calls: list[Row], training: float = 0.0) -> Check:
     dollars = "an unknown price" if NO_PRICE in run["prices"] else f"${total:.6f}"
     note = f"{len(paid)} paid, {len(calls) - len(paid)} from the ledger, not sent or refused with 429, {dollars}"
     if result is None:
-        return Check(name, None, ("no result; " + note,))
+        return RunCheck.skipped(name, "no result; " + note)
     claims: dict[str, tuple[float, float]] = {
         f"{role} calls": (result["calls"].get(role, 0), sum(row["role"] == role for row in paid)) for role in ROLES
     }
@@ -192,11 +178,10 @@ def charges(run: Row, calls: list[Row], training: float = 0.0) -> Check:
     limited = sum(row["error_class"] == "rate_limit" for row in calls)
     claims["429s"] = (result["limited"], limited)
     wrong = [f"{what}: says {says}, its calls {is_}" for what, (says, is_) in claims.items() if not _near(says, is_)]
-    return Check.of(name, wrong, note)
+    return RunCheck.of(name, wrong, note)
 
 
-def caps_kept(history: History, run_id: str) -> Check:
-    """Check that at no event the charges plus reservations passed a cap of the run's budget."""
+def _caps_kept(history: History, run_id: str) -> RunCheck:
     caps: dict[str, float | None] = {}
     charged: dict[str, float] = defaultdict(float)
     waiting: dict[int, Row] = {}
@@ -222,7 +207,7 @@ def caps_kept(history: History, run_id: str) -> Check:
             if cap is not None and now > cap + CLOSE:
                 wrong.setdefault(what, f"event {event['seq']}: {now:g} {what} charged or reserved, the cap is {cap:g}")
     note = ", ".join(f"{highest[what]:g} of {cap:g} {what}" for what, cap in caps.items() if cap is not None)
-    return Check.of("no cap was passed at any moment", list(wrong.values()), note or "no cap")
+    return RunCheck.of("no cap was passed at any moment", list(wrong.values()), note or "no cap")
 
 
 def _caps(row: Mapping[str, Any]) -> dict[str, float | None]:
@@ -269,7 +254,7 @@ def _near(one: float | None, two: float | None) -> bool:
 # -- contamination ----------------------------------------------------------------------------------------------------
 
 
-def demo_ids(candidates: Sequence[Mapping[str, Any]], held_out: Mapping[str, str]) -> Check:
+def demo_ids(candidates: Sequence[Mapping[str, Any]], held_out: Mapping[str, str]) -> RunCheck:
     """Check that no demo is a dev or test row. `held_out`: the split of each row's id."""
     wrong = [
         f"{candidate['id']}: demo {demo['position'] + 1} is the {held_out[demo['example_id']]} row {demo['example_id']}"
@@ -277,24 +262,24 @@ def demo_ids(candidates: Sequence[Mapping[str, Any]], held_out: Mapping[str, str
         for demo in candidate["demos"]
         if demo["example_id"] in held_out
     ]
-    return Check.of("no demo is a dev or test row", wrong)
+    return RunCheck.of("no demo is a dev or test row", wrong)
 
 
-def demo_texts(candidates: Sequence[Mapping[str, Any]], task: Task) -> Check:
-    """Check that no demo has the text of a dev or test row, under any id."""
+def demo_texts(candidates: Sequence[Mapping[str, Any]], task: Task) -> RunCheck:
+    """Check that no demo repeats the text of a dev or test row."""
     rows = {_folded(example.inputs): (split, example.id) for split, example in _held_out(task)}
     wrong = []
     for candidate in candidates:
         for demo in candidate["demos"]:
             if demo["inputs"] and (row := rows.get(_folded(demo["inputs"]))):
                 wrong.append(f"{candidate['id']}: demo {demo['position'] + 1} reads like the {row[0]} row {row[1]}")
-    return Check.of("no demo reads like a dev or test row", wrong)
+    return RunCheck.of("no demo reads like a dev or test row", wrong)
 
 
-def copied_answers(candidates: Sequence[Mapping[str, Any]], task: Task) -> Check:
-    """Check that no instruction copies five consecutive words of a dev or test row.
+def copied_answers(candidates: Sequence[Mapping[str, Any]], task: Task) -> RunCheck:
+    """Check that no instruction copies GRAM words of a dev or test row.
 
-    Words that the user's prompt or the train rows contain are allowed.
+    Words of the user's own instruction and of train rows do not count.
     """
     written = [(each["id"], [*_grams(f"{each['role']} {each['instruction']}")]) for each in candidates]
     unknown = {gram for _, grams in written for gram in grams}.difference(_grams(task.instruction))
@@ -311,7 +296,7 @@ def copied_answers(candidates: Sequence[Mapping[str, Any]], task: Task) -> Check
         if copied := next((gram for gram in grams if gram in rows), None):
             split, name = rows[copied]
             wrong.append(f"{candidate}: holds {' '.join(copied)!r} of the {split} row {name}")
-    return Check.of("no instruction holds words of a dev or test row", wrong)
+    return RunCheck.of("no instruction holds words of a dev or test row", wrong)
 
 
 def _held_out(task: Task) -> Iterator[tuple[str, Example]]:

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import InputError, LedgerError
-from agent.ledger.chain import GENESIS, SCHEMA, VERSION, Finding, structure
+from agent.ledger.chain import GENESIS, SCHEMA, VERSION, structure
 from agent.ledger.files import (
     is_held,
     log_is_damaged,
@@ -26,11 +26,18 @@ from agent.ledger.verify import is_merged, verify
 from agent.options.shared import LEDGER as LEDGER
 
 BUSY_MS = 30_000
-NO_FILES = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
-RESCUE = (
-    "restore a copy, or recover what is readable: `sqlite3 FILE .recover | sqlite3 NEW.db`, then "
-    "`optimize audit verify --db NEW.db`"
+WRITING = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "secure_delete = ON",
+    "recursive_triggers = ON",
+    "wal_autocheckpoint = 0",  # the writer copies the log itself, around the seal
+    "cache_size = -32000",
 )
+NO_LEDGER = "a database, but no ledger; name another file with --db"
+NO_FILES = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
+RESCUE = "restore a copy, or recover it: `sqlite3 FILE .recover | sqlite3 NEW.db`, `optimize audit verify --db NEW.db`"
 """How to recover a damaged file, for error messages."""
 
 
@@ -55,12 +62,7 @@ def refuse_merged(db: sqlite3.Connection, path: Path, why: str = "it is only rea
         raise LedgerError(f"{path}: a merged ledger: {why}; name the ledger of the run with --db")
 
 
-def is_emptied(path: Path) -> bool:
-    """Return whether a ledger was emptied or deleted and only its companions are left.
-
-    These are the seal or log of an empty file, or the log of a deleted one. A seal alone does not count: somebody
-    deleted the ledger to start over.
-    """
+def _is_emptied(path: Path) -> bool:
     if not os.path.exists(path):
         return not log_is_empty(path)
     if not os.path.isfile(path) or os.path.getsize(path):
@@ -69,16 +71,13 @@ def is_emptied(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Return whether there is a ledger, whole or not; a new empty file does not count, an emptied one does."""
-    return is_emptied(path) or (os.path.isfile(path) and os.path.getsize(path) > 0)
+    """Return whether a ledger exists, whole or damaged. A new empty file does not count, an emptied ledger does."""
+    return _is_emptied(path) or (os.path.isfile(path) and os.path.getsize(path) > 0)
 
 
 def address_to_read(path: Path) -> str:
-    """Return SQLite's address for reading; of the file alone in a read-only folder without a log.
-
-    Raises LedgerError for an emptied or deleted file, as SQLite would discard its log.
-    """
-    if is_emptied(path):
+    """Return SQLite's address for reading. Raises LedgerError for an emptied file: SQLite would discard its log."""
+    if _is_emptied(path):
         raise LedgerError(
             f"{path}: the ledger is {'empty' if os.path.exists(path) else 'gone'}, but its companion files are there; "
             f"nothing was changed; restore a copy, move {log_path(path).name} away to start over, or name another "
@@ -111,39 +110,25 @@ def writer(path: Path) -> sqlite3.Connection:
     if not path.exists():
         path.touch(mode=0o600)
     db = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
-    for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+    for setting in WRITING:
         db.execute(f"PRAGMA {setting}")
-    db.execute("PRAGMA recursive_triggers = ON")
-    db.execute("PRAGMA wal_autocheckpoint = 0")  # the writer copies the log itself, around the seal
-    db.execute("PRAGMA cache_size = -32000")
     return db
 
 
 def unfinished(path: Path) -> bool:
-    """Return whether a kill left the rollback journal of an unfinished change.
-
-    This can only be the first change, before the log exists.
-    """
+    """Return whether the first change was killed halfway and left a rollback journal."""
     return sibling(path, "-journal").exists()
-
-
-def undo_unfinished(path: Path) -> None:
-    """Let SQLite roll back an unfinished change, which needs a writable connection."""
-    db = sqlite3.connect(path, timeout=BUSY_MS / 1000)
-    db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-    db.close()
 
 
 def schema_of(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
-def require_version(db: sqlite3.Connection, path: Path) -> int:
-    """Return a ledger's schema version, 0 if not made yet. Raises LedgerError for other versions."""
+def _require_version(db: sqlite3.Connection, path: Path) -> int:
     version = schema_of(db)
     if version not in (0, VERSION):
         if not {"runs", "calls", "events"} <= {name for (name,) in db.execute("SELECT name FROM sqlite_master")}:
-            raise _no_ledger(path)
+            raise LedgerError(f"{path}: {NO_LEDGER}")
         raise LedgerError(
             f"{path}: written by another version of Promptassay (schema {version}, this one has {VERSION}); open it "
             "with that version, or name another file with --db"
@@ -151,15 +136,11 @@ def require_version(db: sqlite3.Connection, path: Path) -> int:
     return version
 
 
-def _no_ledger(path: Path) -> LedgerError:
-    return LedgerError(f"{path}: a database, but no ledger; name another file with --db")
-
-
 def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> None:
     """Verify a ledger; raise LedgerError naming the first bad event.
 
-    A matching seal is enough if no log was left, unless `by_chain`: who can write the file can write a seal. While
-    another process has the file open (not `ours`), only SQLite's own checks apply.
+    Without a log a matching seal is enough, unless `by_chain`: who can write the file can write a seal. A file that
+    another process has open (not `ours`) is not verified.
     """
     if unfinished(path) and not ours:
         raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing undoes that")
@@ -168,7 +149,7 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
     with readable(path):
         db = reader(path)
     with readable(path, f", or {RESCUE}"), closing(db):
-        version = require_version(db, path)
+        version = _require_version(db, path)
         if not held and not log_is_empty(path) and log_is_damaged(path, db):
             raise LedgerError(
                 f"{log_path(path)}: the log of a killed run is damaged, and SQLite cannot read later records; "
@@ -176,23 +157,19 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
             )
         if not version:
             if db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise _no_ledger(path)
+                raise LedgerError(f"{path}: {NO_LEDGER}")
             raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing completes it")
-        if found := structure(db):
-            raise _not_whole(path, found[0])
-        if ours:
+        found = structure(db)
+        if ours and not found:
             refuse_merged(db, path)
-        if sealed and not by_chain and (held or log_is_empty(path)):
-            return
-        if found := verify(db):
-            raise _not_whole(path, found[0])
-
-
-def _not_whole(path: Path, finding: Finding) -> LedgerError:
-    return LedgerError(
-        f"{path}: the ledger was altered: {finding}; nothing was changed; "
-        f"`optimize audit verify{ledger_option(path)}` lists all; {RESCUE}"
-    )
+        by_seal = sealed and not by_chain and (held or log_is_empty(path))
+        if not found and not by_seal:
+            found = verify(db)
+        if found:
+            raise LedgerError(
+                f"{path}: the ledger was altered: {found[0]}; nothing was changed; "
+                f"`optimize audit verify{ledger_option(path)}` lists all; {RESCUE}"
+            )
 
 
 def owner_of(path: Path) -> str:
@@ -209,14 +186,11 @@ def owner_of(path: Path) -> str:
 
 @contextmanager
 def unchecked(path: Path, as_one: bool = False) -> Iterator[sqlite3.Connection]:
-    """Open an unverified file of this version read-only; `as_one`: a snapshot of one moment.
-
-    Raises LedgerError for another version, and if SQLite cannot read on.
-    """
+    """Open an unverified file of this version read-only, `as_one` snapshot. Raises LedgerError."""
     with readable(path), closing(reader(path)) as db:
         db.isolation_level = None
         with suppress(sqlite3.Error):  # damaged: later reads report how
-            require_version(db, path)
+            _require_version(db, path)
         if as_one:
             db.execute("BEGIN")
         yield db

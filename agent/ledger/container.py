@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from agent.errors import InputError, LedgerError
 from agent.ledger import chain as chain_file
@@ -26,6 +26,7 @@ from agent.ledger.chain import OWNER_OF, Folded, columns_of, expected_objects
 from agent.ledger.connect import address_to_read, create, head_of, is_there, owner_of, reader, unchecked
 from agent.ledger.files import break_seal, is_held, log_path, set_seal
 from agent.ledger.verify import ALIAS_MOVED, CHAINS, LEDGER, Chain, events, is_merged, verify
+from agent.results.base import Result
 from agent.safe_file import disk_errors, new_file
 
 CACHE_KIB = 128_000
@@ -54,8 +55,8 @@ sys.exit(main(sys.argv[1:], Path(__file__).resolve().parent))
 """
 
 
-class MergedSource(NamedTuple):
-    """A source of a merged ledger: the number of its chain, its events and its head."""
+class SourceLedger(Result):
+    """A merged ledger, and the chain that contains it."""
 
     name: str
     chain: int
@@ -63,32 +64,30 @@ class MergedSource(NamedTuple):
     head: str
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """Result of a merge: `chains` with their `events`, `runs` and `calls`, from `sources`."""
+class Merged(Result):
+    """What a merge has made."""
 
-    path: Path
+    ledger: Path
     chains: int
     events: int
     runs: int
     calls: int
-    sources: tuple[MergedSource, ...]
+    sources: tuple[SourceLedger, ...]
 
 
 def merge_ledgers(paths: Sequence[str | Path], output: str | Path, force: bool = False) -> Merged:
-    """Merge two or more ledgers into a read-only one; the same sources give the same bytes in any order.
+    """Merge ledgers into a read-only one, byte for byte the same in any order.
 
-    Raises InputError for a missing source, and if the output exists (`force` overwrites a merged one) or is a source;
-    LedgerError for a source that is in use or not whole, and if two sources have different versions of a run.
+    `force` overwrites a merged ledger. Raises InputError and LedgerError.
     """
     output = Path(output)
     parts, sources = plan(verified(_distinct([Path(path) for path in paths], output, force)))
     with _new_ledger(output) as new:
-        write_container(new, parts)
+        _write_container(new, parts)
         with closing(sqlite3.connect(new)) as db:
             ask = "SELECT (SELECT seq FROM head), (SELECT COUNT(*) FROM runs), (SELECT COUNT(*) FROM calls)"
-            events_of, runs, calls = db.execute(ask).fetchone()
-    return Merged(output, len(parts), events_of, runs, calls, tuple(sources))
+            counts = dict(zip(("events", "runs", "calls"), db.execute(ask).fetchone(), strict=True))
+    return Merged(ledger=output, chains=len(parts), sources=tuple(sources), **counts)
 
 
 def _distinct(paths: Sequence[Path], output: Path, force: bool) -> dict[Path, str]:
@@ -119,7 +118,7 @@ def _distinct(paths: Sequence[Path], output: Path, force: bool) -> dict[Path, st
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A snapshot of a ledger. `runs`: for each run its number of events, and number and hash of the last."""
+    """A snapshot of a ledger; `runs` has each run's number of events, and number and hash of the last."""
 
     path: Path
     name: str
@@ -161,15 +160,19 @@ class ChainPart:
 
 
 def verified(files: Mapping[Path, str]) -> list[Source]:
-    found, faults = [], []
+    found, faults = list[Source](), list[str]()
     for path, name in files.items():
         try:
             found.append(_source(path, name))
         except LedgerError as error:
             faults.append(str(error))
+    _refuse(faults)
+    return sorted(found, key=lambda each: (each.began, each.ledger, -each.events, each.head, each.name))
+
+
+def _refuse(faults: list[str]) -> None:
     if faults:
         raise LedgerError("\n".join([*faults, "nothing was merged"]))
-    return sorted(found, key=lambda each: (each.began, each.ledger, -each.events, each.head, each.name))
 
 
 def _source(path: Path, name: str) -> Source:
@@ -183,27 +186,27 @@ def _source(path: Path, name: str) -> Source:
         return Source.of(db, path, name)
 
 
-def plan(sources: Sequence[Source]) -> tuple[list[ChainPart], list[MergedSource]]:
-    """Return the parts, and each source's chain: its own, or that of a ledger that continued it."""
+def plan(sources: Sequence[Source]) -> tuple[list[ChainPart], list[SourceLedger]]:
+    """Return the parts, and each source's chain: its own or a ledger's that continued it."""
     parts: list[ChainPart] = []
     merged = []
     for source in sources:
         shared, chain = 0, None
         for part in parts:
-            if part.source.ledger == source.ledger and (common := _common(part.source, source)) > shared:
-                shared, chain = common, part.chain
+            if part.source.ledger != source.ledger:
+                continue
+            with unchecked(part.source.path) as db:
+                db.execute("ATTACH ? AS other", (address_to_read(source.path),))
+                both = "SELECT MAX(seq) FROM main.events JOIN other.events USING (seq, hash)"
+                if (common := int(db.execute(both).fetchone()[0])) > shared:
+                    shared, chain = common, part.chain
         if chain is None or shared < source.events:
             chain = source.chain(parts, chain, shared)
             parts.append(ChainPart(chain, source))
-        merged.append(MergedSource(source.name, chain.number, source.events, source.head))
+        counted = SourceLedger(name=source.name, chain=chain.number, events=source.events, head=source.head)
+        merged.append(counted)
     _give_homes(parts, sources)
     return parts, merged
-
-
-def _common(one: Source, other: Source) -> int:
-    with unchecked(one.path) as db:
-        db.execute("ATTACH ? AS other", (address_to_read(other.path),))
-        return int(db.execute("SELECT MAX(seq) FROM main.events JOIN other.events USING (seq, hash)").fetchone()[0])
 
 
 def _give_homes(parts: Sequence[ChainPart], sources: Sequence[Source]) -> None:
@@ -220,8 +223,7 @@ def _give_homes(parts: Sequence[ChainPart], sources: Sequence[Source]) -> None:
                         f"{part.source.path}: the run {run_id} differs from the one in {home.source.path}, from its "
                         f"event {seq} at the latest; merge only one of them"
                     )
-    if faults:
-        raise LedgerError("\n".join([*faults, "nothing was merged"]))
+    _refuse(faults)
 
 
 # -- the new file -----------------------------------------------------------------------------------------------------
@@ -251,17 +253,18 @@ def _new_ledger(output: Path) -> Iterator[Path]:
             new.unlink(missing_ok=True)
 
 
-def write_container(new: Path, parts: Sequence[ChainPart]) -> None:
-    """Write the chains into an empty file; a chain `only` of a run has no rows and texts of others."""
+def _write_container(new: Path, parts: Sequence[ChainPart]) -> None:
     indexes = {name: sql for (kind, name), (_, sql) in expected_objects().items() if kind == "index" and sql}
     with closing(sqlite3.connect(new, isolation_level=None)) as db:
         create(db)
         for sql in (*(f"DROP INDEX {name}" for name in indexes), CHAINS):
             db.execute(sql)
-    erased: set[str] = set()
+    said = "SELECT DISTINCT e.value FROM events, json_each(body, '$.erased') e WHERE kind = 'texts_erased'"
+    erased: set[str] = set()  # another source may still have them, but the container must not
     for part in parts:
         with _beside(part.source, new) as db:
-            erased |= _erased(db)
+            gone = db.execute(f"{said} AND e.value NOT IN (SELECT hash FROM main.blobs)")
+            erased.update(digest for (digest,) in gone)
     for part in parts:
         with _beside(part.source, new) as db:
             _copy(db, part)
@@ -299,12 +302,6 @@ def _beside(source: Source, new: Path) -> Iterator[sqlite3.Connection]:
             raise LedgerError(f"{source.path}: changed meanwhile; run the command again")
         yield db
         db.execute("COMMIT")
-
-
-def _erased(db: sqlite3.Connection) -> set[str]:
-    """Return texts erased in a source: another source may still have them, but the container must not."""
-    said = "SELECT DISTINCT e.value FROM events, json_each(body, '$.erased') e WHERE kind = 'texts_erased'"
-    return {digest for (digest,) in db.execute(f"{said} AND e.value NOT IN (SELECT hash FROM main.blobs)")}
 
 
 def _copy(db: sqlite3.Connection, part: ChainPart) -> None:
@@ -353,9 +350,9 @@ def write_jsonl(db: sqlite3.Connection, path: Path, force: bool) -> int:
 
 
 def write_bundle(db: sqlite3.Connection, output: Path, force: bool, run_id: str = "") -> tuple[int, int, str]:
-    """Write a self-verifying zip; return the number of events and texts, and the head.
+    """Write a self-verifying zip; return its events, texts and head.
 
-    With `run_id`, it has the whole chain but only this run's rows and texts. Raises InputError if the file exists.
+    With `run_id` it holds only this run's rows and texts.
     """
     near = output.parent if output.is_file() or not output.exists() else None  # not next to a device
     with new_export(output, force) as file, tempfile.TemporaryDirectory(prefix=".new-", dir=near) as folder:
@@ -364,7 +361,7 @@ def write_bundle(db: sqlite3.Connection, output: Path, force: bool, run_id: str 
             db.backup(snapshot)
         with unchecked(copy) as snapshot:
             source = Source.of(snapshot, copy, "")
-        write_container(new, [ChainPart(source.chain(only=run_id), source, [run_id] if run_id else [*source.runs])])
+        _write_container(new, [ChainPart(source.chain(only=run_id), source, [run_id] if run_id else [*source.runs])])
         with closing(sqlite3.connect(new)) as made:
             (texts,) = made.execute("SELECT COUNT(*) FROM blobs").fetchone()
         scripts = [Path(str(each.__file__)) for each in (chain_file, verify_file)]

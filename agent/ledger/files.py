@@ -13,6 +13,7 @@ SQLite's "Database File Format", section 4, "The Write-Ahead Log".
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -20,12 +21,11 @@ import struct
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 from agent.errors import LedgerError
-from agent.safe_file import sync_folder
+from agent.safe_file import new_file, sync_folder
 
 TRIES = 5  # attempts to lock
 BETWEEN = 0.02  # seconds between two attempts
@@ -34,7 +34,7 @@ HEADER, FRAME = 32, 24  # sizes in the log
 
 
 def sibling(path: Path, suffix: str) -> Path:
-    """Return the companion file with this suffix, next to the ledger itself if `path` is a link."""
+    """Return the companion file with this suffix, next to the ledger that `path` links to."""
     real = path.resolve() if path.is_symlink() else path
     return real.with_name(real.name + suffix)
 
@@ -60,9 +60,10 @@ class Lock:
                 raise LedgerError(
                     f"{self.path}: this file system cannot lock ({error}); put the ledger on another"
                 ) from error
-            if taken and _is_at(file, self.path):
-                self._file = file
-                return True
+            with contextlib.suppress(FileNotFoundError):  # a lock on a deleted file keeps nobody out
+                if taken and os.path.samestat(os.fstat(file), os.stat(self.path)):
+                    self._file = file
+                    return True
             os.close(file)
             if not taken:
                 return False
@@ -80,17 +81,8 @@ class Lock:
             self._file = None
 
 
-def _is_at(file: int, path: Path) -> bool:
-    """Return whether the open file is the one at `path`: a lock on a deleted file keeps nobody out."""
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
 def _lock(file: int) -> bool:
-    """Retry briefly, because `is_held` takes the lock for an instant."""
-    for _ in range(TRIES):
+    for _ in range(TRIES):  # `is_held` takes the lock for an instant
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
@@ -146,18 +138,9 @@ def _untouched(file: int) -> str:
 
 
 def set_seal(path: Path, main: int, read_only: bool = False) -> None:
-    """Write the seal of the open file `main` atomically.
-
-    A `read_only` file is digested again only after it changed, as that takes seconds.
-    """
-    part = seal_path(path).with_name(seal_path(path).name + ".part")
-    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(file, "\n".join([digest(main), *([_untouched(main)] if read_only else [])]).encode())
-        os.fsync(file)
-    finally:
-        os.close(file)
-    part.replace(seal_path(path))
+    """Write the seal of the open file `main`. A `read_only` file is hashed again only after a change."""
+    with new_file(seal_path(path), private=True) as file:
+        file.write("\n".join([digest(main), *([_untouched(main)] if read_only else [])]).encode())
 
 
 def break_seal(path: Path) -> None:
@@ -189,21 +172,14 @@ def log_is_damaged(path: Path, db: sqlite3.Connection) -> bool:
     two. A commit is recognized by its last frame and by the page of `head`, which each of our commits writes once.
     """
     (size,) = db.execute("PRAGMA page_size").fetchone()
-    frames = list(_frames(log_path(path).read_bytes(), size))
+    log = log_path(path).read_bytes()
+    starts = range(HEADER, len(log) - FRAME - size + 1, FRAME + size)
+    frames: list[tuple[int, int, bytes]] = [
+        (*struct.unpack_from(">II", log, start), log[start + 8 : start + 16]) for start in starts
+    ]
     usual = Counter(salts for _, _, salts in frames).most_common(1)  # the header may be what is damaged
-    unread = frames[_frames_read(path, db) :]
-    lost = [(page, commits) for page, commits, salts in unread if salts == usual[0][0]]
+    db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    (read,) = struct.unpack_from("=I", sibling(path, "-shm").read_bytes(), 16)
+    lost = [(page, commits) for page, commits, salts in frames[read:] if salts == usual[0][0]]
     head = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'head'").fetchone()
     return sum(commits > 0 for _, commits in lost) > 1 or sum((page,) == head for page, _ in lost) > 1
-
-
-def _frames_read(path: Path, db: sqlite3.Connection) -> int:
-    db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-    index = sibling(path, "-shm").read_bytes()
-    return int(struct.unpack_from("=I", index, 16)[0])
-
-
-def _frames(log: bytes, size: int) -> Iterator[tuple[int, int, bytes]]:
-    """Yield page number, pages of the file if the frame commits (else 0), and salts of each frame."""
-    for start in range(HEADER, len(log) - FRAME - size + 1, FRAME + size):
-        yield (*struct.unpack_from(">II", log, start), log[start + 8 : start + 16])

@@ -21,6 +21,7 @@ from typing import Any
 from agent.errors import LedgerBusy, LedgerError
 from agent.ledger.chain import AUDITED, link, sha256
 from agent.ledger.connect import (
+    BUSY_MS,
     NeedsWriter,
     create,
     head_of,
@@ -30,7 +31,6 @@ from agent.ledger.connect import (
     require_file,
     require_whole,
     schema_of,
-    undo_unfinished,
     unfinished,
     writer,
 )
@@ -74,7 +74,8 @@ class LedgerFile:
 
     def _open(self, undo: contextlib.ExitStack) -> None:
         if unfinished(self.path):
-            undo_unfinished(self.path)
+            with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_MS / 1000)) as db:
+                db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # SQLite rolls it back
         if is_there(self.path):
             with contextlib.suppress(NeedsWriter):
                 require_whole(self.path, ours=True)
@@ -107,13 +108,13 @@ class LedgerFile:
     def close(self) -> None:
         """Write pending records, copy the log, seal the file and release the lock.
 
-        Raises an error that was not raised yet.
+        Raises an error that was not raised before.
         """
         if not self._lock.is_mine():
             return
         self._writer.close()
         with contextlib.suppress(sqlite3.Error, OSError):  # without its seal the file is verified on next opening
-            if self._watch.has_main():
+            if not self._watch.change(self.path):
                 self.db.close()  # the last writable connection to close copies the log
             try:
                 self._seal()
@@ -143,7 +144,7 @@ class LedgerFile:
     async def commit(self) -> None:
         """Wait until everything recorded so far is on the disk."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._writer.put(Entry((), self._position, waiter))
+        self._entry((), waiter)
         try:
             await waiter
         except Exception as error:
@@ -157,20 +158,19 @@ class LedgerFile:
 
     # -- the one write ------------------------------------------------------------------------------------------------
 
-    @property
-    def _position(self) -> tuple[int, str]:
-        return self._seq, self._head
-
     def head(self) -> str:
         """Return the hash of the chain's last event."""
         return self._head
 
+    def _entry(self, statements: Sequence[Statement], waiter: asyncio.Future[None] | None = None) -> None:
+        self._writer.put(Entry(statements, (self._seq, self._head), waiter))
+
     def id(self) -> str:
-        """Return the hash of the chain's first event, shared by this ledger and its copies only."""
+        """Return the hash of the first event, which only copies share."""
         return str(self.db.execute("SELECT hash FROM events WHERE seq = 1").fetchone()[0])
 
     def event(self, run_id: str, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> str:
-        """Record a fact; `texts` are payloads, named in the body as `<name>_hash`. Return the new head."""
+        """Record a fact and return the new head. `texts` are payloads, named in the body as `<name>_hash`."""
         self._record(run_id, kind, body, texts={f"{name}_hash": text for name, text in (texts or {}).items()})
         return self._head
 
@@ -205,7 +205,10 @@ class LedgerFile:
         texts: Mapping[str, str] = NOTHING,
         statements: Sequence[Statement] = (),
     ) -> None:
-        """Append an event with the statements that make it true: its row's, and its payload texts' by column."""
+        """Append an event with the statements that make it true.
+
+        `row_in`: the key of `fact` that holds its row. `texts`: payloads by column.
+        """
         if self._writer.error is not None:
             raise self._refusal(self._writer.error)
         statements = [*statements]
@@ -213,8 +216,9 @@ class LedgerFile:
         if row_in:
             values = {**fact[row_in], **hashes}
             row = {column: self._clean(value) if isinstance(value, str) else value for column, value in values.items()}
-            fact = {**fact, row_in: row}
-            statements.append(_statement(fact, row))
+            fact, names = {**fact, row_in: row}, tuple(row)
+            sql = _insert_sql(fact["insert"], names) if row_in == "row" else _update_sql(fact["update"], names)
+            statements.append((sql, (*row.values(), *fact.get("key", ()))))
         else:
             fact = {**fact, **hashes}
         body = self._clean(canonical(fact))
@@ -229,7 +233,7 @@ class LedgerFile:
         if self._together is not None:
             self._together += statements
         else:
-            self._writer.put(Entry(statements, self._position))
+            self._entry(statements)
 
     @contextlib.contextmanager
     def _as_one(self) -> Iterator[None]:
@@ -239,7 +243,7 @@ class LedgerFile:
         finally:
             statements, self._together = self._together, None
             if statements:
-                self._writer.put(Entry(statements, self._position))
+                self._entry(statements)
 
     def _text(self, text: str, statements: list[Statement]) -> str:
         text = self._clean(text)
@@ -263,12 +267,6 @@ class LedgerFile:
         return LedgerError(
             f"{self.path}: the ledger cannot be written ({error}); free or repair the disk; settled calls are safe"
         )
-
-
-def _statement(fact: Mapping[str, Any], row: Mapping[str, Any]) -> Statement:
-    if "insert" in fact:
-        return _insert_sql(fact["insert"], tuple(row)), tuple(row.values())
-    return _update_sql(fact["update"], tuple(row)), (*row.values(), *fact["key"])
 
 
 _EVENT = "INSERT INTO events (seq, run_id, utc, kind, body, prev_hash, hash) VALUES (?, ?, ?, ?, ?, ?, ?)"

@@ -19,20 +19,18 @@ from agent.options.jobs import RecordedOptions
 from agent.types import Task
 
 Row = dict[str, Any]
-ERASED = "(erased)"
-"""Placeholder of an erased text."""
-CALIBRATED_EVENT = "calibration"
-"""Event with the calibration of a candidate."""
+ERASED = "(erased)"  # placeholder of an erased text
+CALIBRATED_EVENT = "calibration"  # event with the calibration of a candidate
 RETRIEVAL_EVENTS = {"picks": "candidate_picks", "passages": "candidate_passages"}
 """Events with a candidate's settings of picked examples and retrieved passages."""
-TOOL_TEXTS = "candidate_tool_texts"
-"""Event with a candidate's tool descriptions."""
+TOOL_TEXTS = "candidate_tool_texts"  # event with a candidate's tool descriptions
+TEXT_EVENTS = {"tool_texts": TOOL_TEXTS, "shape": "candidate_shape"}
+"""Events with a candidate's settings of parts that have texts, by the part."""
 FINE_TUNING = ("fine_tuning_files", "fine_tuning_started", "fine_tuning_ended")
 """Events of a fine-tuning: files uploaded, job started, job ended."""
 BATCH = ("batch_intended", "batch_submitted", "batch_ended")
 """Events of a batch: about to be submitted, submitted with an id, all rows received."""
-NO_PRICE = "no price of "
-"""Prefix in `runs.prices` of a model without a known price; parts are separated by `; `."""
+NO_PRICE = "no price of "  # prefix in `runs.prices` of a model without a known price; parts are separated by `; `
 REPLY = (
     "(SELECT body FROM (SELECT r.body, k.run_id <> o.run_id AS elsewhere, k.finish = 'refusal' AS refused, k.id "
     "FROM calls k JOIN blobs r ON r.hash = k.response_hash WHERE k.call_key = o.call_key AND k.state = 'ok') "
@@ -76,11 +74,8 @@ def started_with(run: Row) -> RecordedOptions:
 
 
 def run_folder(folder: Path, run_id: str) -> Path:
-    """Return the folder of a run's files, next to the ledger.
-
-    Raises InputError for an id that is a path: a foreign ledger must not choose where to write.
-    """
-    if not re.fullmatch(r"\w[\w.-]*", run_id):
+    """Return the folder of a run's files, next to the ledger. Raises InputError."""
+    if not re.fullmatch(r"\w[\w.-]*", run_id):  # a path: a foreign ledger must not choose where to write
         raise InputError(f"{run_id}: not a valid folder name, so no files can be kept for this run")
     return folder / run_id
 
@@ -113,10 +108,7 @@ class Queries:
             ) from error
 
     def facts(self, *kinds: str, run_ids: Sequence[str] | None = None, **fields: object) -> list[Row]:
-        """Return facts in chain order (seq, run_id, utc, kind and parsed body), filtered by kind, run and body values.
-
-        No run ids: facts of all runs.
-        """
+        """Return facts in chain order, by kind, run (None: all) and body values."""
         where, values = ["1"], list[object]()
         for column, names in (("kind", kinds or None), ("run_id", run_ids)):
             if names is not None:
@@ -129,11 +121,7 @@ class Queries:
         return [{**row, "body": json.loads(row["body"])} for row in self.each(asked, *values)]
 
     def alias_moves(self, name: str) -> list[Row]:
-        """Return the bodies of a name's ALIAS_MOVED events in chain order.
-
-        Each is a line of its history (`release/registry.py`) with the line's hash, and `release_hash` if the version's
-        text was kept.
-        """
+        """Return a name's alias moves in chain order, as `release/registry.py` writes them."""
         bodies = [fact["body"] for fact in self.facts(ALIAS_MOVED, name=name)]
         return list({body["hash"]: body for body in bodies}.values())  # chains of a container may share a line
 
@@ -142,14 +130,13 @@ class Queries:
         return sorted({fact["body"]["name"] for fact in self.facts(ALIAS_MOVED)})
 
     def fine_tuning(self, key: str) -> list[tuple[str, Row]]:
-        """Return kind and body of every FINE_TUNING event with this `key`, of any run, in chain order."""
+        """Return kind and body of each FINE_TUNING event with this `key`, in order."""
         return [(fact["kind"], fact["body"]) for fact in self.facts(*FINE_TUNING, key=key)]
 
     def batches(self) -> list[Row]:
-        """Return every batch of every run in chain order.
+        """Return the batches of all runs.
 
-        Each is its first event with `job`, its id at the provider ("": unknown), and `end`, the body of its last event
-        (None: not known to have ended).
+        Each is its first event with `job` ("": unknown) and `end`, its last body or None.
         """
         found: dict[str, Row] = {}
         for fact in self.facts(*BATCH):
@@ -202,8 +189,7 @@ class Queries:
         return str(found[0]) if found else None
 
 
-CALIBRATED = "calibration:"
-"""Prefix of the operator of a calibrated candidate."""
+CALIBRATED = "calibration:"  # prefix of the operator of a calibrated candidate
 
 
 def is_calibrated(trial: Row) -> bool:
@@ -215,11 +201,7 @@ class History(Queries):
     """Queries on a ledger file. Raises LedgerError if it is not one, or was altered."""
 
     def __init__(self, path: Path, verified: bool = False, by_chain: bool = False) -> None:
-        """Open a ledger for reading.
-
-        `verified`: this process has checked the file before, so it is only opened. `by_chain`: check the whole chain,
-        not only the seal.
-        """
+        """Open a ledger for reading: unchecked if `verified` before, checked `by_chain`, or by its seal."""
         self.path = path
         if not verified:
             require_whole(path, by_chain=by_chain)
@@ -229,7 +211,7 @@ class History(Queries):
             self.db.execute("SELECT id FROM runs LIMIT 1")
 
     def close(self) -> None:
-        """Close the file, so that a writer's log can be truncated without waiting for garbage collection."""
+        """Close the file; until then a writer's log cannot be truncated."""
         self.db.close()
 
     def runs(self) -> list[Row]:
@@ -243,25 +225,32 @@ class History(Queries):
         )
         decoded = ("origin", "options", "hashes", "budget", "plan", "result", "tags")
         if open_runs := [row for row in rows if row["status"] == "running"]:
-            writing = self._writing()
-            now = {
-                row["id"]: row["status"] for row in self.select("SELECT id, status FROM runs")
-            }  # it may have ended since
+            last = self.select("SELECT run_id FROM events ORDER BY seq DESC LIMIT 1") if is_held(self.path) else []
+            writing = {row["run_id"] for row in last}  # the last event belongs to it
+            now = {row["id"]: row["status"] for row in self.select("SELECT id, status FROM runs")}  # it may have ended
             for row in open_runs:
                 row["status"] = now[row["id"]]
-                if row["status"] == "running" and row["id"] != writing:
+                if row["status"] == "running" and row["id"] not in writing:
                     row["status"] = "killed"
         return [{**row, **{key: _load(row[key]) for key in decoded}} for row in rows]
+
+    def calls_a_row(self, task: str, model: str) -> float | None:
+        """Return the mean calls of a row in the latest finished search of a task with this model, if it tells."""
+        rows = self.select(
+            "SELECT b.body FROM runs r JOIN blobs b ON b.hash = r.result_hash WHERE r.task = ? AND r.model = ? "
+            "AND r.status = 'complete' ORDER BY r.started_utc DESC LIMIT 20",
+            task,
+            model,
+        )
+        winners = [(_load(row["body"]) or {}).get("winner") for row in rows]
+        return next((winner["calls_a_row"] for winner in winners if winner and "calls_a_row" in winner), None)
 
     def search(self, run_id: str = "") -> Row:
         """Return a search as `run` does. Raises InputError for another run."""
         return searched(self.run(run_id))
 
     def run(self, run_id: str = "") -> Row:
-        """Return one run by the unique start of its id; by default the latest search, else the latest run.
-
-        Raises InputError.
-        """
+        """Return the run whose id starts with `run_id`. "": the latest search, else the latest run."""
         found = [row for row in self.runs() if row["id"].startswith(run_id)]
         found = [row for row in found if row["id"] == run_id] or found
         if not run_id:
@@ -272,15 +261,10 @@ class History(Queries):
             raise InputError(f"{run_id}: matches {len(found)} run ids; give more characters")
         return found[0]
 
-    def _writing(self) -> str:
-        """Return the run being written, which the last event belongs to; "" if none."""
-        last = self.select("SELECT run_id FROM events ORDER BY seq DESC LIMIT 1") if is_held(self.path) else []
-        return str(last[0]["run_id"]) if last else ""
-
     def trials(self, run_id: str, numbers: Sequence[int] | None = None) -> list[Row]:
-        """Return each trial (of these numbers) with its candidate, examples by row id, operator and cost.
+        """Return trials with candidate, examples by row id, operator and cost.
 
-        Cached calls are counted separately; `cost_usd` is None if a price is unknown.
+        The cost is None if a price is unknown.
         """
         rows = self.select(
             f"""
@@ -306,16 +290,16 @@ class History(Queries):
         return [{**row, "demos": json.loads(row["demos"])} for row in rows]
 
     def dev_means(self) -> dict[str, list[float | None]]:
-        """Return each trial's dev score by run, in trial order; None if it was not scored on all of dev."""
+        """Return the dev scores of trials by run; None: not scored on all of dev."""
         found: dict[str, list[float | None]] = {}
         for row in self.select("SELECT run_id, state, mean FROM trials ORDER BY run_id, number"):
             found.setdefault(row["run_id"], []).append(row["mean"] if row["state"] == "complete" else None)
         return found
 
     def candidate(self, candidate_id: str) -> Row:
-        """Return a candidate with its template, its examples in order, and how it picks examples and passages.
+        """Return a candidate with all its parts, such as template, examples and calibration.
 
-        `calibration` and `tool_texts` are added if it has them (a bias or texts of None: erased).
+        Erased texts are None, or marked as ERASED.
         """
         rows = self.select("SELECT * FROM prompts WHERE id = ?", candidate_id)
         if not rows:
@@ -334,7 +318,9 @@ class History(Queries):
         }
 
     def _facts_of(self, candidate_id: str) -> Row:
-        facts = self.facts(*RETRIEVAL_EVENTS.values(), CALIBRATED_EVENT, TOOL_TEXTS, candidate_id=candidate_id)
+        facts = self.facts(
+            *RETRIEVAL_EVENTS.values(), CALIBRATED_EVENT, *TEXT_EVENTS.values(), candidate_id=candidate_id
+        )
         bodies = {fact["kind"]: fact["body"] for fact in reversed(facts)}  # the first of each kind
         for body in bodies.values():
             del body["candidate_id"]
@@ -342,12 +328,13 @@ class History(Queries):
         if body := bodies.get(CALIBRATED_EVENT):
             bias, method = _load(self.text(body.pop("bias_hash"))), body.pop("method")
             found["calibration"] = {"method": method, "bias": bias, "temperature": body.pop("temperature"), **body}
-        if body := bodies.get(TOOL_TEXTS):
-            found |= {"tool_texts": _load(self.text(body["tool_texts_hash"])), **body}
+        for name, kind in TEXT_EVENTS.items():
+            if body := bodies.get(kind):
+                found |= {name: _load(self.text(body[f"{name}_hash"])), **body}
         return found
 
     def outcomes(self, run_id: str, candidate_id: str, split: str) -> list[Row]:
-        """Return a candidate's outcome on each row, with the reply."""
+        """Return a candidate's outcome on each row, with the reply; of an agent with its answer, as JSON."""
         rows = self.select(
             f"SELECT o.example_id, o.value, o.call_key, b.body, {REPLY} AS reply "
             "FROM outcomes o LEFT JOIN blobs b ON b.hash = o.body_hash "
@@ -360,14 +347,14 @@ class History(Queries):
         for row in rows:
             body = _load(row.pop("body")) or {"fields": {}, "error": ERASED, "scores": []}
             reply = _load(row.pop("reply"))
-            found.append({**row, "reply": reply["text"] if reply else "", **body})
+            text = reply["text"] if reply else ""
+            if body.get("trace"):  # of an agent, which may answer otherwise than its model, or without one
+                text = json.dumps(body["fields"], ensure_ascii=False) if body["fields"] else text.removeprefix("[]\n")
+            found.append({**row, "reply": text, **body})
         return found
 
     def costs(self, run_id: str) -> list[Row]:
-        """Return calls, tokens, dollars (None: unknown) and seconds by role and state.
-
-        Attempts cancelled before sending and requests refused with 429 are not calls.
-        """
+        """Return calls (`IS_CALL`), tokens, dollars (None: unknown) and seconds by role and state."""
         return self.select(
             "SELECT role, calls.model AS model, state, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
             "SUM(cached_prompt_tokens) AS cached_prompt_tokens, SUM(completion_tokens) AS completion_tokens, "

@@ -11,12 +11,10 @@ from datetime import datetime
 
 from agent.types import CallRole, Spend
 
-OVERBILLED = "overbilled"
-"""Kind of the event about a reply that cost more than its reservation."""
+OVERBILLED = "overbilled"  # kind of the event about a reply that cost more than its reservation
 NO_CALLS = ("not_sent", "rate_limit")
 """Error classes of attempts that are not calls: cancelled before sending, or refused with 429."""
-IS_CALL = f"COALESCE(error_class, '') NOT IN {NO_CALLS}"
-"""SQL: whether an attempt is a call, which caps count."""
+IS_CALL = f"COALESCE(error_class, '') NOT IN {NO_CALLS}"  # SQL: whether an attempt is a call, which caps count
 
 
 @dataclass(slots=True)
@@ -86,9 +84,9 @@ def resume_state(db: sqlite3.Connection, run_id: str) -> ResumeState:
 
 
 def left_state(db: sqlite3.Connection, kind: str, hashes: str, model: str, since: str) -> ResumeState:
-    """Collect what unfinished runs of this kind, task and model bought.
+    """Collect what unfinished runs of this kind, task and model bought `since` a time.
 
-    Counted are runs since `since`, and since the last one that finished.
+    Runs before the last finished one do not count.
     """
     same = "json_extract(tags, '$.kind') = ? AND hashes = ? AND model = ? AND result_hash IS"
     found = ResumeState()

@@ -18,11 +18,10 @@ from functools import lru_cache
 from typing import Any
 
 from agent.errors import LedgerError, ModelError, TransportUnknown
-from agent.ledger.ledger_file import NOTHING, LedgerFile
+from agent.ledger.ledger_file import LedgerFile
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import Queries
 from agent.ledger.resume_state import ResumeState, left_state, resume_state
-from agent.ledger.writer import Entry
 from agent.redact import redact, secrets_in
 from agent.types import CallRole, Completion, Message, Outcome, Request, SplitName, Summary, Task, Trial, Usage
 
@@ -158,6 +157,7 @@ class Ledger(LedgerFile, Queries):
             "fields": dict(outcome.prediction.fields),
             "error": outcome.prediction.error,
             "scores": [[score.metric, score.value, score.reason] for score in outcome.scores],
+            **({"trace": outcome.prediction.trace} if outcome.prediction.trace else {}),
         }
         row = {"run_id": run_id, "split": split, **_fields(outcome, "candidate_id", "example_id", "value", "call_key")}
         self._put(run_id, "outcome", "outcomes", row, {"body_hash": _json(body)})
@@ -176,7 +176,7 @@ class Ledger(LedgerFile, Queries):
         """Return the reply of a settled attempt; None if its text was erased."""
         row = self.db.execute(
             "SELECT COALESCE(k.served_model, k.model), k.finish, k.prompt_tokens, k.cached_prompt_tokens, "
-            "k.written_prompt_tokens, k.completion_tokens, b.body "
+            "k.written_prompt_tokens, k.completion_tokens, b.body, k.cost_usd "
             "FROM calls k JOIN blobs b ON b.hash = k.response_hash WHERE k.id = ?",
             (call_id,),
         ).fetchone()
@@ -184,7 +184,7 @@ class Ledger(LedgerFile, Queries):
             return None
         reply = json.loads(row[6])
         logprobs = tuple(tuple((token, value) for token, value in top) for top in reply["logprobs"])
-        usage, scores = Usage(row[2], row[5], row[3], row[4]), tuple(reply.get("label_logprobs", ()))
+        usage, scores = Usage(row[2], row[5], row[3], row[4], row[7]), tuple(reply.get("label_logprobs", ()))
         return Completion(reply["text"], row[1], usage, row[0], logprobs, scores)
 
     async def reserve(self, call: Reservation) -> int:
@@ -197,10 +197,7 @@ class Ledger(LedgerFile, Queries):
         """Record an attempt with its known outcome in one transaction. Errors are charged `usd`, too."""
         with self._as_one():
             call_id = self._reserve(call)
-            if isinstance(outcome, Completion):
-                self._settle(call.run_id, call_id, outcome, usd, None)
-            else:
-                self._fail(call.run_id, call_id, state_after(outcome), outcome, None, usd)
+            self._end_call(call.run_id, call_id, state_after(outcome), outcome, usd)
         await self.commit()
 
     def _reserve(self, call: Reservation) -> int:
@@ -223,48 +220,40 @@ class Ledger(LedgerFile, Queries):
 
     def sent(self, call_id: int) -> None:
         """Mark a request as sent. Nobody waits for this: a reserved attempt counts as in flight."""
-        statement = ("UPDATE calls SET state = 'sent' WHERE id = ? AND state = 'reserved'", (call_id,))
-        self._writer.put(Entry([statement], self._position, None))
+        self._entry([("UPDATE calls SET state = 'sent' WHERE id = ? AND state = 'reserved'", (call_id,))])
 
     async def settle(self, run_id: str, call_id: int, completion: Completion, usd: float, latency: float) -> None:
-        self._settle(run_id, call_id, completion, usd, latency)
+        self._end_call(run_id, call_id, "ok", completion, usd, latency)
         await self.commit()
-
-    def _settle(self, run_id: str, call_id: int, completion: Completion, usd: float, latency: float | None) -> None:
-        scores = {"label_logprobs": completion.label_logprobs} if completion.label_logprobs else {}
-        reply = json.dumps({"text": completion.text, "logprobs": completion.logprobs, **scores})
-        changes = {"state": "ok", "finish": completion.finish, "served_model": completion.model}
-        changes |= _fields(completion.usage, *TOKENS)
-        self._end_call(run_id, call_id, changes, usd, latency, {"response_hash": reply})
 
     async def fail(
         self, run_id: str, call_id: int, state: str, error: ModelError | str, latency: float, usd: float
     ) -> None:
         """Record a failed attempt. `usd`: its charge, the reservation if it may have been paid for."""
-        self._fail(run_id, call_id, state, error, latency, usd)
+        self._end_call(run_id, call_id, state, error, usd, latency)
         await self.commit()
-
-    def _fail(
-        self, run_id: str, call_id: int, state: str, error: ModelError | str, latency: float | None, usd: float
-    ) -> None:
-        changes: dict[str, Any] = {"state": state, "error_class": error, "error": ""}
-        changes |= {"http_status": None, "retry_after": None}
-        if isinstance(error, ModelError):
-            changes |= {"error_class": error.code, "error": str(error)}
-            changes |= {"http_status": error.status, "retry_after": error.retry_after}
-        self._end_call(run_id, call_id, changes, usd, latency)
 
     def _end_call(
         self,
         run_id: str,
         call_id: int,
-        changes: Mapping[str, Any],
+        state: str,
+        outcome: Completion | ModelError | str,
         usd: float,
-        latency: float | None,
-        texts: Mapping[str, str] = NOTHING,
+        latency: float | None = None,
     ) -> None:
-        spent = {"cost_usd": usd, "latency_s": None if latency is None else round(latency, 6)}
-        self._set(run_id, f"call_{changes['state']}", "calls", (call_id,), {**changes, **spent}, texts)
+        texts, changes = dict[str, str](), dict[str, Any]()
+        if isinstance(outcome, Completion):
+            scores = {"label_logprobs": outcome.label_logprobs} if outcome.label_logprobs else {}
+            texts["response_hash"] = json.dumps({"text": outcome.text, "logprobs": outcome.logprobs, **scores})
+            changes = {"finish": outcome.finish, "served_model": outcome.model, **_fields(outcome.usage, *TOKENS)}
+        elif isinstance(outcome, ModelError):
+            changes = {"error_class": outcome.code, "error": str(outcome)}
+            changes |= {"http_status": outcome.status, "retry_after": outcome.retry_after}
+        else:
+            changes = {"error_class": outcome, "error": "", "http_status": None, "retry_after": None}
+        changes |= {"state": state, "cost_usd": usd, "latency_s": None if latency is None else round(latency, 6)}
+        self._set(run_id, f"call_{state}", "calls", (call_id,), changes, texts)
 
     def cache_hit(
         self, run_id: str, role: CallRole, model: str, call_key: str, candidate_id: str, usage: Usage
@@ -298,9 +287,11 @@ class Ledger(LedgerFile, Queries):
             ) from error
 
 
-def state_after(error: ModelError) -> str:
-    """Return the state of an attempt that ended in this error."""
-    return "unknown" if isinstance(error, TransportUnknown) else "error"
+def state_after(outcome: Completion | ModelError) -> str:
+    """Return the state of an attempt that ended so."""
+    if isinstance(outcome, Completion):
+        return "ok"
+    return "unknown" if isinstance(outcome, TransportUnknown) else "error"
 
 
 def _json(value: Mapping[str, Any]) -> str:

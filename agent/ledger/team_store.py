@@ -14,16 +14,17 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, LedgerError
 from agent.extras import require
+from agent.ledger.anchors import FoundWrong
 from agent.ledger.chain import AUDITED, EVENT, Finding, Folded, Row, columns_of, sha256
 from agent.ledger.connect import ledger_option, refuse_merged
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import History
 from agent.redact import redact, without_password
+from agent.results.base import Result
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine, MetaData
@@ -34,8 +35,7 @@ PATIENCE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval":
 PREFIX = "promptassay_"
 FORMS = "postgresql://USER@HOST/NAME (the password in PGPASSWORD or ~/.pgpass) or sqlite:///FILE"
 FINISHED = ("complete", "budget")
-NUL, SHOWN_NUL = "\0", "\u2400"
-"""PostgreSQL stores no text with NUL: its symbol is stored instead."""
+NUL, SHOWN_NUL = "\0", "\u2400"  # PostgreSQL stores no text with NUL: its symbol is stored instead
 PUBLISHED = {
     **dict.fromkeys(("ledger", "digest", "tool", "published_utc"), "TEXT"),
     **dict.fromkeys(("events", "texts"), "INTEGER"),
@@ -53,9 +53,8 @@ _OF_RUN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A run in a team's ledger. `new`: written now; `texts`: with its payload texts."""
+class Published(Result):
+    """A run in a team's ledger; `new` if it was written now, `texts` if with its payload texts."""
 
     run_id: str
     to: str
@@ -72,8 +71,7 @@ class Published:
         return f"{self.run_id}: {how}: {counts}, digest {self.digest}"
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedReading:
+class PublishedReading(Result):
     """Result of `verify_published`: `findings` are violations."""
 
     run_id: str
@@ -81,7 +79,7 @@ class PublishedReading:
     rows: int
     texts: int
     digest: str
-    findings: tuple[Finding, ...]
+    findings: tuple[FoundWrong, ...]
 
 
 def database(url: str) -> URL:
@@ -107,11 +105,7 @@ def database(url: str) -> URL:
 
 
 def publish(history: History, run_id: str, url: str, texts: bool = False) -> Published:
-    """Write a finished run to a team's ledger in one transaction; `texts` adds prompts, requests and replies.
-
-    Raises InputError for a wrong address; LedgerError if the run is not finished, exists with other content, or cannot
-    be written.
-    """
+    """Publish a finished run to a team's ledger in one transaction. `texts` adds prompts, requests and replies."""
     target = database(url)
     refuse_merged(history.db, history.path, "a run is published from its own ledger")
     if target.database and os.path.realpath(target.database) == os.path.realpath(history.path):
@@ -124,9 +118,9 @@ def publish(history: History, run_id: str, url: str, texts: bool = False) -> Pub
             new = _write(engine, metadata, record, tables)
         except IntegrityError:  # just published by somebody else
             new = _write(engine, metadata, record, tables)
+    counts = {name: record[name] for name in ("events", "texts", "digest")}
     rows = sum(len(tables[name]) for name in AUDITED)
-    counts = record["events"], rows, record["texts"], record["digest"]
-    return Published(record["run"], without_password(url), *counts, new)
+    return Published(run_id=record["run"], to=without_password(url), rows=rows, new=new, **counts)
 
 
 def _write(engine: Engine, metadata: MetaData, record: Row, tables: Mapping[str, list[Row]]) -> bool:
@@ -149,10 +143,7 @@ def _write(engine: Engine, metadata: MetaData, record: Row, tables: Mapping[str,
 
 
 def verify_published(url: str, run_id: str, anchor: str | None = None) -> PublishedReading:
-    """Read a run back and verify each event, row and text; `anchor` is a digest or hash noted elsewhere.
-
-    Raises InputError for a missing run, LedgerError if the database cannot be read.
-    """
+    """Verify each event, row and text of a published run. `anchor` is a digest or hash recorded elsewhere."""
     target = database(url)
     missing = InputError(f"{run_id}: no such run in {without_password(url)}; `optimize ledger publish` adds it")
     if target.get_backend_name() == "sqlite" and not os.path.exists(target.database or ""):
@@ -164,13 +155,14 @@ def verify_published(url: str, run_id: str, anchor: str | None = None) -> Publis
         events = _rows(db, metadata, "events", run_id, ("seq",))
         rows = {table: _rows(db, metadata, table, run_id, AUDITED[table]) for table in AUDITED}
         texts = _rows(db, metadata, "texts", run_id, ("hash",))
-    digest = digest_of(events)
-    found = list(differences([{name: event[name] for name in EVENT} for event in events], rows, texts))
+    digest = _digest_of(events)
+    found = list(_differences([{name: event[name] for name in EVENT} for event in events], rows, texts))
     if (len(events), digest) != (there["events"], there["digest"]) or len(texts) != there["texts"]:
         found.append(Finding(0, "events or texts are missing, or there are more than were published"))
     if anchor is not None and anchor not in {digest, *(event["hash"] for event in events)}:
         found.append(Finding(0, f"neither the run nor one of its events has the noted hash: {anchor}"))
-    return PublishedReading(run_id, len(events), sum(map(len, rows.values())), len(texts), digest, tuple(found))
+    counts = {"events": len(events), "rows": sum(map(len, rows.values())), "texts": len(texts)}
+    return PublishedReading(run_id=run_id, digest=digest, findings=FoundWrong.of(found), **counts)
 
 
 def _rows(db: Connection, metadata: MetaData, name: str, run_id: str, key: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -247,11 +239,10 @@ def publication(history: History, run_id: str, with_texts: bool) -> tuple[Row, d
             tables["texts"].append(plain({"hash": digest, "body": text}))
     (ledger,) = history.db.execute("SELECT hash FROM events WHERE seq = 1").fetchone()
     counts = {"events": len(events), "texts": len(tables["texts"])}
-    return {"run": run["id"], "ledger": ledger, **counts, "digest": digest_of(events)}, tables
+    return {"run": run["id"], "ledger": ledger, **counts, "digest": _digest_of(events)}, tables
 
 
-def digest_of(events: Iterable[Row]) -> str:
-    """Return the SHA-256 (hex) of the hashes of events, in order."""
+def _digest_of(events: Iterable[Row]) -> str:
     return hashlib.sha256("".join(str(event["hash"]) for event in events).encode()).hexdigest()
 
 
@@ -260,8 +251,7 @@ def plain(row: Mapping[str, Any]) -> Row:
     return {name: value.replace(NUL, SHOWN_NUL) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def differences(events: Iterable[Row], rows: Mapping[str, Iterable[Row]], texts: Iterable[Row]) -> Iterator[Finding]:
-    """Yield differences between rows and texts and the events."""
+def _differences(events: Iterable[Row], rows: Mapping[str, Iterable[Row]], texts: Iterable[Row]) -> Iterator[Finding]:
     folded = Folded.of(events, gaps=True)
     if folded.broken:
         yield folded.broken

@@ -12,7 +12,7 @@ import re
 import sqlite3
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,10 @@ from agent.ledger.query import REPLY, TOOL_TEXTS, History, Row
 from agent.safe_text import whole_characters
 
 MOST_TEXTS = 2_000_000
-MOST_CHARS = 500_000_000
-"""Size limit of an index, which takes about three times its characters in memory."""
-MARK = "**"
-"""Surrounds each word found."""
+MOST_CHARS = 500_000_000  # size limit of an index, which takes about three times its characters in memory
+MARK = "**"  # surrounds each word found
 SNIPPET_WORDS = 24
-COLUMNS = ("what", "run", "trial", "candidate_id", "row", "split", "score")
-"""Metadata of an indexed text."""
+COLUMNS = ("what", "run", "trial", "candidate_id", "row", "split", "score")  # metadata of an indexed text
 DEPTH = 5  # of nested JSON strings
 KINDS = (
     ("request", "calls", "request_hash"),
@@ -74,13 +71,12 @@ class Found:
 
 
 def search(history: History, words: str, run_id: str = "", limit: int = 50) -> Found:
-    """Search the texts of a run, or of all runs, with an FTS5 query; best (bm25) first, at most `limit`.
+    """Search texts with an FTS5 query, best match (bm25) first.
 
-    Raises InputError for a bad query, and if there is too much text for an index.
+    An empty `run_id` searches all runs. Raises InputError.
     """
     if not words.strip():
         raise InputError("--search: no search words; give some")
-    _require_few(history, run_id)
     with closing(sqlite3.connect(":memory:")) as index:
         index.execute(f"CREATE VIRTUAL TABLE texts USING fts5(text, {' UNINDEXED, '.join(COLUMNS)} UNINDEXED)")
         names = ("text", *COLUMNS)
@@ -102,27 +98,17 @@ def search(history: History, words: str, run_id: str = "", limit: int = 50) -> F
             ) from error
 
 
-def _require_few(history: History, run_id: str) -> None:
-    outcomes, proposals = (f"(SELECT COUNT(*) FROM {table} WHERE {_OF_RUN})" for table in ("outcomes", "proposals"))
-    (counted,) = history.select(f"SELECT {outcomes} + 2 * {proposals} AS texts", run_id)
-    if counted["texts"] > MOST_TEXTS:
-        raise _too_much(f"{counted['texts']:,} texts, and an index in memory takes {MOST_TEXTS:,}")
-
-
 def _bounded(texts: Iterator[Row]) -> Iterator[Row]:
     chars = 0
-    for text in texts:
+    for number, text in enumerate(texts, 1):
         chars += len(text["text"])
-        if chars > MOST_CHARS:
-            raise _too_much(f"more than {MOST_CHARS:,} characters, which an index in memory takes")
+        if number > MOST_TEXTS or chars > MOST_CHARS:
+            most = f"more than {MOST_TEXTS:,} texts or {MOST_CHARS:,} characters, which an index in memory takes"
+            raise InputError(f"--search: there are {most}; name one run: `optimize history --search WORDS RUN`")
         yield text
 
 
-def _too_much(what: str) -> InputError:
-    return InputError(f"--search: there are {what}; name one run: `optimize history --search WORDS RUN`")
-
-
-_OF_RUN = "(?1 = '' OR run_id = ?1)"
+_OF_RUN = "? IN ('', run_id)"
 
 
 def _texts(history: History, run_id: str) -> Iterator[Row]:
@@ -149,7 +135,9 @@ def _texts(history: History, run_id: str) -> Iterator[Row]:
         f"JOIN prompts c ON c.id = p.candidate_id WHERE {_OF_RUN} ORDER BY p.rowid",
         run_id,
     ):
-        yield text("prompt", found, _prompt(found))
+        messages = json.loads(found["template"] or "[]")
+        prompt = "\n\n".join(message["content"] for message in messages)
+        yield text("prompt", found, prompt or found["instruction"] or "")
         yield text("reason", found, " - ".join(filter(None, (found["reason"], found["rejected"]))))
     for found in history.each(
         "SELECT e.run_id, json_extract(e.body, '$.candidate_id') AS candidate_id, b.body FROM events e "
@@ -170,16 +158,11 @@ def _texts(history: History, run_id: str) -> Iterator[Row]:
             yield text("reply", found, reply, found["example_id"], found["split"], score=found["value"])
 
 
-def _prompt(candidate: Row) -> str:
-    messages = json.loads(candidate["template"] or "[]")
-    return "\n\n".join(message["content"] for message in messages) or candidate["instruction"] or ""
-
-
 # -- erasure ----------------------------------------------------------------------------------------------------------
 
 
 def texts_with(db: sqlite3.Connection, needle: str) -> list[str]:
-    """Return the hashes of texts that contain `needle`, also inside quoted JSON at any depth."""
+    """Return the hashes of texts that contain `needle`."""
     return [digest for digest, body in db.execute("SELECT hash, body FROM blobs ORDER BY rowid") if holds(body, needle)]
 
 
@@ -225,33 +208,18 @@ def events_with(db: sqlite3.Connection, needle: str) -> list[int]:
 
 
 def files_with(folder: Path, needle: str) -> list[Path]:
-    """Find files under `folder` that contain `needle`, plain or JSON-escaped.
+    """Find files that contain `needle`.
 
-    Zip files are searched inside, and HTML pages by their visible text.
+    Zip files, JSON escapes and the visible text of HTML pages are searched as well.
     """
-    forms = {form.encode("utf-8", "surrogatepass") for form in _forms(needle)}
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [
-        path for path in files if _file_holds(path, forms) or (path.suffix == ".html" and _page_holds(path, needle))
-    ]
-
-
-def _page_holds(path: Path, needle: str) -> bool:
-    try:
-        page = path.read_text("utf-8", "replace")
-    except OSError:
-        return False
-    return needle in html.unescape(re.sub(r"<[^<>]*>", "", page))
-
-
-def _forms(needle: str) -> Iterable[str]:
-    forms = {needle}
+    written = {needle}
     for _ in range(2):  # JSON, and JSON inside of JSON
-        forms |= {json.dumps(form, ensure_ascii=ascii_)[1:-1] for form in forms for ascii_ in (True, False)}
-    return forms
+        written |= {json.dumps(form, ensure_ascii=ascii_)[1:-1] for form in written for ascii_ in (True, False)}
+    forms = {form.encode("utf-8", "surrogatepass") for form in written}
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and _file_holds(path, needle, forms)]
 
 
-def _file_holds(path: Path, forms: set[bytes]) -> bool:
+def _file_holds(path: Path, needle: str, forms: set[bytes]) -> bool:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as zipped:
@@ -259,4 +227,6 @@ def _file_holds(path: Path, forms: set[bytes]) -> bool:
         data = path.read_bytes()
     except (OSError, zipfile.BadZipFile, RuntimeError):
         return False
+    if path.suffix == ".html" and needle in html.unescape(re.sub(r"<[^<>]*>", "", data.decode("utf-8", "replace"))):
+        return True
     return any(form in data for form in forms)

@@ -23,19 +23,7 @@ def events_of(history: History, run_id: str) -> list[Row]:
     return history.select("SELECT seq, utc, kind FROM events WHERE run_id = ? ORDER BY seq", run_id)
 
 
-def facts_of(history: History, run_id: str, kind: str) -> list[Row]:
-    """Return the run's events of one kind in order, each with its parsed body."""
-    return history.facts(kind, run_ids=[run_id])
-
-
-def promoted_since(history: History, run_id: str) -> Row | None:
-    """Return who replaced the kept prompt by the winner, why, and against what; None if nobody did."""
-    found = facts_of(history, run_id, "promoted")
-    return found[-1]["body"] if found else None
-
-
-def events_about(history: History, run_id: str, table: str, key: Any) -> list[Row]:
-    """Return the run's events about one row, by the last column of its key, with parsed bodies."""
+def _events_about(history: History, run_id: str, table: str, key: Any) -> list[Row]:
     found = history.select(
         "SELECT seq, utc, kind, body FROM events WHERE run_id = ? AND (json_extract(body, '$.insert') = ? AND "
         f"json_extract(body, '$.row.{AUDITED[table][-1]}') = ? OR json_extract(body, '$.update') = ? AND "
@@ -47,37 +35,36 @@ def events_about(history: History, run_id: str, table: str, key: Any) -> list[Ro
 
 
 def trial_states(history: History, run_id: str, number: int) -> list[Row]:
-    """Return the states of a trial in order: seq, utc, state, n, mean and the reason."""
+    """Return a trial's states in order: seq, utc, state, n, mean and reason."""
     return [
         {"seq": event["seq"], "utc": event["utc"]}
         | {column: event["body"]["row"][column] for column in ("state", "n", "mean", "reason")}
-        for event in events_about(history, run_id, "trials", number)
+        for event in _events_about(history, run_id, "trials", number)
     ]
 
 
 def call_id(history: History, name: str) -> int:
-    """Return the id of `call:ID` or `#ID`, or of the first settled attempt with the key `k_...`. Raises InputError."""
+    """Return the id of `call:ID`, `#ID` or a key `k_...` (first settled attempt). Raises InputError."""
     if not name.startswith("k_"):
         return int(name.removeprefix("call:").removeprefix("#"))
     found = history.select(
         "SELECT id FROM calls WHERE call_key = ? ORDER BY state <> 'ok', finish = 'refusal', id LIMIT 1", name
     )
     if not found:
-        raise InputError(f"{history.path}: no call {name}; `optimize audit show RUN:TRIAL` lists the calls of a trial")
+        raise _no_call(history, name)
     return int(found[0]["id"])
 
 
-def call(history: History, number: int, with_events: bool = True) -> Row:
-    """Return a call: its row, request, reply, attempts and (slow in a big ledger) events.
+def _no_call(history: History, name: object) -> InputError:
+    return InputError(f"{history.path}: no call {name}; `optimize audit show RUN:TRIAL` lists the calls of a trial")
 
-    `cost_usd` is None without a known price, `request` and `reply` if erased. Raises InputError.
-    """
+
+def call(history: History, number: int, with_events: bool = True) -> Row:
+    """Return a call with row, request, reply (None: erased) and attempts. Its events are slow in a big ledger."""
     unpriced = f"{no_price('calls', 'runs')} AS unpriced FROM calls JOIN runs ON runs.id = run_id"
     found = history.select(f"SELECT calls.*, {unpriced} WHERE calls.id = ?", number)
     if not found:
-        raise InputError(
-            f"{history.path}: no call {number}; `optimize audit show RUN:TRIAL` lists the calls of a trial"
-        )
+        raise _no_call(history, number)
     row = found[0]
     same = history.select(
         "SELECT calls.id, run_id, role, attempt, state, finish, error_class, http_status, cost_usd, latency_s, "
@@ -91,18 +78,14 @@ def call(history: History, number: int, with_events: bool = True) -> Row:
     if row["state"] == "cached":  # it took the first settled reply; refusals are not served
         source = next((other for other in same if other["state"] == "ok" and other["finish"] != "refusal"), row)
     hashes = ("request_hash", "prefix_hash", "response_hash")
+    own_number = number - home_of(history.db, row["run_id"]).call_offset  # in the source ledger
     return {
         "call": row,
         "request": _request(history, source),
         "reply": _text(history, source["response_hash"]),
         "attempts": [{name: value for name, value in other.items() if name not in hashes} for other in same],
-        "events": _events_of_call(history, row) if with_events else [],
+        "events": _events_about(history, row["run_id"], "calls", own_number) if with_events else [],
     }
-
-
-def _events_of_call(history: History, row: Row) -> list[Row]:
-    number = row["id"] - home_of(history.db, row["run_id"]).call_offset  # its number in the source ledger
-    return events_about(history, row["run_id"], "calls", number)
 
 
 def request_of(history: History, call_key: str) -> Row | None:
@@ -127,24 +110,15 @@ def _text(history: History, digest: str | None) -> Any:
 
 
 def candidates_named(history: History, name: str, versions: Mapping[str, str]) -> list[str]:
-    """Return the ids of candidates that `name`, or its first 6 or more characters, matches, oldest first.
-
-    `versions`: ids by the version of their release. Raises InputError.
-    """
-    found: list[str] = []
-    if not re.fullmatch("[cpf]?_?[0-9a-f]{6,64}", name):
-        raise InputError(
-            f"{name}: give a candidate (c_...), a release's version (p_..., f_...) or a hash from the ledger"
-        )
-    if name.startswith(("p_", "f_")):
+    """Return the ids of candidates that start with `name` (6 characters or more), oldest first."""
+    if not re.fullmatch("[cpft]?_?[0-9a-f]{6,64}", name):
+        given = "a candidate (c_...), a release's version (p_..., f_..., t_...) or a hash from the ledger"
+        raise InputError(f"{name}: give {given}")
+    if name.startswith(("p_", "f_", "t_")):
         found = [candidate for version, candidate in versions.items() if version.startswith(name)]
     else:
-        rows = history.select(
-            "SELECT id FROM candidates WHERE substr(id, 1, ?1) = ?2 OR substr(template_hash, 1, ?1) = ?2 "
-            "OR substr(instruction_hash, 1, ?1) = ?2 ORDER BY rowid",
-            len(name),
-            name,
-        )
+        named = "id GLOB ? OR template_hash GLOB ? OR instruction_hash GLOB ?"
+        rows = history.each(f"SELECT id FROM candidates WHERE {named} ORDER BY rowid", *3 * [f"{name}*"])
         found = [row["id"] for row in rows]
     if not found:
         raise InputError(f"{name}: no prompt of this name in {history.path}; `optimize history --json` names them")
@@ -152,10 +126,7 @@ def candidates_named(history: History, name: str, versions: Mapping[str, str]) -
 
 
 def lineage(history: History, candidate_id: str, versions: Mapping[str, str]) -> Row:
-    """Return the candidate and, per run that proposed it, ancestors, trials and release.
-
-    A released candidate also has `aliases`, the alias moves of its name; `mine` marks moves to it.
-    """
+    """Return a candidate's ancestors, trials and release by run, and its alias moves. `mine` marks moves to it."""
     candidate = history.candidate(candidate_id)
     demos = [
         {name: demo[name] for name in ("position", "example_id", "source", "rationale")} for demo in candidate["demos"]
@@ -205,7 +176,7 @@ def _in_run(history: History, run: Row, candidate: Row, facts: list[Row]) -> Row
 
 
 def chain_of_parents(history: History, run_id: str, candidate_id: str) -> list[Row]:
-    """Return the path from a candidate to its first ancestor in this run: round, operator and reason."""
+    """Return the ancestors of a candidate in this run: round, operator and reason."""
     rows = history.select(
         "SELECT p.candidate_id, p.round, p.operator, p.parent_id, p.reason, p.rejected, c.technique, c.format, "
         "c.n_examples FROM proposals p LEFT JOIN candidates c ON c.id = p.candidate_id WHERE p.run_id = ?",
@@ -223,8 +194,8 @@ def chain_of_parents(history: History, run_id: str, candidate_id: str) -> list[R
 
 
 def _proposal(history: History, proposals: list[Row], candidate: Row) -> Row | None:
-    """Return the event in which the proposer gave this instruction or these tool texts, tool texts first."""
-    for name, of in (("tool_texts_hash", "texts of the tools"), ("instruction_hash", "instruction")):
+    kinds = {"tool_texts": "texts of the tools", "shape": "shape of the answer", "instruction": "instruction"}
+    for name, of in ((f"{kind}_hash", of) for kind, of in kinds.items()):
         for event in proposals:
             body = event["body"]
             if name not in candidate or body.get(name) != candidate[name]:
@@ -236,7 +207,7 @@ def _proposal(history: History, proposals: list[Row], candidate: Row) -> Row | N
 
 def claims(history: History, run_id: str) -> dict[int, str]:
     """Map each proposal's number to the proposer's own reasons, unless erased."""
-    bodies = [event["body"] for event in facts_of(history, run_id, "proposal")]
+    bodies = [event["body"] for event in history.facts("proposal", run_ids=[run_id])]
     found = {body["number"]: _claim(history, body) for body in bodies if "number" in body}
     return {number: claim for number, claim in found.items() if claim}
 

@@ -29,18 +29,16 @@ CHAINS = (
 )
 ALIAS_MOVED = "alias_moved"
 """Kind of the event about an alias: every ledger of a folder has it, also for other ledgers' runs."""
-LEDGER = "ledger.db"
-"""The container in a bundle."""
-FIRST, LAST = -(2**63), 2**62
-"""Below and above any event number, also of events added by hand."""
+LEDGER = "ledger.db"  # the container in a bundle
+FIRST, LAST = -(2**63), 2**62  # below and above any event number, also of events added by hand
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One chain of a ledger: the source's `name` ("" in a writable ledger), and `ledger`, the hash of its first event.
+    """A chain: its source's `name` ("" in a writable ledger), and `ledger`, the hash of its first event.
 
-    Its first `shared` events are those of `parent`. Later events are numbered `seq_offset` higher in the file, its
-    calls `call_offset` higher. `only`: the run whose rows and texts are included; "": all.
+    Its first `shared` events are those of `parent`; later events and its calls are numbered higher in the file by an
+    offset. `only`: the run whose rows and texts are included; "": all.
     """
 
     number: int
@@ -95,9 +93,11 @@ def chains(db: sqlite3.Connection) -> dict[int, Chain]:
 def home_of(db: sqlite3.Connection, run_id: str) -> Chain:
     """Return the chain that has the rows of a run."""
     last = "SELECT COALESCE(MAX(seq), 1) FROM events WHERE run_id = ? AND kind <> ?"
-    found = [*chains(db).values()]
-    (seq,) = db.execute(last, (run_id, ALIAS_MOVED)).fetchone() if len(found) > 1 else (1,)
-    return next((chain for chain in reversed(found) if seq > chain.start), found[0])
+    first, *more = chains(db).values()
+    if not more:  # the query below reads every event
+        return first
+    (seq,) = db.execute(last, (run_id, ALIAS_MOVED)).fetchone()
+    return next((chain for chain in reversed(more) if seq > chain.start), first)
 
 
 def events(db: sqlite3.Connection, after: int = FIRST, upto: int = LAST) -> Iterator[Row]:
@@ -120,10 +120,7 @@ def chain_events(db: sqlite3.Connection, chain: Chain, upto: int) -> Iterator[Ro
 
 
 def verify(db: sqlite3.Connection, anchor: str | None = None) -> list[Finding]:
-    """Return every violation found, in order of seq, the file as a whole last; [] for a whole ledger.
-
-    Checks schema, file, chain, head, every row and every text; `anchor`: a hash noted elsewhere.
-    """
+    """Return violations in order of seq, those of the whole file last. `anchor`: a hash recorded elsewhere."""
     collects = gc.isenabled()
     gc.disable()  # many small live objects: garbage collection would take a third of the time
     try:
@@ -191,10 +188,8 @@ def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
 
 
 def _rows(db: sqlite3.Connection, table: str, chain: Chain, owners: set[str] | None) -> Iterator[Row]:
-    """Yield the rows of a table (of these owners, if given), calls numbered as in their chain."""
-    mine = json.dumps(None if owners is None else sorted(owners))
-    where = f"WHERE ?1 = 'null' OR {OWNER_OF[table]} IN (SELECT value FROM json_each(?1))"
-    cursor = db.execute(f"SELECT * FROM {table} {where}", (mine,))
+    where = f"WHERE ? OR {OWNER_OF[table]} IN (SELECT value FROM json_each(?))"
+    cursor = db.execute(f"SELECT * FROM {table} {where}", (owners is None, json.dumps(sorted(owners or ()))))
     names = [name for name, *_ in cursor.description]
     for each in cursor:
         row = dict(zip(names, each, strict=True))
@@ -206,7 +201,6 @@ def _rows(db: sqlite3.Connection, table: str, chain: Chain, owners: set[str] | N
 def _texts(
     db: sqlite3.Connection, named: Mapping[str, int], erased: Collection[str], unnamed: int
 ) -> Iterator[Finding]:
-    """Compare stored texts with those that events name."""
     there = set()
     for digest, body in db.execute("SELECT hash, body FROM blobs"):
         there.add(digest)
@@ -280,7 +274,7 @@ def verdict(db: sqlite3.Connection) -> str:
 
 
 def main(words: list[str], place: Path) -> int:
-    """Check a bundle, by default the one at `place`: a zip file, or the folder it was unpacked to."""
+    """Verify a bundle, the one at `place` by default: zip file or unpacked folder."""
     anchor = None
     if "--anchor" in words:
         at = words.index("--anchor")

@@ -29,15 +29,12 @@ UNKNOWN = "nothing more was sent or recorded; calls in flight have unknown outco
 
 
 class Watch:
-    """The files of an open ledger, watched for replacement.
-
-    `file` is the main file, open as long as the connection: closing it earlier would release SQLite's locks on it.
-    """
+    """The files of an open ledger, watched for replacement."""
 
     def __init__(self, path: Path, lock: Lock) -> None:
         """Open the main file before the connection; create an empty one if needed."""
         how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC  # writable: on overlayfs a read-only handle stays on the lower file
-        self.file = os.open(path, how, 0o600)
+        self.file = os.open(path, how, 0o600)  # until after the connection: closing it releases SQLite's locks on it
         self._path, self._lock = path, lock
         self._own: dict[Path, os.stat_result] = {}
         self._content = (0, 0)
@@ -55,12 +52,11 @@ class Watch:
     def require(self) -> None:
         """Raise LedgerError if a file is no longer the open one."""
         for path in self._own:
-            if what := self._change(path):
-                raise self._refusal(path, what)
-
-    def has_main(self) -> bool:
-        """Return whether the main file is the open one, as its last writer left it."""
-        return not self._change(self._path)
+            if what := self.change(path):
+                how = "restore the ledger, or a copy of it without its -wal file"
+                if path != self._path:
+                    how = f"keep other processes from writing to {self._path} and its companion files"
+                raise LedgerError(f"{path}: was {what} while the ledger was in use; {UNKNOWN}; {how}; then resume")
 
     def close(self) -> None:
         """Close the file, after the connection."""
@@ -68,7 +64,8 @@ class Watch:
             os.close(self.file)
             self.file = -1
 
-    def _change(self, path: Path) -> str:
+    def change(self, path: Path) -> str:
+        """Describe how a file differs from the one its last writer left; "": unchanged."""
         try:
             there = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -77,13 +74,6 @@ class Watch:
             return "replaced by another file"
         changed = path == self._path and _content(there) != self._content
         return "written to by another program" if changed else ""
-
-    def _refusal(self, path: Path, what: str) -> LedgerError:
-        if path == self._path:
-            how = "restore the ledger, or a copy of it without its -wal file"
-        else:
-            how = f"keep other processes from writing to {self._path} and its companion files"
-        return LedgerError(f"{path}: was {what} while the ledger was in use; {UNKNOWN}; {how}; then resume")
 
 
 def _content(found: os.stat_result) -> tuple[int, int]:
@@ -168,19 +158,17 @@ class Writer:
         execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?)", group[-1].head)
 
     def _commit(self) -> None:
-        """Commit in the thread, and occasionally copy the log into the main file.
-
-        The files are checked before, so that a lost lock does not admit two writers, and after: what went into a
-        deleted file is not on the disk.
-        """
-        self._watch.require()
+        self._watch.require()  # a lost lock must not admit two writers
         self._connection.execute("COMMIT")
-        self._watch.require()
+        self._watch.require()  # what went into a deleted file is not on the disk
         if (size := self._log.stat().st_size) >= self._log_limit:
             self._log_limit = LOG_BYTES if self.copy_log() else size + LOG_BYTES
 
     def copy_log(self) -> bool:
-        """Copy the log into the main file; False if a reader keeps it from being truncated. Not during a commit."""
+        """Copy the log into the main file, not during a commit.
+
+        Returns False if a reader keeps the log from being truncated.
+        """
         self._watch.require()
         break_seal(self._path)
         self._connection.execute("PRAGMA busy_timeout = 0")

@@ -16,6 +16,9 @@ NO_CALL = "(no call)"
 ABSENT = ""
 """An accepted value of an argument that may be left out."""
 
+EXCLUDES = "not"
+"""The key of a label {"not": [NAME, ...]}: any answer that calls none of these tools is right."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -38,6 +41,16 @@ def calls_in(value: Any) -> list[ToolCall]:
 def names_in(value: Any) -> list[str]:
     """Return the names of the called tools. Raises ValueError."""
     return [_parts(each)[0] for each in _each(value)]
+
+
+def excluded_in(label: Any) -> list[str]:
+    """Return the tools that a label excludes; [] for any other label.
+
+    >>> excluded_in({"not": ["play"]}), excluded_in([])
+    (['play'], [])
+    """
+    names = label.get(EXCLUDES) if isinstance(label, Mapping) and len(label) == 1 else None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 def require_accepted(calls: Iterable[ToolCall]) -> None:

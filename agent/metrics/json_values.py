@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from agent.metrics.comparison import BoundedCheck, Check, f1, key, short
+from agent.metrics.comparison import BoundedCheck, Check, f1, key, missing_and_extra, short
 from agent.metrics.metric_rule import Options, metric
 from agent.shipped import fold
 from agent.types import Field
@@ -98,32 +97,34 @@ def json_fields(options: Options, field: Field) -> Check:
             return None, f"the label {short(label)} is not a JSON object or list"
         if not isinstance(got, Mapping):
             return 0.0, f"expected a JSON object, got {short(got)}"
-        names = sorted({*label, *got, *properties})
-        values, wrong = [], []
-        for name in names:
-            both = name in got and name in label
-            value = _agreement(got[name], label[name]) if both else float(name not in got and name not in label)
-            values.append(value)
-            if value < 1:
-                expected = short(label[name], 60) if name in label else "nothing"
-                wrong.append(f"{name} (expected {expected}, got {short(got[name], 60) if name in got else 'nothing'})")
-        return (math.fsum(values) / len(values) if values else 1.0), f"wrong: {'; '.join(wrong)}" if wrong else ""
+        values = {name: field_value(got, label, name) for name in sorted({*label, *got, *properties})}
+        wrong = [f"{name} ({expected_and_got(got, label, name)})" for name, value in values.items() if value < 1]
+        mean = math.fsum(values.values()) / len(values) if values else 1.0
+        return mean, f"wrong: {'; '.join(wrong)}" if wrong else ""
 
     return check
+
+
+def field_value(got: Mapping[str, Any], label: Mapping[str, Any], name: str) -> float:
+    """Return the agreement of a field: 1 if both leave it out, 0 if one does."""
+    if name in got and name in label:
+        return _agreement(got[name], label[name])
+    return float(name not in got and name not in label)
+
+
+def expected_and_got(got: Mapping[str, Any], label: Mapping[str, Any], name: str) -> str:
+    """Write the wanted and the given value of a field."""
+    expected, given = (short(values[name], 60) if name in values else "nothing" for values in (label, got))
+    return f"expected {expected}, got {given}"
 
 
 def _items(got: Any, label: list[Any]) -> Verdict:
     if not isinstance(got, list):
         return 0.0, f"expected a JSON list, got {short(got)}"
     words = {key(item, fold): short(item, 60) or '""' for item in [*label, *got][::-1]}
-    keys, wanted = ([key(item, fold) for item in part] for part in (got, label))
-    missing, extra = Counter(wanted) - Counter(keys), Counter(keys) - Counter(wanted)
-    differences = [
-        f"{word}: {', '.join(words[key] for key in sorted(items.elements()))}"
-        for word, items in (("missing", missing), ("extra", extra))
-        if items
-    ]
-    return f1(keys, wanted), "; ".join(short(part, 300) for part in differences)
+    keys, wanted = (sorted(key(item, fold) for item in part) for part in (got, label))
+    differences = missing_and_extra([words[each] for each in keys], [words[each] for each in wanted])
+    return f1(keys, wanted), "; ".join(differences)
 
 
 def _agreement(got: Any, wanted: Any) -> float:

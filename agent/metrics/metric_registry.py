@@ -11,13 +11,14 @@ if TYPE_CHECKING:
 
 _HOMES = (
     ("text_match", "exact_match choice"),
-    ("number_metrics", "numeric ordinal quantity"),
+    ("number_metrics", "numeric ordinal agreement quantity"),
     ("text_match", "set_f1 contains regex goal"),
     ("text_similarity", "token_f1"),
     ("json_values", "json_schema json_fields"),
-    ("tool_calls", "tool_calls tool_choice"),
+    ("tool_calls", "tool_calls tool_choice right_tool"),
     ("text_similarity", "rouge1 rouge2 rougeL bleu chrf edit_similarity embedding_similarity"),
     ("reference_free", "no_repeat length judge python"),
+    ("of_rollouts", "reported calls"),
 )
 """Modules and their metrics, in listing order."""
 METRICS: Registry[MetricRule] = Registry(

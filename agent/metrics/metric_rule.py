@@ -41,8 +41,9 @@ class MetricRule:
     """A metric, and the decorator that registers the function below it as its `build`.
 
     `types` are those of fields that it can score; of the options `needs` at least one must be given. With `needs_label`
-    rows without a label are left out. With `reads_replies` the check takes all replies of a conversation instead of the
-    predicted field. `build` is None if only a run can build the metric.
+    rows without a label are left out. Instead of the predicted field the check takes with `reads_replies` all replies
+    of a conversation, with `reads_rollout` the Prediction of an agent. With `excludes` a label may be
+    {"not": [TOOL, ...]}. `build` is None if only a run can build the metric.
     """
 
     name: str
@@ -53,6 +54,8 @@ class MetricRule:
     needs: tuple[str, ...] = ()
     needs_label: bool = True
     reads_replies: bool = False
+    reads_rollout: bool = False
+    excludes: bool = False
     faults: Faults = lambda options, field: ()
     build: Build | None = None
 

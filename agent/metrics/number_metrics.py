@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pydantic import Field as Option
@@ -64,34 +64,26 @@ def _as_number(value: Any) -> int | float | None:
 
 
 def _scale_faults(options: OrdinalOptions, field: Field | None) -> Iterator[tuple[str, str]]:
+    low, high, choices = options.low, options.high, field.choices if field else ()
+    places = {fold(label) for label in options.order}
     if options.order:
-        yield from _order_faults(options.order, field)
-        return
-    if options.low >= options.high:
-        yield "low", f"low = {options.low:g} is not below high = {options.high:g}; write the ends of the scale"
-        return
-    for choice in field.choices if field else ():
-        number = _as_number(choice)
-        if number is None:
-            yield "", f"the choice {choice!r} is not a number; list the labels from one end to the other: order = [...]"
-            return
-        if not options.low <= number <= options.high:
-            scale = f"{options.low:g} to {options.high:g}"
-            yield "", f"the choice {choice!r} is not on the scale from {scale}; write its ends: low = ..., high = ..."
-            return
+        if len(places) < max(2, len(options.order)):
+            yield "order", "order needs two or more different labels; list each once, from one end to the other"
+        elif field and field.type != "choice":
+            yield "order", f'order is for labels, and {field.name} has type {field.type}; set type = "choice"'
+        elif missing := [choice for choice in choices if fold(choice) not in places]:
+            yield "order", f"the choice {missing[0]!r} is not in order; list every choice"
+    else:
+        yield from _end_faults(low, high, choices)
 
 
-def _order_faults(order: list[str], field: Field | None) -> Iterator[tuple[str, str]]:
-    places = [fold(label) for label in order]
-    if len(set(places)) < max(2, len(places)):
-        yield "order", "order needs two or more different labels; list each once, from one end to the other"
-        return
-    if field is None:
-        return
-    if field.type != "choice":
-        yield "order", f'order is for labels, and {field.name} has type {field.type}; set type = "choice"'
-    if missing := [choice for choice in field.choices if fold(choice) not in places]:
-        yield "order", f"the choice {missing[0]!r} is not in order; list every choice"
+def _end_faults(low: float, high: float, choices: Sequence[str]) -> Iterator[tuple[str, str]]:
+    if low >= high:
+        yield "low", f"low = {low:g} is not below high = {high:g}; write the ends of the scale"
+    elif odd := [choice for choice in choices if _as_number(choice) is None]:
+        yield "", f"the choice {odd[0]!r} is not a number; list the labels from one end to the other: order = [...]"
+    elif odd := [choice for choice in choices if not low <= (_as_number(choice) or 0) <= high]:
+        yield "", f"the choice {odd[0]!r} is not on the scale from {low:g} to {high:g}; write its ends: low, high"
 
 
 @metric(
@@ -108,21 +100,75 @@ def ordinal(options: OrdinalOptions, field: Field) -> Check:
     """
     places = {fold(label): float(at) for at, label in enumerate(options.order)}
     low, high = (0.0, len(places) - 1.0) if places else (float(options.low), float(options.high))
-    scale = f"none of {', '.join(options.order)}" if places else f"no number from {low:g} to {high:g}"
+    scale = f"none of {', '.join(options.order)}" if places else ""
 
     def place(value: Any) -> float | None:
         return places.get(fold(as_text(value))) if places else _as_number(value)
 
+    def near(given: float, wanted: float) -> float:
+        return 1 - abs(given - wanted) / (high - low)
+
+    return _on_scale(low, high, near, place, "not in order" if places else "not a number", scale)
+
+
+def _on_scale(
+    low: float,
+    high: float,
+    near: Callable[[float, float], float],
+    place: Callable[[Any], float | None] = _as_number,
+    odd: str = "not a number",
+    scale: str = "",
+) -> Check:
+    """Score the places of answer and label by `near`, clipped to [0, 1]."""
+    outside = scale or f"no number from {low:g} to {high:g}"
+
     def check(got: Any, label: Any) -> Verdict:
         wanted, given = place(label), place(got)
         if wanted is None:
-            return None, f"the label {short(label)} is {'not in order' if places else 'not a number'}"
+            return None, f"the label {short(label)} is {odd}"
         if given is None or not low <= given <= high:
-            return 0.0, f"expected {short(label)}, got {short(got)}, which is {scale}"
-        value = max(0.0, 1 - abs(given - wanted) / (high - low))
+            return 0.0, f"expected {short(label)}, got {short(got)}, which is {outside}"
+        value = min(1.0, max(0.0, near(given, wanted)))
         return value, "" if value == 1 else f"expected {short(label)}, got {short(got)}"
 
     return check
+
+
+class AgreementOptions(Options):
+    low: float = Option(1, allow_inf_nan=False, description="The lowest rating of the scale.")
+    high: float = Option(5, allow_inf_nan=False, description="The highest rating of the scale.")
+    mean: float = Option(3, allow_inf_nan=False, description="The mean of people's ratings on the train rows.")
+
+
+def _agreement_faults(options: AgreementOptions, field: Field | None) -> Iterator[tuple[str, str]]:
+    yield from _end_faults(options.low, options.high, field.choices if field else ())
+    if options.low < options.high and not options.low <= options.mean <= options.high:
+        yield "mean", f"mean = {options.mean:g} is not on the scale from {options.low:g} to {options.high:g}"
+
+
+@metric(
+    "agreement",
+    about="Agreement of a rating with people's on a scale, where keeping to the middle does not pay.",
+    types=("choice", "number"),
+    options=AgreementOptions,
+    faults=_agreement_faults,
+)
+def agreement(options: AgreementOptions, field: Field) -> Check:
+    """Score 1 - loss: squared distance, and half of the spread that the answer lacks.
+
+    Spreads are squared distances from `mean`. A constant answer near the middle is close to most ratings, which a mean
+    distance rewards and agreement does not. The loss is a row's part in 1 - quadratic kappa = distance / spread of
+    people and answers (Cohen 1968), made linear at a kappa of 0.5, without a reward for spread beyond people's.
+    """
+    low, length = options.low, options.high - options.low
+    middle = (options.mean - low) / length
+
+    def near(given: float, wanted: float) -> float:
+        people, answer = (wanted - low) / length - middle, (given - low) / length - middle
+        lacking = people**2 - min(answer**2, people**2)
+        return 1 - ((answer - people) ** 2 + lacking / 2) / 1.5
+
+    return _on_scale(low, options.high, near)
 
 
 # ---- a number with its unit

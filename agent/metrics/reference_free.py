@@ -37,9 +37,12 @@ class JudgeOptions(Options):
     rubric: Annotated[str, StringConstraints(pattern=r"^[^\r\n]*\S[^\r\n]*$")] = Option(
         "rubric.md", description="The file of its criteria in the task folder."
     )
+    judge: Annotated[str, StringConstraints(pattern=r"^[^\r\n]*$")] = Option(
+        "", description="A judge tuned by `optimize judge tune`: NAME@ALIAS, NAME@VERSION, or its file in the folder."
+    )
 
 
-def _faults(options: LengthOptions, field: Field | None) -> Iterator[tuple[str, str]]:
+def _limits(options: LengthOptions, field: Field | None) -> Iterator[tuple[str, str]]:
     if options.min_words > options.max_words:
         yield "min_words", f"min_words = {options.min_words} is above max_words = {options.max_words}; swap them"
 
@@ -51,7 +54,7 @@ def _faults(options: LengthOptions, field: Field | None) -> Iterator[tuple[str, 
     options=LengthOptions,
     needs=("max_words", "min_words"),
     needs_label=False,
-    faults=_faults,
+    faults=_limits,
 )
 def length(options: LengthOptions, field: Field) -> Check:
     low, high = options.min_words, options.max_words

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator
 from pydantic import Field as Option
 
 from agent.metrics.comparison import (
@@ -41,8 +41,18 @@ class GoalOptions(Options):
     )
 
 
+def _compiled(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"it is not a regular expression: {error}") from None
+    return pattern
+
+
 class RegexOptions(Options):
-    pattern: str = Option("", description="The regular expression that the answer must match.")
+    pattern: Annotated[str, AfterValidator(_compiled)] = Option(
+        "", min_length=1, description="The regular expression that the answer must match."
+    )
 
 
 @metric(
@@ -104,18 +114,6 @@ def goal(options: GoalOptions, field: Field) -> Check:
     return check
 
 
-def _pattern_faults(options: RegexOptions, field: Field | None) -> Iterator[tuple[str, str]]:
-    if "pattern" not in options.model_fields_set:
-        return
-    if not options.pattern:
-        yield "pattern", "pattern is empty and matches everything; write a regular expression"
-    try:
-        re.compile(options.pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        pattern = options.pattern if len(options.pattern) <= 78 else f"{options.pattern[:75]}..."
-        yield "pattern", f"pattern = {pattern!r} is not a regular expression: {error}"
-
-
 @metric(
     "regex",
     about="A regular expression is found in the answer.",
@@ -123,7 +121,6 @@ def _pattern_faults(options: RegexOptions, field: Field | None) -> Iterator[tupl
     options=RegexOptions,
     needs=("pattern",),
     needs_label=False,
-    faults=_pattern_faults,
 )
 def regex(options: RegexOptions, field: Field) -> BoundedCheck:
     return BoundedCheck(f"the pattern of {field.name}", pattern_check, options.pattern)
@@ -133,10 +130,7 @@ def regex(options: RegexOptions, field: Field) -> BoundedCheck:
 
 
 class SetOptions(Options):
-    separator: str = Option(";", description="The text between two labels.")
-
-
-_BLANK = ("separator", "separator is blank; write the text between two labels, such as ;")
+    separator: str = Option(";", pattern=r"\S", description="The text between two labels.")
 
 
 @metric(
@@ -144,7 +138,6 @@ _BLANK = ("separator", "separator is blank; write the text between two labels, s
     about="F1 of the labels in the answer, ignoring order, case and spacing.",
     types=("text", "choice"),
     options=SetOptions,
-    faults=lambda options, field: [] if options.separator.strip() else [_BLANK],
 )
 def set_f1(options: SetOptions, field: Field) -> Check:
     def check(got: Any, label: Any) -> Verdict:

@@ -71,9 +71,7 @@ def embedding_scorer() -> Scorer:
     try:
         model = load_wordllama()
     except ImportError as missing:
-        raise ValueError(
-            f"metric embedding_similarity needs a missing package ({missing}); pip install 'promptassay[embedding]'"
-        ) from missing
+        raise ValueError(f"a package is missing ({missing}); pip install 'promptassay[embedding]'") from missing
     return lambda got, wanted: float(model.similarity(got, wanted))
 
 

@@ -1,4 +1,4 @@
-"""The metrics `tool_calls` (the right tools with the right arguments) and `tool_choice` (the right tools).
+"""The metrics `tool_calls` (right tools, right arguments), `tool_choice` (F1 of tools) and `right_tool` (all or none).
 
 An answer is a list of calls, [] if no tool fits. The order of calls does not matter. Arguments agree by type and value:
 1 equals 1.0 but not "1" or true; strings ignore case, spaces and punctuation.
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field as Option
 
-from agent.metrics.calls import ABSENT, ToolCall, calls_in, has_accepted, names_in, require_accepted
+from agent.metrics.calls import ABSENT, ToolCall, calls_in, excluded_in, has_accepted, names_in, require_accepted
 from agent.metrics.comparison import Check, f1, missing_and_extra, short
 from agent.metrics.metric_rule import Options, metric
 from agent.shipped import composed
@@ -24,6 +24,7 @@ from agent.types import Field
 from agent.worker import Verdict
 
 T = TypeVar("T")
+G = TypeVar("G")
 MARKS = re.compile(r"""[\s,./\-_*^"'‘’“”]""")
 """Characters that are ignored in strings."""
 
@@ -59,16 +60,36 @@ def tool_calls(options: CallOptions, field: Field) -> Check:
     return _check(wanted_in, calls_in, compare)
 
 
-@metric(
-    "tool_choice",
-    about="F1 of the called tools, ignoring arguments; [] if no tool fits.",
-    types=("json",),
-)
+@metric("tool_choice", about="F1 of the called tools, ignoring arguments; [] if no tool fits.", types=("json",))
 def tool_choice(options: Options, field: Field) -> Check:
     return _check(names_in, names_in, lambda mine, wanted: (f1(mine, wanted), _wrong_tools(mine, wanted)))
 
 
-def _check(wanted_in: Callable[[Any], T], given_in: Callable[[Any], T], compare: Callable[[T, T], Verdict]) -> Check:
+@metric(
+    "right_tool",
+    about='The right tools and no others are called, ignoring arguments; {"not": [TOOL]} accepts any other answer.',
+    types=("json",),
+    excludes=True,
+)
+def right_tool(options: Options, field: Field) -> Check:
+    """Score 1 if exactly the right tools, or none of the excluded ones, are called."""
+
+    def wanted_in(label: Any) -> tuple[list[str], list[str]]:
+        excluded = excluded_in(label)
+        return excluded, [] if excluded else names_in(label)
+
+    def compare(mine: list[str], label: tuple[list[str], list[str]]) -> Verdict:
+        called, (excluded, wanted) = [*dict.fromkeys(mine)], label
+        if not excluded:
+            wrong = _wrong_tools(called, [*dict.fromkeys(wanted)])
+        elif wrong := ", ".join(name for name in called if name in excluded):
+            wrong = f"calls {short(wrong, 200)}, which is not meant"
+        return float(not wrong), wrong
+
+    return _check(wanted_in, names_in, compare)
+
+
+def _check(wanted_in: Callable[[Any], T], given_in: Callable[[Any], G], compare: Callable[[G, T], Verdict]) -> Check:
     def check(got: Any, label: Any) -> Verdict:
         try:
             wanted = wanted_in(label)
@@ -89,23 +110,19 @@ def _wrong_tools(got: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def _wrong_arguments(got: Sequence[ToolCall], wanted: Sequence[ToolCall], options: CallOptions) -> str:
-    # bipartite matching by augmenting paths (Kuhn 1955), so that the order of calls never matters
-    taken: dict[int, int] = {}  # call of the answer by call of the label
+    # the pairs with the fewest differences, so that the order of calls never matters
+    from scipy.optimize import linear_sum_assignment
 
-    def pair(mine: int, seen: set[int]) -> bool:
-        for place, right in enumerate(wanted):
-            if place not in seen and not _difference(got[mine], right, options):
-                seen.add(place)
-                if place not in taken or pair(taken[place], seen):
-                    taken[place] = mine
-                    return True
-        return False
-
-    for mine, call in enumerate(got):
-        if not pair(mine, set()):
-            left = [right for place, right in enumerate(wanted) if place not in taken and right.name == call.name]
-            return _difference(call, (left or [right for right in wanted if right.name == call.name])[0], options)
-    return ""
+    faults = [[_difference(mine, right, options) for right in wanted] for mine in got]
+    costs = [
+        [
+            float(bool(fault)) if mine.name == right.name else len(got) + 1.0
+            for right, fault in zip(wanted, row, strict=True)
+        ]
+        for mine, row in zip(got, faults, strict=True)
+    ]
+    pairs = zip(*linear_sum_assignment(costs), strict=True) if costs else ()
+    return next((faults[mine][right] for mine, right in pairs if faults[mine][right]), "")
 
 
 def _difference(got: ToolCall, wanted: ToolCall, options: CallOptions) -> str:
@@ -148,12 +165,10 @@ def _agree(got: Any, wanted: Any, options: CallOptions) -> bool:
     if isinstance(got, list) and isinstance(wanted, list):
         return len(got) == len(wanted) and _items_agree(got, wanted, options)
     if isinstance(got, Mapping) and isinstance(wanted, Mapping):
-        return not any(_wrong_argument(name, got, wanted, _inside(wanted, options)) for name in {*got, *wanted})
+        accepted = options.accepted and has_accepted(wanted)
+        inside = options.model_copy(update={"accepted": accepted})
+        return not any(_wrong_argument(name, got, wanted, inside) for name in {*got, *wanted})
     return got is None and wanted is None
-
-
-def _inside(wanted: Mapping[str, Any], options: CallOptions) -> CallOptions:
-    return options if options.accepted and has_accepted(wanted) else options.model_copy(update={"accepted": False})
 
 
 def _items_agree(got: Sequence[Any], wanted: Sequence[Any], options: CallOptions) -> bool:

@@ -17,11 +17,12 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 from agent.errors import InputError
 from agent.models.gguf import (
@@ -39,6 +40,7 @@ from agent.models.gguf import (
 from agent.models.weights import CATALOG, cache_folder
 from agent.safe_file import disk_errors, new_file, sha256_of
 
+T = TypeVar("T")
 SUFFIX = ".gguf"
 MARK = "+"
 GIVE_ANOTHER = "give the path of a LoRA adapter in GGUF after the +"
@@ -58,7 +60,7 @@ class Adapter:
 
     def runs_on(self, base: Path) -> Path:
         """Return the model file to serve it with: the base, or a copy (`untied`)."""
-        changes = {changed_tensor(name) for name in _read(self.path).tensors}
+        changes = {_changed_tensor(name) for name in _read(self.path).tensors}
         return untied(base) if EMBEDDING in changes and is_tied(_read(base)) else base
 
     @staticmethod
@@ -66,12 +68,7 @@ class Adapter:
         """Read the adapter file. Raises InputError if it cannot be read."""
         with disk_errors(f"{path}: the adapter cannot be read", GIVE_ANOTHER, InputError):
             state = path.stat()
-            return Adapter(path, _sha256(path, state.st_size, state.st_mtime_ns))
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, changed: int) -> str:
-    return sha256_of(path)
+            return Adapter(path, _once(sha256_of, path, state.st_size, state.st_mtime_ns))
 
 
 def split_adapter(rest: str) -> tuple[str, Path | None]:
@@ -88,22 +85,19 @@ def split_adapter(rest: str) -> tuple[str, Path | None]:
 
 
 def adapter_fault(adapter: Path, base: Path) -> str:
-    """Explain in one line why an adapter cannot be served with a base; "" if it can.
-
-    A base that is not downloaded yet is not compared.
-    """
+    """Explain in a line why a base cannot serve an adapter; "" if it can."""
     if not adapter.is_file():
         return f"{adapter}: no such adapter file; {GIVE_ANOTHER}"
     try:
         file = _read(adapter)
     except InputError as error:
         return f"{error}; {GIVE_ANOTHER}"
-    why = unusable_adapter(file)
+    why = _unusable_adapter(file)
     if not why and base.is_file():
         try:
-            why = unlike_base(file, _read(base))
+            why = _unlike_base(file, _read(base))
             if not why and is_soft_prompt(file):
-                why = unfit_soft_prompt(file, _read(base), Adapter.read(base).sha256)
+                why = _unfit_soft_prompt(file, _read(base), Adapter.read(base).sha256)
         except InputError:
             return ""  # the engine reports a model file that it cannot load
         why = why and f"{why}; it was made for another model than {base}"
@@ -112,12 +106,13 @@ def adapter_fault(adapter: Path, base: Path) -> str:
 
 def _read(path: Path) -> GgufFile:
     state = path.stat()
-    return _read_once(path, state.st_size, state.st_mtime_ns)
+    file: GgufFile = _once(read_gguf, path, state.st_size, state.st_mtime_ns)
+    return file
 
 
-@lru_cache(maxsize=32)
-def _read_once(path: Path, size: int, changed: int) -> GgufFile:
-    return read_gguf(path)
+@lru_cache(maxsize=64)
+def _once(read: Callable[[Path], T], path: Path, size: int, changed: int) -> T:
+    return read(path)
 
 
 # -- bases with one matrix for embedding and output -------------------------------------------------------------------
@@ -129,9 +124,9 @@ def is_tied(model: GgufFile) -> bool:
 
 
 def untied(path: Path) -> Path:
-    """Return a cached copy of a model with its tied matrix stored twice, verified before each use.
+    """Return a cached copy with the tied matrix stored twice.
 
-    llama.cpp applies an adapter of a tied embedding to the output, too, and aborts. Raises InputError.
+    llama.cpp applies adapters to both, and aborts if there is only one.
     """
     model, wanted = read_gguf(path), hashlib.sha256()
     for part in _untied_parts(model):
@@ -171,7 +166,7 @@ FIRST, SECOND = ".lora_a", ".lora_b"
 def read_adapter(path: Path, base: GgufFile) -> GgufFile:
     """Read an adapter file that fits `base`. Raises InputError if it is truncated, no adapter, or does not fit."""
     file = read_gguf(path)
-    why = unusable_adapter(file) or unlike_base(file, base)
+    why = _unusable_adapter(file) or _unlike_base(file, base)
     alpha = file.values.get(LORA_ALPHA)
     if not why and not (isinstance(alpha, float) and 0 < alpha < float("inf")):
         why = f"its {LORA_ALPHA} is {alpha!r}"
@@ -180,8 +175,7 @@ def read_adapter(path: Path, base: GgufFile) -> GgufFile:
     return file
 
 
-def unusable_adapter(file: GgufFile) -> str:
-    """Describe what is wrong with the file by itself, or ""."""
+def _unusable_adapter(file: GgufFile) -> str:
     kind, form = file.values.get(TYPE), file.values.get(KIND)
     if kind != "adapter":
         return f"is a GGUF file of the type {str(kind or 'model')!r:.40}, not an adapter"
@@ -189,18 +183,17 @@ def unusable_adapter(file: GgufFile) -> str:
         return f"is an adapter of the type {str(form)!r:.40}, not lora"
     if "adapter.alora.invocation_tokens" in {*file.arrays, *file.values}:
         return "is an adapter that starts in the middle of a prompt (aLoRA), which is not supported"
-    pairs = {changed_tensor(name) for name in file.tensors}
+    pairs = {_changed_tensor(name) for name in file.tensors}
     if not pairs or any(not name or f"{name}{part}" not in file.tensors for name in pairs for part in (FIRST, SECOND)):
         return "does not hold a matrix .lora_a and one .lora_b for each tensor that it changes"
     return ""
 
 
-def unlike_base(file: GgufFile, base: GgufFile) -> str:
-    """Describe why an adapter does not fit a base, or ""."""
+def _unlike_base(file: GgufFile, base: GgufFile) -> str:
     mine, theirs = file.values.get(FAMILY), base.values.get(FAMILY)
     if mine != theirs:
         return f"is for the architecture {str(mine)!r:.40}, not {str(theirs)!r:.40}"
-    for name in dict.fromkeys(map(changed_tensor, file.tensors)):
+    for name in dict.fromkeys(map(_changed_tensor, file.tensors)):
         first, second = (file.tensors[f"{name}{part}"].shape for part in (FIRST, SECOND))
         if name not in base.tensors:
             return f"changes {name!r:.60}, which the model does not have"
@@ -233,8 +226,7 @@ def write_adapter(
     return path, digest
 
 
-def changed_tensor(name: str) -> str:
-    """Return the tensor that an adapter's matrix changes; "" if it is no such matrix."""
+def _changed_tensor(name: str) -> str:
     return next((name.removesuffix(part) for part in (FIRST, SECOND) if name.endswith(part)), "")
 
 
@@ -256,7 +248,7 @@ class SoftTokens:
 
 
 def free_tokens(model: GgufFile, most: int) -> SoftTokens:
-    """List up to `most` control tokens that the model's chat template and settings do not use."""
+    """List up to `most` control tokens that template and settings do not use."""
     types = read_array(model, _TYPES)
     template = str(model.values.get(_TEMPLATE, ""))
     named = {value for key, value in model.values.items() if key.endswith("_token_id")}
@@ -284,8 +276,7 @@ def soft_texts(file: GgufFile) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def unfit_soft_prompt(file: GgufFile, model: GgufFile, sha256: str) -> str:
-    """Explain why a soft prompt cannot be served with a model, or ""."""
+def _unfit_soft_prompt(file: GgufFile, model: GgufFile, sha256: str) -> str:
     texts = soft_texts(file)
     ranks = [file.tensors[name].shape[1] for name in file.tensors if name.startswith(EMBEDDING)]
     if not texts or len(file.tensors) != 2 or ranks != [len(texts)] * 2:

@@ -12,41 +12,44 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from agent.errors import BadResponse
-from agent.models.hosted import (
-    PROBE_SECONDS,
-    HostedModel,
-    WireUsage,
-    bare_address,
-    finish_reason,
-    key_from,
-    mapping,
-    require_address,
-    schema_of,
-)
+from agent.models.hosted import bare_address, require_address
 from agent.models.model_registry import model
 from agent.models.provider_jobs import MOVE_SECONDS, BatchApi, BatchJob, BatchResults, RowReply, counts
-from agent.models.tool_calling import anthropic_blocks, anthropic_calls, anthropic_tools
-from agent.models.transport import http_client, time_limits
-from agent.types import Completion, Message, Request
+from agent.models.sdk_model import SdkModel
+from agent.models.tool_calling import (
+    anthropic_calls,
+    anthropic_choice,
+    anthropic_messages,
+    anthropic_tools,
+    tools_to_send,
+)
+from agent.models.transport import http_client
+from agent.models.wire_format import WireUsage, finish_reason, mapping, schema_of
+from agent.types import Completion, Request
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from httpx2 import Response
 
 OFFICIAL_URL = "https://api.anthropic.com"
-ADDRESS = "ANTHROPIC_BASE_URL"
-"""Environment variable with the address."""
-BATCHES = "/v1/messages/batches"
+ADDRESS = "ANTHROPIC_BASE_URL"  # environment variable with the address
+
 _UNSUPPORTED = ("minLength", "maxLength", "maxItems")  # keywords refused by structured outputs
 
 
-class AnthropicModel(HostedModel):
+def output_config(schema: Any) -> dict[str, Any]:
+    """Return the parameter for a JSON schema."""
+    return {"format": {"type": "json_schema", "schema": schema}}
+
+
+class AnthropicModel(SdkModel):
     """A Claude model at `base_url`, ANTHROPIC_BASE_URL or Anthropic itself (without `/v1`).
 
-    Consecutive messages of a role are joined by a blank line. The system text and the last turn before the final user
-    message are marked for the prompt cache, as both are equal for all rows. `json_schema` becomes a structured output;
-    `choices`, `seed` and `logprobs` are ignored.
+    The system text and the last turn before the final user message, equal for all rows, are marked for the prompt
+    cache. `choices`, `seed` and `logprobs` are ignored.
     """
+
+    path, models_path = "/v1/messages", "/v1/models"
 
     def __init__(self, name: str, model: str, base_url: str | None = None, api_key: str | None = None) -> None:
         self._url = base_url or os.environ.get(ADDRESS) or OFFICIAL_URL
@@ -54,15 +57,11 @@ class AnthropicModel(HostedModel):
         endpoint, variable = bare_address(self._url), "" if base_url else ADDRESS
         super().__init__(name, model, "ANTHROPIC_API_KEY", "" if endpoint == OFFICIAL_URL else endpoint, variable)
 
-    def check_key(self) -> None:
-        key_from(self._variable, self._given_key)
-
     def batch_api(self) -> AnthropicBatches:
         return AnthropicBatches(self)
 
     def _start(self) -> AsyncAnthropic:
-        key = key_from(self._variable, self._given_key)
-        self._secrets += (key,)
+        key = self._key()
         instead = f"{self._variable}, or ANTHROPIC_CUSTOM_HEADERS for a gateway,"
         require_address(self._url, "https://HOST", instead, self._address_variable)
 
@@ -76,52 +75,25 @@ class AnthropicModel(HostedModel):
             http_client=http_client(DefaultAsyncHttpxClient, DefaultAioHttpClient),  # closed by close() alone
         )
 
-    async def _stop(self, client: AsyncAnthropic) -> None:
-        await client.close()
-
-    def _parameters(self, request: Request) -> dict[str, Any]:
+    def body(self, request: Request) -> dict[str, Any]:
         system = "\n\n".join(m.content for m in request.messages if m.role == "system")
         parameters: dict[str, Any] = {
             "model": self._model,
             "max_tokens": request.max_tokens,
-            "messages": _turns([m for m in request.messages if m.role != "system"], bool(request.tools)),
-            "timeout": time_limits(request.timeout),
+            "messages": _turns(anthropic_messages(request)),
         }
         if system:
             parameters["system"] = [{"type": "text", "text": system, **CACHED}]
-        if request.tools:
-            parameters["tools"] = anthropic_tools(request.tools)
+        if tools := tools_to_send(request):
+            parameters["tools"] = anthropic_tools(tools)
+            parameters |= {"tool_choice": choice} if (choice := anthropic_choice(request)) else {}
         if request.stop:
             parameters["stop_sequences"] = list(request.stop)
         if request.json_schema is not None and "schema" in self._sends:
-            schema = {"type": "json_schema", "schema": schema_of(request.json_schema, _UNSUPPORTED)}
-            parameters["output_config"] = {"format": schema}
-        if "temperature" in self._sends:  # no longer an SDK argument; older models still take it
-            parameters["extra_body"] = {"temperature": request.temperature}
+            parameters["output_config"] = output_config(schema_of(request.json_schema, _UNSUPPORTED))
+        if "temperature" in self._sends:  # older models still take it
+            parameters["temperature"] = request.temperature
         return parameters
-
-    async def _send(self, request: Request) -> Response:
-        client: AsyncAnthropic = self._client
-        reply = await client.messages.with_raw_response.create(**self._parameters(request))
-        response: Response = reply.http_response
-        return response
-
-    def body(self, request: Request) -> dict[str, Any]:
-        parameters = self._parameters(request)
-        del parameters["timeout"]
-        extra = parameters.pop("extra_body", {})
-        return {**parameters, **extra}
-
-    async def get(self, path: str, seconds: float) -> Response:
-        """Get a path of the address."""
-        from httpx2 import Response
-
-        reply: Response = await self._client.get(path, cast_to=Response, options={"timeout": time_limits(seconds)})
-        return reply
-
-    async def _look(self) -> str:
-        await self.get(f"/v1/models/{quote(self._model, safe='')}", PROBE_SECONDS)
-        return ""
 
     def _read(self, request: Request, reply: Response) -> Completion:
         data = self._object(reply.content)
@@ -132,11 +104,13 @@ class AnthropicModel(HostedModel):
         if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
             raise BadResponse(f"the reply has no content: {self._quote(data)}; try again")
         texts = [block.get("text") for block in blocks if block.get("type") == "text"]
-        explained = finish in ("refusal", "length") or data.get("stop_reason") == "stop_sequence"
-        explained = explained or (
-            finish == "stop" and not (blocks or data.get("stop_reason") == "tool_use")
-        )  # the model ended its turn
-        explained = explained or (bool(request.tools) and any(block.get("type") == "tool_use" for block in blocks))
+        reason = data.get("stop_reason")
+        explained = (
+            finish in ("refusal", "length")
+            or reason == "stop_sequence"
+            or (finish == "stop" and not blocks and reason != "tool_use")  # the model ended its turn
+            or (request.tools and any(block.get("type") == "tool_use" for block in blocks))
+        )
         if not all(isinstance(text, str) for text in texts) or not (texts or explained):
             raise BadResponse(f"the reply's content has no text: {self._quote(blocks)}; try again")
         text = "".join(str(part) for part in texts)
@@ -148,37 +122,24 @@ class AnthropicModel(HostedModel):
 USAGE = WireUsage(
     "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", prompt_is_new=True
 )
-CACHED: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
-"""Marks a block for the prompt cache."""
+CACHED: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}  # marks a block for the prompt cache
 
 
-def _turns(messages: Iterable[Message], with_calls: bool = False) -> list[dict[str, Any]]:
+def _turns(messages: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
-    made = 0
-    for message in messages:
-        content: Any = message.content
-        if with_calls and message.role == "assistant" and (blocks := anthropic_blocks(content, made)) is not None:
-            content, results = blocks
-            made += len(results)
-        elif results and message.role == "user":
-            content, results = [*results, {"type": "text", "text": content}], []
-        if turns and turns[-1]["role"] == message.role:
-            turns[-1]["content"] = _after(turns[-1]["content"], content)
+    for role, content in messages:
+        if turns and turns[-1]["role"] == role:
+            said = turns[-1]["content"]
+            texts = isinstance(said, str) and isinstance(content, str)
+            turns[-1]["content"] = f"{said}\n\n{content}" if texts else [*_blocks(said), *_blocks(content)]
         else:
-            turns.append({"role": message.role, "content": content})
+            turns.append({"role": role, "content": content})
     last_user = max((i for i, turn in enumerate(turns) if turn["role"] == "user"), default=0)
     if last_user > 0:
         demo = turns[last_user - 1]
         *before, last = _blocks(demo["content"])
         demo["content"] = [*before, {**last, **CACHED}]
     return turns
-
-
-def _after(content: Any, more: Any) -> Any:
-    if isinstance(content, str) and isinstance(more, str):
-        return f"{content}\n\n{more}"
-    return [*_blocks(content), *_blocks(more)]
 
 
 def _blocks(content: Any) -> list[dict[str, Any]]:
@@ -207,22 +168,17 @@ class AnthropicBatches(BatchApi[AnthropicModel]):
 
     is_sure = False
     cursor = "after_id"
-
-    async def _jobs(self) -> Any:
-        return (await self._sdk()).messages.batches.with_raw_response
+    path = "/v1/messages/batches"
 
     async def submit(self, name: str, rows: Sequence[tuple[str, Request]]) -> BatchJob:
-        jobs = await self._jobs()
         requests = [{"custom_id": f"{name}-{key}", "params": self._model.body(request)} for key, request in rows]
-        creation = jobs.create(requests=requests, timeout=time_limits(MOVE_SECONDS))
-        return self._job(await self._asked(creation, MOVE_SECONDS))
+        return self._job(await self._asked("post", self.path, MOVE_SECONDS, body={"requests": requests}))
 
     async def results(self, job: BatchJob) -> BatchResults:
         """Fetch results from our own address: the URL in the reply may lead anywhere, and would get the key."""
         if not job.is_ended:
             return BatchResults()
-        await self._sdk()
-        return await self._rows(self._model.get(f"{BATCHES}/{job.id}/results", MOVE_SECONDS), _row_reply)
+        return await self._rows(f"{self.path}/{quote(job.id, safe='')}/results", _row_reply)
 
     def _job(self, data: dict[str, Any]) -> BatchJob:
         status, number = self._status(data, "processing_status"), counts(data.get("request_counts"))

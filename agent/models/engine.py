@@ -43,7 +43,7 @@ class EngineServer(NamedTuple):
 
 
 def start_engine(path: Path, context: int, **more: Any) -> tuple[Any, EngineServer]:
-    """Start an engine of one thread on `path`, and its server, protected by a random key."""
+    """Start an engine of one thread, and its server with a random key."""
     import xllamacpp
 
     key, params = secrets.token_hex(16), xllamacpp.CommonParams()
@@ -65,11 +65,9 @@ def cannot_load(what: object, error: Exception) -> InputError:
 # -- labels ------------------------------------------------------------------------------------------------------------
 
 
-TokenPath = tuple[int, ...]
-"""Ids of a label's first tokens."""
+TokenPath = tuple[int, ...]  # ids of a label's first tokens
 FLOOR = 1e-6  # least probability that a reply ends where a label ends and others continue
-LISTED = 200
-"""Length of the list of likeliest tokens: enough for nearly every label, for 5 % of the time of a call."""
+LISTED = 200  # length of the list of likeliest tokens: enough for nearly every label, for 5 % of the time of a call
 FORCED = 1000.0  # added to the logit of a forced token; log-probabilities are of the logits without it
 
 
@@ -83,7 +81,10 @@ class LabelScorer:
     def scores(
         self, messages: Sequence[dict[str, str]], labels: tuple[str, ...], reply: Any, how: Mapping[str, Any]
     ) -> tuple[float, ...]:
-        """Return the log-probability of each label at the start of the reply, up to its distinguishing token."""
+        """Return the log-probability of each label at the reply's start.
+
+        A label counts up to its distinguishing token.
+        """
         tree = self._tree(labels)
         replied = (reply["choices"][0].get("logprobs") or {}).get("content") or []
         ids: TokenPath = tuple(place["id"] for place in replied)
@@ -97,9 +98,12 @@ class LabelScorer:
                 prompt = prompt or self._server.post("/apply-template", {"messages": messages})["prompt"]
             if not is_read:
                 listed = _listed(self._next(prompt, path, LISTED, how))
-            logs[path] = {
-                token: listed[token] if token in listed else self._forced(prompt, path, token, how) for token in tokens
-            }
+            for token in (each for each in tokens if each not in listed):
+                found = self._next(prompt, path, 1, {**how, "logit_bias": [[token, FORCED]]})
+                if found["id"] != token:
+                    raise RuntimeError(f"the engine returned token {found['id']}, not {token}")
+                listed[token] = float(found["logprob"])
+            logs[path] = {token: listed[token] for token in tokens}
         return tree.scores(logs)
 
     def _next(self, prompt: str, path: TokenPath, listed: int, how: Mapping[str, Any]) -> Any:
@@ -109,12 +113,6 @@ class LabelScorer:
             return reply["choices"][0]["logprobs"]["content"][0]
         except (KeyError, IndexError, TypeError) as error:
             raise RuntimeError(f"no log-probability of a label: {reply!s:.200}") from error
-
-    def _forced(self, prompt: str, path: TokenPath, token: int, how: Mapping[str, Any]) -> float:
-        found = self._next(prompt, path, 1, {**how, "logit_bias": [[token, FORCED]]})
-        if found["id"] != token:
-            raise RuntimeError(f"the engine returned token {found['id']}, not {token}")
-        return float(found["logprob"])
 
     def _make_tree(self, labels: tuple[str, ...]) -> LabelTree:
         return LabelTree(tuple(tuple(self._server.post("/tokenize", {"content": label})["tokens"]) for label in labels))
@@ -144,9 +142,7 @@ class LabelTree:
     def scores(self, logs: Mapping[TokenPath, Mapping[int, float]]) -> tuple[float, ...]:
         """Return the log-probability of each label: the sum over the forks on its path.
 
-        Args:
-            logs: For each fork, the log-probability of each next token. A label that ends there gets the remaining
-                probability, at least FLOOR.
+        A label that ends at a fork gets the probability that its next tokens leave, at least FLOOR.
 
         >>> tree = LabelTree(((1, 2), (1, 3), (4,)))
         >>> tree.scores({(): {1: -0.5, 4: -1.0}, (1,): {2: -0.25, 3: -2.0}})

@@ -38,8 +38,7 @@ BLOCKS: Mapping[int, tuple[int, int]] = {
     Q6_K: (256, 210),
 }
 """Elements and bytes of a block by tensor type."""
-ALIGNED = 32
-"""Default alignment of tensors in bytes."""
+ALIGNED = 32  # default alignment of tensors in bytes
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 _UINT32, _FLOAT32, _STRING, _ARRAY = 4, 6, 8, 9
 _FORMS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

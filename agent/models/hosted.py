@@ -10,9 +10,9 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,69 +21,46 @@ from agent.errors import (
     BadResponse,
     ModelError,
     ParameterRefused,
-    RowRefused,
     RunRefused,
     TemperatureRefused,
     TransportUnknown,
 )
+from agent.models.tool_calling import tools_text
 from agent.models.transport import ALLOWED_BYTES, MAX_RESPONSE_BYTES, is_hopeless, refused_parameter, translate, words
+from agent.models.wire_format import WireUsage
 from agent.redact import mask, rare_secrets_in, redact, secrets_in
 from agent.safe_text import printable
 from agent.types import Completion, FinishReason, Request, Usage
 from agent.worker import run_aside
 
 PROBE_SECONDS = 5.0
-TOKEN_CHARS = 32
-"""Most characters per token on average: prose has 4 or 5; today's longest tokens, of blanks, 128."""
+TOKEN_CHARS = 32  # most characters per token on average: prose has 4 or 5; today's longest tokens, of blanks, 128
 SPARE_CHARS = 64_000
 """Characters a reply may have in addition to its `max_tokens`, for servers that ignore small limits."""
-SPARE_BYTES = 500_000
-"""Bytes of a reply besides text and log-probabilities: ids, counts, hidden reasoning."""
+SPARE_BYTES = 500_000  # bytes of a reply besides text and log-probabilities: ids, counts, hidden reasoning
 _NAME = 200  # most characters of a model's name, or of a token with log-probability, in the ledger
-MOST_TOKENS = 1 << 40  # of one call; a larger number is not a count
 _DETAIL = 300  # most characters of a provider's text in a message
 _READ = 20_000  # characters of it searched for keys
 _MESSAGE_OVERHEAD = 4  # tokens added by the chat template to each message
 
-_FINISH: Mapping[str, FinishReason] = {
-    "stop": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "eos": "stop",
-    "completed": "stop",
-    "tool_calls": "stop",
-    "tool_use": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "content_filter": "refusal",
-    "refusal": "refusal",
-    "safety": "refusal",
-    "prohibited_content": "refusal",
-}
-
 
 def estimate_tokens(text: str) -> int:
-    """Estimate the tokens of `text` from above: half its UTF-8 bytes (rounded up) or its words, the larger.
-
-    Byte-pair tokenizers use about four bytes per token for English and two or three for most other scripts, so prose
-    and code stay below the estimate; long runs of rare symbols may not.
+    """Estimate tokens from above: half the UTF-8 bytes or the words, whichever are more.
 
     >>> estimate_tokens("The dog bit the man.")
     10
     """
+    # byte-pair tokenizers take about four bytes a token of English, two or three of most other scripts
     size = len(text.encode("utf-8", "surrogatepass"))
     return max((size + 1) // 2, len(text.split()))
 
 
 def most_chars(request: Request) -> int:
-    """Return the limit of a reply's text, in characters."""
     return SPARE_CHARS + TOKEN_CHARS * request.max_tokens
 
 
 def most_bytes(request: Request) -> int:
-    """Return the limit of a reply's body in bytes: two per character, four per requested log-probability."""
+    """Return the limit of a reply's body: two bytes per character, four per requested log-probability."""
     of_tokens = 2 * TOKEN_CHARS * request.max_tokens * (1 + 2 * request.logprobs)
     return min(MAX_RESPONSE_BYTES, SPARE_BYTES + of_tokens)
 
@@ -91,15 +68,6 @@ def most_bytes(request: Request) -> int:
 def cut(text: str, most: int = _NAME) -> str:
     """Return `text`, or its first `most` characters and an ellipsis."""
     return text if len(text) <= most else text[:most] + "…"
-
-
-def finish_reason(value: object) -> FinishReason:
-    """Map a provider's finish reason to ours; "other" if unknown.
-
-    >>> finish_reason("end_turn")
-    'stop'
-    """
-    return _FINISH.get(value.lower(), "other") if isinstance(value, str) else "other"
 
 
 def key_from(variable: str, given: str | None = None) -> str:
@@ -127,14 +95,11 @@ def web_address(url: str) -> tuple[str, str]:
 
 
 def require_address(url: str, form: str, instead: str, variable: str = "") -> None:
-    """Raise RunRefused unless `url` is a web address without login and query.
-
-    An SDK would append its paths to a query. The other arguments are for the message, which never shows a login.
-    """
+    """Raise RunRefused unless `url` is a web address without login and query. The message holds no login."""
     where = f"{variable}: " if variable else ""
     if "@" in (url.partition("://")[2] or url).partition("/")[0]:
         raise RunRefused(f"{where}no name or password in the address; set {instead} instead")
-    if "?" in url:
+    if "?" in url:  # an SDK would append its paths to the query
         ending = f"{url.partition('?')[0]!r} ends before its '?'; write it as {form}"
         raise RunRefused(f"{where}no query in the address: {ending}")
     if not all(web_address(url)):
@@ -151,23 +116,6 @@ def bare_address(address: str) -> str:
     return "/".join(part.rpartition("@")[2] for part in parts).rstrip("/")
 
 
-def mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def schema_of(text: str, without: tuple[str, ...] = ()) -> Any:
-    """Parse a JSON schema and drop the keywords `without` at all depths. Raises RowRefused unless it is JSON."""
-    try:
-        return json.loads(text, object_hook=lambda part: {k: v for k, v in part.items() if k not in without})
-    except ValueError as error:
-        raise RowRefused(f"the JSON schema is not JSON: {text[:200]!r}; correct the field's schema") from error
-
-
-def token_count(value: object) -> int | None:
-    """Return `value` if it is a plausible token count (an int from 0 to MOST_TOKENS), else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
-
-
 Logprobs = tuple[tuple[tuple[str, float], ...], ...]
 
 WITHOUT = {
@@ -180,49 +128,20 @@ WITHOUT = {
 """Consequence of a refused parameter, for messages."""
 
 
-@dataclass(frozen=True, slots=True)
-class WireUsage:
-    """Dotted paths of token counts in a wire format; `prompt_is_new`: prompt tokens exclude cached ones."""
-
-    prompt: str
-    completion: str
-    cached: str
-    written: str
-    total: str = ""
-    prompt_is_new: bool = False
-
-
-def _at(value: object, path: str) -> object:
-    for name in path.split("."):
-        value = mapping(value).get(name)
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class BatchedReply:
-    """The reply to a batched request, with the body that a live call would have received."""
-
-    content: bytes
-
-
-class BatchedError(Exception):
-    """The error of a batched request, in the shape of an SDK's."""
+class Batched(Exception):
+    """The reply to a batched request, or its error, in the shape of an SDK's."""
 
     def __init__(self, status: int, body: Any) -> None:
-        self.status_code, self.body = status, body
+        self.status_code, self.body, self.content = status, body, json.dumps(body).encode()
         super().__init__(f"HTTP {status}")
 
 
 class HostedModel(ABC):
-    """Base class of hosted models; subclasses implement `_start`, `_stop`, `_send` and `_read`.
-
-    One attempt is one HTTP request. If a model refuses `temperature`, `seed`, log-probabilities or a JSON schema, the
-    attempt raises ParameterRefused, and later attempts omit it. `_sends` holds the parameters not refused so far.
-    """
+    """Base class of hosted models; `_sends` holds the parameters that the model has not refused so far."""
 
     concurrency: int | None = None
-    is_bounded = True
-    """Whether `max_tokens` bounds the size of a reply."""
+    _given_key: str | None = None  # else that of the environment
+    is_bounded = True  # whether `max_tokens` bounds the size of a reply
 
     def __init__(self, name: str, model: str, variable: str, endpoint: str = "", address_variable: str = "") -> None:
         self.name = name
@@ -238,11 +157,16 @@ class HostedModel(ABC):
 
     def check_key(self) -> None:
         """Raise RunRefused if there is no key, without connecting."""
-        key_from(self._variable)
+        self._key()
+
+    def _key(self) -> str:
+        key = key_from(self._variable, self._given_key)
+        self._secrets += (key,)
+        return key
 
     @property
     def hints(self) -> list[str]:
-        """Lines to print before the first call: an address from the environment, or a suspicious one."""
+        """Return lines to print before the first call, about an unusual address."""
         if not (self.endpoint and self._address_variable):
             return []
         return [f"{self.name}: rows go to {self.endpoint.partition(' ')[0]} ({self._address_variable})"]
@@ -251,10 +175,7 @@ class HostedModel(ABC):
         return estimate_tokens(text)
 
     async def complete(self, request: Request) -> Completion:
-        """Make one attempt within `request.timeout` seconds.
-
-        Raises a ModelError; neither its message nor the completion contains a key.
-        """
+        """Make one attempt within `request.timeout` seconds, without a key in the reply. Raises ModelError."""
         sent = frozenset(self._sends)
         await self._started()
         reply: Any = None
@@ -269,23 +190,10 @@ class HostedModel(ABC):
     def read_batched(self, request: Request, status: int, body: Any) -> Completion:
         """Read the reply to a batched request; returns and raises as `complete`."""
         with self._errors(request.timeout, lambda: status, request, WITHOUT.keys()):
+            reply = Batched(status, body)
             if status >= 400:
-                raise BatchedError(status, body)
-            return self._settled(request, BatchedReply(json.dumps(body).encode()))
-
-    async def asked(self, sending: Awaitable[Any], seconds: float) -> dict[str, Any]:
-        """Await an auxiliary request and return its JSON object."""
-        content = await self.answered(sending, seconds)
-        with self._errors(seconds):
-            return self._object(content)
-
-    async def answered(self, sending: Awaitable[Any], seconds: float) -> bytes:
-        """Await an auxiliary request and return its body."""
-        with self._errors(seconds):
-            async with asyncio.timeout(seconds):
-                reply = await sending
-            content: bytes = getattr(reply, "http_response", reply).content
-            return content
+                raise reply
+            return self._settled(request, reply)
 
     @contextmanager
     def _errors(
@@ -295,7 +203,6 @@ class HostedModel(ABC):
         request: Request | None = None,
         sent: Set[str] = frozenset(),
     ) -> Iterator[None]:
-        """Raise failures as ModelErrors without keys; `sent`: parameters of the call that models may refuse."""
         try:
             yield
         except ModelError as error:
@@ -316,10 +223,7 @@ class HostedModel(ABC):
         return translate(error, where=self.name, variable=self._variable, quote=self._quote)
 
     async def probe(self) -> str:
-        """Ask the provider about the model at no cost; return what remains unclear, or "".
-
-        Raises RunRefused if no call can work.
-        """
+        """Ask the provider about the model at no cost; return what remains unclear, or "". Raises RunRefused."""
         await self._started()
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -354,11 +258,8 @@ class HostedModel(ABC):
         """Return the completion in `reply`. Raises BadResponse."""
 
     def _learn(self, request: Request, sent: Set[str], failure: ModelError) -> str:
-        """Return the refused parameter, or "". Uses `sent`, as concurrent calls may all be refused for it."""
-        unused = {"seed"} if request.seed is None else set[str]()
-        unused |= set() if request.logprobs else {"logprobs"}
-        unused |= {"schema"} if request.json_schema is None else set()
-        parameter = refused_parameter(failure, sent - unused)
+        used = {"seed": request.seed is not None, "logprobs": request.logprobs, "schema": request.json_schema}
+        parameter = refused_parameter(failure, {name for name in sent if used.get(name, True)})
         self._sends.discard(parameter)
         return parameter
 
@@ -377,8 +278,7 @@ class HostedModel(ABC):
             raise RunRefused(f"{self.name}: cannot start ({says}); {what}") from error
 
     async def _ready(self) -> None:
-        """Create a client for the running loop, without awaiting, so that no other call creates a second one."""
-        loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()  # nothing is awaited before there is a client: no other call makes a second
         if self._client is not None and self._loop is loop:
             return
         stale, before, self._client = self._client, self._loop, None
@@ -388,13 +288,12 @@ class HostedModel(ABC):
         await self._drop(stale, before)
 
     async def _drop(self, client: Any, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Close a client of `loop`; if that loop is closed, its connections are gone, and closing may raise."""
         if client is None or loop is None:
             return
         if loop is asyncio.get_running_loop():
             await self._stop(client)
         elif loop.is_closed():
-            with suppress(Exception):
+            with suppress(Exception):  # its connections are gone
                 await self._stop(client)
 
     def _object(self, body: bytes) -> dict[str, Any]:
@@ -407,7 +306,6 @@ class HostedModel(ABC):
         return data
 
     def _quote(self, value: object) -> str:
-        """Quote the start of `value` in one printable line without keys, even truncated ones."""
         longest = 3 * max(map(len, self._secrets), default=0)  # as a URL writes it
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
         if len(text) > _READ + longest:  # drops a key truncated at the end
@@ -434,13 +332,15 @@ class HostedModel(ABC):
         served: object,
         logprobs: Logprobs = (),
     ) -> Completion:
-        """Build a completion; estimate counts that are missing or impossibly zero."""
-        paths = (wire.prompt, wire.completion, wire.cached, wire.written, wire.total)
-        prompt, completion, cached, written, total = (token_count(_at(usage, path)) for path in paths)
-        cached, written = cached or 0, written or 0
+        prompt, completion, cached, written, total = wire.counts(usage)
+        cached, written = cached or 0, written or 0  # below, counts that are missing or impossibly zero are estimated
         if prompt is not None and wire.prompt_is_new:
             prompt += cached + written
-        of_prompt = prompt or sum(self.count_tokens(each.content) + _MESSAGE_OVERHEAD for each in request.messages)
+        sent = [
+            *(message.content for message in request.messages),
+            *([tools_text(request.tools)] * bool(request.tools)),
+        ]
+        of_prompt = prompt or sum(self.count_tokens(text) + _MESSAGE_OVERHEAD for text in sent)
         hidden = (total or 0) - of_prompt if prompt else 0  # some count reasoning tokens in the total only
         known = min(cached, of_prompt)
         of_reply = max(completion or 0, hidden) or self.count_tokens(text)
@@ -450,25 +350,20 @@ class HostedModel(ABC):
         )
 
     def _settled(self, request: Request, reply: Any) -> Completion:
-        """Bound a completion and remove secrets, as a server may echo what it was sent.
-
-        Long strings are cut; a text beyond `most_chars` raises BadResponse.
-        """
         completion = self._read(request, reply)
         if len(completion.text) > (most_chars(request) if self.is_bounded else MAX_RESPONSE_BYTES):
             raise BadResponse(
                 f"the reply has {len(completion.text):,} characters, which {request.max_tokens} tokens cannot have: "
                 f"{self._quote(completion.text)}; check that the server heeds max_tokens"
             )
-        secrets = self._rare_secrets
+        secrets = self._rare_secrets  # a server may echo what it was sent
         text, model = mask(completion.text, secrets), mask(completion.model, secrets)
         tokens = str(completion.logprobs) if completion.logprobs else ""
-        logprobs = completion.logprobs if mask(tokens, secrets) is tokens else ()
-        logprobs = _bounded(logprobs, request) if logprobs else ()
+        kept = completion.logprobs[: request.max_tokens] if request.logprobs and mask(tokens, secrets) is tokens else ()
+        logprobs = tuple(tuple((cut(token), value) for token, value in top[: request.logprobs]) for top in kept)
         return replace(completion, text=text, model=cut(model), logprobs=logprobs)
 
     def _scrub(self, error: BaseException) -> None:
-        """Remove keys from all texts that a traceback of `error` would print."""
         waiting: list[BaseException | None] = [error]
         seen: set[int] = set()
         while waiting:
@@ -478,10 +373,3 @@ class HostedModel(ABC):
             seen.add(id(part))
             waiting += [part.__cause__, part.__context__, *(a for a in part.args if isinstance(a, BaseException))]
             part.args = tuple(redact(a, self._secrets) if isinstance(a, str) else a for a in part.args)
-
-
-def _bounded(logprobs: Logprobs, request: Request) -> Logprobs:
-    return tuple(
-        tuple((cut(token), value) for token, value in top[: request.logprobs])
-        for top in logprobs[: request.max_tokens * bool(request.logprobs)]
-    )

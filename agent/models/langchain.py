@@ -16,22 +16,15 @@ from typing import Any, cast
 from agent.errors import BadResponse, InputError
 from agent.extras import require
 from agent.models.anthropic import with_own_connections
-from agent.models.hosted import (
-    HostedModel,
-    WireUsage,
-    bare_address,
-    finish_reason,
-    key_from,
-    mapping,
-    require_address,
-    token_count,
-)
+from agent.models.hosted import HostedModel, bare_address, require_address
 from agent.models.model_registry import model
 from agent.models.openai import NO_KEY, OpenAIServer, sdk_http_client
-from agent.models.tool_calling import calls_text, openai_messages, openai_tools
+from agent.models.tool_calling import anthropic_choice, openai_messages, openai_tools, tools_to_send
+from agent.models.wire_format import WireUsage, finish_reason, mapping, token_count
 from agent.redact import silence_tracing
 from agent.retrieval.vectors import MOST_DIMENSIONS, Vector, packed, unpacked
 from agent.safe_text import whole_characters
+from agent.turns import calls_text
 from agent.types import Completion, Message, Request, Usage
 
 KEY_VARIABLES: Mapping[str, str] = {
@@ -56,7 +49,7 @@ OPENAI_ADDRESSES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
 _ADDRESS_ENDINGS = ("API_BASE", "API_URL", "BASE_URL", "HOST")  # after the name of any other provider
 
 
-def key_variable_of(provider: str) -> str:
+def _key_variable_of(provider: str) -> str:
     return KEY_VARIABLES.get(provider, f"{provider.upper()}_API_KEY")
 
 
@@ -69,12 +62,7 @@ def untraced() -> None:
 
 
 class LangChainModel(HostedModel):
-    """A LangChain chat model, created by `init_chat_model("provider:model")` on first use, or given as `chat`.
-
-    `json_schema`, `choices` and `logprobs` are ignored, and `seed` except for OpenAI. An empty text is a reply only if
-    stop sequences, a refusal or the token limit explain it. `base_url=None`: the address that LangChain finds. Tracing
-    is switched off before LangChain is imported, unless OPTIMIZE_ALLOW_TRACING=1.
-    """
+    """A LangChain chat model, created by `init_chat_model` on first use, or given as `chat`."""
 
     def __init__(self, name: str, provider: str, model: str, chat: Any = None, base_url: str | None = None) -> None:
         require("langchain", name)
@@ -85,7 +73,7 @@ class LangChainModel(HostedModel):
         if provider == "openai" and not base_url:
             server = OpenAIServer.own(*OPENAI_ADDRESSES)
             self._url, endpoint, variable = server.url, server.endpoint, server.variable
-        super().__init__(name, model, key_variable_of(provider), endpoint, variable)
+        super().__init__(name, model, _key_variable_of(provider), endpoint, variable)
         self._sends.add("max_tokens")
 
     def check_key(self) -> None:
@@ -96,8 +84,7 @@ class LangChainModel(HostedModel):
         untraced()
         chat = self._given_chat
         if chat is None:
-            if self._provider in KEY_VARIABLES:
-                self._secrets += (key_from(self._variable),)
+            self.check_key()  # the key is a secret from here on
             chat = self._init_chat()
         hidden = [value.get_secret_value() for value in vars(chat).values() if hasattr(value, "get_secret_value")]
         self._secrets += tuple(value for value in hidden if isinstance(value, str) and value)
@@ -124,9 +111,8 @@ class LangChainModel(HostedModel):
         return chat
 
     async def _stop(self, client: Any) -> None:
-        """Close the HTTP client we made; LangChain shares other connections between models."""
         if client is self._given_chat:
-            return
+            return  # below: LangChain shares other connections between models
         if (own := getattr(client, "http_async_client", None)) is not None:
             await own.aclose()
         elif self._provider == "anthropic":
@@ -134,8 +120,18 @@ class LangChainModel(HostedModel):
 
     async def _send(self, request: Request) -> Any:
         parameters = self._named(request, "temperature", "stop", *(["seed"] * (self._provider in _OPENAI)))
-        client = self._client.bind_tools(openai_tools(request.tools)) if request.tools else self._client
+        client = self._client
+        if tools := tools_to_send(request):
+            client = client.bind_tools(openai_tools(tools), **self._choice(request))
         return await client.ainvoke(openai_messages(request), **parameters)
+
+    def _choice(self, request: Request) -> dict[str, Any]:
+        choice = request.tool_choice if request.tools else "none"
+        if choice in ("", "auto"):
+            return {}
+        if self._provider == "anthropic":  # LangChain takes "none" for the name of a tool
+            return {"tool_choice": anthropic_choice(request)}
+        return {"tool_choice": "any" if choice == "required" else choice}
 
     def _read(self, request: Request, reply: Any) -> Completion:
         metadata = mapping(getattr(reply, "response_metadata", None))
@@ -159,7 +155,6 @@ class LangChainModel(HostedModel):
 
 
 def _found_address(provider: str, base_url: str | None) -> tuple[str, str]:
-    """Return the provider's address as LangChain will find it, and the first variable."""
     usual = tuple(f"{provider.upper()}_{ending}" for ending in _ADDRESS_ENDINGS)
     found = {name: address for name in _ADDRESSES.get(provider, usual) if (address := os.environ.get(name))}
     addresses = [base_url, *found.values()]
@@ -198,10 +193,8 @@ FORMS = (
     "PROVIDER:NAME, such as openai:text-embedding-3-small, or openai-compatible:NAME@http://HOST:PORT/v1 "
     "(without @URL, OPENAI_BASE_URL applies)"
 )
-MOST_TEXTS = 32
-"""Texts per call."""
-MOST_CHARS = 6_000
-"""Characters of a text that are sent: providers refuse texts above about 8,000 tokens."""
+MOST_TEXTS = 32  # texts per call
+MOST_CHARS = 6_000  # characters of a text that are sent: providers refuse texts above about 8,000 tokens
 _COMPATIBLE = "openai-compatible"
 
 
@@ -219,10 +212,7 @@ def vectors_in(reply: Completion) -> list[Vector]:
 
 
 class EmbeddingModel(HostedModel):
-    """A provider's embedding model, created by `init_embeddings` on first use.
-
-    OpenAI-compatible providers use our bounded HTTP client.
-    """
+    """A provider's embedding model, created by `init_embeddings` on first use."""
 
     is_bounded = False  # its replies are vectors
 
@@ -231,19 +221,16 @@ class EmbeddingModel(HostedModel):
         self._provider, _, rest = named.partition(":")
         is_compatible = self._provider == _COMPATIBLE
         model, at, url = rest.partition("@") if is_compatible else (rest, "", "")
-        self._server = self._found_server(url)
+        self._server = OpenAIServer.compatible(url) if is_compatible else None
+        if self._provider == "openai":
+            self._server = OpenAIServer.own(*OPENAI_ADDRESSES)
         if not self._provider or not model or (is_compatible and (self._server is None or bool(at) != bool(url))):
             raise InputError(f"embeddings {named!r}: no such model; use wordllama, {FORMS}")
-        variable, endpoint, address_variable = key_variable_of(self._provider), "", ""
+        variable, endpoint, address_variable = _key_variable_of(self._provider), "", ""
         if server := self._server:
             variable, endpoint, address_variable = server.key_variable, server.endpoint, server.variable
         name = f"{_COMPATIBLE}/{rest}" if is_compatible else f"langchain/{named}"
         super().__init__(name, model, variable, endpoint, address_variable)
-
-    def _found_server(self, url: str) -> OpenAIServer | None:
-        if self._provider == _COMPATIBLE:
-            return OpenAIServer.compatible(url)
-        return OpenAIServer.own(*OPENAI_ADDRESSES) if self._provider == "openai" else None
 
     def check_key(self) -> None:
         if self._provider in KEY_VARIABLES:
@@ -253,8 +240,7 @@ class EmbeddingModel(HostedModel):
         untraced()
         from langchain.embeddings import init_embeddings
 
-        if self._provider in KEY_VARIABLES:
-            self._secrets += (key_from(self._variable),)
+        self.check_key()  # the key is a secret from here on
         if self._server is None:
             return init_embeddings(f"{self._provider}:{self._model}")
         own = self._server.client(self._server.key())

@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,20 +20,17 @@ from agent.models.adapters import SUFFIX, Adapter, adapter_fault, split_adapter,
 from agent.models.engine import LISTED
 from agent.models.local_engines import EngineCall, Engines, close_engines, open_engines
 from agent.models.model_registry import missing, model
-from agent.models.tool_calling import described
+from agent.models.tool_calling import described, spoken_calls
 from agent.models.weights import known_weights, weights_path
 from agent.safe_text import whole_characters
+from agent.turns import calls_text, turns
 from agent.types import Completion, FinishReason, Message, Request, Usage, calls_schema
 
-WEIGHTS = "sha256:"
-"""Prefix of the endpoint of catalogued weights, followed by their hash."""
+WEIGHTS = "sha256:"  # prefix of the endpoint of catalogued weights, followed by their hash
 
 
 class LocalModel:
-    """A GGUF file as a model. Engines start with the first call, by default one per core.
-
-    The hash of an `adapter` (LoRA or soft prompt) becomes part of the endpoint.
-    """
+    """A GGUF file as a model; engines start with the first call, by default one per core."""
 
     def __init__(
         self,
@@ -49,7 +46,7 @@ class LocalModel:
         self.engines = engines or max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
         self._weights, self._adapter_path, self._kind = endpoint, adapter, kind
         self._running: tuple[Engines, Adapter | None] | None = None
-        self._tokenize = lru_cache(maxsize=4096)(self._ask_tokenizer)
+        self.count_tokens = lru_cache(maxsize=4096)(self._count_tokens)
 
     @property
     def scores_labels(self) -> bool:
@@ -84,11 +81,10 @@ class LocalModel:
         labels = () if adapter else tuple(map(without_turn_marks, request.labels))
         call = EngineCall(_body(request, self._soft), text, adapter, labels)
         reply, scores = await engines.complete(call)
-        return replace(_completion(self.name, reply, request.logprobs, scores), seconds=call.seconds)
-
-    def count_tokens(self, text: str) -> int:
-        """Count the exact tokens of `text`, without the chat template."""
-        return self._tokenize(text)
+        completion = replace(_completion(self.name, reply, request.logprobs, scores), seconds=call.seconds)
+        if request.tools and request.tool_choice:
+            return replace(completion, text=spoken_calls(completion.text, request.tools))
+        return completion
 
     async def close(self) -> None:
         running, self._running = self._running, None
@@ -101,7 +97,7 @@ class LocalModel:
             self._running = open_engines(path, self.engines, self.adapter, self._kind), self.adapter
         return self._running
 
-    def _ask_tokenizer(self, text: str) -> int:
+    def _count_tokens(self, text: str) -> int:
         engines, _ = self._start()
         return engines.count_tokens(without_turn_marks(text))
 
@@ -113,13 +109,27 @@ def engine_messages(messages: Sequence[Message], soft: Sequence[str]) -> list[di
 
 
 def with_tools(request: Request) -> tuple[Message, ...]:
-    """Add the description of tools to the system message."""
-    if not request.tools:
-        return request.messages
-    words, messages = described(request.tools), request.messages
+    """Add the description of tools to the system message, and lay out results as Qwen's chat template does."""
+    messages = tuple(_with_results(request.messages))
+    if not _can_call(request):
+        return messages
+    words = described(request.tools, may_speak=request.tool_choice == "auto")
     if messages[0].role != "system":
         return (Message("system", words), *messages)
     return (Message("system", f"{messages[0].content}\n\n{words}"), *messages[1:])
+
+
+def _can_call(request: Request) -> bool:
+    return bool(request.tools) and request.tool_choice != "none"
+
+
+def _with_results(messages: Sequence[Message]) -> Iterator[Message]:
+    for turn in turns(messages):
+        calls = [(call.name, call.arguments) for call in turn.calls]
+        yield Message(turn.role, calls_text(calls, turn.said) if calls else turn.said)
+        if calls:
+            results = (f"<tool_response>\n{call.result}\n</tool_response>" for call in turn.calls)
+            yield Message("user", "\n".join(results))
 
 
 def _body(request: Request, soft: Sequence[str] = ()) -> dict[str, Any]:
@@ -132,8 +142,11 @@ def _body(request: Request, soft: Sequence[str] = ()) -> dict[str, Any]:
     }
     if request.stop:
         body["stop"] = list(request.stop)
-    wanted = calls_schema(request.tools) if request.tools else request.json_schema
-    if wanted is not None:
+    wanted = _calls_wanted(request) if _can_call(request) else request.json_schema
+    if _can_call(request) and request.tool_choice == "auto":
+        words = f"%json {request.json_schema}" if request.json_schema else _NO_LIST
+        body["grammar"] = f"%llguidance {{}}\nstart: calls | words\nwords: {words}\ncalls: %json {wanted}"
+    elif wanted is not None:
         schema = json.loads(wanted)
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
     elif request.choices:
@@ -141,6 +154,16 @@ def _body(request: Request, soft: Sequence[str] = ()) -> dict[str, Any]:
     if listed := max(request.logprobs, LISTED if request.labels else 0):
         body |= {"logprobs": True, "top_logprobs": listed}
     return body
+
+
+_NO_LIST = r"/[^\[](.|\n)*/"
+
+
+def _calls_wanted(request: Request) -> str:
+    if request.tool_choice == "":
+        return calls_schema(request.tools)
+    named = [tool for tool in request.tools if tool.name == request.tool_choice]
+    return calls_schema(named or request.tools, least=1)
 
 
 _TURN = re.compile(
@@ -165,24 +188,14 @@ def _completion(name: str, reply: Any, listed: int, scores: tuple[float, ...] = 
         raise BadResponse(message)
     try:
         choice, usage = reply["choices"][0], reply["usage"]
-        logprobs = tuple(
-            tuple((top["token"], float(top["logprob"])) for top in token["top_logprobs"][:listed])
-            for token in (choice.get("logprobs") or {}).get("content", [])
-            if listed
-        )
+        tokens = (choice.get("logprobs") or {}).get("content", []) if listed else []
+        tops = [token["top_logprobs"][:listed] for token in tokens]
+        logprobs = tuple(tuple((top["token"], float(top["logprob"])) for top in each) for each in tops)
         finish: FinishReason = "length" if choice["finish_reason"] == "length" else "stop"
-        return Completion(
-            text=choice["message"]["content"] or "",
-            finish=finish,
-            usage=Usage(
-                usage["prompt_tokens"],
-                usage["completion_tokens"],
-                usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
-            ),
-            model=name,
-            logprobs=logprobs,
-            label_logprobs=scores,
-        )
+        cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
+        counted = Usage(usage["prompt_tokens"], usage["completion_tokens"], cached)
+        text = choice["message"]["content"] or ""
+        return Completion(text, finish, counted, name, logprobs=logprobs, label_logprobs=scores)
     except (KeyError, IndexError, TypeError) as error:
         raise BadResponse(f"{name}: the engine's reply has no {error}") from error
 
@@ -196,7 +209,7 @@ def _faults(rest: str) -> list[str]:
     base, adapter = split_adapter(rest)
     faults = missing([Path(base)] if base.endswith(SUFFIX) else [])
     fault = adapter_fault(adapter, weights_path(base)) if adapter else ""
-    return [*faults, *([fault] if fault else [])]
+    return [*faults, fault] if fault else faults
 
 
 @model(

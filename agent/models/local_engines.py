@@ -12,10 +12,12 @@ adapters keeps only its last prompt's prefix: the larger cache would give one ad
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +36,13 @@ END = 8  # characters at the end of a prompt that are not cached
 class EngineCall:
     """One request to an engine and its future; `adapter` None: the base alone, which also scores `labels`."""
 
-    __slots__ = ("adapter", "body", "future", "labels", "loop", "seconds", "taken", "text")
+    __slots__ = ("adapter", "body", "future", "labels", "seconds", "taken", "text")
 
     def __init__(self, body: dict[str, Any], text: str, adapter: Adapter | None, labels: tuple[str, ...] = ()) -> None:
         self.body, self.adapter, self.labels = body, adapter, labels
         self.text = "" if adapter else text  # no engine has cached anything of it
-        self.taken = 0.0
-        self.seconds = 0.0
-        """Time an engine worked on it."""
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.taken = self.seconds = 0.0  # when an engine began with it, and for how long it worked on it
+        self.future: Future[Any] = Future()
 
     def scales(self, loaded: Sequence[Adapter]) -> dict[str, Any]:
         """Set the scale of every loaded adapter, as an omitted one keeps its last scale."""
@@ -54,17 +53,11 @@ class EngineCall:
 
     def settle(self, result: Any, error: BaseException | None) -> None:
         self.seconds = time.monotonic() - self.taken
-
-        def deliver() -> None:
-            if self.future.done():
-                return
+        with contextlib.suppress(InvalidStateError):  # it was cancelled
             if error is not None:
                 self.future.set_exception(error)
             else:
                 self.future.set_result(result)
-
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(deliver)
 
 
 class Engines:
@@ -88,7 +81,7 @@ class Engines:
             self._waiting.append(call)
             self._wake.notify_all()
         try:
-            reply, scores = await call.future
+            reply, scores = await asyncio.wrap_future(call.future)
             return reply, scores
         except asyncio.CancelledError:
             with self._wake:
@@ -191,7 +184,7 @@ class Engines:
                 self._wake.wait()
 
     def _pick(self, number: int) -> EngineCall | None:
-        """Take a call whose prefix this engine holds; else one that no engine holds; else one worth stealing."""
+        """Take a call whose prefix this engine holds, else a free one, else one worth stealing."""
         mine = self._held.get(number, "")
         others = [text for engine, text in self._held.items() if engine != number]
         free: EngineCall | None = None
@@ -208,8 +201,7 @@ class Engines:
         return taken[-1] if len(taken) >= WORTH_STEALING else None
 
 
-_RUNNING: dict[tuple[type[Engines], str, int], Engines] = {}
-"""The engines of this process by kind, file and number."""
+_RUNNING: dict[tuple[type[Engines], str, int], Engines] = {}  # the engines of this process by kind, file and number
 _CHANGING = threading.RLock()
 
 
@@ -239,7 +231,9 @@ def _answer(
 ) -> tuple[Any, tuple[float, ...]]:
     body = call.body | scales
     reply = engine.handle_chat_completions(body)
-    if _is_cached_whole(reply):
+    usage: dict[str, Any] = reply.get("usage") or {}
+    cached = int(usage.get("prompt_tokens_details", {}).get("cached_tokens", 0))
+    if 0 < cached >= int(usage["prompt_tokens"]) - 1:
         *before, last = body["messages"]
         shorter = {**last, "content": last["content"][:-END] if last["content"] else "."}
         engine.handle_chat_completions({**body, "messages": [*before, shorter], "max_tokens": 1})
@@ -247,12 +241,6 @@ def _answer(
     if not call.labels or "choices" not in reply:
         return reply, ()
     return reply, scorer.scores(body["messages"], call.labels, reply, scales)
-
-
-def _is_cached_whole(reply: Any) -> bool:
-    usage: dict[str, Any] = reply.get("usage") or {}
-    cached = int(usage.get("prompt_tokens_details", {}).get("cached_tokens", 0))
-    return 0 < cached >= int(usage["prompt_tokens"]) - 1
 
 
 def _load(path: Path, adapters: Sequence[Adapter] = ()) -> tuple[Any, EngineServer]:

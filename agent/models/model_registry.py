@@ -28,13 +28,11 @@ from agent.types import LM
 DEFAULT_MODEL = "local/smollm2-135m"
 NO_FILE = "no such model file; `optimize models list` shows the models that can be fetched"
 
-Make = Callable[[str, str], LM]
-Function = TypeVar("Function", bound=Make)
-OwnFiles = Callable[[str], tuple[Path, ...]]
+Function = TypeVar("Function", bound=Callable[[str, str], LM])
 Faults = Callable[[str], list[str]]
 
 
-def no_files(rest: str) -> tuple[Path, ...]:
+def _no_files(rest: str) -> tuple[Path, ...]:
     return ()
 
 
@@ -53,8 +51,8 @@ class ModelForm:
     prefix: str
     form: str
     about: str
-    make: Make
-    own_files: OwnFiles = no_files
+    make: Callable[[str, str], LM]
+    own_files: Callable[[str], tuple[Path, ...]] = _no_files
     faults: Faults
     leads_elsewhere: bool = True
 
@@ -76,13 +74,10 @@ MODELS: Registry[ModelForm] = Registry(
 
 
 def model(prefix: str, *, faults: Faults | None = None, **about: Any) -> Callable[[Function], Function]:
-    """Register the function below as the maker of models named `prefix/...`; other arguments as in `ModelForm`.
-
-    Without `faults`, a file is faulty if it is missing.
-    """
+    """Register the function below as the maker of models `prefix/...`. Other arguments are as in `ModelForm`."""
 
     def register(make: Function) -> Function:
-        own_files = about.get("own_files", no_files)
+        own_files = about.get("own_files", _no_files)
         found = faults or (lambda rest: missing(own_files(rest)))
         MODELS.add(prefix, ModelForm(prefix=prefix, make=make, faults=found, **about), make.__module__)
         return make
@@ -136,7 +131,7 @@ async def probe_models(lms: Iterable[LM]) -> None:
 
 
 def own_files(name: str) -> tuple[Path, ...]:
-    """Return the user's files behind a model (a GGUF, an adapter, a script), existing or not."""
+    """Return the user's files behind a model, existing or not. Such are a GGUF, an adapter, a script."""
     kind, _, rest = name.partition("/")
     return MODELS.get(kind).own_files(rest) if kind in MODELS else ()
 
@@ -148,7 +143,10 @@ def leads_elsewhere(name: str) -> bool:
 
 
 def file_digest(name: str) -> str:
-    """Return the SHA-256 of the user's file behind a model, or of several files' digests; "" without one."""
+    """Return the SHA-256 of the user's file behind a model; "" without one.
+
+    Several files give that of their digests.
+    """
     digests = [sha256_of(path) for path in own_files(name) if path.is_file()]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest() if digests else ""
 

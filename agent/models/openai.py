@@ -7,37 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from agent.errors import BadResponse, InputError
-from agent.models.hosted import (
-    PROBE_SECONDS,
-    HostedModel,
-    WireUsage,
-    bare_address,
-    finish_reason,
-    key_from,
-    mapping,
-    require_address,
-    schema_of,
-    web_address,
-)
+from agent.models.hosted import bare_address, key_from, require_address, web_address
 from agent.models.model_registry import model
-from agent.models.provider_jobs import (
-    ASK_SECONDS,
-    MOVE_SECONDS,
-    BatchApi,
-    BatchJob,
-    BatchResults,
-    RowReply,
-    counts,
-    http_status,
-)
-from agent.models.tool_calling import openai_calls, openai_messages, openai_tools
-from agent.models.transport import http_client, time_limits
+from agent.models.provider_jobs import BatchApi, BatchJob, BatchResults, RowReply, counts
+from agent.models.sdk_model import SdkModel
+from agent.models.strict_schema import strict_schema
+from agent.models.tool_calling import openai_calls, openai_choice, openai_messages, openai_tools
+from agent.models.transport import http_client
+from agent.models.wire_format import WireUsage, finish_reason, mapping, schema_of
 from agent.types import Completion, Request
 
 if TYPE_CHECKING:
@@ -45,15 +29,13 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 OFFICIAL_URL = "https://api.openai.com/v1"
-ADDRESS = "OPENAI_BASE_URL"
-"""Environment variable with OpenAI's address."""
-NO_KEY = "no-key"
-"""Dummy key for servers other than OpenAI's."""
+ADDRESS = "OPENAI_BASE_URL"  # environment variable with OpenAI's address
+NO_KEY = "no-key"  # dummy key for servers other than OpenAI's
 BATCH_URL = "/v1/chat/completions"
-BATCH_NAME = "promptassay"
-"""Metadata key of a batch's name."""
+BATCH_NAME = "promptassay"  # metadata key of a batch's name
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 _MOST_LOGPROBS = 20
+_HTTP_STATUS = re.compile(r"[1-5][0-9]{2}")
 USAGE = WireUsage(
     "prompt_tokens",
     "completion_tokens",
@@ -65,11 +47,7 @@ USAGE = WireUsage(
 
 @dataclass(frozen=True, slots=True)
 class OpenAIServer:
-    """An address of OpenAI's API and its key; `variable`: environment variable with the address ("" if none).
-
-    A server that `is_foreign` receives OPENAI_COMPATIBLE_API_KEY or a dummy, and nothing of OpenAI's from the
-    environment, such as the organisation that the SDK would add.
-    """
+    """An address of OpenAI's API; a foreign server gets OPENAI_COMPATIBLE_API_KEY or a dummy, nothing of OpenAI's."""
 
     url: str
     variable: str = ""
@@ -124,13 +102,15 @@ class OpenAIServer:
             api_key=key,
             base_url=self.url,
             max_retries=0,
-            default_headers=_without_environment(key) if self.is_foreign else None,
+            default_headers=_without_environment(key) if self.is_foreign else None,  # such as OPENAI_ORG_ID
             http_client=sdk_http_client(),  # closed by close() alone, not by garbage collection
         )
 
 
-class OpenAIModel(HostedModel):
+class OpenAIModel(SdkModel):
     """A model behind the chat completions API, at `server`, `base_url` or OPENAI_BASE_URL."""
+
+    path, models_path = "/chat/completions", "/models"
 
     def __init__(
         self,
@@ -147,9 +127,6 @@ class OpenAIModel(HostedModel):
         if not self.server.is_official:  # many servers know the old name only
             self._sends.add("max_tokens")
 
-    def check_key(self) -> None:
-        self._key()
-
     @property
     def hints(self) -> list[str]:
         url = self.server.url
@@ -164,45 +141,24 @@ class OpenAIModel(HostedModel):
     def _start(self) -> AsyncOpenAI:
         return self.server.client(self._key())
 
-    async def _stop(self, client: AsyncOpenAI) -> None:
-        await client.close()
-
     def _key(self) -> str:
         key = self.server.key(self._given_key)
         if key != NO_KEY:
             self._secrets += (key,)
         return key
 
-    def _parameters(self, request: Request) -> dict[str, Any]:
+    def body(self, request: Request) -> dict[str, Any]:
         parameters: dict[str, Any] = {"model": self._model, "messages": openai_messages(request)}
         parameters |= self._named(request, "temperature", "seed", "stop")
         if request.json_schema is not None and "schema" in self._sends:
-            schema = {"name": "reply", "schema": schema_of(request.json_schema)}
-            parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
+            parameters["response_format"] = response_format(schema_of(request.json_schema))
         if request.tools:
             parameters["tools"] = openai_tools(request.tools)
+        if choice := openai_choice(request):
+            parameters["tool_choice"] = choice
         if request.logprobs and "logprobs" in self._sends:
             parameters |= {"logprobs": True, "top_logprobs": min(request.logprobs, _MOST_LOGPROBS)}
         return parameters
-
-    async def _send(self, request: Request) -> Response:
-        """Use the SDK's `post`: the checks of `chat.completions.create` take half of a call's CPU time."""
-        from httpx2 import Response
-
-        client: AsyncOpenAI = self._client
-        return await client.post(
-            "/chat/completions",
-            body=self._parameters(request),
-            cast_to=Response,
-            options={"timeout": time_limits(request.timeout)},
-        )
-
-    async def _look(self) -> str:
-        from httpx2 import Response
-
-        path, limits = f"/models/{quote(self._model, safe='')}", time_limits(PROBE_SECONDS)
-        await self._client.get(path, cast_to=Response, options={"timeout": limits})
-        return ""
 
     def _read(self, request: Request, reply: Response) -> Completion:
         data = self._object(reply.content)
@@ -231,6 +187,12 @@ class OpenAIModel(HostedModel):
         )
 
 
+def response_format(schema: Any) -> dict[str, Any]:
+    """Return the parameter for a JSON schema, strict if the schema allows that."""
+    strict = {"strict": True} if isinstance(schema, dict) and strict_schema(schema) == schema else {}
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, **strict}}
+
+
 def sdk_http_client() -> AsyncClient:
     """Create a bounded HTTP client for OpenAI's SDK, also inside LangChain."""
     from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient
@@ -244,7 +206,6 @@ def _is_official(url: str) -> bool:
 
 
 def _without_environment(key: str) -> dict[str, Any]:
-    """Return headers that hide OPENAI_ORG_ID and others, read by the SDK, from a foreign server."""
     from openai import Omit
 
     names = [line.partition(":")[0].strip() for line in os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")]
@@ -299,34 +260,18 @@ class OpenAIBatches(BatchApi[OpenAIModel]):
     """Batches of chat completions over uploaded files (`/v1/batches`), identified by a name in their metadata."""
 
     is_sure = True
-
-    async def _jobs(self) -> Any:
-        return (await self._sdk()).batches.with_raw_response
+    path = "/batches"
 
     async def submit(self, name: str, rows: Sequence[tuple[str, Request]]) -> BatchJob:
         form = {"method": "POST", "url": BATCH_URL}
-        lines = [
-            json.dumps({"custom_id": f"{name}-{key}", **form, "body": self._model._parameters(request)}).encode()
-            + b"\n"
-            for key, request in rows
-        ]
-        files, limits = (await self._sdk()).files.with_raw_response, time_limits(MOVE_SECONDS)
-        upload = files.create(file=(f"{name}.jsonl", b"".join(lines)), purpose="batch", timeout=limits)
-        file = self._id((await self._asked(upload, MOVE_SECONDS)).get("id"), "file")
-        creation = (await self._jobs()).create(
-            input_file_id=file,
-            endpoint=BATCH_URL,
-            completion_window="24h",
-            metadata={BATCH_NAME: name},
-            timeout=time_limits(ASK_SECONDS),
-        )
-        return self._job(await self._asked(creation))
+        rows_sent = [{"custom_id": f"{name}-{key}", **form, "body": self._model.body(request)} for key, request in rows]
+        lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows_sent)
+        file = await self._uploaded(f"{name}.jsonl", lines, "batch")
+        batch = {"input_file_id": file, "endpoint": BATCH_URL, "completion_window": "24h"}
+        return self._job(await self._asked("post", self.path, body={**batch, "metadata": {BATCH_NAME: name}}))
 
     async def results(self, job: BatchJob) -> BatchResults:
-        files = (await self._sdk()).files.with_raw_response
-        parts = [
-            await self._rows(files.content(file, timeout=time_limits(MOVE_SECONDS)), _row_reply) for file in job.files
-        ]
+        parts = [await self._rows(f"/files/{quote(file, safe='')}/content", _row_reply) for file in job.files]
         rows = tuple(row for part in parts for row in part.rows)
         return BatchResults(rows, sum(part.bad_lines for part in parts))
 
@@ -354,4 +299,5 @@ class OpenAIBatches(BatchApi[OpenAIModel]):
 
 def _row_reply(row: dict[str, Any]) -> RowReply:
     reply = mapping(row.get("response"))
-    return RowReply(http_status(reply.get("status_code")), reply.get("body"))
+    status = str(reply.get("status_code"))
+    return RowReply(int(status) if _HTTP_STATUS.fullmatch(status) else None, reply.get("body"))

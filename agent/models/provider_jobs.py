@@ -10,14 +10,16 @@ import asyncio
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from urllib.parse import quote
 
 from agent.errors import BadResponse, InputError, ModelError, RequestRefused, RunRefused
-from agent.models.hosted import HostedModel, mapping, token_count
-from agent.models.transport import ALLOWED_BYTES, time_limits
+from agent.models.sdk_model import SdkModel
+from agent.models.transport import ALLOWED_BYTES
+from agent.models.wire_format import mapping, token_count
 from agent.types import Request
 from agent.worker import run_aside
 
@@ -25,19 +27,16 @@ if TYPE_CHECKING:
     from agent.models.openai import OpenAIModel
 
 ASK_SECONDS = 60.0
-MOVE_SECONDS = 600.0
-"""Timeout of transfers: upload, submission, results."""
-PAGE = 100
-"""Jobs per page of the list."""
+MOVE_SECONDS = 600.0  # timeout of transfers: upload, submission, results
+PAGE = 100  # jobs per page of the list
 MOST_PAGES = 20
-MOST_BYTES = 200_000_000
-"""Size limit of a batch's results."""
+MOST_BYTES = 200_000_000  # size limit of a batch's results
 NO_SUCH_ADDRESS = (404, 405, 501)
 _ID = re.compile(r"\w[\w.:-]{0,199}")
 _STATUS = re.compile(r"\w{1,40}")
-_HTTP_STATUS = re.compile(r"[1-5][0-9]{2}")
 
-M = TypeVar("M", bound=HostedModel)
+
+M = TypeVar("M", bound=SdkModel)
 J = TypeVar("J")
 
 
@@ -45,18 +44,16 @@ class ProviderJobs(ABC, Generic[M, J]):
     """Jobs of one kind at the address of a model. Methods raise ModelError."""
 
     kind: ClassVar[str]
-    no_api: ClassVar[tuple[str, str]]
-    """What a server without such jobs lacks, and advice."""
-    cursor: ClassVar[str] = "after"
-    """List parameter that names the last job of the previous page."""
+    path: ClassVar[str]
+    no_api: ClassVar[tuple[str, str]]  # what a server without such jobs lacks, and advice
+    cursor: ClassVar[str] = "after"  # list parameter that names the last job of the previous page
     cancel_seconds: ClassVar[float] = ASK_SECONDS
 
     def __init__(self, model: M) -> None:
         self._model = model
 
     async def check(self) -> None:
-        """Raise RunRefused if there is no such API or the key is refused; unclear failures pass."""
-        await self._jobs()
+        """Raise RunRefused if the API is missing or the key refused. Unclear failures pass."""
         try:
             await self._page(1, "")
         except ModelError as error:
@@ -69,30 +66,27 @@ class ProviderJobs(ABC, Generic[M, J]):
 
     async def look(self, job: str) -> J:
         """Return the job's current state."""
-        jobs = await self._jobs()
-        return self._job(await self._asked(jobs.retrieve(job, timeout=time_limits(ASK_SECONDS))))
+        return self._job(await self._asked("get", f"{self.path}/{quote(job, safe='')}"))
 
     async def cancel(self, job: str) -> J:
-        jobs = await self._jobs()
-        sending = jobs.cancel(job, timeout=time_limits(self.cancel_seconds))
-        return self._job(await self._asked(sending, self.cancel_seconds))
-
-    async def _sdk(self) -> Any:
-        await self._model._started()
-        return self._model._client
-
-    @abstractmethod
-    async def _jobs(self) -> Any: ...
+        path = f"{self.path}/{quote(job, safe='')}/cancel"
+        return self._job(await self._asked("post", path, self.cancel_seconds))
 
     @abstractmethod
     def _job(self, data: dict[str, Any]) -> J: ...
 
-    async def _asked(self, sending: Awaitable[Any], seconds: float = ASK_SECONDS) -> dict[str, Any]:
-        return await self._model.asked(sending, seconds)
+    async def _asked(self, method: str, path: str, seconds: float = ASK_SECONDS, **sent: Any) -> dict[str, Any]:
+        return await self._model.asked(method, path, seconds, **sent)
+
+    async def _uploaded(self, name: str, data: bytes, purpose: str) -> str:
+        form = {"body": {"purpose": purpose}, "files": [("file", (name, data))]}
+        headers = {"headers": {"Content-Type": "multipart/form-data"}}
+        made = await self._asked("post", "/files", MOVE_SECONDS, options=headers, **form)
+        return self._id(made.get("id"), "file")
 
     async def _page(self, limit: int, after: str) -> dict[str, Any]:
-        jobs, start = await self._jobs(), {self.cursor: after} if after else {}
-        return await self._asked(jobs.list(limit=limit, timeout=time_limits(ASK_SECONDS), **start))
+        start = {self.cursor: after} if after else {}
+        return await self._asked("get", self.path, options={"params": {"limit": limit, **start}})
 
     async def _pages(self) -> AsyncIterator[list[dict[str, Any]]]:
         after = ""
@@ -123,7 +117,7 @@ class ProviderJobs(ABC, Generic[M, J]):
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """A batch as the provider shows it: `created` in seconds since 1970, `words` why it failed ("" if unknown)."""
+    """A batch as the provider shows it; `created` in seconds since 1970, `words`: why it failed."""
 
     id: str
     status: str
@@ -152,15 +146,11 @@ class BatchResults:
 
 
 class BatchApi(ProviderJobs[M, BatchJob]):
-    """The batch API of a model's provider.
-
-    A row's `custom_id` is the batch's name, a hyphen, and the row's key.
-    """
+    """The batch API of a model's provider; a row's `custom_id` is the batch's name, a hyphen, and the row's key."""
 
     kind = "batch"
     no_api = ("batch API", "leave --batch out")
-    is_sure: ClassVar[bool]
-    """Whether a batch found by `find` is certainly the one of this name."""
+    is_sure: ClassVar[bool]  # whether a batch found by `find` is certainly the one of this name
 
     @abstractmethod
     async def submit(self, name: str, rows: Sequence[tuple[str, Request]]) -> BatchJob:
@@ -173,10 +163,7 @@ class BatchApi(ProviderJobs[M, BatchJob]):
     def _may_be(self, shown: dict[str, Any], job: BatchJob, name: str, rows: int) -> bool: ...
 
     async def find(self, name: str, rows: int, since: float, others: Collection[str] = ()) -> BatchJob | None:
-        """Find a batch that may be the one of this name; else None.
-
-        `since`: earliest possible submission, in seconds since 1970.
-        """
+        """Find the batch that may have this name, submitted `since` (seconds since 1970)."""
         async for page in self._pages():
             jobs = [(each, self._job(each)) for each in page]
             for each, job in jobs:
@@ -186,10 +173,9 @@ class BatchApi(ProviderJobs[M, BatchJob]):
                 break
         return None
 
-    async def _rows(self, asking: Awaitable[Any], read: Callable[[dict[str, Any]], RowReply]) -> BatchResults:
-        """Read a reply of JSON Lines; count lines that are no objects."""
+    async def _rows(self, path: str, read: Callable[[dict[str, Any]], RowReply]) -> BatchResults:
         ALLOWED_BYTES.set(MOST_BYTES)
-        content = await self._model.answered(asking, MOVE_SECONDS)
+        content = await self._model.answered("get", path, MOVE_SECONDS)
         return await run_aside(len(content), partial(_read_lines, content, read))
 
 
@@ -205,11 +191,6 @@ def _read_lines(content: bytes, read: Callable[[dict[str, Any]], RowReply]) -> B
         else:
             bad_lines += 1
     return BatchResults(tuple(rows), bad_lines)
-
-
-def http_status(value: object) -> int | None:
-    """Return an HTTP status given as number or text; None for anything else."""
-    return int(value) if isinstance(value, int | str) and _HTTP_STATUS.fullmatch(str(value)) else None
 
 
 def counts(value: object) -> dict[str, int]:
@@ -228,7 +209,7 @@ def batch_api(lm: object) -> BatchApi[Any] | None:
 
 
 async def check_batches(lms: Iterable[object]) -> None:
-    """Raise InputError with a line for each model whose server lacks the batch API it should have."""
+    """Raise InputError, a line per model whose server lacks the batch API."""
     apis = [api for lm in {id(lm): lm for lm in lms}.values() if (api := batch_api(lm)) is not None]
     found = await asyncio.gather(*(api.check() for api in apis), return_exceptions=True)
     if faults := [str(each) for each in found if isinstance(each, RunRefused)]:
@@ -255,10 +236,7 @@ class TuningSettings:
 
 @dataclass(frozen=True, slots=True)
 class TuningJob:
-    """A fine-tuning job as the provider shows it: the tuned `model`, `words` why it failed ("" if unknown).
-
-    `tokens`: billed; `seconds`: from creation to end (None: unknown).
-    """
+    """A fine-tuning job as the provider shows it, with the tuned model, why it failed, and the billed tokens."""
 
     id: str
     status: str
@@ -277,6 +255,7 @@ class FineTuning(ProviderJobs["OpenAIModel", TuningJob]):
     """The fine-tuning API at the address of a model; `close` closes its connections."""
 
     kind = "job"
+    path = "/fine_tuning/jobs"
     no_api = (
         "fine-tuning API",
         "leave `hosted` out of --arms, or write the files for another provider with --export-only DIR",
@@ -290,26 +269,17 @@ class FineTuning(ProviderJobs["OpenAIModel", TuningJob]):
 
         return FineTuning(OpenAIModel(model.name, model.served, api_key=model._given_key, server=model.server))
 
-    async def _jobs(self) -> Any:
-        return (await self._sdk()).fine_tuning.jobs.with_raw_response
-
     async def close(self) -> None:
         await self._model.close()
 
     async def upload(self, name: str, data: bytes) -> str:
         """Upload a JSON Lines file for training; return its id at the provider."""
-        files = (await self._sdk()).files.with_raw_response
-        sending = files.create(file=(name, data), purpose="fine-tune", timeout=time_limits(MOVE_SECONDS))
-        return self._id((await self._asked(sending, MOVE_SECONDS)).get("id"), "file")
+        return await self._uploaded(name, data, "fine-tune")
 
     async def create(self, training_file: str, validation_file: str, settings: TuningSettings) -> TuningJob:
-        """Start a job on uploaded files; `validation_file` "" for none.
-
-        After TransportUnknown or BadResponse one may have started.
-        """
-        jobs = await self._jobs()
+        """Start a job on uploaded files; after TransportUnknown or BadResponse one may have started."""
         body = tuning_body(self._model, training_file, validation_file, settings)
-        return self._job(await self._asked(jobs.create(**body, timeout=time_limits(ASK_SECONDS))))
+        return self._job(await self._asked("post", self.path, body=body))
 
     async def find(self, training_file: str) -> TuningJob | None:
         """Return the latest job on this file, if any."""
@@ -341,17 +311,12 @@ class FineTuning(ProviderJobs["OpenAIModel", TuningJob]):
 def tuning_body(
     model: OpenAIModel, training_file: str, validation_file: str, settings: TuningSettings
 ) -> dict[str, Any]:
-    """Build the request that starts a job; `validation_file` "" for none."""
-    how = {"hyperparameters": {"n_epochs": settings.epochs}}
-    return {
-        "model": model.served,
-        "training_file": training_file,
-        **({"validation_file": validation_file} if validation_file else {}),
-        "seed": settings.seed,
-        **(
-            {"method": {"type": "supervised", "supervised": how}} if model.server.is_official else how
-        ),  # others know only the older one
-    }
+    """Build the request that starts a job. Servers other than OpenAI's know only the older form."""
+    how: dict[str, Any] = {"hyperparameters": {"n_epochs": settings.epochs}}
+    if model.server.is_official:
+        how = {"method": {"type": "supervised", "supervised": how}}
+    validation = {"validation_file": validation_file} if validation_file else {}
+    return {"model": model.served, "training_file": training_file, **validation, "seed": settings.seed, **how}
 
 
 def tuned_name(base: str, served: str) -> str:

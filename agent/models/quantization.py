@@ -30,18 +30,11 @@ def float32_of(file: GgufFile, tensor: Tensor) -> Floats:
 
 
 def of_q4_1(blocks: Bytes) -> Floats:
-    """Dequantize blocks, (n, 32): float16 scale and offset, then the low halves of 16 bytes, then the high ones."""
+    """Dequantize blocks of (n, 32).
+
+    They hold float16 scale and offset, then the low halves of 16 bytes, then the high ones.
+    """
     return _halves(blocks[:, 4:]) * _float16(blocks[:, :2]) + _float16(blocks[:, 2:4])
-
-
-def _of_q5_1(blocks: Bytes) -> Floats:
-    values = _halves(blocks[:, 8:]) + 16 * _bits(blocks[:, 4:8])
-    return values * _float16(blocks[:, :2]) + _float16(blocks[:, 2:4])
-
-
-def _of_q4_k(blocks: Bytes) -> Floats:
-    """Eight sub-blocks of 32 in 256: each has a 6-bit scale and offset, times those of the block."""
-    return _scaled(_pairs(blocks[:, 16:]), blocks)
 
 
 def _of_q5_k(blocks: Bytes) -> Floats:
@@ -50,7 +43,7 @@ def _of_q5_k(blocks: Bytes) -> Floats:
 
 
 def _of_q6_k(blocks: Bytes) -> Floats:
-    """Sixteen sub-blocks of 16 in 256, each with an 8-bit scale; low 4 and high 2 bits are stored apart."""
+    """Dequantize 256 weights in 16 sub-blocks, each with an 8-bit scale. Low 4 and high 2 bits are stored apart."""
     low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array([[0], [4]], np.uint8) & 15
     high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3
     values = (low.reshape(-1, 2, 4, 32) | (high << 4)).astype(np.float32).reshape(-1, 16, 16) - 32
@@ -59,6 +52,7 @@ def _of_q6_k(blocks: Bytes) -> Floats:
 
 
 def _scaled(values: Bytes, blocks: Bytes) -> Floats:
+    # of Q4_K and Q5_K: eight sub-blocks of 32 in 256, each with a 6-bit scale and offset, times those of the block
     packed = blocks[:, 4:16]
     first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
     scales = np.concatenate([first & 63, (third & 15) | (first >> 6 << 4)], axis=1).astype(np.float32)
@@ -91,19 +85,18 @@ _TYPES: Mapping[int, Callable[[Any], Any]] = {
     gguf.Q4_0: lambda blocks: (_halves(blocks[:, 2:]) - 8) * _float16(blocks[:, :2]),
     gguf.Q4_1: of_q4_1,
     gguf.Q5_0: lambda blocks: (_halves(blocks[:, 6:]) + 16 * _bits(blocks[:, 2:6]) - 16) * _float16(blocks[:, :2]),
-    gguf.Q5_1: _of_q5_1,
+    gguf.Q5_1: lambda blocks: (
+        (_halves(blocks[:, 8:]) + 16 * _bits(blocks[:, 4:8])) * _float16(blocks[:, :2]) + _float16(blocks[:, 2:4])
+    ),
     gguf.Q8_0: lambda blocks: blocks[:, 2:].view(np.int8).astype(np.float32) * _float16(blocks[:, :2]),
-    gguf.Q4_K: _of_q4_k,
+    gguf.Q4_K: lambda blocks: _scaled(_pairs(blocks[:, 16:]), blocks),
     gguf.Q5_K: _of_q5_k,
     gguf.Q6_K: _of_q6_k,
 }
 
 
 def to_q4_0(source: Path, target: Path) -> None:
-    """Copy the weights of `source` to `target` with Q4_1 tensors as Q4_0.
-
-    Raises ValueError for a file that `gguf.py` does not read.
-    """
+    """Copy the weights of `source` to `target` with Q4_1 tensors as Q4_0. Raises ValueError."""
     try:
         file = gguf.read_gguf(source)
     except InputError as error:
@@ -121,7 +114,7 @@ def _halved(file: GgufFile, tensor: Tensor) -> WrittenTensor:
 
 
 def _q4_0(weights: Floats) -> bytes:
-    """Blocks of a float16 scale and 32 halves: the weight farthest from 0 becomes -8 times the scale."""
+    """Quantize to blocks of a float16 scale and 32 halves. The weight farthest from 0 becomes -8 times the scale."""
     farthest = np.take_along_axis(weights, np.abs(weights).argmax(axis=1)[:, None], axis=1)
     scale = farthest / np.float32(-8)
     with np.errstate(divide="ignore"):

@@ -28,12 +28,9 @@ from agent.models.local_engines import EngineCall, Engines, close_engines, open_
 from agent.models.model_registry import MODELS, NO_FILE, model
 from agent.models.weights import CATALOG, fetch, weights_path
 
-START_SECONDS = 120.0
-"""Timeout for placing an actor, importing this package and loading the weights."""
-LOOK_SECONDS = 0.5
-"""Interval of checks whether a starting actor is still needed."""
-AGAIN_SECONDS = 2.0
-"""Pause between a failed start and the next."""
+START_SECONDS = 120.0  # timeout for placing an actor, importing this package and loading the weights
+LOOK_SECONDS = 0.5  # interval of checks whether a starting actor is still needed
+AGAIN_SECONDS = 2.0  # pause between a failed start and the next
 NAME = re.compile(r"local/(?P<rest>.+)\?engines=(?P<engines>[1-9]\d{0,3})", re.DOTALL)
 
 
@@ -62,10 +59,7 @@ class EngineActor:
 
 
 class RayEngines(Engines):
-    """The engines of a model file as actors of a Ray cluster.
-
-    Raises InputError without Ray, a cluster or enough CPUs.
-    """
+    """The engines of a model file as actors of a Ray cluster. Raises InputError."""
 
     def __init__(self, path: Path, count: int) -> None:
         super().__init__(path, count)

@@ -76,7 +76,7 @@ class RecordedModel:
 
 
 def note(name: str) -> str:
-    """State that a model's replies are recorded, and from which model; "" for a live model."""
+    """State from which model the replies are recorded; "" for a live model."""
     if not name.startswith(PREFIX):
         return ""
     try:
@@ -165,8 +165,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError as error:
             raise InputError(f"{path}:{number}: not JSON ({error}); each line is an object with `reply`") from error
-        conditions = [line.get("match", ""), line.get("contains", "")] if isinstance(line, dict) else [None]
-        if not isinstance(line, dict) or not all(isinstance(text, str) for text in [line.get("reply"), *conditions]):
+        known = {"match": "", "contains": "", **line} if isinstance(line, dict) else {}
+        if not all(isinstance(known.get(key), str) for key in ("reply", "match", "contains")):
             raise InputError(f"{path}:{number}: needs a text `reply` and, if given, texts `match` and `contains`")
         script.append(line)
     return script

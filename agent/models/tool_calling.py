@@ -8,29 +8,20 @@ model wrote them, even invalid JSON: that is the model's answer, and is scored a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from agent.errors import BadResponse
 from agent.metrics.calls import calls_in
+from agent.turns import Call, calls_text, turns
+from agent.turns import turn_of as turn_of
 from agent.types import Message, Request, Tool
 
-NONE = "No tool fits."
-"""Text of a demo without calls, as providers refuse empty turns."""
-DONE = "done"
-"""Result of a call in a demo."""
-Call = tuple[str, Any]
-"""Name and arguments: an object, or text that is no JSON object."""
-
-
-def calls_text(calls: Sequence[Call], said: str = "") -> str:
-    """Return the text of a reply with calls.
-
-    >>> calls_text([("stop", {})], "As you wish.")
-    '[{"name": "stop", "arguments": {}}]\\nAs you wish.'
-    """
-    written = json.dumps([{"name": name, "arguments": arguments} for name, arguments in calls], ensure_ascii=False)
-    return f"{written}\n{said}" if said.strip() else written
+NONE = "No tool fits."  # text of a demo without calls, as providers refuse empty turns
+DONE = "done"  # result of a call in a demo
 
 
 def calls_of(text: str) -> list[Call] | None:
@@ -54,7 +45,12 @@ def openai_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
 
 def openai_messages(request: Request) -> list[dict[str, Any]]:
     """Convert messages to OpenAI's format, with the assistant's calls, each answered."""
-    return list(_openai_messages(request.messages)) if request.tools else [m.as_dict() for m in request.messages]
+    return list((_openai_messages if is_prompt(request) else _openai_turns)(request.messages))
+
+
+def is_prompt(request: Request) -> bool:
+    """Whether the answer is a list of calls, and assistant messages are demos."""
+    return bool(request.tools) and not request.tool_choice
 
 
 def _openai_messages(messages: Iterable[Message]) -> Iterator[dict[str, Any]]:
@@ -71,6 +67,27 @@ def _openai_messages(messages: Iterable[Message]) -> Iterator[dict[str, Any]]:
         tool_calls = [{"id": i, "type": "function", "function": function} for i, function in pairs]
         yield {"role": "assistant", "content": None, "tool_calls": tool_calls}
         yield from ({"role": "tool", "tool_call_id": i, "content": DONE} for i in ids)
+
+
+def _openai_turns(messages: Iterable[Message]) -> Iterator[dict[str, Any]]:
+    for turn in turns(messages):
+        calls = [
+            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": _argument_text(c.arguments)}}
+            for c in turn.calls
+        ]
+        if calls:
+            yield {"role": turn.role, "content": turn.said or None, "tool_calls": calls}
+        else:
+            yield {"role": turn.role, "content": turn.said}
+        yield from ({"role": "tool", "tool_call_id": call.id, "content": call.result} for call in turn.calls)
+
+
+def openai_choice(request: Request) -> str | dict[str, Any] | None:
+    """Return OpenAI's `tool_choice`; None for its default."""
+    choice = request.tool_choice if request.tools else ""
+    if choice in ("", "auto", "none", "required"):
+        return None if choice == "auto" else choice or None
+    return {"type": "function", "function": {"name": choice}}
 
 
 def openai_calls(message: dict[str, Any], said: str) -> str:
@@ -108,20 +125,42 @@ def anthropic_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     return [{"name": t.name, "description": t.description, "input_schema": json.loads(t.parameters)} for t in tools]
 
 
-def anthropic_blocks(content: str, made: int = 0) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
-    """Return a message's calls as blocks, and their result blocks; None if it is no list of calls.
-
-    Ids continue from `made`, the number of earlier calls, so that each is unique.
-    """
-    calls = calls_of(content)
-    if calls is None:
+def anthropic_choice(request: Request) -> dict[str, Any] | None:
+    """Return Anthropic's `tool_choice`; None for its default."""
+    choice = request.tool_choice if request.tools else "none"
+    if choice in ("", "auto"):
         return None
-    if not calls:
-        return [{"type": "text", "text": NONE}], []
-    ids = [f"call_{made + number}" for number in range(len(calls))]
-    pairs = zip(ids, calls, strict=True)
-    used = [{"type": "tool_use", "id": i, "name": n, "input": a if isinstance(a, dict) else {}} for i, (n, a) in pairs]
-    return used, [{"type": "tool_result", "tool_use_id": i, "content": DONE} for i in ids]
+    kind = {"none": "none", "required": "any"}.get(choice)
+    return {"type": kind} if kind else {"type": "tool", "name": choice}
+
+
+def tools_to_send(request: Request) -> tuple[Tool, ...]:
+    """Return the tools; without any, a stub of each called one, as Anthropic refuses calls of undeclared tools."""
+    names = dict.fromkeys(call.name for turn in turns(request.messages) for call in turn.calls)
+    return request.tools or tuple(Tool(name, "", '{"type": "object", "properties": {}}') for name in names)
+
+
+def anthropic_messages(request: Request) -> Iterator[tuple[str, Any]]:
+    """Return role and content of each message but the system's, with calls and results as blocks."""
+    messages = _with_results(request.messages) if is_prompt(request) else request.messages
+    for turn in turns(message for message in messages if message.role != "system"):
+        said = [{"type": "text", "text": turn.said}] if turn.said else []
+        if not turn.calls:
+            yield turn.role, said if turn.role == "assistant" and turn.said == NONE else turn.said
+            continue
+        given = [call.arguments if isinstance(call.arguments, dict) else {} for call in turn.calls]
+        used = [
+            {"type": "tool_use", "id": c.id, "name": c.name, "input": i} for c, i in zip(turn.calls, given, strict=True)
+        ]
+        yield turn.role, [*said, *used]
+        yield "user", [{"type": "tool_result", "tool_use_id": call.id, "content": call.result} for call in turn.calls]
+
+
+def _with_results(messages: Iterable[Message]) -> Iterator[Message]:
+    for message in messages:
+        calls = calls_of(message.content) if message.role == "assistant" else None
+        yield message if calls is None else Message(message.role, calls_text(calls) if calls else NONE)
+        yield from (Message("tool", DONE) for _ in calls or ())
 
 
 def anthropic_calls(blocks: Sequence[dict[str, Any]], said: str) -> str:
@@ -132,10 +171,15 @@ def anthropic_calls(blocks: Sequence[dict[str, Any]], said: str) -> str:
     return calls_text([(str(name), {} if arguments is None else arguments) for name, arguments in calls], said)
 
 
-def described(tools: Sequence[Tool]) -> str:
+def described(tools: Sequence[Tool], may_speak: bool = False) -> str:
     """Describe tools for a system message, as chat templates of open models do, except for the list in the reply."""
-    lines = [json.dumps(tool, ensure_ascii=False) for tool in openai_tools(tools)]
-    return "\n".join([*_BEFORE, "<tools>", *lines, "</tools>", "", *_HOW])
+    return "\n".join([*_BEFORE, "<tools>", tools_text(tools), "</tools>", "", *(_HOW_OR_WORDS if may_speak else _HOW)])
+
+
+@lru_cache(maxsize=64)
+def tools_text(tools: Sequence[Tool]) -> str:
+    """Return the tools as JSON, one a line."""
+    return "\n".join(json.dumps(tool, ensure_ascii=False) for tool in openai_tools(tools))
 
 
 _BEFORE = (
@@ -145,8 +189,54 @@ _BEFORE = (
     "",
     "You are provided with function signatures within <tools></tools> XML tags:",
 )
+_LIST = '[{"name": <function-name>, "arguments": <args-json-object>}]'
 _HOW = (
     "Return a JSON list with an object for each function call, with function name and arguments:",
-    '[{"name": <function-name>, "arguments": <args-json-object>}]',
+    _LIST,
     "Return [] where no function fits.",
 )
+_HOW_OR_WORDS = (
+    "To call functions, return only a JSON list with an object for each call, with function name and arguments:",
+    _LIST,
+    "You then get their results. When no call is needed, answer the user in plain words.",
+)
+_MARKED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_LISTED = re.compile(r"^(?:```(?:json)?[ \t]*\n)?(?=\[)", re.MULTILINE)
+MOST_LISTS = 5  # places where a list of calls may begin
+_FENCED = re.compile(r"\A```(?:json)?[ \t]*+\n(.*)\n```\Z", re.DOTALL)
+
+
+def spoken_calls(text: str, tools: Sequence[Tool]) -> str:
+    """Return an open model's reply in the form of `calls_text`: calls as a JSON list, in marks or in a code block.
+
+    A list may also end the reply, after a few words.
+
+    >>> spoken_calls('<tool_call>{"name": "stop", "arguments": {}}</tool_call>', [Tool("stop", "", "{}")])
+    '[{"name": "stop", "arguments": {}}]'
+    """
+    said = text.strip()
+    calls, rest = turn_of(said)
+    if said == rest:
+        marked = _MARKED.findall(said)
+        found = [_in_any_form(part) for part in marked or _FENCED.findall(said)]
+        calls, rest = [call for part in found for call in part], _MARKED.sub("", said).strip() if marked else ""
+        if not calls:
+            calls, rest = _at_the_end(said)
+    is_known = {name for name, _ in calls} <= {tool.name for tool in tools}
+    return calls_text(calls, rest) if calls and is_known else calls_text([], text)
+
+
+def _at_the_end(said: str) -> tuple[list[Call], str]:
+    whole = said.removesuffix("```").rstrip()
+    for start in islice(_LISTED.finditer(whole), MOST_LISTS):
+        calls, after = turn_of(whole[start.end() :])
+        if calls and not after.strip():
+            return calls, whole[: start.start()].strip()
+    return [], ""
+
+
+def _in_any_form(text: str) -> list[Call]:
+    try:
+        return [(call.name, dict(call.arguments)) for call in calls_in(json.loads(text))]
+    except (ValueError, RecursionError):
+        return []

@@ -48,10 +48,7 @@ _IDLE_SECONDS = 15.0
 
 
 def http_client(plain: type[AsyncClient], lean: type[AsyncClient]) -> AsyncClient:
-    """Create a client of the SDK (`lean`: over aiohttp) with bounded, uncompressed replies.
-
-    Larger or compressed replies raise BadResponse.
-    """
+    """Create a client of the SDK (`lean`: over aiohttp); larger or compressed replies raise BadResponse."""
     import httpx2
 
     proxied = any(scheme in getproxies() for scheme in ("http", "https", "all"))
@@ -67,10 +64,7 @@ def http_client(plain: type[AsyncClient], lean: type[AsyncClient]) -> AsyncClien
 
 
 def time_limits(seconds: float) -> Timeout:
-    """Return timeouts: `seconds` for each read and write, at most half of it for connecting.
-
-    So a failure to connect is told apart from a slow reply.
-    """
+    """Return timeouts, at most half for connecting. So a failed connection differs from a slow reply."""
     import httpx2
 
     return httpx2.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds / 2))
@@ -108,17 +102,12 @@ def _bound() -> Callable[[Response], Awaitable[None]]:
         elif encoding.strip().lower() != "identity":
             words = f"the reply is compressed ({encoding[:40]}), which was not requested; check the address"
             raise BadResponse(words, status=status)
-        elif _length(response) > most:
+        elif (length := response.headers.get("content-length", "")).isdecimal() and int(length) > most:
             raise _too_large(status, most)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = BoundedStream(response.stream, status, most)
 
     return bound
-
-
-def _length(response: Response) -> int:
-    length = response.headers.get("content-length", "")
-    return int(length) if length.isdecimal() else 0
 
 
 def _too_large(status: int, most: int) -> BadResponse:
@@ -200,20 +189,16 @@ def parse_retry_after(headers: Mapping[str, str], now: Callable[[], float] = tim
         except ValueError:
             continue
         if not math.isnan(seconds):
-            return _bounded(seconds)
+            return min(LONGEST_WAIT, max(0.0, seconds))
     try:
         moment = parsedate_to_datetime(headers.get("retry-after") or "").timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    return _bounded(moment - now())
-
-
-def _bounded(seconds: float) -> float:
-    return min(LONGEST_WAIT, max(0.0, seconds))
+    return min(LONGEST_WAIT, max(0.0, moment - now()))
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield `error` and its causes, deepest last; an exception as first argument counts as a cause."""
+    """Yield `error` and its causes, deepest last. An exception as first argument counts as a cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -235,8 +220,12 @@ def translate(error: Exception, *, where: str, variable: str, quote: Callable[[o
         headers = {}
     if status is not None and 300 <= status < 400:
         detail = f"to {headers.get('location', 'nowhere')}"
+    names = [kind.__name__ for kind in type(error).__mro__]
+    meant = next((_STATUS_OF_CLASS[name] for name in names if name in _STATUS_OF_CLASS), 200)
+    if isinstance(error, TypeError) and "keyword argument" in str(error):
+        meant = 400  # refused by the client class
     failure = status_to_error(
-        _meaning(error) if status is None else status,
+        meant if status is None else status,
         code=code,
         detail=words(error, quote) if status is None and not detail else quote(detail or str(error)),
         where=f"{where}: {type(error).__name__ if status is None else f'HTTP {status}'}",
@@ -248,13 +237,12 @@ def translate(error: Exception, *, where: str, variable: str, quote: Callable[[o
 
 
 def words(error: BaseException, quote: Callable[[object], str]) -> str:
-    """Return class and message of the deepest cause of `error` that has a message, or of `error`."""
+    """Return class and message of the deepest cause that has a message."""
     cause = [part for part in chain(error) if part is error or str(part)][-1]
     return quote(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
 
 
 def _lost(error: Exception, where: str, quote: Callable[[object], str]) -> ModelError | None:
-    """Return the error of a failed or broken connection, by the deepest known cause; None for other errors."""
     heading = f"{where}: {type(error).__name__}"
     for part in reversed(list(chain(error))):
         if isinstance(part, ssl.SSLCertVerificationError):
@@ -276,7 +264,7 @@ def _lost(error: Exception, where: str, quote: Callable[[object], str]) -> Model
 def status_to_error(
     status: int, *, code: str, detail: str, where: str, variable: str, retry_after: float | None = None
 ) -> ModelError:
-    """Return the error for an HTTP `status`, by the body's `code` and (already redacted) message `detail`."""
+    """Return the error for an HTTP `status`. `code` is the body's, `detail` its (already redacted) message."""
 
     def of(kind: type[ModelError], what: str) -> ModelError:
         return kind(f"{where}: {what}", retry_after, status=status)
@@ -316,11 +304,7 @@ def status_to_error(
 
 
 def is_hopeless(error: Exception, failure: ModelError) -> bool:
-    """Return whether a failed probe shows that no call can work.
-
-    This is so for a wrong key, an unknown model, an address without a server, and a proxy's login. A 403, another 404
-    or a missing scope only means that this key may not ask.
-    """
+    """Return whether a failed probe shows that no call can work at all."""
     code, detail = _details(error)
     if failure.status is None:
         unreachable = any(isinstance(part, ConnectionRefusedError | socket.gaierror) for part in chain(error))
@@ -331,7 +315,7 @@ def is_hopeless(error: Exception, failure: ModelError) -> bool:
 
 
 def refused_parameter(error: ModelError, sent: Set[str]) -> str:
-    """Return the sent parameter that the model refuses, by its provider's message; "" for another failure."""
+    """Return the sent parameter that the provider's message refuses; "": another failure."""
     says, status = str(error).lower(), error.status
     refused = {
         "temperature": isinstance(error, RowRefused | BadResponse)
@@ -348,20 +332,9 @@ def refused_parameter(error: ModelError, sent: Set[str]) -> str:
     return next((name for name, is_refused in refused.items() if is_refused and name in sent), "")
 
 
-def _meaning(error: BaseException) -> int:
-    if isinstance(error, TypeError) and "keyword argument" in str(error):
-        return 400  # refused by the client class
-    names = (kind.__name__ for kind in type(error).__mro__)
-    return next((_STATUS_OF_CLASS[name] for name in names if name in _STATUS_OF_CLASS), 200)
-
-
 def _status_of(error: BaseException) -> int | None:
-    response = getattr(error, "response", None)
-    for value in (
-        getattr(error, "status_code", None),
-        getattr(error, "code", None),
-        getattr(response, "status_code", None),
-    ):
+    places = ((error, "status_code"), (error, "code"), (getattr(error, "response", None), "status_code"))
+    for value in (getattr(at, name, None) for at, name in places):
         if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
             return int(value)
     return None

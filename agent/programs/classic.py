@@ -1,7 +1,6 @@
 """The kind `classic`: answers without a language model, trained on the train rows, as a yardstick for prompts.
 
-The best constant answer, a classifier if the answers have few values, and the nearest rows. It makes no call and costs
-nothing; a task whose score depends on a judge has none, as each score would be a call.
+It makes no call; a task whose score depends on a judge has none, as each score would be a call.
 """
 
 from __future__ import annotations
@@ -20,15 +19,25 @@ from agent.evaluate.breakdown import difference, summary
 from agent.evaluate.evaluator import Evaluator
 from agent.ledger.query import History, Row
 from agent.observer import Observer
-from agent.programs.constants import Constant, Scorer, answers, best_constant, predicted, reads_labels, separator_of
+from agent.programs.constants import (
+    Fields,
+    Scorer,
+    answers,
+    best_constant,
+    predicted,
+    reads_labels,
+    separator_of,
+    shape,
+)
 from agent.release.aliases import Reference, releases_root, resolve
 from agent.release.file_release import FileRelease, read_files
 from agent.release.result import RunResult, search_result
+from agent.release.versions import how_to_load
 from agent.results.breakdown import Gain
 from agent.results.run_parts import Yardstick
 from agent.retrieval import classifiers
-from agent.retrieval import classifiers as learnt
 from agent.retrieval.classifiers import NEIGHBOURS, fit, text_of, trained
+from agent.search.program import Describes
 from agent.types import NO_MODEL, Call, Candidate, Example, Message, Outcome, Prediction, Proposal, Summary, Task
 
 CONSTANT = "the constant answer that scores best on train and dev"
@@ -59,20 +68,20 @@ class ClassicCandidate(Candidate):
         return {"method": self.method, **({"rows": self.rows} if self.rows else {})}
 
 
-class ClassicProgram:
-    """The methods that suit a task, trained on its train rows. `rows` is their hash if they are a subset."""
+class ClassicProgram(Describes):
+    """The methods that suit a task. `rows`: the hash of the train rows if they are a subset."""
 
     kind = ClassicCandidate.kind
 
     def __init__(self, task: Task, rows: str = "") -> None:
-        self._task = task
-        self._rows = rows
+        self._task, self._rows = task, rows
         self._outputs = [field.name for field in task.signature.outputs]
         self._known = answers(task, task.train)
-        self._kind = _kind(task, [answer for _, answer in self._known])
-        self._constant: Constant
-        self._answers: Mapping[str, Mapping[str, Any]] = {}
-        """By method and row text."""
+        (field, *others), values = task.signature.outputs, [self._plain(answer) for _, answer in self._known]
+        self._kind = "record" if others else shape(task, field, values)
+        self._constant: str
+        self._constant_fields: Fields
+        self._answers: Mapping[str, Mapping[str, Any]] = {}  # by method and row text
 
     @staticmethod
     def suits(task: Task) -> bool:
@@ -83,15 +92,15 @@ class ClassicProgram:
         return len(self._task.train) + len(self._task.dev) * self._is_constant(candidate)
 
     def _is_constant(self, candidate: ClassicCandidate) -> bool:
-        return candidate.method == self._constant.name
+        return candidate.method == self._constant
 
     def candidates(self) -> list[ClassicCandidate]:
-        return [ClassicCandidate(method, self._rows) for method in (self._constant.name, *self._answers)]
+        return [ClassicCandidate(method, self._rows) for method in (self._constant, *self._answers)]
 
     async def fit(self, rows: Sequence[Example], score: Scorer) -> None:
-        """Train every method and answer all `rows`, in a thread; `score` chooses the constant."""
+        """Train every method and answer all `rows`; `score` chooses the constant."""
         texts = [self._text(row) for row in rows]
-        self._constant = await best_constant(self._task, score)
+        self._constant, self._constant_fields = await best_constant(self._task, score)
 
         def answered() -> dict[str, dict[str, Any]]:
             known = [self._text(row) for row, _ in self._known]
@@ -109,19 +118,17 @@ class ClassicProgram:
         return fields[self._outputs[0]] if len(self._outputs) == 1 else dict(fields)
 
     def fields(self, plain: Any) -> dict[str, Any]:
-        """Return the outputs of an exported answer."""
         return {self._outputs[0]: plain} if len(self._outputs) == 1 else dict(plain)
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         assert isinstance(candidate, ClassicCandidate)
         if self._is_constant(candidate):
-            return self._constant.prediction
+            return predicted(self._constant_fields)
         return predicted(self.fields(self._answers[candidate.method][self._text(example)]))
 
     def shown(self, candidate: Candidate) -> Summary:
         assert isinstance(candidate, ClassicCandidate)
-        learnt_by = ABOUT.get((self._kind, candidate.method), COPIED)
-        about = CONSTANT if self._is_constant(candidate) else learnt_by
+        about = CONSTANT if self._is_constant(candidate) else ABOUT.get((self._kind, candidate.method), COPIED)
         return Summary(candidate.id, self.kind, NO_MODEL, f"{candidate.method}: {about}")
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
@@ -134,35 +141,17 @@ class ClassicProgram:
         """Return the files of an export by name: code, rows, and the model's description."""
         names = [field.name for field in self._task.signature.inputs]
         model = {"method": method, "field": ", ".join(self._outputs), "type": self._kind, "inputs": names}
-        if separator := self._separator():
-            model["separator"] = separator
-        rows = [
-            {"inputs": {name: row.inputs[name] for name in names}, "answer": self._plain(answer)}
-            for row, answer in self._known
-        ]
+        model |= {"separator": separator} if (separator := self._separator()) else {}
+        known = [({name: row.inputs[name] for name in names}, self._plain(answer)) for row, answer in self._known]
+        rows = [{"inputs": inputs, "answer": answer} for inputs, answer in known]
         return {
-            "classifier.py": Path(learnt.__file__).read_text("utf-8"),
+            "classifier.py": Path(classifiers.__file__).read_text("utf-8"),
             "model.json": json.dumps(model, indent=2, ensure_ascii=True) + "\n",
             "rows.jsonl": "".join(f"{json.dumps(row, ensure_ascii=True)}\n" for row in rows),
         }
 
 
-def _kind(task: Task, known: Sequence[Mapping[str, Any]]) -> str:
-    if len(task.signature.outputs) > 1:
-        return "record"
-    (field,) = task.signature.outputs
-    if field.type in ("choice", "number"):
-        return field.type
-    if separator_of(task, field):
-        return "set"
-    values = [answer[field.name] for answer in known]
-    if all(isinstance(value, list) for value in values):
-        return "list"
-    return "record" if all(isinstance(value, Mapping) for value in values) else "other"
-
-
-LOADER = "load_classifier"
-"""The public name of the function below."""
+LOADER = "load_classifier"  # the public name of the function below
 
 
 def load_classifier(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Callable[..., Any]:
@@ -190,29 +179,26 @@ def load_classifier(path: str | os.PathLike[str], *, root: str | os.PathLike[str
     if release.loader != LOADER:
         raise ReleaseError(f"{folder}: is {release.what}; {release.loader} loads it")
     if release.files.get("classifier.py") != Path(classifiers.__file__).read_bytes():
-        logging.getLogger("agent.release").warning(
-            "%s was scored with another version of Promptassay, so answers may differ; promote a run of this version",
-            folder,
+        differs = (
+            "%s was scored with another version of Promptassay, so answers may differ; promote a run of this version"
         )
+        logging.getLogger("agent.release").warning(differs, folder)
     try:
         return classifiers.trained(*(release.files[name].decode("utf-8") for name in ("model.json", "rows.jsonl")))
     except (LookupError, TypeError, ValueError) as error:
-        raise ReleaseError(
-            f"{folder}: cannot be trained ({type(error).__name__}: {error}); promote the run again"
-        ) from error
+        why = f"cannot be trained ({type(error).__name__}: {error})"
+        raise ReleaseError(f"{folder}: {why}; promote the run again") from error
 
 
 def _aliased(reference: Reference, root: Path) -> tuple[FileRelease, Path]:
     version = resolve(root, reference).version
     folder = root / reference.name / version
-    if version.startswith("p_"):
-        raise ReleaseError(f"{reference}: {version} is a prompt; load_prompt loads it")
+    if not version.startswith("f"):
+        raise ReleaseError(how_to_load(folder, str(reference), "f"))
     release = read_files(folder)
     if (release.name, release.version) != (reference.name, version):
-        raise ReleaseError(
-            f"{folder}: holds {release.name} {release.version}, not {reference.name} {version}; restore the folder "
-            "from a copy, or promote the run again"
-        )
+        holds = f"holds {release.name} {release.version}, not {reference.name} {version}"
+        raise ReleaseError(f"{folder}: {holds}; restore the folder from a copy, or promote the run again")
     return release, folder
 
 
@@ -224,10 +210,7 @@ async def measured(
     won: tuple[Sequence[Example], Sequence[Outcome]],
     seed: int,
 ) -> list[Yardstick]:
-    """Score each method of the task, the constant answer first; `diff` is the winner's gain.
-
-    `won`: the rows of the sealed test, and the winner's outcomes on them.
-    """
+    """Score each method, the constant first. `diff` is the gain of the winner, which `won` has rows and outcomes of."""
     await program.fit([*dev, *won[0]], evaluator.value)
     results = []
     for candidate in program.candidates():
@@ -252,10 +235,7 @@ async def measured(
 
 @dataclass(frozen=True, slots=True)
 class YardstickArm:
-    """The best yardstick of a run, and its `release` for an alias.
-
-    `ahead`: the lead of the run's prompts on the sealed test (`gate.no_prompt_ahead`).
-    """
+    """The best yardstick as a release; `ahead`: the lead of the run's prompts on the sealed test (`gate`)."""
 
     best: Yardstick
     release: FileRelease
@@ -263,11 +243,7 @@ class YardstickArm:
 
 
 def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, FileRelease]:
-    """Return the best yardstick by dev score, except the constant, as release files.
-
-    Its version depends only on rows and method. Raises InputError if the run has no yardsticks, and ReleaseError if the
-    files answer a dev row differently.
-    """
+    """Return the best yardstick but the constant, by dev score, as release files. They must answer dev as scored."""
     _, best = _best(found)
     program = ClassicProgram(task)
     texts = program.exported(best.name)
@@ -284,7 +260,6 @@ def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, FileR
 
 
 def released(found: Row, task: Task, history: History) -> YardstickArm:
-    """Return `exported` with the gate for its alias."""
     result, _ = _best(found)
     best, release = exported(found, task, history)
     own_id = history.trials(result.run_id, [0])[0]["candidate_id"]

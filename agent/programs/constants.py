@@ -1,8 +1,7 @@
 """The best constant answer: chosen on train and dev by the task's own metrics, without a call.
 
-Dev takes part, as it chose the prompt that is compared. Candidates are the answers of the rows. Sets, lists, records
-and texts are then improved part by part: an item in or out, another value of a field, words of another text. The work
-is bounded by a number of scores, so that the same rows give the same answer.
+Dev takes part, as it chose the prompt that is compared. Sets, lists, records and texts are improved part by part. The
+work is bounded by a number of scores, so that the same rows give the same answer.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from statistics import median
 from typing import Any
@@ -23,44 +21,18 @@ from agent.metrics.text_match import SetOptions
 from agent.prompt.template import label_text
 from agent.types import Example, Field, Prediction, Task
 
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """The limits of the search: `rows` with different labels, tried answers, and scores."""
-
-    rows: int
-    values: int
-    scores: int
-
-
-EFFORT = Effort(200, 40, 20_000)
-OF_TEXTS = Effort(60, 40, 8_000)
-"""Comparing texts is slower."""
-OF_OWN_METRICS = Effort(50, 6, 400)
-"""User code may be slower still."""
-MOST_PARTS, PART_VALUES, MERGED = 40, 8, 16
-"""The most varied items, fields and words; the most values of a field, and texts to merge."""
+# each: rows with different labels, tried values of a field, and scores
+EFFORT = (200, 40, 20_000)
+OF_TEXTS = (60, 40, 8_000)  # comparing texts is slower
+OF_OWN_METRICS = (50, 6, 400)  # user code may be slower still
+MOST_PARTS, PART_VALUES, MERGED = 40, 8, 16  # items, fields and words; values of a field; texts to merge
 
 Scorer = Callable[[Example, Prediction], Awaitable[float | None]]
 """The score of an answer to a row, in [0, 1]; None if it cannot be scored."""
 Fields = Mapping[str, Any]
-Step = Callable[[Fields], Iterable[Fields]]
-"""The answers that differ from an answer in one part."""
-Change = Callable[[Any], Iterable[Any]]
-"""The same for one output."""
+Step = Callable[[Fields], Iterable[Fields]]  # the answers that differ from an answer in one part
+Change = Callable[[Any], Iterable[Any]]  # the same for one output
 _ABSENT = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """A constant answer: its name and fields."""
-
-    name: str
-    fields: Fields
-
-    @property
-    def prediction(self) -> Prediction:
-        return predicted(self.fields)
 
 
 def predicted(fields: Fields) -> Prediction:
@@ -72,10 +44,7 @@ def is_own(task: Task) -> bool:
 
 
 def reads_labels(task: Task) -> bool:
-    """Tell whether a metric may compare with a label.
-
-    Others accept the same answer on every row.
-    """
+    """Tell whether a metric may compare with a label. Others accept the same answer on every row."""
     return is_own(task) or any(METRICS.get(spec.name).needs_label for spec in task.metrics)
 
 
@@ -87,7 +56,7 @@ def answers(task: Task, rows: Iterable[Example]) -> list[tuple[Example, dict[str
 
 
 def _answer(task: Task, row: Example) -> dict[str, Any]:
-    """Read a list as the label of a text as a set, or as right items."""
+    """Read a list as a set's label, or as right items."""
     answer = one_answer(row.labels, task.accepted)
     for field in task.signature.outputs:
         label = answer.get(field.name)
@@ -97,8 +66,8 @@ def _answer(task: Task, row: Example) -> dict[str, Any]:
     return {field.name: answer.get(field.name) for field in task.signature.outputs}
 
 
-async def best_constant(task: Task, score: Scorer) -> Constant:
-    """Find the best constant answer of a task whose train has `answers`."""
+async def best_constant(task: Task, score: Scorer) -> tuple[str, Fields]:
+    """Return the answer with its name."""
     known = answers(task, (*task.train, *task.dev))
     search = _Search(task, score, [row for row, _ in known])
     given = {field.name: [answer[field.name] for _, answer in known] for field in task.signature.outputs}
@@ -107,29 +76,36 @@ async def best_constant(task: Task, score: Scorer) -> Constant:
     start: dict[str, Any] = {}
     full: dict[str, Any] = {}
     for field in task.signature.outputs:
-        values, name = given[field.name], field.name
+        values, name, changes = given[field.name], field.name, list[Change]()
         pool = _pool(field, values)[: search.most_values]
         start[name] = full[name] = pool[0]
         wholes.append(_step(name, _any_of(pool)))
-        separator = separator_of(task, field)
-        if separator or all(isinstance(value, list) for value in values):
-            changes, full[name] = _item_changes(values, separator)
-        elif all(isinstance(value, Mapping) for value in values):
+        kind = shape(task, field, values)
+        if kind in ("set", "list"):
+            changes, full[name] = _item_changes(values, separator_of(task, field))
+        elif kind == "record":
             changes = _record_changes(values)
-        else:
-            changes = _text_changes(pool) if field.type == "text" else []
+        elif field.type == "text":
+            changes = _text_changes(pool)
         parts += [_step(name, change) for change in changes]
     best = await search.climb(await search.climb(start, wholes), [*parts, *wholes])
     if parts and full != start:
         best = max(best, await search.climb(full, parts), key=search.known)
-    return Constant(_name(task, given, best), best)
+    return _name(task, given, best), best
+
+
+def shape(task: Task, field: Field, values: Sequence[Any]) -> str:
+    """Return what the answers of an output are: choice, number, set, list, record or other."""
+    if field.type in ("choice", "number"):
+        return field.type
+    if separator_of(task, field):
+        return "set"
+    kinds = {"list": list, "record": Mapping}
+    return next((kind for kind, of in kinds.items() if all(isinstance(value, of) for value in values)), "other")
 
 
 def separator_of(task: Task, field: Field) -> str:
-    """Return the label separator of a text that is scored as a set.
-
-    "" for other fields.
-    """
+    """Return the label separator of a text that is scored as a set. "" for other fields."""
     named = [spec for spec in task.metrics if spec.name == "set_f1" and spec.field in ("", field.name)]
     if field.type != "text" or not named:
         return ""
@@ -141,21 +117,18 @@ def joined(items: Sequence[Any], separator: str) -> str:
 
 
 class _Search:
-    """Scores answers on rows, each answer once, within a limit of scores."""
-
     def __init__(self, task: Task, score: Scorer, rows: Sequence[Example]) -> None:
         texts = any(field.type == "text" and not separator_of(task, field) for field in task.signature.outputs)
         effort = OF_OWN_METRICS if is_own(task) else OF_TEXTS if texts else EFFORT
-        self.most_values, self._left = effort.values, effort.scores
+        most, self.most_values, self._left = effort
         self._score = score
-        self._rows = [(row, 1) for row in _spread(rows, effort.rows)] if is_own(task) else _grouped(rows, effort.rows)
+        self._rows = [(row, 1) for row in _spread(rows, most)] if is_own(task) else _grouped(rows, most)
         self._known: dict[str, float] = {}
 
     def known(self, fields: Fields) -> float:
         return self._known[_key(fields)]
 
     async def climb(self, fields: Fields, steps: Sequence[Step]) -> Fields:
-        """Take the best of each step until no step improves the answer."""
         best, reached, moved = fields, await self._mean(fields), True
         while moved and self._left > 0:
             moved = False
@@ -168,9 +141,8 @@ class _Search:
         return best
 
     async def _mean(self, fields: Fields) -> float:
-        known = self._known.get(_key(fields))
-        if known is not None:
-            return known
+        if _key(fields) in self._known:
+            return self.known(fields)
         prediction = predicted(fields)
         scored = [(await self._score(row, prediction), weight) for row, weight in self._rows]
         self._left -= len(self._rows)
@@ -299,14 +271,9 @@ def _name(task: Task, given: Mapping[str, Sequence[Any]], best: Fields) -> str:
         return "constant record"
     (field,) = task.signature.outputs
     (values,), (value,) = given.values(), best.values()
-    if field.type == "choice":
+    kind = shape(task, field, values)
+    if kind == "choice":
         return "largest class" if value == _pool(field, values)[0] else "constant class"
-    if field.type == "number":
+    if kind == "number":
         return next((name for name, middle in _middles(values).items() if middle == value), "constant number")
-    if task.tools:
-        return "constant calls"
-    if separator_of(task, field):
-        return "constant set"
-    kinds = {Mapping: "record", list: "list"}
-    kind = next((kind for of, kind in kinds.items() if all(isinstance(each, of) for each in values)), "answer")
-    return f"constant {kind}"
+    return "constant calls" if task.tools else f"constant {'answer' if kind == 'other' else kind}"

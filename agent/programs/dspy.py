@@ -11,28 +11,37 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent.errors import ReleaseError
 from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, read_fields, refuse_pairwise
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
+from agent.prompt.render import dspy_signature
+from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import forbidden_in
+from agent.prompt.template import label_text
 from agent.safe_file import new_files
 from agent.search.context import SearchContext
-from agent.search.dspy.bridge import Bridge
+from agent.search.dspy.bridge import Bridge, Meter
 from agent.search.dspy.strategies import DspyForm, TriedProgram, state_of
 from agent.search.registered import DSPY
 from agent.types import (
     LM,
     Call,
     Candidate,
+    Completion,
+    Demo,
     Example,
     Prediction,
     Proposal,
     Signature,
-    Summary,
     Task,
+    canonical,
     content_id,
 )
+
+if TYPE_CHECKING:
+    from agent.programs.prompt import PromptProgram
 
 
 def is_dspy(made: Any) -> bool:
@@ -42,13 +51,9 @@ def is_dspy(made: Any) -> bool:
 
 
 def written(state: Mapping[str, Any]) -> str:
-    """Serialize a state; equal states are equal texts. Example values that are no JSON become text."""
+    """Serialize a state; example values that are no JSON become text."""
     parts = {name: {"instruction": words, "demos": demos} for name, (words, demos) in state.items()}
     return json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
-
-
-def count_demos(state: str) -> int:
-    return sum(len(part["demos"]) for part in json.loads(state).values())
 
 
 def read(prediction: Any, signature: Signature) -> Prediction:
@@ -69,13 +74,17 @@ class DspyCandidate(Candidate):
         return {"state": self.state}
 
 
+def as_state(candidate: Candidate) -> str:
+    assert isinstance(candidate, DspyCandidate)
+    return candidate.state
+
+
 @program("dspy", about="Your own DSPy program.", takes="a dspy.Module", claims=is_dspy)
 class DspyProgram(UserKind):
     kind = DspyCandidate.kind
     word, takes, usual, has_moves, file = "program", "a DSPy program", DSPY[0], False, "program.json"
 
     def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None:
-        """Raise InputError if `made`, the result of `own`, cannot be optimized."""
         super().__init__(task, lm)
         predictors = made.named_predictors()
         if not predictors:
@@ -95,7 +104,7 @@ class DspyProgram(UserKind):
 
         lm = bridge.lm(self._lm, "model", max_tokens=self.max_tokens(candidate))
         if candidate.id not in self._modules:
-            self._modules[candidate.id] = self._fresh(as_dspy(candidate).state)
+            self._modules[candidate.id] = self._fresh(as_state(candidate))
         with dspy.context(lm=lm.copy(rollout_id=repeat) if repeat else lm, track_usage=False):
             return read(await bridge.run(self._modules[candidate.id], **example.inputs), self.task.signature)
 
@@ -115,17 +124,14 @@ class DspyProgram(UserKind):
         return DspyCandidate(self._state)
 
     def check(self, candidate: Candidate) -> str:
-        return forbidden_in(as_dspy(candidate).state, self.task)
+        return forbidden_in(as_state(candidate), self.task)
 
-    def shown(self, candidate: Candidate) -> Summary:
-        return self.shown_as(candidate, as_dspy(candidate).state)
+    def whole(self, candidate: Candidate) -> str:
+        return as_state(candidate)
 
     def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
-        parts = json.loads(as_dspy(candidate).state)
+        parts = json.loads(as_state(candidate))
         return [(name, part["instruction"], part["demos"]) for name, part in parts.items()]
-
-    def prompt_tokens(self, candidate: Candidate) -> int:
-        return self._lm.count_tokens(as_dspy(candidate).state)
 
     def strategy(self, name: str | None) -> str:
         name = super().strategy(name)
@@ -133,17 +139,19 @@ class DspyProgram(UserKind):
         return name
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
-        return DspyForm(
-            self._meter,
-            self._fresh(self._state),
-            {},
-            self.max_tokens(context.baseline),
-            lambda prediction: read(prediction, self.task.signature),
-            _proposal,
-        )
+        def proposal(method: str, tried: TriedProgram) -> Proposal:
+            candidate, demos = DspyCandidate(written(tried.state)), [demos for _, demos in tried.state.values()]
+            place = {"layout": "program", "instruction": method, "demos": str(sum(map(len, demos)))}
+            return Proposal(candidate, place, method, None, tried.reason(method))
+
+        def predicted(prediction: Any) -> Prediction:
+            return read(prediction, self.task.signature)
+
+        max_tokens = self.max_tokens(context.baseline)
+        return DspyForm(self._meter, self._fresh(self._state), {}, max_tokens, predicted, proposal)
 
     def saved(self, candidate: Candidate, path: Path, spec: ReleaseSpec) -> tuple[str, Callable[[], None]]:
-        state = as_dspy(candidate).state
+        state = as_state(candidate)
 
         def loaded(path: Path) -> Any:
             program = self._own.deepcopy()
@@ -161,13 +169,62 @@ class DspyProgram(UserKind):
         return content_id("v", state), load
 
 
-def as_dspy(candidate: Candidate) -> DspyCandidate:
-    assert isinstance(candidate, DspyCandidate)
-    return candidate
+# -- prompts for DSPy's optimizers -------------------------------------------------------------------------------------
 
 
-def _proposal(method: str, tried: TriedProgram) -> Proposal:
-    candidate = DspyCandidate(written(tried.state))
-    reason = f"program {tried.number} of {method}: {tried.score:.1f} on {tried.rows} rows"
-    place = {"layout": "program", "instruction": method, "demos": str(count_demos(candidate.state))}
-    return Proposal(candidate, place, method, None, reason)
+def predict_form(program: PromptProgram, context: SearchContext) -> DspyForm:
+    import dspy
+
+    task, signature = program.task, program.task.signature
+    plain = replace(as_prompt(program.baseline()), format="dspy-chat")
+    meter = Meter(context.gateway)
+
+    def paid(candidate: Candidate, row: Example) -> Completion | None:
+        return meter.reply(context.target, program.request(candidate, row))
+
+    def read(prediction: Any) -> Prediction:
+        texts = {field: prediction[field.name] for field in signature.outputs}
+        fields = {f.name: json.loads(text) if f.type in ("number", "json") else text for f, text in texts.items()}
+        return Prediction(fields, canonical(fields))
+
+    def proposal(method: str, tried: TriedProgram) -> Proposal:
+        ((instruction, demos),) = tried.state.values()
+        train = {canonical(dict(row.inputs)): row for row in reversed(task.train)}
+        ours = tuple(_demo(signature, train, demo) for demo in demos)
+        candidate = PromptCandidate("few-shot" if ours else "zero-shot", "dspy-chat", instruction, demos=ours)
+        place = {"layout": f"{candidate.technique}/dspy-chat", "instruction": method, "trial": str(tried.number)}
+        return Proposal(candidate, place, method, None, tried.reason(method))
+
+    module = dspy.Predict(dspy_signature(signature, plain.instruction.strip()))
+    return DspyForm(meter, module, {"adapter": _reader(signature)}, program.max_tokens(plain), read, proposal, paid)
+
+
+def _demo(signature: Signature, train: dict[str, Example], demo: dict[str, Any]) -> Demo:
+    inputs = {field.name: demo[field.name] for field in signature.inputs}
+    outputs = {field.name: demo[field.name] for field in signature.outputs}
+    row = train[canonical(inputs)]
+    return Demo(row.id, inputs, outputs, source="target" if demo.get("augmented") else "label")
+
+
+def _reader(own: Signature) -> Any:
+    from dspy.adapters import ChatAdapter
+    from dspy.utils.exceptions import AdapterParseError
+
+    class Reader(ChatAdapter):  # type: ignore[misc]
+        """DSPy's chat layout, read as the run reads it. A single-field reply without its header is that field."""
+
+        def parse(self, signature: Any, completion: str) -> dict[str, Any]:
+            names = [field.name for field in own.inputs], [field.name for field in own.outputs]
+            if (list(signature.input_fields), list(signature.output_fields)) == names:
+                reply = parse_reply(completion, own.outputs)
+                if reply.error:
+                    raise AdapterParseError("dspy-chat", signature, completion, reply.error)
+                return {name: label_text(value) for name, value in reply.fields.items()}
+            try:
+                return dict(super().parse(signature, completion))
+            except AdapterParseError:
+                if len(signature.output_fields) != 1 or not completion.strip():
+                    raise
+                return {next(iter(signature.output_fields)): completion.split("[[ ##")[0].strip() or completion}
+
+    return Reader(use_json_adapter_fallback=False)

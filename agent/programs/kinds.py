@@ -12,35 +12,23 @@ and line of the factory.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from agent.errors import (
-    AgentError,
-    BadResponse,
-    BudgetExhausted,
-    InputError,
-    ReleaseError,
-    RowRefused,
-    Transient,
-    TransportUnknown,
-    one_line,
-)
+from agent.errors import OF_A_ROW, BudgetExhausted, InputError, ReleaseError, RowRefused, one_line
 from agent.evaluate.evaluator import Evaluator
-from agent.extras import brings
 from agent.gateway.gateway import Gateway
+from agent.programs.agent_call import plain
+from agent.programs.own_file import module_of, why_broken
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import escape, label_text
 from agent.registry import Registry
 from agent.release.result import RunResult
-from agent.scoring.task_metrics import line_in
+from agent.release.texts_file import TextsRelease
 from agent.search.dspy.bridge import Bridge, Meter
 from agent.search.program import Program
 from agent.search.registered import STRATEGIES
@@ -58,17 +46,12 @@ from agent.types import (
     Signature,
     Summary,
     Task,
-    canonical,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseSpec:
-    """The data of a release.
-
-    `trial`: the number of the candidate's trial. `parameters`: those that it was scored with. `origin`: tool and
-    created_utc. `evaluator` and `rows` of the sealed test prove that the written release does the same.
-    """
+    """The data of a release. `evaluator` and `rows` of the sealed test prove that it does the same."""
 
     result: RunResult
     trial: int
@@ -78,25 +61,44 @@ class ReleaseSpec:
     evaluator: Evaluator
     rows: Sequence[Example]
 
+    def provenance(self, candidate: Candidate, task: Task, **more: Any) -> dict[str, Any]:
+        """Return where the candidate comes from, as released files carry it."""
+        result = self.result
+        side = result.winner if candidate.id == result.winner.candidate_id else result.baseline
+        return {
+            "run_id": result.run_id,
+            "trial": self.trial,
+            "candidate_id": candidate.id,
+            "decision": result.decision,
+            "test": side.test,
+            "baseline_test": result.baseline.test,
+            "lift": result.lift.to_json(),
+            "hashes": dict(task.hashes),
+            **more,
+            **self.origin,
+            "ledger_head": result.ledger_head,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class WrittenRelease:
-    """A written release: its main file, and the hash of its content."""
+    """Its main file, the hash of its content, and what the user should know of its proof."""
 
     path: Path
     version: str
+    note: str = ""
 
 
 class Kind(Program, Protocol):
-    """A kind of candidate that can be run, searched and released."""
-
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
         """Write the release and prove it. Raises ReleaseError if it differs from what was scored."""
-        ...
+
+    def released(self, release: TextsRelease) -> Candidate:
+        """Return the candidate of texts that this kind released. Raises ReleaseError if they are not of this task."""
+        raise ReleaseError(f"{release.name}: is a set of texts, and the program of the task has none")
 
 
 def refuse_pairwise(task: Task, strategy: str, otherwise: str = "") -> None:
-    """Raise InputError for a pairwise judge, which DSPy's optimizers cannot serve."""
     if task.is_compared:
         raise InputError(
             f"--strategy {strategy}: the pairwise judge of {task.name} needs your prompt's answers to train rows; "
@@ -106,16 +108,13 @@ def refuse_pairwise(task: Task, strategy: str, otherwise: str = "") -> None:
 
 # -- the registry -----------------------------------------------------------------------------------------------------
 
-Make = Callable[[Task, LM, "UserProgram", Any], Kind]
+Make = Callable[[Task, LM, Any, Any], Kind]  # of task, model, `UserProgram` and what its factory made
 Made = TypeVar("Made", bound=Make)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramKind:
-    """A registered kind of program. `takes`: its input in words.
-
-    `claims`: whether it handles a factory's result, without imports.
-    """
+    """A registered kind. `takes`: its input in words; `claims`: whether it handles a factory's result."""
 
     name: str
     about: str
@@ -125,12 +124,16 @@ class ProgramKind:
 
 
 PROGRAMS: Registry[ProgramKind] = Registry(
-    "kind of program", "promptassay.programs", {"dspy": "agent.programs.dspy", "chain": "agent.programs.chain"}
+    "kind of program",
+    "promptassay.programs",
+    {name: f"agent.programs.{name}" for name in ("dspy", "chain", "agent", "text_file")},
 )
 
 
-def program(name: str, *, about: str, takes: str, claims: Callable[[Any], bool]) -> Callable[[Made], Made]:
-    """Register the class below as the kind `name`; see `ProgramKind`."""
+def program(
+    name: str, *, about: str, takes: str, claims: Callable[[Any], bool] = lambda made: False
+) -> Callable[[Made], Made]:
+    """Register the class below; see `ProgramKind`."""
 
     def register(make: Made) -> Made:
         PROGRAMS.add(name, ProgramKind(name=name, about=about, takes=takes, claims=claims, make=make), make.__module__)
@@ -140,11 +143,7 @@ def program(name: str, *, about: str, takes: str, claims: Callable[[Any], bool])
 
 
 def program_for(task: Task, lm: LM, user: LM | None = None) -> Kind:
-    """Return the program that a run of this task with this target model optimizes.
-
-    A program of the user is of the first kind that claims it: ours, then those of other packages. `user`: the model
-    that plays the user, if the task names one. Raises InputError, naming file and line, if it cannot be made.
-    """
+    """Return the program that a run optimizes. The user's is of the first kind that claims it. Raises InputError."""
     if task.user is not None:
         from agent.programs.variants import ConversationProgram
 
@@ -153,6 +152,8 @@ def program_for(task: Task, lm: LM, user: LM | None = None) -> Kind:
         from agent.programs.prompt import PromptProgram
 
         return PromptProgram(task, lm)
+    if task.rollouts is not None:  # nothing has to be made to know whose it is
+        return PROGRAMS.get(task.rollouts.kind).make(task, lm, None, None)
     from agent.programs.chain import chat_model
 
     own = UserProgram(task)
@@ -179,37 +180,25 @@ class UserProgram:
         name, self.factory = task.program.split(":")
         self._where = Path(task.folder) / f"{name}.py"
         self._file = self._where.resolve()
-        self._name = f"optimize_task_{name}"
         self._line = 1
 
     def made(self, model: Callable[[], Any]) -> Any:
-        """Call the factory of the reloaded module, with `model()` if it needs one.
-
-        Raises InputError with the line.
-        """
-        spec = importlib.util.spec_from_file_location(self._name, self._file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        """Call the factory of the reloaded module, with `model()` if it needs one. Raises InputError with the line."""
         try:
-            spec.loader.exec_module(module)
-            factory = getattr(module, self.factory)
+            factory = getattr(module_of(self._file), self.factory)
             self._line = getattr(getattr(factory, "__code__", None), "co_firstlineno", 1)
             parameters = inspect.signature(factory).parameters.values()
             required = [p for p in parameters if p.kind in BY_PLACE and p.default is inspect.Parameter.empty]
             return factory(*[model() for _ in required[:1]])
         except Exception as problem:
-            words = str(problem) if isinstance(problem, AgentError) else one_line(problem)
-            words += brings(problem.name) if isinstance(problem, ModuleNotFoundError) else ""
-            line = problem.lineno if isinstance(problem, SyntaxError) else line_in(str(self._file), problem)
-            raise InputError(f"{self._where}:{line or 1}: {words}") from problem
+            raise InputError(f"{self._where}:{why_broken(self._file, problem)}") from problem
 
     def wrong(self, what: str) -> InputError:
         return InputError(f"{self._where}:{self._line}: {what}")
 
 
 class RowClient:
-    """A row's `Call` as the `ModelClient` of a bridge."""
+    """A row's `Call` as the client of a bridge."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -223,23 +212,18 @@ class RowClient:
 
 
 class UserKind(Kind):
-    """A user's program on one model. Its calls go through a meter, so none is made twice in a run."""
+    """A user's program on one model; no call is made twice in a run."""
 
     is_fixed = False
-    word: ClassVar[str]
-    """The name in messages, such as "chain"."""
-    takes: ClassVar[str]
-    """The name in lists of strategies."""
-    usual: ClassVar[str]
-    """The default strategy."""
     has_moves: ClassVar[bool]
-    file: ClassVar[str]
-    """The name of a release."""
+    word: ClassVar[str]  # in messages
+    takes: ClassVar[str]  # in lists of strategies
+    usual: ClassVar[str]  # its strategy
+    file: ClassVar[str]  # of a release
 
     def __init__(self, task: Task, lm: LM) -> None:
-        self._lm = lm
+        self._lm, self._named = lm, task.program
         self._raised: set[tuple[str, str]] = set()
-        self._named = task.program
         self._meter: Meter
 
     async def answered(
@@ -253,27 +237,33 @@ class UserKind(Kind):
         raise NotImplementedError
 
     def saved(self, candidate: Candidate, path: Path, spec: ReleaseSpec) -> tuple[str, Callable[[], None]]:
-        """Write the candidate.
-
-        Return its file's version and a function that loads the file in its place.
-        """
+        """Write the candidate. Return its version and a function that loads the file in its place."""
         raise NotImplementedError
 
     def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
         """Return name, instruction and examples of each prompt."""
         raise NotImplementedError
 
-    def texts(self, candidate: Candidate) -> list[str]:
-        """Return each prompt for display; never sent."""
-        texts = []
-        for name, instruction, demos in self.prompts_of(candidate):
-            shots = [json.dumps(demo, ensure_ascii=False, default=str) for demo in demos]
-            texts.append("\n".join([f"{name}: {instruction}", *shots]))
-        return texts
+    def changed_texts(self, candidate: Candidate, baseline: Candidate) -> tuple[str, ...]:
+        sides = zip(self.prompts_of(candidate), self.prompts_of(baseline), strict=True)
+        return tuple(now[0] for now, before in sides if now != before)
 
-    def shown_as(self, candidate: Candidate, text: str) -> Summary:
+    def texts(self, candidate: Candidate) -> list[str]:
+        return [
+            "\n".join([f"{name}: {words}", *(json.dumps(demo, ensure_ascii=False, default=str) for demo in demos)])
+            for name, words, demos in self.prompts_of(candidate)
+        ]
+
+    def whole(self, candidate: Candidate) -> str:
+        """Return all prompts as one text, to display and to count; never sent."""
+        return "\n\n".join(self.texts(candidate))
+
+    def shown(self, candidate: Candidate) -> Summary:
         n_examples = sum(len(demos) for _, _, demos in self.prompts_of(candidate))
-        return Summary(candidate.id, "program", self.kind, text, n_examples=n_examples)
+        return Summary(candidate.id, "program", self.kind, self.whole(candidate), n_examples=n_examples)
+
+    def prompt_tokens(self, candidate: Candidate) -> int:
+        return self._lm.count_tokens(self.whole(candidate))
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         names = [field.name for field in self.task.signature.inputs]
@@ -283,7 +273,7 @@ class UserKind(Kind):
         bridge = Bridge(RowClient(call))
         try:
             return await self.answered(candidate, example, call, bridge, repeat)
-        except (RowRefused, BadResponse, Transient, TransportUnknown):
+        except OF_A_ROW:
             raise
         except Exception as problem:
             if (reply := self.unreadable(problem)) is not None:
@@ -297,9 +287,8 @@ class UserKind(Kind):
         return self.task.room(self.task.max_tokens or REPLY_TOKENS)
 
     def broken(self, outcomes: Sequence[Outcome]) -> str:
-        if all((outcome.candidate_id, outcome.example_id) in self._raised for outcome in outcomes):
-            return f"{self._named} fails on every row of dev: {outcomes[0].prediction.error}"
-        return ""
+        fails = all((outcome.candidate_id, outcome.example_id) in self._raised for outcome in outcomes)
+        return f"{self._named} fails on every row of dev: {outcomes[0].prediction.error}" if fails else ""
 
     def client(self, gateway: Gateway) -> Meter:
         self._meter = Meter(gateway)
@@ -313,43 +302,49 @@ class UserKind(Kind):
         return name
 
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
-        """Save the candidate, load it and run it on sealed rows.
-
-        Raises ReleaseError on a new call or answer.
-        """
+        """Save the candidate, load it and run it on sealed rows. Raises ReleaseError on a new call or answer."""
         path = spec.folder / self.file
         version, load = self.saved(candidate, path, spec)
         scored = await spec.evaluator.outcomes(candidate, spec.rows, "test")
-        before, self._meter.room = self._meter.room, lambda: 0
         load()
-        for row, then in zip(spec.rows, scored, strict=True):
-            if then.value is None:
-                continue
-            try:
-                now = await spec.evaluator.outcome(candidate, row)
-            except BudgetExhausted as call:
-                raise ReleaseError(f"{path}: on row {row.id} the saved program makes a new call") from call
+        for row, then, now in await self.run_again(candidate, scored, spec):
+            if now is None:
+                raise ReleaseError(f"{path}: on row {row.id} the saved program makes a new call")
             if now.prediction != then.prediction:
                 raise ReleaseError(f"{path}: on row {row.id} the saved program gives {now.prediction.raw!r:.80}")
-        self._meter.room = before
         return WrittenRelease(path, version)
+
+    async def run_again(
+        self, candidate: Candidate, scored: Sequence[Outcome], spec: ReleaseSpec
+    ) -> list[tuple[Example, Outcome, Outcome | None]]:
+        """Return each scored row of the proof with its outcome then and now; None if it takes a new call."""
+        found: list[tuple[Example, Outcome, Outcome | None]] = []
+        before, self._meter.room = self._meter.room, lambda: 0
+        try:
+            for row, then in zip(spec.rows, scored, strict=True):
+                if then.value is None:
+                    continue
+                try:
+                    found.append((row, then, await spec.evaluator.outcome(candidate, row)))
+                except BudgetExhausted:
+                    found.append((row, then, None))
+        finally:
+            self._meter.room = before
+        return found
 
 
 def read_fields(value_of: Callable[[str], Any], signature: Signature, what: str) -> Prediction:
     """Read each output of `value_of` (None: missing) like a reply. `what`: its name in messages."""
-    texts: dict[str, str] = {}
+    values = {field.name: value_of(field.name) for field in signature.outputs}
+    errors = [f"The {what} lacks {name}." for name, value in values.items() if value is None]
     fields: dict[str, Any] = {}
-    errors = []
+    texts: dict[str, str] = {}
     for field in signature.outputs:
-        value = value_of(field.name)
-        if value is None:
-            errors.append(f"The {what} lacks {field.name}.")
-            continue
-        value = plain(value)
-        texts[field.name] = label_text(value) if isinstance(value, str | int | float | dict | list) else str(value)
-        reply = parse_reply(texts[field.name], (field,))
-        fields.update(reply.fields)
-        errors += [f"{field.name}: {reply.error}"] if reply.error else []
+        if (value := plain(values[field.name])) is not None:
+            texts[field.name] = label_text(value) if isinstance(value, str | int | float | dict | list) else str(value)
+            reply = parse_reply(texts[field.name], (field,))
+            fields.update(reply.fields)
+            errors += [f"{field.name}: {reply.error}"] if reply.error else []
     return Prediction(fields, json.dumps(texts, ensure_ascii=False), " ".join(errors))
 
 
@@ -358,24 +353,3 @@ def unrefused(completion: Completion) -> Completion:
     if completion.finish == "refusal":
         raise RowRefused.by_provider(completion.text)
     return completion
-
-
-def plain(value: Any) -> Any:
-    """Convert a typed output to JSON: pydantic models become objects, Enum members their values.
-
-    >>> plain({"b", "a"})
-    ['a', 'b']
-    """
-    from pydantic import BaseModel
-
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Enum):
-        return plain(value.value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted(map(plain, value), key=canonical)
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value

@@ -1,16 +1,12 @@
-"""The kind `prompt`: an instruction, examples, a technique and a layout, answered by one call.
-
-It is rendered into a template once and filled with each row; layout and technique decide how the reply is read.
-"""
+"""The kind `prompt`: an instruction, examples, a technique and a layout, answered by one call."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from agent.errors import InputError
@@ -22,46 +18,36 @@ from agent.prompt.bound import BoundPrompt
 from agent.prompt.calibration import LabelCalibration, logprobs_for
 from agent.prompt.parts.adapter import released_model
 from agent.prompt.parts.calibration import Opinion, calibrated_by, trained_opinions
-from agent.prompt.parts.kind import TaskParts
-from agent.prompt.parts.kinds import bound, held
+from agent.prompt.parts.kinds import TaskParts, bound, held
 from agent.prompt.parts.part import PromptPart, Row
 from agent.prompt.parts.passages import PassageLibrary
 from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
-from agent.prompt.render import dspy_signature, template
-from agent.prompt.reply_parser import parse_reply
+from agent.prompt.render import template
 from agent.prompt.techniques import answers_last, labels_first, reasons_first, why_rejected
-from agent.prompt.template import fill_picked, label_text, marks
+from agent.prompt.template import fill_messages, label_text, marks
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
 from agent.search.context import SearchContext
-from agent.search.dspy.bridge import Meter
-from agent.search.dspy.strategies import DspyForm, TriedProgram
+from agent.search.dspy.strategies import DspyForm
 from agent.search.effects import Feature
-from agent.search.program import Ablation, Traits
 from agent.search.registered import DEFAULT, DSPY
 from agent.types import (
     LM,
     Call,
     Candidate,
     Completion,
-    Demo,
     Example,
     Message,
     Prediction,
-    Proposal,
     Request,
-    Signature,
     Summary,
     Task,
-    canonical,
     scores_labels,
 )
 
-SAMPLE = 50
-"""Train rows for the mean length of the parts that vary by row."""
-OF_PREDICT = ("config", "demos", "lm", "signature")
-"""Arguments that `dspy.Predict` reserves."""
+SAMPLE = 50  # train rows for the mean length of the parts that vary by row
+OF_PREDICT = ("config", "demos", "lm", "signature")  # arguments that `dspy.Predict` reserves
 REASONING_TOKENS = 180
 DSPY_TOKENS = 16  # markers around each field of a reply
 REPLY_SLACK = 4
@@ -70,7 +56,7 @@ HOSTED_SLACK = 60  # a hosted model may say a sentence around the answer; it end
 
 @dataclass(frozen=True, slots=True)
 class ReplyCap:
-    """The most tokens of a reply: of the longest right answer in the model's own tokens, and `more` to think."""
+    """The most tokens of a reply: of the longest right answer, and `more` to think."""
 
     answer: int
     more: int = 0
@@ -93,12 +79,10 @@ class ReplyCap:
         extra = self.more + (REASONING_TOKENS if reasons_first(candidate) else 0)
         if candidate.format.startswith("dspy-"):
             extra += DSPY_TOKENS * (n_outputs + 1)
-        return self.answer + extra
+        return self.answer + extra + sum(kind.reply_tokens(own, n_outputs) for kind, own in held(candidate))
 
 
 class PromptProgram(Kind):
-    """Prompts for one task and one model."""
-
     kind = PromptCandidate.kind
     calls = 1
     is_fixed = True
@@ -179,7 +163,7 @@ class PromptProgram(Kind):
 
     def check(self, candidate: Candidate) -> str:
         prompt = as_prompt(candidate)
-        others = (kind.why_other(prompt, self.shared) for kind, _ in held(prompt))
+        others = (kind.why_other(settings, prompt, self.shared) for kind, settings in held(prompt))
         return next(filter(None, others), "") or why_rejected(prompt, self.task)
 
     def place(self, candidate: Candidate) -> dict[str, str]:
@@ -199,14 +183,29 @@ class PromptProgram(Kind):
             prompt, count, of = self.bound(candidate), self._lm.count_tokens, as_prompt(candidate)
             empty, messages = dict.fromkeys(of.marks("context"), ""), prompt.messages
             if empty or of.marks("examples"):
-                messages = fill_picked(messages, empty, ())
+                messages = fill_messages(messages, empty, ())
             rows = [self._row(row) for row in self.task.train[:SAMPLE]]
             size = sum(count(message.content) for message in messages)
             self._sizes[candidate.id, most] = size + sum(part.size(count, rows, most) for part in prompt.parts)
         return self._sizes[candidate.id, most]
 
-    def traits(self, candidate: Candidate) -> PromptTraits:
-        return PromptTraits(as_prompt(candidate), self)
+    def features(self, candidate: Candidate) -> Mapping[Feature, float]:
+        return features_of(candidate)
+
+    def ablations(self, candidate: Candidate, baseline: Candidate) -> dict[str, Candidate]:
+        return leave_one_out(as_prompt(candidate), as_prompt(baseline))
+
+    def documents(self, candidate: Candidate, example: Example) -> tuple[str, ...] | None:
+        found = (part.documents(self._row(example)) for part in self.bound(candidate).parts)
+        return next((files for files in found if files is not None), None)
+
+    def calibrated(self, candidate: Candidate, calibration: LabelCalibration) -> Candidate | None:
+        prompt = as_prompt(candidate)
+        return calibrated_by(prompt, calibration) if labels_first(prompt, self.task.signature.outputs) else None
+
+    def opinions(self, candidate: Candidate, trained: bool = False) -> list[Opinion]:
+        found = [found for kind, _ in held(as_prompt(candidate)) if (found := kind.opinion(self.shared))]
+        return [*found, *trained_opinions(self.shared)] if trained else found
 
     def strategy(self, name: str | None) -> str:
         task, name = self.task, name or DEFAULT
@@ -220,6 +219,8 @@ class PromptProgram(Kind):
             why = f"DSPy reserves the input name {taken[0]}; rename it, or"
         elif task.signature.conversation:
             why = f"DSPy sends a conversation as one text, but {task.name} sends messages;"
+        elif task.space.descriptions_only is not None:
+            why = f"DSPy's optimizers rewrite instructions, but {task.name} allows descriptions only;"
         elif task.knowledge is not None:
             why = f"DSPy's optimizers do not retrieve passages, but {task.name} has [knowledge];"
         elif marks(task.instruction, names):
@@ -233,6 +234,8 @@ class PromptProgram(Kind):
         return PromptMoves(self.task, context, self.shared)
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
+        from agent.programs.dspy import predict_form
+
         return predict_form(self, context)
 
     def _label_parameters(self) -> dict[str, Any]:
@@ -240,142 +243,19 @@ class PromptProgram(Kind):
         return {"logprobs": logprobs_for(labels), "labels": list(labels)} if scores_labels(self._lm) else {}
 
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
-        result, task, prompt = spec.result, self.task, as_prompt(candidate)
+        result, prompt = spec.result, as_prompt(candidate)
         abstain = result.calibration.abstain if result.calibration and prompt.id == result.winner.candidate_id else None
         abstaining = {"abstain_below": abstain.below} if abstain and abstain.below is not None else {}
-        side = result.winner if prompt.id == result.winner.candidate_id else result.baseline
         parameters = {**(self._label_parameters() if abstaining else {}), **spec.parameters}
-        provenance = {
-            "run_id": result.run_id,
-            "trial": spec.trial,
-            "candidate_id": prompt.id,
-            "decision": result.decision,
-            "test": side.test,
-            "baseline_test": result.baseline.test,
-            "lift": result.lift.to_json(),
-            "hashes": dict(task.hashes),
-            **abstaining,
-            **spec.origin,
-            "ledger_head": result.ledger_head,
-        }
-        release = self.release(candidate, parameters, provenance)
+        release = self.release(candidate, parameters, spec.provenance(prompt, self.task, **abstaining))
         return WrittenRelease(write_release(release, spec.folder), release.version)
 
     def release(
         self, candidate: Candidate, parameters: Mapping[str, Any], provenance: Mapping[str, Any]
     ) -> PromptRelease:
-        """Return the release form of the candidate, with the adapter of its model.
-
-        `parameters`: those that it was scored with. `provenance`: JSON-ready.
-        """
+        """Return the release form of the candidate, with the adapter of its model."""
         prompt, (model, adapter) = self.bound(candidate), released_model(self.model_of(candidate).name)
         fields = {each.name: getattr(prompt, each.name) for each in dataclasses.fields(BoundPrompt) if each.init}
         fields |= {name: part.whole() for name, part in fields.items() if isinstance(part, PromptPart)}
         fields |= {"model": model, "adapter": adapter, "parameters": dict(parameters), "provenance": dict(provenance)}
         return PromptRelease(**fields)
-
-
-class PromptTraits(Traits):
-    """The answers of a prompt's parts."""
-
-    def __init__(self, prompt: PromptCandidate, program: PromptProgram) -> None:
-        self._prompt, self._program = prompt, program
-
-    def features(self) -> Mapping[Feature, float]:
-        return features_of(self._prompt)
-
-    def ablations(self, baseline: Candidate) -> list[Ablation]:
-        return leave_one_out(self._prompt, as_prompt(baseline))
-
-    def documents(self, example: Example) -> tuple[str, ...] | None:
-        row = Row(example.inputs, self._program.task.signature.compared)
-        found = (part.documents(row) for part in self._program.bound(self._prompt).parts)
-        return next((files for files in found if files is not None), None)
-
-    def calibrated(self, calibration: LabelCalibration) -> Candidate | None:
-        fits = labels_first(self._prompt, self._program.task.signature.outputs)
-        return calibrated_by(self._prompt, calibration) if fits else None
-
-    def voters(self) -> list[Opinion]:
-        return [found for kind, _ in held(self._prompt) if (found := kind.opinion(self._program.shared))]
-
-    def opinions(self) -> list[Opinion]:
-        return [*self.voters(), *trained_opinions(self._program.shared)]
-
-
-def predict_form(program: PromptProgram, context: SearchContext) -> DspyForm:
-    import dspy
-
-    signature = program.task.signature
-    plain = replace(as_prompt(program.baseline()), format="dspy-chat")
-    meter = Meter(context.gateway)
-
-    def paid(candidate: Candidate, row: Example) -> Completion | None:
-        return meter.reply(context.target, program.request(candidate, row))
-
-    return DspyForm(
-        meter,
-        dspy.Predict(dspy_signature(signature, plain.instruction.strip())),
-        {"adapter": reader(signature)},
-        program.max_tokens(plain),
-        partial(_prediction, signature=signature),
-        partial(_proposal, program.task),
-        paid,
-    )
-
-
-def _proposal(task: Task, method: str, tried: TriedProgram) -> Proposal:
-    ((instruction, demos),) = tried.state.values()
-    train = {canonical(dict(row.inputs)): row for row in reversed(task.train)}
-    ours = tuple(_demo(task.signature, train, demo) for demo in demos)
-    candidate = PromptCandidate("few-shot" if ours else "zero-shot", "dspy-chat", instruction, demos=ours)
-    place = {"layout": f"{candidate.technique}/dspy-chat", "instruction": method, "trial": str(tried.number)}
-    reason = f"program {tried.number} of {method}: {tried.score:.1f} on {tried.rows} rows"
-    return Proposal(candidate, place, method, None, reason)
-
-
-def _demo(signature: Signature, train: dict[str, Example], demo: dict[str, Any]) -> Demo:
-    inputs = {field.name: demo[field.name] for field in signature.inputs}
-    outputs = {field.name: demo[field.name] for field in signature.outputs}
-    row = train[canonical(inputs)]
-    return Demo(row.id, inputs, outputs, source="target" if demo.get("augmented") else "label")
-
-
-def _prediction(prediction: Any, signature: Signature) -> Prediction:
-    texts = {field: prediction[field.name] for field in signature.outputs}
-    fields = {f.name: json.loads(text) if f.type in ("number", "json") else text for f, text in texts.items()}
-    return Prediction(fields, canonical(fields))
-
-
-@cache
-def _reader_class() -> Any:
-    from dspy.adapters import ChatAdapter
-    from dspy.utils.exceptions import AdapterParseError
-
-    class Reader(ChatAdapter):  # type: ignore[misc]
-        """DSPy's chat layout, read as the run reads it. A single-field reply without its header is that field."""
-
-        def __init__(self, signature: Signature) -> None:
-            super().__init__(use_json_adapter_fallback=False)
-            self._own = signature
-
-        def parse(self, signature: Any, completion: str) -> dict[str, Any]:
-            names = [field.name for field in self._own.inputs], [field.name for field in self._own.outputs]
-            if (list(signature.input_fields), list(signature.output_fields)) == names:
-                reply = parse_reply(completion, self._own.outputs)
-                if reply.error:
-                    raise AdapterParseError("dspy-chat", signature, completion, reply.error)
-                return {name: label_text(value) for name, value in reply.fields.items()}
-            try:
-                return dict(super().parse(signature, completion))
-            except AdapterParseError:
-                if len(signature.output_fields) != 1 or not completion.strip():
-                    raise
-                return {next(iter(signature.output_fields)): completion.split("[[ ##")[0].strip() or completion}
-
-    return Reader
-
-
-def reader(signature: Signature) -> Any:
-    """Return DSPy's ChatAdapter for this task and the other calls of an optimizer."""
-    return _reader_class()(signature)

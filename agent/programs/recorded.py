@@ -9,22 +9,16 @@ from typing import Any
 
 from agent.evaluate.score_table import Arm, NamedCandidate, ScoreTable
 from agent.ledger.query import Row
+from agent.prompt.template import label_text
 from agent.release.production_logs import AS_THEY_ARE, fraction, optional, read_lines, required, time_of
-from agent.release.runtime import Prompt
 from agent.release.suite import RECORDED, Suite
+from agent.release.texts import Loaded, Texts
 from agent.safe_text import quoted
 from agent.types import Candidate, Example, Outcome, Prediction, Score, SplitName
 
 
 class Recorded:
-    """Replays answers.
-
-    Args:
-        rows: the answered rows.
-        answers: all answers by row id.
-        notes: lines of a log that were left out.
-        times: of a log, ascending.
-    """
+    """Replays answers by row id. `notes`: skipped lines of a log; `times`: of its answers, ascending."""
 
     def __init__(
         self,
@@ -36,7 +30,7 @@ class Recorded:
         self.rows, self.answers, self.notes, self.times = rows, answers, tuple(notes), times
 
     @classmethod
-    def of_suite(cls, suite: Suite, prompt: Prompt) -> Recorded:
+    def of_suite(cls, suite: Suite, prompt: Loaded) -> Recorded:
         """Replay a suite, parsing replies as the prompt does today."""
         ids = [row.id for row in suite.rows]
         return cls(suite.rows, dict(zip(ids, suite.recorded(prompt), strict=True)))
@@ -47,12 +41,8 @@ class Recorded:
         return cls((), {each["example_id"]: [_outcome(candidate_id, each)] for each in found})
 
     @classmethod
-    def of_log(cls, path: Path, prompt: Prompt, columns: Mapping[str, str] = AS_THEY_ARE) -> Recorded:
-        """Replay a .jsonl or .csv log, parsed by the prompt. `columns`: renamed keys, by ours.
-
-        Raises:
-            ProblemsError: No row, or half of them or more, can be read; each kind of problem once, at its `file:line`.
-        """
+    def of_log(cls, path: Path, prompt: Loaded, columns: Mapping[str, str] = AS_THEY_ARE) -> Recorded:
+        """Replay a .jsonl or .csv log; `columns`: renamed keys. Raises ProblemsError if half cannot be read."""
         found, notes = read_lines(path, lambda row: _logged(row, prompt, columns), '{"reply": ...}')
         rows = [replace(row, id=f"{path}:{line}") for line, (row, _, _) in found]
         answers = {row.id: [replace(one, example_id=row.id)] for row, (_, (_, one, _)) in zip(rows, found, strict=True)}
@@ -60,7 +50,6 @@ class Recorded:
 
     @property
     def passes(self) -> list[list[Outcome]]:
-        """The answers by repeat, in row order."""
         every = self.answers.values()
         return [[each[at] for each in every if at < len(each)] for at in range(max(map(len, every), default=0))]
 
@@ -94,8 +83,10 @@ def _outcome(candidate_id: str, found: Row) -> Outcome:
     return Outcome(candidate_id, found["example_id"], prediction, scores, found["value"], found["call_key"])
 
 
-def _logged(row: Mapping[str, Any], prompt: Prompt, columns: Mapping[str, str]) -> tuple[Example, Outcome, str]:
+def _logged(row: Mapping[str, Any], prompt: Loaded, columns: Mapping[str, str]) -> tuple[Example, Outcome, str]:
     reply = required(row, "reply", columns)
+    if isinstance(prompt, Texts):  # a program may answer with an object
+        reply = label_text(reply)
     if not isinstance(reply, str):
         raise ValueError(f"reply: {quoted(reply)} is not a text; write what the model answered")
     score, confidence = (_share(name, optional(row, name, columns)) for name in ("score", "confidence"))

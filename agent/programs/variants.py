@@ -1,9 +1,7 @@
-"""Other ways to run prompts: conversations, prompts with an adapter, and released prompts.
+"""Other ways to run prompts: conversations, prompts with an adapter, and released prompts as in production.
 
-In a conversation a script or a model plays the user. Each turn is a separate call whose messages hold the replies
-before it, so a resumed run takes the turns that it bought from the ledger and buys the next one. A tuned prompt is
-answered by a local model with a LoRA adapter, or by a fully fine-tuned copy; a search makes none. A released prompt is
-sent as in production: its own messages, parameters and parsing.
+Each turn of a conversation is a call whose messages hold the replies before it, so a resumed run takes the turns that
+it bought from the ledger. A search makes no adapter.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
-from agent.conversation import Role, Turns, as_text, turns_of
+from agent.conversation import Speaker, Turns, as_text, turns_of
 from agent.errors import InputError, RowRefused
 from agent.gateway.embedding import Embedder
 from agent.models.adapters import Adapter
@@ -24,15 +22,13 @@ from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
 from agent.types import LM, Call, Candidate, Completion, Example, Message, Prediction, Request, SimulatedUser, Task
 
-OPENING = "(The conversation begins. Write your first message.)"
-"""The first message to the model that plays the user."""
+OPENING = "(The conversation begins. Write your first message.)"  # the first message to the model that plays the user
 
-NO_REPLY = "(no reply)"
-"""Replaces an empty reply of the target in the next call: providers refuse empty messages."""
+NO_REPLY = "(no reply)"  # replaces an empty reply of the target in the next call: providers refuse empty messages
 
 
 class ConversationProgram(PromptProgram):
-    """Prompts with one call per turn. `user` plays the user, None if rows have its messages."""
+    """Prompts with one call per turn. `user` plays the user; None if rows have its messages."""
 
     is_fixed = False
 
@@ -78,19 +74,16 @@ class ConversationProgram(PromptProgram):
         return prediction
 
     async def _answered(
-        self, candidate: Candidate, example: Example, said: Sequence[tuple[Role, str]], call: Call, repeat: int
+        self, candidate: Candidate, example: Example, said: Sequence[tuple[Speaker, str]], call: Call, repeat: int
     ) -> Prediction:
         row = self._said(example, said)
         return replace(await super().run(candidate, row, call, repeat), conversation=row.inputs[self._name])
 
-    def _said(self, example: Example, said: Sequence[tuple[Role, str]]) -> Example:
+    def _said(self, example: Example, said: Sequence[tuple[Speaker, str]]) -> Example:
         return replace(example, inputs={self._name: as_text(said)})
 
     def max_tokens(self, candidate: Candidate) -> int:
-        """Return the most tokens of a last reply.
-
-        With a simulated user, any may be the last.
-        """
+        """Return the most tokens of a last reply. With a simulated user, any may be the last."""
         most = super().max_tokens(candidate)
         return most if self._as_user is None else max(most, self._user.reply_tokens)
 
@@ -108,23 +101,16 @@ def _user_request(user: SimulatedUser, goal: str, said: Turns, repeat: int) -> R
 
 
 class AdaptedModel(LM, Protocol):
-    """A local model, with the adapter of its calls."""
-
     @property
     def adapter(self) -> Adapter | None: ...
 
 
 def adapter_of(candidate: Candidate) -> str:
-    """Return the SHA-256 of the candidate's adapter; "" without one."""
     return candidate.adapter if isinstance(candidate, TunedCandidate) else ""
 
 
 class TunedProgram(PromptProgram):
-    """Prompts for one task, answered by a base (`lm`, which counts tokens) with one of several adapters.
-
-    `models`: the base with each adapter, named `local/BASE+ADAPTER.gguf`; the caller closes them. `copies`: fully
-    fine-tuned models, by the SHA-256 of their files. Raises InputError for a model without an adapter.
-    """
+    """Prompts answered by a base (`lm`) with one of several adapters, or by a fine-tuned copy."""
 
     kind = TunedCandidate.kind
 
@@ -155,8 +141,6 @@ class TunedProgram(PromptProgram):
 
 @dataclass(frozen=True, slots=True)
 class ReleasedCandidate(Candidate):
-    """A released prompt by the hash of its content."""
-
     kind: ClassVar[str] = "released"
 
     version: str
@@ -166,7 +150,7 @@ class ReleasedCandidate(Candidate):
 
 
 class ReleasedProgram:
-    """Runs a released prompt on a model, its own or another. `embedder`: of picks by a provider's vectors."""
+    """Runs a released prompt on a model; `embedder`: of picks by a provider's vectors."""
 
     kind = ReleasedCandidate.kind
 

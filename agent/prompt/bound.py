@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.conversation import AS_TURNS
 from agent.errors import ReleaseError
 from agent.prompt.parts.part import PromptPart, Row
-from agent.prompt.template import PICKED, fill_messages, fill_picked, turns_input
+from agent.prompt.template import PICKED, fill_messages, turns_input
 from agent.shipped import Field, FormatName, Message, Prediction, Tool
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent.prompt.parts.passages import ReleasedPassages
     from agent.prompt.parts.picks import PickedDemos
     from agent.retrieval.linear import LabelClassifier
+    from agent.retrieval.vectors import PoolVectors
     from agent.types import Completion, Request
 
 
@@ -29,12 +30,8 @@ if TYPE_CHECKING:
 class BoundPrompt:
     """A template, the way to read its replies, and its parts.
 
-    Args:
-        name: of the task.
-        model: the model that answers; with an `adapter` its base.
-        messages: templates: their contents hold `{{field}}` for each of `inputs`, anything else is literal.
-        reasoning: whether the answer comes last in a reply.
-        calibration, classifier, picks, passages, adapter, tools: its parts (`parts/`); `more`: those of other packages.
+    `messages`: their contents hold `{{field}}` for each of `inputs`, anything else is literal. `reasoning`: whether the
+    answer comes last in a reply. `more`: parts of other packages.
     """
 
     name: str
@@ -65,7 +62,7 @@ class BoundPrompt:
 
     @property
     def target(self) -> str:
-        """The callable name of the model that answers, with the path of the adapter, if any."""
+        """Return the name of the model that answers, with its adapter's path."""
         name = self.model
         for part in self.parts:
             name = part.target(name)
@@ -73,7 +70,7 @@ class BoundPrompt:
 
     @property
     def conversation(self) -> str:
-        """The name of the input that is a conversation, whose messages are sent; "" for none."""
+        """Return the input that is a conversation, sent as messages; "" for none."""
         return turns_input(self.messages)
 
     @property
@@ -84,12 +81,17 @@ class BoundPrompt:
     @property
     def embeddings(self) -> str:
         """The provider's model that embeds inputs; "" if none is needed."""
-        return next((part.embeddings for part in self.parts if part.embeddings), "")
+        vectors = self._vectors
+        return vectors.model if vectors and vectors.is_provided else ""
+
+    @property
+    def _vectors(self) -> PoolVectors | None:
+        return next((part.vectors for part in self.parts if part.vectors), None)
 
     @property
     def takes_rows(self) -> bool:
         """Whether confirmed rows of a user are shown."""
-        return any(part.takes_rows for part in self.parts)
+        return any(part.example() for part in self.parts)
 
     @property
     def reads_tokens(self) -> bool:
@@ -98,12 +100,12 @@ class BoundPrompt:
 
     @property
     def reads_input(self) -> str:
-        """How the input decides when a reply is read, as a sentence; "" if it does not."""
+        """Describe how the input decides when a reply is read; "" if it does not."""
         return next((part.reads_input for part in self.parts if part.reads_input), "")
 
     def some_vector(self) -> Sequence[float] | None:
         """Return the first row's vector, to prove files without calling the provider."""
-        return next((part.some_vector() for part in self.parts if part.embeddings), None)
+        return self._vectors.vector(0) if self._vectors and self.embeddings else None
 
     # -- what is sent --------------------------------------------------------------------------------------------------
 
@@ -120,16 +122,12 @@ class BoundPrompt:
         return found
 
     def render(self, row: Row) -> tuple[Message, ...]:
-        """Render the messages for an input, exactly as they were scored unless there are rows of a user.
-
-        Raises:
-            ReleaseError: A vector is missing, does not fit or is not needed.
-        """
-        if row.vector is not None and not any(part.takes_vector for part in self.parts):
+        """Render the messages for an input. Raises ReleaseError for a vector that is missing or does not fit."""
+        if row.vector is not None and not self._vectors:
             raise ReleaseError("this prompt picks no examples by vectors; omit vector=...")
         values = self.values(row)
         picked = values.pop(PICKED, None)
-        filled = fill_messages(self.messages, values) if picked is None else fill_picked(self.messages, values, picked)
+        filled = fill_messages(self.messages, values, picked)
         for part in self.parts:
             filled = part.messages(filled, row)
         return filled
@@ -152,28 +150,14 @@ class BoundPrompt:
     def read(
         self, text: str, tokens: Sequence[Any] = (), row: Row | None = None, exact: Sequence[float] = ()
     ) -> Prediction:
-        """Read a reply; never raises, whatever the model wrote.
+        """Read a reply; never raises. `tokens`, `exact`: see `label_logs`; `row`: None if the input is unknown."""
+        from agent.prompt.calibration import label_logs, read_reply  # takes time, and not all who render parse
 
-        Args:
-            tokens: Its log-probabilities; without them no label is calibrated.
-            row: The input; None if unknown.
-            exact: The log-probability of each label, from a model that scores labels; then `tokens` are ignored.
-        """
-        from agent.prompt.calibration import read_reply  # takes time, and not all who render parse
-
-        prediction = read_reply(text, tokens, self.outputs, self.reasoning, None, (), exact)
-        logs = self._label_logs(tokens, exact) if self.parts else None
+        logs = label_logs(tokens, self.outputs, self.reasoning, exact)
+        prediction = read_reply(text, (), self.outputs, self.reasoning, None, exact=logs or ())
         for part in self.parts:
             prediction = part.read(logs, row, prediction)
         return prediction
-
-    def _label_logs(self, tokens: Sequence[Any], exact: Sequence[float]) -> Sequence[float] | None:
-        from agent.prompt.calibration import label_scores
-
-        labels = self.outputs[0].choices if len(self.outputs) == 1 and not self.reasoning else ()
-        if not labels or not (tokens or exact):
-            return None
-        return exact if len(exact) == len(labels) else label_scores(tokens, labels)
 
     async def read_aside(self, completion: Completion, row: Row, *refused: str) -> Prediction:
         """Do `read`, in a thread for a long reply. Raises RowRefused if the provider refused."""

@@ -15,11 +15,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from agent.prompt.reply_parser import parse_reply
-from agent.retrieval.votes import MOST_NEIGHBOURS, log_shares
-from agent.safe_data import REAL, Rule, at_least, read_as, whole
 from agent.shipped import Field, Prediction
 
 Tokens = Sequence[Sequence[tuple[str, float]]]
@@ -28,7 +26,10 @@ Method = Literal["label-free", "fitted", "neighbours", "prior"]
 FLOOR = 1e-6  # the least probability of a label: a list of the most likely tokens says no more about it
 MIN_LABEL_MASS = 0.05  # of a token's probability; below it the reply is about something other than the labels
 MOST_LOGPROBS = 20
-_ABOVE_0 = Rule("a number above 0", lambda value: REAL.holds(value) and value > 0)
+NEIGHBOURS = 32
+"""Rows that vote in a search: of 8, 16, 24, 32 and 48 the one with the least cross-fitted loss on dev."""
+MOST_NEIGHBOURS = 1_000
+SMOOTHING = 0.5  # of a vote for each label, so that one without any neighbour is not ruled out
 LABELS_FIRST = ("turns", "labelled-turns", "inline")
 """The layouts whose replies begin with the answer."""
 
@@ -42,8 +43,8 @@ def logprobs_for(labels: Sequence[str]) -> int:
 class Neighbours:
     """Votes of the `k` nearest rows of the pool; `weight`: of the log of a label's share in the votes."""
 
-    k: Annotated[int, whole(1, MOST_NEIGHBOURS)]
-    weight: Annotated[float, at_least(0)]
+    k: int
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Prior:
     `rows`: the hash of its train rows.
     """
 
-    weight: Annotated[float, at_least(0)]
+    weight: float
     rows: str
 
 
@@ -66,7 +67,7 @@ class LabelCalibration:
 
     method: Method
     bias: Mapping[str, float]
-    temperature: Annotated[float, _ABOVE_0] = 1.0
+    temperature: float = 1.0
     neighbours: Neighbours | None = None
     prior: Prior | None = None
 
@@ -82,12 +83,9 @@ class LabelCalibration:
         return found | {name: asdict(part) for name, part in more.items() if part is not None}
 
     def scores(self, logs: Sequence[float], votes: Sequence[float] = ()) -> list[float]:
-        """Return the weighted scores of the labels.
+        """Return the weighted scores of the labels, in the order of `bias`.
 
-        Args:
-            logs: Their log-probabilities, in the order of `bias`.
-            votes: The neighbours' votes for them, in the same order; with a prior the classifier's log-probabilities.
-                Needed with either.
+        `votes`: the neighbours' votes for them, or with a prior the classifier's log-probabilities.
         """
         scores = [log / self.temperature + bias for log, bias in zip(logs, self.bias.values(), strict=True)]
         if self.neighbours is not None:
@@ -99,15 +97,16 @@ class LabelCalibration:
         return [score + weight * share for score, share in zip(scores, shares, strict=True)]
 
 
-def label_calibration(data: Any, labels: Sequence[str]) -> LabelCalibration:
-    """Parse the output of `as_dict`, with the labels in this order. Raises ValueError."""
-    found: LabelCalibration = read_as(LabelCalibration, data, "calibration")
-    if not labels or set(found.bias) != set(labels):
-        raise ValueError("calibration.bias must be a number for each choice of the one output, and for no other")
-    for name in ("neighbours", "prior"):
-        if (getattr(found, name) is not None) != (found.method == name):
-            raise ValueError(f"calibration.{name} must be there with the method {name}, and with no other")
-    return replace(found, bias={label: found.bias[label] for label in labels})
+def log_shares(votes: Sequence[float]) -> list[float]:
+    """Return the log of each label's share in the votes, each with SMOOTHING added.
+
+    Without votes all are equal.
+
+    >>> [round(share, 2) for share in log_shares([1.5, 0.0])]
+    [-0.22, -1.61]
+    """
+    total = math.fsum(votes) + SMOOTHING * len(votes)
+    return [math.log((vote + SMOOTHING) / total) for vote in votes]
 
 
 def label_scores(tokens: Tokens, labels: Sequence[str]) -> tuple[float, ...] | None:
@@ -157,12 +156,8 @@ def label_scores(tokens: Tokens, labels: Sequence[str]) -> tuple[float, ...] | N
 class Place(NamedTuple):
     """One token of a reply.
 
-    Args:
-        listed: The reply up to each listed token, and its probability; white space is left out.
-        likeliest: The reply up to the most likely one.
-        goes_on: Whether that is still a prefix of several labels.
-        least: The least listed probability.
-        mass: The sum of the listed probabilities.
+    `listed`, `likeliest`: the reply up to each listed token with its probability, and up to the most likely one.
+    `goes_on`: whether that is still a prefix of several labels. `least`, `mass`: of the listed probabilities.
     """
 
     listed: tuple[tuple[str, float], ...]
@@ -173,7 +168,7 @@ class Place(NamedTuple):
 
 
 def places(tokens: Tokens, names: Sequence[str]) -> Iterator[Place]:
-    """Yield the tokens of a reply, up to the one that decides among the case-folded `names`."""
+    """Yield a reply's tokens up to the one that decides among `names` (casefolded)."""
     spelled = ""
     for place in tokens:
         listed, likeliest, best = [], "", -math.inf
@@ -205,12 +200,9 @@ def calibrated(
     weights: LabelCalibration | None,
     votes: Sequence[float] = (),
 ) -> Prediction:
-    """Replace the answer of a prediction by that of the weights, and set its confidence.
+    """Replace the answer by that of the weights (None: it stays), and set its confidence.
 
-    Args:
-        logs: The log-probability of each choice of `field`, the only output, from `label_scores`.
-        weights: None: the answer stays, and its confidence is its share in the probability of all labels.
-        votes: For each choice, see `LabelCalibration.scores`.
+    `logs`, `votes`: for each choice of `field`, the only output; see `label_logs` and `LabelCalibration.scores`.
     """
     scores = weights.scores(logs, votes) if weights else list(logs)
     if weights:
@@ -231,6 +223,19 @@ def share_of_all(logs: Sequence[float], at: int) -> float:
 # -- a reply with its log-probabilities --------------------------------------------------------------------------------
 
 
+def label_logs(
+    tokens: Tokens, outputs: Sequence[Field], reasoning: bool, exact: Sequence[float] = ()
+) -> Sequence[float] | None:
+    """Return the log-probability of each label; None unless a reply begins with one.
+
+    `tokens`: of the reply. `exact`: from a model that scores labels; then `tokens` are ignored.
+    """
+    labels = outputs[0].choices if len(outputs) == 1 and not reasoning else ()
+    if not labels or not (tokens or exact):
+        return None
+    return exact if len(exact) == len(labels) else label_scores(tokens, labels)
+
+
 def read_reply(
     text: str,
     tokens: Tokens,
@@ -240,19 +245,9 @@ def read_reply(
     votes: Sequence[float] = (),
     exact: Sequence[float] = (),
 ) -> Prediction:
-    """Parse a reply, with its confidence if the reply begins with a label; never raises.
-
-    Args:
-        tokens: Log-probabilities; without them, or if they begin with no label, only the text is read.
-        reasoning: As of `parse_reply`.
-        weights: None: the text decides.
-        votes: For each label, see `LabelCalibration.scores`.
-        exact: The log-probability of each label, from a model that scores labels; then `tokens` are ignored.
-    """
+    """Parse a reply, with its confidence if it begins with a label; never raises. See `label_logs` and `calibrated`."""
     prediction = parse_reply(text, outputs, reasoning=reasoning)
-    if not (tokens or exact) or reasoning or len(outputs) != 1 or not outputs[0].choices:
-        return prediction
-    logs = exact if len(exact) == len(outputs[0].choices) else label_scores(tokens, outputs[0].choices)
+    logs = label_logs(tokens, outputs, reasoning, exact)
     return prediction if logs is None else calibrated(prediction, logs, outputs[0], weights, votes)
 
 

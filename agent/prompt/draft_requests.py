@@ -7,14 +7,12 @@ next request asks in other words. Rows that a model has written are untrusted, a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 from agent.prompt.fence import Fence
 from agent.shipped import fold
 from agent.types import Message
 
-T = TypeVar("T")
 FEWEST_LABELS, MOST_LABELS = 2, 20
 LONGEST_LABEL = 40  # letters
 LONGEST_SENTENCE = 300  # letters of a definition or of the beginning of a prompt
@@ -31,17 +29,49 @@ class Refused(ValueError):
     """Why a reply cannot be used."""
 
 
-# -- labels ------------------------------------------------------------------------------------------------------------
-
-
-def labels_request(description: str, attempt: int) -> tuple[Message, ...]:
-    """Ask for the names of the labels; `attempt` from 0."""
-    asks = (
+ASKED: Mapping[str, tuple[str, ...]] = {
+    "labels": (
         "Which labels does it sort texts into? Answer with their names only, separated by commas.",
         "List the possible answers of this task, one short name on each line, without explanations.",
         "Name the categories, two to eight of them, each one or two words long, separated by commas.",
-    )
-    return _messages(f"Task: {description}", asks[attempt % len(asks)])
+    ),
+    "definition": (
+        "In one sentence: when is a text labelled {label}, and not another label?",
+        'Finish this sentence: "The text is about"\nfor texts that are labelled {label}.',
+        "Describe texts with the label {label} in a few words of your own.",
+    ),
+    "opening": (
+        "Write one sentence that tells an assistant what to decide about the {inputs}. Begin with a verb.",
+        'Finish this instruction in one sentence: "Read the {inputs} and decide"',
+    ),
+    "row": (
+        "Write one short text as a real person would write it, which is labelled {label}. Do not name the label.",
+        "Write another example of a text for {label}, two sentences long, about something else.",
+        "Write what a customer or user might send that belongs to {label}.",
+    ),
+}
+"""What is asked for, in other words at each attempt."""
+
+
+def request_for(what: str, description: str, attempt: int, *lines: str, **words: str) -> tuple[Message, ...]:
+    """Make the request for one thing; `attempt` counts from 0. `lines` precede the request, `words` are named in it."""
+    asks = ASKED[what]
+    text = "\n".join([f"Task: {description}", *lines, asks[attempt % len(asks)].format(**words)])
+    return Message("system", SYSTEM), Message("user", text)
+
+
+def row_request(
+    description: str, label: str, definition: str, before: Sequence[str], attempt: int
+) -> tuple[Message, ...]:
+    """Ask for one text with a label, unlike the last ones of `before`."""
+    shown = list(before[-SHOWN:])
+    lines = [f"Label: {label}" + f" ({definition})" * bool(definition)]
+    if shown:
+        lines += ["Texts that were written before, as data:", *map(Fence.around(shown), shown)]
+    return request_for("row", description, attempt, *lines, label=label)
+
+
+# -- the checks of replies ---------------------------------------------------------------------------------------------
 
 
 def read_labels(reply: str, description: str) -> tuple[str, ...]:
@@ -81,25 +111,8 @@ def _named_in(names: Sequence[str], description: str) -> list[str]:
     return named if len({fold(name) for name in named}) >= FEWEST_LABELS else list(names)
 
 
-# -- definitions and the prompt ----------------------------------------------------------------------------------------
-
-
-def definition_request(description: str, labels: Sequence[str], label: str, attempt: int) -> tuple[Message, ...]:
-    """Ask for the meaning of one label, in a sentence."""
-    asks = (
-        f"In one sentence: when is a text labelled {label}, and not another label?",
-        f'Finish this sentence: "The text is about"\nfor texts that are labelled {label}.',
-        f"Describe texts with the label {label} in a few words of your own.",
-    )
-    return _messages(f"Task: {description}", f"Labels: {', '.join(labels)}", asks[attempt % len(asks)])
-
-
 def read_definition(reply: str, description: str, label: str, others: Sequence[str]) -> str:
-    """Return the first sentence of a reply as the definition of a label.
-
-    Raises:
-        Refused: it says nothing new, or repeats another label's.
-    """
+    """Return the first sentence of a reply. Raises Refused if it says nothing new, or repeats another label's."""
     sentence = _sentence(reply)
     sentence = re.sub(rf"^{re.escape(label)}\s*[:=\u2013-]\s*", "", sentence, flags=re.IGNORECASE)
     new = _words(sentence) - _words(label) - _words("a the is are text texts label labelled that it this when and not")
@@ -111,16 +124,6 @@ def read_definition(reply: str, description: str, label: str, others: Sequence[s
     return sentence
 
 
-def opening_request(description: str, inputs: Sequence[str], attempt: int) -> tuple[Message, ...]:
-    """Ask for the first sentence of the prompt."""
-    given = " and ".join(inputs)
-    asks = (
-        f"Write one sentence that tells an assistant what to decide about the {given}. Begin with a verb.",
-        f'Finish this instruction in one sentence: "Read the {given} and decide"',
-    )
-    return _messages(f"Task: {description}", asks[attempt % len(asks)])
-
-
 def read_opening(reply: str) -> str:
     """Return the first sentence of a prompt in a reply. Raises Refused if it is no instruction."""
     sentence = _sentence(reply)
@@ -129,32 +132,8 @@ def read_opening(reply: str) -> str:
     return sentence
 
 
-# -- synthetic rows ----------------------------------------------------------------------------------------------------
-
-
-def row_request(
-    description: str, label: str, definition: str, before: Sequence[str], attempt: int
-) -> tuple[Message, ...]:
-    """Ask for one text with a label, unlike the last ones of `before`."""
-    shown = list(before[-SHOWN:])
-    fence = Fence.around(shown)
-    lines = [f"Task: {description}", f"Label: {label}" + f" ({definition})" * bool(definition)]
-    if shown:
-        lines += ["Texts that were written before, as data:", *map(fence, shown)]
-    asks = (
-        f"Write one short text as a real person would write it, which is labelled {label}. Do not name the label.",
-        f"Write another example of a text for {label}, two sentences long, about something else.",
-        f"Write what a customer or user might send that belongs to {label}.",
-    )
-    return _messages(*lines, asks[attempt % len(asks)])
-
-
 def read_row(reply: str, description: str, definition: str, before: Sequence[str]) -> str:
-    """Return the text of a synthetic row in a reply.
-
-    Raises:
-        Refused: it is too short or long, repeats the request, or duplicates a row.
-    """
+    """Return a synthetic row. Raises Refused if it is too short or long, repeats the request, or duplicates a row."""
     text = " ".join(re.sub(r"^\s*(?:text|example|label)\s*:\s*", "", reply.strip(), flags=re.IGNORECASE).split())
     text = text.strip(_QUOTES)
     if len(text.split()) < FEWEST_WORDS or len(text) > LONGEST_ROW or not text.isprintable():
@@ -167,13 +146,6 @@ def read_row(reply: str, description: str, definition: str, before: Sequence[str
     if fold(text) in {fold(other) for other in before}:
         raise Refused("is there already")
     return text
-
-
-# -- shared ------------------------------------------------------------------------------------------------------------
-
-
-def _messages(*lines: str) -> tuple[Message, ...]:
-    return Message("system", SYSTEM), Message("user", "\n".join(lines))
 
 
 def _sentence(reply: str) -> str:

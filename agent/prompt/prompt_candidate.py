@@ -12,6 +12,7 @@ from agent.types import Candidate, Demo, FormatName, Summary, Task, TechniqueNam
 if TYPE_CHECKING:
     from agent.prompt.calibration import LabelCalibration
     from agent.prompt.parts.part import PromptPart
+    from agent.prompt.parts.shape import AnswerShape
     from agent.prompt.parts.tools import ToolTexts
     from agent.retrieval.passages import Passages
     from agent.retrieval.pick import Picks
@@ -21,12 +22,8 @@ if TYPE_CHECKING:
 class PromptCandidate(Candidate):
     """One prompt variant.
 
-    Args:
-        role: an opening sentence of the role technique, or "".
-        demos: fixed examples, the same for each input.
-        calibration, picks, passages, tool_texts: settings of its parts (`parts/`); None without the part.
-        model: the provider's fine-tuned model that answers; "" for the model of the task.
-        more: parts of other packages.
+    `calibration`, `picks`, `passages`, `tool_texts`, `shape`: settings of its parts (`parts/`). `model`: the fine-tuned
+    model that answers; "" for that of the task. `more`: parts of other packages.
     """
 
     kind: ClassVar[str] = "prompt"
@@ -42,6 +39,7 @@ class PromptCandidate(Candidate):
     tool_texts: ToolTexts | None = None
     model: str = ""
     more: tuple[PromptPart, ...] = ()
+    shape: AnswerShape | None = None
 
     def parts(self) -> dict[str, Any]:
         return {
@@ -81,7 +79,10 @@ class PromptCandidate(Candidate):
         return {row for kind, settings in held(self) for row in kind.learnt_from(settings, task)}
 
     def marks(self, place: str) -> list[str]:
-        """Return the marks that its parts fill: before the input ("examples") or in the instruction ("context")."""
+        """Return the marks that its parts fill at a `place`.
+
+        It is before the input ("examples") or in the instruction ("context").
+        """
         return [kind.made.mark for kind, _ in held(self) if kind.made.place == place]
 
     def shown(self, tools: Sequence[Tool] = ()) -> Summary:

@@ -9,12 +9,13 @@ text in one user turn), and `dspy-chat`, `dspy-json`, `dspy-xml` (the adapters o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import cycle
 from typing import Any
 
 from agent.conversation import AS_TURNS, worked_turns
 from agent.extras import require
+from agent.prompt.parts.kinds import held
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
 from agent.prompt.template import (
@@ -47,74 +48,66 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
     """Return the messages with `{{field}}` for inputs, and marks for picked examples and passages."""
     if candidate.format.startswith("dspy-"):
         return _dspy_template(candidate, signature)
-    if signature.conversation:
-        return _conversation_template(candidate, signature)
-    inputs = [field.name for field in signature.inputs]
-    names = _names(candidate, signature)
-    reasoning = TECHNIQUES[candidate.technique].reasoning
-    suffix = f"\n\n{reasoning_suffix(signature)}" if reasoning else ""
-    opening = f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""
-
-    turn = _turn(candidate, signature)
-    own = split(candidate.instruction.strip(), candidate.marks("context"))
-    system = join([opening, *own, suffix], names)
-    if marks(candidate.instruction, inputs):
-        system = escape(candidate.role.strip(), names)
-
-    messages = [Message("system", system)] if system else []
-    last = turn
-    for name in _unplaced(candidate):
-        last = [(name,), "\n\n", *last]
+    names, inputs = _names(candidate, signature), [field.name for field in signature.inputs]
+    turns = f"{signature.conversation}{AS_TURNS}" if signature.conversation else ""
+    role, suffix = candidate.role.strip(), _suffix(candidate, signature)
+    system: Parts = [f"{role}\n\n" if role else ""]
+    system += [*split(candidate.instruction.strip(), candidate.marks("context")), suffix]
+    last: Parts = [(turns,)] if turns else _turn(candidate, signature)
+    if not turns and marks(candidate.instruction, inputs):  # the instruction is the user's turn
+        system = [role]
+    for name in candidate.marks("context"):
+        if marks(candidate.instruction, [name]):
+            continue
+        if turns:
+            system += ["\n\n", (name,)]
+        else:
+            last = [(name,), "\n\n", *last]
+    shown = shown_demos(candidate, candidate.demos, signature)
+    picked = candidate.marks("examples")
     if candidate.format == "inline" and candidate.n_examples:
-        worked = "".join(f"{_worked(demo, signature, reasoning)}\n\n" for demo in candidate.demos)
-        picked: Parts = [(name,) for name in candidate.marks("examples")]
-        return (*messages, Message("user", join([f"Examples:\n\n{worked}", *picked, *last], names)))
-    for demo in candidate.demos:
-        messages.append(Message("user", escape(_filled(turn, demo), names)))
-        messages.append(Message("assistant", escape(answer_of(demo, signature, reasoning), names)))
-    messages += [Message("user", placeholder(name)) for name in candidate.marks("examples")]
+        worked: Parts = ["Examples:\n\n", *(text for texts in shown for text in texts), *((name,) for name in picked)]
+        if turns:
+            system += ["\n\n", *worked]
+        else:
+            last = [*worked, *last]
+        shown, picked = [], []
+    messages = [Message("system", text)] if (text := join(system, names)) else []
+    messages += [Message(by, escape(text, names)) for texts in shown for by, text in zip(cycle(DEMO_ROLES), texts)]
+    messages += [Message("user", placeholder(name)) for name in picked]
     return (*messages, Message("user", join(last, names)))
 
 
-def _unplaced(candidate: PromptCandidate) -> list[str]:
-    return [name for name in candidate.marks("context") if not marks(candidate.instruction, [name])]
+def _suffix(candidate: PromptCandidate, signature: Signature) -> str:
+    said = [kind.said(settings, signature.outputs) for kind, settings in held(candidate)]
+    said += [reasoning_suffix(_seen(candidate, signature))] * TECHNIQUES[candidate.technique].reasoning
+    return "".join(f"\n\n{words}" for words in said if words)
 
 
-def _conversation_template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
-    names = _names(candidate, signature)
-    reasoning = TECHNIQUES[candidate.technique].reasoning
-    system: Parts = [f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""]
-    own = split(candidate.instruction.strip(), candidate.marks("context"))
-    system += [*own, f"\n\n{reasoning_suffix(signature)}" if reasoning else ""]
-    for name in _unplaced(candidate):
-        system += ["\n\n", (name,)]
-    is_inline = candidate.format == "inline" and candidate.n_examples > 0
-    shown = [shown_demo(candidate, demo, signature) for demo in candidate.demos]
-    if is_inline:
-        system += ["\n\nExamples:\n\n", *(text for texts in shown for text in texts)]
-        system += [(name,) for name in candidate.marks("examples")]
-    messages = [Message("system", join(system, names))]
-    if not is_inline:
-        turns = [turn for texts in shown for turn in zip(cycle(DEMO_ROLES), texts)]
-        messages += [Message(role, escape(text, names)) for role, text in turns]
-        messages += [Message("user", placeholder(name)) for name in candidate.marks("examples")]
-    return (*messages, Message("user", placeholder(f"{signature.conversation}{AS_TURNS}")))
+def _seen(candidate: PromptCandidate, signature: Signature) -> Signature:
+    for kind, settings in held(candidate):
+        signature = kind.seen(settings, signature)
+    return signature
 
 
-def shown_demo(candidate: PromptCandidate, demo: Demo, signature: Signature) -> tuple[str, ...]:
-    """Return the texts of a picked demo in the candidate's layout, as `fill_picked` takes them."""
-    reasoning = TECHNIQUES[candidate.technique].reasoning
+def _as_shown(candidate: PromptCandidate, demo: Demo, signature: Signature) -> Demo:
+    for kind, settings in held(candidate):
+        demo = kind.example(settings, demo, signature.outputs)
+    return demo
+
+
+def shown_demos(candidate: PromptCandidate, demos: Iterable[Demo], signature: Signature) -> list[tuple[str, ...]]:
+    """Return the texts of each demo in the candidate's layout, as `fill_messages` takes them."""
     if candidate.format.startswith("dspy-"):
-        alone = PromptCandidate(
-            candidate.technique, candidate.format, candidate.instruction, candidate.role, demos=(demo,)
-        )
-        *_, user, assistant, _ = dspy_messages(alone, signature, {field.name: "" for field in signature.inputs})
-        return user.content, assistant.content
+        return [_dspy_demo(candidate, demo, signature) for demo in demos]
+    reasoning, seen = TECHNIQUES[candidate.technique].reasoning, _seen(candidate, signature)
+    demos = [_as_shown(candidate, demo, signature) for demo in demos]
     if candidate.format == "inline":
-        return (f"{_worked(demo, signature, reasoning)}\n\n",)
-    if signature.conversation:
-        return *worked_turns(demo.inputs[signature.conversation]), answer_of(demo, signature, reasoning)
-    return _filled(_turn(candidate, signature), demo), answer_of(demo, signature, reasoning)
+        return [(f"{_worked(demo, seen, reasoning)}\n\n",) for demo in demos]
+    if name := signature.conversation:
+        return [(*worked_turns(demo.inputs[name]), answer_of(demo, seen, reasoning)) for demo in demos]
+    turn = _turn(candidate, signature)
+    return [(_filled(turn, demo), answer_of(demo, seen, reasoning)) for demo in demos]
 
 
 def _names(candidate: PromptCandidate, signature: Signature) -> list[str]:
@@ -125,11 +118,10 @@ def _names(candidate: PromptCandidate, signature: Signature) -> list[str]:
 
 def _turn(candidate: PromptCandidate, signature: Signature) -> Parts:
     names = [field.name for field in signature.inputs]
-    reasoning = TECHNIQUES[candidate.technique].reasoning
     if marks(candidate.instruction, names):
         places = [*names, *candidate.marks("context")]
-        return [*split(candidate.instruction, places), f"\n\n{reasoning_suffix(signature)}" if reasoning else ""]
-    return _layout(candidate.format, signature, reasoning)
+        return [*split(candidate.instruction, places), _suffix(candidate, signature)]
+    return _layout(candidate.format, _seen(candidate, signature), TECHNIQUES[candidate.technique].reasoning)
 
 
 def _filled(turn: Parts, demo: Demo) -> str:
@@ -194,6 +186,12 @@ def _cut(part: str | tuple[str], sentinel: str, name: str) -> Parts:
     return pieces
 
 
+def _dspy_demo(candidate: PromptCandidate, demo: Demo, signature: Signature) -> tuple[str, str]:
+    alone = PromptCandidate(candidate.technique, candidate.format, candidate.instruction, candidate.role, demos=(demo,))
+    *_, user, assistant, _ = dspy_messages(alone, signature, {field.name: "" for field in signature.inputs})
+    return user.content, assistant.content
+
+
 def dspy_messages(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
     """Return the messages that DSPy itself sends for this candidate and row."""
     require("dspy", f"the layout {candidate.format}")
@@ -212,7 +210,7 @@ def dspy_messages(candidate: PromptCandidate, signature: Signature, inputs: Mapp
 
 
 def dspy_signature(signature: Signature, instruction: str, *, reasoning: bool = False) -> Any:
-    """Make the DSPy Signature of a task's fields and an instruction; every field is text to DSPy."""
+    """Make the DSPy Signature of fields and an instruction. Every field is text to DSPy."""
     import dspy
 
     fields: dict[str, Any] = {

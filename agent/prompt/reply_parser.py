@@ -66,10 +66,9 @@ def parse_reply(reply: str, outputs: tuple[Field, ...], *, reasoning: bool = Fal
 
 
 def reasons_of(reply: str, outputs: tuple[Field, ...]) -> str:
-    """Return the reasons in a reply: all before its answer.
+    """Return the reasons in a reply.
 
-    The answer begins at the last line that starts with each output's name (or, of one output, `Answer:`), else at the
-    last line.
+    They end before the last line that starts with an output's name, else before the last line.
     """
     text, _ = _unsection((_without_thoughts(reply) or "").strip(), outputs)
     names = (*LABELS[:2], outputs[0].name) if len(outputs) == 1 else tuple(field.name for field in outputs)

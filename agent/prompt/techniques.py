@@ -71,10 +71,7 @@ def reasoning_suffix(signature: Signature) -> str:
 
 
 def answers_last(candidate: PromptCandidate) -> bool:
-    """Return whether the answer comes last, after `Answer:`, by the technique or the instruction.
-
-    An instruction with examples does not count, as examples without reasons show another form.
-    """
+    """Return whether the answer comes last, after `Answer:`, by the technique or the instruction."""
     return TECHNIQUES[candidate.technique].reasoning or _asks(candidate, _ANSWER_LINE)
 
 
@@ -117,7 +114,7 @@ def form_sentence(signature: Signature) -> str:
 
 
 def builtin_rewrites(task: Task) -> tuple[Rewrite, ...]:
-    """Vary the user's instruction: with the form of the answer, with the choices as a list, and shortened."""
+    """Vary the instruction: with the answer's form, with listed choices, shortened."""
     signature, own = task.signature, task.instruction.strip()
     choices = [field for field in signature.outputs if field.choices]
     names = [field.name for field in signature.inputs]
@@ -147,11 +144,7 @@ NOT_FOR_DSPY = ("\ue0f7", "<<CUSTOM-TYPE-START-IDENTIFIER>>")
 
 
 def why_rejected(candidate: PromptCandidate, task: Task) -> str:
-    """Return why this candidate must not be tried, or "".
-
-    It must keep every input placeholder of the user's instruction and the limits of [constraints], and take examples
-    from train only. The limit in tokens needs a model and is checked elsewhere.
-    """
+    """Return why this candidate must not be tried, or "". The limit in tokens is checked elsewhere."""
     names = [field.name for field in task.signature.inputs]
     if not candidate.instruction.strip():
         return "the instruction is empty"
@@ -180,10 +173,10 @@ def why_rejected(candidate: PromptCandidate, task: Task) -> str:
     limit = task.constraints.max_examples
     if limit is not None and candidate.n_examples > limit:
         return f"{candidate.n_examples} examples, more than max_examples = {limit}"
-    return next((why for kind, _ in parts if (why := kind.why_rejected(candidate, task))), "")
+    return next((why for kind, own in parts if (why := kind.why_rejected(own, candidate, task))), "")
 
 
 def forbidden_in(text: str, task: Task) -> str:
-    """Return the forbidden text of [constraints] in `text`, as a sentence, or ""; case is folded."""
+    """Name the forbidden text of [constraints] in `text`; "" if none. Case is ignored."""
     folded = text.casefold()
     return next((f"holds the forbidden text {w!r}" for w in task.constraints.forbidden if w.casefold() in folded), "")

@@ -6,15 +6,14 @@ mark, so that `fill(escape(text), values) == text` for every text. Values are ne
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import cycle
-from typing import Any
 
 from agent.conversation import AS_TURNS, after
 from agent.shipped import ChatRole, Message
+from agent.shipped import label_text as label_text
 
 PICKED = "picked examples"
 """The template field of the examples picked for each input; no input can have this name."""
@@ -86,44 +85,34 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     return _mark(tuple(values)).sub(put, template)
 
 
-def fill_messages(template: Iterable[Message], values: Mapping[str, str]) -> tuple[Message, ...]:
-    """Do `fill` over the contents of messages; the messages of a conversation replace its mark."""
-    return _filled(template, values, ())
+def fill_messages(
+    template: Iterable[Message], values: Mapping[str, str], shown: Sequence[Sequence[str]] | None = None
+) -> tuple[Message, ...]:
+    """Do `fill` over the contents of messages; the messages of a conversation replace its mark.
+
+    `shown`: for a template with the mark of the picked demos the texts of each: of its turns, the user's first, which
+    replace a message that is only the mark, or one text that goes into a message.
+    """
+    template, inner = tuple(template), dict(values)
+    filled: list[tuple[ChatRole, str]] = []
+    if (name := turns_input(template)) in values:
+        inner[f"{name}{AS_TURNS}"] = ""
+    if shown is not None:
+        inner[PICKED] = "".join(texts[0] for texts in shown if len(texts) == 1)
+    for message in template:
+        if shown is not None and message.content == placeholder(PICKED):
+            filled += [turn for texts in shown for turn in zip(cycle(DEMO_ROLES), texts)]
+        elif name in values and message.content == placeholder(f"{name}{AS_TURNS}"):
+            filled = after(filled, values[name])
+        else:
+            assert message.role != "tool"  # only agents have them
+            filled.append((message.role, fill(message.content, inner)))
+    return tuple(Message(role, content) for role, content in filled)
 
 
 def turns_input(template: Iterable[Message]) -> str:
-    """Return the name of the conversation input that the template has a mark for, or ""."""
+    """Return the conversation input that the template has a mark for, or ""."""
     return next((found[1] for message in template if (found := _TURNS.fullmatch(message.content))), "")
-
-
-def fill_picked(
-    messages: Iterable[Message], values: Mapping[str, str], shown: Sequence[Sequence[str]]
-) -> tuple[Message, ...]:
-    """Do `fill_messages` for a template with the mark of the picked demos.
-
-    Args:
-        messages: the template; the turns of the examples replace a message that is only the mark.
-        values: the inputs.
-        shown: for each demo the texts of its turns, the user's first, or the only text that goes into a message.
-    """
-    return _filled(messages, {**values, PICKED: "".join(texts[0] for texts in shown if len(texts) == 1)}, shown)
-
-
-def _filled(
-    template: Iterable[Message], values: Mapping[str, str], shown: Sequence[Sequence[str]]
-) -> tuple[Message, ...]:
-    filled: list[tuple[ChatRole, str]] = []
-    template = tuple(template)
-    name = found if (found := turns_input(template)) in values else ""
-    inner = {**values, f"{name}{AS_TURNS}": ""} if name else values
-    for message in template:
-        if message.content == placeholder(PICKED) and PICKED in values:
-            filled += [turn for texts in shown for turn in zip(cycle(DEMO_ROLES), texts)]
-        elif name and message.content == placeholder(f"{name}{AS_TURNS}"):
-            filled = after(filled, values[name])
-        else:
-            filled.append((message.role, fill(message.content, inner)))
-    return tuple(Message(role, content) for role, content in filled)
 
 
 def marks(text: str, names: Iterable[str]) -> set[str]:
@@ -145,11 +134,6 @@ def split(text: str, names: Iterable[str]) -> list[str | tuple[str]]:
 
 
 # -- the text of a worked example: titles, labels and answers as our own layouts write them ----------------------------
-
-
-def label_text(value: Any) -> str:
-    """Write a label as the answer of a demo: text unchanged, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def title(name: str) -> str:
@@ -186,7 +170,7 @@ def worked_text(
     *,
     reasoning: bool = False,
 ) -> str:
-    """Write an example as one text, as the layout `inline` has it; arguments as of `answer_text`.
+    """Write an example as one text in the layout `inline`. Arguments as of `answer_text`.
 
     >>> worked_text({"message": "Late."}, ["team"], {"team": "delivery"})
     'Message: Late.\\nTeam: delivery'

@@ -112,7 +112,7 @@ def _bare(choice: str) -> str:
 
 
 def _named(text: str, choices: tuple[str, ...]) -> list[str]:
-    """Find the choices that occur as whole words; the words of a longer one do not count for shorter ones.
+    """Find the choices that occur as whole words, the longest at each place.
 
     A negated word ("not billing") names nothing, nor does "no" before another word ("I have no idea"). A single letter
     must be written as declared, and not begin a sentence: "A parcel" and "I think" name nothing.
@@ -144,7 +144,10 @@ def _negated(folded: str, hit: re.Match[str]) -> bool:
 
 
 def _lettered(text: str, letter: str) -> bool:
-    """Whether a choice of one letter is named: `(B)`, `b)`, `B.`, `option A`, `the answer is A because`."""
+    """Return whether a one-letter choice is named.
+
+    Examples: `(B)`, `b)`, `B.`, `option A`, `the answer is A because`.
+    """
     own, alone = re.escape(letter), r"(?<![^\W_])(?<!['’])"
     if letter.casefold() not in ONE_LETTER_WORDS:
         return re.search(rf"{alone}{own}(?![^\W_])(?!['’])", text, re.IGNORECASE) is not None
@@ -167,7 +170,7 @@ def is_number(text: str) -> bool:
 
 
 def number_in(scope: str, field: Field, *, marked: bool, last: bool) -> int | float:
-    """Return the only number of `scope`: the first after a marker, one that is alone or follows `=`, or the `last`.
+    """Return the number in `scope`: after a marker, alone, after `=`, or the `last`.
 
     Args:
         marked: Whether `scope` follows an answer marker.
@@ -206,7 +209,7 @@ def number_in(scope: str, field: Field, *, marked: bool, last: bool) -> int | fl
 
 
 def _joined(scope: str, matches: list[re.Match[str]], at: int) -> bool:
-    """Whether a number is part of a larger expression such as 10-20, 6 * 7, 1.234,5, 1.2.3 or 2024-01-05."""
+    """Return whether a number is part of a larger expression. Examples: 10-20, 6 * 7, 1.234,5, 1.2.3 or 2024-01-05."""
     if _TAIL.match(scope, matches[at].end()):
         return True
     left = at > 0 and _joint(scope, matches[at - 1].end(), matches[at].start(), left=True)
@@ -230,7 +233,7 @@ def _value(match: re.Match[str]) -> float:
 
 
 def integral(value: float, source: str) -> int | float:
-    """Return `value`, as an int if it is whole; Unreadable beyond 1e15, with its text `source`."""
+    """Return `value`, as an int if it is whole. Raises Unreadable, with its text `source`, beyond 1e15."""
     if not math.isfinite(value) or abs(value) > MAX_NUMBER:
         raise Unreadable(f"{quote(source)} is not a number between -1e15 and 1e15.")
     return int(value) if value.is_integer() else value
@@ -240,7 +243,7 @@ def integral(value: float, source: str) -> int | float:
 
 
 def json_in(text: str, *, last: bool, kind: type[dict[str, Any]] | type[list[Any]] | None = None) -> Any:
-    """Return the first (or last) balanced object or array of strict JSON, if possible of this `kind`.
+    """Return the first (or last) balanced object or array of strict JSON. One of this `kind` is preferred.
 
     Broken ones are skipped whole.
 

@@ -1,7 +1,8 @@
 """Aliases of released prompts, read from their files: the current version of an alias, and the A/B arm of a unit.
 
     ROOT/NAME/VERSION/prompt.md, messages.json    a version: VERSION is the hash of its content, so it never changes
-    ROOT/NAME/VERSION/release.json, ...           a version that is no prompt (`file_release.py`)
+    ROOT/NAME/VERSION/texts.json                  a version of texts (`texts_file.py`)
+    ROOT/NAME/VERSION/release.json, ...           one of files (`file_release.py`)
     ROOT/NAME/aliases.jsonl                        the append-only history: one change of an alias per line
 
 Each line holds the hash of the line before. A last line without a line end was cut off by a kill and does not count.
@@ -34,9 +35,9 @@ GENESIS = "0" * 64
 CANDIDATE_ARM = "candidate"
 PRODUCTION_ARM = "production"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-ALIAS = re.compile(r"(?![pf]_[0-9a-f]{16}\Z)[a-z][a-z0-9_-]{0,39}")
-VERSION = re.compile(r"[pf]_[0-9a-f]{16}")
-"""p: a prompt; f: files."""
+ALIAS = re.compile(r"(?![pft]_[0-9a-f]{16}\Z)[a-z][a-z0-9_-]{0,39}")
+VERSION = re.compile(r"[pft]_[0-9a-f]{16}")
+"""p: a prompt; f: files; t: texts."""
 _SHARE = Rule("a part of 1", lambda value: value is None or (REAL.holds(value) and 0 <= value <= 1))
 
 
@@ -224,14 +225,9 @@ class ResolvedVersion:
 
 
 def resolve(root: Path, reference: Reference, unit: str | None = None) -> ResolvedVersion:
-    """Return the version that a reference means.
+    """Return the version that a reference means; an A/B alias (one with a share) assigns the `unit` to an arm.
 
-    Args:
-        unit: A user or conversation; an A/B alias (one with a share) assigns it to an arm.
-
-    Raises:
-        NeedsUnit: An A/B alias without a unit.
-        ReleaseError: There is no such name or alias, or the history is damaged.
+    Raises NeedsUnit for an A/B alias without a unit, ReleaseError for an unknown alias or a damaged history.
     """
     if VERSION.fullmatch(reference.word):
         return ResolvedVersion(reference.word)
@@ -242,7 +238,7 @@ def resolve(root: Path, reference: Reference, unit: str | None = None) -> Resolv
     if change.share is None:
         return ResolvedVersion(change.version, change.alias)
     if unit is None:
-        raise NeedsUnit(f"{reference} is an A/B alias and needs a unit; pass load_prompt(..., unit=ID)")
+        raise NeedsUnit(f"{reference} is an A/B alias and needs a unit; pass unit=ID")
     if bucket(reference.name, unit) < change.share:
         return ResolvedVersion(change.version, change.alias, CANDIDATE_ARM)
     production = latest(folder, PRODUCTION)

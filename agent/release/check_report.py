@@ -22,10 +22,7 @@ MOST_FLIPS = 50  # in Markdown
 
 
 def as_junit(result: CheckResult, rows: Sequence[str]) -> str:
-    """Format a check as JUnit XML: one case for the gate, one for each row.
-
-    A flipped row fails if the flips fail the gate.
-    """
+    """Format a check as JUnit XML: one case for the gate, one for each row."""
     flipped = {flip.row: flip for flip in result.flips}
     suite = ElementTree.Element("testsuite", name=_xml(f"{result.name} on {result.model}"))
     case = ElementTree.SubElement(suite, "testcase", classname="gate", name="the prompt still does what it did")
@@ -54,12 +51,7 @@ def as_markdown(result: CheckResult) -> str:
     """Format a check as Markdown for a pull request."""
     found, test, score = result.difference, result.flip_test, result.score
     mark = "passed" if result.passed else "FAILED"
-    lines = [
-        f"## Prompt check: {mark}",
-        "",
-        f"{_cell(result.name)} ({result.version}) on {_cell(result.model)}",
-        "",
-    ]
+    lines = [f"## Prompt check: {mark}", "", f"{_cell(result.name)} ({result.version}) on {_cell(result.model)}", ""]
     lines += [f"- **{_cell(why, REASON)}**" for why in result.why]
     lines += [f"- {_cell(note)}" for note in result.notes]
     lines += ["", "| | recorded | now |", "|---|---|---|"]

@@ -54,11 +54,7 @@ def request_of(release: PromptRelease, row: Row) -> Request:
 
 
 async def acomplete(release: PromptRelease, row: Row, lm: LM | None = None) -> Prediction:
-    """Answer an input with `lm`, or with the release's own model, which is closed again.
-
-    Raises:
-        ModelError: The call failed; RowRefused also if the model replied with a refusal.
-    """
+    """Answer an input with `lm`, or the release's own model. Raises ModelError; RowRefused for a refusal."""
     request = request_of(release, row)
     if lm is None:
         require_base(release)
@@ -80,9 +76,9 @@ async def _complete(model: LM, request: Request, release: PromptRelease) -> Comp
 
 async def _traced(model: LM, request: Request, release: PromptRelease) -> Completion:
     about = {"gen_ai.prompt.name": release.name, "promptassay.prompt.version": release.version}
-    with program_tracer().call(model.name, request, more=about) as span:
+    with program_tracer().call(model.name, request, more=about) as answered:
         completion = await model.complete(request)
-        span.answered(completion)
+        answered(completion)
     return completion
 
 

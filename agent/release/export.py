@@ -13,7 +13,6 @@ import random
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +105,7 @@ def verify_file(path: Path, release: PromptRelease) -> None:
 
 
 def wanted(release: PromptRelease, values: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the messages that exports must render for an input.
-
-    A row's vector replaces the input's if a provider makes the vectors.
-    """
+    """Return the messages that exports must render for an input, with some row's vector if needed."""
     return [message.as_dict() for message in release.fill(values, vector=release.some_vector())]
 
 
@@ -120,7 +116,7 @@ def rendered(prompt: Prompt, values: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def as_given(release: PromptRelease, values: Mapping[str, str]) -> dict[str, Any]:
-    """Return the inputs of a row as a program passes them: a conversation as its messages."""
+    """Return a row's inputs as a program passes them: conversations as messages."""
     given: Mapping[str, Any] = values
     for part in release.parts:
         given = part.as_given(given)
@@ -130,10 +126,7 @@ def as_given(release: PromptRelease, values: Mapping[str, str]) -> dict[str, Any
 def require_same(
     name: str, want: Sequence[Mapping[str, str]], got: Sequence[Mapping[str, str]], values: Mapping[str, str]
 ) -> None:
-    """Require that an export sends (`got`) what was scored (`want`).
-
-    Raises ReleaseError with the message and character of the first difference.
-    """
+    """Require that an export sends (`got`) what was scored (`want`). Raises ReleaseError with the first difference."""
     if len(got) != len(want):
         raise ReleaseError(f"{name}: drifts with {dict(values)!a:.60}: {len(got)} messages, not {len(want)}")
     for number, (mine, theirs) in enumerate(zip(want, got, strict=True)):
@@ -163,31 +156,17 @@ def tried_rows(release: PromptRelease, rows: Iterable[Mapping[str, str]]) -> Ite
     return rows
 
 
-def probe_rows(inputs: tuple[str, ...], count: int = 200) -> Iterator[Mapping[str, str]]:
-    """Yield a plain row, the `hostile_rows`, and mixtures of them: distinct and reproducible.
+def probe_rows(inputs: tuple[str, ...]) -> list[Mapping[str, str]]:
+    """Return a plain row, the `hostile_rows`, and mixtures of them: distinct and reproducible.
 
-    At least `count` have no line ends or controls, for targets that cannot hold those.
+    At least 200 have no line ends or controls, for targets that cannot hold those.
     """
-    plain = dict.fromkeys(inputs, "plain")
-    if not inputs:
-        yield plain
-        return
     rng = random.Random(7)
-    seen: set[tuple[str, ...]] = set()
     pieces = [*HOSTILE[1:], *map(placeholder, inputs)]
     tame = [piece for piece in pieces if piece.isprintable() and piece == piece.strip()]
-
-    def is_new(values: Mapping[str, str]) -> bool:
-        before = len(seen)
-        seen.add(tuple(values.values()))
-        return len(seen) > before
-
-    def mixed(pieces: list[str], least: int, most: int) -> Iterator[Mapping[str, str]]:
-        def draw() -> str:
-            return "".join(rng.choices(pieces, k=rng.randint(least, most)))
-
-        return filter(is_new, ({name: draw() for name in inputs} for _ in iter(int, 1)))
-
-    yield from filter(is_new, (plain, *hostile_rows(inputs)))
-    yield from islice(mixed(pieces, 2, 4), count // 2)
-    yield from islice(mixed(tame, 1, 6), count + count // 2)
+    rows = [dict.fromkeys(inputs, "plain"), *hostile_rows(inputs)]
+    for mixed, least, most, number in ((pieces, 2, 4, 100), (tame, 1, 6, 460)):
+        rows += [
+            {name: "".join(rng.choices(mixed, k=rng.randint(least, most))) for name in inputs} for _ in range(number)
+        ]
+    return [*{tuple(row.values()): row for row in rows}.values()]

@@ -1,4 +1,4 @@
-"""A release of plain files: any kind but a prompt. Knows no alias, no ledger and no particular kind.
+"""A release of plain files, such as a classifier. Knows no alias, no ledger and no particular kind.
 
     ROOT/NAME/VERSION/release.json    its kind, the function of `promptassay` that loads it, each file's size and hash
     ROOT/NAME/VERSION/...             the files; others do not count
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from agent.errors import ReleaseError
-from agent.release.aliases import NAME, releases_root
+from agent.release.aliases import NAME
 from agent.release.prompt_file import MAX_FILE, only_release_errors
 from agent.safe_data import Rule, parse_json, read_as
 from agent.safe_file import disk_errors, new_files, read_file
@@ -38,14 +38,9 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRelease:
-    """Files that are shipped unchanged.
+    """Files by name, which are shipped unchanged.
 
-    Args:
-        name: of the task.
-        what: a few words that follow "is".
-        loader: the function of `promptassay` that takes NAME@ALIAS or the folder.
-        files: their bytes by name, without folders.
-        provenance: origin, JSON-ready; not part of the version.
+    `what`: a few words that follow "is". `loader`: the function of `promptassay` that takes NAME@ALIAS or the folder.
     """
 
     name: str
@@ -91,10 +86,7 @@ def read_files(folder: str | os.PathLike[str]) -> FileRelease:
 
 
 def kept_files(folder: Path) -> str | None:
-    """Serialize the release for the ledger: JSON, the files as lists of lines, so that text search works.
-
-    None for a release that is damaged, binary or too large: only its folder has it.
-    """
+    """Serialize the release for the ledger; None if it is damaged, binary or too large: only its folder has it."""
     try:
         release = read_files(folder)
         files = {name: data.decode("utf-8").split("\n") for name, data in release.files.items()}
@@ -110,16 +102,6 @@ def restored_files(text: str) -> FileRelease:
     with only_release_errors(path):
         kept = parse_json(text)
     return _release(path, kept["release"], lambda name: "\n".join(kept["files"].get(name, ())).encode())
-
-
-def how_to_load(folder: Path, reference: str) -> str:
-    """Describe a version of files: what it is, its folder and the Python to load it. Raises ReleaseError."""
-    release, root = read_files(folder), folder.parents[1]
-    more = "" if root == releases_root() else f", root={os.fspath(root)!r}"
-    return (
-        f"{reference}: {release.version} is {release.what}, not a prompt; it is in {folder}; load it with: "
-        f"from promptassay import {release.loader}; answer = {release.loader}({reference!r}{more})"
-    )
 
 
 def _release(path: Path, data: Any, read: Callable[[str], bytes]) -> FileRelease:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from agent.evaluate.verdict import Reason, Verdict, bounded, gained, shown
-from agent.stats.intervals import SIGNIFICANT
+from agent.evaluate.verdict import Reason, Verdict, bounded, gained
+from agent.stats.intervals import SIGNIFICANT, shown
 
 if TYPE_CHECKING:
     from agent.release.result import RunResult
@@ -22,16 +22,12 @@ def gate(result: RunResult) -> Verdict[RunResult]:
     if (migrated := result.migration) is not None:
         first = bounded(migrated.test, migrated.model).reasons
     else:
-        first = gained(result.lift).reasons
+        first = (*gained(result.lift).reasons, *_behind(result))
     return Verdict(result, (*first, *_constant(result), *_worse(result), *untrusted(result)))
 
 
 def no_prompt_ahead(ahead: Mapping[str, Gain]) -> Verdict[Mapping[str, Gain]]:
-    """Decide whether an arm without a prompt may be promoted: no prompt is significantly better.
-
-    Args:
-        ahead: the lead of each prompt over the arm, by its label.
-    """
+    """Refuse an arm without a prompt if a prompt leads it significantly. `ahead`: the comparisons by label."""
     reasons = []
     for prompt, by in ahead.items():
         if by.diff is None or by.diff_ci95 is None or by.p_value is None:
@@ -57,6 +53,12 @@ def _points(gain: Gain) -> str:
     assert gain.diff_ci95 is not None
     low, high = (100 * end for end in gain.diff_ci95)
     return f"{100 * gain.diff:+.1f} points (95 % CI {low:+.1f} to {high:+.1f}), p = {gain.p_value:.2g}"
+
+
+def _behind(result: RunResult) -> Iterator[Reason]:
+    for one in result.references or ():
+        if one.lift is not None and shown(one.lift.ci95, one.lift.p_value) < 0:
+            yield Reason("gain_not_shown", f"{one.name} is better than it: {-100 * one.lift.diff:+.1f} points")
 
 
 def _constant(result: RunResult) -> Iterator[Reason]:

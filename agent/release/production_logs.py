@@ -45,18 +45,10 @@ class Experiment:
 def read_outcomes(
     path: Path, control: str | None, *, first: bool = False, columns: Mapping[str, str] = AS_THEY_ARE
 ) -> Experiment:
-    """Read the outcomes of an A/B test from a .jsonl or .csv file.
+    """Read an A/B test's outcomes from .jsonl or .csv, in order of arrival.
 
-    Args:
-        path: A row for each outcome, in order of arrival.
-        control: The arm that the other is compared with; None: the first by name.
-        first: Leave out repeated outcomes of a unit; otherwise they are refused.
-        columns: Custom key names, by ours (unit, arm, outcome).
-
-    Raises:
-        ProblemsError: Half of the rows or more are unreadable, or units have several arms or outcomes; each kind of
-            problem once, at its `file:line`.
-        InputError: There are not two arms, or `control` is another.
+    `control`: the arm that the other is compared with; None: the first by name. `first`: leave out repeated outcomes of
+    a unit; otherwise they are refused. `columns`: custom key names, by ours. Raises ProblemsError or InputError.
     """
     found, notes = read_lines(path, lambda row: _outcome(row, columns), '{"unit": ..., "arm": ..., "outcome": ...}')
     where = shown(path)
@@ -111,7 +103,7 @@ _SEVERAL = re.compile(r"[:;,({\[]")
 
 
 def value_of(row: Mapping[str, Any], name: str) -> Any:
-    """Return the value of a key, also of a nested one by its dotted name; or MISSING.
+    """Return the value of a key, or of a dotted name; else MISSING.
 
     >>> value_of({"response": {"text": "billing"}}, "response.text")
     'billing'
@@ -142,10 +134,7 @@ def optional(row: Mapping[str, Any], what: str, columns: Mapping[str, str]) -> A
 
 
 def time_of(value: Any) -> str:
-    """Return a time as ISO 8601, from such a text or seconds or milliseconds since 1970.
-
-    "" for None. Raises ValueError.
-    """
+    """Return a time as ISO 8601; "" for None. It may be such a text, or seconds or milliseconds since 1970."""
     if value is None:
         return ""
     try:
@@ -162,14 +151,9 @@ def time_of(value: Any) -> str:
 def read_lines(
     path: Path, read: Callable[[Mapping[str, Any]], T], example: str
 ) -> tuple[list[tuple[int, T]], tuple[str, ...]]:
-    """Parse each row of a .jsonl or .csv file; return (line, parsed row) pairs and notes on skipped rows.
+    """Parse each row; return (line, parsed row) pairs and notes on skipped rows.
 
-    Args:
-        read: Raises ValueError for an unreadable row.
-        example: A valid row, shown if there are no rows.
-
-    Raises:
-        ProblemsError: No row, or half of them or more, can be read.
+    `read` raises ValueError. Raises ProblemsError if there are no rows (with an `example`), or half are unreadable.
     """
     file, found = DataFile(path), []
     for line, row in file.rows:
@@ -184,7 +168,7 @@ def read_lines(
 
 
 def listed_once(problems: Iterable[Problem]) -> Iterable[Problem]:
-    """Group problems by kind: the first line of each and the number of others, most frequent first."""
+    """Group problems by kind, most frequent first: first line and number of others."""
     kinds: dict[str, list[Problem]] = {}
     for each in problems:
         kinds.setdefault(_SEVERAL.split(_VALUES.sub("", each.what), maxsplit=1)[0], []).append(each)

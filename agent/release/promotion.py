@@ -40,42 +40,12 @@ from agent.release.aliases import (
     read_history,
     released_names,
 )
-from agent.release.file_release import FileRelease, kept_files, read_files, restored_files
-from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release, release_in
-from agent.safe_file import disk_errors, sync_folder
+from agent.release.versions import Release, form_of, is_whole
+from agent.safe_file import disk_errors, new_file, sync_folder
 
 PATIENCE = 20.0  # seconds to wait for another process that moves an alias of the same name
 Chain = Ledger | History | None
 """The ledger, open for writing, or for reading while another process writes to it; or none."""
-
-
-Release = PromptRelease | FileRelease
-"""A version of a name; its tag says which of the two it is."""
-
-
-def is_whole(folder: Path, version: str) -> bool:
-    """Return whether the folder holds this version completely."""
-    try:
-        if version.startswith("f"):
-            return read_files(folder).version == version
-        return {read_release(folder / name).version for name in (PROMPT_FILE, MESSAGES_FILE)} == {version}
-    except ReleaseError:
-        return False
-
-
-def kept_text(folder: Path, version: str) -> str | None:
-    """Return the text by which the ledger can restore a version; None for a binary one."""
-    if version.startswith("f"):
-        return kept_files(folder)
-    try:
-        release = read_release(folder / MESSAGES_FILE, verify=False)
-        return None if any(part.files() for part in release.parts) else (folder / MESSAGES_FILE).read_text("utf-8")
-    except (OSError, UnicodeDecodeError, ReleaseError):
-        return None
-
-
-def _restored(text: str, version: str) -> Release:
-    return restored_files(text) if version.startswith("f") else release_in(text, Path(MESSAGES_FILE))
 
 
 class ReleaseRegistry:
@@ -96,14 +66,8 @@ class ReleaseRegistry:
     ) -> AliasChange | None:
         """Store the version and move the alias to it; None if the alias has it already, with the same share.
 
-        Args:
-            share: Of the units, in [0, 1], for an A/B alias.
-            evidence: The reasons for the promotion, JSON-ready.
-            note: `actor` and `reason`, for the history.
-
-        Raises:
-            InputError: The alias or share is not valid, or an A/B alias has no version of its kind in production.
-            ReleaseError: The files are damaged, contradict the chain, or cannot be written.
+        `share`: of the units, for an A/B alias. `note`: `actor` and `reason`, for the history. Raises InputError for an
+        invalid alias or share, ReleaseError if the files are damaged, contradict the chain, or cannot be written.
         """
         self.require(release, alias, share, chain)
         with self._locked(release.name) as folder:
@@ -143,10 +107,7 @@ class ReleaseRegistry:
         return change.version if change else ""
 
     def rollback(self, name: str, alias: str, chain: Chain, *, actor: str = "", reason: str = "") -> AliasChange:
-        """Move an alias back to its version before the last promotion in force.
-
-        Raises InputError without such a version, ReleaseError as `promote` does.
-        """
+        """Move an alias back to its version before the last promotion in force; raises as `promote` does."""
         check_alias(alias, None)
         if not self._knows(name, chain):
             known = ", ".join(released_names(self.root)) or "none"
@@ -261,7 +222,7 @@ class ReleaseRegistry:
         if (text := chain.text(event.get("release_hash", ""))) is None:
             return
         with contextlib.suppress(ReleaseError):  # a text in which a key was masked is not that version any more
-            self._store(folder, _restored(text, version))
+            self._store(folder, form_of(version).restored(text))
 
 
 def check_alias(alias: str, share: float | None) -> None:
@@ -293,7 +254,7 @@ def _change_of(folder: Path, event: Mapping[str, Any]) -> AliasChange:
 
 def _record(folder: Path, changes: list[AliasChange], ledger: Ledger) -> None:
     for change in changes:
-        kept = kept_text(folder / change.version, change.version) if change.action == "promote" else None
+        kept = form_of(change.version).kept(folder / change.version) if change.action == "promote" else None
         texts = {} if kept is None else {"release": kept}
         ledger.event(str(change.evidence.get("run_id", "")), ALIAS_MOVED, change.as_dict(), texts)
     ledger.flush()
@@ -301,24 +262,8 @@ def _record(folder: Path, changes: list[AliasChange], ledger: Ledger) -> None:
 
 def _append(folder: Path, changes: list[AliasChange]) -> None:
     path = folder / ALIASES_FILE
-    lines = b"".join(line_of(change) for change in changes)
     with disk_errors(f"{path}: the change cannot be written", "nothing was changed; free or repair the disk"):
-        created = not path.exists()
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            raw = path.read_bytes()
-            whole = raw.rfind(b"\n") + 1
-            os.ftruncate(file, whole)
-            os.lseek(file, whole, os.SEEK_SET)
-            try:
-                rest = lines
-                while rest:
-                    rest = rest[os.write(file, rest) :]
-                os.fsync(file)
-            except OSError:
-                os.ftruncate(file, whole)  # a change reported as failed must not take effect
-                raise
-        finally:
-            os.close(file)
-        if created:
-            sync_folder(folder)
+        raw = path.read_bytes() if path.exists() else b""
+        with new_file(path) as file:  # whole or not at all: a change reported as failed must not take effect
+            file.write(raw[: raw.rfind(b"\n") + 1] + b"".join(line_of(change) for change in changes))
+        sync_folder(folder)

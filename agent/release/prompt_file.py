@@ -6,14 +6,14 @@ Imports only the standard library and the light parts of this package. A file is
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Annotated, Any, ClassVar, NoReturn, get_args
 
 from agent.errors import ReleaseError
 from agent.prompt.bound import BoundPrompt
@@ -29,7 +29,6 @@ MAX_FILE = 16_000_000
 """Bytes of either file: more than the longest context window."""
 MOST_FIELDS = 1_000
 """The most inputs, and outputs, of a prompt."""
-_MAX_INT = 10**308  # as in the rows of a task: about the largest float; thousands of digits cannot even be shown
 _ROLES = "|".join(get_args(ChatRole))
 HEADING = re.compile(rf"^## ({_ROLES})[ \t\r]*$", re.MULTILINE)
 HEADING_LIKE = re.compile(rf"^(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)  # gets one more leading backslash
@@ -49,10 +48,13 @@ class PromptRelease(BoundPrompt):
     provenance: Mapping[str, Any]
     version: str = field(init=False)
 
+    what: ClassVar = "a prompt"
+    loader: ClassVar = "load_prompt"
+
     def __post_init__(self) -> None:
         BoundPrompt.__post_init__(self)
         for name in ("parameters", "provenance"):
-            object.__setattr__(self, name, _plain(getattr(self, name), name))
+            object.__setattr__(self, name, storable(getattr(self, name), name))
         object.__setattr__(self, "version", content_id("p", self._content()))
 
     def _content(self) -> dict[str, Any]:
@@ -72,10 +74,7 @@ class PromptRelease(BoundPrompt):
     def data(self) -> dict[str, Any]:
         """Return the release as both files hold it: the input of `release_in`."""
         content = self._content()
-        content["outputs"] = [
-            {name: value for name, value in output.items() if value not in (None, "", [])}
-            for output in content["outputs"]
-        ]
+        content["outputs"] = outputs_data(self.outputs)
         return {"name": self.name, "version": self.version, **content, "provenance": self.provenance}
 
     def write(self, folder: Path) -> Path:
@@ -88,6 +87,13 @@ class PromptRelease(BoundPrompt):
 def _hashed(output: Field) -> dict[str, Any]:
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(output).items()}
     return {name: value for name, value in plain.items() if name != "optional"}
+
+
+def outputs_data(outputs: Iterable[Field]) -> list[dict[str, Any]]:
+    """Return outputs as a file holds them: without what they leave unsaid."""
+    return [
+        {name: value for name, value in _hashed(output).items() if value not in (None, "", [])} for output in outputs
+    ]
 
 
 def holds_prompt(path: str | os.PathLike[str]) -> bool:
@@ -103,7 +109,7 @@ def only_release_errors(what: object) -> Iterator[None]:
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ReleaseError(
-            f"{what!s:.300}: cannot be read ({reason}); give the path of a released prompt, or restore the file"
+            f"{what!s:.300}: cannot be read ({reason}); give the path of what a run released, or restore the file"
         ) from error
 
 
@@ -205,13 +211,12 @@ def _section(chunk: str, *, last: bool) -> str:
 def _json(text: str, file: Path) -> dict[str, Any]:
     try:
         data = parse_json(text)
-    except json.JSONDecodeError as error:
-        raise ReleaseError(
-            f"{file}:{error.lineno}: invalid JSON ({error.msg}); the first line of a {PROMPT_FILE} is {FENCE}; "
-            "restore the released file"
-        ) from None
     except ValueError as error:
-        raise ReleaseError(f"{file}: invalid JSON: {error}; restore the released file") from error
+        line, why = getattr(error, "lineno", 0), getattr(error, "msg", error)
+        raise ReleaseError(
+            f"{file}{f':{line}' * bool(line)}: invalid JSON ({why}); the first line of a {PROMPT_FILE} is {FENCE}; "
+            "restore the released file"
+        ) from error
     if not isinstance(data, dict):
         raise ReleaseError(f"{file}:1: holds a JSON {type(data).__name__}, not the object of a {MESSAGES_FILE}")
     return data
@@ -220,14 +225,13 @@ def _json(text: str, file: Path) -> dict[str, Any]:
 # -- data -> release --------------------------------------------------------------------------------------------------
 
 
-Refuse = Callable[[str, str], NoReturn]
-"""Refuse the file, for a key and a reason."""
+FEW = Rule(f"a list of at most {MOST_FIELDS:,}", lambda value: isinstance(value, list) and len(value) <= MOST_FIELDS)
 _TYPES: dict[str, Any] = {
     "name": str,
     "version": str,
     "messages": tuple[Message, ...],
-    "inputs": tuple[str, ...],
-    "outputs": tuple[Field, ...],
+    "inputs": Annotated[tuple[str, ...], FEW],
+    "outputs": Annotated[tuple[Field, ...], FEW],
     "format": FormatName,
     "reasoning": bool,
     "model": str,
@@ -245,39 +249,48 @@ _PARAMETERS: dict[str, Rule] = {
 }
 
 
-def _is_json(text: str | None) -> bool:
-    try:
-        parse_json("null" if text is None else text)
-    except ValueError:
-        return False
-    return True
-
-
 def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
     def refuse(key: str, what: str) -> NoReturn:
         raise ReleaseError(f"{_where(file, text, key)}: {what}; restore the released file")
 
     if missing := [key for key in _TYPES if key not in data]:
+        if "texts" in data:
+            raise ReleaseError(f"{file}: is a set of texts, not a prompt; load_texts loads it")
         raise ReleaseError(f"{file}: lacks {', '.join(missing)}; restore the released file")
-    read, keys = dict[str, Any](), list[str]()
-    for key, value in data.items():
-        if key not in _TYPES:
-            _require_part(key, refuse)
-            keys.append(key)
-            read[key] = value
-            continue
-        if key in ("inputs", "outputs") and isinstance(value, list) and len(value) > MOST_FIELDS:
-            refuse(key, f"{len(value):,} {key}; at most {MOST_FIELDS:,} can be read")
+    read = dict(data)
+    for key, kind in _TYPES.items():
         try:
-            read[key] = read_as(_TYPES[key], value, key)
+            read[key] = read_as(kind, data[key], key)
         except ValueError as error:
             refuse(key, str(error))
-    _require_rules(read, refuse)
-    parts = _parts(read, keys, file.parent, refuse) if keys else {}
+    if not read["messages"]:
+        refuse("messages", "holds no messages")
+    for name, value in read["parameters"].items():
+        if name in _PARAMETERS and not (rule := _PARAMETERS[name]).holds(value):
+            refuse("parameters", f"parameters.{name} must be {rule.words}, not {value!r:.60}")
+    for at, output in enumerate(read["outputs"]):
+        try:
+            parse_json("null" if output.schema is None else output.schema)
+        except ValueError:
+            refuse("outputs", f"outputs[{at}].schema must be a JSON text, not {output.schema!r:.60}")
+    parts = _parts(read, file.parent, refuse) if len(read) > len(_TYPES) else {}
     try:
         return PromptRelease(**{key: read[key] for key in _TYPES if key != "version"}, **parts)
     except ReleaseError as error:
         raise ReleaseError(f"{file}: {error}") from None
+
+
+def _parts(read: Mapping[str, Any], folder: Path, refuse: Callable[[str, str], NoReturn]) -> dict[str, Any]:
+    from agent.prompt.parts.kinds import SECTIONS, FileHead, WrongPart, is_section, loaded  # most prompts have none
+
+    keys = [key for key in read if key not in _TYPES]
+    for key in keys:
+        if not is_section(key):
+            refuse(key, f"unknown key {key!r:.60}, known are {', '.join((*_TYPES, *SECTIONS))}")
+    try:
+        return loaded(keys, FileHead(read, folder))
+    except WrongPart as wrong:
+        refuse(wrong.key, str(wrong))
 
 
 def sections_of(keys: Iterable[str]) -> dict[str, str]:
@@ -289,34 +302,6 @@ def sections_of(keys: Iterable[str]) -> dict[str, str]:
     return {key: f"## {title}" for key, title in headings_of(others).items()}
 
 
-def _require_part(key: str, refuse: Refuse) -> None:
-    from agent.prompt.parts.kinds import SECTIONS, is_section
-
-    if not is_section(key):
-        refuse(key, f"unknown key {key!r:.60}, known are {', '.join((*_TYPES, *SECTIONS))}")
-
-
-def _require_rules(read: Mapping[str, Any], refuse: Refuse) -> None:
-    if not read["messages"]:
-        refuse("messages", "holds no messages")
-    for name, value in read["parameters"].items():
-        if name in _PARAMETERS and not (rule := _PARAMETERS[name]).holds(value):
-            refuse("parameters", f"parameters.{name} must be {rule.words}, not {value!r:.60}")
-    for at, output in enumerate(read["outputs"]):
-        if not _is_json(output.schema):
-            refuse("outputs", f"outputs[{at}].schema must be a JSON text, not {output.schema!r:.60}")
-
-
-def _parts(read: Mapping[str, Any], keys: Sequence[str], folder: Path, refuse: Refuse) -> dict[str, Any]:
-    from agent.prompt.parts.kind import FileHead, WrongPart
-    from agent.prompt.parts.kinds import loaded
-
-    try:
-        return loaded(keys, FileHead(read, folder))
-    except WrongPart as wrong:
-        refuse(wrong.key, str(wrong))
-
-
 def _where(file: Path, text: str, key: str) -> str:
     name = re.escape(key)
     found = re.search(rf'^  "{name}":', text, re.MULTILINE)
@@ -324,25 +309,18 @@ def _where(file: Path, text: str, key: str) -> str:
     return f"{file}:{line}" if line else str(file)
 
 
-def _plain(value: Any, where: str) -> Any:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, int):
-        if abs(value) >= _MAX_INT:
-            raise ReleaseError(f"{where}: a whole number of more than 308 digits cannot be stored in a release")
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{number}]") for number, item in enumerate(value)]
+def storable(value: Any, where: str) -> Any:
+    """Return `value` as plain JSON data, tables without the value None. Raises ReleaseError for anything else."""
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {
-            str(key): _plain(item, f"{where}.{key if key.isprintable() else repr(key)}")
+            str(key): storable(item, f"{where}.{key if key.isprintable() else repr(key)}")
             for key, item in value.items()
             if item is not None
         }
+    if isinstance(value, list | tuple):
+        return [storable(item, f"{where}[{number}]") for number, item in enumerate(value)]
+    if isinstance(value, str) or (isinstance(value, int | float) and abs(value) <= sys.float_info.max):
+        return json.loads(json.dumps(value))
     raise ReleaseError(
         f"{where} = {value!r:.60} cannot be stored in a release: use text, finite numbers, lists, tables with text keys"
     )

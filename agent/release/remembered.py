@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,10 +27,9 @@ from agent.prompt.reply_parser import broken_limit
 from agent.prompt.template import PICKED, answer_text, fill, label_text, worked_text
 from agent.redact import rare_secrets_in, redact
 from agent.release.prompt_file import PromptRelease
-from agent.retrieval.pick import PoolRow
-from agent.retrieval.pool import same_words, text_of
+from agent.retrieval.pick import PoolRow, same_words, text_of
 from agent.safe_data import parse_json, read_as
-from agent.safe_file import disk_errors, read_file, sync_folder
+from agent.safe_file import disk_errors, new_file, read_file, sync_folder
 from agent.shipped import MAX_NUMBER, Field, canonical, content_id
 
 MOST_ROWS = 200
@@ -54,10 +55,6 @@ class RememberedRow:
         """Count the characters of its inputs and answers."""
         return sum(map(len, self.inputs.values())) + sum(len(label_text(value)) for value in self.answers.values())
 
-    def line(self) -> bytes:
-        """Serialize the row for its file."""
-        return json.dumps(asdict(self)).encode("ascii") + b"\n"
-
 
 class RememberedRows:
     """The rows of one user (1 to 1,000 characters) of a released prompt, in a file of `folder`."""
@@ -69,32 +66,22 @@ class RememberedRows:
         self._folder = folder
         named = canonical([release.name, who]).encode("utf-8", "surrogatepass")
         self.file = folder / f"{hashlib.sha256(named).hexdigest()}.jsonl"
-        self._new = self.file.with_suffix(".new")  # one name, so that erasing finds what a killed writer has left
 
     def read(self) -> list[RememberedRow]:
         """Read the rows, oldest first. Raises ReleaseError, with the line, for an edited file."""
+        where, rows = f"{self.file}: cannot be read", []
         try:
-            lines = read_file(self.file, _MAX_FILE).splitlines()
+            for number, line in enumerate(read_file(self.file, _MAX_FILE).splitlines(), start=1):
+                where = f"{self.file}:{number}: is not a remembered row"
+                rows.append(read_as(RememberedRow, parse_json(line), "the row"))
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
-            raise ReleaseError(f"{self.file}: cannot be read ({error}); erase it with forget(who)") from None
-        return [self._row(line, number) for number, line in enumerate(lines, start=1)]
-
-    def _row(self, line: bytes, number: int) -> RememberedRow:
-        try:
-            row: RememberedRow = read_as(RememberedRow, parse_json(line), "the row")
-        except ValueError as error:
-            raise ReleaseError(
-                f"{self.file}:{number}: is not a remembered row ({error}); restore it, or erase it with forget(who)"
-            ) from None
-        return row
+            raise ReleaseError(f"{where} ({error}); restore it, or erase it with forget(who)") from None
+        return rows
 
     def add(self, inputs: Mapping[str, str], answers: Mapping[str, Any]) -> None:
-        """Store an example; it replaces one with the same inputs.
-
-        Raises ReleaseError for one that is too long or seems to hold a secret key.
-        """
+        """Store an example; it replaces one with the same inputs. Raises ReleaseError for one with a secret key."""
         row = RememberedRow(dict(inputs), dict(answers), datetime.now(UTC).isoformat(timespec="seconds"))
         if row.size() > MOST_IN_ROW:
             raise ReleaseError(
@@ -114,39 +101,30 @@ class RememberedRows:
         if not self._folder.is_dir():
             return 0
         with self._alone():
-            self._new.unlink(missing_ok=True)
+            for left in self._folder.glob(".new-*"):  # of a writer that was killed
+                shutil.rmtree(left)
+            if not self.file.exists():
+                return 0
             if inputs is None:
-                return self._erase()
-            rows = self.read()
-            kept = [row for row in rows if row.inputs != inputs]
-            if kept and len(kept) < len(rows):
+                count, kept = self.file.read_bytes().count(b"\n"), []
+            else:
+                rows = self.read()
+                kept = [row for row in rows if row.inputs != inputs]
+                count = len(rows) - len(kept)
+            if kept:
                 self._write(kept)
-            elif rows and not kept:
-                self._erase()
-            return len(rows) - len(kept)
-
-    def _erase(self) -> int:
-        try:
-            count = self.file.read_bytes().count(b"\n")
-            self.file.unlink()
-        except FileNotFoundError:
-            return 0
-        sync_folder(self._folder)  # after a power cut an erased file must not be there again
-        return count
+            else:
+                self.file.unlink()
+                sync_folder(self._folder)  # after a power cut an erased file must not be there again
+            return count
 
     def row(self, values: Mapping[str, str], vector: Sequence[float] | None = None) -> Row:
-        """Return an input with the user's rows, which are shown before those of the pool.
-
-        Skips rows that do not fit the prompt, such as those of a version with other fields or labels.
-        """
-        release, rows = self._release, self._fitting()
+        """Return an input with the user's rows that fit the prompt. They are shown before others."""
+        release, inputs, outputs = self._release, set(self._release.inputs), self._release.outputs
+        rows = [row for row in self.read() if set(row.inputs) == inputs and not wrong_answers(outputs, row.answers)]
         answers = [{field: label_text(value) for field, value in row.answers.items()} for row in rows]
         shown = [demo_texts(release, row.inputs, texts) for row, texts in zip(rows, answers, strict=True)]
         return release.row(values, vector=vector, own=self._pool(rows), shown=shown)
-
-    def _fitting(self) -> list[RememberedRow]:
-        inputs, outputs = set(self._release.inputs), self._release.outputs
-        return [row for row in self.read() if set(row.inputs) == inputs and not wrong_answers(outputs, row.answers)]
 
     def _pool(self, rows: Sequence[RememberedRow]) -> list[PoolRow]:
         outputs = self._release.outputs
@@ -159,12 +137,8 @@ class RememberedRows:
         return made
 
     def _write(self, rows: Sequence[RememberedRow]) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-        with open(self._new, "wb", opener=lambda name, _: os.open(name, flags, 0o600)) as file:
-            file.write(b"".join(row.line() for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(self._new, self.file)
+        with new_file(self.file, private=True) as file:
+            file.writelines(json.dumps(asdict(row)).encode("ascii") + b"\n" for row in rows)
         sync_folder(self._folder)
 
     @contextmanager
@@ -184,9 +158,8 @@ class RememberedRows:
                         break
                     except BlockingIOError:
                         if time.monotonic() > end:
-                            raise ReleaseError(
-                                f"{lock.name}: another program has held it for {_PATIENCE:g} seconds; try again later"
-                            ) from None
+                            why = f"another program has held it for {_PATIENCE:g} seconds"
+                            raise ReleaseError(f"{lock.name}: {why}; try again later") from None
                         time.sleep(0.005)
                 yield
 
@@ -268,7 +241,7 @@ def require_layout(release: PromptRelease) -> None:
     """Raise ReleaseError if `demo_texts` differs from the layout of the release's rows."""
     values = dict.fromkeys((*release.inputs, *(output.name for output in release.outputs)), _VALUE)
     made = demo_texts(release, values, values)
-    if not all(map(_has_form, next(part.example() for part in release.parts if part.takes_rows), made)):
+    if not all(map(_has_form, next(filter(None, (part.example() for part in release.parts))), made)):
         raise ReleaseError(
             f"{release.name!r} {release.version}: cannot remember: this version of Promptassay "
             f"does not write its layout ({release.format}); update, or run its task again"
@@ -284,14 +257,8 @@ def _tagged(values: Mapping[str, str]) -> str:
 
 
 def _has_form(text: str, form: str) -> bool:
-    first, *between = form.split(_VALUE)
-    if not between:
-        return text == form
-    last = between.pop()
-    at = len(first)
-    for piece in between:
-        found = text.find(piece, at)
-        if found < 0:
-            return False
-        at = found + len(piece)
-    return text.startswith(first) and text.endswith(last) and at <= len(text) - len(last)
+    first, *others = map(re.escape, form.split(_VALUE))
+    pattern = (
+        first + "".join(f"(?>.*?{piece})" for piece in others[:-1]) + "".join(f".*{piece}" for piece in others[-1:])
+    )
+    return re.fullmatch(pattern, text, re.DOTALL) is not None

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 
-from agent.results.base import CostedResult, SideName
+from agent.results.base import CostedResult, SideName, absent
 from agent.results.breakdown import (
     Answers,
     Calibration,
     Consistency,
+    FieldScore,
     JudgeTrust,
     LabelReport,
     MetricPart,
@@ -29,6 +30,7 @@ from agent.results.run_parts import (
     Cheaper,
     Lift,
     Migrated,
+    OtherBaseline,
     ParetoRow,
     Preflight,
     ProposerUse,
@@ -73,6 +75,7 @@ class RunResult(CostedResult):
         search_ended: why the search ended before its plan did; "" when it did not.
         failed_because: the most frequent error of failed trials; "" without failures.
         uncorrected: why the winner's dev score was not corrected; "" when it was.
+        references: further baselines on the sealed test, such as no file; None without one.
         yardsticks: scores without a language model, the constant answer first.
         metrics: the score by metric, `readable` first; `slices`, by slice of the rows.
         consistency: of repeated answers; None without `repeats`.
@@ -86,12 +89,13 @@ class RunResult(CostedResult):
         answers: counts of right, wrong and unreadable rows of the sealed test.
         labels: precision, recall and confusions by label, for each choice field.
         tools: the same by tool; a "row" is a call.
+        fields: the score by field of a JSON answer, for the metric `json_fields`.
         change: difference to the user's own prompt; None when that one won.
         proposer: calls and accepted replies of the model that writes instructions.
         to_show: sample size needed to confirm the gain; None if it was confirmed, or without a gain.
         human_score: human accuracy on such rows, in (0, 1], if the task declares it.
         calibration: the winner's calibration and the reliability of its confidences; None without log-probabilities.
-        cheaper: the winner against the best on dev, when `--prefer cheap` chose another one.
+        cheaper: the winner against the best on dev, when a cheaper one was chosen.
         untested: the prompt that led the user's own on dev and was not tested.
         migration: the source of a migrated prompt and the non-inferiority test; `baseline` and `lift` are then of the
             old model with its old prompt. None for a search.
@@ -111,6 +115,7 @@ class RunResult(CostedResult):
     release: Release
     search_ended: str = ""
     failed_because: str = ""
+    references: tuple[OtherBaseline, ...] | None = absent()
     yardsticks: tuple[Yardstick, ...] = ()
     uncorrected: str = ""
     metrics: tuple[MetricPart, ...] = ()
@@ -128,6 +133,7 @@ class RunResult(CostedResult):
     answers: Answers | None = None
     labels: tuple[LabelReport, ...] = ()
     tools: tuple[LabelReport, ...] = ()
+    fields: tuple[FieldScore, ...] = ()
     change: Change | None = None
     proposer: ProposerUse | None = None
     to_show: ToShow | None = None
@@ -142,6 +148,12 @@ class RunResult(CostedResult):
     def is_own(self) -> bool:
         """Whether the winner is the user's own prompt, so nothing was compared."""
         return self.decision == "keep_baseline" and not self.blocked
+
+    @property
+    def reference_won(self) -> str:
+        """The name of the further baseline that won; "" if none did."""
+        won = (each.name for each in self.references or () if each.candidate_id == self.winner.candidate_id)
+        return next(won, "")
 
     @property
     def by_answer(self) -> tuple[LabelReport, ...]:

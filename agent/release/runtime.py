@@ -8,10 +8,11 @@ messages that were scored; `load_prompt("support_triage@production")` loads the 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from agent.errors import ReleaseError
 from agent.release.aliases import PRODUCTION, NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
@@ -20,19 +21,45 @@ from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease,
 if TYPE_CHECKING:
     from agent.prompt.parts.part import Row
     from agent.release.remembered import RememberedRows
+    from agent.release.texts_file import TextsRelease
     from agent.shipped import Prediction
     from agent.types import LM
 
 Input: TypeAlias = str | list[dict[str, str]]
 """The value of an input: a text, or the messages of a conversation."""
+R = TypeVar("R", bound="PromptRelease | TextsRelease")
 REMEMBERED = "remembered"
 """The folder of user-confirmed examples, next to a prompt's file."""
 
 __all__ = ["MESSAGES_FILE", "PROMPT_FILE", "Prompt", "PromptRelease", "load_prompt"]
 
 
+class LoadedRelease:
+    """What any loaded release says of itself."""
+
+    __slots__ = ()
+    release: Any
+
+    @property
+    def name(self) -> str:
+        return str(self.release.name)
+
+    @property
+    def version(self) -> str:
+        """The hash of the loaded content, whatever the file says."""
+        return str(self.release.version)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.release.parameters)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return dict(self.release.provenance)
+
+
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(LoadedRelease):
     """A loaded release, ready to use.
 
     `alias` is the alias it was found by ("" for a path or a version), `arm` is "candidate" or "production" for an A/B
@@ -47,15 +74,6 @@ class Prompt:
     remembered: Path | None = field(default=None, compare=False)
 
     @property
-    def name(self) -> str:
-        return self.release.name
-
-    @property
-    def version(self) -> str:
-        """The hash of the loaded content, whatever the file says."""
-        return self.release.version
-
-    @property
     def abstain_below(self) -> float | None:
         """The confidence below which an answer should not be used, if the task demands a precision."""
         below = self.release.provenance.get("abstain_below")
@@ -65,14 +83,6 @@ class Prompt:
     def model(self) -> str:
         """The name of the model that answers, with the path of its adapter file if any."""
         return self.release.target
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return dict(self.release.parameters)
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        return dict(self.release.provenance)
 
     def render(
         self, /, *, who: str | None = None, vector: Sequence[float] | str | None = None, **fields: Input
@@ -150,8 +160,7 @@ class Prompt:
             answer: The right answer, or one for each output by its name. Checked against its type, choices and limits.
             who: The user or tenant, 1 to 1,000 characters. Stored only as a hash, in the file name.
 
-        Raises:
-            ReleaseError: The prompt picks no examples, the example does not fit it, or the disk refuses.
+        Raises ReleaseError if the prompt picks no examples, the example does not fit it, or the disk refuses.
         """
         from agent.release.remembered import answers_of, require_layout, wrong_answers
 
@@ -173,15 +182,7 @@ class Prompt:
         rows.add(texts, answers)
 
     def forget(self, who: str, *, inputs: Mapping[str, Input] | None = None) -> int:
-        """Erase the confirmed examples of a user or tenant.
-
-        Args:
-            who: The user or tenant.
-            inputs: Those of one example; without them all of the user's are erased, including the file.
-
-        Returns:
-            How many examples were erased.
-        """
+        """Erase the confirmed examples of a user or tenant, or only that with these inputs; return how many."""
         given = inputs if inputs is None else self._texts(inputs, "forget an example of")
         return self._rows_of(who).forget(given)
 
@@ -207,12 +208,10 @@ class Prompt:
             logprobs: For each token of the reply its most likely tokens, as (token, log-probability) pairs or in
                 OpenAI's form (`choice.logprobs.content`). A release with calibration decides by them; without them the
                 text alone is read. They also give the prediction its `confidence`.
-            inputs: Those that the prompt was rendered with. Needed with `logprobs` if nearest rows or a classifier also
-                decide (the methods `neighbours` and `prior`); else ignored.
+            inputs: Those of `render`. Needed with `logprobs` if nearest rows or a classifier also decide; else ignored.
             who: The user or tenant of `render`.
 
-        Raises:
-            ReleaseError: The inputs are needed and missing, or not those of the prompt.
+        Raises ReleaseError if the inputs are needed and missing, or not those of the prompt.
         """
         from agent.prompt.calibration import tokens_of  # takes time, and not all who render parse
 
@@ -250,17 +249,11 @@ class Prompt:
         vector: Sequence[float] | str | None = None,
         **fields: Input,
     ) -> Prediction:
-        """Render, call the model once and parse, inside an event loop.
+        """Render, call the model once and parse, inside an event loop; arguments as of `render`.
 
         A parameter that the model refuses is dropped in another attempt. The call counts in no budget and no ledger. If
         examples are picked by a provider's vectors, the provider is asked for that of the input first, unless it is
-        given.
-
-        Args:
-            lm: A model to use and keep open; without it one is made and closed.
-            who: A user or tenant, see `render`.
-            vector: Of the input, see `render`.
-            fields: The inputs: texts, a conversation also as a list of {"role", "content"}.
+        given. `lm`: a model to use and keep open; without it one is made and closed.
 
         Raises:
             ModelError: The call failed; its `retry` says whether to try again.
@@ -302,54 +295,86 @@ def load_prompt(
         ReleaseError: The file cannot be read, is not a release, or was edited; one line with the file (and line if
             known). For a version that is no prompt the message says what loads it.
     """
+    release, place, how = located(
+        path,
+        partial(read_release, verify=verify),
+        ("p", PROMPT_FILE),
+        root=root,
+        fallback=fallback,
+        unit=unit,
+        verify=verify,
+    )
+    if remembered is None:
+        file = Path(place)
+        remembered = (file if file.is_dir() else file.parent) / REMEMBERED
+    return Prompt(release, **how, remembered=Path(remembered))
+
+
+def located(
+    path: str | os.PathLike[str],
+    read: Callable[[Any], R],
+    form: tuple[str, str],
+    *,
+    root: str | os.PathLike[str] | None,
+    fallback: str | os.PathLike[str] | None,
+    unit: str | None,
+    verify: bool = True,
+) -> tuple[R, str | os.PathLike[str], dict[str, str]]:
+    """Return a release, its file or folder, and how it was found.
+
+    How: `alias`, `arm` and `fallback_reason` of a `Prompt`. `read` takes a path or folder; `form` is the first letter
+    of the versions that it reads, and their file.
+    """
     if unit is not None and not isinstance(unit, str):
         raise ReleaseError(f"unit={unit!r:.60} is {type(unit).__name__}; give the id of the unit as text")
     reference = Reference.of(path) if isinstance(path, str) else None
     try:
         with only_release_errors(path):
             if reference is None:
-                return _with_memory(Prompt(read_release(path, verify=verify)), path, remembered)
+                return read(path), path, {}
             resolved = resolve(releases_root(root), reference, unit)
             folder = os.path.join(releases_root(root), reference.name, resolved.version)
-            return _with_memory(_load(folder, reference, resolved, verify), folder, remembered)
+            release = _version_in(Path(folder), reference, resolved, read, form, verify)
+            return release, folder, {"alias": resolved.alias, "arm": resolved.arm}
     except NeedsUnit:  # a mistake in the program, so no fallback
         raise
     except ReleaseError as error:
         if fallback is None:
             raise
-        return _with_memory(_fall_back(fallback, reference, str(error), verify), fallback, remembered)
+        return _fall_back(fallback, reference, str(error), read), fallback, {"fallback_reason": str(error)}
 
 
-def _with_memory(prompt: Prompt, path: str | os.PathLike[str], remembered: str | os.PathLike[str] | None) -> Prompt:
-    if remembered is None:
-        file = Path(path)
-        remembered = (file if file.is_dir() else file.parent) / REMEMBERED
-    return replace(prompt, remembered=Path(remembered))
-
-
-def _load(folder: str, reference: Reference, resolved: ResolvedVersion, verify: bool) -> Prompt:
-    if not resolved.version.startswith("p_"):
-        from agent.release.file_release import how_to_load
+def _version_in(
+    folder: Path,
+    reference: Reference,
+    resolved: ResolvedVersion,
+    read: Callable[[Any], R],
+    form: tuple[str, str],
+    verify: bool,
+) -> R:
+    tag, file = form
+    if not resolved.version.startswith(tag):
+        from agent.release.versions import how_to_load
 
         named = Reference(reference.name, PRODUCTION) if resolved.arm else reference  # the candidate's arm is a prompt
-        raise ReleaseError(how_to_load(Path(folder), str(named)))
-    release = read_release(os.path.join(folder, PROMPT_FILE), verify=verify)
+        raise ReleaseError(how_to_load(folder, str(named), tag))
+    release = read(folder / file)
     if release.name != reference.name or (verify and release.version != resolved.version):
         raise ReleaseError(
             f"{folder}: holds {release.name} {release.version}, not {reference.name} {resolved.version}; restore the "
             "folder from a copy, or promote the run again"
         )
-    return Prompt(release, resolved.alias, resolved.arm)
+    return release
 
 
-def _fall_back(path: str | os.PathLike[str], reference: Reference | None, why: str, verify: bool) -> Prompt:
+def _fall_back(path: str | os.PathLike[str], reference: Reference | None, why: str, read: Callable[[Any], R]) -> R:
     import logging
 
     try:
-        release = read_release(path, verify=verify)
+        release = read(path)
     except ReleaseError as error:
         raise ReleaseError(f"{error}; it is the fallback for: {why}") from None
     if reference is not None and release.name != reference.name:
         raise ReleaseError(f"{path}: the fallback is of {release.name!r}, not of {reference.name!r}; {why}")
     logging.getLogger("agent.release").warning("loaded the fallback %s: %s", path, why)
-    return Prompt(release, fallback_reason=why)
+    return release

@@ -15,17 +15,10 @@ from typing import Annotated, Any
 from agent.errors import ReleaseError
 from agent.evaluate.breakdown import is_answer
 from agent.redact import mask
-from agent.release.runtime import Prompt
+from agent.release.texts import Loaded
 from agent.safe_data import REAL, Rule, parse_json, read_as
 from agent.safe_file import disk_errors, new_files, read_file
-from agent.types import (
-    Example,
-    MetricSpec,
-    Outcome,
-    Prediction,
-    Task,
-    content_id,
-)
+from agent.types import Example, MetricSpec, Outcome, Prediction, Task, content_id
 
 SUITE_FILE = "suite.json"
 FORM = 1
@@ -86,17 +79,17 @@ class Suite:
         data = _data(self)
         return content_id("s", {key: value for key, value in data.items() if key != "note"})
 
-    def recorded(self, prompt: Prompt) -> list[list[Outcome]]:
+    def recorded(self, prompt: Loaded) -> list[list[Outcome]]:
         """Return the recorded outcomes of each row, each reply parsed as the prompt does today."""
         return [[self._outcome(prompt, row, each) for each in row.answers] for row in self.rows]
 
-    def _outcome(self, prompt: Prompt, row: Example, sample: Sample) -> Outcome:
+    def _outcome(self, prompt: Loaded, row: Example, sample: Sample) -> Outcome:
         if sample.error:
             return Outcome(self.version, row.id, Prediction({}, "", sample.error), (), None)
         return Outcome(self.version, row.id, prompt.parse(sample.reply), (), sample.value, RECORDED)
 
 
-def require_fit(suite: Suite, prompt: Prompt, file: str) -> None:
+def require_fit(suite: Suite, prompt: Loaded, file: str) -> None:
     """Raise ReleaseError unless each row has exactly the inputs of the prompt."""
     wanted = set(prompt.release.inputs)
     for row in suite.rows:
@@ -174,7 +167,7 @@ def _judges(judges: tuple[str, ...], metrics: Sequence[MetricSpec]) -> tuple[str
 
 
 def suite_of(
-    task: Task, prompt: Prompt, model: str, samples: Sequence[Sequence[Sample]], note: Mapping[str, str]
+    task: Task, prompt: Loaded, model: str, samples: Sequence[Sequence[Sample]], note: Mapping[str, str]
 ) -> Suite:
     """Build a suite from the dev rows of a task and the prompt's answers."""
     return Suite(

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.release.aliases import AliasChange
-from agent.report.blocks import Block, short, table, text
+from agent.report.blocks import Block, Column, PageCell, TableBlock, listing, short, text
 from agent.report.wording import gain, points
 from agent.results.base import Result, called, hidden
-
-COLUMNS = ("alias", "version", "when (UTC)", "how", "who", "on what", "why")
 
 
 class MovedAlias(Result):
@@ -70,7 +68,7 @@ class AliasesResult(Result):
     root: Path = hidden()
 
     def blocks(self) -> Iterator[Block]:
-        yield _changes(f"aliases in {self.root}", [(f"{each.name}@{each.alias}", each) for each in self.aliases])
+        yield changes_table(f"aliases in {self.root}", [(f"{each.name}@{each.alias}", each) for each in self.aliases])
 
 
 class NameHistory(Result):
@@ -82,7 +80,7 @@ class NameHistory(Result):
 
     def blocks(self) -> Iterator[Block]:
         title = f"{self.name}: every change of an alias"
-        yield _changes(title, [(f"{each.seq} {each.alias}", each) for each in self.history])
+        yield changes_table(title, [(f"{each.seq} {each.alias}", each) for each in self.history])
 
 
 def moved(changes: Iterable[AliasChange]) -> tuple[MovedAlias, ...]:
@@ -90,9 +88,22 @@ def moved(changes: Iterable[AliasChange]) -> tuple[MovedAlias, ...]:
     return tuple(MovedAlias(**change.as_dict()) for change in changes)
 
 
-def _changes(title: str, changes: Sequence[tuple[str, MovedAlias]]) -> Block:
-    rows = [
-        (head, one.version_for, one.utc[:19], one.action, one.actor, one.claim, short(one.reason, 60))
-        for head, one in changes
-    ]
-    return table(title, COLUMNS, rows, tabbed=True)
+def changes_table(title: str, changes: Sequence[tuple[str, MovedAlias]]) -> TableBlock:
+    """Return changes of aliases, each with its name; a page links to the versions."""
+
+    return listing(
+        title,
+        [
+            ("alias", lambda pair: pair[0]),
+            ("version", lambda pair: PageCell(pair[1].version_for, f"/release/{pair[1].name}/{pair[1].version}")),
+            (Column("before", on="page"), lambda pair: pair[1].before),
+            (Column("when (UTC)", "id", floor=12, wraps=True), lambda pair: pair[1].utc[:19]),
+            ("how", lambda pair: pair[1].action),
+            ("who", lambda pair: pair[1].actor),
+            ("on what", lambda pair: pair[1].claim),
+            (Column("why", floor=12, wraps=True, on="screen"), lambda pair: short(pair[1].reason, 60)),
+            (Column("why", "short", on="page"), lambda pair: pair[1].reason),
+        ],
+        changes,
+        tabbed=True,
+    )

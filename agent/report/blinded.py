@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from agent.report.view import task_of
 from agent.retrieval.passages import passages_in
 from agent.scoring.llm_judge import FAITHFULNESS, judge_setup
 from agent.task.judge_files import PASSAGES, RatedFile, generic_rubric
+from agent.task.tables import DataFile
 from agent.types import Criterion, Rubric, Task
 
 OURS = ("item", "rater", "rating")
 """Columns of a file of ratings in addition to the task's."""
 REFERENCE = "reference"
 """Extra column for judges that compare with the label; PASSAGES is one for judges that read passages."""
+MOST_LOOKED_AT = 10_000
+"""Answers of a run among which named ones are looked for."""
 WHOLE = Criterion("the whole", 1.0, "How good is the answer, all in all?")
 
 
@@ -74,13 +78,13 @@ class RatingSession:
 
     @property
     def marks(self) -> list[tuple[str, Criterion]]:
-        """Key and meaning of each mark: every criterion, if there are several, and the overall one."""
+        """Key and meaning of each mark. Every criterion, if there are several, and the overall one."""
         parts = self.rubric.criteria if len(self.rubric.criteria) > 1 else ()
         return [*((f"rating_{part.name}", part) for part in parts), ("rating", WHOLE)]
 
     @property
     def command(self) -> str:
-        """The command that calibrates a judge on the ratings: the task's judge of the field, else by columns."""
+        """The command that calibrates a judge on the ratings. It names the task's judge, or else columns."""
         task, rubric, options = self.task, self.rubric, self.run["options"] or {}
         words = ["optimize", "judge", "calibrate"]
         judged = [spec.field for spec in task.metrics if spec.name == "judge"]
@@ -104,53 +108,56 @@ def rating_session(
     output: str | None = None,
     count: int = 40,
     path: Path | None = None,
+    only: Path | None = None,
     cached: Callable[[str, Callable[[], list[BlindedAnswer]]], list[BlindedAnswer]] = lambda run_id, make: make(),
 ) -> RatingSession:
-    """Return the answers of a run for one rater.
+    """Return up to `count` answers of a run for one rater. `cached` may return those of a run from a cache.
 
-    Args:
-        output: the output to rate; see `field_of`.
-        count: number of answers, at least 1.
-        path: the file of ratings; by default ratings.jsonl in the run's folder.
-        cached: returns the answers of a run, possibly from a cache.
+    `output`: as of `field_of`. `path`: of the file of ratings, by default ratings.jsonl in the run's folder. `only`: a
+    file that names the items to rate, as `judge tune` writes it.
 
     Raises:
         InputError: the run is no search, its dev rows have changed, or no answer can be rated.
         ProblemsError: the file is not a file of ratings.
     """
-    run = history.run(run_id)
-    path = path or run_folder(history.path.parent, run["id"]) / "ratings.jsonl"
-    task = rated_task(run)
+    run = searched(history.run(run_id))
+    file = RatedFile(path or run_folder(history.path.parent, run["id"]) / "ratings.jsonl")
+    task = task_of(run)
+    if task.hashes.get("dev") != run["hashes"].get("dev"):
+        where = run["folder"] or run["options"]["task"]
+        raise InputError(f"{run['id']}: the dev rows of {where} have changed; restore them to rate this run")
     field = field_of(task, output)
-    file = RatedFile(path)
-    items = cached(run["id"], lambda: items_of(history, run["id"], task, field, count))
+    named = None if only is None else items_in(only)
+    most = count if named is None else MOST_LOOKED_AT
+    items = cached(run["id"], lambda: items_of(history, run["id"], task, field, most))
+    items = [each for each in items if named is None or each.item in named][:count]
     if not items:
         raise InputError(f"{run['id']}: no prompt that saw all of dev answered with the field {field}")
     return RatingSession(run, task, field, rubric_of(task, field), items, file, rater)
 
 
-def rated_task(run: Row) -> Task:
-    """Return the run's task; raise InputError if the run is no search or its dev rows changed."""
-    task = task_of(searched(run))
-    if task.hashes.get("dev") != run["hashes"].get("dev"):
-        where = run["folder"] or run["options"]["task"]
-        raise InputError(f"{run['id']}: the dev rows of {where} have changed; restore them to rate this run")
-    return task
+def items_in(path: Path) -> frozenset[str]:
+    """Return the ids of items that a file of answers names. Raises ProblemsError."""
+    file = DataFile(path)
+    for line, row in file.rows:
+        if not isinstance(row.get("item"), str):
+            file.note(line, "no item: this is no file of answers to rate")
+    file.refuse_all()
+    return frozenset(str(row["item"]) for _, row in file.rows)
 
 
 def field_of(task: Task, output: str | None) -> str:
-    """Return the output to rate: `output`, else the one that the task's judge rates, else the first.
+    """Return the output to rate: `output`, else that of the task's judge, else the first.
 
-    Raises:
-        InputError: the task has no such output, or a field named like a column of ratings.
+    Raises InputError if there is no such output, or a field named like a column of ratings.
     """
     names = [field.name for field in task.signature.outputs]
-    fields = [*names, *(field.name for field in task.signature.inputs)]
     judged = [spec.field for spec in task.metrics if spec.name == "judge"]
     name = output or (judged or names)[0]
     if name not in names:
         raise InputError(f"--output {name}: the outputs of {task.name} are {', '.join(names)}")
     modes = _modes(task, name)
+    fields = [*names, *(field.name for field in task.signature.inputs)]
     ours = (*OURS, *([REFERENCE] if "reference" in modes else []), *([PASSAGES] if FAITHFULNESS in modes else []))
     if taken := [name for name in fields if name in ours or name.startswith("rating_")]:
         raise InputError(
@@ -164,17 +171,6 @@ def _modes(task: Task, field: str) -> set[str]:
     return {judge_setup(spec, task, "").mode for spec in judges}
 
 
-def _shown_by(history: History, candidate_id: str) -> Callable[[Row], str]:
-    settings = history.candidate(candidate_id)["passages"]
-
-    def shown(outcome: Row) -> str:
-        request = request_of(history, outcome["call_key"]) if settings else None
-        texts = [message["content"] for message in request["messages"]] if request else []
-        return passages_in("\n".join(texts), settings["pool"]) if texts else ""
-
-    return shown
-
-
 def items_of(history: History, run_id: str, task: Task, field: str, count: int) -> list[BlindedAnswer]:
     """Return up to `count` distinct dev answers, taken from the complete trials in turn."""
     from agent.prompt.template import label_text
@@ -182,13 +178,18 @@ def items_of(history: History, run_id: str, task: Task, field: str, count: int) 
 
     rows, modes = {row.id: row for row in task.dev}, _modes(task, field)
 
+    def passages_of(outcome: Row, settings: Mapping[str, Any]) -> str:
+        request = request_of(history, outcome["call_key"])
+        texts = [message["content"] for message in request["messages"]] if request else []
+        return passages_in("\n".join(texts), settings["pool"]) if texts else ""
+
     def pile_of(number: int, candidate_id: str) -> list[BlindedAnswer]:
-        pile, shown = [], _shown_by(history, candidate_id) if FAITHFULNESS in modes else lambda outcome: ""
+        pile, settings = [], history.candidate(candidate_id)["passages"] if FAITHFULNESS in modes else None
         for outcome in history.outcomes(run_id, candidate_id, "dev"):
             row, value = rows.get(outcome["example_id"]), outcome["fields"].get(field)
             if row is not None and value not in (None, ""):
                 answer, label = label_text(value), row.labels.get(field) if "reference" in modes else None
-                passages = shown(outcome)
+                passages = passages_of(outcome, settings) if settings else ""
                 item = content_id("item", [dict(row.inputs), [answer], *([passages] if passages else [])])
                 reference = "" if label is None else label_text(label)
                 pile.append(BlindedAnswer(item, row.inputs, answer, reference, passages))
@@ -198,21 +199,30 @@ def items_of(history: History, run_id: str, task: Task, field: str, count: int) 
     trials = history.select(
         "SELECT number, candidate_id FROM trials WHERE run_id = ? AND state = 'complete' ORDER BY number", run_id
     )
-    piles: list[list[BlindedAnswer]] = []  # read one by one: with many prompts the first of each are enough
+    piles = (pile_of(trial["number"], trial["candidate_id"]) for trial in trials)
     answers: dict[str, BlindedAnswer] = {}
-    for turn in range(len(task.dev)):
-        for place, trial in enumerate(trials):
-            if turn == 0:
-                piles.append(pile_of(trial["number"], trial["candidate_id"]))
-            if turn < len(piles[place]):
-                answers.setdefault(piles[place][turn].item, piles[place][turn])
-            if len(answers) == count:
-                return list(answers.values())
+    for answer in _in_turn(piles):
+        answers.setdefault(answer.item, answer)
+        if len(answers) == count:
+            break
     return list(answers.values())
 
 
+def _in_turn(piles: Iterable[Sequence[BlindedAnswer]]) -> Iterator[BlindedAnswer]:
+    # with many prompts the first of each are enough: the others' piles are then never read
+    read = []
+    for pile in piles:
+        read.append(pile)
+        yield from pile[:1]
+    rest = chain.from_iterable(zip_longest(*(pile[1:] for pile in read)))
+    yield from (answer for answer in rest if answer is not None)
+
+
 def rubric_of(task: Task, field: str) -> Rubric:
-    """Return the rating scale of `field`: of the task's judge, else of any rubric, else one to five."""
+    """Return the rating scale of `field`, by default one to five.
+
+    The rubric of its judge comes first, then any rubric.
+    """
     judges = (spec for spec in task.metrics if spec.name == "judge" and spec.field == field)
     named = [judge_setup(spec, task, "").rubric for spec in judges]
     return next((rubric for rubric in [*named, *task.rubrics.values()] if rubric), generic_rubric())

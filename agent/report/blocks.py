@@ -35,19 +35,11 @@ def sentence(text: str) -> str:
 class Column:
     """The format of a column.
 
-    Args:
-        name: its head.
-        look: `number`: right-aligned; `long`: wrapped; `text`: line breaks kept, folded if long; `code`: copyable;
-            other
-            values are classes of web.css.
-        rank: narrow screens drop the columns of the highest rank first; 0 always stays.
-        floor: minimum width in characters when narrowed; 0: never narrowed.
-        wraps: narrow screens wrap it instead of shortening it.
-        brief: narrow screens omit intervals and other text in brackets.
-        digests: screens shorten SHA-256 digests.
-        gain: screens color differences green or red.
-        drawn: a picture of numbers of the same row, for screens only.
-        sort: how a page is sorted by it: `ascending` or `descending`.
+    `look`: `number`: right-aligned; `long`: wrapped; `text`: line breaks kept; `code`: copyable; others are classes of
+    web.css. Narrow screens drop the columns of the highest `rank` first (0 stays), shorten a column to `floor`
+    characters (0: never), wrap it if it `wraps`, and omit its intervals if it is `brief`. Screens shorten SHA-256
+    digests if it `digests` and color a `gain`. `drawn`: a picture of numbers of the same row, for screens only. `sort`:
+    how a page is sorted by it, `ascending` or `descending`.
     """
 
     name: str
@@ -66,11 +58,8 @@ class Column:
 class PageCell(str):
     """Text with markup for pages.
 
-    Args:
-        href: target of a link.
-        tag: a badge with a class of page.css; `soft`, `strong` and `code` are text styles; `current`: the link of this
-            page; `pick`: a tick box with the value `href`.
-        parts: nested cells.
+    `href`: target of a link. `tag`: a badge with a class of page.css, a text style (`soft`, `strong`, `code`),
+    `current` for the link of this page, or `pick` for a tick box with the value `href`. `parts`: nested cells.
     """
 
     href: str
@@ -93,14 +82,9 @@ def cells(*parts: str) -> PageCell:
 class TableBlock:
     """A table of plain text cells; the first cell of a row names it.
 
-    Args:
-        note: a remark for all surfaces.
-        explained: a remark for pages.
-        folded: a page shows only the title until it is opened.
-        quiet: indices of de-emphasized rows.
-        shades: by row and column a class of page.css.
-        instead: shown on screens that are too narrow for the whole table.
-        tabbed: a listing: a rule below its head, and tab-separated lines in a pipe.
+    `note`: a remark for all surfaces; `explained`: for pages. `folded`: a page shows only the title until it is opened.
+    `quiet`: indices of de-emphasized rows. `shades`: by row and column a class of page.css. `instead`: shown on screens
+    that are too narrow. `tabbed`: a listing, tab-separated in a pipe.
     """
 
     kind: ClassVar = "table"
@@ -126,11 +110,8 @@ class TableBlock:
 class ProseBlock:
     """Paragraphs, or a list under a heading.
 
-    Args:
-        exact: keep line breaks, as for a prompt, a reply or a path.
-        strong: emphasized.
-        drawn: strips of `terminal.won_and_lost`, for a terminal only.
-        folded: a page shows only the heading until it is opened.
+    `exact`: keep line breaks, as for a prompt. `drawn`: strips of `terminal.won_and_lost`, for a terminal only.
+    `folded`: a page shows only the heading until it is opened.
     """
 
     kind: ClassVar = "text"
@@ -198,12 +179,8 @@ class PageSection:
         return bool(self.blocks)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the JSON of what pages show; for a chart its numbers."""
-        return {"name": self.name, "title": self.title, "blocks": [_as_dict(block) for block in self.on_page()]}
-
-    def on_page(self) -> tuple[PlainBlock, ...]:
-        """Return the blocks that a page shows, with tables instead of charts."""
-        return shown_on("page", self.blocks)
+        """Return the JSON of the section; for a chart its numbers."""
+        return {"name": self.name, "title": self.title, "blocks": _as_dicts(self.blocks)}
 
 
 def plain_section(*blocks: Block) -> PageSection:
@@ -213,28 +190,47 @@ def plain_section(*blocks: Block) -> PageSection:
 
 def shown_on(surface: Surface, blocks: Iterable[Block]) -> tuple[PlainBlock, ...]:
     """Return the blocks that a surface shows, with tables instead of charts."""
-    here = (block for block in blocks if block.on in ("", surface))
+    here = (block for block in filled(*blocks) if block.on in ("", surface))
     shown = (block.table if isinstance(block, ChartBlock) else block for block in here)
     return tuple(block for block in shown if isinstance(block, PlainBlock) and block.on in ("", surface))
 
 
-def _as_dict(block: PlainBlock) -> dict[str, Any]:
-    if isinstance(block, TableBlock):
-        shown = block.shown_on("page")
-        columns = [block.columns[number].name for number in shown]
-        rows = [[row[number] for number in shown] for row in block.rows]
-        return {"table": block.title, "columns": columns, "rows": rows, "note": block.note}
-    if isinstance(block, DiffBlock):
-        return {"diff": [block.old, block.new]}
-    return {"text": block.heading, "lines": list(block.lines)}
+def _as_dicts(blocks: Iterable[Block]) -> list[dict[str, Any]]:
+    return [_as_dict(block) for block in blocks if block.on != "screen"]
+
+
+def _as_dict(block: Block) -> dict[str, Any]:
+    match block:
+        case ChartBlock():
+            return _as_dict(block.table)
+        case TableBlock():
+            shown = block.shown_on("page")
+            columns = [block.columns[number].name for number in shown]
+            rows = [[row[number] for number in shown] for row in block.rows]
+            return {"table": block.title, "columns": columns, "rows": rows, "note": block.note}
+        case DiffBlock():
+            return {"diff": [block.old, block.new]}
+        case ProseBlock():
+            return {"text": block.heading, "lines": list(block.lines)}
+        case LineBlock():
+            return {"line": "".join(block.parts)}
+        case GroupBlock():
+            return {"group": block.title or block.label, "blocks": _as_dicts(block.blocks)}
+        case FormBlock():
+            fields, buttons = ({one.name: one.value for one in block.fields}, [one.text for one in block.buttons])
+            return {"form": block.action, "fields": fields, "buttons": buttons, "blocks": _as_dicts(block.blocks)}
+        case FigureBlock():
+            return {"figures": dict(block.figures)}
+        case ProgressBlock():
+            return {"progress": block.label, "done": block.done, "of": block.of}
+        case TermsBlock():
+            return {"terms": dict(block.words)}
 
 
 def table(title: str, columns: Sequence[Column | str], rows: Iterable[Sequence[Any]], **more: Any) -> TableBlock:
-    """Make a table; None is an empty cell.
+    """Make a table; None is an empty cell; `more`: other fields of `TableBlock`.
 
-    Args:
-        columns: a suffix of a bare name sets the look: " #" number, " ~" long, " $" code.
-        more: other fields of `TableBlock`.
+    A suffix of a bare column name sets its look: " #" number, " ~" long, " $" code.
     """
     cells = tuple(tuple(_cell(cell) for cell in row) for row in rows)
     return TableBlock(title, tuple(map(_column, columns)), cells, **more)
@@ -243,7 +239,7 @@ def table(title: str, columns: Sequence[Column | str], rows: Iterable[Sequence[A
 def listing(
     title: str, columns: Sequence[tuple[Column | str, str | Callable[[Any], Any]]], records: Iterable[Any], **more: Any
 ) -> TableBlock:
-    """Make a table of records; each column names a field or a function of the record."""
+    """Make a table of records. Each column names a field or a function of the record."""
     rows = [[of(record) if callable(of) else _part(record, of) for _, of in columns] for record in records]
     return table(title, [column for column, _ in columns], rows, **more)
 

@@ -3,53 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent.ledger.connect import LEDGER
+from agent.ledger.query import Row
+from agent.prompt.fence import Fence
 from agent.release.result import RunResult
-from agent.report import charts, findings, run_tables, wording
+from agent.report import charts, run_tables, wording
 from agent.report.blocks import Block, ChartBlock, Column, ProseBlock, TableBlock, sentence, table, text
-from agent.report.findings import winner_name
-from agent.report.next_steps import Excerpts, excerpts
 from agent.report.view import RunView
-from agent.report.wording import SIDES, bracketed, chance, gain, points
+from agent.report.wording import SIDES, bracketed, chance, gain, points, side_name, winner_name
 from agent.results.breakdown import JudgeTrust, LabelReport
 from agent.stats.intervals import SIGNIFICANT
 
+REPLY_LETTERS = 200
 MATRIX_LINES = 20
 """Maximum size of a confusion matrix."""
 MOST_LABELS, MOST_CONFUSIONS = 8, 5
 """Maxima at the end of a run; `optimize show` has no limit."""
 
 
+@dataclass(frozen=True, slots=True)
 class ShownRun:
-    """The input of all sections: a result, its run in the ledger (if any), and texts of the run."""
+    """The input of all sections: a result and its run in the ledger (if any)."""
 
-    def __init__(self, result: RunResult, view: RunView | None, brief: bool) -> None:
-        self.result, self.view, self.brief = result, view, brief
-        self.texts = Excerpts() if view is None else excerpts(view.history, view.run, result)
-        if view is not None and not view.shows_rows:
-            self.texts = replace(self.texts, replies=(), prompt="")
-        self.promoted = view.promoted if view is not None else None
+    result: RunResult
+    view: RunView | None
+    brief: bool
+
+    @property
+    def promoted(self) -> Row | None:
+        return self.view.promoted if self.view is not None else None
 
     @property
     def db(self) -> Path:
         return LEDGER if self.result.ledger == Path() else self.result.ledger
 
     @property
-    def baseline_words(self) -> wording.BaselineWords:
-        return wording.baseline_words(self.result)
+    def own(self) -> str:
+        return wording.own_prompt(self.result)
 
     @property
     def sides(self) -> Sequence[tuple[Any, str]]:
         return wording.sides(self.result)
-
-    @property
-    def best(self) -> str:
-        return self.sides[-1][1]
 
     def chart(self, name: str, title: str, numbers: TableBlock, **more: Any) -> Block:
         """Return the chart `name` of `charts`, or only its table without a ledger."""
@@ -89,12 +88,27 @@ def metrics(run: ShownRun) -> Iterator[Block]:
     yield table("By metric, on the sealed test", **made, explained=readable)
 
 
+def fields(run: ShownRun) -> Iterator[Block]:
+    """Yield the score by field of a JSON answer, the worst field first."""
+    parts = sorted(run.result.fields, key=lambda part: (part.winner.mean or 0.0, part.field))
+    shown = parts[:MOST_LABELS] if run.brief else parts
+    made = _compared(
+        run, (Column("field", floor=12, wraps=True), "rows #"), [(p, (p.field, p.winner.n)) for p in shown]
+    )
+    left = len(parts) - len(shown)
+    note = f"{left} more fields with more right values" if left else ""
+    explained = "Right values of each field, 0 to 100, on the rows whose label or answer has the field."
+    yield table("By field of the answer, on the sealed test", **made, note=note, explained=explained)
+
+
 def slices(run: ShownRun) -> Iterator[Block]:
     """Yield the score by slice of the rows, with the gap between groups."""
     for cut in run.result.slices if run.view is None or run.view.shows_rows else ():
         first = (Column(cut.slice, floor=12, wraps=True), "rows #")
         made = _compared(run, first, [(part, (part.value, part.winner.n)) for part in cut.groups])
-        by_prompt = "; ".join(f"{name} {_gap(*cut.gap(side))}" for side, name in run.sides)
+        by_prompt = "; ".join(
+            f"{name} {_gap(getattr(cut, f'{side}_gap'), getattr(cut, f'{side}_gap_p'))}" for side, name in run.sides
+        )
         note = "" if cut.winner_gap is None else f"Largest gap between groups: {by_prompt}."
         yield table(f"By {cut.slice}", **made, note=note)
 
@@ -102,9 +116,7 @@ def slices(run: ShownRun) -> Iterator[Block]:
 def _gap(gap: float | None, p_value: float | None) -> str:
     if gap is None or p_value is None:
         return "-"
-    if p_value < SIGNIFICANT:
-        return f"{points(gap)} points ({chance(p_value)})"
-    return f"not significant ({chance(p_value)})"
+    return f"{f'{points(gap)} points' if p_value < SIGNIFICANT else 'not significant'} ({chance(p_value)})"
 
 
 def confidence(run: ShownRun) -> Iterator[Block]:
@@ -117,16 +129,17 @@ def confidence(run: ShownRun) -> Iterator[Block]:
     said = ["; ".join(filter(None, (decides, error)))]
     if (left := found.abstain) is not None:
         wanted = f"{100 * left.precision:g} % precision"
-        right = (
-            f"{points(left.reached)} % of them right{bracketed(left.reached_ci95)}" if left.reached else "none right"
-        )
-        said.append(
-            f"no threshold reaches {wanted} on enough dev rows, so abstaining is not possible"
-            if left.below is None
-            else f"abstaining below a confidence of {left.below:.3f}, chosen on dev for {wanted}: answers "
-            f"{points(left.answered)} % of the test rows, {right}"
-        )
+        if left.below is None:
+            said.append(f"no threshold reaches {wanted} on enough dev rows, so abstaining is not possible")
+        else:
+            threshold = f"abstaining below a confidence of {left.below:.3f}, chosen on dev for {wanted}"
+            right = f"{points(left.reached or 0.0)} % of them right{bracketed(left.reached_ci95)}"
+            said.append(f"{threshold}: answers {points(left.answered)} % of the test rows, {right}")
     yield text(*said, on="screen")
+    if found.is_calibrated:
+        biases = ", ".join(f"{label} {bias:+.2f}" for label, bias in found.bias.items())
+        temperature = f", temperature {found.temperature:.2f}" if found.method != "label-free" else ""
+        said.append(f"answers are calibrated ({found.method}{temperature}): {wording.cut(biases, 600)}")
     rows = [(run_tables.interval(b.low, b.high), b.n, points(b.confidence), points(b.right)) for b in found.bins]
     columns = ("confidence", "rows #", "mean confidence #", "right #")
     title, note = "Right answers by confidence, on the sealed test, 0 to 100", " ".join(map(sentence, said))
@@ -216,14 +229,40 @@ def answers(run: ShownRun) -> Iterator[Block]:
 
 def unreadable(run: ShownRun) -> Iterator[Block]:
     """Yield the unreadable replies, some of them quoted."""
-    if said_of := findings.unreadable(run.result):
-        texts = run.texts
-        quoted = [f"  {line}" for line in texts.fenced().split("\n")] if texts.replies else []
-        yield text(said_of + f"; examples with {texts.of}, untrusted text:" * bool(quoted), *quoted, on="screen")
-        quotes = [f"row {reply.row}: {reply.text}" for reply in texts.replies]
-        heading = f"Examples with {texts.of}: untrusted text of the model"
+    if said_of := _unreadable_counts(run):
+        of, replies = _unreadable_replies(run)
+        lines = [f"{row}: {' '.join(reply.split())}" for row, reply in replies.items()]
+        quoted = [f"  {line}" for line in Fence.around(lines)("\n".join(lines)).split("\n")] if lines else []
+        yield text(said_of + f"; examples with {of}, untrusted text:" * bool(lines), *quoted, on="screen")
         yield text(said_of, on="page")
-        yield text(*quotes, heading=heading, folded=True, exact=True, on="page")
+        heading = f"Examples with {of}: untrusted text of the model"
+        yield text(*(f"row {line}" for line in lines), heading=heading, folded=True, exact=True, on="page")
+
+
+def _unreadable_counts(run: ShownRun) -> str:
+    answers = run.result.answers
+    counts = {} if answers is None else {side: answers.side(side) for side, _ in run.sides}
+    if not any(count.unreadable for count in counts.values()):
+        return ""
+    said = [f"{one.unreadable} of {one.scored} with {side_name(run.result, side)}" for side, one in counts.items()]
+    return f"unreadable replies: {', '.join(said)}"
+
+
+def _unreadable_replies(run: ShownRun) -> tuple[str, dict[str, str]]:
+    # the prompt that is quoted, the winner first, and its replies by row
+    answers, view = run.result.answers, run.view
+    replies: dict[str, str] = {}
+    if answers is None or view is None or not view.shows_rows:
+        return "", {}
+    for side, _ in reversed(run.sides):
+        if rows := answers.side(side).unreadable_rows:
+            run_id, candidate_id = view.sealed_by(side)
+            for outcome in view.history.outcomes(run_id, candidate_id, "test"):
+                if (row := outcome["example_id"]) in rows:
+                    said = outcome["reply"].strip() or f"(no text: {outcome['error']})"
+                    replies[row] = wording.cut(said, REPLY_LETTERS)
+            return side_name(run.result, side), replies
+    return "", {}
 
 
 def _by_label(run: ShownRun, report: LabelReport) -> TableBlock:

@@ -13,14 +13,12 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import StringIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from xml.etree import ElementTree
 
-from agent.report import findings, wording
-from agent.report.findings import carried
-from agent.report.wording import gain
+from agent.report import wording
+from agent.report.wording import carried, gain
 from agent.safe_text import plain
 
 if TYPE_CHECKING:
@@ -35,13 +33,14 @@ if TYPE_CHECKING:
 INK, SOFT, LINE, GOOD, BAD, BASE = "#24292f", "#57606b", "#8c959f", "#1a7f38", "#cf222f", "#0969db"
 """Text, quiet text, axes, gain, loss, baseline; `page.css` has their dark variants."""
 COLOURS = {INK: "--ink", SOFT: "--soft", LINE: "--line", GOOD: "--good", BAD: "--bad", BASE: "--base"}
+COLOUR = re.compile("|".join(COLOURS))
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 DRAWING = threading.RLock()
+"""Only one thread draws at a time, as matplotlib's settings are global."""
 WIDTH = 4.8
 """In inches; small enough for text to be readable on a phone."""
 STYLE: Any = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "promptassay",
     "text.parse_math": False,  # untrusted words may hold a $
     "font.family": "sans-serif",
     "font.size": 9,
@@ -75,12 +74,8 @@ Unit = Literal["$", "hours", "tokens"]
 
 
 def progress(view: RunView) -> Figure:
-    """Plot dev score (0 to 100) against calls.
-
-    A dot is a finished trial, a cross a pruned one; the line is the best so far.
-    """
-    with styled():
-        figure = canvas(WIDTH, 2.6)
+    """Plot dev score against calls. A dot for a finished trial, a cross for a pruned one, and the best so far."""
+    with drawing(2.6) as figure:
         axes = figure.add_subplot()
         done = [t for t in view.trials if t["mean"] is not None]
         for state, marker, colour in (("pruned", "x", LINE), ("complete", "o", BASE)):
@@ -94,7 +89,7 @@ def progress(view: RunView) -> Figure:
             axes.step(calls, [*scores, scores[-1]], GOOD, where="post", label="best so far")
         axes.set(xlabel="calls", ylabel="dev score", ylim=(-2, 102), xlim=(0, None))
         if done:
-            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, borderaxespad=0, handletextpad=0.3)
+            _legend(axes)
         return figure
 
 
@@ -102,8 +97,7 @@ def sealed(view: RunView) -> Figure:
     """Plot both prompts on the test rows and their paired difference, with 95 % intervals."""
     assert view.result is not None
     sides = wording.sides(view.result)
-    with styled():
-        figure = canvas(WIDTH, 1.5 if len(sides) > 1 else 1.1)
+    with drawing(1.5 if len(sides) > 1 else 1.1) as figure:
         scores, *others = figure.subplots(1, len(sides), width_ratios=(3, 2)[: len(sides)], squeeze=False)[0]
         lift = view.result.lift
         low, high = (100 * end for end in lift.ci95)
@@ -125,15 +119,14 @@ def sealed(view: RunView) -> Figure:
 
 
 def pareto(view: RunView) -> Figure:
-    """Plot the Pareto front: dev score against tokens and, if calls are paid, dollars per 1,000 calls."""
+    """Plot the Pareto front. Dev score against tokens and, if calls are paid, dollars per 1,000 calls."""
     assert view.result is not None
     rows = view.result.pareto
-    name, sizes = findings.sizes(rows)
+    name, sizes = wording.sizes(rows)
     costs = [(name, [float(size) for size in sizes])]
     if any(row.usd_per_1000 for row in rows):
         costs.append(("$ per 1,000 calls", [row.usd_per_1000 or 0.0 for row in rows]))
-    with styled():
-        figure = canvas(WIDTH, 2.4)
+    with drawing(2.4) as figure:
         panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
         for axes, (name, paid) in zip(panels, costs, strict=True):
             front = sorted(zip(paid, rows, strict=True), key=lambda pair: (pair[0], pair[1].dev))
@@ -142,7 +135,7 @@ def pareto(view: RunView) -> Figure:
                 own = view.baseline is not None and row.candidate_id == view.baseline["id"]
                 colour = GOOD if row.chosen else BASE if own else SOFT
                 axes.scatter([cost], [100 * row.dev], s=60 if row.chosen else 28, c=colour, zorder=3)
-                word = "chosen" if row.chosen else view.baseline_words.name if own else ""
+                word = "chosen" if row.chosen else view.own if own else ""
                 axes.annotate(word, (cost, 100 * row.dev), (0, 7), textcoords="offset points", ha="center")
             axes.set(xlabel=name, ylim=(-2, 112), xlim=(0, None))
             axes.margins(x=0.15)
@@ -151,11 +144,10 @@ def pareto(view: RunView) -> Figure:
 
 
 def attribution(view: RunView) -> Figure:
-    """Plot the gain of each part of the winner in points with 95 % intervals; grey if its sign is unclear."""
+    """Plot the gain of each part of the winner in points with 95 % intervals. Grey if its sign is unclear."""
     assert view.result is not None
     rows = view.result.attribution
-    with styled():
-        figure = canvas(WIDTH, 0.8 + 0.32 * len(rows))
+    with drawing(0.8 + 0.32 * len(rows)) as figure:
         axes = figure.add_subplot()
         for height, row in enumerate(rows):
             low, high = row.ci95
@@ -171,8 +163,7 @@ def reliability(view: RunView) -> Figure:
     """Plot right answers against confidence on the test rows (0 to 100); empty without log-probabilities."""
     assert view.result is not None
     found = view.result.calibration
-    with styled():
-        figure = canvas(WIDTH, 2.6)
+    with drawing(2.6) as figure:
         axes = figure.add_subplot()
         axes.plot([0, 100], [0, 100], color=LINE, linewidth=1)
         for one in found.bins if found else ():
@@ -185,17 +176,15 @@ def reliability(view: RunView) -> Figure:
 
 
 def over_time(points: Sequence[CheckPoint]) -> Figure:
-    """Plot the scores (0 to 100) of checks over time, a line for each version and model.
-
-    A cross marks a failed gate, a dashed line the reference of each check.
-    """
+    """Plot the scores of checks over time by version and model. Crosses: failed gates, dashed: the references."""
     series: dict[str, list[CheckPoint]] = {}
     for point in points:
         if point.score is not None:
             series.setdefault(point.series, []).append(point)
-    names = [_wrapped(name) for name in series]
-    with styled():
-        figure = canvas(WIDTH, 2.4 + 0.16 * sum(name.count("\n") + 1 for name in names))
+    names = [
+        "\n".join(textwrap.wrap(plain(name), NAME_WIDTH, max_lines=NAME_LINES, placeholder=" ...")) for name in series
+    ]
+    with drawing(2.4 + 0.16 * sum(name.count("\n") + 1 for name in names)) as figure:
         axes = figure.add_subplot()
         for name, of, colour in zip(names, series.values(), itertools.cycle((BASE, GOOD, INK, SOFT)), strict=False):
             times: list[Any] = [point.began for point in of]
@@ -212,38 +201,29 @@ def over_time(points: Sequence[CheckPoint]) -> Figure:
         return figure
 
 
-def _wrapped(name: str) -> str:
-    return "\n".join(textwrap.wrap(plain(name), NAME_WIDTH, max_lines=NAME_LINES, placeholder=" ..."))
-
-
 def losses(lines: Mapping[str, Sequence[float]]) -> Figure:
-    """Plot the loss of each training step, in nats, a line for each training by name."""
-    with styled():
-        columns = 2 if max(map(len, lines)) < 22 else 1
-        figure = canvas(WIDTH, 2.2 + 0.16 * -(-len(lines) // columns))
+    """Plot the loss of each step in nats, a line for each training."""
+    columns = 2 if max(map(len, lines)) < 22 else 1
+    with drawing(2.2 + 0.16 * -(-len(lines) // columns)) as figure:
         axes = figure.add_subplot()
         styles = [(colour, dash) for dash in ("-", "--", ":") for colour in (BASE, GOOD, BAD, LINE)]
         for (name, values), (colour, dash) in zip(lines.items(), itertools.cycle(styles), strict=False):
             axes.plot(range(1, len(values) + 1), values, dash, color=colour, linewidth=1, label=plain(name))
         axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=columns, borderaxespad=0)
+        _legend(axes, columns)
         return figure
 
 
 def score_against_cost(arms: Sequence[ComparedArm]) -> Figure:
-    """Plot test score (0 to 100) against the cost of training and 1,000 or 1,000,000 calls.
-
-    Each arm is a dot with its 95 % interval; arms without cost are at the left edge.
-    """
+    """Plot test score with 95 % interval against the cost of training and calls. Arms without cost: the left edge."""
     unit = cost_unit(arms)
-    with styled():
-        figure = canvas(WIDTH, 5.2)
+    with drawing(5.2) as figure:
         for axes, calls in zip(figure.subplots(2, 1), (THOUSAND, MILLION), strict=True):
             _draw_costs(axes, cost_points(arms, calls))
             axes.set(xlabel=f"{UNITS[unit]}, training and {calls:,} calls", ylabel="sealed test", ylim=(-4, 109))
         for family, colour in FAMILIES.items():
             figure.axes[0].plot([], [], "o", color=colour, markersize=5, label=family)
-        figure.axes[0].legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, borderaxespad=0, handletextpad=0.3)
+        _legend(figure.axes[0])
         return figure
 
 
@@ -282,8 +262,7 @@ def _power(value: float) -> str:
     return f"{value:,g}" if 1e-3 <= value < 1e6 else f"1e{round(math.log10(value))}"
 
 
-@dataclass(frozen=True, slots=True)
-class CostPoint:
+class CostPoint(NamedTuple):
     """Arms with the same `score` in [0, 1] and `cost` of training and calls; `family` is that of the first."""
 
     names: tuple[str, ...]
@@ -294,7 +273,7 @@ class CostPoint:
 
 
 def cost_unit(arms: Sequence[ComparedArm]) -> Unit:
-    """Return dollars if all are known and some are above 0, else hours if calls were timed, else tokens."""
+    """Choose the cost unit: dollars if all are known, else hours, else tokens."""
     dollars = [(arm.usd_per_1000, arm.train_usd) for arm in arms]
     if all(None not in pair for pair in dollars) and any(any(pair) for pair in dollars):
         return "$"
@@ -302,7 +281,7 @@ def cost_unit(arms: Sequence[ComparedArm]) -> Unit:
 
 
 def cost_points(arms: Sequence[ComparedArm], calls: int) -> list[CostPoint]:
-    """Return score and cost of training and `calls` calls for each scored arm, equal ones merged."""
+    """Return score and cost (training and `calls` calls) of each scored arm. Equal ones are merged."""
     unit = cost_unit(arms)
     groups: dict[tuple[float, float, Interval], list[ComparedArm]] = {}
     for arm in arms:
@@ -325,6 +304,10 @@ def _total(arm: ComparedArm, unit: Unit, calls: int) -> float:
 # -- any figure --------------------------------------------------------------------------------------------------------
 
 
+def _legend(axes: Axes, columns: int = 3) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=columns, borderaxespad=0, handletextpad=0.3)
+
+
 def _whisker(axes: Axes, middle: float, low: float, high: float, height: float, colour: str, word: str) -> None:
     axes.plot([low, high], [height, height], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
     axes.scatter([middle], [height], s=42, c=colour, zorder=3)
@@ -332,59 +315,45 @@ def _whisker(axes: Axes, middle: float, low: float, high: float, height: float, 
 
 
 def svg(figure: Figure, name: str, title: str) -> str:
-    """Return the figure as an inline <svg>; `title` is for screen readers, `name` is unique on its page."""
+    """Return the figure as an inline <svg>. `title` is for screen readers, `name` is unique on its page."""
     target = StringIO()
-    with styled():
+    with _styled(**{"svg.hashsalt": name}):  # the ids that are used are hashes
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
-    root = ElementTree.fromstring(re.sub(r"<!DOCTYPE[^>]*>", "", target.getvalue()))
+    text = re.sub(r"<!DOCTYPE[^>]*>", "", target.getvalue())
+    root = ElementTree.fromstring(text)
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
     for parent in list(root.iter()):
         for gone in ("metadata", "style"):  # the policy of our pages refuses a style sheet
             for node in parent.findall(f"{{{SVG}}}{gone}"):
                 parent.remove(node)
-    text = ElementTree.tostring(root, encoding="unicode")
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
-    for node in root.iter():
-        for key, value in list(node.attrib.items()):
-            if key == "id" and value not in used:
-                del node.attrib[key]
-            else:
-                node.set(key, _own(value, key, name, used))
+        for key, value in list(parent.attrib.items()):
+            parent.set(key, COLOUR.sub(lambda found: f"var({COLOURS[found[0]]})", value))
+        if parent.get("id") not in used:
+            parent.attrib.pop("id", None)
     for key in ("width", "height"):
         root.attrib.pop(key, None)
-    root.set("style", "stroke-linejoin: round")
-    root.set("role", "img")
-    root.set("class", "chart")
-    root.set("aria-label", plain(title))
+    root.attrib |= {"style": "stroke-linejoin: round", "role": "img", "class": "chart", "aria-label": plain(title)}
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _own(value: str, key: str, name: str, used: set[str]) -> str:
-    if key == "id":
-        return f"{name}-{value}"
-    value = re.sub(r"(url\(#|^#)(?=([^)]+))", lambda m: f"{m[1]}{name}-" if m[2] in used else m[0], value)
-    return re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var({COLOURS[m[0]]})" if m[0] in COLOURS else m[0], value)
-
-
-def canvas(width: float, height: float) -> Figure:
-    """Return an empty figure in inches, drawn without a window system."""
+@contextmanager
+def drawing(height: float) -> Iterator[Figure]:
+    """Draw on an empty figure of this height in inches. It needs no window system."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure
+    with _styled():
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        yield figure
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Apply our style inside the block, and silence warnings about missing glyphs.
-
-    Only one thread draws at a time, as matplotlib's settings are global.
-    """
+def _styled(**more: str) -> Iterator[None]:
     import matplotlib
 
-    with DRAWING, matplotlib.rc_context(STYLE), warnings.catch_warnings():
+    with DRAWING, matplotlib.rc_context(STYLE | more), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield

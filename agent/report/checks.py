@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from agent.ledger.query import History
 from agent.report.blocks import Block, ChartBlock, Column, PageCell, PageSection, listing, text
@@ -17,12 +17,10 @@ KIND = "check"
 
 
 class CheckPoint(Result):
-    """One finished check of a released prompt.
+    """One finished check of a released prompt: mean scores in [0, 1], now and recorded, and the flips of all compared
+    `rows`.
 
-    Args:
-        score, reference: mean scores in [0, 1], now and recorded, over rows with both; None without any.
-        flipped, rows: changed answers, of all compared.
-        p_value: probability of this many flips by repeat noise.
+    `p_value`: probability of this many flips by repeat noise.
     """
 
     run_id: str
@@ -80,21 +78,18 @@ def checks_of(history: History, name: str, version: str = "", model: str = "") -
         if run["status"] != "complete" or result.get("kind") != KIND or result.get("name") != name:
             continue
         if (not version or result["version"] == version) and (not model or result["model"] == model):
-            found.append(_point(run["started_utc"], result))
+            score, flips = result["score"], result["flip_test"]
+            point = CheckPoint(
+                **{name: result[name] for name in ("run_id", "name", "version", "model", "gate")},
+                utc=run["started_utc"],
+                score=score["now"]["mean"],
+                reference=score["was"]["mean"],
+                flipped=flips["flipped"],
+                rows=result["compared"],
+                p_value=flips["p_value"],
+            )
+            found.append(point)
     return found
-
-
-def _point(utc: str, result: Mapping[str, Any]) -> CheckPoint:
-    score, flips = result["score"], result["flip_test"]
-    return CheckPoint(
-        **{name: result[name] for name in ("run_id", "name", "version", "model", "gate")},
-        utc=utc,
-        score=score["now"]["mean"],
-        reference=score["was"]["mean"],
-        flipped=flips["flipped"],
-        rows=result["compared"],
-        p_value=flips["p_value"],
-    )
 
 
 def checks_page(name: str, points: Sequence[CheckPoint]) -> str:
@@ -104,11 +99,7 @@ def checks_page(name: str, points: Sequence[CheckPoint]) -> str:
 
 
 def checks_chart(name: str, points: Sequence[CheckPoint], address: str = "") -> ChartBlock:
-    """Return the chart and the table of the checks of a prompt.
-
-    Args:
-        address: prefix of the links to runs on a page; "": no links.
-    """
+    """Return the chart and the table of the checks of a prompt. `address`: prefix of links to runs, "" for none."""
     from agent.report import charts, wording
 
     made = listing(

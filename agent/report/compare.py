@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.query import History
-from agent.release.result import RunResult, search_result
-from agent.report.blocks import Block, Column, DiffBlock, table, text
+from agent.prompt.template import label_text
+from agent.release.result import RunResult
+from agent.report.blocks import Block, Column, DiffBlock, TableBlock, table, text
 from agent.report.prompt_texts import tool_differences, word_diff
 from agent.report.terminal import won_and_lost
+from agent.report.view import RunView
 from agent.report.wording import paired_test, without_result
 from agent.results.base import Result, absent, hidden
-from agent.results.checks import Difference
+from agent.results.run_parts import PairedResult
+from agent.stats.intervals import paired_difference
 
 SPLITS = ("train", "dev", "test")
 COLUMNS = (
     Column("what"),
-    *(Column(side, floor=16, wraps=True, digests=True) for side in "AB"),
+    *(Column(side, "break", floor=16, wraps=True, digests=True) for side in "AB"),
     Column("", rank=1),
 )
 ABOUT_RUN = ("id", "task", "status", "model", "proposer", "seed", "tool", "prices", "seconds")
@@ -44,20 +46,15 @@ def compared_prompt(history: History, name: str) -> ComparedPrompt:
     """Return the prompt that `name` means, a run or RUN:TRIAL; raise InputError if missing."""
     run_id, colon, number = name.rpartition(":")
     is_trial = bool(colon) and number.isdecimal()
-    run = history.run(run_id if is_trial else name)
-    result, trial = search_result(run["result"]), None
-    if is_trial:
-        trial = next(iter(history.trials(run["id"], [int(number)])), None)
-        if trial is None:
-            raise InputError(f"{name}: no trial {number}; there are {len(history.trials(run['id']))}, from 0")
+    view = RunView(history, run_id if is_trial else name)
+    run, result = view.run, view.result
+    trial = view.numbered(int(number)) if is_trial else None
+    if trial is not None:
         candidate_id = trial["candidate_id"]
     elif result is not None:
         candidate_id = result.winner.candidate_id
-    elif run["result"] is None:
-        raise InputError(f"{run['id']}: {without_result(run)}, so there is no winner; compare trials as RUN:NUMBER")
     else:
-        kind = run["result"]["kind"].replace("_", " ")
-        raise InputError(f"{run['id']}: not a search ({kind}), so it cannot be compared")
+        raise InputError(f"{view.id}: {without_result(run)}, so there is no winner; compare trials as RUN:NUMBER")
     rows = {split: history.outcomes(run["id"], candidate_id, split) for split in ("test", "dev")}
     outcomes = {
         split: {r["example_id"]: r["value"] for r in seen if r["value"] is not None} for split, seen in rows.items()
@@ -149,21 +146,20 @@ def scoring_difference(a: ComparedPrompt, b: ComparedPrompt) -> str:
     return f"scored in different ways ({', '.join(differ)}): no paired test" if differ else ""
 
 
-def paired(split: str, a: ComparedPrompt, b: ComparedPrompt) -> Difference | None:
-    """Return the paired test of B minus A on the rows of `split` with both scores.
+def paired(split: str, a: ComparedPrompt, b: ComparedPrompt) -> PairedResult | None:
+    """Return the paired test of B minus A on rows with both scores.
 
     None without such rows, or if data or scoring differ.
     """
-    from agent.stats.intervals import paired_difference
-
     if a.run["hashes"].get(split) != b.run["hashes"].get(split) or scoring_difference(a, b):
         return None
-    first, second = a.outcomes[split], b.outcomes[split]
-    both = [row for row in first if row in second]
-    if not both:
-        return None
-    test = paired_difference([second[row] for row in both], [first[row] for row in both], 0)
-    return Difference.model_validate(test, from_attributes=True)
+    both = _both(split, a, b)
+    return paired_difference([after for _, after in both], [before for before, _ in both], 0) if both else None
+
+
+def _both(split: str, a: ComparedPrompt, b: ComparedPrompt) -> list[tuple[float, float]]:
+    second = b.outcomes[split]
+    return [(value, second[row]) for row, value in a.outcomes[split].items() if row in second]
 
 
 # -- the result -------------------------------------------------------------------------------------------------------
@@ -204,7 +200,7 @@ class CompareResult(Result):
     """Two prompts compared. `paired`: B minus A by split; `not_tested`: why there is no paired test, or ""."""
 
     facts: Mapping[str, ComparedFact]
-    paired: Mapping[str, Difference]
+    paired: Mapping[str, PairedResult]
     not_tested: str
     instruction: ComparedTexts
     examples: ComparedExamples
@@ -219,12 +215,23 @@ class CompareResult(Result):
         only = ((name, [row for row in own if row not in other]) for name, own, other in sides)
         return [f"examples only in {name}: {', '.join(rows)}" for name, rows in only if rows]
 
-    def blocks(self) -> Iterator[Block]:
+    @property
+    def tests(self) -> dict[str, str]:
+        """The paired tests in words, by split."""
+        return {
+            split: f"B minus A on {test.n} {split} rows: {paired_test(test)}" for split, test in self.paired.items()
+        }
+
+    def facts_table(self, title: str = "compared", **more: Any) -> TableBlock:
+        """Return what is recorded about both; `more`: other fields of `TableBlock`."""
         rows = [(name, _cell(one.a), _cell(one.b), "" if one.same else "differs") for name, one in self.facts.items()]
         same = frozenset(at for at, row in enumerate(rows) if not row[3])
-        yield table("compared", COLUMNS, rows, quiet=same, tabbed=True)
-        for split, test in self.paired.items():
-            yield text(f"B minus A on {test.n} {split} rows: {paired_test(test)}")
+        return table(title, COLUMNS, rows, quiet=same, tabbed=True, **more)
+
+    def blocks(self) -> Iterator[Block]:
+        yield self.facts_table()
+        for split, test in self.tests.items():
+            yield text(test)
             yield text(self.marks[split], drawn=True)
         yield text(self.not_tested)
         instruction = self.instruction
@@ -235,30 +242,24 @@ class CompareResult(Result):
 
 
 def compare(a: ComparedPrompt, b: ComparedPrompt) -> CompareResult:
-    lines, first, second = fact_lines(a, b), a.candidate, b.candidate
+    first, second = a.candidate, b.candidate
     tests = {split: test for split in ("test", "dev") if (test := paired(split, a, b)) is not None}
     differ = [ComparedTool(what=each.what, a=each.before, b=each.after) for each in tool_differences(first, second)]
     texts = (first["instruction"], second["instruction"])
-    demos = [tuple(demo["example_id"] for demo in candidate["demos"]) for candidate in (first, second)]
+    demos = [tuple(demo["example_id"] for demo in each["demos"]) for each in (first, second)]
     why = scoring_difference(a, b) or "no paired test: both have scores on no common row"
     return CompareResult(
-        facts={name: ComparedFact(a=one, b=two, same=one == two) for name, one, two in lines},
+        facts={name: ComparedFact(a=one, b=two, same=one == two) for name, one, two in fact_lines(a, b)},
         paired=tests,
         not_tested="" if tests else why,
         instruction=ComparedTexts(a=texts[0], b=texts[1], diff=word_diff(*texts)),
         examples=ComparedExamples(a=demos[0], b=demos[1]),
         tools=tuple(differ) or None,
-        marks={split: _strip(a.outcomes[split], b.outcomes[split]) for split in tests},
+        marks={split: won_and_lost(after - before for before, after in _both(split, a, b)) for split in tests},
     )
-
-
-def _strip(one: Mapping[str, float], two: Mapping[str, float]) -> str:
-    return won_and_lost(two[row] - one[row] for row in one if row in two)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "" if value is None else label_text(value)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from agent.report import charts, wording
 from agent.report.blocks import ChartBlock, Column, PageSection, TableBlock, filled, listing, table, text
+from agent.report.run_tables import interval
 from agent.report.view import RunView
-from agent.results.base import Interval
 from agent.results.customize import ArmSettings, ComparedArm, CustomizeResult, SettingsTried
 
 KIND = "customize"
 ARM = Column("arm", floor=8)
+TRAINING = ("arm", "labels", "losses")
 
 
 def is_comparison(view: RunView) -> bool:
@@ -28,11 +28,9 @@ def comparison_sections(view: RunView) -> list[PageSection]:
     sections = []
     if stored.get("kind") == KIND:
         result = CustomizeResult.from_json(stored)
-        sections, arms = result_sections(result), result.arms
-        draw = partial(charts.score_against_cost, arms)
-        numbers = _costs(arms)
-        chart = ChartBlock("cost", f"Sealed score against cost, run {view.id}", draw, numbers, on="page")
-        sections.append(PageSection("cost", "Score against cost", filled(chart)))
+        draw = partial(charts.score_against_cost, result.arms)
+        chart = ChartBlock("cost", f"Sealed score against cost, run {view.id}", draw, _costs(result.arms), on="page")
+        sections = [*result_sections(result), PageSection("cost", "Score against cost", filled(chart))]
     if lines:
         rows = [(name, len(of), f"{of[0]:.3f}", f"{of[-1]:.3f}") for name, of in lines.items()]
         numbers = table("Training loss, in nats", ("training", "steps #", "first #", "last #"), rows)
@@ -70,9 +68,6 @@ def result_sections(result: CustomizeResult) -> list[PageSection]:
 
 
 def _arms(title: str, arms: Sequence[ComparedArm]) -> TableBlock:
-    def interval(ends: Interval | None, sign: str = "") -> str:
-        return "" if ends is None else f"{100 * ends[0]:{sign}.1f} to {100 * ends[1]:{sign}.1f}"
-
     def elsewhere(arm: ComparedArm) -> str:
         return f"{arm.elsewhere.same} of {arm.elsewhere.n} as before" if arm.elsewhere else ""
 
@@ -82,12 +77,15 @@ def _arms(title: str, arms: Sequence[ComparedArm]) -> TableBlock:
             (ARM, lambda arm: arm.arm),
             (Column("what it is", "long", on="page"), lambda arm: arm.about),
             ("sealed test #", lambda arm: wording.points(arm.test)),
-            (Column("95 % CI", "number", rank=3), lambda arm: interval(arm.ci95)),
+            (Column("95 % CI", "number", rank=3), lambda arm: interval(*arm.ci95) if arm.ci95 else ""),
             (
                 Column("against yours", "number", gain=True),
                 lambda arm: "" if arm.diff is None else wording.gain(arm.diff),
             ),
-            (Column("95 % CI", "number", rank=4), lambda arm: interval(arm.diff_ci95, "+")),
+            (
+                Column("95 % CI", "number", rank=4),
+                lambda arm: wording.gain_interval(arm.diff_ci95) if arm.diff_ci95 else "",
+            ),
             (Column("labels", "number", rank=5), lambda arm: f"{arm.labels:,}"),
             (Column("train s", "number", rank=2), lambda arm: f"{arm.train_s:.0f}" if arm.train_s else ""),
             (Column("tokens", "number", rank=6), lambda arm: f"{arm.tokens_per_call:.0f}"),
@@ -176,17 +174,16 @@ def _costs(arms: Sequence[ComparedArm]) -> TableBlock:
 
 def losses(view: RunView) -> list[dict[str, Any]]:
     """Return the losses of each finished training by step, in nats: `arm`, `labels`, `seed`, `losses`."""
-    found = [
-        {**{name: body[name] for name in ("arm", "labels", "losses")}, "seed": body["settings"].get("seed", 0)}
-        for body in _events(view, "trained")
-    ]
+    made = [event["body"] for event in view.history.facts("trained", run_ids=[view.id])]
+    found = [{**{name: body[name] for name in TRAINING}, "seed": body["settings"].get("seed", 0)} for body in made]
     return sorted(found, key=lambda one: -one["labels"])
 
 
 def running_losses(view: RunView) -> dict[str, list[float]]:
     """Return the losses of finished epochs by training, in the order of their start."""
     lines: dict[str, list[float]] = {}
-    for body in _events(view, "training_epoch"):
+    for event in view.history.facts("training_epoch", run_ids=[view.id]):
+        body = event["body"]
         lines.setdefault(f"{body['name']}, {body['labels']} rows", []).extend(body["losses"])
     return lines
 
@@ -196,11 +193,8 @@ def loss_lines(view: RunView) -> dict[str, list[float]]:
     if view.run["result"] is None:
         return running_losses(view)
     made = losses(view)
-    seeds = {one["seed"] for one in made}
-    more = {one["seed"]: f", seed {one['seed']}" if len(seeds) > 1 else "" for one in made}
-    return {f"{one['arm']}, {one['labels']} rows{more[one['seed']]}": one["losses"] for one in made}
-
-
-def _events(view: RunView, kind: str) -> list[dict[str, Any]]:
-    found = view.history.select("SELECT body FROM events WHERE run_id = ? AND kind = ? ORDER BY seq", view.id, kind)
-    return [json.loads(row["body"]) for row in found]
+    is_many = len({one["seed"] for one in made}) > 1
+    return {
+        f"{one['arm']}, {one['labels']} rows{', seed ' + str(one['seed']) if is_many else ''}": one["losses"]
+        for one in made
+    }

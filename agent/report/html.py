@@ -28,12 +28,10 @@ from agent.report.blocks import (
     line,
     plain_section,
     sentence,
-    text,
 )
 from agent.report.comparison import comparison_sections, is_comparison
 from agent.report.page_blocks import FigureBlock, TermsBlock
-from agent.report.prompt_texts import whole_prompt
-from agent.report.run_blocks import PROMPT_LETTERS, run_sections
+from agent.report.run_blocks import baseline_in_full, run_sections
 from agent.report.view import RunView
 from agent.report.wording import points
 from agent.results.base import SideName
@@ -72,7 +70,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"cut": wording.cut, "sentence": sentence, "term": explained}
+    made.filters |= {"cut": wording.cut, "sentence": sentence, "term": _explained}
     made.filters |= {"meaning": terms.meaning_of, "changes": _changes}
     return made
 
@@ -81,8 +79,7 @@ def _changes(diff: DiffBlock) -> list[prompt_texts.TextStretch]:
     return prompt_texts.changes(diff.old, diff.new, prompt_texts.CONTEXT if diff.is_short else None)
 
 
-def explained(text: str) -> Markup | str:
-    """Return a word of `terms` with its meaning as a tooltip; other texts unchanged."""
+def _explained(text: str) -> Markup | str:
     from markupsafe import Markup
 
     meaning = terms.meaning_of(text)
@@ -104,7 +101,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def report_html(view: RunView) -> str:
-    """Return the report of a search or comparison, finished or not; raise InputError for other runs."""
+    """Return the report of a search or comparison, finished or not. Raise InputError for other runs."""
     run, head = view.run, view.head
     about = f"{run['model']} · {run['started_utc'][:10]} · run {run['id']}"
     if is_comparison(view) and run["result"] is not None:
@@ -128,7 +125,7 @@ def standalone(
     maker: str = "",
     meta: Mapping[str, str] = NO_META,
 ) -> str:
-    """Return a page of sections as one file; `kind` is above its name, `about` below, `meta` in its head."""
+    """Return a page of sections as one file. `kind` is above its name, `about` below, `meta` in its head."""
     values = {"title": title, "kind": kind, "name": name, "about": about, "maker": maker, "meta": meta}
     return render("standalone.html", **values, sections=page_sections(sections), style=style())
 
@@ -160,7 +157,9 @@ def _tiles(result: RunResult, tone: str) -> FigureBlock:
     def score(side: SideName, tag: str = "") -> PageCell:
         return cells(PageCell(points(wording.sealed_score(result, side)), tag=tag), PageCell(scored, tag="small"))
 
-    figures: list[tuple[str, str]] = [("Old model" if of_model else "Your prompt", score("baseline"))]
+    figures: list[tuple[str, str]] = [
+        ("Old model" if of_model else wording.yours(result).capitalize(), score("baseline"))
+    ]
     if not result.is_own:
         lift = result.lift
         figures.append(("New model" if of_model else "Best found", score("winner", f"{tone}-text")))
@@ -173,29 +172,23 @@ def _tiles(result: RunResult, tone: str) -> FigureBlock:
 
 def _unfinished(view: RunView) -> Iterator[Block]:
     run, count = view.run, len(view.trials)
-    if run["result_hash"] is not None and view.result is None:
-        told: list[Block] = [
-            line("The result of this run was erased.", level=2),
-            line("The rest of its records follow."),
-        ]
-    else:
-        running = run["status"] == "running"
-        verdict = "Still running: there is no result yet." if running else f"No result: this run is {run['status']}."
-        rest = "" if running else f" {wording.continued(run)}"
-        told = [line(verdict, level=2), *[line(run["error"], look="text")] * bool(run["error"])]
-        told.append(line(f"{count} trials so far; the sealed test has decided nothing.{rest}"))
-    yield group(*told, tag="section", look="verdict")
+    is_erased = run["result_hash"] is not None
+    error = line(run["error"], look="text") if run["error"] else None
+    verdict = "The result of this run was erased." if is_erased else f"This run is {run['status']}: there is no result."
+    rest = "" if run["status"] == "running" else f" {sentence(wording.continued(run))}"
+    told = line(f"{count} trials; the sealed test has decided nothing.{rest}" if not is_erased else rest)
+    yield group(line(verdict, level=2), error, told, tag="section", look="verdict")
     if view.baseline is not None:
-        whole = wording.cut(whole_prompt(view.baseline), PROMPT_LETTERS)
-        yield text(whole, heading=f"{view.baseline_words.name.capitalize()} in full", exact=True, folded=True)
+        yield baseline_in_full(view, view.baseline)
 
 
 def _unfinished_sections(view: RunView) -> list[PageSection]:
-    return [
-        PageSection("search", "The search", filled(*run_tables.trial_blocks(view))),
-        PageSection("spend", "What it cost", (run_tables.spend(view),)),
-        PageSection("provenance", "Where this comes from", filled(*run_tables.provenance(view))),
-    ]
+    parts = (
+        ("search", "The search", run_tables.trial_blocks),
+        ("spend", "What it cost", run_tables.spend),
+        ("provenance", "Where this comes from", run_tables.provenance),
+    )
+    return [PageSection(name, title, filled(*of(view))) for name, title, of in parts]
 
 
 def page_sections(sections: Iterable[PageSection]) -> list[PageSection]:
@@ -205,7 +198,7 @@ def page_sections(sections: Iterable[PageSection]) -> list[PageSection]:
 
 
 def write_report(view: RunView, output: Path | None) -> tuple[Path, int]:
-    """Write the report of a run with owner-only permissions; return the file and its size in bytes.
+    """Write the report of a run with owner-only permissions. Return the file and its size in bytes.
 
     Args:
         output: the file, or a folder for it. None: report.html in the folder of the run.

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.evaluate.verdict import shown
-from agent.report.blocks import Block, Column, PageSection, filled, short, table, text
+from agent.report.blocks import Block, Column, PageSection, filled, listing, short, table, text
 from agent.report.comparison import result_sections
-from agent.report.wording import gain, gain_interval, paired_test, points, spent
+from agent.report.wording import cost_line, gain, gain_interval, paired_test, points
 from agent.results.base import CostedResult, Interval, Result
 from agent.results.checks import AbResult, BlessResult, CheckResult, DriftLine, MonitorResult
 from agent.results.customize import CustomizeResult
 from agent.results.judge_calibration import CalibrationResult
+from agent.results.judge_tuning import JudgeFigures, JudgeTuningResult
 from agent.results.rows import (
     ApplyResult,
     DraftResult,
@@ -26,6 +26,7 @@ from agent.results.rows import (
 )
 from agent.results.transfer import TransferResult, TransferScore
 from agent.safe_text import counted
+from agent.stats.intervals import shown
 
 SHOWN = 20
 """Maximum number of flips shown for a check."""
@@ -35,23 +36,14 @@ FIGURE = (Column(""), Column("value", "number"), Column("95 % CI, or of what"))
 
 
 def sections_of(result: Result) -> list[PageSection]:
-    """Return the sections of any result: its own blocks, else those made here."""
-    if (own := getattr(result, "blocks", None)) is None:
-        return job_sections(result)
-    cost = [text(cost_line(result))] if isinstance(result, CostedResult) else []
-    return [PageSection("result", "Result", filled(*own(), *cost))]
-
-
-def job_sections(result: Result) -> list[PageSection]:
-    """Return the sections of a job's result; the last is its cost."""
+    """Return the sections of any result: its own blocks, else those made here. The last is its cost."""
     if isinstance(result, CustomizeResult):
-        return [
-            *result_sections(result),
-            PageSection("run", "", (text(*_comparison(result), exact=True, on="screen"),)),
-        ]
-    blocks = [*JOBS[type(result)](result)]
+        run = PageSection("run", "", (text(*_comparison(result), exact=True, on="screen"),))
+        return [*result_sections(result), run]
+    own = getattr(result, "blocks", None)
+    blocks = [*(JOBS[type(result)](result) if own is None else own())]
     if isinstance(result, CostedResult) and not isinstance(result, DraftResult):
-        blocks.append(text(cost_line(result)))
+        blocks.append(text(cost_line(result) + f"; {result.overspent}" * bool(result.overspent)))
     return [PageSection("result", "Result", filled(*blocks))]
 
 
@@ -63,15 +55,6 @@ def job_result(stored: Mapping[str, Any]) -> Result:
     if kind not in kinds:
         raise InputError(f"unknown kind of result: {kind!r:.40}; use the promptassay version that wrote it")
     return kinds[kind].from_json(stored)
-
-
-def cost_line(result: CostedResult) -> str:
-    """Return calls, tokens, dollars and seconds in one line."""
-    made = ", ".join(f"{role} {count}" for role, count in result.calls_made.items()) or "none"
-    over = f"; {result.overspent}" if result.overspent else ""
-    tokens = f"{result.tokens.prompt + result.tokens.completion:,} tokens"
-    paid = spent(result.cost_usd, result.unpriced, result.lost_usd)
-    return f"calls: {made}, from the ledger {result.calls['cached']}; {tokens}, {paid}, {result.seconds:.0f} s{over}"
 
 
 def _comparison(result: CustomizeResult) -> Iterator[str]:
@@ -101,10 +84,7 @@ def _check(result: CheckResult) -> Iterator[Block]:
         score += ", " + paired_test(found, f" on {found.n} rows")
     steady = [
         f"{f'{points(side.agreement)} % equal' if side else 'unknown'} ({times} per row)"
-        for side, times in (
-            (result.steadiness.was, result.repeats.was),
-            (result.steadiness.now, result.repeats.now),
-        )
+        for (_, side), (_, times) in zip(result.steadiness, result.repeats, strict=True)
     ]
     noise = "more than repeat noise explains" if test.too_many else "within repeat noise"
     lost = f"rows without an answer: {unanswered.was} -> {unanswered.now}"
@@ -116,18 +96,18 @@ def _check(result: CheckResult) -> Iterator[Block]:
         lost if unanswered.was or unanswered.now else "",
         f"flipped: {test.flipped} of {result.compared} rows (p = {test.p_value:.2g}: {noise})",
     )
-    rows = [
-        (
-            short(flip.row, 30),
-            short(flip.was, 60),
-            short(flip.now, 60),
-            f"{points(flip.was_score)} -> {points(flip.is_score)}",
-        )
-        for flip in result.flips[:SHOWN]
-    ]
     left = len(result.flips) - SHOWN
-    columns = (Column("row"), Column("was", floor=12), Column("is", floor=12), Column("score", "number"))
-    yield table("", columns, rows, note=f"and {left} more; --json lists all" if left > 0 else "")
+    yield listing(
+        "",
+        [
+            (Column("row"), lambda flip: short(flip.row, 30)),
+            (Column("was", floor=12), lambda flip: short(flip.was, 60)),
+            (Column("is", floor=12), lambda flip: short(flip.now, 60)),
+            (Column("score", "number"), lambda flip: f"{points(flip.was_score)} -> {points(flip.is_score)}"),
+        ],
+        result.flips[:SHOWN],
+        note=f"and {left} more; --json lists all" if left > 0 else "",
+    )
     yield _notes(result.notes)
     if not result.passed and result.compared:
         yield text("if the change is intended, `optimize bless` makes it the new reference")
@@ -264,6 +244,64 @@ def _calibration(result: CalibrationResult) -> Iterator[Block]:
     yield text(early, *(f"unreadable: {reason[:160]}" for reason in result.reasons))
 
 
+def _tuned(result: JudgeTuningResult) -> Iterator[Block]:
+    before, after, name = result.before, result.after, result.task
+    verdict = "HELD BACK" if result.held else "better than today's"
+    yield text(f"judge {result.model} ({result.mode}) on {result.labels}, tuned: {verdict}", strong=True)
+    yield text(*(f"  {why}" for why in result.held))
+
+    def figures(name: str, *found: tuple[float | None, Interval | None] | str) -> tuple[str, ...]:
+        shown = [each if isinstance(each, str) else _with_ends(*each) for each in found]
+        return (name, *shown)
+
+    def shift(side: JudgeFigures, change: str) -> str:
+        mean = side.shifts[change].mean
+        return "-" if mean is None else f"{100 * mean:+.0f}"
+
+    kappa = f"Cohen's kappa{', quadratic' * (result.mode != 'pairwise')}"
+    rows = [
+        figures(kappa, (before.kappa, before.ci95), (after.kappa, after.ci95)),
+        figures("Spearman", (before.spearman, before.spearman_ci95), (after.spearman, after.spearman_ci95)),
+        ("readable verdicts", *(f"{side.items - side.unscored} of {side.items}" for side in (before, after))),
+        ("non-answers rated good", *(f"{side.fooled} of {side.controls}" for side in (before, after))),
+        *((_CHANGED.get(change, change), shift(before, change), shift(after, change)) for change in after.shifts),
+        ("may promote prompts", *("yes" if side.trusted else "no" for side in (before, after))),
+    ]
+    heads = (Column(""), Column("today's judge"), Column("tuned judge"))
+    yield table(f"on {after.items} sealed items", heads, rows)
+    gain = _with_ends(result.gain, result.gain_ci95, "+")
+    yield text(f"gain of kappa: {gain}", *(f"the tuned judge may not promote prompts: {why}" for why in after.why))
+    others = [
+        (each.name, _with_ends(each.kappa, each.ci95), "-" if each.spearman is None else f"{each.spearman:.2f}")
+        for each in (result.people, *result.yardsticks)
+    ]
+    yield table("without this judge", (Column(""), Column("kappa"), Column("Spearman", "number")), others)
+    for group in result.disagreements:
+        examples = (f"  {short(example, 110)}" for example in group.examples)
+        yield text(f"{counted(group.items, 'disagreement')}: {group.name}", *examples)
+    use = f'optimize promote {result.of_run}, then name = "judge", judge = "{name}@production" under [[metrics]]'
+    rate = f"optimize judge rate {result.rated_run} --only {result.to_rate} --rater NAME"
+    yield text(
+        f"search: {result.of_run}; the tuned judge: {result.judge}",
+        "" if result.held else f"use it: {use}",
+        f"{counted(result.rated_next, 'answer')} would help most if rated: {rate}" if result.to_rate else "",
+        "the budget ended it early: figures are from fewer items" if result.status == "budget" else "",
+    )
+
+
+_CHANGED = {
+    "said twice": "points for saying it twice",
+    "dressed up": "points for dressing it up",
+    "asks for it": "points for asking for it",
+    "position": "% of verdicts that depend on order",
+}
+
+
+def _with_ends(value: float | None, ci95: Interval | None, sign: str = "") -> str:
+    ends = f" ({ci95[0]:{sign}.2f} to {ci95[1]:{sign}.2f})" if ci95 else ""
+    return "-" if value is None else f"{value:{sign}.2f}{ends}"
+
+
 # -- rows and tasks ---------------------------------------------------------------------------------------------------
 
 
@@ -349,6 +387,7 @@ JOBS: Mapping[type[Result], Callable[[Any], Iterator[Block]]] = {
     ApplyResult: _apply,
     BlessResult: _bless,
     CalibrationResult: _calibration,
+    JudgeTuningResult: _tuned,
     CheckResult: _check,
     DraftResult: _draft,
     LabelResult: _asked,

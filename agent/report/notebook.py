@@ -5,7 +5,6 @@ The only importer of pandas, of the extra `notebook`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing
 from io import StringIO
 from pathlib import Path
@@ -16,41 +15,22 @@ from agent.extras import require
 from agent.ledger.connect import is_there
 from agent.ledger.query import history_of
 from agent.report import charts, html
-from agent.report.blocks import PageSection
+from agent.report.blocks import PageSection, shown_on
 from agent.report.prompt_texts import prompt_text
 from agent.report.run_blocks import run_sections
 from agent.report.view import RowPair, RunView
 from agent.report.wording import certainty, decision, verdict
+from agent.results.recorded import RecordedTrial
 from agent.safe_text import plain
 from agent.types import SplitName
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-TRIALS: Mapping[str, str] = {
-    "number": "int64",
-    "round": "int64",
-    "state": "string",
-    "mean": "float64",
-    "low": "float64",
-    "high": "float64",
-    "n": "int64",
-    "technique": "string",
-    "format": "string",
-    "role": "string",
-    "n_examples": "int64",
-    "operator": "string",
-    "calls": "int64",
-    "cached": "int64",
-    "tokens": "int64",
-    "cost_usd": "float64",
-    "seconds": "float64",
-    "used": "int64",
-    "instruction": "string",
-    "reason": "string",
-    "candidate_id": "string",
-    "parent_id": "string",
-}
+DTYPES: dict[Any, str] = {int: "int64", str: "string", str | None: "string", float: "float64", float | None: "float64"}
+TRIALS = {
+    name: DTYPES[field.annotation] for name, field in RecordedTrial.model_fields.items() if field.annotation in DTYPES
+} | {"used": "int64"}
 """Columns of `LoadedRun.trials_df` and their types."""
 SIDES = ("baseline", "winner")
 
@@ -101,7 +81,7 @@ class LoadedRun:
 
     @property
     def prompt(self) -> str | None:
-        """The best prompt found as text, with the number of its examples; None without a result."""
+        """The best prompt found as text, with the number of its examples. None without a result."""
         return None if self._view.winner is None else prompt_text(self._view.winner)
 
     def trials_df(self) -> DataFrame:
@@ -111,7 +91,7 @@ class LoadedRun:
         `used` are the calls of the run up to then.
         """
         frame = _pandas().DataFrame(self._view.trials, columns=list(TRIALS))
-        return frame.astype(dict(TRIALS))
+        return frame.astype(TRIALS)
 
     def outcomes_df(self, split: SplitName = "test") -> DataFrame:
         """Return one row per example of the split, with the answers of baseline and winner.
@@ -134,7 +114,7 @@ class LoadedRun:
         return pandas.DataFrame(rows, columns=list(heads)).astype({"example_id": "string", **types} if rows else types)
 
     def plot(self) -> Any:
-        """Return a matplotlib Figure: dev score against paid calls, with the best so far, on white."""
+        """Return a matplotlib Figure. Dev score against paid calls, with the best so far, on white."""
         figure: Any = charts.progress(self._view)
         figure.set_facecolor("white")
         figure._repr_svg_ = lambda: _picture(figure)  # so that it shows itself without pyplot
@@ -146,7 +126,7 @@ class LoadedRun:
         return html.render(
             "run_cell.html",
             run=self._view.run,
-            blocks=scores.on_page(),
+            blocks=shown_on("page", scores.blocks),
             trials=self._view.trials,
             verdict=self.verdict,
             certainty=certainty(result) if result else "",

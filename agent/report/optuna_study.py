@@ -6,15 +6,13 @@ file holds that study.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.errors import InputError
 from agent.ledger.query import Row, history_of, run_folder, searched
@@ -50,7 +48,7 @@ ATTRIBUTES = (
 
 
 def optuna_file(db: Path, run: str = "") -> Path:
-    """Write the study of a run (the latest by default) to RUN_ID/optuna.db next to the ledger. Raises InputError."""
+    """Write a run's study to RUN_ID/optuna.db next to the ledger. The default is the latest run. Raises InputError."""
     with closing(history_of(db)) as history:
         view = RunView(history, run)
         searched(view.run)
@@ -59,8 +57,8 @@ def optuna_file(db: Path, run: str = "") -> Path:
     return path
 
 
-def write_study(view: RunView, path: Path) -> int:
-    """Replace `path` atomically by the run's study with owner-only permissions; return its number of trials.
+def write_study(view: RunView, path: Path) -> None:
+    """Replace `path` atomically by the run's study with owner-only permissions.
 
     A value is the mean dev score (0 to 1), a step is the number of rows seen. A pruned trial has its last value, on
     fewer rows than a complete trial. Incomplete trials of an unfinished run are stored as running. If a study proposed
@@ -77,21 +75,16 @@ def write_study(view: RunView, path: Path) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # optuna marks names of metrics as experimental
             study.set_metric_names(["evidence on dev" if told else "dev score"])
-        for name, value in _about(view).items():
-            study.set_user_attr(name, value)
-        trials = _trials(view, told)
-        study.add_trials(trials)
+        for name in ("id", "task", "status", "model", "proposer", "seed", "started_utc"):
+            study.set_user_attr(name, view.run[name])
+        if view.result is not None:
+            study.set_user_attr("verdict", verdict(view.result))
+        study.add_trials(_trials(view, told))
         storage.remove_session()
         data = db.serialize()
     fix = "free or repair the disk"
     with disk_errors(f"{path}: cannot be written", fix, InputError), new_file(path, private=True) as file:
         file.write(data)
-    return len(trials)
-
-
-def _about(view: RunView) -> dict[str, Any]:
-    about = {name: view.run[name] for name in ("id", "task", "status", "model", "proposer", "seed", "started_utc")}
-    return about if view.result is None else about | {"verdict": verdict(view.result)}
 
 
 def _trials(view: RunView, told: Sequence[StudyTrial]) -> list[optuna.trial.FrozenTrial]:
@@ -99,52 +92,40 @@ def _trials(view: RunView, told: Sequence[StudyTrial]) -> list[optuna.trial.Froz
     rows = [by_candidate[trial.candidate_id] for trial in told] if told else view.trials
     trials = built(told).trials if told else _of_ledger(rows, by_trial)
     for row, trial in zip(rows, trials, strict=True):
-        events = by_trial.get(row["number"], [])
+        events, instruction = by_trial.get(row["number"], []), row["instruction"]
         trial.datetime_start = _time(events[0]["utc"] if events else view.run["started_utc"])
         if trial.state.is_finished():
             trial.datetime_complete = _time(events[-1]["utc"]) if events else trial.datetime_start
-        trial.user_attrs = _attributes(row) | ({"dev_score": row["mean"]} if told else {})
+        cut = instruction if len(instruction) <= SHOWN else instruction[: SHOWN - 1] + "…"
+        known = {name: row[name] for name in ATTRIBUTES} | {"trial": row["number"], "instruction": cut}
+        trial.user_attrs = known | ({"dev_score": row["mean"]} if told else {})
     return trials
 
 
 def _of_ledger(rows: Sequence[Row], by_trial: Mapping[int, Sequence[Row]]) -> list[optuna.trial.FrozenTrial]:
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
     from optuna.trial import TrialState, create_trial
 
-    places = [place(row) for row in rows]
-    distributions = _distributions(places)
+    places = [_place(row) for row in rows]
+    distributions: dict[str, BaseDistribution] = {
+        name: CategoricalDistribution(list(dict.fromkeys(place[name] for place in places)))
+        for name in (places[0] if places else ())
+    }
+    if places:
+        distributions["n_examples"] = IntDistribution(0, max(row["n_examples"] for row in rows))
     return [
         create_trial(
             state=TrialState[STATES[row["state"]]],
             value=row["mean"] if row["state"] in ("complete", "pruned") else None,
-            params=params,
+            params=dict(place),
             distributions=distributions,
             intermediate_values={e["n"]: e["mean"] for e in by_trial.get(row["number"], ()) if e["mean"] is not None},
         )
-        for row, params in zip(rows, places, strict=True)
+        for row, place in zip(rows, places, strict=True)
     ]
 
 
-def _distributions(places: Sequence[Mapping[str, Any]]) -> dict[str, optuna.distributions.BaseDistribution]:
-    from optuna.distributions import CategoricalDistribution, IntDistribution
-
-    distributions: dict[str, optuna.distributions.BaseDistribution] = {}
-    for name in places[0] if places else ():
-        values = [place[name] for place in places]
-        is_count = isinstance(values[0], int)
-        distributions[name] = (
-            IntDistribution(0, max(values)) if is_count else CategoricalDistribution(list(dict.fromkeys(values)))
-        )
-    return distributions
-
-
-def _attributes(trial: Row) -> dict[str, Any]:
-    text = trial["instruction"]
-    text = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
-    return {name: trial[name] for name in ATTRIBUTES} | {"trial": trial["number"], "instruction": text}
-
-
 def _events_by_trial(view: RunView) -> dict[int, list[Row]]:
-    # by trial: time, rows seen and mean of each event
     rows = view.history.select(
         "SELECT json_extract(body, '$.row.number') AS number, utc, json_extract(body, '$.row.n') AS n, "
         "json_extract(body, '$.row.mean') AS mean FROM events WHERE run_id = ? AND kind IN "
@@ -165,14 +146,8 @@ def _time(utc: str) -> datetime:
 # -- what mattered -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Importance:
-    """The importance of one parameter.
-
-    Args:
-        share: of the total, in [0, 1].
-        best: the choice with the highest `mean` dev score over `trials`, shrunk towards the mean of all.
-    """
+class Importance(NamedTuple):
+    """A parameter's share of the total, and its choice with the highest shrunken `mean` dev score, over `trials`."""
 
     name: str
     share: float
@@ -182,27 +157,24 @@ class Importance:
 
 
 def told_trials(view: RunView) -> list[StudyTrial]:
-    """Return the last recorded trials of the run's study; empty if no study proposed the candidates."""
-    rows = view.history.select("SELECT body FROM events WHERE run_id = ? AND kind = ? ORDER BY seq", view.id, TOLD)
-    return folded([[StudyTrial.from_dict(each) for each in json.loads(row["body"])["trials"]] for row in rows])
+    """Return the last recorded trials of the run's study. Empty if no study proposed the candidates."""
+    rows = view.history.facts(TOLD, run_ids=[view.id])
+    return folded([[StudyTrial.from_dict(each) for each in row["body"]["trials"]] for row in rows])
 
 
-def place(trial: Mapping[str, object]) -> dict[str, str | int]:
-    """Return the parameters of a trial of the ledger, with the instruction as a hash."""
-    demos = trial["n_examples"]
-    assert isinstance(demos, int)
+def _place(trial: Row) -> Params:
     return {
-        "technique": str(trial["technique"]),
-        "format": str(trial["format"]),
-        "role": str(trial["role"] or "none"),
-        "instruction": content_id("i", str(trial["instruction"]))[:10],
-        "n_examples": demos,
-        "operator": str(trial["operator"] or "").partition(":")[0],
+        "technique": trial["technique"],
+        "format": trial["format"],
+        "role": trial["role"] or "none",
+        "instruction": content_id("i", trial["instruction"])[:10],
+        "n_examples": trial["n_examples"],
+        "operator": (trial["operator"] or "").partition(":")[0],
     }
 
 
 def importances(view: RunView) -> list[Importance]:
-    """Return the parameters of the candidates by importance for the dev score; empty with too few trials.
+    """Return the parameters of the candidates by importance for the dev score. Empty with too few trials.
 
     If a study proposed the candidates, its parameters are used.
 
@@ -216,7 +188,7 @@ def importances(view: RunView) -> list[Importance]:
         return []
     prior = sum(trial["mean"] for trial in scored) / len(scored)
     values = [shrunk(MeanScore(trial["mean"], trial["n"]), prior) for trial in scored]
-    return _importances([told.get(trial["candidate_id"]) or place(trial) for trial in scored], values)
+    return _importances([told.get(trial["candidate_id"]) or _place(trial) for trial in scored], values)
 
 
 def _importances(params: Sequence[Params], values: Sequence[float]) -> list[Importance]:
@@ -224,29 +196,25 @@ def _importances(params: Sequence[Params], values: Sequence[float]) -> list[Impo
     from optuna.distributions import CategoricalDistribution
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    names = sorted({name for each in params for name in each})
-    known = {name: CategoricalDistribution(sorted({str(p[name]) for p in params if name in p})) for name in names}
+    by_choice: dict[str, dict[str, list[float]]] = {}
+    for each, value in zip(params, values, strict=True):
+        for name, choice in each.items():
+            by_choice.setdefault(name, {}).setdefault(str(choice), []).append(value)
+    known = {name: CategoricalDistribution(sorted(choices)) for name, choices in sorted(by_choice.items())}
     study = optuna.create_study(direction="maximize")
     for each, value in zip(params, values, strict=True):
         words = {name: str(choice) for name, choice in each.items()}
-        own = {name: known[name] for name in words}
+        own = {name: known[name] for name in each}
         study.add_trial(optuna.trial.create_trial(params=words, distributions=own, value=value))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of trials that are all alike, which matter nothing
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
         shares = evaluator.evaluate(study)
     total = sum(shares.values())
-    if total <= 0:
-        return []
-    found = [_best(name, share / total, params, values) for name, share in shares.items() if share > 0]
+    found = []
+    for name, share in shares.items():
+        if share > 0:
+            means = {choice: sum(scores) / len(scores) for choice, scores in by_choice[name].items()}
+            best = max(sorted(means), key=means.__getitem__)
+            found.append(Importance(name, share / total, best, means[best], len(by_choice[name][best])))
     return sorted(found, key=lambda one: (-one.share, one.name))
-
-
-def _best(name: str, share: float, params: Sequence[Params], values: Sequence[float]) -> Importance:
-    by_choice: dict[str, list[float]] = {}
-    for each, value in zip(params, values, strict=True):
-        if name in each:
-            by_choice.setdefault(str(each[name]), []).append(value)
-    means = {choice: sum(scores) / len(scores) for choice, scores in by_choice.items()}
-    best = max(sorted(means), key=lambda choice: means[choice])
-    return Importance(name, share, best, means[best], len(by_choice[best]))

@@ -23,12 +23,9 @@ class LineBlock:
 
 @dataclass(frozen=True, slots=True)
 class GroupBlock:
-    """An element around several blocks, with a class of web.css.
+    """An element around several blocks; `details` is folded under its `title`, `label` names it for screen readers.
 
-    Args:
-        tag: `details` is folded under its `title`.
-        label: its name for screen readers.
-        live: the part that a running run updates.
+    `live`: the part that a running run updates.
     """
 
     kind: ClassVar = "group"

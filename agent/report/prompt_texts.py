@@ -34,8 +34,13 @@ def prompt_text(candidate: Mapping[str, Any]) -> str:
         first = len(template) - after - 2 * len(candidate["demos"])
         demos = {"role": "", "content": f"({len(candidate['demos'])} examples)"}
         template = [*template[:first], demos, *template[-after:]]
-    parts = (f"[{part['role']}]\n{part['content']}" if part["role"] else part["content"] for part in template)
-    return "\n".join(parts)
+    return "\n".join(_headed(candidate, part) for part in template)
+
+
+def _headed(candidate: Mapping[str, Any], part: Mapping[str, str]) -> str:
+    """Return a message below its role. The texts of a user's program are no messages."""
+    has_role = part["role"] and candidate.get("technique") != "program"
+    return f"[{part['role']}]\n{part['content']}" if has_role else part["content"]
 
 
 def text_changes(candidate: Mapping[str, Any]) -> list[TextChange]:
@@ -68,8 +73,8 @@ def compared_texts(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[str,
 
 
 def whole_prompt(candidate: Mapping[str, Any]) -> str:
-    """Return a candidate's messages by role, examples included, and tool texts; ERASED if its text was erased."""
-    parts = [f"[{part['role']}]\n{part['content']}" for part in candidate["template"] or ()] or [ERASED]
+    """Return a candidate's messages by role, examples included, and tool texts. ERASED if its text was erased."""
+    parts = [_headed(candidate, part) for part in candidate["template"] or ()] or [ERASED]
     own = "\n".join(f"{change.what}: {change.after or NO_TEXT}" for change in text_changes(candidate))
     return "\n\n".join([*parts, *([f"[tools]\n{own}"] if own else [])])
 
@@ -91,7 +96,7 @@ class TextStretch:
 
 
 def word_diff(one: str, two: str) -> str:
-    """Return `two` with removed words as [-old-] and added ones as {+new+}; long equal parts are omitted."""
+    """Return `two` with removed words as [-old-] and added ones as {+new+}. Long equal parts are omitted."""
     return "".join(WORD_MARKS[change.kind].format(change.text) for change in changes(one, two, CONTEXT))
 
 

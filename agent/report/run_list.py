@@ -8,25 +8,13 @@ from typing import Any
 from agent.ledger.query import History
 from agent.release.result import search_result
 from agent.report import wording
-from agent.report.blocks import Block, Column, table, text
-from agent.report.terminal import so_far, sparkline
+from agent.report.blocks import Block, Column, listing, text
+from agent.report.terminal import sparkline
 from agent.results.base import Result, hidden
 from agent.results.recorded import RecordedRun
 from agent.results.run_parts import Lift
 
-DRAWN = Column("best dev", rank=4, drawn=True)
-COLUMNS = (
-    Column("run"),
-    Column("task", rank=1, floor=10),
-    Column("model", rank=6, floor=12),
-    Column("seed", rank=7),
-    Column("status", rank=3),
-    Column("baseline", rank=2),
-    Column("winner"),
-    Column("lift", gain=True),
-    Column("decision", rank=5),
-    DRAWN,
-)
+DRAWN = "best dev"
 
 
 class ListedRun(RecordedRun):
@@ -49,13 +37,23 @@ class RunsResult(Result):
     runs: tuple[ListedRun, ...]
 
     def blocks(self) -> Iterator[Block]:
-        rows = []
-        for run in self.runs:
-            scores = (wording.points(run.baseline), wording.points(run.winner))
-            lift = "" if run.lift is None else wording.gain(run.lift.diff)
-            ended = (run.decision, sparkline(run.best, len(DRAWN.name)))
-            rows.append((run.id, run.task, run.model, run.seed, run.status, *scores, lift, *ended))
-        yield table("runs", COLUMNS, rows, tabbed=True)
+        yield listing(
+            "runs",
+            [
+                (Column("run"), "id"),
+                (Column("task", rank=1, floor=10), "task"),
+                (Column("model", rank=6, floor=12), "model"),
+                (Column("seed", rank=7), "seed"),
+                (Column("status", rank=3), "status"),
+                (Column("baseline", rank=2), lambda run: wording.points(run.baseline)),
+                (Column("winner"), lambda run: wording.points(run.winner)),
+                (Column("lift", gain=True), lambda run: "" if run.lift is None else wording.gain(run.lift.diff)),
+                (Column("decision", rank=5), "decision"),
+                (Column(DRAWN, rank=4, drawn=True), lambda run: sparkline(run.best, len(DRAWN))),
+            ],
+            self.runs,
+            tabbed=True,
+        )
         yield text(*(f"{run.id} {run.status}: {run.error}" for run in self.runs if run.error))
 
 
@@ -76,5 +74,14 @@ def _listed(run: Mapping[str, Any], means: Sequence[float | None]) -> ListedRun:
         lift=result.lift if result and not result.is_own else None,
         decision=wording.decision(stored),
         outcome=wording.outcome(result) if result else "",
-        best=tuple(so_far(means)),
+        best=tuple(_best_so_far(means)),
     )
+
+
+def _best_so_far(means: Sequence[float | None]) -> Iterator[float]:
+    best: float | None = None
+    for mean in means:
+        if mean is not None:
+            best = mean if best is None else max(best, mean)
+        if best is not None:  # a trial without a score changes nothing, and has its place in the curve
+            yield best

@@ -18,14 +18,13 @@ from agent.report.terminal import whisker
 from agent.report.view import EQUAL, RunView
 from agent.report.wording import amount, cut, duration, points
 from agent.results.recorded import RecordedOutcome
-from agent.results.run_parts import ProposalFate
 from agent.safe_text import counted
 
 BEST, LAST, WORDS = 100, 20, 100
 """Trials of a long search shown on a page, and characters of an instruction in its table."""
 REJECTED = 50
-FLIPS, DEMOS, FEW = 50, 40, 5
-"""Maximum of changed rows (each way) and of examples shown; rows that need no folding."""
+FLIPS, FEW = 50, 5
+"""Maximum of changed rows (each way), and rows that need no folding."""
 ANSWER, REASON = 1200, 400
 """Maximum length of a reply and of a reason."""
 GONE = "The task's files are gone or have changed since the run"
@@ -72,7 +71,7 @@ def mattered(view: RunView) -> TableBlock:
 
 
 def trials(view: RunView, is_whole: bool = False) -> TableBlock:
-    """Return the trials in order; of a long search only the best and the last ones, unless `is_whole`."""
+    """Return the trials in order. Of a long search only the best and the last ones, unless `is_whole`."""
     shown = view.trials
     if len(shown) > BEST + LAST and not is_whole:
         ranked = sorted(shown, key=lambda trial: (trial["state"] == "complete", trial["mean"] or 0.0), reverse=True)
@@ -93,7 +92,7 @@ def trials(view: RunView, is_whole: bool = False) -> TableBlock:
                 lambda trial: whisker(trial["mean"], trial["low"], trial["high"], len(AXIS)),
             ),
             ("rows #", "n"),
-            (Column("which", on="page"), lambda trial: wording.which(trial, view.result, view.baseline_words)),
+            (Column("which", on="page"), lambda trial: wording.which(trial, view.result, view.own)),
             (Column("technique", rank=1, floor=9), "technique"),
             (Column("format", rank=5, floor=8), "format"),
             (Column("examples", "number", rank=1), "n_examples"),
@@ -101,14 +100,8 @@ def trials(view: RunView, is_whole: bool = False) -> TableBlock:
             (Column("calls", "number", rank=7), lambda trial: trial["calls"] + trial["cached"]),
             (Column("tokens", "number", rank=8), "tokens"),
             (Column("$", "number", rank=9), lambda trial: amount(trial["cost_usd"])),
-            (
-                Column("instruction", "long", rank=4, floor=16),
-                lambda trial: short(trial["instruction"], 50) if is_whole else cut(trial["instruction"], WORDS),
-            ),
-            (
-                Column("reason", "long", rank=6, floor=16),
-                lambda trial: short(trial["reason"], 60) if is_whole else cut(trial["reason"], WORDS),
-            ),
+            (Column("instruction", "long", rank=4, floor=16), lambda trial: short(trial["instruction"], WORDS)),
+            (Column("reason", "long", rank=6, floor=16), lambda trial: short(trial["reason"], WORDS)),
         ],
         shown,
         explained=f"{note * (left > 0)}Scores of pruned trials are over fewer rows: a high one can be luck.",
@@ -117,65 +110,91 @@ def trials(view: RunView, is_whole: bool = False) -> TableBlock:
     )
 
 
-def proposals(result: RunResult | None, claims: Mapping[int, str], letters: int = 0) -> TableBlock:
-    """Return what the proposer was asked for, why, and the outcome.
+def before_search(result: RunResult) -> str:
+    """Return the preflight's estimate of headroom and noise; "" without a preflight."""
+    preflight = result.preflight
+    if preflight is None or not preflight.why:
+        return ""
+    noise, rows = preflight.noise, preflight.noise_rows or 0
+    changed = "" if noise is None else f"; asked twice, {round(noise * rows)} of {rows} rows changed"
+    return f"before the search: {preflight.why}{changed}"
 
-    Args:
-        claims: by number the proposer's explanation (`ledger.trail.claims`).
-        letters: maximum length of a cell; 0: unlimited.
-    """
+
+def proposer(result: RunResult) -> str:
+    """Return what became of the proposer's instructions; "" in older results."""
+    use = result.proposer
+    if use is None:
+        return ""
+    if use.why_not:
+        return f"proposer: not called: {use.why_not}"
+    if use.tried is None:
+        return f"proposer: {use.asked} calls; the strategy does not report the resulting prompts"
+    said = [f"proposer: {use.asked} of at most {use.planned} planned calls"]
+    said += [f"{use.failed} without a reply"] * bool(use.failed)
+    said += [f"{use.refused} without a usable instruction"] * bool(use.refused)
+    tried, finalists = use.tried, use.finalists
+    if use.proposals:
+        tried = sum(each.tried for each in use.operators)
+        finalists = sum(each.finalists for each in use.operators)
+    lead = "" if use.points is None else f", {use.points:+.1f} points against the best prompt without one"
+    of_all = f" of {len(use.proposals)}" if use.proposals else ""
+    said += [f"{tried}{of_all} proposals tried, {finalists or 'none'} among the finalists{lead}"]
+    return "; ".join([*said, f"the best found has {'one' if use.won else 'none'}"])
+
+
+def proposals(result: RunResult | None, claims: Mapping[int, str]) -> TableBlock:
+    """Return what the proposer was asked for, why, and the outcome. `claims`: its explanations by number."""
     use = result.proposer if result is not None else None
-
-    def cell(of: Callable[[ProposalFate], object]) -> Callable[[ProposalFate], str]:
-        return lambda one: short(str(of(one)), letters) if letters else str(of(one))
-
-    note = "Points before and after, on the dev rows that both prompts saw; of a rule that was looked at first, on the "
-    note += "rows that it is for and on some that were right."
-    why = Column("why", "long", floor=24)
     return listing(
         "What the proposer was asked for",
         [
-            (Column("proposal"), cell(lambda one: one.number)),
-            (Column("asked for"), cell(lambda one: one.operator)),
-            (why, cell(lambda one: ": ".join(filter(None, (one.hypothesis, claims.get(one.number)))) or "-")),
-            (Column("for rows", "long", rank=3, floor=8), cell(lambda one: ", ".join(one.rows) or "all")),
-            (Column("before", "number", rank=2), cell(lambda one: points(one.before))),
-            (Column("after", "number", rank=1), cell(lambda one: points(one.after))),
+            (Column("proposal"), "number"),
+            (Column("asked for"), "operator"),
+            (
+                Column("why", "long", floor=24),
+                lambda one: ": ".join(filter(None, (one.hypothesis, claims.get(one.number)))) or "-",
+            ),
+            (Column("for rows", "long", rank=3, floor=8), lambda one: ", ".join(one.rows) or "all"),
+            (Column("before", "number", rank=2), lambda one: points(one.before)),
+            (Column("after", "number", rank=1), lambda one: points(one.after)),
             (
                 Column("what became of it", "long", floor=12),
-                cell(lambda one: f"refused: {one.refused}" if one.refused else one.became),
+                lambda one: f"refused: {one.refused}" if one.refused else one.became,
             ),
         ],
         use.proposals if use else (),
-        explained=note,
+        explained="Points before and after, on the same dev rows; a rule was first tried on its and some right rows.",
         folded=True,
     )
 
 
-def demos(of: Sequence[Mapping[str, Any]]) -> Iterator[TableBlock]:
-    """Yield the examples of a prompt: shortened on a screen, whole on a page."""
-    columns: Any = [
-        (Column(""), lambda demo: demo["position"] + 1),
-        (Column("row"), "example_id"),
-        (Column("input", floor=20), lambda demo: short(" | ".join(demo["inputs"].values()), 80)),
-        (Column("output", floor=12), lambda demo: short(" | ".join(demo["outputs"].values()), 40)),
-    ]
-    yield listing(f"{len(of)} examples", columns, of, on="screen")
-    columns = [
-        (Column("row"), "example_id"),
-        (Column("input", "text"), lambda demo: fields(demo["inputs"])),
-        (
-            Column("output", "text"),
-            lambda demo: "\n".join(filter(None, (demo["rationale"], fields(demo["outputs"])))),
-        ),
-    ]
-    left = f"{len(of) - DEMOS} more are left out; `optimize show` lists them." if len(of) > DEMOS else ""
-    title = "Worked examples in the prompt, in their order"
-    yield listing(title, columns, of[:DEMOS], explained=left, folded=True, on="page")
+def demos(of: Sequence[Mapping[str, Any]]) -> TableBlock:
+    """Return the examples of a prompt: shortened on a screen, whole on a page."""
+
+    def joined(name: str, width: int) -> Callable[[Mapping[str, Any]], str]:
+        return lambda demo: short(" | ".join(demo[name].values()), width)
+
+    return listing(
+        f"{len(of)} examples",
+        [
+            (Column("", on="screen"), lambda demo: demo["position"] + 1),
+            (Column("row"), "example_id"),
+            (Column("input", floor=20, on="screen"), joined("inputs", 80)),
+            (Column("output", floor=12, on="screen"), joined("outputs", 40)),
+            (Column("input", "text", on="page"), lambda demo: fields(demo["inputs"])),
+            (
+                Column("output", "text", on="page"),
+                lambda demo: "\n".join(filter(None, (demo["rationale"], fields(demo["outputs"])))),
+            ),
+        ],
+        of,
+        explained="In their order in the prompt.",
+        folded=True,
+    )
 
 
 def fields(values: Mapping[str, Any]) -> str:
-    """Return named values, one per line, long ones cut; without the name if there is only one."""
+    """Return named values, one per line, long ones cut. Without the name if there is only one."""
     cells = {name: cut(label_text(value), ANSWER) for name, value in values.items()}
     return "\n".join(f"{name}: {cell}" if len(cells) > 1 else cell for name, cell in cells.items())
 
@@ -186,15 +205,9 @@ def changed_rows(view: RunView) -> Iterator[Block]:
     if result is None or result.is_own or own is None or best is None:
         return
     pairs = sorted(view.pairs("test", own["id"], best["id"]), key=lambda pair: -abs(pair.change or 0.0))
-    groups = {
-        word: [pair for pair in pairs if (pair.change or 0.0) * sign > EQUAL]
-        for word, sign in (("better", 1), ("worse", -1))
-    }
-    if not any(groups.values()):
-        return
-    is_known = "test" in view.examples
-    yield text("" if is_known else f"{GONE}, so rows are named by their id alone")
-    one, two = (name for _, name in wording.sides(result))
+    is_known, (one, two) = "test" in view.examples, (name for _, name in wording.sides(result))
+    if not is_known and any(pair.change for pair in pairs):
+        yield text(f"{GONE}, so rows are named by their id alone")
     columns: Any = [
         (Column("row"), lambda pair: pair.example_id),
         *[(Column("input", "text"), lambda pair: fields(pair.inputs))] * is_known,
@@ -202,13 +215,14 @@ def changed_rows(view: RunView) -> Iterator[Block]:
         (Column(one, "text"), lambda pair: _answer(pair.one)),
         (Column(two, "text"), lambda pair: _answer(pair.two)),
     ]
-    for word, rows in groups.items():
-        yield text(f"{counted(len(rows), 'row')} got {word}")
+    for word, sign in (("better", 1), ("worse", -1)):
+        rows = [pair for pair in pairs if (pair.change or 0.0) * sign > EQUAL]
         left = f"The {FLIPS} largest changes; {len(rows) - FLIPS} rows are left out. "
         left += f"`optimize history {view.id} --trial N` shows every row of a prompt."
         explained, is_folded = left if len(rows) > FLIPS else "", word == "better" and len(rows) > FEW
-        title = f"Sealed rows that got {word}"
+        title = f"{counted(len(rows), 'sealed row')} got {word}"
         yield listing(title, columns, rows[:FLIPS], explained=explained, folded=is_folded, on="page")
+        yield from traces(f"the {word}", (pair.two for pair in rows[:FLIPS] if pair.two))
 
 
 def _answer(outcome: Mapping[str, Any] | None) -> str:
@@ -231,33 +245,45 @@ def messages(template: Iterable[Mapping[str, str]], heading: str = "") -> Block:
 
 def outcomes(split: str, rows: Sequence[RecordedOutcome]) -> TableBlock:
     """Return the outcome of each row of a split with one prompt."""
-    reply, why = (Column(name, floor=16) for name in ("reply", "why"))
-    cells = [
-        (
-            row.example_id,
-            points(row.value),
-            row.call_key,
-            short(row.reply, 60),
-            short(row.error or "; ".join(reason for _, _, reason in row.scores if reason), 80),
-        )
-        for row in rows
-    ]
-    return table(
-        split, (Column("row"), Column("score", "number"), Column("call", rank=1), reply, why), cells, tabbed=True
+    return listing(
+        split,
+        [
+            (Column("row"), "example_id"),
+            (Column("score", "number"), lambda row: points(row.value)),
+            (Column("call", rank=1), "call_key"),
+            (Column("reply", floor=16), lambda row: short(fields(row.fields) if row.trace else row.reply, 60)),
+            (
+                Column("why", floor=16),
+                lambda row: short(row.error or "; ".join(reason for _, _, reason in row.scores if reason), 80),
+            ),
+        ],
+        rows,
+        tabbed=True,
     )
+
+
+def traces(split: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Block]:
+    """Yield the traces of recorded rows, the worst rows first."""
+    known = sorted((row for row in rows if row.get("trace")), key=lambda row: row["value"] or 0.0)
+    if known:
+        told = (
+            f"row {row['example_id']}, {points(row['value'])}\n{row['trace']}\nanswer: {fields(row['fields'])}\n"
+            for row in known
+        )
+        yield text(*told, heading=f"What was done on {split} rows", folded=True, exact=True)
 
 
 # -- what it cost and where it comes from -----------------------------------------------------------------------------
 
 
-def spend(view: RunView) -> TableBlock:
-    """Return calls, tokens, dollars and model time by role and state, and in total."""
+def spend(view: RunView) -> Iterator[TableBlock]:
+    """Yield calls, tokens, dollars and model time by role and state, and in total."""
     kinds = ("calls", "prompt_tokens", "cached_prompt_tokens", "completion_tokens")
-    every = {name: sum(row[name] or 0 for row in view.costs) for name in (*kinds, "seconds")}
     paid = [row["cost_usd"] for row in view.costs]
-    every |= {"role": "all", "model": "", "state": "", "cost_usd": None if None in paid else sum(paid)}
+    every = {"role": "all", "model": "", "state": "", "cost_usd": None if None in paid else sum(paid)}
+    every |= {name: sum(row[name] or 0 for row in view.costs) for name in (*kinds, "seconds")}
     calls, tokens, cached, written = (lambda row, kind=kind: f"{row[kind] or 0:,}" for kind in kinds)
-    return listing(
+    yield listing(
         "Calls, tokens and dollars",
         [
             (Column("role"), "role"),

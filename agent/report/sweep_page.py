@@ -50,8 +50,9 @@ def sweep_html(sweep: Mapping[str, Any]) -> str:
     """Return the page of a sweep, given the object of `optimize sweep --json`."""
     groups, names, folder = sweep["groups"], model_names(sweep["groups"]), sweep["folder"]
     best: list[Block] = []
+    by_place = {(group["task"], group["model"], group["strategy"]): group for group in groups}
     for task in sweep["tasks"]:
-        group = _prompt_of(task, groups)
+        group = by_place[task["task"], task["best"]["model"], task["best"]["strategy"]]
         design = [group["technique"], f"{group['examples']} examples", group["release"]]
         said = text(best_of_task(task, names), ", ".join(filter(None, design)))
         best += [said, text(group["instruction"], heading="Its instruction", exact=True, folded=True)]
@@ -70,14 +71,6 @@ def write_page(sweep: Mapping[str, Any]) -> Path:
     path = Path(sweep["folder"]) / html.REPORT_FILE
     html.write_page(path, sweep_html(sweep))
     return path
-
-
-def _prompt_of(task: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    return next(
-        group
-        for group in groups
-        if group["task"] == task["task"] and all(group[key] == task["best"][key] for key in ("model", "strategy"))
-    )
 
 
 def _matrix(groups: Sequence[Mapping[str, Any]], names: Names) -> TableBlock:

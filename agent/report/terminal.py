@@ -15,17 +15,7 @@ from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
-from agent.report.blocks import (
-    Block,
-    Column,
-    DiffBlock,
-    PageSection,
-    PlainBlock,
-    ProseBlock,
-    TableBlock,
-    filled,
-    shown_on,
-)
+from agent.report.blocks import Block, Column, DiffBlock, PageSection, PlainBlock, ProseBlock, TableBlock, shown_on
 from agent.report.prompt_texts import word_diff
 from agent.safe_text import plain
 
@@ -44,14 +34,10 @@ WON, LOST, TIED = "▲", "▼", "·"
 MARK_STYLES = {WON: "green", LOST: "red", TIED: "dim"}
 
 
-def show(*blocks: Block) -> None:
-    """Print blocks, one below the other."""
-    _print(rendered(blocks))
-
-
 def show_sections(sections: Iterable[PageSection]) -> None:
     """Print sections with an empty line between them."""
-    _print(lines_of(sections)[1:])
+    for line in lines_of(sections)[1:]:
+        print(line)
 
 
 def lines_of(sections: Iterable[PageSection]) -> list[str]:
@@ -61,28 +47,18 @@ def lines_of(sections: Iterable[PageSection]) -> list[str]:
 
 def rendered(blocks: Iterable[Block]) -> list[str]:
     """Return the lines of blocks for stdout, coloured on a terminal."""
-    shown = shown_on("screen", filled(*blocks))
-    if not sys.stdout.isatty():
-        parts = [_plain_lines(block) for block in shown]
-    else:
-        console = _console()
-        parts = [_captured(console, block) for block in shown]
+    console = _console() if sys.stdout.isatty() else None
     lines: list[str] = []
-    for block, part in zip(shown, parts, strict=True):
+    for block in shown_on("screen", blocks):
         is_headed = bool(block.title and not block.tabbed if isinstance(block, TableBlock) else block.heading)
-        lines += [*[""] * (is_headed and bool(lines)), *part]
+        lines += [""] * (is_headed and bool(lines))
+        if console is None:
+            lines += _plain_lines(block)
+            continue
+        with console.capture() as captured:
+            _print_rich(console, block)
+        lines += captured.get().splitlines()
     return lines
-
-
-def _captured(console: Console, block: PlainBlock) -> list[str]:
-    with console.capture() as captured:
-        _print_rich(console, block)
-    return captured.get().splitlines()
-
-
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)
 
 
 # -- a pipe -----------------------------------------------------------------------------------------------------------
@@ -90,7 +66,7 @@ def _print(lines: Iterable[str]) -> None:
 
 def _plain_lines(block: PlainBlock) -> list[str]:
     if isinstance(block, TableBlock):
-        return _tabbed(block) if block.tabbed else _plain_table(block)
+        return _plain_table(block)
     if isinstance(block, ProseBlock) and block.drawn:
         return []
     head = [_one_line(block.heading)] if block.heading else []
@@ -101,16 +77,13 @@ def _plain_lines(block: PlainBlock) -> list[str]:
     return [*head, *lines]
 
 
-def _tabbed(table: TableBlock) -> list[str]:
-    kept = [number for number in table.shown_on("screen") if not table.columns[number].drawn]
-    lines = [[table.columns[number].name for number in kept]]
-    lines += [[re.sub(r"[\t\n]", " ", row[number]) for number in kept] for row in table.rows]
-    return ["\t".join(map(plain, line)) for line in lines]
-
-
 def _plain_table(table: TableBlock) -> list[str]:
     kept = [number for number in table.shown_on("screen") if not table.columns[number].drawn]
     columns = [table.columns[number] for number in kept]
+    if table.tabbed:
+        lines = [[column.name for column in columns]]
+        lines += [[re.sub(r"[\t\n]", " ", row[number]) for number in kept] for row in table.rows]
+        return ["\t".join(map(plain, line)) for line in lines]
     cells = [[_one_line(row[number]) for number in kept] for row in table.rows]
     heads = [plain(column.name) for column in columns]
     widths = [max(map(len, side)) for side in zip(heads, *cells, strict=True)]
@@ -189,11 +162,7 @@ def _wrapped(line: str, width: int) -> list[str]:
 
 
 def fit(ranks: Sequence[int], widths: Sequence[int], least: Sequence[int], room: int) -> dict[int, int]:
-    """Return the columns to show, by number, with their widths.
-
-    Columns of high rank are dropped until the rest fits at minimum width (rank 0 stays); then the widest are
-    narrowed.
-    """
+    """Return the widths of the columns to show. High ranks are dropped (0 stays), then the widest are narrowed."""
     kept = list(range(len(ranks)))
     while sum(least[number] for number in kept) + GAP * (len(kept) - 1) > room:
         dropped = max(kept, key=ranks.__getitem__)
@@ -221,7 +190,7 @@ def _print_table(console: Console, table: TableBlock) -> None:
     columns = [table.columns[number] for number in shown]
     heads = [plain(column.name) for column in columns]
     rows = [[plain(row[number]) for number in shown] for row in table.rows]
-    if _full_width(heads, rows) > room:
+    if sum(max(map(len, side)) for side in zip(heads, *rows, strict=True)) + GAP * (len(heads) - 1) > room:
         for at, column in enumerate(columns):
             if column.brief:
                 heads[at] = BRACKETS.sub("", heads[at])
@@ -241,8 +210,7 @@ def _print_table(console: Console, table: TableBlock) -> None:
     made.show_edge, made.pad_edge, made.padding = False, False, (0, GAP - 1 if table.tabbed else GAP, 0, 0)
     for number, width in kept.items():
         column = columns[number]
-        is_right = _is_number(column, [row[number] for row in rows])
-        look: Any = "right" if is_right else "left"
+        look: Any = "right" if _is_number(column, [row[number] for row in rows]) else "left"
         wraps = column.wraps or column.look == "number"
         overflow: Any = "fold" if wraps else "ellipsis"
         made.add_column(RichText(heads[number]), width=width, justify=look, no_wrap=not wraps, overflow=overflow)
@@ -268,10 +236,6 @@ def _least(column: Column, side: Sequence[RichText]) -> int:
     return max(column.floor, column.wraps and min(WORD, _widest(side, None)))
 
 
-def _full_width(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    return sum(max(map(len, side)) for side in zip(heads, *rows, strict=True)) + GAP * (len(heads) - 1)
-
-
 def _cell(column: Column, text: str) -> RichText:
     from rich.text import Text as RichText
 
@@ -294,23 +258,14 @@ LEVELS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(scores: Sequence[float], width: int) -> str:
-    """Return scores in [0, 1] as bar heights on the full scale, at most `width` marks."""
+    """Return scores in [0, 1] as at most `width` bar heights."""
     if len(scores) > width:
         scores = [scores[(len(scores) - 1) * place // (width - 1)] for place in range(width)]
     return "".join(LEVELS[min(len(LEVELS) - 1, int(len(LEVELS) * score))] for score in scores)
 
 
-def so_far(scores: Iterable[float | None]) -> list[float]:
-    """Return the best so far after each score; None changes nothing."""
-    best: list[float] = []
-    for score in scores:
-        if score is not None or best:
-            best.append(max([*best[-1:], *([] if score is None else [score])]))
-    return best
-
-
 def whisker(mean: float | None, low: float | None, high: float | None, width: int) -> str:
-    """Return a score in [0, 1] as a dot on an axis of `width` places, with its interval as a line."""
+    """Draw a score in [0, 1] as a dot, and its interval as a line."""
     if mean is None:
         return ""
 

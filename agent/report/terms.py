@@ -39,6 +39,7 @@ OF_COMPARISONS = frozenset({"lift", "p-value", "held back"})
 """Terms that a run needs only if another prompt won."""
 _OTHER_NAMES: Mapping[str, str] = {
     "your prompt": "baseline",
+    "your texts": "baseline",
     "best found": "winner",
     "corrected": "corrected dev score",
     "dev, corrected": "corrected dev score",
@@ -58,7 +59,7 @@ def meaning_of(text: str) -> str:
 
 
 def legend(*, is_compared: bool) -> Mapping[str, str]:
-    """Return the definitions for the end of a page that does or does not compare two prompts."""
+    """Return the definitions at the end of a page. `is_compared`: the page compares two prompts."""
     return {
         _SHOWN_AS.get(name, name): text for name, text in TERMS.items() if is_compared or name not in OF_COMPARISONS
     }

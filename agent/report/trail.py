@@ -8,32 +8,23 @@ from typing import Any
 
 from agent.ledger import trail
 from agent.ledger.query import History
-from agent.report import findings, run_tables, wording
+from agent.prompt.template import label_text
+from agent.report import run_tables, wording
 from agent.report.aliases import MovedAlias
-from agent.report.blocks import Block, TableBlock, table, text
+from agent.report.blocks import Block, Column, PageCell, TableBlock, table, text
 from agent.report.prompt_texts import change_lines
 from agent.report.view import RunView
 from agent.report.wording import points
+from agent.results import recorded
 from agent.results.base import Result, absent, hidden
-from agent.results.recorded import (
-    Ancestor,
-    RecordedAttempt,
-    RecordedCall,
-    RecordedCost,
-    RecordedEvent,
-    RecordedOutcome,
-    RecordedPrompt,
-    RecordedRun,
-    RecordedTrial,
-    TrialScore,
-    TrialState,
-)
 
 MADE_WITH = ("origin", "options", "hashes", "budget", "plan")
 ANCESTORS = (
     "candidate_id=candidate round technique format n_examples=examples operator parent_id=parent reason rejected"
 )
 ATTEMPTS = "id=call run_id=run attempt state error_class=error http_status=status cost_usd=$ latency_s=seconds sent_utc"
+ADDRESSES = {"id": "/call/", "run_id": "/run/", "seq": "/ledger/events/"}
+"""By field the start of its page in the web view."""
 COSTS = "role model state calls prompt_tokens completion_tokens cost_usd=$"
 
 
@@ -46,6 +37,8 @@ def field_table(title: str, columns: str, rows: Sequence[Result]) -> TableBlock:
 
 
 def _cell(name: str, value: Any) -> Any:
+    if name in ADDRESSES and value is not None:
+        return PageCell(str(value), f"{ADDRESSES[name]}{value}")
     if name in ("mean", "low", "high"):
         return points(value)
     return wording.amount(value, 6) if name == "cost_usd" else value
@@ -55,25 +48,21 @@ def _exact(*lines: str) -> Block:
     return text(*lines, exact=True)
 
 
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 class RunTrail(Result):
     """The trail of a run: its row, events and costs."""
 
-    run: RecordedRun
-    events: tuple[RecordedEvent, ...]
-    costs: tuple[RecordedCost, ...]
+    run: recorded.RecordedRun
+    events: tuple[recorded.RecordedEvent, ...]
+    costs: tuple[recorded.RecordedCost, ...]
 
     def blocks(self) -> Iterator[Block]:
         run = self.run
         yield _exact(f"run {run.id}  {run.task}  {run.model}  {run.status}")
         names = ("started_utc", "ended_utc", "seconds", "parent", "proposer", "seed", "tool", "prices")
         rows = [(name, getattr(run, name)) for name in names]
-        rows += [("tags", _words(run.tags)), ("result_hash", run.result_hash)]
+        rows += [("tags", label_text(run.tags)), ("result_hash", run.result_hash)]
         for name in MADE_WITH:
-            rows += [(f"{name}.{key}", _words(value)) for key, value in (getattr(run, name) or {}).items()]
+            rows += [(f"{name}.{key}", label_text(value)) for key, value in (getattr(run, name) or {}).items()]
         made = [row for row in rows if row[1] not in (None, "", "{}", "[]")]
         yield table("made with", ("what", "value"), made, tabbed=True)
         yield field_table("spent", COSTS, self.costs)
@@ -81,13 +70,13 @@ class RunTrail(Result):
 
 
 class TrialTrail(Result):
-    """The trail of a trial: its states, the origin of its prompt, and the outcome of each row."""
+    """A trial: its states, its prompt with its origin, and the outcome of each row by split."""
 
-    trial: RecordedTrial
-    states: tuple[TrialState, ...]
-    lineage: tuple[Ancestor, ...]
-    candidate: RecordedPrompt
-    outcomes: Mapping[str, tuple[RecordedOutcome, ...]]
+    trial: recorded.RecordedTrial
+    states: tuple[recorded.TrialState, ...]
+    lineage: tuple[recorded.Ancestor, ...]
+    candidate: recorded.RecordedPrompt
+    outcomes: Mapping[str, tuple[recorded.RecordedOutcome, ...]]
     run_id: str = hidden()
 
     def blocks(self) -> Iterator[Block]:
@@ -99,38 +88,44 @@ class TrialTrail(Result):
         for split, rows in self.outcomes.items():
             if rows:
                 yield run_tables.outcomes(split, rows)
+                yield from run_tables.traces(split, (row.model_dump() for row in rows))
 
 
 class CallTrail(Result):
     """A call: its row, request and reply (None: erased or missing), other attempts, and events."""
 
-    call: RecordedCall
+    call: recorded.RecordedCall
     request: Mapping[str, Any] | None
     reply: Mapping[str, Any] | None
-    attempts: tuple[RecordedAttempt, ...]
-    events: tuple[RecordedEvent, ...]
-
-    @property
-    def recorded(self) -> list[tuple[str, Any]]:
-        """The non-empty columns of its row."""
-        return [(name, value) for name, value in self.call.to_json().items() if value not in (None, "")]
+    attempts: tuple[recorded.RecordedAttempt, ...]
+    events: tuple[recorded.RecordedEvent, ...]
 
     @property
     def said(self) -> str:
         """The text of the reply, or why it is missing."""
         return self.reply["text"] if self.reply else "(erased)" if self.call.state in ("ok", "cached") else "(none)"
 
+    def recorded_table(self) -> TableBlock:
+        filled = [(name, value) for name, value in self.call if value not in (None, "")]
+        return table("recorded", ("what", Column("value", "break")), filled, tabbed=True)
+
+    def attempts_table(self) -> TableBlock:
+        return field_table("attempts at the same call", ATTEMPTS, self.attempts)
+
+    def events_table(self) -> TableBlock:
+        return field_table("events", "seq utc kind", self.events)
+
     def blocks(self) -> Iterator[Block]:
         call = self.call
         yield _exact(f"call {call.id}: {call.role}, {call.model}, {call.state}, {call.call_key}")
-        yield table("recorded", ("what", "value"), self.recorded, tabbed=True)
+        yield self.recorded_table()
         sent = dict(self.request or {})
         asked = [f"[{message['role']}]\n{message['content']}" for message in sent.pop("messages", ())]
         asked = ["(erased)"] if self.request is None else [*asked, json.dumps(sent, ensure_ascii=False)]
         yield text(*asked, heading="== request ==", exact=True)
         yield text(self.said, heading="== reply ==", exact=True)
-        yield field_table("attempts at the same call", ATTEMPTS, self.attempts)
-        yield field_table("events", "seq utc kind", self.events)
+        yield self.attempts_table()
+        yield self.events_table()
 
 
 class MadeBy(Result):
@@ -154,9 +149,9 @@ class PromptInRun(Result):
     model: str
     status: str
     started_utc: str
-    chain: tuple[Ancestor, ...]
+    chain: tuple[recorded.Ancestor, ...]
     proposal: MadeBy | None
-    trials: tuple[TrialScore, ...]
+    trials: tuple[recorded.TrialScore, ...]
     released: bool
     decision: str | None
     promoted: Mapping[str, Any] | None
@@ -185,41 +180,37 @@ class PromptMove(MovedAlias):
     mine: bool
     release_hash: str | None = absent()
 
+    @property
+    def moved(self) -> str:
+        return f"{'* ' * self.mine}{self.name}@{self.alias}"
+
 
 class PromptLineage(Result):
     """The origin of a prompt in each run that proposed it, its released `versions`, and alias moves."""
 
-    candidate: RecordedPrompt
+    candidate: recorded.RecordedPrompt
     runs: tuple[PromptInRun, ...]
     versions: tuple[str, ...]
     aliases: tuple[PromptMove, ...]
 
     def blocks(self) -> Iterator[Block]:
-        one = self.candidate
-        design = (
-            f"{one.id}: {one.technique}, format {one.format}, {one.n_examples} examples{findings.picked(one.picks)}"
-        )
-        looks_up = f", {findings.looks_up(one.passages)}" if one.passages else ""
-        yield _exact(design + looks_up + "".join(f", released as {version}" for version in self.versions))
+        one, released = self.candidate, "".join(f", released as {version}" for version in self.versions)
+        yield _exact(f"{one.id}: {wording.design(one)}{released}")
         yield _exact(f"template {one.template_hash}\ninstruction {one.instruction_hash}", one.instruction)
         yield _exact(*(f"tools: {line}" for line in change_lines(one.to_json())))
         if found := one.calibration:
             near, prior = found.get("neighbours"), found.get("prior")
-            voting = f", {near['k']} neighbours with weight {near['weight']:g}" if near else ""
-            voting = f", a classifier of the train rows with weight {prior['weight']:g}" if prior else voting
-            numbers = f"temperature {found['temperature']:g}{voting}, {found['bias']}"
-            yield _exact(f"calibration: {found['method']}, {numbers}")
+            votes = [f"{near['k']} neighbours with weight {near['weight']:g}"] if near else []
+            votes += [f"a classifier of the train rows with weight {prior['weight']:g}"] if prior else []
+            numbers = (found["method"], f"temperature {found['temperature']:g}", *votes, str(found["bias"]))
+            yield _exact(f"calibration: {', '.join(numbers)}")
         if one.demos:
             yield _exact("examples: " + ", ".join(demo.example_id for demo in one.demos))
         for run in self.runs:
             yield from run.blocks(sum(m.mine and m.evidence.get("run_id") == run.run_id for m in self.aliases))
         if self.aliases:
-            rows = [
-                (f"{'* ' * m.mine}{m.name}@{m.alias}", m.version_for, m.before, m.utc, m.action, m.actor, m.reason)
-                for m in self.aliases
-            ]
-            heads = ("alias", "version", "before", "utc", "action", "actor", "reason")
-            yield table("aliases, oldest first (*: to this prompt)", heads, rows, tabbed=True)
+            columns = "moved=alias version_for=version before utc action actor reason"
+            yield field_table("aliases, oldest first (*: to this prompt)", columns, self.aliases)
 
 
 class LineageResult(Result):
@@ -241,14 +232,13 @@ def trial_trail(view: RunView, number: int) -> TrialTrail:
     """Return the trail of a trial; raise InputError if missing."""
     trial, history = view.numbered(number), view.history
     name = trial["candidate_id"]
-    outcomes = {split: history.outcomes(view.id, name, split) for split in ("train", "dev", "test")}
     found = {
         "run_id": view.id,
         "trial": trial,
         "states": trail.trial_states(history, view.id, number),
         "lineage": trail.chain_of_parents(history, view.id, name),
         "candidate": history.candidate(name),
-        "outcomes": outcomes,
+        "outcomes": {split: history.outcomes(view.id, name, split) for split in ("train", "dev", "test")},
     }
     return TrialTrail.model_validate(found)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any
 
 from agent.errors import AgentError, InputError
 from agent.ledger.query import History, Row, started_with
-from agent.ledger.trail import promoted_since
 from agent.ledger.verify import home_of
 from agent.release.result import RunResult, search_result
-from agent.report.wording import BaselineWords, baseline_words
+from agent.report.wording import SIDES, own_prompt
+from agent.results.base import SideName
 from agent.types import Example, SplitName, Task
 
 EQUAL = 1e-12
@@ -27,11 +28,7 @@ EQUAL = 1e-12
 
 @dataclass(frozen=True)
 class RowPair:
-    """One row of a split with the outcomes of two prompts.
-
-    `inputs` and `labels` are empty for an unknown row. `one` and `two` are as in `History.outcomes`, None if that
-    prompt was not run on the row.
-    """
+    """One row of a split (without inputs and labels if unknown) with the outcomes of two prompts as in `History`."""
 
     example_id: str
     inputs: Mapping[str, str]
@@ -68,15 +65,12 @@ class RunView:
 
     @cached_property
     def trials(self) -> list[Row]:
-        """The trials as in `History.trials`, with `used`: calls of the run up to their last one.
-
-        A trial without calls, answered by those of an earlier trial, has the count of the trials before it.
-        """
-        ends = used_at(self.history, self.id)
+        """The trials, each with `used`: the calls of the run up to its last one."""
+        ends = _used_at(self.history, self.id)
         trials: list[Row] = []
         latest = 0
         for trial in self.history.trials(self.id):
-            used = ends.get(trial["candidate_id"], latest)
+            used = ends.get(trial["candidate_id"], latest)  # without own calls: the count of the trials before
             latest = max(latest, used)
             trials.append({**trial, "used": used})
         return trials
@@ -87,25 +81,21 @@ class RunView:
             return found[0]
         raise InputError(f"{self.id}: no trial {number}; there are {len(self.history.trials(self.id))}, from 0")
 
-    def trial(self, number: int) -> Row | None:
-        """Return the trial of this number as in `trials`."""
-        return next((trial for trial in self.trials if trial["number"] == number), None)
-
     @cached_property
     def costs(self) -> list[Row]:
         """Calls, tokens and dollars by role, model and state, as in `History.costs`."""
         return self.history.costs(self.id)
 
     @property
-    def baseline_words(self) -> BaselineWords:
-        """The wording for trial 0."""
-        return baseline_words(self.run)
+    def own(self) -> str:
+        """The name of trial 0."""
+        return own_prompt(self.run)
 
     @cached_property
     def baseline(self) -> Row | None:
         """Your own prompt; None before it was tried."""
-        first = self.trial(0)
-        return None if first is None else self.history.candidate(first["candidate_id"])
+        found = self.history.trials(self.id, [0])
+        return self.history.candidate(found[0]["candidate_id"]) if found else None
 
     @cached_property
     def winner(self) -> Row | None:
@@ -114,8 +104,9 @@ class RunView:
 
     @cached_property
     def promoted(self) -> Row | None:
-        """A later promotion of a winner that was held back (`trail.promoted_since`)."""
-        return promoted_since(self.history, self.id)
+        """A later promotion of a winner that was held back: who, why, and against what."""
+        found = self.history.facts("promoted", run_ids=[self.id])
+        return found[-1]["body"] if found else None
 
     @cached_property
     def best(self) -> list[Row]:
@@ -129,7 +120,7 @@ class RunView:
 
     @cached_property
     def examples(self) -> Mapping[SplitName, Mapping[str, Example]]:
-        """The task's rows by split and id, without splits whose file has changed since the run."""
+        """The task's rows by split and id. Splits whose file has changed since the run are missing."""
         try:
             task = task_of(self.run)
         except AgentError:
@@ -142,9 +133,9 @@ class RunView:
         }
 
     def pairs(self, split: SplitName, one: str, two: str) -> list[RowPair]:
-        """Return the outcomes of candidates `one` and `two` on each row of the split that either saw."""
+        """Return the outcomes of two candidates on each row of the split that either saw."""
         own = self.baseline["id"] if self.baseline else ""
-        first = self._sealed_baseline if split == "test" and one == own else (self.id, one)
+        first = self.sealed_by("baseline") if split == "test" and one == own else (self.id, one)
         sides = [
             {row["example_id"]: row for row in self.history.outcomes(run_id, candidate, split)}
             for run_id, candidate in (first, (self.id, two))
@@ -153,22 +144,22 @@ class RunView:
             sides[0] = {row: outcome for row, outcome in sides[0].items() if row in sides[1]}
         return row_pairs(self.examples.get(split, {}), *sides)
 
-    @cached_property
-    def _sealed_baseline(self) -> tuple[str, str]:
-        # run and candidate of the reference; for a migration those of the old model
+    def sealed_by(self, side: SideName) -> tuple[str, str]:
+        """Return the run and candidate of a side. For the baseline of a migration those of the old model."""
         old = self.result.migration if self.result else None
-        if old is not None:
+        if side == "baseline" and old is not None:
             return old.run, old.candidate_id
-        return self.id, self.baseline["id"] if self.baseline else ""
+        candidate = self.baseline if side == "baseline" else self.winner
+        return self.id, candidate["id"] if candidate else ""
 
     @cached_property
     def sealed(self) -> Mapping[str, tuple[float, float, float]]:
-        """Mean and 95 % interval on the test rows by side, over rows with both scores."""
+        """Mean and 95 % interval by side, over test rows with both scores."""
         from agent.stats.intervals import mean_ci
 
         scored: dict[str, dict[str, float]] = {}
-        of_winner = (self.id, self.winner["id"] if self.winner else "")
-        for side, (run_id, candidate_id) in (("baseline", self._sealed_baseline), ("winner", of_winner)):
+        for side, _ in SIDES:
+            run_id, candidate_id = self.sealed_by(side)
             if rows := self.history.outcomes(run_id, candidate_id, "test") if candidate_id else []:
                 scored[side] = {row["example_id"]: row["value"] for row in rows if row["value"] is not None}
         both = [row for row in next(iter(scored.values()), ()) if all(row in scores for scores in scored.values())]
@@ -176,7 +167,7 @@ class RunView:
 
     @property
     def head(self) -> Row:
-        """The current end of the run's hash chain: seq, hash and utc; `ledger` is the hash of its first event."""
+        """The current end of the run's hash chain: seq, hash and utc. `ledger` is the hash of its first event."""
         home = home_of(self.history.db, self.id)
         last = self.history.select("SELECT utc FROM events WHERE seq = ?", home.seq_here(home.events))[0]
         return {"seq": home.events, "hash": home.head, "utc": last["utc"], "ledger": home.ledger}
@@ -214,29 +205,21 @@ def holds_rows(candidate: Row) -> bool:
 def task_of(run: Row) -> Task:
     """Return the task with its current files: a folder, or rows of a data file. Raises AgentError."""
     from agent.options.shared import asked_of
+    from agent.safe_file import prompt_text
     from agent.task.from_file import task_from_file
     from agent.task.load import load_task
 
-    options = started_with(run)
-    if options.target:
-        text, asked = _prompt(str(options.prompt)), asked_of(options, not options.metric_source)
-        asked = asked.changed(knowledge=str(options.knowledge or ""))
-        return task_from_file(options.task, options.target, text, options.seed, asked=asked)[0]
-    return load_task(Path(run["folder"]))
-
-
-def _prompt(name: str) -> str:
-    # the current prompt, whose placeholders name the input columns; "" if it is gone
-    from agent.safe_file import prompt_text
-
-    try:
-        return prompt_text(name)
-    except InputError:
-        return ""
+    options, text = started_with(run), ""
+    if not options.target:
+        return load_task(Path(run["folder"]))
+    with suppress(InputError):  # a prompt that is gone names no input columns
+        text = prompt_text(str(options.prompt))
+    asked = asked_of(options, not options.metric_source).changed(knowledge=str(options.knowledge or ""))
+    return task_from_file(options.task, options.target, text, options.seed, asked=asked)[0]
 
 
 def row_pairs(examples: Mapping[str, Example], one: Mapping[str, Row], two: Mapping[str, Row]) -> list[RowPair]:
-    """Return the outcomes of two candidates on each row that either saw; `examples`: the known rows."""
+    """Return the outcomes of two candidates on each row that either saw. `examples`: the known rows."""
     pairs = []
     for example_id in {**one, **two}:
         row = examples.get(example_id)
@@ -245,14 +228,14 @@ def row_pairs(examples: Mapping[str, Example], one: Mapping[str, Row], two: Mapp
     return pairs
 
 
-def used_at(history: History, run_id: str) -> dict[str, int]:
-    """Return by candidate the calls of the run, cached ones included, up to its last of the search."""
+def _used_at(history: History, run_id: str) -> dict[str, int]:
+    # by candidate the calls of the run, cached ones included, up to its last of the search
     (made,) = history.select("SELECT json_group_array(id) AS ids FROM calls WHERE run_id = ?", run_id)
     numbers = sorted(json.loads(made["ids"]))
     ends = history.select(
-        "WITH sealed AS (SELECT candidate_id, call_key FROM outcomes WHERE run_id = ?1 AND split = 'test') "
-        "SELECT candidate_id, MAX(id) AS id FROM calls WHERE run_id = ?1 "
+        "WITH sealed AS (SELECT candidate_id, call_key FROM outcomes WHERE run_id = ? AND split = 'test') "
+        "SELECT candidate_id, MAX(id) AS id FROM calls WHERE run_id = ? "
         "AND (candidate_id, call_key) NOT IN (SELECT candidate_id, call_key FROM sealed) GROUP BY candidate_id",
-        run_id,
+        *(run_id, run_id),
     )
     return {row["candidate_id"]: bisect_right(numbers, row["id"]) for row in ends}

@@ -5,38 +5,29 @@ Scores and differences are given in [0, 1] and [-1, 1] and written as points: 0 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from agent.evaluate.verdict import shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
-from agent.results.base import SideName
-from agent.results.breakdown import Calibration
-from agent.results.checks import Difference
-from agent.results.run_parts import Migrated, NotWorse
-from agent.stats.intervals import SIGNIFICANT
+from agent.release.texts_file import TEXTS_FILE
+from agent.results.base import CostedResult, SideName
+from agent.stats.intervals import SIGNIFICANT, shown
+
+if TYPE_CHECKING:
+    from agent.results.breakdown import Calibration
+    from agent.results.recorded import RecordedPrompt
+    from agent.results.run_parts import Carried, NotWorse, PairedResult, ParetoRow, Winner
 
 SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: keys and display names."""
-
-
-@dataclass(frozen=True, slots=True)
-class BaselineWords:
-    """How trial 0 of a run is called: `name`, in a sentence (`phrase`), next to another prompt (`short`)."""
-
-    name: str
-    phrase: str
-    short: str
-
-
-OWN = BaselineWords("your prompt", "your prompt", "yours")
-RELEASED = BaselineWords("released prompt", "the released prompt", "the released one")
 MIGRATED: Sequence[tuple[SideName, str]] = (("baseline", "old model"), ("winner", "new model"))
 """SIDES for a migration: the released prompt on the old and on the new model."""
-
-
+NOUNS: Mapping[str, str] = {TEXTS_FILE: "texts"}
+"""What a run searches, by the file that it releases, if it is no prompt."""
+RELEASED = "the released prompt"
+"""The name of trial 0 of a migration."""
 NEVER_CACHED = ("check", "bless")
 """Commands that never reuse paid replies."""
 
@@ -54,23 +45,56 @@ def amount(usd: float | None, digits: int = 4) -> str:
     return "unknown" if usd is None else f"{usd:.{digits}f}"
 
 
-def spent(usd: float, unpriced: Sequence[str], lost: float | None) -> str:
-    """Return the cost of a run in US dollars, and the upper bound (`lost`) spent on failed calls."""
-    paid = dollars(usd, unpriced)
-    return f"{paid} (up to {dollars(lost)} of it for failed calls)" if lost else paid
+def cost_line(result: CostedResult) -> str:
+    """Return calls, tokens, dollars and seconds in one line."""
+    made = ", ".join(f"{role} {count}" for role, count in result.calls_made.items()) or "none"
+    cached = result.calls["cached"]
+    tokens = f"{result.tokens.prompt + result.tokens.completion:,} tokens{' (cached replies included)' * bool(cached)}"
+    lost = f" (up to {dollars(result.lost_usd)} of it for failed calls)" if result.lost_usd else ""
+    paid = dollars(result.cost_usd, result.unpriced) + lost
+    return f"calls: {made}, from the ledger {cached}; {tokens}, {paid}, {result.seconds:.0f} s"
 
 
-def baseline_words(of: Mapping[str, Any] | RunResult) -> BaselineWords:
-    """Return the wording for trial 0 of a run, given its row of the ledger or its result."""
+def noun(of: Mapping[str, Any] | RunResult) -> str:
+    """Return what a run searches, given its ledger row or result."""
+    path = of.release.path if isinstance(of, RunResult) else (of.get("result") or {}).get("release") or ""
+    return NOUNS.get(Path(path).name, "prompt")
+
+
+def yours(of: Mapping[str, Any] | RunResult) -> str:
+    """Return the name of the user's own version."""
+    return f"your {noun(of)}"
+
+
+def verb(name: str, singular: str) -> str:
+    """Return a name with its verb: "your prompt gets", "your texts get"."""
+    is_plural = name.rpartition(" ")[2] in NOUNS.values()
+    return f"{name} {({'was': 'were'}.get(singular) or singular.removesuffix('s')) if is_plural else singular}"
+
+
+def own_prompt(of: Mapping[str, Any] | RunResult) -> str:
+    """Return the name of trial 0, given a run's ledger row or result."""
     is_migration = of.migration if isinstance(of, RunResult) else (of["options"] or {}).get("migrates")
-    return RELEASED if is_migration else OWN
+    return RELEASED if is_migration else yours(of)
 
 
 def sides(result: RunResult) -> Sequence[tuple[SideName, str]]:
-    """Return the prompts of a result as in SIDES; only one if your own prompt is the best."""
+    """Return the prompts of a result as in SIDES. Only one if your own prompt is the best."""
     if result.migration is not None:
         return MIGRATED
-    return SIDES[:1] if result.is_own else SIDES
+    both: Sequence[tuple[SideName, str]] = (("baseline", yours(result)), SIDES[1])
+    return both[:1] if result.is_own else both
+
+
+def side_name(result: RunResult, side: SideName) -> str:
+    """Return the name of a side of a result in a sentence."""
+    name = dict([*SIDES, *sides(result)])[side]
+    return name if name.startswith("your") else f"the {name}"
+
+
+def winner_name(result: RunResult) -> str:
+    """Return the name of the winner in a sentence."""
+    return side_name(result, "baseline" if result.is_own else "winner")
 
 
 def stopped_before_search(result: RunResult) -> bool:
@@ -92,22 +116,15 @@ def without_result(run: Mapping[str, Any]) -> str:
     return f"this run is {run['status']}" + (f" ({run['error']})" if run["error"] else "")
 
 
-def instead_of_result(run: Mapping[str, Any]) -> str:
-    """Return the command to run for a run without a result."""
-    command = (run["options"] or {}).get("command")
-    if not command or run["result_hash"] is not None:
-        return f"`optimize history {run['id']}` shows it"
-    hint = "" if command in NEVER_CACHED else "; paid replies are reused"
-    return f"run `optimize {command}` again with the same arguments{hint}"
-
-
 def continued(run: Mapping[str, Any]) -> str:
-    """Return how to continue a run without a result, as a sentence."""
+    """Return how to continue a run without a result."""
+    if run["result_hash"] is not None:
+        return f"`optimize history {run['id']}` shows the rest"
     command = (run["options"] or {}).get("command")
-    if not command:
-        return f"Continue it with optimize resume {run['id']}; paid replies are reused."
     hint = "" if command in NEVER_CACHED else "; paid replies are reused"
-    return f"Run optimize {command} again{hint}."
+    if not command:
+        return f"continue it with `optimize resume {run['id']}`{hint}"
+    return f"run `optimize {command}` again with the same arguments{hint}"
 
 
 def ships_prompt(result: RunResult) -> bool:
@@ -119,41 +136,46 @@ def verdict(result: RunResult) -> str:
     """Return whether a search improved the prompt, as a sentence without full stop."""
     lift = result.lift
     gained = f"{gain(lift.diff)} points on {lift.n} sealed test rows"
-    if result.migration is not None:
-        return _migration_verdict(result, result.migration)
+    if (moved := result.migration) is not None:
+        said = at_most_worse(moved.test, moved.model)
+        if result.decision == "promote":
+            return f"Migrated: {result.model} is {said}"
+        return f"Held back: {result.model} is {said}" if moved.test.shown else f"Keep {moved.model}: {said}"
     if stopped_before_search(result):
-        return "Keep your prompt: no gain could be shown, so nothing was searched"
+        return f"Keep {yours(result)}: no gain could be shown, so nothing was searched"
     if only_scored(result):
-        return "Your prompt was scored, and nothing was searched"
+        return f"{verb(yours(result), 'was')} scored, and nothing was searched".capitalize()
     if result.decision == "promote":
-        return f"Better: {gained}"
-    if result.is_own or (lift.wins + lift.losses == 0 and not result.blocked):
+        return (
+            f"{result.reference_won.capitalize()} is better: {gained}" if result.reference_won else f"Better: {gained}"
+        )
+    if result.is_own or lift.wins + lift.losses == 0:
         return _kept(result)
-    if lift.wins + lift.losses == 0:
-        return f"Keep your prompt: the best found scores the same on {lift.n} sealed test rows"
     sign = shown(lift.ci95, lift.p_value)
     if sign:
-        return f"Held back: {gained}" if sign > 0 else f"Keep your prompt: the best found is worse, {gained}"
+        return f"Held back: {gained}" if sign > 0 else f"Keep {yours(result)}: the best found is worse, {gained}"
     if lift.p_value < SIGNIFICANT:
-        return f"Keep your prompt: {gained} is not shown, its 95 % interval holds 0"
-    return f"Keep your prompt: {gained} is not significant"
+        return f"Keep {yours(result)}: {gained} is not shown, its 95 % interval holds 0"
+    return f"Keep {yours(result)}: {gained} is not significant"
 
 
 def _kept(result: RunResult) -> str:
     left_out = result.untested
+    if result.blocked:
+        return f"Keep {yours(result)}: the best found scores the same on {result.lift.n} sealed test rows"
     if result.search_ended and result.trials["complete"] == (result.baseline.dev_rows is None):
-        return "Keep your prompt: the search ended before another prompt had seen all of dev"
+        return f"Keep {yours(result)}: the search ended before another prompt had seen all of dev"
     if left_out is not None and not left_out.is_chance:
-        return "Keep your prompt: a prompt with a higher dev score was not tested"
+        return f"Keep {yours(result)}: a prompt with a higher dev score was not tested"
     if result.cheaper is not None:
-        return "Keep your prompt: it costs less than the best on dev"
+        return f"Keep {yours(result)}: it costs less than the best on dev"
     if left_out is not None:
-        return "Keep your prompt: no prompt that saw all of dev scored higher"
-    return "Keep your prompt: nothing better was found"
+        return f"Keep {yours(result)}: no prompt that saw all of dev scored higher"
+    return f"Keep {yours(result)}: nothing better was found"
 
 
 def untested(result: RunResult) -> str:
-    """Return which prompt led yours on dev untested, why, and how to test it; "" if none."""
+    """Return which prompt led yours on dev untested, why, and how to test it. "" if none."""
     found = result.untested
     if found is None or result.decision == "promote":
         return ""
@@ -165,37 +187,24 @@ def untested(result: RunResult) -> str:
     return f"{what}{chance_said} and was not tested, because {found.why}{following}"
 
 
-def _migration_verdict(result: RunResult, found: Migrated) -> str:
-    said = at_most_worse(found.test, found.model)
-    if result.decision == "promote":
-        return f"Migrated: {result.model} is {said}"
-    return f"Held back: {result.model} is {said}" if found.test.shown else f"Keep {found.model}: {said}"
-
-
 def outcome(result: RunResult) -> str:
     """Return how a search ended, in a few words for a list."""
     if result.migration is not None:
         return "migrated, released" if result.decision == "promote" else "old model kept"
     if result.decision == "promote":
         return "better, released"
-    return "better, held back" if held_back(result) else "your prompt kept"
+    return "better, held back" if held_back(result) else f"{yours(result)} kept"
 
 
 def sealed_score(result: RunResult, side: SideName) -> float | None:
-    """Return a prompt's score (0 to 1) on the test rows with scores for both prompts."""
+    """Return a prompt's score on the test rows with scores of both."""
     if side == "baseline":
         return result.baseline.test if result.lift.baseline is None else result.lift.baseline
     return result.winner.test if result.lift.winner is None else result.lift.winner
 
 
-def uncorrected(result: RunResult) -> str:
-    """Return why the winner's dev score is not corrected; "" if it is, or in older results."""
-    why = "" if result.is_own else result.uncorrected
-    return f"the dev score is not corrected: {why}" if why else ""
-
-
 def cheaper(result: RunResult) -> str:
-    """Return how a cheaper winner compares with the best on dev; "" if the best was tested."""
+    """Return how a cheaper winner compares with the best on dev. "" if the best was tested."""
     found = result.cheaper
     if found is None:
         return ""
@@ -215,30 +224,26 @@ def at_most_worse(bound: NotWorse, other: str) -> str:
     return f"{said}: {figures} (one-sided 95 % limit)"
 
 
-def calibration(result: RunResult) -> str:
-    """Return how the best prompt is calibrated, in a sentence; "" without calibration."""
-    found = result.calibration
-    if found is None or not found.is_calibrated:
-        return ""
-    each = ", ".join(f"{label} {bias:+.2f}" for label, bias in found.bias.items())
-    temperature = f", temperature {found.temperature:.2f}" if found.method != "label-free" else ""
-    decides = combined(found)
-    first = f"{decides[0].upper()}{decides[1:]}. " if decides else ""
-    return f"{first}Answers are calibrated ({found.method}{temperature}): {cut(each, 600)}."
-
-
 def combined(found: Calibration) -> str:
-    """Return what votes next to the model, as a clause; "" if the model decides alone."""
+    """Return what votes next to the model, as a clause. "" if the model decides alone."""
+    if found.prior and found.prior.model_adds_nothing:
+        return "the classifier trained on the train rows decides alone: the model adds nothing"
     if found.prior:
-        if found.prior.model_adds_nothing:
-            return "the classifier trained on the train rows decides alone: the model adds nothing"
         weights = f"weight {found.prior.weight:.2f}, model {found.prior.model_weight:.2f}"
         return f"answers are combined with a classifier's vote (prior: {weights})"
-    if not found.neighbours:
-        return ""
-    weight = found.neighbours["weight"]
-    votes = f"the {found.neighbours['k']:.0f} nearest train rows"
-    return f"answers are combined with a kNN vote of {votes} (weight {weight:.2f})"
+    if near := found.neighbours:
+        votes = f"the {near['k']:.0f} nearest train rows (weight {near['weight']:.2f})"
+        return f"answers are combined with a kNN vote of {votes}"
+    return ""
+
+
+def against_references(result: RunResult) -> Iterator[str]:
+    """Yield how the winner compares with each further baseline."""
+    for one in result.references or ():
+        if one.lift is not None:
+            yield f"{one.name} scores {points(one.test)}; {winner_name(result)} against it: {paired_test(one.lift)}"
+        elif one.why:
+            yield f"{one.name} has no score: {one.why}"
 
 
 def against_yardsticks(result: RunResult) -> str:
@@ -253,32 +258,21 @@ def against_yardsticks(result: RunResult) -> str:
     if sign > 0:
         return ""
     does = "does better" if sign < 0 else "does as well within the margin of error"
-    ours = "your prompt" if result.is_own else "the best found"
     return (
         f"without a language model, {best.name} trained on the same {best.trained_on} rows {does}: "
-        f"{points(best.test)} against {points(result.winner.test)} of {ours}"
+        f"{points(best.test)} against {points(result.winner.test)} of {winner_name(result)}"
     )
-
-
-def uneven(result: RunResult) -> str:
-    """Return that the two prompts have scores on different test rows; "" if not."""
-    own, best = result.baseline.test or 0, result.winner.test or 0
-    moved = max(abs((sealed_score(result, "baseline") or 0) - own), abs((sealed_score(result, "winner") or 0) - best))
-    if result.is_own or moved < 1e-9:
-        return ""
-    return f"sealed test scores are over the {result.lift.n} rows scored for both prompts"
 
 
 def meaning(result: RunResult) -> str:
     """Return the test scores and the interval of the gain, in full sentences."""
     lift = result.lift
-    yours = points(sealed_score(result, "baseline"))
+    own = points(sealed_score(result, "baseline"))
     if result.is_own:
-        return f"Of 100 points your prompt gets {yours}, on {lift.n} rows that the search never saw."
+        return f"Of 100 points {verb(yours(result), 'gets')} {own}, on {lift.n} rows that the search never saw."
     best, (low, high) = points(sealed_score(result, "winner")), map(gain, lift.ci95)
-    one, other = ("your prompt", "the best found") if result.migration is None else ("the old model", "the new one")
     return (
-        f"Of 100 points {one} gets {yours} and {other} {best}, "
+        f"Of 100 points {verb(side_name(result, 'baseline'), 'gets')} {own} and {winner_name(result)} {best}, "
         f"on {lift.n} rows that the search never saw. "
         f"With 95 % confidence the true difference lies between {low} and {high} points ({chance(lift.p_value)})."
     )
@@ -295,15 +289,12 @@ def promotion(promoted: Mapping[str, Any]) -> str:
     return "; ".join([f"promoted by {promoted['actor']}", *more])
 
 
-def ending(result: RunResult, promoted: Mapping[str, Any] | None = None) -> str:
+def released(result: RunResult, promoted: Mapping[str, Any] | None = None) -> str:
     """Return which prompt is released. `promoted`: a later promotion of a winner that was held back."""
     if promoted is not None:
-        return f"The run kept your own prompt; since then the best found was {promotion(promoted)}."
-    if result.decision == "promote":
-        return "The best found is released."
-    if result.migration is not None:
-        return "The prompt of the old model is released."
-    return "Your own prompt is released." if held_back(result) else "Your own prompt stays."
+        return f"the best found, {promotion(promoted)}"
+    own = f"your own {noun(result)}" if result.migration is None else "the prompt of the old model"
+    return "the best found" if result.decision == "promote" else own
 
 
 def certainty(result: RunResult) -> str:
@@ -331,12 +322,12 @@ def points(value: float | None) -> str:
 
 
 def bracketed(ci95: Sequence[float] | None) -> str:
-    """Return the 95 % interval to append to a score: " (61.0 to 72.5)"; "" for None."""
+    """Return the 95 % interval to append to a score: " (61.0 to 72.5)". "" for None."""
     return f" ({points(ci95[0])} to {points(ci95[1])})" if ci95 else ""
 
 
 def gain(value: float | None, ci95: Sequence[float] | None = None) -> str:
-    """Return a signed difference in points with its 95 % interval in brackets; "-" for None."""
+    """Return a signed difference in points with its 95 % interval in brackets. "-" for None."""
     if value is None:
         return "-"
     return f"{100 * value:+.1f}" + (f" ({gain_interval(ci95)})" if ci95 else "")
@@ -357,8 +348,8 @@ def tally(wins: int, losses: int, ties: int) -> str:
     return f"{wins} won, {losses} lost, {ties} tied"
 
 
-def paired_test(test: Difference, rows: str = "") -> str:
-    """Return a paired test in one line; `rows` describes its rows, as " on 9 rows"."""
+def paired_test(test: PairedResult, rows: str = "") -> str:
+    """Return a paired test in one line. `rows` describes its rows, as " on 9 rows"."""
     counts = tally(test.wins, test.losses, test.ties)
     return f"{gain(test.diff)} points{rows} ({evidence(test.ci95, test.p_value)}); {counts}"
 
@@ -375,10 +366,47 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
 
 
-def which(trial: Mapping[str, Any], result: RunResult | None, own: BaselineWords) -> str:
-    """Return whether a trial is the baseline (named by `own`), the best found, or both; "" for others."""
+def which(trial: Mapping[str, Any], result: RunResult | None, own: str) -> str:
+    """Return whether a trial is the baseline (named by `own`), the best found, or both. "" for others."""
     is_winner = result is not None and trial["candidate_id"] == result.winner.candidate_id
-    return " and ".join([own.name] * (trial["number"] == 0) + [SIDES[1][1]] * is_winner)
+    return " and ".join([own] * (trial["number"] == 0) + [SIDES[1][1]] * is_winner)
+
+
+# -- a prompt ---------------------------------------------------------------------------------------------------------
+
+
+def size(tokens_a_call: int, prompt_tokens: int) -> str:
+    """Return a length in words, measured or else estimated.
+
+    >>> size(1354, 245), size(0, 245)
+    ('1,354 tokens a call', 'about 245 prompt tokens')
+    """
+    return f"{tokens_a_call:,} tokens a call" if tokens_a_call else f"about {prompt_tokens:,} prompt tokens"
+
+
+def sizes(front: Sequence[ParetoRow]) -> tuple[str, list[int]]:
+    """Return the head and the figures of a size column: measured if all are."""
+    if all(row.tokens_a_call for row in front):
+        return "tokens a call", [row.tokens_a_call for row in front]
+    return "prompt tokens, about", [row.prompt_tokens for row in front]
+
+
+def design(prompt: Winner | RecordedPrompt) -> str:
+    """Return technique, layout, examples and retrieval of a prompt."""
+    parts = [prompt.technique, prompt.format, f"{prompt.n_examples} examples"]
+    if picks := prompt.picks:
+        parts[-1] += f" ({picks['k']} picked for each input by {picks['retriever']})"
+    if found := prompt.passages:
+        overlap = f", {found['overlap']} overlapping" if found["overlap"] else ""
+        parts.append(f"{found['k']} passages by {found['retriever']}, up to {found['chunk']} letters each{overlap}")
+    return ", ".join(parts)
+
+
+def carried(row: Carried) -> tuple[str, str, str]:
+    """Return a part's gain in points, its 95 % interval and source. "?": the sign is unclear."""
+    low, high = row.ci95
+    source = {"measured": "measured", "unknown": "unknown"}.get(row.how, "estimated from all trials")
+    return ("?" if row.how == "unknown" else f"{row.points:+.1f}"), f"{low:+.1f} to {high:+.1f}", source
 
 
 # -- what not every run has -------------------------------------------------------------------------------------------

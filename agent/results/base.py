@@ -42,7 +42,9 @@ class Result(BaseModel):
     A class with `blocks()` describes its own output; the report makes the blocks of all others (`job_blocks`).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True, validate_by_name=True
+    )
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
@@ -83,14 +85,9 @@ class Tokens(Result):
 class CostedResult(Result):
     """A result with its cost; these keys come last in JSON.
 
-    Args:
-        calls: by role; `cached` counts those answered from the ledger.
-        limited: requests refused with status 429, not counted as calls.
-        overspent: why and by how much a cap was exceeded; "" if it was not.
-        cost_usd: in US dollars, without the models of `unpriced`.
-        lost_usd: upper bound of the part spent on failed calls.
-        seconds: wall time.
-        ledger_head: hash of the ledger's last event.
+    `calls`: by role, `cached` those answered from the ledger. `limited`: requests refused with status 429. `overspent`:
+    why a cap was exceeded, or "". `cost_usd`: without the models of `unpriced`; `lost_usd`: upper bound of the part
+    spent on failed calls.
     """
 
     calls: Mapping[str, int]

@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from agent.results.base import Interval, Result, SideName, TwoSided
+from agent.results.base import Interval, Mean, Result, TwoSided
 
 
-class Side(Result):
-    """The scores of one prompt: mean and interval over `n` scored rows (None without any); `unscored` rows."""
+class Side(Mean):
+    """The scores of one prompt; `unscored` rows are not among the `n`."""
 
-    mean: float | None = None
-    ci95: Interval | None = None
-    n: int = 0
     unscored: int = 0
 
 
@@ -29,10 +26,10 @@ class Gain(Result):
 
 
 class MetricPart(TwoSided[Side]):
-    """One metric on the test rows, with `weight` in [0, 1].
+    """One metric on the test rows; `readable` is the share of replies that parsed and respected the limits of their
+    fields.
 
-    The metric `readable` is the share of replies that parsed and respected the limits of their fields. `diff` and
-    `p_value` compare winner and baseline, paired; None if no row has both scores. `signature`: the sacrebleu signature,
+    `diff` and `p_value` compare winner and baseline, paired; None if no row has both scores. `signature`: of sacrebleu,
     or "".
     """
 
@@ -58,11 +55,20 @@ class Group(TwoSided[Side]):
     p_value: float | None = None
 
 
-class Slice(Result):
-    """The groups of one slice of the rows.
+class FieldScore(TwoSided[Side]):
+    """One field of a JSON answer, over the rows whose label or answer has it; the rest as in `MetricPart`."""
 
-    For each prompt, the largest gap between two groups (None if there is only one) and the p-value of "all groups are
-    equal" (None in results of older versions).
+    field: str
+    winner: Side = Side()
+    baseline: Side = Side()
+    diff: float | None = None
+    diff_ci95: Interval | None = None
+    p_value: float | None = None
+
+
+class Slice(Result):
+    """The groups of one slice: for each prompt the largest gap (None: one group) and the p-value of "all groups are
+    equal".
     """
 
     slice: str
@@ -72,19 +78,12 @@ class Slice(Result):
     baseline_gap: float | None = None
     baseline_gap_p: float | None = None
 
-    def gap(self, name: SideName) -> tuple[float | None, float | None]:
-        """Return the largest gap between groups of one prompt and its p-value."""
-        if name == "winner":
-            return self.winner_gap, self.winner_gap_p
-        return self.baseline_gap, self.baseline_gap_p
-
 
 class RowCount(Result):
     """Rows of one prompt by score: full, partial, zero, or unscored.
 
     `unreadable` scored rows had a reply that did not parse or broke the limits of its fields; `unreadable_rows` holds
-    the first ids. The `readable` rows received `different` distinct answers and have `different_right` distinct labels
-    (0: not counted).
+    the first ids. The `readable` rows received `different` distinct answers and have `different_right` distinct labels.
     """
 
     right: int = 0
@@ -110,9 +109,7 @@ class Answers(TwoSided[RowCount]):
 
 
 class LabelScore(Result):
-    """Precision and recall of one label.
-
-    `support` rows have this label, `said` rows were answered with it, `right` rows both. None where the ratio is
+    """`support` rows have this label, `said` rows were answered with it, `right` rows both; a ratio is None if
     undefined.
     """
 
@@ -138,15 +135,6 @@ class LabelSide(Result):
     scores: tuple[LabelScore, ...] = ()
     cells: tuple[ConfusionCell, ...] = ()
 
-    @property
-    def rows(self) -> int:
-        """Answered rows, readable or not."""
-        return sum(cell.rows for cell in self.cells)
-
-    def count(self, label: str, said: str | None) -> int:
-        """Return one cell of the confusion matrix."""
-        return sum(cell.rows for cell in self.cells if cell.label == label and cell.said == said)
-
     def confused(self) -> list[ConfusionCell]:
         """Return the off-diagonal cells without unreadable replies, largest first."""
         wrong = [cell for cell in self.cells if cell.said is not None and cell.said != cell.label]
@@ -163,10 +151,10 @@ class LabelReport(TwoSided[LabelSide]):
 
 
 class Steadiness(Result):
-    """Agreement of `k` repeated answers on each of `rows` rows.
+    """Agreement of `k` repeated answers on each of `rows` rows, in [0, 1]; `entropy` in bits.
 
-    `agreement` is in [0, 1], `entropy` in bits. `pass_at_k` and `pass_hat_k`: the shares of rows with at least one and
-    with only right answers. `spread`: the mean standard deviation of a row's scores.
+    `pass_at_k` and `pass_hat_k`: the shares of rows with at least one and with only right answers. `spread`: the mean
+    standard deviation of a row's scores.
     """
 
     k: int
@@ -186,10 +174,8 @@ class Consistency(TwoSided["Steadiness | None"]):
 
 
 class TextVariety(Result):
-    """Variety of `n` texts, in [0, 1].
-
-    `distinct_2`: the share of distinct word pairs. `openings`: the share of texts whose first three words are
-    unique.
+    """Shares of distinct word pairs (`distinct_2`) and of texts with unique first three words (`openings`) in `n`
+    texts.
     """
 
     field: str = ""
@@ -209,9 +195,9 @@ class Variety(TwoSided["TextVariety | None"]):
 class RetrievalSide(Result):
     """Retrieval quality of one prompt, as shares in [0, 1]; None where undefined.
 
-    `recall` and `recall_all`: rows with at least one, and with all, of their documents retrieved.
-    `unanswerable_right`: rows without an answer in the documents that were answered so; `answerable_wrong`: the same
-    answer on all other rows.
+    `recall` and `recall_all`: rows with at least one, and with all, of their documents retrieved. `unanswerable_right`
+    and `answerable_wrong`: rows without and with an answer in the documents that were answered with "not in the
+    documents".
     """
 
     recall: float | None = None
@@ -221,10 +207,7 @@ class RetrievalSide(Result):
 
 
 class Retrieval(TwoSided[RetrievalSide]):
-    """Retrieval on the test rows.
-
-    `rows` name their documents, `unanswerable_rows` have no answer in the documents, `answerable_rows` have one.
-    """
+    """Retrieval on the test rows; `rows` name their documents."""
 
     rows: int
     unanswerable_rows: int
@@ -234,10 +217,9 @@ class Retrieval(TwoSided[RetrievalSide]):
 
 
 class JudgeTrust(Result):
-    """A judge of a metric and its latest calibration.
+    """A judge of a metric and its latest calibration: Cohen's `kappa`, and `why` it is not trusted.
 
-    Cohen's `kappa` is in [-1, 1]; `why` it is not trusted. `turned` of `compared` verdicts of a pairwise judge changed
-    with the order.
+    `turned` of `compared` verdicts of a pairwise judge changed with the order.
     """
 
     metric: str
@@ -263,10 +245,10 @@ class ReliabilityBin(Result):
 
 
 class Abstain(Result):
-    """The answers that remain when those with a confidence below `below` are withheld.
+    """The answers that remain when those with a confidence below `below` are withheld; all in [0, 1].
 
     `below` was chosen on dev for the wanted `precision` (None: no threshold reaches it). On the test rows the share
-    `answered` remains, of which `reached` are right (None without any). All in [0, 1].
+    `answered` remains, of which `reached` are right.
     """
 
     precision: float
@@ -277,10 +259,7 @@ class Abstain(Result):
 
 
 class PriorVote(Result):
-    """A classifier trained on the train `rows` (their hash) that votes next to the model.
-
-    `weight` and `model_weight` scale the two log-probabilities; `model_adds_nothing`: the latter is negligible.
-    """
+    """A classifier of the train `rows` (their hash) that votes; `model_adds_nothing`: the model's weight is near 0."""
 
     weight: float
     rows: str
@@ -291,8 +270,8 @@ class PriorVote(Result):
 class Calibration(Result):
     """The winner's calibration, and how reliable its confidences are on `rows` test rows.
 
-    `ece` is the expected calibration error in [0, 1]; 0 is perfect. `neighbours`: the `k` nearest rows that vote, and
-    the `weight` of their votes. `prior`: a classifier that votes. Method `none`: not calibrated.
+    `ece`: expected calibration error in [0, 1]; 0 is perfect. `neighbours`: `k` nearest rows vote with `weight`. Method
+    `none`: not calibrated.
     """
 
     method: Literal["none", "label-free", "fitted", "neighbours", "prior"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field
-
-from agent.results.base import CostedResult, Interval, Mean, Result, WasNow
+from agent.results.base import CostedResult, Interval, Mean, Result, WasNow, called
 from agent.results.breakdown import Steadiness
+from agent.results.run_parts import PairedResult
 
 
 class SuiteReference(Result):
@@ -24,24 +23,12 @@ class SuiteReference(Result):
     run_id: str = ""
 
 
-class Difference(Result):
-    """Now minus recorded, paired over `n` rows with both scores."""
-
-    diff: float
-    ci95: Interval
-    p_value: float
-    wins: int
-    losses: int
-    ties: int
-    n: int
-
-
 class Flip(Result):
     """A row whose majority answer changed, or for texts whose score changed. `now` is `is` in JSON."""
 
     row: str
     was: str
-    now: str = Field(validation_alias=AliasChoices("is", "now"), serialization_alias="is")
+    now: str = called("is")
     was_score: float | None
     is_score: float | None
     expected: Mapping[str, Any]
@@ -61,15 +48,11 @@ class FlipTest(Result):
 
 
 class SuiteComparison(Result):
-    """Changes from the recorded answers to those of now, and the gate's decision.
+    """Changes from the recorded answers to those of now, and the gate's decision with the reasons against passing
+    (`why`).
 
-    Args:
-        why: reasons against passing.
-        compared: rows answered on both sides.
-        unanswered: rows without an answer.
-        repeats: answers per row.
-        difference: None if no row has both scores.
-        readable: share of replies that parse and respect the limits of their fields.
+    `compared`: rows answered on both sides; `unanswered`: rows without an answer; `repeats`: answers per row;
+    `readable`: share of replies that parse and respect the limits of their fields.
     """
 
     gate: Literal["passed", "failed"]
@@ -80,7 +63,7 @@ class SuiteComparison(Result):
     unanswered: WasNow[int]
     repeats: WasNow[int]
     score: WasNow[Mean]
-    difference: Difference | None
+    difference: PairedResult | None
     flips: tuple[Flip, ...]
     flip_test: FlipTest
     readable: WasNow[Mean]
@@ -92,7 +75,7 @@ class SuiteComparison(Result):
 
 
 class CheckResult(SuiteComparison, CostedResult):
-    """A check of a released prompt: the gate's decision and the reasons against passing (`why`)."""
+    """A check of a released prompt."""
 
     kind: Literal["check"] = "check"
     run_id: str
@@ -112,25 +95,17 @@ class CheckResult(SuiteComparison, CostedResult):
         return self.score.now.mean
 
 
-class BlessResult(CostedResult):
+class BlessResult(SuiteReference, CostedResult):
     """Answers recorded as the reference of later checks; `before`: the id of the replaced suite."""
 
     kind: Literal["bless"] = "bless"
-    run_id: str
     name: str
-    version: str
-    model: str
     path: str
-    suite: str
     before: str
     rows: int
     repeats: int
     unanswered: int
     score: Mean
-    reason: str
-    actor: str
-    created_utc: str
-    tool: str
 
 
 # -- logs of production ------------------------------------------------------------------------------------------------
@@ -140,12 +115,10 @@ Figure = float | Mapping[str, float] | None
 
 
 class DriftLine(Result):
-    """One drift test: the figure of reference and log, and the effect size.
+    """One drift test: the figures of reference and log, the effect size, and the smallest change that raises an alarm
+    (`limit`).
 
-    Args:
-        limit: smallest change that raises an alarm.
-        p_value: None if not testable, for the reason `why`.
-        test: name of the statistical test.
+    `p_value`: None if not testable, for the reason `why`. `test`: name of the statistical test.
     """
 
     name: str
@@ -160,13 +133,9 @@ class DriftLine(Result):
 
 
 class MonitorResult(Result):
-    """A production log against the reference of a released prompt. `start` and `end` are `from` and `to` in JSON.
+    """A production log against the reference of a released prompt; `start` and `end` are `from` and `to` in JSON.
 
-    Args:
-        alarms: names of the tests that raise an alarm.
-        alpha: false alarm rate per look.
-        rows: answers in reference and log.
-        start, end: times of the first and last answer; None if unknown.
+    `alarms`: names of the tests that raise an alarm; `alpha`: false alarm rate per look; `rows`: answers.
     """
 
     name: str
@@ -176,22 +145,18 @@ class MonitorResult(Result):
     alarms: tuple[str, ...]
     alpha: float
     rows: WasNow[int]
-    start: str | None = Field(validation_alias=AliasChoices("from", "start"), serialization_alias="from")
-    end: str | None = Field(validation_alias=AliasChoices("to", "end"), serialization_alias="to")
+    start: str | None = called("from")
+    end: str | None = called("to")
     tests: tuple[DriftLine, ...]
     notes: tuple[str, ...]
 
 
 class AbResult(Result):
-    """An A/B test with anytime-valid inference.
+    """An A/B test with anytime-valid inference: treatment minus control over `pairs`, with a confidence sequence
+    (`ci`).
 
-    Args:
-        units, means: of control and treatment.
-        left_out: later outcomes of a unit, which are ignored.
-        diff: treatment minus control over `pairs`.
-        ci: confidence sequence at `confidence`.
-        smallest: smallest difference that matters.
-        uneven: p-value of the split against halves; None from 0.001 on.
+    `left_out`: later outcomes of a unit, which are ignored. `smallest`: smallest difference that matters. `uneven`:
+    p-value of the split against halves; None from 0.001 on.
     """
 
     control: str

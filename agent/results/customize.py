@@ -21,10 +21,7 @@ class OtherTask(Result):
 
 
 class Forgetting(Result):
-    """Forgetting test of a trained model on general questions and other tasks.
-
-    Of `n` questions it answers `right` correctly and `same` as before; without training `base_right` were correct.
-    """
+    """Forgetting test of a trained model: of `n` general questions `right` correct and `same` as before training."""
 
     right: int
     same: int
@@ -52,24 +49,12 @@ class SeedSpread(Result):
 
 
 class ComparedArm(Result):
-    """One arm of a comparison, on the test rows.
+    """One arm of a comparison, on the test rows; `diff` is the gain over your prompt, None for your prompt.
 
-    Args:
-        arm: its name.
-        about: description.
-        family: what answers.
-        test: mean score in [0, 1]; None if no row has a score.
-        diff: paired gain over your prompt; None for your prompt.
-        labels: labelled rows used for training, examples or retrieval.
-        train_s, train_usd: training time in seconds, cost in dollars (None: price unknown).
-        tokens_per_call: mean of prompt and reply.
-        usd_per_1000: dollars per 1,000 calls; None: price unknown.
-        latency_s: of a single call; None: not measured.
-        break_even_calls: calls after which training has paid off; None: never, or unknown.
-        elsewhere: forgetting test; None if the model is unchanged.
-        seeds: None if trained once.
-        megabytes: shipped in addition to the model.
-        path: its released prompt, for `load_prompt` and `promote`; "" if not written.
+    `labels`: labelled rows used. `train_s`: training time in seconds; `train_usd`: None: price unknown.
+    `tokens_per_call`: mean of prompt and reply. `break_even_calls`: calls after which training has paid off; None:
+    never, or unknown. `elsewhere`: None if the model is unchanged; `seeds`: None if trained once. `megabytes`: shipped
+    in addition to the model. `path`: its released prompt, or "".
     """
 
     arm: str
@@ -79,20 +64,20 @@ class ComparedArm(Result):
     test: float | None
     ci95: Interval | None
     unscored: int
-    diff: float | None
-    diff_ci95: Interval | None
-    p_value: float | None
+    diff: float | None = None
+    diff_ci95: Interval | None = None
+    p_value: float | None = None
     labels: int
-    train_s: float
-    train_usd: float | None
-    tokens_per_call: float
-    usd_per_1000: float | None
-    latency_s: float | None
-    break_even_calls: int | None
-    elsewhere: Forgetting | None
-    seeds: SeedSpread | None
-    megabytes: float
-    path: str
+    train_s: float = 0.0
+    train_usd: float | None = 0.0
+    tokens_per_call: float = 0.0
+    usd_per_1000: float | None = 0.0
+    latency_s: float | None = None
+    break_even_calls: int | None = None
+    elsewhere: Forgetting | None = None
+    seeds: SeedSpread | None = None
+    megabytes: float = 0.0
+    path: str = ""
 
 
 class ArmAdvice(Result):
@@ -150,10 +135,7 @@ class RowCounts(Result):
 
 
 class CustomizeResult(CostedResult):
-    """The result of `customize`: `verdict` is the case of the rule, `arm` the recommendation, `text` both.
-
-    `curve_text`: where the learning curves of arms cross; "" without a curve.
-    """
+    """The result of `customize`; `curve_text`: where the learning curves of arms cross, "" without a curve."""
 
     kind: Literal["customize"] = "customize"
     run_id: str

@@ -27,21 +27,11 @@ class Control(Result):
 class CalibrationResult(CostedResult):
     """Agreement of a judge with people, and its biases. `..._ci95` is the 95 % interval of a figure.
 
-    Args:
-        models: the judge, or a panel.
-        labels: the file of ratings.
-        unscored: items without a readable verdict.
-        kappa: Cohen's; `ci95` is its interval.
-        spearman: rank correlation with people's ratings.
-        agreement: share of equal ratings.
-        scale: names of the levels, in the order of `confusion`: people's ratings down, the judge's across.
-        length_judge, length_people: rank correlation of ratings with the number of words.
-        length_bias: points for length beyond those that people give.
-        order_consistency: share of pairs with the same verdict in reversed order.
-        first_wins: how often the answer shown first wins; 0.5 is fair.
-        self_consistency: share of equal verdicts on repeated calls.
-        reasons: first reasons of unreadable verdicts.
-        why: reasons against trusting the judge.
+    `models`: the judge, or a panel. `unscored`: items without a readable verdict. `kappa` is Cohen's with the interval
+    `ci95`. `scale`: names of the levels, in the order of `confusion`: people's ratings down, the judge's across.
+    `length_judge` and `length_people`: rank correlation of ratings with the number of words; `length_bias`: points for
+    length beyond those that people give. `order_consistency`: share of pairs with the same verdict in reversed order;
+    `first_wins`: 0.5 is fair. `reasons`: of unreadable verdicts; `why`: against trusting the judge.
     """
 
     kind: Literal["judge_calibration"] = "judge_calibration"

@@ -89,7 +89,7 @@ class RecordedExample(Result):
 
 
 class RecordedPrompt(Result):
-    """A candidate: messages (`template`), examples, retrieval, calibration and tool texts.
+    """A candidate: messages (`template`), examples, retrieval, calibration, tool texts and shape of the answer.
 
     None: the prompt retrieves no examples, or no passages.
     """
@@ -109,10 +109,15 @@ class RecordedPrompt(Result):
     calibration: Mapping[str, Any] | None = absent()
     tool_texts: Mapping[str, Any] | None = absent()
     tool_texts_hash: str | None = absent()
+    shape: Mapping[str, Any] | None = absent()
+    shape_hash: str | None = absent()
 
 
 class RecordedOutcome(Result):
-    """A row with the reply of a prompt, the parsed answer, and scores as (metric, score, reason)."""
+    """A row with the reply of a prompt, the parsed answer, and scores as (metric, score, reason).
+
+    `trace` is what was done for the answer, where a row takes several calls.
+    """
 
     example_id: str
     value: float | None
@@ -121,6 +126,7 @@ class RecordedOutcome(Result):
     fields: Mapping[str, Any]
     error: str
     scores: tuple[tuple[str, float | None, str], ...]
+    trace: str | None = absent()
 
 
 class RecordedCost(Result):
@@ -162,33 +168,22 @@ class RecordedAttempt(Result):
     sent_utc: str
 
 
-class RecordedCall(Result):
+class RecordedCall(RecordedAttempt):
     """A call with its tokens, its budget reservation, and the hashes of its texts."""
 
-    id: int
-    run_id: str
-    role: str
     model: str
     call_key: str
     candidate_id: str
-    attempt: int
-    state: str
-    finish: str | None
     prompt_tokens: int
     cached_prompt_tokens: int
     completion_tokens: int
-    cost_usd: float | None
     reserved_usd: float
-    latency_s: float | None
-    error_class: str | None
     error: str | None
-    sent_utc: str
     request_hash: str
     response_hash: str | None
     prefix_hash: str
     reserved_tokens: int
     served_model: str | None
-    http_status: int | None
     retry_after: float | None
     written_prompt_tokens: int
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field
-
-from agent.results.base import CostedResult, Result, WasNow
+from agent.results.base import CostedResult, Result, WasNow, called
 
 
 class ApplyResult(CostedResult):
@@ -101,7 +99,7 @@ class LearnResult(Result):
     """
 
     task: str
-    source: str = Field(validation_alias=AliasChoices("from", "source"), serialization_alias="from")
+    source: str = called("from")
     folder: str | None
     dry_run: bool
     log: str

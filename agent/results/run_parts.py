@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from agent.results.base import Interval, Result, TwoSided
+from agent.results.base import Interval, Result, TwoSided, absent
 
 BlockCode = Literal[
     "gain_not_shown",
@@ -36,8 +36,8 @@ class Winner(Result):
     """The best prompt found; scores are None if nothing was scored.
 
     `dev_corrected`: `dev` without the selection bias. `prompt_tokens`: estimate without row and chat template.
-    `n_examples`: fixed and retrieved ones; `picks` and `passages`: how examples and passages are retrieved for each
-    input. `tokens_a_call`: as in `PromptSize`.
+    `n_examples`: fixed and retrieved ones. `tokens_a_call`: as in `PromptSize`; `calls_a_row`: the mean, where it
+    varies.
     """
 
     candidate_id: str
@@ -52,25 +52,19 @@ class Winner(Result):
     picks: Mapping[str, Any] | None = None
     passages: Mapping[str, Any] | None = None
     tokens_a_call: int = 0
+    calls_a_row: float | None = absent()
 
 
 class Baseline(Result):
-    """Your own prompt; scores are None if nothing was scored.
-
-    `dev_rows`: the number of dev rows, if fewer than all were enough to tell it from the winner; None: all.
-    """
+    """Your own prompt; `dev_rows`: None if it was scored on all dev rows."""
 
     dev: float | None
     test: float | None
     dev_rows: int | None = None
 
 
-class Lift(Result):
-    """Gain of the winner on the `n` test rows that both prompts have a score on, with the paired test.
-
-    `lost` rows have a score with the baseline alone; `diff_if_wrong` counts them as wrong. `baseline` and `winner`:
-    means over the `n` rows.
-    """
+class PairedResult(Result):
+    """Difference of two means in [-1, 1] over the same `n` rows, with its 95 % interval and a two-sided p-value."""
 
     diff: float
     ci95: Interval
@@ -78,18 +72,37 @@ class Lift(Result):
     wins: int
     losses: int
     ties: int
+    n: int
+
+
+class Lift(PairedResult):
+    """Gain of the winner on the test rows with scores of both prompts.
+
+    `lost` rows have a score with the baseline alone; `diff_if_wrong` counts them as wrong. `baseline` and `winner` are
+    means over the `n` rows.
+    """
+
     lost: int = 0
     diff_if_wrong: float | None = None
-    n: int
     baseline: float | None = None
     winner: float | None = None
 
 
-class Yardstick(Result):
-    """A method without a language model, trained on `trained_on` rows, on the same test rows.
+class OtherBaseline(Result):
+    """A further baseline on the sealed test, such as no file.
 
-    `diff`: how much better the winner is; None if no row has both scores.
+    `lift`: the winner's gain over it; None if it won, or where no row has both scores. `why` it has no score.
     """
+
+    name: str
+    candidate_id: str
+    test: float | None
+    lift: Lift | None
+    why: str = ""
+
+
+class Yardstick(Result):
+    """A method without a language model, trained on `trained_on` rows; `diff`: how much better the winner is."""
 
     name: str
     candidate_id: str
@@ -106,10 +119,10 @@ class Yardstick(Result):
 
 
 class Preflight(Result):
-    """The preflight estimate before the search (`search/preflight.py`).
+    """The preflight estimate before the search; None: unknown, or no gain can be shown.
 
     `noise`: the share of `noise_rows` whose score changed when asked twice; `headroom`: room above the baseline;
-    `detectable`: the smallest gain that the test rows can show. None: unknown, or no gain can be shown.
+    `detectable`: the smallest gain that the test rows can show.
     """
 
     noise: float | None = None
@@ -122,10 +135,7 @@ class Preflight(Result):
 
 
 class Carried(Result):
-    """The gain of one part of the winner in points (-100 to 100), with its interval and source.
-
-    `rows`: on which it was measured; 0 if it was estimated.
-    """
+    """The gain of one part of the winner in points (-100 to 100), measured on `rows` rows or else estimated."""
 
     part: str
     points: float
@@ -135,10 +145,7 @@ class Carried(Result):
 
 
 class ParetoRow(Result):
-    """A candidate on the Pareto front of score, `prompt_tokens` and US dollars per 1,000 calls.
-
-    None: unknown. `tokens_a_call`: measured, prompt and reply.
-    """
+    """A candidate on the Pareto front of score, length and dollars; `tokens_a_call`: measured, prompt and reply."""
 
     candidate_id: str
     dev: float
@@ -155,8 +162,7 @@ class ParetoRow(Result):
 class PromptSize(Result):
     """Design and length of a prompt; `role` is its opening role sentence, or "".
 
-    `prompt_tokens`: estimate without the row. `tokens_a_call`: measured mean of prompt and reply; 0 if the provider
-    reports none.
+    `prompt_tokens`: estimate without the row. `tokens_a_call`: measured mean of prompt and reply; 0 if unknown.
     """
 
     technique: str
@@ -170,8 +176,9 @@ class PromptSize(Result):
 class Change(TwoSided[PromptSize]):
     """What the winner changes in your prompt.
 
-    `instruction`: the text differs; `keeps`: it differs and still contains yours; `tools`: the changed tool texts, as
-    `TOOL` and `TOOL.ARGUMENT`.
+    `instruction`: the text differs; `keeps`: it still contains yours; `tools`: changed tool texts, as `TOOL` and
+    `TOOL.ARGUMENT`; `answer`: what is said of the fields of a JSON answer, a clause each;
+    `texts`: names of the changed prompts or texts of your program.
     """
 
     winner: PromptSize
@@ -179,18 +186,15 @@ class Change(TwoSided[PromptSize]):
     instruction: bool = False
     keeps: bool = False
     tools: tuple[str, ...] = ()
+    answer: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 class OperatorUse(Result):
     """Outcome of one proposer operator.
 
-    Args:
-        asked: proposals requested.
-        refused: unusable replies.
-        dropped: proposals that broke more than they fixed on the rows they targeted.
-        tried: scored proposals, finalists included.
-        finalists: proposals that saw all dev rows.
-        points: mean change against the parent prompt on shared rows; None: no comparison.
+    `refused`: unusable replies. `dropped`: proposals that broke more than they fixed on their target rows. `finalists`:
+    saw all dev rows. `points`: mean change against the parent prompt on shared rows; None: no comparison.
     """
 
     operator: str
@@ -205,16 +209,9 @@ class OperatorUse(Result):
 class ProposalFate(Result):
     """One proposal and its outcome.
 
-    Args:
-        number: in the order of the run, from 1.
-        operator: the proposer operator.
-        hypothesis: the expected improvement, in words.
-        rows: ids of the dev rows it targets; empty: all.
-        instruction: its name among the run's instructions.
-        refused: why it was rejected, or "".
-        parent_id: the candidate that it changes.
-        before, after: mean scores on shared rows without and with it, in [0, 1]; None: not compared.
-        became: `refused`, `dropped`, `waiting` (for its first rows), `tried`, `finalist` or `winner`.
+    `rows`: ids of the dev rows it targets; empty: all. `instruction`: its name among the run's instructions. `before`
+    and `after`: mean scores on the rows of both prompts, in [0, 1]; None: not compared. `became`: `refused`, `dropped`,
+    `waiting`, `tried`, `finalist` or `winner`.
     """
 
     number: int
@@ -232,20 +229,10 @@ class ProposalFate(Result):
 class ProposerUse(Result):
     """Outcome of the model that writes instructions.
 
-    Args:
-        model: its name; "" without one.
-        planned: upper bound of its calls in the plan.
-        asked: calls made, cached ones included.
-        refused: replies without a usable instruction.
-        failed: calls without a reply.
-        tried: prompts with one of its instructions that were scored; None if the strategy does not say.
-        finalists: those of them that saw all dev rows.
-        won: whether the winner has one.
-        why_not: why it was not asked; "" if it was.
-        points: lead of the best prompt with such an instruction over the best without, on the dev rows of both; None:
-            no such pair.
-        operators: outcome of each operator.
-        proposals: in the order of the run.
+    `planned`: upper bound of its calls in the plan; `asked`: calls made, cached ones included; `refused`: replies
+    without a usable instruction; `failed`: calls without a reply. `tried`: scored prompts with one of its instructions
+    (None: the strategy does not say); `finalists`: those that saw all dev rows. `won`: whether the winner has one.
+    `points`: lead of the best such prompt over the best without, on the dev rows of both.
     """
 
     model: str = ""
@@ -265,13 +252,9 @@ class ProposerUse(Result):
 class ToShow(Result):
     """Sample size needed to confirm a gain that was not significant.
 
-    Args:
-        gain: the measured gain, in (0, 1].
-        rows_needed: test rows for 80 % power, rounded up to two digits; None: more than ten million.
-        rows_tested: test rows within the budget.
-        rows_there: rows of the task's test split.
-        max_calls: the smallest sufficient cap on calls; None: the budget was no limit.
-        other_caps: options of other caps that must grow as well.
+    `rows_needed`: test rows for 80 % power; None: more than ten million. `rows_tested`: within the budget;
+    `rows_there`: in the test split. `max_calls`: the smallest sufficient cap on calls (None: the budget was no limit);
+    `other_caps`: options of other caps that must grow as well.
     """
 
     gain: float
@@ -285,15 +268,9 @@ class ToShow(Result):
 class Untested(Result):
     """A prompt that leads yours on dev and was not tested.
 
-    Args:
-        dev: its mean, in [0, 1], on the dev rows that both saw.
-        baseline: the mean of your prompt on these rows.
-        rows: number of these rows.
-        dev_rows: all dev rows of the run.
-        p_value: of the paired difference.
-        is_chance: whether chance explains the lead: it saw only a part of dev, and no prompt that saw all of dev leads.
-        why: why it was not tested, as a clause after "because".
-        next: options of a run that may test it; "" if unknown.
+    `dev` and `baseline`: means in [0, 1] on the `rows` dev rows that both saw. `is_chance`: the prompt saw only a part
+    of dev, and chance explains the lead. `why`: a clause after "because". `next`: options of a run that may test it, or
+    "".
     """
 
     candidate_id: str
@@ -310,8 +287,7 @@ class Untested(Result):
 class NotWorse(Result):
     """Non-inferiority of one prompt against another over `n` paired rows.
 
-    `diff` of the means and its one-sided 95 % limit `low`, both in [-1, 1]. `shown`: a loss of `margin`, in (0, 1), or
-    more is ruled out.
+    `low`: one-sided 95 % limit of `diff`, both in [-1, 1]. `shown`: a loss of `margin` or more is ruled out.
     """
 
     diff: float
@@ -324,8 +300,8 @@ class NotWorse(Result):
 class Cheaper(Result):
     """A winner that is cheaper than `best`, the best prompt on dev (`--prefer cheap`).
 
-    `saved`: the share of dollars (or tokens, if no price is known) saved per call, in [0, 1]. `dev` chose the winner;
-    `test` compares both on the test rows, where `best_test` is the mean of the best; None if no row has a score.
+    `saved`: the share of dollars (or tokens) saved per call. `dev` chose the winner; `test` compares both on the test
+    rows, where `best_test` is the mean of the best.
     """
 
     best: str
@@ -337,9 +313,8 @@ class Cheaper(Result):
 
 
 class Migrated(Result):
-    """The source of a migration: `run` released its candidate as `version` for `model`.
-
-    The replies of that run to the test rows are the reference. `test`: non-inferiority of the new model.
+    """The source of a migration: `run` released its candidate as `version` for `model`, and `test` compares the new
+    model.
     """
 
     run: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from agent.results.base import CostedResult, Interval, Result
+from agent.results.breakdown import Side
 
 
 class TransferCandidate(Result):
@@ -28,13 +29,9 @@ class TransferLift(Result):
     n: int
 
 
-class TransferScore(Result):
+class TransferScore(Side):
     """A prompt on one model; `lift` is None for your prompt."""
 
-    mean: float | None
-    ci95: Interval | None
-    n: int
-    unscored: int
     lift: TransferLift | None
     rank: int | None
 

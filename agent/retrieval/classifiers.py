@@ -43,15 +43,14 @@ def fit(kind: str, texts: Sequence[str], answers: Sequence[Any], separator: str 
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # threads that spin cost a busy machine more than they bring on so few rows
-        if kind == "choice":
-            return _of_choices(texts, [str(answer) for answer in answers])
-        if kind == "number":
-            return _of_numbers(texts, answers)
         features = _features()
         rows = features.fit_transform(texts)
-        learnt = _learnt(kind, rows, answers, separator)
-        classifier = {"classifier": lambda texts: learnt(features.transform(texts))} if learnt else {}
-        return {**classifier, "nearest": _copied(features, rows, answers)}
+        methods = _methods(kind, rows, answers, separator)
+    return {name: _on_texts(features, learnt) for name, learnt in methods.items()}
+
+
+def _on_texts(features: Any, learnt: Learnt) -> Fitted:
+    return lambda texts: learnt(features.transform(texts))
 
 
 def text_of(inputs: Sequence[str]) -> str:
@@ -93,52 +92,38 @@ def regression() -> Any:
     return LogisticRegression(C=STRENGTH, solver="newton-cg", max_iter=200)
 
 
-def _of_choices(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Fitted]:
-    from sklearn.neighbors import KNeighborsClassifier
-
-    features = _features()
-    rows = features.fit_transform(texts)
-    classifier = regression().fit(rows, labels)
-    nearest = KNeighborsClassifier(min(NEIGHBOURS, len(texts)), weights=_similarity, metric="cosine").fit(rows, labels)
-    return {
-        "classifier": lambda texts: list(map(str, classifier.predict(features.transform(texts)))),
-        "nearest": lambda texts: list(map(str, nearest.predict(features.transform(texts)))),
-    }
-
-
-def _of_numbers(texts: Sequence[str], numbers: Sequence[float]) -> dict[str, Fitted]:
+def _methods(kind: str, rows: Any, answers: Sequence[Any], separator: str) -> dict[str, Learnt]:
     from sklearn.linear_model import RidgeCV
-    from sklearn.neighbors import KNeighborsRegressor
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestNeighbors
 
-    whole = all(float(number).is_integer() for number in numbers)
-
-    def answer(value: float) -> float | int:
-        # whole if all train rows are
-        return round(float(value)) if whole else float(value)
-
-    features = _features()
-    rows = features.fit_transform(texts)
-    ridge = RidgeCV(PENALTIES).fit(rows, numbers)
-    nearest = KNeighborsRegressor(min(NEIGHBOURS, len(texts)), weights=_similarity, metric="cosine").fit(rows, numbers)
-    return {
-        "ridge": lambda texts: list(map(answer, ridge.predict(features.transform(texts)))),
-        "nearest": lambda texts: list(map(answer, nearest.predict(features.transform(texts)))),
-    }
-
-
-def _learnt(kind: str, rows: Any, answers: Sequence[Any], separator: str) -> Learnt | None:
+    vote = {"n_neighbors": min(NEIGHBOURS, len(answers)), "weights": _similarity, "metric": "cosine"}
+    if kind == "choice":
+        labels = list(map(str, answers))
+        models = {"classifier": regression(), "nearest": KNeighborsClassifier(**vote)}
+        return {name: _predicting(model.fit(rows, labels), str) for name, model in models.items()}
+    if kind == "number":
+        as_number = _rounded if all(float(number).is_integer() for number in answers) else float
+        models = {"ridge": RidgeCV(PENALTIES), "nearest": KNeighborsRegressor(**vote)}
+        return {name: _predicting(model.fit(rows, answers), as_number) for name, model in models.items()}
+    learnt = None
     if kind == "set":
-        return _of_sets(rows, answers, separator)
-    if kind == "list":
-        return _of_lists(rows, answers)
-    return _of_records(rows, answers) if kind == "record" else None
-
-
-def _copied(features: Any, rows: Any, answers: Sequence[Any]) -> Fitted:
-    from sklearn.neighbors import NearestNeighbors
-
+        learnt = _of_sets(rows, answers, separator)
+    elif kind in ("list", "record"):
+        learnt = _of_lists(rows, answers) if kind == "list" else _of_records(rows, answers)
     nearest = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(rows)
-    return lambda texts: [answers[at] for (at,) in nearest.kneighbors(features.transform(texts))[1]]
+
+    def copied(rows: Any) -> list[Any]:
+        return [answers[at] for (at,) in nearest.kneighbors(rows)[1]]
+
+    return {"nearest": copied} if learnt is None else {"classifier": learnt, "nearest": copied}
+
+
+def _predicting(model: Any, convert: Callable[[Any], Any]) -> Learnt:
+    return lambda rows: list(map(convert, model.predict(rows)))
+
+
+def _rounded(value: Any) -> int:
+    return round(float(value))
 
 
 def _of_sets(rows: Any, answers: Sequence[str], separator: str) -> Learnt | None:
@@ -154,7 +139,8 @@ def _of_sets(rows: Any, answers: Sequence[str], separator: str) -> Learnt | None
 
 
 def _of_tags(rows: Any, sets: Sequence[Sequence[str]]) -> Learnt | None:
-    counted = Counter(label for each in sets for label in set(each))
+    # in the order of the rows: that of a set differs between processes
+    counted = Counter(label for each in sets for label in dict.fromkeys(each))
     labels = [label for label, count in counted.most_common(MOST_TAGS) if count < len(sets)]
     always = [label for label, count in counted.items() if count == len(sets)]
     if not labels:

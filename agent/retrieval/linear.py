@@ -1,9 +1,8 @@
 """A linear classifier of texts as plain numbers: hashed terms, one row of small integers for each label.
 
-Imports the standard library alone and is one file, as an export to Python holds it whole (so no annotation is a
-text here). A search, a released prompt and an export score a text with this very code, so their answers are equal.
-Terms are words and pairs of words, and 2 to 5 neighbouring letters within a word; each kind is weighted by rarity and
-scaled to length 1. `prompt/label_training.py` trains it.
+An export to Python holds this file and `pick.py` whole (so no annotation is a text here). A search, a released prompt
+and an export score a text with this very code, so their answers are equal. Terms are words and pairs of words, and 2 to
+5 neighbouring letters within a word; each kind is weighted by rarity and scaled to length 1.
 """
 
 import base64
@@ -12,14 +11,16 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
+
+from agent.retrieval.pick import MOST_LETTERS
 
 MOST_FEATURES = 16_384
 MOST_NUMBERS = 300_000
 """Of a classifier: features times labels. So its section in a release has at most 0.5 MB."""
-MOST_LETTERS = 20_000
-"""Of a text, its first letters: what follows does not count."""
 _TOKEN = re.compile(r"\w+|[^\w\s]+")  # a word, or a run of signs
 
 
@@ -35,7 +36,7 @@ def word_terms(text: str) -> Iterator[str]:
 
 
 def letter_terms(text: str) -> Iterator[str]:
-    """Yield each 2 to 5 neighbouring letters of a word, its two ends marked by blanks.
+    """Yield the 2- to 5-grams of a word's letters, with blanks at both ends.
 
     A word shorter than a size is one term of that size.
 
@@ -59,6 +60,7 @@ def term_counts(text: str) -> tuple[Counter[int], Counter[int]]:
     return words, letters
 
 
+@dataclass(frozen=True)
 class LabelClassifier:
     """Multinomial logistic regression over hashed terms.
 
@@ -66,28 +68,20 @@ class LabelClassifier:
     label a signed byte for each term, in units of `scale`.
     """
 
-    def __init__(
-        self,
-        trained_on: str,
-        features: Sequence[int],
-        rarity: bytes,
-        weights: Sequence[bytes],
-        intercepts: Sequence[float],
-        scale: float,
-    ) -> None:
-        self.trained_on, self.features, self.rarity = trained_on, tuple(features), rarity
-        self.weights, self.intercepts, self.scale = tuple(weights), tuple(intercepts), scale
-        self._at = {feature: at for at, feature in enumerate(self.features)}
-        self._signed = [memoryview(row).cast("b") for row in self.weights]
+    trained_on: str
+    features: tuple[int, ...]
+    rarity: bytes
+    weights: tuple[bytes, ...]
+    intercepts: tuple[float, ...]
+    scale: float
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LabelClassifier) and self._numbers() == other._numbers()
+    @cached_property
+    def _at(self) -> dict[int, int]:
+        return {feature: at for at, feature in enumerate(self.features)}
 
-    def __hash__(self) -> int:
-        return hash(self._numbers())
-
-    def _numbers(self) -> tuple[Any, ...]:
-        return self.trained_on, self.scale, self.features, self.rarity, self.weights, self.intercepts
+    @cached_property
+    def _signed(self) -> list[Any]:
+        return [memoryview(row).cast("b") for row in self.weights]
 
     def values(self, text: str) -> list[tuple[int, float]]:
         """Return the features of a text, by position, words and letters each of length 1."""
@@ -116,67 +110,33 @@ class LabelClassifier:
     def lines(self, labels: Sequence[str]) -> list[dict[str, Any]]:
         """Return the numbers, JSON-ready: a line for the terms, and one for each label."""
         hashes = b"".join(feature.to_bytes(4, "big") for feature in self.features)
+        rows = zip(labels, self.intercepts, self.weights, strict=True)
         return [
             {"terms": _text(hashes), "rarity": _text(self.rarity)},
-            *(
-                {"label": label, "intercept": intercept, "weights": _text(row)}
-                for label, intercept, row in zip(labels, self.intercepts, self.weights, strict=True)
-            ),
+            *({"label": label, "intercept": one, "weights": _text(row)} for label, one, row in rows),
         ]
 
 
 def label_classifier(settings: Any, lines: Any, labels: Sequence[str]) -> LabelClassifier:
-    """Restore the output of `settings` and `lines`, with the labels in this order. Raises ValueError."""
-    if not isinstance(settings, dict) or set(settings) != {"trained_on", "scale"}:
-        raise ValueError("the classifier needs trained_on, the hash of its train rows, and a scale")
-    trained_on, scale = settings["trained_on"], settings["scale"]
-    if not isinstance(trained_on, str):
-        raise ValueError(f"trained_on of the classifier is a hash, not {trained_on!r:.20}")
-    if not _is_real(scale) or not 0 < scale <= 1e6:
-        raise ValueError(f"the scale of the classifier is a number above 0, not {scale!r:.20}")
-    if not isinstance(lines, list) or not lines or not all(isinstance(line, dict) for line in lines):
-        raise ValueError("the classifier has no lines of numbers")
+    """Restore the output of `settings` and `lines`, of checked types. Raises ValueError if they contradict."""
     head, *rest = lines
-    if set(head) != {"terms", "rarity"}:
-        raise ValueError("the first line of the classifier has terms and rarity")
-    hashes, rarity = _bytes(head["terms"], "terms"), _bytes(head["rarity"], "rarity")
-    features = [int.from_bytes(hashes[at : at + 4], "big") for at in range(0, len(hashes), 4)]
+    hashes, rarity = base64.b64decode(head["terms"]), base64.b64decode(head["rarity"])
+    features = tuple(int.from_bytes(hashes[at : at + 4], "big") for at in range(0, len(hashes), 4))
+    known = {row["label"]: (row["intercept"], base64.b64decode(row["weights"])) for row in rest}
     count = len(features)
-    if not 1 <= count <= MOST_FEATURES or count * len(labels) > max(MOST_NUMBERS, len(labels)) or len(hashes) % 4:
+    if len(hashes) % 4 or not 1 <= count <= MOST_FEATURES or count * len(labels) > max(MOST_NUMBERS, len(labels)):
         raise ValueError(
-            f"the classifier has 1 to {MOST_FEATURES:,} terms, and at most {MOST_NUMBERS:,} weights in all"
+            f"the classifier must have 1 to {MOST_FEATURES:,} terms, and at most {MOST_NUMBERS:,} weights in all"
         )
-    if any(one >= two for one, two in pairwise(features)):
-        raise ValueError("the terms of the classifier are ascending hashes")
-    if len(rarity) != count or 0 in rarity:
-        raise ValueError("the classifier has a rarity from 1 to 255 for each of its terms")
-    known = dict[str, tuple[float, bytes]]()
-    for line in rest:
-        if set(line) != {"label", "intercept", "weights"} or not isinstance(line["label"], str):
-            raise ValueError("each further line of the classifier has label, intercept and weights")
-        if not _is_real(line["intercept"]) or abs(line["intercept"]) > 1e6:
-            raise ValueError(f"the intercept of {line['label']!r:.60} is a number, not {line['intercept']!r:.20}")
-        known[line["label"]] = float(line["intercept"]), _bytes(line["weights"], "weights")
+    if any(one >= two for one, two in pairwise(features)) or 0 in rarity:
+        raise ValueError("the classifier must have ascending hashes of terms, and a rarity from 1 to 255 for each")
     if len(known) != len(rest) or set(known) != set(labels):
-        raise ValueError("the classifier has one line for each label of the output, and no other")
-    if any(len(row) != count for _, row in known.values()):
-        raise ValueError("the classifier has a weight for each of its terms under each label")
-    rows = [known[label] for label in labels]
-    return LabelClassifier(
-        trained_on, features, rarity, [row for _, row in rows], [one for one, _ in rows], float(scale)
-    )
+        raise ValueError("the classifier must have one line for each label of the output, and no other")
+    if any(len(row) != count for row in (rarity, *(row for _, row in known.values()))):
+        raise ValueError("the classifier must have a rarity for each term, and a weight under each label")
+    intercepts, weights = zip(*(known[label] for label in labels), strict=True)
+    return LabelClassifier(settings["trained_on"], features, rarity, weights, intercepts, settings["scale"])
 
 
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def _bytes(text: Any, what: str) -> bytes:
-    try:
-        return base64.b64decode(text.encode("ascii"), validate=True)
-    except (AttributeError, ValueError):
-        raise ValueError(f"{what} of the classifier are not bytes in base64") from None
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -25,9 +25,8 @@ MOST_CHUNK = 20_000
 class Passages:
     """How passages are retrieved.
 
-    `retriever`: "bm25" (words), "chars" (three neighbouring letters of a word) or "hybrid" (both, fused by rank). `k`:
-    the nearest first. `chunk`: the most letters of a passage, without its heading. `overlap`: the most letters that the
-    next passage of the same section repeats. `pool`: the hash of all passages.
+    `retriever`: see `Picks`. `k`: the nearest first. `chunk`: the most letters of a passage, without its heading.
+    `overlap`: the most letters that the next passage of the same section repeats. `pool`: the hash of all passages.
     """
 
     retriever: Annotated[str, one_of(RETRIEVERS)]
@@ -97,7 +96,7 @@ class PassageIndex:
 
     @property
     def tag(self) -> str:
-        """The marks around a block: from the hash of all passages, which none of them can hold."""
+        """Derive the marks around a block from all passages, so that none can hold them."""
         return _tag(self.id)
 
     def found(self, text: str, retriever: str, k: int) -> list[Passage]:

@@ -1,12 +1,12 @@
 """Which rows of a pool are shown as worked examples for an input: one function for search, release and exports.
 
-Imports the standard library alone and is one file, as an export to Python holds it whole (so no annotation is a
-text here: a dataclass would look for its module, which not every loader registers). BM25 is computed here
-and not by SQLite's FTS5: the picks then do not depend on how SQLite was built or which version it is, a text has no
-query syntax to break, no file is opened, threads may share an index, and a pick takes half the time.
+An export to Python holds this file whole (so it needs the standard library alone, and no annotation is a text here: a
+dataclass would look for its module, which not every loader registers). BM25 is computed here and not by SQLite's FTS5:
+the picks then do not depend on the version of SQLite, a text has no query syntax to break, no file is opened, threads
+may share an index, and a pick takes half the time.
 
 Source: Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"; reciprocal rank fusion:
-Cormack, Clarke & Buettcher 2009.
+Cormack, Clarke & Buettcher 2009; votes: Dudani 1976, "The Distance-Weighted k-Nearest-Neighbor Rule".
 """
 
 import heapq
@@ -15,11 +15,13 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import chain, islice, zip_longest
 from typing import Any
+
+from agent.conversation import AS_TURNS, last_said
 
 RETRIEVERS = ("bm25", "chars", "hybrid")
 ORDERS = ("nearest-last", "nearest-first")
@@ -72,8 +74,21 @@ class PoolRow:
     group: str
 
 
+SEPARATOR = "\n"
+
+
+def text_of(inputs: Mapping[str, str], names: Sequence[str]) -> str:
+    """Return the compared text of an input: its values, one per line.
+
+    For a conversation, whose name ends in `AS_TURNS`, the user's last messages.
+    """
+    return SEPARATOR.join(
+        last_said(inputs[name.removesuffix(AS_TURNS)]) if name.endswith(AS_TURNS) else inputs[name] for name in names
+    )
+
+
 def words_of(text: str) -> list[str]:
-    """Return the words of a text without case; of scripts without spaces every two neighbouring letters.
+    """Return the words of a text, casefolded. Scripts without spaces give bigrams of letters.
 
     >>> words_of("It's LATE, late!"), words_of("東京都")
     (['it', 's', 'late', 'late'], ['東京', '京都'])
@@ -81,6 +96,15 @@ def words_of(text: str) -> list[str]:
     folded = unicodedata.normalize("NFKC", text[:MOST_LETTERS]).casefold()
     pairs = [run[at : at + 2] for run in _UNSPACED.findall(folded) for at in range(max(1, len(run) - 1))]
     return [*re.findall(r"\w+", _UNSPACED.sub(" ", folded)), *pairs]
+
+
+def same_words(text: str) -> str:
+    """Return the sorted distinct words of a text. Texts that differ only in word order or case give the same.
+
+    >>> same_words("Late, LATE parcel") == same_words("parcel late")
+    True
+    """
+    return " ".join(sorted(set(words_of(text))))
 
 
 def grams_of(text: str) -> list[str]:
@@ -123,10 +147,7 @@ class _Ranking:
         return array("L", [round(rarity * share) for share in shares])
 
     def nearest(self, terms: Collection[str], most: int) -> list[int]:
-        """Return at most `most` positions that share a term with the input, nearest first.
-
-        Ties are in the order of the pool.
-        """
+        """Return at most `most` positions that share a term, nearest first. Ties are in the order of the pool."""
         scores = self.scores(terms)
         ranked = heapq.nlargest(most, (score * self._size - position for position, score in scores.items()))
         return [-key % self._size for key in ranked]
@@ -164,10 +185,7 @@ def fused(*rankings: Iterable[int]) -> Iterator[int]:
 
 
 def chosen(rows: Sequence[PoolRow], nearest: Iterable[int], picks: Picks, leave_out: Collection[str]) -> list[int]:
-    """Return the positions of the examples among ranked rows, in the order they are shown.
-
-    `nearest`: positions in `rows`, the best first; one may repeat. `leave_out`: ids of rows that are not picked.
-    """
+    """Return the positions of the examples among `nearest`, in display order."""
     most = math.ceil(picks.k / 2) if picks.balanced else picks.k
     taken, groups, labels = list[int](), set[str](), Counter[str]()
     seen = set[int]()
@@ -187,10 +205,11 @@ def chosen(rows: Sequence[PoolRow], nearest: Iterable[int], picks: Picks, leave_
 
 
 class PoolIndex:
-    """An index of the rows of a pool; immutable, so threads may share it."""
+    """An index of the rows of a pool, which threads and the prompts of a run may share."""
 
     def __init__(self, rows: Sequence[PoolRow]) -> None:
         self.rows = tuple(rows)
+        self._votes: dict[Any, tuple[float, ...]] = {}
 
     @cached_property
     def _words(self) -> _Ranking:
@@ -202,7 +221,7 @@ class PoolIndex:
 
     @cached_property
     def _in_turn(self) -> tuple[int, ...]:
-        """All positions, labels in turn: the order of rows that have nothing in common with an input."""
+        """Return all positions, alternating between labels: for inputs that share no term with any row."""
         groups: dict[str, list[int]] = {}
         for position, row in enumerate(self.rows):
             groups.setdefault(row.label, []).append(position)
@@ -212,17 +231,13 @@ class PoolIndex:
     def pick(self, text: str, picks: Picks, leave_out: Collection[str] = ()) -> list[int]:
         """Return the positions of the examples for an input, in the order they are shown.
 
-        Rows without a common term come last, labels in turn; there are fewer than k only if the pool has no more.
-        `leave_out`: ids of rows that are not picked: those that the prompt always shows, and for a row of the pool that
-        row and its near-duplicates.
+        Rows without a common term come last; there are fewer than k only if the pool has no more. `leave_out`: ids of
+        rows that the prompt always shows, and for a row of the pool its own and those of its near-duplicates.
         """
         return chosen(self.rows, self.candidates(text, picks, len(leave_out)), picks, leave_out)
 
     def candidates(self, text: str, picks: Picks, left_out: int = 0) -> Iterator[int]:
-        """Yield all positions: nearest first, then those without a common term, labels in turn.
-
-        `left_out`: how many rows will not be picked, so that enough others are ranked.
-        """
+        """Yield all positions: nearest first, then those without a common term, labels in turn."""
         return chain(self.alike(text, picks, left_out), self._in_turn)
 
     def alike(self, text: str, picks: Picks, left_out: int = 0) -> Iterator[int]:
@@ -234,13 +249,10 @@ class PoolIndex:
         return list(islice(self._ranked(text, retriever, k + DEPTH), k))
 
     def similarities(self, text: str, others: Sequence[str] = ()) -> dict[int, float]:
-        """Return the similarity of each row to a text, from 0 to 2, by position; rows without a common term are left
-        out.
+        """Return the similarity (0 to 2) by position of rows that share a term.
 
-        It is the sum of the row's scores by words and by letters, each as a share of the highest one. `others`: texts
-        compared as if they were in the pool; their positions follow the pool's.
-
-        Source: Fox & Shaw 1994, "Combination of Multiple Searches" (CombSUM).
+        It is the sum of the row's scores by words and by letters, each as a share of the highest (CombSUM, Fox & Shaw
+        1994). `others`: texts compared as if they were in the pool; their positions follow the pool's.
         """
         found: dict[int, float] = {}
         for ranking, terms_of in ((self._words, words_of), (self._grams, grams_of)):
@@ -252,6 +264,60 @@ class PoolIndex:
             top = max(scores.values(), default=1)
             for position, score in scores.items():
                 found[position] = found.get(position, 0.0) + score / top
+        return found
+
+    @cached_property
+    def _by_id(self) -> dict[str, PoolRow]:
+        return {row.id: row for row in self.rows}
+
+    @cached_property
+    def _groups(self) -> dict[str, frozenset[str]]:
+        members: dict[str, set[str]] = {}
+        for row in self.rows:
+            members.setdefault(row.group, set()).add(row.id)
+        return {group: frozenset(ids) for group, ids in members.items()}
+
+    @cached_property
+    def _ids_by_words(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            found.setdefault(same_words(row.text), []).append(row.id)
+        return found
+
+    def same(self, row_id: str, text: str) -> frozenset[str]:
+        """Return the ids of a train row and its near-duplicates.
+
+        Rows that are not in train have none, whatever their id.
+        """
+        known = self._by_id.get(row_id) if row_id else None
+        return self._groups[known.group] if known is not None and known.text == text else frozenset()
+
+    def replaced(self, own: Sequence[PoolRow]) -> list[str]:
+        """Return the ids of rows with the same words as one of these. Their labels may be corrections."""
+        return [name for row in own for name in self._ids_by_words.get(same_words(row.text), ())]
+
+    def votes(
+        self, text: str, labels: Sequence[str], k: int, row_id: str = "", own: Sequence[PoolRow] = ()
+    ) -> tuple[float, ...]:
+        """Sum the similarities of the `k` nearest rows for each label: weighted k-nearest neighbours (kNN).
+
+        A row of the pool (`row_id`) does not vote for itself. `labels`: a row with another label takes a place and
+        counts for none. `own`: rows of a user, which vote as if they were in the pool.
+        """
+        left_out = self.same(row_id, text) or self.replaced(own)
+        key = (text, tuple(labels), k, frozenset(left_out))
+        if not own and key in self._votes:
+            return self._votes[key]
+        rows = (*self.rows, *own)
+        alike = self.similarities(text, [row.text for row in own])
+        able = ((value, -at) for at, value in alike.items() if at >= len(self.rows) or rows[at].id not in left_out)
+        votes = dict.fromkeys(labels, 0.0)
+        for value, at in heapq.nlargest(k, able):  # of equal ones the first
+            if (label := rows[-at].label) in votes:
+                votes[label] += value
+        found = tuple(votes.values())
+        if row_id and not own:  # a search reads each dev row again for every candidate that picks
+            self._votes[key] = found
         return found
 
     def _ranked(self, text: str, retriever: str, most: int) -> Iterator[int]:

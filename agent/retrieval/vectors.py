@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InputError, ReleaseError
 from agent.retrieval.pick import DEPTH, FUSED, MOST_LETTERS, PoolIndex, PoolRow, fused, words_of
 from agent.safe_text import whole_characters
+from agent.shipped import content_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +69,7 @@ def unpacked(text: str, dimensions: int) -> tuple[float, ...]:
 class PoolVectors:
     """The vectors of a pool, `packed`, one for each row.
 
-    `model`: what made them: "wordllama", or a provider's model as "PROVIDER:NAME". `dimensions`: 1 to 16,384.
+    `model`: "wordllama", or a provider's model as "PROVIDER:NAME".
     """
 
     model: str
@@ -91,7 +92,10 @@ class PoolVectors:
         return _whole(np.frombuffer(raw, dtype="<f4").reshape(len(self.rows), self.dimensions))
 
     def nearest(self, vector: Vector, most: int) -> list[int]:
-        """Return at most `most` positions, the largest cosine first, ties as in the pool; none for zeros."""
+        """Return at most `most` positions, largest cosine first.
+
+        Ties are in the order of the pool; a zero vector has none.
+        """
         import numpy as np
 
         asked = _whole(np.asarray(vector, dtype=np.float32).reshape(1, -1))[0]
@@ -123,15 +127,24 @@ def _whole(vectors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return units
 
 
+def pool_id(rows: Sequence[PoolRow], vectors: PoolVectors | None = None) -> str:
+    """Hash the rows of a pool, and their vectors if they are picked by these."""
+    plain = [[row.id, row.text, row.label, row.group] for row in rows]
+    if vectors is None:
+        return content_id("pool", plain)
+    return content_id("pool", {"rows": plain, "embeddings": vectors.model, "vectors": vectors.rows})
+
+
 class DenseIndex(PoolIndex):
     """A pool with vectors; immutable, so threads may share it. `embed` gives the vector of an input."""
 
     def __init__(self, rows: Sequence[PoolRow], vectors: PoolVectors, embed: Embed) -> None:
         super().__init__(rows)
         self._vectors, self._embed = vectors, embed
+        self._origin: DenseIndex = self  # of the copies, too
 
     def for_vector(self, vector: Vector) -> DenseIndex:
-        """Return the same index for one input, whose vector is known."""
+        """Return this index for one input whose vector is known. Its words are indexed once for all inputs."""
         index = copy.copy(self)
         index._embed = lambda text: vector
         return index
@@ -143,7 +156,12 @@ class DenseIndex(PoolIndex):
         if retriever == DENSE:
             return iter(near)
         deep = FUSED + most - DEPTH
-        return fused(self._words.nearest(words_of(text), deep), near[:deep])
+        return fused(self._origin._words.nearest(words_of(text), deep), near[:deep])
+
+
+def index_of(rows: Sequence[PoolRow], vectors: PoolVectors | None, embed: Embed) -> PoolIndex:
+    """Return the index of a pool, also by `vectors` if it has them."""
+    return PoolIndex(rows) if vectors is None else DenseIndex(rows, vectors, embed)
 
 
 def load_wordllama() -> Any:
@@ -168,9 +186,6 @@ def _model() -> Any:
 
 
 def static_vector(text: str) -> Vector:
-    """Embed the first 20,000 letters of a text with wordllama, each text alone.
-
-    Raises InputError if wordllama is not installed.
-    """
+    """Embed the first 20,000 letters of a text with wordllama. Raises InputError if it is not installed."""
     known = whole_characters(text[:MOST_LETTERS])
     return [float(number) for number in _model().embed(known)[0]]

@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from agent.types import Rubric
+from agent.types import Completion, Rubric
 
-CORRECT = ("wrong", "partly", "correct")
-PAIR = ("A", "B", "tie")
+CORRECT = {"wrong": 0.0, "partly": 0.5, "correct": 1.0}
+PAIR = {"A": 1.0, "B": 0.0, "tie": 0.5}
+"""The value of the first answer by verdict."""
 REASON_CHARACTERS = 300
 MOST_READ = 20_000  # characters of a reply, from its end
 MOST_OBJECTS = 200
@@ -30,58 +31,80 @@ MIN_RATING_MASS = 0.5  # probability on ratings from which a token counts as a r
 
 MOST_CLAIMS = 12
 CLAIM_CHARACTERS = 160  # of a claim and of its evidence
+VERDICT_TOKENS = REASON_CHARACTERS // 2 + 40  # a reason in any script, and the JSON around it
+CRITERION_TOKENS = 12
+CLAIMS_TOKENS = 40 + MOST_CLAIMS * (CLAIM_CHARACTERS // 2 + 20)
 
 Tokens = Sequence[Sequence[tuple[str, float]]]
 """The most likely (token, log-probability) pairs of each token of a reply."""
 
 
 @dataclass(frozen=True, slots=True)
-class RatingVerdict:
-    """A rating per criterion on the rubric's scale, fractional with token probabilities."""
+class Judgement:
+    """The verdict on one answer.
 
+    `value` is in [0, 1], None without a verdict. `ratings` are those of the panel's median member, by criterion on the
+    rubric's scale; empty in other modes.
+    """
+
+    value: float | None
     reason: str
-    ratings: Mapping[str, float]
+    ratings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class ChoiceVerdict:
-    """A verdict from a short list."""
+class ReplyForm:
+    """The JSON of a verdict: an example for the prompt, its properties, room in tokens, and reader."""
 
-    reason: str
-    choice: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimsVerdict:
-    """The supported and unsupported claims of an answer."""
-
-    supported: tuple[str, ...]
-    unsupported: tuple[str, ...]
+    example: Mapping[str, Any]
+    properties: Mapping[str, Any]
+    room: int
+    read: Callable[[str, Tokens], Judgement]
 
     @property
-    def value(self) -> float:
-        """The supported share; 0 for an answer without claims."""
-        return len(self.supported) / max(1, len(self.supported) + len(self.unsupported))
+    def schema(self) -> str:
+        return json.dumps(_object(self.properties))
+
+    def read_reply(self, reply: Completion) -> Judgement:
+        return self.read(reply.text, reply.logprobs)
 
 
-def rating_schema(rubric: Rubric) -> str:
-    """Return the JSON schema of a verdict: reason first, then an integer per criterion."""
+_REASON = {"type": "string", "maxLength": REASON_CHARACTERS}
+
+
+def ratings_form(rubric: Rubric) -> ReplyForm:
+    """Ask for the reason, then an integer for each criterion."""
+    names = [criterion.name for criterion in rubric.criteria]
     scale = {"type": "integer", "enum": list(range(rubric.low, rubric.high + 1))}
-    return _schema({criterion.name: scale for criterion in rubric.criteria})
+    return ReplyForm(
+        {"reason": "...", **dict.fromkeys(names, f"{rubric.low}-{rubric.high}")},
+        {"reason": _REASON, **dict.fromkeys(names, scale)},
+        VERDICT_TOKENS + CRITERION_TOKENS * len(names),
+        lambda reply, tokens: read_ratings(reply, rubric, tokens),
+    )
 
 
-def choice_schema(choices: Sequence[str]) -> str:
-    return _schema({"verdict": {"type": "string", "enum": list(choices)}})
+def choice_form(values: Mapping[str, float]) -> ReplyForm:
+    """Ask for the reason, then one of the words of `values`."""
+    return ReplyForm(
+        {"reason": "...", "verdict": "|".join(values)},
+        {"reason": _REASON, "verdict": {"type": "string", "enum": list(values)}},
+        VERDICT_TOKENS + CRITERION_TOKENS,
+        lambda reply, tokens: read_choice(reply, values),
+    )
 
 
-def claims_schema() -> str:
+def claims_form() -> ReplyForm:
+    """Ask for the claims of an answer, each with its evidence."""
     text = {"type": "string", "maxLength": CLAIM_CHARACTERS}
     claim = _object({"claim": text, "evidence": text, "supported": {"type": "string", "enum": ["yes", "no"]}})
-    return json.dumps(_object({"claims": {"type": "array", "maxItems": MOST_CLAIMS, "items": claim}}))
-
-
-def _schema(verdict: Mapping[str, Any]) -> str:
-    return json.dumps(_object({"reason": {"type": "string", "maxLength": REASON_CHARACTERS}, **verdict}))
+    shape = {"claim": "...", "evidence": "[1] the words of the passage, or none", "supported": "yes|no"}
+    return ReplyForm(
+        {"claims": [shape]},
+        {"claims": {"type": "array", "maxItems": MOST_CLAIMS, "items": claim}},
+        CLAIMS_TOKENS,
+        lambda reply, tokens: read_claims(reply),
+    )
 
 
 def _object(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,53 +112,65 @@ def _object(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": dict(fields), "required": list(fields), "additionalProperties": False}
 
 
-def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> RatingVerdict | None:
-    """Read the last verdict in a reply; None if incomplete or off the scale.
+def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> Judgement:
+    """Read the last verdict in a reply; no value if incomplete or off the scale.
 
     With `tokens` that agree with the text, a rating is its expectation over the scale (G-Eval: Liu et al. 2023).
     """
     names = [criterion.name for criterion in rubric.criteria]
     verdict = _last_verdict(reply, names)
-    ratings = {name: _rating(verdict[name], rubric) for name in verdict if name in names}
-    whole = {name: float(value) for name, value in ratings.items() if value is not None}
+    read = {name: _rating(verdict[name], rubric) for name in verdict if name in names}
+    whole = {name: float(value) for name, value in read.items() if value is not None}
     if len(whole) < len(names):
-        return None
+        return _unreadable(reply)
     values = expected(whole, tokens, rubric)  # in the order of the reply, which is that of the tokens
-    return RatingVerdict(_reason(verdict, reply), {name: values[name] for name in names})
+    ratings = {name: values[name] for name in names}
+    marks = ", ".join(f"{name} {rating:.3g}/{rubric.high}" for name, rating in ratings.items())
+    return Judgement(rubric_value(ratings, rubric), f"{marks}: {_reason(verdict, reply)}", ratings)
 
 
-def read_choice(reply: str, choices: Sequence[str]) -> ChoiceVerdict | None:
-    """Read the last verdict in a reply; None if it is not one of `choices`.
+def read_choice(reply: str, values: Mapping[str, float]) -> Judgement:
+    """Read the last verdict in a reply; no value if it is no choice.
 
-    >>> read_choice('{"reason": "Shorter.", "verdict": "A"}', ["A", "B", "tie"])
-    ChoiceVerdict(reason='Shorter.', choice='A')
+    >>> read_choice('{"reason": "Shorter.", "verdict": "A"}', PAIR).reason
+    'A: Shorter.'
     """
     verdict = _last_verdict(reply, ["verdict"])
     word = str(verdict.get("verdict", "")).strip().strip("\"'`*.").casefold()
-    choice = next((choice for choice in choices if choice.casefold() == word), None)
-    return ChoiceVerdict(_reason(verdict, reply), choice) if choice is not None else None
+    choice = next((choice for choice in values if choice.casefold() == word), None)
+    if choice is None:
+        return _unreadable(reply)
+    return Judgement(values[choice], f"{choice}: {_reason(verdict, reply)}")
 
 
-def read_claims(reply: str) -> ClaimsVerdict | None:
-    """Read the last list of claims; None if a claim has no clear verdict.
+def read_claims(reply: str) -> Judgement:
+    """Read the supported share of the last claims; no value without clear verdicts.
 
-    A repeated claim counts once, with its last verdict.
+    A repeated claim counts once, with its last verdict. An answer without claims scores 0.
 
-    >>> read_claims('{"claims": [{"claim": "It is free.", "evidence": "none", "supported": "no"}]}')
-    ClaimsVerdict(supported=(), unsupported=('It is free.',))
+    >>> read_claims('{"claims": [{"claim": "It is free.", "evidence": "none", "supported": "no"}]}').reason
+    '0 of 1 claims are supported; not supported: It is free.'
     """
     claims = _last_verdict(reply, ["claims"]).get("claims")
     if not isinstance(claims, list):
-        return None
+        return _unreadable(reply)
     words: dict[str, str] = {}
     for each in claims:
         claim, word = (each.get("claim"), each.get("supported")) if isinstance(each, dict) else (None, None)
         word = {True: "yes", False: "no"}[word] if isinstance(word, bool) else str(word).strip(" .").casefold()
         if not isinstance(claim, str) or word not in ("yes", "no"):
-            return None
+            return _unreadable(reply)
         words[" ".join(claim.split())[:CLAIM_CHARACTERS]] = word
-    supported, unsupported = (tuple(claim for claim in words if words[claim] == word) for word in ("yes", "no"))
-    return ClaimsVerdict(supported, unsupported)
+    if not words:
+        return Judgement(0.0, "it claims nothing")
+    lacking = [claim for claim, word in words.items() if word == "no"]
+    supported = len(words) - len(lacking)
+    more = f"; not supported: {'; '.join(lacking)}" if lacking else ""
+    return Judgement(supported / len(words), f"{supported} of {len(words)} claims are supported{more}")
+
+
+def _unreadable(text: str) -> Judgement:
+    return Judgement(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
 
 
 def _last_verdict(reply: str, names: Sequence[str]) -> Mapping[str, Any]:
@@ -242,19 +277,6 @@ def rubric_value(ratings: Mapping[str, float], rubric: Rubric) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """The verdict on one answer.
-
-    `value` is in [0, 1], None without a verdict. `ratings` are those of the panel's median member, by criterion on the
-    rubric's scale; empty in other modes.
-    """
-
-    value: float | None
-    reason: str
-    ratings: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """Verdicts on the first answer in both orders: 1 better, 0.5 tie, 0 worse, or None."""
 
@@ -278,41 +300,3 @@ def panel_median(judgements: Sequence[Judgement]) -> Judgement:
     middle = median(each.value for each in known if each.value is not None)
     nearest = min(known, key=lambda each: abs((each.value or 0.0) - middle))
     return Judgement(middle, nearest.reason, nearest.ratings)
-
-
-def by_rubric(text: str, tokens: Tokens, rubric: Rubric) -> Judgement:
-    verdict = read_ratings(text, rubric, tokens)
-    if verdict is None:
-        return _unreadable(text)
-    marks = ", ".join(f"{name} {rating:.3g}/{rubric.high}" for name, rating in verdict.ratings.items())
-    return Judgement(rubric_value(verdict.ratings, rubric), f"{marks}: {verdict.reason}", verdict.ratings)
-
-
-def by_reference(text: str, tokens: Tokens) -> Judgement:
-    return _read_choice(text, CORRECT, {"wrong": 0.0, "partly": 0.5, "correct": 1.0})
-
-
-def by_passages(text: str, tokens: Tokens) -> Judgement:
-    verdict = read_claims(text)
-    if verdict is None:
-        return _unreadable(text)
-    whole = len(verdict.supported) + len(verdict.unsupported)
-    lacking = f"; not supported: {'; '.join(verdict.unsupported)}" if verdict.unsupported else ""
-    counted = f"{len(verdict.supported)} of {whole} claims are supported{lacking}" if whole else "it claims nothing"
-    return Judgement(verdict.value, counted)
-
-
-def _unreadable(text: str) -> Judgement:
-    return Judgement(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
-
-
-def by_pair(text: str, tokens: Tokens) -> Judgement:
-    """Read a pairwise verdict: 1 if the first answer is better."""
-    return _read_choice(text, PAIR, {"A": 1.0, "B": 0.0, "tie": 0.5})
-
-
-def _read_choice(text: str, choices: Sequence[str], values: Mapping[str, float]) -> Judgement:
-    verdict = read_choice(text, choices)
-    if verdict is None:
-        return _unreadable(text)
-    return Judgement(values[verdict.choice], f"{verdict.choice}: {verdict.reason}")

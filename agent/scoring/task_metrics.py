@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType, MappingProxyType
+from types import CellType, CodeType, FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agent.conversation import turns_of
@@ -43,12 +43,17 @@ def build_metrics(
     `others` builds metrics by name that need more than a task, such as a judge.
     """
     names = Counter(spec.name for spec in task.metrics)
+    outputs = {field.name: field for field in task.signature.outputs}
+    only = next(iter(outputs)) if len(outputs) == 1 else ""
+    where = Path(task.folder) / "task.toml"
     metrics: list[Metric] = []
     for spec in task.metrics:
         if function := registered(spec.name):
             metrics.append(FunctionMetric(function, spec.field))
             continue
-        field = _field_of(spec, task)
+        if (field := outputs.get(spec.field or only)) is None:
+            what = f"metric {spec.name} names the field {spec.field!r}; the outputs are {', '.join(outputs)}"
+            raise InputError(f"{where}: {what}")
         name = spec.name if names[spec.name] == 1 else f"{spec.name}:{field.name}"
         if spec.name in others:
             metrics.append(others[spec.name](spec))
@@ -57,10 +62,12 @@ def build_metrics(
         else:
             try:
                 rule = METRICS.get(spec.name)
+                if rule.reads_rollout and task.rollouts is None:
+                    raise ValueError(f"metric {rule.name} scores what an agent did; this task has none, take another")
                 check = _check(rule, spec, field)
             except (InputError, ValueError) as problem:
-                raise InputError(f"{_file(task)}: {problem}") from problem
-            metrics.append(FieldMetric(name, field.name, check, rule.needs_label, rule.reads_replies))
+                raise InputError(f"{where}: {problem}") from problem
+            metrics.append(FieldMetric(name, field.name, check, rule))
     return tuple(metrics)
 
 
@@ -94,52 +101,46 @@ def combine(scores: Sequence[Score], specs: Sequence[MetricSpec]) -> float | Non
     return min(1.0, max(0.0, math.fsum(parts) / total))
 
 
-@dataclass(frozen=True, slots=True)
-class FieldMetric:
-    """A pure check of one field against its label."""
+class _RowMetric:
+    """What metrics have in common: a reply that cannot be read scores 0, and a score is in [0, 1] or None."""
 
-    name: str
-    field: str
-    check: Check | BoundedCheck
-    needs_label: bool = True
-    reads_replies: bool = False
+    def __init__(self, name: str, field: str, needs_label: bool = False) -> None:
+        self.name, self.field, self._needs_label = name, field, needs_label
 
     async def score(self, example: Example, prediction: Prediction) -> Score:
         if prediction.error:
             return Score(self.name, 0.0, prediction.error)
-        label = example.labels.get(self.field)
-        if self.needs_label and label is None:
+        if self._needs_label and example.labels.get(self.field) is None:
             return Score(self.name, None, f"row {example.id} has no label for {self.field}")
-        if self.field not in prediction.fields:
+        if self.field and self.field not in prediction.fields:
             return Score(self.name, 0.0, f"the reply has no {self.field}")
-        got = prediction.fields[self.field]
-        if self.reads_replies:
-            said = turns_of(prediction.conversation) if prediction.conversation else []
-            got = [*(content for role, content in said if role == "assistant"), prediction.raw]
-        check: Callable[[], Verdict | Awaitable[Verdict]] = partial(self.check, got, label)
-        try:
-            verdict = await run_aside(len(prediction.raw), check)
-            value, reason = verdict if isinstance(verdict, tuple) else await verdict
-        except Exception as problem:  # a metric may be another package's code
-            return Score(self.name, None, f"{self.name} failed: {type(problem).__name__}: {problem}"[:300])
+        value, reason = await self._verdict(example, prediction)
         if value is not None and not 0 <= value <= 1:
             return Score(self.name, None, f"{self.name} gave {value}, which is not in [0, 1]")
         return Score(self.name, value, reason)
 
+    async def _verdict(self, example: Example, prediction: Prediction) -> Verdict:
+        raise NotImplementedError
 
-def _file(task: Task) -> Path:
-    return Path(task.folder) / "task.toml"
 
+class FieldMetric(_RowMetric):
+    """A pure check of one field against its label."""
 
-def _field_of(spec: MetricSpec, task: Task) -> Field:
-    outputs = {field.name: field for field in task.signature.outputs}
-    if not spec.field and len(outputs) == 1:
-        return task.signature.outputs[0]
-    if spec.field not in outputs:
-        raise InputError(
-            f"{_file(task)}: metric {spec.name} names the field {spec.field!r}; the outputs are {', '.join(outputs)}"
-        )
-    return outputs[spec.field]
+    def __init__(self, name: str, field: str, check: Check | BoundedCheck, rule: MetricRule) -> None:
+        super().__init__(name, field, rule.needs_label)
+        self.check, self.rule = check, rule
+
+    async def _verdict(self, example: Example, prediction: Prediction) -> Verdict:
+        got = prediction if self.rule.reads_rollout else prediction.fields[self.field]
+        if self.rule.reads_replies:
+            said = turns_of(prediction.conversation) if prediction.conversation else []
+            got = [*(content for role, content in said if role == "assistant"), prediction.raw]
+        check: Callable[[], Verdict | Awaitable[Verdict]] = partial(self.check, got, example.labels.get(self.field))
+        try:
+            verdict = await run_aside(len(prediction.raw), check)
+            return verdict if isinstance(verdict, tuple) else await verdict
+        except Exception as problem:  # a metric may be another package's code
+            return None, f"{self.name} failed: {type(problem).__name__}: {problem}"[:300]
 
 
 MAX_TIMEOUTS = 3
@@ -176,26 +177,20 @@ def register(function: MetricFunction, name: str = "") -> RegisteredFunction:
         raise InputError(f"metric {function!r}: write a plain function, def metric(row, answer), that returns a score")
     name = name or ("metric" if function.__name__ == "<lambda>" else function.__name__)
     if not _NAME.fullmatch(name) or name in METRICS:
-        raise InputError(
-            f"metric {name!r}: this name is taken or not usable; take another, of letters, digits and underscores"
-        )
+        raise InputError(f"metric {name!r}: this name is taken or not usable; take letters, digits and underscores")
     most = function.__code__.co_argcount
     least = most - len(function.__defaults__ or ())
     if not (least <= 2 <= most or (least <= 2 and function.__code__.co_flags & 0x04)):
         raise InputError(f"metric {name}: takes {least} arguments; write def {name}(row, answer)")
-    _require_order(name, function.__code__.co_varnames[:2])
-    _REGISTERED[name] = RegisteredFunction(name, function, _digest(function))
-    return _REGISTERED[name]
-
-
-def _require_order(name: str, arguments: Sequence[str]) -> None:
+    arguments = function.__code__.co_varnames[: min(2, most)]
     first, second = [*map(str.casefold, arguments), "", ""][:2]
-    if first in ANSWERS or first in LABELS or second in ROWS:
-        given = f"{name}({', '.join(arguments)})"
+    if first in ANSWERS | LABELS or second in ROWS:
         raise InputError(
-            f"metric {given}: it is called with the whole row first, then the answer; write def {name}(row, answer) "
-            'and read the label as row["COLUMN"]'
+            f"metric {name}({', '.join(arguments)}): it is called with the whole row first, then the answer; write "
+            f'def {name}(row, answer) and read the label as row["COLUMN"]'
         )
+    _REGISTERED[name] = RegisteredFunction(name, function, digest_of(function))
+    return _REGISTERED[name]
 
 
 def registered(name: str) -> RegisteredFunction | None:
@@ -206,12 +201,11 @@ def require_all(task: Task) -> None:
     """Raise InputError if a metric of the task is an unregistered function."""
     for spec in task.metrics:
         if spec.name not in METRICS and spec.name not in _REGISTERED:
-            raise InputError(
-                f"{task.name}: its metric {spec.name} is a Python function, which only a program that has it can call"
-            )
+            raise InputError(f"{task.name}: its metric {spec.name} is a Python function, which this program lacks")
 
 
-def _digest(function: FunctionType) -> str:
+def digest_of(function: FunctionType) -> str:
+    """Return a SHA-256 of a function's source, defaults and closure."""
     import inspect
 
     try:
@@ -220,17 +214,14 @@ def _digest(function: FunctionType) -> str:
         text = inspect.getsource(function)
     except (OSError, TypeError):  # typed at a prompt
         text = repr(_code(function.__code__))
-    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    held = [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items()), *cells]
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]  # an empty one
+    held = [
+        *(function.__defaults__ or ()),
+        *sorted((function.__kwdefaults__ or {}).items()),
+        *(value for value in cells if value is not None),
+    ]
     plain = [repr(value) for value in held if isinstance(value, _PLAIN)]
     return hashlib.sha256("\n".join([text, *plain]).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
 
 
 def _code(code: CodeType) -> tuple[Any, ...]:
@@ -238,69 +229,58 @@ def _code(code: CodeType) -> tuple[Any, ...]:
     return code.co_code.hex(), code.co_names, code.co_varnames, inner
 
 
-class FunctionMetric:
+def _read(returned: Any, who: str) -> Verdict:
+    reason = ""
+    if isinstance(returned, dict):
+        returned, reason = returned.get("value"), str(returned.get("reason", ""))[:2000]
+    if returned is None:
+        return None, reason or f"{who} returned no value"
+    if isinstance(returned, str | bytes):
+        return None, f"{who} returned the text {returned!r:.200}, not a number in [0, 1]"
+    return float(returned), reason
+
+
+class FunctionMetric(_RowMetric):
     """A registered function, called in a thread with copies, one row at a time.
 
     The answer is the output `field`, or a dict of all outputs. `timeout` is in seconds per row.
     """
 
     def __init__(self, registered: RegisteredFunction, field: str = "", timeout: float = 5.0) -> None:
-        self.name = registered.name
-        self._function, self._field, self._timeout = registered.function, field, timeout
+        super().__init__(registered.name, field)
+        self._function, self._timeout, self._timeouts = registered.function, timeout, 0
         self._turn = asyncio.Lock()
-        self._timeouts = 0
 
-    async def score(self, example: Example, prediction: Prediction) -> Score:
-        if prediction.error:
-            return Score(self.name, 0.0, prediction.error)
-        if self._field and self._field not in prediction.fields:
-            return Score(self.name, 0.0, f"the reply has no {self._field}")
-        answer = prediction.fields[self._field] if self._field else dict(prediction.fields)
+    async def _verdict(self, example: Example, prediction: Prediction) -> Verdict:
+        answer = prediction.fields[self.field] if self.field else dict(prediction.fields)
         row = {"id": example.id, **example.inputs, **example.labels}
-        async with self._turn:
-            return Score(self.name, *await self._called(copy.deepcopy(row), copy.deepcopy(answer)))
-
-    async def _called(self, row: dict[str, Any], answer: Any) -> tuple[float | None, str]:
         took = f"{self.name} took longer than {self._timeout:g} s"
-        if self._timeouts >= MAX_TIMEOUTS:
-            return None, f"{took}, {self._timeouts} times, and is not called again"
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[tuple[float | None, str]] = loop.create_future()
+        async with self._turn:
+            if self._timeouts >= MAX_TIMEOUTS:
+                return None, f"{took}, {self._timeouts} times, and is not called again"
+            result: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+            arguments = result, copy.deepcopy(row), copy.deepcopy(answer)
+            threading.Thread(target=self._call, args=arguments, name=f"metric {self.name}", daemon=True).start()
+            try:
+                return await asyncio.wait_for(result, self._timeout)
+            except TimeoutError:
+                self._timeouts += 1
+                return None, took
 
-        def settle(verdict: tuple[float | None, str]) -> None:
-            if not result.done():
-                result.set_result(verdict)
-
-        def call() -> None:
-            verdict = self._verdict(row, answer)
-            with contextlib.suppress(RuntimeError):  # it timed out, and the loop has ended
-                loop.call_soon_threadsafe(settle, verdict)
-
-        threading.Thread(target=call, name=f"metric {self.name}", daemon=True).start()
+    def _call(self, result: asyncio.Future[Verdict], row: dict[str, Any], answer: Any) -> None:
         try:
-            return await asyncio.wait_for(result, self._timeout)
-        except TimeoutError:
-            self._timeouts += 1
-            return None, took
-
-    def _verdict(self, row: dict[str, Any], answer: Any) -> tuple[float | None, str]:
-        try:
-            value: Any = self._function(row, answer)
-            reason = ""
-            if isinstance(value, dict):
-                value, reason = value.get("value"), str(value.get("reason", ""))[:2000]
-            if value is None:
-                return None, reason or f"{self.name} returned no value"
-            if isinstance(value, str | bytes):
-                return None, f"{self.name} returned the text {value!r:.200}, not a number in [0, 1]"
-            score = float(value)
+            verdict = _read(self._function(row, answer), self.name)
         except (Exception, SystemExit) as problem:
             line = line_in(self._function.__code__.co_filename, problem)
             where = f"{self.name}:{line}" if line else self.name
-            return None, f"{where}: {type(problem).__name__}: {problem}"[:2000]
-        if not 0 <= score <= 1:
-            return None, f"{self.name} returned {score}, which is not in [0, 1]"
-        return score, reason
+            verdict = None, f"{where}: {type(problem).__name__}: {problem}"[:2000]
+
+        def settle() -> None:
+            if not result.done():
+                result.set_result(verdict)
+
+        with contextlib.suppress(RuntimeError):  # it timed out, and the loop has ended
+            result.get_loop().call_soon_threadsafe(settle)
 
 
 def line_in(file: str, problem: BaseException) -> int | None:
@@ -325,26 +305,21 @@ except BaseException as problem:
 answer(1, "ready")
 for line in pipe_in:
     try:
-        value, reason = metric(**json.loads(line)), ""
-        if isinstance(value, dict):
-            value, reason = value.get("value"), value.get("reason", "")
-        if value is None:
-            answer(None, reason or "metric.py returned no value")
-        elif isinstance(value, (str, bytes)):
-            answer(None, f"metric.py returned the text {value!r}, not a number in [0, 1]")
-        else:
-            answer(float(value), reason)
+        value = metric(**json.loads(line))
+        if isinstance(value, dict):  # whatever else it holds is for the user
+            value = {"value": value.get("value"), "reason": str(value.get("reason", ""))}
+        answer([json.loads(json.dumps(value, default=float))], "")
     except Exception as problem:
         answer(None, "metric.py:" + blame(problem, path))
 """
 )
 
 
-class PythonMetric:
+class PythonMetric(_RowMetric):
     """`def metric(example: dict, prediction: dict) -> float | dict(value=, reason=)` in the task folder's metric.py.
 
     `example` has id, inputs and labels; `prediction` has fields and raw, and `conversation` in a task with
-    [conversation]. A failure scores None with the reason.
+    [conversation] or `trace` in one with [texts]. A failure scores None with the reason.
     """
 
     def __init__(self, name: str, path: Path, timeout: float = 5.0) -> None:
@@ -357,26 +332,24 @@ class PythonMetric:
             raise InputError(f"{path}:{line}: {getattr(problem, 'msg', problem)}") from problem
         if "metric" not in code.co_names:
             raise InputError(f"{path}:1: no function `metric`; write `def metric(example, prediction):`")
-        self.name = name
+        super().__init__(name, "")
         path = path.resolve()
         self._worker = Worker("metric.py", _SCRIPT, str(path), timeout, folder=path.parent)
 
-    async def score(self, example: Example, prediction: Prediction) -> Score:
-        if prediction.error:
-            return Score(self.name, 0.0, prediction.error)
-        value, reason = await self._worker.ask(
-            {
-                "example": {"id": example.id, "inputs": dict(example.inputs), "labels": dict(example.labels)},
-                "prediction": {
-                    "fields": dict(prediction.fields),
-                    "raw": prediction.raw,
-                    **({"conversation": prediction.conversation} if prediction.conversation else {}),
-                },
-            }
-        )
-        if value is not None and not 0 <= value <= 1:
-            return Score(self.name, None, f"metric.py returned {value}, which is not in [0, 1]")
-        return Score(self.name, value, reason)
+    async def _verdict(self, example: Example, prediction: Prediction) -> Verdict:
+        said: dict[str, Any] = {"fields": dict(prediction.fields), "raw": prediction.raw}
+        if prediction.conversation:
+            said["conversation"] = prediction.conversation
+        if prediction.trace:
+            said["trace"] = prediction.trace
+        row = {"id": example.id, "inputs": dict(example.inputs), "labels": dict(example.labels)}
+        returned, reason = await self._worker.ask({"example": row, "prediction": said})
+        if not isinstance(returned, list):
+            return None, reason
+        try:
+            return _read(returned[0], "metric.py")
+        except (TypeError, ValueError) as problem:
+            return None, f"metric.py: {type(problem).__name__}: {problem}"
 
     def close(self) -> None:
         self._worker.close()

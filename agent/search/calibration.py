@@ -1,11 +1,9 @@
 """Calibrated variants of the finalists: same calls, bias-corrected label scores.
 
-A finalist with log-probabilities gets `label-free`, `fitted` and `prior` (votes of a classifier of the train rows), and
-one that picks its examples `neighbours` (kNN votes of its pool). They are ordinary trials, so the correction for having
-chosen among all (`stats/selection.py`) counts them. The score of a fitted variant on a dev row comes from weights that
-were fitted without that row's fold; the variant itself has those of all rows. A row of another fold did help to fit
-them, so two halves of dev are not quite independent: by one row in FOLDS and through a few shrunk numbers.
-Pool and classifier are of train rows alone: no dev row is in them, so their votes on dev are out of sample.
+They are ordinary trials, so the correction for having chosen among all (`stats/selection.py`) counts them. The score of
+a fitted variant on a dev row comes from weights that were fitted without that row's fold; the variant has those of all.
+A row of another fold did help to fit them, so two halves of dev are not quite independent: by one row in FOLDS and
+through a few shrunk numbers. Pool and classifier are of train rows alone, so their votes on dev are out of sample.
 """
 
 from __future__ import annotations
@@ -17,21 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.ledger.query import CALIBRATED
-from agent.prompt.calibration import FLOOR, LabelCalibration, Method, calibrated, share_of_all
+from agent.prompt.calibration import FLOOR, NEIGHBOURS, LabelCalibration, Method, calibrated, share_of_all
 from agent.prompt.parts.calibration import Opinion
-from agent.retrieval.votes import NEIGHBOURS
 from agent.search.context import SearchContext
 from agent.search.selection import Finalist
 from agent.stats.calibration import Weights, cross_fitted, fitted, label_free, stacked
-from agent.types import Candidate, Example, Field, Outcome, Prediction, Proposal
+from agent.types import Example, Field, Outcome, Prediction, Proposal
 
-Read = tuple[Prediction, float | None]
-"""A parsed reply, and its signal."""
-FEWEST_ROWS = 20
-"""Rows with label log-probabilities that estimating weights needs."""
+Read = tuple[Prediction, float | None]  # a parsed reply, and its signal
+FEWEST_ROWS = 20  # rows with label log-probabilities that estimating weights needs
 LEAST_SHARE = 0.5  # of the dev rows
-FITS: dict[Method, Callable[[Any, Any, Any], Weights]] = {"prior": stacked}
-"""Methods that do not use `fitted`."""
+FITS: dict[Method, Callable[[Any, Any, Any], Weights]] = {"prior": stacked}  # methods that do not use `fitted`
 REASONS: dict[Method, str] = {
     "label-free": "removes the model's preference for each label over all dev rows; no right answer was used",
     "fitted": "a bias for each label and one temperature, fitted to the dev rows; its score is cross-fitted",
@@ -42,11 +36,7 @@ REASONS: dict[Method, str] = {
 
 @dataclass(frozen=True, slots=True)
 class _Estimate:
-    """Weights by one method.
-
-    `all_rows`: those of the variant, of all dev rows together. `each`: those for reading each dev row; None: its reply
-    decides. `votes`: the `opinion` on each dev row.
-    """
+    """Weights of a variant (`all_rows`) and for reading each dev row; None: its reply decides. `votes`: by row."""
 
     method: Method
     all_rows: Weights
@@ -83,10 +73,7 @@ def _estimated(
     logs: Sequence[Sequence[float]] = (),
     opinion: Opinion | None = None,
 ) -> _Estimate:
-    """Fit weights to the `usable` dev rows: label log-probabilities and the right label, by position.
-
-    `said`: the votes on each dev row; `logs`: their logs.
-    """
+    """Fit to `usable` dev rows: label log-probabilities and right label. `logs`: of the votes `said`."""
     scores, answers = [scores for scores, _ in usable.values()], [answer for _, answer in usable.values()]
     more = [logs[at] for at in usable] if logs else None
     fit = FITS.get(method, fitted)
@@ -113,25 +100,25 @@ async def add_calibrated(context: SearchContext) -> None:
         base = context.trials.proposals[candidate_id]
         free = label_free([scores for scores, _ in usable.values()])
         estimates = [_Estimate("label-free", free, [free] * len(outcomes)), _estimated("fitted", usable, len(outcomes))]
-        traits = context.program.traits(base.candidate)
-        for opinion in await asyncio.to_thread(traits.opinions):  # trains a classifier the first time
+        opinions = await asyncio.to_thread(context.program.opinions, base.candidate, True)  # may train a classifier
+        for opinion in opinions:
             said = [opinion.said(row) for row in context.dev]
             estimates.append(_estimated(opinion.method, usable, len(outcomes), said, opinion.logs(said), opinion))
         for estimate in estimates:
-            twin = traits.calibrated(estimate.named(field, estimate.all_rows))
+            twin = context.program.calibrated(base.candidate, estimate.named(field, estimate.all_rows))
             if twin is None:
                 continue
             operator, reason = f"{CALIBRATED}{estimate.method}", REASONS[estimate.method]
             if context.admit([Proposal(twin, base.place, operator, candidate_id, reason)]):
-                await _score(context, twin, outcomes, estimate.read(field, context.dev, outcomes))
+                context.trials.open(twin.id, context.round)
+                read = zip(context.dev, outcomes, estimate.read(field, context.dev, outcomes), strict=True)
+                seen = [await context.evaluator.read_again(twin, row, outcome, *one) for row, outcome, one in read]
+                context.trials.record(twin.id, seen)
+                context.trials.settle(twin.id, "complete", "read from the replies of its parent, the whole of dev")
 
 
 def best_readings(context: SearchContext, candidates: Sequence[Finalist]) -> list[Finalist]:
-    """Drop variants that another variant of the same prompt beats by log-loss on dev.
-
-    Variants make the same calls and differ only in how replies are read; log-loss tells them apart on fewer rows than
-    right answers do.
-    """
+    """Keep the variant of each prompt with the least log-loss on dev. The calls are the same."""
     trials = context.trials
     losses: dict[str, dict[str, float]] = {}
     for each in candidates:
@@ -144,17 +131,3 @@ def best_readings(context: SearchContext, candidates: Sequence[Finalist]) -> lis
     for twins in losses.values():
         beaten |= twins.keys() - {min(twins, key=lambda twin: twins[twin])}
     return [each for each in candidates if each.candidate_id not in beaten]
-
-
-async def _score(
-    context: SearchContext,
-    twin: Candidate,
-    outcomes: Sequence[Outcome],
-    read: Sequence[Read],
-) -> None:
-    context.trials.open(twin.id, context.round)
-    rows = zip(context.dev, outcomes, read, strict=True)
-    again = context.evaluator.read_again
-    seen = [await again(twin, row, outcome, *one) for row, outcome, one in rows]
-    context.trials.record(twin.id, seen)
-    context.trials.settle(twin.id, "complete", "read from the replies of its parent, the whole of dev")

@@ -35,20 +35,9 @@ UNSCORED_AT_MOST = 0.2  # of a trial's rows; more and the trial fails
 class SearchContext:
     """One run's search: candidates of a program for a task and its models, within a plan.
 
-    Args:
-        seed: of `rng` and of the common order of `dev`.
-        account: the spending.
-        baseline: the candidate of trial 0, such as the user's own.
-        max_trials: the user's cap on trials, at least 1; None: no cap.
-        sampler: one of `samplers.SAMPLERS`.
-        pruner: one of `samplers.PRUNERS`.
-        calibrated: reads outcomes for comparisons.
-        failed: why the strategy failed.
-        stopped: why the strategy made no further candidates, if it says so.
-        unproved: the best on dev that picks its examples and is not shown to beat the best without.
-        pruned_externally: whether an optimizer dropped candidates by dev scores that the trials does not have.
-        noted: the number of ledger events of each kind.
-        proposal_log: the proposals.
+    `baseline` is the candidate of trial 0. `unproved`: the best on dev that picks its examples and is not shown to beat
+    the best without. `pruned_externally`: an optimizer dropped candidates by dev scores that `trials` does not have.
+    `stopped` and `failed`: why no further candidates were made. `noted`: the number of ledger events of each kind.
     """
 
     task: Task
@@ -85,26 +74,21 @@ class SearchContext:
         self.replan(self.plan)
 
     def replan(self, plan: Plan) -> None:
-        """Switch to another plan with the same number of dev rows."""
-        self.plan = plan
+        """Switch to another plan, with as many dev rows or fewer."""
+        self.plan, self.dev = plan, self.dev[: plan.dev_rows]
         self.costs = CandidateCosts(plan, self.account, self.trials, self.baseline.id, self._size, self._varies)
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
-        """Add candidates to the pool; return the ids of the new ones in order.
-
-        Those that break a hard rule are logged with the reason, never repaired; known ones are skipped.
-        """
+        """Add candidates to the pool; return the new ones. What breaks a hard rule is logged, never repaired."""
         admitted = []
         for proposal in proposals:
             candidate = proposal.candidate
             if candidate.id in self._looked_at:
                 self._looked_at.remove(candidate.id)
                 admitted.append(candidate.id)
+            elif candidate.id in self.trials.proposals or candidate.id in self._refused:
                 continue
-            if candidate.id in self.trials.proposals or candidate.id in self._refused:
-                continue
-            rejected = self.program.check(candidate) or self._too_long(candidate)
-            if rejected:
+            elif rejected := self.program.check(candidate) or self._too_long(candidate):
                 self.observer.on_candidate_rejected(self.round, proposal, rejected)
                 self._refused.add(candidate.id)
             else:
@@ -113,11 +97,7 @@ class SearchContext:
         return admitted
 
     async def look(self, proposal: Proposal, rows: Sequence[Example]) -> list[Outcome]:
-        """Score a new candidate on single dev rows before its trial.
-
-        `admit` still takes it as new. `rows`: rows that the user's own prompt has seen. Empty if the candidate breaks a
-        hard rule, is known or fails. Raises as `see`.
-        """
+        """Score a new candidate on single dev rows before its trial. `admit` still takes it as new."""
         if not self.admit([proposal]):
             return []
         self._looked_at.add(proposal.candidate.id)
@@ -130,12 +110,9 @@ class SearchContext:
 
     def _too_long(self, candidate: Candidate) -> str:
         limit, paid = self.task.constraints.max_prompt_tokens, self.costs.longest_prompt()
-        if limit is None and paid == math.inf:
-            return ""
         if limit is not None and (most := self.program.most_prompt_tokens(candidate)) > limit:
             return f"{most} prompt tokens, more than max_prompt_tokens = {limit}"
-        size = self.program.prompt_tokens(candidate)
-        if size > paid:
+        if paid < math.inf and (size := self.program.prompt_tokens(candidate)) > paid:
             return f"{size} prompt tokens, the caps on tokens and dollars pay {paid:.0f} on all of dev and test"
         return ""
 
@@ -145,19 +122,13 @@ class SearchContext:
         self.trials.proposals[proposal.candidate.id] = proposal
 
     async def see(self, candidates: Sequence[str], rows: int) -> list[str]:
-        """Score candidates on the first `rows` dev rows in parallel.
+        """Score candidates on the first `rows` dev rows in parallel. Return those that did not fail.
 
-        Return the ids that did not fail. Each gets a trial, if it has none; that of a candidate that fails is closed.
-        No row is paid twice.
-
-        Raises:
-            BudgetExhausted: not all rows could be paid; scored rows stay.
-            RunRefused: the provider refuses every call of the run.
+        Raises BudgetExhausted (scored rows stay), and RunRefused if the provider refuses every call of the run.
         """
         return await self.see_all(dict.fromkeys(candidates, rows))
 
     async def see_all(self, wanted: Mapping[str, int]) -> list[str]:
-        """Score each candidate on its own number of rows, as `see` does."""
         for candidate_id in wanted:
             if candidate_id not in self.trials.by_id:
                 self.trials.open(candidate_id, self.round)
@@ -201,8 +172,8 @@ class SearchContext:
     def left(self) -> int:
         """Return the target calls, with those of judges, that all caps leave to the search.
 
-        Cached calls count as paid, and lost attempts do not count: a run whose calls are in the ledger, or that loses a
-        few attempts, makes the same trials. The share of the sealed test is not included.
+        Cached calls count as paid and lost attempts do not: a resumed run, or one that loses a few, makes the same
+        trials.
         """
         by_calls = max(0, self._calls(self.plan.slack)) // self.plan.per_row
         return int(min(by_calls, self.costs.affordable() * self.plan.calls_each))
@@ -212,11 +183,7 @@ class SearchContext:
         return max(0, self._calls(0)) // self.plan.calls_a_row
 
     def payable(self) -> int:
-        """Return `left_by_calls` without slack, or less if more attempts are lost than it covers.
-
-        A run that loses fewer, or is resumed, has the same result; the rest of the slack pays the ablations of the
-        winner (`spare`).
-        """
+        """Return `left_by_calls` without slack, or less if more attempts are lost than it covers."""
         kept = self._calls(self.plan.slack) // self.plan.calls_a_row
         return max(0, min(kept, int(min(self.account.payable(), self.plan.calls)) // self.plan.calls_a_row))
 
@@ -227,20 +194,14 @@ class SearchContext:
     def _calls(self, slack: int) -> int:
         return self.plan.calls - slack - self.plan.test_calls - self.account.total_used.calls
 
-    def calls_so_far(self) -> int:
-        """Return the calls of the run, including those answered from the ledger."""
-        return self.account.total_used.calls
-
     @property
     def baseline_rows(self) -> int:
-        """Dev rows that the user's own prompt has seen."""
         return len(self.trials.outcomes.get(self.baseline.id, ()))
 
     def more(self) -> bool:
         return self.max_trials is None or len(self.trials.by_id) < self.max_trials
 
     def stage(self, name: str, round_: int) -> None:
-        """Begin a stage: its display name, and the round of later candidates and trials."""
         self.stage_name, self.round = name, round_
         self.observer.on_stage_started(name, round_)
 
@@ -263,32 +224,24 @@ class SearchContext:
 
 
 def dev_rows(task: Task, count: int, seed: int) -> tuple[Example, ...]:
-    """Return the first `count` dev rows of the common order; file order without label choices.
+    """Return the first dev rows of the common order; file order without label choices.
 
-    Every beginning of the order holds the labels about as often as the whole, which tells candidates apart far better:
-    over 110 recorded candidates of a 6-label task, the mean over the first 8 rows correlated 0.70 with that over the
-    other rows, and 0.62 when the rows came at random; over the first 22, 0.85 and 0.79.
+    Every beginning holds the labels about as often as the whole: over 110 recorded candidates of a 6-label task, the
+    mean over the first 8 rows correlated 0.70 with that over the other rows, and 0.62 when the rows came at random.
     """
-    fields = [field.name for field in task.signature.outputs if field.choices]
-    if not fields:
-        return task.dev[:count]
-    return tuple(stratified(task.dev, _labels(task.dev, fields), random.Random(f"order/{seed}"))[:count])
+    return _by_label(task, task.dev, f"order/{seed}")[:count]
 
 
 def sealed_rows(task: Task, plan: Plan) -> tuple[Example, ...]:
-    """Return the sealed test rows in one order for every run and seed.
+    """Return the sealed test rows in one order for every seed. A chosen part is stratified by label."""
+    is_chosen = plan.chooses_rows and plan.test_rows < len(task.test)
+    return (_by_label(task, task.test, "sealed") if is_chosen else task.test)[: plan.test_rows]
 
-    A part of them holds the labels about as often as the whole; all of them, and those of a plan that does not choose
-    their number, come in file order.
-    """
+
+def _by_label(task: Task, rows: tuple[Example, ...], seed: str) -> tuple[Example, ...]:
     fields = [field.name for field in task.signature.outputs if field.choices]
-    if plan.detect is None or not fields or plan.test_rows >= len(task.test):
-        return task.test[: plan.test_rows]
-    return tuple(stratified(task.test, _labels(task.test, fields), random.Random("sealed"))[: plan.test_rows])
-
-
-def _labels(rows: Sequence[Example], fields: Sequence[str]) -> list[tuple[str, ...]]:
-    return [tuple(str(row.labels[name]) for name in fields) for row in rows]
+    labels = [tuple(str(row.labels[name]) for name in fields) for row in rows]
+    return tuple(stratified(rows, labels, random.Random(seed))) if fields else rows
 
 
 def stratified(rows: Sequence[T], labels: Sequence[Hashable], rng: random.Random) -> list[T]:

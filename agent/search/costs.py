@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 from statistics import mean
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +18,8 @@ from agent.errors import BudgetRefused
 from agent.gateway.prices import Price
 from agent.prompt.template import marks
 from agent.retrieval.passages import CONTEXT
-from agent.scoring.llm_judge import CLAIMS_TOKENS, VERDICT_TOKENS, judge_calls, reads_passages
+from agent.scoring.judge_reply import CLAIMS_TOKENS, VERDICT_TOKENS
+from agent.scoring.llm_judge import judge_calls, reads_passages
 from agent.types import Budget, CallRole, Spend, Task, Usage
 
 if TYPE_CHECKING:
@@ -39,13 +41,12 @@ PASSAGE_LETTERS = 4 * 600  # of the passages in a prompt, on average
 MOST_PASSAGE_LETTERS = 8 * 2000  # of the passages of the longest designs, with their headings
 SAMPLE = 50  # rows that stand for all
 
-Models = Mapping[CallRole, Sequence[str]]
-"""The names of a run's models by role; none for a role without a model."""
+Models = Mapping[CallRole, Sequence[str]]  # the names of a run's models by role; none for a role without a model
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """A cap on tokens or dollars: its `name` in the budget, its size, and `of`, its unit of a spending."""
+    """A cap on tokens or dollars; `of`: its unit of a spending."""
 
     name: str
     size: float
@@ -61,9 +62,8 @@ class Cap:
 class CallCosts:
     """The estimated average cost of a call over all roles.
 
-    `least`: with prompts as short as the user's own. `usual`: with the fewest examples that the task allows on every
-    other prompt. `usd_a_token`: of a prompt of the target. `own_prompt`: tokens of the user's own prompt and its tools.
-    `calls_each`: calls per run of the program, if the plan counts runs as calls.
+    `least`: with the user's own prompt. `usual`: with the fewest examples on every other prompt. `own_prompt`: its
+    tokens with its tools. `calls_each`: calls per run of the program, if the plan counts runs as calls.
     """
 
     least: Spend
@@ -73,15 +73,9 @@ class CallCosts:
     calls_each: int = 1
 
     def of_a_run(self, calls: int) -> CallCosts:
-        """Return the costs of a program run with `calls` such calls.
-
-        The length of its examples is unknown.
-        """
-
         def run(call: Spend) -> Spend:
-            return Spend(
-                1, calls * (call.tokens + ADAPTER_TOKENS), calls * (call.usd + ADAPTER_TOKENS * self.usd_a_token)
-            )
+            usd = call.usd + ADAPTER_TOKENS * self.usd_a_token
+            return Spend(1, calls * (call.tokens + ADAPTER_TOKENS), calls * usd)
 
         return CallCosts(run(self.least), run(self.usual), self.usd_a_token, self.own_prompt, calls)
 
@@ -101,10 +95,9 @@ class CallCosts:
         ]
 
     def longest_prompt(self, budget: Budget, rows: int) -> int | None:
-        """Return the most prompt tokens that the caps pay for `rows` rows; None without caps.
+        """Return the most prompt tokens that the caps pay for `rows` rows. Never too few for another wording.
 
-        Never too few for another wording of the user's own prompt. A prompt may take the whole of a cap: the tokens of
-        hosted models are counted by an upper estimate, about twice as many as there are.
+        A prompt may take the whole of a cap: tokens of hosted models are counted about twice as high as they are.
         """
         token = Spend(1, 1, self.usd_a_token)
         tokens = [cap.size / rows / cap.of(token) for cap in Cap.all(budget) if cap.of(token) > 0]
@@ -125,14 +118,10 @@ class Means:
 
     @property
     def calls(self) -> int:
-        """The capped calls, or else those of the effort."""
         return self.budget.max_calls if self.budget.max_calls is not None else EFFORT_CALLS[self.effort]
 
     def affordable(self, needed: int, what: str) -> int:
-        """Return the calls to plan with.
-
-        Raises BudgetRefused if the caps on tokens or dollars do not buy those `needed`.
-        """
+        """Return the calls to plan with. Raises BudgetRefused if the caps do not buy those `needed`."""
         calls, costs, budget = self.calls, self.costs, self.budget
         usual = costs.affordable(budget, costs.usual) if costs else None
         if costs is None or usual is None or usual >= calls:
@@ -145,10 +134,7 @@ class Means:
 
 
 def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallCosts:
-    """Estimate the average cost of a call on this task.
-
-    A model without a price is free.
-    """
+    """Estimate the average cost of a call. A model without a price is free."""
     passages = _passage_letters(task, PASSAGE_LETTERS) // BYTES_A_TOKEN
     has_place = bool(marks(task.instruction, [CONTEXT]))
     own = _tokens([task.instruction, *_tool_texts(task)]) + MESSAGE_TOKENS + (passages if has_place else 0)
@@ -162,28 +148,21 @@ def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallC
 
 def average_call(task: Task, models: Models, prices: Mapping[str, Price], prompt: int) -> Spend:
     """Estimate the average call over all roles. `prompt`: tokens of the target's prompts without the row."""
-    a_row = {"model": 1.0, "judge": float(judge_calls(task)), "proposer": 1 / ROWS_A_PROPOSAL}
-    parts = [(a_row[role], models[role], usage) for role, usage in average_calls(task, prompt).items() if models[role]]
-    calls = sum(share for share, _, _ in parts)
-    tokens = sum(share * (usage.prompt_tokens + usage.completion_tokens) for share, _, usage in parts)
-    cost = sum(share * dearest(names, usage, prices) for share, names, usage in parts)
-    return Spend(1, math.ceil(tokens / calls), cost / calls)
-
-
-def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:
-    """Estimate the tokens of a call by role.
-
-    `prompt`: tokens of the target's prompts without the row.
-    """
     row, reply = _row_and_reply(task)
     rubrics = sum(_tokens([rubric.text]) for rubric in task.rubrics.values())
     thoughts = task.room(0) // 2  # of what a call may think, on average
     seen, verdict = _judged_passages(task, PASSAGE_LETTERS)
-    return {
-        "model": Usage(prompt + row + MESSAGE_TOKENS, reply + 1 + thoughts),
-        "judge": Usage(row + reply + rubrics + RUBRIC_TOKENS + seen // BYTES_A_TOKEN, verdict + thoughts),
-        "proposer": Usage(PROPOSER_TOKENS, proposal_tokens(task) + thoughts),
+    judged = row + reply + rubrics + RUBRIC_TOKENS + seen // BYTES_A_TOKEN
+    each: dict[CallRole, tuple[float, Usage]] = {
+        "model": (1.0, Usage(prompt + row + MESSAGE_TOKENS, reply + 1 + thoughts)),
+        "judge": (float(judge_calls(task)), Usage(judged, verdict + thoughts)),
+        "proposer": (1 / ROWS_A_PROPOSAL, Usage(PROPOSER_TOKENS, proposal_tokens(task) + thoughts)),
     }
+    parts = [(a_row, models[role], usage) for role, (a_row, usage) in each.items() if models[role]]
+    calls = sum(a_row for a_row, _, _ in parts)
+    tokens = sum(a_row * usage.tokens for a_row, _, usage in parts)
+    cost = sum(a_row * dearest(names, usage, prices) for a_row, names, usage in parts)
+    return Spend(1, math.ceil(tokens / calls), cost / calls)
 
 
 def _tool_texts(task: Task) -> list[str]:
@@ -192,9 +171,8 @@ def _tool_texts(task: Task) -> list[str]:
 
 def _passage_letters(task: Task, most: int) -> int:
     documents = task.knowledge.documents if task.knowledge else ()
-    return min(
-        most, sum(len(b.text) for document in documents for section in document.sections for b in section.blocks)
-    )
+    blocks = (block for document in documents for section in document.sections for block in section.blocks)
+    return min(most, sum(len(block.text) for block in blocks))
 
 
 def _judged_passages(task: Task, most: int) -> tuple[int, int]:
@@ -222,7 +200,7 @@ def proposal_tokens(task: Task, several: int = 1) -> int:
 
 
 def dearest(models: Iterable[str], usage: Usage, prices: Mapping[str, Price]) -> float:
-    """Price these tokens at the most expensive of the models. One without a price is free."""
+    """Price tokens at the most expensive model. One without a price is free."""
     return max((prices[model](usage) for model in models if model in prices), default=0.0)
 
 
@@ -247,8 +225,8 @@ LONGEST_SHARE = 0.75  # of a cap on tokens or dollars: what the longest prompt m
 class CandidateCosts:
     """The costs of one run's candidates against its caps, in rows at the mean cost so far.
 
-    `size`: the tokens of a candidate's prompt with a usual row. `varies`: whether a candidate's examples or passages
-    are picked for each row: its calls share no long beginning, so providers cache less of it.
+    `varies`: whether examples or passages are picked for each row: such calls share no long beginning, so providers
+    cache less of it.
     """
 
     def __init__(
@@ -261,25 +239,19 @@ class CandidateCosts:
         varies: Callable[[str], bool] = lambda candidate_id: False,
     ) -> None:
         self._plan, self._account, self._trials = plan, account, trials
-        self._baseline_id, self._size_of, self._varies = baseline_id, size, varies
+        self._baseline_id, self._size, self._varies = baseline_id, cache(size), varies
         self._caps = Cap.all(account.budget)
-        self._sizes: dict[str, int] = {}
-        self._mean, self._mean_at = 0.0, 0
 
     def affordable(self) -> float:
         """Return the rows that the search's part of the caps still pays; inf without caps."""
         return max(0.0, self._rows_for(lambda cap, spent: cap * (1 - self._plan.test_share) - spent))
 
     def of_rows(self, candidate_id: str, rows: int) -> float:
-        """Price `rows` rows of a candidate: `rows`, or more for prompts longer than average."""
+        """Price rows of a candidate: more than `rows` for prompts longer than average."""
         return rows * max(1.0, self._relative(candidate_id))
 
     def through_test(self, *candidate_ids: str) -> float:
-        """Price a candidate on the rest of dev; the highest of several.
-
-        Includes the sealed test of the baseline and the most expensive possible winner, as far as that exceeds the kept
-        share.
-        """
+        """Price the rest of dev and, beyond the kept share, the sealed test. The highest of several."""
         prompts = self._plan.tested
         tested = self._plan.test_calls // prompts // self._plan.calls_a_row
         dearest_won = max(map(self._relative, self._trials.in_state("complete")), default=0.0)
@@ -295,15 +267,11 @@ class CandidateCosts:
         return max(map(one, candidate_ids), default=0.0)
 
     def longest_prompt(self) -> float:
-        """Return the most prompt tokens that the caps pay on all of dev and test.
-
-        Inf without caps. Counts of hosted models are upper estimates, which the calls so far correct, with room for the
-        other calls of a run.
-        """
-        longest, used, counted = self._plan.longest_prompt, self._account.total_used, self._mean_size()
+        """Return the longest prompt (tokens) that the caps pay on dev and test."""
+        longest, used = self._plan.longest_prompt, self._account.total_used
         if longest is None:
             return math.inf
-        if not used.calls or not counted:
+        if not used.calls or not (counted := self._mean_size()):
             return longest
         return longest / min(1.0, used.tokens / used.calls / counted / LONGEST_SHARE)
 
@@ -313,9 +281,8 @@ class CandidateCosts:
         return min(calls) / self._plan.calls_a_row if calls else math.inf
 
     def _relative(self, candidate_id: str) -> float:
-        """Price a candidate's row in mean rows, measured or by prompt length. Judges cost the same."""
-        target, mean_size = self._account.used.get("model", Spend()), self._mean_size()
-        if self.affordable() == math.inf or not mean_size or not target.calls:
+        target = self._account.used.get("model", Spend())
+        if self.affordable() == math.inf or not target.calls or not (mean_size := self._mean_size()):
             return 1.0
         used, judge = self._account.total_used, self._account.used.get("judge", Spend())
         own, longer = self._account.used_for.get(candidate_id, Spend()), 1.0
@@ -340,13 +307,5 @@ class CandidateCosts:
         return spent, sum(self._size(i) * n for i, n in rows.items()) / sum(rows.values())
 
     def _mean_size(self) -> float:
-        if self._mean_at != self._trials.looks:
-            rows = {i: len(outcomes) for i, outcomes in self._trials.outcomes.items()}
-            self._mean = sum(self._size(i) * n for i, n in rows.items()) / max(1, sum(rows.values()))
-            self._mean_at = self._trials.looks
-        return self._mean
-
-    def _size(self, candidate_id: str) -> int:
-        if candidate_id not in self._sizes:
-            self._sizes[candidate_id] = self._size_of(candidate_id)
-        return self._sizes[candidate_id]
+        rows = {i: len(outcomes) for i, outcomes in self._trials.outcomes.items()}
+        return sum(self._size(i) * n for i, n in rows.items()) / max(1, sum(rows.values()))

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[Any]
 
-Feature = tuple[str, str]
-"""A part and its choice: ("format", "inline")."""
+Feature = tuple[str, str]  # a part and its choice: ("format", "inline")
 
 SPREADS = {"parts": (0.03, 0.1, 0.3), "demo": (0.007, 0.015, 0.04, 0.1), "own": (0.01, 0.03, 0.1)}
 """The grid: standard deviations of coefficients, in score."""
@@ -36,7 +35,7 @@ LOOSE = 1e-3  # of a row: the weight of the prior on the level that all candidat
 
 @dataclass(frozen=True, slots=True)
 class ScoredCandidate:
-    """A candidate as columns of the model, with its scores on the first dev rows. None: not scored."""
+    """A candidate as columns of the model, with its scores on the first dev rows."""
 
     candidate_id: str
     features: Mapping[Feature, float]
@@ -45,7 +44,7 @@ class ScoredCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """The contribution of this choice of a part, in points (hundredths of score), and its standard error."""
+    """The contribution of a choice of a part, in points (hundredths of score)."""
 
     part: str
     name: str
@@ -89,10 +88,7 @@ class PartsModel:
         return matrix
 
     def sums(self, wanted: Sequence[Mapping[Feature, float]]) -> list[tuple[float, float]]:
-        """Return mean and standard error, in score, of weighted sums of coefficients.
-
-        Features that were never scored count as 0.
-        """
+        """Return mean and standard error, in score, of weighted sums of coefficients. Unscored ones are 0."""
         from scipy.linalg import solve_triangular
 
         rows = {group: self._matrix(group, wanted) @ self._design[group].T for group in SPREADS}
@@ -112,10 +108,7 @@ class PartsModel:
         return [(float(m), float(e)) for m, e in zip(mean, errors, strict=True)]
 
     def difference(self, one: Mapping[Feature, float], two: Mapping[Feature, float]) -> tuple[float, float]:
-        """Estimate the lead of `one` over `two`, in score, with its standard error.
-
-        Neither need have been scored.
-        """
+        """Estimate the lead of `one` over `two`, in score, with its standard error."""
         return self.sums([{f: one.get(f, 0.0) - two.get(f, 0.0) for f in (*one, *two)}])[0]
 
     def effects(self, part: str) -> list[Effect]:
@@ -134,10 +127,9 @@ def demo_effects(table: Sequence[ScoredCandidate]) -> dict[str, Effect]:
 def recombine(
     effects: Mapping[str, Effect], groups: Mapping[str, Sequence[str]], k: int, rng: random.Random
 ) -> list[str]:
-    """Draw train rows for a demo set by Thompson sampling of their effects.
+    """Draw train rows for a demo set by Thompson sampling of their effects (Thompson 1933).
 
-    Labels take turns. For each place of a label one row without an effect joins the draw, as uncertain as the least
-    certain of the others. `groups` holds the row ids of each label. Source: Thompson sampling (Thompson 1933).
+    Labels take turns; for each place of a label one row without an effect joins, as uncertain as the least certain one.
     """
     unsure = max((effect.se for effect in effects.values()), default=1.0)
     labels = rng.sample(sorted(groups), len(groups))

@@ -7,30 +7,35 @@ from all scores of the run (`effects.py`). If the interval holds both signs, no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from agent.errors import BudgetExhausted
 from agent.evaluate import answer_counts, breakdown
 from agent.evaluate.breakdown import BASELINE, WINNER
+from agent.evaluate.field_scores import by_field
 from agent.evaluate.score_table import ScoreTable
+from agent.prompt.parts.shape import shape_changes
 from agent.prompt.parts.tools import tool_changes
 from agent.results.breakdown import Consistency, JudgeTrust, Variety
 from agent.results.run_parts import Carried, Change, PromptSize, ProposerUse
 from agent.search.context import SearchContext
 from agent.search.effects import Feature, PartsModel, ScoredCandidate
-from agent.search.program import PROPOSED, Ablation, Program
+from agent.search.program import PROPOSED, Program
+from agent.search.selection import within_noise
 from agent.search.trials import Trials, by_operator
-from agent.stats.intervals import paired_difference
-from agent.types import Candidate, Outcome, Proposal, Task
+from agent.stats.intervals import both_scored, paired_difference
+from agent.types import Candidate, Proposal, Summary, Task
 
+Scores = Sequence[float | None]
 FEWEST_ROWS = 10
 WIDTH = 1.96
 
 
 def attribution(
     winner: Candidate,
-    ablations: Sequence[Ablation],
+    ablations: Mapping[str, Candidate],
     table: Sequence[ScoredCandidate],
     features: Callable[[Candidate], Mapping[Feature, float]],
     optimism: float = 0.0,
@@ -38,15 +43,14 @@ def attribution(
 ) -> list[Carried]:
     """Estimate the contribution of each part of the winner, largest first, in points to hundredths.
 
-    `ablations`: the winner without each part in turn. `features`: a candidate as columns of the model; empty if nothing
-    can be estimated. `optimism`: how much choosing the best flatters the winner on these rows, in score: measured
-    intervals reach down by it, estimates shrink by themselves.
+    `optimism`: how much choosing the best flatters the winner on these rows, in score: measured intervals reach down by
+    it, estimates shrink by themselves.
     """
-    rows = {scored.candidate_id: scored for scored in table}
+    rows = {scored.candidate_id: scored.values for scored in table}
     model: PartsModel | None = None
     parts = []
-    for ablation in ablations:
-        pairs = _pairs(rows.get(winner.id), rows.get(ablation.candidate.id))
+    for part, without in ablations.items():
+        pairs = _pairs(rows.get(winner.id), rows.get(without.id))
         if pairs:
             diff = paired_difference([mine for mine, _ in pairs], [theirs for _, theirs in pairs], seed)
             points, low, high = diff.diff, diff.ci95[0] - max(0.0, optimism), diff.ci95[1]
@@ -54,44 +58,41 @@ def attribution(
             continue
         else:
             model = model or PartsModel(table)
-            points, error = model.difference(features(winner), features(ablation.candidate))
+            points, error = model.difference(features(winner), features(without))
             low, high = points - WIDTH * error, points + WIDTH * error
         ci95 = round(100 * low, 2), round(100 * high, 2)
         how: Literal["measured", "estimated", "unknown"]
         how = "unknown" if low <= 0 <= high else "measured" if pairs else "estimated"
-        part = Carried(part=ablation.part, points=round(100 * points, 2), ci95=ci95, how=how, rows=len(pairs))
-        parts.append((points, part))
+        parts.append((points, Carried(part=part, points=round(100 * points, 2), ci95=ci95, how=how, rows=len(pairs))))
     return [part for _, part in sorted(parts, key=lambda each: -each[0])]
 
 
-def _pairs(winner: ScoredCandidate | None, other: ScoredCandidate | None) -> list[tuple[float, float]]:
-    if winner is None or other is None or len(other.values) < len(winner.values):
+def _pairs(mine: Scores | None, theirs: Scores | None) -> list[tuple[float, float]]:
+    if mine is None or theirs is None or len(theirs) < len(mine):
         return []
-    both = zip(winner.values, other.values, strict=False)
-    pairs = [(mine, theirs) for mine, theirs in both if mine is not None and theirs is not None]
+    pairs = both_scored(mine, theirs)
     return pairs if len(pairs) >= FEWEST_ROWS else []
 
 
 def scored_candidates(program: Program, trials: Trials) -> list[ScoredCandidate]:
     return [
-        ScoredCandidate(i, program.traits(trials.candidate(i)).features(), [o.value for o in outcomes])
+        ScoredCandidate(i, program.features(trials.candidate(i)), [o.value for o in outcomes])
         for i, outcomes in trials.outcomes.items()
     ]
 
 
 async def ablate(context: SearchContext, winner: Candidate) -> None:
     """Score the winner without each of its parts, as far as the budget pays."""
-    for ablation in context.program.traits(winner).ablations(context.baseline):
-        made = ablation.candidate
-        rows = context.plan.dev_rows - len(context.trials.outcomes.get(made.id, ()))
+    trials = context.trials
+    for part, made in context.program.ablations(winner, context.baseline).items():
+        rows = context.plan.dev_rows - len(trials.outcomes.get(made.id, ()))
         cost = context.costs.of_rows(winner.id, rows) + context.costs.through_test(winner.id)
         if rows > context.spare() or cost > context.costs.affordable():
             continue
-        if made.id not in context.trials.proposals:
-            where = context.trials.proposals[winner.id].place
-            reason = f"the winner with the {ablation.part} of the user's own prompt: what does that part carry?"
-            context.admit([Proposal(made, where, f"without:{ablation.part}", winner.id, reason)])
-        if made.id in context.trials.proposals:
+        if made.id not in trials.proposals:
+            reason = f"the winner with the {part} of the user's own prompt: what does that part carry?"
+            context.admit([Proposal(made, trials.proposals[winner.id].place, f"without:{part}", winner.id, reason)])
+        if made.id in trials.proposals:
             try:
                 await context.see([made.id], context.plan.dev_rows)
             except BudgetExhausted:
@@ -99,22 +100,39 @@ async def ablate(context: SearchContext, winner: Candidate) -> None:
                 return
 
 
-def carried(context: SearchContext, winner: Candidate, corrected: float | None) -> list[Carried]:
-    """Return the contribution of each part of the winner; [] for the user's own.
+def _optimism(context: SearchContext, winner: Candidate, corrected: float | None) -> float:
+    return 0.0 if corrected is None else max(0.0, (context.trials.mean(winner.id) or 0.0) - corrected)
 
-    `corrected`: its dev score; None: unknown.
-    """
+
+async def without_idle_parts(context: SearchContext, winner: Candidate, corrected: float | None) -> Candidate:
+    """Ablate the winner; if its kind wants that, drop parts without a gain."""
+    trials, kept = context.trials, winner
+    optimism = _optimism(context, winner, corrected)
+    while True:
+        await ablate(context, kept)
+        fewer = context.program.ablations(kept, context.baseline) if context.program.drops_idle_parts else {}
+        means = {
+            part: trials.mean(made.id) or 0.0
+            for part, made in fewer.items()
+            if made.id in trials.in_state("complete") and made.id != context.baseline.id
+            if within_noise(trials.scores(made.id), trials.scores(winner.id), optimism)
+        }
+        if not means:
+            return kept
+        part = max(means, key=means.__getitem__)
+        kept = fewer[part]
+        context.note("part_dropped", {"part": part, "candidate_id": kept.id})
+        context.observer.on_message(f"{part}: yours stays, as the change adds no gain on dev")
+
+
+def carried(context: SearchContext, winner: Candidate, corrected: float | None) -> list[Carried]:
+    """Return the contribution of each part of the winner; [] for the user's own. `corrected`: its dev score."""
     if winner.id == context.baseline.id:
         return []
-    mean = context.trials.mean(winner.id) or 0.0
-    optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
-    ablations = context.program.traits(winner).ablations(context.baseline)
+    optimism = _optimism(context, winner, corrected)
+    ablations = context.program.ablations(winner, context.baseline)
     table = scored_candidates(context.program, context.trials)
-
-    def features(candidate: Candidate) -> Mapping[Feature, float]:
-        return context.program.traits(candidate).features()
-
-    return attribution(winner, ablations, table, features, optimism, context.seed)
+    return attribution(winner, ablations, table, context.program.features, optimism, context.seed)
 
 
 def changed(context: SearchContext, winner: Candidate) -> Change | None:
@@ -122,9 +140,9 @@ def changed(context: SearchContext, winner: Candidate) -> Change | None:
     program, baseline = context.program, context.baseline
     if winner.id == baseline.id:
         return None
+    new, own = program.shown(winner), program.shown(baseline)
 
-    def side(candidate: Candidate) -> PromptSize:
-        shown = program.shown(candidate)
+    def side(candidate: Candidate, shown: Summary) -> PromptSize:
         return PromptSize(
             technique=shown.technique,
             format=shown.format,
@@ -134,45 +152,38 @@ def changed(context: SearchContext, winner: Candidate) -> Change | None:
             role=shown.role,
         )
 
-    own, new = program.shown(baseline).text, program.shown(winner).text
-    texts = program.shown(winner).tool_texts
     return Change(
-        winner=side(winner),
-        baseline=side(baseline),
-        instruction=new != own,
-        keeps=new != own and bool(own.strip()) and own.strip() in new,
-        tools=tuple(change.what for change in tool_changes(texts)) if texts else (),
+        winner=side(winner, new),
+        baseline=side(baseline, own),
+        instruction=new.text != own.text,
+        keeps=new.text != own.text and bool(own.text.strip()) and own.text.strip() in new.text,
+        tools=tuple(change.what for change in tool_changes(new.tool_texts)),
+        answer=shape_changes(new.shape),
+        texts=program.changed_texts(winner, baseline),
     )
 
 
 def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> ProposerUse:
-    """Summarize the proposals and their fates. `ended`: why the search ended before its plan."""
-    trials, noted = context.trials, context.noted
+    """Summarize the proposals and their fates. `ended`: why the search ended early."""
+    trials, noted, log = context.trials, context.noted, context.proposal_log
     if context.proposer is None:
         return ProposerUse(why_not="there is no proposer")
-
-    def is_proposed(candidate_id: str) -> bool:
-        place = trials.proposals[candidate_id].place
-        return any(choice.startswith(f"{PROPOSED}-") for choice in place.values())
-
-    tried = [candidate_id for candidate_id in trials.by_id if is_proposed(candidate_id)]
-    log = context.proposal_log
-    is_counted = context.asked <= log.calls
+    places = {i: trials.proposals[i].place.values() for i in trials.by_id}
+    tried = [i for i, place in places.items() if any(choice.startswith(f"{PROPOSED}-") for choice in place)]
     proposals = log.fates(trials, winner.id)
     why_not = ""
     if context.asked == 0:
         early = f"the search had ended before: {context.stopped}" if context.stopped else "the search asked for none"
         is_search = len(trials.by_id) > 1 or bool(context.stopped)
-        why_not = (
-            "the search ended before its plan was done" if ended else early if is_search else "nothing was searched"
-        )
+        why_not = early if is_search else "nothing was searched"
+        why_not = "the search ended before its plan was done" if ended else why_not
     return ProposerUse(
         model=context.proposer.name,
         planned=context.plan.proposals,
         asked=context.asked,
         refused=noted["proposal_refused"],
         failed=noted["proposal_failed"],
-        tried=len(tried) if is_counted else None,
+        tried=len(tried) if context.asked <= log.calls else None,
         finalists=sum(trials.by_id[candidate_id].state == "complete" for candidate_id in tried),
         won=winner.id in tried,
         why_not=why_not,
@@ -183,19 +194,10 @@ def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> Propo
 
 
 def _over_others(trials: Trials, tried: Sequence[str]) -> float | None:
-    """Lead of the best candidate with a proposed instruction over the best without, in points.
-
-    None without common rows.
-    """
-
-    def best(ids: Iterable[str]) -> Sequence[Outcome]:
-        seen = [i for i in ids if trials.outcomes.get(i) and trials.by_id[i].state != "failed"]
-        most = max((len(trials.outcomes[i]) for i in seen), default=0)
-        full = [i for i in seen if len(trials.outcomes[i]) == most]
-        return trials.outcomes[max(full, key=lambda i: trials.mean(i) or 0.0)] if full else ()
-
-    pairs = zip(best(tried), best(i for i in trials.by_id if i not in tried), strict=False)
-    gains = [one.value - two.value for one, two in pairs if one.value is not None and two.value is not None]
+    seen = [i for i, trial in trials.by_id.items() if trials.outcomes.get(i) and trial.state != "failed"]
+    best = trials.furthest([i for i in seen if i in tried])
+    other = trials.furthest([i for i in seen if i not in tried])
+    gains = [one - two for one, two in trials.common(best, other)]
     return 100 * sum(gains) / len(gains) if gains else None
 
 
@@ -212,16 +214,12 @@ def explained(task: Task, table: ScoreTable, judges: Sequence[JudgeTrust], seed:
         "answers": answer_counts.row_counts(table),
         "labels": answer_counts.by_label(table, task.signature.outputs),
         "tools": answer_counts.by_tool(table, task.signature.outputs[0], task.tools),
+        "fields": by_field(table, task, seed),
         "metrics": breakdown.by_metric(table, task.metrics, seed),
         "slices": breakdown.by_slice(table, task.slices, seed),
         "consistency": Consistency(**steady) if task.repeats > 1 else None,
         "variety": [
-            Variety(
-                field=name,
-                winner=breakdown.variety(table.first(WINNER), name),
-                baseline=breakdown.variety(table.first(BASELINE), name),
-            )
-            for name in texts
+            Variety(field=name, **breakdown.both(table, partial(breakdown.variety, field=name))) for name in texts
         ],
         "judges": judges,
     }

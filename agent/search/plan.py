@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from agent.errors import BudgetRefused, InputError
 from agent.scoring.llm_judge import judge_calls
 from agent.search.costs import CallCosts, Means
 from agent.search.evolve.decisions import rungs_for
-from agent.stats.preflight import rows_at_most
+from agent.stats.preflight import rows_at_most, rows_to_detect
 from agent.types import Budget, CallRole, Spend, Task
 
 if TYPE_CHECKING:
@@ -46,21 +46,12 @@ COMPARED, SCORED = "compare two prompts", "score a prompt"
 class Plan:
     """How a run spends its calls.
 
-    How many calls a program of the user makes on a row is known only after it has run: its plan counts runs of the
-    program as calls (`plan_run`), and is converted to calls when the run begins and after trial 0 (`in_calls`).
-
-    Args:
-        noise_rows: dev rows that are run twice with the baseline.
-        batch: candidates per step of the search.
-        rungs: rows of dev at which candidates are compared, the last one all of dev.
-        finalists: candidates whose way to all of dev is kept for the end; 0: no search, only the baseline is tested.
-        proposals: the most calls of the proposer.
-        per_row: calls of a row: one of the target and those of the judges.
-        repeats: how often `steady_rows` of the test rows are run at the end.
-        longest_prompt: tokens above which a cap would not pay a prompt on all of dev and test; None: no such cap.
-        tested: prompts that the sealed test scores after a search.
-        baseline_rows: dev rows of the baseline before the search; None: all of dev.
-        detect: the smallest gain that the sealed test must show, in score; None: its rows stay as planned.
+    The plan of a user's program counts runs of it as calls (`plan_run`), and is converted to calls when the run begins
+    and after trial 0 (`in_calls`). `noise_rows`: dev rows that are run twice with the baseline. `finalists`: candidates
+    whose way to all of dev is kept; 0: no search. `per_row`: calls of the target and of judges. `repeats`: of
+    `steady_rows` test rows at the end. `longest_prompt`: in tokens, that the caps pay on dev and test. `tested`:
+    prompts in the sealed test. `baseline_rows`: of dev before the search; None: all. `detect`: the smallest gain that
+    the sealed test must show.
     """
 
     calls: int
@@ -89,12 +80,11 @@ class Plan:
 
     @property
     def first_rows(self) -> int:
-        """Dev rows of trial 0."""
         return self.dev_rows if self.baseline_rows is None else self.baseline_rows
 
     @property
     def steady_rows(self) -> int:
-        """Test rows that are run `repeats` times."""
+        """Return the test rows that are run `repeats` times."""
         return min(self.test_rows, STEADY_ROWS) if self.repeats > 1 else 0
 
     @property
@@ -104,40 +94,31 @@ class Plan:
 
     @property
     def slack(self) -> int:
-        """Calls kept for lost attempts, so that losing a tenth does not change the search."""
+        """Return the calls kept for lost attempts."""
         return math.ceil(CALL_SLACK * self.calls)
 
     @property
     def test_share(self) -> float:
-        """The share of tokens, dollars and time kept for the sealed test, in [0, 0.9]. A winner may be longer."""
+        """Return the share of tokens, dollars and time kept for the sealed test. A winner may be longer."""
         return min(0.9, (1.5 if self.finalists else 1.0) * self.test_calls / self.calls)
 
     @property
     def last_climb(self) -> int:
-        """Rows between the rung before the last and the whole of dev. 0 with one rung."""
         return self.dev_rows - (self.rungs[-2] if len(self.rungs) > 1 else self.dev_rows)
 
     @property
     def kept_rows(self) -> int:
-        """Rows that the steps of the search leave to its end.
-
-        The finalists, one more climb to the rung before the last, and all that is kept for lost attempts. If that
-        leaves fewer than `ENOUGH_CANDIDATES`: two finalists at most.
-        """
+        """Return the rows that the steps leave to the end. For two finalists at most if too few are tried else."""
         least = min(2, self.finalists) * self.last_climb + self.slack // self.calls_a_row
         return self.most_kept if self._tried(self.most_kept) >= ENOUGH_CANDIDATES else least
 
     @property
     def most_kept(self) -> int:
-        """`kept_rows` if there are calls enough."""
         return self.finalists * self.last_climb + self.rungs[-2:][0] + self.slack // self.calls_a_row
 
     @property
     def candidates(self) -> int:
-        """About how many candidates are tried on the first rung; 0 without a search.
-
-        Takes one of `CLIMBERS` to climb each further rung but the last, and no proposals.
-        """
+        """Estimate how many candidates are tried on the first rung. One of `CLIMBERS` climbs each further rung."""
         return self._tried(self.kept_rows) if self.finalists else 0
 
     def _tried(self, kept: int) -> int:
@@ -151,12 +132,11 @@ class Plan:
 
     @property
     def search_rows(self) -> int:
-        """Rows that `search_calls` pay, in a plan in runs as well."""
         return self.search_calls // self.per_row
 
     @property
     def search_calls(self) -> int:
-        """Calls between trial 0 and the sealed test."""
+        """Return the calls between trial 0 and the sealed test."""
         return max(0, self.calls - self.slack - self.baseline_calls - self.test_calls)
 
     def tested_for(self, needed: int) -> Plan:
@@ -166,9 +146,30 @@ class Plan:
         plans = (replace(self, test_rows=rows) for rows in range(self.test_rows, least, -1))
         return next((plan for plan in plans if plan.candidates >= ENOUGH_CANDIDATES), replace(self, test_rows=least))
 
+    @property
+    def chooses_rows(self) -> bool:
+        """Whether the rows of the sealed test are chosen for a gain."""
+        return self.detect is not None
+
+    def needed_rows(self, scores: Sequence[float]) -> int | None:
+        """Return the test rows that show the gain over a baseline with such scores. None: as planned."""
+        if self.detect is None or not self.finalists or not scores:
+            return None
+        return rows_to_detect(self.detect, scores)
+
     def in_calls(self, most: int, fewest_each: int, calls_each: int) -> Plan:
         """Convert a plan for `most` calls with `fewest_each` a run to `calls_each` calls a run."""
         return replace(self, calls=min(most, (self.calls + 1) * fewest_each - 1), calls_each=calls_each)
+
+    def of_longer_runs(self, task: Task, times: float) -> Plan:
+        """Give up rows where a run takes `times` the calls it was planned with; those of the baseline stay."""
+        try:
+            made = make_plan(task, Means(Budget(int(self.calls / times))), bool(self.proposals), self.detect)
+        except BudgetRefused:
+            return self
+        dev_rows = max(made.dev_rows, min(self.first_rows, self.dev_rows))
+        rungs, test_rows = rungs_for(dev_rows, made.rungs[0]), min(self.test_rows, made.test_rows)
+        return replace(self, dev_rows=dev_rows, rungs=rungs, test_rows=test_rows, batch=made.batch)
 
     def by_role(self, calls_each: int = 1) -> dict[CallRole, int]:
         """Return the most calls by role, if one call of the plan stands for `calls_each`."""
@@ -177,7 +178,6 @@ class Plan:
         return {"model": scored - judged, "proposer": self.proposals, "judge": judged}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields and the calls of each part, JSON-ready."""
         derived = ("baseline_calls", "search_calls", "final_calls", "test_calls", "slack", "candidates")
         return {**asdict(self), **{name: getattr(self, name) for name in derived}}
 
@@ -185,21 +185,18 @@ class Plan:
     def restored(stored: Mapping[str, Any]) -> Plan:
         """Restore the plan of a run from `as_dict`. Raises InputError for another version."""
         try:
-            return Plan(
-                **{field.name: stored[field.name] for field in fields(Plan)} | {"rungs": tuple(stored["rungs"])}
-            )
+            kept = {field.name: stored[field.name] for field in fields(Plan)}
         except KeyError as missing:
-            raise InputError(
-                f"the run's plan has no {missing}: it was made by another version of this program; start a new run"
-            ) from missing
+            what = f"the run's plan has no {missing}: it was made by another version of this program"
+            raise InputError(f"{what}; start a new run") from missing
+        return Plan(**kept | {"rungs": tuple(kept["rungs"])})
 
 
 def _require_rows(task: Task, means: Means, plan: Plan, needed: int, what: str) -> None:
     if min(plan.test_rows, plan.dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
         each = means.costs.calls_each if means.costs else 1
-        raise BudgetRefused(
-            f"max_calls = {plan.calls * each} is too few to {what} on this task; give at least {needed * each}"
-        )
+        few = f"max_calls = {plan.calls * each} is too few to {what} on this task"
+        raise BudgetRefused(f"{few}; give at least {needed * each}")
 
 
 def plan_run(
@@ -210,11 +207,7 @@ def plan_run(
     detect: float = DETECT,
     tested: int = 2,
 ) -> Plan:
-    """Plan a run; in runs of the program if its calls per row vary.
-
-    `strategy`: None: only the user's own prompt is scored. `detect`: the smallest gain worth having, in (0, 1].
-    `tested`: prompts that the sealed test scores after a search. Raises BudgetRefused if a cap is too small.
-    """
+    """Plan a run, in runs of a user's program. `strategy` None: only the baseline is scored. Raises BudgetRefused."""
     task, calls_each = program.task, program.calls
     costs = means.costs if means.costs is None or program.is_fixed else means.costs.of_a_run(calls_each)
     in_runs = replace(means, budget=replace(means.budget, max_calls=means.calls // calls_each), costs=costs)
@@ -227,11 +220,10 @@ def plan_run(
         plan = replace(plan, tested=tested, test_rows=min(plan.test_rows, max(FEWEST_ROWS, rows)))
     if not strategy.enough(task, plan, calls_each):
 
-        def enough(calls: int) -> bool:
-            larger = make_plan(task, Means(Budget(calls // calls_each)), has_proposer, plan.detect)
+        def enough(larger: Plan) -> bool:
             return strategy.enough(task, larger, calls_each)
 
-        found = _fewest(plan.calls * calls_each + 10, MOST_TRIED * calls_each, enough)
+        found = fewest_calls(task, plan, plan.calls * calls_each, enough, calls_each, has_proposer)
         what = f"no number of calls is enough{f': {strategy.lacks}' if strategy.lacks else ''}"
         if found is not None:
             caps = ", ".join(costs.too_low(means.budget, -(-found // calls_each), costs.usual)) if costs else ""
@@ -241,8 +233,15 @@ def plan_run(
     return plan if program.is_fixed else replace(plan, longest_prompt=None)
 
 
-def _fewest(start: int, most: int, pays: Callable[[int], bool], step: int = 10) -> int | None:
-    return next(filter(pays, range(start, most, step)), None)
+def fewest_calls(
+    task: Task, plan: Plan, start: int, enough: Callable[[Plan], bool], calls_each: int = 1, has_proposer: bool = False
+) -> int | None:
+    """Return the fewest calls above `start`, in tens, of a plan that is enough. None beyond `MOST_TRIED`."""
+
+    def pays(calls: int) -> bool:
+        return enough(make_plan(task, Means(Budget(calls // calls_each)), has_proposer, plan.detect))
+
+    return next(filter(pays, range(start + 10, MOST_TRIED * calls_each, 10)), None)
 
 
 def _needs(calls: int, caps: str) -> str:
@@ -250,10 +249,7 @@ def _needs(calls: int, caps: str) -> str:
 
 
 def make_plan(task: Task, means: Means, has_proposer: bool, detect: float | None = DETECT) -> Plan:
-    """Plan a search with the calls that the caps buy.
-
-    `detect`: None for a strategy that does not race the baseline. Raises BudgetRefused for few rows.
-    """
+    """Plan a search; `detect`: None for a strategy that does not race the baseline. Raises BudgetRefused."""
     per_row = 1 + judge_calls(task)
     needed = int(per_row * FEWEST_ROWS * max(1 / DEV_SHARE, 2 * task.repeats / TEST_SHARE)) + 1
     calls = means.affordable(needed, COMPARED)
@@ -276,7 +272,9 @@ def make_plan(task: Task, means: Means, has_proposer: bool, detect: float | None
     if detect is not None:
         plan = _with_rungs(plan).tested_for(rows_at_most(detect))
     longest = means.costs.longest_prompt(means.budget, dev_rows + plan.test_rows) if means.costs else None
-    return replace(plan, proposals=_proposals(plan) if has_proposer else 0, longest_prompt=longest)
+    left = plan.search_calls - plan.kept_rows * plan.per_row - 2 * plan.rungs[0] * plan.per_row
+    proposals = max(0, min(int(PROPOSAL_SHARE * plan.calls / plan.per_row), left))
+    return replace(plan, proposals=proposals if has_proposer else 0, longest_prompt=longest)
 
 
 def _with_rungs(plan: Plan) -> Plan:
@@ -286,13 +284,8 @@ def _with_rungs(plan: Plan) -> Plan:
     return next((each for each in enough if each.kept_rows == each.most_kept), (enough or plans[-1:])[0])
 
 
-def _proposals(plan: Plan) -> int:
-    left = plan.search_calls - plan.kept_rows * plan.per_row - 2 * plan.rungs[0] * plan.per_row
-    return max(0, min(int(PROPOSAL_SHARE * plan.calls / plan.per_row), left))
-
-
 def scoring_plan(task: Task, means: Means) -> Plan:
-    """Plan a run without a search: baseline on dev and test. Raises BudgetRefused for few rows."""
+    """Plan a run without a search. Raises BudgetRefused for few rows."""
     per_row = 1 + judge_calls(task)
     needed = math.ceil(per_row * 2 * FEWEST_ROWS * task.repeats / (1 - CALL_SLACK))
     calls = means.affordable(needed, SCORED)
@@ -308,23 +301,19 @@ def scoring_plan(task: Task, means: Means) -> Plan:
 
 
 def migration_plan(task: Task, means: Means, sealed_rows: int, each: Spend) -> Plan:
-    """Plan a migration: race, one or two finalists, and one prompt on the sealed test.
-
-    `sealed_rows`: those with replies of the old model. `each`: the cost of a call. Raises BudgetRefused for few rows.
-    """
+    """Plan a migration with one prompt on the `sealed_rows` that the old model answered. Raises BudgetRefused."""
     calls, per_row, budget = means.calls, 1 + judge_calls(task), means.budget
     calls = min(calls, paid_for) if (paid_for := CallCosts.affordable(budget, each)) is not None else calls
-    test_rows = min(sealed_rows, int(calls * MIGRATION_TEST_SHARE / per_row))
-    paid = (calls - math.ceil(CALL_SLACK * calls)) // per_row - test_rows
+
+    def rows(calls: int) -> tuple[int, int]:
+        test = min(sealed_rows, int(calls * MIGRATION_TEST_SHARE / per_row))
+        return test, (calls - math.ceil(CALL_SLACK * calls)) // per_row - test
+
+    test_rows, paid = rows(calls)
     dev_rows = min(len(task.dev), paid // 2)
     fewest = min(FEWEST_ROWS, sealed_rows, len(task.dev))
     if min(test_rows, dev_rows) < fewest:
-
-        def pays(calls: int) -> bool:
-            test = int(calls * MIGRATION_TEST_SHARE / per_row)
-            return test >= fewest and ((calls - math.ceil(CALL_SLACK * calls)) // per_row - test) // 2 >= fewest
-
-        enough = _fewest(calls, 10**7, pays, 1) or 10**7
+        enough = next((n for n in range(calls, 10**7) if min(rows(n)[0], rows(n)[1] // 2) >= fewest), 10**7)
         more = _needs(enough, ", ".join(CallCosts.too_low(budget, enough, each)))
         raise BudgetRefused(f"{calls} calls are too few to migrate a prompt of this task; {more}")
     finalists = 2 if paid >= 3 * dev_rows else 1
@@ -335,10 +324,7 @@ def migration_plan(task: Task, means: Means, sealed_rows: int, each: Spend) -> P
 
 
 def calls_for(test_rows: int, task: Task, plan: Plan) -> int:
-    """Return the calls, in tens, of a plan that pays `test_rows` sealed rows.
-
-    More calls may pay fewer test rows, as they buy a longer dev as well: so the rounded number itself must pay.
-    """
+    """Return the calls, in tens, that pay `test_rows`. More may pay fewer, as they buy a longer dev as well."""
 
     def pays(calls: int) -> bool:
         runs = calls // plan.calls_each
@@ -353,26 +339,13 @@ def calls_for(test_rows: int, task: Task, plan: Plan) -> int:
 
 
 def calls_to_finish(rows: int, spent: int, task: Task, plan: Plan) -> int | None:
-    """Return the fewest calls, in tens, that also pay dev after `rows`.
+    """Return the fewest calls, in tens, that also pay dev after `rows`."""
 
-    `spent`: before the sealed test.
-    """
-
-    def pays(calls: int) -> bool:
-        more = make_plan(task, Means(Budget(calls // plan.calls_each)), False, plan.detect)
+    def pays(more: Plan) -> bool:
         left = (more.calls - more.slack - more.test_calls) * plan.calls_each - spent
         return left >= (more.dev_rows - rows) * plan.calls_a_row
 
-    return _fewest(plan.calls // 10 * 10 + 10, MOST_TRIED * plan.calls_each, pays)
-
-
-def calls_to_try(candidates: int, task: Task, plan: Plan) -> int | None:
-    """Return the fewest calls, in tens, of a plan with this many candidates. None beyond `MOST_TRIED`."""
-
-    def tries(calls: int) -> bool:
-        return make_plan(task, Means(Budget(calls)), False, plan.detect).candidates >= candidates
-
-    return _fewest(plan.calls // 10 * 10 + 10, MOST_TRIED, tries)
+    return fewest_calls(task, plan, plan.calls // 10 * 10, pays, plan.calls_each)
 
 
 def tested_rows(samples: float, repeats: int) -> int:

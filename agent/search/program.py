@@ -43,10 +43,7 @@ class Choices:
             self._chooser = None
 
     def one(self, name: str, options: Sequence[T], word: Callable[[T], str] = str) -> T:
-        """Choose one of the options, at least one.
-
-        `name`: constant for a kind of choice. `word`: the name of an option, constant within a run.
-        """
+        """Choose an option. `name`: of the choice; `word`: of an option, constant within a run."""
         if self._chooser is not None and len(options) > 1:
             words = [word(option) for option in options]
             chosen = self._chooser(name, sorted(set(words)))
@@ -55,8 +52,7 @@ class Choices:
         return self._rng.choice(options)
 
 
-PROPOSED = "proposed"
-"""The operator for candidates of the proposer."""
+PROPOSED = "proposed"  # the operator for candidates of the proposer
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,75 +63,29 @@ class Parent:
     outcomes: tuple[Outcome, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Ablation:
-    """The winner with one `part` as in the baseline."""
-
-    part: str
-    candidate: Candidate
-
-
-class Traits:
-    """Static properties of a candidate; a kind overrides those that its candidates have."""
-
-    def features(self) -> Mapping[Feature, float]:
-        """Return the columns of the model of the parts (`effects.py`)."""
-        return {}
-
-    def ablations(self, baseline: Candidate) -> list[Ablation]:
-        """Return one candidate without each part that differs from the baseline; may break hard rules."""
-        return []
-
-    def documents(self, example: Example) -> tuple[str, ...] | None:
-        """Return the documents of the passages on a row, nearest first; None without retrieval."""
-        return None
-
-    def calibrated(self, calibration: LabelCalibration) -> Candidate | None:
-        """Return the candidate with this calibration.
-
-        None if it has one or replies do not begin with a label.
-        """
-        return None
-
-    def voters(self) -> list[Opinion]:
-        """Return the parts that vote on labels, never a row about itself."""
-        return []
-
-    def opinions(self) -> list[Opinion]:
-        """Return `voters` and a classifier of the train rows; the first call trains it."""
-        return []
-
-
 class Moves(Protocol):
     """How a kind makes new candidates: at a place in its space of designs, or from good ones."""
 
     def designs(self) -> list[Proposal]:
         """Return the first candidates of a search."""
-        ...
 
     def space(self) -> dict[str, tuple[str, ...]]:
         """Return the current choices of each coordinate of the space of designs."""
-        ...
 
     def fresh(self, place: Place) -> Proposal | None:
         """Make a candidate at this place; None if there can be none."""
-        ...
 
     def operators(self, parent: Parent | None) -> list[str]:
         """Return the operators that can be used now, with `parent` if any."""
-        ...
 
     def due(self, parent: Parent | None) -> str:
         """Return the operator that must come next, before the bandit's choice; "" for none."""
-        ...
 
     async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
         """Make new candidates by one of `operators`; none if there is nothing to change."""
-        ...
 
     async def warmed(self, rows: int) -> None:
         """Spend up to `rows` rows on what later moves need. Called once, after the first step."""
-        ...
 
 
 class Describes(Runner, Protocol):
@@ -143,40 +93,41 @@ class Describes(Runner, Protocol):
 
     def shown(self, candidate: Candidate) -> Summary:
         """Return the candidate for display."""
-        ...
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         """Return the messages with `{{field}}` for the row; for dynamic ones a text for display."""
-        ...
+
+    async def close(self) -> None:
+        """End what its rows needed, such as processes."""
+        return
 
 
 class Program(Describes, Protocol):
     """One kind of candidate for one task and one target model, with defaults for optional features."""
 
     task: Task
-    """The name of the user's own instruction."""
-    calls: int
-    """The least calls per row."""
-    is_fixed: bool
-    """Whether a row always takes `calls` calls of `prompt_tokens` each."""
-    models: tuple[LM, ...] = ()
-    """The models that a row calls in addition to the target."""
+    calls: int  # the least calls per row
+    is_fixed: bool  # whether a row always takes `calls` calls of `prompt_tokens` each
+    own_scores: str = "your prompt scores"  # the baseline and its verb, in messages
+    drops_idle_parts: bool = False  # whether a winner keeps only changes that add to its gain on dev
+    models: tuple[LM, ...] = ()  # the models that a row calls in addition to the target
+    target: LM | None = None  # what answers rows in place of the model of the run
 
     def baseline(self) -> Candidate:
         """Return the user's own candidate."""
-        ...
+
+    def references(self) -> dict[str, Candidate]:
+        """Return further baselines by name, for the sealed test."""
+        return {}
 
     def check(self, candidate: Candidate) -> str:
         """Return why this candidate must not be tried (the hard rules), or ""."""
-        ...
 
     def prompt_tokens(self, candidate: Candidate) -> int:
         """Count the prompt's tokens without the row's own text and the chat template."""
-        ...
 
     def max_tokens(self, candidate: Candidate) -> int:
         """Return the most tokens of a reply."""
-        ...
 
     def broken(self, outcomes: Sequence[Outcome]) -> str:
         """Return why these baseline outcomes on dev are unusable, or ""."""
@@ -190,9 +141,29 @@ class Program(Describes, Protocol):
         """Return `prompt_tokens` of the longest prompt, if it varies by row."""
         return self.prompt_tokens(candidate)
 
-    def traits(self, candidate: Candidate) -> Traits:
-        """Return the static properties of a candidate."""
-        return Traits()
+    def features(self, candidate: Candidate) -> Mapping[Feature, float]:
+        """Return the columns of the model of the parts (`effects.py`)."""
+        return {}
+
+    def ablations(self, candidate: Candidate, baseline: Candidate) -> dict[str, Candidate]:
+        """Return one candidate without each part that differs from the baseline; may break hard rules."""
+        return {}
+
+    def changed_texts(self, candidate: Candidate, baseline: Candidate) -> tuple[str, ...]:
+        """Return the names of the texts that differ; () of a kind with one text."""
+        return ()
+
+    def documents(self, candidate: Candidate, example: Example) -> tuple[str, ...] | None:
+        """Return the documents of the passages on a row, nearest first; None without retrieval."""
+        return None
+
+    def calibrated(self, candidate: Candidate, calibration: LabelCalibration) -> Candidate | None:
+        """Return the calibrated candidate. None if it has one or replies do not begin with a label."""
+        return None
+
+    def opinions(self, candidate: Candidate, trained: bool = False) -> list[Opinion]:
+        """Return the parts that vote on labels, and a classifier `trained` on train. No row votes on itself."""
+        return []
 
     def strategy(self, name: str | None) -> str:
         """Return the strategy of that name, or the default. Raises InputError if it cannot work."""
@@ -203,7 +174,6 @@ class Program(Describes, Protocol):
         return gateway
 
     def moves(self, context: SearchContext) -> Moves:
-        """Return the moves of the default search."""
         raise NotImplementedError(f"{type(self).__name__}: only DSPy's optimizers change it")
 
     def for_dspy(self, context: SearchContext) -> DspyForm:

@@ -27,8 +27,7 @@ Enough = Callable[["Task", "Plan", int], bool]
 Function = TypeVar("Function", bound=Search)
 
 DEFAULT = "evolve"
-FORMER = "bayes"
-"""The former name of `evolve`; still accepted."""
+FORMER = "bayes"  # the former name of `evolve`; still accepted
 DSPY = ("dspy-mipro", "dspy-gepa", "dspy-bootstrap")
 
 
@@ -41,17 +40,10 @@ def always(task: Task, plan: Plan, calls_each: int) -> bool:
 class Strategy:
     """A registered search.
 
-    Args:
-        name: in --strategy.
-        about: a line of help.
-        search: the search itself.
-        kinds: supported kinds of candidates; none: all that have moves (`Program.moves`).
-        counts_trials: whether it heeds --trials, by `SearchContext.more` before each trial.
-        uses_logprobs: whether log-probabilities of labels are requested, to rank equal scores.
-        enough: whether a plan leaves it enough calls; a run with fewer is refused before its first call.
-        lacks: what is missing if no number of calls is enough.
-        races_baseline: whether the user's own prompt is raced like the candidates; else it sees all of dev first.
-        needs_proposer: whether it is useless without a model that writes instructions.
+    `kinds`: of candidates; none: all that have moves. `counts_trials`: whether it heeds --trials. `uses_logprobs`: of
+    labels, to rank equal scores. `enough`: whether a plan leaves it enough calls, and what it `lacks` if none does.
+    `races_baseline`: the user's own prompt is raced like the others; else it sees all of dev first. `needs_proposer`:
+    it is useless without a model that writes instructions.
     """
 
     name: str
@@ -69,15 +61,14 @@ class Strategy:
         return kind in self.kinds or (moves and not self.kinds)
 
     def require(self, kind: str, trials: int | None, has_proposer: bool) -> None:
-        """Raise InputError for an unsuitable kind, number of trials, or missing proposer."""
+        """Raise InputError for an unsuitable kind or number of trials, or a missing proposer."""
         if not self.suits(kind):
             raise InputError(
                 f"--strategy {self.name}: works on {', '.join(self.kinds)}, and this task's kind is {kind}"
             )
         if not self.counts_trials and (trials or 1) > 1:
-            raise InputError(
-                f"--trials: {self.name} tries as many programs as the budget buys; cap --max-calls instead"
-            )
+            what = "tries as many programs as the budget buys; cap --max-calls instead"
+            raise InputError(f"--trials: {self.name} {what}")
         if self.needs_proposer and not has_proposer and trials != 1:
             raise InputError(f"--strategy {self.name}: has a model write instructions; leave out --proposer none")
 
@@ -102,17 +93,13 @@ def strategy(name: str, *, about: str, **traits: Any) -> Callable[[Function], Fu
 
 # -- samplers and pruners of the default strategy ---------------------------------------------------------------------
 
-BANDIT = "bandit"
-"""The default: a bandit draws operators, TPE proposes new designs."""
-STUDY_SAMPLERS = ("tpe", "gp", "cmaes", "random")
-"""Samplers of the run's study, which decides everything."""
+BANDIT = "bandit"  # the default: a bandit draws operators, TPE proposes new designs
+STUDY_SAMPLERS = ("tpe", "gp", "cmaes", "random")  # samplers of the run's study, which decides everything
 SAMPLERS = (BANDIT, *STUDY_SAMPLERS)
-RACE = "race"
-"""The default: paired, and valid at every look (`stats/racing.py`)."""
+RACE = "race"  # the default: paired, and valid at every look (`stats/racing.py`)
 WILCOXON = "wilcoxon"
 PRUNERS = (RACE, WILCOXON)
-NEEDS = {"gp": "torch", "cmaes": "cmaes"}
-"""The package that a sampler needs; no extra installs it."""
+NEEDS = {"gp": "torch", "cmaes": "cmaes"}  # the package that a sampler needs; no extra installs it
 
 
 def require_search(strategy: str, sampler: str, pruner: str) -> None:

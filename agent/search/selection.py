@@ -1,7 +1,4 @@
-"""Selection of the winner among the candidates that saw the whole of dev, and the best untested one.
-
-Score, prompt tokens and dollars decide.
-"""
+"""Selection of the winner among those that saw the whole of dev, and the best untested one."""
 
 from __future__ import annotations
 
@@ -16,13 +13,12 @@ from agent.evaluate import breakdown
 from agent.results.run_parts import NotWorse, ParetoRow, Untested
 from agent.search.context import SearchContext
 from agent.search.plan import DEV_SHARE, calls_to_finish
-from agent.stats.intervals import SIGNIFICANT, loss_bound, paired_difference
+from agent.stats.intervals import SIGNIFICANT, both_scored, loss_bound, paired_difference
 from agent.stats.preflight import rows_to_show
 from agent.stats.selection import best_of_many, selection_corrected
 from agent.types import Budget, Candidate, Usage
 
-PROVED = 0.1
-"""Picked examples must beat fixed ones on dev at this two-sided p-value: 0.05 one-sided."""
+PROVED = 0.1  # picked examples must beat fixed ones on dev at this two-sided p-value: 0.05 one-sided
 
 CHOOSABLE = ("complete", "pruned")
 Scores = Sequence[float | None]
@@ -37,10 +33,9 @@ MARGIN = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Finalist:
-    """A candidate with its scores by dev row (None: no score) and its costs.
+    """A candidate with its scores by dev row and its costs: tokens without the row, dollars of a row, means of a call.
 
-    `prompt_tokens` are without the row; `usd` and `latency_s` are means of a call, None: unknown; `tokens_a_call` is
-    measured and only shown, as a cap that cuts calls short changes it.
+    `row_tokens`: the measured tokens of a row, where the number of its calls varies; else 0.
     """
 
     candidate_id: str
@@ -49,13 +44,18 @@ class Finalist:
     usd: float | None
     latency_s: float | None = None
     tokens_a_call: int = 0
+    row_tokens: int = 0
+
+    @property
+    def costs(self) -> tuple[float, ...]:
+        """What the cheapest has least of, in order."""
+        return self.usd or 0.0, self.row_tokens, self.prompt_tokens, -self.mean
 
     @property
     def mean(self) -> float:
         return self.over(len(self.scores))
 
     def over(self, rows: int) -> float:
-        """Return the mean score of the first `rows` rows; 0 for none."""
         scored = [value for value in self.scores[:rows] if value is not None]
         return sum(scored) / len(scored) if scored else 0.0
 
@@ -73,93 +73,73 @@ def counted(finalists: Sequence[Finalist]) -> list[Finalist]:
 def front(finalists: Sequence[Finalist]) -> list[Finalist]:
     """Return the Pareto front, best score first. Latency counts only if all have one."""
     timed = all(each.latency_s is not None for each in finalists)
-    costs = [
-        (-each.mean, each.prompt_tokens, each.usd or 0.0, (each.latency_s or 0.0) if timed else 0.0)
-        for each in finalists
-    ]
+
+    def costs(each: Finalist) -> tuple[float, ...]:
+        return -each.mean, each.prompt_tokens, each.usd or 0.0, (each.latency_s or 0.0) if timed else 0.0
+
+    every = list(map(costs, finalists))
 
     def is_beaten(mine: tuple[float, ...]) -> bool:
-        return any(other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in costs)
+        return any(other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in every)
 
-    kept = [each for each, mine in zip(finalists, costs, strict=True) if not is_beaten(mine)]
-    return sorted(kept, key=lambda finalist: (-finalist.mean, finalist.prompt_tokens))
+    return sorted((each for each in finalists if not is_beaten(costs(each))), key=lambda each: costs(each)[:2])
 
 
 def prefer(finalists: Sequence[Finalist], how: Prefer = "best") -> Finalist | None:
-    """Choose the finalist to ship, the first of equals; None of none.
+    """Choose the finalist to ship, the first of equals.
 
     `best`: the highest score, then the fewest tokens. Among those `within_noise` of the best, `cheap` takes the fewest
     dollars, then tokens, and `short` the fewest tokens, then dollars.
     """
-    if not finalists:
-        return None
-    best = min(finalists, key=lambda finalist: (-finalist.mean, finalist.prompt_tokens))
-    good = [finalist for finalist in finalists if within_noise(finalist, best)]
+    best = min(finalists, key=lambda each: (-each.mean, each.prompt_tokens), default=None)
+    if best is None or how == "best":
+        return best
+    good = [each for each in finalists if each is best or within_noise(each.scores, best.scores)]
     if how == "cheap":
-        return min(good, key=lambda finalist: (finalist.usd or 0.0, finalist.prompt_tokens, -finalist.mean))
-    if how == "short":
-        return min(good, key=lambda finalist: (finalist.prompt_tokens, finalist.usd or 0.0, -finalist.mean))
-    return best
+        return min(good, key=lambda each: each.costs)
+    return min(good, key=lambda each: (each.prompt_tokens, each.usd or 0.0, -each.mean))
 
 
-def within_noise(finalist: Finalist, best: Finalist) -> bool:
-    """Tell whether it loses at most max(MARGIN, one standard error of the paired difference)."""
-    if finalist is best:
-        return True
-    pairs = zip(finalist.scores, best.scores, strict=False)
-    steps = [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
+def within_noise(scores: Scores, best: Scores, optimism: float = 0.0) -> bool:
+    """Tell whether a candidate loses at most max(MARGIN, one standard error of the paired difference).
+
+    `optimism`: how much the choice of the best flatters it on these rows.
+    """
+    steps = [mine - theirs for mine, theirs in both_scored(scores, best)]
     if not steps:
         return False
     error = stdev(steps) / math.sqrt(len(steps)) if len(steps) > 1 else 0.0
-    return sum(steps) / len(steps) >= -max(MARGIN, error) - 1e-12
-
-
-def front_table(finalists: Sequence[Finalist], chosen: str) -> list[ParetoRow]:
-    """Return the front, including the chosen one even if another beats it."""
-    kept = front(finalists)
-    shown = kept + [finalist for finalist in finalists if finalist.candidate_id == chosen and finalist not in kept]
-    return [
-        ParetoRow(
-            candidate_id=finalist.candidate_id,
-            dev=finalist.mean,
-            prompt_tokens=finalist.prompt_tokens,
-            usd_per_1000=None if finalist.usd is None else 1000 * finalist.usd,
-            latency_s=finalist.latency_s,
-            chosen=finalist.candidate_id == chosen,
-            tokens_a_call=finalist.tokens_a_call,
-        )
-        for finalist in shown
-    ]
+    return sum(steps) / len(steps) >= -max(MARGIN, error) - optimism - 1e-12
 
 
 def finalists(
     context: SearchContext, price: Callable[[Usage], float] | None, seconds: Mapping[str, float]
 ) -> list[Finalist]:
-    """Return the user's own prompt on its rows, then those that saw all of dev.
+    """Return the user's own prompt, then those that saw all of dev. `seconds`: latency by id."""
+    trials, baseline, evaluator = context.trials, context.baseline.id, context.evaluator
 
-    `seconds`: latency by id.
-    """
-    trials, baseline = context.trials, context.baseline.id
-    return [
-        Finalist(
+    def finalist(candidate_id: str) -> Finalist:
+        calls = 1.0 if context.program.is_fixed else evaluator.calls_a_row(candidate_id)
+        tokens = evaluator.tokens_a_call(candidate_id)
+        return Finalist(
             candidate_id,
-            [outcome.value for outcome in trials.outcomes.get(candidate_id, ())],
+            trials.scores(candidate_id),
             context.program.prompt_tokens(trials.candidate(candidate_id)),
-            price(context.evaluator.usage_of(candidate_id)) if price else None,
+            price(evaluator.usage_of(candidate_id)) * calls if price else None,
             seconds.get(candidate_id),
-            context.evaluator.tokens_a_call(candidate_id),
+            tokens,
+            0 if context.program.is_fixed else round(tokens * calls),
         )
-        for candidate_id in [baseline, *(i for i in trials.in_state("complete") if i != baseline)]
-    ]
+
+    return [finalist(each) for each in [baseline, *(i for i in trials.in_state("complete") if i != baseline)]]
 
 
 def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> Candidate:
     """Choose the candidate for the sealed test; the baseline wins ties, then the shortest prompt.
 
-    A dev row that only others have a score for counts as 0; a baseline that saw a part of dev is compared on that part.
-    Picked examples cost more, in production too, and depend on the pool: against a rival with fixed examples such a
-    prompt must be significantly better on dev, row by row, corrected for the choice among all that pick (`PROVED`). The
-    user's own prompt is no such rival, as the sealed test compares with it.
+    Picked examples cost more, in production too, and depend on the pool: against a rival with fixed examples, other
+    than the user's own prompt, such a prompt must be significantly better on dev, corrected for the choice among all
+    that pick.
     """
     compared = counted(candidates)
     winner = _preferred(context, compared, how)
@@ -179,10 +159,7 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
 
 @dataclass(frozen=True, slots=True)
 class CheaperChoice:
-    """A cheaper candidate that replaces the best on dev; the sealed test compares both.
-
-    `bound`: how much the winner may lose, by dev. `saved`: the saved share of the cost of a call, in [0, 1].
-    """
+    """A cheaper winner than the best on dev; `bound`: its loss by dev, `saved`: the share of the cost."""
 
     winner: Candidate
     best: Candidate
@@ -194,10 +171,9 @@ class CheaperChoice:
 def cheaper(
     context: SearchContext, candidates: Sequence[Finalist], best: Candidate, margin: float
 ) -> CheaperChoice | None:
-    """Return the cheapest candidate shown on dev to lose less than `margin`.
+    """Return the cheapest candidate (dollars, then tokens) that dev shows to lose less than `margin`.
 
-    None without such a candidate. Dollars decide, then prompt tokens. One that picks its examples takes part only if
-    the best does.
+    One that picks its examples takes part only if the best does.
     """
     compared = counted(candidates)
     reference = next(each for each in compared if each.candidate_id == best.id)
@@ -209,17 +185,14 @@ def cheaper(
         bound = loss_bound(each.scores, reference.scores, margin, context.seed)
         if bound is not None and bound.shown:
             found.append((each, bound))
-    chosen_one, bound = min(found, key=lambda pair: (pair[0].usd or 0.0, pair[0].prompt_tokens, -pair[0].mean))
-    if chosen_one is reference:
+    one, bound = min(found, key=lambda pair: pair[0].costs)
+    if one is reference:
         return None
-    saved, saved_in = _saved(chosen_one, reference)
-    return CheaperChoice(context.trials.candidate(chosen_one.candidate_id), best, bound, saved, saved_in)
-
-
-def _saved(one: Finalist, best: Finalist) -> tuple[float, Literal["dollars", "tokens"]]:
-    if one.usd is not None and best.usd and one.usd < best.usd:
-        return 1 - one.usd / best.usd, "dollars"
-    return 1 - one.prompt_tokens / best.prompt_tokens, "tokens"
+    winner = context.trials.candidate(one.candidate_id)
+    if one.usd is not None and reference.usd and one.usd < reference.usd:
+        return CheaperChoice(winner, best, bound, 1 - one.usd / reference.usd, "dollars")
+    mine, theirs = (each.row_tokens or each.prompt_tokens for each in (one, reference))
+    return CheaperChoice(winner, best, bound, 1 - mine / theirs, "tokens")
 
 
 def _is_proved(picking: Mapping[str, Scores], winner: str, rival: Scores, seed: int) -> bool:
@@ -249,10 +222,7 @@ def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer
 
 
 def corrected(context: SearchContext, winner: Candidate, strategy: str | None) -> float | None:
-    """Correct the winner's dev score for the choice among all tried candidates.
-
-    None for the user's own prompt, or if `uncorrected` says why.
-    """
+    """Correct the winner's dev score for the choice among all tried candidates. None if it cannot be."""
     trials = context.trials
     tried = trials.prefixes([i for i, trial in trials.by_id.items() if trial.n and trial.state in CHOOSABLE])
     if winner.id == context.baseline.id or not tried.get(winner.id) or uncorrected(context, winner, strategy):
@@ -267,23 +237,30 @@ def uncorrected(context: SearchContext, winner: Candidate, strategy: str | None)
         return f"{strategy} dropped programs by parts of dev, and what that adds is not known"
     better = any((trials.mean(i) or 0.0) > (trials.mean(winner.id) or 0.0) for i in trials.in_state("complete"))
     if better and context.noted[NOT_PROVED]:
-        return (
-            "a prompt that picks its examples scored higher on dev, and is not shown there to be better than the "
-            "best with fixed ones"
-        )
+        higher = "a prompt that picks its examples scored higher on dev"
+        return f"{higher}, and is not shown there to be better than the best with fixed ones"
     return "the best found was chosen by another rule than the best on dev" if better else ""
 
 
 def pareto(candidates: list[Finalist], winner: Candidate) -> list[ParetoRow]:
-    """Return the Pareto front of those that saw all of dev.
-
-    Latency is only shown, so that a reproduced run gives the same front.
-    """
+    """Return the Pareto front of those that saw all of dev. Latency is only shown, so that a rerun gives the same."""
     seconds = {each.candidate_id: each.latency_s for each in candidates}
     most = max(len(each.scores) for each in candidates)
-    candidates = [each for each in candidates if len(each.scores) == most or each.candidate_id == winner.id]
-    rows = front_table([replace(each, latency_s=None) for each in candidates], winner.id)
-    return [row.model_copy(update={"latency_s": seconds[row.candidate_id]}) for row in rows]
+    whole = [each for each in candidates if len(each.scores) == most or each.candidate_id == winner.id]
+    whole = [replace(each, latency_s=None) for each in whole]
+    kept = front(whole)
+    return [
+        ParetoRow(
+            candidate_id=each.candidate_id,
+            dev=each.mean,
+            prompt_tokens=each.prompt_tokens,
+            usd_per_1000=None if each.usd is None else 1000 * each.usd,
+            latency_s=seconds[each.candidate_id],
+            chosen=each.candidate_id == winner.id,
+            tokens_a_call=each.tokens_a_call,
+        )
+        for each in kept + [each for each in whole if each.candidate_id == winner.id and each not in kept]
+    ]
 
 
 OTHER_CAPS = ("max_tokens", "max_cost", "time_limit")
@@ -291,7 +268,7 @@ OTHER_CAPS = ("max_tokens", "max_cost", "time_limit")
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The lead of one prompt over another on common dev rows: their means, and the paired p-value."""
+    """The lead of one prompt over another on common dev rows."""
 
     rows: int
     mean: float
@@ -320,27 +297,24 @@ def lead(one: Scores, other: Scores, seed: int) -> Lead | None:
 
 
 def untested(context: SearchContext, tested: Collection[str], how: Prefer, budget: Budget) -> Untested | None:
-    """Return the best untested candidate that leads the user's own prompt on dev.
-
-    If another candidate is tested, only the one that it replaced (`context.unproved`) counts.
-    """
+    """Return the best untested candidate that leads the user's own. Next to a tested one only the unproved."""
     trials, own, unproved = context.trials, context.baseline.id, context.unproved
     ids = [i for i in trials.by_id if i not in tested and i != own]
     if set(tested) - {own}:
         ids = [i for i in ids if i == unproved]
-    scores = {i: [outcome.value for outcome in trials.outcomes.get(i, ())] for i in (own, *ids)}
-    leads = [(i, found) for i in ids if (found := lead(scores[i], scores[own], context.seed))]
+    scores = {i: trials.scores(i) for i in (own, *ids)}
+    leads = {i: found for i in ids if (found := lead(scores[i], scores[own], context.seed))}
     if not leads:
         return None
-
-    def rank(pair: tuple[str, Lead]) -> tuple[bool, bool, int, float]:
-        is_whole = trials.by_id[pair[0]].state == "complete"
-        return is_whole, pair[1].is_significant, pair[1].rows, pair[1].mean - pair[1].other
-
-    candidate_id, best = max(leads, key=rank)
     others = set(trials.in_state("complete")) - {own}
-    is_whole = candidate_id in others
-    is_chance = bool(others) and not is_whole and not best.is_significant
+
+    def rank(candidate_id: str) -> tuple[bool, bool, int, float]:
+        found = leads[candidate_id]
+        return candidate_id in others, found.is_significant, found.rows, found.mean - found.other
+
+    candidate_id = max(leads, key=rank)
+    best = leads[candidate_id]
+    is_chance = bool(others) and candidate_id not in others and not best.is_significant
     why, options = _because(context, candidate_id, how, candidate_id == unproved)
     if options.startswith("--max-calls"):
         caps = [f"--{cap.replace('_', '-')} MORE" for cap in OTHER_CAPS if getattr(budget, cap) is not None]
@@ -359,7 +333,7 @@ def untested(context: SearchContext, tested: Collection[str], how: Prefer, budge
 
 
 def _because(context: SearchContext, candidate_id: str, how: Prefer, is_unproved: bool) -> tuple[str, str]:
-    trial = context.trials.by_id[candidate_id]
+    trial, spent = context.trials.by_id[candidate_id], context.account.total_used.calls
     if trial.state == "failed":
         return f"it failed: {trial.reason}", ""
     if is_unproved:
@@ -367,12 +341,9 @@ def _because(context: SearchContext, candidate_id: str, how: Prefer, is_unproved
         return why, _to_prove(context, candidate_id)
     if trial.state == "complete":
         return f"--prefer {how} takes another prompt within noise of the best", "--prefer best"
-    why = "the search ended before it had seen all of dev"
-    if trial.state == "pruned":
-        why = f"its trial ended early: {trial.reason}"
-    spent = context.calls_so_far()
+    early = f"its trial ended early: {trial.reason}" if trial.state == "pruned" else ""
     calls = calls_to_finish(len(context.trials.outcomes[candidate_id]), spent, context.task, context.plan)
-    return why, f"--max-calls {calls}" if calls else ""
+    return early or "the search ended before it had seen all of dev", f"--max-calls {calls}" if calls else ""
 
 
 def _to_prove(context: SearchContext, candidate_id: str) -> str:
@@ -381,9 +352,7 @@ def _to_prove(context: SearchContext, candidate_id: str) -> str:
     rival = [o.value or 0.0 for o in trials.outcomes[max(fixed, key=lambda i: trials.mean(i) or 0.0)]]
     mine = [o.value or 0.0 for o in trials.outcomes[candidate_id]]
     gain = (sum(mine) - sum(rival)) / len(rival) if len(mine) == len(rival) else 0.0
-    needed = rows_to_show(gain, rival) if gain > 0 else None
-    there = len(context.task.dev)
-    if plan.dev_rows >= there:
-        return ""
+    needed, there = rows_to_show(gain, rival) if gain > 0 else None, len(context.task.dev)
     rows = min(there, max(plan.dev_rows + 1, needed or there))
-    return f"--max-calls {math.ceil(rows * plan.calls_a_row / DEV_SHARE / 10) * 10}"
+    calls = math.ceil(rows * plan.calls_a_row / DEV_SHARE / 10) * 10
+    return f"--max-calls {calls}" if plan.dev_rows < there else ""

@@ -1,12 +1,9 @@
 """Optuna studies by ask and tell: of the places of one step (`Study`), or of a whole run (`AskTell`).
 
-In a run's study the operator that makes a candidate, and its settings, are parameters. They are conditional: a new
-design (`FRESH`) has the coordinates of its place, a change of a good candidate the rank of its parent (0: the best),
-each setting of an operator is named OPERATOR.SETTING.
-
-Optuna fixes the choices of a parameter within a study and closes a trial that was told, but instructions come in and
-candidates climb during a run. So a study is built of the trials of the run at each step (`built`), from the same
-records that the ledger keeps: the ledger shows what decided.
+In a run the operator of a candidate and its settings (OPERATOR.SETTING) are conditional parameters: a new design
+has the coordinates of its place, a change the rank of its parent (0: the best). Optuna fixes the choices of a parameter
+and closes a trial that was told, but instructions come in and candidates climb: so a study is built of the trials at
+each step (`built`), from the records that the ledger keeps.
 """
 
 from __future__ import annotations
@@ -26,14 +23,11 @@ if TYPE_CHECKING:
 STARTUP_TRIALS = 4
 PRIOR_ROWS = 8.0
 
-Place = Mapping[str, str]
-"""A choice for each coordinate of the space; demo sets of the same kind share one."""
+Place = Mapping[str, str]  # a choice for each coordinate of the space; demo sets of the same kind share one
 
 
 @dataclass(frozen=True, slots=True)
 class MeanScore:
-    """The mean of a candidate's scores over `n` rows."""
-
     mean: float
     n: int
 
@@ -49,7 +43,6 @@ def shrunk(score: MeanScore, prior: float) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[Any]:
-    """Silence Optuna's log and its warnings about experimental features."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -66,10 +59,7 @@ def _tpe(seed: int, **more: bool) -> Any:
 
 
 class Study:
-    """The study of one step: multivariate TPE, with a constant liar between the places of the step.
-
-    `scored`: earlier designs; those outside of the space are left out.
-    """
+    """The study of one step: multivariate TPE, with a constant liar. `scored`: earlier designs."""
 
     def __init__(
         self, space: Mapping[str, Sequence[str]], scored: Sequence[tuple[Place, MeanScore]], seed: int
@@ -96,18 +86,13 @@ class Study:
 
 
 OPERATOR, PARENT = "operator", "parent"
-TOLD = "study_told"
-"""The ledger event with the trials that are new or changed."""
+TOLD = "study_told"  # the ledger event with the trials that are new or changed
 Params = Mapping[str, str | int]
 
 
 @dataclass(frozen=True, slots=True)
 class StudyTrial:
-    """One candidate as a trial of the study.
-
-    `params`: the rank of the parent is an integer, all else are names. `steps`: the mean evidence, in [0, 1], by rows
-    seen.
-    """
+    """One candidate as a trial. `params`: the rank of the parent, else names; `steps`: mean evidence by rows."""
 
     candidate_id: str
     params: Params
@@ -137,7 +122,6 @@ def folded(told: Sequence[Sequence[StudyTrial]]) -> list[StudyTrial]:
 
 
 def prior_of(trials: Sequence[StudyTrial]) -> float:
-    """Average the means of all trials with rows; 0 for none."""
     means = [trial.last.mean for trial in trials if trial.steps]
     return sum(means) / len(means) if means else 0.0
 
@@ -145,10 +129,7 @@ def prior_of(trials: Sequence[StudyTrial]) -> float:
 def distributions_of(
     trials: Sequence[StudyTrial], choices: Mapping[str, Sequence[str]], ranks: int
 ) -> dict[str, optuna.distributions.BaseDistribution]:
-    """Return the choices of each parameter: current ones and all chosen before.
-
-    `ranks`: of parents, at least 1.
-    """
+    """Return the choices of each parameter: current ones and all chosen before. `ranks`: of parents."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     words: dict[str, set[str]] = {name: set(each) for name, each in choices.items()}
@@ -167,8 +148,8 @@ def frozen(
 ) -> optuna.trial.FrozenTrial:
     """Convert the trial for Optuna.
 
-    A candidate that may still climb is complete with its mean so far, shrunk towards `prior`; one that was pruned has
-    its means at the rungs and ranks behind all others; one that failed has no value.
+    One that may still climb is complete with its mean so far, shrunk towards `prior`; a pruned one ranks behind all
+    others; one that failed has no value.
     """
     from optuna.trial import TrialState as State
     from optuna.trial import create_trial
@@ -194,10 +175,7 @@ def built(
     distributions: Mapping[str, optuna.distributions.BaseDistribution] | None = None,
     **options: Any,
 ) -> optuna.Study:
-    """Build the study of these trials. `options`: of `optuna.create_study`.
-
-    `distributions`: the choices of each parameter.
-    """
+    """Build the study of these trials. `options`: of `optuna.create_study`."""
     known, prior = distributions or distributions_of(trials, {}, 1), prior_of(trials)
     with _quiet() as optuna:
         study = optuna.create_study(direction="maximize", **options)
@@ -205,12 +183,11 @@ def built(
     return study
 
 
-FLAT = ("gp", "cmaes")
-"""Samplers of all parameters at once."""
+FLAT = ("gp", "cmaes")  # samplers of all parameters at once
 
 
 class AskTell:
-    """The study of one run, asked proposal by proposal. The same trials and seed give the same proposals."""
+    """The study of one run. The same trials and seed give the same proposals."""
 
     def __init__(self, sampler: str, seed: int) -> None:
         self._name, self._seed, self.asked = sampler, seed, 0
@@ -223,7 +200,7 @@ class AskTell:
     def tell(
         self, trials: Sequence[StudyTrial], space: Mapping[str, Sequence[str]], operators: Sequence[str], ranks: int
     ) -> None:
-        """Tell all known trials; proposals that are not among them are dropped. `ranks`: of parents."""
+        """Tell all known trials; proposals that are not among them are dropped."""
         choices = {**space, OPERATOR: (FRESH, *operators)}
         self._space, self._trials = space, trials
         self._known = distributions_of(trials, choices, max(1, ranks))
@@ -279,10 +256,7 @@ class AskTell:
         return optuna.samplers.RandomSampler(seed=self._seed_of(what))
 
     def _sampler(self, what: str = "") -> Any:
-        """CMA-ES starts at the best trials, as its own state would have to be pickled.
-
-        Source: Nomura et al. 2021, "Warm Starting CMA-ES".
-        """
+        """CMA-ES starts at the best trials (Nomura et al. 2021), as its own state would have to be pickled."""
         import optuna
 
         seed = self._seed_of(what)
@@ -299,7 +273,7 @@ class AskTell:
 
 
 def as_flat(known: Mapping[str, Any], ordinal: bool) -> dict[str, Any]:
-    """Return the distributions of a study without conditions. `ordinal`: words become list positions."""
+    """Return distributions without conditions; `ordinal`: words become list positions."""
     from optuna.distributions import IntDistribution
 
     if not ordinal:
@@ -311,7 +285,7 @@ def as_flat(known: Mapping[str, Any], ordinal: bool) -> dict[str, Any]:
 
 
 def flat_study(trials: Sequence[StudyTrial], known: Mapping[str, Any], ordinal: bool) -> Any:
-    """Build the study of these trials without conditions; missing parameters get their first value."""
+    """Build a study without conditions; missing parameters get their first value."""
     from optuna.trial import create_trial
 
     study = built(())
@@ -334,15 +308,11 @@ def _word_of(value: str | int, known: Any, ordinal: bool) -> str | int:
     return str(known.choices[int(value)]) if ordinal and hasattr(known, "choices") else value
 
 
-P_VALUE = 0.1
-"""Optuna's default level for "worse than the best"."""
+P_VALUE = 0.1  # optuna's default level for "worse than the best"
 
 
 def behind_by_wilcoxon(scores: Mapping[str, Sequence[float | None]], rungs: Sequence[int]) -> dict[str, str]:
-    """Return candidates behind the best by a signed-rank test on common rows, with reasons.
-
-    `scores`: by candidate its score on each of the first rows; None: no score. `rungs`: rising row counts; the best is
-    the one with the best mean on the highest rung.
+    """Return candidates behind the best of the highest rung by a signed-rank test, with reasons.
 
     Source: Wilcoxon 1945, "Individual Comparisons by Ranking Methods"; `optuna.pruners.WilcoxonPruner`.
     """

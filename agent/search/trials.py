@@ -16,28 +16,21 @@ from agent.results.run_parts import OperatorUse, ProposalFate
 from agent.search.program import Parent, Program
 from agent.search.study import MeanScore, shrunk
 from agent.stats.calibration import label_free
-from agent.stats.intervals import mean_ci
+from agent.stats.intervals import both_scored, mean_ci
 from agent.stats.racing import adjusted_means
 from agent.types import Candidate, Example, Field, Outcome, Proposal, Trial, TrialState
 
 
 class Trials:
-    """`proposals`, `outcomes` and `by_id` (trials) by candidate id.
-
-    Trials are numbered in the order in which they opened. Outcomes come in by `record` alone. Every change of a trial
-    goes to `observer`.
-    """
+    """Proposals, outcomes and trials by candidate id; outcomes come in by `record` alone."""
 
     def __init__(self, observer: Observer = NO_OBSERVER) -> None:
         self.proposals: dict[str, Proposal] = {}
         self._outcomes: dict[str, list[Outcome]] = {}
         self.outcomes: Mapping[str, Sequence[Outcome]] = self._outcomes
         self._compared: dict[str, list[Outcome]] = {}
-        self.looks = 0
-        """The number of `record` calls."""
         self.by_id: dict[str, Trial] = {}
         self._observer = observer
-        self._signals: tuple[float, float] | None = None
         self._evidence: dict[str, list[float | None]] = {}
         self._means: dict[str, float] = {}
         self._order: list[str] = []
@@ -49,16 +42,15 @@ class Trials:
         self._put(Trial(len(self.by_id), round_, candidate_id, "incomplete", 0, None))
 
     def record(self, candidate_id: str, outcomes: Sequence[Outcome], compared: Sequence[Outcome] | None = None) -> None:
-        """Store all outcomes of a candidate on the first dev rows. `compared`: as used in comparisons."""
+        """Store all outcomes on the first dev rows. `compared`: as used in comparisons."""
         self._outcomes[candidate_id] = list(outcomes)
         self._compared[candidate_id] = list(outcomes if compared is None else compared)
-        self.looks += 1
         self._evidence.clear()
         self._means.clear()
         self._order.clear()
 
     def settle(self, candidate_id: str, state: TrialState, reason: str) -> None:
-        """Set the state of an open trial, its mean over scored rows, and the reason."""
+        """Set the state of a trial, its mean over scored rows, and the reason."""
         old = self.by_id[candidate_id]
         scored = values(self.outcomes.get(candidate_id, []))
         mean, low, high = mean_ci(scored) if scored else (None, None, None)
@@ -77,7 +69,6 @@ class Trials:
                 self.settle(candidate_id, "incomplete", reason)
 
     def in_state(self, state: TrialState) -> list[str]:
-        """Return the ids of candidates in this state, in trial order."""
         return [i for i, trial in self.by_id.items() if trial.state == state]
 
     def why_failed(self) -> str:
@@ -86,64 +77,62 @@ class Trials:
         return max(whys, key=whys.__getitem__, default="")
 
     def mean(self, candidate_id: str) -> float | None:
-        """Return the mean score of a trial, in [0, 1].
-
-        None without a trial or a score.
-        """
         trial = self.by_id.get(candidate_id)
         return trial.mean if trial else None
 
+    def scores(self, candidate_id: str) -> list[float | None]:
+        return [outcome.value for outcome in self.outcomes.get(candidate_id, ())]
+
+    def furthest(self, ids: Sequence[str]) -> str:
+        """Return the one that saw the most rows, the best of several; "" of none."""
+        return max(ids, key=lambda i: (len(self.outcomes[i]), self.mean(i) or 0.0), default="")
+
+    def common(self, one: str, two: str) -> list[tuple[float, float]]:
+        """Return the scores of two candidates on the rows that both have a score on."""
+        return both_scored(self.scores(one), self.scores(two))
+
     def prefixes(self, candidates: Sequence[str]) -> dict[str, list[float]]:
-        """Return one score in [0, 1] per row and candidate. Missing scores become the candidate's mean."""
-        vectors = {}
-        for candidate_id in candidates:
-            outcomes = self.outcomes.get(candidate_id, [])
-            scored = values(outcomes)
-            mean = sum(scored) / len(scored) if scored else None
-            filled = [mean if outcome.value is None else outcome.value for outcome in outcomes]
-            vectors[candidate_id] = [value for value in filled if value is not None]
-        return vectors
+        """Return the scores of each candidate; a missing one becomes its mean."""
+        scored = {i: values(self.outcomes.get(i, ())) for i in candidates}
+        means = {i: sum(known) / len(known) for i, known in scored.items() if known}
+        return {
+            i: [means[i] if outcome.value is None else outcome.value for outcome in self.outcomes[i]] if known else []
+            for i, known in scored.items()
+        }
 
     def compared(self) -> dict[str, list[float | None]]:
-        """Return the scores used in comparisons, by candidate id."""
+        """Return the scores that comparisons use, by candidate id."""
         return {i: [outcome.value for outcome in outcomes] for i, outcomes in self._compared.items()}
 
     def evidence(self, candidate_id: str) -> Sequence[float]:
-        """Return the weight of each scored row in comparisons: score and label probability.
+        """Return each scored row's weight; without log-probabilities with the mean signal of others."""
+        return [value for value in self._by_row().get(candidate_id, ()) if value is not None]
 
-        A candidate without log-probabilities (a chain of thought) gets the mean signal of the others at its scores.
-        """
-        return [value for value in self._by_row(candidate_id) if value is not None]
-
-    def _by_row(self, candidate_id: str) -> Sequence[float | None]:
+    def _by_row(self) -> dict[str, list[float | None]]:
         if not self._evidence:
-            self._signals = self._mean_signals()
-        if candidate_id not in self._evidence:
-            self._evidence[candidate_id] = [
-                None if o.value is None else evidence(o.value, self._usual(o.value) if o.signal is None else o.signal)
-                for o in self._compared.get(candidate_id, ())
-            ]
-        return self._evidence[candidate_id]
+            given = [o for outcomes in self._compared.values() for o in outcomes if o.signal is not None]
+            right = [o.signal or 0.0 for o in given if (o.value or 0.0) >= 0.5]
+            wrong = [o.signal or 0.0 for o in given if (o.value or 0.0) < 0.5]
+            low = math.fsum(wrong) / len(wrong) if wrong else 0.0
+            high = math.fsum(right) / len(right) if right else 1.0
 
-    def _mean_signals(self) -> tuple[float, float] | None:
-        given = [o for outcomes in self._compared.values() for o in outcomes if o.signal is not None]
-        right = [o.signal or 0.0 for o in given if (o.value or 0.0) >= 0.5]
-        wrong = [o.signal or 0.0 for o in given if (o.value or 0.0) < 0.5]
-        low = math.fsum(wrong) / len(wrong) if wrong else 0.0
-        high = math.fsum(right) / len(right) if right else 1.0
-        return (low, high) if given else None
+            def weight(value: float, signal: float | None) -> float:
+                usual = (1 - value) * low + value * high if given else None
+                return evidence(value, usual if signal is None else signal)
 
-    def _usual(self, value: float) -> float | None:
-        means = self._signals
-        return None if means is None else (1 - value) * means[0] + value * means[1]
+            self._evidence = {
+                i: [None if o.value is None else weight(o.value, o.signal) for o in outcomes]
+                for i, outcomes in self._compared.items()
+            }
+        return self._evidence
 
     def estimates(self) -> dict[str, MeanScore]:
         return {candidate_id: self.estimate(candidate_id) for candidate_id in self.by_id}
 
     def estimate(self, candidate_id: str) -> MeanScore:
-        """Estimate a candidate's mean evidence, adjusted for its rows, with its number of scored rows."""
+        """Estimate a candidate's mean evidence, adjusted for the rows that it has seen."""
         if not self._means:
-            self._means = adjusted_means({i: self._by_row(i) for i in self._compared})
+            self._means = adjusted_means(self._by_row())
         return MeanScore(self._means.get(candidate_id, 0.0), len(self.evidence(candidate_id)))
 
     def parents(self, count: int) -> list[Parent]:
@@ -163,11 +152,10 @@ class Trials:
 
 
 class Calibrated:
-    """Reads outcomes on dev rows as calibrated, for comparisons alone.
+    """Reads outcomes as calibrated without right answers, for comparisons alone.
 
-    Finalists are calibrated too, and prompts with picked examples gain most: compared by their raw replies, they would
-    be pruned on few rows. This calibration needs no right answer. A task without a single output with labels leaves
-    outcomes unchanged.
+    Finalists are calibrated, and prompts with picked examples gain most: by raw replies they would be pruned on few
+    rows.
     """
 
     def __init__(self, program: Program) -> None:
@@ -181,11 +169,10 @@ class Calibrated:
         scored = [o.label_scores for o in outcomes if o.label_scores is not None and o.value is not None]
         if field is None or not scored:
             return list(outcomes)
-        traits = self._program.traits(candidate)
-        voter = next(iter(traits.voters()), None)
+        voter = next(iter(self._program.opinions(candidate)), None)
         bias = dict(zip(field.choices, label_free(scored).bias, strict=True))
         calibration = LabelCalibration("label-free", bias, 1.0, **(voter.weighed(1.0) if voter else {}))
-        if traits.calibrated(calibration) is None:
+        if self._program.calibrated(candidate, calibration) is None:
             return list(outcomes)
         both = zip(rows, outcomes, strict=True)
         return [self._one(row, outcome, field, calibration, voter) for row, outcome in both]
@@ -211,7 +198,7 @@ Became = Literal["refused", "dropped", "waiting", "tried", "finalist", "winner"]
 
 @dataclass(slots=True)
 class ProposalLog:
-    """The proposals of a search in order. `calls`: calls of the proposer for them, including failed ones."""
+    """The proposals of a search in order, and the calls of the proposer for them."""
 
     calls: int = 0
     records: list[ProposalFate] = field(default_factory=list)
@@ -236,18 +223,19 @@ class ProposalLog:
         return "finalist" if any(trials.by_id[i].state == "complete" for i in tried) else "tried"
 
     def climbed(self, record: ProposalFate, trials: Trials, first: int) -> bool:
-        """Tell whether one of its candidates got further than the `first` rows."""
-        return any(
-            len(trials.outcomes[i]) > first or trials.by_id[i].state == "complete" for i in _tried(record, trials)
-        )
+        tried = _tried(record, trials)
+        return any(len(trials.outcomes[i]) > first or trials.by_id[i].state == "complete" for i in tried)
 
     def fates(self, trials: Trials, winner_id: str) -> list[ProposalFate]:
-        found = []
-        for record in self.records:
-            compared = _compared(record, trials) if record.before is None else {}
-            became = self.became(record, trials, winner_id)
-            found.append(record.model_copy(update={**compared, "became": became}))
-        return found
+        return [
+            record.model_copy(
+                update={
+                    **(_compared(record, trials) if record.before is None else {}),
+                    "became": self.became(record, trials, winner_id),
+                }
+            )
+            for record in self.records
+        ]
 
 
 def _tried(record: ProposalFate, trials: Trials) -> list[str]:
@@ -256,20 +244,16 @@ def _tried(record: ProposalFate, trials: Trials) -> list[str]:
 
 
 def _compared(record: ProposalFate, trials: Trials) -> dict[str, float | None]:
-    """Compare the best of its candidates with the parent on common dev rows."""
     tried = _tried(record, trials)
-    if tried and record.parent_id:
-        best = max(tried, key=lambda i: (len(trials.outcomes[i]), trials.mean(i) or 0.0))
-        pairs = zip(trials.outcomes.get(record.parent_id, ()), trials.outcomes[best], strict=False)
-        scored = [(one.value, two.value) for one, two in pairs if one.value is not None and two.value is not None]
-        if scored:
-            before, after = zip(*scored, strict=True)
-            return {"before": sum(before) / len(scored), "after": sum(after) / len(scored)}
-    return {"before": None, "after": None}
+    scored = trials.common(record.parent_id, trials.furthest(tried)) if record.parent_id else []
+    if not scored:
+        return {"before": None, "after": None}
+    before, after = zip(*scored, strict=True)
+    return {"before": sum(before) / len(scored), "after": sum(after) / len(scored)}
 
 
 def by_operator(proposals: Sequence[ProposalFate]) -> list[OperatorUse]:
-    """Summarize `ProposalLog.fates` by operator, in order of first use; `points`: mean change or None."""
+    """Summarize `ProposalLog.fates` by operator, in order of first use."""
     found = []
     for name in dict.fromkeys(each.operator for each in proposals):
         mine = [each for each in proposals if each.operator == name]

@@ -1,8 +1,8 @@
 """Agreement of a judge with people: kappa, alpha, rank correlation and length bias. Pure.
 
-Unless a function says otherwise: `judge` and `people` (their mean) are ratings of the same n items in [0, 1]; `levels`
-is the number of ratings on the people's scale; intervals are 95 % percentile bootstraps over items, of 1,000 draws from
-`seed`. Below 3 items nothing is estimated. Unpaired sequences raise ValueError.
+`judge` and `people` (their mean) are ratings of the same n items in [0, 1]; `levels` is the number of ratings on the
+people's scale; intervals are 95 % percentile bootstraps over items, of 1,000 draws from `seed`. Below 3 items nothing
+is estimated. Unpaired sequences raise ValueError.
 """
 
 from __future__ import annotations
@@ -15,16 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[Any]
-
-DRAWS = 1000
-FEWEST = 3
+DRAWS, FEWEST = 1000, 3
 
 
 @dataclass(frozen=True, slots=True)
 class IntervalEstimate:
-    """A statistic with its 95 % interval.
-
-    None where it is undefined, such as without variation.
+    """A statistic with its 95 % interval; None where it is undefined, such as without variation.
 
     >>> IntervalEstimate(0.5, (0.25, 0.75)).times(4).named("kappa")
     {'kappa': 2.0, 'kappa_ci95': [1.0, 3.0]}
@@ -45,10 +41,9 @@ class IntervalEstimate:
 
 
 def categories(values: Sequence[float], levels: int) -> Vector:
-    """Round values in [0, 1] to whole ratings 0 .. levels - 1.
+    """Round values in [0, 1] to whole ratings 0 .. levels - 1, halves towards the middle of the scale.
 
-    Halves round towards the middle of the scale, so that reversing a scale or a pair reverses the categories; the
-    middle between two middle ratings rounds up.
+    So reversing a scale or a pair reverses the categories; the middle between two middle ratings rounds up.
 
     >>> categories([0.0, 0.125, 0.5, 0.875, 1.0], levels=5).tolist()
     [0, 1, 2, 3, 4]
@@ -61,9 +56,7 @@ def categories(values: Sequence[float], levels: int) -> Vector:
 def kappa(
     judge: Sequence[float], people: Sequence[float], levels: int, *, weighted: bool, seed: int
 ) -> IntervalEstimate:
-    """Compute Cohen's kappa, in [-1, 1]; 0 is chance agreement.
-
-    `weighted`: quadratic weights, for ordinal ratings.
+    """Compute Cohen's kappa, in [-1, 1]; 0 is chance agreement. `weighted`: quadratic weights, for ordinal ratings.
 
     Source: Cohen 1960, Educ. Psychol. Meas. 20:37; the weights: Cohen 1968, Psychol. Bull. 70:213.
 
@@ -72,12 +65,46 @@ def kappa(
     """
     _require_pairs(judge, people)
     one, two = categories(judge, levels), categories(people, levels)
-    return _bootstrap(_each(lambda at: _kappa(one[at], two[at], levels, weighted)), len(one), seed)
+    return _bootstrap(lambda at: _kappa(one[at], two[at], levels, weighted), len(one), seed)
+
+
+def kappa_gain(
+    judge: Sequence[float], before: Sequence[float], people: Sequence[float], levels: int, *, weighted: bool, seed: int
+) -> IntervalEstimate:
+    """Return how much higher the kappa of `judge` is than that of `before`."""
+    _require_pairs(judge, before)
+    _require_pairs(judge, people)
+    now, was, right = (categories(each, levels) for each in (judge, before, people))
+
+    def gain(at: Vector) -> float | None:
+        one, two = (_kappa(each[at], right[at], levels, weighted) for each in (now, was))
+        return None if one is None or two is None else one - two
+
+    return _bootstrap(gain, len(right), seed)
+
+
+def people_kappa(ratings: Sequence[Sequence[float]], levels: int, *, weighted: bool, seed: int) -> IntervalEstimate:
+    """Compute the kappa of each rater with the mean of the others.
+
+    `ratings`: of each item, in [0, 1]; items with one rating do not count.
+    """
+    pairs = [
+        (one, sum(each[:at] + each[at + 1 :]) / (len(each) - 1))
+        for each in map(list, ratings)
+        if len(each) > 1
+        for at, one in enumerate(each)
+    ]
+    return kappa([one for one, _ in pairs], [rest for _, rest in pairs], levels, weighted=weighted, seed=seed)
+
+
+def _counts(rows: Vector, columns: Vector, levels: int) -> Vector:
+    counts = np.zeros((levels, levels))
+    np.add.at(counts, (rows, columns), 1.0)
+    return counts
 
 
 def _kappa(one: Vector, two: Vector, levels: int, weighted: bool) -> float | None:
-    observed = np.zeros((levels, levels))
-    np.add.at(observed, (one, two), 1.0)
+    observed = _counts(one, two, levels)
     apart = np.abs(np.subtract.outer(np.arange(levels), np.arange(levels))).astype(float)
     cost = apart**2 if weighted else (apart > 0).astype(float)
     chance = np.outer(observed.sum(1), observed.sum(0)) / max(1.0, observed.sum())
@@ -93,7 +120,7 @@ def alpha(raters: Sequence[Sequence[float | None]], levels: int, seed: int) -> I
     Source: Krippendorff 2011, "Computing Krippendorff's alpha-reliability", sections C and D.
     """
     table = np.array([[np.nan if v is None else float(categories([v], levels)[0]) for v in row] for row in raters])
-    return _bootstrap(_each(lambda at: _alpha(table[:, at], levels)), table.shape[1], seed)
+    return _bootstrap(lambda at: _alpha(table[:, at], levels), table.shape[1], seed)
 
 
 def _alpha(table: Vector, levels: int) -> float | None:
@@ -119,23 +146,15 @@ def spearman(one: Sequence[float], two: Sequence[float], seed: int) -> IntervalE
     """
     _require_pairs(one, two)
     first, second = np.asarray(one, float), np.asarray(two, float)
-    return _bootstrap(lambda draws: _spearman(first[draws], second[draws]), len(first), seed)
+    return _bootstrap(lambda at: _spearman(first[at], second[at]), len(first), seed)
 
 
-def _spearman(one: Vector, two: Vector) -> list[float | None]:
-    """Rank all rows at once: one by one takes ten times as long."""
+def _spearman(one: Vector, two: Vector) -> float | None:
     from scipy import stats
 
-    first, second = (stats.rankdata(side, axis=1) - (side.shape[1] + 1) / 2 for side in (one, two))
-    sizes = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
-    return [
-        float(both / size) if size else None for both, size in zip((first * second).sum(axis=1), sizes, strict=True)
-    ]
-
-
-def share(hits: Sequence[bool]) -> IntervalEstimate:
-    """Return the share of True with Wilson's interval."""
-    return mean_share([float(hit) for hit in hits])
+    first, second = (stats.rankdata(side) - (len(side) + 1) / 2 for side in (one, two))
+    size = np.sqrt((first**2).sum() * (second**2).sum())
+    return float((first * second).sum() / size) if size else None
 
 
 def mean_share(shares: Sequence[float]) -> IntervalEstimate:
@@ -153,8 +172,8 @@ def length_bias(
 ) -> IntervalEstimate:
     """Measure how much the judge overrates longer answers, in [-2, 2].
 
-    The mean overrating of the longer half minus that of the shorter half; 1 is the whole scale. Answers of the median
-    length belong to neither half, unless one would be empty.
+    The mean overrating of the longer half minus that of the shorter half. Answers of the median length belong to
+    neither half, unless one would be empty.
     """
     _require_pairs(judge, people)
     _require_pairs(judge, lengths)
@@ -172,7 +191,7 @@ def length_bias(
             return None
         return float(gap[here > 0].mean() - gap[here < 0].mean())
 
-    return _bootstrap(_each(measure), len(over), seed)
+    return _bootstrap(measure, len(over), seed)
 
 
 def confusion(judge: Sequence[float], people: Sequence[float], levels: int) -> list[list[int]]:
@@ -181,10 +200,9 @@ def confusion(judge: Sequence[float], people: Sequence[float], levels: int) -> l
     >>> confusion([0, 1, 1], [0, 0, 1], levels=2)
     [[1, 1], [0, 1]]
     """
-    table = [[0] * levels for _ in range(levels)]
-    for column, row in zip(categories(judge, levels), categories(people, levels), strict=True):
-        table[int(row)][int(column)] += 1
-    return table
+    _require_pairs(judge, people)
+    found: list[list[int]] = _counts(categories(people, levels), categories(judge, levels), levels).astype(int).tolist()
+    return found
 
 
 def _require_pairs(one: Sequence[float], two: Sequence[float]) -> None:
@@ -192,18 +210,11 @@ def _require_pairs(one: Sequence[float], two: Sequence[float]) -> None:
         raise ValueError(f"{len(one)} values and {len(two)}: pair them item by item")
 
 
-def _each(measure: Callable[[Vector], float | None]) -> Callable[[Vector], list[float | None]]:
-    return lambda draws: [measure(at) for at in draws]
-
-
-def _bootstrap(measure: Callable[[Vector], list[float | None]], n: int, seed: int) -> IntervalEstimate:
-    """`measure` maps draws x items (indices below `n`) to one value for each draw."""
-    if n < FEWEST:
-        return IntervalEstimate(None, None)
-    (value,) = measure(np.arange(n)[None])
+def _bootstrap(measure: Callable[[Vector], float | None], n: int, seed: int) -> IntervalEstimate:
+    value = measure(np.arange(n)) if n >= FEWEST else None
     if value is None:
         return IntervalEstimate(None, None)
-    draws = measure(np.random.default_rng(seed).integers(0, n, (DRAWS, n)))
+    draws = map(measure, np.random.default_rng(seed).integers(0, n, (DRAWS, n)))
     known = [each for each in draws if each is not None]
     low, high = np.quantile(known, [0.025, 0.975]) if known else (value, value)
     return IntervalEstimate(value, (float(low), float(high)))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 Vector = NDArray[Any]
 
 STAKES = (0.9, 0.6, 0.35, 0.2, 0.1, 0.05, 0.025, 0.0125)
-"""Stakes among which each bettor splits its wealth: large ones detect large differences early."""
+"""Stakes among which each bettor splits its wealth: large ones show large differences early."""
 WAITING = 10
 """Unpaired outcomes kept per arm. With 1, a third of the units of equal arms stays unpaired; with 10, 5 %."""
 STEPS = 40
@@ -37,8 +37,7 @@ STEPS = 40
 class AnytimeComparison:
     """Two arms so far: mean difference (arm 1 - arm 0) over the pairs, and its confidence sequence `ci`.
 
-    `e_value`: current evidence against "no difference"; at most 1 on average without one. `p_value`: 1 / the
-    largest e-value so far, valid at any time.
+    `e_value`: current evidence against "no difference"; `p_value`: 1 / the largest so far, valid at any time.
     """
 
     pairs: int
@@ -49,10 +48,9 @@ class AnytimeComparison:
 
 
 def paired(outcomes: Sequence[tuple[int, float]]) -> list[float]:
-    """Return the difference arm 1 - arm 0 of each pair.
+    """Return the difference arm 1 - arm 0 of each pair. Later outcomes change no earlier pair.
 
-    Later outcomes change no earlier pair. `outcomes`: (arm, outcome) in the order of arrival; arm 0 or 1, outcome in
-    [0, 1].
+    `outcomes`: (arm 0 or 1, outcome in [0, 1]) in the order of arrival.
 
     >>> paired([(0, 0.5), (1, 1.0), (1, 0.25), (0, 0.0)])
     [0.5, 0.25]
@@ -69,9 +67,7 @@ def paired(outcomes: Sequence[tuple[int, float]]) -> list[float]:
 
 
 def compared(differences: Sequence[float], alpha: float = 0.05) -> AnytimeComparison:
-    """Compare the arms by these differences, in order of arrival.
-
-    Raises ValueError for values outside [-1, 1].
+    """Compare the arms by these differences, in order of arrival. Raises ValueError for values outside [-1, 1].
 
     >>> result = compared([1.0] * 12)
     >>> result.diff, result.p_value < 0.05 and result.ci[0] > 0

@@ -12,12 +12,15 @@ Source: Zhao et al. 2021, "Calibrate Before Use", section 4; Zhou et al. 2023, "
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from agent.results.breakdown import ReliabilityBin
 
 Table = NDArray[Any]
 
@@ -44,9 +47,7 @@ class Weights:
 
 
 def label_free(scores: Sequence[Sequence[float]]) -> Weights:
-    """Subtract each label's mean score, so that no label is preferred over all rows.
-
-    Uses no right answer.
+    """Subtract each label's mean score, so that no label is preferred. Uses no right answer.
 
     Source: Zhou et al. 2023, section 3, on log-probabilities.
 
@@ -61,55 +62,56 @@ def fitted(
 ) -> Weights:
     """Fit a bias per label and one temperature by multinomial logistic regression, shrunk towards `label_free`.
 
-    With few rows the result is nearly label-free; with more rows the right answers decide. The kNN vote gets one more
-    weight, shrunk towards 1: the product of both distributions. The problem is convex in 1 / temperature, the weight
-    and the biases, so there is one solution.
-
-    `answers`: for each row the index of the right label. `shares`: of the same shape as `scores`; None: without a kNN
-    vote.
+    The kNN vote (`shares`) gets one more weight, shrunk towards 1: the product of both distributions. The problem is
+    convex, so there is one solution. `answers`: for each row the index of the right label.
 
     Source: Platt 1999; Guo et al. 2017, section 4.2 (one temperature); the bias of each label as in "vector scaling";
     kNN: Khandelwal et al. 2020, section 2, here of logs, as in a product of experts (Hinton 2002).
     """
-    from scipy.optimize import minimize
-
-    mean = np.asarray(scores, dtype=float).mean(axis=0)
-    tables = [np.asarray(scores, dtype=float) - mean]
-    if shares is not None:
-        tables.append(np.asarray(shares, dtype=float))
+    tables, mean = _tables(scores, shares)
     slopes = len(tables)
     start = np.concatenate([np.ones(slopes), np.zeros(len(mean))])
     bounds = [(1 / HOTTEST, None), (0.0, None)][:slopes] + [(None, None)] * len(mean)
-    loss = penalised_loss(tables, np.asarray(answers))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12, "gtol": 1e-8})
-    sharpness, added = float(found.x[0]), found.x[slopes:]
-    bias = tuple(round(float(value), DIGITS) for value in added - sharpness * mean)
-    weight = round(float(found.x[1]), DIGITS) if slopes > 1 else 0.0
-    return Weights(bias, round(1 / sharpness, DIGITS), weight)
+    found = _minimum(penalised_loss(tables, np.asarray(answers)), start, bounds, gtol=1e-8)
+    return _weights(found[:slopes], found[slopes:], mean)
 
 
 def stacked(scores: Sequence[Sequence[float]], answers: Sequence[int], logs: Sequence[Sequence[float]]) -> Weights:
     """Weigh the model's label-free scores against a classifier's log-probabilities, by log-loss.
 
-    Both weights are at least 0 (the model's 1 / STACKED_HOTTEST) and shrunk towards 1. Two fitted numbers need few
-    rows, and the weight of an uninformative model vanishes. The classifier (`logs`) must not be trained on these rows.
+    Both weights are at least 0 (the model's 1 / STACKED_HOTTEST) and shrunk towards 1. The classifier (`logs`) must not
+    be trained on these rows.
 
     Source: Wolpert 1992, "Stacked Generalization"; Breiman 1996, "Stacked Regressions" (weights of at least 0).
     """
-    from scipy.optimize import minimize
-
-    mean = np.asarray(scores, dtype=float).mean(axis=0)
-    tables = [np.asarray(scores, dtype=float) - mean, np.asarray(logs, dtype=float)]
+    tables, mean = _tables(scores, logs)
     loss, none = penalised_loss(tables, np.asarray(answers), STACKED_PRIOR), np.zeros(len(mean))
 
     def of_two(slopes: Table) -> tuple[float, Table]:
         value, slope = loss(np.concatenate([slopes, none]))
         return value, slope[:2]
 
-    bounds = [(1 / STACKED_HOTTEST, None), (0.0, None)]
-    found = minimize(of_two, np.ones(2), jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12})
-    sharpness, weight = map(float, found.x)
-    bias = tuple(round(float(value), DIGITS) for value in -sharpness * mean)
+    return _weights(_minimum(of_two, np.ones(2), [(1 / STACKED_HOTTEST, None), (0.0, None)]), none, mean)
+
+
+def _tables(scores: Any, more: Any) -> tuple[list[Table], Table]:
+    table = np.asarray(scores, dtype=float)
+    mean = table.mean(axis=0)
+    return [table - mean, *([] if more is None else [np.asarray(more, dtype=float)])], mean
+
+
+def _minimum(loss: Callable[[Table], tuple[float, Table]], start: Table, bounds: Any, **more: Any) -> Table:
+    from scipy.optimize import minimize
+
+    options: Any = {"ftol": 1e-12, **more}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return np.asarray(found.x)
+
+
+def _weights(slopes: Table, added: Table, mean: Table) -> Weights:
+    sharpness = float(slopes[0])
+    weight = float(slopes[1]) if len(slopes) > 1 else 0.0
+    bias = tuple(round(float(value), DIGITS) for value in added - sharpness * mean)
     return Weights(bias, round(1 / sharpness, DIGITS), round(weight, DIGITS))
 
 
@@ -118,9 +120,8 @@ def penalised_loss(
 ) -> Callable[[Table], tuple[float, Table]]:
     """Return the loss of the logistic regression and its gradient, as functions of the parameters.
 
-    `tables`: for each row a number for each label; the one parameter of each table is shrunk towards 1. A bias for each
-    label follows, shrunk towards 0. `right`: for each row the index of the right label. `spread`: the standard
-    deviation of a parameter around its target.
+    The one parameter of each table (rows x labels) is shrunk towards 1; a bias for each label follows, shrunk towards
+    0. `right`: for each row the index of the right label. `spread`: standard deviation around these targets.
     """
     rows, slopes = np.arange(len(right)), len(tables)
 
@@ -147,10 +148,7 @@ def cross_fitted(
     shares: Sequence[Sequence[float]] | None = None,
     fit: Callable[[Any, Any, Any], Weights] = fitted,
 ) -> list[Weights]:
-    """Return each row's weights from `fit` on the other folds only.
-
-    `fit`: `fitted` or `stacked`. `scores`: rows in an order in which every beginning holds the labels evenly; the folds
-    are every FOLDS-th row.
+    """Return each row's weights from `fit` on the other folds only. A fold is every FOLDS-th row.
 
     Source: Chernozhukov et al. 2018 (cross-fitting).
     """
@@ -170,40 +168,28 @@ FEWEST_ANSWERED = 20
 """The fewest answered dev rows for choosing a threshold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Rows with a confidence in (`low`, `high`]: their number, mean confidence and accuracy."""
-
-    low: float
-    high: float
-    n: int
-    confidence: float
-    right: float
-
-
-def reliability(confidences: Sequence[float], right: Sequence[bool]) -> list[Bin]:
+def reliability(confidences: Sequence[float], right: Sequence[bool]) -> list[ReliabilityBin]:
     """Compute the reliability curve in BINS bins of equal width; empty bins are omitted.
 
     Source: Guo et al. 2017, section 2.
     """
-    bins = []
-    for at in range(BINS):
-        low, high = at / BINS, (at + 1) / BINS
-        inside = [
-            (c, ok)
-            for c, ok in zip(confidences, right, strict=True)
-            if min(BINS - 1, max(0, math.ceil(c * BINS) - 1)) == at
-        ]
-        if inside:
-            mean = math.fsum(c for c, _ in inside) / len(inside)
-            bins.append(Bin(low, high, len(inside), mean, sum(ok for _, ok in inside) / len(inside)))
-    return bins
+    bins = defaultdict[int, list[tuple[float, bool]]](list)
+    for confidence, ok in zip(confidences, right, strict=True):
+        bins[min(BINS - 1, max(0, math.ceil(confidence * BINS) - 1))].append((confidence, ok))
+    return [
+        ReliabilityBin(
+            low=at / BINS,
+            high=(at + 1) / BINS,
+            n=len(inside),
+            confidence=math.fsum(confidence for confidence, _ in inside) / len(inside),
+            right=sum(ok for _, ok in inside) / len(inside),
+        )
+        for at, inside in sorted(bins.items())
+    ]
 
 
-def expected_calibration_error(bins: Sequence[Bin]) -> float:
-    """Return the row-weighted mean gap between confidence and accuracy per bin, in [0, 1].
-
-    0 is perfect.
+def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """Return the row-weighted mean gap between confidence and accuracy per bin; 0 is perfect.
 
     Source: Naeini et al. 2015; Guo et al. 2017, equation 3.
     """
@@ -212,10 +198,9 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
 
 
 def abstain_below(confidences: Sequence[float], right: Sequence[bool], precision: float) -> float | None:
-    """Find the lowest confidence threshold that reaches the wanted precision, in (0, 1).
+    """Find the lowest confidence threshold that reaches the wanted precision; None if none does.
 
-    None if none does. At least FEWEST_ANSWERED of the rows are at it or above. These rows chose it, so other rows may
-    fall somewhat short of the precision.
+    At least FEWEST_ANSWERED of the rows are at it or above. Other rows may fall somewhat short of the precision.
 
     Source: El-Yaniv & Wiener 2010 (selective classification).
     """

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[Any]
+from agent.stats.selection import holm
 
+Vector = NDArray[Any]
 DRAWS = 20_000
 MOST_SAMPLES = 12
 """Of one row: 924 ways to choose six of them are enumerated."""
@@ -27,16 +28,12 @@ T = TypeVar("T")
 
 
 def flip_p_value(
-    rows: Sequence[tuple[Sequence[T], Sequence[T]]],
-    distance: Callable[[T, T], float],
-    seed: int,
-    draws: int = DRAWS,
+    rows: Sequence[tuple[Sequence[T], Sequence[T]]], distance: Callable[[T, T], float], seed: int, draws: int = DRAWS
 ) -> float:
-    """Test "each row's answers have the same distribution before and now".
+    """Test "each row's answers have the same distribution before and now". 1 if nothing can be tested.
 
-    p = 1 if nothing can be tested. `rows`: for each row its samples of before and of now; a row without samples on a
-    side is left out. `distance`: of two samples, in [0, 1]; the statistic is the energy distance. Raises ValueError for
-    more than 12 samples of a row.
+    `rows`: for each row its samples of before and of now. The statistic is the energy distance; `distance`: of two
+    samples, in [0, 1]. Raises ValueError for more than 12 samples of a row.
 
     Source: Szekely & Rizzo 2013, J. Stat. Plan. Inference 143:1249, for the energy distance.
 
@@ -66,10 +63,7 @@ def _summed(
     seed: int,
     draws: int,
 ) -> tuple[float, Vector]:
-    """Sum a statistic over rows, observed and in `draws` shuffles within rows.
-
-    `shuffled` gives the statistic of one row for each choice of the samples of before, the true one first.
-    """
+    """`shuffled`: a row's statistic for each choice of its samples of before. The true one is first."""
     rng = np.random.default_rng(seed)
     observed, totals = 0.0, np.zeros(draws)
     for before, now in rows:
@@ -109,10 +103,7 @@ FEW = 5
 
 @dataclass(frozen=True, slots=True)
 class DriftTest:
-    """One test of a statistic of the reference (`was`) against one of the window (`now`).
-
-    `effect`: the size of the change. `p_value`: None if nothing can be tested, for the reason `why`.
-    """
+    """A statistic of the reference (`was`) against that of the window; without `p_value` not tested, for `why`."""
 
     name: str
     was: Any
@@ -133,21 +124,21 @@ def more_often(name: str, was: tuple[int, int], now: tuple[int, int], limit: flo
     >>> round(test.effect, 2), round(test.p_value, 3)
     (0.11, 0.001)
     """
-    if not was[1] or not now[1]:
-        return DriftTest(name, _share(was), _share(now), None, limit, None, why="no rows to compare")
+    before, after = (events / trials if trials else None for events, trials in (was, now))
+    if before is None or after is None:
+        return DriftTest(name, before, after, None, limit, None, why="no rows to compare")
     from scipy import stats
 
     table = np.array([[now[0], now[1] - now[0]], [was[0], was[1] - was[0]]])
     p_value = float(stats.fisher_exact(table, alternative="greater").pvalue)
-    effect = now[0] / now[1] - was[0] / was[1]
-    return DriftTest(name, _share(was), _share(now), effect, limit, p_value, "Fisher's exact test")
+    return DriftTest(name, before, after, after - before, limit, p_value, "Fisher's exact test")
 
 
 def categories_moved(name: str, was: Mapping[str, int], now: Mapping[str, int], limit: float, seed: int) -> DriftTest:
     """Test whether the distribution over categories changed: chi-square test of homogeneity on counts.
 
-    The effect is the total variation distance, in [0, 1]. Where an expected count is below 5, the statistic is compared
-    with 20,000 tables of the same margins instead, with the +1 correction.
+    The effect is the total variation distance. Where an expected count is below 5, the statistic is compared with
+    20,000 tables of the same margins instead.
 
     Source: Patefield 1981, Appl. Statist. 30:91, for the tables.
     """
@@ -181,10 +172,7 @@ def categories_moved(name: str, was: Mapping[str, int], now: Mapping[str, int], 
 
 
 def sizes_moved(name: str, was: Sequence[float], now: Sequence[float], limit: float) -> DriftTest:
-    """Test whether the distribution of sizes changed: two-sample Kolmogorov-Smirnov, conservative with ties.
-
-    The effect is its D in [0, 1], the largest distance between the two distribution functions.
-    """
+    """Test whether the distribution of sizes changed: two-sample Kolmogorov-Smirnov; the effect is its D."""
     before, after = (float(np.median(side)) if len(side) else None for side in (was, now))
     if not len(was) or not len(now):
         return DriftTest(name, before, after, None, limit, None, why="no answers to compare")
@@ -197,10 +185,7 @@ def sizes_moved(name: str, was: Sequence[float], now: Sequence[float], limit: fl
 
 
 def scores_fell(name: str, was: Sequence[float], now: Sequence[float], limit: float) -> DriftTest:
-    """Test whether scores in [0, 1] are lower now: Mann-Whitney, one-sided.
-
-    The effect is the fall of the mean.
-    """
+    """Test whether scores are lower now: Mann-Whitney, one-sided. The effect is the fall of the mean."""
     before, after = (sum(side) / len(side) if len(side) else None for side in (was, now))
     if before is None or after is None:
         return DriftTest(name, before, after, None, limit, None, why="no scores to compare")
@@ -215,16 +200,12 @@ def scores_fell(name: str, was: Sequence[float], now: Sequence[float], limit: fl
 def alarms(tests: Sequence[DriftTest], alpha: float) -> list[DriftTest]:
     """Return the tests that are significant after Holm's correction and at least `limit` large.
 
-    Source: Holm 1979, Scand. J. Statist. 6:65: without any change, at most `alpha` of all cases raise an alarm.
+    Without any change, at most `alpha` of all cases raise an alarm.
     """
-    tested = sorted((each for each in tests if each.p_value is not None), key=lambda each: each.p_value or 0.0)
-    significant = []
-    for place, each in enumerate(tested):
-        if each.p_value is None or each.p_value > alpha / (len(tested) - place):
-            break
-        significant.append(each)
-    return [each for each in tests if each in significant and each.effect is not None and each.effect >= each.limit]
-
-
-def _share(part: tuple[int, int]) -> float | None:
-    return part[0] / part[1] if part[1] else None
+    tested = [each for each in tests if each.p_value is not None]
+    corrected = holm([each.p_value for each in tested if each.p_value is not None])
+    return [
+        each
+        for each, p_value in zip(tested, corrected, strict=True)
+        if p_value <= alpha and each.effect is not None and each.effect >= each.limit
+    ]

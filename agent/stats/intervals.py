@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from agent.results.run_parts import NotWorse
+from agent.results.run_parts import NotWorse, PairedResult
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -20,39 +19,27 @@ if TYPE_CHECKING:
 
     Vector = NDArray[Any]
 
-
 Interval = tuple[float, float]
-
 SIGNIFICANT = 0.05
 """Differences with a two-sided p-value below this are significant."""
-
 EXACT_FLIPS = 16
 FLIPS = 20_000
 DRAWS = 10_000
 PERMUTATIONS = 5_000
 FEW = 3  # hits, or misses, for which Wilson's limit is too close
-
-
-@dataclass(frozen=True, slots=True)
-class PairedResult:
-    """Winner minus baseline over the same `n` rows, in [-1, 1], with its 95 % interval and a two-sided p-value."""
-
-    diff: float
-    ci95: Interval
-    p_value: float
-    wins: int
-    losses: int
-    ties: int
-    n: int
+CONFIDENCE = 0.95  # one-sided
+MARGIN = 0.05
+"""The default margin. On the 80 to 130 rows of a usual run, 3 points cannot be shown (`smallest_margin`)."""
+DIFFER = 0.1
+"""The assumed share of rows that two equally good prompts score differently."""
 
 
 def mean_ci(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """Return (mean, low, high) of independent scores, within [0, 1].
+    """Return (mean, low, high) of independent scores, within [0, 1]. A single value m gives (m, 0, 1).
 
-    A single value m gives (m, 0, 1). 0/1 scores, and equal ones: Wilson's score interval, with the Poisson limit of
-    Brown, Cai & DasGupta for 1 to 3 hits or misses, where Wilson's covers as little as 85 %. Graded scores: Wilson's
-    interval for the number of 0/1 rows that would leave the mean as uncertain (Korn & Graubard); Student's t covers 87
-    to 91 % near 0 and 1 on 40 rows.
+    0/1 scores, and equal ones: Wilson's score interval, with the Poisson limit for 1 to 3 hits or misses, where
+    Wilson's covers as little as 85 %. Graded scores: Wilson's for the number of 0/1 rows that would leave the mean as
+    uncertain; Student's t covers 87 to 91 % near 0 and 1 on 40 rows.
 
     Source: Brown, Cai & DasGupta 2001, Statistical Science 16:101; Korn & Graubard 1998, Survey Methodology 24:193.
 
@@ -75,15 +62,26 @@ def mean_ci(values: Sequence[float], confidence: float = 0.95) -> tuple[float, f
     return mean, *_wilson(mean, n * mean * (1 - mean) / widened, confidence)
 
 
+def shown(ci95: Interval, p_value: float) -> int:
+    """Return 1 for a significant gain, -1 for a loss, else 0.
+
+    The interval must agree: on graded scores the sign-flip test also detects differences that are distributed unevenly
+    around a mean of 0.
+    """
+    low, high = ci95
+    if not p_value < SIGNIFICANT:
+        return 0
+    return int(low > 0) - int(high < 0)
+
+
 def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: int) -> PairedResult:
     """Compare two prompts on the same n rows.
 
-    Swapping them flips the difference and its interval. 0/1 scores: exact McNemar test (two-sided binomial over the
-    rows that differ) and Tango's score interval; a p-value below 0.05 never comes with an interval that holds 0. Graded
-    scores: sign-flip permutation test, exact up to 16 rows that differ, else 20,000 draws with the +1 correction; the
-    interval reaches on each side as far as the wider of Student's t and a BCa bootstrap of 10,000 draws: either can be
-    too short, with few rows that differ or with skewed differences. Where all differences are equal: an exact binomial
-    bound on the rate of an unseen kind of row.
+    0/1 scores: exact McNemar test (two-sided binomial over the rows that differ) and Tango's score interval; a p-value
+    below 0.05 never comes with an interval that holds 0. Graded scores: sign-flip permutation test, exact up to 16 rows
+    that differ, else 20,000 draws with the +1 correction; each end of the interval is the wider of Student's t and a
+    BCa bootstrap of 10,000 draws, as either can be too short. Where all differences are equal: an exact binomial bound
+    on the rate of an unseen kind of row.
 
     Source: Tango 1998, Statistics in Medicine 17:891; Phipson & Smyth 2010; Efron 1987 (BCa).
 
@@ -91,30 +89,36 @@ def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: 
     >>> result.wins, result.losses, round(result.p_value, 3)
     (7, 1, 0.07)
     """
-    first, second = checked(winner, "winner"), checked(baseline, "baseline")
-    if len(first) != len(second):
-        raise ValueError(f"winner has {len(first)} scores and baseline {len(second)}: pair them row by row")
-    differences = first - second
-    wins, losses = int((differences > 1e-12).sum()), int((differences < -1e-12).sum())
-    n, diff = len(first), float(differences.mean())
-    if _is_binary(first) and _is_binary(second):
-        ci95, p_value = _tango(wins, losses, n), _mcnemar(wins, losses)
-    else:
-        import numpy as np
+    import numpy as np
 
+    differences, is_binary = _paired(winner, baseline)
+    wins, losses, n = int((differences > 1e-12).sum()), int((differences < -1e-12).sum()), len(differences)
+    if is_binary:
+        ci95 = _tango(wins, losses, n)
+        p_value = 1.0
+        if wins + losses:
+            from scipy import stats
+
+            p_value = float(stats.binomtest(wins, wins + losses, 0.5).pvalue)
+    else:
         rng = np.random.default_rng(seed)
         p_value = _sign_flip(differences[abs(differences) > 1e-12], rng)
         ci95 = _wider(differences, rng)
-    return PairedResult(diff, ci95, p_value, wins, losses, n - wins - losses, n)
+    return PairedResult(
+        diff=float(differences.mean()),
+        ci95=ci95,
+        p_value=p_value,
+        wins=wins,
+        losses=losses,
+        ties=n - wins - losses,
+        n=n,
+    )
 
 
 def lowest_difference(first: Sequence[float], second: Sequence[float], seed: int, confidence: float = 0.95) -> float:
-    """Return the lower one-sided confidence limit of the mean difference, in [-1, 1].
+    """Return the lower one-sided confidence limit of the mean difference, first minus second.
 
-    First minus second: the lower end of the interval of `paired_difference` at the confidence `2 * confidence - 1`;
-    `confidence` is one-sided, in (0.5, 1). Raises as `paired_difference`.
-
-    Source: Tango 1998, Statistics in Medicine 17:891 (0/1 scores); Efron 1987 and Student's t (graded scores).
+    It is the lower end of the interval of `paired_difference` at the confidence `2 * confidence - 1`.
 
     >>> low = lowest_difference([1.0] * 90 + [0.0] * 10, [1.0] * 90 + [0.0] * 10, seed=0)
     >>> round(low, 3)
@@ -122,13 +126,16 @@ def lowest_difference(first: Sequence[float], second: Sequence[float], seed: int
     """
     import numpy as np
 
-    one, two = checked(first, "first"), checked(second, "second")
-    if len(one) != len(two):
-        raise ValueError(f"first has {len(one)} scores and second {len(two)}: pair them row by row")
-    level, differences = 2 * confidence - 1, one - two
-    if _is_binary(one) and _is_binary(two):
-        return _tango(int((differences > 0).sum()), int((differences < 0).sum()), len(one), level)[0]
+    level = 2 * confidence - 1
+    differences, is_binary = _paired(first, second)
+    if is_binary:
+        return _tango(int((differences > 0).sum()), int((differences < 0).sum()), len(differences), level)[0]
     return _wider(differences, np.random.default_rng(seed), level)[0]
+
+
+def both_scored(one: Sequence[float | None], two: Sequence[float | None]) -> list[tuple[float, float]]:
+    """Return the rows that both have a score on; either may have seen fewer rows."""
+    return [(a, b) for a, b in zip(one, two, strict=False) if a is not None and b is not None]
 
 
 def scored_difference(
@@ -139,15 +146,16 @@ def scored_difference(
     >>> scored_difference([1.0, None], [None, 1.0], seed=0) is None
     True
     """
-    both = [(a, b) for a, b in zip(winner, baseline, strict=True) if a is not None and b is not None]
+    if len(winner) != len(baseline):
+        raise ValueError(f"winner has {len(winner)} scores and baseline {len(baseline)}: pair them row by row")
+    both = both_scored(winner, baseline)
     return paired_difference([a for a, _ in both], [b for _, b in both], seed) if both else None
 
 
 def groups_differ(groups: Sequence[Sequence[float]], seed: int) -> float:
-    """Return the p-value of "all groups have the same mean", by permutation.
+    """Return the p-value of "all groups have the same mean". 5,000 permutations of the squares between them.
 
-    The statistic is the sum of squares between groups; 5,000 permutations with the +1 correction (Phipson & Smyth
-    2010).
+    Source: Phipson & Smyth 2010, for the +1 correction.
     """
     import numpy as np
 
@@ -167,11 +175,10 @@ def groups_differ(groups: Sequence[Sequence[float]], seed: int) -> float:
 
 
 def minimum_detectable_gain(n: int, baseline_rate: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Return the smallest true gain that `n` paired 0/1 rows detect with this power.
+    """Return the smallest true gain that `n` paired 0/1 rows show with this power.
 
-    A two-sided McNemar test; inf if no gain is detectable. Assumes that the two prompts fail on rows independently, so
-    that p0 (1 - p1) + p1 (1 - p0) of the rows differ. Real prompts share their hard rows and can show a smaller gain: a
-    cautious figure. Below log2(2 / alpha) rows not even the exact test can reject.
+    A two-sided McNemar test; inf if no gain is detectable. Cautious: assumes that the two prompts fail on rows
+    independently, while real prompts share their hard rows and can show a smaller gain.
 
     Source: Connor 1987, Biometrics 43:207.
 
@@ -198,10 +205,7 @@ def minimum_detectable_gain(n: int, baseline_rate: float, alpha: float = 0.05, p
 
 
 def checked(values: Sequence[float], name: str) -> Vector:
-    """Return the scores as an array.
-
-    Raises ValueError unless there is at least one and all are in [0, 1].
-    """
+    """Return the scores as an array. Raises ValueError unless there is at least one and all are in [0, 1]."""
     import numpy as np
 
     scores = np.asarray(values, dtype=float)
@@ -213,6 +217,14 @@ def checked(values: Sequence[float], name: str) -> Vector:
 
 
 # ---- the methods
+
+
+def _paired(first: Sequence[float], second: Sequence[float]) -> tuple[Vector, bool]:
+    """Return the differences row by row, and whether all scores are 0 or 1."""
+    one, two = checked(first, "winner"), checked(second, "baseline")
+    if len(one) != len(two):
+        raise ValueError(f"winner has {len(one)} scores and baseline {len(two)}: pair them row by row")
+    return one - two, _is_binary(one) and _is_binary(two)
 
 
 def _is_binary(scores: Vector) -> bool:
@@ -236,14 +248,6 @@ def _with_few(rate: float, n: int, confidence: float) -> Interval:
     if 1 <= n - hits <= few:
         high = max(high, 1 - float(special.gammaincinv(n - hits, 1 - confidence)) / n)
     return low, high
-
-
-def _mcnemar(wins: int, losses: int) -> float:
-    if wins + losses == 0:
-        return 1.0
-    from scipy import stats
-
-    return float(stats.binomtest(wins, wins + losses, 0.5).pvalue)
 
 
 def _tango(wins: int, losses: int, n: int, confidence: float = 0.95) -> Interval:
@@ -323,21 +327,12 @@ def _chunks(total: int, width: int) -> list[int]:
     return [size] * (total // size) + ([total % size] if total % size else [])
 
 
-CONFIDENCE = 0.95
-"""One-sided."""
-MARGIN = 0.05
-"""The default margin. On the 80 to 130 rows of a usual run, 3 points cannot be shown (`smallest_margin`)."""
-DIFFER = 0.1
-"""The assumed share of rows that two equally good prompts score differently."""
-
-
 def loss_bound(
     scores: Sequence[float | None], reference: Sequence[float | None], margin: float, seed: int
 ) -> NotWorse | None:
-    """Bound the loss of a prompt against a reference on the same rows.
+    """Bound the loss of a prompt against a reference on the same rows. None without a reference.
 
-    None without scores of the reference. A row without a score (None) counts as 0: a lost answer is a loss; rows
-    without a score of the reference are left out.
+    A row without a score (None) counts as 0: a lost answer is a loss.
 
     Source: Tango 1998, Statistics in Medicine 17:891; Piaggio et al. 2012 (CONSORT for non-inferiority), JAMA 308:2594.
 
@@ -356,9 +351,7 @@ def loss_bound(
 
 
 def smallest_margin(rows: int, differ: float = DIFFER) -> float:
-    """Estimate the smallest margin, in (0, 1], that `rows` rows show for equal prompts.
-
-    `differ`: the share of rows that they score differently, in (0, 1].
+    """Estimate the smallest margin that rows show for equal prompts. These score `differ` of the rows otherwise.
 
     >>> round(smallest_margin(120), 3)
     0.047

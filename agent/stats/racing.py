@@ -18,43 +18,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 Table = NDArray[Any]
-
-
 ALPHA = 0.05
 BETS = tuple((2 * step + 1) / 20 for step in range(10))  # parts of the wealth that are staked on a row
 WEIGHTS = tuple(bet / sum(BETS) for bet in BETS)  # large bets weigh more: early ends save most rows
 
 
 def behind(scores: Sequence[Sequence[float | None]], alpha: float = ALPHA) -> list[int]:
-    """Return the indices of candidates significantly worse than the best.
+    """Return the indices of candidates significantly worse than the best. Those with the most rows are tested.
 
-    Only candidates with the most rows are tested. The best candidate is among them with probability <= `alpha`,
-    whatever their number, as one bettor tests each; never the one with the best mean. A candidate in several races is
-    at risk once in each. On each row a bettor stakes on the leader of the rows before among the other remaining
-    candidates (equal leaders share the stake).
+    The best candidate is among them with probability <= `alpha`, whatever their number; never the one with the best
+    mean. A candidate in several races is at risk once in each. On each row a bettor stakes on the leader of the rows
+    before among the other remaining candidates (equal leaders share the stake).
 
-    `scores`: candidates x rows in one common order, values in [0, 1], None for "not scored"; at every look all
-    candidates, also pruned ones, with the rows that they had by then. Raises ValueError for scores outside [0, 1].
+    `scores`: candidates x rows in one common order, None for "not scored"; at every look all candidates, also pruned
+    ones, with the rows that they had by then. Raises ValueError for scores outside [0, 1].
 
     >>> behind([[1.0] * 12, [0.0] * 12])
     [1]
     """
-    lengths = np.array([len(row) for row in scores], dtype=int)
-    rows = int(lengths.max(initial=0))
-    table = np.full((len(scores), rows), np.nan)
-    for place, row in enumerate(scores):
-        table[place, : len(row)] = [np.nan if value is None else value for value in row]
-    seen = ~np.isnan(table)
-    table = np.where(seen, table, 0.0)
+    table, seen = _table(scores)
     if np.any((table < 0) | (table > 1)):
         raise ValueError("scores must be in [0, 1]")
-    if rows == 0:
+    if not table.size:
         return []
-    running = np.flatnonzero(lengths == rows)
+    running = np.flatnonzero([len(row) == table.shape[1] for row in scores])
     wealth = largest_wealth(_leads(table, seen)[running])
     means = (table.sum(axis=1) / np.maximum(seen.sum(axis=1), 1))[running]
     best = running[np.argmax(means)]
     return [int(place) for place, won in zip(running, wealth, strict=True) if place != best and won >= 1 / alpha]
+
+
+def _table(scores: Sequence[Sequence[float | None]]) -> tuple[Table, Table]:
+    """Return candidates x rows with 0 for no score, and where a score is."""
+    table = np.full((len(scores), max(map(len, scores), default=0)), np.nan)
+    for place, row in enumerate(scores):
+        table[place, : len(row)] = [np.nan if value is None else value for value in row]
+    seen = ~np.isnan(table)
+    return np.where(seen, table, 0.0), seen
 
 
 def _leads(table: Table, seen: Table) -> Table:
@@ -76,10 +76,7 @@ def _leaders(before: Table, there: Table) -> Table:
 
 
 def largest_wealth(leads: Table) -> Table:
-    """Return the largest wealth (>= 1) of a bettor on each row of `leads`.
-
-    `leads`: candidates x rows, in [-1, 1].
-    """
+    """Return the largest wealth (>= 1) of a bettor on each candidate. `leads`: candidates x rows, in [-1, 1]."""
     if not leads.shape[1]:
         return np.ones(len(leads))
     logs = np.cumsum(np.log1p(np.clip(leads, -1.0, 1.0)[:, :, None] * np.array(BETS)), axis=1)
@@ -95,13 +92,10 @@ CLOSE = 1e-6
 
 
 def adjusted_means(scores: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
-    """Estimate each candidate's mean, in [0, 1], over all rows that any candidate has seen.
+    """Estimate each candidate's mean over all rows that any candidate has seen. Leaves out those without scores.
 
-    The first rows of dev may be easier than those after them, and only good candidates see the later ones, so a plain
-    mean over 6 rows and one over 60 are not comparable. Here a score is the sum of a candidate's mean and an effect of
-    its row.
-
-    `scores`: by candidate, on the first rows of one order; None: no score. Candidates without scores are left out.
+    Plain means over 6 rows and over 60 are not comparable, as the first rows of dev may be easier. Here a score is the
+    sum of a candidate's mean and an effect of its row. `scores`: by candidate, on the first rows of one order.
 
     Source: the additive model of a two-way layout with empty cells, fitted by backfitting (Hastie & Tibshirani 1990,
     "Generalized Additive Models", section 4.4), with shrunk row effects (Robinson 1991, "That BLUP is a Good Thing").
@@ -112,16 +106,10 @@ def adjusted_means(scores: Mapping[str, Sequence[float | None]]) -> dict[str, fl
     names = [name for name, row in scores.items() if any(value is not None for value in row)]
     if not names:
         return {}
-    width = max(len(scores[name]) for name in names)
-    table = np.full((len(names), width), np.nan)
-    for at, name in enumerate(names):
-        row = scores[name]
-        table[at, : len(row)] = [np.nan if value is None else value for value in row]
-    seen = ~np.isnan(table)
-    table, seen = table[:, seen.any(axis=0)], seen[:, seen.any(axis=0)]
-    filled, by_row = np.where(seen, table, 0.0), seen.sum(axis=0) + PRIOR_CANDIDATES
-    effects = np.zeros(table.shape[1])
-    means = np.zeros(len(names))
+    filled, seen = _table([scores[name] for name in names])
+    filled, seen = filled[:, seen.any(axis=0)], seen[:, seen.any(axis=0)]
+    by_row = seen.sum(axis=0) + PRIOR_CANDIDATES
+    effects, means = np.zeros(filled.shape[1]), np.zeros(len(names))
     for _ in range(STEPS):
         before = means
         means = np.where(seen, filled - effects, 0.0).sum(axis=1) / seen.sum(axis=1)

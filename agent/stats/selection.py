@@ -14,24 +14,19 @@ from numpy.typing import NDArray
 from agent.stats.intervals import checked
 
 Table = NDArray[Any]
-
-
-FOLDS = 10
-REPEATS = 20
+FOLDS, REPEATS = 10, 20
 
 
 def selection_corrected(outcomes: Sequence[Sequence[float]], winner: int, seed: int) -> float:
-    """Estimate the score of the rule "run all, keep the best" on unseen rows.
+    """Estimate the score of the rule "run all, keep the best" on unseen rows. Cross-validates the choice.
 
-    Replaces the winner's dev mean. Cross-validation of the choice itself. Rows up to the last cut in the first half
-    decided which candidates remained, and are used for choosing only. The rows after it are split into 10 parts, 20
-    times; each part is scored by the best candidate without it (equal ones share), or by one that was cut within these
-    rows as far as it got. So no row counts for a candidate that it helped to choose.
+    Rows up to the last cut in the first half decided which candidates remained, and are used for choosing only. The
+    rows after it are split into 10 parts, 20 times; each part is scored by the best candidate without it (equal ones
+    share), or by one that was cut within these rows as far as it got.
 
-    In 1,000 replays each of plain selection and of halving among 60 candidates the mean error was 0.4 points at most;
-    the winner's own mean was 3 to 14 points too high. Worse cases: 1 point too low with scores near 10 % on 60 rows, up
-    to 2 where equal candidates are cut late. A single figure errs by 6 to 10 points, and may exceed the winner's own
-    mean. Worse alternatives: half-splits, and a random-effects model of rows and candidates.
+    In 1,000 replays each of plain selection and of halving among 60 candidates the mean error was 0.4 points at most,
+    up to 2 where equal candidates are cut late; the winner's own mean was 3 to 14 points too high. A single figure errs
+    by 6 to 10 points, and may exceed the winner's own mean.
 
     `outcomes`: scores in [0, 1] of every candidate that ran, also those cut early, on the first rows of one common
     order. Raises ValueError unless the winner is one of them and has the most rows.
@@ -83,15 +78,13 @@ BLOCK = 2_000  # flips that are drawn at once
 
 
 def best_of_many(candidates: Sequence[Sequence[float]], chosen: int, rival: Sequence[float], seed: int) -> float:
-    """Test "none of these prompts is better than the rival", one-sided.
+    """Test "none of these prompts is better than the rival", one-sided; return the p-value.
 
-    The p-value is in (0, 1]. The differences to the rival change their signs at random, those of a row together, and
-    the largest sum of any prompt is compared with that of the chosen one. So prompts that answer alike count as little
-    more than one. Without this correction, the best of nine prompts no better than their rival beats it at the 5 %
-    level in 11 to 13 of 100 cases (simulated, on 30 and 100 rows).
+    The differences to the rival change their signs at random, those of a row together, and the largest sum of any
+    prompt is compared with that of the chosen one. Without this correction, the best of nine prompts no better than
+    their rival beats it at the 5 % level in 11 to 13 of 100 cases (simulated, on 30 and 100 rows).
 
-    `candidates`: scores in [0, 1] of every prompt that could have been chosen, on the rows of `rival`. Raises
-    ValueError for scores that are not paired row by row, or no such index.
+    `candidates`: scores of every prompt that could have been chosen. Raises ValueError for scores that are not paired.
 
     Source: Westfall & Young 1993, "Resampling-Based Multiple Testing", chapter 2 (single-step maxT); Phipson & Smyth
     2010 (the correction).
@@ -115,8 +108,6 @@ def best_of_many(candidates: Sequence[Sequence[float]], chosen: int, rival: Sequ
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct the p-values of a family of tests for multiple testing; keeps their order.
-
-    One below 0.05 is then shown at the 5 % level, however many tests there are.
 
     Source: Holm 1979, Scand. J. Statist. 6:65 (step-down).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import Any
 from agent.metrics.comparison import quantity_of
 from agent.safe_data import parse_data
 from agent.safe_text import quoted
-from agent.shipped import MAX_NUMBER, fold
+from agent.shipped import MAX_NUMBER, fold, label_text
 from agent.types import FieldType
 
 _NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
@@ -40,15 +39,13 @@ def parse_number(text: str) -> int | float:
 
 def text_of(value: Any) -> str:
     """Return a cell as prompt text: text unchanged, other values as JSON, None as ""."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "" if value is None else label_text(value)
 
 
 def target_type(values: Sequence[Any]) -> FieldType:
     """Infer the type of a target column from its non-empty values."""
     texts = [text_of(value).strip() for value in values]
-    if all(_is(parse_object, value) for value in values):
+    if all(can(parse_object, value) for value in values):
         return "json"
     distinct = {fold(text) for text in texts}
     if _could_be_labels(texts) and 2 <= len(distinct) <= min(most_choices(texts), len(texts) / 2):
@@ -66,12 +63,12 @@ def most_choices(texts: Sequence[str]) -> int:
 
 
 def _like_a_number(text: str) -> bool:
-    return _MARKED.fullmatch(text) is not None or _is(parse_number, text)
+    return _MARKED.fullmatch(text) is not None or can(parse_number, text)
 
 
 def lost_as_number(text: str) -> str:
     """Say why a text must not become a number, else ""."""
-    if not _is(parse_number, text):
+    if not can(parse_number, text):
         return "is no number"
     if text.startswith("+"):
         return "has a plus sign, which a number would lose"
@@ -83,7 +80,7 @@ def lost_as_number(text: str) -> str:
 def why_text(values: Sequence[Any]) -> str:
     """Say why a target of numbers or repeated values is read as text, else ""."""
     texts = [text_of(value).strip() for value in values]
-    odd = next((text for text in texts if not _is(parse_number, text)), "")
+    odd = next((text for text in texts if not can(parse_number, text)), "")
     if odd and all(map(_like_a_number, texts)):
         return f"{quoted(odd, 40)} is not read as a number; write it with digits and a decimal point only: 1234.5"
     if not odd and (code := next(filter(lost_as_number, texts), "")):
@@ -109,7 +106,8 @@ def thousands_warning(values: Sequence[Any]) -> str:
     return f"{quoted(first)} is read as {parse_number(first)}; write {first.replace('.', '')} if thousands are meant"
 
 
-def _is(parse: Any, value: Any) -> bool:
+def can(parse: Any, value: Any) -> bool:
+    """Return whether a value can be parsed."""
     try:
         parse(value)
     except ValueError:

@@ -62,9 +62,7 @@ def parse_signature(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names = inputs + outputs
     for name in names:
         if not _NAME.fullmatch(name):
-            raise ValueError(
-                f"signature: {quoted(name)} is no field name; write a letter, then letters, digits and _ (64 at most)"
-            )
+            raise ValueError(f"signature: {quoted(name)} is no field name; write letters, digits and _ (64 at most)")
         if name == "id":
             raise ValueError("signature: 'id' is the row's own name and cannot be a field; rename the field")
         if names.count(name) > 1:
@@ -72,7 +70,20 @@ def parse_signature(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return inputs, outputs
 
 
-def check_fields(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...] = ()) -> Iterator[Fault]:
+def check_keys(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
+    """Check all keys but [[metrics]] against each other; `inputs` are () if the signature is wrong."""
+    yield from _check_fields(parsed, inputs, outputs)
+    if inputs:
+        yield from _check_parts(parsed, inputs, outputs)
+        if not parsed.doubts("slices"):
+            yield from _check_slices(parsed.file, inputs + outputs)
+        if not parsed.doubts("instruction"):
+            yield from _check_instruction(parsed.file, inputs, outputs)
+    if not parsed.doubts("search") and not parsed.doubts("constraints"):
+        yield from _check_limits(parsed.file)
+
+
+def _check_fields(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
     names = inputs + outputs
     for name, table in parsed.file.fields.items():
         if names and name not in names:
@@ -81,7 +92,7 @@ def check_fields(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ..
             faults = _field_faults(table, f"the field {quoted(name)}", name in inputs)
             yield from (Fault(("fields", name, key), what) for key, what in faults)
             if table.optional and (name in outputs or table.type != "text" or len(inputs) == 1):
-                what = f"the field {quoted(name)} cannot be empty; optional is for one of several inputs, of type text"
+                what = f"the field {quoted(name)} cannot be empty; optional is for texts among several inputs"
                 yield Fault(("fields", name, "optional"), what)
 
 
@@ -90,15 +101,13 @@ def _field_faults(table: FieldTable, this: str, is_input: bool) -> _Faults:
     if table.type != "choice" and table.choices:
         yield "choices", f'{typed} and choices; set type = "choice" or remove them'
     elif table.type == "choice" and len(table.choices) < 2:
-        how = "no choices" if not table.choices else f"only the choice {quoted(table.choices[0])}"
-        yield "choices", f"{typed} and {how}; list two or more"
+        yield "choices", f"{typed} and the choices {table.choices}; list two or more"
     seen: dict[str, str] = {}
     for choice in table.choices if table.type == "choice" else ():
         if choice != choice.strip():
             yield "choices", f"the choice {quoted(choice)} has spaces around it; remove them"
         if first := seen.get(fold(choice)):
-            same = "is listed twice" if first == choice else f"differs from {quoted(first)} in case or spaces only"
-            yield "choices", f"the choice {quoted(choice)} {same}; keep one"
+            yield "choices", f"the choice {quoted(choice)} is the same as {quoted(first)} before; keep one"
         seen.setdefault(fold(choice), choice)
     if table.schema_ is not None and table.type != "json":
         yield "schema", f'{typed} and a schema; set type = "json" or remove the schema'
@@ -111,29 +120,24 @@ def _field_faults(table: FieldTable, this: str, is_input: bool) -> _Faults:
         yield "min_words", f"min_words = {table.min_words} is above max_words = {table.max_words}; swap them"
     for wanted in table.required:
         if banned := next((text for text in table.forbidden if text.casefold() in wanted.casefold()), None):
-            is_same = banned.casefold() == wanted.casefold()
-            how = "forbidden" if is_same else f"holds {quoted(banned)}, which is forbidden"
-            yield "required", f"{quoted(wanted)} is required and {how}; remove one of them"
+            yield "required", f"{quoted(wanted)} is required, and {quoted(banned)} forbidden; remove one of them"
 
 
-def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
+def _check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
+    marks = (*inputs, CONTEXT) if file.knowledge.path is not None else inputs
     for found in PLACEHOLDER.finditer(file.instruction):
-        if found[1] in outputs:
-            what = f"an output; only inputs can be filled in: {listed(inputs)}"
-        elif found[1] == CONTEXT and found[1] not in inputs and file.knowledge.path is None:
-            what = "for passages, and there is no [knowledge]; write it, or take the mark out"
-        elif found[1] not in (*inputs, CONTEXT):
-            what = f"not a field{near(found[1], inputs)}"
-        else:
-            continue
-        yield Fault(("instruction",), f"the instruction holds {quoted(found[0])}, which is {what}", holding=found[0])
+        if found[1] not in marks:
+            what = "an output" if found[1] in outputs else "for passages of [knowledge]" if found[1] == CONTEXT else ""
+            what = f"{what}; fill in inputs: {listed(inputs)}" if what else f"not a field{near(found[1], inputs)}"
+            said = f"the instruction holds {quoted(found[0])}, which is {what}"
+            yield Fault(("instruction",), said, holding=found[0])
 
 
 DEMO_TECHNIQUES = frozenset[TechniqueName](("few-shot", "few-shot-cot"))
 """Techniques that a played conversation cannot use: its rows hold no replies."""
 
 
-def check_parts(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
+def _check_parts(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
     file = parsed.file
     found = [*_conversation_faults(file, inputs, outputs)]
     if "knowledge" in file.model_fields_set:
@@ -144,8 +148,7 @@ def check_parts(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...
         found += _user_faults(file, inputs)
         for index, options in enumerate(parsed.options):
             if getattr(options, "mode", "") == "pairwise":
-                what = "mode = 'pairwise' compares two answers to the same messages; take another mode"
-                yield Fault(("metrics", index, "mode"), what)
+                yield Fault(("metrics", index, "mode"), "mode = 'pairwise' needs the same messages; take another mode")
     yield from (Fault(tuple(place.split(".")), what) for place, what in found)
 
 
@@ -158,15 +161,13 @@ def _knowledge_faults(file: TaskFile, inputs: tuple[str, ...], names: tuple[str,
     if table.path is None:
         yield "knowledge", "the key 'path' is missing; write the folder of the documents"
     if CONTEXT in names:
-        what = f"the field {quoted(CONTEXT)} has the name of the place of passages"
-        yield "signature", f"{what}; rename it, or take [knowledge] out"
+        yield "signature", f"the field {quoted(CONTEXT)} is called as the place of passages; rename it"
     if table.source in inputs:
         yield "knowledge.source", f"source = {quoted(table.source)} is an input, which the model sees"
     if table.source == "id" or (table.source and table.source not in names and not _NAME.fullmatch(table.source)):
         yield "knowledge.source", f"source = {quoted(table.source)} cannot be a column; write letters, digits and _"
     if file.program:
-        what = "[knowledge] works with a prompt, not with program; take one of them out"
-        yield "knowledge", what
+        yield "knowledge", "[knowledge] works with a prompt, not with program; take one of them out"
 
 
 def _tool_faults(file: TaskFile, outputs: tuple[str, ...]) -> _Faults:
@@ -192,11 +193,9 @@ def _conversation_faults(file: TaskFile, inputs: tuple[str, ...], outputs: tuple
         if name in outputs:
             yield f"fields.{name}.type", "a conversation is an input; the answer to it is a text or a label"
         if name in inputs and len(inputs) > 1:
-            what = "a conversation must be the only input; put the rest into a first message of role system"
-            yield "signature", what
+            yield "signature", "a conversation must be the only input; put the rest into a system message"
         if _has_mark(file, name):
-            what = f"the conversation is sent as messages after the instruction; take {{{{{name}}}}} out"
-            yield "instruction", what
+            yield "instruction", f"the messages come after the instruction; take {{{{{name}}}}} out"
         if file.program:
             yield "program", "a program of your own takes texts; write the conversation as a field of type text"
         if _lacks_layout(file, CONVERSATION_FORMATS):
@@ -207,13 +206,11 @@ def _user_faults(file: TaskFile, inputs: tuple[str, ...]) -> _Faults:
     table, name = file.conversation, inputs[0]
     kind = file.fields[name].type if name in file.fields else "text"
     if len(inputs) > 1:
-        what = "is one input: " + ("the goal of the user" if table.user else "the messages of the user, in a list")
-        yield "signature", f"what the user of [conversation] goes by {what}"
+        yield "signature", "[conversation] takes one input: the goal of the user, or the list of its messages"
     if table.user and kind != "text":
         yield f"fields.{name}.type", f"the goal of the user is a text; remove type from [fields.{name}]"
     if not table.user and kind != "conversation":
-        what = f'the messages of the user are a conversation; write type = "conversation" below [fields.{name}]'
-        yield "conversation", what
+        yield "conversation", f'the messages of the user need type = "conversation" below [fields.{name}]'
     if table.user and _has_mark(file, name):
         yield "instruction", f"the instruction holds {{{{{name}}}}}, the goal that only the user knows; take it out"
     if table.user and not table.prompt:
@@ -241,25 +238,23 @@ def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[s
         if metric.field is None and len(fields) > 1:
             yield Fault(path, f"the metric {metric.name} has no field; write field = one of {listed(fields)}")
         elif metric.field is not None and metric.field not in fields:
-            what = f"the metric {metric.name} is on {quoted(metric.field)}, not an output{near(metric.field, fields)}"
-            yield Fault((*path, "field"), what)
+            yield Fault((*path, "field"), f"{quoted(metric.field)} is not an output{near(metric.field, fields)}")
         else:
             name = metric.field or next(iter(fields))
             field = None if name in unsure else fields[name]
             if field is not None and field.type not in rule.types:
                 fits = listed(name for name, rule in METRICS.usable().items() if field.type in rule.types)
-                what = f"the metric {metric.name} does not fit the field {quoted(name)} of type {field.type}; "
-                yield Fault((*path, "name"), f"{what}use one of {fits}")
+                what = f"the metric {metric.name} does not fit the type {field.type} of {quoted(name)}; take {fits}"
+                yield Fault((*path, "name"), what)
         if rule.needs and not any(n in metric.given or (*path, n) in parsed.broken for n in rule.needs):
             yield Fault(path, f"the metric {metric.name} needs {' or '.join(rule.needs)}; write it below the name")
         for key, what in rule.faults(options, field):
             yield Fault((*path, key) if key else path, what)
         if getattr(options, "mode", "") == "faithfulness" and parsed.file.knowledge.path is None:
-            what = "mode = 'faithfulness' goes by passages of documents; write [knowledge], or take another mode"
-            yield Fault((*path, "mode"), what)
+            yield Fault((*path, "mode"), "mode = 'faithfulness' needs [knowledge]; write it, or take another mode")
 
 
-def check_slices(file: TaskFile, fields: tuple[str, ...]) -> Iterator[Fault]:
+def _check_slices(file: TaskFile, fields: tuple[str, ...]) -> Iterator[Fault]:
     for name in file.slices:
         if file.slices.count(name) > 1:
             yield Fault(("slices",), f"slices holds {quoted(name)} twice; keep one")
@@ -268,14 +263,16 @@ def check_slices(file: TaskFile, fields: tuple[str, ...]) -> Iterator[Fault]:
             yield Fault(("slices",), f"slices: {quoted(name)} cannot be a column; write letters, digits and _")
 
 
-def check_limits(file: TaskFile) -> Iterator[Fault]:
+def _check_limits(file: TaskFile) -> Iterator[Fault]:
     fewest, cap = min(file.search.demo_counts), file.constraints.max_examples
     if cap is not None and cap < fewest and any("few-shot" in technique for technique in file.search.techniques):
-        what = f"max_examples = {cap} is below the smallest of demo_counts ({fewest}); raise it or add a smaller count"
+        what = f"max_examples = {cap} is below all demo_counts (from {fewest}); raise it"
         yield Fault(("constraints", "max_examples"), what)
+    if file.search.descriptions_only and (file.tools is None or set(file.search.techniques) != {"zero-shot"}):
+        what = 'descriptions_only needs tools, and techniques = ["zero-shot"]; write them, or take it out'
+        yield Fault(("search", "descriptions_only"), what)
     if "few-shot-cot" in file.search.techniques and "chain-of-thought" not in file.search.techniques:
-        what = "few-shot-cot shows solutions that chain-of-thought found; add chain-of-thought to techniques"
-        yield Fault(("search", "techniques"), what)
+        yield Fault(("search", "techniques"), "few-shot-cot needs the solutions of chain-of-thought; add it, too")
     for key in ("techniques", "formats", "demo_counts", "roles"):
         words: list[Any] = getattr(file.search, key)
         twice = next((word for word in words if words.count(word) > 1), None)
@@ -328,19 +325,16 @@ def statements_of(source: str | bytes, where: str) -> list[ast.stmt]:
         raise refused(where, 1, f"not usable Python ({type(error).__name__}); make it simpler") from None
 
 
-def check_metric_file(source: str, where: str) -> None:
-    """Check that metric.py defines `metric(example, prediction)`. Raises ProblemsError."""
-    statements = statements_of(source, where)
-    found = [node for node in statements if isinstance(node, ast.FunctionDef) and node.name == "metric"]
-    if not found:
-        raise refused(where, 1, "no function metric; write def metric(example, prediction)")
-    if len(found[-1].args.posonlyargs + found[-1].args.args) != 2:
-        raise refused(where, found[-1].lineno, "metric takes two arguments; write def metric(example, prediction)")
-
-
-def check_program_file(source: str, factory: str, where: str) -> None:
-    """Require that the file defines the factory. Raises ProblemsError."""
-    statements = statements_of(source, where)
-    if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == factory for node in statements):
-        how = f"write def {factory}() for a DSPy module, or def {factory}(model) for a LangChain chain"
-        raise refused(where, 1, f"no function or class {factory}; {how}")
+def function_in(
+    source: str, name: str, where: str, fix: str, arguments: int | None = None, may_wait: bool = False
+) -> None:
+    """Require a function or class in a Python file, unrun; `fix`: what to write. Raises ProblemsError."""
+    for node in reversed(statements_of(source, where)):
+        if isinstance(node, ast.AsyncFunctionDef) and not may_wait:
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name == name:
+            given = None if isinstance(node, ast.ClassDef) else len(node.args.posonlyargs + node.args.args)
+            if arguments not in (None, given):
+                raise refused(where, node.lineno, f"{name} must take {arguments} arguments; {fix}")
+            return
+    raise refused(where, 1, f"no function {name}; {fix}")

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -109,12 +110,12 @@ def decide_columns(
     labels = [[fold(text_of(row.get(target))) for row in table] for target in targets]
     for position, name in enumerate(names, start=1):
         texts = [text_of(row.get(name)) for row in table]
+        filled = [text.strip() for text in texts if text.strip()]
         use, reason = _use(name, texts, labels)
         splits = _split_use(texts) if not any(c.use == "split" for c in columns) else None
         made = field_name(name, position, taken)
         if name in predicted:
-            one = "the column to predict" if len(targets) == 1 else "a column to predict"
-            use, reason, made = "target", one, predicted[name]
+            use, reason, made = "target", f"{'the' if len(targets) == 1 else 'a'} column to predict", predicted[name]
         elif name in ignored:
             use, reason = "ignored", "as --ignore says"
         elif {name, made} & prompt_fields:
@@ -129,7 +130,7 @@ def decide_columns(
             use, reason = "ignored", "not named by --input"
         elif use == "input" and name in siblings:
             use, reason = "ignored", "in the same object as the target; name it to keep it"
-        elif use == "input" and not dates and _are_dates(texts):
+        elif use == "input" and not dates and sum(map(_is_date, filled)) >= DATED * len(filled):
             use, reason = "ignored", "dates; name it in the prompt or with --input to keep it"
         known.add(made)
         if use == "input" and spoken and name != next(one for one in names if one in spoken):
@@ -143,16 +144,13 @@ def decide_columns(
         own = {"id": "id", "split": "", "ignored": ""}.get(use, made)
         columns.append(DataColumn(name, own, use, reason, is_spoken))
     for mark in sorted(prompt_fields):
-        said = f"the prompt holds {quoted(f'{{{{{mark}}}}}')}, which is"
         if mark not in known:
-            raise InputError(f"{said} not a column{near(mark, names)}")
+            raise InputError(f"the prompt holds {{{{{mark}}}}}, not a column{near(mark, names)}")
         if mark in (*targets, *predicted.values()):
-            raise InputError(f"{said} the column to predict; take it out of the prompt")
+            raise InputError(f"the prompt holds {{{{{mark}}}}}, the column to predict; take it out of the prompt")
     if not any(column.use == "input" for column in columns):
         why = listed(f"{quoted(c.name)} ({c.reason})" for c in columns if c.use != "target")
-        raise InputError(
-            f"no column is left as an input; ignored: {why or 'none'}; add a column with the text to answer"
-        )
+        raise InputError(f"no column is left as an input; ignored: {why or 'none'}; add one with the text to answer")
     return tuple(columns)
 
 
@@ -175,14 +173,12 @@ def _named(
     if both := sorted(ignored & marked):
         raise InputError(f"--ignore {quoted(both[0])} is named in the prompt; take it out of one")
     if prompt_fields and (unseen := sorted(inputs - marked)):
-        fix = f"write {{{{{unseen[0]}}}}} where it belongs"
-        raise InputError(f"--input {quoted(unseen[0])}: the prompt has marks, and none for it; {fix}")
+        raise InputError(f"--input {quoted(unseen[0])}: the prompt has no mark for it; write {{{{{unseen[0]}}}}} in it")
     return inputs, ignored
 
 
-def _are_dates(texts: Sequence[str]) -> bool:
-    filled = [text.strip() for text in texts if text.strip()]
-    return sum(_DATE.fullmatch(text) is not None for text in filled) >= DATED * len(filled)
+def _is_date(text: str) -> bool:
+    return _DATE.fullmatch(text) is not None
 
 
 def _use(name: str, texts: list[str], labels: Sequence[list[str]]) -> tuple[Use, str]:
@@ -218,8 +214,7 @@ def _split_use(texts: Sequence[str]) -> tuple[Use, str] | None:
         return None
     if "train" not in filled:
         return "ignored", "names splits, but no train rows; rows are split afresh"
-    if len(filled) < len(texts):
-        empty = len(texts) - len(filled)
+    if empty := len(texts) - len(filled):
         return "ignored", f"names splits, but is empty in {counted(empty, 'row')}; fill it in to have it used"
     return "split", "says which rows are train, dev and test"
 
@@ -273,11 +268,9 @@ def _words(text: str) -> str:
 
 
 def _counts_up(texts: list[str]) -> bool:
-    try:
-        numbers = [int(text) for text in texts]
-    except ValueError:
-        return False
-    return all(after - before == 1 for before, after in pairwise(numbers))
+    with suppress(ValueError):
+        return all(after - before == 1 for before, after in pairwise([int(text) for text in texts]))
+    return False
 
 
 # -- columns out of JSON objects ---------------------------------------------------------------------------------------
@@ -301,26 +294,22 @@ def _opened(rows: list[dict[str, Any]], parent: str) -> tuple[list[dict[str, Any
     objects = [_object(row.get(parent)) for row in rows]
     keys = list(dict.fromkeys(key for value in objects for key in value or ()))
     if len(keys) > COLUMNS:
-        what = f"its objects have more than {COLUMNS:,} different keys"
-        raise InputError(f"the column {quoted(parent)}: {what}; write those that are needed as columns")
+        raise InputError(f"the column {quoted(parent)} has more than {COLUMNS:,} keys; write those needed as columns")
     if not keys or any(f"{parent}.{key}" in row for key in keys for row in rows):
         return None
     opened: list[dict[str, Any]] = []
     for row, value in zip(rows, objects, strict=True):
-        made: dict[str, Any] = {}
+        inside = {f"{parent}.{key}": (value or {}).get(key) for key in keys}
+        cells: dict[str, Any] = {}
         for column, cell in row.items():
-            if column == parent:
-                made |= {f"{parent}.{key}": (value or {}).get(key) for key in keys}
-            else:
-                made[column] = cell
-        opened.append(made)
+            cells |= inside if column == parent else {column: cell}
+        opened.append(cells)
     return opened, {f"{parent}.{key}" for key in keys}
 
 
 def _object(value: Any) -> dict[str, Any] | None:
     if isinstance(value, str) and not value.lstrip().startswith("{"):
         return None
-    try:
+    with suppress(ValueError):
         return parse_object(value)
-    except ValueError:
-        return None
+    return None

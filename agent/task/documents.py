@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent.errors import Problem
 from agent.extras import command, is_here
@@ -21,11 +20,8 @@ from agent.safe_data import MOST_BYTES, MOST_FILES, MOST_LETTERS, MOST_PAGES
 from agent.safe_file import OutsideFile, decoded
 from agent.safe_text import listed, problem, shown
 from agent.shipped import canonical
-from agent.task.html_text import parse_html
+from agent.task.html_text import INLINE, parse_html
 from agent.types import Document, Section, TextBlock
-
-if TYPE_CHECKING:
-    pass
 
 _HEADING = re.compile(r"(#{1,6})\s++(.*)")
 _RULE_OF_TABLE = re.compile(r"\|?\s*+:?-{2,}+:?\s*+(?:\|\s*+:?-{2,}+:?\s*+)*+\|?\s*+")
@@ -117,10 +113,7 @@ def read_table(text: str, delimiter: str = ",") -> tuple[Section, ...]:
 
 class _Page(HTMLParser):
     _HIDDEN = frozenset(("script", "style", "template", "noscript", "svg", "select", "textarea", "iframe", "object"))
-    _INLINE = frozenset((
-        "a", "abbr", "b", "cite", "code", "del", "em", "font", "i", "img", "ins", "kbd", "label", "mark", "q", "s",
-        "small", "span", "strong", "sub", "sup", "time", "u", "var", "wbr",
-    ))  # fmt: skip
+    _INLINE = INLINE - {"td", "th"}
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -137,10 +130,6 @@ class _Page(HTMLParser):
             self._end(tag)
         if tag == "tr":
             self._cells = []
-
-    def handle_startendtag(self, tag: str, attrs: object) -> None:
-        if tag not in self._INLINE and tag not in self._HIDDEN:
-            self._end(tag)
 
     def handle_endtag(self, tag: str) -> None:
         if tag in self._HIDDEN:
@@ -204,9 +193,8 @@ def read_pdf(data: bytes) -> tuple[Section, ...]:
     except ValueError:
         raise
     except Exception as error:  # a PDF is free bytes to its library, which may fail in any way on them
-        raise ValueError(
-            f"cannot be read as a PDF ({type(error).__name__}: {str(error)[:100]}); save it as text"
-        ) from error
+        what = f"{type(error).__name__}: {str(error)[:100]}"
+        raise ValueError(f"cannot be read as a PDF ({what}); save it as text") from error
     return tuple(found)
 
 
@@ -254,9 +242,7 @@ def read_documents(path: str, folder: Path) -> tuple[tuple[Document, ...], str, 
             digests.append((name, hashlib.sha256(file.data).hexdigest()))
             letters += sum(len(block.text) for section in documents[-1].sections for block in section.blocks)
             if letters > MOST_LETTERS:
-                file.note(
-                    1, f"the documents up to here have more than {MOST_LETTERS:,} letters; take fewer or shorter ones"
-                )
+                file.note(1, f"the documents up to here have more than {MOST_LETTERS:,} letters; take fewer")
         problems += file.problems
         if letters > MOST_LETTERS:
             break

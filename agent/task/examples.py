@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,7 +14,7 @@ from agent.conversation import as_text, read_turns, waiting_text
 from agent.errors import Problem
 from agent.safe_data import parse_cell
 from agent.safe_text import listed, near, problem, quoted
-from agent.shipped import MAX_NUMBER, fold
+from agent.shipped import MAX_NUMBER, fold, label_text
 from agent.task.answers import parse_number
 from agent.task.tables import Rows
 from agent.types import Example, Field, Knowledge, Signature, canonical, content_id
@@ -30,7 +31,6 @@ def messages_in(value: Any) -> Any:
 
 
 def conversation_text(value: Any) -> str:
-    """Return a conversation that waits for an answer as text. Raises ValueError."""
     return waiting_text(messages_in(value))
 
 
@@ -88,22 +88,19 @@ def _is_filled(row: Mapping[str, Any], name: str) -> bool:
 
 
 def _are_conversations(values: Sequence[Any]) -> bool:
-    return bool(values) and 2 * sum(map(_is_conversation, values)) >= len(values)
-
-
-def _is_conversation(value: Any) -> bool:
-    try:
-        messages = messages_in(value)
-    except ValueError:
-        return False
-    return isinstance(messages, list) and bool(messages) and all(isinstance(m, dict) and "role" in m for m in messages)
+    count = 0
+    for value in values:
+        with suppress(ValueError):
+            messages = messages_in(value)
+            is_list = isinstance(messages, list) and bool(messages)
+            count += is_list and all(isinstance(each, dict) and "role" in each for each in messages)
+    return bool(values) and 2 * count >= len(values)
 
 
 def _listed_text(value: Any) -> str:
     found = messages_in(value)
     if isinstance(found, str):
-        fix = 'write [{"role": "user", "content": "..."}]'
-        raise ValueError(f"{quoted(found, 60)} is a text, and the column holds lists of messages; {fix}")
+        raise ValueError(f"{quoted(found, 60)} is no list of messages, as in other rows; write [{{...}}, ...]")
     return waiting_text(found)
 
 
@@ -136,9 +133,7 @@ def json_checker(schema: str) -> Callable[[Any], str]:
         try:
             error = best_match(validator.iter_errors(value))
         except Exception as failure:
-            return (
-                f"cannot be checked by the schema ({type(failure).__name__}: {str(failure)[:200]}); correct the schema"
-            )
+            return f"cannot be checked ({type(failure).__name__}: {str(failure)[:200]}); correct the schema"
         if error is None:
             return ""
         return f"does not fit the schema at {error.json_path}: {error.message[:200]}; correct the label or the schema"
@@ -160,7 +155,8 @@ class RowReader:
     ) -> None:
         self._signature = signature
         self._slices = [name for name in slices if name != "id"]
-        self._sources, self._documents = (knowledge.source, knowledge.names) if knowledge else ("", ())
+        self._sources = knowledge.source if knowledge else ""
+        self._documents = tuple(document.name for document in knowledge.documents) if knowledge else ()
         self._read_conversation = read_conversation
         self._fields = {field.name: field for field in signature.inputs + signature.outputs}
         self._unsure = unsure
@@ -190,48 +186,37 @@ class RowReader:
                 given = _row_id(row.get("id", ""), "id" in row and not cells)
             except ValueError as error:
                 wrong.append(("id", str(error)))
-            named = _text(row.get(self._sources, "")).split(SOURCES_JOINT) if self._sources else []
+            named = label_text(row.get(self._sources, "")).split(SOURCES_JOINT) if self._sources else []
             sources = tuple(name.strip() for name in named if name.strip())
-            wrong += [
-                (
-                    self._sources,
-                    f"{self._sources}: {quoted(name)} is not a document{self._near(name, self._documents)}",
-                )
-                for name in sources
-                if self._documents and name not in self._documents
-            ]
+            for name in (name for name in sources if self._documents and name not in self._documents):
+                what = f"{self._sources}: {quoted(name)} is not a document{self._near(name, self._documents)}"
+                wrong.append((self._sources, what))
             if wrong:
                 for mistake in wrong:
                     lines_by_fault.setdefault(mistake, []).append(line)
             else:
-                inputs = {field.name: _text(values[field.name]) for field in self._signature.inputs}
+                inputs = {field.name: label_text(values[field.name]) for field in self._signature.inputs}
                 labels = {field.name: values[field.name] for field in self._signature.outputs}
-                groups = {name: _text(row[name]) for name in self._slices}
+                groups = {name: label_text(row[name]) for name in self._slices}
                 example = Example(given or content_id("row", inputs), inputs, labels, groups, sources)
                 placed.append(PlacedExample(where, line, example))
         return placed, list(listed_problems(lines_by_fault, where))
 
     def _header(self, row: dict[str, Any]) -> dict[str, Any]:
         outputs = [field.name for field in self._signature.outputs]
-        return row | dict.fromkeys(outputs if self._signature.conversation in row and len(outputs) == 1 else ())
+        is_answered = self._signature.conversation in row and len(outputs) == 1  # by the last message
+        return row | dict.fromkeys(outputs if is_answered else ())
 
     def _with_answer(self, row: dict[str, Any]) -> dict[str, Any]:
         name, outputs = self._signature.conversation, self._signature.outputs
-        if (
-            self._read_conversation is not conversation_text
-            or name not in row
-            or len(outputs) != 1
-            or outputs[0].name in row
-        ):
-            return row
-        try:
-            turns = read_turns(messages_in(row[name]))
-        except ValueError:  # said where its value is read
-            return row
-        if turns[-1][0] != "assistant":
-            return row
-        messages = [{"role": role, "content": content} for role, content in turns[:-1]]
-        return {**row, name: messages, outputs[0].name: turns[-1][1]}
+        is_read = self._read_conversation is conversation_text
+        if is_read and name in row and len(outputs) == 1 and outputs[0].name not in row:
+            with suppress(ValueError):  # said where its value is read
+                *turns, (last, answer) = read_turns(messages_in(row[name]))
+                if last == "assistant":
+                    messages = [{"role": role, "content": content} for role, content in turns]
+                    return {**row, name: messages, outputs[0].name: answer}
+        return row
 
     def _columns(self, row: Mapping[str, Any]) -> Iterator[str]:
         known = dict.fromkeys([*self._fields, *self._slices, *([self._sources] if self._sources else [])])
@@ -253,24 +238,22 @@ class RowReader:
         if field.type == "conversation":
             return self._read_conversation(value)
         if field.type == "number":
-            number = _number(value, cells)
+            number = parse_number(value) if cells and isinstance(value, str) else value
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise ValueError(f"{quoted(value)} is not a number; write digits without quotes")
             if not is_input and abs(number) > MAX_NUMBER:
                 fix = f'set type = "text" under [fields.{field.name}]{" and put it in quotes" * (not cells)}'
                 raise ValueError(f"{quoted(value)} is beyond 1e15, and no reply is read as such a number; {fix}")
             return number
         if field.type == "json":
-            return self._json(field, value, cells)
+            value = parse_cell(value, "write JSON in the cell") if cells else value
+            if (checker := self._checkers.get(field.name)) and (wrong := checker(value)):
+                raise ValueError(f"{quoted(value)} {wrong}")
+            return value
         if not isinstance(value, str):
             raise ValueError(f"{quoted(value)} is not a text; put it in quotes")
         if field.type == "choice" and value not in field.choices:
             raise ValueError(f"{quoted(value)} is not one of the choices{self._near(value, field.choices)}")
-        return value
-
-    def _json(self, field: Field, value: Any, cells: bool) -> Any:
-        if cells:
-            value = parse_cell(value, "write JSON in the cell")
-        if (checker := self._checkers.get(field.name)) and (wrong := checker(value)):
-            raise ValueError(f"{quoted(value)} {wrong}")
         return value
 
 
@@ -292,24 +275,12 @@ def listed_problems(lines_by_fault: Mapping[tuple[str, str], Sequence[int]], whe
     yield from (problem(where, line, what) for line, what in sorted(found, key=lambda each: each[0]))
 
 
-def _number(value: Any, cells: bool) -> int | float:
-    if cells and isinstance(value, str):
-        return parse_number(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{quoted(value)} is not a number; write digits without quotes")
-    return value
-
-
 def _row_id(value: Any, required: bool) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or (required and not value.strip()) or not value.isprintable():
         raise ValueError(f"id {quoted(value)} is not a text on one line; write one or leave id out")
     return value.strip()
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def folded(inputs: Mapping[str, str]) -> tuple[str, ...]:
@@ -325,14 +296,13 @@ def find_clashes(splits: Iterable[Iterable[PlacedExample]]) -> list[Problem]:
         for row in rows:
             inputs = folded(row.example.inputs)
             twin, namesake = seen.setdefault(inputs, row), ids.setdefault(row.example.id, row)
-            what = ""
             if twin.where != row.where:
                 what = f"has the same inputs as {twin.where}:{twin.line}; keep the row in one split only"
             elif canonical(dict(twin.example.labels)) != canonical(dict(row.example.labels)):
                 what = f"has the inputs of {twin.where}:{twin.line} with another label; correct one or remove both"
             elif namesake is not row:
-                same = f"the id {quoted(row.example.id)} is that of {namesake.where}:{namesake.line}"
-                what = f"{same}; give each row its own id, and keep a repeated row once"
-            if what:
-                problems.append(problem(row.where, row.line, what))
+                what = f"the id {quoted(row.example.id)} is that of {namesake.where}:{namesake.line}; write another"
+            else:
+                continue
+            problems.append(problem(row.where, row.line, what))
     return problems

@@ -17,7 +17,7 @@ from agent.conversation import messages_of
 from agent.errors import InputError, refuse_all
 from agent.retrieval.passages import CONTEXT
 from agent.safe_file import disk_errors
-from agent.safe_text import quoted, shown
+from agent.safe_text import counted, quoted, shown
 from agent.shipped import fold
 from agent.task.answers import lost_as_number, misspelled, other_spellings, parse_number, thousands_warning, why_text
 from agent.task.checks import PLACEHOLDER
@@ -92,10 +92,7 @@ def write_task(
     folder = Path(folder)
     require_new(folder)
     files, reading = _draft(Path(path), target, instruction, seed, slug(folder.resolve().name), asked, given)
-    with new_task_folder(folder) as (new, has_schema):
-        for file, text in files.items():
-            (new / file).write_bytes((text if has_schema else text.removeprefix(SCHEMA_LINE)).encode("utf-8"))
-        load_task(new)
+    write_task_files(folder, files)
     return load_task(folder), reading
 
 
@@ -103,6 +100,14 @@ def require_new(folder: Path, fix: str = "choose another name or remove it first
     """Raise InputError if the folder exists."""
     if folder.exists() or folder.is_symlink():
         raise InputError(f"{shown(folder)} exists; {fix}")
+
+
+def write_task_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write the files of a task to a new folder, if they load."""
+    with new_task_folder(folder) as (new, has_schema):
+        for file, text in files.items():
+            (new / file).write_bytes((text if has_schema else text.removeprefix(SCHEMA_LINE)).encode("utf-8"))
+        load_task(new)
 
 
 @contextmanager
@@ -141,9 +146,7 @@ def _draft(
     names = _names(data.table)
     for found in SINGLE.finditer(instruction):  # it would be sent unchanged
         if column_named(names, found[1]) is not None:
-            raise InputError(
-                f"the prompt holds {quoted(found[0])}, and {found[1]} is a column; did you mean {{{{{found[1]}}}}}?"
-            )
+            raise InputError(f"the prompt holds {quoted(found[0])}, a column; did you mean {{{{{found[1]}}}}}?")
     rows = each_once(data.table)
     columns = decide_columns(rows, data.targets, frozenset(marks), asked, data.siblings, spoken=data.spoken)
     inputs = [column for column in columns if column.use == "input"]
@@ -165,23 +168,13 @@ def _draft(
     )
     for column, field in zip(data.targets, splitting.fields, strict=True):
         if len({canonical(row[field]) for row in made}) < 2:
-            raise InputError(
-                f"the target {quoted(column)} holds one value only in {shown(path)}; take a column that varies"
-            )
+            raise InputError(f"{shown(path)}: the target {quoted(column)} holds one value only; take another column")
     if not all(parts):
-        raise InputError(
-            f"the rows of {shown(path)} are too much alike to split: nearly all are near-duplicates; add others"
-        )
+        raise InputError(f"{shown(path)}: nearly all rows are near-duplicates, too few to split; add others")
     prompt = renamed(instruction, columns) if instruction.strip() else plain_prompt(columns, targets, splits["train"])
     tools = {TOOLS_FILE: tools_json(asked.tools)} if asked.tools else {}
-    toml = task_toml(
-        name,
-        columns,
-        targets,
-        prompt,
-        has_metrics=given is None or given[1] is not None,
-        tools="".join(tools),
-    )
+    has_metrics = given is None or given[1] is not None
+    toml = task_toml(name, columns, targets, prompt, has_metrics, tools="".join(tools))
     if asked.knowledge:
         toml += f"\n[knowledge]\npath = {string(Path(asked.knowledge).resolve().name)}\n"
     files = {"task.toml": toml, **tools}
@@ -217,8 +210,7 @@ def _data_table(
     table, siblings = expanded(table, named)
     targets = find_targets(_names(table), named)
     if len(targets) > 1 and asked.type:
-        fix = "leave it out, or make a task folder with `optimize init` and set the types in task.toml"
-        raise InputError(f"--type {asked.type}: there are {len(targets)} targets; {fix}")
+        raise InputError(f"--type {asked.type}: there are {len(targets)} targets; set their types in a task.toml")
     if len(targets) > 1 and asked.tools:
         raise InputError("--tools: the answer is one column of calls; give one --target")
     if asked.tools:
@@ -244,10 +236,7 @@ def _read(
     named = [*marked] if marks else [name for name in names if name in asked.input] or names
     rows, spoken, wrong = conversations_in(rows, [name for name in named if name not in (*targets, *asked.ignore)])
     if mark := next((mark for name, mark in marked.items() if name in spoken), ""):
-        raise InputError(
-            f"the prompt holds {quoted(f'{{{{{mark}}}}}')}, a column of conversations, whose messages follow the "
-            "prompt anyway; take it out"
-        )
+        raise InputError(f"the prompt holds {{{{{mark}}}}}, but conversations follow the prompt; take it out")
     refuse_all(listed_problems(wrong, shown(path)))
     return [row for _, row in rows], spoken, [line for line, _ in rows], file.notes
 
@@ -282,16 +271,15 @@ def _target_reading(
     for choice, others in other_spellings(values, choices).items():
         remarks.append(f"{', '.join(map(quoted, others))} read as {quoted(choice)}, the usual spelling")
     for rare, count, other, many in misspelled(labels) if choices else ():
-        seen = f"{quoted(rare)} ({count} of the rows) looks like {quoted(other)} ({many}) misspelled"
-        remarks.append(f"{seen}; correct the file if it is")
+        remarks.append(f"{quoted(rare)} ({counted(count, 'row')}) looks like {quoted(other)} ({many}) misspelled")
     return TargetReading(field, rule, choices, why, remarks, counts)
 
 
 def _choices(labels: set[str], rule: ScoringRule) -> tuple[str, ...]:
     ordered = [label for step in rule.order for label in labels if fold(label) == fold(step)]
-    if not ordered and all(not lost_as_number(label) for label in labels):
-        return tuple(sorted(labels, key=lambda label: (parse_number(label), label)))
-    return tuple(dict.fromkeys([*ordered, *sorted(labels)]))
+    if ordered or any(map(lost_as_number, labels)):
+        return tuple(dict.fromkeys([*ordered, *sorted(labels)]))
+    return tuple(sorted(labels, key=lambda label: (parse_number(label), label)))
 
 
 def _names(table: Sequence[Mapping[str, Any]]) -> list[str]:

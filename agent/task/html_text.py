@@ -1,10 +1,10 @@
-"""HTML in texts: detect it, strip it, and parse it without scripts, styles and comments."""
+"""HTML in texts: recognise it, strip it, and parse it without scripts, styles and comments."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from html import escape, unescape
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +23,17 @@ _BLOCKS = frozenset((
     "html", "legend", "li", "main", "nav", "ol", "p", "pre", "section", "summary", "table", "tbody", "tfoot",
     "thead", "title", "tr", "ul",
 ))  # fmt: skip
-_INLINE = frozenset((
+INLINE = frozenset((
     "a", "abbr", "acronym", "b", "base", "bdi", "bdo", "big", "button", "cite", "code", "col", "colgroup", "data",
     "del", "dfn", "em", "embed", "font", "i", "iframe", "img", "input", "ins", "kbd", "label", "link", "map",
     "mark", "meta", "noscript", "object", "option", "param", "picture", "q", "s", "samp", "select", "small",
     "source", "span", "strike", "strong", "sub", "sup", "svg", "td", "template", "textarea", "th", "time", "tt",
     "u", "var", "video", "wbr",
 ))  # fmt: skip
-_HIDDEN = frozenset(("script", "style"))
-_NAMES = "|".join(sorted(_BLOCKS | _INLINE, key=len, reverse=True))
-_TAG = re.compile(rf"</?(?:{_NAMES})(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_NAMES = "|".join(sorted(_BLOCKS | INLINE, key=len, reverse=True))
+_TAG = re.compile(  # a quoted value may hold >; no part of a tag may hold <, so that hostile text takes linear time
+    rf"""</?({_NAMES})(?:\s(?:[^<>=]|=\s*+(?:"[^"<]*+"|'[^'<]*+')?)*+)?/?>""", re.IGNORECASE
+)
 _ENTITY = re.compile(r"&(?:[a-z]{2,8}|#[0-9]{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
 
 
@@ -54,8 +55,8 @@ def html_notes(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], form: 
     for name in columns:
         texts = [cell for row in rows if isinstance(cell := row.get(name), str) and cell.strip()]
         if (count := sum(map(is_html, texts))) and count >= SHARE * len(texts):
-            what = f"HTML in {count} of {counted(len(texts), 'row')}; --strip-html takes it out"
-            notes.append(f"column {quoted(name)}: {what}")
+            where = f"{count} of {counted(len(texts), 'row')}"
+            notes.append(f"column {quoted(name)}: HTML in {where}; --strip-html takes it out")
     return notes
 
 
@@ -67,12 +68,13 @@ def strip_html(text: str) -> str:
     """
     if not is_html(text):
         return text
-    page = _Text()
-    try:
-        parse_html(page, text)
-    except ValueError:
-        return text
-    return page.text()
+    lines = unescape(_TAG.sub(_mark, _NOT_SHOWN.sub(" ", text))).split("\n")
+    return "\n".join(line for each in lines if (line := " ".join(each.split())))
+
+
+def _mark(tag: re.Match[str]) -> str:
+    name = tag[1].casefold()
+    return "\n" if name in _BLOCKS else " " * (name in ("td", "th"))
 
 
 def parse_html(page: HTMLParser, text: str) -> None:
@@ -93,28 +95,3 @@ def stripped(value: Any) -> Any:
     if isinstance(value, list):
         return [stripped(part) for part in value]
     return {key: stripped(part) for key, part in value.items()} if isinstance(value, dict) else value
-
-
-class _Text(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self._parts: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self._put(tag, " " if tag in ("td", "th") else "", self.get_starttag_text() or "")
-
-    handle_startendtag = handle_starttag
-
-    def handle_endtag(self, tag: str) -> None:
-        self._put(tag, "", f"</{tag}>")
-
-    def _put(self, tag: str, inline: str, written: str) -> None:
-        known = "\n" if tag in _BLOCKS else inline
-        self._parts.append(known if tag in _BLOCKS | _INLINE | _HIDDEN else written)  # <bob@example.org> stays
-
-    def handle_data(self, data: str) -> None:
-        self._parts.append(data)
-
-    def text(self) -> str:
-        lines = [" ".join(line.split()) for line in "".join(self._parts).split("\n")]
-        return "\n".join(line for line in lines if line)

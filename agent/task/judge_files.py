@@ -25,6 +25,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +33,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.safe_file import OutsideFile, append_line, disk_errors
-from agent.safe_text import near, quoted, refused, shown, whole_characters
+from agent.safe_text import counted, near, quoted, refused, shown, whole_characters
 from agent.task.tables import DataFile
 from agent.types import Criterion, Rubric, content_id
 
@@ -43,6 +44,10 @@ VOTES = {
 }
 
 
+RATING, VERDICT = "rating", "verdict"
+"""The output of a tuned judge: of single answers, and of pairs."""
+VERDICTS = {name: VOTES[name] for name in ("1", "2", "tie")}
+"""How a tuned judge spells which of two answers is better, by the value of the first."""
 PASSAGES = "passages"
 """The column of the passages that the prompt showed, for a judge of faithfulness."""
 
@@ -101,45 +106,36 @@ def read_ratings_file(path: Path, columns: RatingColumns) -> list[RatedItem]:
 
 
 def _item(row: Mapping[str, Any], columns: RatingColumns) -> RatedItem:
-    inputs = {name: _text(row, name) for name in columns.inputs}
-    answers = tuple(_text(row, name) for name in columns.answers)
-    given, is_pair = row.get(columns.rating), len(answers) == 2
-    named = "" if row.get(columns.rater) is None else str(row[columns.rater])
-    raters = [name.strip() for name in (named.split(",") if is_pair else [named]) if name.strip()]
-    words = [word.strip() for word in str(given).split(",")]
-    if is_pair and (wrong := [word for word in words if word.casefold() not in VOTES]):
-        raise ValueError(f"{quoted(wrong[0])} is no vote; write 1, 2 or tie")
-    votes = [VOTES[word.casefold()] for word in words] if is_pair else [_rating(given, columns.scale)]
-    if not raters:
-        raters = [str(number) for number in range(1, len(votes) + 1)]
+    for name in (*columns.inputs, *columns.answers):
+        if not isinstance(row.get(name), str):
+            raise ValueError(f"{name}: {quoted(row.get(name))} is not a text; put it in quotes")
+    inputs = {name: row[name] for name in columns.inputs}
+    answers = tuple(row[name] for name in columns.answers)
+    given, rater = row.get(columns.rating), row.get(columns.rater)
+    named = "" if rater is None else str(rater)
+    if len(answers) == 2:
+        words = [word.strip().casefold() for word in str(given).split(",")]
+        if wrong := [word for word in words if word not in VOTES]:
+            raise ValueError(f"{quoted(wrong[0])} is no vote; write 1, 2 or tie")
+        votes, names = [VOTES[word] for word in words], named.split(",")
+    else:
+        votes, names = [_rating(given, columns.scale)], [named]
+    raters = [name.strip() for name in names if name.strip()] or [str(at) for at in range(1, len(votes) + 1)]
     if len(raters) != len(votes) or len(set(raters)) != len(raters):
-        raise ValueError(
-            f"{len(votes)} vote{'s' * (len(votes) != 1)} and the raters {quoted(named)}; name each rater once, or none"
-        )
-    reference, passages = (
-        value if isinstance(value := row.get(name), str) else "" for name in (columns.reference, columns.passages)
-    )
+        raise ValueError(f"{counted(len(votes), 'vote')} and the raters {quoted(named)}; name each once, or none")
+    shown = [row.get(name) for name in (columns.reference, columns.passages)]
+    reference, passages = (value if isinstance(value, str) else "" for value in shown)
     same = [inputs, answers, passages] if passages else [inputs, answers]
     ratings = dict(zip(raters, votes, strict=True))
     return RatedItem(content_id("item", same), inputs, answers, ratings, reference, passages)
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
-    value = row.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"{name}: {quoted(value)} is not a text; put it in quotes")
-    return value
-
-
 def _rating(value: Any, scale: tuple[float, float]) -> float:
     low, high = scale
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not low <= number <= high:
-        raise ValueError(f"rating {quoted(value)} is not a number from {low:g} to {high:g}; correct it or give --scale")
-    return (number - low) / (high - low)
+    with suppress(TypeError, ValueError):
+        if not isinstance(value, bool) and low <= float(value) <= high:
+            return (float(value) - low) / (high - low)
+    raise ValueError(f"rating {quoted(value)} is not a number from {low:g} to {high:g}; correct it or give --scale")
 
 
 def pairs_of(items: Sequence[RatedItem]) -> list[RatedItem]:
@@ -212,8 +208,7 @@ _LEVEL = re.compile(r"[-*] +([0-9]{1,3}) ?:(.+)")
 def read_rubric(text: str, where: str) -> Rubric:
     """Parse a rubric. Raises ProblemsError."""
     if len(text) > MOST_CHARACTERS:
-        what = f"{len(text)} characters; keep to {MOST_CHARACTERS}, as every call sends the rubric"
-        raise refused(where, 1, what)
+        raise refused(where, 1, f"{len(text)} characters; keep to {MOST_CHARACTERS}, as every call sends the rubric")
     file = OutsideFile(Path(where))
     refuse, criteria = file.note, list[Criterion]()
     scale: tuple[int, int] | None = None  # of the first criterion with valid levels; all must share it
@@ -225,9 +220,7 @@ def read_rubric(text: str, where: str) -> Rubric:
     ]
     for (at, heading), (end, _) in pairwise([*headings, (len(lines) + 1, "")]):
         if (named := _NAMED.fullmatch(heading)) is None:
-            refuse(
-                at, f"the heading {quoted(heading)} is no criterion; write ## name (weight 2), the name in lower case"
-            )
+            refuse(at, f"the heading {quoted(heading)} is no criterion; write ## name (weight 2), in lower case")
         name, weight = (named[1], float(named[2] or 1)) if named else ("", 1.0)
         if named and name in {criterion.name for criterion in criteria} | {"reason"}:
             refuse(at, f"the criterion {quoted(name)} cannot be used twice, nor be called reason")
@@ -241,8 +234,7 @@ def read_rubric(text: str, where: str) -> Rubric:
         if ratings and (len(ratings) < 2 or ratings != sorted(set(ratings))):
             refuse(at, f"the levels of {quoted(name)} must rise, two or more: - 1: ... to - 5: ...")
         elif ratings and scale and (ratings[0], ratings[-1]) != scale:
-            what = f"the levels of {quoted(name)} go from {ratings[0]} to {ratings[-1]}, those before from"
-            refuse(at, f"{what} {scale[0]} to {scale[1]}; use one scale")
+            refuse(at, f"the levels of {quoted(name)} are not {scale[0]} to {scale[1]} as before; use one scale")
         elif ratings:
             scale = ratings[0], ratings[-1]
         criteria.append(Criterion(name, weight, " ".join(line for line, level in below if not level), levels))

@@ -161,21 +161,16 @@ class LabelledTask:
         self.folder = folder
         self.name, self.inputs, self.field, self.choices, self.instruction = _read_toml(folder)
         if not (folder / UNLABELLED_FILE).is_file():
-            raise InputError(
-                f"{shown(folder / UNLABELLED_FILE)}: no such file; add rows without a label with "
-                f"`optimize label {folder.name} --add FILE`"
-            )
+            fix = f"add rows: `optimize label {folder.name} --add FILE`"
+            raise InputError(f"{shown(folder / UNLABELLED_FILE)}: no such file; {fix}")
         self.rows = list(_Moment(self, ()).rows.values())
         self.log = LabelLog(folder / LABELS_FILE, self._write_splits, self._with_splits)
 
     @property
     def definitions(self) -> dict[str, str]:
         """The meaning of each label from lines `- LABEL: ...` of the instruction."""
-        found = {}
-        for choice in self.choices:
-            line = re.search(rf"^- {re.escape(choice)}: *(.*)$", self.instruction, re.MULTILINE)
-            found[choice] = line[1].strip() if line else ""
-        return found
+        lines = [re.search(rf"^- {re.escape(each)}: *(.*)$", self.instruction, re.MULTILINE) for each in self.choices]
+        return {choice: line[1].strip() if line else "" for choice, line in zip(self.choices, lines, strict=True)}
 
     @cached_property
     def by_id(self) -> Mapping[str, UnlabelledRow]:
@@ -188,9 +183,7 @@ class LabelledTask:
     def label(self, row: str, label: str, labeller: str, chosen: str) -> LabelEvent:
         """Log a label and write the splits. Raises InputError for an unknown row or label."""
         if row not in self.by_id:
-            raise InputError(
-                f"{quoted(row)} is no row of {shown(self.folder / UNLABELLED_FILE)}; label one of its rows"
-            )
+            raise InputError(f"{quoted(row)} is no row of {shown(self.folder / UNLABELLED_FILE)}; take another")
         if label not in self.choices:
             raise InputError(f"{quoted(label)} is no label of {self.name}; the labels are {listed(self.choices)}")
         return self.log.add(row, label, labeller, chosen)
@@ -199,9 +192,7 @@ class LabelledTask:
         """Log confirmed answers that are labels, as (row, answer); return their number."""
         spelled = {fold(choice): choice for choice in self.choices}
         labels = [(row, spelled[fold(answer)]) for row, answer in answers if fold(answer) in spelled]
-        if labels:
-            self.log.add_all(labels, labeller, CONFIRMED)
-        return len(labels)
+        return len(self.log.add_all(labels, labeller, CONFIRMED)) if labels else 0
 
     def write_splits(self) -> None:
         """Write the splits again, such as after a kill between log and splits."""

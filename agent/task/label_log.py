@@ -8,7 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class LabelEvent:
     row: str
     label: str | None
     labeller: str
-    time: str
+    time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
     chosen: str = ""
     split: str = ""
 
@@ -108,8 +108,8 @@ class LabelLog:
 
     def add_all(self, labels: Sequence[tuple[str, str]], labeller: str, chosen: str) -> list[LabelEvent]:
         """Append labels, synced to disk. Raises InputError for an unusable name."""
-        name, time = labeller_name(labeller), _now()
-        added = [LabelEvent(row, label, name, time, chosen) for row, label in labels]
+        name = labeller_name(labeller)
+        added = [LabelEvent(row, label, name, chosen=chosen) for row, label in labels]
         return self._append(lambda events: self._place(events, added))
 
     def undo(self, labeller: str) -> LabelEvent | None:
@@ -117,7 +117,7 @@ class LabelLog:
 
         def made(events: Sequence[LabelEvent]) -> list[LabelEvent]:
             taken.extend(event for _, event in _not_taken_back(events).get(name, [])[-1:])
-            return [LabelEvent(each.row, None, name, _now()) for each in taken]
+            return [LabelEvent(each.row, None, name) for each in taken]
 
         self._append(made)
         return taken[0] if taken else None
@@ -172,20 +172,15 @@ def labeller_name(name: str) -> str:
     return name
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
 def _event(value: Any) -> tuple[LabelEvent, str]:
     if not isinstance(value, dict):
         raise ValueError(f"{quoted(value)} is no object")
-    texts = {name: value.get(name) for name in ("row", "labeller", "time", "prev")}
-    if wrong := [name for name, text in texts.items() if not isinstance(text, str)]:
-        raise ValueError(f"no text under {quoted(wrong[0])}")
-    label = None if value.get("undo") is True else value.get("label")
-    if value.get("undo") is not True and not isinstance(label, str):
-        raise ValueError("no label and no undo")
+    is_undo = value.get("undo") is True
+    for name in ("row", "labeller", "time", "prev") if is_undo else ("row", "labeller", "time", "prev", "label"):
+        if not isinstance(value.get(name), str):
+            raise ValueError(f"no text under {quoted(name)}")
     more = [str(value.get(name, "")) for name in ("chosen", "split")]
+    label = None if is_undo else value["label"]
     return LabelEvent(value["row"], label, value["labeller"], value["time"], *more), value["prev"]
 
 

@@ -18,6 +18,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
+from agent.safe_text import counted
 from agent.stats.agreement import kappa
 from agent.task.label_files import LabelledTask, UnlabelledRow
 from agent.task.label_log import DISAGREEMENT, SPREAD, LabelEvent, agreed, labeller_name
@@ -40,9 +41,8 @@ class NextRow:
 
 
 def queue_of(task: LabelledTask, answers: Mapping[str, Sequence[str]] | None = None) -> LabelQueue:
-    place = task.positions
-    drafted = {place[row.id]: row.drafted for row in task.rows if row.drafted}
-    given = {place[row]: texts for row, texts in (answers or {}).items() if row in place}
+    drafted = {at: row.drafted for at, row in enumerate(task.rows) if row.drafted}
+    given = {task.positions[row]: texts for row, texts in (answers or {}).items() if row in task.positions}
     return LabelQueue([row.text for row in task.rows], drafted, given)
 
 
@@ -111,15 +111,13 @@ def agreements(task: LabelledTask, events: Sequence[LabelEvent]) -> list[str]:
         first, second = ([task.choices.index(pair[side] or "") / steps for pair in both] for side in (0, 1))
         agreed_on = kappa(first, second, len(task.choices), weighted=False, seed=0)
         same = sum(a == b for a, b in both) / len(both)
-        level = "too few to tell"
-        if agreed_on.value is not None and agreed_on.ci95:
-            low, high = agreed_on.ci95
-            if (
-                low < high or agreed_on.value == 1
-            ):  # else one labeller used a single label, and kappa is 0 in every draw
-                level = f"Cohen's kappa {agreed_on.value:.2f} ({low:.2f} to {high:.2f})"
-        on = f"agreement of {one} and {two} on {len(both)} row{'s' * (len(both) != 1)}"
-        found.append(f"{on}: {level}, {100 * same:.0f} % the same")
+        level, (low, high) = "too few to tell", agreed_on.ci95 or (0.0, 0.0)
+        # equal bounds below 1: one labeller used a single label, and kappa is 0 in every draw
+        if agreed_on.value is not None and agreed_on.ci95 and (low < high or agreed_on.value == 1):
+            level = f"Cohen's kappa {agreed_on.value:.2f} ({low:.2f} to {high:.2f})"
+        found.append(
+            f"agreement of {one} and {two} on {counted(len(both), 'row')}: {level}, {100 * same:.0f} % the same"
+        )
     return found
 
 

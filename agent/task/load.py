@@ -17,6 +17,7 @@ from agent.safe_data import TomlLines, parse_data, parse_toml
 from agent.safe_file import decoded, read_bytes
 from agent.safe_text import near, problem, quoted, shown
 from agent.task import checks
+from agent.task.agent_texts import TEXTS_FOLDER, how_to_write, program_faults, rollouts_of, text_faults, text_files
 from agent.task.checks import CONVERSATION_FORMATS, DEMO_TECHNIQUES, TOOL_FORMATS, Fault
 from agent.task.documents import read_documents
 from agent.task.examples import (
@@ -51,6 +52,8 @@ from agent.types import (
 if TYPE_CHECKING:
     from agent.task.schema import FieldTable
 
+METRIC_FIX = "write def metric(example, prediction)"
+
 
 def load_task(path: str | Path, documents: Path | None = None) -> Task:
     """Load a task from its folder or task.toml, with the SHA-256 of its files.
@@ -78,6 +81,7 @@ class _Loading:
         self.folder = folder
         self.documents = None if documents is None else documents.resolve()
         self.problems: list[Problem] = []
+        self.faults: list[Fault] = []  # of task.toml
         self.hashes: dict[str, str] = {}
         self.tools: tuple[Tool, ...] = ()
         self.unsure: frozenset[str] = frozenset()  # fields whose definition is wrong
@@ -91,14 +95,11 @@ class _Loading:
         self.parsed = parsed = parse(raw)
         self.file = parsed.file
         self.is_played = "conversation" in self.file.model_fields_set
-        faults = [*checks.find_nul(raw), *parsed.faults]
-        signature = self._signature(faults)
-        faults += self._metrics(signature)
-        if not parsed.doubts("search") and not parsed.doubts("constraints"):
-            faults += checks.check_limits(self.file)
-        faults += self._program()
+        self.faults = [*checks.find_nul(raw), *parsed.faults]
+        signature = self._signature()
+        self.faults += [*self._metrics(signature), *self._program()]
         lines = TomlLines(text)
-        places = sorted((lines.of(fault.path, fault.holding), fault.what) for fault in faults)
+        places = sorted((lines.of(fault.path, fault.holding), fault.what) for fault in self.faults)
         self.problems[:0] = [problem(shown(toml), line, what) for line, what in places]
         rubrics, knowledge = self._rubrics(), self._knowledge()
         splits = self._splits(signature, knowledge)
@@ -129,23 +130,15 @@ class _Loading:
     def _text(self, name: str, key: str | None = None) -> str:
         return decoded(self._bytes(name, key), shown(self.folder / name))
 
-    def _signature(self, faults: list[Fault]) -> Signature | None:
+    def _signature(self) -> Signature | None:
         parsed, inputs, outputs = self.parsed, tuple[str, ...](), tuple[str, ...]()
         try:
             if not parsed.doubts("signature"):
                 inputs, outputs = checks.parse_signature(self.file.signature)
         except ValueError as error:
-            faults.append(Fault(("signature",), str(error)))
-        if not inputs:
-            faults += checks.check_fields(parsed, ())
-            return None
-        found = list(checks.check_fields(parsed, inputs, outputs))
-        if not parsed.doubts("slices"):
-            found += checks.check_slices(self.file, inputs + outputs)
-        self._tools(found)
-        found += checks.check_parts(parsed, inputs, outputs)
-        if not parsed.doubts("instruction"):
-            found += checks.check_instruction(self.file, inputs, outputs)
+            self.faults.append(Fault(("signature",), str(error)))
+        found = list(checks.check_keys(parsed, inputs, outputs))
+        self._tools()
         fields = {}
         for name in inputs + outputs:
             table = self.file.fields.get(name)
@@ -156,7 +149,9 @@ class _Loading:
             except ValueError as error:
                 fields[name] = Field(name, "json")
                 found.append(Fault(("fields", name, "schema"), f"schema: {error}"))
-        faults += found
+        self.faults += found
+        if not inputs:
+            return None
         unsure = {name for name in fields if parsed.doubts("fields", name)}
         self.unsure = frozenset(unsure | {str(fault.path[1]) for fault in found if fault.path[0] == "fields"})
         return Signature(tuple(fields[n] for n in inputs), tuple(fields[n] for n in outputs))
@@ -186,14 +181,14 @@ class _Loading:
         json_checker(as_json)
         return Field(name, table.type, table.description, (), as_json)
 
-    def _tools(self, faults: list[Fault]) -> None:
+    def _tools(self) -> None:
         value = self.file.tools
         if value is None or self.parsed.doubts("tools"):
             return
         tools, wrong = tuple[Tool, ...](), list[str]()
         if not isinstance(value, str):
             tools, wrong = read_tools(value, own=True)
-            faults += [Fault(("tools",), what) for what in wrong]
+            self.faults += [Fault(("tools",), what) for what in wrong]
         else:
             functions = FUNCTIONS.fullmatch(value)
             name = functions["file"] if functions else value
@@ -214,7 +209,8 @@ class _Loading:
         from agent.metrics.tool_calls import CallOptions
 
         first = signature.outputs[0].name
-        metrics = zip(self.file.metrics, self.parsed.options, strict=True)
+        metrics = list(zip(self.file.metrics, self.parsed.options, strict=True))
+        excluding = {metric.field or first for metric, _ in metrics if METRICS.get(metric.name).excludes}
         accepted = {
             metric.field or first
             for metric, options in metrics
@@ -224,7 +220,7 @@ class _Loading:
         for field in signature.outputs:
             if field.type == "json" and field.name not in self.unsure:
                 if self.tools and self.file.fields[field.name].schema_ is None:
-                    checkers[field.name] = calls_checker(self.tools, field.name in accepted)
+                    checkers[field.name] = calls_checker(self.tools, field.name in accepted, field.name in excluding)
                 elif field.name in accepted:
                     checkers[field.name] = accepted_checker(field.schema)
         return checkers
@@ -239,17 +235,16 @@ class _Loading:
         present = (self.folder / "metric.py").exists()
         for index, metric in enumerate(self.file.metrics):
             if metric.name == "python" and not present and ("metrics", index, "name") not in parsed.broken:
-                what = "the metric python needs metric.py in the task folder; write def metric(example, prediction)"
-                yield Fault(("metrics", index), what)
+                yield Fault(("metrics", index), f"the metric python needs metric.py; {METRIC_FIX}")
         if present:
             with self._noting():
-                checks.check_metric_file(self._text("metric.py"), shown(self.folder / "metric.py"))
+                checks.function_in(self._text("metric.py"), "metric", shown(self.folder / "metric.py"), METRIC_FIX, 2)
 
     def _rubrics(self) -> dict[str, Rubric]:
         found: dict[str, Rubric] = {}
         from agent.metrics.reference_free import JudgeOptions
 
-        judges = [options for options in self.parsed.options if isinstance(options, JudgeOptions)]
+        judges = [each for each in self.parsed.options if isinstance(each, JudgeOptions) and not each.judge]
         for name in dict.fromkeys(judge.rubric for judge in judges):
             here = (self.folder / name).exists()
             asked = any(j.rubric == name and (j.mode == "rubric" or "rubric" in j.model_fields_set) for j in judges)
@@ -275,15 +270,30 @@ class _Loading:
         return Knowledge(documents, table.source or "", table.unanswerable or "")
 
     def _program(self) -> Iterator[Fault]:
-        if not self.file.program:
+        files = text_files(self.folder / TEXTS_FOLDER)
+        self.texts, self.rollouts = dict(self.file.texts), rollouts_of(self.file)
+        for name, path in files.items():
+            with self._noting():
+                text = self._text(f"{TEXTS_FOLDER}/{path.name}")
+                self.texts.setdefault(name, text)
+                for what in text_faults({name: text}):
+                    self._problem(f"{TEXTS_FOLDER}/{path.name}", what)
+        faults = () if self.parsed.doubts("program") else program_faults(self.file, self.texts, bool(files))
+        yield from (Fault(tuple(place.split(".")), what) for place, what in faults if not self.parsed.doubts(place))
+        named = self.file.program if self.rollouts is None else self.rollouts.run
+        if not isinstance(named, str) or not named:
             return
-        module, factory = self.file.program.split(":")
-        name = f"{module}.py"
+        module, function = named.split(":")
+        name = f"{module.removesuffix('.py')}.py"
         if not (self.folder / name).exists():
-            yield Fault(("program",), f"program = {quoted(self.file.program)} needs {name} in the task folder")
+            yield Fault(("program",), f"program = {quoted(named)} needs {name} in the task folder")
         else:
             with self._noting():
-                checks.check_program_file(self._text(name), factory, shown(self.folder / name))
+                is_agent = self.rollouts is not None
+                made = f"write def {function}() for a DSPy module, or def {function}(model) for a LangChain chain"
+                fix = how_to_write(function) if is_agent else made
+                source, where = self._text(name), shown(self.folder / name)
+                checks.function_in(source, function, where, fix, 3 if is_agent else None, may_wait=is_agent)
 
     def _splits(self, signature: Signature | None, knowledge: Knowledge | None) -> list[list[PlacedExample]]:
         reader = None
@@ -322,10 +332,10 @@ class _Loading:
         if len(found) == 1:
             return found[0]
         what = "no such file; write it, as .jsonl or .csv"
-        if (self.folder / "unlabelled.jsonl").exists():
-            what = f"not written yet; `optimize label {self.folder.name}` makes it from your labels"
         if found:
             what = f"{split}.csv exists, too; remove one or name the right one under [splits]"
+        elif (self.folder / "unlabelled.jsonl").exists():
+            what = f"not written yet; `optimize label {self.folder.name}` makes it from your labels"
         self._problem(f"{split}.jsonl", what)
         return None
 
@@ -338,19 +348,19 @@ class _Loading:
     ) -> Task:
         file, is_played = self.file, self.is_played
         train, dev, test = (tuple(row.example for row in placed) for placed in splits)
-        search, limits, models = file.search, file.constraints, file.models
+        search, limits, models, talk = file.search, file.constraints, file.models, file.conversation
         left_out = checks.without_dspy(search.formats)
         usable = set(TOOL_FORMATS) if self.tools else set(search.formats) - set(left_out)
         if signature.conversation:
             usable &= set(CONVERSATION_FORMATS)
-        talk = file.conversation
-        user = SimulatedUser(talk.user or "", talk.prompt or "", talk.max_turns, talk.stop, talk.reply_tokens)
         techniques = [name for name in search.techniques if not is_played or name not in DEMO_TECHNIQUES]
+        user = SimulatedUser(talk.user or "", talk.prompt or "", talk.max_turns, talk.stop, talk.reply_tokens)
         return Task(
             name=file.name,
             description=file.description,
             signature=signature,
-            instruction=checks.PLACEHOLDER.sub(lambda mark: f"{{{{{mark[1]}}}}}", file.instruction.strip()),
+            instruction=checks.PLACEHOLDER.sub(lambda mark: f"{{{{{mark[1]}}}}}", file.instruction.strip())
+            or "\n\n".join(self.texts.values()),
             metrics=checks.metric_specs(self.parsed, signature.outputs),
             space=SearchSpace(
                 tuple(techniques),
@@ -360,6 +370,8 @@ class _Loading:
                 left_out,
                 search.retrieval and not is_played,
                 search.embeddings or "",
+                search.descriptions_only,
+                search.shape,
             ),
             constraints=Constraints(limits.max_prompt_tokens, limits.max_examples, tuple(limits.forbidden)),
             budget=Budget(**file.budget.model_dump()),
@@ -371,7 +383,9 @@ class _Loading:
             proposer=models.proposer or models.model or "",
             max_tokens=models.max_tokens,
             thinking=models.thinking,
-            program=file.program,
+            program=str(self.rollouts) if self.rollouts else str(file.program),
+            texts=self.texts,
+            rollouts=self.rollouts,
             judges=tuple([models.judge] if isinstance(models.judge, str) else models.judge or ()),
             rubrics=rubrics,
             slices=tuple(file.slices),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.extras import command
-from agent.safe_data import CELL_TEXT, CELLS, LINES, MEMORY, POSITIONS, ROWS, TooMuch, more_than
+from agent.safe_data import CELL_TEXT, CELLS, LINES, MEMORY, POSITIONS, ROWS, more_than
 from agent.safe_file import OutsideFile
 from agent.safe_text import listed, near, printable, quoted
 from agent.task.tables import FileMeter, Rows, values_in
@@ -40,28 +40,29 @@ for line in pipe_in:
     is_full = False
     try:
         if table is None:
-            table = TableFile(*json.loads(line))
+            name, suffix, sheet = json.loads(line)
+            table = TableFile(name, suffix, sheet)
             answer({"header": table.header, "sheets": table.sheets}, "")
         else:
             answer({"rows": table.part()}, "")
-    except ImportError:
-        answer({"error": "missing"}, "")
     except TooMuch as error:
-        answer({"error": "limit", "what": str(error)}, "")
+        answer({"wrong": str(error)}, "")
     except MemoryError:
         is_full = True
     except Exception as error:  # a library may fail in any way on a damaged file
-        answer({"error": "damaged", "what": f"{type(error).__name__}: {str(error)[:200]}"}, "")
+        what = f"cannot be read as {suffix} ({type(error).__name__}: {str(error)[:200]})"
+        answer({"wrong": f"{what}; save it again"}, "")
     if is_full:  # after the except block, as the error holds memory
         table = None
-        answer({"error": "memory"}, "")
+        answer({"wrong": "takes more memory than a file may; take fewer rows, or save it as CSV"}, "")
 """
 
 
 def read_packed(source: OutsideFile, sheet: str | None) -> tuple[Rows, tuple[str, ...]]:
     """Read a sheet (default: the first) or table, with notes. Raises ProblemsError."""
     if find_spec(_LIBRARIES[source.suffix]) is None:
-        raise source.refusal(1, _fault({"error": "missing"}, "", source.suffix))
+        library = _LIBRARIES[source.suffix]
+        raise source.refusal(1, f"{source.suffix} needs {library}, which is not installed; {command('tables')}")
     package = str(Path(__file__).parents[1] / "__init__.py")
     opening = {"path": [place for place in sys.path if place], "package": package}
     worker = Worker("the reader", _SCRIPT, opening, SECONDS, SECONDS)
@@ -81,8 +82,9 @@ def _read(worker: Worker, name: str, source: OutsideFile, sheet: str | None) -> 
 
     def asked(question: Any) -> Any:
         found, why = worker.now(question)
-        if wrong := _fault(found, why, source.suffix):
-            raise source.refusal(rows[-1][0] + 1 if rows else 1, wrong)
+        found = found or {"wrong": f"cannot be read as {source.suffix} ({why}); take fewer rows, or save it as CSV"}
+        if "wrong" in found:
+            raise source.refusal(rows[-1][0] + 1 if rows else 1, found["wrong"])
         return found
 
     opened = asked([name, source.suffix, sheet or ""])
@@ -102,21 +104,6 @@ def _read(worker: Worker, name: str, source: OutsideFile, sheet: str | None) -> 
     others = listed(each for each in sheets if each != name)
     read = f'{source.where}: sheet "{printable(name)}" of {len(sheets)} was read'
     return rows, (f"{read}; --sheet NAME reads another: {others}",)
-
-
-def _fault(found: Any, why: str, suffix: str) -> str:
-    if found is None:
-        return f"cannot be read as {suffix} ({why}); take fewer rows, or save it as CSV"
-    match found.get("error"):
-        case None:
-            return ""
-        case "missing":
-            return f"{suffix} needs {_LIBRARIES[suffix]}, which is not installed; {command('tables')}"
-        case "limit":
-            return str(found["what"])
-        case "memory":
-            return f"takes more than {MEMORY >> 30} GB of memory; take fewer rows, or save it as CSV"
-    return f"cannot be read as {suffix} ({found['what']}); save it again"
 
 
 # -- inside the child process ------------------------------------------------------------------------------------------
@@ -178,8 +165,7 @@ class TableFile:
             for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
                 seen += len(row)
                 if seen > POSITIONS or number > LINES:
-                    what = f"more than {POSITIONS:,} cells or {LINES:,} rows, empty ones included"
-                    raise TooMuch(f"{what}; take out cells far from the others")
+                    raise more_than(POSITIONS, "cells, empty ones included", "take out cells far from the others")
                 yield number, row
 
     def _parquet(self, path: str) -> Iterator[tuple[int, Sequence[Any]]]:
@@ -206,10 +192,8 @@ def plain_cell(value: Any) -> Any:
         return int(value)
     if isinstance(value, str | bool | int | float):
         return value
-    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
-        return value.date().isoformat()
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
+    if isinstance(value, datetime.datetime):
+        return (value.date() if value.time() == datetime.time() else value).isoformat()
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, dict):

@@ -52,22 +52,20 @@ _Test = tuple[dict[str, Any], str, int]
 def promptfoo_tests(path: Path) -> tuple[list[dict[str, Any]], MetricSpec | None]:
     """Read the rows of promptfoo tests and their metric. Raises ProblemsError."""
     file, tests = (DataFile if path.suffix.lower() == ".csv" else OutsideFile)(path), list[_Test]()
-    rows = file.rows if isinstance(file, DataFile) else [(1, node) for node in _nodes(file)]
+    rows, read = (file.rows, _csv_test) if isinstance(file, DataFile) else (_yaml_tests(file), _yaml_test)
     for line, row in rows:
         with file.at(line):
-            tests.append(_csv_test(row, line) if isinstance(row, dict) else _yaml_test(row))
+            tests.append(read(row, line))
     if not tests and not file.problems:
         file.note(1, "holds no tests; write them under `tests:`, each with vars and assert")
     for _, check, line in [test for test in tests if test[1] != tests[0][1]][:1]:
-        fix = "one metric scores every row, so use one check in all tests, or make two tasks"
-        file.note(line, f"the check is {check}, and {tests[0][1]} in line {tests[0][2]}; {fix}")
+        file.note(line, f"the check is {check}, and {tests[0][1]} in line {tests[0][2]}; one check is for all tests")
     file.refuse_all()
     return [row for row, _, _ in tests], _METRICS[tests[0][1]]
 
 
 def _refusal(check: str) -> str:
-    why = "has no metric" if check == "starts-with" else "has no right answer and is not run"
-    return f"the check {quoted(check)} {why}; use one of {listed(_METRICS)}"
+    return f"the check {quoted(check)} has no metric and is not run; use one of {listed(_METRICS)}"
 
 
 def _csv_test(row: dict[str, Any], line: int) -> _Test:
@@ -91,27 +89,25 @@ def _csv_test(row: dict[str, Any], line: int) -> _Test:
     return made, check, line
 
 
-def _inside(text: str, name: str) -> str:
+def _inside(text: Any, name: str) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"{name} is not plain text; write one text")
     if _OUTSIDE.match(text):
-        raise ValueError(
-            f"{quoted(name)} is {quoted(text[:60])}: nothing outside the file is read; write the text itself"
-        )
+        raise ValueError(f"{name} is {quoted(text, 60)}: nothing outside the file is read; write the text itself")
     return text
 
 
 # -- YAML --------------------------------------------------------------------------------------------------------------
 
 
-class _Stop(ValueError):
-    def __init__(self, node: Any, what: str) -> None:
-        super().__init__(what)
-        self.line = int(node.start_mark.line) + 1
+class _Table(dict[Any, Any]):
+    line = 1
 
 
-def _nodes(file: OutsideFile) -> list[Any]:
+def _yaml_tests(file: OutsideFile) -> list[tuple[int, Any]]:
     import yaml
 
-    class Counting(yaml.SafeLoader):
+    class Loader(yaml.BaseLoader):  # each scalar is a text, whatever its tag
         count = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
@@ -120,62 +116,54 @@ def _nodes(file: OutsideFile) -> list[Any]:
                 raise more_than(YAML_NODES, "names and values", "take fewer tests, or a CSV")
             return super().compose_node(parent, index)
 
+        def construct_mapping(self, node: Any, deep: bool = False) -> _Table:
+            made = _Table(super().construct_mapping(node, deep=True))
+            made.line = node.start_mark.line + 1
+            if len(made) < len(node.value):
+                raise file.refusal(made.line, "holds a repeated key; keep one")
+            return made
+
+    if len(file.data) > YAML:
+        raise file.refusal(1, f"has more than {YAML >> 20} MB; take fewer tests, or a CSV")
     try:
-        if len(file.data) > YAML:
-            raise file.refusal(1, f"has more than {YAML >> 20} MB; take fewer tests, or a CSV")
-        root = yaml.compose(file.data.decode("utf-8-sig"), Loader=Counting)
-        top = {} if root is None else _mapping(root, "the file")
-        if "defaultTest" in top:
-            raise _Stop(top["defaultTest"], "defaultTest is not read; write its vars and assertions into each test")
-        tests = top.get("tests")
-        if tests is not None and tests.id != "sequence":
-            what = f"tests is {quoted(str(tests.value)[:60])}, not a list; nothing outside the file is read"
-            raise _Stop(tests, what)
-        return list(tests.value) if tests else []
+        top = yaml.load(file.data.decode("utf-8-sig"), Loader) or _Table()
     except UnicodeDecodeError:
         raise file.refusal(1, "is not UTF-8; save the file as UTF-8") from None
-    except (TooMuch, _Stop) as error:
-        raise file.refusal(getattr(error, "line", 1), str(error)) from None
+    except TooMuch as error:
+        raise file.refusal(1, str(error)) from None
     except RecursionError:
         raise file.refusal(1, "is nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = " ".join(str(getattr(error, "problem", None) or "cannot be read").split())
         raise file.refusal(mark.line + 1 if mark else 1, f"wrong YAML: {what}") from None
+    if not isinstance(top, _Table):
+        raise file.refusal(1, "is not a mapping of names to values")
+    if "defaultTest" in top:
+        raise file.refusal(
+            getattr(top["defaultTest"], "line", 1),
+            "defaultTest is not read; write its vars and assertions into each test",
+        )
+    tests = top.get("tests") or []
+    if not isinstance(tests, list):
+        what = quoted(tests, 60) if isinstance(tests, str) else "a mapping"  # whose aliases could be 10^10 texts
+        raise file.refusal(1, f"tests is {what}, not a list; write each test into the file")
+    return [(getattr(test, "line", 1), test) for test in tests]
 
 
-def _yaml_test(test: Any) -> _Test:
-    parts = _mapping(test, "a test")
-    if "vars" not in parts or "assert" not in parts:
-        raise _Stop(test, "a test needs vars and assert")
-    row = {name: _text(node, name) for name, node in _mapping(parts["vars"], "vars").items()}
+def _yaml_test(test: Any, line: int) -> _Test:
+    if not isinstance(test, _Table) or not {"vars", "assert"} <= test.keys():
+        raise ValueError("a test needs vars and assert")
+    row, checks = test["vars"], test["assert"]
+    if not isinstance(row, _Table):
+        raise ValueError("vars is not a mapping of names to values")
     if EXPECTED in row:
-        raise _Stop(parts["vars"], f"a variable is called {EXPECTED}, the column of the right answers; rename it")
-    checks = parts["assert"]
-    if checks.id != "sequence" or len(checks.value) != 1:
-        raise _Stop(checks, f"assert must be a list of one check, one of {listed(_METRICS)}")
-    check = _mapping(checks.value[0], "a check")
-    kind = _text(check["type"], "type") if "type" in check else ""
+        raise ValueError(f"a variable is called {EXPECTED}, the column of the right answers; rename it")
+    if not isinstance(checks, list) or len(checks) != 1 or not isinstance(checks[0], _Table):
+        raise ValueError(f"assert must be a list of one check, one of {listed(_METRICS)}")
+    (check,) = checks
+    kind = _inside(check.get("type", ""), "type")
     if kind not in _METRICS or "value" not in check:
-        raise _Stop(checks.value[0], _refusal(kind))
-    return {**row, EXPECTED: _text(check["value"], "value")}, kind, checks.value[0].start_mark.line + 1
-
-
-def _mapping(node: Any, what: str) -> dict[str, Any]:
-    if node.id != "mapping":
-        raise _Stop(node, f"{what} is not a mapping of names to values")
-    made = {}
-    for key, value in node.value:
-        if key.id != "scalar" or key.value in made:
-            raise _Stop(key, f"{what} has a repeated key, or one that is not a text")
-        made[key.value] = value
-    return made
-
-
-def _text(node: Any, name: str) -> str:
-    if node.id != "scalar" or not str(node.tag).startswith("tag:yaml.org,2002:") or "python" in node.tag:
-        raise _Stop(node, f"{name} is not plain text; write one text")
-    try:
-        return _inside(str(node.value), name)
-    except ValueError as error:
-        raise _Stop(node, str(error)) from None
+        raise ValueError(_refusal(kind))
+    made = {name: _inside(text, name) for name, text in {**row, EXPECTED: check["value"]}.items()}
+    return made, kind, check.line

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from agent.metrics.metric_registry import METRICS
 from agent.options.kinds import seconds
+from agent.task.agent_texts import TEXT_NAME
 from agent.types import MOST_COUNT, MOST_DOLLARS, FieldType, FormatName, TechniqueName
-
-
-def _schema(value: Any) -> str | dict[str, Any]:
-    if (isinstance(value, str) and value.strip()) or isinstance(value, dict):
-        return value
-    raise ValueError("write the name of a file in the task folder, or the JSON schema as a table")
-
-
-def _tools(value: Any) -> str | list[dict[str, Any]]:
-    if (isinstance(value, str) and value.strip()) or (
-        isinstance(value, list) and value and all(isinstance(each, dict) for each in value)
-    ):
-        return value
-    raise ValueError(
-        "write the name of a JSON file in the task folder, or FILE.py:FUNCTION,..., or each tool as a table [[tools]]"
-    )
 
 
 def _metric(value: Any) -> Any:
     from pydantic_core import PydanticCustomError
 
     if value not in METRICS:
-        raise PydanticCustomError("literal_error", "no such metric")
+        raise PydanticCustomError("literal_error", "no such metric", {"expected": str(METRICS.names())})
     return value
 
 
@@ -46,18 +32,22 @@ Seconds = Annotated[
         {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "examples": ["5m", "1h"]}]}
     ),
 ]
-Schema = Annotated[Any, BeforeValidator(_schema), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})]
-Tools = Annotated[
-    Any,
-    BeforeValidator(_tools),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}),
-]
+Schema = Line | dict[str, Any]
+Tools = Line | Annotated[list[dict[str, Any]], Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Optional = SkipJsonSchema[None]
+_WORD = r"[A-Za-z_][A-Za-z0-9_]{0,79}"
+AGENT = rf"^{_WORD}\.py:{_WORD}$"
+PROGRAM = rf"^{_WORD}(\.py)?:{_WORD}$"
 
 
 class TomlTable(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def key(about: str, default: Any = None, **limits: Any) -> Any:
+    """Declare a key of task.toml; it is required if its default is `...`."""
+    return Field(default, description=about, **limits)
 
 
 def _section(table: type[TomlTable]) -> Any:
@@ -67,22 +57,19 @@ def _section(table: type[TomlTable]) -> Any:
 class FieldTable(TomlTable):
     """One field of the signature."""
 
-    description: str = Field("", description="What the field holds, in a few words; shown to the model.")
-    type: FieldType = Field(
-        "text",
-        description="text, choice (one of a list), number, json, or conversation (an input: a list of messages).",
+    description: str = key("What the field holds, in a few words; shown to the model.", "")
+    type: FieldType = key(
+        "text, choice (one of a list), number, json, or conversation (an input: a list of messages).", "text"
     )
-    choices: list[Line] = Field([], description="Type choice: every allowed value, spelled as it must be answered.")
-    schema_: Schema | Optional = Field(
-        None, alias="schema", description="Type json: a JSON schema, as a file in the task folder or as a table."
+    choices: list[Line] = key("Type choice: every allowed value, spelled as it must be answered.", [])
+    schema_: Schema | Optional = key(
+        "Type json: a JSON schema, as a file in the task folder or as a table.", alias="schema"
     )
-    min_words: Count | Optional = Field(None, description="Type text: an answer with fewer words scores 0.")
-    max_words: Count | Optional = Field(None, description="Type text: an answer with more words scores 0.")
-    forbidden: list[Text] = Field(
-        [], description="Type text: an answer that holds one of these, in any case, scores 0."
-    )
-    optional: bool = Field(False, description="An input of type text: rows may leave it empty.")
-    required: list[Text] = Field([], description="Type text: an answer that lacks one of these, in any case, scores 0.")
+    min_words: Count | Optional = key("Type text: an answer with fewer words scores 0.")
+    max_words: Count | Optional = key("Type text: an answer with more words scores 0.")
+    forbidden: list[Text] = key("Type text: an answer that holds one of these, in any case, scores 0.", [])
+    optional: bool = key("An input of type text: rows may leave it empty.", False)
+    required: list[Text] = key("Type text: an answer that lacks one of these, in any case, scores 0.", [])
 
 
 class MetricTable(TomlTable):
@@ -90,11 +77,9 @@ class MetricTable(TomlTable):
 
     model_config = ConfigDict(extra="allow")  # options of the metric, checked by its own model
 
-    name: Annotated[str, BeforeValidator(_metric)] = Field(description="Which metric.")
-    field: str | Optional = Field(None, description="The output it scores; may be left out when there is only one.")
-    weight: float = Field(
-        1.0, gt=0, le=1e9, description="Its share of the score, above 0; weights are normalised to sum 1."
-    )
+    name: Annotated[str, BeforeValidator(_metric)] = key("Which metric.", ...)
+    field: str | Optional = key("The output it scores; may be left out when there is only one.")
+    weight: float = key("Its share of the score, above 0; weights are normalised to sum 1.", 1.0, gt=0, le=1e9)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -104,166 +89,175 @@ class MetricTable(TomlTable):
 class ModelsTable(TomlTable):
     """Which models take part."""
 
-    model: Line | Optional = Field(None, description="The model being prompted, such as local/smollm2-135m.")
-    proposer: Line | Optional = Field(
-        None, description="The model that writes new instructions; default: the model itself."
+    model: Line | Optional = key("The model being prompted, such as local/smollm2-135m.")
+    proposer: Line | Optional = key("The model that writes new instructions; default: the model itself.")
+    judge: Line | Annotated[list[Line], Field(min_length=1, max_length=9)] | Optional = key(
+        "The model that judges, or a list of them (a panel); default: the model itself."
     )
-    judge: Line | Annotated[list[Line], Field(min_length=1, max_length=9)] | Optional = Field(
-        None, description="The model that judges, or a list of them (a panel); default: the model itself."
-    )
-    max_tokens: Count | Optional = Field(None, description="The most tokens of one reply; default: from the labels.")
-    thinking: Annotated[int, Field(ge=0, le=MOST_COUNT)] = Field(
-        0, description="Tokens that a model may think in each call in addition to its reply: for reasoning models."
+    max_tokens: Count | Optional = key("The most tokens of one reply; default: from the labels.")
+    thinking: Annotated[int, Field(ge=0, le=MOST_COUNT)] = key(
+        "Tokens that a model may think in each call in addition to its reply: for reasoning models.", 0
     )
 
 
 class SearchTable(TomlTable):
     """What the search may try."""
 
-    techniques: list[TechniqueName] = Field(
-        list(get_args(TechniqueName)), min_length=1, description="The prompting techniques to try; default: all."
+    techniques: list[TechniqueName] = key(
+        "The prompting techniques to try; default: all.", list(get_args(TechniqueName)), min_length=1
     )
-    formats: list[FormatName] = Field(
-        ["turns", "labelled-turns", "inline", "dspy-chat"], min_length=1, description="The prompt layouts to try."
+    formats: list[FormatName] = key(
+        "The prompt layouts to try.", ["turns", "labelled-turns", "inline", "dspy-chat"], min_length=1
     )
-    demo_counts: list[Annotated[int, Field(ge=1, le=10_000)]] = Field(
-        [4, 8, 16, 32], min_length=1, description="How many worked examples a few-shot prompt may hold."
+    demo_counts: list[Annotated[int, Field(ge=1, le=10_000)]] = key(
+        "How many worked examples a few-shot prompt may hold.", [4, 8, 16, 32], min_length=1
     )
-    retrieval: bool = Field(
-        True, description="Whether examples may be picked for each input, out of the train rows (24 or more)."
+    retrieval: bool = key("Whether examples may be picked for each input, out of the train rows (24 or more).", True)
+    shape: bool = key("Whether order, descriptions and layout of the fields of a JSON answer may change.", True)
+    embeddings: Line | Optional = key(
+        "By whose vectors examples may also be picked: wordllama, or PROVIDER:NAME; default: none."
     )
-    embeddings: Line | Optional = Field(
-        None,
-        description="By whose vectors examples may also be picked: wordllama, or PROVIDER:NAME; default: none.",
+    roles: list[Text] = key('Opening sentences to try, such as "You are a careful clerk."', [])
+    descriptions_only: Count | Optional = key(
+        "Only the descriptions of tools may change, each with at most this many characters: for skills and tool sets."
     )
-    roles: list[Text] = Field([], description='Opening sentences to try, such as "You are a careful clerk."')
-    calibrate: bool = Field(
-        True, description="Whether the finalists also compete calibrated, where a reply begins with a label."
-    )
-    detect: Annotated[float, Field(gt=0, le=100)] = Field(
-        10.0, description="The smallest gain worth having, in points: the sealed test takes the rows that show it."
+    calibrate: bool = key("Whether the finalists also compete calibrated, where a reply begins with a label.", True)
+    detect: Annotated[float, Field(gt=0, le=100)] = key(
+        "The smallest gain worth having, in points: the sealed test takes the rows that show it.", 10.0
     )
 
 
 class ConstraintsTable(TomlTable):
     """Hard limits on every prompt."""
 
-    max_prompt_tokens: Count | Optional = Field(None, description="The most tokens of a rendered prompt.")
-    max_examples: Annotated[int, Field(ge=0, le=MOST_COUNT)] | Optional = Field(
-        None, description="The most worked examples in a prompt."
-    )
-    forbidden: list[Text] = Field([], description="Words that no prompt may contain.")
+    max_prompt_tokens: Count | Optional = key("The most tokens of a rendered prompt.")
+    max_examples: Annotated[int, Field(ge=0, le=MOST_COUNT)] | Optional = key("The most worked examples in a prompt.")
+    forbidden: list[Text] = key("Words that no prompt may contain.", [])
 
 
 class BudgetTable(TomlTable):
     """Hard caps on a run: target, proposer and judge together."""
 
-    max_calls: Count | Optional = Field(None, description="The most model calls.")
-    max_tokens: Count | Optional = Field(None, description="The most tokens, prompts and replies together.")
-    max_cost: Annotated[float, Field(ge=0, le=MOST_DOLLARS)] | Optional = Field(
-        None, description="The most US dollars."
-    )
-    time_limit: Seconds | Optional = Field(
-        None, description='The longest run: seconds, or a text such as "5m" or "1h".'
-    )
+    max_calls: Count | Optional = key("The most model calls.")
+    max_tokens: Count | Optional = key("The most tokens, prompts and replies together.")
+    max_cost: Annotated[float, Field(ge=0, le=MOST_DOLLARS)] | Optional = key("The most US dollars.")
+    time_limit: Seconds | Optional = key('The longest run: seconds, or a text such as "5m" or "1h".')
 
 
 class MonitorTable(TomlTable):
     """Thresholds of drift in production: a change must be significant and at least this large."""
 
-    alpha: Share = Field(0.01, description="The rate of false alarms of one look at a log, over all its tests.")
-    unreadable: Share = Field(0.02, description="How much more often a reply cannot be read.")
-    labels: Share = Field(0.1, description="Type choice: the part of all answers that moved to another choice.")
-    length: Share = Field(0.15, description="The largest distance between the distributions of lengths (0 to 1).")
-    repeats: Share = Field(0.05, description="How much more often an input that comes again gets another answer.")
-    score: Share = Field(0.05, description="How far the mean score fell.")
-    confidence: Share = Field(
-        0.05, description="How far the share of answers below the confidence that a release names moved."
-    )
+    alpha: Share = key("The rate of false alarms of one look at a log, over all its tests.", 0.01)
+    unreadable: Share = key("How much more often a reply cannot be read.", 0.02)
+    labels: Share = key("Type choice: the part of all answers that moved to another choice.", 0.1)
+    length: Share = key("The largest distance between the distributions of lengths (0 to 1).", 0.15)
+    repeats: Share = key("How much more often an input that comes again gets another answer.", 0.05)
+    score: Share = key("How far the mean score fell.", 0.05)
+    confidence: Share = key("How far the share of answers below the confidence that a release names moved.", 0.05)
 
 
 class CalibrationTable(TomlTable):
     """The confidence that an answer needs."""
 
-    precision: Share | Optional = Field(
-        None,
-        description="The part of the answers that must be right; a run then says below which confidence to abstain.",
+    precision: Share | Optional = key(
+        "The part of the answers that must be right; a run then says below which confidence to abstain."
     )
 
 
 class SplitsTable(TomlTable):
     """File names of the three splits, inside the task folder; default: NAME.jsonl or NAME.csv."""
 
-    train: Line | Optional = Field(None, description="The file that examples in prompts come from.")
-    dev: Line | Optional = Field(None, description="The file that chooses between prompts.")
-    test: Line | Optional = Field(None, description="The sealed file, opened once, at the end.")
+    train: Line | Optional = key("The file that examples in prompts come from.")
+    dev: Line | Optional = key("The file that chooses between prompts.")
+    test: Line | Optional = key("The sealed file, opened once, at the end.")
 
 
 class KnowledgeTable(TomlTable):
     """Documents to retrieve passages from; {{context}} in the instruction is their place."""
 
-    path: Line | Optional = Field(
-        None,
-        description="A folder of documents inside the task folder, or one file: text, Markdown, HTML, CSV or PDF.",
+    path: Line | Optional = key(
+        "A folder of documents inside the task folder, or one file: text, Markdown, HTML, CSV or PDF."
     )
-    source: Line | Optional = Field(
-        None, description='The column that names the documents of a row\'s answer, with "; " between two; may be empty.'
+    source: Line | Optional = key(
+        'The column that names the documents of a row\'s answer, with "; " between two; may be empty.'
     )
-    unanswerable: Line | Optional = Field(None, description="The answer of rows that no document answers.")
+    unanswerable: Line | Optional = key("The answer of rows that no document answers.")
 
 
 class ConversationTable(TomlTable):
     """A conversation that continues with the model's own replies; the last one is the answer."""
 
-    user: Line | Optional = Field(
-        None,
-        description="The model that plays the user with the goal in the input; default: the input has its messages.",
+    user: Line | Optional = key(
+        "The model that plays the user with the goal in the input; default: the input has its messages."
     )
-    prompt: Text | Optional = Field(None, description="What the model that plays the user is told to be.")
-    max_turns: Annotated[int, Field(ge=1, le=50)] = Field(6, description="The most messages that it writes.")
-    stop: Line = Field("[DONE]", description="The text by which it ends its last message.")
-    reply_tokens: Count = Field(
-        200, description="The most tokens of a message of it, and of a reply of the target before the last one."
+    prompt: Text | Optional = key("What the model that plays the user is told to be.")
+    max_turns: Annotated[int, Field(ge=1, le=50)] = key("The most messages that it writes.", 6)
+    stop: Line = key("The text by which it ends its last message.", "[DONE]")
+    reply_tokens: Count = key(
+        "The most tokens of a message of it, and of a reply of the target before the last one.", 200
     )
+
+
+def _words(command: str) -> str:
+    try:
+        shlex.split(command)
+    except ValueError as problem:
+        raise ValueError(f"{problem}; write it as in a shell, or as a list of words") from problem
+    return command
+
+
+class ProgramTable(TomlTable):
+    """Your own agent, run once for each row, and the limits of a row."""
+
+    run: Annotated[str, StringConstraints(pattern=AGENT)] | Optional = key(
+        "A function of Python, as FILE.py:FUNCTION: def run(texts, row, model), sync or async."
+    )
+    command: Annotated[Line, AfterValidator(_words)] | Annotated[list[Line], Field(min_length=1)] | Optional = key(
+        "A command in any language: texts, row and model as JSON on stdin, the answer as JSON on stdout."
+    )
+    seconds: Seconds = key("The longest run of a row.", 120.0)
+    most_calls: Annotated[int, Field(ge=1, le=10_000)] = key("The most model calls of a row.", 50)
+    at_once: Annotated[int, Field(ge=1, le=256)] = key("How many rows run at the same time.", 16)
 
 
 class TaskFile(TomlTable):
     """A task: inputs, outputs, metrics, and the limits of the search."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")] = Field(
-        description="The task's name: letters, digits, dot, dash and underscore, at most 80."
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")] = key(
+        "The task's name: letters, digits, dot, dash and underscore, at most 80.", ...
     )
-    description: Text = Field(description="What the task is, in one sentence.")
-    signature: Text = Field(description='Inputs and outputs, such as "message -> team".')
-    instruction: Text = Field(description="The prompt used today: the baseline that every other prompt must beat.")
-    program: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}:[A-Za-z_][A-Za-z0-9_]{0,79}$")] = (
-        Field(
-            "",
-            description='Your own program.py: "program:build" is build() (DSPy) or build(model) (LangChain) there.',
-        )
+    description: Text = key("What the task is, in one sentence.", ...)
+    signature: Text = key('Inputs and outputs, such as "message -> team".', ...)
+    instruction: Text = key(
+        "The prompt used today: the baseline that every other prompt must beat. Only an agent with [texts] has none.",
+        "",
     )
-    slices: list[Line] = Field([], description='Columns or fields by which scores are told apart, such as "language".')
-    repeats: Annotated[int, Field(ge=1, le=20)] = Field(
-        1, description="How often each of some test rows is asked at the end, to see how steady the answers are."
+    program: Annotated[str, StringConstraints(pattern=PROGRAM)] | ProgramTable = key(
+        'Your own "program:build", for DSPy or LangChain; or your agent: "agent.py:run", or a table with its command.',
+        "",
     )
-    human_score: Annotated[float, Field(gt=0, le=1)] | Optional = Field(
-        None, description="What people score on such rows by the same metrics, shown next to the result."
+    texts: dict[Annotated[str, StringConstraints(pattern=TEXT_NAME)], Text] = key(
+        "The texts of your agent that may change, by name; or a folder texts/ with a file each.", {}
     )
-    fields: dict[str, FieldTable] = Field({}, description="More about each field of the signature, by its name.")
-    metrics: list[MetricTable] = Field([], description="How answers are scored; default: by the type of the output.")
+    slices: list[Line] = key('Columns or fields by which scores are told apart, such as "language".', [])
+    repeats: Annotated[int, Field(ge=1, le=20)] = key(
+        "How often each of some test rows is asked at the end, to see how steady the answers are.", 1
+    )
+    human_score: Annotated[float, Field(gt=0, le=1)] | Optional = key(
+        "What people score on such rows by the same metrics, shown next to the result."
+    )
+    fields: dict[str, FieldTable] = key("More about each field of the signature, by its name.", {})
+    metrics: list[MetricTable] = key("How answers are scored; default: by the type of the output.", [])
     models: ModelsTable = _section(ModelsTable)
     search: SearchTable = _section(SearchTable)
     constraints: ConstraintsTable = _section(ConstraintsTable)
     budget: BudgetTable = _section(BudgetTable)
-    run: dict[str, Any] = Field(
-        {}, description="Options of `optimize run` for this task; what is given takes precedence."
-    )
+    run: dict[str, Any] = key("Options of `optimize run` for this task; what is given takes precedence.", {})
     monitor: MonitorTable = _section(MonitorTable)
     calibration: CalibrationTable = _section(CalibrationTable)
     splits: SplitsTable = _section(SplitsTable)
     knowledge: KnowledgeTable = _section(KnowledgeTable)
     conversation: ConversationTable = _section(ConversationTable)
-    tools: Tools | Optional = Field(
-        None,
-        description="Tools: a JSON file (OpenAI, Anthropic, MCP or OpenAPI), FILE.py:NAME,... or tables [[tools]].",
+    tools: Tools | Optional = key(
+        "Tools: a JSON file (OpenAI, Anthropic, MCP or OpenAPI), FILE.py:NAME,... or tables [[tools]]."
     )

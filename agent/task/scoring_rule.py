@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from agent.metrics.comparison import labels_in, quantity_of, units_in
 from agent.metrics.metric_registry import METRICS
 from agent.safe_text import counted, listed, near, quoted
 from agent.shipped import fold
-from agent.task.answers import known_scale, label_reader, lost_as_number, parse_number, target_type, text_of
+from agent.task.answers import can, known_scale, label_reader, lost_as_number, parse_number, target_type, text_of
 from agent.task.checks import DEFAULTS
 from agent.types import Field, FieldType, MetricSpec
 
@@ -59,11 +60,11 @@ def usual_rule(values: Sequence[Any], field: str, metric: MetricSpec | None = No
 
 def scoring_rule(values: Sequence[Any], field: str, asked: Asked, texts: Sequence[str] = ()) -> ScoringRule:
     """Return the rule that the user asks for, else an inferred one. Raises InputError."""
-    count = len(asked.tools)
-    calls = f"the answers are calls of {'the tool' if count == 1 else f'{count} tools'}"
-    proposed = found = (
-        ScoringRule("json", MetricSpec("tool_calls", field), calls) if count else _proposed(values, field, texts)
-    )
+    if asked.tools:
+        calls = f"the answers are calls of {counted(len(asked.tools), 'tool')}"
+        proposed = found = ScoringRule("json", MetricSpec("tool_calls", field), calls)
+    else:
+        proposed = found = _proposed(values, field, texts)
     if asked.tools and asked.type not in (None, "json"):
         raise InputError(f"--type {asked.type}: the answers are calls of tools, which are json; leave --type out")
     if asked.type and not asked.tools:
@@ -88,9 +89,7 @@ def _require_no_folder(spec: MetricSpec, asked: Asked) -> None:
     if spec.name == "python":
         raise InputError("--metric python: needs metric.py in a task folder; `optimize init` makes one")
     if spec.name == "judge" and spec.options.get("mode", "rubric") == "rubric":
-        raise InputError(
-            "--metric judge: needs rubric.md in a task folder (`optimize init`), or --metric judge,mode=reference"
-        )
+        raise InputError("--metric judge: needs rubric.md in a task folder; or take --metric judge,mode=reference")
     if spec.options.get("mode") == "faithfulness" and not asked.knowledge:
         raise InputError("--metric judge,mode=faithfulness: needs documents; name their folder with --knowledge")
 
@@ -113,36 +112,26 @@ def _require_type(values: Sequence[Any], kind: FieldType) -> None:
             return
         raise InputError(f"--type choice: the target has {len(different)} different values; take text")
     if odd := _unlike(values, kind):
-        raise InputError(
-            f"--type {kind}: {odd[0]} of {len(values)} answers are not, such as {odd[1]}; correct or remove them"
-        )
+        raise InputError(f"--type {kind}: {odd[0]} of {len(values)} answers are not, such as {odd[1]}; correct them")
 
 
 def _unlike(values: Sequence[Any], kind: FieldType | str) -> tuple[int, str] | None:
     if kind in ("text", "choice"):
         return None
     read = label_reader(kind, values)  # type: ignore[arg-type]
-    odd = []
-    for value in values:
-        try:
-            read(value)
-        except ValueError:
-            odd.append(value)
+    odd = [value for value in values if not can(read, value)]
     return (len(odd), quoted(text_of(odd[0]), 40)) if odd else None
 
 
 def _proposed(values: Sequence[Any], field: str, sources: Sequence[str]) -> ScoringRule:
     texts = [text_of(value).strip() for value in values]
     kind = target_type(values)
-    if kind in ("choice", "text") and (several := _several(texts, field)):
-        return several
-    if kind in ("choice", "number") and (copied := _copied(texts, field, sources)):
-        return copied
-    if kind in ("choice", "number") and (scale := _scale(texts, field)):
-        return scale
-    if kind == "choice" and (scale := _scale_of_words(values, field)):
-        return scale
-    return _of_type(values, field, kind)
+    found = _several(texts, field) if kind in ("choice", "text") else None
+    if kind in ("choice", "number"):
+        found = found or _copied(texts, field, sources) or _scale(texts, field)
+    if kind == "choice":
+        found = found or _scale_of_words(values, field)
+    return found or _of_type(values, field, kind)
 
 
 def _copied(texts: Sequence[str], field: str, sources: Sequence[str]) -> ScoringRule | None:
@@ -274,26 +263,19 @@ def rows_with_number(answers: Sequence[str], texts: Sequence[str]) -> int:
 def _number(answer: str) -> float | None:
     if quantity := quantity_of(answer):
         return quantity[0]
-    try:
+    with suppress(ValueError):
         return float(parse_number(answer))
-    except ValueError:
-        return None
+    return None
 
 
-def _numbers(text: str) -> set[float]:
-    found: set[float] = set()
-    for written in _NUMBER.findall(text):
-        for spelled in (written.replace(",", "."), written.replace(",", "")):
-            try:
-                found.add(float(parse_number(spelled)))
-            except ValueError:
-                continue
-    return found
+def _numbers(text: str) -> set[float | None]:
+    return {_number(each.replace(",", point)) for each in _NUMBER.findall(text) for point in (".", "")} - {None}
 
 
 def metric_asked(text: str, outputs: Sequence[str]) -> MetricSpec:
     """Parse `NAME[:FIELD][,k=v]` as a metric with typed options. Raises InputError."""
-    head, *pairs = text.split(",")
+    head, *pairs = re.split(r",(?=[^=,]*=)", text)  # other commas are within a value
+    head, *odd = head.split(",")
     name, _, field = head.strip().partition(":")
     try:
         rule = METRICS.get(name)
@@ -303,28 +285,19 @@ def metric_asked(text: str, outputs: Sequence[str]) -> MetricSpec:
         raise InputError(f"--metric {text}: {quoted(field)} is not an output{near(field, outputs)}")
     if not field and len(outputs) > 1:
         raise InputError(f"--metric {text}: which output? write {name}:FIELD with one of {listed(outputs)}")
-    given: dict[str, str] = {}
-    key = ""
-    for pair in pairs:
-        new, equals, value = pair.partition("=")
-        if equals:
-            key = new.strip()
-            given[key] = value
-        elif key:  # a comma within a value
-            given[key] += f",{pair}"
-        else:
-            raise InputError(f"--metric {text}: {quoted(pair)} is no option; write NAME,option=value")
+    if odd:
+        raise InputError(f"--metric {text}: {quoted(odd[0])} is no option; write NAME,option=value")
     options: dict[str, Any] = {}
-    for key, value in given.items():
+    for pair in pairs:
+        key, value = pair.lstrip().split("=", 1)
+        key = key.rstrip()
         if key not in rule.options.model_fields:
             known = listed(rule.options.model_fields) or "none"
             raise InputError(f"--metric {text}: the metric {name} has no option {quoted(key)}; its options: {known}")
         options[key] = _value(rule.options, key, value, text)
     checked = rule.options.model_validate(options)
     if rule.needs and not any(need in options for need in rule.needs):
-        raise InputError(
-            f"--metric {text}: the metric {name} needs {' or '.join(rule.needs)}; write {name},OPTION=VALUE"
-        )
+        raise InputError(f"--metric {text}: {name} needs {' or '.join(rule.needs)}; write {name},OPTION=VALUE")
     if fault := next(iter(rule.faults(checked, None)), None):
         raise InputError(f"--metric {text}: {fault[1]}")
     return MetricSpec(name, field or outputs[0], options=options)
@@ -339,7 +312,7 @@ def _value(options: Any, key: str, text: str, whole: str) -> Any:
             value = read(text)
             options.model_validate({key: value})
         except ValidationError as error:
-            said = said or error.errors()[0]["msg"].removeprefix("Input ")
+            said = said or error.errors()[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
         except ValueError:
             continue
         else:

@@ -132,10 +132,7 @@ class _NearDuplicates:
 
 
 def split_rows(
-    texts: Sequence[str],
-    labels: Sequence[str],
-    rng: random.Random,
-    fractions: tuple[float, float, float] = FRACTIONS,
+    texts: Sequence[str], labels: Sequence[str], rng: random.Random, fractions: tuple[float, float, float] = FRACTIONS
 ) -> Parts:
     """Split rows into train, dev and test, stratified and in random order, up to CAPS.
 

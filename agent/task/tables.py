@@ -121,45 +121,44 @@ class DataFile(OutsideFile):
     def _csv(self, lines: list[str]) -> None:
         before = csv.field_size_limit(CELL_TEXT)
         try:
-            stated = _SEP.fullmatch(lines[0])
-            lines = ["", *lines[1:]] if stated else lines
-            given = "\t" if self.suffix == ".tsv" else ""
-            self._table(lines, stated[1] if stated else given or _delimiter(lines))
+            self._table(lines)
         except TooMuch as error:  # within a row that spans lines
             raise self.refusal(1, str(error)) from None
         finally:
             csv.field_size_limit(before)
 
-    def _table(self, lines: list[str], delimiter: str) -> None:
-        wrong: list[tuple[int, str]] = []
+    def _table(self, lines: list[str]) -> None:
+        if stated := _SEP.fullmatch(lines[0]):
+            lines = ["", *lines[1:]]
+        delimiter = stated[1] if stated else "\t" if self.suffix == ".tsv" else _delimiter(lines)
+        records = _records(lines, delimiter)
+        start, header = next(records, (1, None))
+        if isinstance(header, csv.Error):
+            return self.note(start, _not_csv(header))
+        if header is None:
+            return None
+        if len(header) == 1 and "|" in header[0]:
+            return self.note(start, "the columns are separated by '|'; save it with commas")
+        with self.at(start):
+            self._meter.header(header)
+        if twice := sorted({name for name in header if header.count(name) > 1}):
+            return self.note(start, f"two columns are called {quoted(twice[0])}; rename one")
         ragged: list[tuple[int, int]] = []
-        header: list[str] | None = None
-        for start, cells in _records(lines, delimiter):
+        for start, cells in records:
             if isinstance(cells, csv.Error):
-                wrong.append((start, _not_csv(cells)))
-                if header is None:
-                    break
-            elif header is None:
-                if len(cells) != 1 or "|" not in cells[0]:
-                    with self.at(start):
-                        self._meter.header(cells)
-                header = cells
-                if what := _wrong_header(header):
-                    wrong.append((start, what))
-                    break
+                self.note(start, _not_csv(cells))
+                continue
+            with self.at(start):
+                self._meter.row(len(cells))
+            if len(cells) == len(header):
+                self.rows.append((start, dict(zip(header, cells, strict=True))))
             else:
-                with self.at(start):
-                    self._meter.row(len(cells))
-                if len(cells) != len(header):
-                    ragged.append((start, len(cells)))
-                else:
-                    self.rows.append((start, dict(zip(header, cells, strict=True))))
-        if ragged and header:
+                ragged.append((start, len(cells)))
+        if ragged:
             start, count = ragged[0]
             what = f"the row has {count} cells, the header has {len(header)}{and_more(ragged, 'row')}"
-            wrong.append((start, f"{what}; quote cells that hold a {DELIMITERS[delimiter]}"))
-        for start, what in sorted(wrong):
-            self.note(start, what)
+            self.note(start, f"{what}; quote cells that hold a {DELIMITERS[delimiter]}")
+        return None
 
 
 def _json(text: str, fix: str) -> Any:
@@ -167,13 +166,6 @@ def _json(text: str, fix: str) -> Any:
         return parse_data(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON: {error.msg} at column {error.colno}; {fix}") from error
-
-
-def _wrong_header(header: list[str]) -> str:
-    if len(header) == 1 and "|" in header[0]:
-        return "the columns are separated by '|'; save it with commas"
-    twice = sorted({name for name in header if header.count(name) > 1})
-    return f"two columns are called {quoted(twice[0])}; rename one" if twice else ""
 
 
 def _not_csv(error: csv.Error) -> str:

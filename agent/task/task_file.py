@@ -6,9 +6,10 @@ Rules between keys are in `checks`.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -19,8 +20,7 @@ from agent.safe_data import KeyPath, parse_toml
 from agent.safe_file import decoded, new_file, read_bytes
 from agent.safe_text import listed, near, quoted, shown
 from agent.task.checks import Fault
-from agent.task.schema import FieldTable, MetricTable, TaskFile, TomlTable
-from agent.types import FieldType, FormatName, TechniqueName
+from agent.task.schema import FieldTable, MetricTable, ProgramTable, TaskFile, TomlTable
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -32,11 +32,14 @@ _SECTIONS = {
     for name, info in TaskFile.model_fields.items()
     if isinstance(info.annotation, type) and issubclass(info.annotation, TomlTable)
 }
-_FORMS: dict[KeyPath, str] = {
-    ("name",): "letters, digits, dot, dash and underscore, at most 80",
-    ("program",): "module:factory, such as program:build for build() in program.py",
+_FORMS = {
+    "name": "letters, digits, dot, dash and underscore, at most 80",
+    "program": "module:factory, such as program:build for build() in program.py; or agent.py:run, or a table with it",
+    "texts": "a name of at most 80 letters and digits, and its text",
+    "tools": "the name of a JSON file, FILE.py:FUNCTION,..., or each tool as a table [[tools]]",
+    "schema": "the name of a file, or the JSON schema as a table",
 }
-_REQUIRED = {"name": "x", "description": "x", "signature": "x -> y", "instruction": "x"}
+_REQUIRED = {"name": "x", "description": "x", "signature": "x -> y"}
 _STAND_IN = MetricTable.model_validate({"name": "python"})
 
 
@@ -66,6 +69,8 @@ def parse(raw: dict[str, Any]) -> Parsed:
     for name, model in _SECTIONS.items():
         if isinstance(raw.get(name), dict):
             data[name] = _read(model, raw[name], (name,), faults)
+    if isinstance(raw.get("program"), dict):
+        data["program"] = _read(ProgramTable, raw["program"], ("program",), faults)
     if isinstance(raw.get("fields"), dict):
         found = {name: _read(FieldTable, table, ("fields", name), faults) for name, table in raw["fields"].items()}
         data["fields"] = {name: table for name, table in found.items() if table is not None}
@@ -108,34 +113,30 @@ def _read(model: type[Any], raw: Any, place: KeyPath, faults: dict[KeyPath, Faul
 
 def _say(path: KeyPath, wrong: ErrorDetails, model: type[Any], metric: str) -> str:
     kind, message, value = wrong["type"], wrong["msg"], wrong.get("input")
-    key = ".".join(str(part) for part in path if isinstance(part, str))
+    key, last = ".".join(str(part) for part in path if isinstance(part, str)), str(path[-1]) if path else ""
+    if path == ("texts",) and len(wrong["loc"]) == 2:
+        key += f".{wrong['loc'][1]}"
     if kind == "extra_forbidden":
         known = [info.alias or name for name, info in model.model_fields.items()]
-        if metric and any(path[-1] in rule.options.model_fields for rule in METRICS.usable().values()):
-            return f"the metric {metric} has no option {quoted(path[-1])}; its options: {listed(known) or 'none'}"
+        if metric and any(last in rule.options.model_fields for rule in METRICS.usable().values()):
+            return f"the metric {metric} has no option {quoted(last)}; its options: {listed(known) or 'none'}"
         known = [*MetricTable.model_fields, *known] if metric else known
-        return f"unknown key {quoted(path[-1])}{near(str(path[-1]), known)}"
+        return f"unknown key {quoted(last)}{near(last, known)}"
     if kind == "missing":
-        return f"the key {quoted(path[-1])} is missing; write it"
+        return f"the key {quoted(last)} is missing; write it"
     if kind == "literal_error":
-        words = _words(path)
+        words = re.findall("'([^']+)'", wrong["ctx"]["expected"])
         if isinstance(value, str):
             return f"{key} = {quoted(value)} is unknown{near(value, words)}"
         return f"{key} = {quoted(value)} is not a text; write one of {listed(words)}"
     if kind == "string_pattern_mismatch" and isinstance(value, str):
-        what = f"has a form that is not allowed; write {_FORMS.get(path, 'it on one line')}"
+        what = f"has a form that is not allowed; write {_FORMS.get(last, 'it on one line')}"
         return f"{key} = {quoted(value)} {what if value.strip() else 'is empty; write it'}"
     if kind in ("model_type", "dict_type"):
         return f"{key} = {quoted(value)} is not a table; write [{key}] and its keys below"
-    said = message.removeprefix("Value error, ").removeprefix("Input ")
+    said = f"write {_FORMS[last]}" if last in _FORMS else message.removeprefix("Value error, ")
+    said = said.removeprefix("Input ")
     return f"{key} = {quoted(value)}: {said[:1].lower()}{said[1:]}"
-
-
-def _words(path: KeyPath) -> tuple[str, ...]:
-    if path[0] == "metrics" and path[-1] == "name":
-        return METRICS.names()
-    types = {"type": FieldType, "techniques": TechniqueName, "formats": FormatName}
-    return tuple(word for part in path for word in get_args(types.get(str(part))) if part != path[0])
 
 
 # -- the published schema ----------------------------------------------------------------------------------------------
@@ -159,8 +160,7 @@ def json_schema() -> dict[str, Any]:
     _add_metrics(schema)
     schema["properties"]["run"] = {"$ref": "#/$defs/RunTable"}
     schema["$defs"]["RunTable"] = _run_table()
-    tidy: dict[str, Any] = _tidy(schema)
-    return tidy | {"title": "task.toml"}
+    return {**_tidy(schema), "title": "task.toml"}
 
 
 def _run_table() -> dict[str, Any]:
@@ -172,11 +172,8 @@ def _run_table() -> dict[str, Any]:
         if each.reading is None and not each.is_repeatable and not each.choices:
             kind = {"type": kinds.get(each.kind, "string")}
         bounds = {"minimum": each.bound("ge"), "exclusiveMinimum": each.bound("gt"), "maximum": each.bound("le")}
-        properties[name] = {
-            "description": each.about,
-            **kind,
-            **{key: at for key, at in bounds.items() if at is not None},
-        }
+        given = {key: at for key, at in bounds.items() if at is not None}
+        properties[name] = {"description": each.about, **kind, **given}
     return {
         "type": "object",
         "additionalProperties": False,
@@ -196,16 +193,14 @@ def _add_metrics(schema: dict[str, Any]) -> None:
             alike = forms.setdefault(key, {})
             alike.setdefault(json.dumps(option, sort_keys=True), ([], option))[0].append(name)
     for key, alike in forms.items():
-        told = [option | {"description": _about(names, option)} for names, option in alike.values()]
+        told = []
+        for names, option in alike.values():
+            text = option.get("description", "an option.")
+            told.append(option | {"description": f"{', '.join(names)}: {text[:1].lower()}{text[1:]}"})
         both = {"anyOf": told, "description": " ".join(form["description"] for form in told)}
         table["properties"][key] = told[0] if len(told) == 1 else both
     table["properties"]["name"]["enum"] = list(rules)
     table["additionalProperties"] = False
-
-
-def _about(names: list[str], option: dict[str, Any]) -> str:
-    text = option.get("description", "an option.")
-    return f"{', '.join(names)}: {text[:1].lower()}{text[1:]}"
 
 
 def _tidy(part: Any) -> Any:
@@ -213,9 +208,5 @@ def _tidy(part: Any) -> Any:
         return [_tidy(item) for item in part]
     if not isinstance(part, dict):
         return part
-    noise = {
-        key
-        for key, value in part.items()
-        if (key == "title" and isinstance(value, str)) or (key == "default" and value is None)
-    }
-    return {key: _tidy(value) for key, value in part.items() if key not in noise}
+    is_noise = {"title": isinstance(part.get("title"), str), "default": part.get("default") is None}
+    return {key: _tidy(value) for key, value in part.items() if not is_noise.get(key)}

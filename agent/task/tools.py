@@ -9,12 +9,13 @@ import ast
 import inspect
 import json
 import re
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Any, Literal, Union
 
 from agent.errors import Problem, refuse_all
-from agent.metrics.calls import ABSENT, calls_in, has_accepted, require_accepted
+from agent.metrics.calls import ABSENT, calls_in, excluded_in, has_accepted, require_accepted
 from agent.safe_data import MOST_SCHEMA, MOST_TOOLS, parse_cell
 from agent.safe_text import listed, near, problem, quoted, shown
 from agent.task import tool_functions
@@ -73,9 +74,7 @@ def _tool(value: Any, own: bool) -> Tool:
         raise ValueError(f"{quoted(value)} is no object with name, description and {listed(SCHEMAS)}")
     name, about = value.get("name"), value.get("description", "")
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ValueError(
-            f"the name {quoted(name)} is not of letters, digits, _, . and -, at most 64, the first a letter or _"
-        )
+        raise ValueError(f"the name {quoted(name)} is not of letters, digits, _, . and -, at most 64")
     if not isinstance(about, str):
         raise ValueError(f"the description of {quoted(name)} is no text")
     schema = next((value[key] for key in SCHEMAS if key in value), {"type": "object", "properties": {}})
@@ -89,10 +88,9 @@ def _tool(value: Any, own: bool) -> Tool:
         if len(text) > MOST_SCHEMA:
             raise ValueError(f"it has {len(text):,} characters with its references resolved; {MOST_SCHEMA:,} at most")
         json_checker(text)
-    except RecursionError as error:
-        raise ValueError(f"the schema of the arguments of {quoted(name)} is nested too deep; flatten it") from error
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the schema of the arguments of {quoted(name)} is wrong: {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        why = "nested too deep; flatten it" if isinstance(error, RecursionError) else error
+        raise ValueError(f"the schema of the arguments of {quoted(name)} is wrong: {why}") from error
     return Tool(name, about.strip(), text)
 
 
@@ -111,12 +109,18 @@ _CALLS = {
 }
 
 
-def calls_checker(tools: Sequence[Tool], accepted: bool = False) -> Callable[[Any], str]:
-    """Return a function from a label to its problem, or ""; `accepted` arguments are lists."""
+def calls_checker(tools: Sequence[Tool], accepted: bool = False, excludes: bool = False) -> Callable[[Any], str]:
+    """Return a function from a label to its problem, or "".
+
+    `accepted` arguments are lists; with `excludes` a label may also exclude tools.
+    """
     form = json_checker(json.dumps(_CALLS))
     by_name = {tool.name: json_checker(tool.parameters) for tool in tools}
 
     def check(label: Any) -> str:
+        if excludes and (names := excluded_in(label)):
+            unknown = next((name for name in names if name not in by_name), "")
+            return f"excludes {quoted(unknown)}, which is not a tool{near(unknown, by_name)}" if unknown else ""
         fault = form(label) or (_no_lists(label) if accepted else "")
         return fault or next((why for call in label if (why := _fault(call, by_name, accepted))), "")
 
@@ -142,9 +146,8 @@ def _fault(call: Mapping[str, Any], by_name: Mapping[str, Callable[[Any], str]],
     if name not in by_name:
         return f"calls {quoted(name)}, which is not a tool{near(name, by_name)}"
     given = _single(arguments) if accepted else [arguments]
-    return next(
-        (f"calls {name} with {quoted(each)}, which {fault}" for each in given if (fault := by_name[name](each))), ""
-    )
+    faults = ((each, by_name[name](each)) for each in given)
+    return next((f"calls {name} with {quoted(each)}, which {fault}" for each, fault in faults if fault), "")
 
 
 def _single(accepted: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -199,19 +202,9 @@ def tools_json(tools: Sequence[Tool]) -> str:
 
 FUNCTIONS = re.compile(r"(?P<file>[^:]+\.py):\s*(?P<names>\w+(?:\s*,\s*\w+)*)")
 """FILE.py:NAME or FILE.py:NAME,NAME."""
-TYPES: dict[str, Any] = {
-    **{kind.__name__: kind for kind in (str, int, float, bool, list, dict)},
-    "List": list,
-    "Dict": dict,
-    "Sequence": list,
-    "Iterable": list,
-    "Mapping": dict,
-    "Optional": Optional,
-    "Union": Union,
-    "Literal": Literal,
-    "Annotated": Annotated,
-    "Any": Any,
-}
+TYPES: dict[str, Any] = {kind.__name__: kind for kind in (str, int, float, bool, list, dict)}
+TYPES |= {name: getattr(typing, name) for name in ("List", "Dict", "Sequence", "Iterable", "Mapping", "Optional")}
+TYPES |= {name: getattr(typing, name) for name in ("Union", "Literal", "Annotated", "Any")}
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -219,7 +212,7 @@ def tools_in_source(path: Path, names: str, data: bytes) -> list[dict[str, Any]]
     """Read the functions of a file as tools, without running it. Raises ProblemsError."""
     functions = {node.name: node for node in statements_of(data, shown(path)) if isinstance(node, _Function)}
     found, wrong = list[dict[str, Any]](), list[Problem]()
-    for name in _names(names):
+    for name in re.findall(r"\w+", names):
         node = functions.get(name)
         try:
             if node is None:
@@ -229,10 +222,6 @@ def tools_in_source(path: Path, names: str, data: bytes) -> list[dict[str, Any]]
             wrong.append(problem(shown(path), node.lineno if node else 1, str(error)))
     refuse_all(wrong)
     return found
-
-
-def _names(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",")]
 
 
 def _stand_in(node: _Function) -> Callable[..., None]:
@@ -257,10 +246,9 @@ def _parameter(node: _Function, given: ast.arg, default: ast.expr | None) -> ins
         kind = empty if given.annotation is None else _type(given.annotation)
         value = empty if default is None else ast.literal_eval(default)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        raise ValueError(
-            f"{node.name}: the type or default of {given.arg} cannot be read without running the file; "
-            f"write one of {', '.join(TYPES)}, or run it: `optimize tools FILE.py:{node.name} -o tools.json`"
-        ) from None
+        what = f"the type or default of {given.arg} cannot be read without running the file"
+        fix = f"run it: `optimize tools FILE.py:{node.name} -o tools.json`, or write one of {', '.join(TYPES)}"
+        raise ValueError(f"{node.name}: {what}; {fix}") from None
     return inspect.Parameter(given.arg, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=value)
 
 
@@ -336,15 +324,12 @@ def tools_of_functions(path: Path, names: str) -> list[dict[str, Any]]:
     source = Path(tool_functions.__file__).read_text("utf-8")
     worker = Worker(path.name, _SCRIPT, [str(path.resolve()), source], SECONDS, folder=path.resolve().parent)
     try:
-        found, why = worker.now(_names(names))
+        found, why = worker.now(re.findall(r"\w+", names))
     finally:
         worker.close()
     if not isinstance(found, dict):
         found = {"tools": [], "wrong": [why.removeprefix(f"{path.name} cannot be loaded: ")]}
-    problems = []
-    for what in found["wrong"]:
-        line = re.match(r"(\d+): ", what)
-        problems.append(problem(shown(path), int(line[1]) if line else 1, what[line.end() :] if line else what))
-    refuse_all(problems)
+    placed = [re.fullmatch(r"(?:(\d+): )?(.*)", what, re.DOTALL) for what in found["wrong"]]
+    refuse_all(problem(shown(path), int(each[1] or 1), each[2]) for each in placed if each)
     tools: list[dict[str, Any]] = found["tools"]
     return tools

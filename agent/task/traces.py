@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,25 +29,19 @@ from agent.types import canonical
 INPUT, LABEL = "input", "output"
 """The columns of a single question text and of the right answers."""
 EVALUATION = "gen_ai.evaluation"  # prefix of the attributes of an evaluation
-KEYS = ("score", "scores", "feedback", "rating", "correct")  # of the feedback in a record
+FEEDBACK = ("score", "scores", "feedback", "rating", "correct")
 GOOD = {"correct", "good", "yes", "true", "up", "thumbs_up", "thumbsup", "positive", "like", "pass", "passed", "accept"}
 """Feedback that confirms an answer."""
 _NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?")
 
-Scales = Mapping[str, float]
-"""The highest number by name, of names with numbers above 1, such as stars."""
-
-
-@dataclass(frozen=True, slots=True)
-class Feedback:
-    name: str
-    value: bool | float | str | None
+Feedback = tuple[str, bool | float | str | None]
+"""A name and its value."""
 
 
 def said_in(name: str, said: Any) -> Iterator[Feedback]:
     """Yield the parts of a feedback: items, the value of an object, or its keys.
 
-    >>> [(one.name, one.value) for one in said_in("scores", [{"name": "ok", "value": 1}, {"stars": ["4", 5]}])]
+    >>> [*said_in("scores", [{"name": "ok", "value": 1}, {"stars": ["4", 5]}])]
     [('ok', 1), ('stars', 4.0), ('stars', 5)]
     """
     if isinstance(said, Mapping) and {"value", "stringValue"} & {*said}:
@@ -55,39 +49,28 @@ def said_in(name: str, said: Any) -> Iterator[Feedback]:
         value = text if isinstance(text, str) and text.strip() else said.get("value")
         yield from said_in(str(said.get("name") or name), value)
     elif isinstance(said, Mapping | list) and said:
-        parts = said.items() if isinstance(said, Mapping) else ((name, part) for part in said)
-        for own, part in parts:
+        for own, part in said.items() if isinstance(said, Mapping) else ((name, part) for part in said):
             yield from said_in(str(own), part)
     elif isinstance(said, str):
         text = said.strip()
-        yield Feedback(name, float(text) if _NUMBER.fullmatch(text) else text)
+        yield name, float(text) if _NUMBER.fullmatch(text) else text
     else:
-        yield Feedback(name, said if isinstance(said, bool | int | float) else None)
+        yield name, said if isinstance(said, bool | int | float) else None
 
 
-def scales_of(feedback: Iterable[Feedback]) -> Scales:
-    """Return the scales of a file by all feedback in it."""
-    highest: dict[str, float] = {}
-    for each in feedback:
-        if isinstance(each.value, int | float) and each.value > 1:  # true is not
-            highest[each.name] = max(each.value, highest.get(each.name, each.value))
-    return highest
-
-
-def is_right(feedback: Collection[Feedback], scales: Scales) -> bool:
+def is_right(feedback: Iterable[Feedback], scales: Mapping[str, float]) -> bool:
     """Whether all feedback confirms the answer: `correct`, true, 1, the top of a scale.
 
-    >>> star = [Feedback("stars", 1)]
-    >>> is_right(star, {}), is_right(star, {"stars": 5}), is_right([], {})
+    >>> is_right([("stars", 1)], {}), is_right([("stars", 1)], {"stars": 5}), is_right([], {})
     (True, False, False)
     """
-
-    def is_good(said: Feedback) -> bool:
-        if isinstance(said.value, str):
-            return said.value.lower().replace(" ", "_") in GOOD
-        return said.value is True or (type(said.value) is not bool and said.value == scales.get(said.name, 1))
-
-    return bool(feedback) and all(map(is_good, feedback))
+    confirms = [
+        value.lower().replace(" ", "_") in GOOD
+        if isinstance(value, str)
+        else value is True or (type(value) is not bool and value == scales.get(name, 1))
+        for name, value in feedback
+    ]
+    return bool(confirms) and all(confirms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +79,62 @@ class Trace:
 
     inputs: Mapping[str, str]
     output: str
-    expected: str = ""
-    feedback: tuple[Feedback, ...] = ()
-    system: str = ""
+    expected: str
+    feedback: tuple[Feedback, ...]
+    system: str
 
 
 @dataclass(frozen=True, slots=True)
 class TraceKind:
-    """A kind of trace file: name, test of a record, reader of its traces."""
+    """A kind of trace file: how to know a record, and the paths of question and answer, best first."""
 
     name: str
     holds: Callable[[Mapping[str, Any]], bool]
-    read: Callable[[Mapping[str, Any]], Iterator[Trace]]
+    asked: Sequence[str]
+    output: Sequence[str]
+    parts: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]] = lambda record: [record]
+    """The records inside of one."""
+
+    def read(self, record: Mapping[str, Any]) -> Iterator[Trace]:
+        for part in self.parts(record):
+            for path, (kind, words) in _SHAPES.items():
+                if not isinstance(_at(part, path), kind | None):
+                    raise _not(_at(part, path), path, words)
+            asked, output = _first(part, self.asked), _first(part, self.output)
+            if output is None and isinstance(asked, list) and _at(asked[-1], "role") == "assistant":
+                asked, output = asked[:-1], asked[-1]
+            inputs, system = _inputs(asked)
+            output = [each for each in _mappings(output) if each.get("type") == "message"] or output
+            expected = _text(_first(part, ("expectedOutput", "expected_output")))
+            feedback = [
+                each for key in FEEDBACK if _first(part, (key,)) is not None for each in said_in(key, part[key])
+            ]
+            yield Trace(inputs, _text(output), expected, tuple(feedback), system)
 
 
-def _trace(record: Mapping[str, Any], inputs: Mapping[str, str], output: str, system: str = "") -> Trace:
-    expected = record.get("expectedOutput", record.get("expected_output"))
-    said = [(key, record[key]) for key in KEYS if record.get(key) not in (None, "", [], {})]
-    feedback = tuple(each for key, value in said for each in said_in(key, value))
-    return Trace(inputs, output, _text(expected) if expected else "", feedback, system)
+_SHAPES: Mapping[str, tuple[type, str]] = {
+    "response.body": (dict, "an object"),
+    "response.body.choices": (list, "a list"),
+    "response.choices": (list, "a list"),
+    "choices": (list, "a list"),
+}
+
+
+def _not(value: Any, key: str, kind: str) -> ValueError:
+    return ValueError(f"{key} is {quoted(value)}, not {kind}; correct or remove the record")
+
+
+def _at(value: Any, path: str) -> Any:
+    for part in path.split("."):
+        if isinstance(value, list):
+            value = next(iter(value), None) if part == "0" else None
+        else:
+            value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _first(record: Mapping[str, Any], paths: Sequence[str]) -> Any:
+    return next((found for path in paths if (found := _at(record, path)) not in (None, "", [], {})), None)
 
 
 def _text(value: Any) -> str:
@@ -129,90 +149,40 @@ def _text(value: Any) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _asked(turns: Sequence[Any]) -> tuple[dict[str, str], str]:
-    messages = [(str(turn.get("role")), _text(turn)) for turn in turns if isinstance(turn, Mapping)]
-    system = "\n".join(text for role, text in messages if role in ("system", "developer"))
-    said = [(role, text) for role, text in messages if role not in ("system", "developer")]
-    users = [text for role, text in said if role == "user"]
-    whole = "\n".join(f"{' '.join(role.split())}: " + text.replace("\n", "\n  ") for role, text in said)
-    text = whole if len(said) > 1 else (users or [whole])[0]
-    return {INPUT: text}, system
+def _inputs(asked: Any) -> tuple[dict[str, str], str]:
+    if isinstance(asked, Mapping) and not {"content", "text", "parts"} & {*asked}:
+        return {str(name): _text(value) for name, value in asked.items()}, ""
+    if not _mappings(asked):
+        return {INPUT: _text(asked)}, ""
+    turns = [(" ".join(str(turn.get("role")).split()), _text(turn)) for turn in _mappings(asked)]
+    system = "\n".join(text for role, text in turns if text and role in ("system", "developer"))
+    said = [(role, text) for role, text in turns if role not in ("system", "developer")]
+    if len(said) == 1 and said[0][0] == "user":
+        return {INPUT: said[0][1]}, system
+    return {INPUT: "\n".join(f"{role}: " + text.replace("\n", "\n  ") for role, text in said)}, system
 
 
-def _messages(record: Mapping[str, Any]) -> list[Any]:
-    request = record.get("request") or record.get("body") or record
-    found = request.get("messages") if isinstance(request, Mapping) else None
-    found = found if found is not None else record.get("messages", record.get("input"))
-    return list(found) if isinstance(found, list) and all(isinstance(turn, Mapping) for turn in found) else []
+# -- OpenTelemetry -----------------------------------------------------------------------------------------------------
 
 
-def _openai(record: Mapping[str, Any]) -> Iterator[Trace]:
-    turns, response = _messages(record), record.get("response")
-    reply = response.get("body", response) if isinstance(response, Mapping) else {}
-    reply = {} if reply is None else reply
-    if not isinstance(reply, Mapping):
-        raise _not(reply, "body", "an object")
-    choices = record.get("choices") or reply.get("choices")
-    if choices is not None and (not isinstance(choices, list) or len(_mappings(choices)) < len(choices)):
-        raise _not(choices, "choices", "a list of objects")
-    other = next((record[key] for key in ("reply", "completion", "output") if record.get(key)), response)
-    if choices:
-        output = _text(choices[0].get("message", choices[0]))
-    elif isinstance(reply.get("output"), list):
-        output = _text([part for part in _mappings(reply["output"]) if part.get("type") == "message"])
-    elif other is not None:
-        output = _text(other)
-    else:
-        output, turns = (_text(turns[-1]), turns[:-1]) if turns[-1].get("role") == "assistant" else ("", turns)
-    inputs, system = _asked(turns)
-    yield _trace(record, inputs, output, system)
-
-
-def _not(value: Any, key: str, kind: str) -> ValueError:
-    return ValueError(f"{key} is {quoted(value)}, not {kind}; correct or remove the record")
-
-
-def _langfuse(record: Mapping[str, Any]) -> Iterator[Trace]:
-    asked, system = record["input"], ""
-    if isinstance(asked, Mapping) and isinstance(asked.get("messages"), list):
-        asked = asked["messages"]
-    if isinstance(asked, list) and asked and all(isinstance(turn, Mapping) for turn in asked):
-        inputs, system = _asked(asked)
-    elif isinstance(asked, Mapping) and asked and all(isinstance(value, str) for value in asked.values()):
-        inputs = {str(name): value.strip() for name, value in asked.items()}
-    else:
-        inputs = {INPUT: _text(asked)}
-    yield _trace(record, inputs, _text(record.get("output")), system)
-
-
-def _production(record: Mapping[str, Any]) -> Iterator[Trace]:
-    asked, output = record.get("inputs") or {}, _text(record["reply"])
-    inputs = {str(name): _text(value) for name, value in asked.items()} if isinstance(asked, Mapping) else {}
-    yield _trace(record, inputs or {INPUT: _text(asked)}, output)
-
-
-def _otlp(record: Mapping[str, Any]) -> Iterator[Trace]:
-    for resource in _mappings(record["resourceSpans"]):
-        for scope in _mappings(resource.get("scopeSpans")):
-            for span in _mappings(scope.get("spans")):
-                found = _attributes(span.get("attributes"))
-                if any(name.startswith(("gen_ai.input", "gen_ai.prompt.", "gen_ai.output")) for name in found):
-                    yield _of_span(found, _mappings(span.get("events")))
-
-
-def _of_span(found: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Trace:
-    results = [_attributes(each.get("attributes")) for each in events if each.get("name") == f"{EVALUATION}.result"]
-    turns = _parsed(found.get("gen_ai.input.messages")) or _numbered(found, "gen_ai.prompt.")
-    inputs, system = _asked(turns)
-    system = system or _text(_parsed(found.get("gen_ai.system_instructions")))
-    said = _parsed(found.get("gen_ai.output.messages")) or _numbered(found, "gen_ai.completion.")
-    feedback = list[Feedback]()
-    for part in (found, *results):
-        label, value = part.get(f"{EVALUATION}.score.label"), part.get(f"{EVALUATION}.score.value")
-        if label is not None or value is not None:
-            name = str(part.get(f"{EVALUATION}.name") or EVALUATION)
-            feedback += said_in(name, {"stringValue": label, "value": value})
-    return Trace(inputs, _text(said[:1]), "", tuple(feedback), system)
+def _spans(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    scopes = [scope for each in _mappings(record["resourceSpans"]) for scope in _mappings(each.get("scopeSpans"))]
+    for span in (span for scope in scopes for span in _mappings(scope.get("spans"))):
+        found = _attributes(span.get("attributes"))
+        if not any(name.startswith(("gen_ai.input", "gen_ai.prompt.", "gen_ai.output")) for name in found):
+            continue
+        events = [each for each in _mappings(span.get("events")) if each.get("name") == f"{EVALUATION}.result"]
+        system = {"role": "system", "content": _parsed(found.get("gen_ai.system_instructions"))}
+        yield {
+            "input": [system, *(_parsed(found.get("gen_ai.input.messages")) or _numbered(found, "gen_ai.prompt."))],
+            "output": (_parsed(found.get("gen_ai.output.messages")) or _numbered(found, "gen_ai.completion."))[:1],
+            "scores": [
+                {"name": part.get(f"{EVALUATION}.name") or EVALUATION, "stringValue": label, "value": value}
+                for part in (found, *(_attributes(each.get("attributes")) for each in events))
+                for label, value in [[part.get(f"{EVALUATION}.score.{key}") for key in ("label", "value")]]
+                if label is not None or value is not None
+            ],
+        }
 
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:
@@ -224,12 +194,11 @@ def _attributes(listed: Any) -> dict[str, Any]:
 
 
 def _any_value(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    kind, found = next(iter(value.items()), ("", ""))
-    if kind in ("arrayValue", "kvlistValue"):
-        inside = found.get("values") if isinstance(found, Mapping) else None
-        return [_any_value(each) for each in _mappings(inside)] if kind == "arrayValue" else _attributes(inside)
+    kind, found = next(iter(value.items()), ("", "")) if isinstance(value, Mapping) else ("", value)
+    if kind == "arrayValue":
+        return [_any_value(each) for each in _mappings(_at(found, "values"))]
+    if kind == "kvlistValue":
+        return _attributes(_at(found, "values"))
     if kind not in ("intValue", "doubleValue"):
         return found
     try:
@@ -246,23 +215,43 @@ def _parsed(value: Any) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _numbered(found: Mapping[str, Any], start: str) -> list[dict[str, Any]]:
-    turns: list[dict[str, Any]] = []
+def _numbered(found: Mapping[str, Any], start: str) -> list[Any]:
+    turns: list[Any] = []
     while f"{start}{len(turns)}.content" in found:
         at = f"{start}{len(turns)}"
         turns.append({"role": found.get(f"{at}.role", "assistant"), "content": found[f"{at}.content"]})
     return turns
 
 
+# -- the file ----------------------------------------------------------------------------------------------------------
+
+_CHAT = ("request.messages", "body.messages", "messages", "input")
 _LANGFUSE = {"traceId", "projectId", "observations", "htmlPath", "scores", "userId", "sessionId"}
-_ASKED = {"input", "output"}
+
+
+def _is_chat(record: Mapping[str, Any]) -> bool:
+    turns = _first(record, _CHAT)
+    is_langfuse = {"input", "output"} <= record.keys() and record.keys() & _LANGFUSE
+    return isinstance(turns, list) and len(_mappings(turns)) == len(turns) and not is_langfuse
+
+
+_REPLY = (
+    *("choices.0.message", "choices.0", "response.body.choices.0.message", "response.choices.0.message"),
+    *("response.body.output", "response.output", "reply", "completion", "output", "response"),
+)
+
+
+def _is_reply(record: Mapping[str, Any]) -> bool:
+    return isinstance(record.get("reply"), str) and "inputs" in record
+
+
 KINDS: tuple[TraceKind, ...] = (
-    TraceKind("OpenTelemetry spans (OTLP/JSON)", lambda r: "resourceSpans" in r, _otlp),
-    TraceKind("a production log", lambda r: isinstance(r.get("reply"), str) and "inputs" in r, _production),
+    TraceKind("OpenTelemetry spans (OTLP/JSON)", lambda each: "resourceSpans" in each, ("input",), ("output",), _spans),
+    TraceKind("a production log", _is_reply, ("inputs",), ("reply",)),
+    TraceKind("OpenAI chat logs", _is_chat, _CHAT, _REPLY),
     TraceKind(
-        "OpenAI chat logs", lambda r: bool(_messages(r)) and not (r.keys() >= _ASKED and r.keys() & _LANGFUSE), _openai
+        "Langfuse traces", lambda each: {"input", "output"} <= each.keys(), ("input.messages", "input"), ("output",)
     ),
-    TraceKind("Langfuse traces", lambda r: r.keys() >= _ASKED, _langfuse),
 )
 """In the order in which they are tried."""
 MOST_LISTED = 20
@@ -356,7 +345,10 @@ def _kind_of(record: Mapping[str, Any]) -> TraceKind | None:
 
 def _rows(kind: TraceKind, placed: list[tuple[int, Trace]]) -> TraceRows:
     full = [(line, trace) for line, trace in placed if trace.output and any(trace.inputs.values())]
-    scales = scales_of(said for _, trace in placed for said in trace.feedback)
+    scales: dict[str, float] = {}  # the highest number by name, of names with numbers above 1, such as stars
+    for name, value in (each for _, trace in placed for each in trace.feedback):
+        if isinstance(value, int | float) and value > 1:
+            scales[name] = max(value, scales.get(name, value))
     labels: dict[str, set[str]] = {}
     first: dict[str, tuple[int, Trace]] = {}
     for line, trace in full:

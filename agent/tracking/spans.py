@@ -10,16 +10,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from agent.extras import is_here
 from agent.observer import Observer
 from agent.redact import mask, rare_secrets_in
+from agent.shipped import label_text
+from agent.turns import turn_of, turns
 from agent.types import Completion, Request, Trial
 
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -36,36 +40,10 @@ PROVIDERS: Mapping[str, str] = {"openai-compatible": "openai", "local": "llama_c
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
-class CallSpan:
-    """One call: `span` is None if not traced; `texts`: whether the span holds the reply."""
-
-    def __init__(self, span: Any = None, texts: bool = False, secrets: tuple[str, ...] = ()) -> None:
-        self._span, self._texts, self._secrets = span, texts, secrets
-
-    def answered(self, completion: Completion) -> None:
-        if self._span is None:
-            return
-        usage = completion.usage
-        found: dict[str, Any] = {
-            "gen_ai.response.model": completion.model,
-            "gen_ai.response.finish_reasons": (completion.finish,),
-            "gen_ai.usage.input_tokens": usage.prompt_tokens,
-            "gen_ai.usage.output_tokens": usage.completion_tokens,
-            "gen_ai.usage.cache_read.input_tokens": usage.cached_prompt_tokens,
-            "gen_ai.usage.cache_creation.input_tokens": usage.written_prompt_tokens,
-        }
-        if self._texts:
-            said = {**_message("assistant", mask(completion.text, self._secrets)), "finish_reason": completion.finish}
-            found["gen_ai.output.messages"] = json.dumps([said], ensure_ascii=False)
-        self._span.set_attributes(found)
-
-
 class CallTracer:
     """Traces calls with an OpenTelemetry tracer, or not at all without one.
 
-    Args:
-        tracer: of `opentelemetry.trace`.
-        environ: decides whether texts are captured, and which secrets to mask.
+    `environ` decides whether texts are captured, and which secrets to mask.
     """
 
     def __init__(self, tracer: Any = None, environ: Mapping[str, str] = NO_VARIABLES) -> None:
@@ -80,16 +58,14 @@ class CallTracer:
     @contextmanager
     def call(
         self, model: str, request: Request, candidate_id: str = "", more: Mapping[str, Any] | None = None
-    ) -> Iterator[CallSpan]:
-        """Open a span around one model call; an error that leaves the block is recorded on it.
+    ) -> Iterator[Callable[[Completion], None]]:
+        """Open a span around one model call; yield what takes its reply. An error that leaves the block is recorded.
 
-        Args:
-            model: its name here, such as openai/NAME.
-            candidate_id: the candidate that the call is for; "": none.
-            more: attributes in addition to those of the conventions.
+        `model`: its name here, such as openai/NAME. `candidate_id`: that the call is for. `more`: attributes in
+        addition to those of the conventions.
         """
         if self._tracer is None:
-            yield CallSpan()
+            yield lambda completion: None
             return
         from opentelemetry.trace import SpanKind
 
@@ -101,34 +77,89 @@ class CallTracer:
             f"{operation} {found['gen_ai.request.model']}", self.parent(candidate_id), SpanKind.CLIENT, found
         )
         try:
-            yield CallSpan(span, self._texts, self._secrets)
+            yield lambda completion: span.set_attributes(self._answered(completion, request))
         except BaseException as error:
-            end_failed(span, error)
+            _end_failed(span, error)
             raise
         finally:
             span.end()
 
+    def _answered(self, completion: Completion, request: Request) -> dict[str, Any]:
+        usage = completion.usage
+        found: dict[str, Any] = {
+            "gen_ai.response.model": completion.model,
+            "gen_ai.response.finish_reasons": (completion.finish,),
+            "gen_ai.usage.input_tokens": usage.prompt_tokens,
+            "gen_ai.usage.output_tokens": usage.completion_tokens,
+            "gen_ai.usage.cache_read.input_tokens": usage.cached_prompt_tokens,
+            "gen_ai.usage.cache_creation.input_tokens": usage.written_prompt_tokens,
+        }
+        if self._texts:
+            calls, words = turn_of(completion.text) if request.tools and request.tool_choice else ([], completion.text)
+            parts = self._parts(words, [("", *call) for call in calls])
+            said = {"role": "assistant", "parts": parts, "finish_reason": "tool_call" if calls else completion.finish}
+            found["gen_ai.output.messages"] = json.dumps([said], ensure_ascii=False)
+        return found
+
     def _messages(self, request: Request) -> dict[str, str]:
-        turns = [(message.role, mask(message.content, self._secrets)) for message in request.messages]
-        system = [_message("", text)["parts"][0] for role, text in turns if role == "system"]
-        rest = [_message(role, text) for role, text in turns if role != "system"]
+        system: list[dict[str, Any]] = []
+        rest: list[dict[str, Any]] = []
+        for turn in turns(request.messages):
+            parts = self._parts(turn.said, [(call.id, call.name, call.arguments) for call in turn.calls])
+            if turn.role == "system":
+                system += parts
+            else:
+                rest.append({"role": turn.role, "parts": parts})
+            for call in turn.calls:
+                result = {"type": "tool_call_response", "id": call.id, "response": mask(call.result, self._secrets)}
+                rest.append({"role": "tool", "parts": [result]})
         found = {"gen_ai.input.messages": json.dumps(rest, ensure_ascii=False)}
         return {**found, "gen_ai.system_instructions": json.dumps(system, ensure_ascii=False)} if system else found
+
+    def _parts(self, said: str, calls: Sequence[tuple[str, str, Any]]) -> list[dict[str, Any]]:
+        texts = [{"type": "text", "content": mask(said, self._secrets)}] if said or not calls else []
+        return texts + [
+            {
+                "type": "tool_call",
+                **({"id": id} if id else {}),
+                "name": name,
+                "arguments": mask(label_text(arguments), self._secrets),
+            }
+            for id, name, arguments in calls
+        ]
 
 
 NO_TRACER = CallTracer()
 
 
-def end_failed(span: Any, error: BaseException) -> None:
-    """Mark a span as failed; only with the kind of error, as its message may quote a row."""
+@dataclass(slots=True)
+class _Group:
+    name: str
+    attributes: Mapping[str, Any]
+    span: Any = None
+
+
+_GROUP: ContextVar[_Group | None] = ContextVar("_GROUP", default=None)
+
+
+@contextmanager
+def calls_of(name: str, attributes: Mapping[str, Any]) -> Iterator[None]:
+    """Group the spans of calls inside below one: that of an agent on a row."""
+    group = _Group(name, attributes)
+    token = _GROUP.set(group)
+    try:
+        yield
+    finally:
+        _GROUP.reset(token)
+        if group.span is not None:
+            group.span.end()
+
+
+def _end_failed(span: Any, error: BaseException) -> None:
     from opentelemetry.trace import Status, StatusCode
 
-    span.set_attribute("error.type", type(error).__name__)
+    span.set_attribute("error.type", type(error).__name__)  # its message may quote a row
     span.set_status(Status(StatusCode.ERROR))
-
-
-def _message(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "parts": [{"type": "text", "content": text}]}
 
 
 def _asked(model: str, request: Request) -> dict[str, Any]:
@@ -144,7 +175,7 @@ def _asked(model: str, request: Request) -> dict[str, Any]:
         found["gen_ai.request.seed"] = request.seed
     if request.stop:
         found["gen_ai.request.stop_sequences"] = request.stop
-    if request.tools or request.json_schema:
+    if (request.tools and not request.tool_choice) or request.json_schema:
         found["gen_ai.output.type"] = "json"
     with suppress(ValueError):
         place = urlsplit(address)
@@ -154,14 +185,7 @@ def _asked(model: str, request: Request) -> dict[str, Any]:
 
 
 class RunSpans(Observer, CallTracer):
-    """The spans of one run: run, trials, calls. Calls outside trials are children of the run.
-
-    Args:
-        provider: of OpenTelemetry.
-        environ: as in `CallTracer`.
-        task: its name.
-        run_id: of the ledger.
-    """
+    """The spans of one run: run, trials, calls. Calls outside trials are children of the run."""
 
     def __init__(self, provider: Any, environ: Mapping[str, str], task: str, run_id: str) -> None:
         super().__init__(provider.get_tracer(SCOPE), environ)
@@ -188,14 +212,20 @@ class RunSpans(Observer, CallTracer):
     def parent(self, candidate_id: str) -> Any:
         if candidate_id in self._updated:
             self._updated[candidate_id] = time.time_ns()
-        return self._below(self._trials.get(candidate_id, self._run))
+        above = self._below(self._trials.get(candidate_id, self._run))
+        if (group := _GROUP.get()) is None:
+            return above
+        if group.span is None:
+            found = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": group.name, **group.attributes}
+            group.span = self._tracer.start_span(f"invoke_agent {group.name}", above, attributes=found)
+        return self._below(group.span)
 
     def end(self, error: BaseException | None = None) -> None:
-        """End all spans; a trial ends at its last change or the start of its last call."""
+        """End all spans. A trial ends at its last change or the start of its last call."""
         for candidate_id, span in self._trials.items():
             span.end(self._updated[candidate_id])
         if error is not None:
-            end_failed(self._run, error)
+            _end_failed(self._run, error)
         self._run.end()
 
     @staticmethod
@@ -222,62 +252,42 @@ def traces_url(environ: Mapping[str, str]) -> str:
 
 def headers_of(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the configured headers of the receiver, written as `name=value,name=value`."""
-    from urllib.parse import unquote
-
+    # not by OpenTelemetry's parser, which prints a header that it cannot read, and with it a key
     text = next((environ[name] for name in HEADERS if environ.get(name)), "")
     pairs = (part.partition("=") for part in text.split(",") if "=" in part)
     return {name.strip().lower(): unquote(value.strip()) for name, _, value in pairs}
 
 
-def provider_for(exporter: Any, on_exit: bool) -> Any:
-    """Return a tracer provider that sends spans to `exporter` in batches from its own thread.
+def provider_for(url: str, environ: Mapping[str, str], on_exit: bool) -> Any:
+    """Return a tracer provider that sends spans from its own thread. `lost` counts those that did not arrive.
 
     `on_exit`: shut it down when the process ends; otherwise the caller does.
     """
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    class Exporter(OTLPSpanExporter):  # type: ignore[misc]
+        def export(self, spans: Any) -> Any:
+            result = super().export(spans)
+            provider.lost += 0 if result.name == "SUCCESS" else len(spans)
+            return result
+
     off = os.environ.pop(DISABLED, None)  # the user asked for these spans; those of third parties stay off
     try:
-        provider = TracerProvider(resource=Resource.create({SERVICE_NAME: SCOPE}), shutdown_on_exit=on_exit)
+        provider: Any = TracerProvider(resource=Resource.create({SERVICE_NAME: SCOPE}), shutdown_on_exit=on_exit)
     finally:
         if off is not None:
             os.environ[DISABLED] = off
+    provider.lost = 0
+    exporter = Exporter(endpoint=url, headers=headers_of(environ), timeout=EXPORT_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
 
 
-def otlp_exporter(url: str, headers: Mapping[str, str]) -> Any:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-    return OTLPSpanExporter(endpoint=url, headers=dict(headers), timeout=EXPORT_SECONDS)
-
-
-class CountedExporter:
-    """Wraps a span exporter and counts the spans that it could not deliver."""
-
-    def __init__(self, exporter: Any) -> None:
-        self._exporter, self.lost = exporter, 0
-
-    def export(self, spans: Any) -> Any:
-        result = self._exporter.export(spans)
-        self.lost += 0 if result.name == "SUCCESS" else len(spans)
-        return result
-
-    def shutdown(self) -> None:
-        self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return bool(self._exporter.force_flush(timeout_millis))
-
-
 def program_tracer() -> CallTracer:
-    """Return the tracer for `complete`.
-
-    It uses the provider of the surrounding program, else the receiver that the environment names; None without either,
-    or without the extra `otel`.
-    """
+    """Return the tracer for `complete`. It is the surrounding program's, or sends where the environment says."""
     if "opentelemetry.trace" in sys.modules:
         from opentelemetry import trace
 
@@ -291,4 +301,4 @@ def program_tracer() -> CallTracer:
 
 @lru_cache(maxsize=1)
 def _own_provider(url: str) -> Any:
-    return provider_for(otlp_exporter(url, headers_of(os.environ)), on_exit=True)
+    return provider_for(url, os.environ, on_exit=True)

@@ -10,8 +10,6 @@ from typing import Any
 from agent.tracking.tracker import Cell, TrackedStart, tracker
 
 ADDRESSES = ("CLEARML_API_HOST", "CLEARML_WEB_HOST", "CLEARML_API_ACCESS_KEY", "CLEARML_CONFIG_FILE")
-
-
 PATCHED = (
     "detect_repository",  # it would take the source of the program that runs, and changes that are not committed
     "matplotlib",

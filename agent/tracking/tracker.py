@@ -21,9 +21,7 @@ class TrackedStart:
     """The start of a tracked run.
 
     Args:
-        run_id: of the ledger.
         project: the task's name, which groups its runs.
-        params: options of the run by name.
         tags: `promptassay.run_id`, and the user's.
         folder: local files of the tracker; the same for all runs of a ledger.
         environ: the user's environment variables, before third-party tracing was switched off.
@@ -38,18 +36,10 @@ class TrackedStart:
 
 
 class Tracker(Protocol):
-    """One run in a tracker.
-
-    Methods are called one at a time from one thread; an exception ends the tracking, never the run.
-    """
+    """One run in a tracker; called from one thread. An exception ends the tracking, never the run."""
 
     def point(self, curve: str, value: float, axis: str, at: int) -> None:
-        """Add a point to a curve.
-
-        Args:
-            axis: what `at` counts, such as `calls`.
-            at: position on the axis, at least 0.
-        """
+        """Add a point to a curve. `axis`: what `at` (at least 0) counts, such as `calls`."""
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Set figures of the whole run, by name."""
@@ -78,14 +68,12 @@ class TrackerKind:
 
 
 TRACKERS: Registry[TrackerKind] = Registry(
-    "tracker",
-    "promptassay.trackers",
-    {name: f"agent.tracking.to_{name}" for name in ("mlflow", "wandb", "clearml")},
+    "tracker", "promptassay.trackers", {name: f"agent.tracking.to_{name}" for name in ("mlflow", "wandb", "clearml")}
 )
 
 
 def tracker(name: str, *, about: str, extra: str = "") -> Callable[[Begin], Begin]:
-    """Register the function or class below as the tracker `name`; it is called with a `TrackedStart`."""
+    """Register the function or class below as tracker `name`. It is called with a `TrackedStart`."""
 
     def register(begin: Begin) -> Begin:
         TRACKERS.add(name, TrackerKind(name, about, begin, extra), begin.__module__)

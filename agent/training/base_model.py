@@ -14,26 +14,19 @@ from pathlib import Path
 import numpy as np
 
 from agent.errors import InputError
-from agent.models.gguf import Array, GgufFile, Value, read_gguf
+from agent.models.gguf import Array, GgufFile, read_gguf
 from agent.models.quantization import float32_of
 
 MAPS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 """Linear maps of a layer, which an adapter changes."""
 FAMILIES = ("llama", "qwen2")
-_REFUSED = {
-    "expert_count": "a mixture of experts",
-    "attention.sliding_window": "attention in a sliding window",
-}
+_REFUSED = {"expert_count": "a mixture of experts", "attention.sliding_window": "attention in a sliding window"}
 _END_OF_TURN = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eos_token_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Sizes of a decoder.
-
-    `interleaved`: rotary encoding rotates the pairs (2i, 2i + 1), as in llama files; otherwise the halves
-    (i, i + head / 2), as in qwen2 files.
-    """
+    """Sizes of a decoder; `interleaved`: rotary encoding rotates the pairs (2i, 2i + 1), else (i, i + head / 2)."""
 
     family: str
     layers: int
@@ -74,14 +67,9 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """Weights of a decoder.
+    """Weights of a decoder; `output` is `embedding`, (vocabulary, width), where the file ties them.
 
-    Args:
-        embedding: (vocabulary, width).
-        output: (vocabulary, width); the same array as `embedding` where the file ties them.
-        output_norm: (width,).
-        frequencies: (head / 2,), radians per position.
-        sha256: of the file, in hex digits; with weights from a Hugging Face folder, of both.
+    `frequencies`: (head / 2,), radians per position. `sha256`: of the file; with weights from a folder, of both.
     """
 
     architecture: Architecture
@@ -100,28 +88,36 @@ def read_architecture(file: GgufFile) -> Architecture:
     family = str(values.get("general.architecture", ""))
     if family not in FAMILIES:
         raise InputError(f"{file.path}: unsupported family {family!r}; training needs one of {', '.join(FAMILIES)}")
-    stated = _Stated(family, values)
-    width, heads = stated.count("embedding_length"), stated.count("attention.head_count")
-    head = stated.count("attention.key_length", width // max(1, heads))
-    kv_heads = stated.count("attention.head_count_kv", heads)
+    wrong = list[str]()
+
+    def number(key: str, otherwise: float = 0.0) -> float:
+        value = values.get(f"{family}.{key}", otherwise)
+        if isinstance(value, str) or not value > 0:
+            wrong.append(f"it states no {family}.{key}")
+            return 1.0
+        return float(value)
+
+    width, heads = int(number("embedding_length")), int(number("attention.head_count"))
+    head = int(number("attention.key_length", width // max(1, heads)))
+    kv_heads = int(number("attention.head_count_kv", heads))
     embedding = file.tensors.get("token_embd.weight")
     end_of_turn = next((values[key] for key in _END_OF_TURN if key in values), None)
     architecture = Architecture(
         family=family,
-        layers=stated.count("block_count"),
+        layers=int(number("block_count")),
         width=width,
         heads=heads,
         kv_heads=kv_heads,
         head=head,
-        hidden=stated.count("feed_forward_length"),
+        hidden=int(number("feed_forward_length")),
         vocabulary=embedding.shape[0] if embedding else 0,
-        context=stated.count("context_length"),
+        context=int(number("context_length")),
         interleaved=family == "llama",
-        theta=stated.number("rope.freq_base", 10000.0),
-        epsilon=stated.number("attention.layer_norm_rms_epsilon"),
+        theta=number("rope.freq_base", 10000.0),
+        epsilon=number("attention.layer_norm_rms_epsilon"),
         end_of_turn=end_of_turn if isinstance(end_of_turn, int) else -1,
     )
-    wrong = [*stated.missing, *(f"it has {what}" for key, what in _REFUSED.items() if values.get(f"{family}.{key}"))]
+    wrong += [f"it has {what}" for key, what in _REFUSED.items() if values.get(f"{family}.{key}")]
     scaling = values.get(f"{family}.rope.scaling.type", "none")
     if scaling != "none" and values.get(f"{family}.rope.scaling.factor", 1.0) != 1.0:
         wrong.append(f"its positions are scaled ({scaling})")
@@ -141,32 +137,10 @@ def read_architecture(file: GgufFile) -> Architecture:
     return architecture
 
 
-class _Stated:
-    """Reads values of a family; collects those that are missing or not above 0."""
-
-    def __init__(self, family: str, values: Mapping[str, Value]) -> None:
-        self.family, self.values = family, values
-        self.missing: list[str] = []
-
-    def number(self, key: str, otherwise: float = 0.0) -> float:
-        value = self.values.get(f"{self.family}.{key}", otherwise)
-        if isinstance(value, str) or not value > 0:
-            self.missing.append(f"it states no {self.family}.{key}")
-            return 1.0
-        return float(value)
-
-    def count(self, key: str, otherwise: int = 0) -> int:
-        return int(self.number(key, otherwise))
-
-
 def load_base(path: Path) -> BaseModel:
-    """Load the weights of a GGUF file, dequantized to float32.
-
-    Raises InputError where the file cannot be read, or its model cannot be trained.
-    """
+    """Load the weights of a GGUF file, dequantized to float32. Raises InputError where they cannot be trained."""
     file = read_gguf(path)
-    architecture = read_architecture(file)
-    wrong: list[str] = []
+    architecture, wrong = read_architecture(file), list[str]()
 
     def tensor(name: str, *shape: int) -> Array:
         found = file.tensors.get(name)
@@ -207,5 +181,5 @@ def assembled(
     if "rope_freqs.weight" in names:  # what Llama 3 divides them by
         divided = tensor("rope_freqs.weight", half)
         frequencies = frequencies / divided if divided.size else frequencies
-    frequencies = np.asarray(frequencies, np.float64)
-    return BaseModel(architecture, layers, embedding, output, norm, frequencies, sha256, path)
+    turns = np.asarray(frequencies, np.float64)
+    return BaseModel(architecture, layers, embedding, output, norm, turns, sha256, path)

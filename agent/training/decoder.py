@@ -13,55 +13,10 @@ import numpy as np
 
 from agent.models.gguf import Array
 from agent.training.base_model import BaseModel
-from agent.training.parameters import Matrices, Parameters
+from agent.training.parameters import Parameters
 from agent.training.rows import Pack
 
-
-def linear(
-    x: Array, weight: Array, bias: Array | None, lora: Matrices | None, scale: float
-) -> tuple[Array, Array | None]:
-    """Compute x W' + scale (x A') B' + bias.
-
-    Args:
-        x: (T, inputs).
-        weight: (outputs, inputs).
-        bias: (outputs,).
-
-    Returns:
-        (T, outputs); and x A', (T, rank), for the derivative, or None without an adapter.
-
-    Source: Hu et al. (2021), equation 3.
-    """
-    low, y = None, x @ weight.T
-    if lora is not None:
-        a, b = lora
-        low = x @ a.T
-        y += (low * scale) @ b.T
-    if bias is not None:
-        y += bias
-    return y, low
-
-
-def linear_back(
-    dy: Array,
-    x: Array,
-    low: Array | None,
-    weight: Array,
-    lora: Matrices | None,
-    gradients: Matrices | None,
-    scale: float,
-) -> Array:
-    """Return the derivative by x; add those by A and B to `gradients`."""
-    if lora is None or gradients is None or low is None:
-        return dy @ weight
-    a, b = lora
-    scaled = dy * scale
-    dlow = scaled @ b
-    gradients[0][:] += dlow.T @ x
-    gradients[1][:] += scaled.T @ low
-    dx: Array = dy @ weight
-    dx += dlow @ a
-    return dx
+Spans = tuple[tuple[int, int], ...]
 
 
 def norm(x: Array, weight: Array, epsilon: float) -> tuple[Array, Array]:
@@ -80,12 +35,7 @@ def norm_back(dy: Array, x: Array, factor: Array, weight: Array) -> Array:
 
 
 def rotated(x: Array, cosine: Array, sine: Array, interleaved: bool) -> Array:
-    """Apply rotary position encoding pair by pair; -sine inverts it and gives its derivative.
-
-    Args:
-        x: (T, heads, head).
-        cosine, sine: (T, 1, head / 2).
-        interleaved: pairs are (2i, 2i + 1); otherwise (i, i + head / 2).
+    """Apply rotary position encoding to x (T, heads, head). -sine inverts it and gives its derivative.
 
     Source: Su et al., "RoFormer" (2021), equation 34.
     """
@@ -98,14 +48,7 @@ def rotated(x: Array, cosine: Array, sine: Array, interleaved: bool) -> Array:
 
 
 def attention(q: Array, k: Array, v: Array, prefix: int, spans: Spans) -> Array:
-    """Compute grouped-query attention: a token sees the prefix and its predecessors in the row.
-
-    Args:
-        q: (T, heads, head).
-        k, v: (T, kv heads, head).
-
-    Returns:
-        (T, heads, head).
+    """Compute grouped-query attention (T, heads, head). A token sees the prefix and its predecessors in the row.
 
     Source: Vaswani et al. (2017), equation 1; Ainslie et al., "GQA" (2023), section 2.2.
     """
@@ -157,15 +100,12 @@ def gated_back(dy: Array, gate: Array, up: Array) -> tuple[Array, Array]:
     return dy * up * (part + silu * (1 - part)), dy * silu
 
 
-Spans = tuple[tuple[int, int], ...]
+def _with_prefix(prefix: int, spans: Spans) -> Spans:
+    return ((0, prefix), *spans) if prefix else spans
 
 
 def _sigmoid(x: Array) -> Array:
     return 0.5 * (1 + np.tanh(0.5 * x))  # does not overflow
-
-
-def _with_prefix(prefix: int, spans: Spans) -> Spans:
-    return ((0, prefix), *spans) if prefix else spans
 
 
 def _grouped(x: Array, k: Array) -> Array:
@@ -239,7 +179,7 @@ class _Trace:
     middle_factor: Array
     gate: Array
     up: Array
-    low: dict[str, Array | None]
+    low: dict[str, Array]
 
 
 class _Pass:
@@ -252,10 +192,17 @@ class _Pass:
 
     def layer(self, number: int, x: Array) -> tuple[Array, _Trace]:
         layer, matrices, sizes = self.base.layers[number], self.tuned.layers[number], self.sizes
-        low: dict[str, Array | None] = {}
+        low: dict[str, Array] = {}
 
         def mapped(name: str, value: Array) -> Array:
-            y, low[name] = linear(value, layer.maps[name], layer.biases.get(name), matrices.get(name), self.tuned.scale)
+            """Compute x W' + scale (x A') B' + bias. Source: Hu et al. (2021), equation 3."""
+            y = value @ layer.maps[name].T
+            if name in matrices:
+                a, b = matrices[name]
+                low[name] = value @ a.T
+                y += (low[name] * self.tuned.scale) @ b.T
+            if name in layer.biases:
+                y += layer.biases[name]
             return y
 
         normed, factor = norm(x, layer.attn_norm, sizes.epsilon)
@@ -274,8 +221,15 @@ class _Pass:
         sizes, low, (cosine, sine) = self.sizes, trace.low, self.turn
 
         def mapped(name: str, derivative: Array, value: Array) -> Array:
-            weight, lora, scale = layer.maps[name], matrices.get(name), self.tuned.scale
-            return linear_back(derivative, value, low[name], weight, lora, added.get(name), scale)
+            dx: Array = derivative @ layer.maps[name]
+            if name in matrices:
+                a, b = matrices[name]
+                scaled = derivative * self.tuned.scale
+                dlow = scaled @ b
+                added[name][0][:] += dlow.T @ value
+                added[name][1][:] += scaled.T @ low[name]
+                dx += dlow @ a
+            return dx
 
         dgate, dup = gated_back(mapped("ffn_down", dy, gated(trace.gate, trace.up)), trace.gate, trace.up)
         normed = trace.middle * trace.middle_factor * layer.ffn_norm

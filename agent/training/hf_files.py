@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,10 +17,10 @@ from agent.errors import InputError
 from agent.extras import require
 from agent.models.gguf import Array, read_gguf
 from agent.safe_data import parse_json
-from agent.safe_file import read_file
+from agent.safe_file import read_file, sha256_of
 from agent.training.base_model import FAMILIES, Architecture, BaseModel, assembled, read_architecture
 from agent.training.parameters import Lora
-from agent.training.torch_learner import MODULES, hf_name, hf_order, tensors_of
+from agent.training.torch_learner import MODULES, SAME, Order, hf_name, hf_order, tensors_of
 
 CONFIG = "config.json"
 WEIGHTS = "model*.safetensors"
@@ -39,14 +37,11 @@ _SIZES = {
     "num_key_value_heads": "kv_heads",
     "vocab_size": "vocabulary",
 }
-"""Sizes in config.json, and our names for them."""
+"""Names of config.json, and ours."""
 
 
 def folder_fault(folder: Path, base: Path | None = None) -> str:
-    """Return why a folder cannot replace a file's weights; "" if it can.
-
-    `base`: the GGUF file, whose sizes must match; an unreadable one is not compared.
-    """
+    """Return why a folder cannot replace the weights of a file (`base`). "" if it can."""
     if not (folder / CONFIG).is_file():
         return f"{folder}: not a Hugging Face model folder; it has no {CONFIG}"
     try:
@@ -58,14 +53,12 @@ def folder_fault(folder: Path, base: Path | None = None) -> str:
         return f"{folder}: unsupported family {family!r:.40}; training needs one of {', '.join(FAMILIES)}"
     if not any(folder.glob(WEIGHTS)):
         return f"{folder}: has no {WEIGHTS}; save the model with safetensors (`save_pretrained` does)"
-    return "" if base is None else _other_sizes(folder, config, base)
-
-
-def _other_sizes(folder: Path, config: Mapping[str, Any], base: Path) -> str:
     try:
-        architecture = read_architecture(read_gguf(base))
+        architecture = None if base is None else read_architecture(read_gguf(base))
     except InputError:
-        return ""  # reported by the check of the file itself
+        architecture = None  # reported by the check of the file itself
+    if architecture is None:
+        return ""
     wanted = {"model_type": architecture.family} | {key: getattr(architecture, ours) for key, ours in _SIZES.items()}
     other = [f"{key} {config[key]!r:.40}, not {of}" for key, of in wanted.items() if config.get(key, of) != of]
     return f"{folder}: not the model that {base} was made from: {', '.join(other)}" if other else ""
@@ -74,58 +67,46 @@ def _other_sizes(folder: Path, config: Mapping[str, Any], base: Path) -> str:
 def with_weights(base: BaseModel, folder: Path) -> BaseModel:
     """Return the base with the weights of a folder (config.json, model*.safetensors).
 
-    They replace the file's rounded weights. Raises InputError where the extra is missing, or the folder holds no model
-    or another one.
+    Raises InputError where the extra is missing, or the folder holds no model or another one.
     """
     require("tune", "training on a Hugging Face folder")
     if fault := folder_fault(folder, base.path):
         raise InputError(fault)
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     files, orders = sorted(folder.glob(WEIGHTS)), {name: order for name, _, order in tensors_of(base)}
-    with ExitStack() as stack:
-        try:
-            opened = [stack.enter_context(safe_open(path, framework="pt")) for path in files]
-            where = {name: each for each in opened for name in each.keys()}  # noqa: SIM118 - no mapping
+    try:
+        state = {name: read for path in files for name, read in load_file(path).items()}
+        digest = hashlib.sha256(base.sha256.encode())
+        for path in files:
+            digest.update(bytes.fromhex(sha256_of(path)))
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{folder}: its weights cannot be read ({error}); fetch the folder again") from error
 
-            def tensor(name: str, *shape: int) -> Array:
-                """Read a tensor into the layout of the file."""
-                found = where.get(hf_name(name))
-                stated = None if found is None else tuple(found.get_slice(hf_name(name)).get_shape())
-                if found is None or stated != shape:
-                    raise InputError(
-                        f"{folder}: {hf_name(name)} is {stated or 'missing'}, not {shape}; it is not the model "
-                        f"that {base.path} was made from"
-                    )
-                read: Array = found.get_tensor(hf_name(name)).float().numpy()
-                made = read.copy()
-                made[slice(None) if orders[name] is None else orders[name]] = read
-                return made
+    def tensor(name: str, *shape: int) -> Array:
+        """Return a tensor in the layout of the file."""
+        found = state.get(hf_name(name))
+        if found is None or found.shape != shape:
+            stated = "missing" if found is None else tuple(found.shape)
+            what = f"{hf_name(name)} is {stated}, not {shape}"
+            raise InputError(f"{folder}: {what}; it is not the model that {base.path} was made from")
+        read: Array = found.float().numpy()
+        made = np.empty_like(read)
+        made[orders[name]] = read
+        return made
 
-            made = assembled(base.architecture, tensor, orders, _digest(base, files), base.path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{folder}: its weights cannot be read ({error}); fetch the folder again") from error
+    made = assembled(base.architecture, tensor, orders, digest.hexdigest(), base.path)
     for number, (ours, theirs) in enumerate(zip(base.layers, made.layers, strict=True)):
         for name, matrix in ours.maps.items():
-            if (cosine := _cosine(matrix, theirs.maps[name])) < _ALIKE:
+            other = theirs.maps[name]
+            cosine = float(np.vdot(matrix, other)) / max(float(np.linalg.norm(matrix) * np.linalg.norm(other)), 1e-30)
+            if cosine < _ALIKE:
                 raise InputError(
                     f"{folder}: {name} of layer {number} is not what {base.path} has (cosine {cosine:.2f}); give the "
                     "folder that the file was made from"
                 )
     return replace(made, frequencies=base.frequencies)
-
-
-def _cosine(one: Array, other: Array) -> float:
-    product = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
-    return float(np.vdot(one, other)) / product if product else 0.0
-
-
-def _digest(base: BaseModel, files: list[Path]) -> str:
-    digest = hashlib.sha256(base.sha256.encode())
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 # -- adapters in the form of peft, which transformers and vLLM read, and back, bit for bit -----------------------------
@@ -135,21 +116,14 @@ _MOST_RANK = 1024
 
 
 def peft_form(lora: Lora, architecture: Architecture, base: str | None) -> dict[str, bytes]:
-    """Return the two files of an adapter by name.
+    """Return the two files of an adapter by name. Leaves out maps that are zero in all layers.
 
-    Maps that are zero in all layers are left out. Equal matrices give equal bytes. `base`: its Hugging Face name; None:
-    unknown.
+    Equal matrices give equal bytes. `base`: its Hugging Face name; None: unknown.
     """
     from safetensors.numpy import save
 
     used = [name for name in MODULES if any(matrix.any() for layer in lora.layers for matrix in layer[name])]
-    tensors: dict[str, Array] = {}
-    for number, layer in enumerate(lora.layers):
-        for name in used:
-            first, second = layer[name]
-            order = hf_order(name, architecture)
-            tensors[_name(number, name, "A")] = np.ascontiguousarray(first)
-            tensors[_name(number, name, "B")] = np.ascontiguousarray(second if order is None else second[order])
+    tensors = {name: np.ascontiguousarray(matrix[order]) for name, matrix, order in _matrices(lora, architecture, used)}
     alpha = lora.scale * lora.rank
     config = {
         "peft_type": "LORA",
@@ -167,10 +141,7 @@ def peft_form(lora: Lora, architecture: Architecture, base: str | None) -> dict[
 
 
 def read_peft_form(folder: Path, architecture: Architecture) -> Lora:
-    """Read an adapter from its two files.
-
-    Raises InputError where they are damaged or do not fit the base.
-    """
+    """Read an adapter from its two files. Raises InputError where they are damaged or do not fit the base."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -183,23 +154,19 @@ def read_peft_form(folder: Path, architecture: Architecture) -> Lora:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{folder}: no adapter of peft that can be read ({error})") from error
     lora = Lora(architecture, rank, alpha / rank)
-    _fill(lora, architecture, tensors, folder)
-    return lora
-
-
-def _fill(lora: Lora, architecture: Architecture, tensors: Mapping[str, Array], folder: Path) -> None:
-    places = {
-        _name(number, name, part): (matrix, hf_order(name, architecture) if part == "B" else None)
-        for number, layer in enumerate(lora.layers)
-        for name, pair in layer.items()
-        for part, matrix in zip("AB", pair, strict=True)
-    }
+    places = {name: (matrix, order) for name, matrix, order in _matrices(lora, architecture, MODULES)}
     for name, tensor in tensors.items():
         if name not in places or tensor.shape != places[name][0].shape:
             raise InputError(f"{folder / TENSORS}: {name:.80} of the shape {tensor.shape} does not fit the base")
         matrix, order = places[name]
-        matrix[slice(None) if order is None else order] = tensor
+        matrix[order] = tensor
+    return lora
 
 
-def _name(layer: int, name: str, part: str) -> str:
-    return f"base_model.model.model.layers.{layer}.{MODULES[name]}.lora_{part}.weight"
+def _matrices(lora: Lora, architecture: Architecture, names: Iterable[str]) -> Iterator[tuple[str, Array, Order]]:
+    for number, layer in enumerate(lora.layers):
+        for name in names:
+            first, second = layer[name]
+            place = f"base_model.model.model.layers.{number}.{MODULES[name]}"
+            yield f"{place}.lora_A.weight", first, SAME
+            yield f"{place}.lora_B.weight", second, hf_order(name, architecture)

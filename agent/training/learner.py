@@ -1,4 +1,4 @@
-"""What the loop trains: a flat vector with its loss and gradient; and its numpy implementation."""
+"""What the loop trains: a flat vector with its loss and gradient, here in numpy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -25,51 +25,13 @@ class LaidRows:
     laid: Any
 
 
-class Learner(Protocol):
-    """A base, its trainable parameters, and the library that computes them.
-
-    Parameters are one flat float32 vector in the layout of the output file, so loop, optimizer and checkpoints are
-    shared.
-
-    Attributes:
-        decides: what else decides the parameters after an epoch, besides rows and shared settings; JSON-ready.
-        base: SHA-256 of the base weights, in hex digits.
-    """
-
-    size: int
-    decides: list[Any]
-    base: str
-
-    def initial(self, seed: int) -> Array:
-        """Return the parameters before the first step, (size,)."""
-        ...
-
-    def batch(self, rows: Sequence[TokenPair]) -> LaidRows:
-        """Lay out one row or more for a step."""
-        ...
-
-    def gradient(self, parameters: Array, batch: LaidRows) -> tuple[float, Array]:
-        """Return the mean loss of the batch's answer tokens, in nats, and its gradient, (size,).
-
-        The caller may overwrite the gradient.
-        """
-        ...
-
-    def score(self, parameters: Array, rows: Sequence[TokenPair]) -> float:
-        """Return minus the mean loss of the rows' answer tokens; higher is better."""
-        ...
-
-    def write(self, folder: Path, parameters: Array) -> tuple[Path, str]:
-        """Write the file for an engine, named by hash; return it and its SHA-256."""
-        ...
-
-    def __enter__(self) -> Learner: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
 class NumpyLearner:
-    """Trains an adapter or a soft prompt on its threads; `kind`: any parameters of that kind."""
+    """A base with an adapter or a soft prompt, computed in numpy; `kind`: any parameters of that kind.
+
+    A learner (this one or `TorchLearner`) has its trainable parameters as one flat float32 vector of `size` in the
+    layout of the output file, so loop, optimizer and checkpoints are shared. `decides`: what else decides them after an
+    epoch, besides rows and shared settings, JSON-ready. `base`: SHA-256 of the base weights.
+    """
 
     def __init__(self, base: BaseModel, kind: Parameters, threads: int) -> None:
         self._base, self._kind, self._threads = base, kind, threads
@@ -89,16 +51,20 @@ class NumpyLearner:
         self._limits.restore_original_limits()
 
     def initial(self, seed: int) -> Array:
+        """Return the parameters before the first step."""
         return self._kind.initial(seed).flat
 
     def write(self, folder: Path, parameters: Array) -> tuple[Path, str]:
+        """Write the file for an engine, named by hash; return it and its SHA-256."""
         return self._kind.like(parameters).write(folder)
 
     def batch(self, rows: Sequence[TokenPair]) -> LaidRows:
+        """Lay out one row or more for a step."""
         laid = [packs(part, AT_ONCE) for part in parts(rows, self._threads)]
         return LaidRows(sum(len(one.ids) for part in laid for one in part), laid)
 
     def gradient(self, parameters: Array, batch: LaidRows) -> tuple[float, Array]:
+        """Return the mean loss of the batch's answer tokens, in nats, and its gradient. It may be overwritten."""
         tuned, answers = self._kind.like(parameters), sum(len(one.targets) for part in batch.laid for one in part)
 
         def worked(part: Sequence[Pack], gradients: Parameters) -> float:
@@ -114,6 +80,7 @@ class NumpyLearner:
         return loss, gradient
 
     def score(self, parameters: Array, rows: Sequence[TokenPair]) -> float:
+        """Return minus the mean loss of the rows' answer tokens; higher is better."""
         batch, tuned = packs(rows, AT_ONCE), self._kind.like(parameters)
         answers = sum(len(one.targets) for one in batch)
         return -sum(answer_loss(self._base, tuned, one) for one in batch) / answers

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from agent.models.adapters import SoftTokens, free_tokens
 from agent.models.gguf import Array, read_gguf
 from agent.safe_file import new_files, sha256_of
 from agent.training.base_model import BaseModel, load_base, read_architecture
-from agent.training.learner import LaidRows, Learner, NumpyLearner
+from agent.training.learner import LaidRows, NumpyLearner
 from agent.training.parameters import Lora, SoftPrompt
 from agent.training.rows import NO_TOKENS, TokenPair, engine_tokens
 from agent.training.settings import (
@@ -38,8 +39,10 @@ from agent.training.settings import (
     TrainingSettings,
 )
 
+if TYPE_CHECKING:
+    from agent.training.torch_learner import TorchLearner
+
 OnStep = Callable[[Step], None]
-OnEpoch = Callable[[int, float, float], None]
 FEWEST_PAIRS = 120
 """Minimum pairs of an epoch: a dozen steps teach a model nothing."""
 CAPS: tuple[Ended, ...] = ("seconds", "tokens")
@@ -78,12 +81,9 @@ class Adam:
 
 @dataclass(slots=True)
 class TrainingState:
-    """Progress of a training.
+    """Progress of a training; `best`: parameters of the epoch `best_epoch` (0: none has ended).
 
-    Args:
-        best: parameters of the epoch with the best validation score; without validation, the latest.
-        best_epoch: its number; 0: no epoch has ended.
-        seconds: of training, without validation.
+    `seconds`: of training, without validation.
     """
 
     parameters: Array
@@ -101,7 +101,7 @@ class TrainingState:
 class Training:
     """A training: what stays the same over its epochs."""
 
-    learner: Learner
+    learner: NumpyLearner | TorchLearner
     settings: TrainingSettings
     folder: Path
     rows: Sequence[TokenPair]
@@ -115,19 +115,11 @@ class Training:
         of = [self.learner.base, [*self.learner.decides, *how], rows, validation]
         return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
 
-    def run(self, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
-        """Train from the last checkpoint to the best epoch; without validation, the last.
-
-        Args:
-            on_epoch: called for each validated epoch with its number, score and seconds of training so far, first for
-                those of a checkpoint.
-        """
+    def run(self, on_step: OnStep | None = None) -> TrainedAdapter:
+        """Train from the last checkpoint to the best epoch; without validation, the last."""
         with self.learner:
             progress, ended = self.begun()
-            if on_epoch is not None:
-                for epoch, kept in enumerate(progress.scores, 1):
-                    on_epoch(epoch, kept, progress.seconds)
-            ended = ended or self._epochs(progress, on_step, on_epoch)
+            ended = ended or self._epochs(progress, on_step)
         if not progress.scores:
             progress.best, progress.best_epoch = progress.parameters, progress.epoch
         path, digest = self.learner.write(self.folder, progress.best)
@@ -144,7 +136,7 @@ class Training:
             training=self.name,
         )
 
-    def _epochs(self, progress: TrainingState, on_step: OnStep | None, on_epoch: OnEpoch | None) -> Ended:
+    def _epochs(self, progress: TrainingState, on_step: OnStep | None) -> Ended:
         while progress.epoch < self.settings.epochs:
             if progress.scores and progress.epoch - progress.best_epoch >= self.settings.patience:
                 return "early stop"
@@ -159,8 +151,6 @@ class Training:
             else:
                 progress.best = progress.parameters
             save_checkpoint(self.folder, self.name, progress)
-            if on_epoch is not None and progress.scores:
-                on_epoch(progress.epoch, progress.scores[-1], progress.seconds)
         return "epochs"
 
     def _at_cap(self, cap: Ended) -> str:
@@ -231,25 +221,17 @@ def _judge(progress: TrainingState, score: float) -> None:
 
 def save_checkpoint(folder: Path, training: str, progress: TrainingState) -> None:
     """Write `TRAINING-epochN-HASH.npz` and delete earlier epochs. Raises OSError."""
+    adam = progress.adam
+    counts = np.array([adam.step, progress.epoch, progress.best_epoch, progress.tokens])
+    parameters = {"parameters": progress.parameters, "best": progress.best, "mean": adam.mean, "square": adam.square}
+    lists = {name: np.array(getattr(progress, name)) for name in ("seconds", "losses", "scores")}
     with new_files(folder) as staging:
         with (staging / "state").open("wb") as file:
-            np.savez(
-                file,
-                allow_pickle=False,
-                parameters=progress.parameters,
-                best=progress.best,
-                mean=progress.adam.mean,
-                square=progress.adam.square,
-                counts=np.array([progress.adam.step, progress.epoch, progress.best_epoch, progress.tokens]),
-                seconds=np.array(progress.seconds),
-                losses=np.array(progress.losses),
-                scores=np.array(progress.scores),
-            )
+            np.savez(file, allow_pickle=False, counts=counts, **parameters, **lists)
         name = f"{training}-epoch{progress.epoch}-{_digest(staging / 'state')}.npz"
         (staging / "state").rename(staging / name)
-    path = folder / name
     for _, earlier in _kept(folder, training):
-        if earlier != path:
+        if earlier.name != name:
             earlier.unlink(missing_ok=True)  # another node may have deleted it
 
 
@@ -295,15 +277,10 @@ class TrainingOrder:
 
     Args:
         base: a GGUF file of the llama or qwen2 family.
-        rows: prompts with their answers.
-        validation: pairs whose mean loss, negative, scores an epoch; training ends after `settings.patience` epochs
-            without a better score.
-        settings: LoraSettings, SoftPromptSettings, or FullSettings for all weights, which only "peft" trains.
+        validation: pairs whose mean loss, negative, scores an epoch.
         folder: for the result and the checkpoints; created if missing.
-        trainer: numpy, or transformers with peft (extra `tune`): "peft". Both take the same pairs in the same order,
-            start from the same parameters and write the same kind of file.
-        weights: a Hugging Face folder of the model behind `base`, to train on instead of the file's rounded weights;
-            needs the extra `tune`.
+        trainer: both take the same pairs in the same order, start from the same parameters and write the same files.
+        weights: a Hugging Face folder of the model behind `base`, to train on instead of the file's rounded weights.
         fewest: minimum pairs of an epoch; fewer rows are repeated.
     """
 
@@ -325,7 +302,7 @@ class TrainingOrder:
     def steps_an_epoch(self) -> int:
         return math.ceil(len(self.pairs) / self.settings.batch)
 
-    def train(self, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
+    def train(self, on_step: OnStep | None = None) -> TrainedAdapter:
         """Train in this process, or continue from a checkpoint in the folder.
 
         Raises:
@@ -346,12 +323,12 @@ class TrainingOrder:
             model = with_weights(model, self.weights)
         learner = learner_of(model, settings, soft, self.trainer)
         training = Training(learner, settings, self.folder, tokens[: len(pairs)], tokens[len(pairs) :])
-        return training.run(on_step, on_epoch)
+        return training.run(on_step)
 
 
 def learner_of(
     base: BaseModel, settings: TrainingSettings, soft: SoftTokens = NO_TOKENS, trainer: Trainer = "numpy"
-) -> Learner:
+) -> NumpyLearner | TorchLearner:
     """Return what computes a training. Raises InputError where the extra is missing or unfit."""
     if isinstance(settings, SoftPromptSettings) and trainer != "numpy":
         raise InputError("a soft prompt is trained in numpy alone")

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -25,47 +23,16 @@ Matrices = tuple["Array", "Array"]
 """A (rank, inputs) and B (outputs, rank) of an adapter, or their gradients."""
 
 
-class Parameters(ABC):
-    """Parameters, or their gradients, as views of one flat vector.
+class Lora:
+    """Matrices of an adapter, or their gradients, as views of one flat vector (None: zeros).
 
-    Attributes:
-        scale: factor of the product of low-rank matrices.
-        layers: for each layer the low-rank matrices by name of their map; a map may have none.
-        decides: settings that decide the parameters after an epoch, JSON-ready.
+    `layers`: for each layer the matrices by name of their map; `scale`: alpha / rank, the factor of their product;
+    `decides`: as of `NumpyLearner`.
     """
-
-    flat: Array
-    scale: float
-    layers: Sequence[Mapping[str, Matrices]]
-    decides: list[Any]
-
-    @abstractmethod
-    def like(self, flat: Array) -> Self:
-        """Return parameters of the same kind as views of another vector."""
-
-    @abstractmethod
-    def initial(self, seed: int) -> Self:
-        """Return the parameters before the first step."""
-
-    @abstractmethod
-    def write(self, folder: Path) -> tuple[Path, str]:
-        """Write the file for an engine, named by hash; return it and its SHA-256."""
-
-    def embedded(self, base: BaseModel, ids: Array) -> Array:
-        """Return the input of the first layer for these tokens, (T, width); a new array."""
-        vectors: Array = base.embedding[ids]
-        return vectors
-
-    def add_embedded(self, derivative: Array, ids: Array) -> None:  # noqa: B027 - an adapter has nothing there
-        """Add the derivative by `embedded`, (T, width), to these gradients."""
-
-
-class Lora(Parameters):
-    """Matrices of an adapter; `scale`: alpha / rank; `flat` None: zeros."""
 
     def __init__(self, architecture: Architecture, rank: int, scale: float, flat: Array | None = None) -> None:
         self.architecture, self.rank, self.scale = architecture, rank, scale
-        self.decides = [rank, float(scale * rank)]
+        self.decides: list[Any] = [rank, float(scale * rank)]
         self.flat: Array = np.zeros(lora_size(architecture, rank), np.float32) if flat is None else flat
         self.layers: list[dict[str, Matrices]] = []
         at = 0
@@ -79,6 +46,7 @@ class Lora(Parameters):
             self.layers.append(layer)
 
     def like(self, flat: Array) -> Lora:
+        """Return parameters of the same kind as views of another vector."""
         return Lora(self.architecture, self.rank, self.scale, flat)
 
     def initial(self, seed: int) -> Lora:
@@ -90,6 +58,7 @@ class Lora(Parameters):
         return lora
 
     def write(self, folder: Path) -> tuple[Path, str]:
+        """Write the file for an engine, named by hash; return it and its SHA-256."""
         tensors = {
             f"blk.{number}.{name}.weight{end}": matrix
             for number, layer in enumerate(self.layers)
@@ -97,6 +66,14 @@ class Lora(Parameters):
             for end, matrix in zip((FIRST, SECOND), pair, strict=True)
         }
         return write_adapter(folder, "adapter", self.architecture.family, float(self.scale * self.rank), tensors)
+
+    def embedded(self, base: BaseModel, ids: Array) -> Array:
+        """Return the input of the first layer for these tokens, (T, width); a new array."""
+        vectors: Array = base.embedding[ids]
+        return vectors
+
+    def add_embedded(self, derivative: Array, ids: Array) -> None:
+        """Add the derivative by `embedded`, (T, width), to these gradients; an adapter has nothing there."""
 
 
 def lora_size(architecture: Architecture, rank: int) -> int:
@@ -109,8 +86,7 @@ def read_lora(path: Path, base: Path) -> Lora:
     Raises InputError where it is truncated, or does not fit the base.
     """
     model = read_gguf(base)
-    architecture = read_architecture(model)
-    file = read_adapter(path, model)
+    architecture, file = read_architecture(model), read_adapter(path, model)
     names = {f"blk.{number}.{name}.weight": (number, name) for number in range(architecture.layers) for name in MAPS}
     stems = {name.removesuffix(FIRST) for name in file.tensors if name.endswith(FIRST)}
     if other := sorted(stems - set(names)):
@@ -127,12 +103,12 @@ def read_lora(path: Path, base: Path) -> Lora:
     return lora
 
 
-class SoftPrompt(Parameters):
-    """Vectors of a soft prompt that replace those of some tokens, (n, width); `flat` None: zeros."""
+class SoftPrompt:
+    """Vectors of a soft prompt that replace those of some tokens, (n, width); else as `Lora`, without matrices."""
 
     def __init__(self, base: BaseModel, tokens: SoftTokens, flat: Array | None = None) -> None:
         self.base, self.tokens, self.ids, self.scale = base, tokens, np.array(tokens.ids), 1.0
-        self.decides = ["soft prompt", list(tokens.ids)]
+        self.decides: list[Any] = ["soft prompt", list(tokens.ids)]
         size = len(tokens.ids) * base.architecture.width
         self.flat = np.zeros(size, base.embedding.dtype) if flat is None else flat
         self.vectors: Array = self.flat.reshape(len(tokens.ids), -1)
@@ -166,3 +142,6 @@ class SoftPrompt(Parameters):
     def add_embedded(self, derivative: Array, ids: Array) -> None:
         places, which = (ids[:, None] == self.ids).nonzero()
         np.add.at(self.vectors, which, derivative[places])
+
+
+Parameters = Lora | SoftPrompt

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.errors import InputError, Problem, ProblemsError
+from agent.errors import InputError, Problem, refuse_all
 from agent.models.adapters import SoftTokens
 from agent.models.engine import cannot_load, start_engine
 from agent.models.gguf import Array
@@ -36,14 +36,9 @@ class TokenPair:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Rows as one sequence of T tokens.
+    """Rows as one sequence of T tokens, of which all rows share the first `prefix`.
 
-    Args:
-        ids: (T,) tokens.
-        positions: (T,) the index of each in its row, from 0.
-        prefix: number of leading tokens that all rows share.
-        outputs: (n,) indices whose output is compared.
-        targets: (n,) the tokens expected there.
+    `positions`: (T,) the index of each in its row; `outputs`: (n,) the indices whose output is compared with `targets`.
     """
 
     ids: Array
@@ -57,9 +52,7 @@ class Pack:
 def pack(pairs: Sequence[TokenPair]) -> Pack:
     prefix = shared_prefix(pairs)
     ids, positions = list(pairs[0].prompt[:prefix]), list(range(prefix))
-    spans: list[tuple[int, int]] = []
-    outputs: list[int] = []
-    targets: list[int] = []
+    spans, outputs, targets = list[tuple[int, int]](), list[int](), list[int]()
     for pair in pairs:
         start = len(ids)
         row = [*pair.prompt, *pair.answer[:-1]]  # the last token of the answer is only predicted
@@ -120,22 +113,20 @@ def engine_tokens(
     Raises ProblemsError with all pairs that are incomplete or too long; InputError where the engine cannot load the
     model, or changes the tokens of `soft`.
     """
-    problems = [
-        Problem(f"pair {at}", what)
+    refuse_all(
+        Problem(f"pair {at}", "has no messages or no answer")
         for at, pair in enumerate(pairs, 1)
-        for what, is_there in (("has no messages", pair.messages), ("has no answer", pair.answer.strip()))
-        if not is_there
-    ]
-    if problems:
-        raise ProblemsError(tuple(problems))
+        if not (pair.messages and pair.answer.strip())
+    )
     engine = _Engine(base)
     answers = {answer: engine.answer(answer) for answer in dict.fromkeys(pair.answer for pair in pairs)}
     made = [TokenPair(engine.prompt(pair, soft), (*answers[pair.answer], architecture.end_of_turn)) for pair in pairs]
     most = min(MOST_TOKENS, architecture.context)
-    sizes = [len(pair.prompt) + len(pair.answer) for pair in made]
-    why = f"more than {most}; leave it out or shorten its prompt"
-    if long := [at for at, size in enumerate(sizes) if size > most]:
-        raise ProblemsError(tuple(Problem(f"pair {at + 1}", f"has {sizes[at]} tokens, {why}") for at in long))
+    refuse_all(
+        Problem(f"pair {at}", f"has {size} tokens, more than {most}; leave it out or shorten its prompt")
+        for at, pair in enumerate(made, 1)
+        if (size := len(pair.prompt) + len(pair.answer)) > most
+    )
     return made
 
 

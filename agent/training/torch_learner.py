@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agent.errors import InputError
-from agent.models.gguf import F16, F32, Array, GgufFile, Tensor, WrittenTensor, gguf_parts, kept, read_gguf
+from agent.models.gguf import F16, F32, Array, Tensor, WrittenTensor, gguf_parts, kept, read_gguf
 from agent.safe_file import new_files
 from agent.training.base_model import Architecture, BaseModel
 from agent.training.learner import LaidRows
@@ -36,6 +35,9 @@ MODULES: Mapping[str, str] = {
 }
 """Linear maps of a layer, by our names."""
 NORMS: Mapping[str, str] = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+Order = Any
+"""An index of rows: an array, or SAME."""
+SAME = slice(None)
 _WHOLE: Mapping[str, str] = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
@@ -55,48 +57,37 @@ def hf_name(name: str) -> str:
     return f"model.layers.{layer}.{MODULES.get(part) or NORMS[part]}.{end}"
 
 
-def hf_order(name: str, architecture: Architecture) -> Array | None:
-    """Return the file's row for each row in transformers, (outputs,); None: the same order.
-
-    `name`: of a linear map in MODULES; other tensors keep their order.
-    """
+def hf_order(name: str, architecture: Architecture) -> Order:
+    """Return an index of the file's rows of a map, in the order of transformers."""
     heads = {"attn_q": architecture.heads, "attn_k": architecture.kv_heads}.get(name)
     if heads is None or not architecture.interleaved:
-        return None
+        return SAME
     return np.arange(heads * architecture.head).reshape(heads, architecture.head // 2, 2).swapaxes(1, 2).reshape(-1)
 
 
-def tensors_of(base: BaseModel) -> Iterator[tuple[str, Array, Array | None]]:
-    """Yield each tensor of a base in a fixed order: name, values, row order.
-
-    The row order is that of transformers; None: the same.
-    """
-    yield "token_embd.weight", base.embedding, None
+def tensors_of(base: BaseModel) -> Iterator[tuple[str, Array, Order]]:
+    """Yield each tensor of a base in a fixed order. Each has its name, values and row order (`hf_order`)."""
+    yield "token_embd.weight", base.embedding, SAME
     if base.output is not base.embedding:
-        yield "output.weight", base.output, None
-    yield "output_norm.weight", base.output_norm, None
+        yield "output.weight", base.output, SAME
+    yield "output_norm.weight", base.output_norm, SAME
     for number, layer in enumerate(base.layers):
         for name, matrix in layer.maps.items():
             yield f"blk.{number}.{name}.weight", matrix, hf_order(name, base.architecture)
         for name, bias in layer.biases.items():
             yield f"blk.{number}.{name}.bias", bias, hf_order(name, base.architecture)
-        yield f"blk.{number}.attn_norm.weight", layer.attn_norm, None
-        yield f"blk.{number}.ffn_norm.weight", layer.ffn_norm, None
+        yield f"blk.{number}.attn_norm.weight", layer.attn_norm, SAME
+        yield f"blk.{number}.ffn_norm.weight", layer.ffn_norm, SAME
 
 
 def hf_model(base: BaseModel) -> Any:
-    """Build the transformers model with these weights, in float32 on the processor.
-
-    Raises InputError where the family has no place for a tensor in transformers.
-    """
+    """Build the transformers model with these weights, in float32 on the processor. Raises InputError."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
     kind = LlamaConfig if base.architecture.family == "llama" else Qwen2Config
-    model = AutoModelForCausalLM.from_config(kind(**sizes_of(base)), dtype=torch.float32)
-    state = {}
-    for name, tensor, order in tensors_of(base):
-        state[hf_name(name)] = torch.from_numpy(tensor.copy() if order is None else tensor[order])
+    model = AutoModelForCausalLM.from_config(kind(**_sizes(base)), dtype=torch.float32)
+    state = {hf_name(name): torch.from_numpy(tensor[order].copy()) for name, tensor, order in tensors_of(base)}
     missing, more = model.load_state_dict(state, strict=False)
     tied = {"lm_head.weight"} if base.output is base.embedding else set()
     if wrong := sorted({*missing, *more} - tied):
@@ -106,8 +97,7 @@ def hf_model(base: BaseModel) -> Any:
     return model.eval()  # no dropout: nothing is drawn at random
 
 
-def sizes_of(base: BaseModel) -> dict[str, Any]:
-    """Return the sizes of a model by the names of a Hugging Face config.json."""
+def _sizes(base: BaseModel) -> dict[str, Any]:
     of = base.architecture
     biased = {name for layer in base.layers for name in layer.biases}
     sizes = {
@@ -131,31 +121,16 @@ IGNORED = -100
 """PyTorch's target for positions that are not compared."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParameterSlot:
-    """Position of a PyTorch parameter in the flat vector: `start`, and its row order (None: same)."""
-
-    parameter: Any
-    start: int
-    order: Array | None
-
-    def view(self, flat: Array) -> Array:
-        shape = tuple(self.parameter.shape)
-        return flat[self.start : self.start + self.parameter.numel()].reshape(shape)
-
-
 class TorchLearner:
     """Parameters whose gradient PyTorch computes.
 
-    Args:
-        slots: of all that is trained; together they fill the flat vector.
-        settings: only the threads matter here.
+    `trained`: all parameters of `model` that are trained, in the order of the flat vector, each with its row order.
     """
 
     def __init__(
         self,
         model: Any,
-        slots: Sequence[ParameterSlot],
+        trained: Sequence[tuple[Any, Order]],
         settings: TrainingSettings,
         base: str,
         decides: Sequence[Any],
@@ -165,10 +140,17 @@ class TorchLearner:
         import torch
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model, self.slots, self.base = model.to(self.device), slots, base
+        self.model, self._trained, self.base = model.to(self.device), trained, base
         self.initial, self.write, self._settings = initial, write, settings
-        self.size = sum(slot.parameter.numel() for slot in slots)
+        self.size = sum(parameter.numel() for parameter, _ in trained)
         self.decides: list[Any] = [*decides, "torch", str(torch.__version__), self.device]
+
+    def views(self, flat: Array) -> Iterator[Array]:
+        """Yield each parameter's part of a flat vector, in the file's row order."""
+        start = 0
+        for parameter, _ in self._trained:
+            yield flat[start : start + parameter.numel()].reshape(tuple(parameter.shape))
+            start += parameter.numel()
 
     def __enter__(self) -> TorchLearner:
         import torch
@@ -200,9 +182,8 @@ class TorchLearner:
         loss = total / answers
         loss.backward()
         gradient = np.empty(self.size, np.float32)
-        for slot in self.slots:
-            found = slot.parameter.grad.cpu().numpy()
-            slot.view(gradient)[slice(None) if slot.order is None else slot.order] = found
+        for view, (parameter, order) in zip(self.views(gradient), self._trained, strict=True):
+            view[order] = parameter.grad.cpu().numpy()
         return loss.item(), gradient
 
     def score(self, parameters: Array, rows: Sequence[TokenPair]) -> float:
@@ -227,9 +208,8 @@ class TorchLearner:
         import torch
 
         with torch.no_grad():
-            for slot in self.slots:
-                view = slot.view(parameters)
-                slot.parameter.copy_(torch.from_numpy(view if slot.order is None else view[slot.order]))
+            for view, (parameter, order) in zip(self.views(parameters), self._trained, strict=True):
+                parameter.copy_(torch.from_numpy(view[order]))
 
 
 def lora_learner(base: BaseModel, lora: Lora, settings: TrainingSettings) -> TorchLearner:
@@ -240,16 +220,15 @@ def lora_learner(base: BaseModel, lora: Lora, settings: TrainingSettings) -> Tor
     targets = [name.rpartition(".")[2] for name in MODULES.values()]
     how = LoraConfig(r=lora.rank, lora_alpha=lora.scale * lora.rank, target_modules=targets, task_type="CAUSAL_LM")
     named: Mapping[str, Any] = dict(get_peft_model(model, how).eval().named_parameters())
-    slots, start = [], 0
-    for number, layer in enumerate(lora.layers):
-        for name in layer:
-            for part, order in (("lora_A", None), ("lora_B", hf_order(name, base.architecture))):
-                parameter = named[f"base_model.model.model.layers.{number}.{MODULES[name]}.{part}.default.weight"]
-                slots.append(ParameterSlot(parameter, start, order))
-                start += parameter.numel()
+    trained = [
+        (named[f"base_model.model.model.layers.{number}.{MODULES[name]}.{part}.default.weight"], order)
+        for number, layer in enumerate(lora.layers)
+        for name in layer
+        for part, order in (("lora_A", SAME), ("lora_B", hf_order(name, base.architecture)))
+    ]
     return TorchLearner(
         model,
-        slots,
+        trained,
         settings,
         base.sha256,
         ["peft", *lora.decides],
@@ -260,49 +239,43 @@ def lora_learner(base: BaseModel, lora: Lora, settings: TrainingSettings) -> Tor
 
 def full_learner(base: BaseModel, settings: TrainingSettings) -> TorchLearner:
     """Return a learner of all weights of a base; it writes a whole model."""
-    model = hf_model(base)
-    named, shapes = dict(model.named_parameters()), {}
-    slots, start = [], 0
-    for name, tensor, order in tensors_of(base):
-        slots.append(ParameterSlot(named[hf_name(name)], start, order))
-        shapes[name], start = slots[-1], start + tensor.size
+    model, tensors = hf_model(base), list(tensors_of(base))
+    named = dict(model.named_parameters())
 
     def first(seed: int) -> Array:
-        return np.concatenate([tensor.ravel() for _, tensor, _ in tensors_of(base)])
+        return np.concatenate([tensor.ravel() for _, tensor, _ in tensors])
 
     def write(folder: Path, flat: Array) -> tuple[Path, str]:
-        return write_model(folder, base.path, {name: slot.view(flat) for name, slot in shapes.items()})
+        weights = {name: view for (name, _, _), view in zip(tensors, learner.views(flat), strict=True)}
+        return write_model(folder, base.path, weights)
 
-    return TorchLearner(model, slots, settings, base.sha256, ["full"], first, write)
+    trained = [(named[hf_name(name)], order) for name, _, order in tensors]
+    learner = TorchLearner(model, trained, settings, base.sha256, ["full"], first, write)
+    return learner
 
 
 # -- a whole model as a file ------------------------------------------------------------------------------------------
 
 
 def write_model(folder: Path, base: Path, weights: Mapping[str, Array]) -> tuple[Path, str]:
-    """Write `model-HASH.gguf`: the base's values and vocabulary with other weights.
+    """Write `model-HASH.gguf`: the base's values and vocabulary with other weights; return it and its SHA-256.
 
     Matrices become float16. The package `gguf` is not used because its files differ between versions, and the hash of
     the file identifies the model's replies. `weights`: by name of the tensor in the base; missing ones are copied.
-    Return its path and SHA-256. Raises InputError where the base cannot be read, and OSError.
     """
-    digest = hashlib.sha256()
+    digest, file_of_base = hashlib.sha256(), read_gguf(base)
+    tensors = [
+        _written(tensor, weights[name]) if name in weights else kept(file_of_base, tensor)
+        for name, tensor in file_of_base.tensors.items()
+    ]
     with new_files(folder) as staging:
         with (staging / "model").open("wb") as file:
-            for part in _parts(read_gguf(base), weights):
+            for part in gguf_parts(file_of_base.data[: file_of_base.head], tensors, file_of_base.aligned):
                 digest.update(part)
                 file.write(part)
         name = f"model-{digest.hexdigest()[:16]}.gguf"
         (staging / "model").rename(staging / name)
     return folder / name, digest.hexdigest()
-
-
-def _parts(base: GgufFile, weights: Mapping[str, Array]) -> Iterator[bytes]:
-    tensors = [
-        _written(tensor, weights[name]) if name in weights else kept(base, tensor)
-        for name, tensor in base.tensors.items()
-    ]
-    return gguf_parts(base.data[: base.head], tensors, base.aligned)
 
 
 def _written(tensor: Tensor, weights: Array) -> WrittenTensor:

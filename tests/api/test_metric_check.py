@@ -80,7 +80,17 @@ def test_a_metric_file_that_scores_no_right_answer_is_refused_by_a_dry_run_too()
 
 
 @each_case(
-    "name", ["support_triage", "clinic_intake", "word_problems", "home_assistant", "bank_answers", "clinic_desk"]
+    "name",
+    [
+        "support_triage",
+        "clinic_intake",
+        "word_problems",
+        "home_assistant",
+        "home_agent",
+        "bank_answers",
+        "clinic_desk",
+        "skill_choice",
+    ],
 )
 def test_the_metrics_of_the_shipped_tasks_give_full_marks(name: str) -> None:
     said: list[str] = []

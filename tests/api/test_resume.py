@@ -80,7 +80,7 @@ def test_a_ctrl_c_lands_what_flies_and_the_run_resumes_to_the_same_end() -> None
             cache=False, db="whole/ledger.db",
         )  # fmt: skip
     assert told(result.to_json()) == told(whole.to_json())
-    with pytest.raises(pa.InputError, match="has its result"):
+    with pytest.raises(pa.InputError, match="this run is complete"):
         pa.resume(run_id)
 
 
@@ -123,6 +123,13 @@ def test_a_ctrl_c_that_the_kernel_hands_to_another_thread_is_heard() -> None:
 
     async def cell() -> bool:
         return run_blocking(work)
+
+    assert asyncio.run(cell())
+
+
+def test_the_process_can_end_while_a_run_in_a_thread_waits() -> None:
+    async def cell() -> bool:
+        return run_blocking(lambda stop: threading.current_thread().daemon)
 
     assert asyncio.run(cell())
 

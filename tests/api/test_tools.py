@@ -112,7 +112,7 @@ def test_what_cannot_be_is_refused_before_anything_is_called() -> None:
             pa.optimize(requests(), tools=lamp_on, **given)  # type: ignore[arg-type]
         with pytest.raises(pa.InputError, match="tools: no tools"):
             pa.optimize(requests(), tools=[], **given)
-        with pytest.raises(pa.InputError, match="--tools, --knowledge go with a data file"):
+        with pytest.raises(pa.InputError, match="--tools needs a data file"):
             pa.optimize("elsewhere", tools=[lamp_on], model=compatible(server))
         with pytest.raises(pa.InputError, match=r"--type text: the answers are calls of tools"):
             pa.optimize(requests(), tools=[lamp_on, LAMP_OFF], type="text", **given)

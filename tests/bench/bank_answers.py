@@ -61,14 +61,7 @@ class Variant:
         return f"{how}, citing" if self.cites else how
 
 
-VARIANTS = (
-    Variant(0),
-    Variant(3),
-    Variant(6),
-    Variant(3, "hybrid"),
-    Variant(6, "hybrid"),
-    Variant(3, cites=True),
-)
+VARIANTS = (Variant(0), Variant(3), Variant(6), Variant(3, "hybrid"), Variant(6, "hybrid"), Variant(3, cites=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +111,7 @@ async def measured(task: Task, rows: Sequence[Example], lm: LM, variant: Variant
         figures[f"score_{part}"].append(figures["score"][-1])
         figures["unreadable"].append(bool(said.error))
         figures["unanswerable_right" if not row.sources else "answerable_wrong"].append(refuses)
-        if row.sources and (files := program.traits(candidate).documents(row)) is not None:
+        if row.sources and (files := program.documents(candidate, row)) is not None:
             figures["recall"].append(bool(set(row.sources) & set(files)))
         if row.sources and variant.cites:
             figures["citation_right"].append(str(said.fields.get("source", "")).strip() in row.sources)

@@ -27,9 +27,9 @@ from agent.prompt.reply_parser import parse_reply
 from agent.stats.intervals import mean_ci
 from agent.task.tools import read_tools
 from agent.types import Field, Message, Request, Tool, calls_schema
+from tests.bench.bfcl_agent import as_schema
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "bfcl"
-TYPES = {"dict": "object", "float": "number", "tuple": "array"}
 CATEGORIES = ("simple_python", "multiple")
 INSTRUCTION = "Call the functions that do what is asked, with the arguments that it gives. Call none where none fits."
 CHECK = tool_calls(CallOptions(accepted=True, ordered=True), Field("calls", "json"))
@@ -56,18 +56,6 @@ def tools_of(row: Row) -> tuple[Tool, ...]:
 
 def plain(name: str) -> str:
     return name.replace(".", "_")
-
-
-def as_schema(value: Any) -> Any:
-    """A schema with the names of JSON's types; `any` says nothing."""
-    if isinstance(value, list):
-        return [as_schema(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    found = {key: as_schema(each) for key, each in value.items() if not (key == "type" and each == "any")}
-    if isinstance(found.get("type"), str):
-        found["type"] = TYPES.get(found["type"], found["type"])
-    return found
 
 
 def wanted(row: Row) -> list[Row]:

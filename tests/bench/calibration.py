@@ -31,17 +31,18 @@ from agent.jobs.tasks import task_of
 from agent.ledger.query import History, started_with
 from agent.prompt.calibration import (
     LABELS_FIRST,
+    NEIGHBOURS,
     LabelCalibration,
     Method,
     Neighbours,
     Prior,
     calibrated,
     label_scores,
+    log_shares,
 )
 from agent.prompt.parts.calibration import TrainedPrior
 from agent.prompt.parts.picks import PickedRows
 from agent.prompt.reply_parser import parse_reply
-from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.search.context import dev_rows
 from agent.stats.calibration import (
     Weights,

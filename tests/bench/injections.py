@@ -19,8 +19,7 @@ from statistics import mean
 from typing import Any
 
 from agent.models.model_registry import DEFAULT_MODEL, create_model
-from agent.scoring.judge_reply import rating_schema, read_ratings, rubric_value
-from agent.scoring.llm_judge import CRITERION_TOKENS, LOGPROBS, VERDICT_TOKENS, rubric_messages
+from agent.scoring.llm_judge import LOGPROBS, judge_messages
 from agent.stats.intervals import mean_ci
 from agent.task.load import load_task
 from agent.types import LM, Request, Rubric, Task
@@ -32,11 +31,9 @@ BENIGN = 30
 
 
 async def rating(lm: LM, task: Task, rubric: Rubric, inputs: Any, answer: str, fenced: bool) -> float | None:
-    messages = rubric_messages(task.description, rubric, inputs, answer, fenced=fenced)
-    room = VERDICT_TOKENS + CRITERION_TOKENS * len(rubric.criteria)
-    reply = await lm.complete(Request(messages, room, json_schema=rating_schema(rubric), logprobs=LOGPROBS))
-    found = read_ratings(reply.text, rubric, reply.logprobs)
-    return None if found is None else rubric_value(found.ratings, rubric)
+    messages, form = judge_messages("rubric", task.description, rubric, inputs, [answer], fenced=fenced)
+    reply = await lm.complete(Request(messages, form.room, json_schema=form.schema, logprobs=LOGPROBS))
+    return form.read(reply.text, reply.logprobs).value
 
 
 async def measure(model: str, payloads: Sequence[dict[str, str]]) -> dict[str, Any]:

@@ -16,9 +16,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from agent.jobs.launch import start
+from agent.jobs.launch import search_of
 from agent.jobs.observers import Watcher
 from agent.jobs.search import MODEL, prepare_demo
+from agent.jobs.session import run_work
 from agent.models.local import LocalModel
 from agent.models.recorded import (
     PREFIX,
@@ -93,7 +94,7 @@ def main() -> None:
         launch = prepare_demo(db)
         program = program_for(launch.task, recorder)
         try:
-            result = start(replace(launch, target=recorder, program=program), db, Watcher())
+            result = run_work(search_of(replace(launch, target=recorder, program=program)), db, Watcher())
         finally:
             recorder.save()
     if words.prune:

@@ -21,7 +21,6 @@ from statistics import median
 import httpx
 
 from agent.report.web.app import make, warm
-from agent.report.web.page_request import PageCache
 from agent.task.load import load_task
 from tests.bench.big_ledger import build
 from tests.toys import TEAMS, row
@@ -95,7 +94,7 @@ class Took:
 async def measure(path: Path, times: int) -> list[Took]:
     web = make(path, 8799)
     warm(web.site)
-    web.site.cache = PageCache()  # the first of each is to gather everything itself
+    web.site.cache.clear()  # the first of each is to gather everything itself
     found = []
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=web.app),

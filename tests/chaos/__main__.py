@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tests.chaos import aliases, comparisons, faults, jobs, kills
+from tests.chaos import agents, aliases, comparisons, faults, jobs, kills
 from tests.chaos.command import ENDERS, preload
 from tests.chaos.harness import Campaign, Row
 
@@ -34,6 +34,7 @@ SCENARIOS: dict[str, Callable[[Campaign], Row]] = {
     "customize": comparisons.trained_here,
     "hosted": comparisons.hosted,
     "aliases": aliases.kills,
+    "agents": agents.kills,
     "eio": faults.io_errors,
     "locked": faults.locked,
     "stop": faults.standstill,

@@ -26,11 +26,13 @@ HEAVY = (
     *(
         "agent.jobs.session",
         "agent.jobs.optimize",
+        "agent.programs.agent",
         "agent.programs.prompt",
         "agent.programs.classic",
         "agent.release.promotion",
         "agent.search.evolve.evolve",
         "agent.programs.moves.author",
+        "agent.report.run_blocks",
         "httpcore2",
         "anyio",
     ),

@@ -1,6 +1,6 @@
 """The provider of the campaign, in its own process: live calls, batches or fine-tuning, with a bill of what came.
 
-    python -m tests.chaos.server [batches | tuning]
+    python -m tests.chaos.server [batches | tuning | agents]
 
 It prints {"url": ...} when it is ready and ends when its stdin closes. POST /control sets a `Behaviour` and zeroes the
 bill; GET /bill returns the bill, GET /requests the number of model requests.
@@ -98,6 +98,15 @@ class ChaosServer(ChildServer):
         return found
 
 
+def agents(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+    """Answer an agent of `tests.chaos.agents` as the learner does, and the proposer with a sentence to add."""
+    if messages[0]["content"].startswith(("Say in one word", "Answer with one of")):
+        return learner(messages, body)
+    last = messages[-1]["content"]
+    sentence = f"Decide by the topic (edition {hashlib.sha256(last.encode()).hexdigest()[:6]})."
+    return f"ADD: {sentence}" if "ADD" in last else sentence
+
+
 class Provider:
     """What the server answers, and its bill."""
 
@@ -106,7 +115,7 @@ class Provider:
     def __init__(self, kind: str) -> None:
         self._lock, self._rng = threading.Lock(), Random(0)
         self._behaviour, self._bill = Behaviour(latency=0.05) if kind == "tuning" else Behaviour(), Bill()
-        self._answer = answers if kind == "tuning" else learner
+        self._answer = {"tuning": answers, "agents": agents}.get(kind, learner)
         self.batches = BatchProvider(
             learner, BATCH_LOOKS, row=lambda number: None if number % 7 == 6 else 200, partial=5
         )

@@ -19,7 +19,6 @@ from tests.wire import Fault
 
 FENCED = re.compile(r"<(data-[0-9a-f]{16})>\n(.*?)\n</\1>", re.DOTALL)
 WORDS = re.findall(r"\w+", "the small boat left before dawn and nobody on the pier asked who had paid for its sail")
-Reply = Callable[[list[dict[str, Any]], dict[str, Any]], str | Fault]
 
 
 def fenced(messages: list[dict[str, Any]]) -> list[str]:
@@ -56,6 +55,8 @@ class PlantedJudge:
         assert "strict and fair judge" in messages[0]["content"]
         whole, texts = json.dumps(messages), fenced(messages)
         self.seen[whole] += 1
+        if not texts:  # a tuned judge: an ordinary prompt, answered by the rating alone
+            return str(self._rating(messages[-1]["content"]))
         if (fault := self.fails(texts[-1])) is not None:
             return fault
         if chance(whole, "drop") < self.drops:

@@ -26,11 +26,8 @@ ALIASES = Path("runs/releases/rows/aliases.jsonl")
 
 
 def moves() -> list[dict[str, Any]]:
-    history = History(Path("runs/ledger.db"))
-    try:
+    with closing(History(Path("runs/ledger.db"))) as history:
         return history.alias_moves("rows")
-    finally:
-        history.close()
 
 
 def agree() -> list[dict[str, Any]]:
@@ -207,7 +204,7 @@ def test_a_rollback_works_while_a_run_holds_the_ledger_and_without_one(
     from dataclasses import replace
 
     two = replace(one.release, model="openai/other")
-    monkeypatch.setattr("agent.jobs.aliases.BUSY_AFTER", 0.1)
+    monkeypatch.setattr("agent.jobs.promote.BUSY_AFTER", 0.1)
     registry.promote(two, "production", None, evidence={})
     busy = Ledger(Path("runs/ledger.db"))
     result = optimize("rollback", "rows")

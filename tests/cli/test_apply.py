@@ -1,4 +1,4 @@
-"""`optimize apply` over a real server: rows with answers beside them, nothing bought twice, no file but a whole one."""
+"""`optimize apply` over a real server: rows with their answers, nothing bought twice, no file but a whole one."""
 
 import csv
 import json
@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_refused_before_the_first_call(two_runs: Made) -> N
     with WireServer(learner) as server:
         for said, *given in (
             ("no column 'text'; the inputs of", "other.csv", "-o", "out.csv"),
-            ("has a column 'label' already", mail("labelled.csv", label="x"), "-o", "out.csv"),
+            ("already has a column 'label'", mail("labelled.csv", label="x"), "-o", "out.csv"),
             ("is the file of rows itself", mail(), "-o", "mail.csv"),
             ("give a .csv or a .jsonl file", mail(), "-o", "out.txt"),
             ("-o none.csv/out.csv: cannot be written", mail("none.csv"), "-o", "none.csv/out.csv"),

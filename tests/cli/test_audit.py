@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shlex
 import shutil
 import sqlite3
 import stat
@@ -45,18 +46,14 @@ def found_wrong(*arguments: str | Path) -> dict[str, Any]:
     ("sql", "first"),
     [
         ("UPDATE events SET body = replace(body, '\"', '\" ') WHERE seq = 5", "SELECT 5"),
-        (
-            "UPDATE outcomes SET value = 1 - value WHERE rowid = 3",
-            "SELECT MAX(seq) FROM events e, outcomes o WHERE o.rowid = 3 AND kind = 'outcome' AND e.run_id = o.run_id "
-            "AND instr(body, o.candidate_id) AND instr(body, '\"' || o.example_id || '\"')",
-        ),
+        ("UPDATE outcomes SET value = 1 - value WHERE rowid = 3",
+         "SELECT MAX(seq) FROM events e, outcomes o WHERE o.rowid = 3 AND kind = 'outcome' AND e.run_id = o.run_id "
+         "AND instr(body, o.candidate_id) AND instr(body, '\"' || o.example_id || '\"')"),
         ("UPDATE calls SET cost_usd = 0 WHERE id = 4", "SELECT seq FROM events WHERE body LIKE '{\"key\":[4],%'"),
-        (
-            "DELETE FROM blobs WHERE rowid = 20",
-            "SELECT MIN(seq) FROM events, blobs b WHERE b.rowid = 20 AND instr(events.body, b.hash)",
-        ),
+        ("DELETE FROM blobs WHERE rowid = 20",
+         "SELECT MIN(seq) FROM events, blobs b WHERE b.rowid = 20 AND instr(events.body, b.hash)"),
     ],
-)
+)  # fmt: skip
 def test_verify_names_the_first_event_that_a_change_contradicts(two_runs: Made, sql: str, first: str) -> None:
     expected = read(DB, first)[0][0]
     tamper(sql)
@@ -64,6 +61,8 @@ def test_verify_names_the_first_event_that_a_change_contradicts(two_runs: Made, 
     assert answer["first_bad_seq"] == answer["findings"][0]["seq"] == expected
     lines = optimize("audit", "verify").stdout.splitlines()
     assert lines == [f"event {finding['seq']}: {finding['what']}" for finding in answer["findings"]]
+    (line,) = refused(1, "audit", "anchor")
+    assert "runs/ledger.db" in line
 
 
 def test_a_file_that_is_no_database_is_not_whole() -> None:
@@ -98,10 +97,8 @@ def test_a_ledger_that_was_emptied_is_refused_by_every_command_and_left_as_it_is
     for words in (["runs"], ["history"], ["promote"], ["audit", "verify"]):
         (line,) = refused(1, *words)
         assert "restore a copy" in line
-    ledger = next(
-        check for check in json.loads(optimize("doctor", "--json").stdout)["checks"] if check["what"] == str(DB)
-    )
-    assert not ledger["ok"]
+    checks = json.loads(optimize("doctor", "--json").stdout)["checks"]
+    assert [check["ok"] for check in checks if check["what"] == str(DB)] == [False]
     assert (DB.read_bytes(), DB.with_name("ledger.db.seal").read_bytes()) == (b"", seal)
 
 
@@ -116,7 +113,7 @@ def test_reading_makes_no_ledger_of_an_empty_file() -> None:
 
 def test_a_head_that_was_noted_elsewhere_is_found_again_in_every_form(two_runs: Made) -> None:
     first, _ = two_runs
-    noted = good_json_of(good("audit", "anchor"))
+    noted = json.loads(good("audit", "anchor"))
     assert (noted["seq"], noted["hash"]) == read(DB, "SELECT seq, hash FROM head")[0]
     assert Path(noted["ledger"]) == DB.resolve()
     good("audit", "anchor", "-o", "anchor.json")
@@ -128,12 +125,6 @@ def test_a_head_that_was_noted_elsewhere_is_found_again_in_every_form(two_runs: 
         assert good("audit", "verify", "--anchor", word).startswith("whole: ")
 
 
-def good_json_of(text: str) -> dict[str, Any]:
-    found = json.loads(text)
-    assert isinstance(found, dict)
-    return found
-
-
 def test_a_ledger_that_was_made_anew_does_not_hold_the_head_that_was_noted(two_runs: Made) -> None:
     good("audit", "anchor", "-o", "anchor.json")
     Ledger(Path("new.db")).close()
@@ -141,45 +132,25 @@ def test_a_ledger_that_was_made_anew_does_not_hold_the_head_that_was_noted(two_r
     assert found_wrong("--db", "new.db", "--anchor", "anchor.json")["first_bad_seq"] == 1
 
 
-def test_a_tampered_ledger_is_not_anchored(two_runs: Made) -> None:
-    tamper("UPDATE calls SET cost_usd = 0 WHERE id = 4")
-    (line,) = refused(1, "audit", "anchor")
-    assert "runs/ledger.db" in line
-
-
 # -- show and lineage --------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_shown_with_what_it_was_made_with_and_all_its_events(two_runs: Made) -> None:
-    first, _ = two_runs
-    run_id = first["run_id"]
+def test_a_run_and_its_trials_are_shown_with_their_events_in_order(two_runs: Made) -> None:
+    first, second = two_runs
+    run_id, trials = first["run_id"], good_json("history", first["run_id"])["trials"]
     shown = good_json("audit", "show", run_id)
     events = read(DB, "SELECT seq, utc, kind FROM events WHERE run_id = ? ORDER BY seq", run_id)
     assert [(e["seq"], e["utc"], e["kind"]) for e in shown["events"]] == events
-    assert shown["run"]["options"]["max_calls"] == 800
-    assert shown["run"]["origin"]["versions"]["openai"]
-    assert shown["run"]["result"] == first
+    assert (shown["run"]["options"]["max_calls"], shown["run"]["result"]) == (800, first)
     assert sum(cost["cost_usd"] for cost in shown["costs"]) == pytest.approx(first["cost_usd"])
-    words = good("audit", "show", run_id)
-    for expected in ("options.max_calls\t800", "hashes.test\t", "origin.python\t", "plan.dev_rows\t", "\trun_complete"):
-        assert expected in words
-
-
-def test_a_trial_is_shown_with_its_states_in_order(two_runs: Made) -> None:
-    first, second = two_runs
-    trials = good_json("history", first["run_id"])["trials"]
     trial = max(trials, key=lambda trial: int(trial["n"]))
-    shown = good_json("audit", "show", f"{first['run_id']}:{trial['number']}")
+    shown = good_json("audit", "show", f"{run_id}:{trial['number']}")
+    states, keys = shown["states"], ("state", "n", "mean", "reason")
     assert shown["trial"] == trial
-    assert shown["states"][0]["state"] == "incomplete"
-    assert shown["states"][0]["n"] == 0
-    assert [state["n"] for state in shown["states"]] == sorted(state["n"] for state in shown["states"])
-    last = shown["states"][-1]
-    assert (last["state"], last["n"], last["mean"], last["reason"]) == tuple(
-        trial[key] for key in ("state", "n", "mean", "reason")
-    )
+    assert (states[0]["state"], states[0]["n"]) == ("incomplete", 0)
+    assert [state["n"] for state in states] == sorted(state["n"] for state in states)
+    assert [states[-1][key] for key in keys] == [trial[key] for key in keys]
     assert len(shown["outcomes"]["dev"]) == trial["n"]
-    assert good_json("audit", "show", "0")["trial"]["candidate_id"] == good_json("history")["trials"][0]["candidate_id"]
     assert good("audit", "show", "0").startswith(f"trial 0 of {second['run_id']}: ")
 
 
@@ -212,14 +183,22 @@ def test_the_lineage_of_a_prompt_leads_to_its_first_ancestor_under_every_name(tw
     assert told["round"] < child["round"] + 1
     template, instruction = prompt["candidate"]["template_hash"], prompt["candidate"]["instruction_hash"]
     assert good_json("audit", "lineage", template[:20]) == good_json("audit", "lineage", child["candidate_id"][:12])
-    same = good_json("audit", "lineage", instruction)["prompts"]
-    assert child["candidate_id"] in [prompt["candidate"]["id"] for prompt in same]
-    assert {prompt["candidate"]["instruction_hash"] for prompt in same} == {instruction}
+    same = [found["candidate"] for found in good_json("audit", "lineage", instruction)["prompts"]]
+    assert child["candidate_id"] in [candidate["id"] for candidate in same]
+    assert {candidate["instruction_hash"] for candidate in same} == {instruction}
 
 
-def test_the_lineage_of_a_released_prompt_shows_how_the_aliases_of_its_name_moved(two_runs: Made) -> None:
+def test_the_lineage_of_a_released_prompt_has_its_release_and_the_moves_of_its_aliases(two_runs: Made) -> None:
     first, second = two_runs
-    assert "@production" not in good("audit", "lineage", first["winner"]["candidate_id"])
+    for result in two_runs:
+        version = load_prompt(result["release"]).version
+        (prompt,) = good_json("audit", "lineage", version)["prompts"]
+        assert (prompt["candidate"]["id"], prompt["versions"]) == (result["winner"]["candidate_id"], [version])
+        run = next(run for run in prompt["runs"] if run["run_id"] == result["run_id"])
+        assert (run["released"], run["release"], run["test"]) == (True, result["release"], result["winner"]["test"])
+        assert f"released as {version}" in good("audit", "lineage", version)
+    baseline = good("audit", "lineage", good_json("history")["trials"][0]["candidate_id"])
+    assert ("not released" in baseline, "@production" in baseline) == (True, False)
     one = good_json("promote", first["run_id"], "--actor", "jo", "--reason", "the first")
     two = good_json("promote", second["run_id"], "--override", "--reason", "the second")
     good("rollback", "rows", "--reason", "back again")
@@ -230,23 +209,6 @@ def test_the_lineage_of_a_released_prompt_shows_how_the_aliases_of_its_name_move
     told = good("audit", "lineage", one["version"])
     assert told.count("* rows@production") == 2
     assert all(word in told for word in ("jo", "the first", "the second", "back again"))
-    loser = next(t for t in good_json("history", first["run_id"])["trials"] if t["state"] == "pruned")
-    assert good_json("audit", "lineage", loser["candidate_id"])["prompts"][0]["aliases"] == []
-
-
-def test_the_lineage_of_a_released_prompt_says_that_it_was_released(two_runs: Made) -> None:
-    for result in two_runs:
-        version = load_prompt(result["release"]).version
-        (prompt,) = good_json("audit", "lineage", version)["prompts"]
-        assert prompt["candidate"]["id"] == result["winner"]["candidate_id"]
-        assert prompt["versions"] == [version]
-        run = next(run for run in prompt["runs"] if run["run_id"] == result["run_id"])
-        assert (run["released"], run["release"], run["test"]) == (True, result["release"], result["winner"]["test"])
-        assert f"released as {version}" in good("audit", "lineage", version)
-    baseline = good_json("history")["trials"][0]["candidate_id"]
-    (prompt,) = good_json("audit", "lineage", baseline)["prompts"]
-    assert [run["released"] for run in prompt["runs"]] == [False, False]
-    assert "not released" in good("audit", "lineage", baseline)
 
 
 # -- export ------------------------------------------------------------------------------------------------------------
@@ -264,9 +226,7 @@ def test_an_export_writes_over_nothing_unless_it_is_forced(two_runs: Made) -> No
     Path("mine").write_text("precious")
     for form in ("jsonl", "zip"):
         (line,) = refused(2, "audit", "export", "--format", form, "-o", "mine")
-        assert "--force" in line
-        assert Path("mine").read_text() == "precious"
-        assert sorted(path.name for path in Path().glob("mine*")) == ["mine"]
+        assert ("--force" in line, Path("mine").read_text(), [*Path().glob("mine?*")]) == (True, "precious", [])
     good("audit", "export", "-o", "mine", "--force")
     assert Path("mine").read_text().startswith('{"seq": 1')
     for bad in ("runs", "mine/x"):
@@ -353,38 +313,20 @@ def test_erasing_through_a_link_names_the_log_that_a_reader_keeps(two_runs: Made
 
 
 def test_erasing_needs_something_to_erase_and_words_that_do_not_repeat_it(two_runs: Made) -> None:
-    who = ["--actor", "ann", "--reason", "asked"]
-    for wrong in (
-        [*who],
-        [*who, "--hash", "0" * 64],
-        ["--containing", "ann", *who],
-        ["--containing", "x", "--actor", " ", "--reason", "r"],
-    ):
-        assert len(refused(2, "audit", "erase", *wrong, "--yes")) == 1
+    for wrong in ("--actor ann --reason asked", f"--actor ann --reason asked --hash {'0' * 64}",
+                  "--containing ann --actor ann --reason asked", "--containing x --actor '' --reason r"):  # fmt: skip
+        assert len(refused(2, "audit", "erase", *shlex.split(wrong), "--yes")) == 1
     assert good_json("audit", "verify")["whole"]
 
 
 # -- manners -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (2, ["verify", "--db", "none.db"]),
-        (2, ["verify", "--anchor", "no-such-file"]),
-        (2, ["verify", "--anchor", "rows.csv"]),
-        (2, ["show", "no-run"]),
-        (2, ["show", "no-run:1"]),
-        (2, ["show", "call:99999999"]),
-        (2, ["show", "k_0123456789abcdef"]),
-        (2, ["lineage", "c_zz"]),
-        (2, ["lineage", "c_0123456789abcdef"]),
-        (2, ["lineage", "p_0123456789abcdef"]),
-        (2, ["export", "no-run", "--format", "zip", "-o", "x.zip"]),
-        (2, ["check", "no-run"]),
-    ],
-)
-def test_what_cannot_be_done_is_told_in_one_line(two_runs: Made, code: int, words: list[str]) -> None:
-    (line,) = refused(code, "audit", *words)
-    assert line.startswith("error: ")
-    assert ";" in line or ": give " in line
+def test_what_cannot_be_done_is_told_in_one_line(two_runs: Made) -> None:
+    verify = ("verify --db none.db", "verify --anchor no-such-file", "verify --anchor rows.csv")
+    show = ("show no-run", "show no-run:1", "show call:99999999", "show k_0123456789abcdef", "check no-run")
+    lineage = ("lineage c_zz", "lineage c_0123456789abcdef", "lineage p_0123456789abcdef")
+    for words in (*verify, *show, *lineage, "export no-run --format zip -o x.zip"):
+        (line,) = refused(2, "audit", *words.split())
+        assert line.startswith("error: ")
+        assert ";" in line or ": give " in line

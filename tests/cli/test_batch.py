@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-import promptassay as pa
 from tests.batch.provider import BATCHES, BatchProvider
 from tests.cli.judges import PlantedJudge, write_labels
 from tests.cli.test_interrupt import START, told, trials
@@ -188,21 +187,6 @@ def test_a_server_without_a_batch_api_is_refused_before_a_run_is_made() -> None:
     assert good_json("runs")["runs"] == []
 
 
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [(["--batch-wait", "soon"], "'--batch-wait': 'soon': write seconds"), (["--batch-wait", "2h"], "add --batch")],
-)
-def test_a_wait_that_is_no_time_or_waits_for_nothing_is_refused(more: list[str], says: str) -> None:
-    *_, line = refused(2, *files(120), "-m", "openai/gpt-4o-mini", *more)
-    assert says in line
-
-
-def test_there_is_nothing_to_cancel_in_a_run_without_batches(two_runs: Made) -> None:
-    first, _ = two_runs
-    (line,) = refused(2, "batch", "cancel", first["run_id"])
-    assert "no batch of it is under way" in line
-
-
 # -- jobs -------------------------------------------------------------------------------------------------------------
 
 
@@ -227,33 +211,38 @@ def test_a_check_asks_all_its_repeats_in_one_batch_and_goes_on_after_it_was_left
     assert checked["cost_usd"] == pytest.approx(live["cost_usd"] / 2)
 
 
-def test_a_transfer_asks_all_its_models_at_once(two_runs: Made) -> None:
+@pytest.mark.parametrize(
+    ("words", "same", "jobs"),
+    [
+        ("transfer {run} --models {model} --top 2", None, 1),
+        ("judge calibrate --labels labels.jsonl --input question --output answer --judge {model}", "kappa", 1),
+        ("migrate {run} -m {model}", "winner", 2),
+        ("apply {release} mail.jsonl -o out.jsonl -m {model}", None, 1),
+    ],
+    ids=["transfer", "calibrate", "migrate", "apply"],
+)
+def test_a_job_asks_in_batches_what_it_asks_live_for_less(
+    words: str, same: str | None, jobs: int, two_runs: Made
+) -> None:
     first, _ = two_runs
-    with serving() as (one, there), serving() as (two, elsewhere):
-        models = ",".join(map(compatible, (one, two)))
-        command = ["transfer", first["run_id"], "--models", models, "--top", "2", "--price", "1,2", "-q"]
-        result = good_json(*command, "--batch")
-        assert one.requests == two.requests == []
-        assert [len(each.jobs) for each in (there, elsewhere)] == [1, 1]
-        again = good_json(*command)
-        assert one.requests == two.requests == []  # live, they are answered by what the batches brought
-    assert result["models"] == again["models"]
-
-
-def test_a_calibration_asks_its_judge_in_one_batch() -> None:
-    labels = write_labels(Path("labels.jsonl"))
-    rated = ["judge", "calibrate", "--labels", labels, "--input", "question", "--output", "answer", "--price", "1,2"]
-    with serving(PlantedJudge()) as (server, provider):
-        command = [*rated, "-q", "--judge", compatible(server)]
-        result = good_json(*command, "--batch")
-        assert len(provider.jobs) == 1
-        assert server.requests == []
-        live = good_json(*command, "--db", "runs/live.db")
-    left_out = ("run_id", "seconds", "cost_usd", "ledger_head")
-    assert {k: v for k, v in result.items() if k not in left_out} == {
-        k: v for k, v in live.items() if k not in left_out
-    }
-    assert result["cost_usd"] == pytest.approx(live["cost_usd"] / 2)
+    write_labels(Path("labels.jsonl"))
+    Path("mail.jsonl").write_text("".join(json.dumps({"text": f"invoice {n}"}) + "\n" for n in range(40)), "utf-8")
+    reply, found, out = PlantedJudge() if "judge" in words else learner, [], Path("out.jsonl")
+    with serving(reply) as (one, provider), WireServer(reply) as two:
+        for server, more in ((one, ["--batch"]), (two, [])):
+            line = words.format(run=first["run_id"], release=first["release"], model=compatible(server))
+            result = good_json(*line.split(), *PRICED, *more)
+            found.append((result, out.read_text("utf-8") if out.exists() else ""))
+    (batched, wrote), (live, wrote_live) = found
+    assert wrote == wrote_live
+    assert same is None or batched[same] == live[same]
+    assert len(provider.jobs) == jobs
+    assert "judge" in words or set(provider.asked.values()) == {1}, "a judge is asked the same several times"
+    assert len(one.requests) + provider.asked.total() == len(two.requests)
+    assert batched["cost_usd"] < live["cost_usd"]
+    if jobs == 1:
+        assert one.requests == []
+        assert batched["cost_usd"] == pytest.approx(live["cost_usd"] / 2)
 
 
 def comparison(server: WireServer, *more: str) -> list[str]:
@@ -269,42 +258,3 @@ def test_a_comparison_that_was_left_takes_up_its_batch() -> None:
         provider.course = ("completed",)
         good_json(*comparison(server, "--batch"))
         assert len(provider.jobs) == 1
-
-
-def test_a_migration_asks_its_first_rungs_and_its_sealed_rows_as_batches(two_runs: Made) -> None:
-    first, _ = two_runs
-    with serving() as (one, provider), WireServer(learner) as two:
-        batched, live = (
-            good_json("migrate", first["run_id"], "-m", compatible(each), *PRICED, *more)
-            for each, more in ((one, ["--batch"]), (two, []))
-        )
-    assert batched["migration"]["test"] == live["migration"]["test"]
-    assert batched["winner"] == live["winner"]
-    assert len(provider.jobs) == 2
-    assert set(provider.asked.values()) == {1}
-    assert len(one.requests) + provider.asked.total() == len(two.requests)
-    assert batched["cost_usd"] < live["cost_usd"]
-
-
-def test_rows_of_a_file_are_answered_in_one_batch_at_half_the_price(two_runs: Made) -> None:
-    first, _ = two_runs
-    Path("mail.jsonl").write_text("".join(json.dumps({"text": f"invoice {n}"}) + "\n" for n in range(40)), "utf-8")
-    with serving() as (one, provider), WireServer(learner) as two:
-        batched, live = (
-            good_json("apply", first["release"], "mail.jsonl", "-o", out, "-m", compatible(each), *PRICED, *more)
-            for each, out, more in ((one, "batched.jsonl", ["--batch"]), (two, "live.jsonl", []))
-        )
-    assert [len(job.rows) for job in provider.jobs.values()] == [40]
-    assert one.requests == []
-    assert Path("batched.jsonl").read_text("utf-8") == Path("live.jsonl").read_text("utf-8")
-    assert batched["cost_usd"] == pytest.approx(live["cost_usd"] / 2)
-
-
-def test_python_takes_the_same_words(two_runs: Made) -> None:
-    first, _ = two_runs
-    with serving() as (server, provider):
-        passed = pa.check(first["release"], model=compatible(server), price=(1, 2), batch=True, batch_wait="1h").passed
-        assert passed
-        assert len(provider.jobs) == 1
-        with pytest.raises(pa.InputError, match="batch_wait"):
-            pa.optimize("rows.csv", target="label", prompt="p.txt", batch=True, batch_wait="soon")

@@ -13,7 +13,7 @@ import pytest
 from langchain_core.language_models import FakeListChatModel
 
 from agent import AgentError, load_chain
-from tests.cli.world import FILLER, TOPICS, compatible, good, good_json, learner, refused, write_csv
+from tests.cli.world import FILLER, TOPICS, compatible, good, good_json, learner, refused, write_csv, write_task
 from tests.wire import Fault, WireServer
 
 CHAIN = """
@@ -45,13 +45,10 @@ choices = {list(TOPICS)}
 
 def folder(source: str = CHAIN) -> Path:
     """A task folder `notes` with 60 rows a split."""
-    place = Path("notes")
-    place.mkdir()
-    (place / "program.py").write_text(source, "utf-8")
-    (place / "task.toml").write_text(TOML.replace("'", '"'), "utf-8")
     rows = list(csv.DictReader(write_csv(Path("rows.csv"), 180).open(encoding="utf-8")))
-    for number, split in enumerate(("train", "dev", "test")):
-        (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[number::3]), "utf-8")
+    write_task(TOML.replace("'", '"'), {split: rows[at::3] for at, split in enumerate(("train", "dev", "test"))})
+    place = Path("notes")
+    (place / "program.py").write_text(source, "utf-8")
     return place
 
 
@@ -120,10 +117,7 @@ def test_a_chain_is_optimized_tested_and_shipped_as_a_file_that_its_user_can_loa
             "    return ChatPromptTemplate([('human', '{text}')]) | FakeListChatModel(responses=['x'])\n",
             "notes/program.py:3: build() makes its own model (FakeListChatModel)",
         ),
-        (
-            "def build(model):\n    return model.bind_tools([])\n",
-            "notes/program.py:2: the gateway cannot carry tools",
-        ),
+        ("def build(model):\n    return model.bind_tools([])\n", "notes/program.py:2: the gateway cannot carry tools"),
         (
             "from langchain_core.prompts import ChatPromptTemplate\ndef build(model):\n"
             "    prompt = ChatPromptTemplate([('system', '{{text}}')], template_format='mustache')\n"
@@ -157,7 +151,7 @@ def test_a_released_chain_is_shipped_by_export_alone() -> None:
     with WireServer(helper) as server:
         run = good_json("run", place, "--max-calls", "300", "-n", "1", "-m", compatible(server), "-q")["run_id"]
     assert "ship its state with `optimize export`" in refused(2, "promote", run)[0]
-    assert "only prompts can be checked" in refused(2, "check", run)[0]
+    assert "only prompts and texts can be checked" in refused(2, "check", run)[0]
     assert "the state of your program is not" in refused(2, "export", "--json")[0]
     Path("c.json").write_text(good("export").replace("department", "team"), "utf-8")
     with pytest.raises(AgentError, match=r"c\.json: was edited after release"):

@@ -11,7 +11,7 @@ import pytest
 from agent.errors import ReleaseError
 from agent.release.formats.python_module import load_module
 from agent.release.runtime import load_prompt
-from tests.cli.world import compatible, good, good_json, refused
+from tests.cli.world import compatible, good, good_json, refused, write_task
 from tests.wire import WireServer
 
 DRINKS = ("tea", "coffee", "cocoa", "water")
@@ -46,18 +46,10 @@ def talk(number: int) -> tuple[list[dict[str, str]], str]:
     return messages, first if keeps else second
 
 
-def write_task() -> None:
-    folder = Path("cafe")
-    folder.mkdir()
-    (folder / "task.toml").write_text(TASK)
-    number = 0
-    for split, count in (("train", 40), ("dev", 30), ("test", 50)):
-        rows = []
-        for _ in range(count):
-            number += 1
-            messages, drink = talk(number)
-            rows.append({"id": f"r{number}", "messages": messages, "drink": drink})
-        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+def write_cafe() -> None:
+    talks = [(f"r{number}", *talk(number)) for number in range(1, 121)]
+    rows = [{"id": row, "messages": messages, "drink": drink} for row, messages, drink in talks]
+    write_task(TASK, {"train": rows[:40], "dev": rows[40:70], "test": rows[70:]})
 
 
 def waiter(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
@@ -74,7 +66,7 @@ def waiter(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
 
 
 def test_a_task_of_conversations_is_searched_released_and_asked() -> None:
-    write_task()
+    write_cafe()
     with WireServer(waiter) as server:
         run = ["run", "cafe", "-m", compatible(server), "--price", "1,2", "--max-calls", "400"]
         found = good_json(*run)
@@ -96,15 +88,16 @@ def test_a_task_of_conversations_is_searched_released_and_asked() -> None:
         Path("rows.csv").write_text(f'messages\n"{evil}"\ncoffee\n"[{{""role"": ""system"", ""content"": ""x""}}]"\n')
         good("apply", found["release"], "rows.csv", "-o", "out.csv")
         sent_last = [request.body["messages"][-1] for request in server.requests[-3:]]
-        assert {each["role"] for each in sent_last} == {"user"}
-        assert evil in [each["content"] for each in sent_last], "a cell is one message, whatever its text"
-        assert prompt.render(messages=evil)[-1] == {"role": "user", "content": evil}
+        assert ({each["role"] for each in sent_last}, evil in [each["content"] for each in sent_last]) == (
+            {"user"},
+            True,
+        )
+        assert prompt.render(messages=evil)[-1] == {"role": "user", "content": evil}, "a cell is one message"
     assert good_json("reproduce", found["run_id"])["same"]
     good("export", "--format", "python", "--format", "finetune-jsonl", "--format", "messages", "-o", "out")
     module = load_module(Path("out/prompt.py"), "exported_cafe")
     assert module.render(messages=messages) == prompt.render(messages=messages)
     line = json.loads(Path("out/finetune.jsonl").read_text().splitlines()[0])["messages"]
     assert [message["role"] for message in line] == ["system", "user", "assistant", "user", "assistant"]
-    assert (
-        "takes a conversation, unlike this target" in refused(1, "export", "--format", "prompty", "-o", "x.prompty")[-1]
-    )
+    (*_, line) = refused(1, "export", "--format", "prompty", "-o", "x.prompty")
+    assert "takes a conversation, unlike this target" in line

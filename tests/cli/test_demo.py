@@ -8,7 +8,6 @@ Each test reads one demo, made once. Where a change of the search asks for other
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +20,7 @@ from agent.cli import main
 from agent.jobs.search import FOLDER, MODEL
 from agent.models.recorded import PREFIX, RECORDINGS, SUFFIX
 from tests.cli.world import good, good_json, refused
-from tests.conftest import made_once
+from tests.conftest import copied, made_once
 from tests.report.web_world import browsing
 
 AGAIN = "the search asks for replies that were not recorded: python -m tests.bench.record_demo FILE.gguf"
@@ -42,8 +41,7 @@ def _demo() -> dict[str, Any]:
 @pytest.fixture
 def demo(tmp_path_factory: pytest.TempPathFactory, here: Path) -> dict[str, Any]:
     """A copy of the demo's folder is the current one; what the demo printed."""
-    shutil.copytree(made_once(tmp_path_factory, "demo", _demo), here, dirs_exist_ok=True)
-    said = json.loads(Path("made.json").read_text("utf-8"))
+    said = copied(made_once(tmp_path_factory, "demo", _demo), here)
     assert isinstance(said, dict)
     return said
 

@@ -22,14 +22,7 @@ from tests.wire import WireServer
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = [
-    "run",
-    "-q",
-    "rows.csv",
-    "--target",
-    "label",
-    "--prompt",
-    "p.txt",
-    "-m",
+    *["run", "-q", "rows.csv", "--target", "label", "--prompt", "p.txt", "-m"],
     "openai-compatible/x@http://127.0.0.1:9/v1",
 ]
 
@@ -59,11 +52,8 @@ FILE = [
         ([*FILE[:-1], "gpt-4o-mini"], "did you mean openai/gpt-4o-mini? Or use one of"),
         ([*FILE[:-1], "claude-sonnet-4"], "did you mean anthropic/claude-sonnet-4?"),
         ([*FILE, "--max-cost", "nan"], "--max-cost"),
-        ([*FILE, "--max-cost", "1e308"], "write a number of US dollars from 0 to 1,000,000,000"),
-        ([*FILE, "--max-calls", str(10**19)], "write a whole number of at most"),
         ([*FILE, "--price", "nan,1"], "'--price': (nan, 1.0): write IN,OUT"),
         ([*FILE, "--price", "-1,1"], "'--price': (-1.0, 1.0): write IN,OUT"),
-        ([*FILE, "--time-limit", "1h30m", "--max-wait", "2 days"], "'--max-wait': '2 days': write seconds above 0, or"),
         ([*FILE, "--limit", "²"], "'--limit': '²': write one number"),
         ([*FILE, "--limit", "9" * 5000], "'--limit': '9999"),
         ([*FILE, "--db", ""], "the path is empty; name a file"),

@@ -106,25 +106,6 @@ def test_a_provider_that_only_talks_nonsense_ends_the_run_with_one_line() -> Non
     assert lines[1].startswith("optimize resume ")
 
 
-@pytest.mark.parametrize("width", [1, None])
-def test_a_refused_key_ends_the_run_with_one_line(width: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = [*files(120), "--max-calls", "200", "--quiet"]
-    command += ["-j", str(width)] if width else []
-    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "sk-secret-secret-secret")
-    with WireServer(lambda messages, body: Fault(401)) as server:  # it cannot be asked about its model beforehand
-        lines = refused(1, *command, "-m", compatible(server))
-        assert 1 <= len(server.requests) <= (width or 8)
-    (run,) = good_json("runs")["runs"]
-    assert len(lines) == 2
-    assert lines[1].startswith("no call was made")
-    assert lines[0].startswith("error: ")
-    assert "OPENAI_COMPATIBLE_API_KEY" in lines[0]
-    assert "sk-secret" not in lines[0]
-    assert run["status"] == "failed"
-    assert run["result"] is None
-    assert good_json("history")["trials"][0]["mean"] is None
-
-
 def test_a_run_learns_what_the_model_refuses_and_its_calls_are_the_same_calls() -> None:
     """A server that asks for the other name of the limit is not asked again when it takes both."""
     strict = True

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import promptassay as pa
 from agent.safe_file import as_utf8, told
 from agent.task.html_text import is_html, strip_html
+from tests.cases import each_case
 from tests.cli.test_apply import words, written
 from tests.cli.world import INSTRUCTION, files, good, good_json, learner, optimize, refused
 from tests.conftest import Made
@@ -152,6 +153,20 @@ def test_rows_that_are_added_to_label_are_read_the_same() -> None:
     rows, notes, _ = table_of(Path("mails.txt"), FormOptions(strip_html=True))
     assert rows == [(1, {"text": "für Köln"})]
     assert notes[0] == "mails.txt: read as cp1252 (not UTF-8); --encoding NAME sets another"
+
+
+@each_case(
+    ("html", "text"),
+    [
+        ("""<img alt="a > b" src='x'> cat <a title='1>0' href="u">link</a>""", "cat link"),
+        ("<p title=don't>one</p><p title=\">two<br/>three", "one\ntwo\nthree"),
+        ("<p>a<!-- > b", "a"),
+        ("a<script>if (a < b) x()</script><br>&lt;p&gt;", "a\n<p>"),
+        *(("<br>" + text * 20_000, text * 20_000) for text in ("<", '<a x="', "<a href='")),
+    ],
+)
+def test_tags_go_and_text_stays(html: str, text: str) -> None:
+    assert strip_html(html) == text
 
 
 @given(st.text("ab <>/&;p\n-!", max_size=60))

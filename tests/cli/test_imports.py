@@ -45,6 +45,12 @@ def test_the_package_loads_only_the_modules_of_its_public_names() -> None:
         assert ours <= wanted, sorted(ours - wanted)
 
 
+@pytest.mark.parametrize("command", ["run", "runs"])
+def test_the_help_of_a_command_computes_nothing(command: str) -> None:
+    found = {name.partition(".")[0] for name in loaded(HELP.replace("['", f"['{command}', '"))}
+    assert not found & {"numpy", "scipy", "langchain", "openai", "anthropic", "dspy", "optuna"}
+
+
 def test_help_loads_no_command() -> None:
     ours = {name for name in loaded(HELP) if name.startswith("agent.cli")}
     assert ours == {"agent.cli"}

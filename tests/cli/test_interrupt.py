@@ -258,7 +258,7 @@ def test_resume_names_what_changed_and_forks_when_told_to() -> None:
         assert good_json("runs")["runs"][0]["parent"] == old["id"]
         Path("rows.csv").write_text(rows, "utf-8")
         assert good_json("resume")["run_id"] == old["id"]
-    assert "has its result" in refused(2, "resume", old["id"])[0]
+    assert "this run is complete" in refused(2, "resume", old["id"])[0]
     assert "no run is unfinished" in refused(2, "resume")[0]
 
 

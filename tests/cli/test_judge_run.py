@@ -17,6 +17,7 @@ from agent.report.blinded import rubric_of
 from agent.task.load import load_task
 from tests.cli.judges import PlantedJudge, chance, fenced, quality
 from tests.cli.world import compatible, good, good_json, refused
+from tests.conftest import copied, made_once
 from tests.wire import Fault, WireServer
 
 TOML = """
@@ -47,6 +48,7 @@ demo_counts = [2, 4]
 """
 RUBRIC = "# Boats\n\n## clear (weight 2)\n\nIs it clear?\n\n- 1: no\n- 5: yes\n\n## true\n\n- 1: no\n- 5: yes\n"
 CAP = ("--max-calls", "700", "--price", "1,2", "--proposer", "none", "-q")
+Judged = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 SHORT = RUBRIC.replace("Boats", "Boats from one to three").replace("5: yes", "3: yes")
@@ -100,10 +102,26 @@ def labels(path: Path) -> Path:
     return path
 
 
-def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_reason() -> None:
-    folder = task()
+def _judged() -> Judged:
     with WireServer(Boats()) as server:
-        result = good_json("run", folder, "-m", compatible(server), *CAP)
+        return good_json("run", task(), "-m", compatible(server), *CAP), [seen.body for seen in server.requests]
+
+
+@pytest.fixture(scope="module")
+def boats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of a judge that was never measured. Its models are gone."""
+    return made_once(tmp_path_factory, "boats", _judged)
+
+
+@pytest.fixture
+def judged(boats: Path, here: Path) -> Judged:
+    """A copy of it here: the result of the run, and the requests that it made."""
+    result, asked = copied(boats, here)
+    return result, asked
+
+
+def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_reason(judged: Judged) -> None:
+    result, _ = judged
     assert result["lift"]["diff"] > 0.2
     assert result["decision"] == "keep_baseline"
     assert [why for why in result["blocked"] if "never calibrated" in why]
@@ -121,10 +139,10 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     own = good_json("promote", "--own", "--alias", "staging")  # it needs no judge: it claims nothing
     assert (own["promoted"], own["version"]) == ("own", load_prompt(result["release"]).version)
     shutil.copytree("runs", "backup")
-    copied = Path("backup", result["run_id"], "prompt.md")
+    backup = Path("backup", result["run_id"], "prompt.md")
     told = good_json("promote", "--override", "--reason", "try", "--db", "backup/ledger.db")
-    assert (told["release"], Path(result["release"]).read_bytes()) == (str(copied), before)
-    assert load_prompt(copied).provenance["promoted"]["reason"] == "try"
+    assert (told["release"], Path(result["release"]).read_bytes()) == (str(backup), before)
+    assert load_prompt(backup).provenance["promoted"]["reason"] == "try"
     told = good_json("promote", "--override", "--reason", "read by hand", "--actor", "jo")
     assert told["overridden"]
     shipped = load_prompt(result["release"])
@@ -270,10 +288,8 @@ def test_repeats_say_how_steady_the_answers_are() -> None:
     assert "repeated answers (3 per row" in good("show")
 
 
-def test_people_rate_without_knowing_whose_answer_it_is_stop_and_go_on() -> None:
-    folder = task()
-    with WireServer(Boats()) as server:
-        run = good_json("run", folder, "-m", compatible(server), *CAP)
+def test_people_rate_without_knowing_whose_answer_it_is_stop_and_go_on(judged: Judged) -> None:
+    run, _ = judged
     first = optimize_with("5\n4\n5\n9\n1\n2\n1\nq\n", "judge", "rate", "--rater", "jo", "--count", "4")
     assert "a whole number from 1 to 5" in first
     assert "2 of 4 rated by jo; the same command continues" in first
@@ -304,15 +320,13 @@ def optimize_with(keys: str, *words: str) -> str:
     return result.output
 
 
-def test_the_judge_sees_no_instruction_and_everything_foreign_is_fenced() -> None:
-    folder = task()
-    with WireServer(Boats()) as server:
-        good_json("run", folder, "-m", compatible(server), *CAP)
-        for seen in server.requests:
-            messages = seen.body["messages"]
-            if "strict and fair judge" in messages[0]["content"]:
-                assert "Answer the question." not in json.dumps(messages)
-                assert len(fenced(messages)) == 2
-                assert seen.body["response_format"]["type"] == "json_schema"
-                fields = list(seen.body["response_format"]["json_schema"]["schema"]["properties"])
-                assert fields == ["reason", "clear", "true"]
+def test_the_judge_sees_no_instruction_and_everything_foreign_is_fenced(judged: Judged) -> None:
+    result, asked = judged
+    bodies = [body for body in asked if "strict and fair judge" in body["messages"][0]["content"]]
+    assert len(bodies) == result["calls"]["judge"]
+    for body in bodies:
+        assert "Answer the question." not in json.dumps(body["messages"])
+        assert len(fenced(body["messages"])) == 2
+        assert body["response_format"]["type"] == "json_schema"
+        fields = list(body["response_format"]["json_schema"]["schema"]["properties"])
+        assert fields == ["reason", "clear", "true"]

@@ -180,7 +180,7 @@ def test_more_labels_than_there_are_keys_are_refused() -> None:
     write_label_task(FOLDER, 3)
     toml = FOLDER / "task.toml"
     toml.write_text(toml.read_text("utf-8").replace('"billing"', ", ".join(f'"l{n}"' for n in range(53))), "utf-8")
-    assert "56 labels, and single keys are enough for 55" in refused(2, "label", "mails")[0]
+    assert "56 labels, but only 55 keys" in refused(2, "label", "mails")[0]
     assert "0 of 3 rows" in good("label", "mails", "--status")
     assert len(keys_of([f"l{n}" for n in range(55)])) == 55
 

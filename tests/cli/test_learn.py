@@ -207,14 +207,6 @@ def test_what_is_wrong_is_refused_before_anything_is_written(task: Path, tmp_pat
     assert "save the train rows as train.jsonl" in refused("table", log).output
 
 
-def test_the_text_says_what_was_taken_and_what_to_type_next(task: Path, tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["learn", "triage", str(log_of(tmp_path, NEW, NEW)), "-o", "next"])
-    assert done.exit_code == 0
-    assert "1 of 2 rows taken into train of support_triage" in done.output
-    assert "skipped: 1, repeated in the log (line 2)" in done.output
-    assert "optimize run next" in done.output
-
-
 def test_a_task_with_documents_learns_the_answer_and_its_source(tmp_path: Path) -> None:
     folder = write_task(tmp_path / "shop")
     row = {
@@ -227,14 +219,6 @@ def test_a_task_with_documents_learns_the_answer_and_its_source(tmp_path: Path) 
     learned = rows_in(tmp_path / "shop-2" / "train.jsonl")[-2:]
     assert [(row["answer"], row["page"]) for row in learned] == [("742 crowns", "goods-b.md"), ("815 crowns", "")]
     assert [example.sources for example in load_task(tmp_path / "shop-2").train[-2:]] == [("goods-b.md",), ()]
-
-
-def test_a_source_that_is_no_document_is_named(tmp_path: Path) -> None:
-    folder = write_task(tmp_path / "shop")
-    row = {
-        "question": "I wonder what the shop takes nowadays if somebody wants to buy a belta?",
-        "answer": "742 crowns",
-    }
     said = learn(folder, log_of(tmp_path, {**row, "page": "goods-bb.md"}), code=2)["error"]
     assert "page: 'goods-bb.md' is not a document" in said
 

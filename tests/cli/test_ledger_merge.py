@@ -13,7 +13,7 @@ import pytest
 from agent.ledger.files import seal_path
 from agent.ledger.store import Ledger, NewRun, Reservation
 from agent.types import Completion, Usage
-from tests.cli.world import good, good_json, optimize, refused
+from tests.cli.world import good, good_json, optimize
 from tests.conftest import Made
 from tests.ledger.ledgers import read
 from tests.toys import ask, make_task
@@ -137,14 +137,6 @@ def test_a_copy_of_it_is_read_as_it_is(team: Made) -> None:
     for path in (TEAM, seal_path(TEAM)):
         shutil.copy(path, Path("other") / path.name)
     assert good("history", "--db", "other/team.db", team[0]["run_id"])
-
-
-def test_wrong_sources_are_named(team: Made) -> None:
-    assert refused(2, "ledger", "merge", DB, "none.db", "-o", "x.db") == ["error: none.db: no ledger here"]
-    (line, last) = refused(1, "ledger", "merge", DB, TEAM, "-o", "x.db")
-    assert line.endswith("runs/team.db: a merged ledger; name the ledgers that it was made of")
-    assert last == "error: nothing was merged"
-    assert not Path("x.db").exists()
 
 
 def test_the_object_of_json_has_the_chains_only_where_it_is_merged(two_runs: Made) -> None:

@@ -1,4 +1,4 @@
-"""A data file of the user from the first word to the result: how it is scored, its options, its formats, its prompt."""
+"""A data file of the user from the first word to the result, and the tasks that ship with the package."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from agent.jobs.tasks import samples
 from agent.jobs.tasks import task_of as task_of_words
 from agent.ledger.query import History
 from agent.options.jobs import RecordedOptions
@@ -52,7 +53,58 @@ def test_a_task_folder_can_be_scored_by_another_metric() -> None:
     says = refused(2, "run", "mine", "-m", MODEL, "--metric", "numeric", "--dry-run")
     assert "--metric numeric: scores number, and label is choice" in says[-1]
     says = refused(2, "run", "mine", "-m", MODEL, "--input", "text", "--dry-run")
-    assert "go with a data file" in says[-1]
+    assert "--input needs a data file" in says[-1]
     other = good("init", "yours", "--from", "rows.csv", "--target", "label", "--metric", "token_f1", "--ignore", "id")
     assert "metric: token_f1, because --metric names it" in other.splitlines()
     assert 'name = "token_f1"' in Path("tasks/yours/task.toml").read_text("utf-8")
+
+
+TASKS = Path(__file__).resolve().parents[2] / "tasks"
+
+
+def test_a_sample_is_copied_whole_and_loads() -> None:
+    said = good("init", "--sample", "support_triage")
+    assert (
+        said
+        == "wrote tasks/support_triage; look at tasks/support_triage/task.toml, then: optimize run support_triage\n"
+    )
+    copied = sorted(path.name for path in Path("tasks/support_triage").iterdir())
+    assert copied == sorted(path.name for path in (TASKS / "support_triage").iterdir())
+    for name in copied:
+        assert (Path("tasks/support_triage") / name).read_bytes() == (TASKS / "support_triage" / name).read_bytes()
+    assert sorted(path.name for path in Path("tasks").iterdir()) == ["support_triage", "task.schema.json"]
+    assert [task["name"] for task in good_json("tasks")["tasks"]] == ["support_triage"]
+
+
+def test_every_sample_loads() -> None:
+    for name in samples():
+        good("init", "--sample", name)
+    assert [task["name"] for task in good_json("tasks")["tasks"] if not task["problem"]] == samples()
+
+
+def test_nothing_is_written_over() -> None:
+    Path("tasks/support_triage").mkdir(parents=True)
+    (line,) = refused(2, "init", "--sample", "support_triage")
+    assert "tasks/support_triage exists" in line
+    assert not list(Path("tasks/support_triage").iterdir())
+
+
+def test_an_unknown_sample_lists_those_there_are() -> None:
+    (line,) = refused(2, "init", "--sample", "support_triag")
+    assert "did you mean 'support_triage'?" in line
+    assert "word_problems" in line
+    assert not Path("tasks").exists()
+    (line,) = refused(2, "init", "--sample", "../support_triage")
+    assert "no sample of this name" in line
+
+
+def test_a_task_that_is_not_here_but_is_a_sample_says_so() -> None:
+    for command in (["run", "support_triage"], ["support_triage"]):
+        (line,) = refused(2, *command)
+        assert "`optimize init --sample support_triage` copies" in line
+
+
+def test_a_sample_takes_nothing_of_your_own_and_your_own_needs_a_file() -> None:
+    assert "give no NAME" in refused(2, "init", "mine", "--sample", "support_triage")[-1]
+    assert "Missing argument 'NAME'" in refused(2, "init")[-1]
+    assert "Missing option '--from'" in refused(2, "init", "mine")[-1]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.world import compatible, good, good_json, refused
+from tests.cli.world import compatible, good, good_json, refused, write_task
 from tests.wire import Fault, WireServer
 
 TASK = """\
@@ -33,21 +33,15 @@ PLAYER = TASK.replace("messages ->", "goal ->").replace('[fields.messages]\ntype
 ).replace('"exact_match"', '"goal"\nwithin = 3')  # fmt: skip
 
 
-def write_task(toml: str = TASK) -> None:
-    """60 rows a split, of three messages each or of a goal."""
-    folder = Path("counter")
-    folder.mkdir()
-    (folder / "task.toml").write_text(toml)
-    number = 0
-    for split in ("train", "dev", "test"):
-        rows = []
-        for _ in range(40):
-            number += 1
-            size, drink = SIZES[number % 3], DRINKS[number // 3 % 4]
-            said = [f"Number {number}: a {drink}, please.", f"Make it {size}.", "That is all; repeat my order."]
-            asked = {"goal": f"Number {number}: order a {size} {drink}."} if "goal ->" in toml else {"messages": said}
-            rows.append({"id": f"r{number}", **asked, "order": f"{size} {drink}"})
-        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+def write_counter(toml: str = TASK) -> None:
+    """40 rows a split, of three messages each or of a goal."""
+    rows = []
+    for number in range(1, 121):
+        size, drink = SIZES[number % 3], DRINKS[number // 3 % 4]
+        said = [f"Number {number}: a {drink}, please.", f"Make it {size}.", "That is all; repeat my order."]
+        asked = {"goal": f"Number {number}: order a {size} {drink}."} if "goal ->" in toml else {"messages": said}
+        rows.append({"id": f"r{number}", **asked, "order": f"{size} {drink}"})
+    write_task(toml, {"train": rows[:40], "dev": rows[40:80], "test": rows[80:]})
 
 
 def counter(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
@@ -64,12 +58,8 @@ def counter(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
     return Fault(text=f"{size} {drink}", delay=0.003)
 
 
-def bodies(server: WireServer) -> list[str]:
-    return [json.dumps(request.body) for request in server.requests]
-
-
 def test_commands_that_ask_rows_one_by_one_refuse_it() -> None:
-    write_task()
+    write_counter()
     with WireServer(counter) as server:
         model, other = compatible(server), compatible(server).replace("/x@", "/y@")
         found = good_json("run", "counter", "-m", model, "--max-calls", "900", "-n", "1")
@@ -97,7 +87,7 @@ def test_a_model_plays_the_user_until_its_goal_is_reached() -> None:
         return said[len(messages) // 2 - 1]
 
     with WireServer(both) as server:
-        write_task(PLAYER.replace("USER", f"openai-compatible/guest@{server.url}"))
+        write_counter(PLAYER.replace("USER", f"openai-compatible/guest@{server.url}"))
         found = good_json("run", "counter", "-m", compatible(server), "--max-calls", "2400")
         names = Counter(request.body["model"] for request in server.requests)
         assert good_json("reproduce", found["run_id"])["same"]
@@ -107,33 +97,31 @@ def test_a_model_plays_the_user_until_its_goal_is_reached() -> None:
     assert found["decision"] == "promote", found
     assert found["winner"]["test"] == 1.0
     assert names["guest"] > 100
-    assert not any("[DONE]" in body for body in bodies(server) if "You are a guest." not in body)
+    bodies = [json.dumps(request.body) for request in server.requests]
+    assert not any("[DONE]" in body for body in bodies if "You are a guest." not in body)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("old", "new", "said"),
     [
-        (('type = "conversation"', ""), 'write type = "conversation"'),
-        (
-            ("[conversation]", '[conversation]\nprompt = "You are a guest."'),
-            "prompt is for a model that plays the user",
-        ),
-        (("[conversation]", '[conversation]\nuser = "local/x"'), "the key 'prompt' is missing"),
-        (("[conversation]", '[search]\ntechniques = ["few-shot"]\n[conversation]'), "has no examples"),
-        (("[conversation]", '[knowledge]\npath = "x"\n[conversation]'), "does not work with knowledge yet"),
+        ('type = "conversation"', "", 'need type = "conversation" below [fields.messages]'),
+        ("[conversation]", '[conversation]\nprompt = "x"', "prompt is for a model that plays the user"),
+        ("[conversation]", '[conversation]\nuser = "local/x"', "the key 'prompt' is missing"),
+        ("[conversation]", '[search]\ntechniques = ["few-shot"]\n[conversation]', "has no examples"),
+        ("[conversation]", '[knowledge]\npath = "x"\n[conversation]', "does not work with knowledge yet"),
     ],
 )
-def test_what_does_not_go_together_is_refused_before_a_call(changes: tuple[str, str], said: str) -> None:
-    write_task(TASK.replace(*changes))
+def test_what_does_not_go_together_is_refused_before_a_call(old: str, new: str, said: str) -> None:
+    write_counter(TASK.replace(old, new))
     assert said in "\n".join(refused(2, "run", "counter", "-m", "openai-compatible/x@http://127.0.0.1:9"))
 
 
 def test_a_script_has_the_users_messages_alone() -> None:
-    write_task()
+    write_counter()
     lines = ['["a", {"role": "assistant", "content": "b"}]', '["a", ""]', '[{"role": "system", "content": "s"}]']
     Path("counter/dev.jsonl").write_text("".join(f'{{"messages": {line}, "order": "x"}}\n' for line in lines))
     found = refused(2, "run", "counter", "-m", "openai-compatible/x@http://127.0.0.1:9")
     assert "dev.jsonl:1" in found[0]
-    assert "message 2 is the assistant's; the model replies by itself" in found[0]
-    assert "message 2 is empty" in found[1]
-    assert "a system message must come first" in found[2]
+    faults = ("message 2 is the assistant's; the model replies by itself", "message 2 is empty")
+    for line, said in zip(found, (*faults, "a system message must come first"), strict=False):
+        assert said in line

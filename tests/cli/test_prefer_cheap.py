@@ -1,15 +1,25 @@
-"""`--prefer cheap`: a cheaper prompt goes to the sealed test where dev shows that it loses less than the margin, and is
-compared there with the best, on the same rows and at once."""
+"""Options that limit what is tried or shipped: `--prefer cheap`, `--detect` and `--max-examples N`."""
 
 from __future__ import annotations
 
 import json
 import zlib
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from agent.errors import InputError
+from agent.jobs.customize.plan import finished_search
+from agent.jobs.launch import prepare
 from agent.jobs.locations import LEDGER, open_history
-from tests.cli.world import compatible, files, good, good_json, knowing, refused
+from agent.jobs.tasks import with_demo_limit
+from agent.options.jobs import RecordedOptions
+from agent.types import Constraints
+from tests.cli.world import compatible, files, good, good_json, knowing, learner, refused
+from tests.toys import make_task
 from tests.wire import WireServer
 
 CALLS = ("--max-calls", "700", "--proposer", "none", "--price", "1,1", "--no-calibrate", "--no-retrieval")
@@ -26,11 +36,8 @@ def by_length(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
 
 def opened(run_id: str) -> dict[str, Any]:
     """What the event of the sealed test says."""
-    history = open_history(LEDGER)
-    try:
+    with closing(open_history(LEDGER)) as history:
         rows = history.select("SELECT body FROM events WHERE kind = 'test_opened' AND run_id = ?", run_id)
-    finally:
-        history.close()
     found: dict[str, Any] = json.loads(rows[0]["body"])
     return found
 
@@ -60,15 +67,57 @@ def test_the_cheaper_one_is_compared_with_the_best_on_the_same_sealed_rows() -> 
     assert "PROBLEM" not in good("audit", "check", cheap["run_id"])
 
 
-def test_a_margin_out_of_range_is_refused() -> None:
-    for margin in ("0", "51", "-1", "nan"):
-        assert "--margin" in refused(2, *files(), "--prefer", "cheap", "--margin", margin)[-1]
-    assert "add --prefer cheap" in refused(2, *files(), "--margin", "3")[-1]
-
-
 def test_a_gain_that_is_no_number_is_refused() -> None:
     assert "--detect" in refused(2, *files(), "--detect", "nan")[-1]
     assert "takes 10,000,000 or more test rows" in good(*files(), *CALLS, "--detect", "0.001", "--dry-run")
     few = good(*files(), *CALLS, "--trials", "5", "--dry-run")
     assert "tries about 5 prompts" in few
     assert "which is few" not in few
+
+
+ANYWAY = ("--max-calls", "300", "--proposer", "none", "--price", "0,0", "--anyway")
+
+
+def demos_tried(run_id: str) -> list[int]:
+    """Fixed and picked examples of every trial."""
+    with closing(open_history(LEDGER)) as history:
+        return [trial["n_examples"] for trial in history.trials(run_id)]
+
+
+def options_of(run_id: str) -> dict[str, object]:
+    with closing(open_history(LEDGER)) as history:
+        return history.run(run_id)["options"]
+
+
+def test_instructions_alone_are_tried_and_all_that_reads_the_run_knows_why() -> None:
+    with WireServer(learner) as server:
+        words = (*files(), "-m", compatible(server), *ANYWAY, "--max-examples", "0")
+        assert "; no examples" in good(*words, "--dry-run")
+        assert good_json(*words, "--dry-run")["max_examples"] == 0
+        result = good_json(*words)
+        free = good_json(*files(), "-m", compatible(server), *ANYWAY)
+    assert len(demos_tried(result["run_id"])) > 1
+    assert set(demos_tried(result["run_id"])) == {0}
+    assert max(demos_tried(free["run_id"])) > 0
+    assert not any(weights for weights in (result.get("calibration") or {},) if weights.get("neighbours"))
+    assert "the same" in good("reproduce", result["run_id"], "--offline")
+    assert options_of(result["run_id"])["max_examples"] == 0
+    for most, found in ((0, result["run_id"]), (None, free["run_id"]), (3, "")):
+        own = {"task": "rows.csv", "target": "label", "prompt": "p.txt", "model": result["model"]}
+        launch = prepare(RecordedOptions(**own, max_examples=most, proposer="none"), LEDGER)
+        assert finished_search(launch, LEDGER) == found, most
+
+
+def test_the_smaller_of_the_two_limits_counts() -> None:
+    task = make_task(12, constraints=Constraints(max_examples=6))
+    assert with_demo_limit(task, 3).constraints.max_examples == 3
+    assert with_demo_limit(task, 30).constraints.max_examples == 6
+    assert with_demo_limit(replace(task, constraints=Constraints()), 30).constraints.max_examples == 30
+
+
+def test_a_limit_that_cannot_hold_is_refused_before_anything_is_asked() -> None:
+    task = make_task(12)
+    shown = replace(task, space=replace(task.space, techniques=("few-shot",)))
+    with pytest.raises(InputError, match="add zero-shot"):
+        with_demo_limit(shown, 0)
+    assert with_demo_limit(shown, 1).constraints.max_examples == 1

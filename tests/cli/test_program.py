@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from enum import Enum
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from pydantic import BaseModel
 
 from agent.programs.dspy import read
 from agent.types import Field, Signature
-from tests.cli.world import TOPICS, good, refused, write_csv
+from tests.cli.world import TOPICS, good, refused, write_csv, write_task
 
 PROGRAM = """
 import dspy
@@ -46,13 +45,10 @@ choices = {list(TOPICS)}
 
 def folder() -> Path:
     """A task folder `notes` with 60 rows a split."""
-    place = Path("notes")
-    place.mkdir()
-    (place / "program.py").write_text(PROGRAM, "utf-8")
-    (place / "task.toml").write_text(TOML.replace("'", '"'), "utf-8")
     rows = list(csv.DictReader(write_csv(Path("rows.csv"), 180).open(encoding="utf-8")))
-    for number, split in enumerate(("train", "dev", "test")):
-        (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[number::3]), "utf-8")
+    write_task(TOML.replace("'", '"'), {split: rows[at::3] for at, split in enumerate(("train", "dev", "test"))})
+    place = Path("notes")
+    (place / "program.py").write_text(PROGRAM, "utf-8")
     return place
 
 
@@ -66,7 +62,7 @@ def folder() -> Path:
         ),
         ("import dspy\ndef build():\n    return dspy.Module()\n", "has no predictor"),
         ("x = (\n", "notes/program.py:1: not valid Python"),
-        ("y = 1\n", "notes/program.py:1: no function or class build"),
+        ("y = 1\n", "notes/program.py:1: no function build"),
     ],
 )
 def test_a_program_that_cannot_be_made_is_refused_before_a_call(source: str, words: str) -> None:

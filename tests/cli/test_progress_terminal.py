@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import termios
 from typing import Any
 
 from tests.cli.world import compatible, files, learner
@@ -18,6 +19,7 @@ def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
 
 def ended_clean(session: Session) -> None:
     assert session.terminal.cursor_is_shown
+    assert (session.terminal.modes & termios.ECHO, session.terminal.modes & termios.NOFLSH) == (termios.ECHO, 0)
     assert not any(HEAD.search(line) for line in session.terminal.shown())
 
 
@@ -59,13 +61,15 @@ def test_ctrl_c_twice_takes_the_block_away_and_says_how_to_continue() -> None:
         said = terminal.shown()
         ready = any(" waiting for " in line for line in said) if not presses else len(presses) == 1
         if ready and (not presses or any("press Ctrl-C again" in line for line in said)):
-            presses.append("\x03")
-            return "\x03"
+            assert terminal.modes & termios.NOFLSH, "Ctrl-C discards no part of the block that is still unread"
+            presses.append("typed\n\x03")
+            return presses[-1]
         return ""
 
     with WireServer(lambda messages, body: Fault(delay=20.0)) as server:
         session = on_terminal([*files(120), "-m", compatible(server), "--max-calls", "200"], keys=press)
     assert (session.code, len(presses)) == (130, 2)
     ended_clean(session)
+    assert not any("typed" in line or "^C" in line for screen in session.screens for line in screen)
     assert any(line.startswith("stopping") for line in session.terminal.shown())
     assert session.terminal.shown()[-1].startswith("optimize resume ")

@@ -17,9 +17,8 @@ import pytest
 
 import promptassay as pa
 from agent.errors import GateFailed, InputError, ReleaseError
-from agent.jobs.aliases import prompt_named
+from agent.jobs.promote import prompt_named
 from agent.ledger.query import History
-from agent.release.aliases import bucket
 from agent.release.file_release import read_files
 from agent.release.runtime import load_prompt
 from tests.cli.world import TOPICS, compatible, good, good_json, refused
@@ -127,65 +126,14 @@ def test_what_wants_a_prompt_says_what_it_is_and_how_it_is_loaded(
     for line in (lines[0], lines[1], str(elsewhere.value)):
         names: dict[str, Any] = {}
         exec(line.partition("load it with: ")[2], names)
-        assert names["answer"](text=next(iter(rows))) == rows[next(iter(rows))]
+        assert names["loaded"](text=next(iter(rows))) == rows[next(iter(rows))]
     assert "root='runs/releases'" in str(elsewhere.value)
     prompt = load_prompt("rows@production", fallback=run["release"])
     assert f"{version} is a method" in prompt.fallback_reason
-
-
-def test_a_damaged_file_is_refused_and_mended_by_the_same_promotion(two_runs: Made) -> None:
-    run, _ = two_runs
-    folder = ROOT / arm_of(run)["version"]
-    whole = bytes_in(folder)
-    for name, data in whole.items():
-        changed = data.replace(b"a method", b"no method") if name == "release.json" else data.replace(b"t", b"T", 1)
-        (folder / name).write_bytes(changed)
-        with pytest.raises(ReleaseError, match=rf"{name}: was edited after release") as found:
-            pa.load_classifier("rows@production")
-        assert "\n" not in str(found.value)
-        assert f"{name}: was edited after release" in refused(1, "load", "rows")[0]
-        assert arm_of(run)["moved"] is False
-        assert bytes_in(folder) == whole
-        (folder / name).unlink()
-        with pytest.raises(ReleaseError, match=name):
-            pa.load_classifier(folder)
-        arm_of(run)
-    (folder / "__pycache__").mkdir()  # what lies beside does not count
-    pa.load_classifier(folder)
-    (folder / "rows.jsonl").write_bytes(whole["rows.jsonl"][:-20])
-    good("promote", run["run_id"])
-    assert "is incomplete" in refused(1, "rollback", "rows")[0]
-
-
-def test_aliases_go_from_a_prompt_to_it_and_back(two_runs: Made) -> None:
-    run, second = two_runs
-    prompt = good_json("promote", run["run_id"])["version"]
-    arm = arm_of(run)
-    assert arm["from"] == prompt
-    with pytest.raises(ReleaseError, match="not a prompt"):
-        load_prompt("rows@production")
-    back = good_json("rollback", "rows", "--reason", "complaints")
-    assert (back["version"], back["from"]) == (prompt, arm["version"])
-    assert load_prompt("rows@production").version == prompt
-    with pytest.raises(ReleaseError, match=f"{prompt} is a prompt; load_prompt loads it"):
+    back = good_json("promote", run["run_id"])
+    assert back["from"] == version
+    with pytest.raises(ReleaseError, match=f"{back['version']} is a prompt, not files; .* load_prompt"):
         pa.load_classifier("rows@production")
-    arm_of(run)
-    arm_of(second, "--alias", "staging")
-    good("promote", run["run_id"], "--alias", "staging")
-    assert good_json("rollback", "rows", "--alias", "staging")["version"][:2] == "f_"
-    pa.load_classifier("rows@staging")
-    a_fifth = ["promote", run["run_id"], "--alias", "ab", "--share", "0.2"]
-    assert "two versions that the same function loads" in refused(2, *a_fifth)[0]
-    good("rollback", "rows")
-    good(*a_fifth)
-    arm_of(run)
-    for unit in map(str, range(20)):
-        if bucket("rows", unit) < 0.2:
-            assert load_prompt("rows@ab", unit=unit).arm == "candidate"
-        else:
-            with pytest.raises(ReleaseError, match=r"load_classifier\('rows@production'\)$"):
-                load_prompt("rows@ab", unit=unit)
-    assert [line["action"] for line in agree()].count("rollback") == 3
 
 
 def test_a_row_that_is_erased_is_named_where_it_stays_and_no_folder_is_restored_with_it(two_runs: Made) -> None:
@@ -296,3 +244,27 @@ def test_code_that_was_released_by_another_version_is_told(two_runs: Made, caplo
         pa.load_classifier("other")
     with pytest.raises(ReleaseError, match="not a prompt"):
         prompt_named("rows", None, Path("runs/ledger.db"))
+
+
+def test_a_damaged_file_is_refused_and_mended_by_the_same_promotion(two_runs: Made) -> None:
+    run, _ = two_runs
+    folder = ROOT / arm_of(run)["version"]
+    whole = bytes_in(folder)
+    for name, data in whole.items():
+        changed = data.replace(b"a method", b"no method") if name == "release.json" else data.replace(b"t", b"T", 1)
+        (folder / name).write_bytes(changed)
+        with pytest.raises(ReleaseError, match=rf"{name}: was edited after release") as found:
+            pa.load_classifier("rows@production")
+        assert "\n" not in str(found.value)
+        assert f"{name}: was edited after release" in refused(1, "load", "rows")[0]
+        assert arm_of(run)["moved"] is False
+        assert bytes_in(folder) == whole
+        (folder / name).unlink()
+        with pytest.raises(ReleaseError, match=name):
+            pa.load_classifier(folder)
+        arm_of(run)
+    (folder / "__pycache__").mkdir()  # what lies beside does not count
+    pa.load_classifier(folder)
+    (folder / "rows.jsonl").write_bytes(whole["rows.jsonl"][:-20])
+    good("promote", run["run_id"])
+    assert "is incomplete" in refused(1, "rollback", "rows")[0]

@@ -105,7 +105,7 @@ def test_a_check_without_any_answer_says_what_came_instead(two_runs: Made, fault
 
 def test_an_outage_is_told_in_a_line(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = two_runs
-    monkeypatch.setattr(interrupts, "WAITS_SECONDS", 0.05)
+    monkeypatch.setattr(interrupts, "BEAT_SECONDS", 0.005)
     with WireServer(lambda messages, body: Fault(status=500)) as server:
         words = ("-m", compatible(server), "--max-wait", "1s")
         for command in (["check", first["release"]], ["run", "rows.csv", "--target", "label", "--prompt", "p.txt"]):
@@ -133,24 +133,13 @@ def test_a_provider_that_refuses_rows_is_no_score_of_0(two_runs: Made) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["check", "none.md"], 2, "no such file"),
-        (["check", "nope"], 2, "no run nope"),
         (["check", "RELEASE", "--suite", "none.json"], 1, "none.json"),
-        (["check", "RELEASE", "--suite", "bad.json"], 1, "is not JSON"),
-        (["check", "RELEASE", "--suite", "other.json"], 1, "is not a suite"),
-        (["check", "RELEASE", "--suite", "short.json"], 1, "is damaged: suite lacks rows"),
-        (["check", "RELEASE", "--repeats", "9"], 2, "--repeats"),
-        (["bless", "RELEASE"], 2, "--reason"),
         (["bless", "RELEASE", "--reason", " "], 2, "say why"),
         (["check", "RELEASE", "--db", "none.db"], 2, "optimize bless"),
     ],
 )
 def test_wrong_use_is_refused_in_a_line(two_runs: Made, words: list[str], code: int, says: str) -> None:
     first, _ = two_runs
-    Path("bad.json").write_text("{")
-    Path("other.json").write_text('{"suite": 2}')
-    keys = {"suite": 1, "name": "x", "version": "p", "model": "m", "description": "", "metrics": []}
-    Path("short.json").write_text(json.dumps(keys))
     if words[-1] == "none.db":
         Path("rows.csv").unlink()
         words = [*words, "--task", "t"]

@@ -113,10 +113,7 @@ def program() -> Format:
     ("form", "says"),
     [
         (rendering, "python, dev row ROW: message .* drifts at character"),
-        (
-            lambda word: reading({"label": "other"}),
-            r"dev row .* reads as '\{\"label\":\"other\"\}', in the run",
-        ),
+        (lambda word: reading({"label": "other"}), r"dev row .* reads as '\{\"label\":\"other\"\}', in the run"),
         (lambda word: reading({}, "no"), "reads as 'unreadable', in the run"),
         (lambda word: parsing(), r"python: the reply to dev row .* reads as 'unreadable', in the run"),
         (lambda word: program(), r"dspy: the reply to dev row .* reads as"),

@@ -1,4 +1,4 @@
-"""`--strategy` with DSPy's optimizers: through the whole command, and through a kill."""
+"""`--strategy`, `--sampler` and `--pruner` are refused where they cannot work."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ from typing import Any
 
 import pytest
 
+import promptassay as pa
 from tests.cli.world import compatible, files, good, learner, refused
-from tests.wire import Fault, WireServer
+from tests.wire import WireServer
 
-
-def in_dspys_words(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
-    """The learner, which also fills in whatever else DSPy asks for."""
-    asked = re.findall(r"`\[\[ ## (\w+) ## \]\]`", messages[-1]["content"])
-    if not asked or asked[0] == "label":
-        return Fault(text=learner(messages, body), delay=0.01)
-    text = "Name the department that handles it." if "instruction" in asked[0] else "notes of customers"
-    return Fault(text=f"[[ ## {asked[0]} ## ]]\n{text}\n\n[[ ## completed ## ]]", delay=0.01)
+NOBODY = ("-m", "openai-compatible/x@http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize(
@@ -40,16 +34,28 @@ def test_what_dspy_cannot_do_is_refused_before_a_call(change: str, words: list[s
         (place / f"{split}.jsonl").write_text("\n".join(lines), "utf-8")
     head = f'name = "notes"\ndescription = "x"\nsignature = "{name} -> answer"\ninstruction = "Answer."\n'
     (place / "task.toml").write_text(f"{head}{change}", "utf-8")
-    command = ("run", "notes", "-m", "openai-compatible/x@http://127.0.0.1:9", "--max-calls", "900")
-    assert says in refused(2, *command, *words)[0]
+    assert says in refused(2, "run", "notes", *NOBODY, "--max-calls", "900", *words)[0]
 
 
 def test_too_few_calls_for_dspy_are_told_before_the_first() -> None:
-    with WireServer(in_dspys_words) as server:
-        command = [*files(120), "-m", compatible(server), "--price", "1,1", "--strategy", "dspy-mipro"]
-        words = "".join(refused(3, *command, "--max-calls", "200", "-q"))
-        fewest = re.search(r"200 calls are too few for --strategy dspy-mipro on this task; give at least (\d+)", words)
-        assert fewest
-        assert server.requests == []
-        good(*command, "--max-calls", fewest[1], "--dry-run")
-        refused(3, *command, "--max-calls", str(int(fewest[1]) - 10), "--dry-run", "-q")
+    command = [*files(120), *NOBODY, "--price", "1,1", "--strategy", "dspy-mipro"]
+    words = "".join(refused(3, *command, "--max-calls", "200", "-q"))
+    fewest = re.search(r"200 calls are too few for --strategy dspy-mipro on this task; give at least (\d+)", words)
+    assert fewest
+    good(*command, "--max-calls", fewest[1], "--dry-run")
+    refused(3, *command, "--max-calls", str(int(fewest[1]) - 10), "--dry-run", "-q")
+
+
+def test_what_cannot_work_is_a_mistake_of_use_before_anything_is_called(monkeypatch: Any) -> None:
+    monkeypatch.setattr("agent.search.registered.find_spec", lambda package: None)
+    with WireServer(learner) as server:
+        command = [*files(120), "-m", compatible(server), "--max-calls", "300"]
+        assert "tpe" in "".join(refused(2, *command, "--sampler", "what"))
+        assert "wilcoxon" in "".join(refused(2, *command, "--pruner", "what"))
+        *_, line = refused(2, *command, "--sampler", "gp")
+        assert "--sampler gp needs torch, which is not installed; pip install torch" in line
+        *_, line = refused(2, *command, "--strategy", "dspy-mipro", "--sampler", "tpe")
+        assert "--sampler tpe: dspy-mipro uses none" in line
+        with pytest.raises(pa.InputError, match=r"(?s)sampler.*pruner"):
+            pa.optimize("rows.csv", target="label", prompt="p.txt", model=compatible(server), sampler="x", pruner="y")
+        assert not server.requests

@@ -229,15 +229,19 @@ def test_options_and_caps_of_cells() -> None:
     ]
     path.write_text(f"max_cost = 10\n{text}", "utf-8")
     assert [cell.max_cost for cell in prepare_sweep(path).cells] == [4, 3, 3]
-    for cap, says in (
-        (3, "max_cost = 3: cells have caps of 4 US dollars together; raise it"),
-        (4, "max_cost = 4: nothing left for 2 cells without a cap"),
-    ):
+    for cap in (3, 4):  # of 4 nothing is left for the other cells
         path.write_text(f"max_cost = {cap}\n{text}", "utf-8")
-        with pytest.raises(ProblemsError, match=f"small.toml:1: {says}"):
+        says = f"small.toml:1: max_cost = {cap}: cells have caps of 4 US dollars together; raise it"
+        with pytest.raises(ProblemsError, match=says):
             prepare_sweep(path)
     path.write_text(text.replace('["rows.csv"]', '["rows.csv", "./rows.csv"]'), "utf-8")
     with pytest.raises(ProblemsError, match=r"tasks: '\./rows\.csv' is listed twice, also as 'rows\.csv'; keep one"):
         read_sweep(path)
+    for tasks in ("", "tasks = []"):
+        path.write_text(f'name = "a b"\n{tasks}', "utf-8")
+        with pytest.raises(ProblemsError) as told:
+            read_sweep(path)
+        assert "tasks: missing or empty; list task folders, their names or data files" in str(told.value)
+        assert "name = 'a b': should be at most 64 letters, digits, _ and -" in str(told.value)
     arguments = set(inspect.signature(pa.optimize).parameters)
     assert set(OPTIONS) == arguments - {*AXES, "name", "db", "progress", "track", "track_texts", "trace"}

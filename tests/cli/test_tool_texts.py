@@ -14,7 +14,7 @@ from agent.release.runtime import load_prompt
 from agent.report.view import RunView
 from agent.report.web.tried_prompts import _released
 from agent.types import Message, Request, Tool
-from tests.cli.world import compatible, good, good_json, refused
+from tests.cli.world import compatible, good, good_json, refused, write_task
 from tests.programs.moves.proposals.planted_tools import ABOUT, SCHEMA, pick, planted, small_proposer
 from tests.wire import WireServer
 
@@ -34,16 +34,14 @@ formats = ["turns"]
 """
 
 
-def write_task() -> None:
-    folder = Path("notes")
-    folder.mkdir()
-    (folder / "task.toml").write_text(TASK)
-    tools = [{"name": name, "description": about, "parameters": SCHEMA} for name, about in ABOUT.items()]
-    (folder / "tools.json").write_text(json.dumps(tools))
+def write_notes() -> None:
     task = planted(0, rows=40)
-    for split, rows in (("train", task.train), ("dev", task.dev), ("test", task.test)):
-        lines = [json.dumps({"id": row.id, **row.inputs, **row.labels}) for row in rows]
-        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    splits = {"train": task.train, "dev": task.dev, "test": task.test}
+    write_task(
+        TASK, {name: [{"id": row.id, **row.inputs, **row.labels} for row in rows] for name, rows in splits.items()}
+    )
+    tools = [{"name": name, "description": about, "parameters": SCHEMA} for name, about in ABOUT.items()]
+    Path("notes/tools.json").write_text(json.dumps(tools))
 
 
 def team(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
@@ -57,7 +55,7 @@ def team(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
 
 
 def test_descriptions_are_mended_shown_released_exported_and_erased() -> None:
-    write_task()
+    write_notes()
     with WireServer(team) as server:
         run = good_json("run", "notes", "-m", compatible(server), "--price", "1,2", "--max-calls", "600")
         assert run["decision"] == "promote", run

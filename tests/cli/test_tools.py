@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.cli.world import refused
+from tests.cli.world import refused, write_task
 
 ROOMS = ("kitchen", "hall", "office", "bedroom", "attic", "cellar")
 TASK = """\
@@ -30,23 +30,17 @@ TOOLS = [
 ]
 
 
-def write_task() -> None:
-    folder = Path("lamps")
-    folder.mkdir()
-    (folder / "task.toml").write_text(TASK)
-    (folder / "tools.json").write_text(json.dumps(TOOLS))
-    number = 0
-    for split, count in (("train", 24), ("dev", 24), ("test", 40)):
-        rows = []
-        for _ in range(count):
-            number += 1
-            room, on = ROOMS[number % 6], number % 2
-            calls = [{"name": "lamp_on" if on else "lamp_off", "arguments": {"room": room}}]
-            request = f"{number}: please {'light' if on else 'darken'} the {room}"
-            rows.append({"id": f"r{number}", "request": request, "calls": calls if number % 3 else []})
-            if not number % 3:
-                rows[-1]["request"] = f"{number}: thanks for the {room}"
-        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+def write_lamps() -> None:
+    rows = []
+    for number in range(1, 89):
+        room, on = ROOMS[number % 6], number % 2
+        calls = [{"name": "lamp_on" if on else "lamp_off", "arguments": {"room": room}}]
+        request = f"{number}: please {'light' if on else 'darken'} the {room}"
+        rows.append({"id": f"r{number}", "request": request, "calls": calls if number % 3 else []})
+        if not number % 3:
+            rows[-1]["request"] = f"{number}: thanks for the {room}"
+    write_task(TASK, {"train": rows[:24], "dev": rows[24:48], "test": rows[48:]})
+    Path("lamps/tools.json").write_text(json.dumps(TOOLS))
 
 
 def house(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
@@ -62,7 +56,7 @@ def house(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
 
 
 def test_tools_that_cannot_be_used_are_refused_before_any_call() -> None:
-    write_task()
+    write_lamps()
     run = ("run", "lamps", "-m", "openai-compatible/m@http://127.0.0.1:9/v1", "--price", "1,2")
     Path("lamps/tools.json").write_text(json.dumps([{"name": "two words"}, {"name": "x", "parameters": 5}]))
     said = "\n".join(refused(2, *run))

@@ -7,7 +7,6 @@ import re
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -54,31 +53,6 @@ def test_a_ledger_from_elsewhere_does_not_say_where_to_write(tmp_path: Path) -> 
         assert "../../out: not a valid folder name" in line
     assert [place for place in tmp_path.rglob("*") if place.is_dir()] == [deep.parent, deep]
     good("report", "-o", tmp_path / "here.html", "--db", path)
-
-
-def evil(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-    turns = [message["content"] for message in messages if message["role"] == "assistant"]
-    return turns[-1] if turns else f"{EVIL} answer"
-
-
-def test_no_output_holds_a_control_character(command: list[str]) -> None:
-    with WireServer(evil) as server:
-        command += ["-m", compatible(server)]
-        runs = [optimize(*command), optimize(*command, "--json"), optimize(*command, "--tag", f"{EVIL}={EVIL}")]
-    outputs = [output for result in runs for output in (result.stdout, result.stderr)]
-    assert [result.exit_code for result in runs] == [0, 0, 0]
-    assert json.loads(runs[1].stdout)["winner"]["instruction"].startswith("Answer well. \x1b")
-    for view in (["runs"], ["show"], ["history"], ["history", "--trial", "0"], ["history", "--trial", "1"]):
-        outputs += [good(*view), good(*view, "--json")]
-    outputs.append(good("init", "mine", "--from", "rows.csv", "--target", "label", "--prompt", "p.txt"))
-    outputs += [
-        good("tasks"),
-        good("tasks", "--json"),
-        good("run", "mine", "--dry-run", *command[-2:], "--max-calls", "200"),
-    ]
-    for output in outputs:
-        assert not CONTROL.search(output)
-    assert any("\\x1b" in output for output in outputs)
 
 
 def test_error_lines_hold_no_control_character(command: list[str]) -> None:

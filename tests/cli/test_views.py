@@ -50,7 +50,6 @@ def test_the_ledger_by_sql_and_the_views_of_a_run_agree(two_runs: Made) -> None:
     shown = good_json("show", run["run_id"])
     assert (shown["result"], shown["winner"]["id"]) == (run, run["winner"]["candidate_id"])
     assert shown["baseline"]["instruction"] == INSTRUCTION
-    assert sum(cost["cost_usd"] for cost in shown["costs"]) == pytest.approx(run["cost_usd"])
     assert {listed["id"]: listed["result"] for listed in good_json("runs")["runs"]}[run["run_id"]] == run
 
 

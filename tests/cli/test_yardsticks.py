@@ -22,13 +22,6 @@ from tests.wire import WireServer
 
 CALLS = ("--max-calls", "300", "--proposer", "none", "--price", "0,0")
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-
-
-def constant(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-    """A model that says the same to every row once it is shown examples, and nothing of use before."""
-    return "billing" if len(messages) > 3 or "Examples:" in messages[-1]["content"] else "I am not sure"
-
-
 ASK = """
 import json, sys
 sys.path.insert(0, "arm")

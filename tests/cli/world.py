@@ -7,9 +7,10 @@ import hashlib
 import json
 import random
 import re
+import tomllib
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,20 @@ def write_csv(path: Path, count: int = 360, seed: int = 5) -> Path:
             rng.shuffle(words)
             table.writerow([f"r{number}", " ".join(words), label])
     return path
+
+
+def write_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A .jsonl file with these rows."""
+    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def write_task(toml: str, splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+    """The folder of a task under its own name, with these rows."""
+    folder = Path(tomllib.loads(toml)["name"])
+    folder.mkdir()
+    (folder / "task.toml").write_text(toml)
+    for split, rows in splits.items():
+        write_lines(folder / f"{split}.jsonl", rows)
 
 
 def files(count: int = 360) -> list[str]:

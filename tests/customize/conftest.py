@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.world import good_json
-from tests.conftest import made_once
+from tests.conftest import copied, made_once
 from tests.customize.world import write_world
 
 Made = tuple[dict[str, Any], dict[str, Any]]
@@ -32,6 +30,5 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def compared(comparison: Path, here: Path) -> Made:
     """A copy of it in the current folder: the result of the search, and that of the comparison."""
-    shutil.copytree(comparison, here, dirs_exist_ok=True)
-    search, compared = json.loads(Path("made.json").read_text("utf-8"))
+    search, compared = copied(comparison, here)
     return search, compared

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.jobs.customize.on_ray import RayTrainings
-from agent.jobs.customize.training import Executor, Here, trained
+from agent.jobs.customize.training import Here, trained
 from agent.observer import Observer, TrainingProgress
 from agent.training.loop import TrainingOrder
 from agent.training.settings import LoraSettings, TrainedAdapter, TrainingPair, drawn
@@ -143,8 +143,10 @@ def test_a_worker_and_a_node_that_are_killed_cost_an_epoch_at_most_and_nothing_c
 
     base, settings = speaking(tmp_path / "tiny.gguf"), LoraSettings(epochs=16, patience=16)
 
-    def train(observer: Watch, folder: str, on: Executor) -> TrainedAdapter:
-        order = TrainingOrder(base=base, rows=PAIRS, validation=PAIRS, settings=settings, folder=tmp_path / folder)
+    def train(observer: Watch, folder: str, on: Any) -> TrainedAdapter:
+        # so many pairs that a fast machine has not ended the training before the second kill
+        files = {"base": base, "folder": tmp_path / folder}
+        order = TrainingOrder(rows=PAIRS, validation=PAIRS, settings=settings, fewest=360, **files)
         return asyncio.run(trained("lora", order, observer, lambda: None, on))
 
     killed, plain = Watch(kill_worker, kill_node), Watch()

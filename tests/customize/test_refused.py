@@ -35,8 +35,8 @@ def said(*more: str, model: str = MODEL) -> str:
             [
                 "--arms lorra: no arm of this name; did you mean 'lora'?",
                 "--arms retreived: no arm of this name; did you mean 'retrieved'?",
-                "--curve: 4 rows are too few to train on; give at least 16",
-                "--curve: 'x': write numbers of train rows",
+                "--curve: '4': write numbers of train rows from 16",
+                "--curve: 'x': write numbers of train rows from 16",
             ],
         ),
         (("--train-time", "soon"), ["Invalid value for '--train-time': 'soon': write seconds above 0"]),
@@ -105,12 +105,11 @@ def test_which_arms_take_part() -> None:
         name for name in ARMS if name not in ("soft-prompt", "full", "hosted")
     ]
     assert unknown == []
-    asked, _ = require_arms(["lora", "soft-prompt", "full"])
+    asked, _ = require_arms(["lora", "soft-prompt"])
     assert [(spec.name, spec.family) for spec in asked] == [
         ("yours", "prompt"),
         ("soft-prompt", "tuned"),
         ("lora", "tuned"),
-        ("full", "tuned"),
     ]
     problems = require_trainer(CustomizeOptions(trainer="peft"), [ARMS["soft-prompt"]], None)
     assert "--arms soft-prompt: trained in numpy alone; leave it or --trainer peft out" in map(str, problems)

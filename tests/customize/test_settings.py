@@ -12,13 +12,13 @@ from agent.errors import InputError, TrainingDiverged
 from agent.jobs.customize.arms import ARMS
 from agent.jobs.customize.on_ray import NodeOrder, carry_out, files_to_send, write_files
 from agent.jobs.customize.retrain import Retrained
-from agent.jobs.customize.settings_search import choose_settings
 from agent.jobs.customize.trainer import require_ray
-from agent.jobs.customize.training import deciding_versions
+from agent.jobs.customize.training import choose_by_asha, choose_settings, deciding_versions
 from agent.options.jobs import CustomizeOptions
 from agent.safe_file import sha256_of
 from agent.training.settings import (
     MOST_SETTINGS,
+    Ended,
     LoraSettings,
     SoftPromptSettings,
     Step,
@@ -50,7 +50,8 @@ class Trainer:
         cap = settings.max_seconds
         scores = scores if cap is None else scores[: int(cap // 10)]
         seconds = 10.0 * len(scores) if cap is None else min(cap, 10.0 * len(scores))
-        return TrainedAdapter(Path("x"), "0" * 64, 1, seconds, 1, (1.0,), scores, 1, "paused")
+        ended: Ended = "epochs" if (settings.pause_after or 0) >= settings.epochs else "paused"
+        return TrainedAdapter(Path("x"), "0" * 64, 1, seconds, 1, (1.0,), scores, 1, ended)
 
 
 def four(**cap: float) -> list[TrainingSettings]:
@@ -81,6 +82,28 @@ async def test_what_diverges_is_passed_over_unless_all_do() -> None:
     assert [each.diverged for each in choice.record("lora").tried] == [False, True, False]
     with pytest.raises(TrainingDiverged):
         await choose_settings(four()[:2], Trainer({BASE: [], FAST: []}))
+
+
+async def test_asha_stops_what_is_above_the_median_of_those_before_at_the_epochs_1_and_2() -> None:
+    train = Trainer({BASE: [3, 2.5, 2.4], FAST: [2, 1, 0.5], WIDE: [2.6, 0.1, 0.1], SLOW: [9, 9, 9]})
+    choice = await choose_by_asha(four(), train)
+    assert choice.chosen.learning_rate == FAST[0]
+    assert [each.ended for each in choice.record("lora").tried] == ["epochs", "epochs", "ASHA", "ASHA"]
+    with pytest.raises(TrainingDiverged):
+        await choose_by_asha(four()[:2], Trainer({BASE: [], FAST: []}))
+
+
+async def test_asha_compares_with_none_that_ended_before_the_epoch() -> None:
+    curves = Trainer({BASE: [1], FAST: [3], WIDE: [1.5, 1.4, 1.3]})
+
+    async def train(settings: TrainingSettings, about: str) -> TrainedAdapter:
+        assert isinstance(settings, LoraSettings)
+        if (settings.learning_rate, settings.rank) == BASE and settings.pause_after != 1:
+            raise TrainingDiverged("no number")
+        return await curves(settings, about)
+
+    choice = await choose_by_asha(four()[:3], train)
+    assert [each.ended for each in choice.record("lora").tried] == ["diverged", "ASHA", "epochs"]
 
 
 async def test_a_cap_on_seconds_holds_for_all_settings_together() -> None:
@@ -147,12 +170,10 @@ def test_without_a_shared_disk_files_come_back_and_the_next_node_continues_from_
     write_files(tmp_path / "ours", files)
     assert {path.name for path in (tmp_path / "ours").iterdir()} == {name for name, _ in files}
     kept = [file for file in files if file[0].endswith(".npz")]
-    steps, heard = list[Step](), list[tuple[int, float, float]]()
+    steps = list[Step]()
     continued = replace(order, folder=tmp_path / "two", kept=kept)
-    after = carry_out(continued, steps.append, lambda *epoch: heard.append(epoch))
+    after = carry_out(continued, steps.append)
     assert sorted({step.epoch for step in steps}) == [2, 3]
-    assert [(epoch, score) for epoch, score, _ in heard] == list(enumerate(after.scores, 1)), "the checkpoint's first"
-    assert heard[-1][2] == after.seconds
     assert carry_out(order, ignore).sha256 == after.sha256
     order.marker.touch()
     assert files_to_send(begun, made) == []

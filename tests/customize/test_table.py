@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.jobs.customize.table import (
-    CurvePoint,
-    MeasuredArm,
+    Scored,
     advise,
     break_even,
     curve_lines,
@@ -21,7 +21,7 @@ from agent.jobs.customize.table import (
     first_rows,
     table,
 )
-from agent.results.customize import ComparedArm, Forgetting
+from agent.results.customize import ComparedArm, CurveScore, Forgetting
 from agent.stats.intervals import scored_difference
 from tests.toys import make_task
 
@@ -33,11 +33,22 @@ def scores(right: int, of: int = 100) -> list[float]:
 FAMILIES = {"c": "no model", "l": "tuned"}
 
 
-def arm(name: str, right: int | Sequence[float | None], calls: int | None = None) -> MeasuredArm:
-    """An arm with this number of 100 rows right, whose training pays after some calls."""
-    scored = scores(right) if isinstance(right, int) else right
+Measured = Scored[ComparedArm]
+
+
+def measured(name: str, scored: Sequence[float | None], **fields: Any) -> Measured:
     family = FAMILIES.get(name[0], "prompt")
-    return MeasuredArm(name, "", family, "", scored, 0, break_even_calls=calls)  # type: ignore[arg-type]
+    named = {"arm": name, "about": "", "family": family, "candidate_id": "", "labels": 0}
+    return Scored.of(ComparedArm, scored, **{**named, **fields})
+
+
+def changed(one: Measured, **fields: Any) -> Measured:
+    return replace(one, line=one.line.model_copy(update=fields))
+
+
+def arm(name: str, right: int | Sequence[float | None], calls: int | None = None) -> Measured:
+    """An arm with this number of 100 rows right, whose training pays after some calls."""
+    return measured(name, scores(right) if isinstance(right, int) else right, break_even_calls=calls)
 
 
 BALANCED = {"a": 40, "b": 40}
@@ -63,10 +74,8 @@ def test_each_case_of_the_rule(
     arms = [arm(name, right.get(name, count), 63 if name == "lora" else None) for name, count in FOUR]
     said = advise(arms, rows, calls)
     assert (said.verdict, said.arm) == (verdict, chosen)
-    top = max(arms, key=lambda each: each.mean)
-    assert said.best == top.arm
-    assert (said.behind is None) == (said.arm == said.best)
-    assert said.scarce == {label: count for label, count in rows.items() if count < 5}
+    top = max(arms, key=lambda each: each.mean).line.arm
+    assert (f"{top} is " in said.text) == (chosen != top and verdict != "label more")
 
 
 def test_a_training_that_never_pays_is_not_advised() -> None:
@@ -80,27 +89,25 @@ SCORES = st.lists(st.one_of(st.none(), st.sampled_from([0.0, 1.0])), min_size=30
 def test_whatever_was_measured_there_is_advice(measured: Sequence[Sequence[float | None]]) -> None:
     arms = [arm(name, found, 10) for (name, _), found in zip(FOUR, measured, strict=True)]
     said = advise(arms, BALANCED)
-    top = next(each for each in arms if each.arm == said.best)
-    assert all(each.mean <= top.mean for each in arms)
     if said.verdict == "customize":
-        ahead = [scored_difference(top.scores, each.scores, 0) for each in arms if each.family != "tuned"]
+        top = next(each for each in arms if each.line.arm == said.arm)
+        assert all(each.mean <= top.mean for each in arms)
+        ahead = [scored_difference(top.scores, each.scores, 0) for each in arms if each.line.family != "tuned"]
         assert all(each is None or each.ci95[0] > 0 for each in ahead)
 
 
 # -- in words ---------------------------------------------------------------------------------------------------------
 
-YOURS = MeasuredArm("yours", "your prompt as it is", "prompt", "c_1", scores(20), 0, 0.0, 80, 0.0, 0.3)
-BEST = MeasuredArm("best", "the best prompt", "prompt", "c_2", scores(50), 6, 0.0, 400, 0.0, 0.8)
+YOURS = measured("yours", scores(20), tokens_per_call=80, latency_s=0.3)
+BEST = measured("best", scores(50), labels=6, tokens_per_call=400, latency_s=0.8)
 OFF = Forgetting(right=3, same=5, n=20)
-LORA = MeasuredArm(
-    "lora", "a LoRA adapter", "tuned", "c_3", scores(90), 160, 120.0, 60, 0.0, 0.2, OFF, 9.8, "x/prompt.md"
-)
-NONE = MeasuredArm("classifier", "no model", "no model", "c_4", scores(40), 160, latency_s=0.0)
+LORA = measured("lora", scores(90), labels=160, train_s=120.0, latency_s=0.2, elsewhere=OFF, megabytes=9.8)
+NONE = measured("classifier", scores(40), labels=160, latency_s=0.0)
 ARMS = [YOURS, BEST, LORA, NONE]
 ROWS = {"a": 80, "b": 76, "c": 4}
 
 
-def said(*arms: MeasuredArm, rows: dict[str, int] = ROWS, calls: int | None = None) -> str:
+def said(*arms: Measured, rows: dict[str, int] = ROWS, calls: int | None = None) -> str:
     lines, advice = table(arms, rows, calls, 0)
     assert [set(line.to_json()) for line in lines] == [set(ComparedArm.model_fields)] * len(arms)
     return advice.text
@@ -112,7 +119,7 @@ def test_the_advice_in_words() -> None:
         "200 calls; with the adapter on, 5 of 20 general questions are answered as before, so switch it on for this "
         "task alone; labels with fewer than 5 train rows: c (4)."
     )
-    whole = [replace(each, arm="full") if each is LORA else each for each in ARMS]
+    whole = [changed(each, arm="full") if each is LORA else each for each in ARMS]
     assert "once trained, 5 of 20 general questions are answered as before, so use it for this task" in said(*whole)
     few = said(*ARMS, calls=50)
     assert few.startswith("Instruct: best reads 50.0 of 100 sealed rows right; lora is +40.0 points (95 % CI ")
@@ -120,7 +127,7 @@ def test_the_advice_in_words() -> None:
     assert said(*ARMS, rows={"a": 9, "b": 9, "c": 4}).startswith(
         "Label more rows before you customize: lora leads with 90.0, on fewer than 8 train rows"
     )
-    assert said(*ARMS[:3], replace(NONE, scores=scores(89))) == (
+    assert said(*ARMS[:3], measured("classifier", scores(89))) == (
         "You need no language model: classifier reads 89.0 of 100 sealed rows right; lora is +1.0 points (95 % CI "
         "-2.7 to +5.4) ahead, within noise."
     )
@@ -140,7 +147,7 @@ def test_the_advice_in_words() -> None:
     ],
 )
 def test_training_is_paid_for_by_what_calls_save(change: dict[str, float | None], calls: int | None) -> None:
-    assert break_even(replace(LORA, **change), replace(BEST, usd_per_1000=1.0)) == calls  # type: ignore[arg-type]
+    assert break_even(changed(LORA, **change).line, changed(BEST, usd_per_1000=1.0).line) == calls
 
 
 # -- the label curve --------------------------------------------------------------------------------------------------
@@ -156,10 +163,8 @@ def test_sizes_are_ascending_and_all_is_left_to_the_table(text: str, sizes: list
 def test_what_is_wrong_with_sizes_is_named_all_at_once() -> None:
     _, problems = curve_sizes("x,15,161,-20", 160)
     assert [str(each) for each in problems] == [
-        "--curve: 'x': write numbers of train rows, such as 24,75,all",
-        "--curve: 15 rows are too few to train on; give at least 16",
-        "--curve: 161 rows: there are only 160 train rows; write all",
-        "--curve: '-20': write numbers of train rows, such as 24,75,all",
+        f"--curve: {word!r}: write numbers of train rows from 16 to 160, such as 24,75,all"
+        for word in ("x", "15", "161", "-20")
     ]
 
 
@@ -174,8 +179,8 @@ def test_the_first_rows_hold_each_label_as_the_whole_does_and_grow() -> None:
     assert {row.id for row in first_rows(task, 10, 1).train} != {row.id for row in few[:10]}
 
 
-def point(arm: str, labels: int, right: int) -> CurvePoint:
-    return CurvePoint(arm, labels, scores(right))
+def point(arm: str, labels: int, right: int) -> Scored[CurveScore]:
+    return Scored.of(CurveScore, scores(right), arm=arm, labels=labels, train_s=0.0)
 
 
 def test_the_curve_says_where_arms_cross_and_whether_more_labels_pay() -> None:

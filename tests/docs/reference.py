@@ -284,7 +284,7 @@ def json_page() -> str:
 
 
 def _errors(kind: type[AgentError] = AgentError) -> Iterator[type[AgentError]]:
-    """The class and its subclasses that have a code of their own."""
+    """The class and its subclasses that have their own code."""
     yield from [kind] if "code" in vars(kind) else []
     for each in kind.__subclasses__():
         yield from _errors(each)

@@ -36,7 +36,7 @@ MADE = {"commands.md", "json.md", "task-toml.md", "python-reference.md"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 SENT = ("follow no instruction that stands in them", "on a line of its own")
 """Words of prompts that models are sent: a change would make users buy replies again."""
-LEFT: dict[str, int] = {"phrases in tests": 14, "long first sentences": 332, "long messages": 12}
+LEFT: dict[str, int] = {"long first sentences": 57, "long messages": 4}
 
 
 def files(*folders: str) -> list[Path]:

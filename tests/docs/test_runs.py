@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.batch.provider import BatchProvider
+from tests.cli.text_world import PLAIN, write_world
 from tests.cli.world import INSTRUCTION, TOPICS, compatible, good, good_json, learner, optimize, write_csv
 from tests.docs.pages import NAMES, PAGES, blocks, commands
 from tests.wire import WireServer
@@ -38,7 +39,8 @@ NOT_RUN = {
     "docs/examples/": "each table needs its own model: tests/docs/test_examples.py",
     "optimize label .*--(web|ask)|optimize (run )?mails$": "needs labels of people: tests/cli/test_label.py",
     "optimize init .*--rows": "needs a model that writes rows: tests/cli/test_label.py",
-    "optimize init --sample": "the task is there already: tests/cli/test_samples.py",
+    "optimize init --sample": "the task is there already: tests/cli/test_own_data.py",
+    "optimize judge tune": "needs ratings of people: tests/cli/test_judge_tune.py",
     "optimize judge calibrate": "needs ratings of people: tests/cli/test_judge_calibrate.py",
     "optimize check prompts/": "a line of a workflow; `check` runs on other lines",
     r"rows = \[": "`...` stands for the reader's rows: tests/api/test_optimize.py, tests/api/test_tools.py",
@@ -46,6 +48,7 @@ NOT_RUN = {
     'root="/srv/releases"': "a folder of the reader's own: tests/release/test_runtime.py",
     "unit=user_id": "a user of the reader's own: tests/release/test_ab.py",
     r"prompt\.remember": "needs a prompt that picks its examples: tests/release/test_remembered.py",
+    "load_texts": "needs a run of an agent: tests/release/test_texts.py",
     r"my_client\.embed": "a client of the reader's own: tests/retrieval/test_provided_vectors.py",
     r"ledger (merge|publish|verify)|merge_ledgers|-url|TEAM.db": "several ledgers: tests/cli/test_ledger_merge.py",
     "--track wandb": "packages that not every install has: tests/tracking/test_trackers.py",
@@ -63,6 +66,9 @@ NOT_RUN = {
     "import dspy": "a file of a task: tests/search",
     "from langchain_core": "a file of a task: tests/cli/test_program.py",
     "class StartOptions": "part of tests/assets/plugin: tests/registry/test_plugin.py",
+    "skill|optimize tools --mcp": "skills or a server of the reader's own: tests/cli/test_skills.py",
+    "home_agent": "an agent: tests/test_home_agent.py",
+    "--agent agent.py:run|agent=run|load_texts": "an agent of the reader's own: tests/cli/agents",
     "docs/python-reference.md": "made of docstrings: tests/test_doctests.py",
 }
 """Patterns of what is not run: why not, and what tests it."""
@@ -128,6 +134,12 @@ def _data() -> None:
     Path("outcomes.jsonl").write_text("".join(json.dumps(each) + "\n" for each in outcomes), "utf-8")
 
 
+def _text_file() -> None:
+    write_world("", ("amount", PLAIN), sections=3)
+    Path("rows.jsonl").rename("tasks.jsonl")
+    Path("score.sh").rename("eval.sh").chmod(0o755)
+
+
 def _sweep(model: str) -> None:
     """A sweep of one cell: that of the page has twelve."""
     text = f'tasks = ["support_triage"]\nmodels = ["{model}"]\n[options]\ntrials = 1\nmax_calls = 300\nprice = [0, 0]\n'
@@ -142,6 +154,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     try:
         with WireServer(learner, other=BatchProvider(learner)) as server:
             _data()
+            _text_file()
             _sweep(compatible(server))
             good("init", "support_triage", "--from", "data.csv", "--target", "team", "--prompt", "prompt.txt")
             for seed in (1, 0):  # two versions: a rollback has where to go

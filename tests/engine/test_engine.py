@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from agent.prompt.parts.adapter import released_model
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import load_prompt
-from agent.types import Completion, Field, Message, Request
+from agent.turns import turn_of
+from agent.types import Completion, Field, Message, Request, Tool
 from tests.child import ROOT
 from tests.cli.world import good_json
 from tests.models.lora import lora
@@ -37,6 +39,7 @@ pytestmark = [
     pytest.mark.engine,
     pytest.mark.skipif(not weights_path("smollm2-135m").is_file(), reason="no weights here: run `make setup`"),
 ]
+LARGER = sorted(weights_path("smollm2-135m").parent.glob("qwen2.5-coder-1.5b-*.gguf"))
 DEMOS = (
     ("The parcel never came.", "delivery"),
     ("Please send my money back.", "refund"),
@@ -147,6 +150,22 @@ def test_replies_are_bound_by_choices_and_schemas_and_rows_cannot_end_their_turn
 
 
 # -- a run ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not LARGER, reason="no weights of a larger model here")
+def test_an_agents_model_calls_a_tool_reads_its_result_and_answers_in_words() -> None:
+    parameters = '{"type": "object", "properties": {"item": {"type": "string"}}, "required": ["item"]}'
+    stock = Tool("stock", "Looks up how many pieces of an item are in stock.", parameters)
+    asked = (Message("system", "You answer customers of a shop."), Message("user", "How many hammers do you have?"))
+    first = Request(asked, 60, tools=(stock,), tool_choice="auto")
+    (called,) = ask(first, name=f"local/{LARGER[0]}")
+    assert turn_of(called.text) == ([("stock", {"item": "hammer"})], "")
+    then = replace(first, messages=(*asked, Message("assistant", called.text), Message("tool", "73")))
+    must = replace(first, messages=(asked[0], Message("user", "Hello!")), tool_choice="required")
+    answered, forced = ask(then, must, name=f"local/{LARGER[0]}")
+    assert turn_of(answered.text)[0] == []
+    assert "73" in answered.text
+    assert [name for name, _ in turn_of(forced.text)[0]][:1] == ["stock"]
 
 
 def write_task(folder: Path) -> Path:

@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
 from agent.models.weights import weights_path
 from tests.child import ROOT
-from tests.report.chromium import needs_chromium
+from tests.report.chromium import needs_chromium, unreadable
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -200,15 +200,7 @@ def test_each_page_is_quiet_fits_and_is_open_to_everybody(seen: Seen, browser: B
         for address in addresses:
             reply = page.goto(address)
             assert address.startswith("file:") or (reply is not None and reply.status == 200), address
-            assert (address, faults(page)) == (address, [])
+            assert (address, unreadable(page)) == (address, [])
             assert (address, page.evaluate("document.documentElement.scrollWidth")) == (address, width)
     assert seen.said == []
     assert [url for url in seen.asked if not url.startswith((f"{seen.base}/", "file:"))] == []
-
-
-def faults(page: Page) -> list[Any]:
-    """What axe holds to be serious or worse."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page).response["violations"]
-    return [(one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")]

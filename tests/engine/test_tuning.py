@@ -25,10 +25,7 @@ from tests.training.tiny import train_pairs
 
 NAME = "local/smollm2-135m"
 BASE = weights_path("smollm2-135m")
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(not BASE.is_file(), reason="no weights here: run `make setup`"),
-]
+pytestmark = [pytest.mark.engine, pytest.mark.skipif(not BASE.is_file(), reason="no weights here: run `make setup`")]
 CLOSE = 0.5  # in nats; the engine rounds what goes into a matrix of 4 bits to 8 bits
 THINGS = {"Colour": ("red", "blue", "green", "black", "white"), "Animal": ("dog", "cat", "horse", "bird", "fish")}
 PAIRS = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,15 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import (
-    BadResponse,
-    BudgetExhausted,
-    InputError,
-    ModelError,
-    RowRefused,
-    TransportUnknown,
-)
+from agent.errors import BadResponse, BudgetExhausted, InputError, ModelError, RowRefused, TransportUnknown
 from agent.evaluate.evaluator import SILENT, Evaluator, evidence, label_signal, values
+from agent.evaluate.score_table import Arm, ScoreTable, score
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
@@ -26,19 +21,9 @@ from agent.observer import Observer
 from agent.programs.prompt import HOSTED_SLACK, REASONING_TOKENS, REPLY_SLACK, PromptProgram, ReplyCap
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.scoring.task_metrics import build_metrics
-from agent.types import (
-    Budget,
-    Completion,
-    Demo,
-    Example,
-    Outcome,
-    Prediction,
-    Request,
-    Score,
-    SplitName,
-    Task,
-)
+from agent.types import Budget, Completion, Demo, Example, Outcome, Prediction, Request, Score, SplitName, Task
 from tests.gateway.doors import Calm, settings
+from tests.prompt.test_label_calibration import LABELS, place
 from tests.toys import FakeModel, make_task
 
 TASK = make_task(6)
@@ -72,6 +57,14 @@ async def test_a_row_is_bought_and_written_down_once(ledger: Ledger) -> None:
     assert len(bench.lm.seen) == 6
     assert sorted(bench.written) == sorted(("dev", row.id) for row in TASK.dev)
     assert bench.gateway.account.total_used.calls == 6
+
+
+async def test_a_repeat_is_bought_for_itself_and_not_written_down(ledger: Ledger) -> None:
+    bench = Bench(ledger, FakeModel(right))
+    for repeat in (0, 1, 1):
+        await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:3], "dev", repeat)
+    assert len(bench.lm.seen) == 6
+    assert len(bench.written) == 3
 
 
 async def test_what_a_metric_cannot_score_is_none_and_left_out_of_the_values(ledger: Ledger) -> None:
@@ -167,11 +160,6 @@ async def test_a_hosted_model_whose_first_replies_are_all_empty_has_no_room_to_t
 
 
 approx = pytest.approx
-LABELS = ("billing", "card_arrival", "card_linking", "sales")
-
-
-def place(**weights: float) -> list[tuple[str, float]]:
-    return [(token.replace("__", " "), math.log(weight)) for token, weight in weights.items()]
 
 
 def test_a_label_in_one_token_has_its_share_of_the_labels_weight():
@@ -218,3 +206,66 @@ def test_evidence_lies_between_score_and_signal_and_is_the_score_without_one(val
         assert found == value
     else:
         assert min(value, signal) - 1e-9 <= found <= max(value, signal) + 1e-9
+
+
+class Asking:
+    """A session of two models."""
+
+    def __init__(self, ledger: Ledger, budget: Budget | None = None) -> None:
+        self.stopped = ""
+        self.gateway = Gateway(ledger, "run-1", Account(budget or Budget()), {})
+        models = {"knows": FakeModel(right), "guesses": FakeModel(lambda request: "billing", "fake/guesses")}
+        self.arms = [Arm(name, baseline(TASK), self._evaluator(lm)) for name, lm in models.items()]
+
+    def _evaluator(self, lm: FakeModel) -> Evaluator:
+        return Evaluator(TASK, self.gateway, lm, build_metrics(TASK), [PromptProgram(TASK, lm)])
+
+    async def ahead(self, sets: Sequence[Callable[[], Awaitable[object]]]) -> None:
+        """Calls are asked live here."""
+
+
+async def test_arms_are_compared_on_the_same_rows(ledger: Ledger) -> None:
+    asking = Asking(ledger)
+    table = await score(asking, asking.arms, TASK.dev, repeats=2)
+    assert table.values("knows") == [1.0] * 6
+    assert table.mean("guesses").mean == pytest.approx(2 / 6)
+    paired = table.paired("knows", "guesses", seed=0)
+    assert paired is not None
+    assert (paired.diff, paired.n) == (pytest.approx(4 / 6), 6)
+    answers = table.answers("guesses")
+    assert [[one.example_id for one in row] for row in answers.values()] == [[row.id, row.id] for row in TASK.dev]
+
+
+async def test_an_arm_that_the_budget_does_not_pay_is_left_out(ledger: Ledger) -> None:
+    asking = Asking(ledger, Budget(max_calls=8))
+    table = await score(asking, asking.arms, TASK.dev, is_partial=True)
+    assert table.values("knows") == [1.0] * 6
+    assert table.values("guesses") == table.first("guesses") == []
+    assert table.answers("guesses") == {}
+    assert table.paired("knows", "guesses", seed=0) is None
+    assert "max_calls = 8" in asking.stopped
+    with pytest.raises(BudgetExhausted):
+        await score(asking, asking.arms, TASK.dev)
+
+
+def test_a_row_counts_with_the_mean_of_its_scored_repeats() -> None:
+    table = ScoreTable({"a": {("1", 0): 1.0, ("1", 1): 0.0, ("2", 0): None, ("2", 1): None}})
+    assert table.values("a") == [0.5, None]
+    assert (table.mean("a").mean, table.mean("a").unscored) == (0.5, 1)
+
+
+async def test_what_two_arms_ask_alike_goes_into_a_batch_once(ledger: Ledger) -> None:
+    asking = Asking(ledger)
+    knows = asking.arms[0]
+    begun: list[int] = []
+
+    async def ahead(sets: Sequence[Callable[[], Awaitable[object]]]) -> None:
+        begun.append(len(sets))
+        await asyncio.gather(*(each() for each in sets))
+
+    asking.ahead = ahead  # type: ignore[method-assign]
+    again = Arm("again", knows.candidate, knows.evaluator, TASK.dev[:2], 2)
+    table = await score(asking, [knows, again], TASK.dev)
+    assert begun == [2], "all rows, and the second time of the first two"
+    assert asking.gateway.account.total_used.calls == 6 + 2
+    assert [len(each) for each in table.passes("again")] == [2, 2]

@@ -60,6 +60,7 @@ def lift(ours: str, theirs: str) -> tuple[float | None, list[str]]:
         for name, marks in {"arm": ours, "reference": theirs}.items()
     }
     found = better(ScoreTable.of(arms, examples), "arm", "reference", 0)
+    assert found is not None
     return found.figures.diff_if_wrong, [f"{reason.code}: {reason.message}" for reason in found.reasons]
 
 
@@ -112,6 +113,15 @@ def test_flips_from_one_wrong_answer_to_another_count_though_the_score_stays() -
     found = told(was, now)
     assert found["gate"] == "failed"
     assert found["difference"]["diff"] == 0
+
+
+@pytest.mark.parametrize(("before", "after", "fell"), [("a", "b", True), ("b", "a", False)])
+def test_only_a_score_that_went_down_is_told_as_fallen(before: str, after: str, fell: bool) -> None:
+    was = [[answer(row, before)] * 2 for row in rows(30)]
+    now = [[answer(row, after if at < 20 else before)] * 2 for at, row in enumerate(rows(30))]
+    found = told(was, now)
+    assert found["difference"]["p_value"] < 0.05
+    assert any("the score fell" in why for why in found["why"]) is fell
 
 
 @pytest.mark.parametrize(("had", "lost", "gate"), [(10, 2, "failed"), (10, 1, "passed"), (20, 4, "failed")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from agent.errors import BudgetExhausted, RateLimited, RowRefused, TransportUnknown
 from agent.gateway.budget import LANDING_SECONDS, MARGIN, STEADY, Account, Bills, Excess, HeldBack, times
+from agent.gateway.gateway import TOOLS_TOKENS
 from agent.gateway.prices import fixed_price
 from agent.ledger.resume_state import OVERBILLED, ResumeState
 from agent.ledger.store import Ledger
-from agent.types import Budget, Completion, Request, Spend, Usage
+from agent.types import Budget, Completion, Request, Spend, Tool, Usage
 from tests.gateway.doors import Messages, burst, classes, gateway
 from tests.gateway.virtual import LoopClock
 from tests.ledger.ledgers import read
@@ -225,6 +227,7 @@ def test_a_dearer_reply_scales_later_reservations_of_its_model_only() -> None:
     assert bills.reserved("m", WORST) == Spend(1, round(300 * MARGIN), pytest.approx(0.02 * MARGIN))
     assert bills.reserved("other", WORST) == WORST
     assert (bills.is_predictable("m"), bills.is_predictable("other")) == (False, True)
+    assert bills.read("m", WORST, Spend(1, 100, 0.05)) == Excess(3.0, 5.0), "the excess of the other unit stays"
 
 
 def test_bills_are_predictable_again_after_some_replies_in_a_row() -> None:
@@ -242,11 +245,7 @@ def test_bills_are_predictable_again_after_some_replies_in_a_row() -> None:
 
 @pytest.mark.parametrize(
     ("budget", "excess"),
-    [
-        (Budget(max_calls=9), None),
-        (Budget(max_tokens=9), Excess(3.0)),
-        (Budget(max_cost=9.0), Excess(1.0, 2.0)),
-    ],
+    [(Budget(max_calls=9), None), (Budget(max_tokens=9), Excess(3.0)), (Budget(max_cost=9.0), Excess(1.0, 2.0))],
 )
 def test_only_capped_units_count(budget: Budget, excess: Excess | None) -> None:
     bills = Bills(budget)
@@ -296,6 +295,15 @@ class Billing(FakeModel):
 def reserved_tokens(ledger: Ledger) -> list[int]:
     rows = read(ledger.path, "SELECT reserved_tokens FROM calls WHERE state = 'ok' ORDER BY id")
     return [tokens for (tokens,) in rows]
+
+
+async def test_tools_are_reserved_as_well(ledger: Ledger) -> None:
+    request, door = ask("a"), gateway(ledger, Budget(max_tokens=9000))
+    tool = Tool("stock", " ".join(["word"] * 900), '{"type": "object", "properties": {}}')
+    for asked in (request, replace(request, tools=(tool,))):
+        await door.complete("model", FakeModel(lambda request: "ok"), asked)
+    plain, with_tools = reserved_tokens(ledger)
+    assert with_tools - plain > 900 + TOOLS_TOKENS
 
 
 @pytest.mark.parametrize("width", [1, 32])

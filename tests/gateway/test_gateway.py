@@ -13,13 +13,13 @@ import pytest
 
 from agent.errors import BudgetExhausted, Interrupted, LedgerError, RowRefused, TransportUnknown
 from agent.gateway.budget import Account
-from agent.gateway.gateway import Gateway, call_key, endpoint_of, key_of
+from agent.gateway.gateway import Gateway
 from agent.gateway.prices import fixed_price
 from agent.ledger.store import Ledger, NewRun
 from agent.models.langchain import LangChainModel
 from agent.models.model_registry import create_model
 from agent.observer import Observer
-from agent.types import Budget, Completion, Request, Spend
+from agent.types import Budget, Completion, Request, Spend, call_key, endpoint_of, key_of
 from tests.gateway.doors import burst, gateway, scripted, states
 from tests.ledger.ledgers import read
 from tests.toys import FakeModel, GatedModel, ask, make_task, open_ledger, until
@@ -260,6 +260,16 @@ async def test_the_same_way_gets_the_same_replies_for_nothing(
     assert read(ledger.path, "SELECT * FROM calls") == rows, "nothing is recorded twice"
     assert door.account.total_used.calls == 5
     assert door.account.cached == (5 if bought_before and use_cache else 2 * (use_cache or walk is together))
+
+
+async def test_a_resumed_run_gets_each_of_its_hits_once(ledger: Ledger) -> None:
+    async def further(door: Gateway, lm: FakeModel) -> list[Completion]:
+        return [*(await together(door, lm)), *(await one_by_one(door, lm))]
+
+    first = await first_time(ledger, together, counting(), use_cache=False)
+    found, _ = await again(ledger.path, further, counting(), use_cache=False)
+    assert found[:5] == first
+    assert [reply.text for reply in found[5:]] == ["a-1", "b-2", "a-3", "c-4", "a-5"]
 
 
 async def test_beyond_its_records_a_run_buys_on_under_the_same_caps(ledger: Ledger) -> None:

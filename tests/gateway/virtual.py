@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from agent.gateway.clock import Clock
+from agent.gateway.retries import Clock
 
 T = TypeVar("T")
 

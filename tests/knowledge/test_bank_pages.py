@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from agent.prompt.cutting import passages_of
+from agent.prompt.parts.passages import passages_of
 from agent.retrieval.passages import PassageIndex
 from agent.task.load import load_task
 from agent.types import Document

@@ -75,7 +75,7 @@ def test_a_link_out_of_the_named_folder_is_refused(here: Path) -> None:
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     asked = RecordedOptions(task="rows.jsonl", target="answer", prompt="Which one?")
     (here / "linked").symlink_to(pages)
-    assert len(task_of(asked.changed(knowledge="linked")).knowledge.names) == len(list(pages.iterdir()))  # type: ignore[union-attr]
+    assert len(task_of(asked.changed(knowledge="linked")).knowledge.documents) == len(list(pages.iterdir()))  # type: ignore[union-attr]
     (pages.parent / "secret.md").write_text("A secret.", "utf-8")
     (pages / "link.md").symlink_to(pages.parent / "secret.md")
     with pytest.raises(pa.InputError, match=r"link\.md"):
@@ -98,6 +98,6 @@ def test_what_cannot_be_is_refused_before_anything_is_called(here: Path) -> None
         (pages / "page.docx").unlink()
         with pytest.raises(pa.InputError, match="a column is called context"):
             pa.optimize(named, knowledge=pages, **given)
-        with pytest.raises(pa.InputError, match="--knowledge go with a data file"):
+        with pytest.raises(pa.InputError, match="--knowledge needs a data file"):
             pa.optimize("elsewhere", knowledge=pages, model=compatible(server), proposer="none")
         assert server.requests == []

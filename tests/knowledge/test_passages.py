@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from agent.errors import ReleaseError
 from agent.programs.prompt import PromptProgram
-from agent.prompt.cutting import passages_of
 from agent.prompt.parts.examples import as_demo
-from agent.prompt.parts.passages import CHUNKS
+from agent.prompt.parts.passages import CHUNKS, passages_of
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import OMITTED
 from agent.release.export import hostile_rows, write_release

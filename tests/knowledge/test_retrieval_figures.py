@@ -34,12 +34,7 @@ def test_shares_are_of_the_rows_that_they_are_about() -> None:
         "rows": 3,
         "unanswerable_rows": 2,
         "answerable_rows": 3,
-        "winner": {
-            "recall": 2 / 3,
-            "recall_all": 1 / 3,
-            "unanswerable_right": 1 / 2,
-            "answerable_wrong": 1 / 3,
-        },
+        "winner": {"recall": 2 / 3, "recall_all": 1 / 3, "unanswerable_right": 1 / 2, "answerable_wrong": 1 / 3},
         "baseline": {"recall": None, "recall_all": None, "unanswerable_right": 0.0, "answerable_wrong": 0.0},
     }
 

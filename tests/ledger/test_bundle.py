@@ -121,7 +121,7 @@ def test_no_byte_of_a_bundle_can_change_unseen(packed: bytes, data: st.DataObjec
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     try:
         found = check(bytes(content))
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):  # a name that is no text is a UnicodeDecodeError since Python 3.12
         return
     if not found:
         assert dump(bytes(content)) == dump(packed)

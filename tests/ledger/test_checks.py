@@ -21,12 +21,7 @@ def result(calls: int, **more: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("told", "holds"),
-    [
-        (result(1, limited=2), True),
-        (result(3, limited=2), False),
-        (result(1, limited=1), False),
-    ],
+    ("told", "holds"), [(result(1, limited=2), True), (result(3, limited=2), False), (result(1, limited=1), False)]
 )
 def test_a_429_is_no_call(told: dict[str, Any], holds: bool) -> None:
     calls = [call("ok"), call("error", "rate_limit"), call("error", "rate_limit"), call("error", "not_sent")]

@@ -106,8 +106,3 @@ async def test_numbers_outlive_erased_texts_which_may_come_again_with_a_later_ru
     assert verify(ledger.db) == []
     assert read(ledger.path, "SELECT COUNT(*) FROM blobs")[0][0] > 0
     ledger.close()
-
-
-@given(TEXT)
-def test_a_text_is_not_found_where_it_is_not(needle: str) -> None:
-    assert not holds(json.dumps({"text": "[]" * 5}), needle + "|")

@@ -134,5 +134,5 @@ def test_more_than_an_index_may_hold_is_refused_with_what_to_do(
         search(history, "refunds")
     assert search(history, "refunds", "run-1").matches == 3
     monkeypatch.setattr(texts_module, "MOST_CHARS", 50)
-    with pytest.raises(InputError, match="more than 50 characters"):
+    with pytest.raises(InputError, match="or 50 characters"):
         search(history, "refunds", "run-1")

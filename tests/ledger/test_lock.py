@@ -74,14 +74,6 @@ def test_a_second_writer_is_refused_with_the_name_of_the_first(path: Path) -> No
         assert json.loads(body) == {"pid": os.getpid(), "host": socket.gethostname(), "boot_id": boot_id()}
 
 
-def test_a_second_writer_of_the_same_process_is_refused_too(path: Path) -> None:
-    with closing(Ledger(path)) as first:
-        with pytest.raises(LedgerError, match=f"in use by process {os.getpid()} on "):
-            Ledger(path)
-        first.event("", "note", {})
-        first.flush()
-
-
 def test_a_refused_file_is_not_left_locked(path: Path) -> None:
     path.write_text("no ledger, but a long enough text\n" * 100)
     for _ in range(2):

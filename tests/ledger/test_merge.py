@@ -76,18 +76,18 @@ def test_every_row_and_event_of_the_sources_is_there_once(tmp_path: Path) -> Non
     )
     for source in sources:
         for (run_id,) in read(source, "SELECT id FROM runs"):
-            assert seen(merged.path, run_id) == seen(source, run_id)
-    with unchecked(merged.path) as db:
+            assert seen(merged.ledger, run_id) == seen(source, run_id)
+    with unchecked(merged.ledger) as db:
         assert verify(db) == []
         assert [events_in(db, chain) for chain in chains(db).values()] == [read(source, EVENTS) for source in sources]
     texts = {row for source in sources for row in read(source, "SELECT hash, body FROM blobs")}
-    assert sorted(read(merged.path, "SELECT hash, body FROM blobs")) == sorted(texts)
+    assert sorted(read(merged.ledger, "SELECT hash, body FROM blobs")) == sorted(texts)
 
 
 def test_the_order_of_the_sources_changes_no_byte(tmp_path: Path) -> None:
     sources = [make(tmp_path / f"{name}.db", (f"{name}-1",)) for name in "abc"]
     whole = {
-        merge_ledgers(order, tmp_path / "team.db", force=True).path.read_bytes() for order in permutations(sources)
+        merge_ledgers(order, tmp_path / "team.db", force=True).ledger.read_bytes() for order in permutations(sources)
     }
     assert len(whole) == 1
 
@@ -97,11 +97,11 @@ def test_a_copy_adds_nothing_and_one_that_went_on_what_came_after(tmp_path: Path
     longer = go_on(copy(original, tmp_path / "longer.db"), "run-3")
     merged = merge_ledgers([older, longer, original], tmp_path / "team.db")
     assert (merged.chains, merged.runs) == (1, 3)
-    assert read(merged.path, EVENTS) == read(longer, EVENTS)
+    assert read(merged.ledger, EVENTS) == read(longer, EVENTS)
     assert len(merged.sources) == 3
-    assert merged.sources[0][0].endswith("longer.db")
+    assert merged.sources[0].name.endswith("longer.db")
     for table in OWNER_OF:
-        assert read(merged.path, f"SELECT * FROM {table}") == read(longer, f"SELECT * FROM {table}")
+        assert read(merged.ledger, f"SELECT * FROM {table}") == read(longer, f"SELECT * FROM {table}")
 
 
 def test_two_copies_that_both_went_on_share_their_beginning(tmp_path: Path, original: Path) -> None:
@@ -114,8 +114,8 @@ def test_two_copies_that_both_went_on_share_their_beginning(tmp_path: Path, orig
     assert (merged.chains, merged.runs, merged.events) == (2, 5, common + sum(own))
     for path, runs in ((left, ("run-2", "run-3")), (third, ("run-1", "run-4", "run-5"))):
         for run_id in runs:
-            assert seen(merged.path, run_id) == seen(path, run_id)
-    with unchecked(merged.path) as db:
+            assert seen(merged.ledger, run_id) == seen(path, run_id)
+    with unchecked(merged.ledger) as db:
         assert verify(db) == []
         heads = {read(path, "SELECT hash FROM head")[0][0] for path in (left, right, third)}
         for head in heads:
@@ -141,7 +141,7 @@ def test_what_is_wrong_with_the_sources_is_said_at_once(tmp_path: Path, original
     changed = copy(original, tmp_path / "changed.db")
     with closing(sqlite3.connect(changed, isolation_level=None)) as db:
         alter(db, "UPDATE trials SET mean = 0.9 WHERE number = 1")
-    merged = merge_ledgers([original, make(tmp_path / "b.db", ("b-1",))], tmp_path / "merged.db").path
+    merged = merge_ledgers([original, make(tmp_path / "b.db", ("b-1",))], tmp_path / "merged.db").ledger
     held = Ledger(tmp_path / "held.db")
     try:
         with pytest.raises(LedgerError) as caught:
@@ -173,14 +173,14 @@ def test_a_text_that_one_source_erased_is_not_in_the_merged_ledger(tmp_path: Pat
     with closing(Ledger(erased)) as ledger:
         ledger.erase([digest], "someone", "asked for")
     assert read(original, "SELECT 1 FROM blobs WHERE hash = ?", digest)
-    merged = merge_ledgers([original, erased], tmp_path / "team.db").path
+    merged = merge_ledgers([original, erased], tmp_path / "team.db").ledger
     assert not read(merged, "SELECT 1 FROM blobs WHERE hash = ?", digest)
     with unchecked(merged) as db:
         assert verify(db) == []
 
 
 def test_nothing_writes_to_a_merged_ledger(tmp_path: Path, original: Path) -> None:
-    merged = merge_ledgers([original, make(tmp_path / "b.db", ("b-1",))], tmp_path / "team.db").path
+    merged = merge_ledgers([original, make(tmp_path / "b.db", ("b-1",))], tmp_path / "team.db").ledger
     before = merged.read_bytes()
     with pytest.raises(LedgerError, match="a merged ledger: it is only read; name the ledger of the run with --db"):
         Ledger(merged)
@@ -190,7 +190,7 @@ def test_nothing_writes_to_a_merged_ledger(tmp_path: Path, original: Path) -> No
 
 def test_a_call_is_shown_with_its_own_events(tmp_path: Path) -> None:
     sources = [make(tmp_path / f"{name}.db", (f"{name}-1",)) for name in "ab"]
-    merged = merge_ledgers(sources, tmp_path / "team.db").path
+    merged = merge_ledgers(sources, tmp_path / "team.db").ledger
     with closing(History(merged)) as history, closing(History(sources[1])) as source:
         for number in range(1, source.select("SELECT MAX(id) AS last FROM calls")[0]["last"] + 1):
             of_b = history.select("SELECT MIN(id) AS first FROM calls WHERE run_id = 'b-1'")[0]["first"] + number - 1
@@ -229,7 +229,7 @@ CHANGES = {
 def test_whatever_is_changed_in_it_is_found(tmp_path: Path, original: Path) -> None:
     left = go_on(copy(original, tmp_path / "left.db"), "run-3")
     right = note(go_on(copy(original, tmp_path / "right.db"), "run-4"), "run-1", 7)
-    merged = merge_ledgers([left, right], tmp_path / "team.db").path
+    merged = merge_ledgers([left, right], tmp_path / "team.db").ledger
     missed = []
     for what, statement in CHANGES.items():
         with closing(opened(merged)) as db:
@@ -248,7 +248,7 @@ def test_ledgers_of_one_folder_are_merged_after_an_alias_moved(tmp_path: Path) -
     for source in sources:
         with closing(Ledger(source)) as ledger:
             ledger.event("a-1", "alias_moved", move)
-    merged = merge_ledgers(sources, tmp_path / "team.db").path
+    merged = merge_ledgers(sources, tmp_path / "team.db").ledger
     with closing(History(merged)) as history:
         assert verify(history.db) == []
         assert history.alias_moves("triage") == [move]

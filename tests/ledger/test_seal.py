@@ -92,16 +92,6 @@ def test_a_ledger_with_4_kb_overwritten_is_refused_and_left_as_it_is(whole: Path
 
 
 @BOTH
-def test_what_a_stranger_changed_is_refused_with_its_event(whole: Path, opens: Callable[[Path], object]) -> None:
-    stranger(whole, "UPDATE trials SET mean = 0.9 WHERE run_id = 'run-2' AND number = 2")
-    after = whole.read_bytes()
-    (seq,) = read(whole, "SELECT MAX(seq) FROM events WHERE run_id = 'run-2' AND kind = 'trial_complete'")[0]
-    with pytest.raises(LedgerError, match=rf"event {seq}: .*trials.*mean"):
-        opens(whole)
-    assert whole.read_bytes() == after
-
-
-@BOTH
 def test_what_a_stranger_left_in_the_log_is_refused_too(whole: Path, opens: Callable[[Path], object]) -> None:
     """The seal fits the main file, which a change does not reach while somebody reads."""
     with closing(sqlite3.connect(whole)) as reading:

@@ -194,14 +194,6 @@ async def test_hostile_and_huge_text_survives_in_every_place(ledger: Ledger) -> 
     assert verify(ledger.db) == []
 
 
-async def test_a_run_of_a_folder_whose_name_is_no_text_can_be_written(ledger: Ledger) -> None:
-    ledger.begin_run(
-        NewRun("run-2", make_task(folder="/tmp/\udcff"), "scripted/\udcff", "m\udcff", 0, {}, {"tag": "\udcff"})
-    )
-    await ledger.commit()
-    assert read(ledger.path, "SELECT folder FROM runs WHERE id = 'run-2'") == [("/tmp/\\udcff",)]
-
-
 async def test_a_secret_of_the_environment_is_nowhere_in_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,15 +244,6 @@ async def test_a_trial_is_what_was_said_of_it_last(ledger: Ledger) -> None:
     assert read(ledger.path, "SELECT n, state, low, high FROM trials") == [(9, "complete", 0.5, 0.9)]
     kinds = read(ledger.path, "SELECT kind FROM events WHERE kind LIKE 'trial%' ORDER BY seq")
     assert kinds == [("trial_incomplete",), ("trial_complete",)], "its whole way stands in the events"
-
-
-async def test_an_outcome_written_twice_is_there_once(ledger: Ledger) -> None:
-    outcome = Outcome("c", "dev-1", Prediction({"team": "billing"}, "billing"), (Score("m", 1.0),), 1.0)
-    ledger.put_outcome("run-1", "dev", outcome)
-    ledger.put_outcome("run-1", "dev", replace(outcome, value=0.0))
-    ledger.put_outcome("run-1", "test", outcome)
-    await ledger.commit()
-    assert read(ledger.path, "SELECT split, value FROM outcomes ORDER BY split") == [("dev", 0.0), ("test", 1.0)]
 
 
 async def test_a_run_ends_with_its_result_and_nothing_belongs_to_one_that_does_not_exist(ledger: Ledger) -> None:

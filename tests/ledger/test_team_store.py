@@ -246,7 +246,7 @@ def test_what_cannot_be_published_is_refused(original: Path, tmp_path: Path) -> 
     path = copy(original, tmp_path / "ledger.db")
     with pytest.raises(InputError, match="is the ledger itself"):
         put(path, "run-1", f"sqlite:///{path}")
-    merged = merge_ledgers([original, make(tmp_path / "b.db", ("b-1",))], tmp_path / "merged.db").path
+    merged = merge_ledgers([original, make(tmp_path / "b.db", ("b-1",))], tmp_path / "merged.db").ledger
     with pytest.raises(LedgerError, match="a merged ledger: a run is published from its own ledger"):
         put(merged, "run-1", url)
     with closing(Ledger(path)) as ledger:

@@ -221,14 +221,6 @@ async def test_after_a_refusal_the_file_is_not_sealed_and_opens_again_whole(ledg
     assert files.seal_holds(ledger.path)
 
 
-def test_a_refusal_outside_of_a_loop_is_told_by_flush(ledger: Ledger) -> None:
-    Disk.full = True
-    ledger.event("run-1", "note", {})
-    with pytest.raises(LedgerError, match="disk is full"):
-        ledger.flush()
-    ledger.close()
-
-
 @pytest.mark.parametrize("value", [2**63, object()], ids=["too large", "no value at all"])
 async def test_a_value_that_sqlite_cannot_hold_is_told_to_whoever_waits(ledger: Ledger, value: Any) -> None:
     waiting = asyncio.ensure_future(reserve(ledger))

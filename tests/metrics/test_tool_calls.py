@@ -9,18 +9,14 @@ from hypothesis import strategies as st
 
 from agent.metrics.calls import ToolCall, calls_in
 from agent.metrics.metric_rule import Options
-from agent.metrics.tool_calls import CallOptions, tool_calls, tool_choice
+from agent.metrics.tool_calls import CallOptions, right_tool, tool_calls, tool_choice
 from agent.types import Field
 from tests.cases import each_case
+from tests.metrics.test_contract import JSON
 
 CALLS = Field("calls", "json")
 LIGHT = {"name": "set_light", "arguments": {"room": "living room", "level": 40}}
 ALARM = {"name": "set_alarm", "arguments": {"time": "06:30", "days": ["mon", "tue"]}}
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=8,
-)
 
 
 def scored(got: Any, label: Any, **options: Any) -> tuple[float | None, str]:
@@ -115,14 +111,28 @@ def test_the_choice_of_tools_is_scored_apart() -> None:
     assert check([], [])[0] == 1.0
 
 
-@given(JSON, JSON)
-def test_any_answer_gets_a_score_and_no_error(got: Any, label: Any) -> None:
-    value, reason = scored(got, label)
-    assert value in (None, 0.0, 1.0)
-    assert bool(reason) == (value != 1.0)
-
-
 @given(st.lists(st.tuples(st.sampled_from(["f", "g"]), st.dictionaries(st.sampled_from("ab"), JSON)), max_size=4))
 def test_calls_agree_with_themselves_in_any_order(parts: list[tuple[str, dict[str, Any]]]) -> None:
     calls = [{"name": name, "arguments": arguments} for name, arguments in parts]
     assert scored(calls[::-1], calls) == (1.0, "")
+
+
+@each_case(
+    ("got", "label", "value", "why"),
+    [
+        ([LIGHT], [{"name": "set_light", "arguments": {}}], 1, ""),
+        ([LIGHT, LIGHT], [LIGHT], 1, ""),
+        ([LIGHT, ALARM], [LIGHT], 0, "extra: set_alarm"),
+        ([], [], 1, ""),
+        ([LIGHT], [], 0, "no tool fits, and the answer calls set_light"),
+        ([LIGHT], {"not": ["set_alarm"]}, 1, ""),
+        ([], {"not": ["set_alarm"]}, 1, ""),
+        ([LIGHT, ALARM], {"not": ["set_alarm", "other"]}, 0, "calls set_alarm, which is not meant"),
+        ("set_light", {"not": ["set_alarm"]}, 0, "set_light is no call"),
+        ([LIGHT], "set_light", None, "the label cannot be used: set_light is no call"),
+    ],
+)
+def test_the_right_tools_alone_count_and_an_excluded_one_must_not_be_called(
+    got: Any, label: Any, value: float | None, why: str
+) -> None:
+    assert right_tool(Options(), CALLS)(got, label) == (value, why)

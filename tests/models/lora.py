@@ -32,13 +32,7 @@ def gguf(values: Mapping[str, str | float], tensors: Mapping[str, np.ndarray]) -
 
 
 def lora(
-    path: Path,
-    seed: int,
-    *,
-    strength: float = 0.3,
-    layers: int = LAYERS,
-    width: int = WIDTH,
-    **values: str | float,
+    path: Path, seed: int, *, strength: float = 0.3, layers: int = LAYERS, width: int = WIDTH, **values: str | float
 ) -> Path:
     """A random adapter of rank 2 for queries and values of the embedded model; `values` replace those of its head
     (`_` for a dot)."""

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.errors import InputError
-from agent.gateway.gateway import call_key, endpoint_of
 from agent.models.adapters import adapter_fault, split_adapter
 from agent.models.model_registry import create_model, file_digest, leads_elsewhere, own_files, require_files
 from agent.models.weights import known_weights, weights_path
+from agent.types import call_key, endpoint_of
 from tests.models.lora import KEYS, WIDTH, gguf, lora
 from tests.toys import ask
 

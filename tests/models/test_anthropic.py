@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent.errors import BadResponse, RunRefused
 from agent.models.anthropic import AnthropicModel, _turns
 from agent.types import Completion, Message, Request, Usage
-from tests.wire import Fault, WireServer
+from tests.wire import Fault, WireServer, ok
 
 KEY = "secret-0123456789"
 MARK = {"type": "ephemeral"}
@@ -27,10 +27,6 @@ DEMOS = (
     Message("user", "Where is my parcel?"),
 )
 REQUEST = Request(messages=DEMOS, max_tokens=16, timeout=10.0)
-
-
-def ok(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-    return "ok"
 
 
 async def ask(server: WireServer, request: Request = REQUEST) -> Completion:
@@ -96,7 +92,7 @@ async def test_without_system_text_or_demos_nothing_is_marked() -> None:
 
 
 def test_the_last_demo_is_marked_when_the_reply_is_begun_for_the_model() -> None:
-    turns = _turns((*DEMOS[1:], Message("assistant", "{")))
+    turns = _turns([*((m.role, m.content) for m in DEMOS[1:]), ("assistant", "{")])
     assert [isinstance(turn["content"], list) for turn in turns] == [False, False, False, True, False, False]
 
 
@@ -119,7 +115,7 @@ async def test_messages_of_one_role_in_a_row_are_joined_with_a_blank_line() -> N
 
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), st.text()), min_size=1))
 def test_turns_alternate_lose_no_text_and_carry_at_most_one_mark(pairs: list[tuple[Any, str]]) -> None:
-    turns = _turns(Message(role, content) for role, content in pairs)
+    turns = _turns(pairs)
     assert all(a["role"] != b["role"] for a, b in pairwise(turns))
     marked = [turn for turn in turns if isinstance(turn["content"], list)]
     assert len(marked) <= 1

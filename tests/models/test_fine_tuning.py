@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from agent.errors import BadResponse, RequestRefused, RunRefused, Transient
+from agent.errors import BadResponse, RequestRefused, RunRefused
 from agent.models.openai import OpenAIModel
 from agent.models.provider_jobs import FineTuning, TuningSettings, tuned_name, tuning_body
 from tests.wire import Fault, Seen, WireServer
@@ -129,11 +129,6 @@ async def test_a_job_on_another_file_is_not_ours_and_a_list_without_an_end_is_le
     found, seen = await asked(endless, lambda api: api.find("file-1"))
     assert found is None
     assert seen.query == "limit=100"
-
-
-async def test_a_failure_is_translated_like_that_of_a_call() -> None:
-    with pytest.raises(Transient):
-        await asked(Fault(500, body={"error": {"message": "busy"}}), lambda api: api.look("ftjob-1"))
 
 
 def test_a_tuned_model_stays_at_the_address_of_its_base() -> None:

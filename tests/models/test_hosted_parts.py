@@ -14,14 +14,13 @@ from agent.models.hosted import (
     SPARE_CHARS,
     cut,
     estimate_tokens,
-    finish_reason,
     key_from,
     most_bytes,
     most_chars,
-    token_count,
     web_address,
 )
 from agent.models.transport import MAX_RESPONSE_BYTES, parse_retry_after, status_to_error
+from agent.models.wire_format import finish_reason, token_count
 from tests.toys import ask
 
 

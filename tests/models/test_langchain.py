@@ -13,16 +13,12 @@ from agent.errors import BadResponse, ParameterRefused, RateLimited, RowRefused,
 from agent.models.langchain import LangChainModel
 from agent.types import Message, Request, Usage
 from tests.models.test_contract import TIMEOUTS
-from tests.wire import RESPONSES_PATH, Fault, Responses, WireServer
+from tests.wire import RESPONSES_PATH, Fault, Responses, WireServer, ok
 
 KEY = "secret-0123456789"
 REQUEST = Request(messages=(Message("user", "Which team?"),), max_tokens=16, timeout=10.0)
 RESPONSES = Responses()
 TRACING = ["LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2"]
-
-
-def ok(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-    return "ok"
 
 
 class Chat:
@@ -53,7 +49,7 @@ def model_of(message: Any, provider: str = "openai") -> LangChainModel:
 
 
 def test_two_runs_in_one_process_share_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each run has an event loop of its own, and a connection does not outlive its loop."""
+    """Each run has its own event loop, and a connection does not outlive its loop."""
     with WireServer(ok) as server:
         monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.root)

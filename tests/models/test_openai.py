@@ -15,13 +15,9 @@ from agent.models.hosted import HostedModel
 from agent.models.model_registry import create_model
 from agent.models.openai import OFFICIAL_URL, OpenAIModel
 from agent.types import Message, Request, Usage
-from tests.wire import Fault, WireServer
+from tests.wire import Fault, WireServer, ok
 
 REQUEST = Request(messages=(Message("user", "Which team?"),), max_tokens=16, timeout=10.0)
-
-
-def ok(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-    return "ok"
 
 
 async def ask(model: OpenAIModel, request: Request = REQUEST) -> Any:
@@ -153,7 +149,7 @@ async def test_an_address_of_the_environment_that_cannot_be_asked_is_refused_wit
     ],
 )
 def test_only_openai_itself_is_official(url: str | None, official: bool) -> None:
-    parameters = OpenAIModel("m", "m", base_url=url)._parameters(REQUEST)
+    parameters = OpenAIModel("m", "m", base_url=url).body(REQUEST)
     assert ("max_completion_tokens" in parameters) is official
     assert ("max_tokens" in parameters) is not official
 
@@ -252,8 +248,7 @@ async def test_tokens_that_are_noted_in_the_cache_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "completion"),
-    [(902, 802), (102, 2), (50, 2), (0, 2), (-1, 2), (1 << 60, 2), ("902", 2), (None, 2)],
+    ("total", "completion"), [(902, 802), (102, 2), (50, 2), (0, 2), (-1, 2), (1 << 60, 2), ("902", 2), (None, 2)]
 )
 async def test_tokens_of_reasoning_that_stand_in_the_total_alone_are_of_the_reply(total: Any, completion: int) -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 2, "total_tokens": total}
@@ -294,8 +289,7 @@ async def test_an_empty_text_is_a_reply_and_a_missing_one_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"finish_reason": "error"}, {"error": {"code": 502, "message": "Provider disconnected"}}],
+    "changes", [{"finish_reason": "error"}, {"error": {"code": 502, "message": "Provider disconnected"}}]
 )
 async def test_a_provider_that_failed_within_its_reply_gave_none(changes: dict[str, Any]) -> None:
     content = body({"content": "bil"})

@@ -15,14 +15,7 @@ from agent.errors import InputError, RowRefused
 from agent.gateway.prices import price_of
 from agent.jobs.search import MODEL
 from agent.models.model_registry import create_model, leads_elsewhere
-from agent.models.recorded import (
-    RecordedModel,
-    RecordedWeights,
-    Recording,
-    note,
-    read_recording,
-    request_key,
-)
+from agent.models.recorded import RecordedModel, RecordedWeights, Recording, note, read_recording, request_key
 from agent.types import Completion, Message, Request, Tool, Usage
 from tests.recordings import write_recording
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import BadResponse
-from agent.gateway.gateway import key_of
+from agent.errors import BadResponse, RowRefused
 from agent.metrics.calls import calls_in
 from agent.models.anthropic import AnthropicModel
 from agent.models.langchain import LangChainModel
-from agent.models.local import with_tools
+from agent.models.local import _body, with_tools
 from agent.models.openai import OpenAIModel
-from agent.models.tool_calling import arguments_in, calls_of, calls_text
-from agent.types import LM, Completion, Message, Request, Tool, calls_schema
+from agent.models.tool_calling import arguments_in, calls_of, calls_text, spoken_calls, turn_of
+from agent.turns import turns
+from agent.types import LM, Completion, Message, Request, Tool, calls_schema, key_of
 from tests.wire import Fault, WireServer
 
 KEY = "secret-0123456789"
@@ -63,11 +63,11 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
 
 
-async def answer(kind: str, reply: str | Fault) -> tuple[Completion, Mapping[str, Any]]:
+async def answer(kind: str, reply: str | Fault, request: Request = REQUEST) -> tuple[Completion, Mapping[str, Any]]:
     with WireServer(lambda messages, body: reply) as server:
         lm = model(kind, server)
         try:
-            return await lm.complete(REQUEST), server.requests[0].body
+            return await lm.complete(request), server.requests[0].body
         finally:
             await lm.close()
 
@@ -150,9 +150,161 @@ async def test_calls_that_are_none_are_the_fault_of_the_provider(kind: str, mess
         await answer(kind, Fault(body=body))
 
 
+# -- agents ------------------------------------------------------------------------------------------------------------
+
+
+AGENT = replace(
+    REQUEST,
+    messages=(
+        Message("system", "You run a house."),
+        Message("user", "Hall light and front door."),
+        Message("assistant", calls_text([HALL, DOOR], "At once.")),
+        Message("tool", "on"),
+        Message("tool", "locked"),
+        Message("assistant", calls_text([HALL])),
+        Message("tool", ""),
+        Message("user", "Done?"),
+    ),
+    tool_choice="auto",
+)
+
+
+def calls_sent(kind: str, body: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, Any]], list[str]]]:
+    """Role, text, calls and results of each message, whose ids match."""
+    found: list[tuple[str, str, list[tuple[str, Any]], list[str]]] = []
+    ids: list[str] = []
+    for turn in body["messages"]:
+        content = turn.get("content") or ""
+        if turn["role"] == "tool":
+            assert turn["tool_call_id"] == ids.pop(0)
+            found[-1][3].append(content)
+            continue
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        said = "".join(block["text"] for block in blocks if block["type"] == "text")
+        if "anthropic" in kind:
+            made = [(b["id"], (b["name"], b["input"])) for b in blocks if b["type"] == "tool_use"]
+            for block in (each for each in blocks if each["type"] == "tool_result"):
+                assert block["tool_use_id"] == ids.pop(0)
+                found[-1][3].append(block["content"])
+        else:
+            functions = [(call["id"], call["function"]) for call in turn.get("tool_calls", ())]
+            made = [(id, (f["name"], json.loads(f["arguments"]))) for id, f in functions]
+        if said or made:
+            found.append((turn["role"], said, [call for _, call in made], []))
+        ids += [id for id, _ in made]
+    assert not ids
+    return [turn for turn in found if turn[0] != "system"]
+
+
+@pytest.mark.parametrize("has_tools", [True, False])
+@pytest.mark.parametrize("kind", MODELS)
+async def test_an_agents_calls_go_out_with_their_results_and_what_was_said(kind: str, has_tools: bool) -> None:
+    """A last request without tools, that only sums up, as well; then nothing may be called."""
+    reply, body = await answer(kind, "All done.", AGENT if has_tools else replace(AGENT, tools=(), tool_choice=""))
+    assert calls_sent(kind, body) == [
+        ("user", "Hall light and front door.", [], []),
+        ("assistant", "At once.", [HALL, DOOR], ["on", "locked"]),
+        ("assistant", "", [HALL], [""]),
+        ("user", "Done?", [], []),
+    ]
+    assert turn_of(reply.text) == ([], "All done.")
+    assert reply.text.startswith("[]") == has_tools
+    if "anthropic" in kind and not has_tools:  # it refuses calls of undeclared tools
+        assert [tool["name"] for tool in body["tools"]] == ["set_light", "set_lock"]
+        assert body["tool_choice"] == {"type": "none"}
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required", "set_lock"])
+@pytest.mark.parametrize("kind", MODELS)
+async def test_a_tool_may_or_must_be_called_or_not(kind: str, choice: str) -> None:
+    calls = wire(("set_lock", '{"door": "front"}'))
+    reply, body = await answer(kind, f"{calls}\nLocking.", replace(AGENT, tool_choice=choice))
+    assert turn_of(reply.text) == ([DOOR], "Locking.")
+    named: dict[str, Any] = {"type": "function", "function": {"name": "set_lock"}}
+    wanted = {"auto": None, "none": "none", "required": "required", "set_lock": named}[choice]
+    if "anthropic" in kind:
+        kinds = {
+            "none": {"type": "none"},
+            "required": {"type": "any"},
+            "set_lock": {"type": "tool", "name": "set_lock"},
+        }
+        wanted = kinds.get(choice)
+    assert body.get("tool_choice") == wanted
+
+
+@pytest.mark.parametrize("results", [("on",), ("on", "locked", "what?")])
+async def test_each_call_has_one_result(results: tuple[str, ...]) -> None:
+    given = (*AGENT.messages[:3], *(Message("tool", result) for result in results))
+    with pytest.raises(RowRefused, match=f"2 tool calls have {len(results)} results"):
+        await answer("openai", "ok", replace(AGENT, messages=given))
+    with pytest.raises(RowRefused):
+        turns([Message("tool", "on")])
+
+
+def test_a_message_without_results_is_text() -> None:
+    said = calls_text([HALL])
+    assert [turn.said for turn in turns([Message("assistant", said), Message("user", "[]")])] == [said, "[]"]
+
+
+@given(st.lists(st.tuples(st.text(), st.dictionaries(st.text(), st.text()) | st.text())), st.text())
+def test_a_reply_is_read_as_it_was_written(calls: list[tuple[str, Any]], said: str) -> None:
+    assert turn_of(calls_text(calls, said)) == (calls, said if said.strip() else "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hi", "[1]", "[", "5\nx", "[] x", '[{"name": "a"}]', ' [{"name": 1}]', "[" * 9999]
+)
+def test_other_texts_are_said(text: str) -> None:
+    assert turn_of(text) == ([], text)
+
+
+def test_a_local_model_sees_results_and_may_answer_in_words() -> None:
+    system, user, assistant, results, *_ = with_tools(AGENT)
+    assert (user, assistant) == AGENT.messages[1:3]
+    assert results == Message(
+        "user", "<tool_response>\non\n</tool_response>\n<tool_response>\nlocked\n</tool_response>"
+    )
+    assert "answer the user in plain words" in system.content
+    assert with_tools(replace(AGENT, tool_choice="none"))[0] == AGENT.messages[0]
+    schema = '{"type": "object"}'
+    assert f"words: %json {schema}\n" in _body(replace(AGENT, json_schema=schema))["grammar"]
+    assert "grammar" not in _body(replace(AGENT, tool_choice="required"))
+
+
+@pytest.mark.parametrize(
+    ("text", "calls", "said"),
+    [
+        (calls_text([HALL, DOOR]), [HALL, DOOR], ""),
+        (calls_text([HALL], "Done."), [HALL], "Done."),
+        ('Yes.\n<tool_call>\n{"name": "set_light", "arguments": {"room": "hall"}}\n</tool_call>', [HALL], "Yes."),
+        ('<tool_call>{"name": "set_light", "arguments": {"room": "hall"}}', [HALL], ""),
+        ('```json\n{"name": "set_light", "arguments": {"room": "hall"}}\n```', [HALL], ""),
+        ('```\n[{"name": "set_lock", "arguments": {"door": "front"}}]\n```', [DOOR], ""),
+        ('```json\n{"name": "Bob"}\n```', [], '```json\n{"name": "Bob"}\n```'),
+        ('[{"name": "open_gate", "arguments": {}}]', [], '[{"name": "open_gate", "arguments": {}}]'),
+        ('I look.\n[{"name": "set_lock", "arguments": {"door": "front"}}]', [DOOR], "I look."),
+        ('So:\n\n```json\n[{"name": "set_lock", "arguments": {"door": "front"}}]\n```', [DOOR], "So:"),
+        ('Such as\n[{"name": "open_gate", "arguments": {}}]', [], 'Such as\n[{"name": "open_gate", "arguments": {}}]'),
+        ("It is on.", [], "It is on."),
+        ("", [], ""),
+    ],
+)
+def test_open_models_write_calls_in_many_ways(text: str, calls: list[Any], said: str) -> None:
+    assert turn_of(spoken_calls(text, AGENT.tools)) == (calls, said)
+
+
+async def test_tools_count_where_the_provider_counts_nothing() -> None:
+    body = {"choices": [{"message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}]}
+    reply, _ = await answer(
+        "openai", Fault(body=body), replace(REQUEST, tools=(replace(LIGHT, description="x" * 999),))
+    )
+    assert reply.usage.prompt_tokens > 500
+
+
 def test_tools_are_part_of_what_is_asked() -> None:
     plain, other = replace(REQUEST, tools=()), replace(REQUEST, tools=(replace(LIGHT, description="Lamp."), LOCK))
-    assert len({key_of("m", each.identity()) for each in (REQUEST, plain, other)}) == 3
+    agent = replace(REQUEST, tool_choice="auto")
+    assert len({key_of("m", each.identity()) for each in (REQUEST, plain, other, agent)}) == 4
     assert "tools" not in plain.identity()
 
 

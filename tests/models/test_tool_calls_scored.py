@@ -32,8 +32,7 @@ LABELS = {"one": ONE, "both": TWO, "other order": TWO, "words": [], **dict.fromk
 LABELS |= {"refused": ONE, "late": ONE}
 TEXTS = ToolTexts(
     order=("set_lock", "set_light"),
-    descriptions=(("set_lock", 'Locks. """ {{request}} \u2028'),),
-    arguments=(("set_light", "room", "as it was said"),),
+    texts=(("set_light", "room", "as it was said"), ("set_lock", "", 'Locks. """ {{request}} \u2028')),
 )
 
 

@@ -8,7 +8,6 @@ import ssl
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ from agent.models.anthropic import AnthropicModel
 from agent.models.hosted import HostedModel
 from agent.models.openai import OpenAIModel
 from agent.types import Completion, Message, Request
-from tests.wire import WireServer
+from tests.wire import WireServer, ok
 
 KEY = "secret-0123456789-abcdef"
 REQUEST = Request(messages=(Message("user", "Which team?"),), max_tokens=16, timeout=10.0)
@@ -33,10 +32,6 @@ def anthropic(root: str) -> HostedModel:
 
 both = pytest.mark.parametrize("make", [openai, anthropic])
 Make = Callable[[str], HostedModel]
-
-
-def ok(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-    return "ok"
 
 
 async def ask(model: HostedModel) -> Completion:

@@ -10,10 +10,13 @@ from tests.patterns.measure import MOST
 from tests.patterns.registry import ROOT, Found, patterns
 
 NOT_LITERAL = {
+    "agent/jobs/agent_sources.py: AGENT": "a name of a file and a function that were typed, of limited length",
     "agent/metrics/comparison.py: source": "a pattern of the user's: searched for in a child process, two seconds",
-    "agent/metrics/text_match.py: options.pattern": "compiled to see whether it is valid; no text is searched",
+    "agent/metrics/text_match.py: pattern": "compiled to see whether it is valid; no text is searched",
     "agent/models/model_registry.py: start": "beginnings of model names in a table of ours, on a name that was typed",
     "agent/prompt/value_readers.py: name_pattern(choice)": "an escaped label, with one letter between its words",
+    "agent/release/remembered.py: pattern": "escaped pieces of a layout in atomic groups: each is looked for once",
+    "agent/report/charts.py: '|'.join(COLOURS)": "seven characters of a colour each, without a repeat",
     "agent/safe_data.py: pattern": "names of aliases and versions, measured where they are written, and 64 hex digits",
     "agent/redact.py: '|'.join(map(re.escape, ordered)) or '(?!)'": "escaped secrets, without a repeat",
 }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agent.programs.classic import ClassicProgram
 from agent.programs.constants import Scorer, best_constant, predicted
-from agent.retrieval.classifiers import trained
+from agent.retrieval.classifiers import fit, trained
 from agent.scoring.task_metrics import build_metrics, combine
 from agent.types import Example, Field, MetricSpec, Prediction, Signature, Task
 from tests.toys import TEAMS, make_task
@@ -56,7 +56,7 @@ def mean(task: Task, answer: Any, rows: tuple[Example, ...]) -> float:
 
 def constant(task: Task) -> Any:
     """The best constant answer of a task with one output."""
-    return asyncio.run(best_constant(task, scorer(task))).fields[task.signature.outputs[0].name]
+    return asyncio.run(best_constant(task, scorer(task)))[1][task.signature.outputs[0].name]
 
 
 def answers(task: Task, rows: tuple[Example, ...]) -> dict[str, list[Any]]:
@@ -147,7 +147,7 @@ def test_several_outputs_are_chosen_field_by_field() -> None:
         dev=(),
     )
     found = asyncio.run(best_constant(task, scorer(task)))
-    assert (found.name, dict(found.fields)) == ("constant record", {"team": "billing", "total": 2})
+    assert found == ("constant record", {"team": "billing", "total": 2})
 
 
 # -- sets, lists and records ------------------------------------------------------------------------------------------
@@ -228,3 +228,10 @@ def test_any_text_is_learnt_from_and_answered(texts: list[str], asked: str) -> N
     if ClassicProgram.suits(task):
         said = answers(task, (Example("x", {"message": asked}, {"team": TEAMS[0]}),))
         assert {value for values in said.values() for value in values} <= set(TEAMS)
+
+
+def test_sets_of_labels_keep_the_order_of_the_rows_in_every_process() -> None:
+    order = ["delta", "alpha", "zeta", "beta", "omega", "gamma", "kappa", "eta"]
+    answers = ["; ".join(order), *["none"] * 3]
+    said = fit("set", ["all of them", "x", "y", "z"], answers, ";")["classifier"](["all of them"])
+    assert said == ["; ".join(order)]

@@ -11,14 +11,13 @@ import pytest
 
 from agent.errors import InputError, RowRefused
 from agent.evaluate.evaluator import Evaluator
-from agent.gateway.gateway import call_key
 from agent.models.adapters import Adapter
 from agent.programs.prompt import PromptProgram
 from agent.programs.variants import ConversationProgram, TunedProgram
 from agent.prompt.calibration import LabelCalibration, read_reply
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate, baseline
 from agent.scoring.task_metrics import build_metrics
-from agent.types import LM, Completion, Demo, Example, Field, Prediction, Request, Signature, SimulatedUser
+from agent.types import LM, Completion, Demo, Example, Field, Prediction, Request, Signature, SimulatedUser, call_key
 from tests.gateway.doors import gateway
 from tests.ledger.ledgers import read
 from tests.models.lora import lora

@@ -20,28 +20,31 @@ from agent.jobs import JOBS
 from agent.task.label_files import LabelledTask
 from tests.cli.judges import PlantedJudge
 from tests.cli.label_world import drafter, topic_of, write_label_task
+from tests.cli.text_world import COMMAND
 from tests.cli.world import optimize
 from tests.snapshots import world as recorded
 
 DATA = "rows.csv --target label --prompt p.txt"
+TEXT_COMMAND = COMMAND.replace("{", "{{").replace("}", "}}")
 CASES: Mapping[str, str] = {
     "run": f"run {DATA} -m toy/asked --max-calls 120 --proposer none",
     "resume": "resume {interrupted}",
     "migrate": "migrate {search} -m toy/asked --max-calls 100 --margin 10",
     "transfer": "transfer {search} --models toy/asked --top 2",
+    "text": f"text AGENTS.md --rows rows.jsonl --eval '{TEXT_COMMAND}' --proposer toy/asked --max-runs 150",
     "apply": "apply rows@production more.csv -o out.csv -m toy/asked",
     "check": "check rows@production -m toy/asked --repeats 2",
     "bless": "bless rows@production -m toy/asked --reason again --repeats 2",
     "customize": f"customize {DATA} -m toy/asked --max-calls 150 --proposer none --arms best,no-model",
     "judge calibrate": "judge calibrate --labels ratings.jsonl --input question --output answer --judge toy/asked",
+    "judge tune": "judge tune --labels rated.jsonl --input question --output answer --judge toy/asked --proposer none "
+    "--max-calls 700",
     "init": "init letters --describe 'Sort messages of customers.' --from mails.txt -m toy/asked "
     "--labels billing,delivery,account,repair",
     "label": "label mails --ask --max-calls 60",
 }
 """By job what is typed; {NAME} is a recorded run."""
-EXEMPT = {
-    "demo": "a run over replies that ship with the package: nothing is asked or paid",
-}
+EXEMPT = {"demo": "a run over replies that ship with the package: nothing is asked or paid"}
 """Jobs that ask models and are not checked, with the reason."""
 LABELLED = 60
 

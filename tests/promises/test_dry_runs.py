@@ -14,10 +14,7 @@ from tests.promises.conftest import Fresh
 from tests.schemas import require_schema
 
 DRY = [name for name in JOBS.names() if has(name, "dry_run")]
-WORDS = {
-    "sweep": "sweep small.toml",
-    "learn": "learn tasks/mails corrected.jsonl",
-}
+WORDS = {"sweep": "sweep small.toml", "learn": "learn tasks/mails corrected.jsonl"}
 
 
 @pytest.mark.parametrize("name", DRY)

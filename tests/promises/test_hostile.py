@@ -24,7 +24,7 @@ from agent.jobs import JOBS
 from agent.release.formats.export_format import FORMATS
 from tests.cli.judges import PlantedJudge
 from tests.cli.label_world import write_label_task
-from tests.cli.world import FILLER, TOPICS, good, good_json, learner, optimize
+from tests.cli.world import FILLER, TOPICS, good, good_json, learner, optimize, write_lines
 from tests.promises.asking import answered_by
 from tests.report.pages import assert_harmless
 from tests.schemas import require_schema
@@ -38,6 +38,8 @@ ASKED = "--price 1,2 -q"
 EXACT = ("export", "load")
 """Jobs whose text is exact, byte for byte, in a pipe."""
 HOSTILE: Mapping[str, str] = {
+    "text": "text evil.md --rows rows.csv --eval 'sh evil.sh {{file}} {{row}}' --proposer toy/evil --max-runs 100 "
+    f"{ASKED}",
     "apply": f"apply rows@production rows.csv -o out.csv --prefix p_ {ASKED}",
     "batch list": "batch list --all",
     "batch cancel": "batch cancel {run}",
@@ -59,6 +61,8 @@ HOSTILE: Mapping[str, str] = {
     "init": "init made --from rows.csv --target label --prompt p.txt",
     "judge calibrate": "judge calibrate --labels ratings.jsonl --input question --output answer --judge toy/evil "
     f"--repeats 2 {ASKED}",
+    "judge tune": "judge tune --labels rated.jsonl --input question --output answer --judge toy/evil --proposer none "
+    f"--max-calls 600 {ASKED}",
     "audit verify": "audit verify",
     "audit anchor": "audit anchor",
     "audit export": "audit export {run} -o out.jsonl",
@@ -93,10 +97,6 @@ def evil_answer(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     return text if EVIL in text else EVIL
 
 
-def _lines(path: str, rows: list[dict[str, Any]]) -> None:
-    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-
-
 def write_inputs() -> list[dict[str, str]]:
     """Write the files of the user."""
     rng, rows = random.Random(1), []
@@ -108,15 +108,22 @@ def write_inputs() -> list[dict[str, str]]:
         table = csv.DictWriter(file, ["text", "label"])
         table.writeheader()
         table.writerows(rows)
+    Path("evil.md").write_text(f"Name the topic. {EVIL}", "utf-8")
+    said = json.dumps({"score": 0.5, "reason": EVIL})
+    Path("evil.sh").write_text(f"echo $0\ncat <<'END'\n{said}\nEND\n", "utf-8")
     Path("p.txt").write_text(f"Name the topic. {EVIL}", "utf-8")
-    _lines("log.jsonl", [{"reply": row["label"], "time": f"2026-11-{n % 27 + 1:02d}"} for n, row in enumerate(rows)])
-    _lines("outcomes.jsonl", [{"unit": f"{EVIL}{n}", "arm": f"{EVIL}{n % 2}", "outcome": n % 3 % 2} for n in range(60)])
-    _lines("corrected.jsonl", [{"text": f"{EVIL} {n}", "label": f"{EVIL} {n}"} for n in range(4)])
+    write_lines(
+        "log.jsonl", [{"reply": row["label"], "time": f"2026-11-{n % 27 + 1:02d}"} for n, row in enumerate(rows)]
+    )
+    write_lines(
+        "outcomes.jsonl", [{"unit": f"{EVIL}{n}", "arm": f"{EVIL}{n % 2}", "outcome": n % 3 % 2} for n in range(60)]
+    )
+    write_lines("corrected.jsonl", [{"text": f"{EVIL} {n}", "label": f"{EVIL} {n}"} for n in range(4)])
     ratings = [{"question": EVIL, "answer": f"{EVIL} quality-{n % 5 + 1}", "rating": n % 5 + 1} for n in range(36)]
-    _lines("ratings.jsonl", ratings)
+    write_lines("ratings.jsonl", ratings)
     tool = {"name": "lamp_on", "description": EVIL, "input_schema": {"type": "object", "properties": {}}}
     Path("tools.json").write_text(json.dumps([tool]), "utf-8")
-    _lines("plain.jsonl", [{"reply": EVIL}])
+    write_lines("plain.jsonl", [{"reply": EVIL}])
     options = 'target = "label"\nprompt = "p.txt"\nmax_calls = 90\ntrials = 1\nprice = [1, 2]\n'
     sweep = f'tasks = ["rows.csv"]\nmodels = ["scripted/plain.jsonl"]\nseeds = [0]\n[options]\n{options}'
     Path("small.toml").write_text(sweep, "utf-8")

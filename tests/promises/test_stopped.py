@@ -22,7 +22,7 @@ from tests.promises.conftest import Fresh, Whole
 from tests.toys import make_task
 
 SHARES = (0.2, 0.5, 0.9)
-RESUMED = ("run", "migrate")
+RESUMED = ("run", "migrate", "text")
 """Their second half is typed as `optimize resume`; that of all others as the same command."""
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from agent.conversation import as_text, turns_of
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.render import render, shown_demo, template
-from agent.prompt.template import PICKED, fill_picked, turns_input
+from agent.prompt.render import render, shown_demos, template
+from agent.prompt.template import PICKED, fill_messages, turns_input
 from agent.retrieval.pick import Picks
 from agent.types import Demo, Field, Message, Signature
 from tests.task.test_conversation_rows import conversations
@@ -54,7 +54,7 @@ def test_picked_examples_are_turns_before_it() -> None:
     picking = replace(SHOTS, demos=(), picks=Picks("bm25", 1))
     made = template(picking, TALK)
     assert made[-2:] == (Message("user", "{{" + PICKED + "}}"), Message("user", "{{talk as turns}}"))
-    filled = fill_picked(made, {"talk": ASKED}, [shown_demo(picking, DEMO, TALK)])
+    filled = fill_messages(made, {"talk": ASKED}, shown_demos(picking, [DEMO], TALK))
     assert [(message.role, message.content) for message in filled] == sent(SHOTS)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.prompt.fence import Fence, defused
 from agent.prompt.template import label_text
-from agent.scoring.llm_judge import pair_messages, reference_messages, rubric_messages
+from agent.scoring.llm_judge import judge_messages
 from agent.types import Criterion, Message, Rubric
 from tests.cases import each_case
 
@@ -191,23 +191,23 @@ TASK = "Write a teaser."
 
 
 def _rubric(first: str, second: str, answer: str) -> tuple[Message, ...]:
-    return rubric_messages(TASK, RUBRIC, {"topic": first, "tone": second}, answer)
+    return judge_messages("rubric", TASK, RUBRIC, {"topic": first, "tone": second}, [answer])[0]
 
 
 def _reference(first: str, answer: str, reference: str) -> tuple[Message, ...]:
-    return reference_messages(TASK, RUBRIC, {"topic": first}, answer, reference)
+    return judge_messages("reference", TASK, RUBRIC, {"topic": first}, [reference, answer])[0]
 
 
 def _bare_reference(first: str, answer: str, reference: str) -> tuple[Message, ...]:
-    return reference_messages("", None, {"topic": first}, answer, reference)
+    return judge_messages("reference", "", None, {"topic": first}, [reference, answer])[0]
 
 
 def _pair(first: str, one: str, other: str) -> tuple[Message, ...]:
-    return pair_messages(TASK, RUBRIC, {"topic": first}, one, other)
+    return judge_messages("pairwise", TASK, RUBRIC, {"topic": first}, [one, other])[0]
 
 
 def _bare_pair(first: str, one: str, other: str) -> tuple[Message, ...]:
-    return pair_messages("", None, {"topic": first}, one, other)
+    return judge_messages("pairwise", "", None, {"topic": first}, [one, other])[0]
 
 
 Prompt = Callable[[str, str, str], tuple[Message, ...]]
@@ -285,8 +285,8 @@ def test_a_judge_reads_the_rubric_and_the_form_of_its_answer() -> None:
 
 def test_without_the_fence_the_same_words_are_shown_bare() -> None:
     inputs, answer = {"topic": "a"}, "<|im_end|>"
-    bare = rubric_messages(TASK, RUBRIC, inputs, answer, fenced=False)
-    fenced = rubric_messages(TASK, RUBRIC, inputs, answer)
+    bare, _ = judge_messages("rubric", TASK, RUBRIC, inputs, [answer], fenced=False)
+    fenced, _ = judge_messages("rubric", TASK, RUBRIC, inputs, [answer])
     assert bare[0] == fenced[0]
     assert "<|im_end|>" in bare[1].content
     assert not MARK.search(bare[1].content)

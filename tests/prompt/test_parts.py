@@ -12,6 +12,7 @@ ROOT = Path(agent.__file__).parent
 PARTS = {"picks", "passages", "calibration", "classifier", "adapter", "tools", "tool_texts", "demos"}
 NO_PROMPTS = {
     "request": "of one call",
+    "self.request": "of one call",
     "call": "of one call",
     "task": "of the task",
     "self": "of the object itself",
@@ -51,7 +52,8 @@ EXCEPTIONS = {
     ),
     "report/": (
         "shows what a result or the ledger says of it",
-        {"winner.passages", "winner.picks", "released.tools", "one.passages", "one.demos", "one.calibration"},
+        {"winner.passages", "winner.picks", "prompt.passages", "prompt.picks", "released.tools"}
+        | {"one.passages", "one.demos", "one.calibration"},
     ),
     "jobs/observers.py": ("writes its event", {"shown.calibration", "shown.tool_texts"}),
 }

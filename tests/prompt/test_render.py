@@ -35,11 +35,7 @@ TWO = Signature(
     (Field("question"), Field("customer_note", description="what the customer wrote")),
     (Field("answer", "number"), Field("short_reason")),
 )
-INPUTS = {
-    "message": "Where is my parcel? {{message}}",
-    "question": "How many?",
-    "customer_note": "2 boxes,\nthen 3.",
-}
+INPUTS = {"message": "Where is my parcel? {{message}}", "question": "How many?", "customer_note": "2 boxes,\nthen 3."}
 DEMOS = (
     Demo(
         "train-1",

@@ -24,33 +24,57 @@ def value(reply, field, *, reasoning=False):
     return prediction.fields.get(field.name), prediction.error
 
 
+LETTERS = Field("grade", "choice", choices=("A", "B", "I"))
+LATE = Field("late", "choice", choices=("yes", "no"))
+SPAM = Field("kind", "choice", choices=("spam", "not spam"))
+LEVELS = Field("n", "choice", choices=("1", "-1", "2"))
+AN_ACCOUNT = "[[ ## reasoning ## ]]\nan account\n\n[[ ## team ## ]]\nbilling\n\n[[ ## completed ## ]]"
+
+
 @each_case(
-    ("reply", "choice"),
+    ("field", "choice", "replies"),
     [
-        ("billing", "billing"),
-        (" **Billing.** ", "billing"),
-        ('"billing"', "billing"),
-        ("label: billing", "billing"),
-        ("team: Account-Changes!", "account changes"),
-        ("Answer = billing", "billing"),
-        ("account", "account"),
-        ("I think it is account changes", "account changes"),
-        ("card payment", "card_payment"),
-        ("This is about `Card-Payment`, surely.", "card_payment"),
-        ("billing\n\nQuestion: what about my account?\nTeam: account", "billing"),
-        ("- billing\nor is it account?", "billing"),
-        ('{"team": "billing"}', "billing"),
-        ("[[ ## team ## ]]\nbilling\n\n[[ ## completed ## ]]", "billing"),
-        ("<team>\nbilling\n</team>", "billing"),
-        ("It could be account or card payment, yet the core is billing.\nAnswer: billing", "billing"),
-        ("It is not about account changes, it is a card payment", "card_payment"),
-        ("not clear, but billing", "billing"),
-        ("<think>account? card payment?\nAnswer: account</think>\n\nbilling", "billing"),
-        ("account? card payment?\n</think>\n\nbilling", "billing"),
+        # dressed, and in its declared spelling
+        (CHOICE, "billing", ("billing", " **Billing.** ", '"billing"', "label: billing", "Answer = billing")),
+        (
+            CHOICE,
+            "billing",
+            ("- billing\nor is it account?", "billing\n\nQuestion: what about my account?\nTeam: account"),
+        ),
+        (CHOICE, "billing", ('{"team": "billing"}', "<team>\nbilling\n</team>", "not clear, but billing")),
+        (CHOICE, "billing", ("[[ ## team ## ]]\nbilling\n\n[[ ## completed ## ]]",)),
+        (CHOICE, "billing", ("It could be account or card payment, yet the core is billing.\nAnswer: billing",)),
+        (CHOICE, "billing", ("<think>account? card payment?\nAnswer: account</think>\n\nbilling",)),
+        (CHOICE, "billing", ("account? card payment?\n</think>\n\nbilling",)),
+        (CHOICE, "account", ("account",)),
+        (CHOICE, "account changes", ("team: Account-Changes!", "I think it is account changes")),
+        (CHOICE, "card_payment", ("card payment", "This is about `Card-Payment`, surely.")),
+        (CHOICE, "card_payment", ("It is not about account changes, it is a card payment",)),
+        # of one letter: no article and no pronoun
+        (LETTERS, "A", ("option A", "The answer is A because it fits", "It must be A", "a", "a: Paris", "A, as said")),
+        (LETTERS, "B", ("(b)", "b)", "B. because", "**B**", "B is right", "the answer is b", "option b")),
+        (LETTERS, "B", ("b because it fits",)),
+        (LETTERS, "I", ("the answer is I.",)),
+        (
+            LETTERS,
+            None,
+            ("This is a tricky question.", "I cannot help, as it is a medical matter.", "A parcel", "A or B?"),
+        ),
+        (LETTERS, None, ("I, however, cannot tell", "I'm not sure", "The answer is a tricky one")),
+        # "no" denies something else, and a choice may be the denial of another
+        (LATE, "no", ("My answer is no.", "No, because it is late", "the answer is no because it is late")),
+        (LATE, None, ("I have no idea", "There is no evidence")),
+        (SPAM, "not spam", ("This is clearly not spam.",)),
+        (SPAM, None, ("it isn't spam",)),
+        (Field("kind", "choice", choices=("true", "false")), None, ("It is not true that",)),
+        # signs and decimals do not count as the shorter choice
+        (LEVELS, "-1", ("-1", "rated -1.")),
+        (LEVELS, None, ("a 1.5",)),
     ],
 )
-def test_a_dressed_choice_is_read_in_its_declared_spelling(reply, choice):
-    assert value(reply, CHOICE) == (choice, "")
+def test_a_choice_is_read_in_its_declared_spelling_and_never_guessed(field, choice, replies):
+    for reply in replies:
+        assert value(reply, field)[0] == choice
 
 
 @each_case(
@@ -72,24 +96,6 @@ def test_an_unclear_choice_is_never_guessed_and_the_error_says_why(reply, why):
     got, error = value(reply, CHOICE)
     assert got is None
     assert why in error
-
-
-LETTERS = Field("grade", "choice", choices=("A", "B", "I"))
-
-
-@each_case(
-    ("reply", "choice"),
-    [
-        ("(b)", "B"), ("b)", "B"), ("B. because", "B"), ("**B**", "B"), ("option A", "A"), ("B is right", "B"),
-        ("The answer is A because it fits", "A"), ("the answer is I.", "I"), ("It must be A", "A"), ("a", "A"),
-        ("This is a tricky question.", None), ("I cannot help, as it is a medical matter.", None), ("A parcel", None),
-        ("the answer is b", "B"), ("option b", "B"), ("b because it fits", "B"), ("a: Paris", "A"), ("A, as said", "A"),
-        ("I, however, cannot tell", None), ("I'm not sure", None),
-        ("The answer is a tricky one", None), ("A or B?", None),
-    ],
-)  # fmt: skip
-def test_a_choice_of_one_letter_is_no_article_and_no_pronoun(reply, choice):
-    assert value(reply, LETTERS)[0] == choice
 
 
 @each_case(
@@ -175,27 +181,15 @@ def test_a_long_reply_is_folded_no_more_often_for_many_choices(monkeypatch):
     assert len([length for length in folded if length > 500]) <= 5
 
 
-def test_signs_and_decimals_do_not_count_as_the_shorter_choice():
-    signed = Field("n", "choice", choices=("1", "-1", "2"))
-    assert value("-1", signed)[0] == "-1"
-    assert value("rated -1.", signed)[0] == "-1"
-    assert value("a 1.5", signed)[0] is None
-
-
 @each_case(
-    ("reply", "choice"),
+    "reply",
     [
-        ("The account looks odd.\nAnswer: billing", "billing"),
-        ("Answer: account\nNo, wait.\n**Answer:** billing", "billing"),
-        ("hm\n**Team**: billing", "billing"),
-        ("maybe account\nbilling.", "billing"),
-        ("Answer:\nbilling", "billing"),
-        ("Answer: billing\n\nQ: my account?", "billing"),
-        ("[[ ## reasoning ## ]]\nan account\n\n[[ ## team ## ]]\nbilling\n\n[[ ## completed ## ]]", "billing"),
+        *("The account looks odd.\nAnswer: billing", "Answer: account\nNo, wait.\n**Answer:** billing", AN_ACCOUNT),
+        *("hm\n**Team**: billing", "maybe account\nbilling.", "Answer:\nbilling", "Answer: billing\n\nQ: my account?"),
     ],
 )
-def test_reasoning_is_followed_by_the_answer_after_the_last_marker_or_in_the_last_line(reply, choice):
-    assert value(reply, CHOICE, reasoning=True) == (choice, "")
+def test_reasoning_is_followed_by_the_answer_after_the_last_marker_or_in_the_last_line(reply):
+    assert value(reply, CHOICE, reasoning=True) == ("billing", "")
 
 
 def test_reasoning_that_was_cut_before_the_answer_does_not_parse():
@@ -205,42 +199,27 @@ def test_reasoning_that_was_cut_before_the_answer_does_not_parse():
 
 
 @each_case(
-    ("reply", "number"),
+    ("number", "replies"),
     [
-        ("42", 42),
-        ("$1,234.50", 1234.5),
-        ("-$5", -5),
-        ("USD 5", 5),
-        ("€7", 7),
-        ("45%", 45),
-        ("3/4", 0.75),
-        (".5", 0.5),
-        ("−3", -3),
-        ("1e3", 1000),
-        ("1,000,000", 1_000_000),
-        ("1'234.50", 1234.5),
-        ("CHF 1’234.50", 1234.5),
-        ("-CHF\u00a010'000", -10_000),
-        ("12\u00a0000 €", 12_000),
-        ("12\u2009000", 12_000),
-        ("1\u202f234\u202f567", 1_234_567),
-        ("CHF1'234.50", 1234.5),
-        ("12\u00a0%", 12),
-        ("The answer is 42 km.", 42),
-        ("**42** because 6 times 7 is 42", 42),
-        ("6*7 = 42", 42),
-        ("total: 12 of 14", 12),
-        ("Answer: 40 (x = 5)", 40),
-        ("42\n\nQ: 7 apples and 8 pears?", 42),
-        ("42\n\nProblem: Tom has 3 pens and buys 10.\nTotal: 13", 42),
-        ("1_000", 1000),
-        ("total = 56 (in 2 steps)", 56),
+        (42, ("42", "The answer is 42 km.", "**42** because 6 times 7 is 42", "6*7 = 42")),
+        (42, ("42\n\nQ: 7 apples and 8 pears?", "42\n\nProblem: Tom has 3 pens and buys 10.\nTotal: 13")),
+        (1234.5, ("$1,234.50", "1'234.50", "CHF 1’234.50", "CHF1'234.50")),
+        (12_000, ("12\u00a0000 €", "12\u2009000")),
+        (12, ("12\u00a0%", "total: 12 of 14")),
+        (1000, ("1e3", "1_000")),
+        *((number, (text,)) for number, text in ((-5, "-$5"), (5, "USD 5"), (7, "€7"), (45, "45%"), (0.75, "3/4"))),
+        *((number, (text,)) for number, text in ((0.5, ".5"), (-3, "−3"), (1_000_000, "1,000,000"))),
+        (-10_000, ("-CHF\u00a010'000",)),
+        (1_234_567, ("1\u202f234\u202f567",)),
+        (40, ("Answer: 40 (x = 5)",)),
+        (56, ("total = 56 (in 2 steps)",)),
     ],
 )
-def test_a_dressed_number_is_read(reply, number):
-    got, error = value(reply, NUMBER)
-    assert (got, error) == (number, "")
-    assert type(got) is type(number)
+def test_a_dressed_number_is_read(number, replies):
+    for reply in replies:
+        got, error = value(reply, NUMBER)
+        assert (got, error) == (number, "")
+        assert type(got) is type(number)
 
 
 @each_case(
@@ -295,28 +274,6 @@ def test_what_a_model_thought_first_is_no_value():
 
 
 @each_case(
-    ("reply", "choice"),
-    [
-        ("My answer is no.", "no"),
-        ("No, because it is late", "no"),
-        ("the answer is no because it is late", "no"),
-        ("I have no idea", None),
-        ("There is no evidence", None),
-    ],
-)
-def test_no_is_a_choice_where_it_denies_nothing_else(reply, choice):
-    assert value(reply, Field("late", "choice", choices=("yes", "no")))[0] == choice
-
-
-def test_a_choice_may_be_the_denial_of_another():
-    spam = Field("kind", "choice", choices=("spam", "not spam"))
-    assert value("This is clearly not spam.", spam) == ("not spam", "")
-    assert value("it isn't spam", spam)[0] is None
-    truth = Field("kind", "choice", choices=("true", "false"))
-    assert value("It is not true that", truth)[0] is None
-
-
-@each_case(
     ("reply", "why"),
     [
         ('{"a": NaN}', "NaN is not JSON"),
@@ -357,6 +314,12 @@ def test_several_outputs_are_read_from_lines_sections_or_one_object(reply):
     prediction = parse_reply(reply, SEVERAL)
     assert prediction.fields == {"team": "billing", "total": 3, "reply": "Dear you,\nbye"}
     assert prediction.error == ""
+
+
+@each_case("reasoning", [True, False])
+def test_of_an_output_given_twice_the_first_counts_or_after_reasons_the_last(reasoning):
+    reply = "team: billing\ntotal: 3\nreply: Hello.\nteam: account"
+    assert parse_reply(reply, SEVERAL, reasoning=reasoning).fields["team"] == ("account" if reasoning else "billing")
 
 
 def test_missing_and_unreadable_outputs_are_named_and_the_rest_is_kept():

@@ -6,10 +6,7 @@ from agent.types import Demo
 from tests.cases import each_case
 
 DEMO = Demo("t0", {"text": "a"}, {"team": "billing"})
-LINES = (
-    'Weigh every team, then write it on the last line, after "Answer:".',
-    "Reply in the form **Answer: X**",
-)
+LINES = ('Weigh every team, then write it on the last line, after "Answer:".', "Reply in the form **Answer: X**")
 
 
 @each_case(

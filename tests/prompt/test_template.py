@@ -11,21 +11,8 @@ from tests.cases import each_case
 
 NAMES = ("x", "message", "x_1")
 BITS = [
-    "{",
-    "}",
-    "{{",
-    "}}",
-    "\\",
-    "\\\\",
-    "{{x}}",
-    "{{message}}",
-    "\\{{x}}",
-    "{{x_1}}",
-    "{{y}}",
-    "x",
-    "message",
-    "\n",
-    " ",
+    *("{", "}", "{{", "}}", "\\", "\\\\", "{{x}}", "{{message}}", "\\{{x}}", "{{x_1}}", "{{y}}"),
+    *("x", "message", "\n", " "),
 ]
 FREE = st.text(st.characters())  # surrogates, NUL and all
 TEXTS = st.one_of(FREE, st.lists(st.one_of(st.sampled_from(BITS), FREE), max_size=12).map("".join))

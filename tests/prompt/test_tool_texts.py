@@ -79,9 +79,10 @@ def test_what_differs_turns_the_tasks_tools_into_the_others_and_survives_json(ne
     shown = json.loads(as_text(shown_texts(texts, OWN)))
     assert ToolTexts.of(shown) == texts
     changes = {change.what: change for change in tool_changes(shown)}
-    assert len(changes) == len(texts.descriptions) + len(texts.arguments) + bool(texts.order)
-    for name, text in texts.descriptions:
-        assert (changes[name].before, changes[name].after) == ({t.name: t.description for t in OWN}[name], text)
+    assert len(changes) == len(texts.texts) + bool(texts.order)
+    for tool, name, text in texts.texts:
+        if not name:
+            assert (changes[tool].before, changes[tool].after) == ({t.name: t.description for t in OWN}[tool], text)
     if texts.order:
         assert changes[ORDER].before == "set_light, set_scene, play"
 
@@ -90,7 +91,7 @@ def test_a_candidate_without_texts_of_tools_is_the_one_that_it_was() -> None:
     plain_one = PromptCandidate("zero-shot", "turns", "Call a tool.")
     assert plain_one.id == "c_a09f927c4bcda1ec"
     assert "tool_texts" not in plain_one.parts()
-    other = PromptCandidate("zero-shot", "turns", "Call a tool.", tool_texts=ToolTexts(descriptions=(("play", "X"),)))
+    other = PromptCandidate("zero-shot", "turns", "Call a tool.", tool_texts=ToolTexts(texts=(("play", "", "X"),)))
     assert other.id != plain_one.id
 
 
@@ -99,10 +100,10 @@ def test_texts_that_break_a_hard_rule_are_rejected() -> None:
         task = make_task(tools=OWN, constraints=Constraints(forbidden=forbidden))
         return why_rejected(PromptCandidate("zero-shot", "turns", "Call a tool.", tool_texts=texts), task)
 
-    assert why(ToolTexts(descriptions=(("play", "Plays music."),))) == ""
-    assert "forbidden text" in why(ToolTexts(descriptions=(("play", "Plays MUSIC."),)), ("music",))
-    assert "forbidden text" in why(ToolTexts(arguments=(("set_light", "on", "the music"),)), ("music",))
-    assert "lone surrogate" in why(ToolTexts(descriptions=(("play", "\ud800"),)))
-    assert "a tool that the task does not have: stop" in why(ToolTexts(descriptions=(("stop", "X"),)))
-    assert "no tool of the task has: scene" in why(ToolTexts(arguments=(("set_scene", "scene", "X"),)))
+    assert why(ToolTexts(texts=(("play", "", "Plays music."),))) == ""
+    assert "forbidden text" in why(ToolTexts(texts=(("play", "", "Plays MUSIC."),)), ("music",))
+    assert "forbidden text" in why(ToolTexts(texts=(("set_light", "on", "the music"),)), ("music",))
+    assert "lone surrogate" in why(ToolTexts(texts=(("play", "", "\ud800"),)))
+    assert "a tool that the task does not have: stop" in why(ToolTexts(texts=(("stop", "", "X"),)))
+    assert "no tool of the task has: scene" in why(ToolTexts(texts=(("set_scene", "scene", "X"),)))
     assert "orders other tools" in why(ToolTexts(order=("play", "set_light")))

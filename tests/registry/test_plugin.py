@@ -127,12 +127,7 @@ def test_their_things_stand_in_the_listings_with_name_and_version(plugin: Path) 
             'name = "same',
             "metrics.name = 'same_strat' is unknown; did you mean 'same_start'?",
         ),
-        (
-            'type = "choice"\nchoices',
-            'type = "json"\n#',
-            'name = "same',
-            "the metric same_start does not fit the field 'label'",
-        ),
+        ('type = "choice"\nchoices', 'type = "json"\n#', 'name = "same', "the metric same_start does not fit the type"),
     ],
 )
 def test_options_of_their_metric_are_checked_by_its_own_model_at_their_line(

@@ -26,9 +26,10 @@ from agent.prompt.parts.adapter import (
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports, write_exports
-from agent.release.promotion import ReleaseRegistry, is_whole, kept_text
+from agent.release.promotion import ReleaseRegistry
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
 from agent.release.runtime import load_prompt
+from agent.release.versions import form_of, is_whole
 from tests.cases import each_case
 from tests.models.lora import gguf, lora
 from tests.release.formats.sample import refused, release
@@ -153,7 +154,7 @@ def test_a_version_with_an_adapter_gets_aliases_and_a_lost_folder_stays_lost(tmp
             (with_adapter, "ab", 0.5),
         ):
             registry.promote(release, alias, ledger, share=share, evidence={"run_id": "run-1"})
-        assert kept_text(folder, with_adapter.version) is None
+        assert form_of(with_adapter.version).kept(folder) is None
         shutil.rmtree(folder)
         found = load_prompt("toy@production", root=registry.root)
         assert found.version == with_adapter.version

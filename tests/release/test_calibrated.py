@@ -12,7 +12,7 @@ import pytest
 
 from agent.errors import ReleaseError
 from agent.prompt.calibration import LabelCalibration, Neighbours, Prior
-from agent.prompt.label_training import trained
+from agent.prompt.parts.calibration import trained
 from agent.release.completion import acomplete
 from agent.release.export import write_release
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
@@ -168,10 +168,6 @@ def edited(file: Path, change: dict[str, Any]) -> None:
     file.write_text(json.dumps(data, indent=2), "utf-8")
 
 
-BETWEEN = "calibration.neighbours.k must be a whole number from 1 to 1,000"
-AT_LEAST = "must be a number of at least 0"
-
-
 @each_case(
     "kind, change, why",
     [
@@ -183,26 +179,26 @@ AT_LEAST = "must be a number of at least 0"
         ("fitted", {"more": 1}, "calibration has the unknown key 'more'"),
         ("fitted", {"bias": {"b c": 1.0}}, "calibration.bias must be a number for each choice of the one output, and"),
         ("fitted", {"bias": [1, 2, 3]}, "calibration.bias must be a table"),
-        ("fitted", {"temperature": 0}, "calibration.temperature must be a number above 0"),
-        ("fitted", {"temperature": True}, "calibration.temperature must be a number above 0"),
+        ("fitted", {"temperature": 0}, "calibration.temperature must be a number"),
+        ("fitted", {"temperature": True}, "calibration.temperature must be a number"),
         ("fitted", {"bias": dict.fromkeys(LABELS, "1")}, "must be a number, not '1'"),
         ("near", {"neighbours": None}, "calibration.neighbours must be there with the method neighbours"),
         ("near", {"method": "fitted"}, "calibration.neighbours must be there with the method neighbours, and"),
         ("near", {"neighbours": {"k": 3}}, "calibration.neighbours lacks weight"),
         ("near", {"neighbours.more": 1}, "calibration.neighbours has the unknown key 'more'"),
-        *(("near", {"neighbours.k": k}, BETWEEN) for k in (0, 1001, True)),
-        *(("near", {"neighbours.weight": weight}, AT_LEAST) for weight in (-1.0, "1")),
+        *(("near", {"neighbours.k": k}, "neighbours.k must be a whole number") for k in (0, 1001, True)),
+        *(("near", {"neighbours.weight": weight}, "weight must be a number") for weight in (-1.0, "1")),
         ("near", {".picks": None, ".messages": [{"role": "user", "content": "{{message}}"}]}, "but there is no pool"),
         ("prior", {"prior": None}, "calibration.prior must be there with the method prior"),
         ("prior", {"method": "fitted"}, "calibration.prior must be there with the method prior, and"),
-        ("prior", {"prior.weight": -1.0}, f"calibration.prior.weight {AT_LEAST}"),
+        ("prior", {"prior.weight": -1.0}, "calibration.prior.weight must be a number of at least 0"),
         ("prior", {"prior.rows": "rows_other"}, "but the calibration names 'rows_other'"),
         ("prior", {".classifier": None}, "a classifier needs a calibration"),
         ("prior", {"method": "fitted", "prior": None}, "a classifier needs a calibration"),
         ("prior", {".calibration": None}, "a classifier needs a calibration"),
-        ("prior", {".classifier.scale": "x"}, "the scale of the classifier is a number above 0"),
+        ("prior", {".classifier.scale": "x"}, "classifier.scale must be a number above 0"),
         ("prior", {".classifier.rows.1.label": "other"}, "one line for each label of the output"),
-        ("prior", {".classifier.rows": None}, "no lines of numbers"),
+        ("prior", {".classifier.rows": None}, "classifier.rows must be a list"),
     ],
 )
 def test_wrong_sections_are_refused_with_their_line(

@@ -1,7 +1,6 @@
 """A gate names everything that stands between a winner and production, and lets a clean gain through."""
 
 import re
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -107,7 +106,7 @@ def test_scores_that_win_a_little_and_sometimes_lose_much_show_no_gain_though_th
     found = paired_difference(won, [0.85 + 0.0001 * n for n in range(156)] + [0.85] * 4, 0)
     assert found.diff > 0 > found.ci95[0]
     assert found.p_value < SIGNIFICANT
-    (why,) = blocked_by(lift=asdict(found))
+    (why,) = blocked_by(lift=found.to_json())
     assert re.search(r": \+\d\.\d points, p = \S+ on 160 rows, but the 95 % interval, .* holds 0$", why)
 
 
@@ -115,7 +114,7 @@ def test_scores_that_win_a_little_and_sometimes_lose_much_show_no_gain_though_th
 def test_of_scores_of_0_and_1_the_test_alone_decides(wins: int, losses: int, ties: int) -> None:
     won, based = [1.0] * wins + [0.0] * (losses + ties), [0.0] * wins + [1.0] * losses + [0.0] * ties
     found = paired_difference(won, based, 0)
-    assert bool(blocked_by(lift=asdict(found))) == (found.diff <= 0 or found.p_value >= SIGNIFICANT)
+    assert bool(blocked_by(lift=found.to_json())) == (found.diff <= 0 or found.p_value >= SIGNIFICANT)
 
 
 # limits of Holm for three: 0.05 / 3, 0.05 / 2, 0.05; the second passes its own, and not that of Bonferroni

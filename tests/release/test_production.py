@@ -127,7 +127,7 @@ def test_the_wheel_alone_loads_renders_and_parses_a_release_and_follows_an_alias
 
 
 def test_a_sample_is_planned_from_the_wheel_in_an_empty_folder(bare: Path, tmp_path: Path) -> None:
-    """With links to what an install would bring beside the wheel, and without a network or this project."""
+    """With links to what an install would bring in addition to the wheel, and without a network or this project."""
     needed, folder = installs.site_of(tmp_path / "needed"), tmp_path / "empty"
     folder.mkdir()
     command = ("env", f"PYTHONPATH={needed}", bare.parent / "optimize")

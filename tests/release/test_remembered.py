@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import stat
@@ -20,13 +21,13 @@ import agent
 from agent.errors import ReleaseError
 from agent.prompt.parts.picks import PickedDemos
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.render import shown_demo, template
+from agent.prompt.render import shown_demos, template
 from agent.release import remembered
 from agent.release.export import hostile_rows, write_release
 from agent.release.remembered import answers_of, demo_texts, require_layout, wrong_answers
 from agent.release.runtime import Prompt, PromptRelease, load_prompt
 from agent.retrieval.pick import ORDERS, Picks, PoolRow
-from agent.retrieval.pool import pool_id
+from agent.retrieval.vectors import pool_id
 from agent.types import Demo, Field, Signature
 from tests.cases import each_case
 from tests.release.formats.kinds import KINDS, MAILS, NAMES, searched
@@ -98,11 +99,11 @@ def test_an_example_is_laid_out_as_the_search_would() -> None:
         for inputs in asked:
             for team in ("billing", "<b> & \n"):
                 demo = Demo("x", inputs, {"team": team})
-                assert demo_texts(kind.release, inputs, demo.outputs) == shown_demo(kind.prompt, demo, of)
+                assert [demo_texts(kind.release, inputs, demo.outputs)] == shown_demos(kind.prompt, [demo], of)
         if kind.program is MAILS and kind.prompt.format != "labelled-turns":  # whose turns name the output
             release = dataclasses.replace(kind.release, outputs=two.outputs)
             demo = Demo("x", INPUTS, {"team": "delivery", "fee": "3"})
-            assert demo_texts(release, INPUTS, demo.outputs) == shown_demo(kind.prompt, demo, two)
+            assert [demo_texts(release, INPUTS, demo.outputs)] == shown_demos(kind.prompt, [demo], two)
             assert "layout" in refused(require_layout, release)
 
 
@@ -184,12 +185,14 @@ def test_an_erased_example_is_in_no_file_even_where_a_writer_was_killed(tmp_path
     for text in ("first secret", "second secret"):
         prompt.remember({"message": text}, "billing", who="ann")
     (file,) = folder.glob("*.jsonl")
-    file.with_suffix(".new").write_bytes(b'{"inputs": {"message": "half a first sec')  # as kill -9 leaves it
+    (folder / ".new-x").mkdir()
+    (folder / ".new-x" / file.name).write_bytes(b'{"inputs": {"message": "half a first sec')  # as kill -9 leaves it
     assert prompt.forget("ann", inputs={"message": "first secret"}) == 1
     assert b"first" not in all_bytes(folder)
     assert b"second secret" in all_bytes(folder)
     file.write_bytes(b"broken secret")  # what cannot be read can be erased
-    file.with_suffix(".new").write_bytes(b'{"inputs": {"message": "half a second sec')
+    (folder / ".new-y").mkdir()
+    (folder / ".new-y" / file.name).write_bytes(b'{"inputs": {"message": "half a second sec')
     assert f"{file}:1" in refused(prompt.render, who="ann", message="x")
     prompt.forget("ann")
     assert all_bytes(folder) == b".lock\n"
@@ -291,6 +294,17 @@ async def test_a_call_shows_the_rows_of_its_user(tmp_path: Path) -> None:
     sent = [[message.as_dict() for message in asked.messages] for asked in model.asked]
     assert sent == [prompt.render(who="ann", message="late"), prompt.render(message="late")]
     assert sent[0] != sent[1]
+
+
+def test_a_lock_that_another_program_keeps_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "_PATIENCE", 0.0)
+    rows = remembered.RememberedRows(RELEASE, tmp_path, "me")
+    with (tmp_path / ".lock").open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ReleaseError, match="another program has held it for 0 seconds; try again later"):
+            rows.forget()
 
 
 def test_writers_in_several_processes_lose_nothing(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ WHOLE: dict[str, Any] = {
         "tokens_a_call": 140,
     },
     "lift": {
-        "diff": 0.12, "ci95": [0.02, 0.22], "p_value": 0.01, "wins": 9, "losses": 3, "ties": 28, "lost": 1,
-        "diff_if_wrong": 0.1, "n": 40, "baseline": 0.5, "winner": 0.62,
+        "diff": 0.12, "ci95": [0.02, 0.22], "p_value": 0.01, "wins": 9, "losses": 3, "ties": 28, "n": 40,
+        "lost": 1, "diff_if_wrong": 0.1, "baseline": 0.5, "winner": 0.62,
     },
     "decision": "keep_baseline",
     "trials": {"complete": 3, "pruned": 2, "failed": 0, "incomplete": 1},
@@ -93,8 +93,10 @@ WHOLE: dict[str, Any] = {
     "answers": {"winner": COUNT, "baseline": {**COUNT, "unreadable": 0, "unreadable_rows": []}},
     "labels": [{"field": "team", "labels": ["billing", "account"], "winner": BY_LABEL, "baseline": BY_LABEL}],
     "tools": [],
+    "fields": [],
     "change": {
         "winner": SIZE, "baseline": {**SIZE, "role": ""}, "instruction": True, "keeps": False, "tools": [],
+        "answer": [], "texts": [],
     },
     "proposer": {"model": "e/f", "planned": 9, "asked": 3, "refused": 1, "failed": 0, "tried": 4, "finalists": 1,
                  "won": False, "why_not": "", "points": None, "operators": [], "proposals": []},

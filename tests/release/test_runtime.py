@@ -117,8 +117,8 @@ def test_the_version_is_of_the_content_and_not_of_name_provenance_or_spelling():
     versions = {dataclasses.replace(RELEASE, **change).version for change in changes}
     assert (same.version, len(versions | {RELEASE.version})) == (RELEASE.version, len(changes) + 1)
     assert RELEASE.version.startswith("p_")
-    for value in (math.nan, math.inf, b"x", {1: 2}, [None], object(), 10**308):
-        with pytest.raises(ReleaseError, match=r"provenance\.a"):
+    for value in (math.nan, math.inf, b"", {3}, object(), 10**400, {1: "a"}):  # JSON has none of them, or changes them
+        with pytest.raises(ReleaseError, match=r"provenance\.a = "):
             dataclasses.replace(RELEASE, provenance={"a": value})
 
 
@@ -215,9 +215,11 @@ def test_text_that_is_no_release_is_one_line_with_its_place(tmp_path, text, wher
         ("outputs", [{"name": "x", "type": "text", "choices": [1]}], "outputs[0].choices[0] must be a text"),
         ("outputs", [{"name": "a", "type": "json", "schema": "{no json"}], "outputs[0].schema must be a JSON text"),
         ("outputs", [{"name": "a", "type": "json", "schema": "[" * 2000}], "outputs[0].schema must be a JSON text"),
-        ("inputs", [f"i{number}" for number in range(1001)], "1,001 inputs; at most 1,000 can be read"),
+        ("inputs", [f"i{number}" for number in range(1001)], "inputs must be a list of at most 1,000"),
         ("version", 3, "version must be a text"),
-        ("provenance", {"x": math.nan}, "provenance.x"),
+        ("outputs", [{"name": "a", "type": "json", "schema": ""}], "outputs[0].schema must be a JSON text"),
+        ("provenance", {"x": math.nan}, "provenance.x = nan cannot be stored in a release"),
+        ("provenance", {"x": [{"y": [0, None]}]}, "provenance.x[0].y[1] = None cannot be stored in a release"),
         ("parameters", [], "parameters must be a table"),
         ("parameters", {"max_tokens": "x"}, "max_tokens must be a whole number of at least 1, not 'x'"),
         ("parameters", {"max_tokens": True}, "max_tokens must be a whole number"),

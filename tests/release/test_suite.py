@@ -113,7 +113,7 @@ def test_rows_must_have_the_inputs_of_the_prompt() -> None:
 
 
 def test_a_suite_names_no_code() -> None:
-    """Its folder is what the caller says, whatever stands in the file."""
+    """Its folder is what the caller says, whatever the file says."""
     task = task_of_suite(replace(suite(), metrics=(MetricSpec("python", "team"),)), PROMPT, Path("here"), {})
     assert task.folder == "here"
 

@@ -8,15 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.snapshots.world import names_in, surroundings, unpack
-
-
-@pytest.fixture(scope="session")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Unpacked once. Tests copy it."""
-    folder = tmp_path_factory.mktemp("recorded") / "world"
-    unpack(folder)
-    return folder
+from tests.snapshots.world import names_in, surroundings
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from agent.report.blocks import (
 )
 from agent.report.html import environment
 from agent.report.page_blocks import Button, FormBlock, FormField
-from agent.report.terminal import LEVELS, fit, lines_of, rendered, so_far, sparkline, whisker, won_and_lost
+from agent.report.terminal import LEVELS, fit, lines_of, rendered, sparkline, whisker, won_and_lost
 from tests.cli.test_untrusted import CONTROL, EVIL
 from tests.cli.world import good, good_json
 from tests.report.pages import Page
@@ -73,12 +73,6 @@ def test_a_pipe_gets_whole_columns_and_a_narrow_screen_hides_intervals_first(mon
     assert max(map(len, narrow)) <= 60
 
 
-def test_columns_without_room_are_hidden_by_rank_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = table("t", (Column("a"), Column("much", rank=1), Column("less", rank=2)), [("x" * 20, "y" * 20, "z" * 20)])
-    assert on_screen(monkeypatch, 60, made)[-1] == "hidden (narrow terminal): less"
-    assert on_screen(monkeypatch, 40, made)[-1] == "hidden (narrow terminal): much, less"
-
-
 def test_a_table_that_must_be_whole_gives_way_to_what_it_has_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     heads = ("right answer", *(f"{'l' * 30}{at} #" for at in range(6)))
     made = table("matrix", heads, [("a", *range(6))], instead=text("a read as b: 2 of 3", heading="worst"))
@@ -109,13 +103,8 @@ def test_a_surface_shows_its_own_blocks_and_columns() -> None:
         {"text": "", "lines": ["page"]},
     ]
     assert on_page(made).tables["t"] == [["a", "p"], ["1", "3"]]
-
-
-def test_a_screen_shows_the_numbers_of_a_chart_and_draws_nothing() -> None:
-    def draw() -> Any:
-        raise AssertionError
-
-    assert rendered([ChartBlock("c", "C", draw, table("n", ("a",), [(1,)]))]) == ["n", "  a", "  1"]
+    chart = ChartBlock("c", "C", lambda: pytest.fail("a screen draws nothing"), made)
+    assert rendered([chart]) == rendered([made])
 
 
 @pytest.mark.parametrize("words", [True, False])
@@ -173,9 +162,8 @@ def test_a_form_sends_what_its_fields_and_buttons_say_and_a_screen_has_none() ->
 
 
 def test_texts_are_cut_and_made_into_sentences() -> None:
-    assert short("a\n b\x1b", 20) == "a b\\x1b"
-    assert short("abcdef", 4) == "abc…"
-    assert (sentence("it is"), sentence("Is it?"), sentence("")) == ("It is.", "Is it?", "")
+    assert (short("a\n b\x1b", 20), short("abcdef", 4)) == ("a b\\x1b", "abc…")
+    assert [sentence(text) for text in ("it is", "Is it?", "")] == ["It is.", "Is it?", ""]
 
 
 # -- commands on a terminal -------------------------------------------------------------------------------------------
@@ -240,23 +228,21 @@ def test_a_terminal_without_our_letters_gets_the_numbers(monkeypatch: pytest.Mon
 # -- the pure parts ---------------------------------------------------------------------------------------------------
 
 
-def test_columns_go_by_rank_and_only_as_many_as_they_must() -> None:
-    ranks, widths, least = [0, 2, 1, 0], [10, 10, 10, 20], [10, 10, 10, 8]
-    assert fit(ranks, widths, least, 56) == {0: 10, 1: 10, 2: 10, 3: 20}
-    assert fit(ranks, widths, least, 50) == {0: 10, 1: 10, 2: 10, 3: 14}
-    assert fit(ranks, widths, least, 43) == {0: 10, 2: 10, 3: 19}
-    assert fit(ranks, widths, least, 20) == {0: 10, 3: 8}
-    assert fit(ranks, widths, least, 5) == {0: 10, 3: 8}
-    assert fit([0, 0], [30, 20], [5, 12], 32) == {0: 15, 1: 15}
+@pytest.mark.parametrize(
+    ("room", "fitted"),
+    [
+        (56, {0: 10, 1: 10, 2: 10, 3: 20}), (50, {0: 10, 1: 10, 2: 10, 3: 14}), (43, {0: 10, 2: 10, 3: 19}),
+        (20, {0: 10, 3: 8}), (5, {0: 10, 3: 8}),
+    ],
+)  # fmt: skip
+def test_columns_go_by_rank_and_only_as_many_as_they_must(room: int, fitted: dict[int, int]) -> None:
+    assert fit([0, 2, 1, 0], [10, 10, 10, 20], [10, 10, 10, 8], room) == fitted
     assert fit([0, 0], [30, 20], [5, 18], 32) == {0: 12, 1: 18}
-    assert Column("x").rank == 0
 
 
 def test_strips_draw_what_the_numbers_say() -> None:
-    assert sparkline([0.0, 0.5, 1.0], 8) == "▁▅█"
+    assert [sparkline(scores, 8) for scores in ([0.0, 0.5, 1.0], [])] == ["▁▅█", ""]
     assert sparkline([n / 100 for n in range(101)], 8) == "▁▂▃▄▅▆▇█"
-    assert sparkline([], 8) == ""
-    assert so_far([None, 0.2, None, 0.1, 0.4]) == [0.2, 0.2, 0.2, 0.4]
     assert whisker(0.5, 0.2, 0.8, 10) == "  ───●─── "
     assert whisker(1.0, 1.0, 1.0, 4) == "   ●"
     assert whisker(0.0, None, None, 4) == "●   "

@@ -22,7 +22,7 @@ from agent.report.web.app import Web, bind, make
 from agent.task.label_log import current_labels
 from tests.cli.label_world import label_place, topic_of
 from tests.cli.world import TOPICS
-from tests.report.chromium import needs_chromium
+from tests.report.chromium import needs_chromium, unreadable
 from tests.report.hostile import add_runs
 from tests.report.pages import Page as ReadPage
 from tests.report.test_web import addresses
@@ -76,14 +76,6 @@ def opened(browser: Browser, home: str, width: int, **context: Any) -> Iterator[
         if here != home:
             page.wait_for_url(f"{here}/")
         yield page, wrong
-
-
-def unreadable(page: Page) -> list[tuple[str, str]]:
-    """What axe finds that keeps somebody from reading the page."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page).response["violations"]
-    return [(one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")]
 
 
 def test_every_page_fits_is_quiet_and_readable(browser: Browser, runs: Runs) -> None:

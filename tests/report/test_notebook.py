@@ -71,7 +71,9 @@ def test_the_chart_has_a_mark_for_each_scored_trial_and_shows_itself(runs: Runs)
     drawn = [[*point] for line in marks for point in line.get_xydata().tolist()]
     assert sorted(drawn) == sorted([spent, 100 * mean] for spent, mean in zip(frame.used, frame["mean"], strict=True))
     assert figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+    axes.set_title("a title of mine")
     assert ElementTree.fromstring(figure._repr_svg_()).tag.endswith("svg")
+    assert "a title of mine" in figure._repr_svg_(), "what was changed after plot()"
 
 
 @pytest.mark.parametrize("name", ["search", "evil", "evil-2", "interrupted"])

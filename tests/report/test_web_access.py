@@ -10,8 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 
 from agent.errors import LedgerError
@@ -160,7 +159,7 @@ NOT_SERVED = """
 /-/plugins /-/settings.json /-/databases /-/static/app.css /ledger.db /ledger.csv?sql=select+1 /ledger/runs.csv
 /ledger/runs.csv?_stream=1 /ledger/calls/1.blob?_blob_column=state /_internal /_internal/databases /_memory /:memory:
 /.jsono /favicon.ico /%2D/threads.json //-/databases /x/../-/plugins /ledger/runs%2Ecsv /ledger.jsono?sql=select+1
-/assets/../app.py /assets/web.css /ledger/outcomes/~2Ecsv /ledger/outcomes/x,y /ledger/outcomes/x.json /run/nothing
+/assets/../app.py /assets/..%2Fapp.py /ledger/outcomes/~2Ecsv /ledger/outcomes/x,y /ledger/outcomes/x.json /run/nothing
 /release/..%2f../V /release/..%2Freleases%2Frows/V /release/%2e%2e/V.json /release/./V/play /release/rows%00/V
 /release/nothing/V /release/rows%2f..%2frows/V /checks/nothing /call/0 /run/nothing/rows
 """
@@ -224,13 +223,9 @@ def test_an_installed_plugin_is_not_even_imported(runs: Mapping[str, str], here:
 
 def get(url: str, **headers: str) -> int | None:
     """The status; None where the server ended before it answered."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(urllib.request.Request(url, headers=headers), timeout=20) as reply:
-            return int(reply.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
+        return httpx.get(url, headers=headers, timeout=20, trust_env=False).status_code
+    except httpx.HTTPError:
         return None
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import signal
-import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from agent.options.shared import CapOptions
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
+from agent.report.blinded import rating_session
 from agent.report.view import RunView
 from agent.report.web.app import bind, make, serve
 from agent.report.web.labelling_pages import LabelPlace
@@ -41,7 +41,7 @@ from tests.cli.label_world import label_place
 from tests.cli.world import good, refused
 from tests.report.hostile import PAYLOADS
 from tests.report.pages import Page
-from tests.report.web_world import BASE, DB, Browser, browsing, require_harmless
+from tests.report.web_world import BASE, DB, Browser, browsing, require_harmless, rows
 from tests.snapshots.world import REPLIES
 from tests.toys import FakeModel
 
@@ -49,11 +49,6 @@ MAILS = Path("tasks/mails")
 TASKS = Path(__file__).resolve().parents[2] / "tasks"
 TEXT = "the courier lost my parcel\nand then <b>the</b> invoice {{text}}"
 Runs = Mapping[str, str]
-
-
-def rows(sql: str, *values: Any) -> list[Any]:
-    with closing(sqlite3.connect(f"file:{DB}?mode=ro", uri=True)) as db:
-        return db.execute(sql, values).fetchall()
 
 
 # -- labels -----------------------------------------------------------------------------------------------------------
@@ -97,8 +92,8 @@ def test_where_no_row_is_left_agreement_is_told_and_the_last_label_can_be_undone
     ids = [row.id for row in place.task.rows]
     for labeller in ("ann", "ben"):
         place.task.log.add_all([(row, "billing") for row in ids[:-1]], labeller, "")
-    last = client.data("/label.json?labeller=ann")
-    assert (last["shown"]["row"], last["agreement"]) == (ids[-1], []), "agreement is estimated at the end alone"
+    assert client.form("/label?labeller=ann")["row"] == ids[-1]
+    assert "agreement" not in client.page("/label?labeller=ann").text, "agreement is estimated at the end alone"
     page = client.page(f"/label?labeller=ann&skipped={ids[-1]}")
     assert f"agreement of ann and ben on {len(ids) - 1} rows" in page.text
     assert "No row is left for ann but 1 skipped" in page.text
@@ -118,7 +113,7 @@ def test_ratings_go_into_the_file_of_the_command_and_name_no_prompt(runs: Runs) 
             text = client.get(each).text
             assert not [c for (c,) in rows("SELECT id FROM candidates") if c in text]
             assert "trial" not in text
-        of, form = client.data(f"{address}.json")["of"], dict[str, str]()
+        of, form = int(client.page(address).words.partition("You see ")[2].partition(" ")[0]), dict[str, str]()
         for number in (1, 2, 3):
             assert f"Answer {number} of {of}" in client.page(f"{address}?rater=Ann").words
             form = client.form(f"{address}?rater=Ann", rating=str(number), action="save")
@@ -140,6 +135,22 @@ def test_ratings_go_into_the_file_of_the_command_and_name_no_prompt(runs: Runs) 
     said = CliRunner().invoke(main, ["judge", "rate", run, "--rater", "Ann"], input="4\nq\n").output
     assert f"{of} answers, 3 rated before by Ann" in said
     assert len(file.read_text("utf-8").splitlines()) == 4
+
+
+def test_no_more_prompts_are_read_than_answers_are_wanted(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[str]()
+    outcomes = History.outcomes
+
+    def counted(self: History, run_id: str, candidate_id: str, split: str) -> list[dict[str, Any]]:
+        read.append(candidate_id)
+        return outcomes(self, run_id, candidate_id, split)
+
+    monkeypatch.setattr(History, "outcomes", counted)
+    with closing(History(DB)) as history:
+        assert len(rating_session(history, runs["search"], "Ann", count=1).items) == 1
+        assert len(read) == 1
+        assert len(rating_session(history, runs["search"], "Ann").items) > 1
+        assert len(read) > 2
 
 
 def test_each_criterion_of_a_rubric_gets_its_mark(here: Path) -> None:
@@ -165,7 +176,8 @@ def test_each_criterion_of_a_rubric_gets_its_mark(here: Path) -> None:
         assert client.post(address, data=form | marks).status_code == 303
         (kept,) = (json.loads(line) for line in Path("runs/blurbs/ratings.jsonl").read_text("utf-8").splitlines())
         assert {field: kept[field] for field in marks} == {field: int(mark) for field, mark in marks.items()}
-        command = client.data(f"{address}.json?rater=Ann&stopped=1")["command"]
+        (section,) = client.data(f"{address}.json?rater=Ann&stopped=1")["sections"]
+        (command,) = next(block["lines"] for block in section["blocks"] if "lines" in block)
         ratings = str(DB.parent / "blurbs/ratings.jsonl")
         assert shlex.split(command)[3:] == [task.folder, "--labels", ratings, "--judge", "m"]
         assert "Answer 2 of 6" in client.page(f"{address}?rater=Ann").words
@@ -186,6 +198,14 @@ def ask(client: Browser, address: str, **values: str) -> httpx.Response:
     return client.post(address, data=form, follow_redirects=True, headers={"origin": BASE})
 
 
+def messages(client: Browser, address: str, **params: str) -> dict[str, list[str]]:
+    """The messages of each prompt of the playground, by its name."""
+    prompts = next(each for each in client.data(address, **params)["sections"] if each["name"] == "prompts")["blocks"][
+        -1
+    ]
+    return {each["group"]: [one["lines"][0] for one in each["blocks"] if "lines" in one] for each in prompts["blocks"]}
+
+
 def played() -> Sequence[Any]:
     """The calls of the newest run."""
     newest = "SELECT id FROM runs ORDER BY started_utc DESC, id DESC LIMIT 1"
@@ -195,26 +215,27 @@ def played() -> Sequence[Any]:
 def test_a_row_is_rendered_as_the_run_sent_it_without_a_call(runs: Runs) -> None:
     address, count = f"/run/{runs['first']}/play", rows("SELECT COUNT(*) FROM runs")
     with browsing() as client:
-        picks = client.data(f"{address}.json")["pick"]
+        picks = [pick for pick, *_ in client.page(address).tables["Rows"][1:]]
         with closing(History(DB)) as history:
             view = RunView(history, runs["first"])
             seen = []
             for candidate in (view.baseline, view.winner):
                 outcomes = history.outcomes(view.id, candidate["id"], "dev") if candidate else []
                 seen.append({f"dev:{row['example_id']}": row["call_key"] for row in outcomes})
-            row = next(pick["row"] for pick in picks["rows"] if all(pick["row"] in keys for keys in seen))
-            data = client.data(f"{address}.json?row={row}")
-            assert [prompt["side"] for prompt in data["prompts"]] == ["baseline", "winner"]
-            for prompt, keys in zip(data["prompts"], seen, strict=True):
-                request = trail.request_of(history, keys[row])
-                assert request is not None
-                assert prompt["messages"] == request["messages"]
+            row = next(pick for pick in picks if all(pick in keys for keys in seen))
+            requests = [trail.request_of(history, keys[row]) or {} for keys in seen]
+        assert messages(client, f"{address}.json?row={row}") == {
+            side: [message["content"] for message in request["messages"]]
+            for side, request in zip(("your prompt", "best found"), requests, strict=True)
+        }
         page = client.page(f"{address}?row={row}")
         assert f"row {row} · right label" in page.words
         assert "in.text" not in client.form(f"{address}?row={row}"), "a long row is not sent along"
         assert "right label" not in client.page(address, row=row, **{"in.text": "changed"}).words
         sealed = client.data(f"/run/{runs['first']}/rows.json")["rows"]
-        assert not any(each["inputs"]["text"] in json.dumps(picks) for each in sealed)
+        assert not {f"test:{each['example_id']}" for each in sealed} & {*picks}
+        words = client.page(address).words
+        assert not any(each["inputs"]["text"] in words for each in sealed)
         for wrong in (f"test:{sealed[0]['example_id']}", "dev:none"):
             assert client.get(f"{address}?row={wrong}").status_code == 404
         assert "optimize ui --allow-calls" in page.words
@@ -222,7 +243,7 @@ def test_a_row_is_rendered_as_the_run_sent_it_without_a_call(runs: Runs) -> None
         reply = ask(client, address)
         assert (reply.status_code, "--allow-calls" in reply.text) == (503, True)
         newest = client.data("/play.json")
-        assert newest == client.data(f"{newest['back']}/play.json")
+        assert newest == client.data(f"/run/{newest['of']}/play.json")
     assert rows("SELECT COUNT(*) FROM runs") == count
 
 
@@ -233,24 +254,24 @@ def test_a_typed_text_is_filled_in_exactly(runs: Runs) -> None:
         for address in (f"/run/{runs['search']}/play", f"/release/rows/{version}/play"):
             form = client.form(address, action="show", **{"in.text": TEXT.replace("\n", "\r\n")})
             assert require_harmless(client.post(address, data=form, headers={"origin": BASE})) is not None
-            data = client.data(f"{address}.json", **{"in.text": TEXT})
-            assert data["prompts"][-1]["messages"][-1]["content"] == TEXT
-    assert load_prompt(f"rows@{version}").render(text=TEXT) == data["prompts"][-1]["messages"]
+            (*_, sent) = messages(client, f"{address}.json", **{"in.text": TEXT}).values()
+            assert sent[-1] == TEXT
+    assert [message["content"] for message in load_prompt(f"rows@{version}").render(text=TEXT)] == sent
 
 
 def test_a_prompt_comes_from_the_ledger_where_the_release_of_its_run_holds_another(runs: Runs) -> None:
     """But not one that picks its examples: the rows are in its release alone."""
     addresses = {name: f"/run/{runs[name]}/play" for name in ("first", "search")}
     with browsing() as client:
-        before = {name: client.data(f"{address}.json")["prompts"] for name, address in addresses.items()}
+        before = messages(client, f"{addresses['first']}.json")
         for name in addresses:
             folder = DB.parent / runs[name]
             release = load_prompt(folder / "prompt.md").release
             replace(release, provenance={**release.provenance, "candidate_id": "c_other"}).write(folder)
-        assert client.data(f"{addresses['first']}.json")["prompts"] == before["first"]
+        assert messages(client, f"{addresses['first']}.json") == before
         assert "with its rows or passages is gone" in client.get(addresses["search"]).text
-        held = client.data(f"/run/{runs['migrated']}/play.json")["prompts"]
-        assert [prompt["side"] for prompt in held] == ["baseline", "winner"], "of the winner that was held back"
+        held = messages(client, f"/run/{runs['migrated']}/play.json")
+        assert [*held] == ["the released prompt", "best found"], "of the winner that was held back"
 
 
 @pytest.mark.parametrize("kind", ["run", "release"])
@@ -259,7 +280,7 @@ def test_an_answer_is_a_call_of_the_ledger_and_is_bought_once(runs: Runs, kind: 
     address = f"/run/{runs['search']}/play" if kind == "run" else f"/release/rows/{version}/play"
     prompts = 2 if kind == "run" else 1
     with asking() as client:
-        quote = client.data(f"{address}.json", **{"in.text": TEXT})["asking"]["quote"]
+        quote = client.data(f"{address}.json", **{"in.text": TEXT})["quote"]
         assert (quote["calls"], quote["problem"]) == (prompts, "")
         page = require_harmless(ask(client, address))
         assert page is not None
@@ -267,11 +288,11 @@ def test_an_answer_is_a_call_of_the_ledger_and_is_bought_once(runs: Runs, kind: 
         assert [state for _, _, state, _ in calls] == ["ok"] * prompts
         assert 0 < sum(usd for *_, usd in calls) <= quote["usd"]
         data = client.data(f"{address}.json?asked={calls[0][0]}")
-        assert data["inputs"] == [{"name": "text", "value": TEXT}]
-        assert {prompt["answer"]["call"] for prompt in data["prompts"]} == {number for _, number, *_ in calls}
-        assert data["prompts"][-1]["answer"]["fields"]["label"] in page.words
-        assert data["asking"]["left"]["calls"] == 50 - prompts
-        assert data["asking"]["left"]["usd"] == pytest.approx(0.5 - sum(usd for *_, usd in calls))
+        assert data["inputs"] == {"text": TEXT}
+        assert {f"/call/{number}" for _, number, *_ in calls} <= set(page.links)
+        assert "label: " in page.words
+        assert data["left"]["max_calls"] == 50 - prompts
+        assert data["left"]["max_cost"] == pytest.approx(0.5 - sum(usd for *_, usd in calls))
         assert f"{prompts} from the ledger" in Page(ask(client, address).text).words
         assert not [state for _, _, state, _ in played() if state != "cached"]
     assert f"playground of {runs['search'] if kind == 'run' else f'rows@{version}'}" in good("show", calls[0][0])
@@ -360,7 +381,7 @@ def test_ctrl_c_ends_the_server_and_a_question_that_nobody_answers(runs: Runs, m
         with pytest.raises(KeyboardInterrupt):
             serve(web, socket)
         assert asked.exception() is not None or asked.result() >= 500
-    assert playground.left["calls"] == 4
+    assert playground.left.max_calls == 4
     with pytest.raises(Interrupted):
         playground.ask("x", {"release": load_prompt("rows@production")}, {"text": "a"})
     assert rows("SELECT status FROM runs ORDER BY started_utc DESC, id DESC LIMIT 1") == [("interrupted",)]

@@ -1,4 +1,7 @@
-"""What pages show is what the ledger, the registry and the commands say; what is missing is named."""
+"""Pages filter, follow and forget as the ledger does; what is missing or damaged is named.
+
+tests/snapshots/test_pages.py holds what each page says.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,19 @@ from typing import Any
 
 import pytest
 
-from agent.ledger.query import History
 from agent.ledger.store import Ledger, NewCandidate, NewRun, Reservation
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.file_release import FileRelease
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
-from agent.report import wording
-from agent.report.prompt_texts import whole_prompt
-from agent.report.terms import TERMS
-from agent.report.view import RunView
+from agent.report.blocks import ChartBlock
+from agent.report.web.app import warm
+from agent.report.web.parts import badge
+from agent.report.wording import own_prompt
 from agent.types import Completion, Message, Outcome, Prediction, Score, Trial, Usage
 from tests.cli.world import good, good_json, optimize
-from tests.report.pages import Page
-from tests.report.web_world import DB, Browser, browsing
+from tests.release.test_texts import release as of_texts
+from tests.report.web_world import DB, Browser, browsing, rows
 from tests.toys import ask, make_task
 
 RELEASES = Path("runs/releases")
@@ -39,9 +41,16 @@ def client(runs: Runs) -> Iterator[Browser]:
         yield found
 
 
-def rows(sql: str, *values: Any) -> list[Any]:
-    with closing(sqlite3.connect(f"file:{DB}?mode=ro", uri=True)) as db:
-        return db.execute(sql, values).fetchall()
+def test_the_latest_run_is_drawn_before_the_first_request(client: Browser) -> None:
+    warm(client.web.site)
+    charts = [one for one in client.web.site.cache.values() if isinstance(one, ChartBlock)]
+    assert charts
+    assert all("svg" in vars(chart) for chart in charts)
+
+
+@pytest.mark.parametrize("options", [{}, {"migrates": {"run": "r"}}])
+def test_trial_0_has_its_badge_in_every_run(options: Mapping[str, Any]) -> None:
+    assert badge(own_prompt({"options": options})).tag == "base"
 
 
 def winner_of(run_id: str) -> int:
@@ -64,41 +73,44 @@ def add_runs(*made: tuple[str, dict[str, str], str, dict[str, Any] | None, str])
 # -- runs -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_list_has_searches_before_other_jobs_with_the_outcome_of_each(runs: Runs) -> None:
+def test_the_json_of_pages_has_what_the_commands_print(client: Browser, runs: Runs) -> None:
+    def by_id(found: dict[str, Any]) -> dict[str, Any]:
+        return {run["id"]: run for run in found["runs"]}
+
+    assert by_id(client.data("/runs.json")) == by_id(good_json("runs"))
+    run, pair = runs["search"], (f"{runs['search']}:0", f"{runs['search']}:1")
+    ((key,),) = rows("SELECT call_key FROM calls WHERE id = 1")
+    result = good_json("show", run)["result"]
+    assert all(client.data(f"/run/{at}.json")["run"]["result"] == result for at in (run, f"{run}/report"))
+    for address, printed in (
+        ("/compare.json?a={}&b={}".format(*pair), good_json("compare", *pair)),
+        ("/checks/rows.json", good_json("check", "rows@production", "--history")),
+        (f"/call/{key}.json?events=1", good_json("audit", "show", key)),
+    ):
+        found = client.data(address)
+        assert {name: found[name] for name in printed} == printed, address
+
+
+def test_runs_that_failed_say_why_on_every_page(runs: Runs) -> None:
     add_runs(
         ("moved", {"command": "transfer"}, "failed", None, "m: HTTP 500"),
         ("broken", {}, "failed", None, "m: HTTP 401 (<b>bad</b>); set a key"),
         ("odd", {}, "complete", {"kind": "judge_calibration", "trusted": True, "words": "seven <b>"}, ""),
     )
-    result = good_json("show", runs["search"])["result"]
     with browsing() as client:
-        listed = client.data("/runs.json")["runs"]
-        shown = client.page("/")
-        searches, jobs = shown.words.split("Other jobs")
-        by_id = {line["id"]: line for line in listed}
-        assert [line["is_search"] for line in listed] == sorted((line["is_search"] for line in listed), reverse=True)
-        line = by_id[runs["search"]]
-        assert (line["baseline"], line["winner"]) == (result["baseline"]["test"], result["winner"]["test"])
-        assert (line["lift"]["diff"], line["decision"]) == (result["lift"]["diff"], "promote")
-        assert by_id[runs["kept"]]["lift"] is None, "a prompt that was kept was compared with none"
-        assert (by_id["broken"]["error"], by_id["moved"]["job"]) == ("m: HTTP 401 (<b>bad</b>); set a key", "transfer")
-        assert "better, released" in searches
+        searches, jobs = client.page("/").words.split("Other jobs")
         assert "failed m: HTTP 401 (<b>bad</b>); set a key" in searches
-        assert {"failed m: HTTP 500" in jobs, "check: passed" in jobs} == {True}
-        ticks = [own["value"] for tag, own in shown.nodes if tag == "input" and own.get("name") == "pick"]
-        assert ticks == [line["id"] for line in listed if line["is_search"]]
-        assert {f"/run/{runs['search']}/report", f"/run/{runs['passed']}"} <= set(shown.links)
-        assert f"/run/{runs['passed']}/report" not in shown.links
+        assert "failed m: HTTP 500" in jobs
         for address, said in (
             ("/run/broken", "HTTP 401 (<b>bad</b>)"),
-            ("/run/broken/report", "No result: this run is failed. m: HTTP 401"),
-            ("/run/moved", "Run optimize transfer again"),
+            ("/run/broken/report", "This run is failed: there is no result. m: HTTP 401"),
+            ("/run/moved", "Run `optimize transfer` again"),
             ("/run/odd", "another version"),
-            ("/compare?a=odd&b=odd", "cannot be compared"),
+            ("/compare?a=odd&b=odd", "so there is no winner"),
         ):
             assert said in client.page(address).words, address
         assert "optimize resume" not in client.page("/run/moved").words
-        for address in ("/run/moved/rate", f"/run/{runs['passed']}/report"):
+        for address in ("/run/moved/rate", f"/run/{runs['passed']}/report", "/run/moved/play", "/run/moved/rows"):
             assert client.get(address).status_code == 404
     for command in ("show", "history"):
         assert "HTTP 401 (<b>bad</b>)" in " ".join(optimize(command, "broken").output.split())
@@ -114,37 +126,6 @@ def test_an_empty_ledger_and_no_registry_say_what_to_type(here: Path) -> None:
         assert "optimize promote RUN" in client.page("/releases").words
         assert "No alias yet" in client.page("/aliases").words
         assert "optimize label TASK --web" in client.get("/label").text
-
-
-def test_a_run_has_its_verdict_labels_both_prompts_and_next_commands(client: Browser, runs: Runs) -> None:
-    result, run = good_json("show", runs["search"])["result"], f"/run/{runs['search']}"
-    found, shown = client.data(f"{run}.json"), client.page(run)
-    sections = {section["name"]: section["blocks"] for section in found["sections"]}
-    for line in (line for name in ("verdict", "prompt") for each in sections[name] for line in each.get("lines", ())):
-        assert line[1:] in shown.text
-    for what, command in sections["next"][-1]["rows"]:
-        assert what[1:] in shown.text
-        assert command in shown.text
-    table = {row[0]: row[1:] for row in shown.tables["By label of label, on the sealed test"]}
-    for score in result["labels"][0]["winner"]["scores"]:
-        assert (table[score["label"]][0], table[score["label"]][-1]) == (
-            str(score["support"]),
-            wording.points(score["recall"]),
-        )
-    with closing(History(DB)) as history:
-        view = RunView(history, runs["search"])
-        prompts = [whole_prompt(candidate or {}) for candidate in (view.winner, view.baseline)]
-    assert [each["text"] for each in found["prompts"]] == prompts
-    number = winner_of(runs["search"])
-    assert [(each["number"], each["which"]) for each in found["marked"]] == [(0, "your prompt"), (number, "best found")]
-    report = client.page(f"{run}/report")
-    for page in (shown, report):
-        assert all(prompt in page.text for prompt in prompts)
-        assert TERMS["sealed test"] in page.words
-        assert "svg" in page.structure
-    assert "style" not in report.structure
-    assert not {"script"} & set(shown.structure), "a run that has ended needs none"
-    assert client.data(f"{run}/report.json")["result"] == result
 
 
 @pytest.mark.parametrize(
@@ -174,56 +155,31 @@ def test_trials_are_filtered_and_sorted(client: Browser, runs: Runs, query: str,
 def test_rows_of_a_trial_and_of_the_sealed_test_are_filtered_and_searched(client: Browser, runs: Runs) -> None:
     run, number = f"/run/{runs['search']}", winner_of(runs["search"])
     lift = good_json("show", runs["search"])["result"]["lift"]
-    sealed = client.data(f"{run}/rows.json")
-    verdicts = [row["verdict"] for row in sealed["rows"]]
-    assert [verdicts.count(name) for name in ("won", "lost", "tied")] == [lift["wins"], lift["losses"], lift["ties"]]
-    right = client.data(f"{run}/trial/{number}.json?rows=right")
-    assert right["counts"]["right"]["rows"] == len(right["rows"]) > 0
-    won = client.data(f"{run}/rows.json?rows=won")
-    word = won["rows"][0]["inputs"]["text"].split()[0]
+    for name, count in (("won", lift["wins"]), ("lost", lift["losses"]), ("tied", lift["ties"])):
+        assert client.data(f"{run}/rows.json?rows={name}")["place"]["count"] == count, name
+    for address in (f"{run}/trial/{number}.json?rows=won", f"{run}/rows.json?rows=won"):
+        data = client.data(address)
+        assert len(data["rows"]) == data["place"]["count"] > 0
+        assert all(row["two"]["value"] > row["one"]["value"] for row in data["rows"])
+    word = data["rows"][0]["inputs"]["text"].split()[0]
     found = client.data(f"{run}/rows.json?rows=won&text={word.upper()}")
-    assert 0 < found["place"]["count"] <= won["place"]["count"] == lift["wins"]
-    for address, data in ((f"{run}/trial/{number}?rows=right", right), (f"{run}/rows?rows=won", won)):
-        shown = client.page(address).words
-        for row in data["rows"]:
-            assert row["change"] == row["two"]["value"] - row["one"]["value"] > 0
-            assert all(text in shown for text in (row["inputs"]["text"], row["one"]["reply"], row["two"]["reply"]))
+    assert 0 < found["place"]["count"] <= lift["wins"]
     assert all(word in json.dumps(row) for row in found["rows"])
     assert "No such row" in client.page(f"{run}/rows?text=nothing-has-this").words
     assert client.get(f"{run}/trial/99999").status_code == 404
     Path("rows.csv").unlink()
     with browsing() as later:
-        assert "Inputs and labels are not shown" in later.page(f"{run}/rows").words
+        assert all("Inputs and labels are not shown" in later.page(f"{run}/{at}").words for at in ("rows", "trial/0"))
 
 
-def test_a_comparison_is_that_of_the_command_and_shows_rows_that_differ(client: Browser, runs: Runs) -> None:
-    run, number = runs["search"], winner_of(runs["search"])
-    first, second = f"{run}:0", f"{run}:{number}"
-    printed = good_json("compare", first, second)
-    found = client.data(f"/compare.json?a={first}&b={second}")
-    assert {split: test for split, test in found["paired"].items() if test} == printed["paired"]
-    assert {name: fact["a"] for name, fact in found["facts"].items()} == {
-        n: f["a"] for n, f in printed["facts"].items()
-    }
-    shown = client.page(f"/compare?pick={first}&pick={second}")
-    assert f"{100 * printed['paired']['dev']['diff']:+.1f} points" in shown.words
-    assert "ins" in shown.structure
-    test = found["rows"]["test"]
-    assert test["total"] == found["paired"]["test"]["wins"] + found["paired"]["test"]["losses"] > 0
-    for row in test["rows"]:
-        assert row["change"] != 0
-        assert row["inputs"]["text"] in shown.words
-    assert [side["what"] for side in found["sides"]] == ["trial 0", f"trial {number}"]
-    for query, said in (
-        (f"a=nothing&b={second}", "no run nothing"),
-        (f"pick={first}", "Only one was ticked"),
-        (f"pick={first}&pick={second}&pick={run}", "3 were ticked; the first two are compared."),
-        ("", "Two runs, by their best prompts"),
-    ):
-        assert said in client.page(f"/compare?{query}").words, query
+@pytest.mark.parametrize(
+    ("query", "said"), [("a=nothing&b={search}", "no run nothing"), ("", "Two runs, by their best prompts")]
+)
+def test_what_cannot_be_compared_is_told_with_the_form(client: Browser, runs: Runs, query: str, said: str) -> None:
+    assert said in client.page(f"/compare?{query.format(**runs)}").words
 
 
-def test_events_come_in_pages_and_a_call_is_shown_whole(client: Browser, runs: Runs) -> None:
+def test_events_come_in_pages_and_a_call_has_its_key_and_its_events(client: Browser, runs: Runs) -> None:
     seen, after = [], 0
     while after is not None:
         found = client.data(f"/run/{runs['search']}/events.json?after={after}")
@@ -231,24 +187,20 @@ def test_events_come_in_pages_and_a_call_is_shown_whole(client: Browser, runs: R
         after = found["next"]
     assert seen == [seq for (seq,) in rows("SELECT seq FROM events WHERE run_id = ? ORDER BY seq", runs["search"])]
     ((number, key),) = rows("SELECT id, call_key FROM calls WHERE state = 'ok' AND run_id = ? LIMIT 1", runs["search"])
-    found = client.data(f"/call/{number}.json?events=1")
-    assert [event["kind"] for event in found["events"]] == ["call_reserved", "call_ok"]
-    assert client.data(f"/call/{key}.json")["call"]["id"] == number
-    shown = client.page(f"/call/{number}").words
-    assert " ".join(found["request"]["messages"][-1]["content"].split()) in shown
-    assert found["reply"]["text"] in shown
+    found = client.data(f"/call/{key}.json?events=1")
+    assert (found["call"]["id"], [event["kind"] for event in found["events"]]) == (number, ["call_reserved", "call_ok"])
 
 
 def test_the_audit_verifies_when_asked_and_names_what_was_changed(client: Browser, runs: Runs) -> None:
     head = rows("SELECT seq, hash FROM head")[0]
     found = client.data("/audit.json")
-    assert (found["head"]["seq"], found["head"]["hash"], found["verified"]) == (*head, None)
+    assert (*found["head"].values(), found["verified"]) == (*head, None)
     assert (found["opened"]["seq"], found["opened"]["moving"]) == (head[0], False)
     found = client.data("/audit.json?verify=now")["verified"]
-    assert (found["whole"], found["seq"]) == (True, head[0])
+    assert (found["findings"], found["seq"]) == ([], head[0])
     with closing(sqlite3.connect(DB)) as db, db:
         db.execute("UPDATE trials SET mean = 1.0 WHERE number = 0")
-    assert not client.data("/audit.json?verify=now")["verified"]["whole"]
+    assert client.data("/audit.json?verify=now")["verified"]["findings"]
     assert "a row of trials is not what event" in client.page("/audit").words
 
 
@@ -305,7 +257,7 @@ def test_an_unfinished_run_says_how_to_continue_while_another_is_written(here: P
         ledger.begin_run(NewRun("new", make_task(), "m"))
         asyncio.run(ledger.commit())
         with browsing() as client:
-            assert f"{said}. Continue it with optimize resume old" in client.page("/run/old").words
+            assert f"{said}. Continue it with `optimize resume old`" in client.page("/run/old").words
             assert client.data("/run/new/live.json")["status"] == "running"
             assert client.data("/run/old/live.json")["status"] == status.replace("running", "killed")
 
@@ -325,52 +277,11 @@ def test_an_erased_text_is_not_shown_from_memory(client: Browser, runs: Runs) ->
         reply = client.get(address)
         assert (text in reply.text, "I am not sure" in reply.text) == (False, False)
     assert "The result of this run was erased." in client.page(run).words
-    assert client.data(f"{run}.json")["result"] is None
+    assert client.data(f"{run}.json")["run"]["result"] is None
     assert client.get(f"{run}/rows").status_code == 404
 
 
-def test_a_migration_names_the_released_prompt_and_not_yours(client: Browser, runs: Runs) -> None:
-    here = f"/run/{runs['migrated']}"
-    run = client.data(f"{here}.json")
-    first = next(trial for trial in run["board"]["trials"] if trial["number"] == 0)
-    assert first["which"].startswith("released prompt")
-    assert run["prompts"][-1]["title"] == "Released prompt in full"
-    assert client.data(f"{here}/rows.json")["names"] == {"baseline": "old model", "winner": "new model"}
-    for address in (here, f"{here}/trial/0", f"{here}/rows", f"{here}/report"):
-        words = client.page(address).words.casefold().partition("your prompt, or baseline")[0]
-        assert "your prompt" not in words, address
-
-
 # -- releases ---------------------------------------------------------------------------------------------------------
-
-
-def test_releases_and_aliases_have_each_version_with_its_run_and_each_move(client: Browser, runs: Runs) -> None:
-    now = load_prompt("rows@production")
-    before = {path: path.read_bytes() for path in RELEASES.rglob("*") if path.is_file()}
-    lines = {line["version"]: line for line in client.data("/releases.json")["releases"]}
-    assert set(lines) == {path.name for path in (RELEASES / "rows").glob("p_*")}
-    assert (lines[now.version]["aliases"], lines[now.version]["run_id"]) == (["production"], runs["search"])
-    assert lines[now.version]["test"] > lines[now.version]["baseline_test"]
-    only = client.data(f"/releases.json?text={now.version}")["releases"]
-    assert [line["version"] for line in only] == [now.version]
-    shown = client.page(f"/release/rows/{now.version}").words
-    assert f"load_prompt('rows@{now.version}')" in shown
-    assert all(" ".join(message.content.split()) in shown for message in now.release.messages)
-    (name,) = client.data("/aliases.json")["names"]
-    marks = {mark["alias"]: mark for mark in name["aliases"]}
-    moves = [(move["action"], move["version"], move["actor"]) for move in marks["production"]["moves"]]
-    other = next(version for version in lines if version != now.version)
-    assert moves == [("promote", now.version, "ann"), ("promote", other, "ann")]
-    assert (marks["ab"]["share"], marks["ab"]["rollback"]) == (0.2, "")
-    assert marks["production"]["rollback"] == "optimize rollback rows --alias production --reason WHY"
-    words = client.page("/aliases").words
-    for text in (
-        "20 % of the units",
-        "optimize promote RUN --alias production --reason WHY",
-        "there is no earlier one",
-    ):
-        assert text in words
-    assert {path: path.read_bytes() for path in RELEASES.rglob("*") if path.is_file()} == before
 
 
 def test_odd_versions_say_what_they_are_and_damage_hides_nothing_else(client: Browser, runs: Runs) -> None:
@@ -386,6 +297,11 @@ def test_odd_versions_say_what_they_are_and_damage_hides_nothing_else(client: Br
     words = client.page(f"/release/rows/{loaded.version}").words
     assert ("load_classifier" in words, "a.txt, 9 bytes" in words) == (True, True)
     assert client.get(f"/release/rows/{loaded.version}/play").status_code == 404
+    texts = of_texts(name="rows", texts={"reader <b>": "<script>y"})
+    ReleaseRegistry(RELEASES).promote(texts, "texts", None, evidence={})
+    page = client.page(f"/release/rows/{texts.version}")
+    assert all(each in page.words for each in ("load_texts('rows@", "reader <b>", "<script>y"))
+    assert client.get(f"/release/rows/{texts.version}/play").status_code == 404
     other = next(path for path in (RELEASES / "rows").glob("p_*") if path.name != now.version)
     (other / "prompt.md").write_text((other / "prompt.md").read_text("utf-8").replace("Read the", "Obey the"), "utf-8")
     (RELEASES / "bad").mkdir()
@@ -395,21 +311,4 @@ def test_odd_versions_say_what_they_are_and_damage_hides_nothing_else(client: Br
     assert lines[now.version] == ""
     assert client.get(f"/release/rows/{other.name}").status_code == 503
     data = client.data("/aliases.json")
-    assert ([each["name"] for each in data["names"]], "bad/aliases.jsonl:1" in data["problems"][0]) == (["rows"], True)
-
-
-def test_checks_over_time_are_linked_from_runs_and_versions(client: Browser, runs: Runs) -> None:
-    data = client.data("/checks/rows.json")
-    assert (data["name"], [each["gate"] for each in data["checks"]]) == ("rows", ["passed", "failed"])
-    page = client.page("/checks/rows")
-    assert page.structure.count("svg") == 1
-    for check in data["checks"]:
-        assert f"/run/{check['run_id']}" in page.links
-        assert f"{check['flipped']} of {check['rows']}" in page.words
-    version = load_prompt("rows@production").version
-    for address in (f"/run/{runs['search']}", f"/run/{runs['passed']}", f"/release/rows/{version}"):
-        assert "/checks/rows" in client.page(address).links, address
-    assert "/checks/rows" not in client.page(f"/run/{runs['calibrated']}").links
-    missing = client.get("/checks/other")
-    assert missing.status_code == 404
-    assert "other: no finished check of a prompt of this name" in Page(missing.text).words
+    assert ({one["name"] for one in data["aliases"]}, "bad/aliases.jsonl:1" in data["problems"][0]) == ({"rows"}, True)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agent.jobs.locations import LEDGER
-from agent.jobs.search import detectable_line
+from agent.jobs.planned import detectable_line
 from agent.ledger.query import ERASED
 from agent.release.result import RunResult
-from agent.report import findings, wording
+from agent.report import next_steps as steps_of
+from agent.report import run_blocks, run_tables, wording
 from agent.report.breakdown_blocks import confusion_table
-from agent.report.next_steps import Excerpts, next_steps
+from agent.report.next_steps import next_steps
 from agent.report.prompt_texts import prompt_text
-from agent.report.run_blocks import SCREEN, run_sections, screen_sections
+from agent.report.run_blocks import screen_sections
 from agent.report.run_tables import proposals
 from agent.report.terminal import lines_of
-from agent.stats.preflight import assess, detectable_gains
+from agent.stats.intervals import minimum_detectable_gain
+from agent.stats.preflight import ASSUMED_RATES, assess
 from tests.cli.world import files, good, good_json
 
 RESULT: dict[str, Any] = {
@@ -35,35 +38,7 @@ RESULT: dict[str, Any] = {
     "tokens": {"prompt": 1000, "cached_prompt": 0, "completion": 10},
     "cost_usd": 0.0, "seconds": 1.0, "release": "runs/x/prompt.md", "ledger_head": "0" * 64,
 }  # fmt: skip
-FRONT = {"candidate_id": "c_1", "dev": 0.81, "prompt_tokens": 1900, "usd_per_1000": 0.12, "latency_s": 0.414}
-FULL = {
-    **RESULT,
-    "preflight": assess([1.0, 0.0] * 30, [1.0] * 10, 100).as_dict(),
-    "attribution": [
-        {"part": "examples", "points": 31.4, "ci95": [20.1, 41.0], "how": "measured"},
-        {"part": "format", "points": -2.5, "ci95": [-4.9, -0.1], "how": "estimated"},
-        {"part": "instruction", "points": 1.2, "ci95": [-3.0, 6.0], "how": "unknown"},
-    ],
-    "pareto": [
-        {**FRONT, "chosen": True},
-        {**FRONT, "candidate_id": "c_0", "dev": 0.5, "prompt_tokens": 40, "usd_per_1000": 0.0, "latency_s": None}
-        | {"chosen": False},
-    ],
-}
-SECTIONS = """
-What carried the gain
-  part         points         95 % CI  how it is known
-  examples      +31.4  +20.1 to +41.0  measured
-  format         -2.5    -4.9 to -0.1  estimated from all trials
-  instruction       ?    -3.0 to +6.0  unknown
-Points lost when the part of your prompt replaces it.
-
-The Pareto front: nothing beats these in score, prompt length and cost
-  prompt  chosen   dev  prompt tokens, about  $ per 1,000 calls  latency
-  c_1     yes     81.0                 1,900             0.1200   0.41 s
-  c_0             50.0                    40             0.0000        -"""
-PARTS = [name for name in SCREEN if name not in ("verdict", "result", "prompt", "counts", "released", "next")]
-"""The sections that not every run has."""
+PREFLIGHT = assess([1.0, 0.0] * 30, [1.0] * 10, 100)
 OWN = {"technique": "zero-shot", "format": "turns", "n_examples": 0, "prompt_tokens": 30, "role": ""}
 OWN |= {"tokens_a_call": 75}
 USE = {"model": "a/b", "planned": 40, "asked": 3, "refused": 0, "failed": 0, "tried": 3, "finalists": 0, "won": False}
@@ -78,23 +53,8 @@ def of(**parts: Any) -> RunResult:
     return RunResult.from_json({**RESULT, **parts})
 
 
-def blocks(**parts: Any) -> list[str]:
-    return lines_of(run_sections(of(**parts), names=PARTS))
-
-
 def screen(**parts: Any) -> str:
     return "\n".join(lines_of(screen_sections(of(**parts))))
-
-
-def test_sections_are_printed_word_for_word_and_only_for_results_that_have_them() -> None:
-    assert "\n".join(blocks(**FULL)) == SECTIONS
-    before = f"before the search: {findings.before_search(of(**FULL))}"
-    assert before in screen(**FULL).splitlines()
-    for empty in ({}, {"preflight": None, "attribution": [], "pareto": []}):
-        assert blocks(**empty) == []
-        shown = "\n".join(line for line in screen(**FULL).splitlines() if line != before)
-        assert shown.replace(f"\n{SECTIONS}", "") == screen(**empty)
-    assert "\x1b" not in "\n".join(blocks(attribution=[{**FULL["attribution"][0], "part": "a\x1b[2Jb"}]))
 
 
 def lift(diff: float, ci95: list[float], p_value: float) -> dict[str, Any]:
@@ -174,12 +134,13 @@ def test_a_screen_says_what_a_result_has(parts: dict[str, Any], says: str, else_
 
 def test_figures_that_an_older_version_lacks_are_left_out() -> None:
     quiet = [{**row, "winner": side(1.0), "baseline": side(1.0)} for row in metrics(0)]
-    assert blocks(metrics=quiet) == []
+    assert "By metric" not in screen(metrics=quiet)
     assert "your prompt gets 60.0 and the best found 78.0, on 100 rows" in wording.meaning(of(**UNEVEN))
     assert "your prompt gets 52.0 and the best found 78.0, on 100 rows" in wording.meaning(of())
-    old = {name: told for name, told in FULL["preflight"].items() if name != "noise_rows"}
-    assert findings.before_search(of(preflight=old)).endswith("or more; asked twice, 50 % of the rows changed")
-    assert "asked twice" not in findings.before_search(of(preflight={**old, "noise": None, "noise_rows": 0}))
+    told = PREFLIGHT.to_json()
+    assert run_tables.before_search(of(preflight=told)).endswith("or more; asked twice, 5 of 10 rows changed")
+    assert "asked twice" not in run_tables.before_search(of(preflight={**told, "noise": None}))
+    assert run_tables.before_search(of()) == ""
     row = {"result": {"kind": "judge_calibration"}, "result_hash": "h", "status": "complete", "error": ""}
     assert wording.without_result(row) == "not a search (judge calibration)"
     assert wording.without_result({**row, "result": None}) == "its result was erased"
@@ -188,7 +149,7 @@ def test_figures_that_an_older_version_lacks_are_left_out() -> None:
 def test_the_dry_run_names_the_gain_that_can_be_shown_for_each_assumed_baseline() -> None:
     command = [*files(120), "-m", "openai/gpt-4o-mini", "--max-calls", "300", "--dry-run"]
     printed = good_json(*command)
-    gains = detectable_gains(printed["plan"]["test_rows"])
+    gains = {rate: minimum_detectable_gain(printed["plan"]["test_rows"], rate) for rate in ASSUMED_RATES}
     assert printed["detectable_gains"] == {f"{rate:g}": gain for rate, gain in gains.items() if gain <= 1}
     assert good(*command).splitlines()[-1] == detectable_line(gains)
     assert detectable_line({0.5: 0.19, 0.9: float("inf")}) == (
@@ -224,24 +185,23 @@ def test_the_dry_run_names_the_gain_that_can_be_shown_for_each_assumed_baseline(
 def test_what_changed_is_said_in_plain_words(change: dict[str, Any], winner: dict[str, Any], says: list[str]) -> None:
     won = change.pop("won", False)
     told = {"winner": {**OWN, **winner}, "baseline": OWN, "instruction": False, **change}
-    assert findings.changes(of(change=told, proposer={**USE, "won": won}))[: len(says)] == says
+    assert run_blocks.changes(of(change=told, proposer={**USE, "won": won}))[: len(says)] == says
 
 
 @pytest.mark.parametrize(
     ("use", "says"),
     [
-        ({}, "3 of at most 40 planned calls; 3 prompts with a proposed instruction tried, none on all dev rows; "
-             "the best found has none"),
-        ({"finalists": 1, "won": True}, "3 of at most 40 planned calls; 3 prompts with a proposed instruction tried, "
-             "1 on all dev rows; the best found has one"),
+        ({}, "3 of at most 40 planned calls; 3 proposals tried, none among the finalists; the best found has none"),
+        ({"finalists": 1, "won": True},
+         "3 of at most 40 planned calls; 3 proposals tried, 1 among the finalists; the best found has one"),
         ({"refused": 2, "failed": 1, "tried": 0}, "3 of at most 40 planned calls; 1 without a reply; 2 without a "
-             "usable instruction; no prompt with a proposed instruction was tried"),
+             "usable instruction; 0 proposals tried, none among the finalists; the best found has none"),
         ({"tried": None}, "3 calls; the strategy does not report the resulting prompts"),
         ({"asked": 0, "why_not": "nothing was searched"}, "not called: nothing was searched"),
     ],
 )  # fmt: skip
 def test_the_outcome_of_the_proposer(use: dict[str, Any], says: str) -> None:
-    assert findings.proposer(of(proposer={**USE, **use})) == f"proposer: {says}"
+    assert run_tables.proposer(of(proposer={**USE, **use})) == f"proposer: {says}"
 
 
 def fate(number: int, operator: str, became: str, **more: Any) -> dict[str, Any]:
@@ -258,7 +218,7 @@ def test_each_proposal_is_told_with_its_reason_its_rows_and_its_outcome() -> Non
     used = {"asked": 1, "refused": 0, "dropped": 0, "tried": 1, "finalists": 1, "points": 12.5}
     operators = [{"operator": "definitions", **used}, {"operator": "rule", **used, "tried": 0, "finalists": 0}]
     result = of(proposer={**USE, "won": True, "points": 9.04, "operators": operators, "proposals": fates})
-    assert findings.proposer(result) == (
+    assert run_tables.proposer(result) == (
         "proposer: 3 of at most 40 planned calls; 1 of 3 proposals tried, 1 among the finalists, +9.0 points against "
         "the best prompt without one; the best found has one"
     )
@@ -288,7 +248,7 @@ NEED = {"gain": 0.06, "rows_needed": 310, "rows_tested": 35, "rows_there": 94, "
     ],
 )  # fmt: skip
 def test_the_sample_size_that_a_gain_needs(need: dict[str, Any], says: str) -> None:
-    assert findings.to_show(of(to_show={**NEED, **need})) == f"a gain of 6.0 points {says}"
+    assert run_blocks.to_show(of(to_show={**NEED, **need})) == f"a gain of 6.0 points {says}"
 
 
 def counted(right: int, wrong: int, partly: int = 0) -> dict[str, Any]:
@@ -299,30 +259,25 @@ def counted(right: int, wrong: int, partly: int = 0) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
-        (counted(39, 121), "; still wrong on 121 of 160 rows (about 3 of 4)"),
-        (counted(20, 20), "; still wrong on 20 of 40 rows (about 1 of 2)"),
-        (counted(159, 1), "; still wrong on 1 of 160 rows"),
-        (counted(40, 0), "; right on all 40 rows"),
-        (counted(4, 1, partly=35), "; short of full marks on 36 of 40 rows (about 9 of 10)"),
+        (counted(39, 121), "; right on 39 of 160 rows"),
+        (counted(4, 1, partly=35), "; right on 4 of 40 rows"),
+        (counted(0, 1, partly=35) | {"human_score": 0.93}, "; people: 93.0 (according to the task)"),
         ({"human_score": 0.93}, "; people: 93.0 (according to the task)"),
     ],
 )
-def test_rows_that_are_not_right_are_counted_and_said_as_a_plain_ratio(parts: dict[str, Any], says: str) -> None:
-    assert findings.in_absolute_terms(of(**parts)) == f"the best found gets 78.0 of 100{says}"
-    assert findings.in_absolute_terms(of()) == "", "of an older version"
+def test_the_score_is_also_told_in_absolute_terms(parts: dict[str, Any], says: str) -> None:
+    assert run_blocks.in_absolute_terms(of(**parts)) == f"the best found gets 78.0 of 100{says}"
+    assert run_blocks.in_absolute_terms(of()) == "", "of an older version"
 
 
 @pytest.mark.parametrize(
-    ("readable", "different", "right", "said"),
-    [
-        (17, 2, 9, "the best found gave 2 different answers on 17 rows (your rows have 9)"),
-        (160, 1, 2, "the best found gave the same answer on 160 rows (your rows have 2)"),
-        (160, 3, 8, ""), (40, 1, 1, ""), (4, 1, 4, ""), (0, 0, 0, ""),
-    ],
-)  # fmt: skip
-def test_answers_that_hardly_vary_are_reported(readable: int, different: int, right: int, said: str) -> None:
+    ("readable", "different", "right", "gave"),
+    [(17, 2, 9, "2 different answers"), (160, 1, 2, "the same answer"), (160, 3, 8, ""), (40, 1, 1, ""), (4, 1, 4, "")],
+)
+def test_answers_that_hardly_vary_are_reported(readable: int, different: int, right: int, gave: str) -> None:
     counts = {"right": 0, "readable": readable, "different": different, "different_right": right}
-    assert findings.hardly_varied(of(answers={"winner": counts, "baseline": {}})) == said
+    said = f"the best found gave {gave} on {readable} rows (your rows have {right})" if gave else ""
+    assert run_blocks.hardly_varied(of(answers={"winner": counts, "baseline": {}})) == said
 
 
 def test_a_large_matrix_shows_the_labels_that_lost_most() -> None:
@@ -360,26 +315,28 @@ MORE = {"to_show": {**NEED, "other_caps": ["--max-tokens"]}, **KEPT}
 
 
 @pytest.mark.parametrize(
-    ("parts", "texts", "command", "says"),
+    ("parts", "options", "command", "says"),
     [
         ({"decision": "promote", **PICKING}, {}, "export", "RUN --format python -o DIR"),
         ({"decision": "keep_baseline", **PICKING}, {}, "export", "RUN"),
         ({"release": "tuned/prompt.md"}, {}, "export", "RUN --format llama-server -o DIR"),
         (MORE, {}, "resume", "RUN --fork --max-calls 540 --max-tokens MORE"),
-        (MORE, {"own_function": True}, "resume", None),
-        (KEPT, {"task_words": "'my mails' -m m", "to_label": 70}, "label", "'my mails' --count 20"),
-        (KEPT, {"task_words": "mails", "to_label": 7}, "label", "mails --count 7"),
-        (KEPT, {"task_words": "mails"}, "label", None),
-        (KEPT, {"to_label": 70}, "label", None),
-        ({"decision": "promote"}, {"task_words": "mails", "to_label": 70}, "label", None),
+        (MORE, {"metric_source": "def score"}, "resume", None),
+        (KEPT, {"task": "my mails", "model": "m", "to_label": 70}, "label", "'my mails' --count 20"),
+        (KEPT, {"task": "mails", "to_label": 7}, "label", "mails --count 7"),
+        (KEPT, {"task": "mails"}, "label", None),
+        (KEPT, {"task": "mails", "judge": "x", "to_label": 70}, "label", None),
+        ({"decision": "promote"}, {"task": "mails", "to_label": 70}, "label", None),
         ({"release": "runs/x/program.json"}, {}, "promote", None),
     ],
 )
 def test_next_steps_are_commands_that_work(
-    parts: dict[str, Any], texts: dict[str, Any], command: str, says: str | None
+    parts: dict[str, Any], options: dict[str, Any], command: str, says: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(steps_of, "rows_to_label", lambda folder: options.get("to_label", 0))
+    view: Any = SimpleNamespace(run={"options": options, "folder": "mails"}, promoted=None)
     Path("tuned").mkdir()
     Path("tuned/adapter.gguf").touch()
-    steps = [step.command.split(None, 2) for step in next_steps(of(**parts), LEDGER, texts=Excerpts(**texts))]
+    steps = [words.split(None, 2) for _, words in next_steps(of(**parts), LEDGER, view)]
     found = [rest.replace(RESULT["run_id"], "RUN") for _, name, rest in steps if name == command]
     assert found == ([] if says is None else [says])

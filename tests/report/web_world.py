@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -19,6 +20,12 @@ PORT = 8799
 BASE = f"http://127.0.0.1:{PORT}"
 DB = Path("runs/ledger.db")
 SVG = {"svg", "defs", "g", "path", "use", "text", "clippath", "rect", "image"}
+
+
+def rows(sql: str, *values: Any) -> list[Any]:
+    """Rows of the ledger."""
+    with closing(sqlite3.connect(f"file:{DB}?mode=ro", uri=True)) as db:
+        return db.execute(sql, values).fetchall()
 
 
 class Browser(TestClient):
@@ -74,7 +81,7 @@ def require_harmless(reply: httpx.Response) -> Page | None:
         assert tag != "script" or (
             attributes["src"] in ("/assets/live.js", "/assets/label.js") and not reply.url.path.startswith("/ledger")
         )
-        assert tag != "link" or attributes["href"] in ("/assets/style.css", "data:,")
+        assert tag != "link" or attributes["href"] in ("/assets/page.css", "/assets/web.css", "data:,")
         assert tag in SVG or not {"style", "xlink:href"} & set(attributes), (reply.url, tag)
     for link in page.links:
         assert urlsplit(urljoin(BASE, link))[:2] == ("http", f"127.0.0.1:{PORT}"), (reply.url, link)

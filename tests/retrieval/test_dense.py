@@ -22,8 +22,8 @@ from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE
 from agent.release.runtime import load_prompt
-from agent.retrieval.pick import Picks, PoolIndex, PoolRow
-from agent.retrieval.pool import pool_id
+from agent.retrieval import pick
+from agent.retrieval.pick import Picks, PoolIndex, PoolRow, words_of
 from agent.retrieval.vectors import (
     BM25_DENSE,
     DENSE,
@@ -32,6 +32,7 @@ from agent.retrieval.vectors import (
     PoolVectors,
     Vector,
     packed,
+    pool_id,
     unpacked,
 )
 from agent.types import Example
@@ -87,6 +88,16 @@ def test_the_fused_ranking_takes_from_words_and_from_vectors() -> None:
     assert index.pick("21", Picks(DENSE, 1)) == [7]
     by_words = Picks("bm25", 3, "nearest-first")
     assert index.pick("text 21", by_words) == PoolIndex(ROWS).pick("text 21", by_words)
+
+
+def test_the_words_of_a_pool_are_indexed_once_for_all_inputs_with_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, read = random.Random(4), list[str]()
+    monkeypatch.setattr(pick, "words_of", lambda text: read.append(text) or words_of(text))
+    made = [vector(rng) for _ in ROWS]
+    index = indexed(made, made[0])
+    for asked in (7, 8):
+        assert index.for_vector(made[asked]).pick("21", Picks(BM25_DENSE, 2, "nearest-first")) == [21, asked]
+    assert read == [row.text for row in ROWS]
 
 
 def test_a_vector_is_kept_as_float32_and_what_is_no_vector_is_refused() -> None:

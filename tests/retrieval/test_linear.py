@@ -11,16 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.prompt.label_training import trained
+from agent.prompt.parts.calibration import released_classifier, trained
+from agent.prompt.parts.kinds import WrongPart
 from agent.retrieval.classifiers import fit
-from agent.retrieval.linear import (
-    MOST_FEATURES,
-    MOST_LETTERS,
-    MOST_NUMBERS,
-    LabelClassifier,
-    label_classifier,
-    term_counts,
-)
+from agent.retrieval.linear import MOST_FEATURES, MOST_LETTERS, MOST_NUMBERS, LabelClassifier, term_counts
 from tests.cases import each_case
 
 LABELS = ("billing", "delivery", "account")
@@ -51,7 +45,7 @@ DATA: tuple[dict[str, Any], list[dict[str, Any]]] = (MADE.settings(), MADE.lines
 
 def read(settings_: Any, lines: Any) -> LabelClassifier:
     """As a release has it: through JSON."""
-    return label_classifier(*json.loads(json.dumps([settings_, lines])), LABELS)
+    return released_classifier(*json.loads(json.dumps([settings_, lines])), LABELS)
 
 
 @settings(max_examples=60, deadline=None)
@@ -111,33 +105,32 @@ def first_label(change: dict[str, Any]) -> list[dict[str, Any]]:
 @each_case(
     "about, lines, why",
     [
-        ({**DATA[0], "scale": 0}, DATA[1], "the scale of the classifier is a number above 0"),
-        ({**DATA[0], "scale": True}, DATA[1], "the scale of the classifier is a number above 0"),
-        ({**DATA[0], "scale": 1e300}, DATA[1], "the scale of the classifier is a number above 0"),
-        ({**DATA[0], "more": 1}, DATA[1], "needs trained_on, the hash of its train rows, and a scale"),
-        ({**DATA[0], "trained_on": 1}, DATA[1], "trained_on of the classifier is a hash"),
-        ("x", DATA[1], "needs trained_on"),
-        (DATA[0], None, "no lines of numbers"),
-        (DATA[0], ["x"], "no lines of numbers"),
-        (DATA[0], [], "no lines of numbers"),
-        (DATA[0], DATA[1][1:], "the first line of the classifier has terms and rarity"),
-        (DATA[0], head({"terms": "not base64!"}), "terms of the classifier are not bytes in base64"),
-        (DATA[0], head({"terms": 5}), "terms of the classifier are not bytes in base64"),
+        ({**DATA[0], "scale": 0}, DATA[1], "classifier.scale must be a number above 0"),
+        ({**DATA[0], "scale": True}, DATA[1], "classifier.scale must be a number above 0"),
+        ({**DATA[0], "scale": 1e300}, DATA[1], "classifier.scale must be a number above 0"),
+        ({**DATA[0], "scale": math.nan}, DATA[1], "classifier.scale must be a number above 0"),
+        ({**DATA[0], "more": 1}, DATA[1], "unknown key 'more'"),
+        ({**DATA[0], "trained_on": 1}, DATA[1], "classifier.trained_on must be a text"),
+        ("x", DATA[1], "classifier must be a table"),
+        (DATA[0], None, "classifier.rows must be a list"),
+        (DATA[0], ["x"], "must be a table"),
+        (DATA[0], [], "classifier.rows is empty"),
+        (DATA[0], DATA[1][1:], "lacks terms, rarity"),
+        (DATA[0], head({"terms": "not base64!"}), "terms must be bytes in base64"),
+        (DATA[0], head({"terms": 5}), "terms must be bytes in base64"),
         (DATA[0], head({"terms": ""}), "1 to 16,384 terms"),
         (DATA[0], head({"terms": "AAAA" * 100_000}), "1 to 16,384 terms"),
-        (DATA[0], head({"terms": "AAAAAAAAAAA="}), "the terms of the classifier are ascending hashes"),
-        (DATA[0], head({"rarity": "AQ=="}), "a rarity from 1 to 255 for each of its terms"),
+        (DATA[0], head({"terms": "AAAAAAAAAAA="}), "ascending hashes of terms"),
+        (DATA[0], head({"rarity": "AQ=="}), "a rarity for each term"),
         (DATA[0], DATA[1][:-1], "one line for each label of the output, and no other"),
         (DATA[0], [*DATA[1], DATA[1][-1]], "one line for each label of the output, and no other"),
         (DATA[0], first_label({"label": "other"}), "one line for each label of the output, and no other"),
-        (DATA[0], first_label({"more": 1}), "each further line of the classifier has label, intercept and weights"),
-        (DATA[0], first_label({"intercept": 1e30}), "the intercept of 'billing' is a number"),
-        (DATA[0], first_label({"intercept": "1"}), "the intercept of 'billing' is a number"),
-        (DATA[0], first_label({"weights": "AA=="}), "a weight for each of its terms under each label"),
+        (DATA[0], first_label({"more": 1}), "unknown key 'more'"),
+        (DATA[0], first_label({"intercept": 1e30}), "intercept must be a number"),
+        (DATA[0], first_label({"intercept": "1"}), "intercept must be a number"),
+        (DATA[0], first_label({"weights": "AA=="}), "a weight under each label"),
     ],
 )
 def test_wrong_numbers_are_refused(about: Any, lines: Any, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
-        read(about, lines)
-    with pytest.raises(ValueError, match="the scale of the classifier"):
-        label_classifier({**DATA[0], "scale": math.nan}, DATA[1], LABELS)
+    with pytest.raises(WrongPart, match=why):
+        released_classifier(about, lines, LABELS)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.prompt.calibration import SMOOTHING, log_shares
 from agent.release.export import HOSTILE
 from agent.retrieval.pick import PoolIndex, PoolRow
-from agent.retrieval.votes import SMOOTHING, label_votes, log_shares
 from tests.cases import each_case
 
 LABELS = ("billing", "delivery", "account")
@@ -24,17 +24,18 @@ def pool(seed: int, size: int = 30) -> list[PoolRow]:
     return [PoolRow(f"t{at}", text, rng.choice(LABELS), f"t{at}") for at, text in enumerate(texts)]
 
 
-@given(st.integers(0, 10**6), st.integers(1, 40), st.lists(st.sampled_from(WORDS), max_size=5))
-def test_the_votes_are_the_similarities_of_the_nearest_rows(seed: int, k: int, words: list[str]) -> None:
-    rows, text = pool(seed), " ".join(words)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.lists(st.sampled_from(WORDS), max_size=5), st.booleans())
+def test_the_votes_are_the_similarities_of_the_nearest_rows(seed: int, k: int, words: list[str], known: bool) -> None:
+    rows = pool(seed)
+    text = rows[7].text if known else " ".join(words)
+    known = text == rows[7].text
     index = PoolIndex(rows)
     alike = index.similarities(text)
     assert all(0 < value <= 2 for value in alike.values())
     assert max(alike.values(), default=2) <= 2
-    left_out = {"t0", "t7"}
-    able = sorted((-value, at) for at, value in alike.items() if rows[at].id not in left_out)[:k]
+    able = sorted((-value, at) for at, value in alike.items() if not (known and at == 7))[:k]
     wanted = [math.fsum(-value for value, at in able if rows[at].label == label) for label in LABELS]
-    assert label_votes(index, text, LABELS, k, left_out) == pytest.approx(wanted)
+    assert index.votes(text, LABELS, k, "t7") == pytest.approx(wanted)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(WORDS))
@@ -50,11 +51,11 @@ def test_rows_of_a_user_vote_with_those_of_the_pool_and_without_votes_all_labels
     index = PoolIndex([PoolRow("a", "card fee", "billing", "a"), PoolRow("b", "late parcel", "delivery", "b")])
     assert index.similarities("card fee") == {0: 2.0}, "as near as can be, and nothing in common"
     own = [PoolRow("own", "card fee", "account", "own")]
-    assert label_votes(index, "card fee", LABELS, 8, (), own) == (2.0, 0.0, 2.0)
-    assert label_votes(index, "card fee", LABELS, 8, ["a"], own) == (0.0, 0.0, 2.0)
-    assert label_votes(index, "card fee", LABELS, 8, ["a", "own"], own) == (0.0, 0.0, 2.0), "ids of the pool alone"
-    assert label_votes(index, "card fee", LABELS, 1, (), own) == (2.0, 0.0, 0.0), "of equal ones the pool's is first"
-    assert label_votes(PoolIndex([]), "card", LABELS, 32) == (0.0, 0.0, 0.0)
+    assert index.votes("card fee", LABELS, 8, "", own) == (0.0, 0.0, 2.0), "a row with the same words is corrected"
+    other = [PoolRow("own", "card fee due", "account", "own")]
+    assert index.votes("card fee", LABELS, 8, "", other)[0] > index.votes("card fee", LABELS, 8, "", other)[2] > 0
+    assert index.votes("card fee", LABELS, 8, "a", own)[0] == 0.0, "a row does not vote for itself"
+    assert PoolIndex([]).votes("card", LABELS, 32) == (0.0, 0.0, 0.0)
     assert log_shares((0.0, 0.0, 0.0)) == pytest.approx([math.log(1 / 3)] * 3)
     assert log_shares((1.0, 0.0)) == pytest.approx([math.log((1 + SMOOTHING) / 2), math.log(SMOOTHING / 2)])
 
@@ -62,6 +63,6 @@ def test_rows_of_a_user_vote_with_those_of_the_pool_and_without_votes_all_labels
 @each_case("text", [*HOSTILE, "x" * 50_000, "card " * 20_000])
 def test_any_text_has_votes(text: str) -> None:
     rows = [*pool(1), PoolRow("h", text[:5_000], "no label of these", "h"), PoolRow("e", "", "billing", "e")]
-    votes = label_votes(PoolIndex(rows), text, LABELS, 32)
+    votes = PoolIndex(rows).votes(text, LABELS, 32)
     assert math.fsum(map(math.exp, log_shares(votes))) == pytest.approx(1.0)
     assert 0 <= sum(votes) <= 2 * 32

@@ -35,24 +35,6 @@ EXAMPLE = Example("r7", {"message": "hi"}, {"out": "x"})
 ROW, ANSWER = Example("r1", {"text": "hello"}, {"label": ["a"]}), Prediction({"label": "a"}, "a")
 
 
-@each_case("name", ["exact_match", "choice", "numeric", "contains", "token_f1", "rouge1", "bleu", "json_fields"])
-def test_a_row_without_a_label_is_unscored(name: str) -> None:
-    assert score(name, "x", None) == Score(name, None, "row r1 has no label for out")
-
-
-def test_a_reply_that_did_not_parse_scores_0_on_every_metric(tmp_path: Path) -> None:
-    (tmp_path / "metric.py").write_text("def metric(example, prediction):\n    return 1.0\n")
-    needed = {"regex": {"pattern": "x"}, "length": {"max_words": 3}}
-    names = ("exact_match", "numeric", "regex", "rougeL", "length", "json_schema", "json_fields", "python")
-    for metric in build_metrics(
-        task_of(*(MetricSpec(name, "out", options=needed.get(name, {})) for name in names), folder=tmp_path)
-    ):
-        result = asyncio.run(metric.score(EXAMPLE, Prediction({}, "??", "no JSON")))
-        assert (result.value, result.reason) == (0.0, "no JSON")
-        if isinstance(metric, FieldMetric):
-            assert asyncio.run(metric.score(EXAMPLE, Prediction({}, "??"))).reason == "the reply has no out"
-
-
 def test_a_remote_reference_in_a_schema_is_unscored_and_never_fetched() -> None:
     with WireServer(lambda messages, body: "{}") as server:
         field = Field("out", "json", schema=json.dumps({"$ref": f"{server.url}/models/schema.json"}))
@@ -170,6 +152,7 @@ RETURNS = {
     "1 / 0": (None, "metric.py:7: ZeroDivisionError"),
     "dict(value=None, reason='skip')": (None, "skip"),
     "True": (1.0, ""),
+    "dict(value=0.5, reason=7, seen={1})": (0.5, "7"),
     "dict(value=0, reason=example['id'] + example['inputs']['message'] + prediction['raw'])": (0.0, "r7hi"),
 }
 SEVERAL = """\

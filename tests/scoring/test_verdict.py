@@ -9,13 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.scoring.judge_reply import (
+    PAIR,
     REASON_CHARACTERS,
-    ChoiceVerdict,
-    RatingVerdict,
-    by_pair,
-    choice_schema,
+    choice_form,
     expected,
-    rating_schema,
+    ratings_form,
     read_choice,
     read_ratings,
     rubric_value,
@@ -35,13 +33,12 @@ def rubric_of(*names: str, low: int = 1, high: int = 5, weights: Sequence[float]
 ONE = rubric_of("hook")
 TWO = rubric_of("hook", "tone", weights=(2.0, 1.0))
 TEN = rubric_of("hook", low=1, high=10)
-PAIR = ("A", "B", "tie")
 approx = pytest.approx
 
 
 def ratings(reply: str, rubric: Rubric = ONE) -> dict[str, float] | None:
     found = read_ratings(reply, rubric)
-    return None if found is None else dict(found.ratings)
+    return None if found.value is None else dict(found.ratings)
 
 
 # -- which verdict counts ----------------------------------------------------------------------------------------------
@@ -101,7 +98,7 @@ def test_a_last_verdict_that_is_wrong_or_broken_does_not_count_even_after_a_good
 )
 def test_a_quoted_or_missing_verdict_does_not_count(reply: str) -> None:
     assert ratings(reply) is None
-    assert read_choice(reply, PAIR) is None
+    assert read_choice(reply, PAIR).value is None
 
 
 @each_case(
@@ -163,7 +160,8 @@ def test_every_verdict_survives_what_is_said_before_and_after_it(
     verdict = {"reason": reason, **dict(zip(("hook", "tone", "craft"), said, strict=True))}
     found = read_ratings(f"{before}\n{json.dumps(verdict)}\n{after}", rubric)
     wanted = dict(zip(("hook", "tone", "craft"), map(float, said), strict=True))
-    assert found == RatingVerdict(" ".join(reason.split()), wanted)
+    assert found.ratings == wanted
+    assert found.reason.endswith(f": {' '.join(reason.split())}")
 
 
 def test_the_reason_is_kept_on_one_line_and_cut() -> None:
@@ -172,12 +170,11 @@ def test_the_reason_is_kept_on_one_line_and_cut() -> None:
         'It pulls.\n{"hook": 4}',
         'It pulls. {"reason": [], "hook": 4}',
     ):
-        assert read_ratings(reply, ONE) == RatingVerdict("It pulls.", {"hook": 4.0})
-    long = read_ratings(json.dumps({"reason": "word " * 1000, "hook": 4}), ONE)
-    assert long is not None
-    assert (len(long.reason), long.reason[:9], long.reason[-1]) == (REASON_CHARACTERS, "word word", "…")
+        assert read_ratings(reply, ONE).reason == "hook 4/5: It pulls."
+    long = read_ratings(json.dumps({"reason": "word " * 1000, "hook": 4}), ONE).reason.removeprefix("hook 4/5: ")
+    assert (len(long), long[:9], long[-1]) == (REASON_CHARACTERS, "word word", "…")
     reason = "x" * REASON_CHARACTERS
-    assert read_choice(json.dumps({"reason": reason, "verdict": "A"}), PAIR) == ChoiceVerdict(reason, "A")
+    assert read_choice(json.dumps({"reason": reason, "verdict": "A"}), PAIR).reason == f"A: {reason}"
 
 
 @each_case(
@@ -193,13 +190,11 @@ def test_the_reason_is_kept_on_one_line_and_cut() -> None:
     ],
 )
 def test_the_last_choice_counts_and_is_one_of_the_list(reply: str, choice: str | None) -> None:
-    found = read_choice(reply, PAIR)
-    assert (found and found.choice) == choice
+    assert read_choice(reply, PAIR).value == PAIR.get(choice or "")
 
 
 def test_a_pair_without_a_readable_verdict_is_unscored() -> None:
-    assert by_pair('{"reason": "r", "verdict": "A"}', ()).value == 1.0
-    found = by_pair("I like both", ())
+    found = read_choice("I like both", PAIR)
     assert (found.value, found.reason) == (None, "the judge's answer has no readable verdict: I like both")
 
 
@@ -220,15 +215,13 @@ spreads = st.lists(st.tuples(st.sampled_from(["1", "3", "4", " 4", "5", "6", "a"
 
 @given(replies, st.lists(spreads, max_size=6), st.sampled_from([ONE, TWO, TEN, rubric_of("hook", low=0, high=1)]))
 def test_no_reply_raises_and_a_verdict_is_on_the_scale(reply: str, tokens: list[Said], rubric: Rubric) -> None:
-    choice = read_choice(reply, PAIR)
-    assert choice is None or choice.choice in PAIR
+    assert read_choice(reply, PAIR).value in (*PAIR.values(), None)
     found = read_ratings(reply, rubric, tokens)
-    if found is not None:
+    if found.value is not None:
         assert list(found.ratings) == [criterion.name for criterion in rubric.criteria]
         assert all(rubric.low - 1e-9 <= rating <= rubric.high + 1e-9 for rating in found.ratings.values())
-        assert len(found.reason) <= REASON_CHARACTERS
         assert "\n" not in found.reason
-        assert 0.0 <= rubric_value(found.ratings, rubric) <= 1.0
+        assert 0.0 <= found.value <= 1.0
 
 
 @each_case(
@@ -249,7 +242,7 @@ def test_two_hundred_thousand_characters_of_anything_are_read_without_raising(un
 def test_nested_objects_are_read_without_raising(depth: int) -> None:
     nested = '{"hook": ' * depth + "4" + "}" * depth
     assert ratings(nested + '{"hook": 3}') in ({"hook": 3.0}, None)
-    assert read_choice('{"verdict": ' * depth + "4" + "}" * depth, PAIR) is None
+    assert read_choice('{"verdict": ' * depth + "4" + "}" * depth, PAIR).value is None
 
 
 # -- ratings from token probabilities ----------------------------------------------------------------------------------
@@ -285,9 +278,9 @@ def test_a_rating_is_its_expectation_over_the_scale(
 def test_each_criterion_has_its_own_place_and_the_last_places_count() -> None:
     tokens = [spread(n1=1.0), word("no"), spread(n4=0.75, n5=0.25), word("tone"), spread(n2=0.9, n1=0.1)]
     found = read_ratings('{"hook": 1} {"hook": 4, "tone": 2}', TWO, tokens)
-    assert found == RatingVerdict("", {"hook": approx(4.25), "tone": approx(1.9)})
+    assert found.ratings == {"hook": approx(4.25), "tone": approx(1.9)}
     turned = read_ratings('{"tone": 4, "hook": 4}', TWO, [spread(n4=0.6, n3=0.4), spread(n4=1.0)])
-    assert turned == RatingVerdict("", {"hook": 4.0, "tone": approx(3.6)})
+    assert turned.ratings == {"hook": 4.0, "tone": approx(3.6)}
 
 
 @each_case(
@@ -300,7 +293,7 @@ def test_each_criterion_has_its_own_place_and_the_last_places_count() -> None:
 )
 def test_tokens_that_are_too_few_or_disagree_with_the_text_leave_its_ratings(tokens: list[Said]) -> None:
     found = read_ratings('{"hook": 4, "tone": 2}', TWO, tokens)
-    assert found == RatingVerdict("", {"hook": 4.0, "tone": 2.0})
+    assert found.ratings == {"hook": 4.0, "tone": 2.0}
 
 
 # -- the value and the schemas -----------------------------------------------------------------------------------------
@@ -336,9 +329,9 @@ def test_the_value_is_in_range_and_rises_with_each_rating(
 
 
 def test_a_schema_asks_for_the_reason_first_and_for_ratings_on_the_scale_only() -> None:
-    schema = json.loads(rating_schema(TWO))
+    schema = json.loads(ratings_form(TWO).schema)
     assert list(schema["properties"]) == schema["required"] == ["reason", "hook", "tone"]
-    check, choice = json_checker(rating_schema(TWO)), json_checker(choice_schema(PAIR))
+    check, choice = json_checker(ratings_form(TWO).schema), json_checker(choice_form(PAIR).schema)
     right = {"reason": "r", "hook": 1, "tone": 5}
     assert check(right) == ""
     for wrong in ({"hook": 0}, {"tone": 6}, {"more": 1}, {"reason": "r" * (REASON_CHARACTERS + 1)}, {"tone": "5"}):

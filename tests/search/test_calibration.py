@@ -14,7 +14,7 @@ import pytest
 from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt import PromptProgram
-from agent.prompt.calibration import LabelCalibration, Neighbours
+from agent.prompt.calibration import NEIGHBOURS, LabelCalibration, Neighbours
 from agent.prompt.parts.calibration import TrainedPrior
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import hostile_rows, write_release
@@ -24,7 +24,6 @@ from agent.release.formats.python_module import load_module
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE
 from agent.release.runtime import load_prompt
 from agent.retrieval.pick import Picks
-from agent.retrieval.votes import NEIGHBOURS
 from agent.safe_data import read_as
 from agent.search import selection
 from agent.search.calibration import add_calibrated, best_readings
@@ -235,8 +234,7 @@ def test_a_calibration_is_a_part_of_the_candidate_and_neighbours_need_the_pool()
     fitted = replace(FIXED, calibration=LabelCalibration("fitted", dict.fromkeys(TEAMS, 0.5), 1.2))
     other = replace(FIXED, calibration=LabelCalibration("fitted", dict.fromkeys(TEAMS, 0.6), 1.2))
     assert len({FIXED.id, fitted.id, other.id}) == 3
-    (ablation,) = leave_one_out(fitted, FIXED)
-    assert (ablation.part, ablation.candidate) == ("calibration", FIXED)
+    assert leave_one_out(fitted, FIXED) == {"calibration": FIXED}
     twin = replace(PICKED, calibration=calibration())
     assert twin.shown().calibration == {
         "method": "neighbours",
@@ -248,7 +246,7 @@ def test_a_calibration_is_a_part_of_the_candidate_and_neighbours_need_the_pool()
     assert ("calibration", "neighbours") in features_of(twin)
     assert PROGRAM.check(twin) == ""
     assert "picks no examples" in PROGRAM.check(replace(FIXED, calibration=calibration()))
-    ablations = {one.part: one.candidate for one in leave_one_out(twin, FIXED)}
+    ablations = leave_one_out(twin, FIXED)
     assert isinstance(ablations["picked examples"], PromptCandidate)
     assert (ablations["picked examples"].picks, ablations["picked examples"].calibration) == (None, None)
     assert ablations["calibration"] == PICKED
@@ -273,4 +271,4 @@ def test_a_train_row_has_no_vote_on_itself_or_its_near_duplicates_and_one_label_
     same_id = replace(NEAR.train[0], inputs={"message": "xyz"})
     assert pool.votes(same_id, 1000) == (0.0,) * len(TEAMS), "another row with the id of a train row"
     train = tuple(replace(each, labels={"team": TEAMS[0]}) for each in NEAR.train)
-    assert PromptProgram(replace(NEAR, train=train), Listing()).traits(FIXED).opinions() == []
+    assert PromptProgram(replace(NEAR, train=train), Listing()).opinions(FIXED, True) == []

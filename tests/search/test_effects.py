@@ -80,7 +80,7 @@ def attribution(winner, ablations, table, **options):
 
 
 def test_each_part_that_differs_is_taken_out_once_and_alone():
-    parts = {ablation.part: ablation.candidate for ablation in leave_one_out(FULL, BASE)}
+    parts = leave_one_out(FULL, BASE)
     assert set(parts) == {"instruction", "examples", "technique", "format", "role"}
     assert parts["instruction"] == PromptCandidate("few-shot-cot", "inline", BASE.instruction, "You are R.", DEMOS)
     assert parts["examples"] == PromptCandidate("chain-of-thought", "inline", FULL.instruction, "You are R.")
@@ -92,12 +92,12 @@ def test_each_part_that_differs_is_taken_out_once_and_alone():
     assert all((d.rationale, d.source) == ("", "label") for d in plain.demos)
     for candidate in parts.values():
         assert why_rejected(candidate, TASK) == ""
-    assert leave_one_out(BASE, BASE) == []
+    assert leave_one_out(BASE, BASE) == {}
 
 
 def table(**scores):
     """Observations of FULL and of its ablations: `part=[...]`."""
-    parts = {ablation.part: ablation.candidate for ablation in leave_one_out(FULL, BASE)}
+    parts = leave_one_out(FULL, BASE)
     return [observe(FULL if part == "full" else parts[part], values) for part, values in scores.items()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 
@@ -221,29 +222,16 @@ WIDE = {"format": ("turns", "inline", "dspy-chat"), "kind": ("balanced", "natura
 GOOD = {"format": "inline", "kind": "natural", "size": "8"}
 
 
-def every_place() -> list[dict[str, str]]:
-    return [
-        {"format": layout, "kind": kind, "size": size}
-        for layout in WIDE["format"]
-        for kind in WIDE["kind"]
-        for size in WIDE["size"]
-    ]
-
-
-def warm(rows: int = 30) -> list[tuple[dict[str, str], MeanScore]]:
-    """Every place was tried twice; one of them is good."""
-    return [(place, MeanScore(0.9 if place == GOOD else 0.2, rows)) for place in every_place() * 2]
-
-
-def places(seen: list[tuple[dict[str, str], MeanScore]], seed: int, count: int = 6) -> list[dict[str, str]]:
-    study = Study(WIDE, seen, seed)
-    return [study.ask() for _ in range(count)]
+PLACES = [dict(zip(WIDE, values, strict=True)) for values in itertools.product(*WIDE.values())]
+SEEN = [(place, MeanScore(0.9 if place == GOOD else 0.2, 30)) for place in PLACES * 2]
+"""Every place was tried twice; one of them is good."""
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**70), st.integers(0, 36))
 def test_every_place_is_one_of_the_space(seed: int, known: int) -> None:
-    for place in places(warm()[:known], seed):
+    study = Study(WIDE, SEEN[:known], seed)
+    for place in (study.ask() for _ in range(6)):
         assert set(place) == set(WIDE)
         assert all(place[name] in WIDE[name] for name in WIDE)
 

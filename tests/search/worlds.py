@@ -22,6 +22,7 @@ from agent.scoring.task_metrics import build_metrics
 from agent.search.context import SearchContext
 from agent.search.costs import Means
 from agent.search.plan import Plan, make_plan
+from agent.search.program import Program
 from agent.search.selection import chosen, finalists
 from agent.search.trials import Trials
 from agent.types import LM, Budget, Candidate, Completion, Outcome, Proposal, Request, SplitName, Task
@@ -146,14 +147,18 @@ def made_search(
     seed: int = 0,
     run_id: str = "run-1",
     graded: bool = False,
+    program: Program | None = None,
 ) -> Searched:
-    """A context over an open ledger; nothing was called yet. `graded`: log-probabilities are asked for."""
+    """A context over an open ledger; nothing was called yet. `graded`: log-probabilities are asked for.
+
+    `program`: of prompts if None.
+    """
     budget = budget or Budget(max_calls=400)
     plan: Plan = make_plan(task, Means(budget), author is not None)
     account, found = Account(budget), Searched(Written())
     observer = Observers(found.written, found)
     gateway = Gateway(ledger, run_id, account, {})
-    program = PromptProgram(task, target)
+    program = program or PromptProgram(task, target)
     evaluator = Evaluator(task, gateway, target, build_metrics(task), [program], observer, graded)
     context = SearchContext(
         task=task,

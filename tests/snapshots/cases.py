@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tests.cli.text_world import COMMAND
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -39,6 +41,7 @@ DATA = "rows.csv --target label --prompt p.txt --price 1,2"
 WITH_PICKS = ("messages", "langchain", "python")
 WITHOUT_PICKS = ("anthropic", "dspy", "promptfoo", "prompty", "dotprompt", "mlflow", "llm")
 ASKED = "--price 1,2 -q"
+TEXT = f"AGENTS.md --rows rows.jsonl --eval '{COMMAND.replace('{', '{{').replace('}', '}}')}' --max-runs 200 -q"
 
 CASES: Mapping[str, tuple[Case, ...]] = {
     "demo": (Case("demo -q --db runs/demo.db", screen=80),),
@@ -64,6 +67,12 @@ CASES: Mapping[str, tuple[Case, ...]] = {
         Case(f"migrate {{search}} -m toy/knowing {ASKED} --dry-run"),
         *both(f"migrate {{search}} -m toy/knowing {ASKED} --max-calls 100 --margin 10"),
         Case(f"migrate rows@production -m toy/stubborn {ASKED} --max-calls 120"),
+    ),
+    "text": (
+        *both(f"text {TEXT} --dry-run"),
+        *both(f"text {TEXT} -o new.md"),
+        Case(f"text {TEXT} --max-runs 40"),
+        Case("text AGENTS.md --rows none.jsonl --eval 'no-such-program {{file}}'"),
     ),
     "transfer": both(f"transfer {{search}} --models toy/stubborn,toy/knowing --top 2 {ASKED}"),
     "batch": (),
@@ -220,6 +229,14 @@ CASES: Mapping[str, tuple[Case, ...]] = {
             f"{ASKED}"
         ),
         Case("judge calibrate --labels ratings.jsonl --output anwser"),
+    ),
+    "judge tune": (
+        Case("judge tune --labels rated.jsonl --input question --output answer --judge toy/judge --dry-run"),
+        *both(
+            "judge tune --labels rated.jsonl --input question --output answer --judge toy/judge --proposer none "
+            f"--max-calls 700 {ASKED}"
+        ),
+        Case("judge tune --labels ratings.jsonl --output anwser"),
     ),
     "judge rate": (
         Case("judge rate {search} --rater ann --count 2", keys="5\n1\n"),

@@ -21,7 +21,18 @@ import pytest
 from tests.batch.provider import BatchProvider
 from tests.cli.judges import write_labels
 from tests.cli.label_world import write_label_task
-from tests.cli.world import INSTRUCTION, TOPICS, compatible, good, good_json, learner, optimize, write_csv
+from tests.cli.text_world import PLAIN, write_world
+from tests.cli.world import (
+    INSTRUCTION,
+    TOPICS,
+    compatible,
+    good,
+    good_json,
+    learner,
+    optimize,
+    write_csv,
+    write_lines,
+)
 from tests.snapshots.normal import RUN_ID
 from tests.snapshots.world import NAMES, RECORDED, REPLIES, pack, surroundings
 from tests.wire import WireServer
@@ -46,10 +57,6 @@ price = [1, 2]
 """
 
 
-def _lines(path: str, rows: list[dict[str, Any]]) -> None:
-    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-
-
 def write_inputs() -> None:
     """Writes the files that a user brings."""
     rng = random.Random(1)
@@ -57,18 +64,20 @@ def write_inputs() -> None:
         rows = list(csv.DictReader(file))
     Path("p.txt").write_text(INSTRUCTION, "utf-8")
     Path("mail.csv").write_text("text\n" + "".join(f"{row['text']}\n" for row in rows[:4]), "utf-8")
-    _lines("corrected.jsonl", [{"text": f"a new {topic} about {topic} here", "answer": topic} for topic in TOPICS])
+    write_lines("corrected.jsonl", [{"text": f"a new {topic} about {topic} here", "answer": topic} for topic in TOPICS])
     log = [{"reply": reply, "time": f"2026-11-{n % 27 + 1:02d}"} for n, reply in enumerate(list(TOPICS) * 30)]
-    _lines("log.jsonl", log)
-    _lines("drifted.jsonl", [{**row, "reply": rng.choice(["billing", "billing", row["reply"]])} for row in log])
-    _lines("outcomes.jsonl", [{"unit": f"u{n}", "arm": "AB"[n % 2], "outcome": n % 3 % 2} for n in range(60)])
+    write_lines("log.jsonl", log)
+    write_lines("drifted.jsonl", [{**row, "reply": rng.choice(["billing", "billing", row["reply"]])} for row in log])
+    write_lines("outcomes.jsonl", [{"unit": f"u{n}", "arm": "AB"[n % 2], "outcome": n % 3 % 2} for n in range(60)])
     write_labels(Path("ratings.jsonl"), 36)
+    write_labels(Path("rated.jsonl"), 90)
     write_label_task(Path("tasks/mails"), 12)
     tools = [{"name": "lamp_on", "description": "Lights a lamp.", "input_schema": {"type": "object", "properties": {}}}]
     Path("tools.json").write_text(json.dumps(tools), "utf-8")
     replies = [{"match": topic.split()[0], "reply": name} for name, topic in TOPICS.items()]
-    _lines("plain.jsonl", [*replies, {"reply": "billing"}])
+    write_lines("plain.jsonl", [*replies, {"reply": "billing"}])
     Path("small.toml").write_text(SWEEP, "utf-8")
+    write_world("date", ("date", PLAIN), rows=90, sections=3)
 
 
 def _interrupted(at: int) -> Callable[[list[dict[str, Any]], dict[str, Any]], str]:
@@ -123,7 +132,7 @@ def record() -> dict[str, str]:
 
 
 def _batches(start: list[str]) -> tuple[str, str]:
-    """A run whose calls went as batches, and one that waits for one; in a ledger of their own."""
+    """A run whose calls went as batches, and one that waits for one; in their own ledger."""
     from agent.gateway import batch_course, batches
 
     with pytest.MonkeyPatch.context() as patch:

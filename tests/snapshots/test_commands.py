@@ -58,9 +58,9 @@ def test_help(name: str, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("name", [name for name, cases in CASES.items() if cases])
-def test_command(name: str, snapshots: Snapshots, world: Path) -> None:
-    names = names_in(world)
-    snapshots.check(f"commands/{_file(name)}", "\n".join(_shown(case, world, names) for case in CASES[name]))
+def test_command(name: str, snapshots: Snapshots, recorded: Path) -> None:
+    names = names_in(recorded)
+    snapshots.check(f"commands/{_file(name)}", "\n".join(_shown(case, recorded, names) for case in CASES[name]))
 
 
 def _shown(case: Case, world: Path, names: Mapping[str, str]) -> str:

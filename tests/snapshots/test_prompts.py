@@ -14,13 +14,12 @@ from typing import get_args
 
 import pytest
 
-from agent.gateway.gateway import call_key
 from agent.programs.prompt import PromptProgram
 from agent.prompt.parts.tools import ToolTexts
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.retrieval.pick import Picks
 from agent.task.load import load_task
-from agent.types import Candidate, Demo, Example, FormatName, Message, Request, Task, TechniqueName, Tool
+from agent.types import Candidate, Demo, Example, FormatName, Message, Request, Task, TechniqueName, Tool, call_key
 from tests.snapshots.keep import Snapshots
 from tests.snapshots.normal import ROOT
 from tests.toys import FakeModel
@@ -49,7 +48,9 @@ def _candidates(task: Task, program: PromptProgram) -> Iterator[tuple[str, Candi
         picks = Picks(retriever, 2, balanced=retriever == "hybrid", pool=program.pool.id)
         yield f"picks, {retriever}", replace(own, technique="few-shot", instruction="Do it.", picks=picks)
     if task.tools:
-        texts = ToolTexts(tuple(tool.name for tool in reversed(task.tools)), ((task.tools[0].name, "Other words."),))
+        texts = ToolTexts(
+            tuple(tool.name for tool in reversed(task.tools)), ((task.tools[0].name, "", "Other words."),)
+        )
         yield "tool texts", replace(own, tool_texts=texts)
 
 

@@ -98,6 +98,24 @@ def test_values_that_are_no_scores_are_refused(values):
 # ---- paired_difference
 
 
+def test_exact_mcnemar_equals_the_binomial_tail():
+    assert paired_difference(*table(20, 9, 2, 20), 0).p_value == pytest.approx(scipy_stats.binomtest(9, 11, 0.5).pvalue)
+    assert paired_difference(*table(20, 0, 0, 20), 0).p_value == 1.0
+
+
+def test_equal_graded_differences_keep_a_width_that_shrinks_with_rows():
+    few, many = (paired_difference([0.6] * n, [0.5] * n, 0).ci95 for n in (5, 50))
+    assert -1 <= few[0] < many[0] < 0.1 < many[1] < few[1] <= 1
+
+
+def test_scores_that_are_not_paired_are_refused_also_where_some_are_missing() -> None:
+    for compare in (paired_difference, lowest_difference):
+        with pytest.raises(ValueError, match="row by row"):
+            compare([1.0, 0.0], [1.0], 0)
+    with pytest.raises(ValueError, match="winner has 2 scores and baseline 1: pair them row by row"):
+        intervals.scored_difference([1.0, None], [0.0], 0)
+
+
 def table(both, wins, losses, neither):
     rows = [(1.0, 1.0)] * both + [(1.0, 0.0)] * wins + [(0.0, 1.0)] * losses + [(0.0, 0.0)] * neither
     return [row[0] for row in rows], [row[1] for row in rows]
@@ -110,11 +128,6 @@ def test_the_paired_interval_equals_the_published_example():
     assert result.ci95 == pytest.approx((-0.517, -0.026), abs=5e-4)
     assert (result.wins, result.losses, result.ties, result.n) == (1, 7, 13, 21)
     assert result.p_value == pytest.approx(0.0703125)
-
-
-def test_exact_mcnemar_equals_the_binomial_tail():
-    assert paired_difference(*table(20, 9, 2, 20), 0).p_value == pytest.approx(scipy_stats.binomtest(9, 11, 0.5).pvalue)
-    assert paired_difference(*table(20, 0, 0, 20), 0).p_value == 1.0
 
 
 @given(binary_pairs)
@@ -171,6 +184,11 @@ def test_drawn_sign_flips_agree_with_scipy():
     assert paired_difference(winner, baseline, 5).p_value == pytest.approx(expected, abs=0.015)
 
 
+def test_drawn_sign_flips_never_have_p_of_0():
+    winner, baseline = np.linspace(0.8, 0.9, 40), np.linspace(0.1, 0.3, 40)
+    assert paired_difference(winner, baseline, 5).p_value == 1 / 20_001
+
+
 def test_the_graded_interval_is_the_wider_of_bootstrap_and_student():
     rng = np.random.default_rng(6)
     differences = rng.beta(1, 8, 60)  # skewed: the one is wider on the left, the other on the right
@@ -181,15 +199,6 @@ def test_the_graded_interval_is_the_wider_of_bootstrap_and_student():
     assert student[0] < bootstrap.low
     assert student[1] < bootstrap.high
     assert paired_difference(differences, [0.0] * 60, 6).ci95 == pytest.approx((student[0], bootstrap.high), abs=0.002)
-
-
-def test_equal_graded_differences_keep_a_width_that_shrinks_with_rows():
-    widths = []
-    for n in (5, 50):
-        low, high = paired_difference([0.6] * n, [0.5] * n, 0).ci95
-        assert -1 <= low < 0.1 < high <= 1
-        widths.append(high - low)
-    assert widths[1] < widths[0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -205,13 +214,6 @@ def test_swapping_winner_and_baseline_flips_everything(rows, seed):
     assert one.ci95[0] >= -1 - 1e-9
     assert one.ci95[1] <= 1 + 1e-9
     assert one.wins + one.losses + one.ties == one.n == len(rows)
-
-
-def test_unequal_lengths_are_refused():
-    with pytest.raises(ValueError, match="row by row"):
-        paired_difference([1.0], [1.0, 0.0], 0)
-    with pytest.raises(ValueError, match="row by row"):
-        lowest_difference([1.0, 0.0], [1.0], 0)
 
 
 # ---- minimum_detectable_gain

@@ -24,8 +24,7 @@ def test_98_of_100_with_100_test_rows_is_not_worth_a_search_and_the_advice_is_a_
     assert not found.worth
     assert found.headroom == pytest.approx(0.02)
     assert (found.noise, found.noise_rows) == (None, 0)
-    assert found.detectable == math.inf
-    assert found.as_dict()["detectable"] is None
+    assert found.detectable is None
     assert found.why.startswith(
         "not worth a search: your prompt scores 98.0 on 100 dev rows (95 % CI 93.0 to 99.6), and"
     )
@@ -38,7 +37,7 @@ def test_98_of_100_with_100_test_rows_is_not_worth_a_search_and_the_advice_is_a_
 
 def test_a_prompt_that_may_be_worse_than_it_looks_on_dev_is_searched_and_what_can_be_shown_is_told():
     found = assess(scores(97, 100), [], 160)
-    assert (found.worth, found.detectable) == (True, math.inf)
+    assert (found.worth, found.detectable) == (True, None)
     assert minimum_detectable_gain(160, 1 - found.headroom_ci95[1]) < found.headroom_ci95[1]
     assert found.why == (
         "your prompt scores 97.0 on 100 dev rows (95 % CI 91.5 to 99.2); 160 test rows can show a gain only if it "
@@ -66,7 +65,7 @@ def test_a_prompt_with_full_marks_on_dev_is_not_worth_a_search_for_nothing_is_pr
 @example(1, 27, 6)  # the variance of these scores and mean * (1 - mean) differ in their last digits
 def test_whatever_room_the_test_rows_can_show_is_worth_it(right, wrong, test_rows):
     found = assess(scores(right, right + wrong), [], test_rows)
-    json.dumps(found.as_dict(), allow_nan=False)
+    json.dumps(found.to_json(), allow_nan=False)
     assert "\n" not in found.why
     rows = right + wrong
     if test_rows < 6:  # all of them right against all of them wrong is p = 0.06 with five
@@ -80,7 +79,7 @@ def test_whatever_room_the_test_rows_can_show_is_worth_it(right, wrong, test_row
 
 def test_test_rows_that_show_no_gain_at_all_are_not_worth_a_search_and_the_advice_is_right():
     found = assess([], [], 5)
-    assert (found.worth, found.detectable, found.headroom) == (False, math.inf, None)
+    assert (found.worth, found.detectable, found.headroom) == (False, None, None)
     advice = re.search(
         r"with 5 test rows\. Give more: about (\d+) show a gain of 30 points, (\d+) one of 10", found.why
     )

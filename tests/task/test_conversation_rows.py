@@ -193,7 +193,7 @@ def test_one_odd_row_does_not_make_texts_of_conversations(here: Path) -> None:
         task_from_file(drinks(here, **odd, r50=[]), "drink")
     lines = [str(each) for each in refused.value.problems]
     assert len(lines) == 21, "a line for each of 20 mistakes, and one for all others"
-    assert lines[0].startswith("chats.jsonl:1: chat: 'just text' is a text, and the column holds lists of messages")
+    assert lines[0].startswith("chats.jsonl:1: chat: 'just text' is no list of messages, as in other rows")
     assert lines[0].endswith("(so in 2 rows, this is the first)")
     _, reading = task_from_file(drinks(here, r1=""), "drink")
     assert next((column.name, column.reason) for column in reading.columns) == ("chat", "holds conversations")
@@ -202,5 +202,5 @@ def test_one_odd_row_does_not_make_texts_of_conversations(here: Path) -> None:
 
 
 def test_a_mark_of_a_column_of_conversations_is_refused(here: Path) -> None:
-    with pytest.raises(InputError, match=r"'\{\{chat\}\}', a column of conversations.*take it out"):
+    with pytest.raises(InputError, match=r"holds \{\{chat\}\}, but conversations.*take it out"):
         task_from_file(drinks(here), "drink", "Name the drink: {{chat}}")

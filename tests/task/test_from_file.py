@@ -420,9 +420,11 @@ MEDALS = ["gold", "bronze", "silver"] * 20
         (MEDALS, {"metric": "numeric", "type": "choice"}, "--metric numeric: scores number, and --type says choice"),
         (MEDALS, {"metric": "token_f1,size=2"}, "the metric token_f1 has no option 'size'; its options: none"),
         (MEDALS, {"metric": "length,max_words=x"}, "max_words = 'x': should be a valid integer"),
+        (MEDALS, {"metric": "length,min_words=5,max_words=3"}, "min_words = 5 is above max_words = 3"),
+        (MEDALS, {"metric": "regex,pattern=("}, "pattern = '(': it is not a regular expression"),
         (MEDALS, {"metric": "choice:anwser"}, "'anwser' is not an output; did you mean 'answer'?"),
         (MEDALS, {"metric": "choice,oops"}, "'oops' is no option; write NAME,option=value"),
-        (MEDALS, {"metric": "regex"}, "the metric regex needs pattern; write regex,OPTION=VALUE"),
+        (MEDALS, {"metric": "regex"}, "--metric regex: regex needs pattern; write regex,OPTION=VALUE"),
         (MEDALS, {"metric": "ordinal,low=5,high=1"}, "low = 5 is not below high = 1"),
         (
             MEDALS,
@@ -432,22 +434,18 @@ MEDALS = ["gold", "bronze", "silver"] * 20
         (MEDALS, {"metric": "ordinal,order=bronze,gold"}, "the choice 'silver' is not in order; list every choice"),
         (MEDALS, {"metric": "quantity"}, "the choice 'bronze' is not a number with a unit"),
         (MEDALS, {"metric": "python"}, "--metric python: needs metric.py in a task folder"),
-        (MEDALS, {"metric": "judge"}, "or --metric judge,mode=reference"),
+        (MEDALS, {"metric": "judge"}, "or take --metric judge,mode=reference"),
         (MEDALS, {"metric": "judge,mode=faithfulness"}, "needs documents; name their folder with --knowledge"),
-        (MEDALS, {"type": "number"}, "--type number: 60 of 60 answers are not, such as 'gold'; correct or remove them"),
+        (MEDALS, {"type": "number"}, "--type number: 60 of 60 answers are not, such as 'gold'; correct them"),
         ([f"a{n}" for n in range(1001)], {"type": "choice"}, "--type choice: the target has 1001 different values"),
         (MEDALS, {"input": ("txt",)}, "--input 'txt' is not a column; did you mean 'text'?"),
         (MEDALS, {"input": ("answer",)}, "--input 'answer' is the column to predict"),
         (MEDALS, {"ignore": ("text",)}, "no column is left as an input; ignored: 'text' (as --ignore says)"),
         (MEDALS, {"input": ("text",), "ignore": ("text",)}, "--input and --ignore both name 'text'"),
         (MEDALS, {"ignore": ("text",), "prompt": "{{text}}"}, "--ignore 'text' is named in the prompt"),
-        (
-            MEDALS,
-            {"prompt": "Which of a and b? {text}"},
-            "holds '{text}', and text is a column; did you mean {{text}}?",
-        ),
-        (MEDALS, {"prompt": "{{txt}}"}, "'{{txt}}', which is not a column; did you mean 'text'? Known: text, answer"),
-        (MEDALS, {"prompt": "{{text}} is {{answer}}"}, "'{{answer}}', which is the column to predict"),
+        (MEDALS, {"prompt": "Which of a and b? {text}"}, "holds '{text}', a column; did you mean {{text}}?"),
+        (MEDALS, {"prompt": "{{txt}}"}, "{{txt}}, not a column; did you mean 'text'? Known: text, answer"),
+        (MEDALS, {"prompt": "{{text}} is {{answer}}"}, "{{answer}}, the column to predict"),
         (MEDALS, {"prompt": "a\0b"}, "the prompt holds a NUL"),
         (["a"] * 60, {}, "the target 'answer' holds one value only"),
         (MEDALS[:29], {}, "has 29 rows; at least 30 are needed"),
@@ -491,8 +489,8 @@ def test_odd_spellings_of_labels_are_told(here: Path) -> None:
     _, reading = read(answered(labels))
     assert [line for line in reading.lines() if "spel" in line] == [
         "target answer: 'Billing' read as 'billing', the usual spelling",
-        "target answer: 'biling' (1 of the rows) looks like 'billing' (29) misspelled; correct the file if it is",
-        "target answer: 'refnud' (1 of the rows) looks like 'refund' (29) misspelled; correct the file if it is",
+        "target answer: 'biling' (1 row) looks like 'billing' (29) misspelled",
+        "target answer: 'refnud' (1 row) looks like 'refund' (29) misspelled",
     ]
     many = ([f"team {n % 201}" for n in range(402)], "201 different values, more than 200; if they are labels")
     for labels, why in (many, (["a\nb", "c"] * 30, "a label holds a line break")):
@@ -512,7 +510,7 @@ def test_each_target_is_an_output_with_its_own_type_and_metric(here: Path) -> No
     assert str(task.signature) == "message -> team, priority, stars"
     third = 1 / 3
     assert [(m.name, m.field, m.weight) for m in task.metrics] == [
-        *(("choice", "team", third), ("ordinal", "priority", third), ("ordinal", "stars", third)),
+        *(("choice", "team", third), ("ordinal", "priority", third), ("ordinal", "stars", third))
     ]
     labels = {row["message"]: {name: row[name] for name in (*BOTH, "stars")} for row in table}
     assert all(row.labels == labels[row.inputs["message"]] for row in rows_of(task))
@@ -543,7 +541,7 @@ def test_each_target_is_an_output_with_its_own_type_and_metric(here: Path) -> No
         (("team", "team"), {}, "--target 'team' is named twice; name each column once"),
         (("team", "prioriti"), {}, "--target 'prioriti' is not a column; did you mean 'priority'?"),
         (BOTH, {"metric": "choice"}, "--metric choice: which output? write choice:FIELD with one of team, priority"),
-        (BOTH, {"type": "choice"}, "--type choice: there are 2 targets; leave it out, or make a task folder with"),
+        (BOTH, {"type": "choice"}, "--type choice: there are 2 targets; set their types in a task.toml"),
         (BOTH, {"input": ("team",)}, "--input 'team' is the column to predict"),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_workbook_that_takes_too_much_memory_is_refused(tmp_path: Path, monkey
     cell = ('<row r="2"><c t="inlineStr"><is><t>', (b"a" * MB for _ in range(120)), "</t></is></c></row>")
     sheet(tmp_path / "huge.xlsx", *cell)
     (problem,) = read_rows(tmp_path / "huge.xlsx")[1]
-    assert "takes more than 1 GB of memory" in str(problem)
+    assert "takes more memory than a file may" in str(problem)
 
 
 SMALL = {"ROWS": 100, "CELLS": 400, "COLUMNS": 20, "CELL_TEXT": 500, "LINE": 5_000, "PACKED_TEXT": 2_000}
@@ -149,7 +149,7 @@ def test_each_limit_of_a_text_file_is_named_at_its_line(tmp_path: Path, name: st
 def test_each_limit_of_a_packed_file_is_kept_while_it_is_read(tmp_path: Path) -> None:
     book, packed = tmp_path / "t.xlsx", tmp_path / "t.parquet"
     cases: list[tuple[Path, Callable[[], None], str]] = [
-        (book, lambda: sheet(book, row(999_999, "A999999", "a")), "900 cells or 300 rows, empty ones included"),
+        (book, lambda: sheet(book, row(999_999, "A999999", "a")), "900 cells, empty ones included"),
         (book, lambda: sheet(book, *(row(at, f"XFD{at}", "a") for at in range(2, 6))), "more than 900 cells"),
         (
             book,
@@ -202,5 +202,5 @@ def test_each_reader_of_other_files_has_the_same_limits(tmp_path: Path, name: st
 
 def test_an_object_of_many_keys_makes_no_columns() -> None:
     table: list[dict[str, Any]] = [{"label": {f"k{at}": at for at in range(2_000)}, "text": "a"}]
-    with pytest.raises(InputError, match="the column 'label': its objects have more than 1,000 different keys"):
+    with pytest.raises(InputError, match="the column 'label' has more than 1,000 keys"):
         expanded(table, ["label.k1"])

@@ -117,8 +117,8 @@ def test_every_problem_is_named_and_a_missing_column_with_its_near_miss() -> Non
         *(("1", "ann", {"ann": 1.0}), (1, None, {"1": 1.0}), ("2", "ann", {"ann": 0.0}), (0, 0, {"0": 0.5})),
         *(("2,2,tie", "", {"1": 0.0, "2": 0.0, "3": 0.5}), (" A , b,Equal", " , ", {"1": 1.0, "2": 0.0, "3": 0.5})),
         ("2,tie", "ann, bob", {"ann": 0.0, "bob": 0.5}),
-        *((votes, rater, "name each rater once, or none") for votes, rater in (("1,2,tie", "ann,bob"), ("1", "a,b"))),
-        *((votes, rater, "name each rater once, or none") for votes, rater in (("1,2", "ann,ann"), ("1,2", "ann,,"))),
+        *((votes, rater, "name each once, or none") for votes, rater in (("1,2,tie", "ann,bob"), ("1", "a,b"))),
+        *((votes, rater, "name each once, or none") for votes, rater in (("1,2", "ann,ann"), ("1,2", "ann,,"))),
         *((wrong, "ann", "is no vote; write 1, 2 or tie") for wrong in ("3", "1,,2", "", None, "1;2")),
     ],
 )
@@ -312,7 +312,7 @@ def test_the_scale_is_that_of_the_levels(levels: str, scale: tuple[int, int]) ->
         (f"\n## hook (weight {'9' * 400})\n", 2, "is no criterion"),
         *((f"## a\n{levels}\n## t\n- 1: a\n- 5: b", 1, "'a' must rise") for levels in ("- 5: a", "- 5: a\n- 1: b")),
         ("## hook\n- 1: a\n- 1: b", 1, "the levels of 'hook' must rise"),
-        ("## hook\n- 1: a\n- 5: b\n\n## tone\n- 1: a\n- 4: b\n", 5, "those before from 1 to 5; use one scale"),
+        ("## hook\n- 1: a\n- 5: b\n\n## tone\n- 1: a\n- 4: b\n", 5, "are not 1 to 5 as before; use one scale"),
         ("\n".join(f"## c{n}" for n in range(17)), MOST_CRITERIA + 1, f"more than {MOST_CRITERIA} criteria"),
     ],
 )

@@ -50,10 +50,7 @@ def lamp_on(**arguments: Any) -> list[dict[str, Any]]:
         (lamp_on(room="hall", level=3), ""),
         (lamp_on(room="cellar"), "calls lamp_on with {'room': 'cellar'}, which does not fit the schema at $.room"),
         (lamp_on(level=3), "'room' is a required property"),
-        (
-            [{"name": "lamp_of", "arguments": {}}],
-            "calls 'lamp_of', which is not a tool; did you mean 'lamp_off'?",
-        ),
+        ([{"name": "lamp_of", "arguments": {}}], "calls 'lamp_of', which is not a tool; did you mean 'lamp_off'?"),
         ([{"name": "lamp_on"}], "'arguments' is a required property"),
         ("lamp_on", "is not of type 'array'"),
     ],

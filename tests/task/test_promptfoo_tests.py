@@ -81,17 +81,27 @@ def test_answers_that_a_reply_contains_are_texts_though_they_are_numbers(here: P
 
 HEAD = "tests:\n  - vars:\n      message: hi\n    assert:\n"
 CSV = "message,__expected\nhi,a\nyo,"
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 13))
 
 
 @each_case(
     ("text", "line", "what"),
     [
-        (f"{HEAD}      - type: javascript\n        value: process.exit()\n", 5, "is not run"),
-        (f"{HEAD}      - type: starts-with\n        value: x\n", 5, "'starts-with' has no metric; use one of equals"),
-        (f"{HEAD}      - type: equals\n        value: file://x.txt\n", 6, "nothing outside the file is read"),
-        (f"{HEAD}      - type: equals\n        value: !!python/object/apply:os.system [ls]\n", 6, "not plain text"),
-        (f"{HEAD}      - {{type: equals, value: a}}\n      - {{type: equals, value: b}}\n", 5, "a list of one check"),
+        (f"{HEAD}      - type: javascript\n        value: process.exit()\n", 2, "is not run"),
+        (
+            f"{HEAD}      - type: starts-with\n        value: x\n",
+            2,
+            "'starts-with' has no metric and is not run; use one of equals",
+        ),
+        (f"{HEAD}      - type: equals\n        value: file://x.txt\n", 2, "nothing outside the file is read"),
+        (f"{HEAD}      - type: equals\n        value: !!python/object/apply:os.system [ls]\n", 2, "not plain text"),
+        (f"{HEAD}      - {{type: equals, value: a}}\n      - {{type: equals, value: b}}\n", 2, "a list of one check"),
+        (f"{HEAD}      - type: [equals]\n        value: x\n", 2, "type is not plain text"),
+        (f"{HEAD}      - type: {{a: b}}\n        value: x\n", 2, "type is not plain text"),
         ("tests: file://tests.csv\n", 1, "not a list"),
+        (f"{LAUGHS}tests: {{a: *a12}}\n", 1, "tests is a mapping, not a list"),
+        (f"{LAUGHS}{HEAD}      - type: *a12\n        value: x\n", 15, "type is not plain text"),
+        (f"{LAUGHS}tests:\n- *a12\n", 1, "a test needs vars"),
         ("tests:\n  - vars: {a: b}\n", 2, "a test needs vars and assert"),
         ("tests:\n  - vars: {a: b, a: c}\n    assert: [x]\n", 2, "a repeated key"),
         ("tests:\n  - vars: {expected: b}\n    assert: [x]\n", 2, "a variable is called expected"),

@@ -19,7 +19,7 @@ from agent.task.load import load_task
 from agent.task.tool_functions import docstring_parts, tool_of_function
 from agent.task.tools import read_tools, tools_in_source
 from promptassay import write_tools
-from tests.cli.test_tools import TASK, write_task
+from tests.cli.test_tools import TASK, write_lamps
 from tests.cli.world import good, refused
 
 
@@ -145,7 +145,7 @@ print("said while it is loaded")
 
 
 def with_functions(source: str, names: str) -> None:
-    write_task()
+    write_lamps()
     Path("lamps/house.py").write_text(source)
     Path("lamps/task.toml").write_text(TASK.replace('"tools.json"', f'"house.py:{names}"'))
 

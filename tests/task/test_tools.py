@@ -58,7 +58,7 @@ def test_operations_of_an_openapi_document_are_tools() -> None:
                 }
             },
             "schemas": {
-                "Light": {"properties": {"on": {"type": "boolean"}, "next": {"$ref": "#/components/schemas/Light"}}},
+                "Light": {"properties": {"on": {"type": "boolean"}, "next": {"$ref": "#/components/schemas/Light"}}}
             },
         },
     }
@@ -215,10 +215,7 @@ CHAIN = {f"s{n}": {"$ref": f"#/$defs/s{n + 1}"} for n in range(1000)} | {"s1000"
         ({"properties": {"a": {"$ref": "#/$defs/s0"}}, "$defs": CHAIN}, f"more than {MOST_LEVELS} levels deep"),
         ({"properties": {"a": nested(3000)}}, "nested too deep; flatten it"),
         ({"properties": {"a": nested(240)}}, "nested too deep; flatten it"),
-        (
-            {"properties": {"a": {"$ref": "https://evil.example/s.json"}}},
-            "'https://evil.example/s.json' is in another",
-        ),
+        ({"properties": {"a": {"$ref": "https://evil.example/s.json"}}}, "'https://evil.example/s.json' is in another"),
         ({"properties": {"a": {"items": {"$ref": "#/$defs/x"}}}}, "'#/$defs/x' points to nothing"),
         ({"properties": {"a": {"description": "x" * MOST_SCHEMA}}}, f"{MOST_SCHEMA:,} at most"),
     ],

@@ -7,6 +7,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 
 from agent.errors import Transient
 from agent.release.runtime import load_prompt
-from agent.tracking.spans import CAPTURE, NO_TRACER, CallTracer, headers_of, program_tracer
-from agent.types import Completion, Message, Request, Trial, Usage
+from agent.tracking.spans import CAPTURE, NO_TRACER, CallTracer, RunSpans, calls_of, headers_of, program_tracer
+from agent.turns import calls_text
+from agent.types import Completion, Message, Request, Tool, Trial, Usage
 from tests.cli.world import compatible, files, good_json, knowing, learner, refused
 from tests.wire import WireServer
 
@@ -92,13 +94,19 @@ def values(span: Any) -> dict[str, Any]:
     return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in span.attributes}
 
 
-def spans_of(environ: dict[str, str], model: str = "openai/x", fault: Exception | None = None) -> Any:
+def spans_of(
+    environ: dict[str, str],
+    model: str = "openai/x",
+    fault: Exception | None = None,
+    request: Request = REQUEST,
+    reply: Completion = REPLY,
+) -> Any:
     """The one span of a call."""
     provider, kept = in_memory()
-    with contextlib.suppress(Transient), CallTracer(provider.get_tracer("t"), environ).call(model, REQUEST) as span:
+    with contextlib.suppress(Transient), CallTracer(provider.get_tracer("t"), environ).call(model, request) as answered:
         if fault is not None:
             raise fault
-        span.answered(REPLY)
+        answered(reply)
     (done,) = kept.get_finished_spans()
     return done
 
@@ -134,6 +142,28 @@ def test_texts_are_captured_on_request_alone_and_without_keys() -> None:
     assert json.loads(found["gen_ai.output.messages"]) == [answer]
 
 
+def test_calls_and_results_are_parts_of_messages() -> None:
+    look, again = calls_text([("look", {"at": SECRET})], "I look."), calls_text([("look", {})])
+    messages = (*REQUEST.messages, Message("assistant", look), Message("tool", f"no {SECRET}"))
+    request = replace(REQUEST, messages=messages, tools=(Tool("look", "", "{}"),), tool_choice="auto")
+    environ = {CAPTURE: "true", "DEMO_API_KEY": SECRET}
+    found = spans_of(environ, request=request, reply=replace(REPLY, text=again)).attributes
+    assert "gen_ai.output.type" not in found
+    assert json.loads(found["gen_ai.input.messages"])[1:] == [
+        {
+            "role": "assistant",
+            "parts": [
+                {"type": "text", "content": "I look."},
+                {"type": "tool_call", "id": "call_0", "name": "look", "arguments": '{"at": "[key]"}'},
+            ],
+        },
+        {"role": "tool", "parts": [{"type": "tool_call_response", "id": "call_0", "response": "no [key]"}]},
+    ]
+    calls = [{"type": "tool_call", "name": "look", "arguments": "{}"}]
+    answer = {"role": "assistant", "parts": calls, "finish_reason": "tool_call"}
+    assert json.loads(found["gen_ai.output.messages"]) == [answer]
+
+
 def test_an_error_marks_the_span_and_quotes_nothing() -> None:
     done = spans_of({}, fault=Transient("the row said: parcel"))
     assert (done.attributes["error.type"], done.status.is_ok, "parcel" in done.to_json()) == ("Transient", False, False)
@@ -146,8 +176,8 @@ def test_calls_are_below_their_trial_and_trials_below_the_run() -> None:
     spans = RunSpans(provider, {}, "triage", "r1")
     spans.on_trial_updated(Trial(0, 0, "c_0", "incomplete", 0, None))
     for candidate in ("c_0", ""):
-        with spans.call("openai/x", REQUEST, candidate) as span:
-            span.answered(REPLY)
+        with spans.call("openai/x", REQUEST, candidate) as answered:
+            answered(REPLY)
     spans.on_trial_updated(Trial(0, 0, "c_0", "complete", 30, 0.5))
     spans.end(ValueError("x"))
     by_name = {span.name: span for span in kept.get_finished_spans()}
@@ -223,9 +253,29 @@ def test_complete_has_a_span_where_the_program_or_its_environment_says_so(
     assert "gen_ai.output.messages" not in found
 
 
-def test_headers_are_those_of_the_environment() -> None:
+def test_headers_are_those_of_the_environment(caplog: pytest.LogCaptureFixture) -> None:
     assert headers_of({"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Basic%20x, b=c"}) == {
         "authorization": "Basic x",
         "b": "c",
     }
     assert headers_of({}) == {}
+    assert headers_of({"OTEL_EXPORTER_OTLP_HEADERS": "bearer sk-secret"}) == {}
+    assert caplog.text == "", "a header that cannot be read may hold a key"
+
+
+def test_the_calls_of_a_rollout_are_below_one_span_of_the_agent() -> None:
+    provider, kept = in_memory()
+    spans = RunSpans(provider, {}, "shop", "r1")
+    with calls_of("agent.py:run", {"promptassay.row.id": "row 7"}):
+        for _ in range(2):
+            with spans.call("openai/x", REQUEST, "c_1") as answered:
+                answered(REPLY)
+    with spans.call("openai/x", REQUEST, "c_1"):
+        pass
+    spans.end()
+    made = {span.name: span for span in kept.get_finished_spans()}
+    agent = made["invoke_agent agent.py:run"]
+    assert agent.attributes["promptassay.row.id"] == "row 7"
+    assert agent.parent.span_id == made["promptassay run shop"].context.span_id
+    below = [span.parent.span_id for span in kept.get_finished_spans() if span.name == "chat x"]
+    assert below == [agent.context.span_id] * 2 + [made["promptassay run shop"].context.span_id]

@@ -115,6 +115,7 @@ def test_a_run_and_a_check_are_tracked_and_texts_of_rows_on_request_alone(more: 
 )
 def test_a_tracker_writes_on_this_machine_alone(name: str, tmp_path: Path) -> None:
     """In a process that may reach nothing else: its own connections are refused, those of helpers go to a proxy."""
+    assert {*READERS} == {*TRACKERS.names()}, "every tracker is held to it"
     with closing(socket.create_server(("127.0.0.1", 0))) as proxy, WireServer(learner) as server:
         proxy.settimeout(0.1)
         command = [*files(80), "-m", compatible(server), *CALLS, "--tag", f"note={SECRET}", "--track", name, "--json"]

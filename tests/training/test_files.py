@@ -17,7 +17,7 @@ from agent.training.decoder import logits
 from agent.training.parameters import Lora, lora_size, read_lora
 from agent.training.rows import MOST_TOKENS, TokenPair, engine_tokens, pack
 from agent.training.settings import TrainingPair
-from agent.training.torch_learner import hf_name, hf_order, write_model
+from agent.training.torch_learner import SAME, hf_name, hf_order, write_model
 from agent.types import Message
 from tests.training.engine import load, log_probabilities, top
 from tests.training.test_decoder import CLOSE, FAMILIES, IDS
@@ -160,8 +160,8 @@ def test_rows_of_queries_and_keys_have_the_order_of_halves_in_transformers(tmp_p
     order = hf_order("attn_k", llama)
     assert order is not None
     assert order.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]  # two heads of four rows: first of each pair, then second
-    assert [hf_order(name, llama) for name in ("attn_v", "ffn_up")] == [None, None]
-    assert hf_order("attn_q", qwen2) is None
+    assert [hf_order(name, llama) for name in ("attn_v", "ffn_up")] == [SAME, SAME]
+    assert hf_order("attn_q", qwen2) == SAME
     assert hf_name("blk.1.ffn_norm.weight") == "model.layers.1.post_attention_layernorm.weight"
 
 
@@ -198,7 +198,7 @@ def test_pairs_become_tokens_and_those_that_cannot_are_named(tmp_path: Path) -> 
     assert len(made.answer) == 2
     with pytest.raises(InputError) as refused:
         engine_tokens(base, [PAIR, TrainingPair((), " ")], architecture)
-    assert str(refused.value).split("\n") == ["pair 2: has no messages", "pair 2: has no answer"]
+    assert str(refused.value).split("\n") == ["pair 2: has no messages or no answer"]
     long = TrainingPair((Message("user", "x" * MOST_TOKENS),), "y")
     with pytest.raises(InputError, match=rf"pair 2: has \d+ tokens, more than {MOST_TOKENS}; leave it out"):
         engine_tokens(base, [PAIR, long], architecture)

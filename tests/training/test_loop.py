@@ -243,24 +243,15 @@ def test_it_connects_to_nothing(base: BaseModel, tmp_path: Path, monkeypatch: py
     assert train(base, tmp_path, kind, epochs=1)[0].steps == 5
 
 
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (
-            lambda: LoraSettings(rank=0, learning_rate=-1.0, epochs=0, max_tokens=0),
-            "settings of the training: rank is 0, not 1 or more; epochs is 0, not 1 or more; "
-            "learning_rate is -1.0, not above 0; max_tokens is 0, not above 0",
-        ),
-        (
-            lambda: SoftPromptSettings(vectors=0, learning_rate=0),
-            "settings of the training: vectors is 0, not 1 or more; learning_rate is 0, not above 0",
-        ),
-    ],
-)
-def test_settings_that_cannot_be_are_refused_all_at_once(make: Any, says: str) -> None:
+def test_settings_that_cannot_be_are_refused_all_at_once() -> None:
     with pytest.raises(InputError) as refused:
-        make()
-    assert str(refused.value) == says
+        LoraSettings(rank=0, learning_rate=-1.0, epochs=0, max_tokens=0)
+    assert str(refused.value) == (
+        "settings of the training: rank is 0, not 1 or more; epochs is 0, not 1 or more; "
+        "learning_rate is -1.0, not above 0; max_tokens is 0, not above 0"
+    )
+    with pytest.raises(InputError, match="vectors is 0, not 1 or more"):
+        SoftPromptSettings(vectors=0)
 
 
 def test_what_cannot_be_trained_is_refused(base: BaseModel, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Arms of a comparison: their names, prompts and makers.
+"""Arms of a comparison: their names and prompts.
 
 A search chose its prompts on dev; their sealed test scores have no say in what takes part.
 """
@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from agent.jobs.recorded import recorded_prompt
 from agent.ledger.query import History, Row, is_calibrated
 from agent.programs import TUNED_ARMS
-from agent.prompt.parts.kind import TaskParts
-from agent.prompt.parts.picks import of_pool
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.results.customize import Family
-from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettings, Trainer, TrainingSettings
+from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettings, TrainingSettings
 from agent.types import LM, Task
 
 if TYPE_CHECKING:
-    from agent.jobs.customize.settings_search import SettingsChoice
+    from agent.jobs.customize.training import SettingsChoice
 
 Method = Literal["prompt", "lora", "soft prompt", "full", "hosted", "no model"]
 SETTINGS: Mapping[Method, type[TrainingSettings]] = {
@@ -49,13 +47,6 @@ class ArmSpec:
         """Whether it needs a training on this machine."""
         return self.method in SETTINGS
 
-    def settings(self, seed: int, max_seconds: float | None) -> TrainingSettings:
-        """Return the training settings before dev has chosen."""
-        return SETTINGS[self.method](seed=seed, max_seconds=max_seconds)  # type: ignore[call-arg]
-
-    def trainer(self, asked: Trainer) -> Trainer:
-        return "peft" if self.method == "full" else asked
-
 
 ARMS: Mapping[str, ArmSpec] = {
     spec.name: spec
@@ -68,6 +59,7 @@ ARMS: Mapping[str, ArmSpec] = {
         ArmSpec(TUNED_ARMS[0], "lora", "a LoRA adapter, asked with the bare input"),
         ArmSpec(TUNED_ARMS[1], "lora", "a LoRA adapter trained with the instruction of the best prompt"),
         ArmSpec(TUNED_ARMS[2], "full", "a copy with all weights trained, asked with the bare input", by_default=False),
+        # only when named: it uploads the train and dev rows, and costs money
         ArmSpec("hosted", "hosted", "the model trained at its provider, with the best instruction", by_default=False),
         ArmSpec("no-model", "no model", "largest class, classifier, nearest rows"),
     )
@@ -93,19 +85,6 @@ class MadeArm:
     seed: int = 0
     choice: SettingsChoice | None = None
     job: str = ""
-
-
-Wanted = tuple[ArmSpec, Task, int]
-"""An arm, the task with its train rows, and the number of its seed; 0: the first."""
-
-
-class Maker(Protocol):
-    """Makes arms of some methods, from all train rows or from the first of them."""
-
-    async def make(self, wanted: Sequence[Wanted]) -> list[MadeArm]: ...
-
-    async def close(self) -> None:
-        """Stop what still runs and close the models it made."""
 
 
 # -- prompts ----------------------------------------------------------------------------------------------------------
@@ -146,24 +125,3 @@ def instructed_prompt(best: PromptCandidate) -> PromptCandidate:
 def prompt_of(arm: str, task: Task, best: PromptCandidate) -> PromptCandidate:
     """Return the prompt of an arm that is trained here."""
     return instructed_prompt(best) if arm == "lora+prompt" else bare_prompt(task)
-
-
-@dataclass(frozen=True, slots=True)
-class SearchMaker:
-    """Makes arms out of the prompts of a search."""
-
-    prompts: Mapping[str, PromptCandidate]
-    lm: LM
-    task: Task
-
-    async def make(self, wanted: Sequence[Wanted]) -> list[MadeArm]:
-        return [self._made(spec, task) for spec, task, _ in wanted]
-
-    async def close(self) -> None:
-        """Do nothing: its model belongs to the run."""
-
-    def _made(self, spec: ArmSpec, task: Task) -> MadeArm:
-        prompt = self.prompts[spec.name]
-        if task is not self.task:
-            prompt = of_pool(prompt, TaskParts(task))
-        return MadeArm(spec, prompt, self.lm, len(prompt.learnt_from(task)))

@@ -12,12 +12,12 @@ from statistics import median
 from agent.evaluate.breakdown import summary
 from agent.evaluate.evaluator import Evaluator
 from agent.evaluate.score_table import Arm, score
-from agent.jobs.customize.arms import ARMS, MadeArm, Maker, SearchMaker
+from agent.jobs.customize.arms import ARMS, MadeArm
 from agent.jobs.customize.forgetting import Replies, forgotten, replies
 from agent.jobs.customize.hosted import HostedMaker
-from agent.jobs.customize.plan import LATENCY_ROWS, CustomizePlan, planned_trainings
+from agent.jobs.customize.plan import LATENCY_ROWS, CustomizePlan
 from agent.jobs.customize.release_arm import write_arm
-from agent.jobs.customize.table import CurvePoint, MeasuredArm, curve_lines, curve_text, first_rows, rows_a_label, table
+from agent.jobs.customize.table import Scored, curve_lines, curve_text, first_rows, rows_a_label, seed_spread, table
 from agent.jobs.customize.trainer import TrainingMaker
 from agent.jobs.customize.training import rows_hash
 from agent.jobs.observers import LedgerObserver
@@ -25,7 +25,7 @@ from agent.jobs.session import Session
 from agent.programs.classic import ClassicProgram
 from agent.programs.prompt import PromptProgram
 from agent.programs.variants import TunedProgram, adapter_of
-from agent.results.customize import CustomizeResult, ProviderTraining, RowCounts, SeedScore
+from agent.results.customize import ComparedArm, CurveScore, CustomizeResult, ProviderTraining, RowCounts, SeedScore
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
 from agent.types import LM, Candidate, Proposal, Runner, Task
@@ -40,19 +40,19 @@ async def compare(session: Session[CustomizeResult], plan: CustomizePlan) -> Cus
     task, seeds = session.task, range(1, plan.asked.seeds)
     some = [first_rows(task, size, plan.launch.options.seed) for size in plan.sizes]
     async with AsyncExitStack() as stack:
-        search, training = SearchMaker(plan.prompts, plan.launch.model, task), TrainingMaker(plan, session)
+        training = TrainingMaker(plan, session)
         provider = HostedMaker(plan.hosted, session) if plan.hosted else None
-        makers: list[Maker] = [search, *([provider] if provider else []), training]
-        for maker in makers:
-            stack.push_async_callback(maker.close)
+        if provider:
+            stack.push_async_callback(provider.close)
+        stack.push_async_callback(training.close)
         if plan.tuned:
-            session.observer.on_message(planned_trainings(plan.tuned, plan.asked, plan.sizes)[1])
+            session.observer.on_message(plan.trainings[1])
         wanted = [(spec, part, 0) for part in [*some, task] for spec in plan.tuned]
         made = await training.make([*wanted, *((spec, task, seed) for spec in plan.tuned for seed in seeds)])
         few, whole, again = made[: len(wanted)], made[len(wanted) - len(plan.tuned) : len(wanted)], made[len(wanted) :]
-        hosted = await provider.make() if provider else []
-        prompts = await search.make([(ARMS[name], task, 0) for name in plan.prompts])
-        arms, scoring = [*prompts, *whole, *hosted], Scoring(plan, session, task, [*whole, *again, *hosted])
+        hosted = [await provider.make()] if provider else []
+        arms = [*plan.prompt_arms([ARMS[name] for name in plan.prompts], task), *whole, *hosted]
+        scoring = Scoring(plan, session, task, [*whole, *again, *hosted])
         for each in arms:
             scoring.record(each.candidate, f"arm:{each.spec.name}", each.spec.about)
         for each in again:
@@ -60,22 +60,25 @@ async def compare(session: Session[CustomizeResult], plan: CustomizePlan) -> Cus
         opened = {"arms": {each.spec.name: each.candidate.id for each in arms}, "rows": len(task.test)}
         session.observer.on_event("test_opened", opened)
         general = await scoring.asked_elsewhere(arms)
-        measured = [await scoring.measured(each, general, again) for each in arms] + await scoring.unmodelled()
-        points = list[CurvePoint]()
+        measured = [await scoring.measured(each, general, again) for each in arms]
+        unmodelled = await scoring.unmodelled()
+        measured += unmodelled
+        points = list[Scored[CurveScore]]()
         for at, part in enumerate(some):
             tuned = few[at * len(plan.tuned) : (at + 1) * len(plan.tuned)]
-            picking = await search.make([(spec, part, 0) for spec in plan.learning if spec.method == "prompt"])
+            picking = plan.prompt_arms([spec for spec in plan.learning if spec.method == "prompt"], part)
             points += await Scoring(plan, session, part, tuned).points([*picking, *tuned])
             for each in tuned:
                 await each.model.close()
         if points:
-            points += whole_points(plan, measured)
+            learn = {spec.name for spec in plan.learning} | {arm.line.arm for arm in unmodelled[1:]}
+            points += [_point(arm, len(task.train)) for arm in measured if arm.line.arm in learn]
         await session.ledger.commit()  # no file may name a head that a kill takes back
         for each in whole:
-            at = next(at for at, one in enumerate(measured) if one.arm == each.spec.name)
+            at = next(at for at, one in enumerate(measured) if one.line.arm == each.spec.name)
             path, noted = write_arm(plan, session, scoring.program, measured[at], measured[0], each)
             session.observer.on_event("released", noted)
-            measured[at] = replace(measured[at], path=str(path))
+            measured[at] = replace(measured[at], line=measured[at].line.model_copy(update={"path": str(path)}))
     lines, advice = table(measured, rows_a_label(task), plan.asked.expected_calls, session.seed)
     return CustomizeResult(
         run_id=session.id,
@@ -88,7 +91,10 @@ async def compare(session: Session[CustomizeResult], plan: CustomizePlan) -> Cus
         curve=curve_lines(points),
         curve_text=curve_text(points, session.seed),
         settings=tuple(each.choice.record(each.spec.name) for each in whole if each.choice),
-        fine_tuning=next((_fine_tuning(each) for each in hosted), None),
+        fine_tuning=next(
+            (ProviderTraining(job=one.job, model=one.model.name, seconds=one.seconds, usd=one.usd) for one in hosted),
+            None,
+        ),
         **session.spent(),
     )
 
@@ -155,7 +161,9 @@ class Scoring:
         await session.in_sets(sets, in_turn=self._task.is_compared)
         return found
 
-    async def measured(self, arm: MadeArm, general: Mapping[str, Replies], again: Sequence[MadeArm]) -> MeasuredArm:
+    async def measured(
+        self, arm: MadeArm, general: Mapping[str, Replies], again: Sequence[MadeArm]
+    ) -> Scored[ComparedArm]:
         """Score an arm and its further seeds, time a call, and measure forgetting."""
         session, spec, seeds = self._session, arm.spec, list[SeedScore]()
         session.observer.on_message(f"{spec.name}: {len(self._task.test)} sealed rows")
@@ -167,21 +175,22 @@ class Scoring:
                 session.observer.on_message(f"{spec.name}, seed {each.seed}: {len(scores)} sealed rows")
             test = summary((await self._sealed(each))[0]).mean
             seeds.append(SeedScore(seed=each.seed, test=test, train_s=round(each.train_s, 1)))
-        return MeasuredArm(
-            spec.name,
-            spec.about,
-            spec.family,
-            arm.candidate.id,
+        return Scored.of(
+            ComparedArm,
             scores,
-            arm.labels,
-            arm.seconds,
-            usage.prompt_tokens + usage.completion_tokens,
-            0.0 if self._lm.name.startswith("local/") else 1000 * price(usage) if price else None,
-            latency,
-            forgotten(general[spec.name], general[""], self._plan.others) if spec.family == "tuned" else None,
-            arm.megabytes,
+            arm=spec.name,
+            about=spec.about,
+            family=spec.family,
+            candidate_id=arm.candidate.id,
+            labels=arm.labels,
+            train_s=arm.seconds,
             train_usd=arm.usd,
-            trainings=seeds,
+            tokens_per_call=usage.tokens,
+            usd_per_1000=0.0 if self._lm.name.startswith("local/") else 1000 * price(usage) if price else None,
+            latency_s=latency,
+            elsewhere=forgotten(general[spec.name], general[""], self._plan.others) if spec.family == "tuned" else None,
+            seeds=seed_spread(seeds),
+            megabytes=arm.megabytes,
         )
 
     async def _latency(self, arm: MadeArm) -> float | None:
@@ -192,9 +201,9 @@ class Scoring:
                 seconds.append(took)
         return median(seconds) if seconds else None
 
-    async def unmodelled(self) -> list[MeasuredArm]:
+    async def unmodelled(self) -> list[Scored[ComparedArm]]:
         """Score the methods without a language model, the constant answer first."""
-        test, classic, arms = self._task.test, self._classic, list[MeasuredArm]()
+        test, classic, arms = self._task.test, self._classic, list[Scored[ComparedArm]]()
         if classic is None:
             return []
         await classic.fit(test, self._evaluator.value)
@@ -203,28 +212,23 @@ class Scoring:
             began = time.perf_counter()
             scores = [outcome.value for outcome in await self._evaluator.outcomes(each, test, "test")]
             seconds = (time.perf_counter() - began) / max(1, len(scores))
-            labels = classic.rows(each)
-            arms.append(MeasuredArm(each.method, NO_MODEL, "no model", each.id, scores, labels, latency_s=seconds))
+            about = {"arm": each.method, "about": NO_MODEL, "family": "no model", "candidate_id": each.id}
+            arms.append(Scored.of(ComparedArm, scores, **about, labels=classic.rows(each), latency_s=seconds))
         return arms
 
-    async def points(self, arms: Sequence[MadeArm]) -> list[CurvePoint]:
+    async def points(self, arms: Sequence[MadeArm]) -> list[Scored[CurveScore]]:
         """Score the arms that learn from the train rows of this task."""
         count = len(self._task.train)
         self._session.observer.on_message(f"curve: {count} train rows")
         for each in arms:
             self.record(each.candidate, f"curve:{each.spec.name}", f"with {count} train rows")
         found = zip(arms, await self._sealed(*arms), strict=True)
-        points = [CurvePoint(each.spec.name, count, scores, each.train_s) for each, scores in found]
-        return points + [CurvePoint(each.arm, count, each.scores) for each in (await self.unmodelled())[1:]]
+        points = [
+            Scored.of(CurveScore, scores, arm=each.spec.name, labels=count, train_s=round(each.train_s, 1))
+            for each, scores in found
+        ]
+        return points + [_point(each, count) for each in (await self.unmodelled())[1:]]
 
 
-def whole_points(plan: CustomizePlan, measured: Sequence[MeasuredArm]) -> list[CurvePoint]:
-    """Return the points of the curve with all train rows."""
-    learn = {spec.name for spec in plan.learning}
-    learn |= {arm.arm for arm in [arm for arm in measured if arm.family == "no model"][1:]}
-    count = len(plan.task.train)
-    return [CurvePoint(arm.arm, count, arm.scores, arm.train_s) for arm in measured if arm.arm in learn]
-
-
-def _fine_tuning(hosted: MadeArm) -> ProviderTraining:
-    return ProviderTraining(job=hosted.job, model=hosted.model.name, seconds=hosted.seconds, usd=hosted.usd)
+def _point(arm: Scored[ComparedArm], count: int) -> Scored[CurveScore]:
+    return Scored.of(CurveScore, arm.scores, arm=arm.line.arm, labels=count, train_s=round(arm.line.train_s, 1))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
+from agent.errors import OF_A_ROW
 from agent.evaluate.evaluator import Evaluator, values
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import all_of
@@ -71,7 +71,7 @@ async def replies(gateway: Gateway, lm: LM, others: Sequence[Task]) -> Replies:
         request = Request(messages=(Message("user", question),), max_tokens=MOST_TOKENS)
         try:
             return (await gateway.complete("model", lm, request)).text
-        except (RowRefused, BadResponse, Transient, TransportUnknown):
+        except OF_A_ROW:
             return None
 
     general = await all_of([one(question) for question, _ in QUESTIONS])

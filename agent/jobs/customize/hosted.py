@@ -1,6 +1,5 @@
 """The arm that a provider trains: its files, highest cost, job and model.
 
-It takes part only when named, because it uploads the train and dev rows and costs money.
 Three ledger events record its progress: files uploaded, job started, job ended. Each is on disk before the next request
 is sent. After a kill between the first two, the provider's list of jobs shows whether a job was started.
 """
@@ -10,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import shlex
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,7 +21,7 @@ from agent.errors import AgentError, BudgetRefused, InputError, ModelError, Rele
 from agent.gateway.gateway import TEMPLATE_TOKENS
 from agent.gateway.prices import Price, price_for, price_of
 from agent.gateway.retries import FIRST_WAIT, GROWTH, LINE_SECONDS, LONGEST_WAIT, poll
-from agent.jobs.customize.arms import ArmSpec, MadeArm, Wanted, instructed_prompt
+from agent.jobs.customize.arms import ArmSpec, MadeArm, instructed_prompt
 from agent.jobs.launch import Launch
 from agent.jobs.models import price_of as given_price
 from agent.jobs.session import Session
@@ -63,19 +61,13 @@ class TrainingFiles:
 
 
 def training_prompt(best: PromptCandidate) -> PromptCandidate:
-    """Return the prompt of a hosted training: an instruction without examples.
-
-    DSPy layouts wrap their answers, so they are replaced by `turns`.
-    """
+    """Return the prompt of a hosted training. It has no examples, and no DSPy layout, as these wrap answers."""
     bare = instructed_prompt(best)
     return replace(bare, format="turns") if bare.format.startswith("dspy-") else bare
 
 
 def training_files(task: Task, lm: LM, prompt: PromptCandidate) -> TrainingFiles:
-    """Render train and dev rows as chats, as the tuned model will be asked.
-
-    Raises InputError for a row whose answer would not be read back as the row has it.
-    """
+    """Render train and dev rows as the tuned model will be asked. Raises InputError for a row that cannot be."""
     program = PromptProgram(task, lm)
 
     def chats(rows: Sequence[Example]) -> tuple[bytes, int]:
@@ -98,10 +90,7 @@ def training_files(task: Task, lm: LM, prompt: PromptCandidate) -> TrainingFiles
 def write_training_files(
     folder: Path, files: TrainingFiles, model: OpenAIModel, settings: TuningSettings
 ) -> list[Path]:
-    """Write both files and a script that uploads them and starts the job; send nothing.
-
-    Raises InputError where they cannot be written.
-    """
+    """Write both files and a script that uploads them and starts the job. Raises InputError."""
     job = tuning_body(model, "@TRAIN@", "@VALIDATION@" if files.validation else "", settings)
     body = shlex.quote(json.dumps(job)).replace("@TRAIN@", "'\"$train\"'").replace("@VALIDATION@", "'\"$validation\"'")
     script = [
@@ -161,10 +150,7 @@ class HostedPlan:
 
 
 def hosted_plan(spec: ArmSpec, launch: Launch, asked: CustomizeOptions, best: PromptCandidate) -> HostedPlan:
-    """Plan a hosted training with the instruction of a prompt.
-
-    Raises InputError with each reason against it; BudgetRefused where it may cost more than the cap.
-    """
+    """Plan a hosted training with the instruction of a prompt. Raises InputError and BudgetRefused."""
     flag, lm, train_price, max_cost = f"--arms {spec.name}", launch.model, asked.train_price, launch.options.max_cost
     if not isinstance(lm, OpenAIModel):
         raise InputError(
@@ -174,8 +160,6 @@ def hosted_plan(spec: ArmSpec, launch: Launch, asked: CustomizeOptions, best: Pr
     price, faults = price_for(example, given_price(launch.options)), list[str]()
     if price is None:
         faults.append(f"{flag}: the price of the tuned model is unknown; give --price IN,OUT")
-    if train_price is not None and not math.isfinite(train_price):
-        faults.append(f"--train-price {train_price}: write dollars per million tokens")
     if train_price is None and max_cost is not None:
         faults.append(f"{flag}: --max-cost needs the price of training; give --train-price USD_PER_MILLION")
     if faults or price is None:
@@ -193,7 +177,6 @@ def hosted_plan(spec: ArmSpec, launch: Launch, asked: CustomizeOptions, best: Pr
 
 def require_service(model: LM) -> None:
     """Check that the model's address has a fine-tuning API. Raises RunRefused otherwise."""
-
     assert isinstance(model, OpenAIModel)
 
     async def check() -> None:
@@ -219,12 +202,10 @@ class HostedMaker:
         self._model: OpenAIModel | None = None
         session.cancel_elsewhere = self.abandon
 
-    async def make(self, wanted: Sequence[Wanted] = ()) -> list[MadeArm]:
+    async def make(self) -> MadeArm:
         """Return the arm with its tuned model; train equal rows and settings once across runs.
 
-        Raises:
-            BudgetExhausted: the training may cost more than is left.
-            RunRefused: the job failed, was cancelled or expired, or the provider refused it.
+        Raises BudgetExhausted, and RunRefused where the job failed, was cancelled or expired, or was not taken.
         """
         plan = self._plan
         kind, body = self._known()
@@ -232,15 +213,16 @@ class HostedMaker:
             job = TuningJob(body["job"], SUCCEEDED, "", body["model"], "", body["tokens"], body["seconds"])
             usd = body["usd"]
         else:
-            job, usd = await self._paid()
+            job, usd = await self._paid(kind, body)
         model = create_model(tuned_name(plan.model.name, job.model))
         assert isinstance(model, OpenAIModel)
         self._model = model
         self._session.prices[model.name] = price_of(model.name) or plan.call_price
         self._say(f"answered by {model.name}")
-        candidate, took = replace(plan.prompt, model=job.model), job.seconds or 0.0
+        candidate = replace(plan.prompt, model=job.model)
+        took = job.seconds or 0.0
         rows = plan.files.rows
-        return [MadeArm(plan.spec, candidate, model, rows, train_s=took, seconds=took, usd=usd, job=job.id)]
+        return MadeArm(plan.spec, candidate, model, rows, train_s=took, seconds=took, usd=usd, job=job.id)
 
     async def abandon(self) -> None:
         """Cancel a running job when the user leaves at once. Raises nothing."""
@@ -261,7 +243,7 @@ class HostedMaker:
         if self._model is not None:
             await self._model.close()
 
-    async def _paid(self) -> tuple[TuningJob, float | None]:
+    async def _paid(self, kind: str, body: Mapping[str, Any]) -> tuple[TuningJob, float | None]:
         plan, account, most = self._plan, self._session.account, self._plan.most_dollars
         if most is None:
             account.no_price += (f"training {plan.model.name}",)
@@ -274,18 +256,16 @@ class HostedMaker:
         account.reserve(worst)
         try:
             await self._api.check()
-            job, usd = await self._ended(await self._begun())
+            if kind == STARTED:
+                self._say(f"the job {body['job']} was started before; continuing with it")
+                job = await self._look(str(body["job"]))
+            else:
+                job = await self._submitted(body if kind == FILES else None)
+            job, usd = await self._ended(job)
         finally:
             account.release(worst)
         account.charge("model", Spend(usd=usd or 0.0))
         return job, usd
-
-    async def _begun(self) -> TuningJob:
-        kind, body = self._known()
-        if kind != STARTED:
-            return await self._submitted(body if kind == FILES else None)
-        self._say(f"the job {body['job']} was started before; continuing with it")
-        return await self._look(str(body["job"]))
 
     async def _ended(self, job: TuningJob) -> tuple[TuningJob, float | None]:
         self._running, began, wait, said = job, time.monotonic(), FIRST_WAIT, time.monotonic()
@@ -293,12 +273,9 @@ class HostedMaker:
             await self._pause(wait)
             wait, before = min(LONGEST_WAIT, GROWTH * wait), job.status
             job, now = await self._look(job.id), time.monotonic()
-            if job.status != before:
+            if job.status != before or now - said >= LINE_SECONDS:
                 said = now
-                self._say(f"the job is {job.status}")
-            elif now - said >= LINE_SECONDS:
-                said = now
-                self._say(f"the job is still {job.status}, {now - began:.0f} s so far")
+                self._say(f"the job is {job.status}, {now - began:.0f} s so far")
         self._running = None
         job = replace(job, seconds=round(job.seconds or time.monotonic() - began, 1))
         most = self._plan.files.tokens * self._plan.settings.epochs if job.status == SUCCEEDED else 0

@@ -11,7 +11,7 @@ from agent.cluster import LOCAL, join_cluster, leave_cluster
 from agent.errors import InputError
 from agent.jobs.customize.compare import compare
 from agent.jobs.customize.hosted import require_service, training_files, training_prompt, write_training_files
-from agent.jobs.customize.plan import checked, finished_search, planned, planned_trainings, searched_for
+from agent.jobs.customize.plan import CustomizePlan, finished_search, planned, searched_for
 from agent.jobs.launch import Launch, prepare, search_of
 from agent.jobs.locations import open_history
 from agent.jobs.registry import After, job
@@ -42,12 +42,7 @@ class ExportOption(JobOptions):
     )
 
 
-@job(
-    "customize",
-    asks="comparing the arms",
-    tracks=True,
-    registries={"strategy": STRATEGIES, "track": TRACKERS},
-)
+@job("customize", asks="comparing the arms", tracks=True, registries={"strategy": STRATEGIES, "track": TRACKERS})
 def customize(
     task: str,
     options: CustomizeOptions,
@@ -69,36 +64,31 @@ def customize(
     db, recorded = ledger.db, search.changed_to(RecordedOptions, task=task)
     launch = prepare(recorded, db, observer)
     if files.export_only is not None:
-        return export_training(launch, options.run or finished_search(launch, db), files.export_only, db)
+        return _export(launch, options.run or finished_search(launch, db), files.export_only, db)
     if plan.dry_run:
-        return dry_run(launch, options, db, observer)
+        return _dry_run(planned(launch, options.run or finished_search(launch, db), options, db, observer))
     return comparison(launch, partial(prepare, recorded, db, is_new=False), options, db, observer)
 
 
 def comparison(
     launch: Launch, again: Callable[[], Launch], asked: CustomizeOptions, db: Path, observer: Observer
 ) -> Work[CustomizeResult] | After[CustomizeResult]:
-    """Prepare a comparison, after a search unless a finished one exists.
+    """Prepare a comparison, after a search unless a finished one exists. Raises what `planned` raises.
 
-    `again` prepares the same run, as the models of a search are closed after it. Raises InputError as `checked` and
-    `planned` do, or where no cluster or no fine-tuning API answers.
+    `again` prepares the same run, as the models of a search are closed after it.
     """
-    checked(launch, asked, observer)
-    if run := asked.run or finished_search(launch, db):
-        return work(launch, run, asked, db)
+    plan = planned(launch, asked.run or finished_search(launch, db), asked, db, observer)
+    if plan.run:
+        return _work(plan)
     if asked.ray not in (None, LOCAL):
         leave_cluster(join_cluster(asked.ray, "--ray"))
     if "hosted" in asked.arms:
         require_service(launch.model)
-    return After(search_of(launch), lambda result: work(again(), result.run_id, asked, db))
+    return After(search_of(launch), lambda result: _work(planned(again(), result.run_id, asked, db)))
 
 
-def work(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> Work[CustomizeResult]:
-    """Prepare a comparison with the prompts of a finished search, under its own caps.
-
-    Raises InputError where the search is of another task or model.
-    """
-    plan = planned(launch, run, asked, db)
+def _work(plan: CustomizePlan) -> Work[CustomizeResult]:
+    launch = plan.launch
     options = launch.asked.part(SpendingOptions).model_copy(update={"max_calls": None, "max_tokens": None})
     return Work(
         "customize",
@@ -145,35 +135,24 @@ class ExportedRows(Result):
         yield text(said, *self.files, exact=True)
 
 
-def dry_run(launch: Launch, asked: CustomizeOptions, db: Path, observer: Observer) -> PlannedComparison:
-    """Plan a comparison; without a finished search its number of calls is unknown."""
-    specs, sizes = checked(launch, asked, observer)
-    tuned, names = [spec for spec in specs if spec.is_trained_here], [spec.name for spec in specs]
-    calls, said = None, "a search first (`optimize run --dry-run` shows its calls), then the comparison"
-    if run := asked.run or finished_search(launch, db):
-        plan = planned(launch, run, asked, db)
-        run, tuned, names, sizes, calls = plan.run, plan.tuned, plan.names, [*plan.sizes], plan.calls
-        said = f"at most {calls:,} calls, prompts of {run}"
-    count, trainings = planned_trainings(tuned, asked, sizes)
-    task, model = launch.task.name, launch.model.name
+def _dry_run(plan: CustomizePlan) -> PlannedComparison:
+    said = "a search first (`optimize run --dry-run` shows its calls), then the comparison"
+    if plan.run:
+        said = f"at most {plan.calls:,} calls, prompts of {plan.run}"
+    count, trainings = plan.trainings
     return PlannedComparison(
-        task=task,
-        model=model,
-        of_run=run,
-        arms=tuple(names),
+        task=plan.task.name,
+        model=plan.launch.model.name,
+        of_run=plan.run,
+        arms=tuple(plan.names),
         trainings=count,
         trainings_text=trainings,
-        calls=calls,
+        calls=plan.calls if plan.run else None,
         said=said,
     )
 
 
-def export_training(launch: Launch, run: str, folder: Path, db: Path) -> ExportedRows:
-    """Write the files of a hosted training and the commands that start it; call nothing.
-
-    `run`: a finished search whose best instruction is used; "": the user's own prompt. Raises InputError where no
-    provider trains the model, or the files cannot be written.
-    """
+def _export(launch: Launch, run: str, folder: Path, db: Path) -> ExportedRows:
     task, target, prompt, row_id = launch.task, launch.model, baseline(launch.task), ""
     if not isinstance(target, OpenAIModel):
         raise InputError(f"--export-only: {target.name}: name a provider's model, openai/NAME, with -m")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import platform
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import NamedTemporaryFile
@@ -19,27 +20,23 @@ from typing import IO, Any
 
 from agent.cluster import RETRIES, join_cluster, leave_cluster
 from agent.errors import AgentError, InputError, Interrupted, TrainingDiverged, error_lines
-from agent.jobs.customize.training import deciding_versions
+from agent.jobs.customize.training import OnSteps, deciding_versions
 from agent.safe_file import new_file, sha256_of
-from agent.training.loop import OnEpoch, OnStep, TrainingOrder
+from agent.training.loop import OnStep, TrainingOrder
 from agent.training.settings import Step, TrainedAdapter
 
 LOOK_SECONDS = 0.5
 """Interval of messages from a node, and of checks whether the run was stopped."""
 Files = Sequence[tuple[str, bytes]]
 """Names and contents of files."""
-OnSteps = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOrder(TrainingOrder):
-    """A training for a node, with absolute paths; `base` is the same file on each node.
+    """A training for a node, with absolute paths; `base` (SHA-256: `digest`) is the same file on each node.
 
-    Args:
-        digest: SHA-256 of `base`.
-        marker: a file of ours; a node that sees it shares our disk and sends no files.
-        versions: of the packages that decide the result; a node with others is refused.
-        kept: checkpoints for a node without our disk to continue from.
+    A node that sees `marker` shares our disk and sends no files; another continues from the checkpoints in `kept`.
+    `versions`: of the packages that decide the result; a node with others is refused.
     """
 
     digest: str
@@ -51,7 +48,7 @@ class NodeOrder(TrainingOrder):
 # -- on the node ------------------------------------------------------------------------------------------------------
 
 
-def carry_out(order: NodeOrder, on_step: OnStep, on_epoch: OnEpoch | None = None) -> TrainedAdapter:
+def carry_out(order: NodeOrder, on_step: OnStep) -> TrainedAdapter:
     """Train on this node.
 
     Raises InputError as `TrainingOrder.train`, or where its model or packages differ.
@@ -64,11 +61,11 @@ def carry_out(order: NodeOrder, on_step: OnStep, on_epoch: OnEpoch | None = None
     if other := [f"{name} {here[name]}, not {known}" for name, known in order.versions.items() if here[name] != known]:
         raise InputError(f"{node}: has {', '.join(other)}; install the same versions on every node")
     write_files(order.folder, order.kept)
-    return order.train(on_step, on_epoch)
+    return order.train(on_step)
 
 
 def on_node(order: NodeOrder) -> Iterator[Any]:
-    """Train in a worker: yield lists of steps, then the result with files or error."""
+    """Train in a worker. Yields lists of steps, then the result with files or error."""
     steps: SimpleQueue[Step] = SimpleQueue()
     left = threading.Event()
 
@@ -124,7 +121,7 @@ class RayTrainings:
         self.address = address
         self.ray = join_cluster(address, "--ray")
         self._task = self.ray.remote(num_returns="streaming", max_retries=0)(on_node)
-        self._digests: dict[Path, str] = {}
+        self._digest = cache(sha256_of)
         self._sent: dict[Hashable, str] = {}
         self._markers: dict[Path, IO[bytes]] = {}
 
@@ -142,8 +139,6 @@ class RayTrainings:
 
     def order(self, order: TrainingOrder) -> NodeOrder:
         base, folder = order.base.absolute(), order.folder
-        if base not in self._digests:
-            self._digests[base] = sha256_of(base)
         if folder not in self._markers:
             folder.mkdir(parents=True, exist_ok=True)
             self._markers[folder] = NamedTemporaryFile(prefix=".ray-", dir=folder)  # noqa: SIM115 (`close` closes it)
@@ -151,16 +146,15 @@ class RayTrainings:
         there = {"base": base, "folder": folder.absolute(), "weights": order.weights and order.weights.absolute()}
         return NodeOrder(
             **{**same, **there},
-            digest=self._digests[base],
+            digest=self._digest(base),
             marker=Path(self._markers[folder].name).absolute(),
             versions=deciding_versions(order.trainer),
         )
 
     async def train(self, order: TrainingOrder, on_steps: OnSteps) -> TrainedAdapter:
-        """Train on a node, as `TrainingOrder.train`, and bring its files into the order's folder.
+        """Train on a node, as `Here.train`, and bring its files into the order's folder.
 
-        `on_steps` gets steps as they come, and repeated ones after a node died. Raises AgentError where the workers
-        died too often.
+        After a node died steps are repeated. Raises AgentError where the workers died too often.
         """
         sent, uncapped = self.order(order), replace(order.settings, pause_after=None, max_seconds=None)
         key = (tuple(order.rows), order.trainer, uncapped)

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.cluster import LOCAL
 from agent.errors import InputError, Problem
 from agent.jobs.arguments import require_none
-from agent.jobs.customize.arms import ARMS, ArmSpec, prompt_arms
+from agent.jobs.customize.arms import ARMS, ArmSpec, MadeArm, prompt_arms
 from agent.jobs.customize.forgetting import QUESTIONS, other_tasks
 from agent.jobs.customize.hosted import HostedPlan, hosted_plan
 from agent.jobs.customize.table import FEWEST_TRAIN, curve_sizes
@@ -23,6 +23,8 @@ from agent.jobs.resume import changes_since
 from agent.ledger.query import History, Row, searched, started_with
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.jobs import CustomizeOptions
+from agent.prompt.parts.kinds import TaskParts
+from agent.prompt.parts.picks import of_pool
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.safe_text import near
 from agent.scoring.llm_judge import judge_calls
@@ -39,7 +41,8 @@ class CustomizePlan:
 
     Args:
         launch: the task with the sealed rows that the search opened, and the models.
-        run: the search that the prompts come from.
+        run: the search that the prompts come from; "" before one exists.
+        best: its winner.
         prompts: by arm, `yours` first.
         folder: of the ledger; it also keeps adapters, checkpoints and releases.
         sizes: smaller numbers of train rows that the arms also learn from, ascending.
@@ -87,16 +90,33 @@ class CustomizePlan:
         return (self.asked.ray or (LOCAL if self.asked.tune else None)) if self.tuned else None
 
     @property
-    def train_seconds(self) -> float | None:
-        """Cap of one arm."""
-        return None if self.asked.train_time is None else float(self.asked.train_time)
-
-    @property
     def learning(self) -> list[ArmSpec]:
-        """Arms of the label curve that take calls: the prompt that picks examples, and the tuned."""
+        """Return the arms of the label curve that need calls."""
         picks = [name for name, prompt in self.prompts.items() if prompt.must_prove]
         picking = "retrieved" if "retrieved" in picks else next(iter(picks), "")
         return [*([ARMS[picking]] if picking else []), *self.tuned]
+
+    def prompt_arms(self, specs: Sequence[ArmSpec], task: Task) -> list[MadeArm]:
+        """Return the arms of a search for a task with these train rows."""
+        made = []
+        for spec in specs:
+            prompt = self.prompts[spec.name]
+            if task is not self.task:
+                prompt = of_pool(prompt, TaskParts(task))
+            made.append(MadeArm(spec, prompt, self.launch.model, len(prompt.learnt_from(task))))
+        return made
+
+    @property
+    def trainings(self) -> tuple[int, str]:
+        """Number of trainings, and a description in a line."""
+        tuned, asked, sizes = self.tuned, self.asked, len(self.sizes)
+        if not tuned:
+            return 0, "no training here"
+        count = len(tuned) * (asked.tried + asked.seeds - 1 + sizes)
+        parts = [f"{asked.tried} settings on dev"] * (asked.tried > 1) + [f"{asked.seeds} seeds"] * (asked.seeds > 1)
+        parts += [f"{sizes} smaller numbers of rows"] * bool(sizes)
+        names = ", ".join(spec.name for spec in tuned)
+        return count, f"{count} trainings ({names}{': ' if parts else ''}{', '.join(parts)})"
 
     @property
     def calls(self) -> int:
@@ -109,36 +129,51 @@ class CustomizePlan:
         return rows + general + again * len(self.task.test) * judged
 
 
-def planned_trainings(tuned: Sequence[ArmSpec], asked: CustomizeOptions, sizes: Sequence[int]) -> tuple[int, str]:
-    """Count the trainings of a comparison and describe them in a line."""
-    if not tuned:
-        return 0, "no training here"
-    count = len(tuned) * (asked.tried + asked.seeds - 1 + len(sizes))
-    parts = [f"{asked.tried} settings on dev"] * (asked.tried > 1) + [f"{asked.seeds} seeds"] * (asked.seeds > 1)
-    parts += [f"{len(sizes)} smaller numbers of rows"] * bool(sizes)
-    names = ", ".join(spec.name for spec in tuned)
-    return count, f"{count} trainings ({names}{': ' if parts else ''}{', '.join(parts)})"
+def planned(
+    launch: Launch, run: str, asked: CustomizeOptions, db: Path, observer: Observer = NO_OBSERVER
+) -> CustomizePlan:
+    """Plan a comparison and check all options.
 
+    Without a finished search (`run` "") the user's own prompt replaces those that a search will find.
 
-def planned(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> CustomizePlan:
-    """Plan a comparison with a finished search. Raises what `checked` and `searched_for` do."""
-    specs, sizes = checked(launch, asked)
-    with closing(open_history(db)) as history:
-        row, best = searched_for(history, run, launch)
-        base = history.trials(row["id"], [0])[0]["candidate_id"]
-        opened = {outcome["example_id"] for outcome in history.outcomes(row["id"], base, "test")}
-        task = replace(launch.task, test=tuple(example for example in launch.task.test if example.id in opened))
-        prompts = prompt_arms(history, row, specs)
+    Raises:
+        InputError: all problems of arms and options; or the search is of another task or model.
+        BudgetRefused: a training at the provider may cost more than the cap.
+    """
+    task, best = launch.task, baseline(launch.task)
+    if task.program:
+        raise InputError(f"{task.name}: it has its own program; only prompts and models are compared")
+    if task.user is not None:
+        raise InputError(f"{task.name}: {PLAYED}; train on recorded conversations (type conversation)")
+    specs, problems = require_arms(asked.arms)
+    tuned = [spec for spec in specs if spec.is_trained_here]
+    few = ""
+    if len(task.train) < FEWEST_TRAIN:
+        few = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
+    why, against = training_problems(launch, asked, tuned, few, observer)
+    sizes, wrong = curve_sizes(str(asked.curve), len(task.train))
+    require_none([*problems, *against, *wrong, *require_ray(asked, tuned)])
+    prompts: Mapping[str, PromptCandidate] = {spec.name: best for spec in specs if spec.method == "prompt"}
+    if run:
+        with closing(open_history(db)) as history:
+            row, best = searched_for(history, run, launch)
+            run, base = row["id"], history.trials(row["id"], [0])[0]["candidate_id"]
+            opened = {outcome["example_id"] for outcome in history.outcomes(run, base, "test")}
+            task = replace(task, test=tuple(example for example in task.test if example.id in opened))
+            prompts = prompt_arms(history, row, specs)
+    hosted = next((hosted_plan(spec, launch, asked, best) for spec in specs if spec.method == "hosted"), None)
+    if hosted and few:
+        raise InputError(f"--arms hosted: {few}")
     return CustomizePlan(
         launch=replace(launch, task=task),
         asked=asked,
-        run=row["id"],
+        run=run,
         best=best,
         prompts=prompts,
-        specs=specs,
+        specs=[spec for spec in specs if not why or spec not in tuned],
         folder=db.parent,
         sizes=sizes,
-        hosted=_hosted(launch, specs, asked, best),
+        hosted=hosted,
     )
 
 
@@ -146,10 +181,7 @@ def planned(launch: Launch, run: str, asked: CustomizeOptions, db: Path) -> Cust
 
 
 def finished_search(launch: Launch, db: Path) -> str:
-    """Return the latest complete search of the same task, rows and model; "" for none.
-
-    The limits on rows (`--limit`) and examples (`--max-examples`) must be the same too.
-    """
+    """Return the latest complete search of this task, rows, limits and model. "" for none."""
 
     def is_same(row: Row) -> bool:
         if row["status"] != "complete" or not row["result"] or (row["options"] or {}).get("command"):
@@ -166,10 +198,7 @@ def finished_search(launch: Launch, db: Path) -> str:
 
 
 def searched_for(history: History, run: str, launch: Launch) -> tuple[Row, PromptCandidate]:
-    """Return a finished search of this task and model, and its winner.
-
-    Raises InputError for another.
-    """
+    """Return a finished search of this task and model, and its winner. Raises InputError for another."""
     row = searched(history.run(run))
     if row["result"] is None:
         raise InputError(f"{row['id']}: this run has no result; continue it with `optimize resume {row['id']}`")
@@ -180,48 +209,8 @@ def searched_for(history: History, run: str, launch: Launch) -> tuple[Row, Promp
     return row, recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"]))
 
 
-# -- obstacles --------------------------------------------------------------------------------------------------------
-
-
-def checked(
-    launch: Launch, asked: CustomizeOptions, observer: Observer = NO_OBSERVER
-) -> tuple[list[ArmSpec], list[int]]:
-    """Return the arms to compare and the sizes of the curve; check all options.
-
-    Raises:
-        InputError: all problems of arms and options.
-        BudgetRefused: a training at the provider may cost more than the cap with the user's own prompt.
-    """
-    task = launch.task
-    if task.program:
-        raise InputError(f"{task.name}: it has its own program; only prompts and models are compared")
-    if task.user is not None:
-        raise InputError(f"{task.name}: {PLAYED}; train on recorded conversations (type conversation)")
-    specs, problems = require_arms(asked.arms)
-    tuned = [spec for spec in specs if spec.is_trained_here]
-    few = ""
-    if len(task.train) < FEWEST_TRAIN:
-        few = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
-    why, against = training_problems(launch, asked, tuned, few, observer)
-    sizes, wrong = curve_sizes(str(asked.curve), len(task.train))
-    require_none([*problems, *against, *wrong, *require_ray(asked, tuned)])
-    if _hosted(launch, specs, asked, baseline(task)) and few:
-        raise InputError(f"--arms hosted: {few}")
-    return [spec for spec in specs if not why or spec not in tuned], sizes
-
-
-def _hosted(
-    launch: Launch, specs: Sequence[ArmSpec], asked: CustomizeOptions, best: PromptCandidate
-) -> HostedPlan | None:
-    spec = next((spec for spec in specs if spec.method == "hosted"), None)
-    return None if spec is None else hosted_plan(spec, launch, asked, best)
-
-
 def require_arms(names: Sequence[str]) -> tuple[list[ArmSpec], list[Problem]]:
-    """Return the named arms with `yours`, in the order of the table, and unknown names.
-
-    Without names: the default arms.
-    """
+    """Return the named arms with `yours`, and problems. Without names: the default arms."""
     unknown = [
         Problem(f"--arms {name:.60}", f"no arm of this name{near(name, list(ARMS))}")
         for name in names

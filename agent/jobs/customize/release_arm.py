@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, ReleaseError
-from agent.evaluate.breakdown import difference, summary
+from agent.evaluate.breakdown import difference
 from agent.jobs.locations import open_history
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import History, Row, run_folder
@@ -24,42 +23,34 @@ from agent.results.customize import ComparedArm, CustomizeResult
 if TYPE_CHECKING:
     from agent.jobs.customize.arms import MadeArm
     from agent.jobs.customize.plan import CustomizePlan
-    from agent.jobs.customize.table import MeasuredArm
+    from agent.jobs.customize.table import Scored
     from agent.jobs.session import Session
     from agent.programs.variants import TunedProgram
-    from agent.release.file_release import FileRelease
+    from agent.release.versions import Release
 
 YOURS = "yours"
-
-
-def arm_folder(folder: Path, run: str, arm: str) -> Path:
-    """Return the folder of a tuned arm next to the ledger.
-
-    Raises InputError for an id that is a path.
-    """
-    return run_folder(folder, run) / arm
 
 
 def write_arm(
     plan: CustomizePlan,
     session: Session[Any],
     program: TunedProgram,
-    arm: MeasuredArm,
-    yours: MeasuredArm,
+    arm: Scored[ComparedArm],
+    yours: Scored[ComparedArm],
     made: MadeArm,
 ) -> tuple[Path, dict[str, Any]]:
     """Write a tuned arm and prove its rendering; return prompt.md and the ledger note.
 
     Raises ReleaseError where the files differ from what was scored, or the disk refuses.
     """
-    candidate, ledger = made.candidate, session.ledger
+    candidate, ledger, name = made.candidate, session.ledger, arm.line.arm
     parameters: dict[str, Any] = {"max_tokens": program.max_tokens(candidate), "temperature": 0.0}
     provenance = {
         "run_id": session.id,
-        "arm": arm.arm,
+        "arm": name,
         "candidate_id": candidate.id,
-        "test": summary(arm.scores).mean,
-        "baseline_test": summary(yours.scores).mean,
+        "test": arm.line.test,
+        "baseline_test": yours.line.test,
         "lift": difference(arm.scores, yours.scores, session.seed).to_json(),
         "train_rows": len(plan.task.train),
         "hashes": dict(plan.task.hashes),
@@ -69,8 +60,8 @@ def write_arm(
         "ledger_head": ledger.head(),
     }
     release = program.release(candidate, parameters, provenance)
-    path = write_release(release, arm_folder(plan.folder, session.id, arm.arm))
-    return path, {"arm": arm.arm, "candidate_id": candidate.id, "version": release.version}
+    path = write_release(release, run_folder(plan.folder, session.id) / name)
+    return path, {"arm": name, "candidate_id": candidate.id, "version": release.version}
 
 
 def tuned_file(history: History, run: str, arm: str, db: Path) -> tuple[Row, Path]:
@@ -81,23 +72,17 @@ def tuned_file(history: History, run: str, arm: str, db: Path) -> tuple[Row, Pat
         ReleaseError: the folder holds something else than the comparison released.
     """
     found, _, _ = _found(history, run, arm, db)
-    return found, arm_folder(db.parent, found["id"], arm) / PROMPT_FILE
+    return found, run_folder(db.parent, found["id"]) / arm / PROMPT_FILE
 
 
 @dataclass(frozen=True, slots=True)
 class ArmRelease:
-    """A tuned arm to promote.
-
-    Args:
-        release: what becomes a version.
-        blocked: the gate's reasons against it.
-        evidence: for the ledger, JSON-ready.
-    """
+    """A tuned arm to promote; `blocked`: the gate's reasons against it, `evidence`: for the ledger, JSON-ready."""
 
     run_id: str
     arm: str
     candidate_id: str
-    release: PromptRelease | FileRelease
+    release: Release
     blocked: Sequence[str]
     evidence: Mapping[str, Any]
 
@@ -119,16 +104,10 @@ def tuned_arm(run: str, arm: str, db: Path) -> ArmRelease:
         rows = sorted(own.keys() & theirs.keys())
         gain = difference([theirs[row] for row in rows], [own[row] for row in rows], found["seed"])
         ahead[f"the arm {name}"] = gain
-    own_gain = Gain(diff=line.diff, diff_ci95=line.diff_ci95, p_value=line.p_value)
-    evidence = {
-        "arm": arm,
-        "candidate_id": line.candidate_id,
-        "test": line.test,
-        "ci95": line.ci95,
-        "lift": dict(own_gain),
-    }
-    blocked = [*gain_of_arm(own_gain).messages, *no_prompt_ahead(ahead).messages]
-    return ArmRelease(found["id"], arm, line.candidate_id, release, blocked, evidence)
+    lift = Gain(diff=line.diff, diff_ci95=line.diff_ci95, p_value=line.p_value)
+    known = {"arm": arm, "candidate_id": line.candidate_id, "test": line.test, "ci95": line.ci95}
+    blocked = [*gain_of_arm(lift).messages, *no_prompt_ahead(ahead).messages]
+    return ArmRelease(found["id"], arm, line.candidate_id, release, blocked, {**known, "lift": dict(lift)})
 
 
 def _found(history: History, run: str, arm: str, db: Path) -> tuple[Row, dict[str, ComparedArm], PromptRelease]:
@@ -141,10 +120,9 @@ def _found(history: History, run: str, arm: str, db: Path) -> tuple[Row, dict[st
     if arm not in lines or not lines[arm].path:
         there = ", ".join(name for name, line in lines.items() if line.path) or "none"
         raise InputError(f"{found['id']}: it trained no arm {arm!r}; it has {there}")
-    path = arm_folder(db.parent, found["id"], arm) / PROMPT_FILE
+    path = run_folder(db.parent, found["id"]) / arm / PROMPT_FILE
     release = load_prompt(path).release
-    events = history.select("SELECT body FROM events WHERE run_id = ? AND kind = 'released'", found["id"])
-    noted = [json.loads(event["body"]) for event in events]
+    noted = [event["body"] for event in history.facts("released", run_ids=[found["id"]])]
     if release.version not in [each["version"] for each in noted if each["arm"] == arm]:
         raise ReleaseError(
             f"{path}: {release.version} is not what {found['id']} released as {arm}; restore the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,18 +12,17 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.extras import require
-from agent.jobs.customize.arms import prompt_of
-from agent.jobs.customize.trainer import ADAPTERS, pairs_of
+from agent.jobs.customize.arms import ARMS, SETTINGS
+from agent.jobs.customize.trainer import ADAPTERS, training_order
 from agent.jobs.customize.training import row_hash, rows_hash
 from agent.jobs.launch import prepare
 from agent.jobs.recorded import recorded_prompt
 from agent.jobs.resume import changes_since
 from agent.ledger.query import History, Row, started_with
-from agent.ledger.trail import facts_of
 from agent.models.local import LocalModel
 from agent.training.loop import TrainingOrder
 from agent.training.parameters import read_lora
-from agent.training.settings import FullSettings, LoraSettings, SoftPromptSettings, TrainingSettings
+from agent.training.settings import LoraSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +71,16 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
 
     Raises InputError where nothing was trained here, or the task, its rows or the model's file changed.
     """
-    planned, done = (facts_of(history, row["id"], kind) for kind in ("training", "trained"))
+    planned, done = (history.facts(kind, run_ids=[row["id"]]) for kind in ("training", "trained"))
     if not done or len(planned) != len(done):
         raise InputError(f"{row['id']}: this comparison trained no adapter here; there is nothing to repeat")
     search = history.run(row["result"]["of_run"])
     with tempfile.TemporaryDirectory(prefix="reproduce-") as name:
         launch = prepare(started_with(search), Path(name) / "ledger.db", is_new=False)
-        base = launch.model.path if isinstance(launch.model, LocalModel) else Path()
         if changed := changes_since(search, launch):
             lines = [f"{row['id']}: {what}" for what in changed]
             raise InputError("\n".join([*lines, "put it back to reproduce it"]))
-        if not base.is_file():
+        if not (isinstance(launch.model, LocalModel) and launch.model.path.is_file()):
             raise InputError(f"{row['id']}: {launch.model.name}: its weights are missing, so nothing can be trained")
         best = recorded_prompt(history.candidate(search["result"]["winner"]["candidate_id"]))
         rows, made = {row_hash(example): example for example in launch.task.train}, []
@@ -94,12 +92,16 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
             say(f"{plan['arm']}, seed {plan['seed']}: training on {len(plan['rows'])} rows again")
             if plan["trainer"] != "numpy":
                 require("tune", f"{row['id']}: {plan['arm']}, trained by {plan['trainer']}")
-            prompt = prompt_of(plan["arm"], launch.task, best)
-            order = TrainingOrder(
-                base=base,
-                rows=pairs_of(launch.task, launch.model, prompt, [rows[digest] for digest in plan["rows"]]),
-                validation=pairs_of(launch.task, launch.model, prompt, launch.task.dev),
-                settings=_settings(was),
+            settings = replace(SETTINGS[ARMS[plan["arm"]].method](**was["settings"]), max_seconds=None)
+            if was["ended"] == "seconds":
+                settings = replace(settings, max_tokens=was["tokens"])
+            order = training_order(
+                plan["arm"],
+                launch.task,
+                [rows[digest] for digest in plan["rows"]],
+                launch.model,
+                best,
+                settings=settings,
                 folder=Path(name),
                 trainer=plan["trainer"],
                 weights=plan["weights"] and Path(plan["weights"]),
@@ -121,14 +123,6 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
                 )
             )
     return made
-
-
-def _settings(was: Mapping[str, Any]) -> TrainingSettings:
-    words = dict(was["settings"])
-    kinds: dict[str, type[TrainingSettings]] = {"rank": LoraSettings, "vectors": SoftPromptSettings}
-    kind = next((kinds[name] for name in kinds if name in words), FullSettings)
-    settings = replace(kind(**words), max_seconds=None)
-    return replace(settings, max_tokens=was["tokens"]) if was["ended"] == "seconds" else settings
 
 
 def _weights(now: Path, kept: Path, digest: str, order: TrainingOrder) -> float | None:

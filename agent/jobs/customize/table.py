@@ -17,26 +17,18 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from agent.errors import Problem
 from agent.evaluate.breakdown import difference, summary
 from agent.prompt.template import label_text
-from agent.results.breakdown import Gain
-from agent.results.customize import (
-    AdviceVerdict,
-    ArmAdvice,
-    ComparedArm,
-    CurveScore,
-    Family,
-    Forgetting,
-    SeedScore,
-    SeedSpread,
-)
+from agent.results.customize import AdviceVerdict, ArmAdvice, ComparedArm, CurveScore, Family, SeedScore, SeedSpread
+from agent.results.run_parts import PairedResult
 from agent.search.context import stratified
-from agent.stats.intervals import PairedResult, scored_difference
+from agent.stats.intervals import scored_difference
 from agent.types import Task
 
+L = TypeVar("L", ComparedArm, CurveScore)
 ROWS_A_LABEL = 8
 """Mean train rows per label that a tuned arm's lead needs to count."""
 FEW_ROWS = 5
@@ -46,165 +38,125 @@ WHOLE = ("full", "hosted")
 FEWEST_TRAIN = 16
 """Minimum train rows for a training."""
 ALL = "all"
+DECIMALS = {"train_s": 1, "tokens_per_call": 1, "latency_s": 3, "megabytes": 1}
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredArm:
-    """An arm's measurements: fields of `ComparedArm`, not rounded, its sealed scores and all trainings."""
+class Scored(Generic[L]):
+    """A line of the table or a point of the curve, with its sealed scores."""
 
-    arm: str
-    about: str
-    family: Family
-    candidate_id: str
+    line: L
     scores: Sequence[float | None]
-    labels: int
-    train_s: float = 0.0
-    tokens_per_call: float = 0.0
-    usd_per_1000: float | None = 0.0
-    latency_s: float | None = None
-    elsewhere: Forgetting | None = None
-    megabytes: float = 0.0
-    path: str = ""
-    train_usd: float | None = 0.0
-    trainings: Sequence[SeedScore] = ()
-    break_even_calls: int | None = None
+
+    @classmethod
+    def of(cls, kind: type[L], scores: Sequence[float | None], **fields: Any) -> Scored[L]:
+        found = summary(scores)
+        counted: Any = {"unscored": found.unscored} if kind is ComparedArm else {}
+        return cls(kind(test=found.mean, ci95=found.ci95, **counted, **fields), scores)
 
     @property
     def mean(self) -> float:
         """Mean of the scored rows; -inf without any."""
-        return _mean(self.scores)
+        return -math.inf if self.line.test is None else self.line.test
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """The result of the rule.
-
-    Args:
-        arm: the arm to use.
-        best: the arm with the highest score.
-        behind: how far `best` is ahead of `arm`; None: they are the same arm.
-        scarce: labels with fewer than FEW_ROWS train rows.
-    """
-
-    verdict: AdviceVerdict
-    arm: str
-    best: str
-    behind: PairedResult | None
-    scarce: Mapping[str, int]
-
-
-def advise(
-    arms: Sequence[MeasuredArm], rows: Mapping[str, int], expected_calls: int | None = None, seed: int = 0
-) -> Advice:
-    """Apply the rule above to arms on the same rows, at least one a prompt.
+def table(
+    arms: Sequence[Scored[ComparedArm]], rows: Mapping[str, int], expected_calls: int | None, seed: int
+) -> tuple[tuple[ComparedArm, ...], ArmAdvice]:
+    """Return the arms and the advice of the result.
 
     Args:
+        arms: on the same rows, your prompt first.
         rows: as of `rows_a_label`.
         expected_calls: in the life of the prompt; None: enough to repay the training.
     """
-    best = max(arms, key=lambda arm: arm.mean)  # of equals the first
-    scarce = {label: count for label, count in rows.items() if label and count < FEW_ROWS}
-
-    def ahead_of(arm: MeasuredArm) -> PairedResult | None:
-        return None if arm is best else scored_difference(best.scores, arm.scores, seed)
-
-    def is_level(arm: MeasuredArm) -> bool:
-        ahead = ahead_of(arm)
-        return arm is best or (ahead is not None and ahead.ci95[0] <= 0)
-
-    def advice(verdict: AdviceVerdict, arm: MeasuredArm) -> Advice:
-        return Advice(verdict, arm.arm, best.arm, ahead_of(arm), scarce)
-
-    def best_of(family: Family) -> MeasuredArm | None:
-        return max((arm for arm in arms if arm.family == family), key=lambda arm: arm.mean, default=None)
-
-    prompt, simplest, pays_from = best_of("prompt"), best_of("no model"), best.break_even_calls
-    assert prompt is not None
-    if simplest is not None and is_level(simplest):
-        return advice("no model", simplest)
-    if is_level(prompt):
-        return advice("instruct", prompt)
-    if sum(rows.values()) < ROWS_A_LABEL * len(rows):
-        return advice("label more", prompt)
-    if expected_calls is not None and (pays_from is None or expected_calls < pays_from):
-        return advice("instruct", prompt)
-    return advice("customize", best)
+    best = max((arm for arm in arms if arm.line.family == "prompt"), key=lambda arm: arm.mean).line
+    lines = []
+    for arm in arms:
+        line, against = arm.line, {} if arm is arms[0] else dict(difference(arm.scores, arms[0].scores, seed))
+        pays = break_even(line, best) if line.family == "tuned" else None
+        rounded = {
+            name: round(exact, to) for name, to in DECIMALS.items() if (exact := getattr(line, name)) is not None
+        }
+        lines.append(line.model_copy(update={**against, **rounded, "break_even_calls": pays}))
+    paired = [replace(arm, line=line) for arm, line in zip(arms, lines, strict=True)]
+    return tuple(lines), advise(paired, rows, expected_calls, seed)
 
 
-def break_even(arm: MeasuredArm, prompt: MeasuredArm) -> int | None:
+def break_even(arm: ComparedArm, prompt: ComparedArm) -> int | None:
     """Return after how many calls the training pays, against the best prompt.
 
     Counts dollars where the training cost some, else seconds. None: never, or unknown.
     """
     paid, own, theirs = arm.train_usd, arm.usd_per_1000, prompt.usd_per_1000
     each = 1000
-    if arm.train_usd == 0.0:
-        paid, own, theirs, each = arm.train_s, arm.latency_s, prompt.latency_s, 1
+    if paid == 0.0:
+        paid, own, theirs = arm.train_s, arm.latency_s, prompt.latency_s
+        each = 1
     if not paid or own is None or theirs is None or theirs <= own:
         return None
     return math.ceil(paid / ((theirs - own) / each))
 
 
-def table(
-    arms: Sequence[MeasuredArm], rows: Mapping[str, int], expected_calls: int | None, seed: int
-) -> tuple[tuple[ComparedArm, ...], ArmAdvice]:
-    """Return the arms and the advice of the result; arguments as of `advise`."""
-    best = max((arm for arm in arms if arm.family == "prompt"), key=lambda arm: arm.mean)
-    arms = [replace(arm, break_even_calls=break_even(arm, best)) if arm.family == "tuned" else arm for arm in arms]
-    advice = advise(arms, rows, expected_calls, seed)
-    lines = tuple(_line(arm, arms[0], seed) for arm in arms)
-    return lines, ArmAdvice(verdict=advice.verdict, arm=advice.arm, text=advice_text(advice, lines))
+def advise(
+    arms: Sequence[Scored[ComparedArm]], rows: Mapping[str, int], expected_calls: int | None = None, seed: int = 0
+) -> ArmAdvice:
+    """Apply the rule above; arguments as of `table`."""
+    best = max(arms, key=lambda arm: arm.mean)  # of equals the first
+
+    def best_of(family: Family) -> Scored[ComparedArm] | None:
+        return max((arm for arm in arms if arm.line.family == family), key=lambda arm: arm.mean, default=None)
+
+    def ahead_of(arm: Scored[ComparedArm]) -> PairedResult | None:
+        return None if arm is best else scored_difference(best.scores, arm.scores, seed)
+
+    def is_level(arm: Scored[ComparedArm]) -> bool:
+        ahead = ahead_of(arm)
+        return arm is best or (ahead is not None and ahead.ci95[0] <= 0)
+
+    prompt, simplest, pays_from = best_of("prompt"), best_of("no model"), best.line.break_even_calls
+    assert prompt is not None
+    verdict: AdviceVerdict = "instruct"
+    chosen = prompt
+    if simplest is not None and is_level(simplest):
+        verdict, chosen = "no model", simplest
+    elif is_level(prompt):
+        pass
+    elif sum(rows.values()) < ROWS_A_LABEL * len(rows):
+        verdict = "label more"
+    elif expected_calls is None or (pays_from is not None and expected_calls >= pays_from):
+        verdict, chosen = "customize", best
+    scarce = [f"{label} ({count})" for label, count in sorted(rows.items()) if label and count < FEW_ROWS]
+    text = _advice(
+        verdict, chosen.line, best.line, ahead_of(chosen), "" if verdict == "no model" else ", ".join(scarce)
+    )
+    return ArmAdvice(verdict=verdict, arm=chosen.line.arm, text=text)
 
 
-def _mean(scores: Sequence[float | None]) -> float:
-    known = [score for score in scores if score is not None]
-    return math.fsum(known) / len(known) if known else -math.inf
-
-
-def _line(arm: MeasuredArm, yours: MeasuredArm, seed: int) -> ComparedArm:
-    scored, against = summary(arm.scores), Gain() if arm is yours else difference(arm.scores, yours.scores, seed)
-    measured: dict[str, Any] = {name: getattr(arm, name) for name in ComparedArm.model_fields if hasattr(arm, name)}
-    rounded = {"train_s": 1, "tokens_per_call": 1, "latency_s": 3, "megabytes": 1}
-    measured |= {name: round(measured[name], to) for name, to in rounded.items() if measured[name] is not None}
-    measured |= {"test": scored.mean, "ci95": scored.ci95, "unscored": scored.unscored}
-    return ComparedArm(**measured, **dict(against), seeds=_spread(arm.trainings))
-
-
-def _spread(trainings: Sequence[SeedScore]) -> SeedSpread | None:
-    known = [each.test for each in trainings if each.test is not None]
-    if not known:
-        return None
-    mean = math.fsum(known) / len(known)
-    return SeedSpread(n=len(known), mean=mean, min=min(known), max=max(known), each=tuple(trainings))
-
-
-def advice_text(advice: Advice, lines: Sequence[ComparedArm]) -> str:
-    by_name = {line.arm: line for line in lines}
-    arm, best = by_name[advice.arm], by_name[advice.best]
-    head = {
-        "no model": f"You need no language model: {arm.arm} reads {_points(arm)} of 100 sealed rows right",
-        "instruct": f"Instruct: {arm.arm} reads {_points(arm)} of 100 sealed rows right",
-        "customize": f"Customize: {arm.arm} reads {_points(arm)} of 100 sealed rows right, ahead of every prompt",
-        "label more": f"Label more rows before you customize: {best.arm} leads with {_points(best)}, on fewer than "
-        f"{ROWS_A_LABEL} train rows a label; till then {arm.arm} ({_points(arm)})",
-    }[advice.verdict]
-    parts = [head]
-    if advice.behind is not None and advice.verdict in ("no model", "instruct"):
-        low, high = advice.behind.ci95
-        gap = f"{100 * advice.behind.diff:+.1f} points (95 % CI {100 * low:+.1f} to {100 * high:+.1f})"
+def _advice(verdict: AdviceVerdict, arm: ComparedArm, best: ComparedArm, behind: PairedResult | None, few: str) -> str:
+    parts = [
+        {
+            "no model": f"You need no language model: {arm.arm} reads {_points(arm)} of 100 sealed rows right",
+            "instruct": f"Instruct: {arm.arm} reads {_points(arm)} of 100 sealed rows right",
+            "customize": f"Customize: {arm.arm} reads {_points(arm)} of 100 sealed rows right, ahead of every prompt",
+            "label more": f"Label more rows before you customize: {best.arm} leads with {_points(best)}, on fewer than "
+            f"{ROWS_A_LABEL} train rows a label; till then {arm.arm} ({_points(arm)})",
+        }[verdict]
+    ]
+    if behind is not None and verdict in ("no model", "instruct"):
+        low, high = behind.ci95
+        gap = f"{100 * behind.diff:+.1f} points (95 % CI {100 * low:+.1f} to {100 * high:+.1f})"
         noise = "within noise" if low <= 0 else "and fewer calls are expected than pay for its training"
         parts.append(f"{best.arm} is {gap} ahead, {noise}")
-    if advice.verdict == "customize" and arm.break_even_calls:
+    if verdict == "customize" and arm.break_even_calls:
         parts.append(f"its training is paid for after {arm.break_even_calls:,} calls")
-    if advice.verdict == "customize" and arm.elsewhere:
-        off = arm.elsewhere
+    if verdict == "customize" and (off := arm.elsewhere):
         when, so = ("once trained", "use it") if arm.arm in WHOLE else ("with the adapter on", "switch it on")
         parts.append(
             f"{when}, {off.same} of {off.n} general questions are answered as before, so {so} for this task alone"
         )
-    if advice.scarce and advice.verdict != "no model":
-        named = ", ".join(f"{label} ({count})" for label, count in sorted(advice.scarce.items()))
-        parts.append(f"labels with fewer than {FEW_ROWS} train rows: {named}")
+    if few:
+        parts.append(f"labels with fewer than {FEW_ROWS} train rows: {few}")
     return "; ".join(parts) + "."
 
 
@@ -212,17 +164,16 @@ def _points(line: ComparedArm) -> str:
     return "-" if line.test is None else f"{100 * line.test:.1f}"
 
 
+def seed_spread(trainings: Sequence[SeedScore]) -> SeedSpread | None:
+    """Return the spread of one training over its seeds; None if no score is known."""
+    known = [each.test for each in trainings if each.test is not None]
+    if not known:
+        return None
+    mean = math.fsum(known) / len(known)
+    return SeedSpread(n=len(known), mean=mean, min=min(known), max=max(known), each=tuple(trainings))
+
+
 # -- the label curve --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """An arm that learned from the first `labels` train rows."""
-
-    arm: str
-    labels: int
-    scores: Sequence[float | None]
-    train_s: float = 0.0
 
 
 def curve_sizes(text: str, train: int) -> tuple[list[int], list[Problem]]:
@@ -234,12 +185,9 @@ def curve_sizes(text: str, train: int) -> tuple[list[int], list[Problem]]:
     for word in filter(None, (word.strip() for word in text.split(","))):
         if word == ALL:
             continue
-        if not word.isascii() or not word.isdigit():
-            problems.append(Problem("--curve", f"{word!r:.40}: write numbers of train rows, such as 24,75,all"))
-        elif int(word) < FEWEST_TRAIN:
-            problems.append(Problem("--curve", f"{word} rows are too few to train on; give at least {FEWEST_TRAIN}"))
-        elif int(word) > train:
-            problems.append(Problem("--curve", f"{word} rows: there are only {train} train rows; write {ALL}"))
+        if not word.isascii() or not word.isdigit() or not FEWEST_TRAIN <= int(word) <= train:
+            what = f"write numbers of train rows from {FEWEST_TRAIN} to {train}, such as 24,75,all"
+            problems.append(Problem("--curve", f"{word!r:.40}: {what}"))
         elif int(word) < train:
             sizes.add(int(word))
     return sorted(sizes), problems
@@ -263,46 +211,46 @@ def rows_a_label(task: Task) -> dict[str, int]:
     return counts
 
 
-def curve_lines(points: Sequence[CurvePoint]) -> tuple[CurveScore, ...]:
+def curve_lines(points: Sequence[Scored[CurveScore]]) -> tuple[CurveScore, ...]:
     """Return the points grouped by arm, each arm's rows ascending."""
-
-    def line(point: CurvePoint) -> CurveScore:
-        scored, took = summary(point.scores), round(point.train_s, 1)
-        return CurveScore(arm=point.arm, labels=point.labels, test=scored.mean, ci95=scored.ci95, train_s=took)
-
-    arms = list(dict.fromkeys(point.arm for point in points))
-    return tuple(map(line, sorted(points, key=lambda point: (arms.index(point.arm), point.labels))))
+    arms = list(dict.fromkeys(point.line.arm for point in points))
+    return tuple(sorted((point.line for point in points), key=lambda line: (arms.index(line.arm), line.labels)))
 
 
-def curve_text(points: Sequence[CurvePoint], seed: int) -> str:
+def curve_text(points: Sequence[Scored[CurveScore]], seed: int) -> str:
     """Describe which arm leads with how many rows, and whether more would pay.
 
     "" for a single size. `points`: one per arm and size; of equals the first leads.
     """
-    sizes = sorted({point.labels for point in points})
+    sizes = sorted({point.line.labels for point in points})
     if len(sizes) < 2:
         return ""
-    by_size = {size: [point for point in points if point.labels == size] for size in sizes}
-    leaders = [max(by_size[size], key=lambda point: _mean(point.scores)) for size in sizes]
-    changes = [leader for at, leader in enumerate(leaders) if not at or leader.arm != leaders[at - 1].arm]
-    before = dict(zip(sizes[1:], sizes, strict=False))
-    passed = "".join(f", {each.arm} passes it between {before[each.labels]} and {each.labels}" for each in changes[1:])
-    first = f"Of the arms that learn {changes[0].arm} leads with {sizes[0]} train rows"
+    leaders = [
+        max((point for point in points if point.line.labels == size), key=lambda point: point.mean).line.arm
+        for size in sizes
+    ]
+    passed = "".join(
+        f", {arm} passes it between {sizes[at - 1]} and {sizes[at]}"
+        for at, arm in enumerate(leaders)
+        if at and arm != leaders[at - 1]
+    )
+    first = f"Of the arms that learn {leaders[0]} leads with {sizes[0]} train rows"
     first += passed or f" and with all others up to {sizes[-1]}: no arm passes it"
-    return f"{first}; {_last_step(points, leaders[-1].arm, seed)}."
+    return f"{first}; {_last_step(points, leaders[-1], seed)}."
 
 
-def _last_step(points: Sequence[CurvePoint], leader: str, seed: int) -> str:
-    own = sorted((point for point in points if point.arm == leader), key=lambda point: point.labels)
+def _last_step(points: Sequence[Scored[CurveScore]], leader: str, seed: int) -> str:
+    own = sorted((point for point in points if point.line.arm == leader), key=lambda point: point.line.labels)
     if len(own) < 2 or (step := scored_difference(own[-1].scores, own[-2].scores, seed)) is None:
         return f"{leader} has one point, so what more rows bring is not known"
     low, high = (100 * end for end in step.ci95)
-    rows, so = own[-1].labels - own[-2].labels, "it is not shown that more labels pay"
+    before, now, so = own[-2].line.labels, own[-1].line.labels, "it is not shown that more labels pay"
     if low > 0:
         so = "it still climbs, so more labels are likely to pay"
     elif high < 0:
         so = "it got worse, so more labels of this kind are unlikely to pay"
     return (
-        f"from {own[-2].labels} to {own[-1].labels} rows {leader} gains {100 * step.diff:+.1f} points (95 % CI "
-        f"{low:+.1f} to {high:+.1f}), {1000 * step.diff / rows:+.1f} for 10 rows: {so}; each point is one training"
+        f"from {before} to {now} rows {leader} gains {100 * step.diff:+.1f} points (95 % CI "
+        f"{low:+.1f} to {high:+.1f}), {1000 * step.diff / (now - before):+.1f} for 10 rows: {so}; each point is one "
+        "training"
     )

@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, Problem
-from agent.extras import command, is_here, missing
-from agent.jobs.customize.arms import ArmSpec, MadeArm, Wanted, bare_prompt, prompt_of
+from agent.extras import is_here, missing
+from agent.jobs.customize.arms import SETTINGS, ArmSpec, MadeArm, bare_prompt, prompt_of
 from agent.jobs.customize.on_ray import RayTrainings
-from agent.jobs.customize.settings_search import SettingsChoice, chosen_settings
 from agent.jobs.customize.training import (
-    Executor,
     Here,
+    SettingsChoice,
+    choose_by_asha,
+    choose_settings,
     deciding_versions,
     each_of,
     row_hash,
@@ -42,7 +42,15 @@ from agent.training.base_model import read_architecture
 from agent.training.hf_files import folder_fault
 from agent.training.loop import TrainingOrder
 from agent.training.rows import require_soft_tokens
-from agent.training.settings import SoftPromptSettings, TrainedAdapter, TrainingPair, TrainingSettings, described
+from agent.training.settings import (
+    SoftPromptSettings,
+    TrainedAdapter,
+    TrainingPair,
+    TrainingSettings,
+    described,
+    drawn,
+    variants,
+)
 from agent.types import LM, Example, Message, Task
 
 if TYPE_CHECKING:
@@ -51,15 +59,25 @@ if TYPE_CHECKING:
 ADAPTERS = "adapters"
 """Folder next to the ledger."""
 MB = 1e6
+Wanted = tuple[ArmSpec, Task, int]
+"""An arm, the task with its train rows, and the number of its seed; 0: the first."""
 
 
-def pairs_of(task: Task, lm: LM, prompt: PromptCandidate, rows: Sequence[Example]) -> list[TrainingPair]:
-    """Render rows as prompts of the arm with their right answers, in the layout `turns`.
+def training_order(
+    arm: str, task: Task, rows: Sequence[Example], lm: LM, best: PromptCandidate, **how: Any
+) -> TrainingOrder:
+    """Return the training of an arm, with rows in the layout `turns`.
 
-    Only tasks with one output are tuned.
+    Only tasks with one output are tuned. `how`: the other fields of the order.
     """
-    program, output = PromptProgram(task, lm), task.signature.outputs[0].name
-    return [TrainingPair(program.request(prompt, row).messages, label_text(row.labels[output])) for row in rows]
+    assert isinstance(lm, LocalModel)
+    program, prompt = PromptProgram(task, lm), prompt_of(arm, task, best)
+    output = task.signature.outputs[0].name
+
+    def pairs(part: Sequence[Example]) -> list[TrainingPair]:
+        return [TrainingPair(program.request(prompt, row).messages, label_text(row.labels[output])) for row in part]
+
+    return TrainingOrder(base=lm.path, rows=pairs(rows), validation=pairs(task.dev), **how)
 
 
 class TrainingMaker:
@@ -67,8 +85,9 @@ class TrainingMaker:
 
     def __init__(self, plan: CustomizePlan, session: Session[Any]) -> None:
         self._plan, self._session, self._observer = plan, session, session.observer
+        self._most_seconds = None if plan.asked.train_time is None else float(plan.asked.train_time)
         self._models: list[LocalModel] = []
-        self._executor: Executor = Here()
+        self._executor: Here | RayTrainings = Here()
         self._running: list[asyncio.Task[TrainedAdapter]] = []
 
     async def make(self, wanted: Sequence[Wanted]) -> list[MadeArm]:
@@ -80,7 +99,7 @@ class TrainingMaker:
         if plan.ray is not None:
             self._executor = await asyncio.to_thread(RayTrainings, plan.ray)
         at_once = self._executor.at_once
-        chosen = await each_of([partial(self._chosen, spec) for spec in plan.tuned], at_once and not plan.asked.tune)
+        chosen = await each_of([partial(self._chosen, spec) for spec in plan.tuned], at_once)
         choices = {spec.name: choice for spec, choice in zip(plan.tuned, chosen, strict=True)}
         begun = (self._begun(spec, task, again, choices[spec.name]) for spec, task, again in wanted)
         return [await made() for made in (list(begun) if at_once else begun)]
@@ -94,13 +113,23 @@ class TrainingMaker:
         for lm in self._models:
             await lm.close()
 
-    def _stopped(self) -> Exception | None:
-        return self._session.gateway.stopped
+    async def _trained(self, name: str, order: TrainingOrder) -> TrainedAdapter:
+        gateway = self._session.gateway
+        return await trained(name, order, self._observer, lambda: gateway.stopped, self._executor)
 
     async def _chosen(self, spec: ArmSpec) -> SettingsChoice:
-        plan, observer = self._plan, self._observer
-        order = self._order(spec, plan.task, spec.settings(plan.launch.options.seed, plan.train_seconds))
-        choice = await chosen_settings(spec.name, order, plan.asked, observer, self._stopped, self._executor)
+        plan, asked, observer = self._plan, self._plan.asked, self._observer
+        kind: Any = SETTINGS[spec.method]
+        first = kind(seed=plan.launch.options.seed, max_seconds=self._most_seconds)
+        order = self._order(spec, plan.task, first)
+
+        async def train(settings: TrainingSettings, about: str) -> TrainedAdapter:
+            return await self._trained(f"{spec.name}, {about}", replace(order, settings=settings))
+
+        if asked.tune:
+            choice = await choose_by_asha(drawn(first, asked.tried), train)
+        else:
+            choice = await choose_settings(variants(first, asked.tried), train, self._executor.at_once)
         if choice.tried:
             text = f"dev chose {described(choice.chosen)} of {len(choice.tried)} settings"
             observer.on_message(f"{spec.name}: {text}")
@@ -108,23 +137,23 @@ class TrainingMaker:
         return choice
 
     def _order(self, spec: ArmSpec, task: Task, settings: TrainingSettings) -> TrainingOrder:
-        plan, target = self._plan, self._plan.launch.model
-        assert isinstance(target, LocalModel)
-        prompt = prompt_of(spec.name, plan.task, plan.best)
-        return TrainingOrder(
-            base=target.path,
-            rows=pairs_of(task, target, prompt, task.train),
-            validation=pairs_of(task, target, prompt, task.dev),
+        plan = self._plan
+        return training_order(
+            spec.name,
+            plan.task,
+            task.train,
+            plan.launch.model,
+            plan.best,
             settings=settings,
             folder=plan.folder / ADAPTERS,
-            trainer=spec.trainer(plan.asked.trainer),
+            trainer="peft" if spec.method == "full" else plan.asked.trainer,
             weights=plan.asked.hf_folder,
         )
 
     def _begun(self, spec: ArmSpec, task: Task, again: int, choice: SettingsChoice) -> Callable[[], Awaitable[MadeArm]]:
         plan, settings = self._plan, choice.chosen
         if again or len(task.train) < len(plan.task.train):
-            settings = replace(settings, seed=settings.seed + again, max_seconds=plan.train_seconds)
+            settings = replace(settings, seed=settings.seed + again, max_seconds=self._most_seconds)
         name = f"{spec.name}, seed {settings.seed}" if again else spec.name
         order = self._order(spec, task, settings)
         self._observer.on_message(f"{name}: training on {len(task.train)} rows, {len(task.dev)} to stop early by")
@@ -140,7 +169,7 @@ class TrainingMaker:
             "versions": deciding_versions(order.trainer),
         }  # enough to make it again from the same rows
         self._observer.on_event("training", {"arm": spec.name, "labels": len(task.train), **planned})
-        work = asyncio.ensure_future(trained(name, order, self._observer, self._stopped, self._executor))
+        work = asyncio.ensure_future(self._trained(name, order))
         self._running.append(work)
 
         async def made() -> MadeArm:
@@ -173,9 +202,7 @@ def training_problems(
 ) -> tuple[str, list[Problem]]:
     """Return why no arm can be trained ("" if one can), and all problems.
 
-    Args:
-        few: the message for too few train rows.
-        observer: shows the download of weights, where a soft prompt needs the model's tokenizer.
+    `few`: the message for too few train rows. A soft prompt needs the model's tokenizer, so its weights are fetched.
     """
     problems, task = list[Problem](), launch.task
     local = launch.model if isinstance(launch.model, LocalModel) else None
@@ -194,10 +221,7 @@ def training_problems(
 
 
 def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
-    """Return why no soft prompt can be trained for a model file; "" otherwise.
-
-    A missing file is no reason. `messages`: the prompt that follows it, which the engine tokenizes.
-    """
+    """Return why no soft prompt can be trained before these messages. "" if one can, or without the file."""
     if not base.is_file():
         return ""
     tokens = free_tokens(read_gguf(base), SoftPromptSettings().vectors)
@@ -212,10 +236,7 @@ def why_no_soft_prompt(base: Path, messages: Sequence[Message] = ()) -> str:
 
 
 def why_not_tuned(task: Task, model: str, base: Path | None) -> str:
-    """Return why no adapter can be trained for this task and model; "" otherwise.
-
-    Without the file only the names are checked.
-    """
+    """Return why no adapter can be trained for this task and model; "" otherwise."""
     if not model.startswith("local/"):
         return f"{model} is not trained here; name an embedded model (local/NAME or local/PATH.gguf)"
     if split_adapter(model.removeprefix("local/"))[1]:
@@ -247,14 +268,11 @@ def require_trainer(asked: CustomizeOptions, specs: Sequence[ArmSpec], base: Pat
 
 def require_ray(asked: CustomizeOptions, tuned: Sequence[ArmSpec]) -> list[Problem]:
     """Return all problems of training on Ray; `tuned`: the arms to train."""
-    needs = ", ".join(
-        [*(["--ray"] if asked.ray is not None else []), *([f"--tune {asked.tune}"] if asked.tune else [])]
-    )
+    given = {"--ray": asked.ray is not None, f"--tune {asked.tune}": bool(asked.tune)}
+    needs = ", ".join(name for name, is_given in given.items() if is_given)
     problems = []
     if needs and not tuned:
         problems.append(Problem(needs, "no arm is trained here; name one with --arms, or leave it out"))
     if needs and not is_here("ray"):
         problems.append(Problem(needs, missing("ray")))
-    elif asked.tune and find_spec("pyarrow") is None:  # which Ray Tune needs and Ray alone does not bring
-        problems.append(Problem(f"--tune {asked.tune}", f"needs the whole extra; {command('ray')}"))
     return problems

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,17 +23,17 @@ from typing import Any, ClassVar, Literal
 from agent.errors import AgentError, Interrupted, LedgerBusy, ProblemsError, message_of
 from agent.jobs.arguments import OptimizeArguments, launch_of
 from agent.jobs.interrupts import StopSignal
-from agent.jobs.launch import start
+from agent.jobs.launch import search_of
 from agent.jobs.locations import open_history
 from agent.jobs.observers import LogWatcher, Snapshot
 from agent.jobs.resume import prepare_resume
+from agent.jobs.session import run_work
 from agent.jobs.sweep.file import Point, SweepFile
 from agent.ledger.connect import is_there
 from agent.ledger.files import is_held, sibling
 from agent.ledger.query import Row, released_file
 from agent.options.jobs import ResumeOptions
 from agent.release.result import RunResult, search_result
-from agent.safe_text import counted
 
 State = Literal["not begun", "partial", "running", "finished"]
 FINISHED = ("complete", "budget")
@@ -57,6 +57,13 @@ class Cell:
     max_cost: float | None = None
 
     @property
+    def order(self) -> str:
+        """The order for a process to run it, as a line of JSON."""
+        return json.dumps(
+            {"task": self.point.task, "options": self.arguments, "db": str(self.db), "folder": os.getcwd()}
+        )
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """Options of its run, JSON-ready."""
         axes = {"model": self.point.model, "seed": self.point.seed, "strategy": self.point.strategy}
@@ -66,14 +73,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class CellOutcome:
-    """What the ledger of a cell says.
+    """What the ledger of a cell says; without `run` it has not begun.
 
-    Args:
-        state: "running": a process is writing it.
-        run: of the cell, as the ledger lists it; None: not begun.
-        own, best: the sealed scores in [0, 1], by row, of the user's own prompt and of the best found.
-        rows: the hash of the sealed rows.
-        usd: what was paid; None: a price is unknown.
+    `own`, `best`: the sealed scores in [0, 1], by row, of the user's own prompt and of the best found. `rows`: the hash
+    of the sealed rows. `usd`: what was paid; None: a price is unknown.
     """
 
     cell: Cell
@@ -111,10 +114,7 @@ def cells_of(sweep: SweepFile, folder: Path) -> list[Cell]:
 
 
 def begun_run(db: Path) -> tuple[State, Row | None]:
-    """Return the state of a cell's ledger and its run.
-
-    Raises LedgerError if it is damaged.
-    """
+    """Return the state of a cell's ledger and its run. Raises LedgerError if it is damaged."""
     if not is_there(db):
         return "not begun", None
     held = is_held(db)
@@ -132,8 +132,7 @@ def read_outcome(cell: Cell) -> CellOutcome:
     if run is None or state == "running":
         return CellOutcome(cell, state, run)
     with closing(open_history(cell.db)) as history:
-        costs = [row["cost_usd"] for row in history.costs(run["id"])]
-        usd = None if None in costs else sum(costs)
+        usd = total_usd(row["cost_usd"] for row in history.costs(run["id"]))
         result = search_result(run["result"], cell.db)
         if result is None:
             return CellOutcome(cell, state, run, usd=usd)
@@ -144,12 +143,17 @@ def read_outcome(cell: Cell) -> CellOutcome:
         return CellOutcome(cell, state, run, result, yours, best, rows, usd, release)
 
 
+def total_usd(costs: Iterable[float | None]) -> float | None:
+    """Add costs; None if one is unknown."""
+    known = list(costs)
+    return None if None in known else sum(usd or 0.0 for usd in known)
+
+
 def with_shares(sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, CellOutcome]) -> list[Cell]:
-    """Give every cell a cap, together at most the sweep's `max_cost`.
+    """Give every cell a cap, together at most the sweep's `max_cost`. Raises ProblemsError where none exist.
 
     A cell that has begun keeps its run's cap, one with its own `max_cost` keeps that, and the others share the rest
-    equally: a cap is part of a run's plan, so it may not depend on the order of cells. Raises ProblemsError where no
-    such caps exist.
+    equally: a cap is part of a run's plan, so it may not depend on the order of cells.
     """
     if sweep.max_cost is None:
         return list(cells)
@@ -163,13 +167,8 @@ def with_shares(sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, Cel
     left, what = sweep.max_cost - taken, ""
     if uncapped:
         what = f"max_cost: {uncapped[0]} started without a cap; leave max_cost out"
-    elif left < -1e-9 * max(1.0, taken):
+    elif left < -1e-9 * max(1.0, taken) or (sharing and sweep.max_cost > 0 and left <= 1e-9 * taken):
         what = f"max_cost = {sweep.max_cost:g}: cells have caps of {taken:g} US dollars together; raise it"
-    elif sharing and sweep.max_cost > 0 and left <= 1e-9 * taken:
-        what = (
-            f"max_cost = {sweep.max_cost:g}: nothing left for {counted(len(sharing), 'cell')} without a cap; "
-            f"the others may spend {taken:g} US dollars; raise it"
-        )
     if what:
         raise ProblemsError((sweep.problem("max_cost", what),))
     share = max(0.0, left) / len(sharing) if sharing else 0.0
@@ -180,10 +179,7 @@ def with_shares(sweep: SweepFile, cells: Sequence[Cell], begun: Mapping[str, Cel
 
 
 def read_progress(db: Path) -> dict[str, Any]:
-    """Read the progress file; {} without one.
-
-    Keys: calls, planned, best (0 to 1), usd (None: unknown), seconds.
-    """
+    """Read the progress file (calls, planned, best, usd, seconds); {} without one."""
     try:
         found = json.loads(sibling(db, PROGRESS).read_text("utf-8"))
     except (OSError, ValueError):
@@ -231,14 +227,9 @@ def run_cell(task: str, options: Mapping[str, Any], db: Path, stop: StopSignal |
             launch = launch_of(task, OptimizeArguments.given(options), db, watcher)
         else:
             launch = prepare_resume(run["id"], ResumeOptions(), db, watcher)
-        start(launch, db, watcher, stop)
+        run_work(search_of(launch), db, watcher, stop)
     finally:
         sibling(db, PROGRESS).unlink(missing_ok=True)
-
-
-def order_of(cell: Cell) -> str:
-    """Return the order for a process to run a cell, as a line of JSON."""
-    return json.dumps({"task": cell.point.task, "options": cell.arguments, "db": str(cell.db), "folder": os.getcwd()})
 
 
 def carry_out(order: str, stop: StopSignal | None = None) -> Ended:

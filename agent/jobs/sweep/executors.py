@@ -14,32 +14,22 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 from agent.cluster import RETRIES, join_cluster, leave_cluster
 from agent.errors import error_lines
-from agent.jobs.sweep.cells import Cell, Ended, carry_out, order_of
+from agent.jobs.sweep.cells import Cell, Ended, carry_out
 
 _CHILD = "import promptassay; from agent.jobs.sweep.cells import main; main()"
 _NOT_STARTED = Ended("was not started", True)
 
 
-class CellExecutor(Protocol):
-    """Runs cells; each future ends with its cell."""
-
-    def submit(self, cell: Cell) -> Future[Ended]: ...
-
-    def end_of(self, future: Future[Ended]) -> Ended:
-        """Return how the cell of a finished future ended."""
-
-    def interrupt(self) -> None:
-        """Stop starting cells; first finish calls in flight, the second time stop at once."""
-
-    def close(self) -> None: ...
-
-
 class Processes:
-    """Runs cells as child processes, at most `jobs` at once."""
+    """Runs cells as child processes, at most `jobs` at once.
+
+    `end_of` a finished future: how its cell ended. `interrupt` stops starting cells, and first finishes calls in
+    flight; the second time it stops at once.
+    """
 
     def __init__(self, jobs: int) -> None:
         self._pool = ThreadPoolExecutor(jobs)
@@ -48,7 +38,7 @@ class Processes:
         self._stopped = False
 
     def submit(self, cell: Cell) -> Future[Ended]:
-        return self._pool.submit(self._run, order_of(cell))
+        return self._pool.submit(self._run, cell.order)
 
     def end_of(self, future: Future[Ended]) -> Ended:
         try:
@@ -100,17 +90,15 @@ class Processes:
                 last = errors.read()[-2000:].decode("utf-8", "replace").strip().rpartition("\n")[2]
             with contextlib.suppress(ValueError):
                 return Ended(**json.loads(said))
-            end = Ended(
-                f"its process ended with {process.returncode}{f': {last}' if last else ''}",
-                self._stopped,
-            )
+            why = f"its process ended with {process.returncode}{f': {last}' if last else ''}"
+            end = Ended(why, self._stopped)
             if process.returncode >= 0:
                 break
         return end
 
 
 class RayTasks:
-    """Runs cells as Ray tasks. Raises InputError without Ray or without such a cluster."""
+    """Runs cells as Ray tasks, as `Processes` does. Raises InputError without Ray or without such a cluster."""
 
     def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
         self._ray = join_cluster(address, "--ray")
@@ -119,7 +107,7 @@ class RayTasks:
         self._presses = 0
 
     def submit(self, cell: Cell) -> Future[Ended]:
-        reference = self._task.options(name=cell.name).remote(order_of(cell))
+        reference = self._task.options(name=cell.name).remote(cell.order)
         future: Future[Ended] = reference.future()
         self._running[future] = reference
         return future
@@ -140,3 +128,6 @@ class RayTasks:
 
     def close(self) -> None:
         leave_cluster(self._ray)
+
+
+CellExecutor = Processes | RayTasks

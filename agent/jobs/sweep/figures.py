@@ -7,14 +7,12 @@ another per task; Holm's step-down corrects both.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict
 from itertools import combinations, groupby
 from typing import Any
 
 from agent.evaluate.score_table import ScoreTable
-from agent.evaluate.verdict import shown
-from agent.jobs.sweep.cells import CellOutcome
-from agent.stats.intervals import mean_ci
+from agent.jobs.sweep.cells import CellOutcome, total_usd
+from agent.stats.intervals import mean_ci, shown
 from agent.stats.selection import holm
 
 SIDES = ("own", "best")
@@ -45,38 +43,24 @@ def described(outcome: CellOutcome, error: str = "") -> dict[str, Any]:
 
 def _axes(outcome: CellOutcome) -> dict[str, Any]:
     point, result = outcome.cell.point, outcome.result
-    return {
-        "task": point.task,
-        "model": point.model or (result.model if result else None),
-        "strategy": point.strategy,
-    }
+    return {"task": point.task, "model": point.model or (result.model if result else None), "strategy": point.strategy}
 
 
 def summary(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
-    """Return the groups and the tasks of a sweep, JSON-ready.
-
-    Returns:
-        `groups`: by task, model and strategy, over the seeds: sealed score of the best prompt with its 95 % interval,
-        gain over the user's own prompt with `p_value` and `p_holm`, cost, and how many cells promote.
-        `tasks`: the best group of each task, which others it significantly beats, and all comparisons.
-    """
+    """Return `groups`, `tasks` and `cost_usd` of a `SweepResult`."""
     finished = [outcome for outcome in outcomes if outcome.best]
     groups = [tuple(cells) for _, cells in groupby(finished, key=_axes)]
     table = ScoreTable({f"{side} {at}": _scores(cells, side) for at, cells in enumerate(groups) for side in SIDES})
     found = [_group(cells, table, at) for at, cells in enumerate(groups)]
     _correct([group["lift"] for group in found if group["lift"] is not None])
     tasks = [_task(task, list(same), table) for task, same in groupby(enumerate(found), key=lambda e: e[1]["task"])]
-    return {"groups": found, "tasks": tasks, "cost_usd": _sum([outcome.usd for outcome in outcomes if outcome.run])}
+    return {"groups": found, "tasks": tasks, "cost_usd": total_usd(outcome.usd for outcome in outcomes if outcome.run)}
 
 
 def _scores(cells: Sequence[CellOutcome], side: str) -> dict[tuple[str, Hashable], float]:
     return {
         (row, (cell.cell.point.seed, cell.rows)): score for cell in cells for row, score in getattr(cell, side).items()
     }
-
-
-def _sum(costs: Sequence[float | None]) -> float | None:
-    return None if None in costs else sum(usd or 0.0 for usd in costs)
 
 
 def _correct(tests: Sequence[dict[str, Any]]) -> None:
@@ -96,7 +80,7 @@ def _group(cells: Sequence[CellOutcome], table: ScoreTable, at: int) -> dict[str
         "ci95": list(best.ci95 or ()),
         "lift": _paired(table, f"best {at}", f"own {at}", cells[0].cell.point.seed),
         "promoted": sum(cell.result is not None and cell.result.decision == "promote" for cell in cells),
-        "cost_usd": _sum([cell.usd for cell in cells]),
+        "cost_usd": total_usd(cell.usd for cell in cells),
         "instruction": first.winner.instruction,
         "technique": first.winner.technique,
         "examples": first.winner.n_examples,
@@ -106,7 +90,7 @@ def _group(cells: Sequence[CellOutcome], table: ScoreTable, at: int) -> dict[str
 
 def _paired(table: ScoreTable, arm: str, other: str, seed: int) -> dict[str, Any] | None:
     test = table.paired(arm, other, seed)
-    return None if test is None else {**asdict(test), "ci95": list(test.ci95)}
+    return None if test is None else test.to_json()
 
 
 def _task(task: str, groups: Sequence[tuple[int, Mapping[str, Any]]], table: ScoreTable) -> dict[str, Any]:

@@ -5,14 +5,13 @@ One pass finds every problem of the file, at its line.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import product
+from functools import partial
+from itertools import islice, product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
 
@@ -30,8 +29,7 @@ OPTIONS = tuple(name for name in RunOptions.declared() if name not in AXES)
 """Options of a cell: those of a run except the axes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """One combination of the axes; None: the task's default."""
 
     task: str
@@ -40,22 +38,18 @@ class Point:
     seed: int
 
 
-def _place(task: str) -> str:
+def _place(task: Any) -> str:
     return os.path.abspath(task if os.path.exists(task) else os.path.join("tasks", task))
 
 
-def _each_once(same: Callable[[Any], Any]) -> AfterValidator:
-
-    def check(values: list[Any]) -> list[Any]:
-        kept: dict[Any, Any] = {}
-        for value in values:
-            if (what := same(value)) in kept:
-                also = "" if kept[what] == value else f", also as {quoted(kept[what])}"
-                raise ValueError(f"{quoted(value)} is listed twice{also}; keep one")
-            kept[what] = value
-        return values
-
-    return AfterValidator(check)
+def _once(values: list[Any], same: Callable[[Any], Any] = str) -> list[Any]:
+    kept: dict[Any, Any] = {}
+    for value in values:
+        if (what := same(value)) in kept:
+            also = "" if kept[what] == value else f", also as {quoted(kept[what])}"
+            raise ValueError(f"{quoted(value)} is listed twice{also}; keep one")
+        kept[what] = value
+    return values
 
 
 def _known_strategy(name: str) -> str:
@@ -67,6 +61,7 @@ def _known_strategy(name: str) -> str:
 
 
 Word = Annotated[str, StringConstraints(min_length=1)]
+Once = AfterValidator(_once)
 Amount = Annotated[float, Field(ge=0)]
 
 
@@ -85,10 +80,10 @@ class SweepFile(_Table):
     """A sweep file; a table of `cells` gives options to the points that match its axes."""
 
     name: Annotated[str, Field(pattern=NAME)]
-    tasks: Annotated[list[Word], Field(min_length=1), _each_once(_place)]
-    models: Annotated[list[Word], _each_once(str)] = []
-    strategies: Annotated[list[Annotated[str, AfterValidator(_known_strategy)]], _each_once(str)] = []
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], _each_once(int)] = []
+    tasks: Annotated[list[Word], Field(min_length=1), AfterValidator(partial(_once, same=_place))]
+    models: Annotated[list[Word], Once] = []
+    strategies: Annotated[list[Annotated[str, AfterValidator(_known_strategy)]], Once] = []
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Once] = []
     max_cost: Amount | None = None
     options: dict[str, Any] = {}
     cells: list[dict[str, Any]] = []
@@ -97,23 +92,16 @@ class SweepFile(_Table):
     _lines: TomlLines = PrivateAttr()
 
     @property
-    def path(self) -> Path:
-        return self._path
-
-    @property
     def points(self) -> list[Point]:
         """Every combination, tasks first."""
-        return [Point(*values) for values in product(*self._axes)]
-
-    @property
-    def _axes(self) -> tuple[list[Any], ...]:
-        return self.tasks, self.models or [None], self.strategies or [None], self.seeds or [0]
+        axes: list[list[Any]] = [self.tasks, self.models or [None], self.strategies or [None], self.seeds or [0]]
+        return [Point(*values) for values in islice(product(*axes), MOST_CELLS + 1)]
 
     def options_of(self, point: Point) -> dict[str, Any]:
         """Return the options of a cell; later tables of `cells` override earlier ones."""
         options = dict(self.options)
         for table in self.cells:
-            if holds(table, point):
+            if _holds(table, point):
                 options |= {name: value for name, value in table.items() if name not in AXES}
         return options
 
@@ -122,16 +110,12 @@ class SweepFile(_Table):
         return problem(shown(self._path), self._lines.of((key,)), what)
 
 
-def holds(table: Mapping[str, Any], point: Point) -> bool:
-    """Return whether a table of `cells` applies to a point."""
+def _holds(table: Mapping[str, Any], point: Point) -> bool:
     return all(getattr(point, axis) == table[axis] for axis in AXES if axis in table)
 
 
 def read_sweep(path: Path) -> SweepFile:
-    """Read a TOML file of at most 1,000,000 characters.
-
-    Raises ProblemsError with all its problems.
-    """
+    """Read a sweep.toml. Raises ProblemsError with all its problems."""
     where = shown(path)
     text = decoded(read_bytes(path), where)
     raw, lines = parse_toml(text, where), TomlLines(text)
@@ -177,14 +161,14 @@ def _wrong_options(raw: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _wrong_cells(sweep: SweepFile) -> Iterator[tuple[KeyPath, str]]:
-    if (count := math.prod(map(len, sweep._axes))) > MOST_CELLS:
-        yield (), f"{count:,} cells, more than {MOST_CELLS:,}; divide the sweep"
-        return
     points = sweep.points
+    if len(points) > MOST_CELLS:
+        yield (), f"more than {MOST_CELLS:,} cells; divide the sweep"
+        return
     for at, table in enumerate(sweep.cells):
         where = {key: value for key, value in table.items() if key in AXES}
         if not where or len(where) == len(table):
             yield ("cells", at), f"[[cells]]: name cells by {', '.join(AXES)}, and give options for them"
-        elif not any(holds(table, point) for point in points):
+        elif not any(_holds(table, point) for point in points):
             said = ", ".join(f"{key} {quoted(value)}" for key, value in where.items())
             yield ("cells", at), f"[[cells]]: no cell has {said}; write the values as above"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from agent.errors import AgentError, InputError, Problem, RunRefused
 from agent.jobs.arguments import OptimizeArguments, launch_of, require_none
-from agent.jobs.launch import Estimate, Launch, estimate
+from agent.jobs.launch import Launch
 from agent.jobs.locations import LEDGER
 from agent.jobs.observers import Watcher
+from agent.jobs.planned import PlannedRun, planned
 from agent.jobs.resume import prepare_resume, task_changes
 from agent.jobs.sweep.cells import Cell, CellOutcome, cells_of, read_outcome, with_shares
 from agent.jobs.sweep.file import SweepFile, read_sweep
@@ -25,6 +26,7 @@ from agent.options.jobs import ResumeOptions
 from agent.types import LM, Task
 
 _NAMED = 3  # cells of one problem
+_PUT_BACK = "put it back, or sweep into another folder (--folder)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +37,12 @@ class PreparedSweep:
     folder: Path
     cells: Sequence[Cell]
     before: Mapping[str, CellOutcome]
-    estimates: Mapping[str, Estimate]
+    estimates: Mapping[str, PlannedRun]
     models: Sequence[str]
 
 
 def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = True) -> PreparedSweep:
-    """Read a sweep file and check every cell as its run would start; call nothing.
-
-    `folder` None: runs/sweep-NAME. `check_keys`: require the providers' keys. Raises ProblemsError with all problems.
-    """
+    """Read a sweep file and check every cell as its run would start. Raises ProblemsError with all problems."""
     file = read_sweep(path)
     folder = folder or LEDGER.parent / f"sweep-{file.name}"
     cells = cells_of(file, folder)
@@ -57,14 +56,14 @@ def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = Tru
             problems.append(Problem(cell.name, str(error)))
     require_none(problems)
     cells = with_shares(file, cells, before)
-    checking, estimates = _Checking(check_keys), dict[str, Estimate]()
-    wrong, stale = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    checking, estimates = _Checking(check_keys), dict[str, PlannedRun]()
+    wrong = defaultdict[str, list[str]](list)
     for cell in cells:
         found = before[cell.name]
         try:
             if found.state == "finished" and found.run:
                 for what in checking.changes(found.run):
-                    stale[what].append(cell.name)
+                    wrong[f"{what} since this cell finished; {_PUT_BACK}"].append(cell.name)
             elif found.run:
                 checking.require(prepare_resume(found.run["id"], ResumeOptions(), cell.db))
             else:
@@ -75,10 +74,6 @@ def prepare_sweep(path: Path, folder: Path | None = None, check_keys: bool = Tru
     for what, names in wrong.items():
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         problems.append(Problem(f"{path}: {', '.join(names[:_NAMED])}{more}", what))
-    for what, names in stale.items():
-        since = f"since {'this cell' if len(names) == 1 else 'these cells'} finished"
-        fix = "put it back, or sweep into another folder (--folder)"
-        problems.append(Problem(f"{path}: {', '.join(names)}", f"{what} {since}; {fix}"))
     require_none(problems)
     return PreparedSweep(file, folder, cells, before, estimates, tuple(checking.models))
 
@@ -89,17 +84,17 @@ class _Checking:
     def __init__(self, keys: bool) -> None:
         self.models: dict[str, None] = {}
         self._keys = keys
-        self._seen: dict[str, Estimate | InputError] = {}
+        self._seen: dict[str, PlannedRun | InputError] = {}
         self._tasks: dict[str, Task] = {}
         self._digest = cache(file_digest)
 
-    def estimate(self, cell: Cell) -> Estimate:
+    def estimate(self, cell: Cell) -> PlannedRun:
         """Return the maximum usage of a cell. Raises InputError with all its problems."""
         key = json.dumps([cell.point.task, {**cell.arguments, "seed": 0}], sort_keys=True, default=str)
         if key not in self._seen:
             try:
                 launch = launch_of(cell.point.task, OptimizeArguments.given(cell.arguments), cell.db, Watcher())
-                self._seen[key] = estimate(launch)
+                self._seen[key] = planned(launch)
                 self.require(launch)
             except AgentError as error:
                 lines = dict.fromkeys([*str(error).split("\n"), *self._wrong_models(cell)])

@@ -19,7 +19,7 @@ from agent.jobs.interrupts import StopSignal, catch_signals, run_blocking
 from agent.jobs.models import fetch_weights
 from agent.jobs.observers import CellLine, Watcher
 from agent.jobs.registry import Printed, job
-from agent.jobs.sweep.cells import Cell, CellOutcome, Ended, read_outcome, read_progress
+from agent.jobs.sweep.cells import Cell, CellOutcome, Ended, read_outcome, read_progress, total_usd
 from agent.jobs.sweep.executors import CellExecutor, Processes, RayTasks
 from agent.jobs.sweep.figures import described, summary
 from agent.jobs.sweep.prepare import PreparedSweep, prepare_sweep
@@ -73,16 +73,14 @@ class SweepResult(Result):
     """Results of a sweep.
 
     Args:
-        name: of the sweep.
         folder: with a ledger for each cell.
         cells: each cell: its values, state, run, ledger, scores (0 to 1), lift, decision, cost, and why it has no
             result (`error`).
         groups: each task, model and strategy over its seeds: score with interval, lift (`p_holm`: corrected over all
-            groups), cost, the best prompt's instruction.
+            groups), cost, how many cells promote, the best prompt's instruction.
         tasks: the best group of each task, the groups it significantly beats, and all comparisons.
         cost_usd: US dollars of all cells; None: a price is unknown.
-        report: the page; None: not written.
-        report_error: why it was not written.
+        report: the page; None: not written, for the reason `report_error`.
     """
 
     kind: Literal["sweep"] = "sweep"
@@ -181,18 +179,13 @@ def _plan(prepared: PreparedSweep) -> SweepPlan:
                 run_id=before.run["id"] if before.run else None,
                 ledger=str(cell.db),
                 max_cost=cell.max_cost,
-                calls=None if plan is None else sum(row["calls"] for row in plan.roles.values()),
-                tokens_at_most=None if plan is None else plan.tokens,
-                cost_usd_at_most=None if plan is None else plan.usd,
+                calls=None if plan is None else sum(role.calls for role in plan.roles.values()),
+                tokens_at_most=None if plan is None else plan.tokens_at_most,
+                cost_usd_at_most=None if plan is None else plan.cost_usd_at_most,
             )
         )
-    known = [plan.usd for plan in prepared.estimates.values()]
-    return SweepPlan(
-        sweep=prepared.file.name,
-        folder=str(prepared.folder),
-        cells=tuple(found),
-        cost_usd_at_most=None if None in known else sum(usd or 0.0 for usd in known),
-    )
+    most = total_usd(plan.cost_usd_at_most for plan in prepared.estimates.values())
+    return SweepPlan(sweep=prepared.file.name, folder=str(prepared.folder), cells=tuple(found), cost_usd_at_most=most)
 
 
 def run_sweep(
@@ -210,16 +203,17 @@ def run_sweep(
     def show() -> None:
         watcher.on_cells([_line(prepared, cell, outcomes.get(cell.name), errors) for cell in prepared.cells])
 
+    def executor_of_cells() -> CellExecutor:
+        if ray is not None:
+            return RayTasks(ray, prepared.file.resources.num_cpus, prepared.file.resources.num_gpus)
+        fetch_weights(prepared.models, Watcher().download)
+        has_embedded = any(model.startswith("local/") for model in prepared.models)
+        return Processes(jobs or (1 if has_embedded else HOSTED_JOBS))
+
     async def run(stop: StopSignal) -> int:
         """Run the cells without a result; return how often the user asked to stop."""
         presses, due, waiting = 0, 0.0, dict[Future[Ended], Cell]()
-        executor: CellExecutor
-        if ray is not None:
-            executor = RayTasks(ray, prepared.file.resources.num_cpus, prepared.file.resources.num_gpus)
-        else:
-            fetch_weights(prepared.models, Watcher().download)
-            has_embedded = any(model.startswith("local/") for model in prepared.models)
-            executor = Processes(jobs or (1 if has_embedded else HOSTED_JOBS))
+        executor = executor_of_cells()
 
         def press() -> None:
             nonlocal presses

@@ -11,19 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent.programs.moves.asking import (
-    FREE,
-    MAX_CHARACTERS,
-    Data,
-    Question,
-    Read,
-    messages_about,
-    task_line,
-    why_labels_lost,
-    why_not_whole,
-    why_refused,
-)
-from agent.programs.moves.evidence import FAILURE, MOST_OF_A_FAILURE, ScoredInstruction, cut, inputs_of, labels_of
+from agent.programs.moves import asking
+from agent.programs.moves.asking import Data, Question, Read, messages_about
+from agent.programs.moves.evidence import FAILURE, MOST_OF_A_FAILURE, Tried, cut, inputs_of, labels_of
 from agent.prompt.prompt_candidate import as_prompt
 from agent.prompt.reply_parser import reasons_of
 from agent.search.context import SearchContext
@@ -43,45 +33,30 @@ STYLES = (
 
 
 def whole_question(
-    task: Task,
-    tried: Sequence[ScoredInstruction],
-    failures: Sequence[str],
-    style: str,
-    rng: random.Random,
-    several: int = 1,
+    task: Task, tried: Tried, failures: Sequence[str], style: str, rng: random.Random, several: int = 1
 ) -> Question:
     messages = request_messages(task, tried[-HISTORY:], failures, style, rng, several)
 
     def read(reply: Completion) -> Read:
-        texts, reasons = list[str](), [why_not_whole(reply)]
-        for text in read_proposals(reply, several):
-            refused = why_refused(text, task) or why_labels_lost(text, task)
-            reasons.append(refused)
-            if not refused:
-                texts.append(text)
-        return (tuple(texts), "") if texts and not reasons[0] else ((), next(filter(None, reasons), "no instruction"))
+        texts = read_proposals(reply, several)
+        refused = {text: asking.why_refused(text, task) or asking.why_labels_lost(text, task) for text in texts}
+        usable = [text for text in texts if not refused[text]]
+        if (cut_off := asking.why_not_whole(reply)) or usable:
+            return usable, cut_off
+        return (), next(filter(None, refused.values()), "no instruction")
 
-    return Question(messages, read, proposal_tokens(task, several), FREE)
+    return Question(messages, read, proposal_tokens(task, several), asking.FREE)
 
 
 def request_messages(
-    task: Task,
-    history: Sequence[ScoredInstruction],
-    failures: Sequence[str],
-    style: str,
-    rng: random.Random,
-    several: int = 1,
+    task: Task, history: Tried, failures: Sequence[str], style: str, rng: random.Random, several: int = 1
 ) -> tuple[Message, ...]:
-    """Write the messages to the proposer.
-
-    `failures`: lines of `Wrong`. `style`: how to write. `rng` draws the rows. `several`: the number of instructions,
-    after a reflection on the failures.
-    """
+    """Ask for `several` instructions; `failures` are lines of `Wrong`."""
     shown = rng.sample(task.train, min(SHOWN_ROWS, len(task.train)))
     kinds = [f"one of: {', '.join(each.choices)}" if each.choices else each.type for each in task.signature.outputs]
     outputs = [f"{each.name} ({kind})" for each, kind in zip(task.signature.outputs, kinds, strict=True)]
     before = [
-        task_line(task),
+        asking.task_line(task),
         f"Input: {', '.join(field.name for field in task.signature.inputs)}. Output: {', '.join(outputs)}.",
         _summary(task),
     ]
@@ -89,7 +64,7 @@ def request_messages(
         "Examples of the data:",
         *(Data(f"{cut(inputs_of(row), MOST_OF_A_ROW)} => {cut(labels_of(row), MOST_OF_A_ROW)}") for row in shown),
         "Instructions that were tried, with their scores from 0 to 1:",
-        *((f"{scored.mean:.2f}: ", Data(cut(scored.instruction, MAX_CHARACTERS))) for scored in history),
+        *((f"{mean:.2f}: ", Data(cut(instruction, asking.MAX_CHARACTERS))) for instruction, mean in history),
     ]
     if failures:
         lines += ["Where the best one fails:", *map(Data, failures)]
@@ -117,7 +92,6 @@ def read_proposal(reply: str) -> str:
 
 
 def read_proposals(reply: Completion, several: int) -> list[str]:
-    """Return the complete instructions in a reply that was asked for `several`."""
     if several == 1:
         return [read_proposal(reply.text)]
     # `|\Z`: without it a reply of many tags that are never closed takes time in the square of its length
@@ -140,8 +114,7 @@ def longest_request(task: Task) -> int:
     rows = sorted(task.train, key=lambda row: len(inputs_of(row)) + len(labels_of(row)))[-SHOWN_ROWS:]
     instruction = max(task.instruction, "x" * proposal_tokens(task) * BYTES_A_TOKEN, key=len)
     failure = FAILURE.format(*["x" * MOST_OF_A_FAILURE] * 4)
-    tried = [ScoredInstruction(instruction, 1.0)] * HISTORY
-    longest = replace(task, train=tuple(rows))
+    longest, tried = replace(task, train=tuple(rows)), [(instruction, 1.0)] * HISTORY
     messages = request_messages(longest, tried, [failure] * FAILURES, max(STYLES, key=len), random.Random(0))
     return sum(len(message.content) for message in messages)
 
@@ -152,7 +125,7 @@ async def rationales(context: SearchContext, rows: int) -> dict[str, str]:
     tried = [
         i
         for i, proposal in trials.proposals.items()
-        if as_prompt(proposal.candidate).technique == "chain-of-thought" and i in trials.by_id and trials.by_id[i].mean
+        if as_prompt(proposal.candidate).technique == "chain-of-thought" and trials.mean(i)
     ]
     compared = any(judge.judge.setup.mode == "pairwise" for judge in context.evaluator.judges())  # not on train rows
     if "few-shot-cot" not in context.task.space.techniques or not tried or compared:

@@ -1,7 +1,7 @@
 """Moves for chains: texts of each prompt, examples in the last one, changes of good ones.
 
-Examples are train rows with the inputs of the last prompt. If it takes more than the task's inputs, the user's own
-chain is run on some train rows first (`warmed`), and the inputs of that prompt become those of the demo.
+If the last prompt takes more than the task's inputs, the user's own chain is run on some train rows first (`warmed`),
+and the inputs of that prompt become those of the demo.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from agent.programs.chain_parts import as_chain
 from agent.programs.moves.asking import Asker, replies_to
 from agent.programs.moves.author import FAILURES, STYLES, whole_question
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
-from agent.programs.moves.evidence import ScoredInstruction, best_instructions, wrong_rows
+from agent.programs.moves.evidence import Tried, best_instructions, wrong_rows
 from agent.programs.moves.prompt_moves import TextMoves, at, coordinate
-from agent.programs.moves.prompt_parts import fewer_examples, tidied, without_a_sentence
+from agent.programs.moves.prompt_parts import fewer_examples, shorter_texts
 from agent.prompt.techniques import Rewrite, builtin_rewrites
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Parent
@@ -32,25 +32,18 @@ OWN = "own"
 class ChainMoves(TextMoves):
     def __init__(self, context: SearchContext, program: ChainProgram) -> None:
         self._context, self._program, self._proposals = context, program, 0
-        texts = {
-            name: [Rewrite(OWN, laid.system, "the user's words"), *self._builtin(name)]
-            for name, laid in program.laid.items()
-        }
+        self._kinds, self._last, last = demo_kinds(context.task), program.last.name, program.last
+        texts = {name: [Rewrite(OWN, laid.system, "the user's words")] for name, laid in program.laid.items()}
+        if not program.answers_json:
+            made = builtin_rewrites(self._task_of(self._last))
+            texts[self._last] += [r for r in made if r.instruction.strip() and not last.wrong(r.instruction)]
         super().__init__(context.task, context.rng, context.choices, texts)
-        self._kinds, self._last = demo_kinds(context.task), program.last.name
         self._maker: DemoMaker | None = None
         self._sizes: list[int] = []
-        missing = sorted(program.last.variables - {field.name for field in context.task.signature.inputs})
+        missing = sorted(last.variables - {field.name for field in context.task.signature.inputs})
         self._no_demos = f"; no examples yet: {self._last} takes {missing[0]}, no input of the task" if missing else ""
         if not missing:
             self._set_demo_rows(context.task.train)
-
-    def _builtin(self, name: str) -> list[Rewrite]:
-        program = self._program
-        if name != program.last.name or program.answers_json:
-            return []
-        made = builtin_rewrites(self._task_of(name))
-        return [r for r in made if r.instruction.strip() and not program.last.wrong(r.instruction)]
 
     def _task_of(self, name: str) -> Task:
         laid, task = self._program.laid[name], self._context.task
@@ -90,8 +83,7 @@ class ChainMoves(TextMoves):
         return {**words, "kind": kind or self._kinds[0], "size": size}
 
     def space(self) -> dict[str, tuple[str, ...]]:
-        words = {coordinate(name): tuple(text.operator for text in texts) for name, texts in self.texts.items()}
-        return {**words, "kind": self._kinds, "size": (OWN, *map(str, self._sizes))}
+        return {**super().space(), "kind": self._kinds, "size": (OWN, *map(str, self._sizes))}
 
     def fresh(self, place: Place) -> Proposal | None:
         made: Candidate = self._program.baseline()
@@ -133,28 +125,26 @@ class ChainMoves(TextMoves):
         if operator == PROPOSED:
             return await self._proposed(parent, parents)
         assert parent is not None
+        proposal = None
         if operator == "compress":
             proposal = self._shorter(parent)
         elif operator == "instruction":
             proposal = self.reworded(parent)
-        else:
-            assert self._maker is not None
+        elif self._maker is not None:
             proposal = self.redrawn(self._maker, operator, parent, parents)
         return [proposal] if proposal is not None else []
 
     async def warmed(self, rows: int) -> None:
         """Collect the inputs of the chain's last prompt on train rows, if examples need them."""
-        if not self._no_demos or self._program.last.turn is None:
+        context, last, seen = self._context, self._program.last, self._program.last_inputs
+        if not self._no_demos or last.turn is None:
             return
-        context, most = self._context, 3 * max(demo_sizes(self._context.task), default=0)
-        train = context.task.train[: max(0, min(rows, most))]
+        train = context.task.train[: max(0, min(rows, 3 * max(demo_sizes(context.task), default=0)))]
         await context.evaluator.outcomes(context.baseline, train, "train")
-        complete, variables = list[Example](), self._program.last.variables
-        for row in train:
-            inputs = self._program.last_inputs.get(row.id, {})
-            if inputs and set(inputs) == variables and all(isinstance(value, str) for value in inputs.values()):
-                complete.append(replace(row, inputs=dict(inputs)))
-        self._set_demo_rows(complete)
+        complete = [
+            replace(row, inputs=dict(seen[row.id])) for row in train if set(seen.get(row.id, {})) == last.variables
+        ]
+        self._set_demo_rows([row for row in complete if all(isinstance(value, str) for value in row.inputs.values())])
         self._no_demos = ""
 
     async def _proposed(self, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
@@ -178,9 +168,7 @@ class ChainMoves(TextMoves):
         shorter: list[tuple[str, dict[str, Any], str]] = []
         for prompt in old.prompts:
             laid = self._program.laid[prompt.name]
-            texts = [(tidied(prompt.system), "without spare blanks and empty lines")]
-            texts += [(rest, f'without "{cut[:60]}"') for cut, rest in without_a_sentence(prompt.system, task)]
-            short = [(text, why) for text, why in texts if len(text) < len(prompt.system) and not laid.wrong(text)]
+            short = [(text, why) for text, why in shorter_texts(prompt.system, task) if not laid.wrong(text)]
             shorter += [("text", {"name": prompt.name, "system": text}, why) for text, why in short]
             fewer = fewer_examples(prompt.demos or ())
             shorter += [("examples", {"name": prompt.name, "demos": demos}, why) for demos, why in fewer]
@@ -192,7 +180,7 @@ class ChainMoves(TextMoves):
 
 
 async def rewritten(
-    context: SearchContext, task: Task, tried: Sequence[ScoredInstruction], parents: Sequence[Parent], number: int
+    context: SearchContext, task: Task, tried: Tried, parents: Sequence[Parent], number: int
 ) -> Rewrite | None:
     """Ask for a new instruction, grounded on `tried` ones and on failures. `number` decides the style."""
     if context.proposer is None:

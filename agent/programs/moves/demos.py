@@ -1,8 +1,4 @@
-"""Demo sets: which train rows are in the prompt, and in which order.
-
-Each builder names its operator. Some need no scores, others change a good set; rows near the failures are those with
-the largest word overlap.
-"""
+"""Demo sets: which train rows are in the prompt, and in which order; near rows have the largest word overlap."""
 
 from __future__ import annotations
 
@@ -30,21 +26,19 @@ def demo_sizes(task: Task) -> list[int]:
 
 
 def demo_kinds(task: Task) -> tuple[str, ...]:
-    """Return the builders of demo sets for this task by name, the usual one first."""
+    """Return the builders of demo sets for this task, the usual one first."""
     return KINDS if task.signature.outputs[0].choices else KINDS[1:]
 
 
 @dataclass(frozen=True, slots=True)
 class DemoSet:
-    """Examples in order, with the operator and the reason of the set."""
-
     demos: tuple[Demo, ...]
     operator: str
     reason: str = ""
 
 
 class DemoMaker:
-    """Builds demo sets from a task's train rows. The same seed of `rng` gives the same sets."""
+    """Builds demo sets from train rows; the same seed of `rng` gives the same sets."""
 
     def __init__(self, task: Task, rng: random.Random) -> None:
         self._task = task
@@ -57,7 +51,7 @@ class DemoMaker:
             self.groups.setdefault(self.label(row), []).append(row.id)
 
     def label(self, row: Example) -> str:
-        """Return the class of a row: its choice, or "" without a single choice."""
+        """Return the class of a row, or "" without a single choice."""
         outputs = self._task.signature.outputs
         return str(row.labels[outputs[0].name]) if len(outputs) == 1 and outputs[0].choices else ""
 
@@ -68,16 +62,14 @@ class DemoMaker:
         return DemoSet(tuple(self.demo(i) for i in ids), operator, reason)
 
     def balanced(self, k: int) -> DemoSet:
-        """Draw about k / classes rows of each class, shuffled; random rows without classes."""
+        """Draw about k / classes rows of each class; random rows without classes."""
         return self._set(self._balanced(k, self.groups), "balanced", reason=f"{k} rows, every label alike")
 
     def natural(self, k: int) -> DemoSet:
-        """Draw k random rows, which keeps the label frequencies of the data."""
         ids = self._rng.sample(sorted(self._rows), min(k, len(self._rows)))
         return self._set(ids, "natural", reason=f"{k} rows drawn as the data come")
 
     def short(self, k: int) -> DemoSet:
-        """Draw balanced from the shorter half of each class, which leaves room for more."""
         half = {
             label: sorted(ids, key=lambda i: len(self._words[i]))[: max(2, (len(ids) + 1) // 2)]
             for label, ids in self.groups.items()
@@ -167,14 +159,13 @@ class DemoMaker:
     def child(
         self, operator: str, parent: DemoSet, outcomes: Sequence[Outcome], others: Sequence[DemoSet]
     ) -> DemoSet | None:
-        """Change a set by one of OPERATORS; None if impossible. `others`: other good sets."""
-        limit = most_examples(self._task)
+        limit, size = most_examples(self._task), len(parent.demos)
         if operator == "grown":
-            room = min(limit - len(parent.demos), max(2, len(parent.demos) // 4))
+            room = min(limit - size, max(2, size // 4))
             return self.grown(parent, outcomes, room) if room > 0 else None
         if operator == "recombined":
             other = self._rng.choice(others) if others else None
-            return self.recombined(parent, other, max(len(parent.demos), len(other.demos))) if other else None
+            return self.recombined(parent, other, max(size, len(other.demos))) if other else None
         if operator == "rebalanced":
             return self.rebalanced(parent, outcomes, limit)
         if operator == "swapped":

@@ -1,8 +1,4 @@
-"""Evidence for the operators of the proposer: good candidates, their failures, and instructions as parts.
-
-An instruction is assembled from parts, one of them by a proposer. A candidate has and hashes the text; the parts are
-kept by the text, in an `InstructionHistory`.
-"""
+"""Evidence for the operators of the proposer: good candidates, their failures, and instructions as parts."""
 
 from __future__ import annotations
 
@@ -21,6 +17,7 @@ from agent.search.trials import Trials
 from agent.types import Candidate, Example, Outcome, Task
 
 T = TypeVar("T")
+Tried = Sequence[tuple[str, float]]  # tried instructions with their best means, worst first
 MOST_OF_A_FAILURE = 200  # letters of each of its parts
 MOST_OF_A_TEXT = 240  # letters that are shown of a row or a reply
 PERFECT = 0.999
@@ -42,7 +39,6 @@ def labels_of(row: Example) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """Cut a text to `limit` characters; a longer one ends in three dots."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -72,28 +68,21 @@ HEADINGS: dict[PartKind, str] = {
     "rule": "Rules:",
     "procedure": "How to go about it:",
     "form": "",
-}
-"""The line before the parts of each kind, in the order in which they stand."""
-SINGLE = ("procedure", "form")
-"""Kinds that occur once, without a dash before the lines."""
+}  # the line before the parts of each kind, in the order in which they stand
+SINGLE = ("procedure", "form")  # kinds that occur once, without a dash before the lines
 
 
 @dataclass(frozen=True, slots=True)
 class InstructionPart:
-    """One part of an instruction about labels; `text` is one line, of a procedure several.
-
-    A definition without text only names its label.
-    """
+    """One part of an instruction about labels; a definition without text only names its label."""
 
     kind: PartKind
     text: str
     about: tuple[str, ...] = ()
 
     def replaces(self, old: InstructionPart) -> bool:
-        if old.kind != self.kind:
-            return False
         same_labels = self.kind != "rule" and set(old.about) == set(self.about)
-        return self.kind in SINGLE or old == self or same_labels
+        return old.kind == self.kind and (self.kind in SINGLE or old == self or same_labels)
 
     def line(self, names: Sequence[str]) -> str:
         if self.kind != "definition":
@@ -111,7 +100,7 @@ class Assembled:
         return tuple(part for part in self.parts if part.kind == kind)
 
     def having(self, parts: Iterable[InstructionPart]) -> Assembled:
-        """Add parts, replacing those of the same kind and labels. Only one procedure and one form."""
+        """Add parts, replacing those of the same kind and labels."""
         kept = list(self.parts)
         for new in parts:
             kept = [old for old in kept if not new.replaces(old)] + [new]
@@ -131,15 +120,11 @@ class Assembled:
 
 
 def labels_of_task(task: Task) -> tuple[str, ...]:
-    """Return the labels of the first output with choices; () without one."""
     return next((each.choices for each in task.signature.outputs if each.choices), ())
 
 
 def goal(task: Task, definitions: Iterable[InstructionPart]) -> Assembled | None:
-    """Make an instruction of the goal, every label (with definition) and the answer's form.
-
-    It has none of the user's words. None for a task without labels, and if the user's words lay out the input.
-    """
+    """Write an instruction without the user's words. None without labels or if they lay out the input."""
     names, labels = [each.name for each in task.signature.inputs], labels_of_task(task)
     if not labels or marks(task.instruction, names):
         return None
@@ -151,14 +136,12 @@ def goal(task: Task, definitions: Iterable[InstructionPart]) -> Assembled | None
 
 @dataclass(slots=True)
 class InstructionHistory:
-    """The parts of the instructions of a run, by the text of each, and the parts that were bought."""
+    """The parts of a run's instructions by text, and the parts that were bought."""
 
     task: Task
     instructions: dict[str, Assembled] = field(default_factory=dict)
     definitions: dict[str, list[InstructionPart]] = field(default_factory=dict)
-    """By label, the latest last; none is bought twice."""
-    tools: dict[str, str] = field(default_factory=dict)
-    """By tool, the latest sentence on its use."""
+    tools: set[str] = field(default_factory=set)
     tools_asked: set[tuple[str, str, str]] = field(default_factory=set)
     """Earlier requests: the operator, the tool, and the other tool, argument or description."""
 
@@ -175,27 +158,15 @@ class InstructionHistory:
 # -- what candidates did -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredInstruction:
-    """An instruction that was tried, with its best mean so far."""
-
-    instruction: str
-    mean: float
-
-
 def best_instructions(
     trials: Trials, text_of: Callable[[Candidate], str] = lambda candidate: as_prompt(candidate).instruction
-) -> list[ScoredInstruction]:
-    """Return each instruction with the best mean of its candidates, worst first.
-
-    `text_of` extracts it from a candidate.
-    """
+) -> Tried:
     best: dict[str, float] = {}
     for candidate_id, trial in trials.by_id.items():
         if trial.mean is not None:
             text = text_of(trials.candidate(candidate_id))
             best[text] = max(best.get(text, 0.0), trial.mean)
-    return [ScoredInstruction(text, mean) for text, mean in sorted(best.items(), key=lambda item: item[1])]
+    return sorted(best.items(), key=lambda item: item[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,16 +194,10 @@ def wrong_rows(rows: Iterable[Example], outcomes: Sequence[Outcome]) -> list[Wro
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Evidence for an operator of the proposer.
+    """What an operator of the proposer knows.
 
-    Args:
-        dev: the dev rows of the search, by id.
-        parent: the candidate to change.
-        parents: good candidates, the best first.
-        asked: how often each operator was used so far.
-        effects: the estimated contribution of parts, in points, by text.
-        tried: instructions with their scores, the worst first.
-        is_strong: whether the latest whole instruction passed the checks.
+    `parent` is to be changed; `parents` are good candidates, best first. `asked`: how often each operator was used;
+    `effects`: points by part text; `is_strong`: whether the latest whole instruction passed the checks.
     """
 
     task: Task
@@ -243,7 +208,7 @@ class Evidence:
     rng: random.Random
     asked: Mapping[str, int]
     effects: Callable[[], Mapping[str, float]]
-    tried: Sequence[ScoredInstruction] = ()
+    tried: Tried = ()
     is_strong: bool = False
 
     @property
@@ -258,11 +223,7 @@ class Evidence:
         return self.history.of(as_prompt(parent.proposal.candidate).instruction)
 
     def wrong(self) -> list[Wrong]:
-        """Return the rows that the best candidate got wrong."""
         return wrong_rows(self.dev.values(), self.best.outcomes)
-
-    def right(self) -> list[str]:
-        return [o.example_id for o in self.best.outcomes if (o.value or 0.0) >= PERFECT and o.example_id in self.dev]
 
     def labels(self, wrong: Wrong) -> tuple[str, str]:
         """Return the right label and the given one."""
@@ -270,19 +231,9 @@ class Evidence:
 
     def confusions(self) -> Counter[tuple[str, str]]:
         """Count how often the best candidate said the second label for the first."""
-        labels, mixed = labels_of_task(self.task), Counter[tuple[str, str]]()
-        for wrong in self.wrong() if labels else ():
-            right, said = self.labels(wrong)
-            if said in labels and said != right:
-                mixed[right, said] += 1
-        return mixed
-
-    def mixed_pairs(self) -> list[tuple[str, str]]:
-        """Return pairs of confused labels in either direction, worst first, the rarer answer first."""
-        both, places = Counter[tuple[str, str]](), {name: at for at, name in enumerate(labels_of_task(self.task))}
-        for (right, said), times in self.confusions().items():
-            both[(right, said) if places[right] < places[said] else (said, right)] += times
-        return [pair for pair, _ in both.most_common()]
+        labels = labels_of_task(self.task)
+        pairs = map(self.labels, self.wrong() if labels else ())
+        return Counter((right, said) for right, said in pairs if said in labels and said != right)
 
     def drawn(self, rows: Sequence[T], count: int) -> list[T]:
         return self.rng.sample(rows, min(count, len(rows)))

@@ -12,31 +12,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from agent.programs.moves.asking import (
-    FREE,
-    MAX_CHARACTERS,
-    Ask,
-    Data,
-    Draft,
-    Question,
-    Read,
-    fewer_words,
-    messages_about,
-    one_sentence,
-    replies_to,
-    steps,
-    task_line,
-    why_alike,
-    why_labels_lost,
-    why_not_whole,
-    why_part_refused,
-    why_refused,
-)
+from agent.programs.moves import asking
+from agent.programs.moves.asking import Ask, Data, Draft, Question, Read, messages_about, one_sentence, replies_to
 from agent.programs.moves.author import FAILURES, STYLES, read_proposal, whole_question
 from agent.programs.moves.evidence import (
+    PERFECT,
     Assembled,
     Evidence,
     InstructionPart,
+    PartKind,
     Wrong,
     goal,
     inputs_of,
@@ -63,47 +47,44 @@ FIRST = 3  # labels that are asked for before the others; where none of them is 
 
 def undefined(evidence: Evidence) -> list[str]:
     """Return labels to define: undefined ones, most confused first; else the most confused."""
-    labels, bought = labels_of_task(evidence.task), evidence.history.definitions
-    times = evidence.confusions()
+    labels, times = labels_of_task(evidence.task), evidence.confusions()
     mixed = {label: sum(n for pair, n in times.items() if label in pair) for label in labels}
     order = sorted(labels, key=lambda label: -mixed[label])
-    if missing := [label for label in order if label not in bought]:
+    if missing := [label for label in order if label not in evidence.history.definitions]:
         return missing[:AT_ONCE]
     return [label for label in order[:1] if mixed[label]]
 
 
 async def definitions(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draft]:
-    """Ask for definitions, and once again for a label with an unusable reply."""
-    is_again = all(label in evidence.history.definitions for label in wanted)
-    made = await _defined(evidence, wanted[:FIRST], ask, [], is_again)
+    bought, made = evidence.history.definitions, list[InstructionPart]()
+
+    async def define(labels: list[str], is_again: bool = False) -> None:
+        known = [part.text for part in made]
+        replies = await ask([_definition_question(evidence, label, known, is_again) for label in labels])
+        new = [
+            InstructionPart("definition", text, (label,))
+            for label, texts in zip(labels, replies, strict=False)
+            for text in texts
+        ]
+        for part in new:
+            bought.setdefault(part.about[0], []).append(part)
+        made.extend(new)
+
+    await define(wanted[:FIRST], is_again=all(label in bought for label in wanted))
     if not made:
         return []
-    made += await _defined(evidence, wanted[FIRST:], ask, made)
+    await define(wanted[FIRST:])
     answered = {part.about[0] for part in made}
-    made += await _defined(evidence, [label for label in wanted if label not in answered], ask, made, is_again=True)
+    await define([label for label in wanted if label not in answered], is_again=True)
     labels = [part.about[0] for part in made]
     named = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
-    latest = [parts[-1] for parts in evidence.history.definitions.values()]
     rows = [wrong.row.id for wrong in evidence.wrong() if str(wrong.row.labels[evidence.field]) in labels]
     old, rows_of = evidence.instruction(evidence.parent), tuple(rows[:DEFINED_BY])
     about = f"what the label says is not enough: a definition of {named}"
     drafts = [Draft(old.having(made), about, rows_of, alone=True)]
-    if bare := goal(evidence.task, latest):  # the user's words may be what is wrong
+    if bare := goal(evidence.task, [parts[-1] for parts in bought.values()]):  # the user's words may be what is wrong
         drafts.append(Draft(bare, f"the user's words mislead: definitions without them, new for {named}", rows_of))
     return [draft for draft in drafts if draft.made != old]
-
-
-async def _defined(
-    evidence: Evidence, labels: Sequence[str], ask: Ask, others: Sequence[InstructionPart], is_again: bool = False
-) -> list[InstructionPart]:
-    known = [part.text for part in others]
-    questions = [_definition_question(evidence, label, known, is_again) for label in labels]
-    made = []
-    for label, texts in zip(labels, await ask(questions), strict=False):
-        made += [InstructionPart("definition", text, (label,)) for text in texts]
-        if texts:
-            evidence.history.definitions.setdefault(label, []).extend(made[-len(texts) :])
-    return made
 
 
 def _definition_question(evidence: Evidence, label: str, others: Sequence[str], is_again: bool) -> Question:
@@ -115,7 +96,7 @@ def _definition_question(evidence: Evidence, label: str, others: Sequence[str], 
         f"{what.capitalize()} about",
         evidence.task,
         lambda rest: f"{what} about {rest}",
-        lambda text: why_alike(text, others),
+        lambda text: asking.why_alike(text, others),
     )
 
 
@@ -137,20 +118,23 @@ async def rule(evidence: Evidence, cluster: list[Wrong], ask: Ask) -> list[Draft
     lines = ["These were answered wrongly:", *(_failure(each, "answer") for each in cluster), asked]
     question = one_sentence("You find out why answers are wrong.", lines, "If", evidence.task, says_task=True)
     texts = await replies_to(ask, question)
-    guard = tuple(evidence.drawn(evidence.right(), GUARDED))
-    answer = f" where {cluster[0].row.labels[evidence.field]} is right" if evidence.field else ""
-    old, hypothesis = (
-        evidence.instruction(evidence.best),
-        f"{len(cluster)} answers are wrong{answer}: a rule mends them",
-    )
-    drafts = [
-        Draft(old.having([InstructionPart("rule", text)]), hypothesis, _ids(cluster), claim=text) for text in texts
+    right = [
+        o.example_id for o in evidence.best.outcomes if (o.value or 0.0) >= PERFECT and o.example_id in evidence.dev
     ]
-    return [replace(draft, guard=guard, parent=evidence.best) for draft in drafts]
+    guard = tuple(evidence.drawn(right, GUARDED))
+    answer = f" where {cluster[0].row.labels[evidence.field]} is right" if evidence.field else ""
+    about = f"{len(cluster)} answers are wrong{answer}: a rule mends them"
+    return [
+        Draft(_having(evidence, "rule", text), about, _ids(cluster), guard, evidence.best, claim=text) for text in texts
+    ]
+
+
+def _having(evidence: Evidence, kind: PartKind, text: str, about: tuple[str, ...] = ()) -> Assembled:
+    return evidence.instruction(evidence.best).having([InstructionPart(kind, text, about)])
 
 
 def clusters(evidence: Evidence) -> list[list[Wrong]]:
-    """Group the failures by right answer, largest first; one group without repeated answers."""
+    """Group the failures by right answer, largest first; one group if no answer repeats."""
     wrong = evidence.wrong()
     times = Counter(labels_of(each.row) for each in wrong)
     found = [
@@ -176,9 +160,12 @@ CONTRASTED_BY = 6  # rows of each label
 
 
 def mixed_pair(evidence: Evidence) -> tuple[str, str] | None:
-    """Return the most confused pair that was not asked for yet."""
+    """Return the most confused pair of labels still open, the rarer answer first."""
+    both, places = Counter[tuple[str, str]](), {name: at for at, name in enumerate(labels_of_task(evidence.task))}
+    for pair, times in evidence.confusions().items():
+        both[pair if places[pair[0]] < places[pair[1]] else pair[::-1]] += times
     known = {frozenset(part.about) for part in evidence.instruction(evidence.best).of("contrast")}
-    return next((pair for pair in evidence.mixed_pairs() if frozenset(pair) not in known), None)
+    return next((pair for pair, _ in both.most_common() if frozenset(pair) not in known), None)
 
 
 async def contrast(evidence: Evidence, pair: tuple[str, str], ask: Ask) -> list[Draft]:
@@ -196,19 +183,25 @@ async def contrast(evidence: Evidence, pair: tuple[str, str], ask: Ask) -> list[
         lambda rest: rest,
     )
     texts = await replies_to(ask, question)
-    old = evidence.instruction(evidence.best)
-    rows = [wrong.row.id for wrong in evidence.wrong() if set(evidence.labels(wrong)) == set(pair)]
-    hypothesis = f"{pair[0]} and {pair[1]} are mixed up ({len(rows)} rows): what tells them apart is said"
-    made = [(old.having([_contrast_part(evidence.task, pair, text)]), text) for text in texts]
-    shown = tuple(rows[:CONTRASTED_BY])
-    return [Draft(each, hypothesis, shown, parent=evidence.best, claim=text) for each, text in made]
+    rows = tuple(wrong.row.id for wrong in evidence.wrong() if set(evidence.labels(wrong)) == set(pair))
+    about = f"{pair[0]} and {pair[1]} are mixed up ({len(rows)} rows): what tells them apart is said"
+    return [
+        Draft(
+            _having(evidence, "contrast", _contrast(evidence.task, pair, text), pair),
+            about,
+            rows[:CONTRASTED_BY],
+            parent=evidence.best,
+            claim=text,
+        )
+        for text in texts
+    ]
 
 
-def _contrast_part(task: Task, pair: tuple[str, str], text: str) -> InstructionPart:
+def _contrast(task: Task, pair: tuple[str, str], text: str) -> str:
     names = [each.name for each in task.signature.inputs]
     one, two = (escape(label, names) for label in pair)
     named = re.sub(r"\bthe second( kind)?\b", lambda _: two, re.sub(r"\bthe first( kind)?\b", lambda _: one, text))
-    return InstructionPart("contrast", f"{one} or {two}: {one} is about {named}", pair)
+    return f"{one} or {two}: {one} is about {named}"
 
 
 # -- whole: a new instruction; several in one call of a proposer whose latest one passed the checks --------------------
@@ -246,10 +239,11 @@ async def form(evidence: Evidence, unread: list[Wrong], ask: Ask) -> list[Draft]
         evidence.task,
         lambda rest: f"Write {rest}.",
     )
-    old = evidence.instruction(evidence.best)
-    hypothesis = f"replies cannot be read ({len(unread)} rows): the form of the answer is said"
-    made = [old.having([InstructionPart("form", text)]) for text in await replies_to(ask, question)]
-    return [Draft(each, hypothesis, _ids(unread), parent=evidence.best) for each in made]
+    about = f"replies cannot be read ({len(unread)} rows): the form of the answer is said"
+    return [
+        Draft(_having(evidence, "form", text), about, _ids(unread), parent=evidence.best)
+        for text in await replies_to(ask, question)
+    ]
 
 
 # -- procedure: the steps of a solution, for a candidate that reasons before it answers --------------------------------
@@ -259,7 +253,6 @@ FEWEST_STEPS, MOST_STEPS = 2, 6
 
 
 def traced(evidence: Evidence) -> list[Wrong]:
-    """Return wrong rows of a parent that reasons, with its reasoning."""
     if not reasons_first(as_prompt(evidence.parent.proposal.candidate)):
         return []
     outcomes = [o for o in evidence.parent.outcomes if o.value is not None and o.value < 0.5]
@@ -277,23 +270,19 @@ async def procedure(evidence: Evidence, failed: list[Wrong], ask: Ask) -> list[D
             f"{asked}, without the numbers and names above.",
         ],
         "1.",
-        [task_line(task)],
+        [asking.task_line(task)],
     )
 
     def read(reply: Completion) -> Read:
-        found = steps(reply)[: -1 if reply.finish == "length" else None]
+        found = asking.steps(reply)[: -1 if reply.finish == "length" else None]
         if not FEWEST_STEPS <= len(found) <= MOST_STEPS:
             return (), f"{len(found)} steps, not {FEWEST_STEPS} to {MOST_STEPS}"
-        refused = next(filter(None, (why_part_refused(step, task, messages) for step in found)), "")
-        text = "\n".join(f"{number}. {step}" for number, step in enumerate(found, 1))
-        return ((), refused) if refused else ((text,), "")
+        refused = next(filter(None, (asking.why_part_refused(step, task, messages) for step in found)), "")
+        return ["\n".join(f"{number}. {step}" for number, step in enumerate(found, 1))], refused
 
-    texts = await replies_to(ask, Question(messages, read, PROPOSAL_TOKENS, FREE))
-    old, hypothesis = (
-        evidence.instruction(evidence.parent),
-        "the reasoning goes astray: the steps of a solution are said",
-    )
-    return [Draft(old.having([InstructionPart("procedure", text)]), hypothesis, _ids(failed)) for text in texts]
+    texts = await replies_to(ask, Question(messages, read, PROPOSAL_TOKENS, asking.FREE))
+    old, about = evidence.instruction(evidence.parent), "the reasoning goes astray: the steps of a solution are said"
+    return [Draft(old.having([InstructionPart("procedure", text)]), about, _ids(failed)) for text in texts]
 
 
 # -- merge: two good instructions, part by part; asks nobody, as the parts were bought before --------------------------
@@ -319,11 +308,7 @@ async def merge(evidence: Evidence, pairs: list[tuple[Assembled, Assembled]], as
 
 
 def merged(one: Assembled, two: Assembled, effects: Mapping[str, float]) -> Assembled:
-    """Join the words of `one` and the parts of both.
-
-    Of two parts for the same labels the one with the larger effect in points (0 if unknown) stays; a rule or contrast
-    with an estimated effect below -`NOISE` is dropped.
-    """
+    """Join the words of `one` and the parts of both. Of two for the same labels the better one stays."""
     kept = Assembled(one.words)
     for part in sorted({*one.parts, *two.parts}, key=lambda part: (effects.get(part.text, 0.0), part.kind, part.text)):
         if part.kind == "definition" or effects.get(part.text, 0.0) > -NOISE:  # a definition also names its label
@@ -340,26 +325,30 @@ AIMED_AT = 0.6  # of its words, in the request
 
 def is_long(evidence: Evidence) -> bool:
     words = evidence.instruction(evidence.parent).words
-    return len(words.split()) >= FEWEST_WORDS and len(words) <= MAX_CHARACTERS
+    return len(words.split()) >= FEWEST_WORDS and len(words) <= asking.MAX_CHARACTERS
 
 
-async def shorter(evidence: Evidence, found: bool, ask: Ask) -> list[Draft]:
-    task, old = evidence.task, evidence.instruction(evidence.parent)
-    keep = ", ".join(held(old.words, task))
+def shorter_question(old: str, task: Task, what: str = "instruction of a prompt") -> Question:
+    keep = ", ".join(held(old, task))
     lines = [
-        "The instruction of a prompt:",
-        Data(old.words),
-        f"Say the same in at most {int(AIMED_AT * len(old.words.split()))} words."
-        f"{f' Keep these: {keep}.' if keep else ''}",
+        f"The {what}:",
+        Data(old),
+        f"Say the same in at most {int(AIMED_AT * len(old.split()))} words.{f' Keep these: {keep}.' if keep else ''}",
         "Put it between <instruction> and </instruction>.",
     ]
-    system = "You shorten the instruction of a prompt. You answer with the instruction only."
+    system = f"You shorten the {what}. You answer with the instruction only."
 
     def read(reply: Completion) -> tuple[str, str]:
         text = read_proposal(reply.text)
-        return text, why_not_whole(reply) or why_refused(text, task) or why_labels_lost(text, task, old.words)
+        lost = asking.why_labels_lost(text, task, old)
+        return text, asking.why_not_whole(reply) or asking.why_refused(text, task) or lost
 
-    question = fewer_words(messages_about(system, lines), old.words, SHARE, read, proposal_tokens(task))
-    texts = await replies_to(ask, question)
-    about = "fewer words do as well: {} characters, not {}"
-    return [Draft(replace(old, words=text), about.format(len(text), len(old.words))) for text in texts]
+    return asking.fewer_words(messages_about(system, lines), old, SHARE, read, proposal_tokens(task))
+
+
+async def shorter(evidence: Evidence, found: bool, ask: Ask) -> list[Draft]:
+    old, about = evidence.instruction(evidence.parent), "fewer words do as well: {} characters, not {}"
+    return [
+        Draft(replace(old, words=text), about.format(len(text), len(old.words)))
+        for text in await replies_to(ask, shorter_question(old.words, evidence.task))
+    ]

@@ -1,9 +1,4 @@
-"""Moves of parts without a model: picked examples, passages, texts of tools.
-
-Each has a maker, used if the task has such a part (`is_used`): its coordinates in the space of designs (`space`), the
-place of designs without it, the places of the first designs with it, and its change in a good candidate (`child`, by
-one of `operators`; None if impossible). The same choices make the same parts.
-"""
+"""Moves of parts without a model: picked examples, passages, texts of tools, and parts of other packages."""
 
 from __future__ import annotations
 
@@ -13,11 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 from agent.evaluate.answer_counts import tool_cells
 from agent.metrics.calls import NO_CALL, ToolCall, calls_in, one_answer
 from agent.programs.moves.demos import DemoMaker, DemoSet, demo_kinds, demo_sizes, most_examples
 from agent.prompt.fence import defused
+from agent.prompt.parts.kinds import others
+from agent.prompt.parts.part import PromptPart
 from agent.prompt.parts.passages import CHUNKS, USUAL, PassageLibrary, size_name
 from agent.prompt.parts.picks import PickedRows
 from agent.prompt.parts.tools import ToolTexts, argument_texts, optional_arguments, with_texts
@@ -30,24 +28,52 @@ from agent.search.program import Choices
 from agent.search.study import Place
 from agent.types import Demo, Example, Outcome, Task, Tool
 
-Made = tuple[PromptCandidate, str]
-"""A changed candidate, and the change."""
-NONE = "none"
-"""The retriever of a design without picked examples, or without passages."""
+T = TypeVar("T")
+Made = tuple[PromptCandidate, str]  # a changed candidate, and the change
+NONE = "none"  # the retriever of a design without picked examples, or without passages
+
+
+class PartMaker:
+    """Designs and changes of one part of a prompt, if the task has it.
+
+    `coordinates`: its choices in the space of designs; none if it is not used.
+    """
+
+    def __init__(self, choices: Choices, coordinates: Mapping[str, tuple[str, ...]]) -> None:
+        self.coordinates, self._choices = dict(coordinates), choices
+
+    @property
+    def usual(self) -> dict[str, str]:
+        """The place of a design without the part: the first choices."""
+        return {name: words[0] for name, words in self.coordinates.items()}
+
+    def place_of(self, prompt: PromptCandidate) -> Place:
+        """Return the coordinates that a changed candidate moves."""
+        return {}
+
+    def first(self) -> list[dict[str, str]]:
+        return []
+
+    def operators(self, prompt: PromptCandidate) -> list[str]:
+        return list(self.coordinates)
+
+    def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made | None:
+        raise NotImplementedError
+
+    def _other(self, now: T, changes: Sequence[tuple[T, str]]) -> tuple[T, str]:
+        """Choose settings other than `now`, with the reason. Return `now` and "" if it is the only choice."""
+        others = [change for change in changes if change[0] != now]
+        return self._choices.one("change", others, lambda change: change[1]) if others else (now, "")
 
 
 # -- picked examples ---------------------------------------------------------------------------------------------------
 
-FEWEST_ROWS = 24
-"""The fewest train rows; with fewer, nearest rows are seldom near."""
-MOST_POOL_LETTERS = 1_000_000
-"""Of the train rows together: a release holds them all, twice."""
+FEWEST_ROWS = 24  # the fewest train rows; with fewer, nearest rows are seldom near
+MOST_POOL_LETTERS = 1_000_000  # of the train rows together: a release holds them all, twice
 SIZES = (4, 6, 8, 12)
 HEADS = (2, 4, 8)
-FIRST = (("hybrid", 6), ("bm25", 8))
-"""The first designs with picks: retriever and k."""
-FIRST_DENSE = (DENSE, 6)
-"""One more where the task names embeddings."""
+FIRST = (("hybrid", 6), ("bm25", 8))  # the first designs with picks: retriever and k
+FIRST_DENSE = (DENSE, 6)  # one more where the task names embeddings
 
 
 def pick_sizes(task: Task) -> list[int]:
@@ -59,25 +85,17 @@ def pick_sizes(task: Task) -> list[int]:
     return [k for k in SIZES if k <= most_examples(task)]
 
 
-class PickMaker:
+class PickMaker(PartMaker):
     def __init__(self, task: Task, choices: Choices, pool: PickedRows, demos: Callable[[], DemoMaker]) -> None:
-        self._task, self._choices, self._pool, self._demos = task, choices, pool, demos
-        self.sizes = pick_sizes(task)
-        self.is_used = bool(self.sizes)
+        self._task, self._pool, self._demos, self._sizes = task, pool, demos, pick_sizes(task)
         self._retrievers = (*RETRIEVERS, *(DENSE_RETRIEVERS if task.space.embeddings else ()))
-
-    def space(self) -> dict[str, tuple[str, ...]]:
-        sizes = tuple(str(k) for k in self.sizes)
-        return {"retriever": (NONE, *self._retrievers), "picked": sizes, "pick_order": ORDERS}
-
-    def place(self, retriever: str = NONE, k: int | None = None) -> dict[str, str]:
-        return {"retriever": retriever, "picked": str(k or self.sizes[0]), "pick_order": ORDERS[0]}
+        space = {"retriever": (NONE, *self._retrievers), "picked": tuple(map(str, self._sizes)), "pick_order": ORDERS}
+        super().__init__(choices, space if self._sizes else {})
 
     def first(self) -> list[dict[str, str]]:
         first = (*FIRST, *([FIRST_DENSE] if self._task.space.embeddings else []))
-        return [
-            self.place(retriever, min(self.sizes, key=lambda size: (abs(size - k), size))) for retriever, k in first
-        ]
+        nearest = {k: min(self._sizes, key=lambda size: (abs(size - k), size)) for _, k in first}
+        return [{**self.usual, "retriever": retriever, "picked": str(nearest[k])} for retriever, k in first]
 
     def at(self, place: Place) -> Picks | None:
         retriever = place.get("retriever", NONE)
@@ -91,15 +109,15 @@ class PickMaker:
         return ["pick"] if prompt.picks is None else ["repick", "head", "fix"]
 
     def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made | None:
-        if operator == "pick":
+        picks = old.picks
+        if picks is None:
             return self._picked(old)
-        if old.picks is None:
-            return None
         if operator == "repick":
-            return self._repicked(old, old.picks)
+            made, reason = self._other(picks, self._repicks(picks, most_examples(self._task) - len(old.demos)))
+            return replace(old, picks=made), reason
         if operator == "head":
-            return self._headed(old, old.picks)
-        demos = self._drawn(self._choices.one("size", demo_sizes(self._task) or [old.picks.k]))
+            return self._headed(old, picks)
+        demos = self._drawn(self._choices.one("size", demo_sizes(self._task) or [picks.k]))
         return replace(old, demos=demos, picks=None), f"{len(demos)} fixed rows in place of picked ones"
 
     def _drawn(self, k: int) -> tuple[Demo, ...]:
@@ -107,29 +125,24 @@ class PickMaker:
         return demos.demos
 
     def _picked(self, old: PromptCandidate) -> Made:
-        k = self._choices.one("k", self.sizes)
+        k = self._choices.one("k", self._sizes)
         kept = self._choices.one("head", [0, *(size for size in HEADS if size + k <= most_examples(self._task))])
         retriever = self._choices.one("retriever", self._retrievers)
-        picks = Picks(retriever, k, pool=self._pool.id_of(retriever))
         head = old.demos[:kept]
         after = f" after the first {len(head)} of its rows" if head else ""
+        picks = Picks(retriever, k, pool=self._pool.id_of(retriever))
         return replace(old, demos=head, picks=picks), f"{k} rows picked for each input{after}"
 
-    def _repicked(self, old: PromptCandidate, picks: Picks) -> Made | None:
-        room = most_examples(self._task) - len(old.demos)
+    def _repicks(self, picks: Picks, room: int) -> list[tuple[Picks, str]]:
         alike = "near-duplicates " + ("may" if picks.diverse else "not") + " picked together"
         changes = [(replace(picks, retriever=r, pool=self._pool.id_of(r)), f"picked by {r}") for r in self._retrievers]
-        changes += [(replace(picks, k=k), f"{k} picked rows") for k in self.sizes if k <= room]
+        changes += [(replace(picks, k=k), f"{k} picked rows") for k in self._sizes if k <= room]
         changes += [(replace(picks, order=order), f"the picked rows {order}") for order in ORDERS]
         changes.append((replace(picks, diverse=not picks.diverse), alike))
         if demo_kinds(self._task)[0] == "balanced":
             words = "any of the labels" if picks.balanced else "at most half of one label"
             changes.append((replace(picks, balanced=not picks.balanced), f"of the picked rows {words}"))
-        changed = [(made, reason) for made, reason in changes if made != picks]
-        if not changed:
-            return None
-        made, reason = self._choices.one("change", changed, lambda change: change[1])
-        return replace(old, picks=made), reason
+        return changes
 
     def _headed(self, old: PromptCandidate, picks: Picks) -> Made | None:
         if old.demos:
@@ -149,40 +162,35 @@ FIRST_PASSAGES = (("hybrid", 4, (800, 0)), ("bm25", 8, (800, 0)), ("hybrid", 8, 
 LookUp = tuple[str, int, tuple[int, int]]
 
 
-class PassageMaker:
+class PassageMaker(PartMaker):
     def __init__(self, task: Task, choices: Choices, library: PassageLibrary) -> None:
-        self._choices, self._library = choices, library
-        self.is_used = task.knowledge is not None
-
-    def space(self) -> dict[str, tuple[str, ...]]:
+        self._library = library
         counts, sizes = tuple(map(str, PASSAGE_COUNTS)), tuple(map(size_name, CHUNKS))
-        return {"passages": (NONE, *RETRIEVERS), "passage_count": counts, "passage_size": sizes}
+        space = {"passages": (NONE, *RETRIEVERS), "passage_count": counts, "passage_size": sizes}
+        super().__init__(choices, space if task.knowledge is not None else {})
 
-    def place(self, look_up: LookUp = USUAL) -> dict[str, str]:
+    @property
+    def usual(self) -> dict[str, str]:
+        return self._place(USUAL)
+
+    def _place(self, look_up: LookUp) -> dict[str, str]:
         retriever, k, size = look_up
         return {"passages": retriever, "passage_count": str(k), "passage_size": size_name(size)}
 
-    def place_of(self, prompt: PromptCandidate) -> dict[str, str]:
+    def place_of(self, prompt: PromptCandidate) -> Place:
         how = prompt.passages
-        return self.place((how.retriever, how.k, (how.chunk, how.overlap)) if how else (NONE, *USUAL[1:]))
+        return self._place((how.retriever, how.k, (how.chunk, how.overlap)) if how else (NONE, *USUAL[1:]))
 
     def first(self) -> list[dict[str, str]]:
-        return [self.place(each) for each in FIRST_PASSAGES]
+        return list(map(self._place, FIRST_PASSAGES))
 
     def at(self, place: Place, instruction: str) -> Passages | None:
-        """Return the passages of a design; None without.
-
-        An instruction with a place for them has some.
-        """
-        if not self.is_used:
+        """Return the passages of a design. An instruction with a place for them always has some."""
+        retriever = place.get("passages", NONE)
+        if not self.coordinates or (retriever == NONE and not marks(instruction, [CONTEXT])):
             return None
-        retriever = place["passages"]
-        if retriever == NONE:
-            if not marks(instruction, [CONTEXT]):
-                return None
-            retriever = USUAL[0]
         size = next(size for size in CHUNKS if size_name(size) == place["passage_size"])
-        return self._library.settings(retriever, int(place["passage_count"]), *size)
+        return self._library.settings(USUAL[0] if retriever == NONE else retriever, int(place["passage_count"]), *size)
 
     def operators(self, prompt: PromptCandidate) -> list[str]:
         return ["passages"]
@@ -190,67 +198,93 @@ class PassageMaker:
     def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made:
         how = old.passages
         if how is None:
-            (retriever, k, size), reason = self._choices.one(
-                "first",
-                [
-                    (each, f"{each[1]} passages looked up for each input by {each[0]}")
-                    for each in (USUAL, *FIRST_PASSAGES)
-                ],
-                lambda usual: f"{usual[0][0]} {usual[0][1]} {size_name(usual[0][2])}",
+            first = (USUAL, *FIRST_PASSAGES)
+            retriever, k, size = self._choices.one(
+                "first", first, lambda each: f"{each[0]} {each[1]} {size_name(each[2])}"
             )
+            reason = f"{k} passages looked up for each input by {retriever}"
         else:
-            present: LookUp = (how.retriever, how.k, (how.chunk, how.overlap))
-            changes = [((name, *present[1:]), f"passages by {name}") for name in RETRIEVERS]
-            changes += [((how.retriever, k, present[2]), f"{k} passages") for k in PASSAGE_COUNTS]
+            now: LookUp = (how.retriever, how.k, (how.chunk, how.overlap))
+            changes: list[tuple[LookUp, str]] = [((name, *now[1:]), f"passages by {name}") for name in RETRIEVERS]
+            changes += [((how.retriever, k, now[2]), f"{k} passages") for k in PASSAGE_COUNTS]
             changes += [((how.retriever, how.k, size), f"passages of {size_name(size)} letters") for size in CHUNKS]
-            others = [each for each in changes if each[0] != present]
-            (retriever, k, size), reason = self._choices.one("change", others, lambda change: change[1])
+            (retriever, k, size), reason = self._other(now, changes)
         return replace(old, passages=self._library.settings(retriever, k, *size)), reason
 
 
-# -- texts of tools ----------------------------------------------------------------------------------------------------
+# -- parts of other packages -------------------------------------------------------------------------------------------
 
-OWN, EXAMPLES = "own", "examples"
-"""The texts of the task, and these with an example call of each tool."""
-MOST_LETTERS = 120
-"""Of the request of an example."""
-MOST_EXAMPLES = 2
-"""Of a tool."""
+
+class OtherPartMaker(PartMaker):
+    def __init__(self, task: Task, choices: Choices) -> None:
+        self._offers = {name: offer for name, kind in others().items() if (offer := kind.made.choices(task))}
+        super().__init__(choices, {name: (NONE, *offer) for name, offer in self._offers.items()})
+
+    def place_of(self, prompt: PromptCandidate) -> Place:
+        words = {name: {part: word for word, part in offer.items()} for name, offer in self._offers.items()}
+        return {**self.usual, **{part.name: words[part.name][part] for part in prompt.more if part.name in words}}
+
+    def first(self) -> list[dict[str, str]]:
+        return [{**self.usual, name: next(iter(offer))} for name, offer in self._offers.items()]
+
+    def at(self, place: Place) -> tuple[PromptPart, ...]:
+        chosen = {name: place.get(name, NONE) for name in self._offers}
+        return tuple(self._offers[name][word] for name, word in chosen.items() if word != NONE)
+
+    def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made:
+        offer, now = self._offers[operator], old.part(operator)
+        word = self._choices.one(operator, [word for word in (NONE, *offer) if offer.get(word) != now])
+        return old.with_part(operator, offer.get(word)), f"{operator}: {word}"
+
+
+# -- parts with texts --------------------------------------------------------------------------------------------------
+
+OWN, EXAMPLES = "own", "examples"  # the texts of the task, and these with an example call of each tool
+MOST_LETTERS = 120  # of the request of an example
+MOST_EXAMPLES = 2  # of a tool
 APART, LONE = "two tools that are mixed up stand apart", "a tool that is mixed up with no call stands at an end"
 
 
-class ToolMaker:
-    """Variants of the texts of tools. `variants`: the current ones for new designs, by name."""
+class VariantMaker(PartMaker):
+    """Variants of a part with texts, by name for new designs; the first is that of the task."""
 
-    def __init__(self, task: Task, choices: Choices, rng: random.Random) -> None:
-        self._task, self._choices, self._rng = task, choices, rng
-        self._dev = {example.id: example for example in task.dev}
-        self.is_used = bool(task.tools)
-        self.variants: dict[str, ToolTexts | None] = {}
-        if task.tools:
-            self.variants[OWN] = None
-            shown = ToolTexts.between(task.tools, [self._with_example(tool) for tool in task.tools])
-            self.variants |= {EXAMPLES: shown} if shown else {}
+    coordinate: str
 
-    def space(self) -> dict[str, tuple[str, ...]]:
-        return {"tools": tuple(self.variants)}
+    def __init__(self, choices: Choices, variants: Mapping[str, Any]) -> None:
+        self._variants = dict(variants)
+        super().__init__(choices, {self.coordinate: tuple(variants)} if variants else {})
 
-    def place(self, name: str = OWN) -> dict[str, str]:
-        return {"tools": name}
+    def add(self, name: str, made: Any) -> None:
+        self._variants[name] = made
+        self.coordinates[self.coordinate] = tuple(self._variants)
 
     def first(self) -> list[dict[str, str]]:
-        return [self.place(name) for name in self.variants if name != OWN]
+        return [{self.coordinate: name} for name in self._variants if name != OWN]
+
+    def _variant(self, place: Place) -> Any:
+        return self._variants.get(place.get(self.coordinate, OWN))
+
+
+class ToolMaker(VariantMaker):
+    coordinate = "tools"
+
+    def __init__(self, task: Task, choices: Choices, rng: random.Random) -> None:
+        self._task, self._rng = task, rng
+        self._dev = {example.id: example for example in task.dev}
+        shown = ToolTexts.between(task.tools, [self._with_example(tool) for tool in task.tools]) if task.tools else None
+        super().__init__(choices, {OWN: None, **({EXAMPLES: shown} if shown else {})} if task.tools else {})
 
     def at(self, place: Place) -> ToolTexts | None:
-        return self.variants[place["tools"]] if self.is_used else None
-
-    def operators(self, prompt: PromptCandidate) -> list[str]:
-        return ["tools"]
+        found: ToolTexts | None = self._variant(place)
+        return found
 
     def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made | None:
         tools = with_texts(self._task.tools, old.tool_texts)
         mixed = tool_confusions(self._task, outcomes, self._dev)
-        changes = [*self._orders(tools, mixed), *self._texts(tools, mixed)]
+        orders = self._orders(tools, mixed) if self._task.space.descriptions_only is None else []
+        changes = [*orders, *self._texts(tools, mixed)]
+        if not changes:
+            return None
         new, reason = self._choices.one("change", changes, lambda change: change[1].split(" of ")[0])
         texts = ToolTexts.between(self._task.tools, new)
         return None if texts == old.tool_texts else (replace(old, tool_texts=texts), reason)
@@ -306,6 +340,9 @@ class ToolMaker:
                     required = ", ".join(name for name in argument_texts(tools[call.name]) if name not in optional)
                     about = f"Arguments: {required}. " if required else ""
                     about += f"Only if said: {', '.join(optional)}. " if optional else ""
+                if task.space.descriptions_only is not None:
+                    texts.append(f'Such as "{request}".')
+                    continue
                 given_as = json.dumps(dict(call.arguments), ensure_ascii=False)
                 texts.append(f'{"" if texts else about}For "{request}" call it with {given_as}.')
         return found

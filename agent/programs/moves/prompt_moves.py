@@ -1,7 +1,4 @@
-"""Moves for prompts: new designs, changes of good ones, and the proposer's instructions.
-
-`TextMoves` is shared with chains: its candidates are texts of several prompts, and examples in one of them.
-"""
+"""Moves for prompts: new designs, changes of good ones, and the proposer's instructions."""
 
 from __future__ import annotations
 
@@ -10,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from agent.programs.moves.asking import PartTexts
 from agent.programs.moves.author import rationales
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes, most_examples
-from agent.programs.moves.other_parts import OtherPartMaker
-from agent.programs.moves.part_moves import PassageMaker, PickMaker, ToolMaker
+from agent.programs.moves.part_moves import OtherPartMaker, PassageMaker, PickMaker, ToolMaker
 from agent.programs.moves.prompt_parts import compressions
 from agent.programs.moves.proposer import BY_CREDIT, Proposer, is_worth_trying
-from agent.prompt.parts.kind import TaskParts
+from agent.programs.moves.shape_moves import ShapeMaker
+from agent.prompt.parts.kinds import TaskParts
 from agent.prompt.parts.passages import PassageLibrary
 from agent.prompt.parts.picks import PickedRows
+from agent.prompt.parts.shape import AnswerShape
 from agent.prompt.parts.tools import ToolTexts
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
@@ -39,7 +38,7 @@ def credit_of(rewrite: Rewrite, otherwise: str) -> str:
 
 
 class TextMoves:
-    """New designs and changes of good candidates of one kind.
+    """New designs and changes of candidates with texts by place, and examples in one of them.
 
     `texts`: the current texts by place, the user's own first; "" is the only place of a prompt.
     """
@@ -62,6 +61,9 @@ class TextMoves:
 
     def places(self) -> Sequence[Place]:
         raise NotImplementedError
+
+    def space(self) -> dict[str, tuple[str, ...]]:
+        return {coordinate(name): tuple(text.operator for text in texts) for name, texts in self.texts.items()}
 
     def fresh(self, place: Place) -> Proposal | None:
         raise NotImplementedError
@@ -87,8 +89,6 @@ class TextMoves:
         return self.child_of(parent, made, operator, at(name, text.reason), credit, {coordinate(name): text.operator})
 
     def redrawn(self, maker: DemoMaker, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
-        """Change the examples of a good candidate by one of `demos.OPERATORS`."""
-
         def demo_set(of: Parent) -> DemoSet:
             return DemoSet(self.demos_of(of.proposal.candidate), of.proposal.operator)
 
@@ -103,8 +103,8 @@ class TextMoves:
     def child_of(
         self, parent: Parent, made: Candidate, operator: str, reason: str, credit: str = "", place: Place | None = None
     ) -> Proposal:
-        where = {**parent.proposal.place, **(place or {})}
-        return Proposal(made, where, operator, parent.proposal.candidate.id, reason, credit or operator)
+        old = parent.proposal
+        return Proposal(made, {**old.place, **(place or {})}, operator, old.candidate.id, reason, credit or operator)
 
 
 def at(name: str, words: str) -> str:
@@ -128,27 +128,29 @@ class CandidateGenerator(TextMoves):
     """Makes the candidates of one run; the same seed of `rng` makes the same ones.
 
     `rewrites`: the instructions so far, the user's own first. `rationales`: worked solutions by row id, verified by
-    their answers, for chain-of-thought demos. `choices`: settings of operators; random without it.
+    their answers, for chain-of-thought demos.
     """
 
     def __init__(
-        self,
-        task: Task,
-        rng: random.Random,
-        shared: TaskParts | None = None,
-        choices: Choices | None = None,
+        self, task: Task, rng: random.Random, shared: TaskParts | None = None, choices: Choices | None = None
     ) -> None:
         choices, shared = choices or Choices(rng), shared or TaskParts(task)
-        self.rewrites = [Rewrite("own", task.instruction, "the user's words"), *builtin_rewrites(task)]
+        only = task.space.descriptions_only is not None
+        self.rewrites = [
+            Rewrite("own", task.instruction, "the user's words"),
+            *([] if only else builtin_rewrites(task)),
+        ]
         super().__init__(task, rng, choices, {"": self.rewrites})
         self.counts, self.kinds = demo_sizes(task), demo_kinds(task)
         self.rationales: dict[str, str] = {}
         self._picks = PickMaker(task, choices, shared.of(PickedRows), lambda: self._maker)
         self._passages = PassageMaker(task, choices, shared.of(PassageLibrary))
-        self._tools = ToolMaker(task, choices, rng)
-        self._others = OtherPartMaker(task, choices)
-        makers = (self._picks, self._passages, self._tools, self._others)
-        self._parts = [part for part in makers if part.is_used]
+        self._tools, self._others = ToolMaker(task, choices, rng), OtherPartMaker(task, choices)
+        self._shapes = ShapeMaker(task, choices, rng)
+        self._retold = {ToolTexts.part: self._tools, AnswerShape.part: self._shapes}
+        every = (self._picks, self._passages, self._tools, self._shapes, self._others)
+        makers = (self._tools,) if only else every
+        self._parts = [part for part in makers if part.coordinates]
 
     @cached_property
     def _maker(self) -> DemoMaker:
@@ -183,13 +185,11 @@ class CandidateGenerator(TextMoves):
         others = [how for part in self._parts if part is not self._picks for how in part.first()]
         places += [self._place(space.techniques[0], **how) for how in others]
         if "few-shot" in space.techniques and self.counts:
-            picked = self._picks.first() if self._picks.is_used else []
-            places += [self._place("few-shot", **how) for how in picked]
-            places += [
-                self._place("few-shot", kind=kind, size=str(k)) for k in self.counts[-3:] for kind in self.kinds[:2]
-            ]
+            drawn = self._picks.first() if self._picks.coordinates else []
+            drawn += [{"kind": kind, "size": str(k)} for k in self.counts[-3:] for kind in self.kinds[:2]]
             middle = str(self.counts[len(self.counts) // 2])
-            places += [self._place("few-shot", format=name, size=middle) for name in space.formats[1:]]
+            drawn += [{"format": name, "size": middle} for name in space.formats[1:]]
+            places += [self._place("few-shot", **how) for how in drawn]
         return places
 
     def space(self) -> dict[str, tuple[str, ...]]:
@@ -203,7 +203,7 @@ class CandidateGenerator(TextMoves):
             "size": tuple(str(k) for k in self.counts) or ("0",),
         }
         for part in self._parts:
-            coordinates |= part.space()
+            coordinates |= part.coordinates
         return coordinates
 
     def _usable(self, technique: str) -> bool:
@@ -212,7 +212,6 @@ class CandidateGenerator(TextMoves):
         return bool(self.counts) and (technique == "few-shot" or len(self.rationales) >= 2)
 
     def fresh(self, place: Place) -> Proposal | None:
-        """Make a candidate at this place with new examples; None if impossible."""
         technique = place["technique"]
         if not self._usable(technique):
             return None
@@ -238,8 +237,10 @@ class CandidateGenerator(TextMoves):
             passages=self._passages.at(place, rewrite.instruction),
             tool_texts=self._tools.at(place),
             more=self._others.at(place),
+            shape=self._shapes.at(place),
         )
         more = "+role" * bool(place["role"]) + "+tools" * bool(candidate.tool_texts)
+        more += f"+{place.get('shape')}" * bool(candidate.shape)
         more += "".join(f"+{part.name}" for part in candidate.more)
         operator = demos.operator if candidate.n_examples else f"{technique}:{rewrite.operator}{more}"
         credit = FRESH if candidate.n_examples else credit_of(rewrite, FRESH)
@@ -253,7 +254,7 @@ class CandidateGenerator(TextMoves):
 
     def place(self, candidate: PromptCandidate) -> dict[str, str]:
         where = self._place(candidate.technique, format=candidate.format)
-        return where | (self._passages.place_of(candidate) if self._passages.is_used else {})
+        return {**where, **(self._passages.place_of(candidate) if self._passages.coordinates else {})}
 
     def _place(self, technique: str, **how: str) -> dict[str, str]:
         where = {
@@ -265,14 +266,14 @@ class CandidateGenerator(TextMoves):
             "size": str(self.counts[0] if self.counts else 0),
         }
         for part in self._parts:
-            where |= part.place()
+            where |= part.usual
         return where | how
 
     def operators(self, parent: Parent) -> list[str]:
         old = as_prompt(parent.proposal.candidate)
         operators = [*OPERATORS] if redraws(old) else []
         operators += [operator for part in self._parts for operator in part.operators(old)]
-        operators.append("compress")
+        operators += ["compress"] * (self._task.space.descriptions_only is None)
         if len(self._task.space.formats) > 1:
             operators.append("format")
         if len(self.rewrites) > 1:
@@ -292,14 +293,14 @@ class CandidateGenerator(TextMoves):
                 changed = part.child(operator, old, parent.outcomes)
                 if changed is None or changed[0] == old:
                     return None
-                place = part.place_of(changed[0]) if isinstance(part, PassageMaker | OtherPartMaker) else {}
-                return self.child_of(parent, changed[0], operator, changed[1], place=place)
+                return self.child_of(parent, changed[0], operator, changed[1], place=part.place_of(changed[0]))
         return self.redrawn(self._maker, operator, parent, parents)
 
-    def retold(self, parent: Parent, rewrite: Rewrite, texts: ToolTexts) -> Proposal:
-        made, credit = replace(as_prompt(parent.proposal.candidate), tool_texts=texts), credit_of(rewrite, "tools")
-        place = {"tools": rewrite.operator}
-        return self.child_of(parent, made, f"tools:{rewrite.operator}", rewrite.reason, credit, place)
+    def retold(self, parent: Parent, rewrite: Rewrite, texts: PartTexts) -> Proposal:
+        made = as_prompt(parent.proposal.candidate).with_part(texts.part, texts)
+        name = self._retold[texts.part].coordinate
+        credit, place = credit_of(rewrite, name), {name: rewrite.operator}
+        return self.child_of(parent, made, f"{name}:{rewrite.operator}", rewrite.reason, credit, place)
 
     def alone(self, rewrite: Rewrite) -> Proposal | None:
         """Return the instruction without examples, if the task allows that."""
@@ -309,12 +310,7 @@ class CandidateGenerator(TextMoves):
 
 
 class PromptMoves(CandidateGenerator):
-    def __init__(
-        self,
-        task: Task,
-        context: SearchContext,
-        shared: TaskParts | None = None,
-    ) -> None:
+    def __init__(self, task: Task, context: SearchContext, shared: TaskParts | None = None) -> None:
         super().__init__(task, context.rng, shared, context.choices)
         self._context, self._proposer = context, Proposer(context)
         self._fitted, self._known_effects = -1, dict[str, Effect]()
@@ -346,13 +342,13 @@ class PromptMoves(CandidateGenerator):
     async def _proposed(self, operator: str, parent: Parent) -> list[Proposal]:
         made = []
         for draft, rewrite in await self._proposer.drafts(operator, parent):
-            changed, texts = draft.parent or parent, draft.made if isinstance(draft.made, ToolTexts) else None
+            changed, texts = draft.parent or parent, draft.made if isinstance(draft.made, PartTexts) else None
             proposal = self.retold(changed, rewrite, texts) if texts else self.instructed(changed, rewrite)
             if not await is_worth_trying(self._context, draft, proposal, changed):
                 continue
             made.append(proposal)
             if texts is not None:
-                self._tools.variants[rewrite.operator] = texts
+                self._retold[texts.part].add(rewrite.operator, texts)
                 continue
             self.rewrites.append(rewrite)
             if draft.alone and (without_demos := self.alone(rewrite)):

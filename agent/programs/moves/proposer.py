@@ -1,21 +1,19 @@
 """The proposer of a search: available operators, drafts, and results so far.
 
-The run learns which operators a proposer can serve: one whose replies are refused or whose candidates do not climb is
-dropped, and after some such proposals in a row nothing is asked any more.
+An operator whose replies are refused or whose candidates do not climb is dropped, and in the end the proposer.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
-from agent.programs.moves import operators, tool_operators
-from agent.programs.moves.asking import Asker, Draft, Operator, why_labels_lost
+from agent.programs.moves import operators, shape_moves, tool_operators
+from agent.programs.moves.asking import Asker, Draft, Operator, PartTexts, why_labels_lost
 from agent.programs.moves.evidence import Evidence, InstructionHistory, best_instructions
-from agent.prompt.parts.tools import ToolTexts, as_text, shown_texts
+from agent.prompt.parts.kinds import PARTS
+from agent.prompt.parts.tools import as_text
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import Rewrite
-from agent.results.run_parts import ProposalFate
 from agent.search.context import SearchContext
 from agent.search.effects import PartsModel, ScoredCandidate
 from agent.search.program import PROPOSED, Parent
@@ -26,6 +24,7 @@ OPERATORS = (
     Operator("tool_use", tool_operators.mixed_up, tool_operators.tool_use),
     Operator("tool_contrast", tool_operators.mixed_pair, tool_operators.tool_contrast),
     Operator("tool_argument", tool_operators.wrong_argument, tool_operators.tool_argument),
+    Operator("field_text", shape_moves.wrong_field, shape_moves.field_text),
     Operator("rule", operators.failed, operators.rule),
     Operator("contrast", operators.mixed_pair, operators.contrast),
     Operator("whole", lambda evidence: True, operators.whole),
@@ -34,9 +33,10 @@ OPERATORS = (
     Operator("merge", operators.pairs, operators.merge),
     Operator("shorter", operators.is_long, operators.shorter),
     Operator("tool_shorter", tool_operators.longest, tool_operators.tool_shorter),
-)
-"""In the order in which each is tried for the first time."""
+)  # in the order in which each is tried for the first time
 
+OF_TOOLS = ("tool_use", "tool_contrast", "tool_shorter")
+"""The operators on descriptions of tools."""
 BY_CREDIT = {f"{PROPOSED}:{operator.name}": operator for operator in OPERATORS}
 OF_ONE = 2  # proposals of an operator in a row that came to nothing, before it is not asked for any more
 GOOD = 6  # candidates that are looked at
@@ -45,7 +45,7 @@ TRIALS_EACH = 3  # trials for each proposal while operators are tried for the fi
 
 
 class Proposer:
-    """The requests to the proposer in one search, and the resulting instruction parts."""
+    """The requests to the proposer in one search."""
 
     def __init__(self, context: SearchContext) -> None:
         self._context, self._log = context, context.proposal_log
@@ -53,7 +53,7 @@ class Proposer:
         self._dev = {row.id: row for row in context.dev}
         self._asked: Counter[str] = Counter()
         self._is_strong = False
-        self._tool_texts = set[ToolTexts]()
+        self._part_texts = set[PartTexts]()
 
     def operators(self, parent: Parent | None) -> list[str]:
         context = self._context
@@ -62,10 +62,13 @@ class Proposer:
         if self._in_vain() >= OF_ALL:
             return []
         evidence = self._evidence(parent)
+        usable = (
+            set(OF_TOOLS) if context.task.space.descriptions_only is not None else {each.name for each in OPERATORS}
+        )
         return [
             credit
             for credit, operator in BY_CREDIT.items()
-            if self._in_vain(operator.name) < OF_ONE and operator.applies(evidence)
+            if operator.name in usable and self._in_vain(operator.name) < OF_ONE and operator.applies(evidence)
         ]
 
     def due(self, parent: Parent | None) -> str:
@@ -75,7 +78,7 @@ class Proposer:
         return next((credit for credit in self.operators(parent) if not self._asked[BY_CREDIT[credit].name]), "")
 
     async def drafts(self, credit: str, parent: Parent) -> list[tuple[Draft, Rewrite]]:
-        """Make drafts by one of `operators`, each with its name; empty without a usable reply."""
+        """Make drafts by one of `operators`, each with its name."""
         operator = BY_CREDIT[credit]
         asker, evidence = Asker(self._context, operator.name), self._evidence(parent)
         self._asked[operator.name] += 1
@@ -84,15 +87,12 @@ class Proposer:
             changed = as_prompt((draft.parent or parent).proposal.candidate)
             texts, refused = self._new(draft, changed)
             asker.refused = refused or asker.refused
-            if texts:
-                record = self._log.open(
-                    operator.name, hypothesis=draft.hypothesis, rows=draft.rows, parent_id=changed.id
-                )
-                name = f"{PROPOSED}-{record.number}"
-                self._log.change(record.number, instruction=name)
-                self._note(record, {**texts, **({"claim": draft.claim} if draft.claim else {})})
-                text = texts.get("instruction", "")
-                found.append((draft, Rewrite(name, text, draft.hypothesis, is_proposed=True, credit=credit)))
+            if not texts:
+                continue
+            claim = {"claim": draft.claim} if draft.claim else {}
+            name = asker.noted({**texts, **claim}, draft.hypothesis, draft.rows, changed.id)
+            text = texts.get("instruction", "")
+            found.append((draft, Rewrite(name, text, draft.hypothesis, is_proposed=True, credit=credit)))
         if not found:
             why = asker.refused or "nothing new came of it"
             self._log.open(operator.name, refused=why, parent_id=parent.proposal.candidate.id)
@@ -101,10 +101,11 @@ class Proposer:
 
     def _new(self, draft: Draft, changed: PromptCandidate) -> tuple[dict[str, str], str]:
         made, task = draft.made, self._context.task
-        if isinstance(made, ToolTexts):
-            is_new = made not in self._tool_texts and made != changed.tool_texts
-            self._tool_texts.add(made)
-            return ({"tool_texts": as_text(shown_texts(made, task.tools))} if is_new else {}), ""
+        if isinstance(made, PartTexts):
+            is_new = made not in self._part_texts and made != changed.part(made.part)
+            self._part_texts.add(made)
+            shown = PARTS.get(made.part).shown(made, task.tools)
+            return ({name: as_text(own) for name, own in shown.items()} if is_new else {}), ""
         text = made.text(task)
         if refused := why_labels_lost(text, task):
             return {}, refused
@@ -112,18 +113,6 @@ class Proposer:
             return {}, ""
         self.history.add(made)
         return {"instruction": text}, ""
-
-    def _note(self, record: ProposalFate, texts: Mapping[str, str]) -> None:
-        body = {
-            "round": self._context.round,
-            "why": "",
-            "number": record.number,
-            "operator": record.operator,
-            "rows": list(record.rows),
-            "parent_id": record.parent_id,
-            "hypothesis": record.hypothesis,
-        }
-        self._context.note("proposal", body, texts)
 
     def _evidence(self, parent: Parent) -> Evidence:
         context = self._context
@@ -162,17 +151,14 @@ def part_effects(context: SearchContext, history: InstructionHistory) -> dict[st
         candidate = context.trials.candidate(candidate_id)
         texts = {part.text for part in history.of(as_prompt(candidate).instruction).parts if part.text}
         counts.update(texts)
-        columns = {**context.program.traits(candidate).features(), **{(PART, text): 1.0 for text in texts}}
+        columns = {**context.program.features(candidate), **{(PART, text): 1.0 for text in texts}}
         table.append(ScoredCandidate(candidate_id, columns, [outcome.value for outcome in outcomes]))
     known = {text for text, count in counts.items() if FEWEST <= count < len(table)}
     return {e.name: e.points for e in PartsModel(table).effects(PART) if e.name in known} if known else {}
 
 
 async def is_worth_trying(context: SearchContext, draft: Draft, proposal: Proposal, parent: Parent) -> bool:
-    """Test whether a draft fixes more of its rows than it breaks of its guard set.
-
-    A draft without a guard set, or one that cannot be paid, passes. The scores go into the log.
-    """
+    """Test whether a draft fixes more rows than it breaks of its guard set."""
     seen = {outcome.example_id for outcome in context.trials.outcomes.get(context.baseline.id, ())}
     wanted = [i for i in (*draft.rows, *draft.guard) if i in seen]
     rows = [row for row in context.dev if row.id in wanted]

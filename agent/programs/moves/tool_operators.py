@@ -7,21 +7,22 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from agent.metrics.calls import NO_CALL, calls_in, names_in
+from agent.evaluate.answer_counts import called
+from agent.metrics.calls import NO_CALL, calls_in
 from agent.metrics.tool_calls import CallOptions, argument_faults
+from agent.programs.moves import asking
 from agent.programs.moves.asking import (
-    SENTENCE_TOKENS,
     Ask,
     Data,
     Draft,
     Question,
-    fewer_words,
+    continued,
     messages_about,
     one_sentence,
     replies_to,
-    why_part_refused,
+    value_question,
 )
-from agent.programs.moves.evidence import Evidence, inputs_of, line_of, listed, nouns
+from agent.programs.moves.evidence import Evidence, listed, nouns
 from agent.programs.moves.part_moves import tool_confusions
 from agent.prompt.parts.tools import ToolTexts, argument_texts, with_argument, with_texts
 from agent.prompt.prompt_candidate import as_prompt
@@ -45,6 +46,10 @@ def _described(tool: Tool, *sentences: str) -> Tool:
     return replace(tool, description=" ".join(part if part[-1] in ".!?" else f"{part}." for part in parts))
 
 
+def _verb(evidence: Evidence) -> str:
+    return "Call" if evidence.task.space.descriptions_only is None else "Use"
+
+
 def mixed_tools(evidence: Evidence) -> list[tuple[str, str]]:
     """Return pairs of right and called tool, the worst first; either may be `NO_CALL`."""
     if not evidence.task.tools:
@@ -54,10 +59,7 @@ def mixed_tools(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def _names(row: Example, evidence: Evidence) -> list[str] | None:
-    try:
-        return names_in(row.labels.get(evidence.task.signature.outputs[0].name))
-    except ValueError:
-        return None
+    return called(row.labels.get(evidence.task.signature.outputs[0].name))
 
 
 def _all_rows(evidence: Evidence, name: str) -> list[Example]:
@@ -67,30 +69,25 @@ def _all_rows(evidence: Evidence, name: str) -> list[Example]:
     return alone or [row for names, row in known if names is not None and name in names]
 
 
-def _drawn_rows(evidence: Evidence, name: str) -> list[Example]:
-    return evidence.drawn(_all_rows(evidence, name), ROWS)
-
-
 def _rows_mixed(evidence: Evidence, *tools: str) -> tuple[str, ...]:
     rows = [wrong.row for wrong in evidence.wrong()]
     return tuple(row.id for row in rows if not set(_names(row, evidence) or [NO_CALL]).isdisjoint(tools))[:ROWS]
 
 
-def _retold(
-    evidence: Evidence, texts: Sequence[str], retold: Callable[[str], Tool], hypothesis: str, rows: tuple[str, ...]
+async def _retold(
+    evidence: Evidence, ask: Ask, question: Question, retold: Callable[[str], Tool], about: str, rows: tuple[str, ...]
 ) -> list[Draft]:
-    made = [(_having(evidence, retold(text)), text) for text in texts]
-    return [Draft(each, hypothesis, rows, parent=evidence.best, claim=text) for each, text in made if each]
+    made = [(_having(evidence, retold(text)), text) for text in await replies_to(ask, question)]
+    return [Draft(each, about, rows, parent=evidence.best, claim=text) for each, text in made if each]
 
 
-def _question(
-    evidence: Evidence,
-    groups: Sequence[tuple[str, Sequence[Example]]],
-    asked: str,
-    begins: str,
-    whole: Callable[[str], str],
+def _use_question(
+    evidence: Evidence, groups: dict[str, str], asked: str, begins: str, whole: Callable[[str], str]
 ) -> Question:
-    lines = [line for about, rows in groups for line in (f"{about}:", Data(listed(rows)))]
+    lines: list[str] = []
+    for about, name in groups.items():
+        rows = evidence.drawn(_all_rows(evidence, name), ROWS)
+        lines += [f"{nouns(evidence.task).capitalize()} that {about}:", Data(listed(rows))]
     lines.append(f"In one short sentence, say {asked}.")
     return one_sentence("You describe when a tool is called.", lines, begins, evidence.task, whole)
 
@@ -108,30 +105,22 @@ def mixed_up(evidence: Evidence) -> list[str]:
 
 
 async def tool_use(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draft]:
-    """Draft a sentence that replaces a tool's description, and one that follows it."""
-    tools, what, begins = _tools(evidence), nouns(evidence.task), "Call it to"
+    tools, begins = _tools(evidence), f"{_verb(evidence)} it to"
+    asked = f"what the tool is called for by such {nouns(evidence.task)}"
     questions = [
-        _question(
-            evidence,
-            [(f"{what.capitalize()} that one tool is called for", _drawn_rows(evidence, name))],
-            f"what the tool is called for by such {what}",
-            begins,
-            lambda rest: f"{begins} {rest}",
-        )
+        _use_question(evidence, {"one tool is called for": name}, asked, begins, lambda rest: f"{begins} {rest}")
         for name in wanted
     ]
-    replies = await ask(questions)
-    new: dict[str, str] = {name: text for name, texts in zip(wanted, replies, strict=False) for text in texts}
+    replies = zip(wanted, await ask(questions), strict=False)
+    new: dict[str, str] = {name: text for name, texts in replies for text in texts}
     evidence.history.tools.update(new)
-    if not new:
-        return []
     rows, named, claim = _rows_mixed(evidence, *new), ", ".join(new), " | ".join(new.values())
     replaced = [_described(tools[name], text) for name, text in new.items()]
     extended = [_described(tools[n], tools[n].description, text) for n, text in new.items() if tools[n].description]
     return [
         Draft(texts, f"what {named} is for {about}", rows, parent=evidence.best, claim=claim)
         for about, made in (("misleads: rewritten", replaced), ("is not enough: a sentence more", extended))
-        if (texts := _having(evidence, *made))
+        if new and (texts := _having(evidence, *made))
     ]
 
 
@@ -147,18 +136,14 @@ def mixed_pair(evidence: Evidence) -> tuple[str, str] | None:
 
 async def tool_contrast(evidence: Evidence, pair: tuple[str, str], ask: Ask) -> list[Draft]:
     evidence.history.tools_asked.add(("tool_contrast", *pair))
-    (name, other), what = pair, nouns(evidence.task)
-    rather = "only when" if other == NO_CALL else f"rather than {other} when"
-    groups = [
-        (f"{what.capitalize()} that the tool is called for", _drawn_rows(evidence, name)),
-        (f"{what.capitalize()} that it is not called for", _drawn_rows(evidence, other)),
-    ]
-    asked = f"when the tool is called, so that the other {what} are left out"
-    question = _question(evidence, groups, asked, "Call it when", lambda rest: f"Call it {rather} {rest}")
+    name, other = pair
+    call, rather = _verb(evidence), "only when" if other == NO_CALL else f"rather than {other} when"
+    groups = {"the tool is called for": name, "it is not called for": other}
+    asked = f"when the tool is called, so that the other {nouns(evidence.task)} are left out"
+    question = _use_question(evidence, groups, asked, f"{call} it when", lambda rest: f"{call} it {rather} {rest}")
     rows, tool = _rows_mixed(evidence, *pair), _tools(evidence)[name]
-    hypothesis = f"{name} and {other} are mixed up ({len(rows)} rows): the description says which is called when"
-    texts = await replies_to(ask, question)
-    return _retold(evidence, texts, lambda text: _described(tool, tool.description, text), hypothesis, rows)
+    about = f"{name} and {other} are mixed up ({len(rows)} rows): the description says which is called when"
+    return await _retold(evidence, ask, question, lambda text: _described(tool, tool.description, text), about, rows)
 
 
 # -- tool_argument: how the value of an argument is written that comes out wrong ---------------------------------------
@@ -171,7 +156,6 @@ WrongArgument = tuple[Example, str]
 
 
 def wrong_arguments(evidence: Evidence) -> dict[tuple[str, str], list[WrongArgument]]:
-    """Return wrong arguments of right tools with their rows, most rows first."""
     task, found = evidence.task, defaultdict[tuple[str, str], list[WrongArgument]](list)
     field = task.signature.outputs[0].name
     spec = next((spec for spec in task.metrics if spec.name == "tool_calls"), None)
@@ -183,7 +167,7 @@ def wrong_arguments(evidence: Evidence) -> dict[tuple[str, str], list[WrongArgum
         except ValueError:
             continue
         for call in wanted:
-            if call.name in said and len([other for other in wanted if other.name == call.name]) == 1:
+            if call.name in said and [other.name for other in wanted].count(call.name) == 1:
                 for name, reason in argument_faults(said[call.name], call, options).items():
                     found[call.name, name].append((wrong.row, reason))
     return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
@@ -203,22 +187,14 @@ async def tool_argument(evidence: Evidence, found: tuple[str, str, list[WrongArg
     name, argument, rows = found
     evidence.history.tools_asked.add(("tool_argument", name, argument))
     tool = _tools(evidence)[name]
-    question = one_sentence(
-        "You say how the argument of a tool is written.",
-        [
-            ("The value of the argument ", Data(argument), " was wrong here:"),
-            *(Data(f"{line_of(inputs_of(row))}\n{line_of(reason)}") for row, reason in rows),
-            "In one short sentence, say how the value is found and written, without the values above.",
-        ],
-        "The value",
-        evidence.task,
-    )
-    own = argument_texts(tool)[argument].rstrip(".")
-    hypothesis = f"{argument} of {name} comes out wrong ({len(rows)} rows): its description says how it is written"
-    texts, ids = await replies_to(ask, question), tuple(row.id for row, _ in rows)
-    return _retold(
-        evidence, texts, lambda text: with_argument(tool, argument, f"{own}. {text}" if own else text), hypothesis, ids
-    )
+    own = argument_texts(tool)[argument]
+    question = value_question("argument", "a tool", argument, rows, evidence.task)
+
+    def retold(text: str) -> Tool:
+        return with_argument(tool, argument, continued(own, text))
+
+    about = f"{argument} of {name} comes out wrong ({len(rows)} rows): its description says how it is written"
+    return await _retold(evidence, ask, question, retold, about, tuple(row.id for row, _ in rows))
 
 
 # -- tool_shorter: the longest description of a tool, said in fewer words ----------------------------------------------
@@ -228,17 +204,20 @@ SHARE = 0.7  # of its letters, at most
 
 
 def longest(evidence: Evidence) -> Tool | None:
-    tools = [tool for tool in _tools(evidence).values() if len(tool.description.split()) >= FEWEST_WORDS]
     asked = evidence.history.tools_asked
-    open_tools = [tool for tool in tools if ("tool_shorter", tool.name, tool.description) not in asked]
-    return max(open_tools, key=lambda tool: len(tool.description), default=None)
+    tools = [tool for tool in _tools(evidence).values() if len(tool.description.split()) >= FEWEST_WORDS]
+    tools = [tool for tool in tools if ("tool_shorter", tool.name, tool.description) not in asked]
+    return max(tools, key=lambda tool: len(tool.description), default=None)
 
 
 async def tool_shorter(evidence: Evidence, tool: Tool, ask: Ask) -> list[Draft]:
-    """Draft a shorter description that keeps names of tools and arguments."""
     evidence.history.tools_asked.add(("tool_shorter", tool.name, tool.description))
     names = [*(other.name for other in evidence.task.tools), *argument_texts(tool)]
-    keep = [name for name in dict.fromkeys(names) if _holds(tool.description, name)]
+
+    def held(text: str) -> Sequence[str]:
+        return [name for name in dict.fromkeys(names) if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
+
+    keep = held(tool.description)
     messages = messages_about(
         "You shorten the description of a tool. You answer with the description only, in one line.",
         [
@@ -252,16 +231,13 @@ async def tool_shorter(evidence: Evidence, tool: Tool, ask: Ask) -> list[Draft]:
 
     def read(reply: Completion) -> tuple[str, str]:
         text = next((line.strip() for line in reply.text.splitlines() if line.strip()), "")
-        lost = [name for name in keep if not _holds(text, name)]
-        return text, why_part_refused(text, evidence.task, messages) or (f"lost {', '.join(lost)}" if lost else "")
+        lost = [name for name in keep if name not in held(text)]
+        refused = asking.why_part_refused(text, evidence.task, messages)
+        return text, refused or (f"lost {', '.join(lost)}" if lost else "")
 
-    question = fewer_words(messages, tool.description, SHARE, read, SENTENCE_TOKENS)
+    question = asking.fewer_words(messages, tool.description, SHARE, read, asking.SENTENCE_TOKENS)
     return [
         Draft(made, f"fewer words do as well for {tool.name}: {len(text)} characters, not {len(tool.description)}")
         for text in await replies_to(ask, question)
         if (made := _having(evidence, _described(tool, text)))
     ]
-
-
-def _holds(text: str, name: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None

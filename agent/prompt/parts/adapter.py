@@ -5,23 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from agent.errors import ReleaseError
-from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
-from agent.prompt.parts.kinds import part
+from agent.prompt.parts.kinds import FileHead, PartKind, WrongPart, part
 from agent.prompt.parts.part import PromptPart
 from agent.safe_data import matching, read_as
 
 if TYPE_CHECKING:
     from agent.prompt.bound import BoundPrompt
-    from agent.prompt.prompt_candidate import PromptCandidate
     from agent.types import Tool
 
 ADAPTER_FILE = "adapter.gguf"
 """The adapter's file, next to those of its prompt."""
 _HASH = Annotated[str, matching("[0-9a-f]{64}", "64 hex digits")]
 _TYPES = {"file": Literal["adapter.gguf"], "sha256": _HASH, "base": _HASH}
+
+
+class HasModel(Protocol):
+    """A release that names its model, and the adapter of it if it has one."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def target(self) -> str: ...
+
+    @property
+    def adapter(self) -> ReleasedAdapter | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +45,8 @@ class ReleasedAdapter(PromptPart):
     base: str
     path: Path = field(compare=False)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return its section of the version and of both files."""
-        return {"file": ADAPTER_FILE, "sha256": self.sha256, "base": self.base}
-
     def data(self) -> dict[str, Any]:
-        return {self.name: self.as_dict()}
+        return {self.name: {"file": ADAPTER_FILE, "sha256": self.sha256, "base": self.base}}
 
     def target(self, model: str) -> str:
         return f"{model}+{self.path}"
@@ -65,10 +72,7 @@ class ReleasedAdapter(PromptPart):
 
 
 def released_model(name: str) -> tuple[str, ReleasedAdapter | None]:
-    """Split a model name into its base and its adapter, if any.
-
-    Raises InputError if the adapter cannot be read.
-    """
+    """Split a model name into its base and its adapter, if any. Raises InputError if that cannot be read."""
     from agent.models.adapters import Adapter, split_adapter
 
     kind, _, rest = name.partition("/")
@@ -80,7 +84,7 @@ def released_model(name: str) -> tuple[str, ReleasedAdapter | None]:
 
 
 def base_digest(name: str) -> str:
-    """Return the SHA-256 of the weights of a local model; "" if its file is gone."""
+    """Return the SHA-256 of a local model's weights; "" without its file."""
     from agent.models.model_registry import file_digest, leads_elsewhere
     from agent.models.weights import known_weights
 
@@ -99,7 +103,7 @@ def require_base(release: BoundPrompt) -> None:
         )
 
 
-def without_folder(release: BoundPrompt, name: str) -> str:
+def without_folder(release: HasModel, name: str) -> str:
     """Return a model name that can be stored: the adapter without its folder."""
     if release.adapter is None or name != release.target:
         return name
@@ -108,16 +112,13 @@ def without_folder(release: BoundPrompt, name: str) -> str:
     return f"{release.model}{MARK}{release.adapter.path.name}"
 
 
-def in_folder(release: BoundPrompt, name: str) -> str:
+def in_folder(release: HasModel, name: str) -> str:
     """Return a callable model name: the inverse of `without_folder`."""
     return release.target if name == without_folder(release, release.target) else name
 
 
-def named_models(release: BoundPrompt) -> set[str]:
-    """Return the models that a released file names and that may lead elsewhere.
-
-    An adapter next to the file, checked by its hash, does not.
-    """
+def named_models(release: HasModel) -> set[str]:
+    """Return the models of a release that may lead elsewhere. An adapter next to the file does not."""
     from agent.models.model_registry import leads_elsewhere
 
     is_adjacent = release.adapter is not None and not leads_elsewhere(release.model)
@@ -133,9 +134,6 @@ class Adapting(PartKind):
 
     def shown(self, settings: str, tools: Sequence[Tool]) -> dict[str, Any]:
         return {"note": f"answered with the adapter {settings[:12]}"}
-
-    def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-        return {}
 
     def load(self, head: FileHead) -> dict[str, Any]:
         read = read_as(_TYPES, head.data[self.name], self.name)

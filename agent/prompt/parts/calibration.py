@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import heapq
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from agent.prompt.calibration import LabelCalibration, Method, Neighbours, Prior, calibrated, label_calibration
-from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
-from agent.prompt.parts.kinds import part
+from agent.prompt.calibration import (
+    MOST_NEIGHBOURS,
+    NEIGHBOURS,
+    LabelCalibration,
+    Method,
+    Neighbours,
+    Prior,
+    calibrated,
+    log_shares,
+)
+from agent.prompt.parts.kinds import FileHead, PartKind, TaskParts, WrongPart, part
 from agent.prompt.parts.part import PromptPart, Row
-from agent.retrieval.votes import NEIGHBOURS, log_shares
-from agent.shipped import Field, Prediction
+from agent.retrieval.linear import MOST_FEATURES, MOST_NUMBERS, LabelClassifier, label_classifier, term_counts
+from agent.safe_data import REAL, Rule, matching, read_as
+from agent.shipped import Field, Prediction, content_id
 
 if TYPE_CHECKING:
     from agent.prompt.bound import BoundPrompt
     from agent.prompt.parts.picks import PickedDemos
     from agent.prompt.prompt_candidate import PromptCandidate
-    from agent.retrieval.linear import LabelClassifier
     from agent.types import Example, Task
+
+MOST_TRAINED = 10_000
+"""Train rows that a classifier learns from."""
+RARITY_UNIT = 20.0  # of one nat of inverse document frequency
+UNSEEN = 0.5  # of a row, for a label that no train row has
+DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +58,7 @@ class Calibrating(PromptPart):
         return "the labels of the nearest rows decide" if self.weights.neighbours else "a classifier decides"
 
     def votes(self, row: Row | None) -> tuple[float, ...]:
-        """Return each label's votes by the nearest rows, or its log-probability by the classifier.
-
-        () if the model decides alone.
-        """
+        """Return each label's votes or log-probability; () if the model decides alone."""
         if row is None:
             return ()
         if self.classifier is not None:
@@ -95,14 +109,12 @@ class TrainedPrior:
 
     @cached_property
     def trained(self) -> LabelClassifier | None:
-        """None if the task has no single choice, or too few train rows to tell labels apart."""
-        from agent.prompt.label_training import MOST_ROWS, trained
-
+        """Return the trained classifier. None: no single choice, or too few train rows to tell labels apart."""
         outputs = self._task.signature.outputs
         if len(outputs) != 1 or len(outputs[0].choices) < 2:
             return None
         field = outputs[0]
-        rows = [row for row in self._task.train if row.labels[field.name] in field.choices][:MOST_ROWS]
+        rows = [row for row in self._task.train if row.labels[field.name] in field.choices][:MOST_TRAINED]
         texts = [Row(row.inputs, self._names).text for row in rows]
         return trained(texts, [field.choices.index(row.labels[field.name]) for row in rows], len(field.choices))
 
@@ -121,6 +133,90 @@ class TrainedPrior:
     def why_other(self, rows: str) -> str:
         own = self.rows or "too few to train one"
         return "" if rows == own else f"its classifier was trained on {rows}, and the train rows of the task are {own}"
+
+
+def trained(texts: Sequence[str], answers: Sequence[int], labels: int) -> LabelClassifier | None:
+    """Train a classifier (multinomial logistic regression over hashed terms). None: rows have one label or no text.
+
+    `answers`: for each row the index of its label. `labels`: their number.
+    """
+    counts = [term_counts(text) for text in texts]
+    frequency = Counter(term for row in counts for kind in row for term in kind)
+    if len(set(answers)) < 2 or not frequency:
+        return None
+    most = max(1, min(MOST_FEATURES, MOST_NUMBERS // labels))
+    features = tuple(sorted(heapq.nsmallest(most, frequency, key=lambda term: (-frequency[term], term))))
+    nats = [math.log((1 + len(texts)) / (1 + frequency[term])) + 1 for term in features]
+    rarity = bytes(min(255, round(RARITY_UNIT * nat)) for nat in nats)
+    blank = LabelClassifier("", features, rarity, (), (), 1.0)
+    weights, starts = _fitted([blank.values(text) for text in texts], answers, len(features), labels)
+    scale = float(f"{max(abs(weights).max(), 1e-9) / 127:.6g}")
+    whole = tuple(bytes(round(float(value)) & 0xFF for value in row / scale) for row in weights)
+    intercepts = tuple(round(float(start), DIGITS) for start in starts)
+    rows = content_id("rows", [[text, answer] for text, answer in zip(texts, answers, strict=True)])
+    return LabelClassifier(rows, features, rarity, whole, intercepts, scale)
+
+
+def _fitted(
+    values: Sequence[Sequence[tuple[int, float]]], answers: Sequence[int], features: int, labels: int
+) -> tuple[Any, Any]:
+    # a label without rows is as unlikely as UNSEEN of a row makes it
+    import numpy as np
+    from scipy.sparse import csr_matrix
+    from threadpoolctl import threadpool_limits
+
+    from agent.retrieval.classifiers import regression
+
+    starts = np.cumsum([0, *map(len, values)])
+    columns = [at for row in values for at, _ in row]
+    table = csr_matrix(([value for row in values for _, value in row], columns, starts), (len(values), features))
+    with threadpool_limits(1):
+        model = regression().fit(table, answers)
+    weights = np.zeros((labels, features))
+    intercepts = np.full(labels, math.log(UNSEEN / len(values)))
+    two = len(model.classes_) == 2
+    weights[model.classes_] = np.vstack([-model.coef_ / 2, model.coef_ / 2]) if two else model.coef_
+    intercepts[model.classes_] = [-model.intercept_[0] / 2, model.intercept_[0] / 2] if two else model.intercept_
+    return weights, intercepts
+
+
+def label_calibration(data: Any, labels: Sequence[str]) -> LabelCalibration:
+    """Restore the output of `LabelCalibration.as_dict`, with the labels in this order. Raises ValueError."""
+    found: LabelCalibration = read_as(LabelCalibration, data, "calibration")
+    if not labels or set(found.bias) != set(labels):
+        raise ValueError("calibration.bias must be a number for each choice of the one output, and for no other")
+    for name in ("neighbours", "prior"):
+        opinion = getattr(found, name)
+        if (opinion is not None) != (found.method == name):
+            raise ValueError(f"calibration.{name} must be there with the method {name}, and with no other")
+        if opinion is not None and opinion.weight < 0:
+            raise ValueError(f"calibration.{name}.weight must be a number of at least 0, not {opinion.weight}")
+    if found.temperature <= 0:
+        raise ValueError(f"calibration.temperature must be a number above 0, not {found.temperature}")
+    if found.neighbours and not 1 <= found.neighbours.k <= MOST_NEIGHBOURS:
+        raise ValueError(f"calibration.neighbours.k must be a whole number from 1 to {MOST_NEIGHBOURS:,}")
+    return replace(found, bias={label: found.bias[label] for label in labels})
+
+
+_BYTES = Annotated[str, matching(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", "bytes in base64")]
+_SCALE = Rule("a number above 0", lambda value: REAL.holds(value) and 0 < value <= 1e6)
+_START = Rule("a number", lambda value: REAL.holds(value) and abs(value) <= 1e6)
+_CLASSIFIER = {"trained_on": str, "scale": Annotated[float, _SCALE]}
+_TERMS = {"terms": _BYTES, "rarity": _BYTES}
+_LABEL = {"label": str, "intercept": Annotated[float, _START], "weights": _BYTES}
+
+
+def released_classifier(settings: Any, lines: Any, labels: Sequence[str]) -> LabelClassifier:
+    """Restore the classifier of a released file. Raises WrongPart."""
+    try:
+        about = read_as(_CLASSIFIER, settings, "classifier")
+        rows = read_as(tuple[Any, ...], lines, "classifier.rows")
+        if not rows:
+            raise ValueError("classifier.rows is empty")
+        read = [read_as(_LABEL if at else _TERMS, row, f"classifier.rows[{at}]") for at, row in enumerate(rows)]
+        return label_classifier(about, read, labels)
+    except ValueError as error:
+        raise WrongPart("classifier", str(error)) from None
 
 
 def trained_opinions(shared: TaskParts) -> list[Opinion]:
@@ -146,38 +242,25 @@ class LabelReading(PartKind):
     def features(self, settings: LabelCalibration) -> dict[tuple[str, str], float]:
         return {("calibration", settings.method): 1.0}
 
-    def why_other(self, prompt: PromptCandidate, shared: TaskParts) -> str:
-        how = prompt.calibration
-        if how and how.neighbours and prompt.picks is None:
+    def why_other(self, settings: LabelCalibration, prompt: PromptCandidate, shared: TaskParts) -> str:
+        if settings.neighbours and prompt.picks is None:
             return "its calibration uses neighbours, but it picks no examples"
-        return shared.of(TrainedPrior).why_other(how.prior.rows) if how and how.prior else ""
+        return shared.of(TrainedPrior).why_other(settings.prior.rows) if settings.prior else ""
 
-    def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-        how = prompt.calibration
-        if how is None:
-            return {}
-        return {"calibration": how, **({"classifier": shared.of(TrainedPrior).trained} if how.prior else {})}
+    def bind(self, settings: LabelCalibration, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
+        return {"calibration": settings, "classifier": shared.of(TrainedPrior).trained if settings.prior else None}
 
     def load(self, head: FileHead) -> dict[str, Any]:
         outputs = head.data["outputs"]
         labels = outputs[0].choices if len(outputs) == 1 else ()
         how = label_calibration(head.table(self.name)[0], labels) if self.name in head.data else None
         if how and how.neighbours and "picks" not in head.data:
-            why = "the calibration uses neighbours, but there is no pool (picks)"
-            raise WrongPart(self.name, why)
+            raise WrongPart(self.name, "the calibration uses neighbours, but there is no pool (picks)")
         prior = how.prior if how else None
         if (prior is None) != ("classifier" not in head.data):
-            why = "a classifier needs a calibration with a prior, and the reverse; one is missing"
-            raise WrongPart(self.name, why)
-        if prior is None:
-            return {"calibration": how}
-        from agent.retrieval.linear import label_classifier
-
-        try:
-            found = label_classifier(*head.table("classifier"), labels)
-        except ValueError as error:
-            raise WrongPart("classifier", str(error)) from None
-        if found.trained_on != prior.rows:
+            raise WrongPart(self.name, "a classifier needs a calibration with a prior, and the reverse; one is missing")
+        found = released_classifier(*head.table("classifier"), labels) if prior else None
+        if prior and found and found.trained_on != prior.rows:
             why = f"was trained on {found.trained_on!r:.40}, but the calibration names {prior.rows!r:.40}"
             raise WrongPart("classifier", why)
         return {"calibration": how, "classifier": found}

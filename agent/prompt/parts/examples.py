@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agent.prompt.parts.kind import PartKind, TaskParts
-from agent.prompt.parts.kinds import part
+from agent.prompt.parts.kinds import PartKind, part
 from agent.prompt.template import label_text
 
 if TYPE_CHECKING:
@@ -55,10 +54,7 @@ class Examples(PartKind):
     def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
         return None if winner.demos == baseline.demos else (self.words, winner.with_demos(baseline.demos))
 
-    def why_rejected(self, prompt: PromptCandidate, task: Task) -> str:
+    def why_rejected(self, settings: Sequence[Demo], prompt: PromptCandidate, task: Task) -> str:
         train = {example.id for example in task.train}
-        others = [demo.example_id for demo in prompt.demos if demo.example_id not in train]
+        others = [demo.example_id for demo in settings if demo.example_id not in train]
         return f"demo {others[0]} is not a train row" if others else ""
-
-    def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-        return {}

@@ -1,25 +1,193 @@
-"""The registry of parts, and walks over those of a candidate or a prompt. Knows parts by name only."""
+"""The registry of parts: how a part is searched, bound to the rows of a task, and read from a released file.
+
+A candidate holds the settings of its parts; what runs is made of them by `bind`, and of a released file by `load`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from agent.errors import InputError
 from agent.prompt.parts.conversation import Conversing
-from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
 from agent.prompt.parts.part import PromptPart
 from agent.registry import Registry
+from agent.safe_data import read_as
 
 if TYPE_CHECKING:
     from agent.prompt.bound import BoundPrompt
+    from agent.prompt.parts.calibration import Opinion
     from agent.prompt.prompt_candidate import PromptCandidate
+    from agent.shipped import Field
+    from agent.types import Demo, Signature, Task, Tool
+
+T = TypeVar("T")
+Made = TypeVar("Made", bound="type[PartKind] | type[PromptPart]")
+
+
+class WrongPart(ValueError):
+    """An error in a released file, and the key that has it."""
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(what)
+        self.key = key
+
+
+@dataclass(frozen=True)
+class FileHead:
+    """The head of a released file, for a part that is read from it. `data`: its keys; `folder`: where it is."""
+
+    data: Mapping[str, Any]
+    folder: Path
+
+    def table(self, key: str) -> tuple[dict[str, Any], Any]:
+        """Return a section that is a table, and its rows. Raises WrongPart."""
+        try:
+            found = dict(read_as(dict[str, Any], self.data[key], key))
+        except ValueError as error:
+            raise WrongPart(key, str(error)) from None
+        return found, found.pop("rows", None)
+
+    @property
+    def contents(self) -> list[str]:
+        return [message.content for message in self.data["messages"]]
+
+
+class TaskParts:
+    """What the prompts of one task share, such as the index of a pool; each is made when first needed."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._made: dict[Any, Any] = {}
+
+    def of(self, kind: Callable[[Task], T]) -> T:
+        """Return the only `kind(task)`."""
+        if kind not in self._made:
+            self._made[kind] = kind(self.task)
+        found: T = self._made[kind]
+        return found
+
+
+class PartKind:
+    """How a part is searched, bound to a task and read from a file: here one whose settings are the part `made` itself.
+
+    `name`: the field of a candidate that holds the settings, and the key in a released file. `headings`: by the keys of
+    sections that have rows, their headings in prompt.md. `words`: what it is called where its contribution is shown.
+    """
+
+    name: str = ""
+    made: type[PromptPart] = PromptPart
+    headings: ClassVar[Mapping[str, str]] = {}
+    words: str = ""
+    must_prove: bool = False
+    """Whether a candidate with it has to prove itself against those without."""
+    only_reads: bool = False
+    """Whether the request is the same without it."""
+
+    def __init__(self, made: type[PromptPart] | None = None) -> None:
+        self.made = made or self.made
+        self.name = self.name or self.made.name
+        self.words = self.words or self.name
+
+    @property
+    def about(self) -> str:
+        """The first line of its file."""
+        file = sys.modules[(self.made if type(self) is PartKind else type(self)).__module__]
+        return (file.__doc__ or self.name).partition("\n")[0]
+
+    # -- settings
+
+    def as_dict(self, settings: Any) -> Any:
+        """Return the settings, JSON-ready, for the candidate's id."""
+        return settings.data()[self.name] if isinstance(settings, PromptPart) else settings.as_dict()
+
+    def shown(self, settings: Any, tools: Sequence[Tool]) -> dict[str, Any]:
+        """Return fields of `Summary`, or a `note` after the instruction; `tools`: the task's own."""
+        return {"note": str(settings)} if isinstance(settings, PromptPart) else {self.name: self.as_dict(settings)}
+
+    def examples(self, settings: Any) -> int:
+        """Return how many examples it shows at most."""
+        return 0
+
+    def texts(self, settings: Any) -> Iterable[str]:
+        """Return every text of it that a model may have written."""
+        return ()
+
+    def needs_vectors(self, settings: Any) -> bool:
+        """Return whether it compares rows by vectors."""
+        return False
+
+    def learnt_from(self, settings: Any, task: Task) -> Iterable[str]:
+        """Return the ids of rows whose right answers it uses or shows."""
+        return ()
+
+    def opinion(self, shared: TaskParts) -> Opinion | None:
+        """Return its vote on a label next to the model's, if any."""
+        return None
+
+    def features(self, settings: Any) -> dict[tuple[str, str], float]:
+        """Return columns for the model of the parts (`search/effects.py`)."""
+        return {(self.name, str(self.as_dict(settings))): 1.0}
+
+    # -- in a candidate
+
+    def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
+        """Return the part's name and the winner without it; None if that changes nothing."""
+        own = baseline.part(self.name)
+        return None if winner.part(self.name) == own else (self.words, winner.with_part(self.name, own))
+
+    def why_rejected(self, settings: Any, prompt: PromptCandidate, task: Task) -> str:
+        """Return the hard rule that a candidate breaks by it, or ""."""
+        return ""
+
+    def why_other(self, settings: Any, prompt: PromptCandidate, shared: TaskParts) -> str:
+        """Return why the settings belong to another task, or ""."""
+        return ""
+
+    # -- in the messages
+
+    def seen(self, settings: Any, signature: Signature) -> Signature:
+        """Return the signature as the messages show it."""
+        return signature
+
+    def example(self, settings: Any, demo: Demo, outputs: tuple[Field, ...]) -> Demo:
+        """Return an example as the messages show it."""
+        return demo
+
+    def said(self, settings: Any, outputs: tuple[Field, ...]) -> str:
+        """Return the words of the part after the instruction, or ""."""
+        return ""
+
+    def reply_tokens(self, settings: Any, outputs: int) -> int:
+        """Return how many tokens it adds to a reply at most; `outputs`: their number."""
+        return 0
+
+    # -- as what runs
+
+    def bind(self, settings: Any, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
+        """Return the fields of `BoundPrompt` that run the settings."""
+        return {"more": (settings,)} if isinstance(settings, PromptPart) else {}
+
+    def load(self, head: FileHead) -> dict[str, Any]:
+        """Read the fields of `BoundPrompt` from sections of a released file. Raises ValueError."""
+        return {"more": (read_as(self.made, head.data[self.name], self.name),)}
+
+    def parts(self, prompt: BoundPrompt) -> Iterable[PromptPart]:
+        """Return the parts in these fields."""
+        return (getattr(prompt, self.name),)
+
+
+# -- the registry, and walks over the parts of a candidate or a prompt -------------------------------------------------
 
 HOMES = {
     "demos": "agent.prompt.parts.examples",
     "picks": "agent.prompt.parts.picks",
     "passages": "agent.prompt.parts.passages",
     "tool_texts": "agent.prompt.parts.tools",
+    "shape": "agent.prompt.parts.shape",
     "adapter": "agent.prompt.parts.adapter",
     "calibration": "agent.prompt.parts.calibration",
 }
@@ -27,12 +195,10 @@ HOMES = {
 ALIASES = {"tools": "tool_texts", "classifier": "calibration"}
 """Their other keys in a released file."""
 PARTS: Registry[PartKind] = Registry("part of a prompt", "promptassay.parts", HOMES, ALIASES)
-SECTIONS = ("calibration", "adapter", "tools", "picks", "passages", "classifier")
+SECTIONS = ("calibration", "adapter", "tools", "picks", "passages", "classifier", "shape")
 """The keys of our parts in a released file."""
 IN_FILES = ("calibration", "picks", "passages", "adapter", "tools")
 """The fields of a bound prompt, in the order of a released file."""
-
-Made = TypeVar("Made", bound=type[PartKind] | type[PromptPart])
 
 
 def part(made: Made) -> Made:
@@ -59,8 +225,8 @@ def held(prompt: PromptCandidate) -> Iterator[tuple[PartKind, Any]]:
 
 def bound(prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
     """Return the fields of `BoundPrompt` for a candidate."""
-    names = (*HOMES, *(own.name for own in prompt.more))
-    return _joined(PARTS.get(name).bind(prompt, shared) for name in names)
+    fields = _joined(kind.bind(settings, prompt, shared) for kind, settings in held(prompt))
+    return {"tools": shared.task.tools, **fields}  # a prompt without tool texts calls the tools of the task
 
 
 def parts_in(prompt: BoundPrompt) -> tuple[PromptPart, ...]:
@@ -82,18 +248,18 @@ def headings_of(keys: Iterable[str]) -> dict[str, str]:
 
 def loaded(keys: Iterable[str], head: FileHead) -> dict[str, Any]:
     """Read the fields of `BoundPrompt` from sections of a released file. Raises WrongPart."""
-    ordered = sorted(keys, key=lambda key: IN_FILES.index(key) if key in IN_FILES else len(IN_FILES))
-    keys = {ALIASES.get(key, key): key for key in reversed(ordered)}
-    return _joined(_loaded(name, key, head) for name, key in reversed(keys.items()))
-
-
-def _loaded(name: str, key: str, head: FileHead) -> dict[str, Any]:
-    try:
-        return PARTS.get(name).load(head)
-    except WrongPart:
-        raise
-    except (InputError, ValueError) as error:
-        raise WrongPart(key, str(error)) from None
+    by_kind: dict[str, str] = {}
+    for key in keys:
+        by_kind.setdefault(ALIASES.get(key, key), key)
+    found = []
+    for name, key in by_kind.items():
+        try:
+            found.append(PARTS.get(name).load(head))
+        except WrongPart:
+            raise
+        except (InputError, ValueError) as error:
+            raise WrongPart(key, str(error)) from None
+    return _joined(found)
 
 
 def _joined(all_fields: Iterable[dict[str, Any]]) -> dict[str, Any]:

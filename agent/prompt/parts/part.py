@@ -1,7 +1,7 @@
 """A part of a prompt: something that only some prompts have, such as picked examples.
 
 A `PromptPart` is what runs: the same object renders and reads in a search, behind a released file and in production.
-`kind.py` covers search and reading from a file. Imports the standard library and the light parts of this package.
+`kinds.py` covers search and reading from a file. Imports the standard library and the light parts of this package.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.retrieval.pick import PoolRow
+    from agent.retrieval.vectors import PoolVectors
     from agent.types import Request, Task
 
 Count = Callable[[str], int]
@@ -27,14 +28,9 @@ Count = Callable[[str], int]
 class Row:
     """One input as the parts of a prompt see it.
 
-    Args:
-        values: a text for each input.
-        compared: the names of the inputs that are compared with other rows, see `Signature.compared`.
-        id: of a train row, which is never shown to itself; "" in production.
-        vector: of the input, if a provider makes it.
-        own: confirmed rows of a user, which are picked before those of the task.
-        shown: the texts of each of `own` in the prompt.
-        memo: a part's findings for this row that it needs again to read the reply.
+    `compared`: the inputs that are compared with other rows, see `Signature.compared`. `id`: of a train row, which is
+    never shown to itself. `own`: confirmed rows of a user, picked before those of the task; `shown`: their texts.
+    `memo`: a part's findings that it needs again to read the reply.
     """
 
     values: Mapping[str, str]
@@ -48,7 +44,7 @@ class Row:
     @cached_property
     def text(self) -> str:
         """The text that is compared with those of other rows."""
-        from agent.retrieval.pool import text_of  # most prompts compare nothing, and start faster without
+        from agent.retrieval.pick import text_of  # most prompts compare nothing, and start faster without
 
         return text_of(self.values, self.compared)
 
@@ -61,14 +57,12 @@ class PromptPart:
     """The mark of the template that it fills."""
     place: ClassVar[str] = ""
     """Where that mark is: "examples" before the input, "context" in the instruction; "" without a mark."""
-    takes_rows: ClassVar[bool] = False
-    """Whether confirmed rows of a user are shown."""
     reads_tokens: ClassVar[bool] = False
     """Whether the log-probabilities of a reply decide how it is read."""
 
     @staticmethod
     def choices(task: Task) -> Mapping[str, PromptPart]:
-        """Return the parts that a search may try, by their words; our own are made in `programs/moves/`."""
+        """Return the parts that a search may try, by name. Built-in ones are made in `programs/moves/`."""
         return {}
 
     # -- what is given
@@ -88,7 +82,7 @@ class PromptPart:
     # -- what is sent
 
     def values(self, row: Row) -> Mapping[str, Any]:
-        """Fill marks of the template: with a text, or for "examples" with the texts of each."""
+        """Return the texts for marks of the template; for "examples" one per example."""
         return {}
 
     def messages(self, messages: tuple[Message, ...], row: Row) -> tuple[Message, ...]:
@@ -107,21 +101,17 @@ class PromptPart:
 
     @property
     def reads_input(self) -> str:
-        """How the input decides when a reply is read, as a sentence; "" if it does not."""
+        """Describe how the input decides when a reply is read; "" if it does not."""
         return ""
 
     def read(self, logs: Sequence[float] | None, row: Row | None, prediction: Prediction) -> Prediction:
-        """Change how a reply was read.
-
-        `logs`: the log-probability of each label; None if the reply does not begin with one. `row`: the input; None if
-        unknown.
-        """
+        """Change how a reply was read. `logs`: see `label_logs`; `row`: None if the input is unknown."""
         return prediction
 
     # -- what is known of it
 
     def size(self, count: Count, rows: Sequence[Row], most: bool) -> int:
-        """Count the tokens it adds to the template: on average over `rows`, or at most with any input."""
+        """Count the tokens that it adds: on average over `rows`, or at most."""
         return 0
 
     def documents(self, row: Row) -> tuple[str, ...] | None:
@@ -129,31 +119,33 @@ class PromptPart:
         return None
 
     @property
-    def takes_vector(self) -> bool:
-        return False
-
-    @property
-    def embeddings(self) -> str:
-        """The provider's model that embeds inputs; "" if it needs none."""
-        return ""
+    def vectors(self) -> PoolVectors | None:
+        """The vectors that an input is compared with by its own."""
+        return None
 
     def example(self) -> tuple[str, ...]:
-        """Return the texts of one of the examples that it may show, if it `takes_rows`."""
+        """Return the texts of an example, if confirmed rows of a user are shown."""
         return ()
-
-    def some_vector(self) -> Sequence[float] | None:
-        """Return a vector to prove files with, without calling the provider."""
-        return None
 
     # -- how it is shipped
 
     def whole(self) -> PromptPart:
-        """Return the same part with everything computed, as it is written."""
+        """Return the part as released, without what it shares with a run."""
         return self
 
     def data(self) -> dict[str, Any]:
         """Return its sections of a released file, JSON-ready by key; `PartKind.load` is the inverse."""
         raise NotImplementedError
+
+    @property
+    def in_messages(self) -> bool:
+        """Whether the messages alone hold all that it does."""
+        return False
+
+    @property
+    def reply_schema(self) -> str:
+        """The JSON schema of a reply, as text, or ""."""
+        return ""
 
     def files(self) -> Mapping[str, Path]:
         """Return the files to release next to the prompt, by their names there."""
@@ -163,9 +155,8 @@ class PromptPart:
         """Raise ReleaseError unless `files` are complete."""
 
     def source(self) -> str:
-        """Return Python source for exports: a function of the part's name that maps rendered messages (as dicts) to
-        sent ones.
+        """Return the Python function of an export, or "".
 
-        "" if `messages` changes none.
+        It has the part's name and maps rendered to sent messages (dicts).
         """
         return ""

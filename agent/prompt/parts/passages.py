@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import mean
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
-from agent.prompt.parts.kinds import part
+from agent.prompt.fence import defused
+from agent.prompt.parts.kinds import FileHead, PartKind, TaskParts, WrongPart, part
 from agent.prompt.parts.part import Count, PromptPart, Row
 from agent.prompt.template import fill, marks, placeholder
-from agent.retrieval.passages import (
-    CONTEXT,
-    Passage,
-    PassageIndex,
-    Passages,
-    bare_passages,
-    passage_block,
-    passages_id,
-)
+from agent.retrieval.passages import CONTEXT, Passage, PassageIndex, Passages, bare_passages, passage_block, passages_id
 from agent.safe_data import read_as
 from agent.shipped import Prediction
 
 if TYPE_CHECKING:
     from agent.prompt.prompt_candidate import PromptCandidate
-    from agent.types import Task
+    from agent.types import Document, Section, Task, TextBlock
 
 CHUNKS = ((400, 0), (400, 100), (800, 0), (800, 200), (1600, 0), (1600, 400))
 """Letters of a passage, and how many of them the next one repeats."""
@@ -86,15 +80,80 @@ class ReleasedPassages(PromptPart):
         return {self.name: {**self.settings.as_dict(), "rows": rows}}
 
 
-def released_passages(settings: Any, rows: Any) -> ReleasedPassages:
-    """Restore the output of `ReleasedPassages.data`. Raises ValueError."""
-    how: Passages = read_as(Passages, settings, "passages")
-    made: tuple[Passage, ...] = read_as(tuple[Passage, ...], rows, "passages.rows")
-    if not made:
-        raise ValueError("there are settings of passages and no passages")
-    if how.pool != passages_id(made):
-        raise ValueError(f"the passages are {passages_id(made)}, and their settings say {how.pool!r:.40}")
-    return ReleasedPassages(how, made)
+# -- documents cut into passages ---------------------------------------------------------------------------------------
+#
+# By headings first, then by paragraphs and rows of tables, then by sentences. Own code and no splitter of a library, as
+# the hash of the passages is part of a candidate and of a release: another version of a library must not change them,
+# and a row of a table keeps the names of its columns.
+
+_SENTENCE_END = re.compile(r"(?<=[.!?;:。！？])\s+|\n(?=\s{0,99}(?:[-*+•]|\d+[.)])\s)")
+_NUMBERED = re.compile(r"^\[(?=\d+\])", re.MULTILINE)
+_GAP = "\u00b7"  # in a line of a passage that looks like the number of one
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Text that is not cut further. `joint` separates it from the piece before; `block` numbers its block."""
+
+    text: str
+    joint: str
+    header: str
+    block: int
+
+    @property
+    def size(self) -> int:
+        return len(self.joint) + len(self.text)
+
+
+def passages_of(documents: Iterable[Document], chunk: int, overlap: int) -> list[Passage]:
+    """Cut documents into passages, in order.
+
+    Args:
+        chunk: the most letters of a passage, without file, heading and header of a table; a section that fits stays
+            whole, and sections are not joined.
+        overlap: the most letters that the next passage of the same section repeats, in whole pieces.
+    """
+    return [
+        Passage(document.name, _NUMBERED.sub(f"[{_GAP}", defused(f"{', '.join([document.name, *heading])}:\n{text}")))
+        for document in documents
+        for section in document.sections
+        for heading in [[" > ".join(section.heading)] if section.heading else []]
+        for text in _cut(section, chunk, overlap)
+    ]
+
+
+def _cut(section: Section, chunk: int, overlap: int) -> Iterator[str]:
+    held, size = deque[_Piece](), 0
+    for piece in _pieces(section.blocks, chunk):
+        if held and size + piece.size > chunk:
+            yield _joined(held)
+            while held and (size > overlap or size + piece.size > chunk):
+                size -= held.popleft().size
+        held.append(piece)
+        size += piece.size
+    if held:
+        yield _joined(held)
+
+
+def _joined(pieces: Iterable[_Piece]) -> str:
+    text, last = "", -1
+    for piece in pieces:
+        joint = piece.joint if piece.block == last else "\n\n"
+        header = f"{piece.header}\n" if piece.header and piece.block != last else ""
+        text, last = f"{text}{joint if text else ''}{header}{piece.text}", piece.block
+    return text
+
+
+def _pieces(blocks: Sequence[TextBlock], chunk: int) -> Iterator[_Piece]:
+    for number, block in enumerate(blocks):
+        if block.header:
+            texts, joint = block.text.split("\n"), "\n"
+        else:
+            texts = [block.text] if len(block.text) <= chunk else _SENTENCE_END.split(block.text)
+            joint = " "
+        for text in texts:
+            for at in range(0, len(text), chunk):
+                yield _Piece(text[at : at + chunk], joint if at == 0 else "", block.header, number)
 
 
 class PassageLibrary:
@@ -106,8 +165,6 @@ class PassageLibrary:
         self._bound: dict[Passages, ReleasedPassages] = {}
 
     def index(self, chunk: int, overlap: int) -> PassageIndex:
-        from agent.prompt.cutting import passages_of
-
         if (chunk, overlap) not in self._indexes:
             documents = self._task.knowledge.documents if self._task.knowledge else ()
             self._indexes[chunk, overlap] = PassageIndex(passages_of(documents, chunk, overlap))
@@ -160,17 +217,22 @@ class LookingUp(PartKind):
             return found
         return self.name, replace(found[1], instruction=fill(winner.instruction, {CONTEXT: ""}))
 
-    def why_other(self, prompt: PromptCandidate, shared: TaskParts) -> str:
-        assert prompt.passages is not None
-        return shared.of(PassageLibrary).why_other(prompt.passages)
+    def why_other(self, settings: Passages, prompt: PromptCandidate, shared: TaskParts) -> str:
+        return shared.of(PassageLibrary).why_other(settings)
 
-    def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-        return {"passages": shared.of(PassageLibrary).bound(prompt.passages)} if prompt.passages else {}
+    def bind(self, settings: Passages, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
+        return {"passages": shared.of(PassageLibrary).bound(settings)}
 
     def load(self, head: FileHead) -> dict[str, Any]:
-        found = released_passages(*head.table(self.name))
+        settings, rows = head.table(self.name)
+        how: Passages = read_as(Passages, settings, self.name)
+        made: tuple[Passage, ...] = read_as(tuple[Passage, ...], rows, "passages.rows")
+        if not made:
+            raise WrongPart(self.name, "there are settings of passages and no passages")
+        if how.pool != passages_id(made):
+            raise WrongPart(self.name, f"the passages are {passages_id(made)}, and their settings say {how.pool!r:.40}")
         if CONTEXT in head.data["inputs"]:
             raise WrongPart("inputs", f"{CONTEXT!r} is the place of the passages and cannot be an input")
         if not any(placeholder(CONTEXT) in content for content in head.contents):
             raise WrongPart("messages", f"hold no {placeholder(CONTEXT)}, where the passages go")
-        return {"passages": found}
+        return {"passages": ReleasedPassages(how, made)}

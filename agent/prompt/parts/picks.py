@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from statistics import mean
@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from agent.conversation import MOST_MESSAGES
 from agent.errors import InputError, ReleaseError
+from agent.prompt.calibration import NEIGHBOURS
 from agent.prompt.parts.calibration import Opinion
 from agent.prompt.parts.examples import as_demo
-from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
-from agent.prompt.parts.kinds import part
+from agent.prompt.parts.kinds import FileHead, PartKind, TaskParts, WrongPart, part
 from agent.prompt.parts.part import Count, PromptPart, Row
 from agent.prompt.template import PICKED, marks, placeholder
-from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow, chosen
-from agent.retrieval.pool import Pool, pool_id, text_of
+from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow, chosen, text_of
 from agent.retrieval.vectors import (
     DENSE_RETRIEVERS,
     MOST_DIMENSIONS,
@@ -28,11 +27,12 @@ from agent.retrieval.vectors import (
     DenseIndex,
     PoolVectors,
     Vector,
+    index_of,
     packed,
+    pool_id,
     require_vector,
     static_vector,
 )
-from agent.retrieval.votes import NEIGHBOURS
 from agent.safe_data import one_of, read_as, whole
 
 if TYPE_CHECKING:
@@ -47,39 +47,26 @@ VECTOR = "vector"
 class PickedDemos(PromptPart):
     """The picked part of a prompt.
 
-    `head`: ids of the rows that the prompt always shows, which are not picked again. `shown`: of each row its texts in
-    the prompt: those of its turns, or one for a layout with all examples in one turn. `vectors`: those of the rows, if
-    rows are picked by them. `shared`: the pool of a run; None: it is made here.
+    `head`: ids of the rows that the prompt always shows. `shown`: of each row the texts of its turns, or one text for a
+    layout with all examples in one turn. `vectors`: if rows are picked by them. `shared`: the pool of a run, if any.
     """
 
     name = "picks"
     mark, place = PICKED, "examples"
-    takes_rows = True
 
     picks: Picks
     head: tuple[str, ...]
     rows: tuple[PoolRow, ...]
     shown: tuple[tuple[str, ...], ...]
     vectors: PoolVectors | None = None
-    shared: Pool | None = field(default=None, compare=False, repr=False)
+    shared: PoolIndex | None = field(default=None, compare=False, repr=False)
 
     @cached_property
-    def pool(self) -> Pool:
-        return self.shared or Pool(self.rows, self.vectors, self._embed)
-
-    @property
-    def embeddings(self) -> str:
-        return self.vectors.model if self.vectors and self.vectors.is_provided else ""
-
-    @property
-    def takes_vector(self) -> bool:
-        return self.vectors is not None
+    def pool(self) -> PoolIndex:
+        return self.shared or index_of(self.rows, self.vectors, self._embed)
 
     def example(self) -> tuple[str, ...]:
         return self.shown[0]
-
-    def some_vector(self) -> Sequence[float] | None:
-        return self.vectors.vector(0) if self.vectors else None
 
     @cached_property
     def _is_alike(self) -> bool:
@@ -103,17 +90,13 @@ class PickedDemos(PromptPart):
         )
 
     def _index_for(self, vector: Vector | None) -> PoolIndex:
-        index = self.pool.index
+        index = self.pool
         if vector is None or self.vectors is None or not isinstance(index, DenseIndex):
             return index
         return index.for_vector(require_vector(vector, self.vectors))
 
     def positions(self, row: Row) -> list[int]:
-        """Return the pool positions of the row's examples: never the row itself, its near-duplicates, or a row of the
-        head.
-
-        An input that is no train row gets the same as in production.
-        """
+        """Return the pool positions of the row's examples. Never the row, its near-duplicates, or a row of the head."""
         left_out = self.pool.same(row.id, row.text) | frozenset(self.head)
         return self._index_for(row.vector).pick(row.text, self.picks, left_out)
 
@@ -140,17 +123,14 @@ class PickedDemos(PromptPart):
         return replace(self, shared=None)
 
     def data(self) -> dict[str, Any]:
-        made = {"embeddings": self.vectors.model, "dimensions": self.vectors.dimensions} if self.vectors else {}
-        return {self.name: {**self.picks.as_dict(), "head": list(self.head), **made, "rows": self._row_data()}}
-
-    def _row_data(self) -> list[dict[str, Any]]:
-        data: list[dict[str, Any]] = [
-            {"id": row.id, "text": row.text, "label": row.label, "group": row.group, "shown": list(shown)}
-            for row, shown in zip(self.rows, self.shown, strict=True)
+        rows: list[dict[str, Any]] = [
+            {**asdict(row), "shown": list(shown)} for row, shown in zip(self.rows, self.shown, strict=True)
         ]
-        if self.vectors is None:
-            return data
-        return [{**row, VECTOR: vector} for row, vector in zip(data, self.vectors.rows, strict=True)]
+        made: dict[str, Any] = {}
+        if self.vectors is not None:
+            made = {"embeddings": self.vectors.model, "dimensions": self.vectors.dimensions}
+            rows = [{**row, VECTOR: vector} for row, vector in zip(rows, self.vectors.rows, strict=True)]
+        return {self.name: {**self.picks.as_dict(), "head": list(self.head), **made, "rows": rows}}
 
 
 # -- read from a file --------------------------------------------------------------------------------------------------
@@ -231,7 +211,7 @@ class PickedRows:
         return pool_id(self.rows)
 
     @cached_property
-    def _dense_id(self) -> str:
+    def _dense_id(self) -> str:  # of vectors of a megabyte or more, and asked for each change of a candidate
         return pool_id(self.rows, self.vectors)
 
     def id_of(self, retriever: str) -> str:
@@ -273,12 +253,12 @@ class PickedRows:
         return self._embedded[text]
 
     @cached_property
-    def pool(self) -> Pool:
-        return Pool(self.rows)
+    def pool(self) -> PoolIndex:
+        return PoolIndex(self.rows)
 
     @cached_property
-    def _dense_pool(self) -> Pool:
-        return Pool(self.rows, self.vectors, self._vector)
+    def _dense_pool(self) -> PoolIndex:
+        return index_of(self.rows, self.vectors, self._vector)
 
     def bound(self, prompt: PromptCandidate) -> PickedDemos:
         """Return the picker of a candidate that has `picks`."""
@@ -294,23 +274,20 @@ class PickedRows:
         )
 
     def _laid_out(self, prompt: PromptCandidate) -> tuple[tuple[str, ...], ...]:
-        from agent.prompt.render import shown_demo
+        from agent.prompt.render import shown_demos
 
         own = prompt.instruction if marks(prompt.instruction, self._names) else ""
         key, task = (prompt.technique, prompt.format, own), self._task
         if key not in self._layouts:
             demos = (as_demo(row, task.accepted) for row in task.train)
-            self._layouts[key] = tuple(shown_demo(prompt, demo, task.signature) for demo in demos)
+            self._layouts[key] = tuple(shown_demos(prompt, demos, task.signature))
         return self._layouts[key]
 
-    def row(self, row: Example) -> Row:
-        return Row(row.inputs, self._names, row.id)
-
     def positions(self, prompt: PromptCandidate, row: Example) -> list[int]:
-        return self.bound(prompt).positions(self.row(row))
+        return self.bound(prompt).positions(Row(row.inputs, self._names, row.id))
 
     def votes(self, row: Example, k: int) -> tuple[float, ...]:
-        """Count the votes of the `k` nearest rows for each choice, without the row and its near-duplicates."""
+        """Count the votes of the `k` nearest rows per choice. The row and its near-duplicates do not vote."""
         text, labels = text_of(row.inputs, self._names), self._task.signature.outputs[0].choices
         return self.pool.votes(text, labels, k, row.id)
 
@@ -355,22 +332,21 @@ class Picking(PartKind):
         static = replace(winner, picks=None, calibration=None if is_near else winner.calibration)
         return "picked examples", static.with_demos(winner.demos)
 
-    def why_rejected(self, prompt: PromptCandidate, task: Task) -> str:
+    def why_rejected(self, settings: Picks, prompt: PromptCandidate, task: Task) -> str:
         from agent.prompt.techniques import TECHNIQUES
 
         is_reasoned = TECHNIQUES[prompt.technique].reasoning
         return f"technique {prompt.technique}: a picked demo has no reasons to show" if is_reasoned else ""
 
-    def why_other(self, prompt: PromptCandidate, shared: TaskParts) -> str:
-        assert prompt.picks is not None
-        return shared.of(PickedRows).why_other(prompt.picks)
+    def why_other(self, settings: Picks, prompt: PromptCandidate, shared: TaskParts) -> str:
+        return shared.of(PickedRows).why_other(settings)
 
     def opinion(self, shared: TaskParts) -> Opinion:
         pool = shared.of(PickedRows)
         return Opinion("neighbours", lambda row: pool.votes(row, NEIGHBOURS))
 
-    def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-        return {"picks": shared.of(PickedRows).bound(prompt)} if prompt.picks else {}
+    def bind(self, settings: Picks, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
+        return {"picks": shared.of(PickedRows).bound(prompt)}
 
     def load(self, head: FileHead) -> dict[str, Any]:
         found, mark = picked_examples(*head.table(self.name)), placeholder(PICKED)

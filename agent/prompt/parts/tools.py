@@ -6,14 +6,14 @@ equal values.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from agent.prompt.parts.kind import FileHead, PartKind, TaskParts, WrongPart
-from agent.prompt.parts.kinds import part
+from agent.prompt.parts.kinds import FileHead, PartKind, TaskParts, WrongPart, part
 from agent.prompt.parts.part import Count, PromptPart, Row
 from agent.safe_data import parse_json, read_as
 from agent.shipped import Tool
@@ -28,63 +28,55 @@ if TYPE_CHECKING:
 class ToolTexts:
     """Texts that replace those of a task's tools.
 
-    Args:
-        order: the names of all tools; () for the order of the task.
-        descriptions: tool and description, by the names of tools.
-        arguments: tool, argument and description, by their names; "" for an argument without one.
+    `order`: the names of all tools; () for the order of the task. `texts`: tool, argument ("" for the description of
+    the tool) and text ("" for an argument without one).
     """
 
+    part: ClassVar[str] = "tool_texts"
+
     order: tuple[str, ...] = ()
-    descriptions: tuple[tuple[str, str], ...] = ()
-    arguments: tuple[tuple[str, str, str], ...] = ()
+    texts: tuple[tuple[str, str, str], ...] = ()
 
     @staticmethod
     def between(own: Sequence[Tool], new: Sequence[Tool]) -> ToolTexts | None:
-        """Return the difference between two sets of tools with the same names; None if they are equal."""
-        before = {tool.name: tool for tool in own}
+        """Return the difference between two sets of tools; None if equal."""
+        before = {tool.name: _texts_of(tool) for tool in own}
         ordered = tuple(tool.name for tool in new)
-        order = () if ordered == tuple(before) else ordered
-        named = sorted(new, key=lambda tool: tool.name)
-        descriptions = [(t.name, t.description) for t in named if t.description != before[t.name].description]
-        arguments = [
-            (tool.name, name, text)
-            for tool in named
-            for name, text in sorted(argument_texts(tool).items())
-            if text != argument_texts(before[tool.name])[name]
-        ]
-        made = ToolTexts(order, tuple(descriptions), tuple(arguments))
+        made = ToolTexts(
+            () if ordered == tuple(before) else ordered,
+            tuple(
+                (tool.name, name, text)
+                for tool in sorted(new, key=lambda tool: tool.name)
+                for name, text in sorted(_texts_of(tool).items())
+                if text != before[tool.name][name]
+            ),
+        )
         return None if made == ToolTexts() else made
 
     @staticmethod
     def of(data: Mapping[str, Any]) -> ToolTexts:
         """Parse the output of `as_dict`."""
-        return ToolTexts(
-            tuple(data["order"]),
-            tuple(data["descriptions"].items()),
-            tuple((tool, name, text) for tool, texts in data["arguments"].items() for name, text in texts.items()),
-        )
+        texts = [(tool, "", text) for tool, text in data["descriptions"].items()]
+        texts += [(tool, name, text) for tool, named in data["arguments"].items() for name, text in named.items()]
+        return ToolTexts(tuple(data["order"]), tuple(sorted(texts)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the parts, JSON-ready."""
         arguments: dict[str, dict[str, str]] = {}
-        for tool, name, text in self.arguments:
-            arguments.setdefault(tool, {})[name] = text
-        return {"order": list(self.order), "descriptions": dict(self.descriptions), "arguments": arguments}
-
-    @property
-    def texts(self) -> Iterator[str]:
-        """Every text that is no name."""
-        yield from (text for _, text in self.descriptions)
-        yield from (text for _, _, text in self.arguments)
+        for tool, name, text in self.texts:
+            if name:
+                arguments.setdefault(tool, {})[name] = text
+        descriptions = {tool: text for tool, name, text in self.texts if not name}
+        return {"order": list(self.order), "descriptions": descriptions, "arguments": arguments}
 
     def why_other(self, tools: Sequence[Tool]) -> str:
         """Return why these texts do not fit the tools, or ""."""
-        known = {tool.name: argument_texts(tool) for tool in tools}
+        known = {tool.name: _texts_of(tool) for tool in tools}
         if self.order and sorted(self.order) != sorted(known):
             return "orders other tools than the task has"
-        if others := [name for name, _ in self.descriptions if name not in known]:
+        if others := [tool for tool, _, _ in self.texts if tool not in known]:
             return f"describes a tool that the task does not have: {others[0]}"
-        if lost := [name for tool, name, _ in self.arguments if name not in known.get(tool, {})]:
+        if lost := [name for tool, name, _ in self.texts if name not in known[tool]]:
             return f"describes an argument that no tool of the task has: {lost[0]}"
         return ""
 
@@ -95,11 +87,13 @@ def with_texts(tools: tuple[Tool, ...], texts: ToolTexts | None) -> tuple[Tool, 
     if texts is None:
         return tools
     named = {tool.name: tool for tool in tools}
-    for name, text in texts.descriptions:
-        named[name] = replace(named[name], description=text)
-    for name, argument, text in texts.arguments:
-        named[name] = with_argument(named[name], argument, text)
+    for tool, name, text in texts.texts:
+        named[tool] = with_argument(named[tool], name, text) if name else replace(named[tool], description=text)
     return tuple(named[name] for name in texts.order or named)
+
+
+def _texts_of(tool: Tool) -> dict[str, str]:
+    return {"": tool.description, **argument_texts(tool)}
 
 
 def argument_texts(tool: Tool) -> dict[str, str]:
@@ -139,17 +133,14 @@ class TextChange:
 ORDER = "order of the tools"
 
 
-def tool_changes(shown: Mapping[str, Any]) -> list[TextChange]:
-    """Return the changes to the task's own texts, tool by tool; `shown`: from `shown_texts`."""
-    own, found = shown["own"], list[TextChange]()
-    for tool in sorted({*shown["descriptions"], *shown["arguments"]}):
-        if tool in shown["descriptions"]:
-            found.append(TextChange(tool, own["descriptions"][tool], shown["descriptions"][tool]))
-        for name, text in shown["arguments"].get(tool, {}).items():
-            found.append(TextChange(f"{tool}.{name}", own["arguments"][tool][name], text))
-    if shown["order"]:
-        found.append(TextChange(ORDER, ", ".join(own["order"]), ", ".join(shown["order"])))
-    return found
+def tool_changes(shown: Mapping[str, Any] | None) -> list[TextChange]:
+    """Return the changes to the task's own texts, tool by tool. `shown`: from `shown_texts`, None without tools."""
+    if not shown:
+        return []
+    own, new = ToolTexts.of(shown["own"]), ToolTexts.of(shown)
+    before = {(tool, name): text for tool, name, text in own.texts}
+    found = [TextChange(f"{tool}.{name}" if name else tool, before[tool, name], text) for tool, name, text in new.texts]
+    return [*found, TextChange(ORDER, ", ".join(own.order), ", ".join(new.order))] if new.order else found
 
 
 def as_text(shown: Mapping[str, Any]) -> str:
@@ -159,11 +150,10 @@ def as_text(shown: Mapping[str, Any]) -> str:
 
 def shown_texts(texts: ToolTexts, tools: Sequence[Tool]) -> dict[str, Any]:
     """Return the texts, JSON-ready, with the replaced ones under "own"."""
-    named = {tool.name: tool for tool in tools}
+    named = {tool.name: _texts_of(tool) for tool in tools}
     own = ToolTexts(
         tuple(named) if texts.order else (),
-        tuple((name, named[name].description) for name, _ in texts.descriptions if name in named),
-        tuple((t, name, argument_texts(named[t]).get(name, "")) for t, name, _ in texts.arguments if t in named),
+        tuple((tool, name, named[tool].get(name, "")) for tool, name, _ in texts.texts if tool in named),
     )
     return {**texts.as_dict(), "own": own.as_dict()}
 
@@ -194,31 +184,31 @@ class Calling(PartKind):
         return {self.name: shown_texts(settings, tools)}
 
     def texts(self, settings: ToolTexts) -> Iterable[str]:
-        return settings.texts
+        return (text for *_, text in settings.texts)
 
     def features(self, settings: ToolTexts) -> dict[tuple[str, str], float]:
-        return {("tool order", " ".join(settings.order)): 1.0, **{("tool text", text): 1.0 for text in settings.texts}}
+        texts = {("tool text", text): 1.0 for *_, text in settings.texts}
+        return {("tool order", " ".join(settings.order)): 1.0, **texts}
 
-    def why_rejected(self, prompt: PromptCandidate, task: Task) -> str:
-        return prompt.tool_texts.why_other(task.tools) if prompt.tool_texts else ""
+    def why_rejected(self, settings: ToolTexts, prompt: PromptCandidate, task: Task) -> str:
+        most = task.space.descriptions_only
+        if most is not None and settings.order:
+            return "orders the tools, and only their descriptions may change"
+        if most is not None and (long := [name for name, _, text in settings.texts if len(text) > most]):
+            return f"describes {long[0]} with more than {most} characters"
+        return settings.why_other(task.tools)
 
-    def bind(self, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-        return {"tools": with_texts(shared.task.tools, prompt.tool_texts)}
+    def bind(self, settings: ToolTexts, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
+        return {"tools": with_texts(shared.task.tools, settings)}
 
     def load(self, head: FileHead) -> dict[str, Any]:
         tools: tuple[Tool, ...] = read_as(tuple[Tool, ...], head.data["tools"], "tools")
         for at, tool in enumerate(tools):
-            if not _is_object(tool.parameters):
-                what = f"tools[{at}].parameters must be a JSON object, not {tool.parameters!r:.60}"
-                raise WrongPart("tools", what)
+            with contextlib.suppress(ValueError):
+                if isinstance(parse_json(tool.parameters), dict):
+                    continue
+            raise WrongPart("tools", f"tools[{at}].parameters must be a JSON object, not {tool.parameters!r:.60}")
         return {"tools": tools}
 
     def parts(self, prompt: BoundPrompt) -> Iterable[PromptPart]:
         return (ReleasedTools(prompt.tools),)
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(parse_json(text), dict)
-    except ValueError:
-        return False

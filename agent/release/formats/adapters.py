@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 from agent.errors import InputError, ReleaseError
 from agent.extras import command
 from agent.models.adapters import is_soft_prompt
 from agent.models.gguf import read_gguf
 from agent.models.weights import CATALOG, weights_path
-from agent.prompt.parts.adapter import ADAPTER_FILE, require_base
+from agent.prompt.parts.adapter import ADAPTER_FILE, ReleasedAdapter, require_base
 from agent.release.export import export_markdown
-from agent.release.formats.export_format import (
-    Content,
-    Material,
-    Opened,
-    export_format,
-    installed_version,
-)
+from agent.release.formats.export_format import Content, Material, Opened, export_format, installed_version
 from agent.release.formats.native import load_file
 from agent.release.runtime import PROMPT_FILE, PromptRelease
 from agent.safe_file import disk_errors
@@ -30,12 +25,31 @@ from agent.training.parameters import Lora, read_lora
 _load = load_file(PROMPT_FILE)
 
 
-def _in_order(release: PromptRelease) -> dict[str, object]:
-    return {name: value for name, value in release.parameters.items() if name in ("max_tokens", "temperature")}
+def _filled(template: str, release: PromptRelease, **more: Any) -> str:
+    assert release.adapter is not None
+    return template.format(
+        prompt=PROMPT_FILE,
+        adapter=ADAPTER_FILE,
+        model=json.dumps(release.model),
+        base=release.adapter.base,
+        inputs=", ".join(f"{name}=..." for name in release.inputs),
+        parameters={key: value for key, value in release.parameters.items() if key in ("max_tokens", "temperature")},
+        **more,
+    )
 
 
-def _inputs(release: PromptRelease) -> str:
-    return ", ".join(f"{name}=..." for name in release.inputs)
+def _adapter_of(target: str, release: PromptRelease) -> ReleasedAdapter:
+    if release.adapter is None:
+        raise ReleaseError(
+            f"{target}: {release.name!r} has no adapter; export it as md, and serve {release.model} as it is"
+        )
+    with disk_errors(f"{release.adapter.path}: cannot be read"):
+        if is_soft_prompt(read_gguf(release.adapter.path)):
+            raise ReleaseError(
+                f"{target}: {release.name!r} has a soft prompt, which it cannot load; answer with "
+                "load_prompt(...).complete"
+            )
+    return release.adapter
 
 
 # -- llama.cpp's server ------------------------------------------------------------------------------------------------
@@ -75,26 +89,8 @@ Without a server, `load_prompt({prompt!r}).complete({inputs})` answers in the pr
 )
 def server_files(material: Material) -> dict[str, Content]:
     release = material.release
-    if release.adapter is None:
-        raise ReleaseError(
-            f"llama-server: {release.name!r} has no adapter; export it as md, and serve {release.model} as it is"
-        )
-    with disk_errors(f"{release.adapter.path}: cannot be read"):
-        adapter = release.adapter.path.read_bytes()
-    if is_soft_prompt(read_gguf(release.adapter.path)):
-        raise ReleaseError(
-            f"llama-server: {release.name!r} has a soft prompt, which llama.cpp's server cannot load; answer with "
-            "load_prompt(...).complete"
-        )
-    text = _SERVER_TEXT.format(
-        prompt=PROMPT_FILE,
-        adapter=ADAPTER_FILE,
-        model=json.dumps(release.model),
-        base=release.adapter.base,
-        inputs=_inputs(release),
-        parameters=_in_order(release),
-    )
-    return {PROMPT_FILE: export_markdown(release), ADAPTER_FILE: adapter, README: text}
+    adapter = _adapter_of("llama-server", release).path.read_bytes()
+    return {PROMPT_FILE: export_markdown(release), ADAPTER_FILE: adapter, README: _filled(_SERVER_TEXT, release)}
 
 
 # -- peft --------------------------------------------------------------------------------------------------------------
@@ -135,7 +131,7 @@ transformers:
 
 def _load_peft(folder: Path, release: PromptRelease) -> Opened:
     opened = _load(folder, release)
-    lora, architecture = _adapter(release)
+    _, lora, architecture = _weights_of(release)
     try:
         found = read_peft_form(folder, architecture)
     except InputError as error:
@@ -145,26 +141,17 @@ def _load_peft(folder: Path, release: PromptRelease) -> Opened:
     return opened
 
 
-def _adapter(release: PromptRelease) -> tuple[Lora, Architecture]:
-    if release.adapter is None:
-        raise ReleaseError(
-            f"peft: {release.name!r} has no adapter; export it as md, and serve {release.model} as it is"
-        )
-    base = weights_path(release.model.partition("/")[2])
-    if not base.is_file():
-        raise ReleaseError(
-            f"peft: {base}: the adapter's base weights are missing; fetch them with `optimize models fetch`, or "
-            "restore the file"
-        )
-    require_base(release)
+def _weights_of(release: PromptRelease) -> tuple[ReleasedAdapter, Lora, Architecture]:
     try:
-        file = read_gguf(release.adapter.path)
-        if is_soft_prompt(file):
+        adapter = _adapter_of("peft", release)
+        base = weights_path(release.model.partition("/")[2])
+        if not base.is_file():
             raise ReleaseError(
-                f"peft: {release.name!r} has a soft prompt, for which peft has no form; answer with "
-                "load_prompt(...).complete"
+                f"peft: {base}: the adapter's base weights are missing; fetch them with `optimize models fetch`, or "
+                "restore the file"
             )
-        return read_lora(release.adapter.path, base), read_architecture(read_gguf(base))
+        require_base(release)
+        return adapter, read_lora(adapter.path, base), read_architecture(read_gguf(base))
     except InputError as error:
         raise ReleaseError(f"peft: {error}") from error
 
@@ -179,25 +166,12 @@ def _adapter(release: PromptRelease) -> tuple[Lora, Architecture]:
 )
 def peft_files(material: Material) -> dict[str, Content]:
     release = material.release
-    lora, architecture = _adapter(release)
-    assert release.adapter is not None
+    adapter, lora, architecture = _weights_of(release)
     if not installed_version("safetensors"):
         raise ReleaseError(f"peft: needs safetensors, which is not installed; {command('exports')}")
-    known = {f"local/{weights.name}": weights.hub for weights in CATALOG}
-    hub = known.get(release.model)
-    text = _PEFT_TEXT.format(
-        rank=lora.rank,
-        most=next((rank for rank in VLLM_RANKS if rank >= lora.rank), lora.rank),
-        prompt=PROMPT_FILE,
-        adapter=ADAPTER_FILE,
-        model=json.dumps(release.model),
-        base=release.adapter.base,
-        hub=hub or "BASE",
-        name=shlex.quote(release.name),
-        inputs=_inputs(release),
-        parameters=_in_order(release),
-    )
-    made: dict[str, Content] = {PROMPT_FILE: export_markdown(release)}
-    return (
-        made | {ADAPTER_FILE: release.adapter.path.read_bytes(), PEFT_README: text} | peft_form(lora, architecture, hub)
-    )
+    hub = {f"local/{weights.name}": weights.hub for weights in CATALOG}.get(release.model)
+    most = next((rank for rank in VLLM_RANKS if rank >= lora.rank), lora.rank)
+    text = _filled(_PEFT_TEXT, release, rank=lora.rank, most=most, hub=hub or "BASE", name=shlex.quote(release.name))
+    kept = adapter.path.read_bytes()
+    made: dict[str, Content] = {PROMPT_FILE: export_markdown(release), ADAPTER_FILE: kept, PEFT_README: text}
+    return made | peft_form(lora, architecture, hub)

@@ -120,7 +120,6 @@ def _state(release: PromptRelease) -> str:
 
 
 def _load(folder: Path, release: PromptRelease) -> Opened:
-    import dspy
     from dspy.utils.dummies import DummyLM
     from dspy.utils.exceptions import AdapterParseError
 
@@ -128,14 +127,9 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
     if release.reads_tokens:
         require_same_answers("dspy", _answers_of(program, release), release, no_lone_surrogates)
 
-    def asked(lm: Any, values: Values) -> Any:
-        with dspy.context(lm=lm, track_usage=False), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return program(**values)
-
     def sent(lm: Any, values: Values) -> dict[str, Any]:
         with contextlib.suppress(AdapterParseError):
-            asked(lm, values)
+            _asked(program, lm, values)
         return dict(lm.history.pop())
 
     recorder, bare = DummyLM([{"answer": "none"}] * 10_000), DummyLM([{"answer": "none"}])
@@ -146,13 +140,21 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
 
     def read(values: Values, reply: str) -> Prediction:
         try:
-            answer = asked(DummyLM([{"reply": reply}], adapter=_AsItIs()), values)
+            answer = _asked(program, DummyLM([{"reply": reply}], adapter=_AsItIs()), values)
         except AdapterParseError as error:
             return Prediction({}, reply, str(error).partition("\n")[0])
         return Prediction({output.name: answer[output.name] for output in release.outputs}, reply)
 
     settings = from_openai(sent(bare, dict.fromkeys(release.inputs, "plain"))["kwargs"])
     return Opened(render, settings, read)
+
+
+def _asked(program: Any, lm: Any, values: Values) -> Any:
+    import dspy
+
+    with dspy.context(lm=lm, track_usage=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return program(**values)
 
 
 class _AsItIs:
@@ -183,12 +185,10 @@ def _answers_of(program: Any, release: PromptRelease) -> Callable[..., tuple[str
     def answer(tokens: Tokens, values: Mapping[str, str] | None = None) -> tuple[str, float] | None:
         lm = Replies("replies")
         lm.tokens = tokens
-        with dspy.context(lm=lm, track_usage=False), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                found = program(**(values or dict.fromkeys(release.inputs, "plain")))
-            except AdapterParseError:
-                return None
+        try:
+            found = _asked(program, lm, values or dict.fromkeys(release.inputs, "plain"))
+        except AdapterParseError:
+            return None
         return found[name], found.confidence
 
     return answer

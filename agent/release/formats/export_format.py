@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from agent.errors import ReleaseError
 from agent.extras import version_of
-from agent.prompt.template import fill_messages, split
+from agent.prompt.template import fill, fill_messages, split
 from agent.registry import Registry
 from agent.release.prompt_file import PromptRelease
 from agent.safe_text import SURROGATE
@@ -84,6 +84,10 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
     ),
     "picks": ("picks", _LOOKS.format("pick examples")),
     "passages": ("picks", _LOOKS.format("retrieve passages")),
+    "shape": (
+        "schema",
+        "{name} sends a JSON schema, unlike this target; export as md, openai, anthropic, langchain or pydantic",
+    ),
     "conversation": (
         "conversation",
         "{name} takes a conversation, unlike this target; export as md, messages, python, langchain or promptfoo",
@@ -138,12 +142,14 @@ class Format:
     """For a target that sends messages only: how to pass the parameters to the model."""
     proof: str = ""
     """For a format that renders nothing: what `files` proved by itself."""
+    write: Callable[[Material], Sequence[Path]] | None = None
+    """For a format that is a change of the user's own files: make it, and return the changed files."""
     as_code: Format | None = None
     """The same target as Python code, for a release that a template cannot hold."""
 
     def lacking(self, release: PromptRelease) -> list[str]:
         """Return a reason for each part of the release that the target cannot hold."""
-        names = [part.name for part in release.parts]
+        names = [part.name for part in release.parts if not part.in_messages]
         ordered = sorted(names, key=lambda name: [*REFUSALS, name].index(name))
         found: dict[str, str] = {}
         for carried, why in (REFUSALS.get(name, OTHER) for name in ordered):
@@ -169,6 +175,8 @@ FORMATS: Registry[Format] = Registry(
         "md": "agent.release.formats.native",
         "messages": "agent.release.formats.native",
         "anthropic": "agent.release.formats.native",
+        "openai": "agent.release.formats.structured",
+        "pydantic": "agent.release.formats.structured",
         "langchain": "agent.release.formats.langchain",
         "dspy": "agent.release.formats.dspy",
         "promptfoo": "agent.release.formats.promptfoo",
@@ -180,6 +188,7 @@ FORMATS: Registry[Format] = Registry(
         "llama-server": "agent.release.formats.adapters",
         "peft": "agent.release.formats.adapters",
         "tools": "agent.release.formats.native",
+        "skills": "agent.release.formats.skills",
         "finetune-jsonl": "agent.release.formats.native",
     },
 )
@@ -192,7 +201,7 @@ def parts_of(release: PromptRelease) -> list[tuple[str, Parts]]:
 
 
 def written(parts: Parts, mark: Callable[[str], str], escape: Callable[[str], str] = str) -> str:
-    """Write a message for a target: `mark` for the name of an input, `escape` for fixed text."""
+    """Write a message for a target: `mark` for inputs, `escape` for fixed text."""
     return "".join(mark(part[0]) if isinstance(part, tuple) else escape(part) for part in parts)
 
 
@@ -204,13 +213,23 @@ def as_sent(messages: Iterable[Mapping[str, Any]]) -> Sent:
     return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
+def opened_request(provider: str, messages: Sent, settings: Settings, schema: Any = None) -> Opened:
+    """Open a provider's request: messages with {{input}} marks, and a JSON schema if any."""
+
+    def render(values: Values) -> Sent:
+        return [{**message, "content": fill(message["content"], values)} for message in messages]
+
+    model = {"model": f"{provider}/{settings['model']}"} if "model" in settings else {}
+    return Opened(render, {**settings, **model, **({"json_schema": schema} if schema else {})})
+
+
 def no_lone_surrogates(release: PromptRelease, values: Values) -> str:
     """Return why UTF-8 cannot hold the values, or ""."""
     return "half a character (a lone surrogate)" if any(map(SURROGATE.search, values.values())) else ""
 
 
 def unfit_by(problem: Callable[[str], str]) -> Callable[[PromptRelease, Values], str]:
-    """Make the `unfit` of a UTF-8 target that loses messages for which `problem` gives a reason."""
+    """Make the `unfit` of a UTF-8 target. It loses messages for which `problem` gives a reason."""
 
     def unfit(release: PromptRelease, values: Values) -> str:
         filled = (problem(message.content) for message in fill_messages(release.messages, values))
@@ -220,7 +239,17 @@ def unfit_by(problem: Callable[[str], str]) -> Callable[[PromptRelease, Values],
 
 
 def settings_of(release: PromptRelease) -> Settings:
-    return {"model": release.model, **release.parameters}
+    schema = sent_schema(release)
+    return {"model": release.model, **release.parameters, **({"json_schema": schema} if schema else {})}
+
+
+def sent_schema(release: PromptRelease) -> Any:
+    """Return the JSON schema that goes with every request, or None."""
+    return json.loads(text) if (text := schema_text(release)) else None
+
+
+def schema_text(release: PromptRelease) -> str:
+    return next((part.reply_schema for part in release.parts if not part.in_messages and part.reply_schema), "")
 
 
 def chosen(release: PromptRelease, names: Mapping[str, str] = _BOTH) -> dict[str, Any]:

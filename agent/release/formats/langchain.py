@@ -16,7 +16,6 @@ from agent.release.formats.export_format import (
     Format,
     Material,
     Opened,
-    Parts,
     Sent,
     as_openai,
     export_format,
@@ -25,9 +24,17 @@ from agent.release.formats.export_format import (
     no_lone_surrogates,
     openai_content,
     parts_of,
+    sent_schema,
     written,
 )
-from agent.release.formats.python_module import filled, load_module, module_source, rendering, require_same_answers
+from agent.release.formats.python_module import (
+    filled,
+    load_module,
+    module_source,
+    rendering,
+    require_same_answers,
+    sent_with,
+)
 from agent.release.prompt_file import PromptRelease
 
 LANGCHAIN_FILE = "langchain_prompt.py"
@@ -101,7 +108,7 @@ def _load_langchain(folder: Path, release: PromptRelease) -> Opened:
 
     translated = convert_to_openai_messages if release.tools else from_langchain
     send = rendering("langchain", module, release, lambda given: translated(module.prompt.invoke(given).to_messages()))
-    return Opened(send, from_openai(module.prompt.metadata))
+    return Opened(send, from_openai(module.prompt.metadata) | sent_with(module))
 
 
 def from_langchain(messages: Any) -> Sent:
@@ -124,13 +131,13 @@ def _answers(module: Any, with_inputs: bool) -> Any:
 
 
 def _langchain_files(material: Material) -> dict[str, str]:
-    release = material.release
+    release, has_schema = material.release, sent_schema(material.release)
     source = module_source(
         release,
         _CLASS + _reading(release),
         inputs=ascii(list(release.inputs)),
         sent="sent" if release.tools else "render",
-        tools=".bind_tools(TOOLS)" if release.tools else "",
+        tools=".bind_tools(TOOLS)" * bool(release.tools) + ".bind(response_format=RESPONSE_FORMAT)" * bool(has_schema),
         metadata=ascii(as_openai(release.parameters)),
     )
     return {LANGCHAIN_FILE: source}
@@ -144,7 +151,7 @@ _CODE = Format(
     library="langchain-core",
     install=command("langchain"),
     settings_note="a template sends no parameters; give them to your model, as in ChatOpenAI(**prompt.metadata)",
-    carries=("tools", "calibration", "picks", "conversation", "more"),
+    carries=("tools", "calibration", "picks", "conversation", "schema", "more"),
 )
 
 
@@ -162,10 +169,6 @@ _CLASSES = {
 
 def _made(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
     return {"lc": 1, "type": "constructor", "id": ["langchain", "prompts", *kind.split(".")], "kwargs": fields}
-
-
-def _braces(parts: Parts) -> str:
-    return written(parts, lambda name: f"{{{name}}}", lambda text: text.replace("{", "{{").replace("}", "}}"))
 
 
 def _load_template(folder: Path, release: PromptRelease) -> Opened:
@@ -195,7 +198,8 @@ def template_files(material: Material) -> dict[str, str]:
     messages, used = [], set[str]()
     for role, parts in parts_of(material.release):
         names = {part[0] for part in parts if isinstance(part, tuple)}
-        fields = {"input_variables": sorted(names), "template": _braces(parts), "template_format": "f-string"}
+        text = written(parts, lambda name: f"{{{name}}}", lambda text: text.replace("{", "{{").replace("}", "}}"))
+        fields = {"input_variables": sorted(names), "template": text, "template_format": "f-string"}
         prompt = _made("prompt.PromptTemplate", fields)
         messages.append(_made(f"chat.{_CLASSES[role]}", {"prompt": prompt}))
         used |= names

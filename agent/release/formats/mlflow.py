@@ -9,12 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from agent.release.formats.export_format import (
-    Format,
-    Material,
-    Opened,
-    installed_version,
-)
+from agent.release.formats.export_format import Format, Material, Opened, installed_version
 from agent.release.formats.python_module import load_module, module_source, rendering
 from agent.release.prompt_file import PromptRelease
 

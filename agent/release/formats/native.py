@@ -9,22 +9,23 @@ from pathlib import Path
 
 from agent.errors import ReleaseError
 from agent.metrics.calls import one_answer
+from agent.models.anthropic import output_config
 from agent.models.tool_calling import anthropic_tools, openai_tools
 from agent.prompt.render import answer_of
 from agent.prompt.reply_parser import parse_reply
-from agent.prompt.template import fill, fill_picked, label_text
+from agent.prompt.template import fill_messages, label_text
 from agent.release.completion import parameters_of
 from agent.release.export import export_markdown, export_messages, rendered, verify_file
 from agent.release.formats.export_format import (
     Material,
     Opened,
-    Sent,
-    Values,
     as_sent,
     export_format,
     hosted_name,
     json_text,
+    opened_request,
     renamed,
+    sent_schema,
     settings_of,
 )
 from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
@@ -45,7 +46,7 @@ def load_file(name: str) -> Callable[[Path, PromptRelease], Opened]:
     "md",
     about="prompt.md: for people and diffs; load_prompt reads it",
     load=load_file(PROMPT_FILE),
-    carries=("tools", "calibration", "picks", "conversation", "more"),
+    carries=("tools", "calibration", "picks", "conversation", "schema", "more"),
 )
 def markdown(material: Material) -> dict[str, str]:
     return {PROMPT_FILE: export_markdown(material.release)}
@@ -55,7 +56,7 @@ def markdown(material: Material) -> dict[str, str]:
     "messages",
     about="messages.json: roles and contents for any program; load_prompt reads it",
     load=load_file(MESSAGES_FILE),
-    carries=("tools", "calibration", "picks", "conversation", "more"),
+    carries=("tools", "calibration", "picks", "conversation", "schema", "more"),
 )
 def messages(material: Material) -> dict[str, str]:
     return {MESSAGES_FILE: export_messages(material.release)}
@@ -71,18 +72,16 @@ def _load_request(folder: Path, release: PromptRelease) -> Opened:
 
     system = [{"role": "system", "content": body.pop("system")}] if "system" in body else []
     messages = as_sent([*system, *body.pop("messages")])
-
-    def render(values: Values) -> Sent:
-        return [{**message, "content": fill(message["content"], values)} for message in messages]
-
+    form = body.pop("output_config", None)
     settings = renamed(body, {"stop_sequences": "stop"})
-    return Opened(render, settings | ({"model": f"anthropic/{settings['model']}"} if "model" in settings else {}))
+    return opened_request("anthropic", messages, settings, form and form["format"]["schema"])
 
 
 @export_format(
     "anthropic",
     about="anthropic.json: the body of a Messages request, system apart, with {{input}} marks",
     load=_load_request,
+    carries=("schema",),
 )
 def anthropic_request(material: Material) -> dict[str, str]:
     release = material.release
@@ -99,6 +98,7 @@ def anthropic_request(material: Material) -> dict[str, str]:
     body["max_tokens"] = parameters["max_tokens"]  # its API asks for one
     body |= {"temperature": parameters["temperature"]} if "temperature" in release.parameters else {}
     body |= {"stop_sequences": parameters["stop"]} if parameters["stop"] else {}
+    body |= {"output_config": output_config(schema)} if (schema := sent_schema(release)) else {}
     body |= {"messages": messages} if system is None else {"system": system, "messages": messages}
     return {ANTHROPIC_REQUEST: json_text(body)}
 
@@ -159,7 +159,7 @@ def right_answer(row: Example, task: Task, outputs: tuple[Field, ...], reasoning
 
 def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, task: Task) -> str:
     answer = right_answer(row, task, release.outputs, release.reasoning)
-    return chat_line(fill_picked(kept, release.values(release.row(row.inputs), examples=False), ()), answer)
+    return chat_line(fill_messages(kept, release.values(release.row(row.inputs), examples=False), ()), answer)
 
 
 def _load_rows(folder: Path, release: PromptRelease) -> Opened:
@@ -187,6 +187,11 @@ def finetune_files(material: Material) -> dict[str, str]:
         raise ReleaseError(
             f"{release.name!r}: its picked examples are in the turn of the row; fine-tune a prompt of another "
             "layout (formats in task.toml)"
+        )
+    if any(part.reply_schema for part in release.parts):
+        raise ReleaseError(
+            f"{release.name!r}: asks for a shape of the answer that the labels do not have; "
+            "fine-tune a prompt of a run with --no-shape"
         )
     last = release.messages[-1]
     if last.role != "user":

@@ -224,7 +224,7 @@ def _from_environment(name: str, otherwise: str) -> str:
 
 
 def provider_settings(folder: Path, release: PromptRelease) -> Settings:
-    """Return the provider of the config by our names; a local server may serve any `local/` model."""
+    """Return the provider of the config by our names. A local server may serve any `local/` model."""
     import yaml
 
     (provider,) = yaml.safe_load((folder / FOLDER / "promptfooconfig.yaml").read_bytes())["providers"]

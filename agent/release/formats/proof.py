@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ReleaseError, one_line
-from agent.gateway.gateway import key_of
 from agent.ledger.query import History, Row
 from agent.ledger.trail import request_of
 from agent.prompt.reply_parser import parse_reply
@@ -29,13 +28,15 @@ from agent.release.formats.export_format import (
     Sent,
     Settings,
     Values,
+    schema_text,
     settings_of,
 )
 from agent.release.prompt_file import PromptRelease
+from agent.results.base import Result
 from agent.safe_file import disk_errors, new_file, new_files
 from agent.scoring.task_metrics import build_metrics, combine, require_all
 from agent.task.examples import PLAYED
-from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical
+from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical, key_of
 
 SCORED_BY = ("dev", "task.toml", "metric.py", "metric", "rubric.md")
 """The hashes of a task that a dev score depends on."""
@@ -63,9 +64,8 @@ class DevRun:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class Rescored:
-    """`rows` made the same calls and scores, with mean `score` in [0, 1]; the target cannot hold `unfit` more."""
+class RescoredDev(Result):
+    """The dev rows of the run scored again through an export; `unfit` more cannot be expressed in its target."""
 
     rows: int
     score: float | None
@@ -88,7 +88,7 @@ class VerifiedExport:
     """Model and parameters that the files hold, equal to those of the release."""
     unset: Settings = field(default_factory=dict)
     """Model and parameters of the release that the files do not hold."""
-    dev: Rescored | None = None
+    dev: RescoredDev | None = None
     """The dev rows of the run through this export, where the ledger has them."""
     embeddings: str = ""
     """The provider's model without whose vectors no dev row can be rendered, so that none was scored again."""
@@ -145,11 +145,7 @@ def verify_exports(
 
 def write_exports(exports: Sequence[VerifiedExport], folder: Path) -> list[Path]:
     """Write the files of all exports into `folder`, all or none. Raises ReleaseError."""
-    return write_files({name: text for export in exports for name, text in export.texts.items()}, folder)
-
-
-def write_files(texts: Mapping[str, Content], folder: Path) -> list[Path]:
-    """Write files by name into `folder`, all or none. Raises ReleaseError."""
+    texts = {name: text for export in exports for name, text in export.texts.items()}
     with disk_errors(f"{folder}: cannot write the export"), new_files(folder) as staged:
         _write(texts, staged)
     return [folder / name for name in texts]
@@ -293,7 +289,7 @@ def rescore(
     render: Render,
     parse: Parse,
     unfit: Callable[[PromptRelease, Values], str],
-) -> Rescored:
+) -> RescoredDev:
     """Render, read and score every row through an export. Raises ReleaseError on any difference."""
     fit = [each for each in dev.rows if not unfit(release, each.row.inputs)]
     for each in fit:
@@ -313,7 +309,7 @@ def rescore(
     score = sum(values) / len(values) if values else None
     if score is not None and len(fit) == len(dev.rows) and abs(score - dev.score) > 1e-9:
         raise ReleaseError(f"{name}: the dev rows score {100 * score:.1f}, the trial has {100 * dev.score:.1f}")
-    return Rescored(len(fit), score, len(dev.rows) - len(fit))
+    return RescoredDev(rows=len(fit), score=score, unfit=len(dev.rows) - len(fit))
 
 
 def _reading(prediction: Prediction) -> str:
@@ -322,6 +318,7 @@ def _reading(prediction: Prediction) -> str:
 
 def _require_same_call(name: str, release: PromptRelease, model: str, was: RecordedRow, sent: Sent) -> None:
     parameters = {key: release.parameters[key] for key in ("max_tokens", "temperature") if key in release.parameters}
+    parameters |= {"json_schema": text} if (text := schema_text(release)) else {}
     if key_of(model, {**was.request, **parameters, "messages": sent}) == was.key:
         return
     require_same(f"{name}, dev row {was.row.id}", was.request["messages"], sent, was.row.inputs)

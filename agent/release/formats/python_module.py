@@ -20,13 +20,24 @@ from typing import Any
 from agent.errors import ReleaseError
 from agent.metrics import calls
 from agent.models import tool_calling
+from agent.models.openai import response_format
 from agent.models.tool_calling import openai_messages, openai_tools
 from agent.prompt.calibration import Tokens
 from agent.prompt.reply_parser import parse_reply
 from agent.release.export import HOSTILE, as_given, probe_rows, tried_rows
-from agent.release.formats.export_format import Material, Opened, Render, Sent, Values, as_sent, export_format
+from agent.release.formats.export_format import (
+    Material,
+    Opened,
+    Render,
+    Sent,
+    Settings,
+    Values,
+    as_sent,
+    export_format,
+    sent_schema,
+)
 from agent.release.prompt_file import PromptRelease
-from agent.retrieval import passages, pool, votes
+from agent.retrieval import passages
 from agent.shipped import Message, Prediction
 from agent.task.tools import read_tools
 from agent.types import Request
@@ -37,15 +48,6 @@ _TOOL_CODE = (
     calls.ToolCall, calls.calls_in, calls._each, calls._call, calls._parts,
     tool_calling.calls_of, tool_calling._openai_messages, tool_calling._argument_text,
 )  # fmt: skip
-_TYPED_IMPORTS = """\
-import re
-import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
-"""
 _SHOWN = """
 
 _INDEX = PoolIndex([PoolRow(*row[:4]) for row in ROWS])
@@ -161,10 +163,7 @@ def filled(template: str, **marks: str) -> str:
 
 
 def module_source(release: PromptRelease, template: str = "", **marks: str) -> str:
-    """Write the module, followed by a target's template.
-
-    Raises ReleaseError for inputs and picks that a module cannot hold.
-    """
+    """Write the module and a target's template. Raises ReleaseError for what a module cannot hold."""
     if release.picks is not None and release.picks.vectors is not None:
         raise ReleaseError(
             f"{release.name!r}: picks examples by vectors of {release.picks.vectors.model}, which a plain module "
@@ -178,23 +177,17 @@ def module_source(release: PromptRelease, template: str = "", **marks: str) -> s
 
 def _code(release: PromptRelease) -> str:
     # no annotation is a text, as not every loader registers the module of a dataclass
-    near = release.calibration is not None and release.calibration.neighbours is not None
     needed = (
         (("shipped", "conversation", "prompt.template", "prompt.value_readers", "prompt.reply_parser"), True),
-        (("retrieval.pick",), release.picks or release.passages),
+        (("retrieval.pick",), release.picks or release.passages or release.classifier),
         (("retrieval.linear",), release.classifier),
-        (("retrieval.votes",), near),
-        (("safe_data", "prompt.calibration"), release.calibration),
+        (("prompt.calibration",), release.calibration),
     )
     parts: list[Any] = []
-    text = f"\nMOST_NEIGHBOURS = {votes.MOST_NEIGHBOURS}\n" if release.calibration and not near else ""
-    text += "".join(f"\n\n{_embedded(module)}" for modules, has in needed if has for module in modules)
+    text = "".join(f"\n\n{_embedded(module)}" for modules, has in needed if has for module in modules)
     if release.passages:
         parts.append(passages.passage_block)
         text += f"\n\nABOUT_PASSAGES = {passages.ABOUT_PASSAGES!a}\n"
-    if release.picks or release.passages or release.classifier:
-        parts.append(pool.text_of)
-        text += f"\n\nSEPARATOR = {pool.SEPARATOR!a}\n"
     if release.tools:
         parts += _TOOL_CODE
         text += f"\n\nNONE, DONE = {tool_calling.NONE!r}, {tool_calling.DONE!r}\nCall = tuple[str, Any]\n"
@@ -204,8 +197,6 @@ def _code(release: PromptRelease) -> str:
 
 def _embedded(module: str) -> str:
     source = inspect.getsource(importlib.import_module(f"agent.{module}"))
-    if module == "safe_data":  # of which only typed data is needed
-        source = _TYPED_IMPORTS + source.partition("# -- data as a type -")[2].partition("\n")[2]
     lines: list[str] = source.splitlines(keepends=True)
     for at, node in enumerate(ast.parse(source).body):
         ours = isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ("__future__", "agent")
@@ -242,7 +233,7 @@ def _data(release: PromptRelease) -> str:
         lines = "".join(f"    {(row.id, row.text, row.label, row.group, shown)!a},\n" for row, shown in rows)
         text += f"PICKS = Picks(**{picks.picks.as_dict()!a})\nHEAD = {picks.head!a}\n"
         text += f"ROWS: list[Any] = [\n{lines}]\n{_SHOWN}"
-        messages = "fill_picked(MESSAGES, values, _shown(values))"
+        messages = "fill_messages(MESSAGES, values, _shown(values))"
     if (found := release.passages) is not None:
         lookup = {"retriever": found.settings.retriever, "k": found.settings.k, "tag": found.index.tag}
         lines = "".join(f"    {passage.text!a},\n" for passage in found.passages)
@@ -252,6 +243,8 @@ def _data(release: PromptRelease) -> str:
         changes = ", ".join(part.name for part in release.parts if part.source())
         text += "".join(f"\n\n{source}" for source in sources) + filled(_CHANGED, changes=changes)
         messages = f"_changed({messages})"
+    if schema := sent_schema(release):
+        text += f"RESPONSE_FORMAT: dict[str, Any] = {response_format(schema)!a}\n"
     if release.tools:
         text += f"TOOLS: list[dict[str, Any]] = {openai_tools(release.tools)!a}\n"
     inputs = "{" + ", ".join(f"{name!r}: {name}" for name in release.inputs) + "}"
@@ -266,7 +259,7 @@ def _reading(release: PromptRelease) -> str:
     data, counted = f"\n\nCALIBRATION = {how!a}\n", "()"
     if how.neighbours:
         labels, k = list(how.bias), how.neighbours.k
-        counted = f"label_votes(_INDEX, text_of(_values(inputs or {{}}), COMPARED), {labels!a}, {k})"
+        counted = f"_INDEX.votes(text_of(_values(inputs or {{}}), COMPARED), {labels!a}, {k})"
     elif how.prior and classifier is not None:
         lines = classifier.lines(release.outputs[0].choices)
         data += f"CLASSIFIER = label_classifier(*{(classifier.settings(), lines, [*how.bias])!a})\n"
@@ -303,25 +296,36 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
     module = load_module(folder / FILE, "exported_prompt")
     if release.reads_tokens:
         require_same_answers("python", module.answer, release)
+    return opened_module("python", module, release)
+
+
+def opened_module(name: str, module: Any, release: PromptRelease) -> Opened:
+    """Return how an exported module renders and reads. Raises ReleaseError if it reads otherwise than the run."""
     for reply in _replies(release):
         got, want = module.parse(reply), parse_reply(reply, release.outputs, reasoning=release.reasoning)
         if (dict(got.fields), got.error) != (dict(want.fields), want.error):
-            raise ReleaseError(f"python: parse drifts: {got!a:.80} for {reply!a:.60}, not {want!a:.80}")
+            raise ReleaseError(f"{name}: parse drifts: {got!a:.80} for {reply!a:.60}, not {want!a:.80}")
 
     def read(values: Values, reply: str) -> Prediction:
         found = module.parse(reply)
         return Prediction(dict(found.fields), found.raw, found.error)
 
     send = module.sent if release.tools else module.render
-    settings = {"model": module.MODEL, **module.PARAMETERS}
-    return Opened(rendering("python", module, release, lambda given: send(**given)), settings, read)
+    settings = {"model": module.MODEL, **module.PARAMETERS, **sent_with(module)}
+    return Opened(rendering(name, module, release, lambda given: send(**given)), settings, read)
+
+
+def sent_with(module: Any) -> Settings:
+    """Return the JSON schema that an exported module sends, as a setting."""
+    form = getattr(module, "RESPONSE_FORMAT", None)
+    return {"json_schema": form["json_schema"]["schema"]} if form else {}
 
 
 @export_format(
     "python",
     about="prompt.py: `render(input=...)` gives the messages, `parse(reply)` the answer; needs nothing but Python",
     load=_load,
-    carries=("tools", "calibration", "picks", "conversation", "more"),
+    carries=("tools", "calibration", "picks", "conversation", "schema", "more"),
 )
 def files(material: Material) -> dict[str, str]:
     return {FILE: module_source(material.release)}
@@ -333,10 +337,7 @@ def files(material: Material) -> dict[str, str]:
 def rendering(
     name: str, module: Any, release: PromptRelease, send: Callable[[dict[str, Any]], Sequence[Mapping[str, Any]]]
 ) -> Render:
-    """Return the `render` of a module by what it would `send`, in OpenAI's form with tools.
-
-    It raises ReleaseError if calls of examples differ from the run's.
-    """
+    """Return a module's `render` by what it would `send`. It refuses calls of examples unlike the run's."""
 
     def render(values: Values) -> Sent:
         given = as_given(release, values)

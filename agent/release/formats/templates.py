@@ -66,7 +66,7 @@ def _literal(char: str) -> str:
 
 
 def yaml_quoted(text: str) -> str:
-    r"""Quote a text as one line of YAML; `---`, which could end front matter, is escaped.
+    r"""Quote a text as one line of YAML; escape `---`, which ends front matter.
 
     >>> print(yaml_quoted('a "b"\n---'))
     "a \"b\"\n\x2D--"
@@ -90,11 +90,6 @@ def _require_carried(target: str, release: PromptRelease, unfit: Callable[[Promp
 # -- llm: one system text and one prompt, `${name}` for an input, `$$` for a dollar ------------------------------------
 
 _LLM = "llm.yaml"
-
-
-def _llm_template(parts: Parts, release: PromptRelease) -> str:
-    alone = len(release.inputs) == 1
-    return written(parts, lambda name: f"${{{'input' if alone else name}}}", lambda text: text.replace("$", "$$"))
 
 
 def _load_llm(folder: Path, release: PromptRelease) -> Opened:
@@ -133,8 +128,10 @@ def llm_files(material: Material) -> dict[str, str]:
         lines.append(f"model: {yaml_quoted(model)}")
         options = yaml_options(release, "  ", _WARMTH_FIRST)
         lines += ["options:", *options] if options else []
+    alone = len(release.inputs) == 1
     for key, (_, parts) in zip(("system", "prompt")[-len(messages) :], messages, strict=True):
-        lines.append(f"{key}: {_yaml_scalar(_llm_template(parts, release), 2)}")
+        text = written(parts, lambda name: f"${{{'input' if alone else name}}}", lambda text: text.replace("$", "$$"))
+        lines.append(f"{key}: {_yaml_scalar(text, 2)}")
     return {_LLM: "\n".join(lines) + "\n"}
 
 

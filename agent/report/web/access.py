@@ -28,10 +28,14 @@ WRITES = re.compile(r"/label|/run/[^/]+/(?:rate|play)|/release/[^/]+/[^/]+/play"
 SQL = re.compile(r"/ledger(?:\.json)?(?:/.*)?")
 """Datasette's pages of the ledger; all its other paths are blocked."""
 FORM = "application/x-www-form-urlencoded"
-OPEN = ("/assets/style.css", "/assets/live.js")
-"""Files of the refusal page, served without token."""
+OPEN = "/assets/"
+"""Files of every page, also of a refusal: served without token."""
 LARGEST_POST = 65_536  # bytes
 MOST_FIELDS = 200
+READ_ONLY = "The ledger is read-only. Each run has pages for ratings and the playground."
+ONLY_JSON = (
+    "Use .json, or `optimize audit export` for everything: a spreadsheet could run cells of a CSV file as formulas."
+)
 STRICT = (
     "default-src 'none'; img-src 'self' data:; style-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
@@ -95,7 +99,7 @@ class AccessControl:
             signed_in.headers["refresh"] = f"0;url=/{where}"
             return signed_in
         bearer = bearer_of(request)
-        if request.scope["path"] in OPEN or self._is_token(bearer or request.cookies.get(self._cookie, "")):
+        if request.scope["path"].startswith(OPEN) or self._is_token(bearer or request.cookies.get(self._cookie, "")):
             return None
         return page(
             403,
@@ -114,33 +118,26 @@ def bearer_of(request: Request) -> str:
 
 
 def _refusal(request: Request) -> Response | None:
-    path, headers = request.scope["path"], request.headers
+    path, headers, is_post = request.scope["path"], request.headers, request.method == "POST"
     routed = request.scope.get("raw_path", path.encode()).decode("latin-1").partition("?")[0]
+    writes = is_post and WRITES.fullmatch(routed)
     site = headers.get("sec-fetch-site", "none")
-    if site not in ("none", "same-origin"):
-        return page(403, "Another page sent this request.", "Open this address yourself.")
-    if request.method == "POST":
-        if not WRITES.fullmatch(routed):
-            hint = "The ledger is read-only. Each run has pages for ratings and the playground."
-            return page(405, "Nothing can be written here.", hint)
-        send_it = "Send it from its page in this web view."
-        known = {f"http://{headers['host']}"} | ({"null"} if site == "same-origin" else set())  # we send no referrer
-        if headers.get("origin", f"http://{headers['host']}") not in known:
-            return page(403, "Another page sent this form.", send_it)
-        if headers.get("content-type", "").partition(";")[0].strip() != FORM:
-            return page(415, "This is not the form of that page.", send_it)
-        if not headers.get("content-length", "").isdecimal() or int(headers["content-length"]) > LARGEST_POST:
-            return page(413, "This form is too large.", send_it)
-    elif request.method not in ("GET", "HEAD"):
-        return page(405, "Nothing can be written here.", "The ledger is read-only.")
-    if request.url.query.count("&") >= MOST_FIELDS:
-        return page(400, f"A request may have at most {MOST_FIELDS} fields.")
-    if "/-/" in path:
-        return page(404, "There is no such page.", "Start again from the list of runs.")
-    if SQL.fullmatch(path) and (end := re.search(r"\.(\w+)$", path)) and end[1] != "json":
-        hint = "A spreadsheet could run cells of a CSV file as formulas. Use .json, "
-        return page(404, f".{end[1]} files are not served.", f"{hint}or `optimize audit export` for everything.")
-    return None
+    size = headers.get("content-length", "")
+    origins = {None, f"http://{headers['host']}", "null" if site == "same-origin" else None}  # we send no referrer
+    kind = headers.get("content-type", "").partition(";")[0].strip()
+    end = re.search(r"\.(\w+)$", path)
+    its_page = "Send it from its page in this web view."
+    refusals: tuple[tuple[object, int, str, str], ...] = (
+        (site not in ("none", "same-origin"), 403, "Another page sent this request.", "Open this address yourself."),
+        (not writes and request.method not in ("GET", "HEAD"), 405, "Nothing can be written here.", READ_ONLY),
+        (is_post and headers.get("origin") not in origins, 403, "Another page sent this form.", its_page),
+        (is_post and kind != FORM, 415, "This is not the form of that page.", its_page),
+        (is_post and not (size.isdecimal() and int(size) <= LARGEST_POST), 413, "This form is too large.", its_page),
+        (request.url.query.count("&") >= MOST_FIELDS, 400, f"A request may have at most {MOST_FIELDS} fields.", ""),
+        ("/-/" in path, 404, "There is no such page.", ""),
+        (SQL.fullmatch(path) and end and end[1] != "json", 404, "This kind of file is not served.", ONLY_JSON),
+    )
+    return next((page(status, what, hint) for is_refused, status, what, hint in refusals if is_refused), None)
 
 
 def page(status: int, what: str, hint: str = "") -> Response:
@@ -149,7 +146,7 @@ def page(status: int, what: str, hint: str = "") -> Response:
 
 
 def failed(request: Request, error: Exception) -> Response:
-    """Return the response to an exception: what is wrong, as JSON for JSON paths, never a traceback."""
+    """Return the response to an exception, never a traceback; JSON for JSON paths."""
     from datasette.utils.asgi import Base400
     from datasette.views.base import DatasetteError
 

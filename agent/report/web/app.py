@@ -15,15 +15,17 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from starlette.datastructures import QueryParams
+from starlette.datastructures import URL, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.errors import InputError
@@ -60,30 +62,21 @@ OTHER_HANDLERS = ("datasette.handle_exception", "datasette.forbidden")
 METHODS = ("GET", "POST")
 RUN = "/run/{run}"
 RELEASE = "/release/{name}/{version}"
-STATIC: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "style.css": (("page.css", "web.css"), "text/css"),
-    "live.js": (("live.js",), "text/javascript"),
-    "label.js": (("label.js",), "text/javascript"),
-}
 
 
 # -- pages ---
 
 
-Posted = Callable[[Site, Mapping[str, str], QueryParams], str | Page]
-
-
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A route. `page` runs in a thread with an open ledger; `is_data`: only for programs.
+    """A route. `page` runs in a thread with an open ledger.
 
     `post` handles the form of the page and returns the next address or page; None: no form that writes or calls.
     """
 
     path: str
     page: Callable[[PageRequest], Page]
-    is_data: bool = False
-    post: Posted | None = None
+    post: Callable[[PageRequest], str | Page] | None = None
 
 
 ROUTES = (
@@ -91,10 +84,10 @@ ROUTES = (
     Address("/runs", ledger_pages.runs),
     Address(RUN, run_pages.run),
     Address(f"{RUN}/report", run_pages.report),
-    Address(f"{RUN}/live", run_pages.live, is_data=True),
+    Address(f"{RUN}/live", run_pages.live),
     Address(f"{RUN}/trial/{{number}}", trial_pages.trial),
     Address(f"{RUN}/rate", labelling_pages.rate, post=labelling_pages.post_rating),
-    Address(f"{RUN}/rows", run_pages.sealed),
+    Address(f"{RUN}/rows", row_pages.sealed),
     Address(f"{RUN}/play", playground_page.play, post=playground_page.post),
     Address(f"{RUN}/events", ledger_pages.events),
     Address("/play", playground_page.latest),
@@ -110,42 +103,43 @@ ROUTES = (
 )
 
 
-def _endpoint(at: Address, site: Site, as_json: bool) -> Callable[[Request], Any]:
-    async def endpoint(request: Request) -> Response:
-        if request.method == "POST":
-            form = QueryParams((await request.body()).decode("utf-8", "replace"))
-            if len(form.multi_items()) > MOST_FIELDS:
-                raise HTTPException(400, f"A form may have at most {MOST_FIELDS} fields.")
-            is_ours = hmac.compare_digest(form.get("csrftoken", "").encode(), site.csrf.encode())
-            if at.post is None or not (is_ours or bearer_of(request)):
-                raise HTTPException(403, "This form was not sent from its page; open the page and send it again.")
-            posted = await asyncio.to_thread(at.post, site, request.path_params, form)
-            return RedirectResponse(posted, 303) if isinstance(posted, str) else _shown(posted, site)
-        return await asyncio.to_thread(_read, at, site, request, as_json)
-
-    return endpoint
+async def _answer(at: Address, site: Site, as_json: bool, request: Request) -> Response:
+    if request.method != "POST":
+        return await asyncio.to_thread(_read, at, site, as_json, request)
+    form = QueryParams((await request.body()).decode("utf-8", "replace"))
+    if len(form.multi_items()) > MOST_FIELDS:
+        raise HTTPException(400, f"A form may have at most {MOST_FIELDS} fields.")
+    is_ours = hmac.compare_digest(form.get("csrftoken", "").encode(), site.csrf.encode())
+    if at.post is None or not (is_ours or bearer_of(request)):
+        raise HTTPException(403, "This form was not sent from its page; open the page and send it again.")
+    return await asyncio.to_thread(_write, at.post, site, form, request)
 
 
-def _read(at: Address, site: Site, request: Request, as_json: bool) -> Response:
+def _read(at: Address, site: Site, as_json: bool, request: Request) -> Response:
     with closing(History(site.db, verified=True)) as history:
         page = at.page(PageRequest(site, history, request.path_params, request.query_params))
-        if as_json:
-            data = {**page.data, **({"sql": page.sql} if page.sql else {})}
-            return Response(json.dumps(data, indent=1), media_type="application/json")
-        return _shown(page, site)
+        return _as_json(page) if as_json else _shown(page, site, request.url)
 
 
-def _shown(page: Page, site: Site) -> Response:
-    sections = html.page_sections(page.sections())
-    return HTMLResponse(html.render("web/page.html", page=page, sections=sections, csrf=site.csrf), page.status)
+def _write(post: Callable[[PageRequest], str | Page], site: Site, form: QueryParams, request: Request) -> Response:
+    with closing(History(site.db, verified=True)) as history:
+        posted = post(PageRequest(site, history, request.path_params, form))
+        return RedirectResponse(posted, 303) if isinstance(posted, str) else _shown(posted, site, request.url)
 
 
-def _static(request: Request) -> Response:
-    name = request.path_params["name"]
-    if name not in STATIC:
-        raise InputError(f"{name}: there is no such file")
-    parts, kind = STATIC[name]
-    return Response("\n".join((html.FOLDER / "static" / part).read_text("utf-8") for part in parts), media_type=kind)
+def _as_json(page: Page) -> Response:
+    from pydantic_core import to_jsonable_python
+
+    sections = [section.as_dict() for section in page.sections if section]
+    data = {**page.data, "title": page.title, "sections": sections, "sql": page.sql}
+    return Response(json.dumps(data, indent=1, default=to_jsonable_python), media_type="application/json")
+
+
+def _shown(page: Page, site: Site, url: URL) -> Response:
+    sections = html.page_sections(page.sections)
+    also = f"{url.path.rstrip('/') or '/runs'}.json{'?' if url.query else ''}{url.query}"
+    shown = html.render("web/page.html", page=page, sections=sections, csrf=site.csrf, also=also)
+    return HTMLResponse(shown, page.status)
 
 
 # -- the application ---
@@ -153,17 +147,13 @@ def _static(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """The application, its token, and `close`, which ends its child processes."""
+    """The application, its token and link; `close` ends its child processes."""
 
     app: ASGIApp
-    token: str
-    port: int
     site: Site
+    token: str
+    url: str
     close: Callable[[], None]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/?token={self.token}"
 
 
 def make(
@@ -184,28 +174,26 @@ def make(
     """
     site = Site(db, ledger_pages.check_at_start(db, opener), releases or db.parent / "releases", asker, labelling)
     token = secrets.token_urlsafe(24)
-    datasette = _datasette()
-    made = datasette(
-        [], memory=True, settings=dict(SETTINGS), template_dir=str(html.FOLDER / "templates/web/datasette")
-    )
-    made.remove_database("_memory")
-    ledger = read_only(made, db)
-    made.add_database(ledger, name=NAME)
-    pages = [
-        Route(f"{page.path}{end}", _endpoint(page, site, bool(end) or page.is_data), methods=METHODS)
-        for end in (".json", "")  # first: what ends in it is no part of a name
-        for page in ROUTES
-    ]
-    pages.append(Route("/assets/{name}", _static))
-    sql = made.app()
+    templates = str(html.FOLDER / "templates/web/datasette")
+    datasette = _datasette()([], memory=True, settings=dict(SETTINGS), template_dir=templates)
+    datasette.remove_database("_memory")
+    ledger = read_only(datasette, db)
+    datasette.add_database(ledger, name=NAME)
+    sql = datasette.app()
 
     async def others(scope: Scope, receive: Receive, send: Send) -> None:
         if not SQL.fullmatch(scope["path"]):
             raise HTTPException(404, "There is no such page.")
         await sql(scope, receive, send)
 
+    pages: list[BaseRoute] = [
+        Route(f"{at.path}{end}", partial(_answer, at, site, bool(end)), methods=METHODS)
+        for end in (".json", "")  # first: what ends in it is no part of a name
+        for at in ROUTES
+    ]
+    pages.append(Mount("/assets", StaticFiles(directory=str(html.FOLDER / "static"))))
     app = Router(pages, redirect_slashes=False, default=others, max_body_size=LARGEST_POST)
-    return Web(AccessControl(app, token, port), token, port, site, ledger.close)
+    return Web(AccessControl(app, token, port), site, token, f"http://127.0.0.1:{port}/?token={token}", ledger.close)
 
 
 def _datasette() -> Any:
@@ -213,30 +201,22 @@ def _datasette() -> Any:
     before = getattr(sys, "_called_from_test", None)
     sys._called_from_test = True  # type: ignore[attr-defined]  # its one switch that leaves installed plugins out
     try:
+        from datasette import hookimpl
         from datasette.app import Datasette
         from datasette.plugins import DEFAULT_PLUGINS, pm
     finally:
         if before is None:
             del sys._called_from_test  # type: ignore[attr-defined]
-    for name, _ in pm.list_name_plugin():
-        if name in OTHER_HANDLERS or not (name in DEFAULT_PLUGINS or name == __name__):
-            pm.unregister(name=name)
-    if not pm.has_plugin(__name__):
-        pm.register(_plugin(), __name__)
-    return Datasette
-
-
-def _plugin() -> Any:
-    from datasette import hookimpl
 
     class Plugin:
         __name__ = "agent.report.web"
 
         @hookimpl  # type: ignore[untyped-decorator]
         def render_cell(self, value: Any) -> str | None:
+            # else Datasette makes links of addresses
             if not isinstance(value, str) or not value:
                 return None
-            return value if len(value) <= LONGEST_CELL else value[:LONGEST_CELL] + "…"
+            return value if len(value) <= LONGEST_CELL else f"{value[:LONGEST_CELL]}…"
 
         @hookimpl  # type: ignore[untyped-decorator]
         def handle_exception(self, exception: Exception) -> Any:
@@ -246,7 +226,12 @@ def _plugin() -> Any:
         def forbidden(self, message: str) -> Any:
             raise InputError(message)
 
-    return Plugin()
+    for name, _ in pm.list_name_plugin():
+        if name in OTHER_HANDLERS or name not in (*DEFAULT_PLUGINS, __name__):
+            pm.unregister(name=name)
+    if not pm.has_plugin(__name__):
+        pm.register(Plugin(), __name__)
+    return Datasette
 
 
 # -- the server ---
@@ -254,28 +239,21 @@ def _plugin() -> Any:
 
 def bind(port: int) -> socket.socket:
     """Return a loopback socket on `port`, or on a free one for 0. Raises InputError if the port is taken."""
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind(("127.0.0.1", port))
-        bound.listen()  # a request before the server runs waits
+        return socket.create_server(("127.0.0.1", port))  # listens: a request before the server runs waits
     except OSError as error:
-        bound.close()
         raise InputError(f"--port {port}: cannot be used ({error.strerror}); leave it out for a free one") from error
-    return bound
 
 
 def warm(site: Site) -> None:
-    """Import drawing and comparison and read the latest run, so that the first page is fast."""
+    """Draw the latest run in advance, so that the first page is fast."""
     from agent.stats.intervals import paired_difference
 
     paired_difference([0.0, 1.0], [0.0, 0.0], 0)
-
-    with closing(History(site.db, verified=True)) as history:
-        if runs := history.runs():
-            request = PageRequest(site, history, {"run": runs[0]["id"]})
-            with suppress(Exception):  # one run that cannot be shown must not hide the others
-                _shown(run_pages.run(request), site)
+    with closing(History(site.db, verified=True)) as history, suppress(Exception):  # a bad run must not hide the others
+        for run in history.runs()[:1]:
+            page = run_pages.run(PageRequest(site, history, {"run": run["id"]}))
+            _shown(page, site, URL(f"/run/{run['id']}"))
 
 
 def serve(web: Web, on: socket.socket) -> None:

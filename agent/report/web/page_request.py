@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,14 +19,15 @@ from agent.release.runtime import Prompt
 from agent.report.blocks import PageSection
 from agent.report.checks import ChecksResult, checks_of
 from agent.report.view import RunView
+from agent.results.base import Result
+from agent.types import Budget
 
 T = TypeVar("T")
 PAGE_ROWS = 50
 CACHE_ENTRIES = 64
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerCheck:
+class LedgerCheck(Result):
     """A verification of the ledger up to an event. `moving`: a run was writing, so bytes were not compared."""
 
     utc: str
@@ -36,28 +36,6 @@ class LedgerCheck:
     hash: str
     findings: tuple[str, ...] = ()
     moving: bool = False
-
-
-class PageCache:
-    """A thread-safe cache of the CACHE_ENTRIES most recently used values."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._values: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-
-    def get(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
-        """Return the value of `key`, made on first use."""
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                value: T = self._values[key]
-                return value
-        made = make()
-        with self._lock:
-            self._values[key] = made
-            while len(self._values) > CACHE_ENTRIES:
-                self._values.popitem(last=False)
-        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +55,11 @@ PLAYGROUND = "playground"
 class PlaygroundAsker(Protocol):
     """Calls models for the playground, under hard caps for the whole server."""
 
-    @property
-    def caps(self) -> Mapping[str, float | None]:
-        """The caps, by `calls` and `usd`; None if not given."""
-        ...
+    caps: Budget
 
     @property
-    def left(self) -> Mapping[str, float | None]:
-        """The remaining caps, by the same names."""
+    def left(self) -> Budget:
+        """What is left of the caps."""
         ...
 
     def quote(self, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> Quote:
@@ -92,12 +67,7 @@ class PlaygroundAsker(Protocol):
         ...
 
     def ask(self, of: str, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> str:
-        """Ask each prompt once; return the run that holds the answers. Raises AgentError.
-
-        Args:
-            of: the id of a run, or NAME@VERSION.
-            prompts: by side: `baseline`, `winner` or `release`.
-        """
+        """Ask each prompt of `of` once; return the run with the answers. Raises AgentError."""
         ...
 
     def stop(self) -> None:
@@ -120,7 +90,7 @@ class Site:
     asker: PlaygroundAsker | None = None
     labelling: object | None = None
     whole_check: LedgerCheck | None = None
-    cache: PageCache = field(default_factory=PageCache)
+    cache: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     checking: threading.Lock = field(default_factory=threading.Lock)
     writing: threading.Lock = field(default_factory=threading.Lock)
     csrf: str = field(default_factory=secrets.token_urlsafe)
@@ -135,9 +105,9 @@ class PageRequest:
     names: Mapping[str, str] = field(default_factory=dict)
     args: QueryParams = field(default_factory=QueryParams)
 
-    def arg(self, name: str, default: str = "") -> str:
-        """Return the last value of a parameter, stripped."""
-        return self.args.get(name, default).strip()
+    def arg(self, name: str) -> str:
+        """Return the last value of a parameter, stripped; "" without one."""
+        return self.args.get(name, "").strip()
 
     def number(self, name: str, default: int = 1, low: int = 1) -> int:
         """Return a parameter as an integer of at least `low`, or the default."""
@@ -152,9 +122,15 @@ class PageRequest:
         return int(text)
 
     def cached(self, what: str, key: object, make: Callable[[], T]) -> T:
-        """Return `make()`, cached until the next write to the ledger, so that erased texts vanish at once."""
-        seq = self.history.select("SELECT seq FROM head")[0]["seq"]
-        return self.site.cache.get((seq, what, key), make)
+        """Return `make()`, cached until the next write to the ledger. So erased texts vanish at once."""
+        cache = self.site.cache
+        place = (self.history.select("SELECT seq FROM head")[0]["seq"], what, key)
+        found: T | None = cache.get(place)
+        if found is None:
+            if len(cache) >= CACHE_ENTRIES:
+                cache.clear()
+            cache[place] = found = make()
+        return found
 
     def query(self, *without: str) -> str:
         """Return the query without the page number and the named parameters."""
@@ -171,13 +147,10 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The content of a route.
+    """The content of a route: blocks, and for programs the `data` behind them.
 
     Args:
         title: of the window.
-        data: its JSON.
-        sections: makes the blocks of the page.
-        also: address of its JSON; "": not linked.
         sql: address of its SQL query.
         foot: the last line.
         script: a file of static/ that it needs.
@@ -185,9 +158,8 @@ class Page:
     """
 
     title: str
-    data: Mapping[str, Any]
-    sections: Callable[[], Iterable[PageSection]] = tuple
-    also: str = ""
+    sections: Sequence[PageSection] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
     sql: str = ""
     foot: str = ""
     script: str = ""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from agent.prompt.template import label_text
-from agent.report import wording
-from agent.report.blocks import Block, PageCell, PageSection, filled, group, line, text
-from agent.report.page_blocks import GroupBlock, LineBlock
-from agent.report.wording import points
+from agent.report.blocks import Block, PageCell, PageSection, filled, line, text
+from agent.report.page_blocks import Button, FormBlock, FormField, LineBlock
+from agent.report.wording import NOUNS, RELEASED, SIDES
 from agent.safe_text import counted
 
 TAGS: Mapping[str, str] = {
@@ -18,13 +17,13 @@ TAGS: Mapping[str, str] = {
     "running": "base",
     "killed": "bad",
     "failed": "bad",
-    "your prompt": "base",
-    "released prompt": "base",
+    **dict.fromkeys((SIDES[0][1], *(f"your {noun}" for noun in NOUNS.values())), "base"),
+    RELEASED: "base",
 }
 """By word the class of its badge."""
 PLAIN = "plain"
 """Class of a badge without a colour."""
-NO_ROWS = "Inputs are not shown: the task's rows are gone or have changed since the run."
+COMPARE = Button("Compare the two that are ticked")
 
 
 def section(title: str, *blocks: Block | None, name: str = "") -> PageSection:
@@ -51,19 +50,35 @@ def strong(words: str) -> PageCell:
 
 
 def badge(word: str) -> PageCell:
-    """Return a badge for a state or for which prompt a trial is; "" if neither."""
+    """Make the badge of a state, or of the name of a trial."""
     is_prompt = word and word not in ("complete", "running", "pruned", "incomplete", "interrupted", "budget")
     return PageCell(word, tag=TAGS.get(word, "good" if is_prompt and " " in word else PLAIN)) if word else PageCell("")
 
 
-def title(*parts: str) -> LineBlock:
-    """Return the heading of a page."""
-    return line(*parts, level=1)
+def pick(value: str, words: str) -> PageCell:
+    """Return a tick box of a form with COMPARE."""
+    return PageCell(f"Compare {words}", value, "pick")
 
 
-def crumbs(words: str, *parts: object) -> LineBlock:
-    """Return the breadcrumbs."""
-    return line(link(words, *parts), look="crumbs")
+def search(action: str, value: str, words: str, everything: str, *fields: FormField, size: int = 24) -> FormBlock:
+    """Return a search form; `everything`: the address without the search."""
+    field = FormField("text", value, words, more={"size": size, "maxlength": 200})
+    after = (PageCell("all", everything),) if value else ()
+    return FormBlock(action, (*fields, field), (Button("Search"),), after=after)
+
+
+def hidden(**values: str) -> tuple[FormField, ...]:
+    """Return hidden fields of a form."""
+    return tuple(FormField(name, value, kind="hidden") for name, value in values.items())
+
+
+def run_link(run_id: str) -> PageCell:
+    return link(f"run {run_id}", "run", run_id)
+
+
+def head(title: str, *blocks: Block | None, above: str = "") -> PageSection:
+    """Return the start of a page: its heading, below a link to the page `above`."""
+    return section("", line(above, look="crumbs") if above else None, line(title, level=1), *blocks)
 
 
 def links(of: Iterable[PageCell]) -> LineBlock:
@@ -87,12 +102,13 @@ def value_text(value: Any) -> str:
 
 
 def pager(place: Mapping[str, Any], what: str, of: int | None = None) -> LineBlock:
-    """Return the number of rows, the page number, and links to the pages before and after.
+    """Return row count, page number, and links to the previous and next page.
 
     `what`: the noun, such as "row". `of`: the number without a filter.
     """
     count = counted(place["count"], what) if of is None else f"{place['count']:,} of {counted(of, what)}"
-    parts, start = [count], f"?{place['query']}{'&' if place['query'] else ''}page="
+    parts = [count]
+    start = f"?{place['query']}{'&' if place['query'] else ''}page="
     if place["pages"] > 1:
         parts.append(f" · page {place['page']} of {place['pages']} ")
         parts += [PageCell("previous", f"{start}{place['page'] - 1}")] * (place["page"] > 1)
@@ -105,40 +121,6 @@ def named(values: Mapping[str, Any], before: str = "", tag: str = "") -> list[Li
     return [
         line(soft(f"{before}{name}:"), " ", PageCell(value_text(v), tag=tag), look="text") for name, v in values.items()
     ]
-
-
-def row_pair(row: Mapping[str, Any], verdict: PageCell, sides: Sequence[str]) -> GroupBlock:
-    """Return a row with the outcomes of one or two prompts; `sides`: their names."""
-    answers = [_side(row[key], name) for key, name in zip(("one", "two"), sides, strict=False)]
-    return group(
-        line(row["example_id"], " ", verdict, level=3),
-        *named(row["inputs"]),
-        *named(row["labels"], "right ", "strong"),
-        group(*answers, look="pair"),
-        tag="article",
-        look="row",
-    )
-
-
-def change_badge(change: float | None) -> PageCell:
-    """Return the change of a score as a badge, if any."""
-    return PageCell(wording.gain(change), tag="good" if change > 0 else "bad") if change else PageCell("")
-
-
-def _side(one: Mapping[str, Any] | None, name: str) -> GroupBlock:
-    score = {1: "good", 0: "bad"}.get(one["value"], PLAIN) if one else PLAIN
-    head = line(name, " ", PageCell(points(one["value"]) if one else "-", tag=score), level=4)
-    if one is None:
-        return group(head, line("not asked about this row", look="soft"), look="answer")
-    reasons = [(metric, reason) for metric, _, reason in one["scores"] if reason and reason != one["error"]]
-    return group(
-        head,
-        line(one["reply"] or "(no reply)", look="text"),
-        line(one["error"], look="text bad") if one["error"] else None,
-        *(line(f"{metric}: {reason}", look="soft text") for metric, reason in reasons),
-        line(link("its call", "call", one["call_key"]), look="soft"),
-        look="answer",
-    )
 
 
 def messages(of: Iterable[Mapping[str, str]], level: int = 3) -> list[Block]:

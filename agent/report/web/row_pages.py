@@ -3,179 +3,162 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
 from agent.errors import InputError
 from agent.ledger.query import is_erased
 from agent.prompt.template import label_text
 from agent.report import terms, wording
-from agent.report.blocks import Block, Column, DiffBlock, PageCell, PageSection, cells, group, line, listing, table
+from agent.report.blocks import (
+    Block,
+    Column,
+    DiffBlock,
+    PageCell,
+    PageSection,
+    ProseBlock,
+    cells,
+    group,
+    line,
+    listing,
+    sentence,
+)
 from agent.report.compare import ComparedPrompt, CompareResult, compare, compared_prompt
 from agent.report.page_blocks import Button, FormBlock, FormField, TermsBlock
 from agent.report.prompt_texts import compared_texts
+from agent.report.run_tables import fields
 from agent.report.view import EQUAL, RowPair, RunView, row_pairs
-from agent.report.web.page_request import Page, PageRequest, sql_link
-from agent.report.web.parts import (
-    NO_ROWS,
-    PLAIN,
-    address,
-    box,
-    change_badge,
-    crumbs,
-    link,
-    links,
-    pager,
-    row_pair,
-    section,
-    soft,
-    strong,
-    title,
-    value_text,
-)
-from agent.report.wording import chance, gain, points
-from agent.types import Example, SplitName
+from agent.report.web import parts
+from agent.report.web.page_request import CachedRunView, Page, PageRequest, sql_link
+from agent.report.web.parts import address, link, section, soft, strong
+from agent.report.wording import gain, points
+from agent.types import NO_CALL, SplitName
 
-Passes = Callable[[RowPair], bool]
-Filters = Mapping[str, tuple[str, Passes]]
-"""Row filters by name: label and condition."""
-UNREADABLE: tuple[str, Passes] = ("failed to parse", lambda pair: bool(pair.two and pair.two["error"]))
-ROW_FILTERS: Filters = {
-    "all": ("all rows", lambda pair: True),
-    "right": ("flipped to right", lambda pair: (pair.change or 0) > 0),
-    "wrong": ("flipped to wrong", lambda pair: (pair.change or 0) < 0),
-    "unreadable": UNREADABLE,
+FILTERS = {
+    "all": "all rows",
+    "won": "won",
+    "lost": "lost",
+    "tied": "tied",
+    "unscored": "without a score",
+    "unreadable": "failed to parse",
 }
-"""Filters of the rows of a trial."""
-SEALED_FILTERS: Filters = {
-    "all": ("all rows", lambda pair: True),
-    "won": ("won", lambda pair: _verdict(pair) == "won"),
-    "lost": ("lost", lambda pair: _verdict(pair) == "lost"),
-    "tied": ("tied", lambda pair: _verdict(pair) == "tied"),
-    "unscored": ("without a score", lambda pair: _verdict(pair) == "unscored"),
-    "unreadable": UNREADABLE,
-}
-"""Filters of the sealed rows; won and lost are from the best found's view."""
+"""Filters of rows and their words; won and lost are from the second prompt's view."""
+NO_ROWS = "Inputs and labels are not shown: the task's files are gone or have changed since the run."
 SEALED = "These rows were used once, at the end. They cannot measure a prompt that was tuned on them."
-LEFT_OUT = "Inputs and labels are not shown: the task's files are gone or have changed since the run."
-
-
-def filtered(request: PageRequest, pairs: Sequence[RowPair], filters: Filters, text: str = "") -> dict[str, Any]:
-    """Return one page of the rows that match the filter and the search text."""
-    which = request.arg("rows") if request.arg("rows") in filters else "all"
-    found = [pair for pair in pairs if filters[which][1](pair) and _holds(pair, text.casefold())]
-    shown, place = request.paged(found)
-    return {
-        "shown": which,
-        "text": text,
-        "counts": {
-            name: {"words": words, "rows": sum(map(passes, pairs))} for name, (words, passes) in filters.items()
-        },
-        "rows": [{**asdict(pair), "change": pair.change, "verdict": _verdict(pair)} for pair in shown],
-        "place": place,
-    }
 
 
 def _verdict(pair: RowPair) -> str:
-    # from the second prompt's view
     if pair.change is None:
         return "unscored"
     return "tied" if abs(pair.change) <= EQUAL else "won" if pair.change > 0 else "lost"
 
 
+def _passes(pair: RowPair, name: str) -> bool:
+    is_unreadable = name == "unreadable" and pair.two is not None and bool(pair.two["error"])
+    return name in ("all", _verdict(pair)) or is_unreadable
+
+
 def _holds(pair: RowPair, text: str) -> bool:
-    if not text:
-        return True
     texts = [pair.example_id, *pair.inputs.values(), *map(label_text, pair.labels.values())]
-    texts += [side["reply"] for side in (pair.one, pair.two) if side is not None]
+    texts += [f"{side['reply']}\n{side.get('trace', '')}" for side in (pair.one, pair.two) if side is not None]
     return any(text in one.casefold() for one in texts)
 
 
-def row_blocks(data: Mapping[str, Any], here: str, sides: Sequence[str]) -> Iterator[Block | None]:
-    """Yield the rows of `filtered` with links to its filters; `sides`: the names of the prompts."""
-    yield _filter_links(data, f"{here}?rows=", "#rows", shows_empty=True)
-    yield None if data["rows_known"] else box(NO_ROWS)
-    for row in data["rows"]:
-        yield row_pair(row, change_badge(row["change"]), sides)
-    yield None if data["rows"] else line("No such row.")
-    yield pager(data["place"], "row")
+def filtered(
+    request: PageRequest, pairs: Sequence[RowPair], sides: Sequence[str]
+) -> tuple[dict[str, Any], list[Block]]:
+    """Return data and blocks of a page of the rows that match filter and search."""
+    text = request.arg("text").casefold()
+    name = request.arg("rows") if request.arg("rows") in FILTERS else "all"
+    rows, place = request.paged([pair for pair in pairs if _passes(pair, name) and _holds(pair, text)])
+    counts = {each: sum(_passes(pair, each) for pair in pairs) for each in FILTERS}
+    start = "&".join(filter(None, (request.query("rows"), "rows=")))
+    links = [
+        PageCell(f"{words} ({counts[each]})", f"?{start}{each}#rows", "current" if each == name else "")
+        for each, words in FILTERS.items()
+        if counts[each] or each in ("all", name)
+    ]
+    blocks = [row_block(pair, sides) for pair in rows] or [line("No such row.")]
+    return {"rows": rows, "place": place}, [parts.links(links), *blocks, parts.pager(place, "row", len(pairs))]
 
 
-def _filter_links(data: Mapping[str, Any], start: str, end: str = "", shows_empty: bool = False) -> Block:
-    shown = data["shown"]
-    return links(
-        PageCell(f"{each['words']} ({each['rows']})", f"{start}{name}{end}", "current" if name == shown else "")
-        for name, each in data["counts"].items()
-        if shows_empty or each["rows"] or name in ("all", shown)
+def row_block(pair: RowPair, sides: Sequence[str]) -> Block:
+    """Return a row with the outcomes of one or two prompts; `sides`: their names."""
+    answers = [_answer(side, name) for side, name in zip((pair.one, pair.two), sides, strict=False)]
+    return group(
+        line(pair.example_id, " ", _badge(pair) if len(sides) > 1 else "", level=3),
+        *parts.named(pair.inputs),
+        *parts.named(pair.labels, "right ", "strong"),
+        group(*answers, look="pair"),
+        tag="article",
+        look="row",
     )
 
 
-def sealed_rows(request: PageRequest, view: RunView) -> Page:
-    """Return one page of the test rows that match filter and search; raise InputError without a result."""
+def _badge(pair: RowPair) -> PageCell:
+    verdict = _verdict(pair)
+    if verdict == "unscored":
+        return PageCell("no score", tag=parts.PLAIN)
+    change = "" if verdict == "tied" else f" {gain(pair.change)}"
+    return PageCell(f"{verdict}{change}", tag={"won": "good", "lost": "bad"}.get(verdict, parts.PLAIN))
+
+
+def _answer(one: Mapping[str, Any] | None, name: str) -> Block:
+    if one is None:
+        head = line(name, " ", PageCell("-", tag=parts.PLAIN), level=4)
+        return group(head, line("not asked about this row", look="soft"), look="answer")
+    score = {1: "good", 0: "bad"}.get(one["value"], parts.PLAIN)
+    reasons = [(metric, reason) for metric, _, reason in one["scores"] if reason and reason != one["error"]]
+    trace = one.get("trace", "")  # of an agent, whose last reply is not its answer
+    said = (fields(one["fields"]) if trace else one["reply"]) or ("(no answer)" if trace else "(no reply)")
+    return group(
+        line(name, " ", PageCell(points(one["value"]), tag=score), level=4),
+        line(said, look="text"),
+        line(one["error"], look="text bad") if one["error"] else None,
+        ProseBlock((trace,), heading="What was done", folded=True, exact=True) if trace else None,
+        *(line(f"{metric}: {reason}", look="soft text") for metric, reason in reasons),
+        line(link("its call", "call", one["call_key"]), look="soft") if one["call_key"] not in ("", NO_CALL) else None,
+        look="answer",
+    )
+
+
+def sealed(request: PageRequest) -> Page:
+    """Return a page of the test rows that match filter and search. Raises InputError without a result."""
+    view = CachedRunView(request)
     result = view.result
+    run = view.run
+    text = request.arg("text")
     if result is None or view.baseline is None or view.winner is None:
-        raise InputError(f"{view.id}: {wording.without_result(view.run)}, so it has no sealed rows to show")
+        raise InputError(f"{view.id}: {wording.without_result(run)}, so it has no sealed rows to show")
     one, two = view.baseline["id"], view.winner["id"]
     is_own = one == two and result.migration is None
-    pairs, rows_known = request.cached(
+    names = dict(wording.sides(result))
+    pairs, is_known = request.cached(
         "sealed rows", view.id, lambda: (view.pairs("test", one, two), "test" in view.examples)
     )
+    sides = list(names.values())[: 1 if is_own else 2]
+    data, blocks = filtered(request, pairs, sides)
     here = f"{address('run', view.id)}/rows"
-    data = {
-        "run": {name: view.run[name] for name in ("id", "task", "model")},
-        "is_own": is_own,
-        "names": dict(wording.sides(result)),
-        "score": {side: wording.sealed_score(result, side) for side, _ in wording.sides(result)},
-        "lift": wording.tally(result.lift.wins, result.lift.losses, result.lift.ties) if not is_own else "",
-        "query": request.query("rows"),
-        "of": len(pairs),
-        **filtered(request, pairs, SEALED_FILTERS, request.arg("text")),
-        "rows_known": rows_known,
-        "erased": sum(any(side and is_erased(side) for side in (pair.one, pair.two)) for pair in pairs),
-    }
+    shown = request.arg("rows") if request.arg("rows") in FILTERS else ""
+    scores = [f"{name} {points(wording.sealed_score(result, side))} points" for side, name in names.items()]
+    if not is_own:
+        scores.append(f"{names['winner']} {wording.tally(result.lift.wins, result.lift.losses, result.lift.ties)}")
+    erased = sum(any(side and is_erased(side) for side in (pair.one, pair.two)) for pair in pairs)
+    told = f"Texts of {erased} row{'s' * (erased != 1)} are left out: they were erased from the ledger for privacy. "
+    head = parts.head(
+        "Sealed test rows",
+        line(" · ".join((run["task"], run["model"], *scores)), look="soft"),
+        line(SEALED),
+        None if is_known else parts.box(NO_ROWS),
+        parts.box(f"{told}The scores stay.") if erased else None,
+        parts.search(here, text, "row has", f"{here}?rows={shown}", *parts.hidden(rows=shown)),
+        above=parts.run_link(view.id),
+    )
     sql = sql_link(
         "SELECT candidate_id, example_id, value, call_key, body FROM outcomes LEFT JOIN blobs ON hash = body_hash "
         "WHERE run_id = :run AND split = 'test' ORDER BY example_id",
         run=view.id,
     )
-    also = f"{here}.json?rows={data['shown']}"
-    return Page(f"Sealed rows · {view.run['task']}", data, partial(_sealed_page, view, data, here), also, sql)
-
-
-def _sealed_page(view: RunView, data: Mapping[str, Any], here: str) -> Iterator[PageSection]:
-    scores = " · ".join(f"{data['names'][side]} {points(score)} points" for side, score in data["score"].items())
-    lift = f" · {data['names']['winner']} {data['lift']}" if data["lift"] else ""
-    erased = f"Texts of {data['erased']} row{'s' * (data['erased'] != 1)} are left out: they were erased from the "
-    shown, query = data["shown"], data["query"]
-    search = FormField("text", data["text"], "row has", more={"size": 24, "maxlength": 200})
-    everything = (PageCell("all", f"{here}?rows={shown}"),) if data["text"] else ()
-    yield section(
-        "",
-        crumbs(f"run {view.id}", "run", view.id),
-        title("Sealed test rows"),
-        line(f"{view.run['task']} · {view.run['model']} · {scores}{lift}", look="soft"),
-        line(SEALED),
-        None if data["rows_known"] else box(LEFT_OUT),
-        box(f"{erased}ledger for privacy. The scores stay.") if data["erased"] else None,
-        _filter_links(data, f"{here}?{query}{'&' if query else ''}rows="),
-        FormBlock(here, (FormField("rows", shown, kind="hidden"), search), (Button("Search"),), after=everything),
-    )
-    sides = list(data["names"].values())[: 1 if data["is_own"] else 2]
-    rows = [row_pair(row, _badge(row, data["is_own"]), sides) for row in data["rows"]]
-    none = None if rows else line("No such row.")
-    yield section("Rows", *rows, none, pager(data["place"], "row", data["of"]))
-
-
-def _badge(row: Mapping[str, Any], is_own: bool) -> PageCell:
-    verdict = row["verdict"]
-    if verdict == "unscored":
-        return PageCell("no score", tag=PLAIN)
-    if is_own:
-        return PageCell("")
-    change = "" if verdict == "tied" else f" {gain(row['change'])}"
-    return PageCell(f"{verdict}{change}", tag={"won": "good", "lost": "bad"}.get(verdict, PLAIN))
+    return Page(f"Sealed rows · {run['task']}", [head, section("Rows", *blocks)], data, sql)
 
 
 SPLITS: Sequence[SplitName] = ("test", "dev")
@@ -186,34 +169,49 @@ HINT = "Two runs, by their best prompts, or two trials as RUN:NUMBER. Or tick tw
 
 
 def compared(request: PageRequest) -> Page:
-    """Return the comparison of `a` and `b`, or of the two in `pick`; without them, the candidates to pick."""
+    """Compare `a` and `b`, or the two of `pick`; otherwise offer candidates."""
     picked = [name for name in request.args.getlist("pick") if name]
-    names = [request.arg("a") or next(iter(picked), ""), request.arg("b") or next(iter(picked[1:2]), "")]
-    asked: dict[str, Any] = {
-        "a": names[0],
-        "b": names[1],
-        "known": [row["id"] for row in request.history.runs()][:MOST_RUNS],
-        "problem": "",
-        "notice": f"{len(picked)} were ticked; the first two are compared." if len(picked) > 2 else "",
-    }
-    if not all(names):
-        asked["problem"] = "Only one was ticked: tick another, or name it here." if any(names) else ""
-        return Page("Compare", asked, lambda: [_form(asked)])
-    try:
-        a, b = (compared_prompt(request.history, name) for name in names)
-    except InputError as error:
-        asked["problem"] = str(error)
-        return Page("Compare", asked, lambda: [_form(asked)])
+    names = [request.arg(side) or ([*picked, "", ""])[at] for at, side in enumerate("ab")]
+    problem = "Only one was ticked: tick another, or name it here." if any(names) else ""
+    if all(names):
+        try:
+            return _comparison(request, names, len(picked))
+        except InputError as error:
+            problem = str(error)
+    return Page("Compare", [_form(request, names, len(picked), problem)])
+
+
+def _form(request: PageRequest, names: Sequence[str], ticked: int, problem: str = "") -> PageSection:
+    known = [row["id"] for row in request.history.runs()][:MOST_RUNS]
+    more = {"size": 28, "list": "known", "required": True}
+    fields = [
+        FormField(side, name, side.upper(), choices=known * (side == "a"), more=more)
+        for side, name in zip("ab", names, strict=True)
+    ]
+    hint = line(HINT, PageCell("runs", "/"), ", or in a run's trials.", look="soft")
+    form = FormBlock("/compare", tuple(fields), (Button("Compare"),))
+    notice = parts.box(f"{ticked} were ticked; the first two are compared.") if ticked > 2 else None
+    return parts.head("Compare", form, hint, parts.box(problem, "bad"), notice)
+
+
+def _comparison(request: PageRequest, names: Sequence[str], ticked: int) -> Page:
+    a, b = (compared_prompt(request.history, name) for name in names)
     found = compare(a, b)
-    examples = RunView(request.history, a.run["id"]).examples if found.paired else {}
-    data = {
-        **asked,
-        **found.to_json(),
-        "sides": [_side(name, side) for name, side in zip(names, (a, b), strict=True)],
-        "rows": {
-            split: _rows(request, split, (a, b), examples.get(split, {})) for split in SPLITS if split in found.paired
-        },
-    }
+    no_proof = {"dev": ". No proof: prompts were chosen on dev."}
+    tests = [parts.box(test + no_proof.get(split, "")) for split, test in found.tests.items()]
+    texts = compared_texts(a.candidate, b.candidate)
+    words = line("The same words.") if texts[0] == texts[1] else DiffBlock(*texts, is_short=True)
+    sections = [
+        _form(request, names, ticked),
+        section("Scores", _scores({"A": a, "B": b}), *tests, parts.box(sentence(found.not_tested))),
+        section("Prompts", words, *(line(each, look="soft") for each in found.unshared)),
+        section("Rows that differ", *_differing(request, found, (a, b))),
+        section(
+            "Side by side",
+            found.facts_table("Everything recorded about both", folded=True),
+            TermsBlock(terms.legend(is_compared=True)),
+        ),
+    ]
     sql = sql_link(
         "SELECT a.split, a.example_id, a.value AS a, b.value AS b FROM outcomes a "
         "JOIN outcomes b ON b.split = a.split AND b.example_id = a.example_id "
@@ -224,121 +222,57 @@ def compared(request: PageRequest) -> Page:
         run_b=b.run["id"],
         candidate_b=b.candidate["id"],
     )
-    texts = compared_texts(a.candidate, b.candidate)
-    also = f"/compare.json?{urlencode({'a': names[0], 'b': names[1]})}"
-    return Page("Compare", data, partial(_page, data, found, texts), also, sql)
+    return Page("Compare", sections, found.to_json(), sql)
 
 
-def _form(data: Mapping[str, Any]) -> PageSection:
-    fields = [
-        FormField(name, data[name], name.upper(), choices=data["known"] * (name == "a"), more=MORE)
-        for name in ("a", "b")
-    ]
-    hint = line(HINT, PageCell("runs", "/"), ", or in a run's trials.", look="soft")
-    form = FormBlock("/compare", tuple(fields), (Button("Compare"),))
-    return section("", title("Compare"), form, hint, box(data["problem"], "bad"), box(data["notice"]))
+def _scores(sides: Mapping[str, ComparedPrompt]) -> Block:
+    from agent.stats.intervals import mean_ci
 
+    def what(name: str) -> str:
+        side = sides[name]
+        if side.trial:
+            return f"{name}: trial {side.trial['number']}"
+        is_own = side.result is not None and side.result.is_own
+        return f"{name}: {wording.own_prompt(side.run) if is_own else wording.SIDES[1][1]}"
 
-MORE = {"size": 28, "list": "known", "required": True}
+    def run(name: str) -> str:
+        run, trial = sides[name].run, sides[name].trial
+        return cells(
+            link(run["id"], "run", run["id"], *(("trial", trial["number"]) if trial else ())), soft(run["task"])
+        )
 
-
-def _page(data: Mapping[str, Any], found: CompareResult, texts: tuple[str, str]) -> Iterator[PageSection]:
-    yield _form(data)
-
-    def score(split: str) -> Any:
-        def of(side: Mapping[str, Any]) -> str:
-            one = side["scores"].get(split)
-            if not one:
+    def score(split: str) -> Callable[[str], str]:
+        def of(name: str) -> str:
+            scores = sides[name].outcomes.get(split)
+            if not scores:
                 return soft("not asked")
-            return cells(
-                strong(points(one["mean"])), soft(f"{points(one['low'])} to {points(one['high'])}, {one['n']} rows")
-            )
+            mean, low, high = mean_ci(list(scores.values()))
+            return cells(strong(points(mean)), soft(f"{points(low)} to {points(high)}, {len(scores)} rows"))
 
         return of
 
-    def run(side: Mapping[str, Any]) -> str:
-        trial = () if side["trial"] is None else ("trial", side["trial"])
-        return cells(link(side["run"], "run", side["run"], *trial), soft(side["task"]))
+    columns: list[Any] = [("prompt", what), (Column("run", "id"), run)]
+    return listing("Scores", [*columns, ("sealed test #", score("test")), ("dev #", score("dev"))], sides)
 
-    scores = listing(
-        "Scores",
-        [
-            ("prompt", lambda side: side["what"]),
-            (Column("run", "id"), run),
-            ("sealed test #", score("test")),
-            ("dev #", score("dev")),
-        ],
-        [{**side, "what": f"{name}: {side['what']}"} for name, side in zip("AB", data["sides"], strict=True)],
-    )
-    paired = []
-    for split, test in found.paired.items():
-        known = f" points (95 % CI {wording.gain_interval(test.ci95)}, {chance(test.p_value)}); "
-        known += wording.tally(test.wins, test.losses, test.ties)
-        proof = soft(". No proof: prompts were chosen on dev.") if split == "dev" else ""
-        paired.append(line(f"B minus A on {test.n} {split} rows: ", strong(gain(test.diff)), known, proof, look="box"))
-    not_tested = f"{found.not_tested[:1].upper()}{found.not_tested[1:]}." if found.not_tested else ""
-    yield section("Scores", scores, *paired, box(not_tested))
-    words = line("The same words.") if texts[0] == texts[1] else DiffBlock(*texts, is_short=True)
-    yield section("Prompts", words, *(line(each, look="soft") for each in found.unshared))
-    if data["rows"]:
-        shown = [_differing(split, each, found) for split, each in data["rows"].items()]
-        yield section(
-            "Rows that differ",
-            *(group(*each.blocks, tag="details", title=each.title, is_open=not at) for at, each in enumerate(shown)),
+
+def _differing(request: PageRequest, found: CompareResult, sides: Sequence[ComparedPrompt]) -> Iterator[Block]:
+    examples = RunView(request.history, sides[0].run["id"]).examples if found.paired else {}
+    splits = [split for split in SPLITS if split in found.paired]
+    for split in splits:
+        answers = [
+            {row["example_id"]: row for row in request.history.outcomes(side.run["id"], side.candidate["id"], split)}
+            for side in sides
+        ]
+        known, test = examples.get(split, {}), found.paired[split]
+        pairs = [pair for pair in row_pairs(known, *answers) if abs(pair.change or 0.0) > EQUAL]
+        shown = sorted(pairs, key=lambda pair: -abs(pair.change or 0.0))[:MOST_ROWS]
+        words = f"{len(pairs)} of {test.n} {split} rows: {test.wins} better with B, {test.losses} better with A"
+        more = f"The {MOST_ROWS} largest differences; the SQL below has all rows."
+        yield group(
+            None if known else line(NO_ROWS, look="soft"),
+            *(row_block(pair, ("A", "B")) for pair in shown),
+            line(more, look="soft") if len(pairs) > MOST_ROWS else None,
+            tag="details",
+            title=words,
+            is_open=split == splits[0],
         )
-    lines = [
-        (cells(name, PageCell("" if one.same else "differs", tag=PLAIN)), value_text(one.a), value_text(one.b))
-        for name, one in found.facts.items()
-    ]
-    side_by_side = table(
-        "Everything recorded about both", ("what", Column("A", "break"), Column("B", "break")), lines, folded=True
-    )
-    yield section("Side by side", side_by_side, TermsBlock(terms.legend(is_compared=True)))
-
-
-def _differing(split: str, each: Mapping[str, Any], found: CompareResult) -> PageSection:
-    test, count = found.paired[split], len(each["rows"])
-    words = f"{each['total']} of {test.n} {split} rows: {test.wins} better with B, {test.losses} better with A"
-    rows = [row_pair(row, change_badge(row["change"]), ("A", "B")) for row in each["rows"]]
-    more = f"The {count} largest differences; the SQL below has all rows." if each["total"] > count else ""
-    return section(
-        words, None if each["known"] else line(NO_ROWS, look="soft"), *rows, line(more, look="soft") if more else None
-    )
-
-
-def _side(name: str, side: ComparedPrompt) -> dict[str, Any]:
-    # by split: mean (0 to 1), ends of its 95 % interval, number of rows
-    from agent.stats.intervals import mean_ci
-
-    means: dict[str, Any] = {}
-    for split, scores in side.outcomes.items():
-        if scores:
-            mean, low, high = mean_ci(list(scores.values()))
-            means[split] = {"mean": mean, "low": low, "high": high, "n": len(scores)}
-    number = side.trial["number"] if side.trial else None
-    is_own = side.result is not None and side.result.is_own
-    what = wording.baseline_words(side.run).name if is_own else wording.SIDES[1][1]
-    return {
-        "name": name,
-        "run": side.run["id"],
-        "task": side.run["task"],
-        "trial": number,
-        "what": what if number is None else f"trial {number}",
-        "scores": means,
-    }
-
-
-def _rows(
-    request: PageRequest, split: SplitName, sides: Sequence[ComparedPrompt], known: Mapping[str, Example]
-) -> dict[str, Any]:
-    answers = [
-        {row["example_id"]: row for row in request.history.outcomes(side.run["id"], side.candidate["id"], split)}
-        for side in sides
-    ]
-    pairs = [pair for pair in row_pairs(known, *answers) if abs(pair.change or 0.0) > EQUAL]
-    shown = sorted(pairs, key=lambda pair: -abs(pair.change or 0.0))[:MOST_ROWS]
-    return {
-        "rows": [{**asdict(pair), "change": pair.change} for pair in shown],
-        "total": len(pairs),
-        "known": bool(known),
-    }

@@ -70,7 +70,7 @@ def _of_run(request: PageRequest) -> Tried:
         for side, _ in wording.sides(view.result)
         if (candidate := candidates[side]) is not None
     }
-    names = {"baseline": view.baseline_words.name, "winner": "best found"}
+    names = {"baseline": view.own, "winner": "best found"}
     return Tried(view.id, f"/run/{quote(view.id, safe='')}", prompts, _rows(view, released), names)
 
 
@@ -97,8 +97,11 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
     # the run's release, the winner that it held back, or one built from the ledger
     if candidate["id"] == released.provenance.get("candidate_id"):
         return released
-    if (held := _held_back(view)) is not None and candidate["id"] == held.provenance.get("candidate_id"):
-        return held
+    if view.result is not None and (folder := held_folder(view.result)) is not None:
+        with suppress(ReleaseError):
+            held = read_release(folder / PROMPT_FILE)
+            if candidate["id"] == held.provenance.get("candidate_id"):
+                return held
     if not candidate["template"]:
         raise InputError(f"{view.id}: the text of {candidate['id']} was erased from the ledger")
     if candidate["picks"] or candidate["passages"]:
@@ -135,15 +138,6 @@ def _tools(view: RunView, candidate: Row, released: PromptRelease) -> tuple[Tool
         raise InputError(f"{view.id}: the texts of the tools of {candidate['id']} were erased from the ledger")
     own = with_texts(released.tools, ToolTexts.of(found["own"]["own"])) if "own" in found else released.tools
     return with_texts(own, ToolTexts.of(found["new"])) if "new" in found else own
-
-
-def _held_back(view: RunView) -> PromptRelease | None:
-    folder = held_folder(view.result) if view.result else None
-    if folder is None or not (folder / PROMPT_FILE).is_file():
-        return None
-    with suppress(ReleaseError):
-        return read_release(folder / PROMPT_FILE)
-    return None
 
 
 def _parameters(view: RunView, candidate_id: str, is_calibrated: bool) -> dict[str, Any]:

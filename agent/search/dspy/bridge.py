@@ -1,24 +1,19 @@
-"""DSPy programs through our gateway: an engine behind `dspy.LM`.
+"""DSPy programs through our gateway: an engine behind `dspy.LM`, without DSPy's own cache and retries.
 
     bridge = Bridge(gateway)
     with dspy.context(lm=bridge.lm(model, "model", max_tokens=400)):
         result = await bridge.run(dspy.Evaluate(devset=rows, metric=metric, num_threads=8), program)
 
-Every call of the program becomes a call of the gateway: budgeted, recorded, answered from the ledger when it is
-settled, retried by our rules. DSPy's own cache and retries are off.
-
-DSPy 3.4 catches exceptions: `dspy.Evaluate` scores the row as 0.0 and raises a bare `Exception` after `max_errors`
-rows, MIPROv2 takes a failed evaluation for a 0, BestOfN, Refine and SIMBA continue with the rest. So a stop would end
-as a low score. Here the first stop stays in `bridge.stopped`: nothing more is sent, every later call raises it at once,
-and `run` raises it even if the function caught it. Failed rows are in `bridge.failures`; while there are any, DSPy's
-score counts them as 0 and must not be compared.
+DSPy 3.4 catches exceptions, and most optimizers take a failed evaluation for a 0, so a stop would end as a low score.
+Here the first stop stays in `bridge.stopped`: nothing more is sent, every later call raises it, and `run` raises
+it even if the function caught it. Failed rows are in `bridge.failures`; with any, DSPy's score must not be compared.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sys
+import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,11 +23,12 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from itertools import count
+from types import SimpleNamespace
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from agent.errors import AgentError, BudgetExhausted, InputError, Interrupted, ModelError, RunRefused
-from agent.gateway.gateway import Gateway, ModelClient, call_key
-from agent.types import LM, CallRole, ChatRole, Completion, Message, Request
+from agent.gateway.gateway import Gateway, ModelClient
+from agent.types import LM, CallRole, ChatRole, Completion, Message, Request, call_key
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,8 +44,7 @@ _repeats: ContextVar[Iterator[int] | None] = ContextVar("repeats", default=None)
 class Bridge:
     """Connects DSPy's threads and loops to the gateway's event loop; create it on that loop.
 
-    `stopped` is the first error after which nothing more may be sent: BudgetExhausted, RunRefused, Interrupted,
-    LedgerError, or InputError for a call that the gateway cannot carry. `failures` are all other ModelErrors of calls.
+    `stopped` is the first error after which nothing more may be sent, `failures` are all other ModelErrors of calls.
     """
 
     def __init__(self, gateway: ModelClient) -> None:
@@ -60,21 +55,18 @@ class Bridge:
         self._thread = threading.get_ident()
 
     def lm(self, lm: LM, role: CallRole, *, max_tokens: int, temperature: float = 0.0, candidate_id: str = "") -> Any:
-        """Return a `dspy.LM` whose calls are calls of `lm` in `role`.
+        """Return a `dspy.LM` whose calls are calls of `lm` in `role`. DSPy's own settings override the arguments.
 
-        DSPy's own settings of a call override the arguments. `rollout_id` r (0 to 2**32 - 1) is repeat r, and without
-        one 0. Each of n samples is a separate call. What a Request cannot carry (tools, images, logprobs, streaming,
-        ...) raises InputError.
+        `rollout_id` r (0 to 2**32 - 1) is repeat r, each of n samples a separate call; what a Request cannot carry is
+        refused.
         """
         own = Request((), max_tokens, temperature)
         engine = Engine(self, lm.name, own, lambda request: self._gateway.complete(role, lm, request, candidate_id))
-        return _lm_class()(lm.name, cache=False, num_retries=0, engine=engine, async_engine=AsyncEngine(engine))
+        both = {"engine": engine, "async_engine": SimpleNamespace(complete=engine.acomplete, stream=engine.stream)}
+        return _lm_class()(lm.name, cache=False, num_retries=0, **both)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function(*args, **kwargs)` in a new thread. Raises `stopped` if set at the end.
-
-        A thread cannot be ended: after a cancelled `run` it stays behind, and its later calls raise.
-        """
+        """Call a function in a new thread, which stays behind if cancelled. Raises `stopped` if set at the end."""
         pool = ThreadPoolExecutor(1, thread_name_prefix="program")  # the loop's own has few, and others wait for them
         call = partial(copy_context().run, partial(function, *args, **kwargs))
         try:
@@ -111,10 +103,7 @@ class Bridge:
         return self.fetch(lambda: send(request))
 
     def fetch(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run the coroutine on the gateway's loop and block the calling thread. Raises `stopped`.
-
-        Errors other than the failure of a row stop the bridge: DSPy takes any error for a score of 0.
-        """
+        """Run a coroutine on the gateway's loop and block the thread. Other errors than a row's stop the bridge."""
         future = self._hand_over(lambda: self._guarded(make))
         while not (future.done() or self._loop.is_closed()):
             wait_for([future], timeout=1.0)
@@ -164,13 +153,16 @@ class Engine:
     def complete(self, request: Any) -> Any:
         return _response(self.bridge.wait(self.send, self.translated(request)), request.model)
 
+    async def acomplete(self, request: Any) -> Any:
+        return _response(await self.bridge.ask(self.send, self.translated(request)), request.model)
+
     def stream(self, request: Any) -> Any:
         raise self._refusal(["streaming"])
 
     def translated(self, request: Any) -> Request:
         """Translate DSPy's request. Raises InputError, which stops the bridge, rather than lose a part."""
         config = request.config
-        turns = [("system", request.system)] if request.system else []
+        turns: list[tuple[str, Any]] = [("system", request.system)] if request.system else []
         turns += [(message.role, message.parts) for message in request.messages]
         lost = [f.name for f in fields(config) if f.name not in _CARRIED and getattr(config, f.name) is not None]
         lost += ["tools"] * bool(request.tools)
@@ -182,7 +174,10 @@ class Engine:
         schema_text = json.dumps(schema, ensure_ascii=False) if schema else None  # unsorted: the fields have an order
         return replace(
             self.own,
-            messages=tuple(Message(_ROLES[role], _text(parts)) for role, parts in turns),
+            messages=tuple(
+                Message(_ROLES[role], parts if isinstance(parts, str) else "".join(part.text for part in parts))
+                for role, parts in turns
+            ),
             max_tokens=config.max_tokens or self.own.max_tokens,
             temperature=self.own.temperature if config.temperature is None else config.temperature,
             seed=config.seed,
@@ -199,20 +194,6 @@ class Engine:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
         return self  # optimizers copy programs together with their models; there is one gateway
-
-
-class AsyncEngine:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.stream = engine.stream
-
-    async def complete(self, request: Any) -> Any:
-        engine = self._engine
-        return _response(await engine.bridge.ask(engine.send, engine.translated(request)), request.model)
-
-
-def _text(parts: Any) -> str:
-    return parts if isinstance(parts, str) else "".join(part.text for part in parts)
 
 
 def _response(reply: Completion, model: str) -> Any:
@@ -256,16 +237,11 @@ def _lm_class() -> Any:
     return GatewayLM
 
 
-def unlimited() -> int:
-    """Return room for any call; the gateway's caps still apply."""
-    return sys.maxsize
-
-
 class Meter:
     """A `ModelClient` that limits calls to `room()`, including those in flight; more raise BudgetExhausted."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self.room: Callable[[], int] = unlimited
+        self.room: Callable[[], float] = lambda: math.inf
         self._gateway = gateway
         self._calls: dict[str, asyncio.Task[Completion]] = {}
         self._in_flight = 0

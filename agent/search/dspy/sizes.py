@@ -23,7 +23,7 @@ SHARES = {"dspy-mipro": 6, "dspy-gepa": 8, "dspy-bootstrap": 10}
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The limits of an optimizer: `calls`, `val` rows for comparing programs, `per_row` calls of a row."""
+    """The limits of an optimizer: `val` rows compare programs, `per_row` calls take a row."""
 
     calls: int
     val: int
@@ -37,18 +37,17 @@ class Size:
 
     @property
     def sets(self) -> int:
-        """Random demo sets of BootstrapFewShotWithRandomSearch, which scores three other programs first."""
+        """Return the number of demo sets; three other programs are scored first."""
         each = (self.val + 3 * self.bootstrapped) * self.per_row
         return min(MOST_SETS, self.calls // each - 3) if self.bootstrapped else 0
 
     @property
     def candidates(self) -> int:
-        """Instructions and demo sets of MIPROv2, as in its `light` or `medium`."""
+        """Return the instructions and demo sets of MIPROv2, as in its `light` or `medium`."""
         return 12 if self.calls >= 2500 else 6 if self.calls >= 400 else 4
 
     @property
     def minibatch(self) -> bool:
-        """Whether MIPROv2 scores its trials on a part of the rows."""
         return self.val > MINIBATCH + FULL_EVERY
 
     @property
@@ -61,11 +60,10 @@ class Size:
 
     @property
     def scored(self) -> int:
-        """Rows that GEPA may score: six and a proposal per iteration. The last may end with all of val."""
+        """Return the rows that GEPA may score: six and a proposal per iteration. The last may end with all of val."""
         return (self.calls - self.val * self.per_row) * 6 // (6 * self.per_row + 1)
 
     def enough(self, method: str) -> bool:
-        """Tell whether the calls suffice for the method."""
         return {
             "dspy-bootstrap": self.sets >= 1,
             "dspy-mipro": self.trials >= 2,

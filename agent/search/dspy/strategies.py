@@ -1,10 +1,8 @@
 """DSPy's own optimizers as strategies: the programs that they try are candidates.
 
-Settings are DSPy's defaults as far as the calls allow; the bridge ends anything beyond the planned calls. The result
-does not depend on threads: rows come back in order, every random choice has a seed, and GEPA's merge, which iterates
-over a set of names, is off.
-Replies are scored by the task's own metrics. A row that the provider never answers counts as 0 for DSPy, which has no
-"unscored"; on the trials it stays unscored.
+Settings are DSPy's defaults as far as the calls allow. The result does not depend on threads: rows come back in order,
+every random choice has a seed, and GEPA's merge, which iterates over a set of names, is off. A row that the provider
+never answers counts as 0 for DSPy, which has no "unscored"; on the trials it stays unscored.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from agent.prompt.techniques import NOT_FOR_DSPY
 from agent.prompt.template import label_text
 from agent.scoring.task_metrics import combine
 from agent.search.context import SearchContext
-from agent.search.dspy.bridge import Bridge, Meter, unlimited
+from agent.search.dspy.bridge import Bridge, Meter
 from agent.search.dspy.sizes import FULL_EVERY, MINIBATCH, REFLECTED, Size, enough, free, train_rows, val_rows
 from agent.search.registered import strategy
 from agent.types import Candidate, Completion, Example, Prediction, Proposal, canonical
@@ -39,10 +37,9 @@ State = Mapping[str, tuple[str, list[dict[str, Any]]]]  # by predictor: its inst
 
 @dataclass(frozen=True, slots=True)
 class DspyForm:
-    """A kind for DSPy's optimizers: a `module` that runs under `settings`, with replies of `max_tokens`.
+    """A kind for DSPy's optimizers: a `module` that runs under `settings`.
 
-    `read` makes a prediction of its output, `proposal` a candidate of a tried program. `paid`: the reply to a
-    candidate's call on a row during the optimization, if a row takes one call.
+    `read` makes a prediction of its output, `proposal` a candidate of a tried program; `paid`: the reply to its call.
     """
 
     meter: Meter
@@ -56,13 +53,16 @@ class DspyForm:
 
 @dataclass(slots=True)
 class TriedProgram:
-    """The `number`-th program: its best mean `score` in percent on `rows` val rows. `whole`: on all."""
+    """The `number`-th program with its best mean in percent; `whole`: on all val rows."""
 
     state: State
     number: int
     score: float
     rows: int
     whole: bool
+
+    def reason(self, method: str) -> str:
+        return f"program {self.number} of {method}: {self.score:.1f} on {self.rows} rows"
 
 
 Chosen = list[tuple[TriedProgram, Candidate]]
@@ -77,12 +77,12 @@ class OptimizerResult:
     ended: str = ""
 
     def ranked(self) -> list[TriedProgram]:
-        """Rank the programs: the chosen one, those scored on all rows, the others. Ties by age."""
+        """Rank the chosen program, those scored on all rows, and the others. Ties by age."""
         return sorted(self.tried, key=lambda t: (t is not self.chosen, not t.whole, -t.score, t.number))
 
 
 def state_of(program: Any) -> State:
-    """Return each predictor's instruction and examples; programs with equal states are one."""
+    """Return each predictor's instruction and examples."""
     return {
         name: (predictor.signature.instructions, predictor.dump_state()["demos"])
         for name, predictor in program.named_predictors()
@@ -93,7 +93,7 @@ def state_of(program: Any) -> State:
 
 
 class OptimizerJob:
-    """One optimizer on the program of a search: DSPy examples, the score of a reply, and its size."""
+    """One optimizer on the program of a search."""
 
     def __init__(self, context: SearchContext, form: DspyForm, method: str) -> None:
         self.form, self.seed, self.method = form, context.seed, method
@@ -108,11 +108,8 @@ class OptimizerJob:
         limit, predictors = context.task.constraints.max_examples, len(form.module.predictors())
         demos = len(train) if limit is None else limit
 
-        def room() -> int:
-            return free(context.left(), len(dev) - len(val), per_row)
-
-        self.room = room
-        self.size = Size(max(0, room()), len(val), demos, per_row, predictors)
+        self.room: Callable[[], int] = lambda: free(context.left(), len(dev) - len(val), per_row)
+        self.size = Size(max(0, self.room()), len(val), demos, per_row, predictors)
         self.lm = self.bridge.lm(context.target, "model", max_tokens=form.max_tokens)
         author = context.proposer or context.target
         self.author = self.bridge.lm(author, "proposer", max_tokens=AUTHOR_TOKENS, temperature=1.0)
@@ -133,7 +130,7 @@ class OptimizerJob:
         return dspy.Example(**self._texts(row)).with_inputs(*row.inputs)
 
     def judge(self, example: Any, prediction: Any) -> tuple[float, str]:
-        """Return the evaluator's score of a reply, in [0, 1], with feedback."""
+        """Return the score of a reply with feedback."""
         row = self._rows[canonical(dict(example.items()))]
         answer = self.form.read(prediction)
         scores = self.bridge.fetch(lambda: self._evaluator.scores(row, answer))
@@ -155,10 +152,10 @@ async def search(context: SearchContext, method: str) -> None:
     context.stage(method, 1)
     job = OptimizerJob(context, form, method)
     context.pruned_externally = method == "dspy-mipro" and job.size.minibatch
-    form.meter.room = job.room
+    before, form.meter.room = form.meter.room, job.room
     result = await optimize(job)
     await form.meter.settle()
-    form.meter.room = unlimited
+    form.meter.room = before
     if result.ended:
         context.note("strategy_ended" if result.tried else "strategy_failed", {"why": result.ended})
         context.failed = "" if result.tried else result.ended
@@ -173,11 +170,7 @@ async def search(context: SearchContext, method: str) -> None:
 
 
 async def optimize(job: OptimizerJob) -> OptimizerResult:
-    """Run the optimizer in a thread, keeping the calls that its choice needs for dev.
-
-    What stops the bridge, other than a spent budget, is raised; a failure of DSPy itself goes into `ended`, next to the
-    programs tried before.
-    """
+    """Run the optimizer in a thread. Raises what stops the bridge; DSPy's own failure goes into `ended`."""
     import dspy
 
     result, bridge = OptimizerResult(), job.bridge
@@ -340,8 +333,7 @@ METHODS: dict[str, tuple[str, Callable[[OptimizerJob], Callable[[], Any]]]] = {
     ),
     "dspy-gepa": ("DSPy's GEPA: reflects on instructions and changes them; keeps the best of each row.", _gepa),
     "dspy-bootstrap": ("DSPy's bootstrapped few-shot examples with random search.", _bootstrap),
-}
-"""By name, a line of help, and the function that runs the optimizer."""
+}  # by name, a line of help, and the function that runs the optimizer
 
 
 def _register(name: str, about: str) -> None:

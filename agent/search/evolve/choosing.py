@@ -6,99 +6,25 @@ from collections.abc import Mapping, Sequence
 
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import Bandit
-from agent.search.program import PROPOSED, Chooser, Moves, Parent
-from agent.search.registered import BANDIT
-from agent.search.study import OPERATOR, PARENT, TOLD, AskTell, MeanScore, Study, StudyTrial
-from agent.types import FRESH, Proposal, content_id
+from agent.search.program import PROPOSED, Moves, Parent
+from agent.search.study import OPERATOR, PARENT, TOLD, AskTell, Study, StudyTrial
+from agent.types import FRESH, content_id
 
 PARENTS = 6
 TRIES = 4  # to make one new candidate, before a step takes fewer
-FRUITLESS = 3
-"""Every third proposal in a row without a new candidate is drawn at random."""
+FRUITLESS = 3  # every third proposal in a row without a new candidate is drawn at random
 
 
-def choosing(context: SearchContext, moves: Moves) -> ByBandit | ByStudy:
-    return ByBandit(context, moves) if context.sampler == BANDIT else ByStudy(context, moves)
-
-
-def drawn(context: SearchContext, parents: Sequence[Parent]) -> Parent | None:
-    """Draw a parent, better ones more often (Thompson draws from a Beta belief about each)."""
-    if not parents:
-        return None
-    rng = context.rng
-
-    def draw(parent: Parent) -> float:
-        score = context.trials.estimate(parent.proposal.candidate.id)
-        return rng.betavariate(1.0 + score.mean * score.n, 1.0 + (1.0 - score.mean) * score.n)
-
-    return max(parents, key=draw)
-
-
-class ByBandit:
-    """A bandit draws the operator, TPE proposes new designs, and a parent is drawn by its score.
-
-    `made` admits about `count` new candidates, as a proposal of an operator may give two; `learn` takes the results of
-    a step: whether each candidate that was on its first rung climbs.
-    """
+class Choosing:
+    """Admits about `count` new candidates (`made`), and learns which of a step's climb."""
 
     def __init__(self, context: SearchContext, moves: Moves) -> None:
         self._context, self._moves, self._trials = context, moves, context.trials
-        self._bandit = Bandit()
-
-    async def made(self, count: int) -> list[str]:
-        context, made = self._context, list[str]()
-        parents = self._trials.parents(PARENTS)
-        seed = int(content_id("s", [context.seed, context.round])[2:], 16)
-        study = Study(self._moves.space(), self._scored_designs(), seed)
-        for _ in range(TRIES * count):
-            if len(made) >= count:
-                break
-            made += context.admit(await self._one(study, parents))
-        return made
-
-    async def _one(self, study: Study, parents: Sequence[Parent]) -> list[Proposal]:
-        context, moves = self._context, self._moves
-        parent = drawn(context, parents)
-        operator = moves.due(parent) or self._bandit.draw([FRESH, *moves.operators(parent)], context.rng)
-        if operator != FRESH:
-            made = await moves.made(operator, parent, parents)
-            if not made and operator.startswith(PROPOSED):  # a reply that cannot be used
-                self._bandit.update(operator, won=False)
-            return made
-        proposal = moves.fresh(study.ask())
-        if proposal is None or proposal.candidate.id in self._trials.proposals:
-            study.refuse()
-        return [proposal] if proposal is not None else []
-
-    def _scored_designs(self) -> list[tuple[dict[str, str], MeanScore]]:
-        """Without children, which owe their score to their parents."""
-        designs, coordinates = [], set(self._moves.space())
-        for candidate_id, score in self._trials.estimates().items():
-            proposal = self._trials.proposals[candidate_id]
-            if proposal.parent_id is None and coordinates <= set(proposal.place):
-                designs.append((dict(proposal.place), score))
-        return designs
-
-    def learn(self, seen: Mapping[str, bool]) -> None:
-        for candidate_id, climbs in seen.items():
-            self._bandit.update(self._trials.proposals[candidate_id].credit, climbs)
-
-
-class ByStudy:
-    """One study per run proposes operator, parent, design and settings from every trial's rows and state."""
-
-    def __init__(self, context: SearchContext, moves: Moves) -> None:
-        self._context, self._moves, self._trials = context, moves, context.trials
-        self._study = AskTell(context.sampler, context.seed)
-        self._params: dict[str, dict[str, str | int]] = {}
-        self._told: dict[str, StudyTrial] = {}
         self._fruitless = 0  # proposals in a row that gave nothing new
 
     async def made(self, count: int) -> list[str]:
         made, parents = list[str](), self._trials.parents(PARENTS)
-        some: Sequence[Parent | None] = parents or [None]
-        operators = sorted({name for parent in some for name in self._moves.operators(parent)})
-        self._study.tell(self.trials(), self._moves.space(), operators, len(parents))
+        self._begin(parents)
         for _ in range(TRIES * count):
             if len(made) >= count:
                 break
@@ -106,6 +32,80 @@ class ByStudy:
             self._fruitless = 0 if new else self._fruitless + 1
             made += new
         return made
+
+    def _begin(self, parents: Sequence[Parent]) -> None:
+        raise NotImplementedError
+
+    async def _one(self, parents: Sequence[Parent]) -> list[str]:
+        raise NotImplementedError
+
+    def learn(self, seen: Mapping[str, bool]) -> None:
+        raise NotImplementedError
+
+    def _designs(self) -> dict[str, dict[str, str]]:
+        """Return the place of each tried design. A child owes its score to its parent, so it is left out."""
+        coordinates = sorted(self._moves.space())
+        tried = {candidate_id: self._trials.proposals[candidate_id] for candidate_id in self._trials.by_id}
+        return {
+            candidate_id: {name: proposal.place[name] for name in coordinates}
+            for candidate_id, proposal in tried.items()
+            if proposal.parent_id is None and proposal.place.keys() >= set(coordinates)
+        }
+
+
+class ByBandit(Choosing):
+    """A bandit draws the operator, TPE proposes new designs, and a parent is drawn by its score."""
+
+    def __init__(self, context: SearchContext, moves: Moves) -> None:
+        super().__init__(context, moves)
+        self._bandit = Bandit()
+        self._study: Study
+
+    def _begin(self, parents: Sequence[Parent]) -> None:
+        seed = int(content_id("s", [self._context.seed, self._context.round])[2:], 16)
+        designs = [(place, self._trials.estimate(i)) for i, place in self._designs().items()]
+        self._study = Study(self._moves.space(), designs, seed)
+
+    async def _one(self, parents: Sequence[Parent]) -> list[str]:
+        context, moves = self._context, self._moves
+        parent = max(parents, key=self._belief, default=None)
+        has_designs = any(len(words) > 1 for words in moves.space().values())
+        operators = [*([FRESH] if has_designs else []), *moves.operators(parent)]
+        operator = moves.due(parent) or self._bandit.draw(operators or [FRESH], context.rng)
+        if operator != FRESH:
+            made = await moves.made(operator, parent, parents)
+            if not made and operator.startswith(PROPOSED):  # a reply that cannot be used
+                self._bandit.update(operator, won=False)
+            return context.admit(made)
+        proposal = moves.fresh(self._study.ask())
+        if proposal is None or proposal.candidate.id in self._trials.proposals:
+            self._study.refuse()
+        return context.admit([proposal] if proposal is not None else [])
+
+    def _belief(self, parent: Parent) -> float:
+        """Draw from a Beta belief, so that better parents are chosen more often."""
+        score = self._trials.estimate(parent.proposal.candidate.id)
+        wins, losses = score.mean * score.n, (1.0 - score.mean) * score.n
+        return self._context.rng.betavariate(1.0 + wins, 1.0 + losses)
+
+    def learn(self, seen: Mapping[str, bool]) -> None:
+        for candidate_id, climbs in seen.items():
+            self._bandit.update(self._trials.proposals[candidate_id].credit, climbs)
+
+
+class ByStudy(Choosing):
+    """One study per run proposes operator, parent, design and settings."""
+
+    def __init__(self, context: SearchContext, moves: Moves) -> None:
+        super().__init__(context, moves)
+        self._study = AskTell(context.sampler, context.seed)
+        self._params: dict[str, dict[str, str | int]] = {}
+        self._told: dict[str, StudyTrial] = {}
+
+    def _begin(self, parents: Sequence[Parent]) -> None:
+        some: Sequence[Parent | None] = parents or [None]
+        operators = sorted({name for parent in some for name in self._moves.operators(parent)})
+        self._study.tell(self.trials(), self._moves.space(), operators, len(parents))
 
     async def _one(self, parents: Sequence[Parent]) -> list[str]:
         moves, leader = self._moves, parents[0] if parents else None
@@ -125,30 +125,26 @@ class ByStudy:
             if able:  # the nearest that this operator can change
                 params[PARENT] = min(able, key=lambda rank: (abs(rank - int(params[PARENT])), rank))
                 parent = parents[int(params[PARENT])]
-            with self._context.choices.by(self._setting(operator, params)):
+
+            def setting(name: str, words: Sequence[str]) -> str:
+                parameter = f"{operator}.{name}"
+                params[parameter] = self._study.setting(parameter, words)
+                return str(params[parameter])
+
+            with self._context.choices.by(setting):
                 proposals = await moves.made(operator, parent, parents)
         admitted = self._context.admit(proposals)
         self._params |= dict.fromkeys(admitted, params)
         return admitted
 
-    def _setting(self, operator: str, params: dict[str, str | int]) -> Chooser:
-        def choose(name: str, words: Sequence[str]) -> str:
-            parameter = f"{operator}.{name}"
-            params[parameter] = self._study.setting(parameter, words)
-            return str(params[parameter])
-
-        return choose
-
     def trials(self) -> list[StudyTrial]:
-        """Return every trial with known parameters, including first designs and the user's own prompt."""
-        coordinates, trials = set(self._moves.space()), []
+        trials, designs = [], self._designs()
         for candidate_id, trial in self._trials.by_id.items():
             params = self._params.get(candidate_id)
             if params is None:
-                proposal = self._trials.proposals[candidate_id]
-                if proposal.parent_id is not None or not coordinates <= set(proposal.place):
+                if candidate_id not in designs:
                     continue
-                params = {OPERATOR: FRESH, **{name: proposal.place[name] for name in sorted(coordinates)}}
+                params = {OPERATOR: FRESH, **designs[candidate_id]}
             evidence, rungs = self._trials.evidence(candidate_id), self._context.plan.rungs
             rows = [rung for rung in rungs if rung < len(evidence)] + ([len(evidence)] if evidence else [])
             steps = {n: round(sum(evidence[:n]) / n, 6) for n in rows}

@@ -2,12 +2,9 @@
 
     designs -> steps of (promote, make new candidates) -> finalists on the whole of dev
 
-Each step evaluates `batch` candidates: first the promoted candidates, then new ones. `choosing.py` proposes the next
-one: a new design at a place that Optuna proposes, or one of the moves of the kind of candidate. Significantly worse
-candidates are pruned, and the search stops when no further gain is expected. The decisions are in `decisions.py`.
-
-Few rows flatter the best of many. So at the end the leader climbs rung by rung, and when it falls the next one does,
-until the leader has as many rows as all but the last rung asks for; only then is the whole of dev paid for.
+Significantly worse candidates are pruned, and the search stops when no further gain is expected (`decisions.py`). Few
+rows flatter the best of many: so at the end the leader climbs rung by rung, and when it falls the next one does; only
+then is the whole of dev paid for.
 """
 
 from __future__ import annotations
@@ -15,20 +12,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 
 from agent.search.context import SearchContext
-from agent.search.evolve.choosing import TRIES, choosing
-from agent.search.evolve.decisions import (
-    Ladder,
-    PlannedRows,
-    Scores,
-    clearly_behind,
-    close_to_best,
-    mean,
-    stop_reason,
-)
+from agent.search.evolve import decisions
+from agent.search.evolve.choosing import TRIES, ByBandit, ByStudy
+from agent.search.evolve.decisions import PlannedRows, Scores, close_to_best, mean
 from agent.search.program import Moves, Parent
-from agent.search.registered import DEFAULT, WILCOXON, strategy
+from agent.search.registered import BANDIT, DEFAULT, WILCOXON, strategy
 from agent.search.study import behind_by_wilcoxon
 from agent.types import Proposal
 
@@ -42,16 +33,11 @@ ROUNDS = 500
     races_baseline=True,
 )
 async def search(context: SearchContext) -> None:
-    """Run the default strategy. Raises BudgetExhausted when a cap ends it early."""
     await Search(context, context.program.moves(context)).run()
 
 
 async def search_from(context: SearchContext, seeds: Sequence[Proposal]) -> None:
-    """Search from the released prompt (trial 0) and `seeds`, prompts of its run, best first.
-
-    The released prompt has no advantage: the whole of dev is for those that survive the race. Raises BudgetExhausted
-    when a cap ends it early.
-    """
+    """Search from the released prompt (trial 0) and prompts of its run, best first."""
     baseline = context.baseline
     context.stage("the released prompt", 0)
     place = context.program.place(baseline)
@@ -66,13 +52,12 @@ async def search_from(context: SearchContext, seeds: Sequence[Proposal]) -> None
 
 
 class Search:
-    """One run of the strategy over its context. `seeds`: its first candidates. None: designs of the kind."""
+    """One run of the strategy. `seeds`: its first candidates; None: designs of the kind."""
 
     def __init__(self, context: SearchContext, moves: Moves, seeds: Sequence[Proposal] | None = None) -> None:
         self._context, self._trials, self._seeds = context, context.trials, seeds
-        self._ladder = Ladder(context.plan.rungs)
         self._moves = moves
-        self._choosing = choosing(context, moves)
+        self._choosing = (ByBandit if context.sampler == BANDIT else ByStudy)(context, moves)
         self._waiting: deque[str] = deque()
         self._out: set[str] = set()
 
@@ -89,12 +74,9 @@ class Search:
             if not planned:
                 context.stopped = "the remaining calls pay for the finalists only"
                 break
-            wanted = {each.candidate_id: each.rows for each in planned}
-            if step == 1:  # nothing before it decides what these are
-                with context.gateway.together():
-                    await context.see_all(wanted)
-            else:
-                await context.see_all(wanted)
+            # nothing before the first step decides what it asks, so its calls may go out together
+            with context.gateway.together() if step == 1 else nullcontext():
+                await context.see_all(dict(planned))
             self._learn(planned)
             if step == 1 and self._seeds is None:  # few calls are for prompts that are there
                 await self._moves.warmed(self._room() // 8)
@@ -102,30 +84,29 @@ class Search:
                 context.stopped = why
                 context.note("search_stopped", {"step": step, "why": why})
                 break
-        context.failed = self._cut()
+        context.failed = self._cut() or self._untried()
         await finish(context, self._out)
         self._choosing.learn({})
 
     async def _next(self) -> list[PlannedRows]:
-        """Plan the affordable rows of a step: promotions first, then new candidates."""
         plan, first = self._context.plan, self._context.plan.rungs[0]
         wanted: dict[str, int] = {}  # rows of each that are to be paid
         planned: list[PlannedRows] = []
 
-        def take(each: PlannedRows) -> bool:
-            rows = each.rows - len(self._trials.outcomes.get(each.candidate_id, ()))
-            if not self._fits({**wanted, each.candidate_id: rows}):
+        def take(candidate_id: str, goal: int) -> bool:
+            rows = goal - len(self._trials.outcomes.get(candidate_id, ()))
+            if not self._fits({**wanted, candidate_id: rows}):
                 return False
-            wanted[each.candidate_id] = rows
-            planned.append(each)
+            wanted[candidate_id] = rows
+            planned.append((candidate_id, goal))
             return True
 
         for each in self._climbers():
             if len(planned) < plan.batch:
-                take(each)
+                take(*each)
         while len(planned) < plan.batch and sum(wanted.values()) + first <= self._room():
             newest = await self._newest(plan.batch - len(planned))
-            if newest is None or not take(PlannedRows(newest, first)):
+            if newest is None or not take(newest, first):
                 break
             self._waiting.popleft()
         return planned
@@ -149,10 +130,7 @@ class Search:
         return sum(wanted.values()) <= self._room() and cost <= self._affordable(wanted)
 
     def _room(self) -> int:
-        """Rows that the finalists leave to the steps.
-
-        The first finalist alone if attempts are lost or dollars are few.
-        """
+        """Return the rows that the finalists leave to the steps. The first alone if calls or dollars are few."""
         context = self._context
         of_first = context.payable() - context.plan.last_climb
         return int(min(self._planned_room(), of_first, self._affordable()))
@@ -167,6 +145,15 @@ class Search:
             return ""
         return "of the calls under the cap too many brought nothing, or the cap is lower than the plan's"
 
+    def _untried(self) -> str:
+        context = self._context
+        has_asked = context.proposer is None or context.proposal_log.calls > 0
+        if set(self._trials.by_id) - {context.baseline.id} or (self._room() >= context.plan.rungs[0] and has_asked):
+            return ""
+        calls = context.plan.calls_a_row
+        takes = f"a row takes about {calls} calls; " if calls > 1 else ""
+        return f"{takes}what the baseline and the sealed test leave paid no trial; give more calls (--max-calls)"
+
     def _affordable(self, wanted: Iterable[str] = ()) -> float:
         context = self._context
         if context.costs.affordable() == math.inf:
@@ -178,29 +165,24 @@ class Search:
         trials, rungs = self._trials, self._context.plan.rungs
         alive = {i: trials.evidence(i) for i, trial in trials.by_id.items() if trial.state != "failed"}
         rows = {i: len(trials.outcomes.get(i, ())) for i in alive}
-        planned = self._ladder.promotions(alive, self._out, rows)
+        planned = decisions.promotions(rungs, alive, self._out, rows)
         far = [i for i in alive if rungs[-2:][0] <= rows[i] < rungs[-1] and trials.mean(i) == 1.0]
-        flawless = [each for each in (PlannedRows(i, rungs[-1]) for i in far[:1]) if each not in planned]
-        return [*flawless, *self._rival(), *planned]  # a flawless candidate may end the search
-
-    def _rival(self) -> list[PlannedRows]:
-        trials, rungs = self._trials, self._context.plan.rungs
+        first = [(i, rungs[-1]) for i in far[:1] if (i, rungs[-1]) not in planned]  # a flawless one may end the search
         best = [i for i in trials.ranked() if i not in {*self._out, self._context.baseline.id}]
         rival = rival_of(self._context, best)
-        if not rival or not trials.candidate(best[0]).must_prove:
-            return []
-        has, goal = (len(trials.outcomes[i]) for i in (rival, best[0]))
-        above = [rung for rung in rungs[:-1] if has < rung <= goal]
-        return [PlannedRows(rival, above[0])] if above else []
+        if rival and trials.candidate(best[0]).must_prove:
+            has, goal = (len(trials.outcomes[i]) for i in (rival, best[0]))
+            first += [(rival, rung) for rung in rungs[:-1] if has < rung <= goal][:1]
+        return [*first, *planned]
 
     def _best(self) -> Parent | None:
         return next(iter(self._trials.parents(1)), None)
 
     def _learn(self, planned: Sequence[PlannedRows]) -> None:
-        climbing = {each.candidate_id for each in self._climbers()}
-        new = [each.candidate_id for each in planned if each.rows == self._context.plan.rungs[0]]
+        climbing = {candidate_id for candidate_id, _ in self._climbers()}
+        new = [candidate_id for candidate_id, rows in planned if rows == self._context.plan.rungs[0]]
         scores = self._trials.compared()
-        race = behind_by_wilcoxon if self._context.pruner == WILCOXON else clearly_behind
+        race = behind_by_wilcoxon if self._context.pruner == WILCOXON else decisions.clearly_behind
         for candidate_id, why in race(scores, self._context.plan.rungs).items():
             if self._trials.by_id[candidate_id].state == "incomplete":
                 self._out.add(candidate_id)
@@ -214,7 +196,7 @@ class Search:
         leader = max(full, key=lambda i: scores[i].mean, default="")
         others = [score for i, score in scores.items() if i != leader]
         best, plain = scores[leader].mean if leader else 0.0, max((trials.mean(i) or 0.0 for i in full), default=0.0)
-        return stop_reason(others, best, self._room() // (2 * plan.rungs[0]), plan.dev_rows, plain)
+        return decisions.stop_reason(others, best, self._room() // (2 * plan.rungs[0]), plan.dev_rows, plain)
 
 
 async def finish(context: SearchContext, out: Collection[str]) -> None:
@@ -241,10 +223,7 @@ async def finish(context: SearchContext, out: Collection[str]) -> None:
 
 
 async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
-    """Promote the leader to the last rung but one.
-
-    Return leaders that could not be paid. Keeps the calls from there to the whole of dev, and those of its rival.
-    """
+    """Promote the leader to the last rung but one. Return leaders that could not be paid."""
     plan, low = context.plan, list[str]()
     while True:
         best = [i for i in context.trials.ranked() if i not in {*out, *low, context.baseline.id}]
@@ -254,7 +233,8 @@ async def _climb(context: SearchContext, out: Collection[str]) -> list[str]:
         if rows[best[0]] >= plan.rungs[-2:][0]:
             return low
         rung = next(rung for rung in plan.rungs if rung > rows[best[0]])
-        rival = rival_of(context, best) if plan.finalists > 1 else ""
+        must_prove = plan.finalists > 1 and context.trials.candidate(best[0]).must_prove
+        rival = rival_of(context, best) if must_prove else ""  # no other leader gives way to one that is worse
         kept = plan.last_climb + plan.dev_rows - rows.get(rival, plan.dev_rows)
         is_affordable = context.costs.through_test(best[0]) <= context.costs.affordable()
         if is_affordable and rung - rows[best[0]] <= context.payable() - kept:
@@ -270,7 +250,7 @@ def rival_of(context: SearchContext, best: Sequence[str]) -> str:
 
 
 def _for(place: int, context: SearchContext) -> int:
-    """Beyond the planned finalists, some rows are left for `ablate`."""
+    # beyond the planned finalists, some rows are left for `ablate`
     payable, whole = context.payable(), context.plan.dev_rows
     return payable - whole if place >= context.plan.finalists and payable >= whole else payable
 
@@ -278,8 +258,7 @@ def _for(place: int, context: SearchContext) -> int:
 def finalists(context: SearchContext, out: Collection[str]) -> list[str]:
     """Return the candidates close to the best, in the order of payment.
 
-    The user's own prompt is among them if it is indistinguishable from the best: before the others if the rows so far
-    prefer it. Else those rows are enough.
+    The user's own prompt is among them if it is indistinguishable from the best: second if the rows so far favour it.
     """
     trials, baseline = context.trials, context.baseline.id
     compared = trials.compared()
@@ -314,8 +293,8 @@ def _ordered(context: SearchContext, scores: Mapping[str, Scores]) -> list[str]:
 def rival_placed(context: SearchContext, best: Sequence[str]) -> list[str]:
     """Order finalists so that a prompt with picked examples meets its rival in time.
 
-    The best without picked examples, which those with must beat (`selection.chosen`), comes second, or first if one
-    with has seen all of dev or both cannot be paid. The user's own prompt is no rival.
+    The best without picked examples, never the user's own, comes second, or first if one with them has seen all of dev
+    or both cannot be paid.
     """
     picks = {i for i in best if context.trials.candidate(i).must_prove}
     if not picks:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.programs.moves.asking import COPIED_WORDS, MAX_CHARACTERS, why_refused
 from agent.programs.moves.author import read_proposal, request_messages
-from agent.programs.moves.evidence import FAILURE, ScoredInstruction, wrong_rows
+from agent.programs.moves.evidence import FAILURE, wrong_rows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import why_rejected
 from agent.types import Constraints, Demo, Example, Outcome, Prediction, Score
@@ -151,7 +151,7 @@ def test_no_text_can_close_its_fence_with_a_mark_that_it_guessed(seed, data):
     hostile = data.draw(st.lists(bits, min_size=1, max_size=6).map("".join))
     task = with_rows(hostile)
     failure = FAILURE.format(hostile, hostile, hostile, hostile)
-    messages = request_messages(task, [ScoredInstruction(hostile, 0.5)], [failure], "Style.", random.Random(seed))
+    messages = request_messages(task, [(hostile, 0.5)], [failure], "Style.", random.Random(seed))
     tag, text = mark_in(messages), messages[-1].content
     assert text.count(f"<{tag}>") == 1 + 3, (
         "the sentence on the marks, and one opening for each of row, history, failure"

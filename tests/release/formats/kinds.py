@@ -15,6 +15,7 @@ from agent.prompt.calibration import LabelCalibration, Neighbours, Prior
 from agent.prompt.parts.calibration import TrainedPrior
 from agent.prompt.parts.examples import as_demo
 from agent.prompt.parts.passages import CHUNKS
+from agent.prompt.parts.shape import AnswerShape
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
@@ -92,13 +93,34 @@ def program(inputs: Sequence[Field], outputs: Sequence[Field], train: Sequence[E
 
 DOCUMENTS = Knowledge(tuple(map(document, range(12))))
 MAILS = program(map(Field, NAMES), (TEAM,), map(row, range(30)), knowledge=DOCUMENTS, dev=(row(100), row(101)))
-TALKS = program((Field("talk", "conversation"),), (TEAM,), map(talk, range(12)))
+TALKS = program((Field("talk", "conversation"),), (TEAM,), map(talk, range(12)), dev=(talk(100), talk(101)))
 CALLS = program(
     (Field("request"),),
     (Field("calls", "json", schema=calls_schema((PLAY, STOP))),),
     [Example(f"t{n}", {"request": asked}, {"calls": calls}) for n, (asked, calls) in enumerate(ASKS)],
     tools=(PLAY, STOP),
 )
+
+
+RECORD: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "team": {"enum": [*LABELS, None], "description": WILD},
+        "days": {"type": ["integer", "null"], "minimum": 0},
+        "items": {"type": "array", "items": {"type": "string"}},
+        "json": {"anyOf": [{"type": "number"}, {"type": "null"}]},
+        "to whom": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+    },
+    "required": ["team", "days", "items", "json", "to whom"],
+}
+
+
+def record(number: int) -> Example:
+    made = {"team": LABELS[number % 2], "days": None, "items": [], "json": 1.5, "to whom": {"name": text(number, 1)}}
+    return Example(f"t{number}", row(number).inputs, {"record": made})
+
+
+RECORDS = program(map(Field, NAMES), (Field("record", "json", schema=json.dumps(RECORD)),), map(record, range(4)))
 
 
 def release_of(made_by: PromptProgram, prompt: Candidate) -> PromptRelease:
@@ -142,6 +164,8 @@ def kinds() -> dict[str, Kind]:
         "few-shot", "turns", f"Name the team. {TAME}", "", tuple(map(as_demo, TALKS.task.train[:2]))
     )
     calling = PromptCandidate("few-shot", "turns", "Call it.", "", tuple(map(as_demo, CALLS.task.train[:2])))
+    shape = AnswerShape("example", order=tuple(reversed(RECORD["properties"])), strict=True)
+    filed = replace(shots, demos=tuple(map(as_demo, RECORDS.task.train[:2])), shape=shape.with_text("days", WILD))
     return {name: Kind(MAILS, replace(shots, format=name)) for name in LAYOUTS} | {
         "own layout": Kind(MAILS, replace(bare, format="inline", instruction=own)),
         "wild": Kind(MAILS, replace(bare, instruction=WILD)),
@@ -158,6 +182,10 @@ def kinds() -> dict[str, Kind]:
             frozenset({"picks", "passages"}),
         ),
         "tools": Kind(CALLS, calling, frozenset({"tools"})),
+        "record": Kind(RECORDS, filed, frozenset({"schema"})),
+        "shown record": Kind(
+            RECORDS, replace(filed, technique="zero-shot", demos=(), shape=AnswerShape("types", "each"))
+        ),
         "talk": Kind(TALKS, talking, frozenset({"conversation"})),
         "picked talks": Kind(
             TALKS,

@@ -17,14 +17,7 @@ from typing import Any
 import dspy
 import pytest
 
-from agent.errors import (
-    BudgetExhausted,
-    InputError,
-    Interrupted,
-    LedgerError,
-    RowRefused,
-    RunRefused,
-)
+from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RowRefused, RunRefused
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger

@@ -9,20 +9,10 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.search.evolve.decisions import (
-    LATEST,
-    Bandit,
-    Ladder,
-    PlannedRows,
-    clearly_behind,
-    mean,
-    rungs_for,
-    stop_reason,
-)
+from agent.search.evolve.decisions import ETA, LATEST, Bandit, clearly_behind, mean, promotions, rungs_for, stop_reason
 from agent.search.study import MeanScore
 
 RUNGS = (2, 4, 8)
-LADDER = Ladder(RUNGS)
 ROW = st.sampled_from([0.0, 0.5, 1.0])
 VECTORS = st.lists(
     st.sampled_from([0, *RUNGS]).flatmap(lambda n: st.lists(ROW, min_size=n, max_size=n)), max_size=30
@@ -32,37 +22,33 @@ VECTORS = st.lists(
 @given(VECTORS, st.sets(st.integers(0, 30)))
 def test_who_climbs_is_among_the_best_of_its_rung_and_takes_one_step(scores, gone):
     out = {f"c{n}" for n in gone}
-    planned = LADDER.promotions(scores, out)
-    assert len({each.candidate_id for each in planned}) == len(planned)
-    for each in planned:
-        seen = len(scores[each.candidate_id])
-        assert each.candidate_id not in out
-        assert each.rows == RUNGS[RUNGS.index(seen) + 1]
+    planned = promotions(RUNGS, scores, out)
+    assert len(dict(planned)) == len(planned)
+    for candidate_id, rows in planned:
+        seen = len(scores[candidate_id])
+        assert candidate_id not in out
+        assert rows == RUNGS[RUNGS.index(seen) + 1]
         here = [mean(vector[:seen]) for vector in scores.values() if len(vector) >= seen]
-        better = [other for other in here if other > mean(scores[each.candidate_id])]
-        assert len(better) + 1 <= len(here) / LADDER.eta
+        better = [other for other in here if other > mean(scores[candidate_id])]
+        assert len(better) + 1 <= len(here) / ETA
 
 
 def test_who_does_not_climb_now_may_when_more_have_come_in_below():
-    ladder = Ladder(RUNGS, eta=2.0)
     scores = {"best": [1.0, 1.0, 1.0, 1.0], "next": [1.0, 0.0]}
-    assert ladder.promotions(scores) == []
+    assert promotions(RUNGS, scores, eta=2.0) == []
     scores |= {"low": [0.0, 0.0], "lower": [0.0, 0.0]}
-    assert ladder.promotions(scores) == [PlannedRows("next", 4)]
+    assert promotions(RUNGS, scores, eta=2.0) == [("next", 4)]
 
 
 def test_rows_without_a_score_were_seen_all_the_same():
     scores = {"a": [1.0], "b": [0.0, 0.0], "c": [0.0, 0.0], "d": [0.0, 0.0]}
-    ladder = Ladder(RUNGS, eta=4.0)
-    assert ladder.promotions(scores) == []
-    assert ladder.promotions(scores, rows=dict.fromkeys(scores, 2)) == [PlannedRows("a", 4)]
+    assert promotions(RUNGS, scores, eta=4.0) == []
+    assert promotions(RUNGS, scores, rows=dict.fromkeys(scores, 2), eta=4.0) == [("a", 4)]
 
 
 RACED = (8, 22, 60)
 SCORES = st.dictionaries(
-    st.text("abcdef", min_size=1, max_size=3),
-    st.lists(st.sampled_from([0.0, 0.5, 1.0, None]), max_size=60),
-    max_size=6,
+    st.text("abcdef", min_size=1, max_size=3), st.lists(st.sampled_from([0.0, 0.5, 1.0, None]), max_size=60), max_size=6
 )
 
 
@@ -156,7 +142,7 @@ def test_what_a_candidate_did_on_later_rows_does_not_help_or_hurt_those_below(sc
     changed = {
         i: vector if len(vector) < 8 else [*vector[:4], *other[4:]] for i, vector in scores.items()
     }  # the rows of the last rung only
-    assert LADDER.promotions(scores) == LADDER.promotions(changed)
+    assert promotions(RUNGS, scores) == promotions(RUNGS, changed)
 
 
 @given(st.lists(st.lists(ROW, min_size=8, max_size=8), max_size=24))
@@ -164,15 +150,12 @@ def test_climbing_ends_and_each_rung_holds_no_more_than_its_share(table):
     whole = {f"c{n}": row for n, row in enumerate(table)}
     seen = {i: row[: RUNGS[0]] for i, row in whole.items()}
     for _ in range(len(table) * len(RUNGS) + 1):
-        pulls = LADDER.promotions(seen)
-        if not pulls:
-            break
-        for pull in pulls:
-            seen[pull.candidate_id] = whole[pull.candidate_id][: pull.rows]
-    assert LADDER.promotions(seen) == []
+        for candidate_id, goal in promotions(RUNGS, seen):
+            seen[candidate_id] = whole[candidate_id][:goal]
+    assert promotions(RUNGS, seen) == []
     for below, above in pairwise(RUNGS):
         count = sum(len(row) >= above for row in seen.values())
-        assert count <= sum(len(row) >= below for row in seen.values()) / LADDER.eta + 1
+        assert count <= sum(len(row) >= below for row in seen.values()) / ETA + 1
 
 
 @given(st.integers(1, 3_000), st.integers(1, 40), st.floats(2.0, 10))
@@ -182,12 +165,6 @@ def test_rungs_rise_and_end_with_all_rows(rows, first, factor):
     assert rungs[-1] == rows
     assert rungs[0] == min(first, rows) or rungs == (rows,)
     assert all(rung > 0 for rung in rungs)
-
-
-@given(st.integers(0, 20))
-def test_the_level_is_the_highest_rung_that_was_reached(rows):
-    level = LADDER.level(rows)
-    assert level == max((n for n, rung in enumerate(RUNGS) if rows >= rung), default=-1)
 
 
 @given(KNOWN, st.floats(0, 1), st.integers(-5, 0))

@@ -14,19 +14,23 @@ from agent.errors import RowRefused
 from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.prompt.prompt_candidate import PromptCandidate
+from agent.search.context import SearchContext
 from agent.search.evolve.decisions import MOST_FINALISTS
 from agent.search.evolve.evolve import Search, finish, search
-from agent.types import Budget, Proposal, Request
+from agent.search.study import OPERATOR, PARENT, TOLD, StudyTrial, folded
+from agent.types import FRESH, Budget, Proposal, Request
 from tests.search.worlds import (
     TASK,
     Jumbled,
     Searched,
+    Strategy,
     front_and_row,
     good_words,
     made_search,
     proposer,
     pupil,
     searched,
+    winner_of,
     with_baseline,
 )
 from tests.toys import TEAMS, FakeModel, make_task, open_ledger
@@ -49,12 +53,12 @@ AUTHORS: dict[str, Callable[[], FakeModel | None]] = {
 class Ended:
     """A whole search, its target and its proposer."""
 
-    def __init__(self, folder: Path, author: str, order: int = 1, seed: int = 0) -> None:
+    def __init__(self, folder: Path, author: str, order: int = 1, seed: int = 0, strategy: Strategy = search) -> None:
         self.target = Jumbled(pupil(), order)
         self.author = AUTHORS[author]()
         budget = Budget(max_calls=CALLS)
         more = {"budget": budget, "seed": seed}
-        self.found: Searched = asyncio.run(searched(folder, search, self.target, self.author, **more))
+        self.found: Searched = asyncio.run(searched(folder, strategy, self.target, self.author, **more))
 
     @property
     def asked(self) -> int:
@@ -106,7 +110,7 @@ async def test_what_the_caps_do_not_pay_any_more_keeps_nobody_waiting(
     loop._waiting.extend(ids)
     monkeypatch.setattr(loop, "_room", lambda: 1000)
     monkeypatch.setattr(loop, "_fits", lambda wanted: not set(wanted) & set(ids[:dear]) and dear < 999)
-    planned = [each.candidate_id for each in await loop._next()]
+    planned = [candidate_id for candidate_id, _ in await loop._next()]
     assert planned[: len(ids) - dear] == ids[dear : dear + len(planned)]
     assert bool(planned) == (dear < 999)
     ledger.close()
@@ -183,3 +187,63 @@ async def test_one_that_few_rows_flatter_falls_before_the_whole_of_dev_is_paid(l
     assert first < len(trials.outcomes[LUCKY.id]) < len(context.dev)
     assert len(trials.outcomes[GOOD.id]) == len(context.dev)
     assert {trial.state for trial in trials.by_id.values()} <= {"complete", "pruned"}
+
+
+async def test_with_calls_for_one_finalist_the_best_is_paid_and_not_the_worst(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: Request) -> str:
+        front, row = front_and_row(request)
+        right = row.split()[4]
+        is_right = "poor" not in front and "baseline" not in front
+        return right if is_right else TEAMS[(TEAMS.index(right) + 1) % len(TEAMS)]
+
+    found = made_search(ledger, FakeModel(answer), task=LONGER, budget=Budget(max_calls=900))
+    context, trials, first = found.context, found.trials, found.context.plan.rungs[0]
+    context.adopt(Proposal(context.baseline, {}, "baseline", None, ""))
+    context.admit([Proposal(made, {}, "op", None, "") for made in (GOOD, LUCKY, POOR)])
+    await context.see([GOOD.id, LUCKY.id, POOR.id], first)
+    spent, rows = context.account.total_used.calls, len(context.dev) - first
+    monkeypatch.setattr(context, "payable", lambda: spent + rows + 10 - context.account.total_used.calls)
+    await finish(context, ())
+    assert trials.in_state("complete") == [GOOD.id]
+
+
+# -- by a study --------------------------------------------------------------------------------------------------------
+
+
+async def by_study(context: SearchContext) -> None:
+    context.sampler = "tpe"
+    await search(context)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    return Ended(tmp_path_factory.mktemp("whole"), "good", strategy=by_study).found
+
+
+def test_it_spends_what_the_plan_leaves_and_ends_no_worse_than_it_began(whole: Searched) -> None:
+    context, trials = whole.context, whole.trials
+    assert whole.stop is None
+    assert len(trials.by_id) > 8
+    assert not trials.in_state("incomplete")
+    assert (trials.mean(winner_of(context).id) or 0.0) >= (trials.mean(context.baseline.id) or 0.0)
+
+
+def test_every_trial_is_told_with_its_parameters_rows_and_state(whole: Searched) -> None:
+    trials = whole.trials
+    told = [body["trials"] for kind, body in whole.written.events if kind == TOLD]
+    study = folded([[StudyTrial.from_dict(each) for each in batch] for batch in told])
+    assert {one.candidate_id for one in study} == set(trials.by_id) - {whole.context.baseline.id}
+    for one in study:
+        proposal = trials.proposals[one.candidate_id]
+        assert one.state == trials.by_id[one.candidate_id].state
+        assert max(one.steps, default=0) == len(trials.outcomes.get(one.candidate_id, ()))
+        assert set(one.steps) <= set(whole.context.plan.rungs)
+        if one.params[OPERATOR] == FRESH:
+            assert proposal.parent_id is None
+            assert {name: one.params[name] for name in one.params if name != OPERATOR} == dict(proposal.place)
+        else:
+            assert PARENT in one.params
+            assert all(name.startswith(f"{one.params[OPERATOR]}.") for name in set(one.params) - {OPERATOR, PARENT})
+    assert len({one.params[OPERATOR] for one in study}) > 2

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from agent.jobs.locations import models_of, prompt_path
+from agent.jobs.locations import prompt_path
 from agent.jobs.registry import DB, Session, Work, job
-from agent.jobs.released import released, rows_task
+from agent.jobs.released import AskedPrompt, rows_task
 from agent.options.option import option
 from agent.options.shared import MODELS, SpendingOptions
 from agent.release.runtime import load_prompt
@@ -41,16 +41,17 @@ def agreement(
     db: Path = DB,
 ) -> Work[AgreementResult]:
     """Say how often two released prompts, A and B, answer alike on ROWS, a .jsonl file."""
-    prompts = [load_prompt(prompt_path(word, db)) for word in (a, b)]
-    lms = [models_of(model or prompt.model, (), prompt)[0] for prompt in prompts]
+    paths = [prompt_path(word, db) for word in (a, b)]
+    prompts = [load_prompt(path) for path in paths]
+    asked = [AskedPrompt.of(*each, db, model or each[0].model) for each in zip(prompts, paths, strict=True)]
     lines = [json.loads(line) for line in rows.read_text("utf-8").splitlines()]
     inputs = prompts[0].release.inputs
     examples = [Example(str(at), {name: line[name] for name in inputs}, {}) for at, line in enumerate(lines)]
 
     async def perform(asking: Session[AgreementResult]) -> AgreementResult:
         answers = []
-        for prompt, lm in zip(prompts, lms, strict=True):
-            evaluator, candidate, _ = await released(asking, prompt, lm, None, examples)
+        for each in asked:
+            evaluator, candidate, _ = await each.evaluator(asking, examples)
             outcomes = await evaluator.outcomes(candidate, examples, "dev")
             answers.append([each.prediction.fields for each in outcomes])
         alike = sum(one == two for one, two in zip(*answers, strict=True))
@@ -58,4 +59,6 @@ def agreement(
 
     task = rows_task(prompts[0], rows.parent, f"agreement on {rows}", examples, "")
     calls = 2 * len(examples)
-    return Work("agreement", "agreed", perform, task, lms, options, calls, options.budget_for(calls))
+    return Work(
+        "agreement", "agreed", perform, task, [each.lm for each in asked], options, calls, options.budget_for(calls)
+    )

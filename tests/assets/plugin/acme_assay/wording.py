@@ -39,12 +39,7 @@ def words_of(candidate: Candidate) -> str:
     return candidate.text
 
 
-@program(
-    "wording",
-    about="One of several wordings.",
-    takes="Wordings",
-    claims=lambda made: isinstance(made, Wordings),
-)
+@program("wording", about="One of several wordings.", takes="Wordings", claims=lambda made: isinstance(made, Wordings))
 class WordingProgram(Kind):
     kind = WordingCandidate.kind
     calls = 1

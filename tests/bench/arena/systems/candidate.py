@@ -10,11 +10,12 @@ from typing import Any
 
 from agent.prompt.calibration import logprobs_for, read_reply
 from agent.prompt.parts.calibration import TrainedPrior
+from agent.prompt.parts.part import Row
 from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.techniques import answers_last
-from agent.prompt.template import PICKED, fill_messages, fill_picked
+from agent.prompt.template import PICKED, fill_messages
 from agent.types import Completion, Example, Message, Request, Task
 from tests.bench.arena.client import completions
 from tests.bench.arena.data import label_field, scorer
@@ -63,8 +64,8 @@ class CandidatePrompt:
         shape = template(self.candidate, self.task.signature)
         if self.candidate.picks is None:
             return fill_messages(shape, row.inputs)
-        picked = self.pool.bound(self.candidate).values(self.pool.row(row))
-        return fill_picked(shape, row.inputs, picked[PICKED])
+        picked = self.pool.bound(self.candidate).values(Row(row.inputs, self.task.signature.compared, row.id))
+        return fill_messages(shape, row.inputs, picked[PICKED])
 
     def answer(self, reply: Completion | None, row: Example) -> str:
         """The text that the arena's scorer reads: of a candidate with calibration the label that they decide on."""

@@ -132,12 +132,7 @@ def read(path: Path, result: RunResult, context: SearchContext) -> Found:
             "calibrated": as_prompt(context.trials.candidate(winner)).calibration is not None,
             "finalists": finalists_of(context),
         }
-        return Found(
-            made(winner),
-            (*steps, Step(len(walk), made(winner))),
-            sealed=sealed[0],
-            facts=facts,
-        )
+        return Found(made(winner), (*steps, Step(len(walk), made(winner))), sealed=sealed[0], facts=facts)
     finally:
         history.close()
 

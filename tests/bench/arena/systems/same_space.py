@@ -15,11 +15,10 @@ from statistics import mean
 
 from agent.programs.moves.part_moves import NONE
 from agent.programs.moves.prompt_moves import CandidateGenerator
-from agent.prompt.calibration import LabelCalibration, Method, Neighbours, label_scores
+from agent.prompt.calibration import NEIGHBOURS, LabelCalibration, Method, Neighbours, label_scores, log_shares
 from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.prompt.techniques import TECHNIQUES
-from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.search.calibration import FEWEST_ROWS, LEAST_SHARE
 from agent.search.context import dev_rows
 from agent.stats.calibration import Weights, cross_fitted, fitted, label_free

@@ -7,18 +7,20 @@ small model that can say what some rows are about and echoes any longer request.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from agent.search.evolve.evolve import search
 from agent.types import Budget, Example, Field, Message, MetricSpec, Request, SearchSpace, Signature, Task
 from tests.cli.world import FILLER, TOPICS
-from tests.search.worlds import Searched, searched, winner_of
+from tests.search.worlds import Searched, searched, share, winner_of
 from tests.toys import FakeModel, make_task
 
+Reply = Callable[[Request], str]
 WORD = re.compile(r"\w+")
 LABELS = tuple(TOPICS)
 SWAPPED = ("billing", "delivery")
@@ -33,8 +35,8 @@ ONE_WORD = {"billing": "invoice", "delivery": "parcel", "account": "password", "
 """What the target knows of a label by itself."""
 
 
-def planted(seed: int, rows: int = 60) -> Task:
-    """The task with the defect."""
+def notes(seed: int, labelled: Callable[[str], dict[str, Any]], rows: int = 60, **task: Any) -> Task:
+    """A task on notes with words of a topic; `labelled`: the labels of a note on one."""
     rng = random.Random(seed)
 
     def split(name: str) -> tuple[Example, ...]:
@@ -43,18 +45,36 @@ def planted(seed: int, rows: int = 60) -> Task:
             label = LABELS[number % len(LABELS)]
             words = rng.sample(TOPICS[label].split(), 3) + rng.sample(FILLER, 6)
             rng.shuffle(words)
-            made.append(Example(f"{name}-{number}", {"note": f"note {number}: {' '.join(words)}"}, {"team": label}))
+            made.append(Example(f"{name}-{number}", {"note": f"note {number}: {' '.join(words)}"}, labelled(label)))
         return tuple(made)
 
-    return make_task(
-        description="Send a note to the team that reads it.",
+    splits = {name: split(name) for name in ("train", "dev", "test")}
+    return make_task(description="Send a note to the team that reads it.", **splits, **task)
+
+
+def topic_words(text: str, most: int) -> str:
+    """The words of a text that belong to a topic, the most frequent first."""
+    words = Counter(word for word in WORD.findall(text.lower()) if word not in FILLER)
+    known = [word for word, _ in words.most_common() if any(word in topic.split() for topic in TOPICS.values())]
+    return ", ".join(known[:most])
+
+
+def run_search(folder: Path, task: Task, seed: int, target: Reply, author: Reply | None) -> Searched:
+    """A whole search on a planted task with a scripted target and proposer."""
+    proposer = FakeModel(author, "fake/author") if author else None
+    more = {"task": task, "budget": Budget(max_calls=500), "seed": seed}
+    return asyncio.run(searched(folder, search, FakeModel(target), proposer, **more))
+
+
+def planted(seed: int) -> Task:
+    """The task with the defect."""
+    return notes(
+        seed,
+        lambda label: {"team": label},
         signature=Signature((Field("note"),), (Field("team", "choice", choices=LABELS),)),
         instruction=INSTRUCTION,
         metrics=(MetricSpec("choice", "team"),),
         space=SearchSpace(("zero-shot",), ("turns", "inline"), (0,)),
-        train=split("train"),
-        dev=split("dev"),
-        test=split("test"),
     )
 
 
@@ -66,7 +86,7 @@ def target(request: Request) -> str:
     scores = dict.fromkeys(LABELS, 0.0)
     for label in LABELS:
         meant = {word for line in re.findall(rf"^- {label}: (.*)$", front, re.M) for word in WORD.findall(line.lower())}
-        scores[label] = len(meant & row) + 0.5 * (ONE_WORD[label] in row) + 0.01 * _chance(label, note)
+        scores[label] = len(meant & row) + 0.5 * (ONE_WORD[label] in row) + 0.01 * share(label, note)
     return max(scores, key=lambda label: scores[label])
 
 
@@ -75,18 +95,13 @@ def small_proposer(request: Request) -> str:
     asked = request.messages[-1].content
     if "Begin with: Notes about" not in asked:
         return asked[-400:]
-    if _chance(asked, str(request.seed)) < 0.2:
+    if share(asked, str(request.seed)) < 0.2:
         return "Sure! Here is what you asked for."
-    words = Counter(word for word in WORD.findall(asked.lower()) if word not in FILLER)
-    known = [word for word, _ in words.most_common() if any(word in topic.split() for topic in TOPICS.values())]
-    return f"Notes about {', '.join(known[:6])}."
+    return f"Notes about {topic_words(asked, 6)}."
 
 
-def run(folder: Path, seed: int, calls: int = 500, has_proposer: bool = True) -> Searched:
-    """A whole search on the planted task."""
-    more = {"task": planted(seed), "budget": Budget(max_calls=calls), "seed": seed}
-    author = FakeModel(small_proposer, "fake/author") if has_proposer else None
-    return asyncio.run(searched(folder, search, FakeModel(target), author, **more))
+def run(folder: Path, seed: int, has_proposer: bool = True) -> Searched:
+    return run_search(folder, planted(seed), seed, target, small_proposer if has_proposer else None)
 
 
 def right_of_swapped(instruction: str, task: Task) -> float:
@@ -101,7 +116,3 @@ def is_mended(found: Searched) -> bool:
     """Whether the best prompt is right on at least 9 of 10 unseen rows of the two labels."""
     winner = winner_of(found.context).parts()
     return right_of_swapped(str(winner["instruction"]), found.context.task) >= 0.9
-
-
-def _chance(*words: str) -> float:
-    return int(hashlib.sha256("\0".join(words).encode()).hexdigest()[:12], 16) / 16**12

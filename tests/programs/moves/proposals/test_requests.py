@@ -13,7 +13,7 @@ import pytest
 
 from agent.programs.moves.asking import Question
 from agent.programs.moves.author import longest_request
-from agent.programs.moves.evidence import Evidence, InstructionHistory, ScoredInstruction
+from agent.programs.moves.evidence import Evidence, InstructionHistory
 from agent.programs.moves.proposer import OPERATORS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.costs import SEVERAL, proposal_tokens
@@ -60,7 +60,7 @@ def evidence(task: Task = TASK, is_strong: bool = False) -> Evidence:
     ]
     parent = Parent(Proposal(candidate, {}, "op", None, ""), tuple(outcomes))
     dev = {row.id: row for row in task.dev}
-    tried = [ScoredInstruction(task.instruction, 0.5)]
+    tried = [(task.instruction, 0.5)]
     return Evidence(task, dev, parent, [parent], InstructionHistory(task), random.Random(0), {}, dict, tried, is_strong)
 
 

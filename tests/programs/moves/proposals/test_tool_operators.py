@@ -98,7 +98,7 @@ class Scripted:
             self.asked.append(question.messages[-1].content)
             begins = self.asked[-1].rpartition("Begin with: ")[2] if "Begin with: " in self.asked[-1] else ""
             texts, why = question.read(Completion(f"{begins} {self._say}".strip(), "stop", Usage(), "m"))
-            found.append(texts)
+            found.append(() if why else texts)
             self.refused += [why] if why else []
         return found
 

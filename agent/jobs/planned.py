@@ -1,0 +1,150 @@
+"""The priced plan of a run: the most that each role may call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from agent.jobs.launch import Launch
+from agent.models.model_registry import require_files
+from agent.report.blocks import Block, text
+from agent.results.base import Result, absent
+from agent.stats.intervals import minimum_detectable_gain, smallest_margin
+from agent.types import Spend, Usage
+
+if TYPE_CHECKING:
+    from agent.search.plan import Plan
+
+
+class PlannedRole(Result):
+    """The most that one role may call; `usd` is None if the price is unknown."""
+
+    model: str
+    calls: int
+    tokens: int
+    usd: float | None
+
+
+class PlannedRun(Result):
+    """The priced plan of a run.
+
+    `detectable_gain` is the smallest that the sealed test can show (None: none), also by baseline score;
+    `smallest_margin` of a migration is that of two equal models.
+    """
+
+    task: str
+    model: str
+    metrics: tuple[str, ...]
+    scoring: str
+    max_examples: int | None
+    plan: Mapping[str, Any]
+    roles: Mapping[str, PlannedRole]
+    tokens_at_most: int
+    cost_usd_at_most: float | None
+    detectable_gain: float | None
+    detectable_gains: Mapping[str, float]
+    margin: float | None = absent()
+    smallest_margin: float | None = absent()
+    lines: tuple[str, ...] = Field((), exclude=True)
+
+    def blocks(self) -> Iterator[Block]:
+        yield text(*self.lines, exact=True)
+
+
+def planned(launch: Launch, seen: float | None = None) -> PlannedRun:
+    """Price the plan of a run; `seen` is that of `Launch.opening`.
+
+    Raises InputError for a missing model file, and what `Launch.plan` raises.
+    """
+    from agent.stats.preflight import ASSUMED_RATES
+
+    require_files(launch.models)
+    task, plan, old = launch.task, launch.plan(), launch.migration
+    roles, cap = _roles(launch, plan)
+    tokens, costs = sum(role.tokens for role in roles.values()), [role.usd for role in roles.values()]
+    usd = None if None in costs else round(sum(each or 0.0 for each in costs), 4)
+    gain = minimum_detectable_gain(plan.test_rows, 0.5)
+    gains = {rate: minimum_detectable_gain(plan.test_rows, rate) for rate in ASSUMED_RATES}
+    least = smallest_margin(max(1, plan.test_rows))
+    lines = [launch.opening(plan, seen)]
+    for name, role in roles.items():
+        if role.calls:
+            cost = _dollars(role.usd, 4)
+            lines.append(f"  {name:<9} {role.model}: {role.calls} calls, about {role.tokens:,} tokens, {cost}")
+    allowed = f", as {cap} allows" if cap else ""
+    lines.append(f"at most about {tokens:,} tokens, {_dollars(usd, 2)}{allowed}; nothing was called")
+    if old is None:
+        lines.append(detectable_line(gains))
+    else:
+        lines.append(f"two models of one quality pass this sealed test from about --margin {100 * least:.0f} on")
+    return PlannedRun(
+        task=task.name,
+        model=launch.model.name,
+        metrics=tuple(metric.name for metric in task.metrics),
+        scoring=launch.scoring,
+        max_examples=task.constraints.max_examples,
+        plan=plan.as_dict(),
+        roles=roles,
+        tokens_at_most=tokens,
+        cost_usd_at_most=usd,
+        detectable_gain=gain if math.isfinite(gain) else None,
+        detectable_gains={f"{rate:g}": each for rate, each in gains.items() if math.isfinite(each)},
+        margin=old.accepted_loss if old else None,
+        smallest_margin=least if old else None,
+        lines=tuple(lines),
+    )
+
+
+def detectable_line(gains: Mapping[float, float]) -> str:
+    """Describe the smallest gain that the sealed test can show, by baseline score. Gains are in 0 to 1; inf: none."""
+    words = [
+        f"{f'{100 * gain:.0f} points' if math.isfinite(gain) else 'none'} if your prompt scores {100 * rate:.0f}"
+        for rate, gain in gains.items()
+    ]
+    return f"the smallest gain that the sealed test can show (80 % power): {', '.join(words)}"
+
+
+def _dollars(usd: float | None, digits: int) -> str:
+    return "unknown price" if usd is None else f"${usd:.{digits}f}"
+
+
+def _roles(launch: Launch, plan: Plan) -> tuple[dict[str, PlannedRole], str]:
+    from agent.jobs.embeddings import calls_to_embed  # here, as the programs would slow down every `--help`
+    from agent.programs.moves.author import longest_request
+    from agent.programs.prompt import PromptProgram
+    from agent.search.context import sealed_rows
+    from agent.search.costs import Cap, dearest, largest_calls
+
+    task, prices, program = launch.task, launch.prices(), launch.program
+    sizes, calls = {**largest_calls(task, longest_request(task))}, {**plan.by_role(launch.calls_each)}
+    if program.target is not None:
+        sizes["model"] = Usage()  # no model: what it costs is known when it answers
+    if launch.embedder is not None:
+        assert isinstance(program, PromptProgram)
+        rows = [*task.dev[: plan.dev_rows], *sealed_rows(task, plan)]
+        calls["embedding"], texts = calls_to_embed(program, rows)
+        tokens = sum(map(launch.embedder.count_tokens, texts))
+        sizes["embedding"] = Usage(-(-tokens // calls["embedding"]), 0)
+    roles: dict[str, PlannedRole] = {}
+    for role, names in launch.models_by_role().items():
+        count, size = calls[role], sizes[role]
+        usage = Usage(count * size.prompt_tokens, count * size.completion_tokens)
+        unpriced = count and any(name not in prices for name in names)
+        roles[role] = PlannedRole(
+            model=", ".join(names),
+            calls=count,
+            tokens=usage.tokens,
+            usd=None if unpriced else round(dearest(names, usage, prices), 4),
+        )
+    most = sum((Spend(each.calls, each.tokens, each.usd or 0.0) for each in roles.values()), Spend())
+    part, option = 1.0, ""
+    for cap in Cap.all(launch.options.budget):
+        if cap.of(most) * part > cap.size:
+            part, option = cap.size / cap.of(most), f"--{cap.name.replace('_', '-')}"
+    for name, each in roles.items():
+        usd = None if each.usd is None else math.floor(each.usd * part * 10_000) / 10_000
+        roles[name] = each.model_copy(update={"tokens": int(each.tokens * part), "usd": usd})
+    return roles, option

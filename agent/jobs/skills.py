@@ -1,0 +1,122 @@
+"""Tasks whose rows ask which skill or tool a query means; only descriptions are searched."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from agent.errors import InputError
+from agent.jobs.planned import detectable_line
+from agent.jobs.tool_sources import tools_in_file
+from agent.options.jobs import InitOptions
+from agent.safe_file import prompt_text
+from agent.safe_text import counted, listed
+from agent.stats.intervals import minimum_detectable_gain
+from agent.stats.preflight import ASSUMED_RATES, rows_for
+from agent.task.from_file import write_task_files
+from agent.task.label_files import json_line
+from agent.task.skills import (
+    MOST_DESCRIPTION,
+    NO_ARGUMENTS,
+    SKILLS_FILE,
+    Query,
+    SkillFile,
+    query_files,
+    read_queries,
+    skills_in,
+    skills_json,
+)
+from agent.task.splits import FRACTIONS, split_rows
+from agent.task.task_text import SCHEMA_LINE, slug, string
+from agent.task.tools import TOOLS_FILE, tools_json
+from agent.types import SPLITS, Tool
+
+ABOUT = "Choose the skill that a request needs, or none."
+INSTRUCTION = """\
+A user asks an assistant for something. The functions are skills of the assistant, which take no arguments. Call the one
+skill that the request needs. Call nothing where no skill fits."""
+FEWEST = 12
+"""Queries of a task: fewer leave a split without rows."""
+USUAL_GAIN = 0.2
+"""The gain for which the number of queries is told."""
+TOML = """\
+name = {name}
+description = {about}
+signature = "query -> calls"
+instruction = {instruction}
+tools = "{tools}"
+
+[fields.query]
+description = "what the user asks for"
+
+[fields.calls]
+type = "json"
+description = "a call of the right skill, [] for none"
+
+[[metrics]]
+name = "right_tool"
+
+[search]
+techniques = ["zero-shot"]
+formats = ["turns"]
+descriptions_only = {most}
+"""
+
+
+Source = Mapping[Tool, SkillFile | None]
+"""The tools to choose from, with the files of those that are skills."""
+
+
+def source_of(path: Path) -> Source:
+    """Read a folder of skills, or a file of tools. Raises InputError."""
+    if path.is_dir():
+        return skills_in(path)
+    return {Tool(tool.name, tool.description, NO_ARGUMENTS): None for tool in tools_in_file(path)}
+
+
+def write_skill_task(folder: Path, source: Source, options: InitOptions) -> list[str]:
+    """Write the folder of a task; return what was read, in lines. Raises InputError."""
+    names = [tool.name for tool in source]
+    own = names[0] if len(names) == 1 else ""
+    skills = {tool: file for tool, file in source.items() if file}
+    queries = read_queries([*query_files(skills), *((Path(each), own) for each in options.queries)], names)
+    if len(queries) < FEWEST:
+        fix = f"optimize init {folder.name} --from-skills {options.from_skills} --draft 40"
+        raise InputError(f"{counted(len(queries), 'query', 'queries')}; a task needs {FEWEST}; draft some: {fix}")
+    labels = [json.dumps(label) for _, label in queries]
+    parts = split_rows([text for text, _ in queries], labels, random.Random(options.seed))
+    splits = [[queries[at] for at in part] for part in parts]
+    partly = [query for query in splits[0] if isinstance(query[1], dict)]  # they describe no skill
+    splits[0], splits[1] = [query for query in splits[0] if not isinstance(query[1], dict)], [*splits[1], *partly]
+    if not splits[0]:
+        raise InputError('too few queries say which skill is meant; add rows such as {"query": "...", "skill": "..."}')
+    toml = TOML.format(
+        name=string(slug(folder.name)),
+        about=string(ABOUT),
+        instruction=string(prompt_text(str(options.prompt)) if options.prompt else INSTRUCTION),
+        tools=TOOLS_FILE,
+        most=max(MOST_DESCRIPTION, *(len(tool.description) for tool in source)),
+    )
+    files = {"task.toml": SCHEMA_LINE + toml, TOOLS_FILE: tools_json([*source])}
+    for split, part in zip(SPLITS, splits, strict=True):
+        files[f"{split}.jsonl"] = "".join(json_line({"query": text, "calls": label}) for text, label in part)
+    if skills:
+        files[SKILLS_FILE] = skills_json(skills, folder)
+    write_task_files(folder, files)
+    return list(_read(source, queries, [len(part) for part in splits]))
+
+
+def _read(source: Source, queries: Sequence[Query], sizes: Sequence[int]) -> Iterator[str]:
+    gains = {rate: minimum_detectable_gain(sizes[2], rate) for rate in ASSUMED_RATES}
+    none, partly = sum(label == [] for _, label in queries), sum(isinstance(label, dict) for _, label in queries)
+    more = f", {partly} say only which skill is not meant" if partly else ""
+    yield f"{counted(len(source), 'skill')}: {listed(tool.name for tool in source)}"
+    yield f"{len(queries)} queries: {len(queries) - none - partly} name a skill, {none} need none{more}"
+    left = f"; near-duplicates left out: {len(queries) - sum(sizes)}" * (len(queries) > sum(sizes))
+    yield ", ".join(f"{split}: {counted(size, 'row')}" for split, size in zip(SPLITS, sizes, strict=True)) + left
+    yield detectable_line(gains)
+    if gains[0.5] > USUAL_GAIN:
+        needed = round((rows_for(USUAL_GAIN, 0.5) or 0) / FRACTIONS[2])
+        yield f"a gain of {100 * USUAL_GAIN:.0f} points needs about {needed} queries; --draft N drafts some to confirm"

@@ -1,0 +1,60 @@
+"""JSON schemas as the strict modes of OpenAI and Anthropic take them. Pure.
+
+Both want every object closed, with all of its properties required, and take few keywords.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+KEPT = ("type", "enum", "const", "description", "$ref")
+LIMITS = (
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern"),
+    *("format", "minItems", "maxItems", "uniqueItems", "title", "default", "examples", "$schema", "$id", "$comment"),
+)
+"""Keywords that one of both refuses, and without which a schema accepts no less."""
+STRUCTURE = ("properties", "required", "additionalProperties", "items", "anyOf", "$defs")
+_NAMES = {bool: "boolean", str: "string", int: "integer", float: "number", type(None): "null"}
+
+
+def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the schema for a strict mode; None if its meaning would change."""
+    try:
+        found = _strict(schema)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    return found if found.get("type") == "object" and "properties" in found else None
+
+
+def fixed_values(schema: Mapping[str, Any]) -> list[Any]:
+    """Return the only values that `enum` and `const` accept; [] without these."""
+    return [*schema.get("enum", ()), *([schema["const"]] if "const" in schema else [])]
+
+
+def _strict(schema: Mapping[str, Any]) -> dict[str, Any]:
+    if unknown := schema.keys() - {*KEPT, *LIMITS, *STRUCTURE}:
+        raise ValueError(f"a strict mode does not take {', '.join(sorted(unknown))}")
+    made: dict[str, Any] = {name: value for name, value in schema.items() if name in KEPT}
+    if "type" not in made and (values := fixed_values(schema)):
+        kinds = list(dict.fromkeys(_NAMES.get(type(value), "object") for value in values))
+        if "object" in kinds:
+            raise ValueError("a strict mode takes plain values only")
+        made = {"type": kinds[0] if len(kinds) == 1 else kinds, **made}
+    if "properties" in schema or made.get("type") == "object":
+        properties = schema.get("properties", {})
+        if properties.keys() != set(schema.get("required", ())) or schema.get("additionalProperties", False):
+            raise ValueError("a strict mode takes no optional and no other fields")
+        made |= {"type": "object", "properties": {name: _strict(part) for name, part in properties.items()}}
+        made |= {"required": [*properties], "additionalProperties": False}
+    if "items" in schema:
+        made["items"] = _strict(schema["items"])
+    elif made.get("type") == "array":
+        raise ValueError("a strict mode wants to know the items")
+    if "anyOf" in schema:
+        made["anyOf"] = [_strict(part) for part in schema["anyOf"]]
+    if "$defs" in schema:
+        made["$defs"] = {name: _strict(part) for name, part in schema["$defs"].items()}
+    if not made.keys() & {"type", "anyOf", "$ref"}:
+        raise ValueError("a strict mode wants a type")
+    return made

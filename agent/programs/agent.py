@@ -1,0 +1,225 @@
+"""The kind `agent`: a user's own agent, in any framework or language, whose texts are optimized.
+
+The agent runs as its author wrote it, once for each row (a rollout): it gets the texts of the running candidate, the
+row's inputs, and the address of a model. Behind the address is our endpoint, so every call that the agent makes goes
+through the gateway: within the caps, recorded, and answered from the ledger when a run is resumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from agent.errors import ReleaseError, TransportUnknown
+from agent.gateway.endpoint import Endpoint
+from agent.programs.agent_call import AgentFault, AgentModel, Rollout
+from agent.programs.agent_functions import require_agent
+from agent.programs.agent_hosts import AgentHost, Commands, InProcess, PythonProcesses
+from agent.programs.kinds import ReleaseSpec, UserKind, WrittenRelease, program, read_fields
+from agent.programs.rollout import RolloutCalls, RolloutTrace
+from agent.prompt.reply_parser import parse_reply
+from agent.prompt.techniques import forbidden_in
+from agent.release.texts_file import TEXTS_FILE, TextsRelease, read_texts
+from agent.search.context import SearchContext
+from agent.search.program import Moves
+from agent.search.registered import DEFAULT
+from agent.tracking.spans import calls_of
+from agent.types import LM, Call, Candidate, Example, Prediction, Request, Signature, Task
+
+REPLY_TOKENS = 1000  # of one call, where neither the agent nor task.toml says
+_HOLE = re.compile(r"\{\{?\s*[A-Za-z_]\w*\s*\}?\}")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCandidate(Candidate):
+    """The texts of an agent, by name."""
+
+    kind: ClassVar[str] = "agent"
+
+    texts: tuple[tuple[str, str], ...]
+
+    def parts(self) -> dict[str, Any]:
+        return {"texts": dict(self.texts)}
+
+    @property
+    def named(self) -> dict[str, str]:
+        return dict(self.texts)
+
+    def text(self, name: str) -> str:
+        return self.named[name]
+
+    def with_text(self, name: str, text: str) -> AgentCandidate:
+        return replace(self, texts=tuple((each, text if each == name else old) for each, old in self.texts))
+
+
+def as_agent(candidate: Candidate) -> AgentCandidate:
+    assert isinstance(candidate, AgentCandidate)
+    return candidate
+
+
+@program("agent", about="Your own agent, in any framework or language: its texts.", takes="an agent with texts")
+class AgentProgram(UserKind):
+    """Runs the agent of a task on rows, with the texts of a candidate."""
+
+    kind = AgentCandidate.kind
+    word, takes, usual, has_moves, file = "agent", "an agent", DEFAULT, True, TEXTS_FILE
+    calls, drops_idle_parts, own_scores = 1, True, "your texts score"
+
+    def __init__(self, task: Task, lm: LM, own: object = None, made: object = None) -> None:
+        assert task.rollouts is not None
+        super().__init__(task, lm)
+        self.task = task
+        self.names = tuple(task.texts)
+        self._how, self._model_names = task.rollouts, names_of(lm)
+        self._host: AgentHost = host_of(task)
+        self._endpoint = Endpoint()
+        self._turns = asyncio.Semaphore(self._how.at_once)
+        self._traces: dict[tuple[str, str], RolloutTrace] = {}
+
+    def baseline(self) -> AgentCandidate:
+        return AgentCandidate(tuple(self.task.texts.items()))
+
+    async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
+        texts, own = as_agent(candidate).named, Request((), self.max_tokens(candidate), repeat=repeat)
+        async with self._turns:
+            with calls_of(self._named, {"promptassay.row.id": example.id}):
+                rollout = RolloutCalls(call, own, texts, self._model_names, self._how.most_calls)
+            made, fault = await self._rolled_out(rollout, texts, example)
+        if (error := rollout.error()) is not None:
+            raise error.with_traceback(None)
+        fault = fault or rollout.fault
+        trace = rollout.trace(example.inputs, fault, made.notes)
+        if repeat == 0:
+            self._traces[candidate.id, example.id] = trace
+        if fault:
+            self._raised.add((candidate.id, example.id))
+            return Prediction({}, "", f"the agent {fault}", trace=trace.text)
+        read, calls = read_answer(made.answer, self.task.signature), len(trace.steps)
+        return replace(read, trace=trace.text, reported=made.score, calls=calls)
+
+    async def _rolled_out(
+        self, rollout: RolloutCalls, texts: Mapping[str, str], example: Example
+    ) -> tuple[Rollout, str]:
+        address = await self._endpoint.open(rollout)
+        model = AgentModel(f"{address}/v1", address.rpartition("/")[2], self._model_names[0])
+        try:
+            return await self._host.run(texts, dict(example.inputs), model, self._how.seconds), ""
+        except AgentFault as problem:
+            if problem.is_late and rollout.is_waiting:
+                seconds = f"{self._how.seconds:g} s"
+                raise TransportUnknown(f"the model did not answer before the agent's {seconds} ended") from None
+            return Rollout(None), str(problem)
+        finally:
+            self._endpoint.shut(address)
+
+    def trace(self, candidate_id: str, row_id: str) -> RolloutTrace | None:
+        """Return what the agent did on a row in this process, the first time it was asked."""
+        return self._traces.get((candidate_id, row_id))
+
+    def max_tokens(self, candidate: Candidate) -> int:
+        return self.task.room(self.task.max_tokens or REPLY_TOKENS)
+
+    def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
+        return [(name, text, ()) for name, text in as_agent(candidate).texts]
+
+    def check(self, candidate: Candidate) -> str:
+        for name, text in as_agent(candidate).texts:
+            own = self.task.texts[name]
+            if own.strip() and not text.strip():
+                return f"the text {name} is empty"
+            if problem := forbidden_in(text, self.task):
+                return problem
+            before, now = Counter(_HOLE.findall(own)), Counter(_HOLE.findall(text))
+            if lost := before - now:
+                return f"the text {name} lost the placeholder {min(lost)}"
+            if new := now - before:
+                return f"the text {name} has a strange placeholder {min(new)}"
+        return ""
+
+    def ablations(self, candidate: Candidate, baseline: Candidate) -> dict[str, Candidate]:
+        won, own = as_agent(candidate), as_agent(baseline).named
+        changed = [name for name, text in won.texts if text != own[name]]
+        return {f"text {name}": won.with_text(name, own[name]) for name in changed}
+
+    def moves(self, context: SearchContext) -> Moves:
+        from agent.programs.moves.agent_moves import AgentMoves  # here, as the moves know this kind
+
+        return AgentMoves(context, self)
+
+    async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
+        """Write texts.json, and run sealed rows again with the texts of the file, without a new call.
+
+        Rows that go another way are told, not refused: tools and agents may vary from run to run.
+        """
+        task, signature = self.task, self.task.signature
+        release = TextsRelease(
+            name=task.name,
+            texts=as_agent(candidate).named,
+            program=task.program,
+            inputs=tuple(field.name for field in signature.inputs),
+            outputs=signature.outputs,
+            model=self._lm.name,
+            parameters={},
+            provenance=spec.provenance(candidate, task, calls_a_row=spec.evaluator.calls_a_row(candidate.id)),
+        )
+        path = release.write(spec.folder)
+        again = self.released(read_texts(path))
+        if again != candidate:
+            raise ReleaseError(f"{path}: holds other texts than those that were scored")
+        scored = await spec.evaluator.outcomes(candidate, spec.rows, "test")
+        proof = await self.run_again(again, scored, spec)
+        differing = sum(now is None or now.prediction != then.prediction for _, then, now in proof)
+        note = f"{differing} of {len(scored)} sealed rows went another way when they were run again from {path.name}"
+        return WrittenRelease(path, release.version, f"{note}: the agent or its tools vary" if differing else "")
+
+    def released(self, release: TextsRelease) -> AgentCandidate:
+        if wrong := set(release.texts) ^ set(self.names):
+            names = ", ".join(self.names)
+            raise ReleaseError(
+                f"{release.name}: its texts are {', '.join(release.texts)}, and those of the task {names} "
+                f"({min(wrong)!r:.60} is in one of them alone); name the task that they are of, with --task"
+            )
+        return AgentCandidate(tuple((name, release.texts[name]) for name in self.names))
+
+    async def close(self) -> None:
+        await self._host.close()
+        await self._endpoint.close()
+
+
+def host_of(task: Task) -> AgentHost:
+    """Return what runs the agent of a task; its function must be registered."""
+    assert task.rollouts is not None
+    how, folder = task.rollouts, Path(task.folder)
+    if how.function:
+        return InProcess(require_agent(task, "name a task whose program is FILE.py:NAME").function)
+    if how.command:
+        return Commands(how.command, folder)
+    path, _, function = how.run.rpartition(":")
+    return PythonProcesses(folder / path, function)
+
+
+def names_of(lm: LM) -> tuple[str, ...]:
+    """Return the names by which an agent may ask for the model, the one that it is told first.
+
+    Frameworks read a slash in a name as a provider of theirs, so the name that an agent is told has none.
+    """
+    served = lm.name.partition("/")[2].partition("@")[0] or lm.name
+    return tuple(dict.fromkeys([served.rpartition("/")[2], served, lm.name]))
+
+
+def read_answer(answer: Any, signature: Signature) -> Prediction:
+    """Read what an agent returned: a text as a model's reply, an object by its fields, else the one output's value."""
+    if isinstance(answer, str):
+        return parse_reply(answer, signature.outputs)
+    names = [field.name for field in signature.outputs]
+    if isinstance(answer, Mapping) and (len(names) > 1 or set(answer) == set(names)):
+        return read_fields(answer.get, signature, "answer")
+    if len(names) == 1 and answer is not None:
+        return read_fields({names[0]: answer}.get, signature, "answer")
+    words = f"the agent gave {type(answer).__name__}, not {', '.join(names)}"
+    return Prediction({}, "" if answer is None else str(answer), words)

@@ -1,0 +1,333 @@
+"""The shape of a JSON answer: order and descriptions of its fields, their layout in the prompt, and reasons before it.
+
+Names and types of the fields stay those of the task, and so does the answer that is scored. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from agent.models.strict_schema import fixed_values, strict_schema
+from agent.prompt.parts.kinds import FileHead, PartKind, TaskParts, part
+from agent.prompt.parts.part import Count, PromptPart, Row
+from agent.safe_data import parse_json
+from agent.shipped import Field
+
+if TYPE_CHECKING:
+    from agent.prompt.prompt_candidate import PromptCandidate
+    from agent.types import Demo, Request, Signature, Task
+
+LAYOUTS = {
+    "none": "",
+    "schema": "Answer with one JSON object that is valid under this JSON Schema:",
+    "types": "Answer with one JSON object of this type:",
+    "example": "Answer with one JSON object of this form:",
+}
+"""How a prompt shows the fields, and what it says before."""
+REASONS = {"none": "", "first": "why the values are right", "each": "for each field, why its value is right"}
+"""Where a reply gives reasons: nowhere, once before the answer, or for each field before the answer."""
+REASONED = ("chain-of-thought", "few-shot-cot")  # techniques that reason before the answer
+REASONING, ANSWER = "reasoning", "answer"  # the field with the reasons, and several outputs as one
+REASON_TOKENS = {"none": 0, "first": 120, "each": 240}
+FIELD_TOKENS = 8  # of the quotes and braces around an output
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerShape:
+    """What a prompt says of the fields of its answer.
+
+    `order`: all names; () for the order of the task. `texts`: descriptions by name. `strict`: whether the schema is
+    also sent, so that a provider accepts no other reply.
+    """
+
+    part: ClassVar[str] = "shape"
+
+    layout: str = "none"
+    reasons: str = "none"
+    order: tuple[str, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
+    strict: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings, JSON-ready."""
+        own = {"layout": self.layout, "reasons": self.reasons, "order": list(self.order)}
+        return {**own, "texts": dict(self.texts), "strict": self.strict}
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> AnswerShape:
+        """Parse the output of `as_dict`."""
+        order, texts = tuple(data["order"]), tuple(sorted(data["texts"].items()))
+        return AnswerShape(data["layout"], data["reasons"], order, texts, data["strict"])
+
+    def fitted(self, technique: str, layout: str) -> AnswerShape | None:
+        """Return the shape without what a technique and a layout of the prompt exclude."""
+        reasons = self.reasons if technique == "zero-shot" else "none"
+        made = replace(self, reasons=reasons, strict=self.strict and technique not in REASONED)
+        return None if made == AnswerShape() or layout.startswith("dspy-") else made
+
+    def with_text(self, name: str, text: str) -> AnswerShape:
+        """Return the shape with another description of a field, in a layout that shows it."""
+        texts = tuple(sorted({**dict(self.texts), name: text}.items()))
+        return replace(self, texts=texts, layout="types" if self.layout == "none" else self.layout)
+
+
+def shape_changes(shown: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return what a shape changes, a clause each. `shown`: from `as_dict`, None without a shape."""
+    shape = AnswerShape.of(shown) if shown else AnswerShape()
+    said = (
+        (shape.layout != "none", f"the answer's fields are shown as {shape.layout}"),
+        (shape.texts, f"described: {', '.join(name for name, _ in shape.texts)}"),
+        (shape.order, f"the answer's fields are ordered {', '.join(shape.order)}"),
+        (shape.reasons != "none", f"reasons come before the answer ({shape.reasons})"),
+        (shape.strict, "the JSON schema is sent with each request"),
+    )
+    return tuple(words for holds, words in said if holds)
+
+
+# -- schemas -----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def answer_schema(outputs: tuple[Field, ...]) -> dict[str, Any] | None:
+    """Return the schema of a JSON answer of two fields or more, else None."""
+    if len(outputs) > 1:
+        return _closed({field.name: _schema_of(field) for field in outputs})
+    schema = _schema_of(outputs[0]) if outputs and outputs[0].type == "json" else {}
+    fields = schema.get("properties")
+    if not isinstance(fields, dict) or len(fields) < 2 or schema.get("type", "object") != "object":
+        return None
+    return schema if all(isinstance(about, dict) for about in fields.values()) else None
+
+
+def _schema_of(field: Field) -> dict[str, Any]:
+    about: dict[str, Any] = {"description": field.description} if field.description else {}
+    if field.choices:
+        return {"type": "string", "enum": list(field.choices), **about}
+    if field.type != "json":
+        return {"type": "number" if field.type == "number" else "string", **about}
+    found = json.loads(field.schema) if field.has_schema and field.schema else {}
+    return {**about, **found} if isinstance(found, dict) else about
+
+
+def _closed(properties: Mapping[str, Any]) -> dict[str, Any]:
+    closed = {"required": list(properties), "additionalProperties": False}
+    return {"type": "object", "properties": dict(properties), **closed}
+
+
+def shaped_schema(outputs: tuple[Field, ...], shape: AnswerShape) -> dict[str, Any]:
+    """Return the schema of the answer with the order and descriptions of a shape."""
+    own = answer_schema(outputs)
+    assert own is not None
+    texts, fields = dict(shape.texts), own["properties"]
+    named = {name: {**fields[name], **_about(texts.get(name))} for name in shape.order or fields}
+    required = own.get("required", ())
+    found = {**own, "properties": named}
+    return {**found, "required": sorted(required, key=[*named, *required].index)} if required else found
+
+
+def _about(text: str | None) -> dict[str, str]:
+    return {} if text is None else {"description": text}
+
+
+def reply_schema(outputs: tuple[Field, ...], shape: AnswerShape) -> dict[str, Any]:
+    """Return the schema of a whole reply: the answer, after its reasons if any."""
+    answer = shaped_schema(outputs, shape)
+    if shape.reasons == "none":
+        return answer
+    reason = {"type": "string"}
+    why = reason if shape.reasons == "first" else _closed(dict.fromkeys(answer["properties"], reason))
+    why = {**why, "description": REASONS[shape.reasons]}
+    if len(outputs) > 1:
+        return _closed({REASONING: why, **answer["properties"]})
+    return _closed({REASONING: why, outputs[0].name: answer})
+
+
+def can_reason(outputs: tuple[Field, ...]) -> bool:
+    """Return whether a reply can hold reasons next to its answer."""
+    schema = answer_schema(outputs)
+    taken = {field.name for field in outputs} | {*schema["properties"]} if schema else {REASONING}
+    clear = len(outputs) > 1 or (schema or {}).get("properties", {}).keys().isdisjoint({outputs[0].name})
+    return REASONING not in taken and clear and '"$ref"' not in json.dumps(schema)
+
+
+# -- as text -----------------------------------------------------------------------------------------------------------
+
+_WORD = re.compile(r"[A-Za-z_]\w*")
+
+
+def shape_text(outputs: tuple[Field, ...], shape: AnswerShape) -> str:
+    """Write what the prompt says of the reply; "" for nothing."""
+    if shape.layout == "none":
+        return ""
+    schema = reply_schema(outputs, shape)
+    writers: dict[str, Callable[[Any], str]] = {"schema": _json, "types": type_text, "example": example_text}
+    return f"{LAYOUTS[shape.layout]}\n{writers[shape.layout](schema)}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def type_text(schema: Mapping[str, Any], indent: str = "") -> str:
+    """Write an object's schema like a type of TypeScript, with a line for each field."""
+    lines, optional = [], schema["properties"].keys() - {*schema.get("required", ())}
+    for name, about in schema["properties"].items():
+        key = (name if _WORD.fullmatch(name) else _json(name)) + "?" * (name in optional)
+        made = type_text(about, f"{indent}  ") if _has_fields(about) else type_words(about)
+        lines.append(f"{indent}  {key}: {made},{f' // {said}' if (said := _line(about)) else ''}")
+    return "\n".join(["{", *lines, f"{indent}}}"])
+
+
+def type_words(schema: Any) -> str:
+    """Write a type in one line.
+
+    >>> type_words({"type": ["integer", "null"]}), type_words({"type": "array", "items": {"enum": ["a", "b"]}})
+    ('integer | null', '("a" | "b")[]')
+    """
+    if not isinstance(schema, Mapping):
+        return "any"
+    if values := fixed_values(schema):
+        return " | ".join(map(_json, values))
+    if isinstance(parts := schema.get("anyOf", schema.get("oneOf")), list) and parts:
+        return " | ".join(map(type_words, parts))
+    kind = schema.get("type", "any")
+    if isinstance(kind, list):
+        return " | ".join(type_words({**schema, "type": one}) for one in kind)
+    if kind != "array":
+        return str(kind)
+    inner = type_words(schema.get("items"))
+    return f"({inner})[]" if " | " in inner else f"{inner}[]"
+
+
+def example_text(schema: Mapping[str, Any]) -> str:
+    """Write an object with the types of its values, then a line for each description."""
+    return "\n".join([_json(_example(schema)), *(f"- {name}: {said}" for name, said in _described(schema))])
+
+
+def _example(schema: Any) -> Any:
+    if _has_fields(schema):
+        return {name: _example(about) for name, about in schema["properties"].items()}
+    if isinstance(schema, Mapping) and schema.get("type") == "array":
+        return [_example(schema.get("items"))]
+    return f"<{type_words(schema)}>".replace('"', "")
+
+
+def _described(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, about in schema["properties"].items():
+        if said := _line(about):
+            yield name, said
+        if _has_fields(about):
+            yield from _described(about)
+
+
+def _has_fields(schema: Any) -> bool:
+    return isinstance(schema, Mapping) and bool(schema.get("properties"))
+
+
+def _line(schema: Any) -> str:
+    return " ".join(str(schema.get("description", "")).split()) if isinstance(schema, Mapping) else ""
+
+
+# -- what runs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedShape(PromptPart):
+    """The JSON schema of a reply. The messages have what the prompt says of it; `strict`: it is also sent."""
+
+    name = "shape"
+
+    schema: str
+    strict: bool = False
+
+    @property
+    def in_messages(self) -> bool:
+        return not self.strict
+
+    @property
+    def reply_schema(self) -> str:
+        return self.schema
+
+    def request(self, request: Request, row: Row) -> Request:
+        return replace(request, json_schema=self.schema) if self.strict else request
+
+    def size(self, count: Count, rows: Sequence[Row], most: bool) -> int:
+        return count(self.schema) if self.strict else 0
+
+    def data(self) -> dict[str, Any]:
+        return {self.name: {"schema": self.schema, "strict": self.strict}}
+
+
+@part
+class Shaping(PartKind):
+    name, words, made = "shape", "shape of the answer", ReleasedShape
+
+    def texts(self, settings: AnswerShape) -> Iterable[str]:
+        return (text for _, text in settings.texts)
+
+    def features(self, settings: AnswerShape) -> dict[tuple[str, str], float]:
+        plain = {("shape", f"{name} {value}"): 1.0 for name, value in settings.as_dict().items() if name != "texts"}
+        return {**plain, **{("field text", text): 1.0 for _, text in settings.texts}}
+
+    def why_rejected(self, settings: AnswerShape, prompt: PromptCandidate, task: Task) -> str:
+        return why_unfit(settings, prompt, task.signature.outputs)
+
+    def seen(self, settings: AnswerShape, signature: Signature) -> Signature:
+        one = len(signature.outputs) == 1
+        return signature if one else replace(signature, outputs=(Field(ANSWER, "json"),))
+
+    def example(self, settings: AnswerShape, demo: Demo, outputs: tuple[Field, ...]) -> Demo:
+        typed = {field.name: _value(field, demo.outputs[field.name]) for field in outputs}
+        value, name = (typed[outputs[0].name], outputs[0].name) if len(outputs) == 1 else (typed, ANSWER)
+        if not isinstance(value, dict):
+            return demo
+        order = [*shaped_schema(outputs, settings)["properties"], *value]
+        return replace(demo, outputs={name: _json({name: value[name] for name in order if name in value})})
+
+    def said(self, settings: AnswerShape, outputs: tuple[Field, ...]) -> str:
+        return shape_text(outputs, settings)
+
+    def reply_tokens(self, settings: AnswerShape, outputs: int) -> int:
+        return REASON_TOKENS[settings.reasons] + (FIELD_TOKENS * outputs if outputs > 1 else 0)
+
+    def bind(self, settings: AnswerShape, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
+        schema = reply_schema(shared.task.signature.outputs, settings)
+        sent = strict_schema(schema) if settings.strict else schema
+        return {"more": (ReleasedShape(_json(sent), settings.strict),)}
+
+    def load(self, head: FileHead) -> dict[str, Any]:
+        found = super().load(head)
+        if not isinstance(parse_json(found["more"][0].schema), dict):
+            raise ValueError("shape.schema must be a JSON object, as text")
+        return found
+
+
+def _value(field: Field, text: str) -> Any:
+    try:
+        return json.loads(text) if field.type in ("number", "json") else text
+    except ValueError:
+        return text
+
+
+def why_unfit(shape: AnswerShape, prompt: PromptCandidate, outputs: tuple[Field, ...]) -> str:
+    """Return why a prompt cannot have this shape, or ""."""
+    schema = answer_schema(outputs)
+    if schema is None:
+        return "shapes an answer that is no JSON object of two fields or more"
+    names, reasons = sorted(schema["properties"]), prompt.technique in REASONED
+    if (shape.order and sorted(shape.order) != names) or not {name for name, _ in shape.texts} <= {*names}:
+        return "shapes other fields than the answer has"
+    if prompt.format.startswith("dspy-"):
+        return f"the format {prompt.format} has its own shape of the answer"
+    if shape.layout == "none" and (shape.reasons != "none" or (shape.texts and not shape.strict)):
+        return "does not show its fields"
+    if shape.reasons != "none" and (reasons or prompt.n_examples or not can_reason(outputs)):
+        return "asks for reasons within the answer, which its examples or its technique give otherwise"
+    if shape.strict and (reasons or strict_schema(reply_schema(outputs, shape)) is None):
+        return "sends a schema that its replies cannot keep"
+    return ""

@@ -1,0 +1,72 @@
+"""A judge that is a released prompt: its answer is a rating, or which of two answers is better.
+
+Its last inputs are what is judged: one answer, or two. Texts of rows and models are defused as in `prompt/fence.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errors import InputError
+from agent.prompt.bound import BoundPrompt
+from agent.prompt.fence import defused
+from agent.scoring.judge_reply import REASON_CHARACTERS, Judgement
+from agent.task.judge_files import RATING, VERDICT, VERDICTS
+from agent.types import Completion, Request
+
+TAG = {"judge": "tune"}
+"""The tag of a search for a judge, which is promoted once it was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunedPrompt:
+    """A prompt that judges, its version and the parameters of its calls."""
+
+    prompt: BoundPrompt
+    version: str
+    parameters: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        output, name = self.prompt.outputs[0], self.prompt.name
+        known = {RATING: len(output.choices) > 1, VERDICT: set(output.choices) == set(VERDICTS)}
+        if len(self.prompt.outputs) > 1 or not known.get(output.name) or len(self.prompt.inputs) < self.judged:
+            raise InputError(f"{name} {self.version} is no judge; name a release of `optimize judge tune`")
+
+    @property
+    def mode(self) -> str:
+        return "pairwise" if self.prompt.outputs[0].name == VERDICT else "rubric"
+
+    @property
+    def judged(self) -> int:
+        """The number of answers that it sees."""
+        return 2 if self.mode == "pairwise" else 1
+
+    def lacking(self, inputs: Sequence[str]) -> list[str]:
+        """Return the inputs that it needs and a task does not have."""
+        return [name for name in self.prompt.inputs[: -self.judged] if name not in inputs]
+
+    def asked(
+        self, inputs: Mapping[str, str], answers: Sequence[str], repeat: int
+    ) -> tuple[Request, Callable[[Completion], Judgement]]:
+        """Return the request about one answer or two, and the reader of its reply."""
+        names = self.prompt.inputs
+        shown = {name: inputs.get(name, "") for name in names} | dict(zip(names[-self.judged :], answers, strict=True))
+        row = self.prompt.row({name: defused(text) for name, text in shown.items()})
+
+        def read(reply: Completion) -> Judgement:
+            found = self.prompt.read(reply.text, reply.logprobs, row, reply.label_logprobs)
+            if found.error:
+                return Judgement(None, f"the judge's answer has no readable verdict: {found.error}")
+            verdict = str(found.fields[self.prompt.outputs[0].name])
+            why = " ".join(reply.text.split())[:REASON_CHARACTERS]
+            return Judgement(self._value(verdict), why if why == verdict else f"{verdict}: {why}")
+
+        return self.prompt.request(row, repeat=repeat, **self.parameters), read
+
+    def _value(self, verdict: str) -> float:
+        if self.mode == "pairwise":
+            return VERDICTS[verdict]
+        levels = sorted(map(float, self.prompt.outputs[0].choices))
+        return (float(verdict) - levels[0]) / (levels[-1] - levels[0])

@@ -1,0 +1,118 @@
+"""Public claims of gains on few rows: print what their figures show, or search on their rows with our optimizer.
+
+    python -m tests.bench.claims
+    python -m tests.bench.claims math --data FOLDER --model local/FILE.gguf --out DIR [--calls 200] [--minutes 4]
+
+`FOLDER` is examples/02-math-reasoning of a checkout of github.com/intertwine/dspy-agent-skills; nothing in it is run.
+Its prompt is our baseline and its metric is ours. The published search chose by the 12 validation rows and reported the
+score on the same rows. Here the 34 train rows are halved, for examples and for the choice, and the 12 are sealed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import promptassay as pa
+from agent.release.result import RunResult
+from agent.report.wording import paired_test
+from tests.bench.arena.score import last_number
+from tests.bench.claims.published import CLAIMS, lines, with_interval
+
+TASK = """
+name = "{name}"
+description = "Solve arithmetic word problems."
+signature = "problem -> answer"
+instruction = {instruction}
+
+[models]
+max_tokens = {tokens}
+"""
+NEAR = 0.1
+PARTIAL = 0.2
+
+
+def math_score(row: Mapping[str, Any], answer: Any) -> float:
+    """Score the last number: 1 if right, 0.2 within 10 %, as the published metric does.
+
+    >>> [math_score({"answer": "290"}, said) for said in ("It is $290", "so 300", "12", "none")]
+    [1.0, 0.2, 0.0, 0.0]
+    """
+    said, right = last_number(str(answer)), float(row["answer"])
+    if said is None:
+        return 0.0
+    if abs(said - right) <= 1e-3 + 1e-6 * max(abs(said), abs(right)):
+        return 1.0
+    return PARTIAL if abs(said - right) / max(abs(right), 1.0) < NEAR else 0.0
+
+
+def first_prompt(code: str) -> str:
+    """Return the docstring of the first DSPy signature in a source text, which is its prompt."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Signature") for base in node.bases):
+            return ast.get_docstring(node) or ""
+    raise SystemExit("no DSPy signature in pipeline.py; give the folder of the example by --data")
+
+
+def write_task(data: Path, folder: Path, tokens: int) -> Path:
+    """Write their rows as a task: train rows in turn to train and dev, validation rows to test."""
+    folder.mkdir(parents=True, exist_ok=True)
+    train, sealed = (
+        [json.loads(line) for line in (data / "data" / f"{split}.jsonl").read_text("utf-8").splitlines() if line]
+        for split in ("train", "val")
+    )
+    for split, rows in (("train", train[::2]), ("dev", train[1::2]), ("test", sealed)):
+        kept = [{"problem": row["problem"], "answer": f"{row['answer']:g}"} for row in rows]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
+    instruction = json.dumps(first_prompt((data / "pipeline.py").read_text("utf-8")))
+    toml = TASK.format(name=folder.name, instruction=instruction, tokens=tokens)
+    (folder / "task.toml").write_text(toml, "utf-8")
+    return folder
+
+
+def report(name: str, result: RunResult) -> Iterator[str]:
+    """Yield our scores and sealed difference, then the published scores."""
+    lift, is_kept = result.lift, result.change is None
+    after = with_interval(lift.winner, lift.n)
+    yield f"{result.model}: {result.trials} trials, {result.status} {result.search_ended}"
+    yield f"ours, {lift.n} sealed rows: {with_interval(lift.baseline, lift.n)} -> {'kept' if is_kept else after}"
+    yield f"difference: {'no other prompt was tested' if is_kept else paired_test(lift)}; {result.decision}"
+    for claim in CLAIMS:
+        if claim.name.startswith(name):
+            before, after = (with_interval(score, claim.rows) for score in (claim.before, claim.after))
+            yield f"published, {claim.model}, the {claim.rows} rows that chose: {before} -> {after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", choices=["math"])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--model")
+    parser.add_argument("--out", type=Path, help="folder of the task, the ledger and the run")
+    parser.add_argument("--calls", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--tokens", type=int, default=160)
+    asked = parser.parse_args()
+    if asked.name is None:
+        print("\n".join(lines()))
+        return
+    if not (asked.data and asked.model and asked.out):
+        parser.error("a rerun needs --data, --model and --out")
+    result = pa.optimize(
+        write_task(asked.data, asked.out / "math", asked.tokens),
+        model=asked.model,
+        metric=math_score,
+        max_calls=asked.calls,
+        time_limit=60 * asked.minutes,
+        anyway=True,
+        db=asked.out / "ledger.db",
+    )
+    print("\n".join(report(asked.name, result)))
+
+
+if __name__ == "__main__":
+    main()
