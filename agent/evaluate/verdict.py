@@ -57,7 +57,7 @@ class Verdict(Generic[F]):
 
 
 def better(table: ScoreTable, arm: str, reference: str, seed: int) -> Verdict[Lift] | None:
-    """Test whether `arm` gains over the reference, on the rows with both scores; None without any."""
+    """Test whether `arm` gains over the reference; return None if no row has both scores."""
     ours, theirs = ([outcome.value for outcome in table.first(each)] for each in (arm, reference))
     if not (both := both_scored(ours, theirs)):
         return None
