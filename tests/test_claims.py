@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.stats.intervals import mean_ci
-from tests.bench.claims.__main__ import main, math_score, write_task
+from tests.bench.claims.__main__ import main, math_score, write_sentiment, write_task
 from tests.bench.claims.published import CLAIMS, Claim, interval, lines
 from tests.cli.world import compatible
 from tests.wire import WireServer
@@ -58,6 +59,19 @@ def test_train_rows_are_halved_and_validation_rows_are_sealed(tmp_path: Path) ->
     assert not {*splits["train"]} & {*splits["dev"]}
     assert '"40.5"' in splits["test"][0]
     assert "Add the numbers." in (task / "task.toml").read_text("utf-8")
+
+
+def test_22_sentiments_are_searched_and_all_others_sealed(tmp_path: Path) -> None:
+    task = write_sentiment(tmp_path / "sentiment")
+    rows = {
+        name: [json.loads(line) for line in (task / f"{name}.jsonl").read_text("utf-8").splitlines()]
+        for name in ("train", "dev", "test")
+    }
+    assert [len(split) for split in rows.values()] == [11, 11, 77]
+    assert len({row["text"] for split in rows.values() for row in split}) == 99
+    for split in rows.values():
+        counts = Counter(row["sentiment"] for row in split)
+        assert max(counts.values()) - min(counts.values()) <= 1, counts
 
 
 def test_a_rerun_prints_our_scores_next_to_the_published_ones(

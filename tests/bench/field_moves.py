@@ -2,10 +2,11 @@
 
     taskset -c 1 python -m tests.bench.field_moves --model local/FILE.gguf [--tasks clinic_intake,snips] [--calls 350]
 
-Both runs have the same rows, calls and seed. Printed for each task: sealed scores of the user's prompt and of both
-winners, the paired difference of the winners over the sealed rows with its 95 % interval, tokens of a call, and the
-score by field. Nothing is asserted. Ledgers and results are kept in runs/field_moves (`-o`). The rows of snips are
-those of `--data` (default ../shared/data/snips) with one intent: its slots as one JSON object, null where not said.
+Both runs have the same rows, cap on calls and seed, and one ledger, so what both ask is asked once. Printed for each
+task: sealed scores of the user's prompt and of both winners, the paired difference of the winners over the sealed rows
+with its 95 % interval, tokens of a call, and the score by field. Nothing is asserted. Ledgers and results are kept in
+runs/field_moves (`-o`). The rows of snips are those of `--data` (default ../shared/data/snips) with one intent: its
+slots as one JSON object, null where not said.
 """
 
 from __future__ import annotations
@@ -92,15 +93,15 @@ TASKS = {"clinic_intake": clinic_intake, "snips": snips}
 def compared(folder: Path, model: str, calls: int, seed: int) -> None:
     """Run both searches and print what they came to."""
     found, scores = dict[bool, RunResult](), dict[bool, dict[str, float | None]]()
+    db = folder.parent / "runs" / f"{folder.name}-{seed}.db"
+    db.parent.mkdir(exist_ok=True)
     for shape in (True, False):
         began, word = time.process_time(), "with" if shape else "without"
-        db = folder.parent / "runs" / f"{folder.name}-{seed}-{word}.db"
-        db.parent.mkdir(exist_ok=True)
         result = pa.optimize(
             folder, model=model, max_calls=calls, seed=seed, db=db, price=(0, 0), shape=shape, anyway=True
         )
         found[shape], scores[shape] = result, sealed(db, result.run_id, result.winner.candidate_id)
-        db.with_suffix(".json").write_text(json.dumps(result.to_json(), indent=1), "utf-8")
+        db.with_name(f"{db.stem}-{word}.json").write_text(json.dumps(result.to_json(), indent=1), "utf-8")
         change = result.change
         size = f"{change.winner.tokens_a_call} tokens a call" if change else "own prompt"
         shown = "; ".join(change.answer) if change else ""
