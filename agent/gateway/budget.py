@@ -141,6 +141,11 @@ class Account:
         root = (math.sqrt(rate + (1 + rate) * max(0, free)) - math.sqrt(rate)) / (1 + rate)
         return math.floor(root**2 + 1e-9)  # the most calls of which _attempts are free
 
+    def payable_in_time(self) -> float:
+        """Estimate how many calls the whole time limit pays for; inf without a limit."""
+        limit, paid = self.budget.time_limit, self.total_paid.calls
+        return math.inf if limit is None or not paid else paid * limit / max(self.seconds, 1e-9)
+
     def _passed(self, after: Spend) -> str:
         budget, part = self.budget, 1.0 - self.held_back.share
         caps = (

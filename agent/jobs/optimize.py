@@ -229,6 +229,7 @@ async def _score_baseline(run: RunState) -> None:
     again = await context.evaluator.outcomes(own, noisy, "dev", repeat=1)
     repeated = [outcome.value for outcome in again]
     _plan_for_calls(run)
+    _plan_for_time(run)
     _choose_sealed_rows(run, [score for score in scores if score is not None])
     found = assess(scores, repeated, len(run.test), is_compared, program.own_scores)
     missing = sum(score is None for score in scores)
@@ -260,17 +261,36 @@ async def _own_scores(run: RunState, rows: int) -> list[float | None]:
 
 def _plan_for_calls(run: RunState) -> None:
     """Give up rows where a row takes more calls than the plan counts: else nothing would be left for the search."""
-    program, context, plan = run.launch.program, run.context, run.planned
+    program, plan = run.launch.program, run.planned
     a_row = _calls_a_row(run, plan.first_rows)
     if a_row > program.calls:
-        run.planned = plan.of_longer_runs(run.session.task, a_row / program.calls)
-        run.test = sealed_rows(run.session.task, run.planned)
-        context.replan(run.plan_in_calls(a_row))
-        if (run.planned.dev_rows, run.planned.test_rows) != (plan.dev_rows, plan.test_rows):
-            rows = f"{run.planned.dev_rows} dev and {run.planned.test_rows} test rows"
-            run.session.observer.on_message(f"a row takes {a_row} calls, so the rest of the run uses {rows}")
-        if context.baseline_rows == len(context.dev):
-            context.trials.settle(context.baseline.id, "complete", "the user's own prompt")
+        fewer = plan.of_longer_runs(run.session.task, a_row / program.calls)
+        _give_up_rows(run, fewer, a_row, f"a row takes {a_row} calls")
+
+
+def _plan_for_time(run: RunState) -> None:
+    """Give up rows where the time limit ends the run before its calls.
+
+    Else the sealed test could not be finished.
+    """
+    plan, calls, payable = run.planned, run.context.plan.calls, run.session.account.payable_in_time()
+    if plan.chooses_rows and payable < calls:
+        fewer = plan.of_longer_runs(run.session.task, calls / payable)
+        fewer = replace(fewer, calls=max(fewer.baseline_calls + fewer.test_calls, int(plan.calls * payable / calls)))
+        why = f"the time limit pays for about {payable:.0f} calls"
+        _give_up_rows(run, fewer, _calls_a_row(run, run.context.baseline_rows), why)
+
+
+def _give_up_rows(run: RunState, fewer: Plan, calls_a_row: int, why: str) -> None:
+    context, task = run.context, run.session.task
+    before, run.planned = run.planned, fewer
+    run.test = sealed_rows(task, fewer)
+    context.replan(run.plan_in_calls(calls_a_row))
+    if (fewer.dev_rows, fewer.test_rows) != (before.dev_rows, before.test_rows):
+        rows = f"{fewer.dev_rows} dev and {fewer.test_rows} test rows"
+        run.session.observer.on_message(f"{why}, so the rest of the run uses {rows}")
+    if context.baseline_rows == len(context.dev):
+        context.trials.settle(context.baseline.id, "complete", "the user's own prompt")
 
 
 def _calls_a_row(run: RunState, rows: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent.gateway.retries import Clock
 from agent.ledger.query import History
 from agent.release.runtime import load_prompt
 from agent.report.view import task_of
@@ -340,6 +341,20 @@ def test_a_cap_that_ends_the_baseline_leaves_the_sealed_test_closed_and_can_be_r
     opened = [event for event in events if event["kind"] == "test_opened"]
     assert len(opened) == 1
     assert [check for check in good_json("audit", "check")["checks"] if not check["ok"]] == []
+
+
+def test_a_time_limit_that_pays_for_fewer_calls_than_planned_leaves_time_for_a_smaller_sealed_test(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with WireServer(learner) as server:
+        monkeypatch.setattr(Clock, "now", lambda clock: float(len(server.requests)))  # each call takes a second
+        command = [*files(120), "-m", compatible(server), "--max-calls", "600", "-j", "1", "--proposer", "none"]
+        whole = good_json(*command, "--db", "whole.db")
+        begun = len(server.requests)
+        result = good_json(*command, "--time-limit", "100", "--db", "short.db")
+    assert whole["lift"]["n"] > result["lift"]["n"] > 0
+    assert result["status"] in ("complete", "budget")
+    assert len(server.requests) - begun <= 100
 
 
 def test_a_dry_run_says_no_more_than_the_caps_allow() -> None:

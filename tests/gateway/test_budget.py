@@ -103,6 +103,13 @@ async def test_time_left_is_the_share_that_is_not_held_back_and_calls_in_flight_
     assert (Account(Budget()).time_left(), Account(Budget()).landing_left()) == (math.inf, None)
 
 
+async def test_calls_that_the_time_pays_for_are_estimated_by_the_pace() -> None:
+    past = ResumeState(paid={"model": Spend(25), "judge": Spend(5)}, seconds=60.0)
+    assert Account(Budget(time_limit=100.0), past, clock=LoopClock()).payable_in_time() == pytest.approx(50)
+    assert Account(Budget(), past).payable_in_time() == math.inf
+    assert Account(Budget(time_limit=100.0)).payable_in_time() == math.inf, "nothing was called yet"
+
+
 # -- what the end of the run needs -------------------------------------------------------------------------------------
 
 
