@@ -9,6 +9,7 @@ from itertools import combinations, pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agent.metrics.json_values import field_value
 from agent.metrics.text_similarity import signature
 from agent.results.base import Mean, SideName
 from agent.results.breakdown import (
@@ -24,7 +25,7 @@ from agent.results.breakdown import (
     TextVariety,
 )
 from agent.stats.intervals import both_scored, groups_differ, mean_ci, scored_difference
-from agent.types import MetricSpec, Outcome, canonical
+from agent.types import Field, MetricSpec, Outcome, canonical
 
 if TYPE_CHECKING:
     from agent.evaluate.score_table import ScoreTable
@@ -112,6 +113,35 @@ def by_slice(table: ScoreTable, names: Sequence[str], seed: int) -> list[Slice]:
         gaps = _gaps(WINNER, scores[WINNER], seed) | _gaps(BASELINE, scores[BASELINE], seed)
         lines.append(Slice(slice=name, groups=tuple(groups), **gaps))
     return lines
+
+
+def by_field(table: ScoreTable, outputs: Sequence[Field], specs: Sequence[MetricSpec], seed: int) -> list[MetricPart]:
+    """Compare both sides by field of each answer with `json_fields`, over the rows whose label or answer has it."""
+    found = list[MetricPart]()
+    for output in dict.fromkeys(spec.field for spec in specs if spec.name == "json_fields"):
+        labels = [_object(row.labels.get(output)) for row in table.rows]
+        sides = [[_answered(each, output) for each in table.first(side)] for side in (WINNER, BASELINE)]
+        rows = [*zip(labels, *sides, strict=True)]
+        for name in dict.fromkeys(name for label in labels for name in label or ()):
+            here = [row for row in rows if any(name in (part or ()) for part in row)]
+            won, based = ([_field_value(row[side], row[0], name) for row in here] for side in (1, 2))
+            field = f"{output}.{name}" if len(outputs) > 1 else name
+            found.append(MetricPart(metric="json_fields", field=field, **compared(won, based, seed)))
+    return found
+
+
+def _object(value: Any) -> Mapping[str, Any] | None:
+    return value if isinstance(value, Mapping) else None
+
+
+def _answered(outcome: Outcome, output: str) -> Mapping[str, Any] | None:
+    return None if readable(outcome) is None else _object(outcome.prediction.fields.get(output)) or {}
+
+
+def _field_value(got: Mapping[str, Any] | None, label: Mapping[str, Any] | None, name: str) -> float | None:
+    if got is None or label is None:
+        return None
+    return field_value(got, label, name) if got else 0.0
 
 
 def _gaps(side: SideName, scores: Sequence[Sequence[float]], seed: int) -> dict[str, Any]:

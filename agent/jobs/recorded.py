@@ -11,12 +11,11 @@ from typing import Any
 from agent.errors import InputError
 from agent.jobs.locations import open_history, prompt_path
 from agent.jobs.tasks import changed_parts, task_of
-from agent.ledger.query import History, Row, is_calibrated, is_erased, started_with
+from agent.ledger.query import TEXT_EVENTS, History, Row, is_calibrated, is_erased, started_with
 from agent.options.jobs import MigrateOptions, Migrates, RecordedOptions
 from agent.programs.recorded import Recorded
 from agent.prompt.calibration import LabelCalibration
-from agent.prompt.parts.shape import AnswerShape
-from agent.prompt.parts.tools import ToolTexts
+from agent.prompt.parts.kinds import PARTS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.result import search_result
 from agent.release.runtime import load_prompt
@@ -44,9 +43,9 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
     calibration = row.get("calibration")
     if calibration and calibration["bias"] is None:
         raise InputError(f"{row['id']}: the calibration of this prompt was erased from the ledger")
-    for name, what in (("tool_texts", "texts of the tools were"), ("shape", "shape of the answer was")):
-        if name in row and row[name] is None:
-            raise InputError(f"{row['id']}: this prompt's {what} erased from the ledger")
+    texts = {name: (PARTS.get(name), row[name]) for name in TEXT_EVENTS if name in row}
+    if lost := [kind.words for kind, recorded in texts.values() if recorded is None]:
+        raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger: {', '.join(lost)}")
     candidate = PromptCandidate(
         row["technique"],
         row["format"],
@@ -56,8 +55,7 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
         calibration=read_as(LabelCalibration, calibration, "calibration") if calibration else None,
         picks=Picks(**row["picks"]) if row["picks"] else None,
         passages=Passages(**row["passages"]) if row["passages"] else None,
-        tool_texts=ToolTexts.of(row["tool_texts"]) if "tool_texts" in row else None,
-        shape=AnswerShape.of(row["shape"]) if "shape" in row else None,
+        **{name: kind.settings.of(recorded) for name, (kind, recorded) in texts.items()},
     )
     if candidate.id != row["id"]:
         raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agent.errors import InputError
 from agent.jobs.planned import detectable_line
+from agent.jobs.tasks import SAMPLES
 from agent.jobs.tool_sources import tools_in_file
 from agent.options.jobs import InitOptions
 from agent.safe_file import prompt_text
@@ -29,41 +31,17 @@ from agent.task.skills import (
     skills_json,
 )
 from agent.task.splits import FRACTIONS, split_rows
-from agent.task.task_text import SCHEMA_LINE, slug, string
+from agent.task.task_text import slug, string
 from agent.task.tools import TOOLS_FILE, tools_json
 from agent.types import SPLITS, Tool
 
 ABOUT = "Choose the skill that a request needs, or none."
-INSTRUCTION = """\
-A user asks an assistant for something. The functions are skills of the assistant, which take no arguments. Call the one
-skill that the request needs. Call nothing where no skill fits."""
+SAMPLE = SAMPLES / "skill_choice" / "task.toml"
+"""The sample from which a new task differs in its name, prompt and limit."""
 FEWEST = 12
 """Queries of a task: fewer leave a split without rows."""
 USUAL_GAIN = 0.2
 """The gain for which the number of queries is told."""
-TOML = """\
-name = {name}
-description = {about}
-signature = "query -> calls"
-instruction = {instruction}
-tools = "{tools}"
-
-[fields.query]
-description = "what the user asks for"
-
-[fields.calls]
-type = "json"
-description = "a call of the right skill, [] for none"
-
-[[metrics]]
-name = "right_tool"
-
-[search]
-techniques = ["zero-shot"]
-formats = ["turns"]
-descriptions_only = {most}
-"""
-
 
 Source = Mapping[Tool, SkillFile | None]
 """The tools to choose from, with the files of those that are skills."""
@@ -92,14 +70,13 @@ def write_skill_task(folder: Path, source: Source, options: InitOptions) -> list
     splits[0], splits[1] = [query for query in splits[0] if not isinstance(query[1], dict)], [*splits[1], *partly]
     if not splits[0]:
         raise InputError('too few queries say which skill is meant; add rows such as {"query": "...", "skill": "..."}')
-    toml = TOML.format(
-        name=string(slug(folder.name)),
-        about=string(ABOUT),
-        instruction=string(prompt_text(str(options.prompt)) if options.prompt else INSTRUCTION),
-        tools=TOOLS_FILE,
-        most=max(MOST_DESCRIPTION, *(len(tool.description) for tool in source)),
-    )
-    files = {"task.toml": SCHEMA_LINE + toml, TOOLS_FILE: tools_json([*source])}
+    most = max(MOST_DESCRIPTION, *(len(tool.description) for tool in source))
+    toml = SAMPLE.read_text("utf-8").partition("\n[budget]")[0].replace('"skill_choice"', string(slug(folder.name)))
+    toml = toml.replace(f"= {MOST_DESCRIPTION}\n", f"= {most}\n")
+    if options.prompt:
+        own = f"instruction = {string(prompt_text(str(options.prompt)))}"
+        toml = re.sub('instruction = """.*?"""', lambda _: own, toml, flags=re.DOTALL)
+    files = {"task.toml": toml, TOOLS_FILE: tools_json([*source])}
     for split, part in zip(SPLITS, splits, strict=True):
         files[f"{split}.jsonl"] = "".join(json_line({"query": text, "calls": label}) for text, label in part)
     if skills:

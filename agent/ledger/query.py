@@ -23,9 +23,10 @@ ERASED = "(erased)"  # placeholder of an erased text
 CALIBRATED_EVENT = "calibration"  # event with the calibration of a candidate
 RETRIEVAL_EVENTS = {"picks": "candidate_picks", "passages": "candidate_passages"}
 """Events with a candidate's settings of picked examples and retrieved passages."""
-TOOL_TEXTS = "candidate_tool_texts"  # event with a candidate's tool descriptions
-TEXT_EVENTS = {"tool_texts": TOOL_TEXTS, "shape": "candidate_shape"}
-"""Events with a candidate's settings of parts that have texts, by the part."""
+TEXT_PARTS = {"tool_texts": "texts of the tools", "shape": "shape of the answer"}
+"""The parts of a candidate with texts of their own."""
+TEXT_EVENTS = {name: f"candidate_{name}" for name in TEXT_PARTS}
+"""Events with a candidate's settings of these parts."""
 FINE_TUNING = ("fine_tuning_files", "fine_tuning_started", "fine_tuning_ended")
 """Events of a fine-tuning: files uploaded, job started, job ended."""
 BATCH = ("batch_intended", "batch_submitted", "batch_ended")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import REPLY, TOOL_TEXTS, History, Row
+from agent.ledger.query import REPLY, TEXT_EVENTS, History, Row
 from agent.safe_text import whole_characters
 
 MOST_TEXTS = 2_000_000
@@ -142,7 +142,7 @@ def _texts(history: History, run_id: str) -> Iterator[Row]:
     for found in history.each(
         "SELECT e.run_id, json_extract(e.body, '$.candidate_id') AS candidate_id, b.body FROM events e "
         "JOIN blobs b ON b.hash = json_extract(e.body, '$.tool_texts_hash') "
-        f"WHERE e.kind = '{TOOL_TEXTS}' AND {_OF_RUN} ORDER BY e.seq",
+        f"WHERE e.kind = '{TEXT_EVENTS['tool_texts']}' AND {_OF_RUN} ORDER BY e.seq",
         run_id,
     ):
         texts = json.loads(found["body"])

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.chain import AUDITED
-from agent.ledger.query import History, Row, no_price, released_file
+from agent.ledger.query import TEXT_PARTS, History, Row, no_price, released_file
 from agent.ledger.verify import home_of
 
 
@@ -194,8 +194,7 @@ def chain_of_parents(history: History, run_id: str, candidate_id: str) -> list[R
 
 
 def _proposal(history: History, proposals: list[Row], candidate: Row) -> Row | None:
-    kinds = {"tool_texts": "texts of the tools", "shape": "shape of the answer", "instruction": "instruction"}
-    for name, of in ((f"{kind}_hash", of) for kind, of in kinds.items()):
+    for name, of in ((f"{kind}_hash", of) for kind, of in {**TEXT_PARTS, "instruction": "instruction"}.items()):
         for event in proposals:
             body = event["body"]
             if name not in candidate or body.get(name) != candidate[name]:

@@ -22,7 +22,7 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the schema for a strict mode; None if its meaning would change."""
     try:
         found = _strict(schema)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     return found if found.get("type") == "object" and "properties" in found else None
 
@@ -37,9 +37,7 @@ def _strict(schema: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"a strict mode does not take {', '.join(sorted(unknown))}")
     made: dict[str, Any] = {name: value for name, value in schema.items() if name in KEPT}
     if "type" not in made and (values := fixed_values(schema)):
-        kinds = list(dict.fromkeys(_NAMES.get(type(value), "object") for value in values))
-        if "object" in kinds:
-            raise ValueError("a strict mode takes plain values only")
+        kinds = list(dict.fromkeys(_NAMES[type(value)] for value in values))
         made = {"type": kinds[0] if len(kinds) == 1 else kinds, **made}
     if "properties" in schema or made.get("type") == "object":
         properties = schema.get("properties", {})
@@ -47,10 +45,8 @@ def _strict(schema: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError("a strict mode takes no optional and no other fields")
         made |= {"type": "object", "properties": {name: _strict(part) for name, part in properties.items()}}
         made |= {"required": [*properties], "additionalProperties": False}
-    if "items" in schema:
+    if "items" in schema or made.get("type") == "array":
         made["items"] = _strict(schema["items"])
-    elif made.get("type") == "array":
-        raise ValueError("a strict mode wants to know the items")
     if "anyOf" in schema:
         made["anyOf"] = [_strict(part) for part in schema["anyOf"]]
     if "$defs" in schema:

@@ -9,7 +9,7 @@ text in one user turn), and `dspy-chat`, `dspy-json`, `dspy-xml` (the adapters o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -80,28 +80,23 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
 
 def _suffix(candidate: PromptCandidate, signature: Signature) -> str:
     said = [kind.said(settings, signature.outputs) for kind, settings in held(candidate)]
-    said += [reasoning_suffix(_seen(candidate, signature))] * TECHNIQUES[candidate.technique].reasoning
+    said += [reasoning_suffix(_seen(candidate, signature)[0])] * TECHNIQUES[candidate.technique].reasoning
     return "".join(f"\n\n{words}" for words in said if words)
 
 
-def _seen(candidate: PromptCandidate, signature: Signature) -> Signature:
+def _seen(
+    candidate: PromptCandidate, signature: Signature, demos: Sequence[Demo] = ()
+) -> tuple[Signature, Sequence[Demo]]:
     for kind, settings in held(candidate):
-        signature = kind.seen(settings, signature)
-    return signature
-
-
-def _as_shown(candidate: PromptCandidate, demo: Demo, signature: Signature) -> Demo:
-    for kind, settings in held(candidate):
-        demo = kind.example(settings, demo, signature.outputs)
-    return demo
+        signature, demos = kind.answers(settings, signature, demos)
+    return signature, demos
 
 
 def shown_demos(candidate: PromptCandidate, demos: Iterable[Demo], signature: Signature) -> list[tuple[str, ...]]:
     """Return the texts of each demo in the candidate's layout, as `fill_messages` takes them."""
     if candidate.format.startswith("dspy-"):
         return [_dspy_demo(candidate, demo, signature) for demo in demos]
-    reasoning, seen = TECHNIQUES[candidate.technique].reasoning, _seen(candidate, signature)
-    demos = [_as_shown(candidate, demo, signature) for demo in demos]
+    reasoning, (seen, demos) = TECHNIQUES[candidate.technique].reasoning, _seen(candidate, signature, [*demos])
     if candidate.format == "inline":
         return [(f"{_worked(demo, seen, reasoning)}\n\n",) for demo in demos]
     if name := signature.conversation:
@@ -121,7 +116,7 @@ def _turn(candidate: PromptCandidate, signature: Signature) -> Parts:
     if marks(candidate.instruction, names):
         places = [*names, *candidate.marks("context")]
         return [*split(candidate.instruction, places), _suffix(candidate, signature)]
-    return _layout(candidate.format, _seen(candidate, signature), TECHNIQUES[candidate.technique].reasoning)
+    return _layout(candidate.format, _seen(candidate, signature)[0], TECHNIQUES[candidate.technique].reasoning)
 
 
 def _filled(turn: Parts, demo: Demo) -> str:

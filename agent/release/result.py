@@ -14,7 +14,6 @@ from agent.results.breakdown import (
     Answers,
     Calibration,
     Consistency,
-    FieldScore,
     JudgeTrust,
     LabelReport,
     MetricPart,
@@ -133,7 +132,7 @@ class RunResult(CostedResult):
     answers: Answers | None = None
     labels: tuple[LabelReport, ...] = ()
     tools: tuple[LabelReport, ...] = ()
-    fields: tuple[FieldScore, ...] = ()
+    fields: tuple[MetricPart, ...] = ()
     change: Change | None = None
     proposer: ProposerUse | None = None
     to_show: ToShow | None = None

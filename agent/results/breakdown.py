@@ -55,17 +55,6 @@ class Group(TwoSided[Side]):
     p_value: float | None = None
 
 
-class FieldScore(TwoSided[Side]):
-    """One field of a JSON answer, over the rows whose label or answer has it; the rest as in `MetricPart`."""
-
-    field: str
-    winner: Side = Side()
-    baseline: Side = Side()
-    diff: float | None = None
-    diff_ci95: Interval | None = None
-    p_value: float | None = None
-
-
 class Slice(Result):
     """The groups of one slice: for each prompt the largest gap (None: one group) and the p-value of "all groups are
     equal".

@@ -14,7 +14,6 @@ from typing import Any, Literal
 from agent.errors import BudgetExhausted
 from agent.evaluate import answer_counts, breakdown
 from agent.evaluate.breakdown import BASELINE, WINNER
-from agent.evaluate.field_scores import by_field
 from agent.evaluate.score_table import ScoreTable
 from agent.prompt.parts.shape import shape_changes
 from agent.prompt.parts.tools import tool_changes
@@ -214,7 +213,7 @@ def explained(task: Task, table: ScoreTable, judges: Sequence[JudgeTrust], seed:
         "answers": answer_counts.row_counts(table),
         "labels": answer_counts.by_label(table, task.signature.outputs),
         "tools": answer_counts.by_tool(table, task.signature.outputs[0], task.tools),
-        "fields": by_field(table, task, seed),
+        "fields": breakdown.by_field(table, task.signature.outputs, task.metrics, seed),
         "metrics": breakdown.by_metric(table, task.metrics, seed),
         "slices": breakdown.by_slice(table, task.slices, seed),
         "consistency": Consistency(**steady) if task.repeats > 1 else None,

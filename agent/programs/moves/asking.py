@@ -10,15 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from agent.errors import ModelError, RunRefused
 from agent.gateway.in_flight import all_of
 from agent.programs.moves.evidence import Assembled, Evidence, inputs_of, line_of, words_of
 from agent.programs.moves.prompt_parts import held
 from agent.prompt.fence import Fence, defused
-from agent.prompt.parts.shape import AnswerShape
-from agent.prompt.parts.tools import ToolTexts
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Parent
 from agent.types import Completion, Example, Message, Request, Task
@@ -26,7 +24,6 @@ from agent.types import Completion, Example, Message, Request, Task
 SENTENCE_TOKENS = 80  # of a reply of one sentence, at most
 STEADY, FREE = 0.3, 0.7  # temperatures: of a sentence about rows, and of a text that may be written in many ways
 
-PartTexts = ToolTexts | AnswerShape  # each names its `part`
 Read = tuple[Sequence[str], str]  # the texts of a reply, and why they are refused, or ""
 Ask = Callable[[Sequence["Question"]], Awaitable[list[Sequence[str]]]]
 """Return the usable texts of each reply in order; questions beyond the budget are not asked."""
@@ -120,6 +117,12 @@ async def replies_to(ask: Ask, question: Question) -> list[str]:
     return [text for texts in await ask([question]) for text in texts]
 
 
+class PartTexts(Protocol):
+    """Settings of the part `part` that have texts."""
+
+    part: ClassVar[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """An instruction, or settings of a part with texts, that an operator made.
@@ -136,6 +139,14 @@ class Draft:
     parent: Parent | None = None
     alone: bool = False
     claim: str = ""
+
+
+async def retold(
+    evidence: Evidence, ask: Ask, question: Question, made: Callable[[str], PartTexts | None], about: str, *rows: str
+) -> list[Draft]:
+    """Make a draft of each reply that changes the texts of a part."""
+    drafts = [(made(text), text) for text in await replies_to(ask, question)]
+    return [Draft(each, about, rows, parent=evidence.best, claim=text) for each, text in drafts if each]
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,8 +142,8 @@ class InstructionHistory:
     instructions: dict[str, Assembled] = field(default_factory=dict)
     definitions: dict[str, list[InstructionPart]] = field(default_factory=dict)
     tools: set[str] = field(default_factory=set)
-    tools_asked: set[tuple[str, str, str]] = field(default_factory=set)
-    """Earlier requests: the operator, the tool, and the other tool, argument or description."""
+    asked: set[tuple[str, str, str]] = field(default_factory=set)
+    """Earlier requests: the operator, the tool ("" for a field), and the other tool, argument, field or description."""
 
     def of(self, instruction: str) -> Assembled:
         """Return the parts of an instruction; an unknown one is words alone."""

@@ -21,7 +21,7 @@ from agent.prompt.parts.picks import PickedRows
 from agent.prompt.parts.tools import ToolTexts, argument_texts, optional_arguments, with_texts
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import marks
-from agent.retrieval.passages import CONTEXT, Passages
+from agent.retrieval.passages import CONTEXT
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
 from agent.retrieval.vectors import DENSE, DENSE_RETRIEVERS
 from agent.search.program import Choices
@@ -36,8 +36,10 @@ NONE = "none"  # the retriever of a design without picked examples, or without p
 class PartMaker:
     """Designs and changes of one part of a prompt, if the task has it.
 
-    `coordinates`: its choices in the space of designs; none if it is not used.
+    `part`: the candidate's field. `coordinates`: its choices in the space of designs; none if it is not used.
     """
+
+    part: str
 
     def __init__(self, choices: Choices, coordinates: Mapping[str, tuple[str, ...]]) -> None:
         self.coordinates, self._choices = dict(coordinates), choices
@@ -53,6 +55,18 @@ class PartMaker:
 
     def first(self) -> list[dict[str, str]]:
         return []
+
+    def at(self, place: Place) -> Any:
+        """Return the settings of a design."""
+        raise NotImplementedError
+
+    def designed(self, prompt: PromptCandidate, place: Place) -> PromptCandidate:
+        """Return the prompt with the settings of a design."""
+        return replace(prompt, **{self.part: self.at(place)})
+
+    def named(self, place: Place) -> str:
+        """Name the settings of a design in that of its operator."""
+        return ""
 
     def operators(self, prompt: PromptCandidate) -> list[str]:
         return list(self.coordinates)
@@ -86,6 +100,8 @@ def pick_sizes(task: Task) -> list[int]:
 
 
 class PickMaker(PartMaker):
+    part = "picks"
+
     def __init__(self, task: Task, choices: Choices, pool: PickedRows, demos: Callable[[], DemoMaker]) -> None:
         self._task, self._pool, self._demos, self._sizes = task, pool, demos, pick_sizes(task)
         self._retrievers = (*RETRIEVERS, *(DENSE_RETRIEVERS if task.space.embeddings else ()))
@@ -163,6 +179,8 @@ LookUp = tuple[str, int, tuple[int, int]]
 
 
 class PassageMaker(PartMaker):
+    part = "passages"
+
     def __init__(self, task: Task, choices: Choices, library: PassageLibrary) -> None:
         self._library = library
         counts, sizes = tuple(map(str, PASSAGE_COUNTS)), tuple(map(size_name, CHUNKS))
@@ -184,13 +202,14 @@ class PassageMaker(PartMaker):
     def first(self) -> list[dict[str, str]]:
         return list(map(self._place, FIRST_PASSAGES))
 
-    def at(self, place: Place, instruction: str) -> Passages | None:
-        """Return the passages of a design. An instruction with a place for them always has some."""
+    def designed(self, prompt: PromptCandidate, place: Place) -> PromptCandidate:
+        """Add the passages of a design. An instruction with a place for them always has some."""
         retriever = place.get("passages", NONE)
-        if not self.coordinates or (retriever == NONE and not marks(instruction, [CONTEXT])):
-            return None
+        if not self.coordinates or (retriever == NONE and not marks(prompt.instruction, [CONTEXT])):
+            return prompt
         size = next(size for size in CHUNKS if size_name(size) == place["passage_size"])
-        return self._library.settings(USUAL[0] if retriever == NONE else retriever, int(place["passage_count"]), *size)
+        retriever, k = USUAL[0] if retriever == NONE else retriever, int(place["passage_count"])
+        return replace(prompt, passages=self._library.settings(retriever, k, *size))
 
     def operators(self, prompt: PromptCandidate) -> list[str]:
         return ["passages"]
@@ -216,6 +235,8 @@ class PassageMaker(PartMaker):
 
 
 class OtherPartMaker(PartMaker):
+    part = "more"
+
     def __init__(self, task: Task, choices: Choices) -> None:
         self._offers = {name: offer for name, kind in others().items() if (offer := kind.made.choices(task))}
         super().__init__(choices, {name: (NONE, *offer) for name, offer in self._offers.items()})
@@ -230,6 +251,9 @@ class OtherPartMaker(PartMaker):
     def at(self, place: Place) -> tuple[PromptPart, ...]:
         chosen = {name: place.get(name, NONE) for name in self._offers}
         return tuple(self._offers[name][word] for name, word in chosen.items() if word != NONE)
+
+    def named(self, place: Place) -> str:
+        return "".join(f"+{part.name}" for part in self.at(place))
 
     def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made:
         offer, now = self._offers[operator], old.part(operator)
@@ -261,12 +285,15 @@ class VariantMaker(PartMaker):
     def first(self) -> list[dict[str, str]]:
         return [{self.coordinate: name} for name in self._variants if name != OWN]
 
-    def _variant(self, place: Place) -> Any:
+    def at(self, place: Place) -> Any:
         return self._variants.get(place.get(self.coordinate, OWN))
+
+    def named(self, place: Place) -> str:
+        return f"+{place[self.coordinate]}"
 
 
 class ToolMaker(VariantMaker):
-    coordinate = "tools"
+    part, coordinate = "tool_texts", "tools"
 
     def __init__(self, task: Task, choices: Choices, rng: random.Random) -> None:
         self._task, self._rng = task, rng
@@ -274,9 +301,8 @@ class ToolMaker(VariantMaker):
         shown = ToolTexts.between(task.tools, [self._with_example(tool) for tool in task.tools]) if task.tools else None
         super().__init__(choices, {OWN: None, **({EXAMPLES: shown} if shown else {})} if task.tools else {})
 
-    def at(self, place: Place) -> ToolTexts | None:
-        found: ToolTexts | None = self._variant(place)
-        return found
+    def named(self, place: Place) -> str:
+        return "+tools"
 
     def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made | None:
         tools = with_texts(self._task.tools, old.tool_texts)

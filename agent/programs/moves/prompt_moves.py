@@ -10,15 +10,14 @@ from functools import cached_property
 from agent.programs.moves.asking import PartTexts
 from agent.programs.moves.author import rationales
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes, most_examples
-from agent.programs.moves.part_moves import OtherPartMaker, PassageMaker, PickMaker, ToolMaker
+from agent.programs.moves.evidence import Assembled
+from agent.programs.moves.part_moves import OtherPartMaker, PassageMaker, PickMaker, ToolMaker, VariantMaker
 from agent.programs.moves.prompt_parts import compressions
 from agent.programs.moves.proposer import BY_CREDIT, Proposer, is_worth_trying
 from agent.programs.moves.shape_moves import ShapeMaker
 from agent.prompt.parts.kinds import TaskParts
 from agent.prompt.parts.passages import PassageLibrary
 from agent.prompt.parts.picks import PickedRows
-from agent.prompt.parts.shape import AnswerShape
-from agent.prompt.parts.tools import ToolTexts
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.search.context import SearchContext
@@ -144,12 +143,10 @@ class CandidateGenerator(TextMoves):
         self.counts, self.kinds = demo_sizes(task), demo_kinds(task)
         self.rationales: dict[str, str] = {}
         self._picks = PickMaker(task, choices, shared.of(PickedRows), lambda: self._maker)
-        self._passages = PassageMaker(task, choices, shared.of(PassageLibrary))
-        self._tools, self._others = ToolMaker(task, choices, rng), OtherPartMaker(task, choices)
-        self._shapes = ShapeMaker(task, choices, rng)
-        self._retold = {ToolTexts.part: self._tools, AnswerShape.part: self._shapes}
-        every = (self._picks, self._passages, self._tools, self._shapes, self._others)
-        makers = (self._tools,) if only else every
+        self._passages, tools = PassageMaker(task, choices, shared.of(PassageLibrary)), ToolMaker(task, choices, rng)
+        self._added = (self._passages, tools, ShapeMaker(task, choices, rng), OtherPartMaker(task, choices))
+        self._retold = {maker.part: maker for maker in self._added if isinstance(maker, VariantMaker)}
+        makers = (tools,) if only else (self._picks, *self._added)
         self._parts = [part for part in makers if part.coordinates]
 
     @cached_property
@@ -234,14 +231,11 @@ class CandidateGenerator(TextMoves):
             place["role"],
             demos.demos,
             picks=picks,
-            passages=self._passages.at(place, rewrite.instruction),
-            tool_texts=self._tools.at(place),
-            more=self._others.at(place),
-            shape=self._shapes.at(place),
         )
-        more = "+role" * bool(place["role"]) + "+tools" * bool(candidate.tool_texts)
-        more += f"+{place.get('shape')}" * bool(candidate.shape)
-        more += "".join(f"+{part.name}" for part in candidate.more)
+        more = "+role" * bool(place["role"])
+        for part in self._added:
+            candidate = part.designed(candidate, place)
+            more += part.named(place) if getattr(candidate, part.part) else ""
         operator = demos.operator if candidate.n_examples else f"{technique}:{rewrite.operator}{more}"
         credit = FRESH if candidate.n_examples else credit_of(rewrite, FRESH)
         return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason, credit)
@@ -342,7 +336,7 @@ class PromptMoves(CandidateGenerator):
     async def _proposed(self, operator: str, parent: Parent) -> list[Proposal]:
         made = []
         for draft, rewrite in await self._proposer.drafts(operator, parent):
-            changed, texts = draft.parent or parent, draft.made if isinstance(draft.made, PartTexts) else None
+            changed, texts = draft.parent or parent, None if isinstance(draft.made, Assembled) else draft.made
             proposal = self.retold(changed, rewrite, texts) if texts else self.instructed(changed, rewrite)
             if not await is_worth_trying(self._context, draft, proposal, changed):
                 continue

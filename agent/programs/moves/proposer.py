@@ -9,7 +9,7 @@ from collections import Counter
 
 from agent.programs.moves import operators, shape_moves, tool_operators
 from agent.programs.moves.asking import Asker, Draft, Operator, PartTexts, why_labels_lost
-from agent.programs.moves.evidence import Evidence, InstructionHistory, best_instructions
+from agent.programs.moves.evidence import Assembled, Evidence, InstructionHistory, best_instructions
 from agent.prompt.parts.kinds import PARTS
 from agent.prompt.parts.tools import as_text
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
@@ -101,7 +101,7 @@ class Proposer:
 
     def _new(self, draft: Draft, changed: PromptCandidate) -> tuple[dict[str, str], str]:
         made, task = draft.made, self._context.task
-        if isinstance(made, PartTexts):
+        if not isinstance(made, Assembled):
             is_new = made not in self._part_texts and made != changed.part(made.part)
             self._part_texts.add(made)
             shown = PARTS.get(made.part).shown(made, task.tools)

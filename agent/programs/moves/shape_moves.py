@@ -11,21 +11,21 @@ from dataclasses import replace
 from functools import cached_property
 
 from agent.metrics.json_values import expected_and_got, field_value
-from agent.models.strict_schema import strict_schema
-from agent.programs.moves.asking import Ask, Draft, continued, replies_to, value_question
+from agent.programs.moves.asking import Ask, Draft, continued, retold, value_question
 from agent.programs.moves.evidence import Evidence
 from agent.programs.moves.part_moves import OWN, Made, VariantMaker
-from agent.prompt.parts.shape import LAYOUTS, REASONS, AnswerShape, answer_schema, can_reason, shaped_schema, why_unfit
-from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
+from agent.prompt.parts.shape import LAYOUTS, REASONS, AnswerShape, answer_schema, shaped_schema, why_unfit
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.search.program import Choices
 from agent.search.study import Place
 from agent.types import Example, Outcome, Task
 
 MOST_VALUES, MOST_LETTERS = 3, 40  # example values of a field, and the letters of each
 FEWEST_ROWS, MOST_ROWS = 2, 5  # with a wrong value, for a description of the proposer
+WrongValues = list[tuple[Example, str]]  # rows, each with the wanted and the given value
 
 
-def fields_of(task: Task) -> tuple[str, ...]:
+def field_names(task: Task) -> tuple[str, ...]:
     """Return the fields whose shape a search moves; () for none."""
     outputs, is_used = task.signature.outputs, task.space.shape and not task.tools
     is_json = len(outputs) == 1 or re.search(r"\bjson\b", task.instruction, re.IGNORECASE)
@@ -33,9 +33,9 @@ def fields_of(task: Task) -> tuple[str, ...]:
     return tuple(schema["properties"]) if schema else ()
 
 
-def wrong_fields(task: Task, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> dict[str, list[WrongField]]:
+def wrong_fields(task: Task, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> dict[str, WrongValues]:
     """Return the fields with wrong values, the worst first, with rows and values."""
-    names, found = fields_of(task), dict[str, list[WrongField]]()
+    names, found = field_names(task), dict[str, WrongValues]()
     for outcome in outcomes if names else ():
         row, said = dev.get(outcome.example_id), outcome.prediction.fields
         if row is None or outcome.value is None:
@@ -45,9 +45,6 @@ def wrong_fields(task: Task, outcomes: Sequence[Outcome], dev: Mapping[str, Exam
             if field_value(got, label, name) < 1:
                 found.setdefault(name, []).append((row, expected_and_got(got, label, name)))
     return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
-
-
-WrongField = tuple[Example, str]
 
 
 def _answer(task: Task, fields: Mapping[str, object]) -> Mapping[str, object]:
@@ -61,33 +58,40 @@ def about_field(task: Task, shape: AnswerShape, name: str) -> str:
     return str(shaped_schema(task.signature.outputs, shape)["properties"][name].get("description", ""))
 
 
+VARIANTS = (
+    ("types", AnswerShape("types")),
+    ("example", AnswerShape("example")),
+    ("strict", AnswerShape(strict=True)),
+    ("reasons", AnswerShape("types", "first")),
+    ("reasons", AnswerShape("types", "first", strict=True)),
+)
+"""The shapes of new designs; of two with one name the later, if the task's own prompt can have it."""
+
+
 class ShapeMaker(VariantMaker):
-    coordinate = "shape"
+    part = coordinate = "shape"
 
     def __init__(self, task: Task, choices: Choices, rng: random.Random) -> None:
-        self._task, self._rng, self._names = task, rng, fields_of(task)
+        self._task, self._rng, self._names = task, rng, field_names(task)
         self._dev = {row.id: row for row in task.dev}
-        schema = answer_schema(task.signature.outputs) if self._names else None
-        self._strict = schema is not None and strict_schema(schema) is not None
-        self._reasons = tuple(REASONS) if can_reason(task.signature.outputs) else ("none",)
-        variants: dict[str, AnswerShape | None] = {OWN: None, "types": AnswerShape("types")}
-        variants["example"] = AnswerShape("example")
-        variants |= {"strict": AnswerShape(strict=True)} if self._strict else {}
-        variants |= {"reasons": AnswerShape("types", "first", strict=self._strict)} if self._reasons[1:] else {}
-        super().__init__(choices, variants if self._names else {})
+        own = baseline(task)
+        variants = {name: shape for name, shape in VARIANTS if self._fits(shape, own)}
+        super().__init__(choices, {OWN: None, **variants} if self._names else {})
+
+    def _fits(self, shape: AnswerShape, prompt: PromptCandidate) -> bool:
+        return not why_unfit(shape, prompt, self._task.signature.outputs)
 
     def at(self, place: Place) -> AnswerShape | None:
         """Return the shape of a design, without what its technique and format exclude."""
-        shape: AnswerShape | None = self._variant(place)
+        shape: AnswerShape | None = super().at(place)
         return shape.fitted(place["technique"], place["format"]) if shape else None
 
     def operators(self, prompt: PromptCandidate) -> list[str]:
         return [] if prompt.format.startswith("dspy-") else ["shape"]
 
     def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made | None:
-        now, outputs = old.shape or AnswerShape(), self._task.signature.outputs
-        changes = [(made, why) for made, why in self._changes(now, outcomes) if not why_unfit(made, old, outputs)]
-        others = [change for change in changes if change[0] != now]
+        now = old.shape or AnswerShape()
+        others = [(made, why) for made, why in self._changes(now, outcomes) if made != now and self._fits(made, old)]
         if not others:
             return None
         made, reason = self._choices.one("shape", others, lambda change: change[1].split(":")[0])
@@ -96,9 +100,8 @@ class ShapeMaker(VariantMaker):
     def _changes(self, now: AnswerShape, outcomes: Sequence[Outcome]) -> Iterator[tuple[AnswerShape, str]]:
         order = list(now.order or self._names)
         yield from ((replace(now, layout=name), f"the fields are shown as: {name}") for name in LAYOUTS)
-        yield from ((replace(now, reasons=name), f"reasons: {name}") for name in self._reasons)
-        if self._strict:
-            yield replace(now, strict=not now.strict), f"the schema is {'not ' * now.strict}sent"
+        yield from ((replace(now, reasons=name), f"reasons: {name}") for name in REASONS)
+        yield replace(now, strict=not now.strict), f"the schema is {'not ' * now.strict}sent"
         visible = replace(now, layout="types") if now.layout == "none" and not now.strict else now
         yield replace(visible, order=tuple(self._rng.sample(order, len(order)))), "another order of the fields"
         wrong = [*wrong_fields(self._task, outcomes, self._dev)]
@@ -128,32 +131,24 @@ class ShapeMaker(VariantMaker):
 # -- field_text: how the value of a field is found that comes out wrong ------------------------------------------------
 
 
-def wrong_field(evidence: Evidence) -> tuple[str, list[WrongField]] | None:
+def wrong_field(evidence: Evidence) -> tuple[str, WrongValues] | None:
     """Return the field that is wrong most often and was not asked for yet."""
-    prompt = as_prompt(evidence.best.proposal.candidate)
-    if not fields_of(evidence.task) or prompt.format.startswith("dspy-"):
+    if as_prompt(evidence.best.proposal.candidate).format.startswith("dspy-"):
         return None
-    found = wrong_fields(evidence.task, evidence.best.outcomes, evidence.dev)
-    asked = {name for operator, name, _ in evidence.history.tools_asked if operator == "field_text"}
-    return next(
-        ((n, rows[:MOST_ROWS]) for n, rows in found.items() if n not in asked and len(rows) >= FEWEST_ROWS), None
-    )
+    wrong = wrong_fields(evidence.task, evidence.best.outcomes, evidence.dev).items()
+    several = {name: rows[:MOST_ROWS] for name, rows in wrong if len(rows) >= FEWEST_ROWS}
+    return next((each for each in several.items() if ("field_text", "", each[0]) not in evidence.history.asked), None)
 
 
-async def field_text(evidence: Evidence, found: tuple[str, list[WrongField]], ask: Ask) -> list[Draft]:
+async def field_text(evidence: Evidence, found: tuple[str, WrongValues], ask: Ask) -> list[Draft]:
     name, rows = found
-    evidence.history.tools_asked.add(("field_text", name, ""))
+    evidence.history.asked.add(("field_text", "", name))
     shape = as_prompt(evidence.best.proposal.candidate).shape or AnswerShape()
     own = about_field(evidence.task, shape, name)
+
+    def made(text: str) -> AnswerShape:
+        return shape.with_text(name, continued(own, text))
+
     about = f"{name} comes out wrong ({len(rows)} rows): its description says how it is found"
     question = value_question("field", "a JSON answer", name, rows, evidence.task)
-    return [
-        Draft(
-            shape.with_text(name, continued(own, text)),
-            about,
-            tuple(row.id for row, _ in rows),
-            parent=evidence.best,
-            claim=text,
-        )
-        for text in await replies_to(ask, question)
-    ]
+    return await retold(evidence, ask, question, made, about, *(row.id for row, _ in rows))

@@ -20,6 +20,7 @@ from agent.programs.moves.asking import (
     messages_about,
     one_sentence,
     replies_to,
+    retold,
     value_question,
 )
 from agent.programs.moves.evidence import Evidence, listed, nouns
@@ -74,13 +75,6 @@ def _rows_mixed(evidence: Evidence, *tools: str) -> tuple[str, ...]:
     return tuple(row.id for row in rows if not set(_names(row, evidence) or [NO_CALL]).isdisjoint(tools))[:ROWS]
 
 
-async def _retold(
-    evidence: Evidence, ask: Ask, question: Question, retold: Callable[[str], Tool], about: str, rows: tuple[str, ...]
-) -> list[Draft]:
-    made = [(_having(evidence, retold(text)), text) for text in await replies_to(ask, question)]
-    return [Draft(each, about, rows, parent=evidence.best, claim=text) for each, text in made if each]
-
-
 def _use_question(
     evidence: Evidence, groups: dict[str, str], asked: str, begins: str, whole: Callable[[str], str]
 ) -> Question:
@@ -130,12 +124,12 @@ async def tool_use(evidence: Evidence, wanted: list[str], ask: Ask) -> list[Draf
 def mixed_pair(evidence: Evidence) -> tuple[str, str] | None:
     """Return the most confused open pair; its first tool gets the description."""
     pairs = [(said, right) if right == NO_CALL else (right, said) for right, said in mixed_tools(evidence)]
-    open_pairs = [pair for pair in pairs if ("tool_contrast", *pair) not in evidence.history.tools_asked]
+    open_pairs = [pair for pair in pairs if ("tool_contrast", *pair) not in evidence.history.asked]
     return next((pair for pair in open_pairs if all(_all_rows(evidence, name) for name in pair)), None)
 
 
 async def tool_contrast(evidence: Evidence, pair: tuple[str, str], ask: Ask) -> list[Draft]:
-    evidence.history.tools_asked.add(("tool_contrast", *pair))
+    evidence.history.asked.add(("tool_contrast", *pair))
     name, other = pair
     call, rather = _verb(evidence), "only when" if other == NO_CALL else f"rather than {other} when"
     groups = {"the tool is called for": name, "it is not called for": other}
@@ -143,7 +137,11 @@ async def tool_contrast(evidence: Evidence, pair: tuple[str, str], ask: Ask) -> 
     question = _use_question(evidence, groups, asked, f"{call} it when", lambda rest: f"{call} it {rather} {rest}")
     rows, tool = _rows_mixed(evidence, *pair), _tools(evidence)[name]
     about = f"{name} and {other} are mixed up ({len(rows)} rows): the description says which is called when"
-    return await _retold(evidence, ask, question, lambda text: _described(tool, tool.description, text), about, rows)
+
+    def made(text: str) -> ToolTexts | None:
+        return _having(evidence, _described(tool, tool.description, text))
+
+    return await retold(evidence, ask, question, made, about, *rows)
 
 
 # -- tool_argument: how the value of an argument is written that comes out wrong ---------------------------------------
@@ -177,7 +175,7 @@ def wrong_argument(evidence: Evidence) -> tuple[str, str, list[WrongArgument]] |
     """Return the argument that is wrong most often and was not asked for yet."""
     known = {name: argument_texts(tool) for name, tool in _tools(evidence).items()}
     for (tool, argument), rows in wrong_arguments(evidence).items():
-        is_open = ("tool_argument", tool, argument) not in evidence.history.tools_asked
+        is_open = ("tool_argument", tool, argument) not in evidence.history.asked
         if is_open and len(rows) >= FEWEST_ROWS and argument in known.get(tool, {}):
             return tool, argument, rows[:MOST_ROWS]
     return None
@@ -185,16 +183,16 @@ def wrong_argument(evidence: Evidence) -> tuple[str, str, list[WrongArgument]] |
 
 async def tool_argument(evidence: Evidence, found: tuple[str, str, list[WrongArgument]], ask: Ask) -> list[Draft]:
     name, argument, rows = found
-    evidence.history.tools_asked.add(("tool_argument", name, argument))
+    evidence.history.asked.add(("tool_argument", name, argument))
     tool = _tools(evidence)[name]
     own = argument_texts(tool)[argument]
     question = value_question("argument", "a tool", argument, rows, evidence.task)
 
-    def retold(text: str) -> Tool:
-        return with_argument(tool, argument, continued(own, text))
+    def made(text: str) -> ToolTexts | None:
+        return _having(evidence, with_argument(tool, argument, continued(own, text)))
 
     about = f"{argument} of {name} comes out wrong ({len(rows)} rows): its description says how it is written"
-    return await _retold(evidence, ask, question, retold, about, tuple(row.id for row, _ in rows))
+    return await retold(evidence, ask, question, made, about, *(row.id for row, _ in rows))
 
 
 # -- tool_shorter: the longest description of a tool, said in fewer words ----------------------------------------------
@@ -204,14 +202,14 @@ SHARE = 0.7  # of its letters, at most
 
 
 def longest(evidence: Evidence) -> Tool | None:
-    asked = evidence.history.tools_asked
+    asked = evidence.history.asked
     tools = [tool for tool in _tools(evidence).values() if len(tool.description.split()) >= FEWEST_WORDS]
     tools = [tool for tool in tools if ("tool_shorter", tool.name, tool.description) not in asked]
     return max(tools, key=lambda tool: len(tool.description), default=None)
 
 
 async def tool_shorter(evidence: Evidence, tool: Tool, ask: Ask) -> list[Draft]:
-    evidence.history.tools_asked.add(("tool_shorter", tool.name, tool.description))
+    evidence.history.asked.add(("tool_shorter", tool.name, tool.description))
     names = [*(other.name for other in evidence.task.tools), *argument_texts(tool)]
 
     def held(text: str) -> Sequence[str]:

@@ -80,6 +80,8 @@ class PartKind:
 
     name: str = ""
     made: type[PromptPart] = PromptPart
+    settings: Any = None
+    """The class of settings with texts, which a ledger keeps apart: `of` parses them."""
     headings: ClassVar[Mapping[str, str]] = {}
     words: str = ""
     must_prove: bool = False
@@ -149,13 +151,9 @@ class PartKind:
 
     # -- in the messages
 
-    def seen(self, settings: Any, signature: Signature) -> Signature:
-        """Return the signature as the messages show it."""
-        return signature
-
-    def example(self, settings: Any, demo: Demo, outputs: tuple[Field, ...]) -> Demo:
-        """Return an example as the messages show it."""
-        return demo
+    def answers(self, settings: Any, signature: Signature, demos: Sequence[Demo]) -> tuple[Signature, Sequence[Demo]]:
+        """Return outputs and examples as the messages show them."""
+        return signature, demos
 
     def said(self, settings: Any, outputs: tuple[Field, ...]) -> str:
         """Return the words of the part after the instruction, or ""."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent.models.strict_schema import fixed_values, strict_schema
-from agent.prompt.parts.kinds import FileHead, PartKind, TaskParts, part
+from agent.prompt.parts.kinds import PartKind, TaskParts, part
 from agent.prompt.parts.part import Count, PromptPart, Row
 from agent.safe_data import parse_json
 from agent.shipped import Field
+from agent.task.openapi import as_object
 
 if TYPE_CHECKING:
     from agent.prompt.prompt_candidate import PromptCandidate
@@ -55,14 +56,12 @@ class AnswerShape:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings, JSON-ready."""
-        own = {"layout": self.layout, "reasons": self.reasons, "order": list(self.order)}
-        return {**own, "texts": dict(self.texts), "strict": self.strict}
+        return {**asdict(self), "order": list(self.order), "texts": dict(self.texts)}
 
     @staticmethod
     def of(data: Mapping[str, Any]) -> AnswerShape:
         """Parse the output of `as_dict`."""
-        order, texts = tuple(data["order"]), tuple(sorted(data["texts"].items()))
-        return AnswerShape(data["layout"], data["reasons"], order, texts, data["strict"])
+        return AnswerShape(**{**data, "order": tuple(data["order"]), "texts": tuple(sorted(data["texts"].items()))})
 
     def fitted(self, technique: str, layout: str) -> AnswerShape | None:
         """Return the shape without what a technique and a layout of the prompt exclude."""
@@ -98,10 +97,9 @@ def answer_schema(outputs: tuple[Field, ...]) -> dict[str, Any] | None:
     if len(outputs) > 1:
         return _closed({field.name: _schema_of(field) for field in outputs})
     schema = _schema_of(outputs[0]) if outputs and outputs[0].type == "json" else {}
-    fields = schema.get("properties")
-    if not isinstance(fields, dict) or len(fields) < 2 or schema.get("type", "object") != "object":
-        return None
-    return schema if all(isinstance(about, dict) for about in fields.values()) else None
+    fields = fields_of(schema)
+    is_whole = schema.get("type", "object") == "object" and all(isinstance(about, dict) for about in fields.values())
+    return schema if is_whole and len(fields) > 1 else None
 
 
 def _schema_of(field: Field) -> dict[str, Any]:
@@ -110,8 +108,23 @@ def _schema_of(field: Field) -> dict[str, Any]:
         return {"type": "string", "enum": list(field.choices), **about}
     if field.type != "json":
         return {"type": "number" if field.type == "number" else "string", **about}
-    found = json.loads(field.schema) if field.has_schema and field.schema else {}
-    return {**about, **found} if isinstance(found, dict) else about
+    return {**about, **(json.loads(field.schema or "{}") if field.has_schema else {})}
+
+
+def fields_of(schema: Any) -> Mapping[str, Any]:
+    """Return the schemas of an object's fields by name; {} for any other value."""
+    return as_object(as_object(schema).get("properties"))
+
+
+def alternatives(schema: Any) -> list[dict[str, Any]]:
+    """Return the schemas of which a value keeps one, each with one type, or with `const` and the type "fixed"."""
+    about = as_object(schema)
+    if values := fixed_values(about):
+        return [{"type": "fixed", "const": value} for value in values]
+    if parts := about.get("anyOf", about.get("oneOf")):
+        return [one for part in parts for one in alternatives(part)]
+    kinds = about.get("type", "any")
+    return [{**about, "type": kind} for kind in ([kinds] if isinstance(kinds, str) else kinds)]
 
 
 def _closed(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,36 +136,29 @@ def shaped_schema(outputs: tuple[Field, ...], shape: AnswerShape) -> dict[str, A
     """Return the schema of the answer with the order and descriptions of a shape."""
     own = answer_schema(outputs)
     assert own is not None
-    texts, fields = dict(shape.texts), own["properties"]
-    named = {name: {**fields[name], **_about(texts.get(name))} for name in shape.order or fields}
-    required = own.get("required", ())
-    found = {**own, "properties": named}
+    fields, texts = own["properties"], {name: {"description": text} for name, text in shape.texts}
+    named = {name: {**fields[name], **texts.get(name, {})} for name in shape.order or fields}
+    found, required = {**own, "properties": named}, own.get("required", ())
     return {**found, "required": sorted(required, key=[*named, *required].index)} if required else found
-
-
-def _about(text: str | None) -> dict[str, str]:
-    return {} if text is None else {"description": text}
 
 
 def reply_schema(outputs: tuple[Field, ...], shape: AnswerShape) -> dict[str, Any]:
     """Return the schema of a whole reply: the answer, after its reasons if any."""
-    answer = shaped_schema(outputs, shape)
+    answer, reason = shaped_schema(outputs, shape), {"type": "string"}
     if shape.reasons == "none":
         return answer
-    reason = {"type": "string"}
     why = reason if shape.reasons == "first" else _closed(dict.fromkeys(answer["properties"], reason))
-    why = {**why, "description": REASONS[shape.reasons]}
-    if len(outputs) > 1:
-        return _closed({REASONING: why, **answer["properties"]})
-    return _closed({REASONING: why, outputs[0].name: answer})
+    answers = answer["properties"] if len(outputs) > 1 else {outputs[0].name: answer}
+    return _closed({REASONING: {**why, "description": REASONS[shape.reasons]}, **answers})
 
 
 def can_reason(outputs: tuple[Field, ...]) -> bool:
     """Return whether a reply can hold reasons next to its answer."""
     schema = answer_schema(outputs)
-    taken = {field.name for field in outputs} | {*schema["properties"]} if schema else {REASONING}
-    clear = len(outputs) > 1 or (schema or {}).get("properties", {}).keys().isdisjoint({outputs[0].name})
-    return REASONING not in taken and clear and '"$ref"' not in json.dumps(schema)
+    if schema is None or '"$ref"' in json.dumps(schema):
+        return False
+    names = [REASONING, *schema["properties"], *(field.name for field in outputs if len(outputs) == 1)]
+    return len(set(names)) == len(names)
 
 
 # -- as text -----------------------------------------------------------------------------------------------------------
@@ -164,9 +170,8 @@ def shape_text(outputs: tuple[Field, ...], shape: AnswerShape) -> str:
     """Write what the prompt says of the reply; "" for nothing."""
     if shape.layout == "none":
         return ""
-    schema = reply_schema(outputs, shape)
     writers: dict[str, Callable[[Any], str]] = {"schema": _json, "types": type_text, "example": example_text}
-    return f"{LAYOUTS[shape.layout]}\n{writers[shape.layout](schema)}"
+    return f"{LAYOUTS[shape.layout]}\n{writers[shape.layout](reply_schema(outputs, shape))}"
 
 
 def _json(value: Any) -> str:
@@ -175,11 +180,12 @@ def _json(value: Any) -> str:
 
 def type_text(schema: Mapping[str, Any], indent: str = "") -> str:
     """Write an object's schema like a type of TypeScript, with a line for each field."""
-    lines, optional = [], schema["properties"].keys() - {*schema.get("required", ())}
-    for name, about in schema["properties"].items():
-        key = (name if _WORD.fullmatch(name) else _json(name)) + "?" * (name in optional)
-        made = type_text(about, f"{indent}  ") if _has_fields(about) else type_words(about)
-        lines.append(f"{indent}  {key}: {made},{f' // {said}' if (said := _line(about)) else ''}")
+    lines = []
+    for name, about in fields_of(schema).items():
+        key = name if _WORD.fullmatch(name) else _json(name)
+        mark = "" if name in schema.get("required", ()) else "?"
+        made = type_text(about, f"{indent}  ") if fields_of(about) else type_words(about)
+        lines.append(f"{indent}  {key}{mark}: {made},{f' // {said}' if (said := _line(about)) else ''}")
     return "\n".join(["{", *lines, f"{indent}}}"])
 
 
@@ -189,19 +195,12 @@ def type_words(schema: Any) -> str:
     >>> type_words({"type": ["integer", "null"]}), type_words({"type": "array", "items": {"enum": ["a", "b"]}})
     ('integer | null', '("a" | "b")[]')
     """
-    if not isinstance(schema, Mapping):
-        return "any"
-    if values := fixed_values(schema):
-        return " | ".join(map(_json, values))
-    if isinstance(parts := schema.get("anyOf", schema.get("oneOf")), list) and parts:
-        return " | ".join(map(type_words, parts))
-    kind = schema.get("type", "any")
-    if isinstance(kind, list):
-        return " | ".join(type_words({**schema, "type": one}) for one in kind)
-    if kind != "array":
-        return str(kind)
-    inner = type_words(schema.get("items"))
-    return f"({inner})[]" if " | " in inner else f"{inner}[]"
+    words = []
+    for one in alternatives(schema):
+        inner = type_words(one.get("items")) if one["type"] == "array" else ""
+        inner = f"({inner})" if " | " in inner else inner
+        words.append(f"{inner}[]" if inner else _json(one["const"]) if "const" in one else one["type"])
+    return " | ".join(words)
 
 
 def example_text(schema: Mapping[str, Any]) -> str:
@@ -210,27 +209,22 @@ def example_text(schema: Mapping[str, Any]) -> str:
 
 
 def _example(schema: Any) -> Any:
-    if _has_fields(schema):
-        return {name: _example(about) for name, about in schema["properties"].items()}
-    if isinstance(schema, Mapping) and schema.get("type") == "array":
+    if fields := fields_of(schema):
+        return {name: _example(about) for name, about in fields.items()}
+    if as_object(schema).get("type") == "array":
         return [_example(schema.get("items"))]
     return f"<{type_words(schema)}>".replace('"', "")
 
 
 def _described(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, about in schema["properties"].items():
+    for name, about in fields_of(schema).items():
         if said := _line(about):
             yield name, said
-        if _has_fields(about):
-            yield from _described(about)
-
-
-def _has_fields(schema: Any) -> bool:
-    return isinstance(schema, Mapping) and bool(schema.get("properties"))
+        yield from _described(about)
 
 
 def _line(schema: Any) -> str:
-    return " ".join(str(schema.get("description", "")).split()) if isinstance(schema, Mapping) else ""
+    return " ".join(str(as_object(schema).get("description", "")).split())
 
 
 # -- what runs ---------------------------------------------------------------------------------------------------------
@@ -244,6 +238,10 @@ class ReleasedShape(PromptPart):
 
     schema: str
     strict: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(parse_json(self.schema), dict):
+            raise ValueError("shape.schema must be a JSON object, as text")
 
     @property
     def in_messages(self) -> bool:
@@ -265,7 +263,7 @@ class ReleasedShape(PromptPart):
 
 @part
 class Shaping(PartKind):
-    name, words, made = "shape", "shape of the answer", ReleasedShape
+    name, words, made, settings = "shape", "shape of the answer", ReleasedShape, AnswerShape
 
     def texts(self, settings: AnswerShape) -> Iterable[str]:
         return (text for _, text in settings.texts)
@@ -277,17 +275,12 @@ class Shaping(PartKind):
     def why_rejected(self, settings: AnswerShape, prompt: PromptCandidate, task: Task) -> str:
         return why_unfit(settings, prompt, task.signature.outputs)
 
-    def seen(self, settings: AnswerShape, signature: Signature) -> Signature:
+    def answers(
+        self, settings: AnswerShape, signature: Signature, demos: Sequence[Demo]
+    ) -> tuple[Signature, Sequence[Demo]]:
+        shown = [replace(demo, outputs=_as_shown(settings, signature.outputs, demo.outputs)) for demo in demos]
         one = len(signature.outputs) == 1
-        return signature if one else replace(signature, outputs=(Field(ANSWER, "json"),))
-
-    def example(self, settings: AnswerShape, demo: Demo, outputs: tuple[Field, ...]) -> Demo:
-        typed = {field.name: _value(field, demo.outputs[field.name]) for field in outputs}
-        value, name = (typed[outputs[0].name], outputs[0].name) if len(outputs) == 1 else (typed, ANSWER)
-        if not isinstance(value, dict):
-            return demo
-        order = [*shaped_schema(outputs, settings)["properties"], *value]
-        return replace(demo, outputs={name: _json({name: value[name] for name in order if name in value})})
+        return signature if one else replace(signature, outputs=(Field(ANSWER, "json"),)), shown
 
     def said(self, settings: AnswerShape, outputs: tuple[Field, ...]) -> str:
         return shape_text(outputs, settings)
@@ -300,11 +293,14 @@ class Shaping(PartKind):
         sent = strict_schema(schema) if settings.strict else schema
         return {"more": (ReleasedShape(_json(sent), settings.strict),)}
 
-    def load(self, head: FileHead) -> dict[str, Any]:
-        found = super().load(head)
-        if not isinstance(parse_json(found["more"][0].schema), dict):
-            raise ValueError("shape.schema must be a JSON object, as text")
-        return found
+
+def _as_shown(shape: AnswerShape, outputs: tuple[Field, ...], texts: Mapping[str, str]) -> Mapping[str, str]:
+    typed = {field.name: _value(field, texts[field.name]) for field in outputs}
+    name, value = (outputs[0].name, typed[outputs[0].name]) if len(outputs) == 1 else (ANSWER, typed)
+    if not isinstance(value, dict):
+        return texts
+    order = [*shaped_schema(outputs, shape)["properties"], *value]
+    return {name: _json({key: value[key] for key in order if key in value})}
 
 
 def _value(field: Field, text: str) -> Any:
@@ -316,10 +312,10 @@ def _value(field: Field, text: str) -> Any:
 
 def why_unfit(shape: AnswerShape, prompt: PromptCandidate, outputs: tuple[Field, ...]) -> str:
     """Return why a prompt cannot have this shape, or ""."""
-    schema = answer_schema(outputs)
+    schema, reasons = answer_schema(outputs), prompt.technique in REASONED
     if schema is None:
         return "shapes an answer that is no JSON object of two fields or more"
-    names, reasons = sorted(schema["properties"]), prompt.technique in REASONED
+    names = sorted(schema["properties"])
     if (shape.order and sorted(shape.order) != names) or not {name for name, _ in shape.texts} <= {*names}:
         return "shapes other fields than the answer has"
     if prompt.format.startswith("dspy-"):

@@ -178,7 +178,7 @@ class ReleasedTools(PromptPart):
 
 @part
 class Calling(PartKind):
-    name, words = "tool_texts", "tool texts"
+    name, words, settings = "tool_texts", "tool texts", ToolTexts
 
     def shown(self, settings: ToolTexts, tools: Sequence[Tool]) -> dict[str, Any]:
         return {self.name: shown_texts(settings, tools)}

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from agent.errors import ReleaseError
 from agent.extras import version_of
-from agent.prompt.template import fill, fill_messages, split
+from agent.prompt.template import fill_messages, split
 from agent.registry import Registry
 from agent.release.prompt_file import PromptRelease
 from agent.safe_text import SURROGATE
@@ -175,7 +175,7 @@ FORMATS: Registry[Format] = Registry(
         "md": "agent.release.formats.native",
         "messages": "agent.release.formats.native",
         "anthropic": "agent.release.formats.native",
-        "openai": "agent.release.formats.structured",
+        "openai": "agent.release.formats.native",
         "pydantic": "agent.release.formats.structured",
         "langchain": "agent.release.formats.langchain",
         "dspy": "agent.release.formats.dspy",
@@ -211,16 +211,6 @@ def json_text(value: Any) -> str:
 
 def as_sent(messages: Iterable[Mapping[str, Any]]) -> Sent:
     return [{"role": message["role"], "content": message["content"]} for message in messages]
-
-
-def opened_request(provider: str, messages: Sent, settings: Settings, schema: Any = None) -> Opened:
-    """Open a provider's request: messages with {{input}} marks, and a JSON schema if any."""
-
-    def render(values: Values) -> Sent:
-        return [{**message, "content": fill(message["content"], values)} for message in messages]
-
-    model = {"model": f"{provider}/{settings['model']}"} if "model" in settings else {}
-    return Opened(render, {**settings, **model, **({"json_schema": schema} if schema else {})})
 
 
 def no_lone_surrogates(release: PromptRelease, values: Values) -> str:

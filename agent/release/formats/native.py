@@ -1,29 +1,31 @@
-"""Formats without a library: the two files of `load_prompt`, the body of an Anthropic request, the tools of a prompt in
-each provider's form, and rows for fine-tuning."""
+"""Formats without a library: the two files of `load_prompt`, requests of two providers, the tools of a prompt in each
+provider's form, and rows for fine-tuning."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from agent.errors import ReleaseError
 from agent.metrics.calls import one_answer
 from agent.models.anthropic import output_config
+from agent.models.openai import response_format
 from agent.models.tool_calling import anthropic_tools, openai_tools
 from agent.prompt.render import answer_of
 from agent.prompt.reply_parser import parse_reply
-from agent.prompt.template import fill_messages, label_text
+from agent.prompt.template import fill, fill_messages, label_text
 from agent.release.completion import parameters_of
 from agent.release.export import export_markdown, export_messages, rendered, verify_file
 from agent.release.formats.export_format import (
     Material,
     Opened,
     as_sent,
+    chosen,
     export_format,
     hosted_name,
     json_text,
-    opened_request,
     renamed,
     sent_schema,
     settings_of,
@@ -32,8 +34,10 @@ from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, loa
 from agent.task.tools import read_tools
 from agent.types import Demo, Example, Field, Message, Task, canonical
 
+Load = Callable[[Path, PromptRelease], Opened]
 
-def load_file(name: str) -> Callable[[Path, PromptRelease], Opened]:
+
+def load_file(name: str) -> Load:
     def opened(folder: Path, release: PromptRelease) -> Opened:
         verify_file(folder / name, release)
         prompt = load_prompt(folder / name)
@@ -62,25 +66,50 @@ def messages(material: Material) -> dict[str, str]:
     return {MESSAGES_FILE: export_messages(material.release)}
 
 
-# -- Anthropic's Messages API: `system` apart, `{{input}}` where the row's values go -----------------------------------
+# -- requests: the body that a provider takes, with `{{input}}` where the row's values go ------------------------------
 
-ANTHROPIC_REQUEST = "anthropic.json"
+ANTHROPIC_REQUEST, OPENAI_REQUEST = "anthropic.json", "openai.json"
+_OPENAI = {"max_tokens": "max_completion_tokens", "temperature": "temperature", "stop": "stop", "seed": "seed"}
 
 
-def _load_request(folder: Path, release: PromptRelease) -> Opened:
-    body = json.loads((folder / ANTHROPIC_REQUEST).read_bytes())
+def _load_request(provider: str, file: str, names: Mapping[str, str], form: str) -> Load:
+    # `names`: ours by theirs; `form`: the key with the schema, as words separated by points
+    def opened(folder: Path, release: PromptRelease) -> Opened:
+        body = json.loads((folder / file).read_bytes())
+        system = [{"role": "system", "content": body.pop("system")}] if "system" in body else []
+        messages, schema = as_sent([*system, *body.pop("messages")]), body.pop(form.partition(".")[0], None)
+        for key in form.split(".")[1:] if schema else ():
+            schema = schema[key]
+        model = {"model": f"{provider}/{body.pop('model')}"} if "model" in body else {}
+        settings = {**renamed(body, names), **model, **({"json_schema": schema} if schema else {})}
+        return Opened(lambda values: [{**one, "content": fill(one["content"], values)} for one in messages], settings)
 
-    system = [{"role": "system", "content": body.pop("system")}] if "system" in body else []
-    messages = as_sent([*system, *body.pop("messages")])
-    form = body.pop("output_config", None)
-    settings = renamed(body, {"stop_sequences": "stop"})
-    return opened_request("anthropic", messages, settings, form and form["format"]["schema"])
+    return opened
+
+
+@export_format(
+    "openai",
+    about="openai.json: the body of a Chat Completions request with its JSON schema, with {{input}} marks",
+    load=_load_request(
+        "openai",
+        OPENAI_REQUEST,
+        {theirs: ours for ours, theirs in _OPENAI.items()},
+        "response_format.json_schema.schema",
+    ),
+    carries=("schema",),
+)
+def openai_request(material: Material) -> dict[str, str]:
+    release, schema = material.release, sent_schema(material.release)
+    model = hosted_name(release.model, "openai")
+    body: dict[str, Any] = {**({"model": model} if model else {}), **chosen(release, _OPENAI)}
+    body |= {"response_format": response_format(schema)} if schema else {}
+    return {OPENAI_REQUEST: json_text({**body, "messages": [message.as_dict() for message in release.messages]})}
 
 
 @export_format(
     "anthropic",
     about="anthropic.json: the body of a Messages request, system apart, with {{input}} marks",
-    load=_load_request,
+    load=_load_request("anthropic", ANTHROPIC_REQUEST, {"stop_sequences": "stop"}, "output_config.format.schema"),
     carries=("schema",),
 )
 def anthropic_request(material: Material) -> dict[str, str]:
