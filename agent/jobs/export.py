@@ -102,7 +102,8 @@ def export(
     library a format is written as unverified. --format can be repeated; several formats, or formats of several files,
     need -o DIR.
 
-    --format skills shows the new descriptions as a diff of your SKILL.md files; with --write it changes them.
+    --format skills shows the new descriptions as a diff of your SKILL.md files, or of your JSON file of tools;
+    with --write it changes them.
 
     The export of your program is its released file: program.json for `dspy.Module.load`, chain.json for `load_chain`,
     texts.json for `load_texts`; --format is not used.

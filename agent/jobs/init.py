@@ -72,7 +72,7 @@ def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftRe
     done for traces with fewer than 30 answers confirmed by feedback; those are the first labels.
 
     With --from-skills: the descriptions of skills or tools are searched, by queries that say which one is meant.
-    `optimize export RUN --format skills` shows the new ones as a diff of your SKILL.md files.
+    `optimize export RUN --format skills` shows the new ones as a diff of your files.
     """
     if options.from_skills is not None:
         _require_name(name)

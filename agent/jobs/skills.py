@@ -13,7 +13,7 @@ from agent.jobs.planned import detectable_line
 from agent.jobs.tasks import SAMPLES
 from agent.jobs.tool_sources import tools_in_file
 from agent.options.jobs import InitOptions
-from agent.safe_file import prompt_text
+from agent.safe_file import prompt_text, sha256_of
 from agent.safe_text import counted, listed
 from agent.stats.intervals import minimum_detectable_gain
 from agent.stats.preflight import ASSUMED_RATES, rows_for
@@ -44,14 +44,15 @@ USUAL_GAIN = 0.2
 """The gain for which the number of queries is told."""
 
 Source = Mapping[Tool, SkillFile | None]
-"""The tools to choose from, with the files of those that are skills."""
+"""The tools to choose from, with the file of each, unless it is a function."""
 
 
 def source_of(path: Path) -> Source:
     """Read a folder of skills, or a file of tools. Raises InputError."""
     if path.is_dir():
         return skills_in(path)
-    return {Tool(tool.name, tool.description, NO_ARGUMENTS): None for tool in tools_in_file(path)}
+    file = SkillFile(str(path), sha256_of(path)) if path.is_file() else None  # no file: FILE.py:NAME,...
+    return {Tool(tool.name, tool.description, NO_ARGUMENTS): file for tool in tools_in_file(path)}
 
 
 def write_skill_task(folder: Path, source: Source, options: InitOptions) -> list[str]:

@@ -14,7 +14,7 @@ LIMITS = (
     *("format", "minItems", "maxItems", "uniqueItems", "title", "default", "examples", "$schema", "$id", "$comment"),
 )
 """Keywords that one of both refuses, and without which a schema accepts no less."""
-STRUCTURE = ("properties", "required", "additionalProperties", "items", "anyOf", "$defs")
+KNOWN = {*KEPT, *LIMITS, "properties", "required", "additionalProperties", "items", "anyOf", "$defs"}
 _NAMES = {bool: "boolean", str: "string", int: "integer", float: "number", type(None): "null"}
 
 
@@ -33,24 +33,24 @@ def fixed_values(schema: Mapping[str, Any]) -> list[Any]:
 
 
 def _strict(schema: Mapping[str, Any]) -> dict[str, Any]:
-    if unknown := schema.keys() - {*KEPT, *LIMITS, *STRUCTURE}:
-        raise ValueError(f"a strict mode does not take {', '.join(sorted(unknown))}")
     made: dict[str, Any] = {name: value for name, value in schema.items() if name in KEPT}
     if "type" not in made and (values := fixed_values(schema)):
         kinds = list(dict.fromkeys(_NAMES[type(value)] for value in values))
         made = {"type": kinds[0] if len(kinds) == 1 else kinds, **made}
-    if "properties" in schema or made.get("type") == "object":
-        properties = schema.get("properties", {})
-        if properties.keys() != set(schema.get("required", ())) or schema.get("additionalProperties", False):
-            raise ValueError("a strict mode takes no optional and no other fields")
-        made |= {"type": "object", "properties": {name: _strict(part) for name, part in properties.items()}}
-        made |= {"required": [*properties], "additionalProperties": False}
+    if "properties" in schema or "object" in made.get("type", ()):
+        made |= {"type": made.get("type", "object"), "properties": _each(schema.get("properties", {}))}
+        made |= {"required": [*made["properties"]], "additionalProperties": False}
     if "items" in schema or made.get("type") == "array":
         made["items"] = _strict(schema["items"])
     if "anyOf" in schema:
         made["anyOf"] = [_strict(part) for part in schema["anyOf"]]
     if "$defs" in schema:
-        made["$defs"] = {name: _strict(part) for name, part in schema["$defs"].items()}
-    if not made.keys() & {"type", "anyOf", "$ref"}:
-        raise ValueError("a strict mode wants a type")
+        made["$defs"] = _each(schema["$defs"])
+    is_closed = {*made.get("required", ())} == {*schema.get("required", ())} and not schema.get("additionalProperties")
+    if not is_closed or not schema.keys() <= KNOWN or not made.keys() & {"type", "anyOf", "$ref"}:
+        raise ValueError("takes optional or other fields, has an unknown keyword, or no type")
     return made
+
+
+def _each(schemas: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _strict(schema) for name, schema in schemas.items()}

@@ -14,11 +14,10 @@ import random
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from agent.errors import InputError, Problem, ProblemsError, RowRefused, RunRefused, refuse_all
+from agent.errors import InputError, Problem, RowRefused, RunRefused, refuse_all
 from agent.options.jobs import TextSource
 from agent.programs.agent import AgentProgram, as_agent
 from agent.programs.agent_call import AgentFault, Rollout
@@ -26,8 +25,8 @@ from agent.programs.child_process import Children
 from agent.programs.kinds import ReleaseSpec, WrittenRelease, program
 from agent.redact import redact, secrets_in
 from agent.safe_data import parse_data
-from agent.safe_file import decoded, disk_errors, new_file, read_bytes, sha256_of
-from agent.safe_text import counted, printable, quoted, shown
+from agent.safe_file import OutsideFile, decoded, disk_errors, new_file, sha256_of
+from agent.safe_text import counted, printable, quoted
 from agent.shipped import label_text
 from agent.task.splits import split_rows
 from agent.task.tables import DataFile
@@ -161,13 +160,11 @@ def read_score(line: str) -> tuple[Rollout, float]:
 
 def text_task(path: Path, source: TextSource, seed: int, tell: Callable[[str], None]) -> Task:
     """Make the task of a text file. `tell` gets what to know of its rows. Raises InputError with all problems."""
-    rows, words, text, problems = DataFile(Path(source.rows)), list[str](), "", list[Problem]()
-    try:
-        text = decoded(read_bytes(path), shown(path))
+    rows, file, words, problems = DataFile(Path(source.rows)), OutsideFile(path), list[str](), list[Problem]()
+    with file.at(1):
+        text = decoded(file.data, file.where)
         if not text.strip() or not path.name.isprintable():
-            problems += [Problem(f"{shown(path)}:1", "is empty, or has a name that cannot be printed; change that")]
-    except ProblemsError as wrong:
-        problems += wrong.problems
+            raise ValueError("is empty, or has a name that cannot be printed; change that")
     try:
         words = shlex.split(source.command)
         lost = [mark for mark in (FILE, ROW) if not any(mark in word for word in words)]
@@ -176,8 +173,15 @@ def text_task(path: Path, source: TextSource, seed: int, tell: Callable[[str], N
             problems += [Problem("--eval", f"{quoted(words[0])} is no program that can be run; correct its path")]
     except ValueError as fault:
         problems += [Problem("--eval", f"{quoted(source.command)}: {fault}; quote it as in a shell")]
-    refuse_all([*problems, *rows.problems])
-    dev, test = _splits(rows.rows, seed)
+    refuse_all([*file.problems, *problems, *rows.problems])
+    texts = [" ".join(map(label_text, row.values())) for _, row in rows.rows]
+    _, *parts = split_rows(texts, [""] * len(texts), random.Random(seed), SHARES)
+
+    def example(split: str, at: int) -> Example:
+        line, row = rows.rows[at]
+        return Example(f"{split}-{line}", {"row": json.dumps(row, ensure_ascii=False)}, {})
+
+    dev, test = (tuple(example(split, at) for at in part) for split, part in zip(("dev", "test"), parts, strict=True))
     left_out = len(rows.rows) - len(dev) - len(test)
     if len(dev) + len(test) < FEWEST_ROWS:
         raise InputError(f"{rows.where}: has {len(dev) + len(test)} different rows; give {FEWEST_ROWS} or more")
@@ -185,8 +189,8 @@ def text_task(path: Path, source: TextSource, seed: int, tell: Callable[[str], N
         tell(f"{rows.where}: {counted(left_out, 'row is', 'rows are')} left out, as others are nearly the same")
     how = Rollouts(command=tuple(words), seconds=float(source.seconds or 0), kind="text_file")
     command = TextCommand(how, path.name)
-    parts = {"dev": [dict(row.inputs) for row in dev], "test": [dict(row.inputs) for row in test], path.name: text}
-    hashes = {name: hashlib.sha256(canonical(part).encode()).hexdigest() for name, part in parts.items()}
+    inputs = {"dev": [dict(row.inputs) for row in dev], "test": [dict(row.inputs) for row in test], path.name: text}
+    hashes = {name: hashlib.sha256(canonical(part).encode()).hexdigest() for name, part in inputs.items()}
     return Task(
         name=slug(path.stem),
         description=f"The file {path.name} is scored by {command.name}.",
@@ -207,14 +211,3 @@ def text_task(path: Path, source: TextSource, seed: int, tell: Callable[[str], N
         calibrate=False,
         hashes={**hashes, "the command": command.endpoint},
     )
-
-
-def _splits(rows: Sequence[tuple[int, dict[str, Any]]], seed: int) -> list[tuple[Example, ...]]:
-    texts = [" ".join(map(label_text, row.values())) for _, row in rows]
-    _, *parts = split_rows(texts, [""] * len(texts), random.Random(seed), SHARES)
-    return [
-        tuple(
-            Example(f"{split}-{rows[at][0]}", {"row": json.dumps(rows[at][1], ensure_ascii=False)}, {}) for at in part
-        )
-        for split, part in zip(("dev", "test"), parts, strict=True)
-    ]

@@ -32,7 +32,7 @@ from agent.types import SPLITS, Tool
 
 SKILL_FILE = "SKILL.md"
 SKILLS_FILE = "skills.json"
-"""In a task folder: the SKILL.md file of each tool, and its hash when the task was made."""
+"""In a task folder: the file of each skill or tool, and its hash when the task was made."""
 MOST_DESCRIPTION = 1024
 """Characters of a description in the agentskills format."""
 NO_ARGUMENTS = '{"type": "object", "properties": {}}'
@@ -169,7 +169,8 @@ class _Row:
 
 def query_files(skills: Mapping[Tool, SkillFile]) -> Iterator[tuple[Path, str]]:
     """Return each file of queries next to a SKILL.md, and the name of its skill."""
-    places = ((Path(file.path).with_name(name), tool.name) for tool, file in skills.items() for name in QUERY_FILES)
+    own = ((Path(file.path), tool.name) for tool, file in skills.items() if Path(file.path).name == SKILL_FILE)
+    places = ((path.with_name(name), skill) for path, skill in own for name in QUERY_FILES)
     return (place for place in places if place[0].is_file())
 
 

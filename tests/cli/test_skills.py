@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.release.formats.skills import with_description
+from agent.release.formats.skills import with_description, with_tool_description
 from agent.release.runtime import load_prompt
 from agent.safe_file import sha256_of
 from agent.task.label_files import LabelledTask
@@ -318,6 +318,48 @@ def test_tools_of_a_server_are_chosen_from_by_name() -> None:
     assert "--labels" in line
     (line,) = refused(2, "init", "x", "--from", "rows.jsonl", "--queries", "rows.jsonl")
     assert "goes with --from-skills" in line
+
+
+def test_new_descriptions_are_written_into_the_file_of_tools() -> None:
+    told = {name: ", ".join(TOPICS[SWAPPED.get(name, name)].split()[:5]) for name in TOPICS}
+    tools = [
+        {"description": f"Notes on {words}.", "name": name, "inputSchema": {"type": "object", "properties": {}}}
+        for name, words in told.items()
+    ]
+    before = json.dumps({"tools": tools, "note": "\u00fc"}, indent=3) + "\n"
+    Path("listed.json").write_text(before, "utf-8")
+    write_lines("queries.jsonl", queries(200, none=20))
+    good("init", "which", "--from-skills", "listed.json", "--queries", "queries.jsonl")
+    with WireServer(chooser) as server:
+        run = good_json("run", "which", "-m", compatible(server), "--price", "1,2", "--max-calls", "600")
+    assert run["decision"] == "promote", run
+    new = {tool.name: tool.description for tool in load_prompt(Path(run["release"])).release.tools}
+    patch = good("export", run["run_id"], "--format", "skills")
+    changed = [each for each in tools if new[each["name"]] != each["description"]]
+    assert (
+        patch.count('\n-         "description": "Notes on')
+        == patch.count('\n+         "description": ')
+        == len(changed)
+        > 0
+    )
+    Path("skills.patch").write_text(patch, "utf-8", newline="")
+    subprocess.run(["git", "apply", "--check", "skills.patch"], check=True)
+    good("export", run["run_id"], "--format", "skills", "--write")
+    wanted = [{**each, "description": new[each["name"]]} for each in tools]
+    assert json.loads(Path("listed.json").read_text("utf-8")) == {"tools": wanted, "note": "\u00fc"}
+    (line,) = refused(1, "export", run["run_id"], "--format", "skills")
+    assert line.startswith("error: listed.json: changed since the task was made")
+
+
+def test_a_description_of_a_tool_is_found_by_reading_the_file_back() -> None:
+    inner = {"type": "object", "properties": {"x": {"type": "string", "description": "Adds."}}}
+    text = json.dumps(
+        [{"name": "a", "inputSchema": inner, "description": "Adds."}, {"name": "b", "inputSchema": inner}]
+    )
+    made = json.loads(with_tool_description(text, "a", 'Adds "two".'))
+    assert (made[0]["description"], made[0]["inputSchema"]) == ('Adds "two".', inner)
+    with pytest.raises(ValueError, match="b has no description to replace"):
+        with_tool_description(text, "b", "Better.")
 
 
 def test_the_bench_runs_our_search_and_the_loop_with_the_same_calls(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from agent.metrics.json_values import json_fields
 from agent.metrics.metric_rule import Options
 from agent.models.openai import response_format
 from agent.models.strict_schema import strict_schema
+from agent.prompt.parts.kinds import PARTS
 from agent.prompt.parts.shape import (
     ANSWER,
     LAYOUTS,
@@ -24,8 +25,6 @@ from agent.prompt.parts.shape import (
     answer_schema,
     can_reason,
     reply_schema,
-    shape_text,
-    why_unfit,
 )
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import render, template
@@ -34,6 +33,7 @@ from agent.prompt.techniques import why_rejected
 from agent.types import Demo, Field, Signature
 from tests.toys import make_task
 
+SHAPE = PARTS.get("shape")
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=8)
 LINE = st.text(st.sampled_from('ab {}[]:,"/\\?\n// é'), max_size=20)
 LEAVES: st.SearchStrategy[dict[str, Any]] = st.one_of(
@@ -94,7 +94,7 @@ def test_what_a_prompt_shows_parses_back_in_its_order_and_what_is_sent_is_strict
     made: tuple[tuple[Field, ...], AnswerShape],
 ) -> None:
     outputs, shape = made
-    schema, (_, shown) = reply_schema(outputs, shape), shape_text(outputs, shape).split("\n", 1)
+    schema, (_, shown) = reply_schema(outputs, shape), SHAPE.said(shape, outputs).split("\n", 1)
     assert AnswerShape.of(json.loads(json.dumps(shape.as_dict()))) == shape
     assert why_rejected(PromptCandidate("zero-shot", "turns", "Go.", shape=shape), task_of(outputs)) == ""
     if shape.layout == "schema":
@@ -147,9 +147,15 @@ def test_a_schema_whose_meaning_a_strict_mode_would_change_is_not_sent(about: di
     assert "strict" not in response_format(about)["json_schema"]
     outputs = (Field("record", "json", schema=json.dumps(about)),)
     if answer_schema(outputs):
-        assert all(shape_text(outputs, AnswerShape(layout)) for layout in LAYOUTS if layout != "none")
+        assert all(SHAPE.said(AnswerShape(layout), outputs) for layout in LAYOUTS if layout != "none")
         shaped_prompt = PromptCandidate("zero-shot", "turns", "Go.", shape=AnswerShape(strict=True))
         assert "sends a schema" in why_rejected(shaped_prompt, task_of(outputs))
+
+
+def test_an_object_that_may_be_null_may_be_null_in_a_strict_mode() -> None:
+    inner = {**objects({"a": {"type": "string"}}), "type": ["object", "null"]}
+    whole = objects({"b": inner, "c": {"type": "string"}})
+    assert strict_schema(whole) == whole
 
 
 def task_of(outputs: tuple[Field, ...]) -> Any:
@@ -211,10 +217,10 @@ def test_a_shape_that_a_prompt_cannot_keep_is_refused() -> None:
         (few, AnswerShape("types", "first"), "asks for reasons"),
         (replace(zero, technique="chain-of-thought"), AnswerShape("types", strict=True), "sends a schema"),
     ):
-        assert why in why_unfit(shape, prompt, RECORD)
+        assert why in SHAPE.why_rejected(shape, prompt, task_of(RECORD))
         fitted = shape.fitted(prompt.technique, prompt.format)
         if why not in ("other fields", "does not show"):
-            assert fitted is None or why_unfit(fitted, prompt, RECORD) == ""
+            assert fitted is None or SHAPE.why_rejected(fitted, prompt, task_of(RECORD)) == ""
     plain = PromptCandidate("zero-shot", "turns", "Go.", shape=AnswerShape("types"))
     assert "no JSON object" in why_rejected(plain, make_task())
     assert "shape" not in zero.parts()

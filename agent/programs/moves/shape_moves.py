@@ -14,7 +14,8 @@ from agent.metrics.json_values import expected_and_got, field_value
 from agent.programs.moves.asking import Ask, Draft, continued, retold, value_question
 from agent.programs.moves.evidence import Evidence
 from agent.programs.moves.part_moves import OWN, Made, VariantMaker
-from agent.prompt.parts.shape import LAYOUTS, REASONS, AnswerShape, answer_schema, shaped_schema, why_unfit
+from agent.prompt.parts.kinds import PARTS
+from agent.prompt.parts.shape import LAYOUTS, REASONS, AnswerShape, answer_schema, shaped_schema
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.search.program import Choices
 from agent.search.study import Place
@@ -79,7 +80,7 @@ class ShapeMaker(VariantMaker):
         super().__init__(choices, {OWN: None, **variants} if self._names else {})
 
     def _fits(self, shape: AnswerShape, prompt: PromptCandidate) -> bool:
-        return not why_unfit(shape, prompt, self._task.signature.outputs)
+        return not PARTS.get(self.part).why_rejected(shape, prompt, self._task)
 
     def at(self, place: Place) -> AnswerShape | None:
         """Return the shape of a design, without what its technique and format exclude."""

@@ -147,6 +147,10 @@ class PromptPart:
         """The JSON schema of a reply, as text, or ""."""
         return ""
 
+    def answer(self, values: Mapping[str, Any]) -> str:
+        """Write right outputs as a reply; "" for that of the layout. Raises ReleaseError if they do not suffice."""
+        return ""
+
     def files(self) -> Mapping[str, Path]:
         """Return the files to release next to the prompt, by their names there."""
         return {}

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from agent.errors import ReleaseError
 from agent.models.strict_schema import fixed_values, strict_schema
 from agent.prompt.parts.kinds import PartKind, TaskParts, part
 from agent.prompt.parts.part import Count, PromptPart, Row
@@ -166,25 +167,16 @@ def can_reason(outputs: tuple[Field, ...]) -> bool:
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
-def shape_text(outputs: tuple[Field, ...], shape: AnswerShape) -> str:
-    """Write what the prompt says of the reply; "" for nothing."""
-    if shape.layout == "none":
-        return ""
-    writers: dict[str, Callable[[Any], str]] = {"schema": _json, "types": type_text, "example": example_text}
-    return f"{LAYOUTS[shape.layout]}\n{writers[shape.layout](reply_schema(outputs, shape))}"
-
-
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def type_text(schema: Mapping[str, Any], indent: str = "") -> str:
-    """Write an object's schema like a type of TypeScript, with a line for each field."""
+def _type_text(schema: Mapping[str, Any], indent: str = "") -> str:
     lines = []
     for name, about in fields_of(schema).items():
         key = name if _WORD.fullmatch(name) else _json(name)
         mark = "" if name in schema.get("required", ()) else "?"
-        made = type_text(about, f"{indent}  ") if fields_of(about) else type_words(about)
+        made = _type_text(about, f"{indent}  ") if fields_of(about) else type_words(about)
         lines.append(f"{indent}  {key}{mark}: {made},{f' // {said}' if (said := _line(about)) else ''}")
     return "\n".join(["{", *lines, f"{indent}}}"])
 
@@ -203,8 +195,7 @@ def type_words(schema: Any) -> str:
     return " | ".join(words)
 
 
-def example_text(schema: Mapping[str, Any]) -> str:
-    """Write an object with the types of its values, then a line for each description."""
+def _example_text(schema: Mapping[str, Any]) -> str:
     return "\n".join([_json(_example(schema)), *(f"- {name}: {said}" for name, said in _described(schema))])
 
 
@@ -258,7 +249,14 @@ class ReleasedShape(PromptPart):
         return count(self.schema) if self.strict else 0
 
     def data(self) -> dict[str, Any]:
-        return {self.name: {"schema": self.schema, "strict": self.strict}}
+        return {self.name: asdict(self)}
+
+    def answer(self, values: Mapping[str, Any]) -> str:
+        fields = parse_json(self.schema)["properties"]
+        value = as_object(next(iter(values.values()))) if len(values) == 1 else values
+        if REASONING in fields and REASONING not in value:
+            raise ReleaseError("asks for reasons, which labels lack; fine-tune a prompt of a run with --no-shape")
+        return _ordered(value, fields)
 
 
 @part
@@ -273,7 +271,22 @@ class Shaping(PartKind):
         return {**plain, **{("field text", text): 1.0 for _, text in settings.texts}}
 
     def why_rejected(self, settings: AnswerShape, prompt: PromptCandidate, task: Task) -> str:
-        return why_unfit(settings, prompt, task.signature.outputs)
+        outputs = task.signature.outputs
+        schema, reasons = answer_schema(outputs), prompt.technique in REASONED
+        if schema is None:
+            return "shapes an answer that is no JSON object of two fields or more"
+        names = sorted(schema["properties"])
+        if (settings.order and sorted(settings.order) != names) or not {name for name, _ in settings.texts} <= {*names}:
+            return "shapes other fields than the answer has"
+        if prompt.format.startswith("dspy-"):
+            return f"the format {prompt.format} has its own shape of the answer"
+        if settings.layout == "none" and (settings.reasons != "none" or (settings.texts and not settings.strict)):
+            return "does not show its fields"
+        if settings.reasons != "none" and (reasons or prompt.n_examples or not can_reason(outputs)):
+            return "asks for reasons within the answer, which its examples or its technique give otherwise"
+        if settings.strict and (reasons or strict_schema(reply_schema(outputs, settings)) is None):
+            return "sends a schema that its replies cannot keep"
+        return ""
 
     def answers(
         self, settings: AnswerShape, signature: Signature, demos: Sequence[Demo]
@@ -283,7 +296,10 @@ class Shaping(PartKind):
         return signature if one else replace(signature, outputs=(Field(ANSWER, "json"),)), shown
 
     def said(self, settings: AnswerShape, outputs: tuple[Field, ...]) -> str:
-        return shape_text(outputs, settings)
+        if settings.layout == "none":
+            return ""
+        writers: dict[str, Callable[[Any], str]] = {"schema": _json, "types": _type_text, "example": _example_text}
+        return f"{LAYOUTS[settings.layout]}\n{writers[settings.layout](reply_schema(outputs, settings))}"
 
     def reply_tokens(self, settings: AnswerShape, outputs: int) -> int:
         return REASON_TOKENS[settings.reasons] + (FIELD_TOKENS * outputs if outputs > 1 else 0)
@@ -299,8 +315,11 @@ def _as_shown(shape: AnswerShape, outputs: tuple[Field, ...], texts: Mapping[str
     name, value = (outputs[0].name, typed[outputs[0].name]) if len(outputs) == 1 else (ANSWER, typed)
     if not isinstance(value, dict):
         return texts
-    order = [*shaped_schema(outputs, shape)["properties"], *value]
-    return {name: _json({key: value[key] for key in order if key in value})}
+    return {name: _ordered(value, shaped_schema(outputs, shape)["properties"])}
+
+
+def _ordered(value: Mapping[str, Any], fields: Iterable[str]) -> str:
+    return _json({name: value[name] for name in (*fields, *value) if name in value})
 
 
 def _value(field: Field, text: str) -> Any:
@@ -308,22 +327,3 @@ def _value(field: Field, text: str) -> Any:
         return json.loads(text) if field.type in ("number", "json") else text
     except ValueError:
         return text
-
-
-def why_unfit(shape: AnswerShape, prompt: PromptCandidate, outputs: tuple[Field, ...]) -> str:
-    """Return why a prompt cannot have this shape, or ""."""
-    schema, reasons = answer_schema(outputs), prompt.technique in REASONED
-    if schema is None:
-        return "shapes an answer that is no JSON object of two fields or more"
-    names = sorted(schema["properties"])
-    if (shape.order and sorted(shape.order) != names) or not {name for name, _ in shape.texts} <= {*names}:
-        return "shapes other fields than the answer has"
-    if prompt.format.startswith("dspy-"):
-        return f"the format {prompt.format} has its own shape of the answer"
-    if shape.layout == "none" and (shape.reasons != "none" or (shape.texts and not shape.strict)):
-        return "does not show its fields"
-    if shape.reasons != "none" and (reasons or prompt.n_examples or not can_reason(outputs)):
-        return "asks for reasons within the answer, which its examples or its technique give otherwise"
-    if shape.strict and (reasons or strict_schema(reply_schema(outputs, shape)) is None):
-        return "sends a schema that its replies cannot keep"
-    return ""

@@ -13,6 +13,7 @@ from agent.metrics.calls import one_answer
 from agent.models.anthropic import output_config
 from agent.models.openai import response_format
 from agent.models.tool_calling import anthropic_tools, openai_tools
+from agent.prompt.parts.part import PromptPart
 from agent.prompt.render import answer_of
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill, fill_messages, label_text
@@ -173,11 +174,14 @@ def chat_line(messages: Sequence[Message], answer: str) -> str:
     return json.dumps({"messages": [*turns, {"role": "assistant", "content": answer}]}, ensure_ascii=False) + "\n"
 
 
-def right_answer(row: Example, task: Task, outputs: tuple[Field, ...], reasoning: bool) -> str:
+def right_answer(
+    row: Example, task: Task, outputs: tuple[Field, ...], reasoning: bool, parts: Sequence[PromptPart] = ()
+) -> str:
     """Return the row's right answer as a reply. Raises ReleaseError if it parses differently."""
     signature, labels = task.signature, one_answer(row.labels, task.accepted)
     answers = {name: label_text(value) for name, value in labels.items()}
-    answer = answer_of(Demo(row.id, row.inputs, answers), signature, reasoning)
+    usual = answer_of(Demo(row.id, row.inputs, answers), signature, reasoning)
+    answer = next(filter(None, (part.answer(labels) for part in parts)), usual)
     read = parse_reply(answer, outputs, reasoning=reasoning)
     if read.error or canonical(dict(read.fields)) != canonical(labels):
         raise ReleaseError(
@@ -187,7 +191,7 @@ def right_answer(row: Example, task: Task, outputs: tuple[Field, ...], reasoning
 
 
 def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, task: Task) -> str:
-    answer = right_answer(row, task, release.outputs, release.reasoning)
+    answer = right_answer(row, task, release.outputs, release.reasoning, release.parts)
     return chat_line(fill_messages(kept, release.values(release.row(row.inputs), examples=False), ()), answer)
 
 
@@ -216,11 +220,6 @@ def finetune_files(material: Material) -> dict[str, str]:
         raise ReleaseError(
             f"{release.name!r}: its picked examples are in the turn of the row; fine-tune a prompt of another "
             "layout (formats in task.toml)"
-        )
-    if any(part.reply_schema for part in release.parts):
-        raise ReleaseError(
-            f"{release.name!r}: asks for a shape of the answer that the labels do not have; "
-            "fine-tune a prompt of a run with --no-shape"
         )
     last = release.messages[-1]
     if last.role != "user":

@@ -62,7 +62,7 @@ def whole_schema(release: PromptRelease) -> dict[str, Any]:
 
 
 def _named(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[Any]:
-    # names and descriptions of fields, with those of their own; `root` has the classes that are referred to
+    # names and descriptions of fields, then those inside of each; `root` has the classes that are referred to
     found: list[Any] = []
     for name, about in schema["properties"].items():
         refers = [one["$ref"] for one in alternatives(about) if "$ref" in one]

@@ -320,8 +320,16 @@ def test_the_class_of_pydantic_takes_what_the_schema_takes() -> None:
             "any": {},
             "inner": {"type": "object", "properties": {"class": {"type": "integer"}, "open": True}},
             "either": {"anyOf": [{"type": "object", "properties": {"x": {}}}, {"type": "number"}]},
+            "sender": {"$ref": "#/$defs/person"},
         },
         "required": ["copy", "kind"],
+        "$defs": {
+            "person": {
+                "type": "object",
+                "properties": {"name": {"type": "string"}, "boss": {"$ref": "#/$defs/person"}},
+                "required": ["name"],
+            }
+        },
     }
     made = release(outputs=(Field("record", "json", schema=json.dumps(schema)),))
     form = wanted("pydantic")
@@ -338,12 +346,16 @@ def test_the_class_of_pydantic_takes_what_the_schema_takes() -> None:
         "rows": [{"x": 1}],
         "inner": {"class": 3, "open": [1]},
         "either": 1.5,
+        "sender": {"name": "Ada", "boss": {"name": "Bo"}},
         "more": 1,
     }
     read = answer.model_validate(given)
     assert read.model_dump(by_alias=True, exclude_unset=True) == given
     assert answer.model_json_schema(by_alias=True)["properties"]["copy"]["description"] == 'A "name" \\ {x}'
-    for wrong in ({"kind": "a"}, {"copy": "x", "kind": "b"}, {**given, "inner": {"class": "x"}}):
+    nameless = {**given, "sender": {"boss": None}}
+    for wrong in ({"kind": "a"}, {"copy": "x", "kind": "b"}, {**given, "inner": {"class": "x"}}, nameless):
         with pytest.raises(ValueError, match="Answer"):
             answer.model_validate(wrong)
     assert "is no JSON object" in refused(form, release())
+    elsewhere = json.dumps({**schema, "properties": {"a": {"$ref": "x.json"}, "b": {}}})
+    assert "in another document" in refused(form, release(outputs=(Field("record", "json", schema=elsewhere),)))

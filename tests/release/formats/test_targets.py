@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from agent.errors import ReleaseError
+from agent.prompt.parts.shape import AnswerShape
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.promptfoo import provider_settings
 from agent.release.formats.proof import verify_exports
@@ -21,7 +23,7 @@ from agent.release.runtime import Prompt
 from agent.task.tools import read_tools
 from agent.types import Message, SimulatedUser
 from tests.cases import each_case
-from tests.release.formats.kinds import CALLS, KINDS, LABELS, MAILS, PLAY, STOP
+from tests.release.formats.kinds import CALLS, KINDS, LABELS, MAILS, PLAY, RECORD, RECORDS, STOP, release_of
 from tests.release.formats.sample import proved, refused, release, wanted, write
 from tests.toys import make_task
 from tests.wire import Fault, WireServer
@@ -283,6 +285,19 @@ def test_fine_tuning_rows_are_train_rows_with_the_instruction_and_the_right_answ
     ):
         with pytest.raises(ReleaseError, match=why):
             form.files(Material(sent, task))
+
+
+def test_fine_tuning_rows_answer_in_the_shape_of_the_prompt() -> None:
+    form, task = FORMATS.get("finetune-jsonl"), RECORDS.task
+    order = tuple(reversed(RECORD["properties"]))
+    shaped = PromptCandidate("zero-shot", "turns", "Go.", shape=AnswerShape("types", order=order))
+    rows = form.files(Material(release_of(RECORDS, shaped), task))["finetune.jsonl"]
+    for line, row in zip(str(rows).splitlines(), task.train, strict=True):
+        answer = json.loads(json.loads(line)["messages"][-1]["content"])
+        assert (answer, tuple(answer)) == (row.labels["record"], order)
+    reasoned = replace(shaped, shape=AnswerShape("types", "each"))
+    with pytest.raises(ReleaseError, match="asks for reasons, which labels lack"):
+        form.files(Material(release_of(RECORDS, reasoned), task))
 
 
 def test_the_promptfoo_folder_holds_the_dev_rows_and_reads_replies_as_we_do(tmp_path: Path) -> None:
