@@ -116,7 +116,7 @@ def by_slice(table: ScoreTable, names: Sequence[str], seed: int) -> list[Slice]:
 
 
 def by_field(table: ScoreTable, outputs: Sequence[Field], specs: Sequence[MetricSpec], seed: int) -> list[MetricPart]:
-    """Compare both sides by field of each answer with `json_fields`, over the rows whose label or answer has it."""
+    """Compare both sides by field of JSON answers, where label or answer has it."""
     found = list[MetricPart]()
     for output in dict.fromkeys(spec.field for spec in specs if spec.name == "json_fields"):
         labels = [_object(row.labels.get(output)) for row in table.rows]

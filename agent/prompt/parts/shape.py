@@ -118,7 +118,7 @@ def fields_of(schema: Any) -> Mapping[str, Any]:
 
 
 def alternatives(schema: Any) -> list[dict[str, Any]]:
-    """Return the schemas of which a value keeps one, each with one type, or with `const` and the type "fixed"."""
+    """Split a schema into alternatives of one type each; a fixed value has `const`."""
     about = as_object(schema)
     if values := fixed_values(about):
         return [{"type": "fixed", "const": value} for value in values]
