@@ -20,7 +20,7 @@ from agent.jobs.session import Work
 from agent.jobs.tracking import Tracking
 from agent.options.jobs import CheckOptions, CustomizeOptions, MigrateOptions, ResumeOptions
 from agent.options.option import option
-from agent.programs.agent_functions import AgentFunction
+from agent.programs.agent_call import AgentFunction
 from agent.release.result import RunResult
 from agent.results.checks import CheckResult
 from agent.results.customize import CustomizeResult

@@ -363,7 +363,7 @@ class Rollouts:
     seconds: float = 120.0
     most_calls: int = 50
     at_once: int = 16
-    kind: str = "agent"
+    kind: str = dataclasses.field(kw_only=True)
 
     def __str__(self) -> str:
         return self.run or self.function or " ".join(self.command)

@@ -1,7 +1,7 @@
 """A server on loopback through which the user's agent calls models, with an address for each rollout.
 
-It reads and writes the wire formats (`dialects.py`) and leaves calls to the rollout, which asks the gateway. Errors
-tell the SDKs not to retry: the gateway has already done so.
+It speaks the wire formats (`DIALECTS`) and leaves calls to the rollout, which asks the gateway. Errors tell the SDKs
+not to retry: the gateway has already done so. What is sent to a client that has left goes nowhere.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.errors import AgentError, InputError, Interrupted, ModelError, RowRefused, RunRefused, one_line
 from agent.extras import require
-from agent.gateway.dialects import DIALECTS, Dialect, WireCall
+from agent.gateway.chat_completions import ChatCompletions
+from agent.gateway.dialects import Dialect, WireCall
+from agent.gateway.messages import Messages
+from agent.gateway.responses import Responses
+from agent.models.anthropic import STATUS_OF
 from agent.safe_text import SURROGATE
 from agent.types import Completion, Request, canonical
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
+DIALECTS: Mapping[str, Dialect] = {
+    "/v1/chat/completions": ChatCompletions(),
+    "/v1/responses": Responses(),
+    "/v1/messages": Messages(),
+}
+"""By the path below a rollout's address."""
 MOST_BYTES = 16 * 2**20  # of a body
 MOST_CONNECTIONS = 256
 IDLE_SECONDS = 60  # longer than clients keep a connection, so that none is closed under a request
 _PATH = re.compile(r"/r/([\w-]+)(/.*)", re.ASCII)
-_KINDS: Mapping[int, str] = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    503: "overloaded_error",
-}
+_KINDS = {status: kind for kind, status in STATUS_OF.items()} | {503: "overloaded_error"}
 
 
 class Answerer(Protocol):
@@ -134,11 +136,10 @@ class Endpoint:
             reply = _error(502 if is_attempt else 402, str(error), error.code)
         except Exception as error:
             reply = _error(500, f"the gateway failed: {one_line(error)}")
-        if reply is not None:
-            await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers()})
-            await send({"type": "http.response.body", "body": reply.body.encode()})
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers()})
+        await send({"type": "http.response.body", "body": reply.body.encode()})
 
-    async def _reply(self, scope: Any, receive: Callable[[], Any]) -> _Reply | None:
+    async def _reply(self, scope: Any, receive: Callable[[], Any]) -> _Reply:
         hosts = [value for name, value in scope["headers"] if name == b"host"]
         if hosts not in ([f"127.0.0.1:{self._port}".encode()], [f"localhost:{self._port}".encode()]):
             return _error(403, "this address answers programs of this machine only")
@@ -154,18 +155,12 @@ class Endpoint:
         if dialect is None:
             there = ", ".join(DIALECTS)
             return _error(404, f"there is no {scope['method']} {found[2][:100]} here, but POST to {there}")
-        body = await _body(receive)
-        if body is None:
-            return None
-        if len(body) > MOST_BYTES:
+        if len(body := await _body(receive)) > MOST_BYTES:
             return _error(413, f"the body has more than {MOST_BYTES >> 20} MB")
         asked = _read(dialect, body)
-        answering = asyncio.create_task(rollout.answer(asked.model, asked.request))
-        completion = await _unless_left(answering, receive)
-        if completion is None:
-            return None
-        reply = dialect.reply(asked, completion)
-        if asked.streams:
+        answering = asyncio.create_task(rollout.answer(asked.body["model"], asked.request))
+        reply = dialect.reply(asked, await _unless_left(answering, receive))
+        if asked.body.get("stream"):
             return _Reply(200, dialect.stream(asked, reply), "text/event-stream")
         return _Reply(200, json.dumps(reply))
 
@@ -175,16 +170,13 @@ def _models(names: Sequence[str]) -> dict[str, Any]:
     return {"object": "list", "data": models, "has_more": False}
 
 
-async def _body(receive: Callable[[], Any]) -> bytes | None:
-    """Read a body to its end or past the limit; None if the client left."""
-    body = bytearray()
-    while len(body) <= MOST_BYTES:
+async def _body(receive: Callable[[], Any]) -> bytes:
+    """Read a body to its end or past the limit, or until the client leaves."""
+    body, has_more = bytearray(), True
+    while has_more and len(body) <= MOST_BYTES:
         event = await receive()
-        if event["type"] == "http.disconnect":
-            return None
-        body += event["body"]
-        if not event["more_body"]:
-            break
+        body += event.get("body", b"")
+        has_more = event.get("more_body", False)
     return bytes(body)
 
 
@@ -200,14 +192,14 @@ def _read(dialect: Dialect, body: bytes) -> WireCall:
         raise InputError(f"the body cannot be read as JSON: {one_line(error)}") from error
 
 
-async def _unless_left(answering: asyncio.Task[Completion], receive: Callable[[], Any]) -> Completion | None:
+async def _unless_left(answering: asyncio.Task[Completion], receive: Callable[[], Any]) -> Completion:
     """Wait for a call; cancel it if the client leaves. The gateway still settles it if it was sent."""
     leaving = asyncio.ensure_future(receive())
     try:
         await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if answering.cancelled():
+        if answering.cancelled() or not answering.done():
             raise Interrupted()
-        return answering.result() if answering.done() else None
+        return answering.result()
     finally:
         leaving.cancel()
         answering.cancel()

@@ -10,12 +10,11 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.options.jobs import RecordedOptions
-from agent.programs.agent_functions import registered_agent
-from agent.release.texts_file import TEXTS_FILE
+from agent.programs.agent_call import registered_agent
 from agent.safe_data import parse_json
 from agent.safe_file import decoded, read_bytes
 from agent.safe_text import quoted, shown
-from agent.task.agent_texts import how_to_write, text_faults, text_files
+from agent.task.agent_texts import KIND, how_to_write, text_faults, text_files
 from agent.task.checks import function_in
 from agent.task.schema import AGENT
 from agent.types import Rollouts, Task, canonical
@@ -33,18 +32,17 @@ def require_texts(options: RecordedOptions) -> None:
 
 def with_agent(task: Task, options: RecordedOptions) -> Task:
     """Return the task of a data file as that of the named agent. Raises InputError."""
-    name = options.agent or ""
-    texts = texts_in(Path(options.texts or TEXTS_FILE))
+    name, texts = options.agent or "", texts_in(Path(options.texts or ""))
     if options.agent_source:
         known = registered_agent(name)
-        digest, rollouts = known.digest if known else options.agent_source, Rollouts(function=name)
+        digest, rollouts = known.digest if known else options.agent_source, Rollouts(function=name, kind=KIND)
     else:
         path, _, function = name.rpartition(":")
         if not re.fullmatch(AGENT, f"{Path(path).name}:{function}"):
             raise InputError(f"--agent {quoted(name)}: write FILE.py:NAME, such as agent.py:run")
         source = read_bytes(Path(path))
         function_in(decoded(source, path), function, shown(Path(path)), how_to_write(function), 3, may_wait=True)
-        digest, rollouts = hashlib.sha256(source).hexdigest(), Rollouts(f"{Path(path).resolve()}:{function}")
+        digest, rollouts = hashlib.sha256(source).hexdigest(), Rollouts(f"{Path(path).resolve()}:{function}", kind=KIND)
     hashes = {AGENT_PART: digest, TEXTS_PART: hashlib.sha256(canonical(texts).encode()).hexdigest()}
     told = "\n\n".join(texts.values())
     return replace(

@@ -24,8 +24,8 @@ from agent.metrics.metric_registry import METRICS
 from agent.options.jobs import RecordedOptions, RunOptions
 from agent.options.option import option
 from agent.options.shared import LedgerOption, TrackOptions
-from agent.programs.agent_functions import AgentFunction, register_agent
-from agent.release.texts_file import TEXTS_FILE
+from agent.programs.agent_call import AgentFunction, register_agent
+from agent.release.texts import TEXTS_FILE
 from agent.safe_file import new_file
 from agent.safe_text import SURROGATE
 from agent.scoring.task_metrics import MetricFunction, register, registered

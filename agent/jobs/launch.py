@@ -17,7 +17,7 @@ from agent.jobs.tasks import METRIC, read_task, require_judging
 from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.jobs import RecordedOptions
-from agent.programs.agent_functions import require_agent
+from agent.programs.agent_call import require_agent
 from agent.redact import ALLOW_TRACING, silence_tracing
 from agent.scoring.task_metrics import require_all
 from agent.search.registered import DEFAULT, STRATEGIES, require_search

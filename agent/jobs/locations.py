@@ -21,8 +21,7 @@ from agent.options.jobs import RecordedOptions
 from agent.release.aliases import ROOT_VARIABLE, NeedsUnit, Reference, resolve
 from agent.release.prompt_file import PROMPT_FILE
 from agent.release.runtime import Prompt, load_prompt
-from agent.release.texts import Loaded, load_texts
-from agent.release.texts_file import TEXTS_FILE
+from agent.release.texts import TEXTS_FILE, Loaded, load_texts
 from agent.release.versions import is_version
 from agent.report.wording import without_result
 from agent.task.examples import PLAYED

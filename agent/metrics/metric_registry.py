@@ -17,8 +17,7 @@ _HOMES = (
     ("json_values", "json_schema json_fields"),
     ("tool_calls", "tool_calls tool_choice right_tool"),
     ("text_similarity", "rouge1 rouge2 rougeL bleu chrf edit_similarity embedding_similarity"),
-    ("reference_free", "no_repeat length judge python"),
-    ("of_rollouts", "reported calls"),
+    ("reference_free", "no_repeat length judge python reported calls"),
 )
 """Modules and their metrics, in listing order."""
 METRICS: Registry[MetricRule] = Registry(

@@ -1,6 +1,6 @@
-"""The metrics without a label: `length` and `no_repeat`; `judge` and `python` are declared here.
+"""The metrics without a label: `length`, `no_repeat`, `reported` and `calls`; `judge` and `python` are declared here.
 
-Their code is in `scoring/llm_judge.py` and `scoring/task_metrics.py`, as they need models or a folder.
+The code of these is in `scoring/llm_judge.py` and `scoring/task_metrics.py`, as they need models or a folder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import StringConstraints
 from agent.metrics.comparison import Check, as_text
 from agent.metrics.metric_registry import METRICS
 from agent.metrics.metric_rule import MAX_WHOLE_NUMBER, MetricRule, Options, metric
-from agent.types import Field
+from agent.types import Field, Prediction
 from agent.worker import Verdict
 
 
@@ -114,3 +114,48 @@ for _rule in (
     ),
 ):
     METRICS.add(_rule.name, _rule, __name__)
+
+
+# -- what an agent did for its answer ---------------------------------------------------------------------------------
+
+
+class CallsOptions(Options):
+    at_most: int = Option(
+        MAX_WHOLE_NUMBER, ge=1, le=MAX_WHOLE_NUMBER, description="The most model calls that score full marks."
+    )
+
+
+@metric(
+    "reported",
+    about="The score that an agent reports with its answer, such as what a check of its world's state gives.",
+    types=("text", "choice", "number", "json"),
+    needs_label=False,
+    reads_rollout=True,
+)
+def reported(options: Options, field: Field) -> Check:
+    def check(prediction: Prediction, label: Any) -> Verdict:
+        if prediction.reported is None:
+            return None, "the answer came without a score; give it as pa.Rollout(answer, score=...)"
+        return prediction.reported, ""
+
+    return check
+
+
+@metric(
+    "calls",
+    about="An agent makes at most `at_most` model calls for its answer; twice as many score a half.",
+    types=("text", "choice", "number", "json"),
+    options=CallsOptions,
+    needs=("at_most",),
+    needs_label=False,
+    reads_rollout=True,
+)
+def calls(options: CallsOptions, field: Field) -> Check:
+    most = options.at_most
+
+    def check(prediction: Prediction, label: Any) -> Verdict:
+        if (made := prediction.calls) is None:
+            return None, "the calls of this answer were not counted"
+        return (1.0, "") if made <= most else (most / made, f"{made} model calls, at most {most} are wanted")
+
+    return check

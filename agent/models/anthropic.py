@@ -191,7 +191,7 @@ class AnthropicBatches(BatchApi[AnthropicModel]):
         return job.rows == rows
 
 
-_STATUS_OF = {
+STATUS_OF = {
     "invalid_request_error": 400,
     "authentication_error": 401,
     "billing_error": 402,
@@ -212,7 +212,7 @@ def _row_reply(row: dict[str, Any]) -> RowReply:
     if result.get("type") == "errored":
         error = mapping(result.get("error"))
         kind = mapping(error.get("error")).get("type")
-        return RowReply(_STATUS_OF.get(str(kind), 500), dict(error))
+        return RowReply(STATUS_OF.get(str(kind), 500), dict(error))
     return RowReply(None)
 
 

@@ -71,15 +71,16 @@ def _openai_messages(messages: Iterable[Message]) -> Iterator[dict[str, Any]]:
 
 def _openai_turns(messages: Iterable[Message]) -> Iterator[dict[str, Any]]:
     for turn in turns(messages):
-        calls = [
-            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": _argument_text(c.arguments)}}
-            for c in turn.calls
-        ]
+        calls = [openai_call(call.id, call.name, call.arguments) for call in turn.calls]
         if calls:
             yield {"role": turn.role, "content": turn.said or None, "tool_calls": calls}
         else:
             yield {"role": turn.role, "content": turn.said}
         yield from ({"role": "tool", "tool_call_id": call.id, "content": call.result} for call in turn.calls)
+
+
+def openai_call(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": _argument_text(arguments)}}
 
 
 def openai_choice(request: Request) -> str | dict[str, Any] | None:
@@ -148,12 +149,13 @@ def anthropic_messages(request: Request) -> Iterator[tuple[str, Any]]:
         if not turn.calls:
             yield turn.role, said if turn.role == "assistant" and turn.said == NONE else turn.said
             continue
-        given = [call.arguments if isinstance(call.arguments, dict) else {} for call in turn.calls]
-        used = [
-            {"type": "tool_use", "id": c.id, "name": c.name, "input": i} for c, i in zip(turn.calls, given, strict=True)
-        ]
-        yield turn.role, [*said, *used]
+        yield turn.role, [*said, *(anthropic_call(call.id, call.name, call.arguments) for call in turn.calls)]
         yield "user", [{"type": "tool_result", "tool_use_id": call.id, "content": call.result} for call in turn.calls]
+
+
+def anthropic_call(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
+    given = arguments if isinstance(arguments, dict) else {}
+    return {"type": "tool_use", "id": call_id, "name": name, "input": given}
 
 
 def _with_results(messages: Iterable[Message]) -> Iterator[Message]:

@@ -10,28 +10,26 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from agent.errors import ReleaseError, TransportUnknown
 from agent.gateway.endpoint import Endpoint
-from agent.programs.agent_call import AgentFault, AgentModel, Rollout
-from agent.programs.agent_functions import require_agent
+from agent.programs.agent_call import AgentFault, AgentModel, Rollout, require_agent
 from agent.programs.agent_hosts import AgentHost, Commands, InProcess, PythonProcesses
-from agent.programs.kinds import ReleaseSpec, UserKind, WrittenRelease, program, read_fields
+from agent.programs.kinds import ReleaseSpec, UserKind, program, read_fields
 from agent.programs.rollout import RolloutCalls, RolloutTrace
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import forbidden_in
-from agent.release.texts_file import TEXTS_FILE, TextsRelease, read_texts
+from agent.release.texts import TEXTS_FILE, TextsRelease, read_texts
 from agent.search.context import SearchContext
 from agent.search.program import Moves
 from agent.search.registered import DEFAULT
 from agent.tracking.spans import calls_of
 from agent.types import LM, Call, Candidate, Example, Prediction, Request, Signature, Task
 
-REPLY_TOKENS = 1000  # of one call, where neither the agent nor task.toml says
 _HOLE = re.compile(r"\{\{?\s*[A-Za-z_]\w*\s*\}?\}")
 
 
@@ -50,9 +48,6 @@ class AgentCandidate(Candidate):
     def named(self) -> dict[str, str]:
         return dict(self.texts)
 
-    def text(self, name: str) -> str:
-        return self.named[name]
-
     def with_text(self, name: str, text: str) -> AgentCandidate:
         return replace(self, texts=tuple((each, text if each == name else old) for each, old in self.texts))
 
@@ -68,7 +63,7 @@ class AgentProgram(UserKind):
 
     kind = AgentCandidate.kind
     word, takes, usual, has_moves, file = "agent", "an agent", DEFAULT, True, TEXTS_FILE
-    calls, drops_idle_parts, own_scores = 1, True, "your texts score"
+    calls, drops_idle_parts, varies, reply_tokens, own_scores = 1, True, True, 1000, "your texts score"
 
     def __init__(self, task: Task, lm: LM, own: object = None, made: object = None) -> None:
         assert task.rollouts is not None
@@ -117,12 +112,9 @@ class AgentProgram(UserKind):
         finally:
             self._endpoint.shut(address)
 
-    def trace(self, candidate_id: str, row_id: str) -> RolloutTrace | None:
-        """Return what the agent did on a row in this process, the first time it was asked."""
-        return self._traces.get((candidate_id, row_id))
-
-    def max_tokens(self, candidate: Candidate) -> int:
-        return self.task.room(self.task.max_tokens or REPLY_TOKENS)
+    def trace(self, candidate_id: str, row_id: str) -> RolloutTrace:
+        """Return what the agent did on a row in this process, the first time it was asked; else nothing."""
+        return self._traces.get((candidate_id, row_id), RolloutTrace({}, ()))
 
     def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
         return [(name, text, ()) for name, text in as_agent(candidate).texts]
@@ -151,11 +143,7 @@ class AgentProgram(UserKind):
 
         return AgentMoves(context, self)
 
-    async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
-        """Write texts.json, and run sealed rows again with the texts of the file, without a new call.
-
-        Rows that go another way are told, not refused: tools and agents may vary from run to run.
-        """
+    def saved(self, candidate: Candidate, path: Path, spec: ReleaseSpec) -> tuple[str, Callable[[], None]]:
         task, signature = self.task, self.task.signature
         release = TextsRelease(
             name=task.name,
@@ -167,15 +155,13 @@ class AgentProgram(UserKind):
             parameters={},
             provenance=spec.provenance(candidate, task, calls_a_row=spec.evaluator.calls_a_row(candidate.id)),
         )
-        path = release.write(spec.folder)
-        again = self.released(read_texts(path))
-        if again != candidate:
-            raise ReleaseError(f"{path}: holds other texts than those that were scored")
-        scored = await spec.evaluator.outcomes(candidate, spec.rows, "test")
-        proof = await self.run_again(again, scored, spec)
-        differing = sum(now is None or now.prediction != then.prediction for _, then, now in proof)
-        note = f"{differing} of {len(scored)} sealed rows went another way when they were run again from {path.name}"
-        return WrittenRelease(path, release.version, f"{note}: the agent or its tools vary" if differing else "")
+        release.write(path.parent)
+
+        def load() -> None:
+            if self.released(read_texts(path)) != candidate:
+                raise ReleaseError(f"{path}: holds other texts than those that were scored")
+
+        return release.version, load
 
     def released(self, release: TextsRelease) -> AgentCandidate:
         if wrong := set(release.texts) ^ set(self.names):

@@ -1,33 +1,61 @@
-"""What passes between a run and a user's agent: the model that it may ask, its answer, and how it failed."""
+"""A user's agent: the functions of this process by name, the model that one may ask, its answer, and how it failed.
+
+`main` is the child process that runs a function of a Python file. It loads the file once, then answers a row a line.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
+import os
+import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
-from agent.errors import one_line
+from agent.errors import InputError, one_line
+from agent.programs.own_file import module_of, plain, why_broken
 from agent.safe_data import parse_data
 from agent.safe_text import quoted
-from agent.scoring.task_metrics import line_in
-from agent.types import canonical
+from agent.scoring.task_metrics import RegisteredFunction, digest_of, line_in
+from agent.types import Task
 
 MOST_ANSWER = 1_000_000
 """Characters of an answer as JSON, and bytes that a command may print."""
 MOST_NOTES = 20_000
-MOST_STDERR = 2_000
-"""Bytes of the end of stderr that a message shows."""
-MOST_FAULT = 2_500
-START_SECONDS = 60.0
-"""Time limit of loading a Python file with its imports."""
-GRACE_SECONDS = 2.0
-"""How long an ended agent may take to clean up."""
-MOST_LEFT = 8
-"""Calls of a function of this process that passed their time limit and still run."""
+AgentFunction = Callable[..., Any]
+"""(texts, row, model) -> answer, sync or async."""
+_NAME = re.compile(r"[A-Za-z_]\w{0,79}")
+_REGISTERED: dict[str, RegisteredFunction] = {}
+
+
+def register_agent(function: AgentFunction, name: str = "") -> RegisteredFunction:
+    """Register a function as an agent of this process. Raises InputError."""
+    if not isinstance(function, FunctionType):
+        raise InputError(f"agent {function!r:.80}: write a function, def run(texts, row, model), sync or async")
+    name = name or ("agent" if function.__name__ == "<lambda>" else function.__name__)
+    taken, least = function.__code__.co_argcount, function.__code__.co_argcount - len(function.__defaults__ or ())
+    if not _NAME.fullmatch(name) or not least <= 3 <= taken:
+        raise InputError(f"agent {name}: takes {taken} arguments; write def {name}(texts, row, model)")
+    _REGISTERED[name] = RegisteredFunction(name, function, digest_of(function))
+    return _REGISTERED[name]
+
+
+def registered_agent(name: str) -> RegisteredFunction | None:
+    """Return the agent of that name, if this process has it."""
+    return _REGISTERED.get(name)
+
+
+def require_agent(task: Task, otherwise: str) -> RegisteredFunction:
+    """Return the function that is a task's agent. Raises InputError, which says to do `otherwise`."""
+    name = task.rollouts.function if task.rollouts is not None else ""
+    if (known := registered_agent(name)) is None:
+        raise InputError(f"{task.name}: its agent {name} is a Python function, which this program lacks; {otherwise}")
+    return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +74,8 @@ class AgentModel:
     @property
     def environment(self) -> dict[str, str]:
         """Variables from which the SDKs read address and key."""
-        return {
-            "OPENAI_BASE_URL": self.url,
-            "OPENAI_API_KEY": self.key,
-            "ANTHROPIC_BASE_URL": self.anthropic_url,
-            "ANTHROPIC_API_KEY": self.key,
-        }
+        urls = {"OPENAI_BASE_URL": self.url, "ANTHROPIC_BASE_URL": self.anthropic_url}
+        return {**urls, "OPENAI_API_KEY": self.key, "ANTHROPIC_API_KEY": self.key}
 
 
 class AgentFault(Exception):
@@ -106,7 +130,7 @@ def written(value: Any) -> str:
 
 
 def read(text: str) -> Rollout:
-    """Read `{"answer": ..., "notes": ..., "score": ...}`. Raises AgentFault."""
+    """Read `{"answer": ..., "notes": ..., "score": ...}`, alone or as the last line. Raises AgentFault."""
     try:
         data = parse_data(text)
         if isinstance(data, dict) and "answer" in data:
@@ -114,6 +138,8 @@ def read(text: str) -> Rollout:
         reason = 'it is not {"answer": ...}'
     except ValueError as problem:
         reason = str(problem)
+    if "\n" in text:
+        return read(text.rpartition("\n")[2])
     raise AgentFault(f"gave an answer that cannot be read ({reason}): {quoted(text)}")
 
 
@@ -125,23 +151,40 @@ def raised(problem: BaseException, file: str) -> str:
     return f"raised {one_line(problem)}" + (f" ({Path(file).name}:{line})" if line else "")
 
 
-def plain(value: Any) -> Any:
-    """Convert a typed output to JSON: models and dataclasses to objects, Enum members to values.
+# -- the child process -------------------------------------------------------------------------------------------------
 
-    >>> plain({"b", "a"})
-    ['a', 'b']
-    """
-    models: Any = getattr(sys.modules.get("pydantic"), "BaseModel", ())  # not loaded: no value is such a model
-    if isinstance(value, models):
-        return value.model_dump(mode="json")
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Enum):
-        return plain(value.value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted(map(plain, value), key=canonical)
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
+
+def main() -> None:
+    """Write lines of JSON, `[kind, text]`: `ready` or `broken`, then `answer` or `fault` by row."""
+    pipe_in, pipe_out = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+
+    def tell(kind: str, text: str) -> None:
+        pipe_out.write(json.dumps([kind, text]) + "\n")
+        pipe_out.flush()
+
+    path, name = json.loads(pipe_in.readline())
+    sys.path.insert(0, str(Path(path).parent))
+    try:
+        function = getattr(module_of(Path(path)), name)
+    except Exception as problem:
+        tell("broken", why_broken(Path(path), problem))
+        return
+    tell("ready", "")
+    with asyncio.Runner() as runner:
+        for line in pipe_in:
+            texts, row, model = json.loads(line)
+            os.environ.update(AgentModel(*model).environment)
+            try:
+                value = function(texts, row, AgentModel(*model))  # outside of the loop, as it may run one
+                tell("answer", written(runner.run(_awaited(value)) if inspect.isawaitable(value) else value))
+            except AgentFault as fault:
+                tell("fault", str(fault))
+            except (Exception, asyncio.CancelledError) as problem:  # SystemExit ends the process
+                tell("fault", raised(problem, path))
+
+
+async def _awaited(value: Any) -> Any:
+    return await value

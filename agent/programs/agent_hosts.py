@@ -14,33 +14,25 @@ import re
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, astuple, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agent.errors import InputError
 from agent.models.langchain import KEY_VARIABLES
-from agent.programs.agent_call import (
-    GRACE_SECONDS,
-    MOST_ANSWER,
-    MOST_FAULT,
-    MOST_LEFT,
-    START_SECONDS,
-    AgentFault,
-    AgentModel,
-    Rollout,
-    raised,
-    read,
-    written,
-)
+from agent.programs.agent_call import MOST_ANSWER, AgentFault, AgentModel, Rollout, raised, read, written
 from agent.programs.child_process import ChildProcess, Children
 from agent.redact import redact, secrets_in
 from agent.safe_text import printable
 from agent.worker import run_aside
 
+MOST_FAULT = 2_500  # characters of what a fault says
+START_SECONDS = 60.0  # for loading a Python file with its imports
+GRACE_SECONDS = 2.0  # for what an ended agent cleans up
+MOST_LEFT = 8  # calls of a function of this process that passed their time limit and still run
 _PROVIDERS = re.compile(r"(OPENAI|AZURE_OPENAI|ANTHROPIC)_(?!AGENTS_).*")  # OPENAI_AGENTS_... switches its tracing
 _ENVELOPE = 8  # bytes of a line for a character of an answer, at most
 _NO_ROLLOUT = "create-the-client-in-your-function"  # a key for clients that a file makes when it is loaded
@@ -49,18 +41,10 @@ _CHILD = """
 import sys
 sys.path.append(sys.argv[1])
 import promptassay
-from agent.programs.agent_child import main
+from agent.programs.agent_call import main
 main()
 """
 Texts = Mapping[str, str]
-
-
-class AgentHost(Protocol):
-    async def run(self, texts: Texts, row: Texts, model: AgentModel, seconds: float) -> Rollout:
-        """Run the agent on a row. Raises AgentFault, or InputError if it can run on no row."""
-
-    async def close(self) -> None:
-        """End all that still runs."""
 
 
 def environment(environ: Mapping[str, str], model: AgentModel) -> dict[str, str]:
@@ -71,20 +55,28 @@ def environment(environ: Mapping[str, str], model: AgentModel) -> dict[str, str]
     return {**kept, **model.environment, "NO_PROXY": direct, "no_proxy": direct}
 
 
-@contextmanager
-def _faults(model: AgentModel) -> Iterator[None]:
-    """Keep secrets out of what a fault says, on one line."""
-    try:
-        yield
-    except AgentFault as fault:
-        secrets = (*secrets_in(os.environ), model.anthropic_url, model.key)
-        raise AgentFault(printable(redact(str(fault), secrets))[:MOST_FAULT], fault.is_late) from None
+class AgentHost:
+    """Runs an agent on rows."""
+
+    async def run(self, texts: Texts, row: Texts, model: AgentModel, seconds: float) -> Rollout:
+        """Run the agent on a row. Raises AgentFault, or InputError if it can run on no row."""
+        try:
+            text = await self._answer(dict(texts), dict(row), model, seconds)
+            return await run_aside(len(text), lambda: read(text))
+        except AgentFault as fault:
+            secrets = (*secrets_in(os.environ), model.anthropic_url, model.key)
+            raise AgentFault(printable(redact(str(fault), secrets))[:MOST_FAULT], fault.is_late) from None
+
+    async def _answer(self, texts: dict[str, str], row: dict[str, str], model: AgentModel, seconds: float) -> str:
+        """Return the answer as JSON."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """End all that still runs."""
+        raise NotImplementedError
 
 
-# -- a function of this process ----------------------------------------------------------------------------------------
-
-
-class InProcess:
+class InProcess(AgentHost):
     """A function of this process: async ones share an event loop in a thread, others have a thread each."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -94,48 +86,39 @@ class InProcess:
         self._is_blocked = False
         self._left = set[Future[Any]]()
 
-    async def run(self, texts: Texts, row: Texts, model: AgentModel, seconds: float) -> Rollout:
+    async def _answer(self, texts: dict[str, str], row: dict[str, str], model: AgentModel, seconds: float) -> str:
         if len(self._left) >= MOST_LEFT:
             raise InputError(f"agent: {MOST_LEFT} calls that passed their time limit still run; let the agent end")
         if self._is_blocked or not self._loops:
             self._loops.append(asyncio.new_event_loop())
             self._is_blocked = False
             threading.Thread(target=_turn, args=(self._loops[-1],), daemon=True, name="agents").start()
-        loop, tasks = self._loops[-1], list[asyncio.Task[Any]]()
-        future = asyncio.run_coroutine_threadsafe(self._made(tasks, dict(texts), dict(row), model), loop)
-        ended = asyncio.wrap_future(future)
-
-        def cancel() -> None:
-            for task in tasks:
-                loop.call_soon_threadsafe(task.cancel)
-
-        with _faults(model):
-            try:
-                async with asyncio.timeout(seconds):
-                    made = await asyncio.shield(ended)
-            except TimeoutError:
-                cancel()
-                await asyncio.wait([ended], timeout=GRACE_SECONDS)
-                self._is_blocked |= self._is_left(future)
-                raise AgentFault.late(seconds) from None
-            except asyncio.CancelledError:
-                cancel()
-                raise
-            if isinstance(made, AgentFault):
-                raise made
-            return await run_aside(len(made), lambda: read(made))
-
-    async def _made(self, tasks: list[Any], *arguments: Any) -> str | AgentFault:
-        """Call the function. `tasks` gets the task that does it."""
-        tasks.append(asyncio.current_task())
+        future = asyncio.run_coroutine_threadsafe(self._made(seconds, texts, row, model), self._loops[-1])
         try:
-            is_async = inspect.iscoroutinefunction(self._function)
-            value = self._function(*arguments) if is_async else await self._in_thread(arguments)
-            return written(await value if inspect.isawaitable(value) else value)
+            async with asyncio.timeout(seconds + GRACE_SECONDS):
+                made = await asyncio.shield(asyncio.wrap_future(future))
+        except TimeoutError:
+            self._is_blocked |= self._is_left(future)
+            raise AgentFault.late(seconds) from None
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        if isinstance(made, AgentFault):
+            raise made
+        return made
+
+    async def _made(self, seconds: float, *arguments: Any) -> str | AgentFault:
+        limit, made = asyncio.timeout(seconds), AgentFault.late(seconds)
+        try:
+            async with limit:
+                is_async = inspect.iscoroutinefunction(self._function)
+                value = self._function(*arguments) if is_async else await self._in_thread(arguments)
+                text = written(await value if inspect.isawaitable(value) else value)
+            return made if limit.expired() else text
         except AgentFault as fault:
             return fault
         except BaseException as problem:
-            return AgentFault(raised(problem, self._file))
+            return made if limit.expired() else AgentFault(raised(problem, self._file))
 
     async def _in_thread(self, arguments: Sequence[Any]) -> Any:
         done = Future[Any]()
@@ -182,10 +165,7 @@ async def _stop(loop: asyncio.AbstractEventLoop) -> None:
     loop.stop()
 
 
-# -- child processes ---------------------------------------------------------------------------------------------------
-
-
-class PythonProcesses:
+class PythonProcesses(AgentHost):
     """A function of a Python file, in child processes that each answer a row at a time."""
 
     def __init__(self, path: Path, function: str) -> None:
@@ -195,24 +175,15 @@ class PythonProcesses:
         self._idle: list[ChildProcess] = []
         self._broken = ""
 
-    async def run(self, texts: Texts, row: Texts, model: AgentModel, seconds: float) -> Rollout:
-        with _faults(model):
-            child = await self._ready(model)
-            try:
-                kind, text = await self._asked(child, [dict(texts), dict(row), astuple(model)], seconds)
-            except BaseException:
-                child.end()
-                raise
-            self._idle.append(child)
-            if kind != "answer":
-                raise AgentFault(text)
-            return await run_aside(len(text), lambda: read(text))
-
-    async def _ready(self, model: AgentModel) -> ChildProcess:
-        if (child := self._free()) is not None:
-            return child
-        async with self._starting:  # one at a time: imports are slow, and what cannot be loaded is told once
-            return self._free() or await self._started(model)
+    async def _answer(self, texts: dict[str, str], row: dict[str, str], model: AgentModel, seconds: float) -> str:
+        if (child := self._free()) is None:
+            async with self._starting:  # one at a time: imports are slow, and what cannot be loaded is told once
+                child = self._free() or await self._started(model)
+        kind, text = await self._asked(child, [texts, row, astuple(model)], seconds)
+        self._idle.append(child)
+        if kind != "answer":
+            raise AgentFault(text)
+        return text
 
     def _free(self) -> ChildProcess | None:
         if self._broken:
@@ -226,16 +197,12 @@ class PythonProcesses:
         path = self._path.resolve()
         nobody = replace(model, url=model.url.replace(model.key, _NO_ROLLOUT), key=_NO_ROLLOUT)
         command = [sys.executable, "-P", "-X", "utf8", "-c", _CHILD, _ROOT]
-        child = await self._children.start(
-            command, path.parent, environment(os.environ, nobody), _ENVELOPE * MOST_ANSWER
-        )
+        given = environment(os.environ, nobody)
+        child = await self._children.start(command, given, path.parent, _ENVELOPE * MOST_ANSWER)
         try:
             kind, text = await self._asked(child, [str(path), self._function], START_SECONDS)
         except AgentFault as fault:
             kind, text = "broken", f"1: cannot be loaded, it {fault}"
-        except BaseException:
-            child.end()
-            raise
         if kind == "ready":
             return child
         child.end()
@@ -243,15 +210,9 @@ class PythonProcesses:
         raise InputError(self._broken)
 
     async def _asked(self, child: ChildProcess, question: list[Any], seconds: float) -> tuple[str, str]:
-        child.write(json.dumps(question).encode() + b"\n")
-        try:
-            async with asyncio.timeout(seconds):
-                line = await child.line()
-        except TimeoutError:
-            raise AgentFault.late(seconds) from None
-        if line is None:
-            raise AgentFault(child.how)
-        kind, text = json.loads(line)
+        async with child.within(seconds):
+            child.write(json.dumps(question).encode() + b"\n")
+            kind, text = json.loads(await child.line())
         return kind, text
 
     async def close(self) -> None:
@@ -259,7 +220,7 @@ class PythonProcesses:
         await self._children.close()
 
 
-class Commands:
+class Commands(AgentHost):
     """A command, as a process for each row: JSON on stdin, `{"answer": ...}` on stdout, alone or as the last line."""
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
@@ -267,23 +228,14 @@ class Commands:
         self._folder = folder
         self._children = Children()
 
-    async def run(self, texts: Texts, row: Texts, model: AgentModel, seconds: float) -> Rollout:
-        question = json.dumps({"texts": dict(texts), "row": dict(row), "model": asdict(model)}).encode() + b"\n"
-        with _faults(model):
-            try:
-                given = environment(os.environ, model)
-                text = await self._children.output(self._command, given, question, seconds, self._folder)
-            except (OSError, ValueError) as problem:  # ValueError: a NUL in it
-                words = (
-                    f"the command {shlex.join(self._command)!r:.200} cannot be started ({problem}); correct `program`"
-                )
-                raise InputError(words) from problem
-            try:
-                return await run_aside(len(text), lambda: read(text))
-            except AgentFault:
-                if "\n" not in text:
-                    raise
-            return read(text.rpartition("\n")[2])
+    async def _answer(self, texts: dict[str, str], row: dict[str, str], model: AgentModel, seconds: float) -> str:
+        question = json.dumps({"texts": texts, "row": row, "model": asdict(model)}).encode() + b"\n"
+        given = environment(os.environ, model)
+        try:
+            return await self._children.output(self._command, given, self._folder, question, seconds)
+        except (OSError, ValueError) as problem:  # ValueError: a NUL in it
+            words = f"the command {shlex.join(self._command)!r:.200} cannot be started ({problem})"
+            raise InputError(f"{words}; correct `program`") from problem
 
     async def close(self) -> None:
         await self._children.close()

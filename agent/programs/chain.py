@@ -18,7 +18,6 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.models.langchain import untraced
-from agent.programs.agent_call import plain
 from agent.programs.chain_parts import (
     ChainCandidate,
     ChainPrompt,
@@ -32,6 +31,7 @@ from agent.programs.chain_parts import (
 )
 from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, read_fields, unrefused
 from agent.programs.moves.chain_moves import ChainMoves
+from agent.programs.own_file import plain
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import forbidden_in
 from agent.prompt.template import label_text

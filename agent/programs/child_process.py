@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from agent.programs.agent_call import MOST_ANSWER, MOST_STDERR, AgentFault
+from agent.programs.agent_call import MOST_ANSWER, AgentFault
 
+_MOST_STDERR = 2_000  # bytes of its end that a message shows
 _PIPES_SECONDS = 1.0  # for what a process left in its pipes
 _END_SECONDS = 10.0  # for killed processes; one of another user cannot be killed
 _GUARD = """
@@ -66,11 +67,23 @@ class ChildProcess(asyncio.SubprocessProtocol):
         if last:
             pipe.close()
 
-    async def line(self) -> bytes | None:
-        """Wait for a line of its stdout; None if it ends first."""
+    @contextlib.asynccontextmanager
+    async def within(self, seconds: float) -> AsyncIterator[None]:
+        """End the process if the block takes longer or fails. Raises AgentFault."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except BaseException as problem:
+            self.end()
+            if isinstance(problem, TimeoutError):
+                raise AgentFault.late(seconds) from None
+            raise
+
+    async def line(self) -> bytes:
+        """Wait for a line of its stdout. Raises AgentFault if it ends first."""
         while not self.said.endswith(b"\n"):
             if self.over.is_set():
-                return None
+                raise AgentFault(self.how)
             self._news.clear()
             await self._news.wait()
         line, self.said = bytes(self.said), bytearray()
@@ -95,7 +108,7 @@ class ChildProcess(asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd == 2:
-            self._errors = (self._errors + data)[-MOST_STDERR:]
+            self._errors = (self._errors + data)[-_MOST_STDERR:]
         elif not self.is_too_much:
             self.said += data
             if self.is_too_much:
@@ -123,17 +136,13 @@ class Children:
         self._guard: subprocess.Popen[bytes] | None = None
 
     async def start(
-        self, command: Sequence[str], folder: Path, environment: Mapping[str, str], most: int
+        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, most: int
     ) -> ChildProcess:
         """Start a process in its own group. Raises OSError."""
         if self._guard is None and hasattr(os, "killpg"):
+            guard, nowhere = [sys.executable, "-I", "-S", "-c", _GUARD], subprocess.DEVNULL
             self._guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _GUARD],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                bufsize=0,
+                guard, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, start_new_session=True, bufsize=0
             )
         _, child = await asyncio.get_running_loop().subprocess_exec(
             lambda: ChildProcess(self, most), *command, cwd=folder, env=environment, start_new_session=True
@@ -141,18 +150,13 @@ class Children:
         return child
 
     async def output(
-        self, command: Sequence[str], environment: Mapping[str, str], asked: bytes, seconds: float, folder: Path
+        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, asked: bytes, seconds: float
     ) -> str:
         """Run a command to its end and return its stdout. Raises OSError, ValueError and AgentFault."""
-        child = await self.start(command, folder, environment, MOST_ANSWER)
-        try:
+        child = await self.start(command, environment, folder, MOST_ANSWER)
+        async with child.within(seconds):
             child.write(asked, last=True)
-            async with asyncio.timeout(seconds):
-                await child.over.wait()
-        except TimeoutError:
-            raise AgentFault.late(seconds) from None
-        finally:
-            child.end()
+            await child.over.wait()
         if child.is_too_much:
             raise AgentFault(f"printed more than {MOST_ANSWER:,} bytes on stdout")
         if child.code:

@@ -11,6 +11,8 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 
 from agent.errors import InputError
+from agent.programs.moves.evidence import line_of
+from agent.safe_data import walk
 from agent.safe_text import listed
 from agent.shipped import label_text
 from agent.turns import Call as ToolCall
@@ -64,6 +66,11 @@ class RolloutTrace:
         return len(self.steps) - 1 if self.fault and self.steps else None
 
     @property
+    def at_fault(self) -> frozenset[str]:
+        """The texts of the first step that went wrong."""
+        return frozenset() if self.went_wrong is None else self.steps[self.went_wrong].texts
+
+    @property
     def text(self) -> str:
         """The trace as a tree: each call with the texts that took part, its tool calls and what they gave."""
         lines = [f"{name}: {value}" for name, value in self.inputs.items()]
@@ -73,16 +80,16 @@ class RolloutTrace:
             named = f" [{', '.join(sorted(step.texts))}]" if step.texts else ""
             lines.append(f"{at + 1}. call{named}{wrong}")
             if step.said:
-                lines.append(f"   says: {_cut(step.said)}")
+                lines.append(f"   says: {line_of(step.said, MOST_SHOWN)}")
             later = self.steps[at + 1].results if at + 1 < len(self.steps) else ()
             for number, (tool, arguments) in enumerate(step.calls):
-                lines.append(f"   {tool}({_cut(label_text(arguments))})")
+                lines.append(f"   {tool}({line_of(label_text(arguments), MOST_SHOWN)})")
                 if number < len(later):
-                    lines.append(f"     gives: {_cut(later[number][1])}")
+                    lines.append(f"     gives: {line_of(later[number][1], MOST_SHOWN)}")
             if step.error:
-                lines.append(f"   fails: {_cut(step.error)}")
-        lines += [f"notes: {_cut(self.notes)}"] * bool(self.notes)
-        lines += [f"the agent {_cut(self.fault)}"] * bool(self.fault)
+                lines.append(f"   fails: {line_of(step.error, MOST_SHOWN)}")
+        lines += [f"notes: {line_of(self.notes, MOST_SHOWN)}"] * bool(self.notes)
+        lines += [f"the agent {line_of(self.fault, MOST_SHOWN)}"] * bool(self.fault)
         return "\n".join(lines)
 
 
@@ -93,11 +100,6 @@ def is_error(result: str) -> bool:
     (True, True, False)
     """
     return bool(re.match(r"\W*(error|exception|traceback|failed)\b", result.strip(), re.IGNORECASE))
-
-
-def _cut(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]}..."
 
 
 class _NotAllowed(InputError):
@@ -188,7 +190,8 @@ class RolloutCalls:
     def _parts(self, request: Request) -> frozenset[str]:
         told = [message.content for message in request.messages if message.role != "tool"]
         for tool in request.tools:
-            told += [tool.description, *_texts_in(json.loads(tool.parameters))]
+            inside = (part for part, _ in walk(json.loads(tool.parameters)) if isinstance(part, str))
+            told += [tool.description, *inside]
         whole = "\n".join(told)
         return frozenset(name for name, marks in self._marks.items() if marks and all(mark in whole for mark in marks))
 
@@ -212,10 +215,3 @@ def results_in(messages: Sequence[Message]) -> list[tuple[str, str]]:
     calls, _ = turn_of(messages[last].content)
     told = [message.content for message in messages[last + 1 :] if message.role == "tool"]
     return [(name, text) for (name, _), text in zip(calls, told, strict=False)]
-
-
-def _texts_in(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    return [text for each in inside for text in _texts_in(each)]

@@ -79,7 +79,7 @@ class TextFileProgram(AgentProgram):
         return Prediction({"score": found.score}, f"{found.score:g}: {found.notes}", reported=found.score)
 
     def texts(self, candidate: Candidate) -> list[str]:
-        text = as_agent(candidate).text(self.names[0])
+        text = as_agent(candidate).named[self.names[0]]
         is_cut = self.task.instruction.endswith("\n") and text and not text.endswith("\n")
         return [f"{text}\n" if is_cut else text]
 
@@ -122,7 +122,7 @@ class TextCommand:
                     place.write_bytes(message.content.encode("utf-8", "replace"))
             try:
                 words = [word.replace(FILE, str(places[FILE])).replace(ROW, str(places[ROW])) for word in self._words]
-                printed = await self._children.output(words, os.environ, b"", self._seconds, Path.cwd())
+                printed = await self._children.output(words, os.environ, Path.cwd(), b"", self._seconds)
                 found, usd = read_score(printed.rpartition("\n")[2])
             except AgentFault as fault:
                 raise RowRefused(self._safe(f"{self.name}: {fault}; a row needs a score and exit code 0")) from None

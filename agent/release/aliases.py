@@ -1,7 +1,7 @@
 """Aliases of released prompts, read from their files: the current version of an alias, and the A/B arm of a unit.
 
     ROOT/NAME/VERSION/prompt.md, messages.json    a version: VERSION is the hash of its content, so it never changes
-    ROOT/NAME/VERSION/texts.json                  a version of texts (`texts_file.py`)
+    ROOT/NAME/VERSION/texts.json                  a version of texts (`texts.py`)
     ROOT/NAME/VERSION/release.json, ...           one of files (`file_release.py`)
     ROOT/NAME/aliases.jsonl                        the append-only history: one change of an alias per line
 

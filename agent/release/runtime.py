@@ -21,7 +21,7 @@ from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease,
 if TYPE_CHECKING:
     from agent.prompt.parts.part import Row
     from agent.release.remembered import RememberedRows
-    from agent.release.texts_file import TextsRelease
+    from agent.release.texts import TextsRelease
     from agent.shipped import Prediction
     from agent.types import LM
 
@@ -50,6 +50,17 @@ class LoadedRelease:
         return str(self.release.version)
 
     @property
+    def model(self) -> str:
+        """The name of the model that answers, with the path of its adapter file if any."""
+        return str(self.release.target)
+
+    @property
+    def abstain_below(self) -> float | None:
+        """The confidence below which an answer should not be used, if the task demands a precision."""
+        below = self.release.provenance.get("abstain_below")
+        return float(below) if isinstance(below, int | float) else None
+
+    @property
     def parameters(self) -> dict[str, Any]:
         return dict(self.release.parameters)
 
@@ -72,17 +83,6 @@ class Prompt(LoadedRelease):
     arm: str = ""
     fallback_reason: str = ""
     remembered: Path | None = field(default=None, compare=False)
-
-    @property
-    def abstain_below(self) -> float | None:
-        """The confidence below which an answer should not be used, if the task demands a precision."""
-        below = self.release.provenance.get("abstain_below")
-        return float(below) if isinstance(below, int | float) else None
-
-    @property
-    def model(self) -> str:
-        """The name of the model that answers, with the path of its adapter file if any."""
-        return self.release.target
 
     def render(
         self, /, *, who: str | None = None, vector: Sequence[float] | str | None = None, **fields: Input

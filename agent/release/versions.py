@@ -11,7 +11,7 @@ from agent.errors import ReleaseError
 from agent.release.aliases import releases_root
 from agent.release.file_release import FileRelease, kept_files, read_files, restored_files
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release, release_in
-from agent.release.texts_file import TEXTS_FILE, TextsRelease, kept_texts, read_texts, texts_in
+from agent.release.texts import TEXTS_FILE, TextsRelease, kept_texts, read_texts, texts_in
 
 Release = PromptRelease | FileRelease | TextsRelease
 """A version of a name."""
@@ -55,14 +55,10 @@ def _kept_prompt(folder: Path) -> str | None:
         return None
 
 
-def _texts(folder: Path) -> TextsRelease:
-    return read_texts(folder / TEXTS_FILE)
-
-
 FORMS = {
     "p": VersionForm("a prompt", _prompt, _kept_prompt, lambda text: release_in(text, Path(MESSAGES_FILE))),
     "f": VersionForm("files", read_files, kept_files, restored_files),
-    "t": VersionForm("a set of texts", _texts, kept_texts, lambda text: texts_in(text, Path(TEXTS_FILE))),
+    "t": VersionForm("a set of texts", read_texts, kept_texts, lambda text: texts_in(text, Path(TEXTS_FILE))),
 }
 """By the first letter of a version."""
 _READERS: Mapping[str, Callable[[Path], PromptRelease | TextsRelease]] = {

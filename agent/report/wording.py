@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
-from agent.release.texts_file import TEXTS_FILE
+from agent.release.texts import TEXTS_FILE
 from agent.results.base import CostedResult, SideName
 from agent.stats.intervals import SIGNIFICANT, shown
 

@@ -14,6 +14,7 @@ from agent.types import Rollouts
 if TYPE_CHECKING:
     from agent.task.schema import TaskFile
 
+KIND = "agent"
 TEXTS_FOLDER = "texts"
 SUFFIXES = (".txt", ".md")
 TEXT_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_:. -]{0,79}$"
@@ -24,10 +25,11 @@ def rollouts_of(file: TaskFile) -> Rollouts | None:
     """Return how the file's agent runs; None for other programs, or without one."""
     program = file.program
     if isinstance(program, str):
-        return Rollouts(program) if ".py:" in program else None
+        return Rollouts(program, kind=KIND) if ".py:" in program else None
     command = program.command or ()
     words = tuple(shlex.split(command)) if isinstance(command, str) else tuple(command)
-    return Rollouts(program.run or "", "", words, program.seconds, program.most_calls, program.at_once)
+    limits = program.seconds, program.most_calls, program.at_once
+    return Rollouts(program.run or "", "", words, *limits, kind=KIND)
 
 
 def text_files(folder: Path) -> dict[str, Path]:
@@ -40,17 +42,10 @@ def text_faults(texts: Any) -> list[str]:
     """Return what is wrong with texts by name."""
     if not isinstance(texts, Mapping) or not texts:
         return ["has no texts; write an object of names and texts"]
-    named = [f"{name!r:.90} is no name of a text; write {TEXT_FORM}" for name in texts if not _is_name(name)]
-    empty = [f"{name}: is no text; write one" for name, text in texts.items() if not _is_text(text)]
-    return [*named, *empty]
-
-
-def _is_name(name: Any) -> bool:
-    return isinstance(name, str) and re.fullmatch(TEXT_NAME, name) is not None
-
-
-def _is_text(text: Any) -> bool:
-    return isinstance(text, str) and bool(text.strip())
+    wrong = [name for name in texts if not isinstance(name, str) or re.fullmatch(TEXT_NAME, name) is None]
+    empty = [name for name, text in texts.items() if not isinstance(text, str) or not text.strip()]
+    named = [f"{name!r:.90} is no name of a text; write {TEXT_FORM}" for name in wrong]
+    return [*named, *(f"{name}: is no text; write one" for name in empty)]
 
 
 def how_to_write(function: str) -> str:

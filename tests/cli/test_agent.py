@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import promptassay as pa
-from agent.release.texts_file import TEXTS_FILE
+from agent.release.texts import TEXTS_FILE
 from agent.report.blocks import PageSection
 from agent.report.html import standalone
 from agent.report.view import RowPair

@@ -187,7 +187,9 @@ def script(body: str) -> None:
 
 def score(text: str, row: str, command: str = "./own.sh") -> str:
     async def scored() -> str:
-        made = TextCommand(Rollouts(command=(command, "{file}", "{row}"), seconds=0.5 if text else 5.0), "AGENTS.md")
+        made = TextCommand(
+            Rollouts(command=(command, "{file}", "{row}"), seconds=0.5 if text else 5.0, kind="text_file"), "AGENTS.md"
+        )
         try:
             return (await made.complete(Request((Message("system", text), Message("user", row)), 0))).text
         finally:

@@ -217,7 +217,7 @@ def test_an_agent_that_is_a_function_is_checked_where_it_is_known(monkeypatch: p
         assert pa.load_texts(run.release.path) == texts
         assert pa.check(run.run_id, model=compatible(server)).passed
         assert pa.promote(run.run_id).version == pa.load_texts("rows@production").version
-        monkeypatch.setattr("agent.programs.agent_functions._REGISTERED", {})
+        monkeypatch.setattr("agent.programs.agent_call._REGISTERED", {})
         with pytest.raises(pa.InputError, match="its agent route is a Python function, which this program lacks"):
             pa.check("rows@production", model=compatible(server))
 

@@ -29,8 +29,7 @@ from agent.errors import (
     RunRefused,
     TransportUnknown,
 )
-from agent.gateway.dialects import DIALECTS
-from agent.gateway.endpoint import MOST_BYTES, MOST_CONNECTIONS, Endpoint
+from agent.gateway.endpoint import DIALECTS, MOST_BYTES, MOST_CONNECTIONS, Endpoint
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.models.tool_calling import anthropic_messages, calls_text, openai_messages

@@ -23,8 +23,7 @@ from agent.release.aliases import ALIAS, VERSION, NeedsUnit, bucket
 from agent.release.promotion import ReleaseRegistry
 from agent.release.prompt_file import MAX_FILE
 from agent.release.runtime import load_prompt
-from agent.release.texts import Texts, load_texts
-from agent.release.texts_file import MOST_TEXTS, TEXTS_FILE, TextsRelease, read_texts
+from agent.release.texts import MOST_TEXTS, TEXTS_FILE, Texts, TextsRelease, load_texts, read_texts
 from agent.types import Field, Signature
 from tests.cases import each_case
 from tests.cli.world import good_json, optimize, write_lines
@@ -259,7 +258,7 @@ def test_loading_texts_needs_no_third_party_package(file: Path) -> None:
     assert not {"sqlite3", "asyncio", "tempfile"} & set(names)
     assert [name for name in names if name.startswith("agent.release")] == [
         *("agent.release", "agent.release.aliases", "agent.release.prompt_file", "agent.release.runtime"),
-        *("agent.release.texts", "agent.release.texts_file"),
+        "agent.release.texts",
     ]
 
 

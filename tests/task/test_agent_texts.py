@@ -38,7 +38,7 @@ def problems(place: Path, toml: str, source: str = SOURCE) -> str:
 
 def test_an_agent_is_named_by_its_function_and_its_texts_are_its_instruction(tmp_path: Path) -> None:
     task = load_task(folder(tmp_path, AGENT + TEXTS))
-    assert task.rollouts == Rollouts("agent.py:run")
+    assert task.rollouts == Rollouts("agent.py:run", kind="agent")
     assert dict(task.texts) == {"planner": "You plan.", "tool:stock": "What is left."}
     assert (task.program, task.instruction) == ("agent.py:run", "You plan.\n\nWhat is left.")
     assert "agent.py" in task.hashes, "a run that is resumed compares it"
@@ -47,7 +47,7 @@ def test_an_agent_is_named_by_its_function_and_its_texts_are_its_instruction(tmp
 def test_a_table_has_the_command_and_the_limits_of_a_row(tmp_path: Path) -> None:
     table = '[program]\ncommand = "node agent.js --quiet"\nseconds = "2m"\nmost_calls = 7\nat_once = 3\n'
     task = load_task(folder(tmp_path, TEXTS + table))
-    assert task.rollouts == Rollouts("", "", ("node", "agent.js", "--quiet"), 120.0, 7, 3)
+    assert task.rollouts == Rollouts("", "", ("node", "agent.js", "--quiet"), 120.0, 7, 3, kind="agent")
     assert task.program == "node agent.js --quiet"
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from agent.programs.agent import AgentProgram, as_agent
-from agent.programs.moves.agent_failures import Failures, ScoredChange
 from agent.programs.moves.agent_operators import OPERATORS, TextToChange, difference
 from agent.programs.moves.asking import MAX_CHARACTERS, Asker, Draft, replies_to
-from agent.programs.moves.evidence import Assembled, Wrong, best_instructions
+from agent.programs.moves.evidence import (
+    PERFECT,
+    Assembled,
+    Wrong,
+    best_instructions,
+    inputs_of,
+    labels_of,
+    line_of,
+    wrong_rows,
+)
 from agent.programs.moves.prompt_moves import TextMoves, at, coordinate
 from agent.programs.moves.prompt_parts import shorter_texts
 from agent.programs.moves.proposer import GOOD, is_worth_trying
@@ -19,7 +28,7 @@ from agent.prompt.techniques import Rewrite
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Parent
 from agent.search.study import Place
-from agent.types import Candidate, Proposal
+from agent.types import Candidate, Outcome, Proposal
 
 OWN = "own"
 BY_CREDIT = {f"{PROPOSED}:{operator.name}": operator for operator in OPERATORS}
@@ -27,10 +36,88 @@ SHOWN, GUARDED = 3, 2  # wrong rows that are shown and looked at before a trial,
 MOST_WAITING = 3  # candidates that wait for a trial, before a further one is asked for
 LEAST = 0.25  # of the largest weight: that of a text that was never changed
 SMALL = 1e-3  # the weight of a text without failures
-
-
+MOST_OF_A_TRACE = 1000  # letters
+PRIOR_ROWS = 2  # rows without a gain that each change is given
 PARTS = re.compile(r"(?m)^#.*(?:\n(?!#).*)*+"), re.compile(r"(?:.++\n?)++")
 """A section below a heading, and a paragraph: what is cut from a long text."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredChange:
+    """A change of one text; `gain`: the shrunk mean over the rows that the text took part in."""
+
+    name: str
+    before: str
+    after: str
+    gain: float = 0.0
+
+    @property
+    def is_lost(self) -> bool:
+        return self.gain < 0 or (self.gain == 0 and len(self.after) >= len(self.before))
+
+
+class Failures:
+    """The rollouts of a search's candidates, by the texts that took part in them."""
+
+    def __init__(self, context: SearchContext, program: AgentProgram) -> None:
+        self._context, self._program = context, program
+
+    def _took_part(self, candidate_id: str, row_id: str, name: str) -> bool:
+        seen = self._program.trace(candidate_id, row_id).took_part
+        return not seen or name in seen
+
+    def rollouts(self, parent: Parent, name: str) -> list[tuple[Outcome, bool]]:
+        """Return the scored rollouts that a text took part in, and whether a step of it went wrong."""
+        found, candidate_id = [], parent.proposal.candidate.id
+        for outcome in parent.outcomes:
+            if outcome.value is not None and self._took_part(candidate_id, outcome.example_id, name):
+                found.append((outcome, name in self._program.trace(candidate_id, outcome.example_id).at_fault))
+        return found
+
+    def weight(self, parent: Parent, name: str) -> float:
+        """Weigh a text by the score lost in its rollouts, twice in a step that went wrong, and the share lost."""
+        known = [(outcome.value or 0.0, erred) for outcome, erred in self.rollouts(parent, name)]
+        lost = math.fsum((1.0 - value) * (1 + erred) for value, erred in known)
+        return lost * lost / (lost + math.fsum(value for value, _ in known)) if lost else 0.0
+
+    def wrong(self, parent: Parent, name: str) -> list[Wrong]:
+        """Return the wrong rows that a text took part in; first those where a step of it went wrong.
+
+        All are returned for a text that was never seen: agents may write a text in another way.
+        """
+        ordered = sorted(self.rollouts(parent, name), key=lambda rollout: not rollout[1])
+        return wrong_rows(self._context.dev, [outcome for outcome, _ in ordered] or parent.outcomes)
+
+    def right(self, parent: Parent, name: str) -> list[str]:
+        return [outcome.example_id for outcome, _ in self.rollouts(parent, name) if (outcome.value or 0.0) >= PERFECT]
+
+    def shown(self, parent: Parent, wrong: Wrong) -> str:
+        """Show what the agent did on a row, the right answer, and what the metrics say."""
+        trace, said = self._program.trace(parent.proposal.candidate.id, wrong.row.id), wrong.outcome.prediction
+        did, third = trace.text or inputs_of(wrong.row), MOST_OF_A_TRACE // 3
+        if len(did) > MOST_OF_A_TRACE:  # of a long one the beginning is shown, and more of the end
+            did = f"{did[:third]} [...] {did[-2 * third :]}"
+        reasons = dict.fromkeys(score.reason for score in wrong.outcome.scores if (score.value or 0.0) < PERFECT)
+        why = "; ".join(filter(None, reasons)) or said.error
+        told = {"answer": said.raw, "right answer": labels_of(wrong.row), "why": why}
+        return "\n".join([did, *(f"{name}: {line_of(text)}" for name, text in told.items() if text)])
+
+    def changes(self) -> Iterator[ScoredChange]:
+        """Compare each candidate that differs from its parent in one text, on the rows of both."""
+        trials, baseline = self._context.trials, self._context.baseline.id
+        for candidate_id, outcomes in trials.outcomes.items():
+            parent_id = trials.proposals[candidate_id].parent_id or baseline
+            old, new = as_agent(trials.candidate(parent_id)).named, as_agent(trials.candidate(candidate_id)).named
+            names = [name for name in new if new[name] != old[name]]
+            if len(names) == 1:
+                gains = [
+                    after.value - before.value
+                    for before, after in zip(trials.outcomes.get(parent_id, ()), outcomes, strict=False)
+                    if before.value is not None and after.value is not None
+                    if any(self._took_part(each, after.example_id, names[0]) for each in (parent_id, candidate_id))
+                ]
+                gain = math.fsum(gains) / (len(gains) + PRIOR_ROWS)
+                yield ScoredChange(names[0], old[names[0]], new[names[0]], gain)
 
 
 class AgentMoves(TextMoves):
@@ -45,7 +132,7 @@ class AgentMoves(TextMoves):
         self._kept = list[str]()  # ids of candidates that passed the looks
 
     def text_of(self, candidate: Candidate, name: str) -> str:
-        return as_agent(candidate).text(name)
+        return as_agent(candidate).named[name]
 
     def with_text(self, candidate: Candidate, name: str, text: str) -> Candidate:
         return as_agent(candidate).with_text(name, text)
@@ -137,7 +224,8 @@ class AgentMoves(TextMoves):
         about, asker = self._about(credit, name, parent, rows), Asker(context, operator.name)
         self._asked[credit] += 1
         text = next(iter(await replies_to(asker, operator.question(about))), "")
-        if text and (why := self._why_not(old, name, text)):
+        is_known = (name, text) in self._known
+        if text and (why := "was tried before" if is_known else self._program.check(self.with_text(old, name, text))):
             asker.refuse(text, why)
         if asker.refused or not text:
             self._refused[name] += 1
@@ -174,11 +262,6 @@ class AgentMoves(TextMoves):
             list(dict.fromkeys(difference(change.before, change.after) for change in lost)),
             best_instructions(self._context.trials, lambda candidate: self.text_of(candidate, name)),
             self._asked[credit],
-        )
-
-    def _why_not(self, old: Candidate, name: str, text: str) -> str:
-        return (
-            "was tried before" if (name, text) in self._known else self._program.check(self.with_text(old, name, text))
         )
 
     # -- without the proposer ------------------------------------------------------------------------------------------

@@ -6,14 +6,14 @@ Source: few bounded edits, and a memory of edits that did not help (SkillOpt, ar
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.programs.moves import asking
 from agent.programs.moves.asking import Data, Question, Read, messages_about, one_sentence
-from agent.programs.moves.author import STYLES, read_proposal
-from agent.programs.moves.evidence import Tried, cut, line_of
-from agent.programs.moves.excerpt import excerpt
+from agent.programs.moves.author import STYLES, whole_reader
+from agent.programs.moves.evidence import Tried, cut, line_of, words_of
 from agent.programs.moves.operators import FEWEST_WORDS, shorter_question
 from agent.programs.moves.prompt_parts import SENTENCE
 from agent.search.costs import proposal_tokens
@@ -21,6 +21,9 @@ from agent.types import Completion, Task
 
 HISTORY = 3  # tried texts, and changes without success, that are shown
 MOST_EDITS = 4
+MOST_SHOWN = 12_000  # letters of a text; of a longer one that part is shown, so that a few edits of it stay cheap
+GAP = "[...]\n"
+_PIECE = re.compile(r"(?s).{1,999}(?:\n|\Z)|.{1,1000}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,21 @@ class TextToChange:
         lines += ["Here the agent went wrong:", *map(Data, self.failures)] if self.failures else []
         lost = [Data(each) for each in self.lost[-HISTORY:]]
         return [*lines, *(["Changes of this text that were tried without success:", *lost] if lost else []), *asked]
+
+
+def excerpt(text: str, about: str, turn: int = 0) -> str:
+    """Return the parts of a long text that share rare words with `about`. Others change with `turn`."""
+    if len(text) <= MOST_SHOWN:
+        return text
+    pieces = _PIECE.findall(text)
+    words, wanted = [frozenset(words_of(piece)) for piece in pieces], frozenset(words_of(about))
+    common, shown = Counter(word for each in words for word in each), MOST_SHOWN // 1_000
+
+    def order(at: int) -> tuple[float, int]:
+        return -sum(1 / common[word] for word in wanted & words[at]), (at - turn * shown) % len(pieces)
+
+    best = {0, *sorted(range(1, len(pieces)), key=order)[:shown]}
+    return "".join(pieces[at] if at in best else GAP for at in range(len(pieces)) if at in best or at - 1 in best)
 
 
 # -- rule: one sentence more -------------------------------------------------------------------------------------------
@@ -188,12 +206,7 @@ def whole(of: TextToChange) -> Question:
         before=[asking.task_line(of.task)],
     )
 
-    def read(reply: Completion) -> Read:
-        text = read_proposal(reply.text)
-        refused = asking.why_not_whole(reply) or asking.why_refused(text, of.task)
-        return [text], refused or asking.why_labels_lost(text, of.task)
-
-    return Question(messages, read, proposal_tokens(of.task), asking.FREE)
+    return Question(messages, whole_reader(of.task), proposal_tokens(of.task), asking.FREE)
 
 
 def shorter(of: TextToChange) -> Question:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agent.programs.moves import asking
@@ -36,6 +36,11 @@ def whole_question(
     task: Task, tried: Tried, failures: Sequence[str], style: str, rng: random.Random, several: int = 1
 ) -> Question:
     messages = request_messages(task, tried[-HISTORY:], failures, style, rng, several)
+    return Question(messages, whole_reader(task, several), proposal_tokens(task, several), asking.FREE)
+
+
+def whole_reader(task: Task, several: int = 1) -> Callable[[Completion], Read]:
+    """Return what reads one or several whole instructions from a reply."""
 
     def read(reply: Completion) -> Read:
         texts = read_proposals(reply, several)
@@ -45,7 +50,7 @@ def whole_question(
             return usable, cut_off
         return (), next(filter(None, refused.values()), "no instruction")
 
-    return Question(messages, read, proposal_tokens(task, several), asking.FREE)
+    return read
 
 
 def request_messages(

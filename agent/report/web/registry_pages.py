@@ -26,7 +26,7 @@ from agent.release.aliases import (
 )
 from agent.release.file_release import FileRelease
 from agent.release.prompt_file import PromptRelease
-from agent.release.texts_file import TextsRelease
+from agent.release.texts import TextsRelease
 from agent.release.versions import Release, form_of, how_to_load
 from agent.report.aliases import changes_table, moved
 from agent.report.blocks import Block, Column, PageCell, PageSection, cells, line, listing, text

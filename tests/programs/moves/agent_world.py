@@ -21,8 +21,7 @@ from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger
 from agent.models.tool_calling import calls_text, turn_of
 from agent.programs.agent import AgentProgram
-from agent.programs.agent_call import Rollout
-from agent.programs.agent_functions import register_agent
+from agent.programs.agent_call import Rollout, register_agent
 from agent.programs.rollout import RolloutCalls
 from agent.release.result import RunResult
 from agent.search.context import SearchContext
@@ -187,7 +186,7 @@ class PlantedProgram(AgentProgram):
 
     def __init__(self, task: Task, lm: FakeModel) -> None:
         register_agent(never)
-        super().__init__(replace(task, rollouts=Rollouts(function="never")), lm)
+        super().__init__(replace(task, rollouts=Rollouts(function="never", kind="agent")), lm)
 
     async def _rolled_out(
         self, rollout: RolloutCalls, texts: Mapping[str, str], example: Example
