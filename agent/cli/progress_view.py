@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent.cli.common import plain, short
 from agent.gateway.in_flight import InFlight
 from agent.jobs.observers import CellLine, Snapshot, recent_loss
-from agent.report.wording import bracketed, points
+from agent.report.wording import bracketed, points, verb
 from agent.safe_text import counted
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ CURVE = 40
 """Most columns of a loss curve."""
 ROLES: tuple[CallRole, ...] = ("model", "proposer", "judge", "embedding")
 STAGES = {
-    "baseline": "baseline (your own prompt)",
+    "baseline": "baseline",
     "search": "searching",
     "finalists": "finalists on all of dev",
     "attribution": "what each part of the best adds",
@@ -81,7 +81,7 @@ def stage_key(snapshot: Snapshot) -> str:
 def search_view(snapshot: Snapshot) -> View:
     account, plan, key = snapshot.account, snapshot.plan, stage_key(snapshot)
     stages = tuple(STAGES) if plan.finalists else UNSEARCHED
-    title = STAGES[key]
+    title = STAGES[key] + f" (your own {snapshot.noun})" * (key == "baseline")
     if key == "search":
         is_ours = snapshot.stage == "designs" or snapshot.stage.startswith("step ")
         title += f", round {snapshot.round}" if is_ours else f" ({short(snapshot.stage, 24)})"
@@ -180,9 +180,9 @@ def as_line(view: View, in_flight: InFlight) -> str:
 def _score(snapshot: Snapshot) -> str:
     if snapshot.best is None:
         if snapshot.baseline is None and snapshot.trials <= 1:
-            return "none yet: your own prompt is scored first"
+            return f"none yet: {verb(f'your own {snapshot.noun}', 'is')} scored first"
         rows = counted(snapshot.plan.rungs[-2:][0], "dev row")
-        own = "" if snapshot.baseline is None else f"; your prompt {points(snapshot.baseline)}"
+        own = "" if snapshot.baseline is None else f"; your {snapshot.noun} {points(snapshot.baseline)}"
         return f"none of {snapshot.trials:,} tried was scored on {rows} yet{own}"
     mean, *ci95 = snapshot.best
     is_own = snapshot.leader is not None and snapshot.leader.id == snapshot.baseline_id
@@ -195,7 +195,7 @@ def _best(snapshot: Snapshot) -> str:
     if leader is None:
         return ""
     if leader.id == snapshot.baseline_id:
-        return "your own prompt (the baseline)"
+        return f"your own {snapshot.noun} (the baseline)"
     demos = f", {counted(leader.n_examples, 'example', 'examples')}" if leader.n_examples else ""
     return short(f"{leader.technique}{demos}, {leader.id[:6]}", 60)
 

@@ -74,7 +74,7 @@ def better(table: ScoreTable, arm: str, reference: str, seed: int) -> Verdict[Li
     )
 
 
-def gained(lift: Lift) -> Verdict[Lift]:
+def gained(lift: Lift, own: str = "your prompt") -> Verdict[Lift]:
     """Apply the rule of `better` to known figures: significant, and not because of lost rows."""
     reasons = []
     if shown(lift.ci95, lift.p_value) <= 0:
@@ -84,7 +84,7 @@ def gained(lift: Lift) -> Verdict[Lift]:
         figures = f"{100 * lift.diff:+.1f} points, p = {lift.p_value:.2g} on {lift.n} rows{but}"
         reasons.append(Reason("gain_not_shown", f"the gain is not shown: {figures}"))
     elif lift.lost and lift.diff_if_wrong is not None and lift.diff_if_wrong <= 0:
-        figures = f"{lift.lost} that your prompt got a score on have none with it; counted as wrong, "
+        figures = f"{lift.lost} that {own} got a score on have none with it; counted as wrong, "
         why = f"the gain may come from rows left out: {figures}{100 * lift.diff_if_wrong:+.1f} points"
         reasons.append(Reason("gain_from_lost_rows", why))
     return Verdict(lift, tuple(reasons))

@@ -82,7 +82,8 @@ class Snapshot:
     """The state of a search.
 
     `best` is the mean of the best trial with its 95 % interval, in [0, 1], None before the baseline is scored; `leader`
-    is its candidate. `width`: most calls of the target in flight. `account` keeps changing.
+    is its candidate. `width`: most calls of the target in flight; `noun`: what is searched. `account` keeps
+    changing.
     """
 
     stage: str
@@ -97,6 +98,7 @@ class Snapshot:
     leader: Summary | None = None
     baseline_id: str = ""
     baseline: float | None = None
+    noun: str = "prompt"
 
 
 @dataclass(frozen=True, slots=True)

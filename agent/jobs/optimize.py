@@ -26,6 +26,8 @@ from agent.ledger.provenance import new_run_id
 from agent.ledger.store import Ledger
 from agent.programs.classic import ClassicProgram
 from agent.release.result import RunResult
+from agent.release.versions import noun_of
+from agent.report import wording
 from agent.results.run_parts import Preflight
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
@@ -131,8 +133,14 @@ class RunState:
                 self.leader if top else None,
                 context.baseline.id,
                 trials.mean(context.baseline.id),
+                self.noun,
             )
         )
+
+    @property
+    def noun(self) -> str:
+        """What is searched."""
+        return noun_of(self.launch.program.file)
 
     def finalists(self) -> list[Finalist]:
         """Return the candidates that saw the whole of dev, and the user's prompt."""
@@ -231,11 +239,11 @@ async def _score_baseline(run: RunState) -> None:
     _plan_for_calls(run)
     _plan_for_time(run)
     _choose_sealed_rows(run, [score for score in scores if score is not None])
-    found = assess(scores, repeated, len(run.test), is_compared, program.own_scores)
+    found = assess(scores, repeated, len(run.test), is_compared, wording.verb(f"your {run.noun}", "scores"))
     missing = sum(score is None for score in scores)
     if len(scores) < len(context.dev) and (missing > UNSCORED_AT_MOST * len(scores) or not found.worth):
         scores = await _own_scores(run, len(context.dev))  # nothing is left out because of a few rows
-        found = assess(scores, repeated, len(run.test), is_compared, program.own_scores)
+        found = assess(scores, repeated, len(run.test), is_compared, wording.verb(f"your {run.noun}", "scores"))
     run.preflight = found
     run.session.observer.on_event("preflight", {"rows": len(again), **found.to_json()})
     run.session.observer.on_evaluation_ended([own.id])
@@ -252,7 +260,7 @@ async def _own_scores(run: RunState, rows: int) -> list[float | None]:
     unscored = [outcome for outcome in outcomes if outcome.value is None]
     if len(unscored) > BASELINE_UNSCORED_AT_MOST * len(outcomes):
         why = why_unscored(unscored[0])
-        raise RunRefused(f"your own prompt got no score on {len(unscored)} of {len(outcomes)} rows: {why}")
+        raise RunRefused(f"your own {run.noun} got no score on {len(unscored)} of {len(outcomes)} rows: {why}")
     context.record(own, outcomes)
     state: TrialState = "complete" if len(outcomes) == len(context.dev) else "incomplete"
     context.trials.settle(own, state, "the user's own prompt")

@@ -63,7 +63,7 @@ class AgentProgram(UserKind):
 
     kind = AgentCandidate.kind
     word, takes, usual, has_moves, file = "agent", "an agent", DEFAULT, True, TEXTS_FILE
-    calls, drops_idle_parts, varies, reply_tokens, own_scores = 1, True, True, 1000, "your texts score"
+    calls, drops_idle_parts, varies, reply_tokens = 1, True, True, 1000
 
     def __init__(self, task: Task, lm: LM, own: object = None, made: object = None) -> None:
         assert task.rollouts is not None

@@ -14,6 +14,7 @@ import re
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -93,9 +94,10 @@ class InProcess(AgentHost):
             self._loops.append(asyncio.new_event_loop())
             self._is_blocked = False
             threading.Thread(target=_turn, args=(self._loops[-1],), daemon=True, name="agents").start()
-        future = asyncio.run_coroutine_threadsafe(self._made(seconds, texts, row, model), self._loops[-1])
+        end = time.monotonic() + seconds  # the clock of each event loop
+        future = asyncio.run_coroutine_threadsafe(self._made(end, texts, row, model), self._loops[-1])
         try:
-            async with asyncio.timeout(seconds + GRACE_SECONDS):
+            async with asyncio.timeout_at(end + GRACE_SECONDS):
                 made = await asyncio.shield(asyncio.wrap_future(future))
         except TimeoutError:
             self._is_blocked |= self._is_left(future)
@@ -103,22 +105,22 @@ class InProcess(AgentHost):
         except asyncio.CancelledError:
             future.cancel()
             raise
+        if time.monotonic() >= end:
+            raise AgentFault.late(seconds)
         if isinstance(made, AgentFault):
             raise made
         return made
 
-    async def _made(self, seconds: float, *arguments: Any) -> str | AgentFault:
-        limit, made = asyncio.timeout(seconds), AgentFault.late(seconds)
+    async def _made(self, end: float, *arguments: Any) -> str | AgentFault:
         try:
-            async with limit:
+            async with asyncio.timeout_at(end):
                 is_async = inspect.iscoroutinefunction(self._function)
                 value = self._function(*arguments) if is_async else await self._in_thread(arguments)
-                text = written(await value if inspect.isawaitable(value) else value)
-            return made if limit.expired() else text
+                return written(await value if inspect.isawaitable(value) else value)
         except AgentFault as fault:
             return fault
         except BaseException as problem:
-            return made if limit.expired() else AgentFault(raised(problem, self._file))
+            return AgentFault(raised(problem, self._file))
 
     async def _in_thread(self, arguments: Sequence[Any]) -> Any:
         done = Future[Any]()

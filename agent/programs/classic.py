@@ -32,7 +32,7 @@ from agent.programs.constants import (
 from agent.release.aliases import Reference, releases_root, resolve
 from agent.release.file_release import FileRelease, read_files
 from agent.release.result import RunResult, search_result
-from agent.release.versions import how_to_load
+from agent.release.versions import how_to_load, noun_of
 from agent.results.breakdown import Gain
 from agent.results.run_parts import Yardstick
 from agent.retrieval import classifiers
@@ -269,7 +269,7 @@ def released(found: Row, task: Task, history: History) -> YardstickArm:
     ]
     rows = sorted(values[0].keys() & values[1].keys())
     own, arm = ([each[row] for row in rows] for each in values)
-    ahead = {"your own prompt": difference(own, arm, result.seed)}
+    ahead = {f"your own {noun_of(result.release.path)}": difference(own, arm, result.seed)}
     if result.winner.candidate_id != own_id:
         ahead["the best prompt"] = Gain(diff=best.diff, diff_ci95=best.diff_ci95, p_value=best.p_value)
     return YardstickArm(best, release, ahead)

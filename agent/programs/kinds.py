@@ -217,7 +217,6 @@ class UserKind(Kind):
     word: ClassVar[str]  # in messages
     takes: ClassVar[str]  # in lists of strategies
     usual: ClassVar[str]  # its strategy
-    file: ClassVar[str]  # of a release
     reply_tokens: ClassVar[int] = 500  # of one call, where task.toml does not say
     varies: ClassVar[bool] = False  # whether the same call may be followed by others
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from agent.evaluate.verdict import Reason, Verdict, bounded, gained
+from agent.release.versions import noun_of
 from agent.stats.intervals import SIGNIFICANT, shown
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def gate(result: RunResult) -> Verdict[RunResult]:
     if (migrated := result.migration) is not None:
         first = bounded(migrated.test, migrated.model).reasons
     else:
-        first = (*gained(result.lift).reasons, *_behind(result))
+        first = (*gained(result.lift, f"your {noun_of(result.release.path)}").reasons, *_behind(result))
     return Verdict(result, (*first, *_constant(result), *_worse(result), *untrusted(result)))
 
 

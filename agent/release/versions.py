@@ -13,6 +13,8 @@ from agent.release.file_release import FileRelease, kept_files, read_files, rest
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release, release_in
 from agent.release.texts import TEXTS_FILE, TextsRelease, kept_texts, read_texts, texts_in
 
+NOUNS: Mapping[str, str] = {TEXTS_FILE: "texts"}
+"""What a run searches, by the file that it releases, if it is no prompt."""
 Release = PromptRelease | FileRelease | TextsRelease
 """A version of a name."""
 
@@ -66,6 +68,11 @@ _READERS: Mapping[str, Callable[[Path], PromptRelease | TextsRelease]] = {
     MESSAGES_FILE: read_release,
     TEXTS_FILE: read_texts,
 }
+
+
+def noun_of(file: str | os.PathLike[str]) -> str:
+    """Return what a run searches that releases this file."""
+    return NOUNS.get(Path(file).name, "prompt")
 
 
 def form_of(version: str) -> VersionForm:

@@ -146,7 +146,7 @@ def report_sections(view: RunView) -> list[PageSection]:
     named = [section for section in made if section.title]
     addresses = {**{section.title: section.name for section in named}, "What the words mean": "terms"}
     contents = [part for title, name in addresses.items() for part in (PageCell(title, f"#{name}"), " ")]
-    words = TermsBlock(terms.legend(is_compared=result is not None and not result.is_own))
+    words = TermsBlock(terms.legend(is_compared=result is not None and not result.is_own, noun=wording.noun(view.run)))
     return [plain_section(*first, line(*contents, look="contents")), *made, plain_section(words)]
 
 

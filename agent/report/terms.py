@@ -49,17 +49,22 @@ _OTHER_NAMES: Mapping[str, str] = {
     "made by": "operator",
     "method": "yardstick",
 }
-_SHOWN_AS: Mapping[str, str] = {"baseline": "your prompt, or baseline", "winner": "best found, or winner"}
+_OF_TEXTS = {"baseline": "your own texts: trial 0, those that all others must beat"}
+"""What differs if a run does not search a prompt."""
 
 
 def meaning_of(text: str) -> str:
     """Return the definition of a term or column heading, or ""."""
     name = text[:1].lower() + text[1:]
-    return TERMS.get(_OTHER_NAMES.get(name, name), "")
+    return _terms(name.removeprefix("your ")).get(_OTHER_NAMES.get(name, name), "")
 
 
-def legend(*, is_compared: bool) -> Mapping[str, str]:
-    """Return the definitions at the end of a page. `is_compared`: the page compares two prompts."""
-    return {
-        _SHOWN_AS.get(name, name): text for name, text in TERMS.items() if is_compared or name not in OF_COMPARISONS
-    }
+def legend(*, is_compared: bool, noun: str = "prompt") -> Mapping[str, str]:
+    """Return the definitions at the end of a page. `is_compared`: the page compares two; `noun`: what was searched."""
+    shown_as = {"baseline": f"your {noun}, or baseline", "winner": "best found, or winner"}
+    needed = {name: text for name, text in _terms(noun).items() if is_compared or name not in OF_COMPARISONS}
+    return {shown_as.get(name, name): text for name, text in needed.items()}
+
+
+def _terms(noun: str) -> Mapping[str, str]:
+    return {**TERMS, **_OF_TEXTS} if noun == "texts" else TERMS

@@ -6,12 +6,11 @@ Scores and differences are given in [0, 1] and [-1, 1] and written as points: 0 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
-from agent.release.texts import TEXTS_FILE
+from agent.release.versions import NOUNS, noun_of
 from agent.results.base import CostedResult, SideName
 from agent.stats.intervals import SIGNIFICANT, shown
 
@@ -24,8 +23,6 @@ SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner",
 """The two prompts of a result: keys and display names."""
 MIGRATED: Sequence[tuple[SideName, str]] = (("baseline", "old model"), ("winner", "new model"))
 """SIDES for a migration: the released prompt on the old and on the new model."""
-NOUNS: Mapping[str, str] = {TEXTS_FILE: "texts"}
-"""What a run searches, by the file that it releases, if it is no prompt."""
 RELEASED = "the released prompt"
 """The name of trial 0 of a migration."""
 NEVER_CACHED = ("check", "bless")
@@ -58,7 +55,7 @@ def cost_line(result: CostedResult) -> str:
 def noun(of: Mapping[str, Any] | RunResult) -> str:
     """Return what a run searches, given its ledger row or result."""
     path = of.release.path if isinstance(of, RunResult) else (of.get("result") or {}).get("release") or ""
-    return NOUNS.get(Path(path).name, "prompt")
+    return noun_of(path)
 
 
 def yours(of: Mapping[str, Any] | RunResult) -> str:
@@ -69,7 +66,8 @@ def yours(of: Mapping[str, Any] | RunResult) -> str:
 def verb(name: str, singular: str) -> str:
     """Return a name with its verb: "your prompt gets", "your texts get"."""
     is_plural = name.rpartition(" ")[2] in NOUNS.values()
-    return f"{name} {({'was': 'were'}.get(singular) or singular.removesuffix('s')) if is_plural else singular}"
+    plural = {"was": "were", "is": "are"}.get(singular) or singular.removesuffix("s")
+    return f"{name} {plural if is_plural else singular}"
 
 
 def own_prompt(of: Mapping[str, Any] | RunResult) -> str:

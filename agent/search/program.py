@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from agent.gateway.gateway import Gateway, ModelClient
 from agent.prompt.calibration import LabelCalibration
@@ -108,7 +108,7 @@ class Program(Describes, Protocol):
     task: Task
     calls: int  # the least calls per row
     is_fixed: bool  # whether a row always takes `calls` calls of `prompt_tokens` each
-    own_scores: str = "your prompt scores"  # the baseline and its verb, in messages
+    file: ClassVar[str] = ""  # that it releases, if it is no prompt
     drops_idle_parts: bool = False  # whether a winner keeps only changes that add to its gain on dev
     models: tuple[LM, ...] = ()  # the models that a row calls in addition to the target
     target: LM | None = None  # what answers rows in place of the model of the run

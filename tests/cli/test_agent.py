@@ -98,7 +98,7 @@ def test_the_texts_of_an_agent_are_searched_tested_and_released_by_one_command()
     good("report", "-o", "page.html")
     page = Path("page.html").read_text("utf-8")
     lines = (shown + page).casefold().splitlines()
-    assert [line for line in lines if "your prompt" in line.replace("your prompt, or baseline", "")] == []
+    assert [line for line in lines if "your prompt" in line or "your own prompt" in line] == []
     for words in (shown, page):
         assert "your texts" in words
         assert "[system]" not in words

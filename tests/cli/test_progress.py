@@ -98,6 +98,16 @@ def test_before_a_score_there_is_none_and_the_own_prompt_is_called_so() -> None:
     tried = replace(none, trials=15, baseline=0.125)
     said = "\n".join(drawn(search_view(tried), 100))
     assert f"none of 15 tried was scored on {PLAN.rungs[-2:][0]} dev rows yet; your prompt 12.5" in said
+
+
+def test_what_is_searched_has_its_name() -> None:
+    texts = replace(snapshot("baseline"), best=None, leader=None, baseline=None, trials=1, noun="texts")
+    said = "\n".join(drawn(search_view(texts), 100))
+    assert "baseline (your own texts)" in said
+    assert "best none yet: your own texts are scored first" in said
+    assert "yet; your texts 12.5" in "\n".join(drawn(search_view(replace(texts, trials=15, baseline=0.125)), 100))
+    own = replace(snapshot(), baseline_id="c_12ab34cd56ef7890", noun="texts")
+    assert "your own texts (the baseline)" in "\n".join(drawn(search_view(own), 100))
     own = replace(snapshot(), baseline_id="c_12ab34cd56ef7890")
     assert "(95 % CI 54.1 to 70.3): your own prompt (the baseline)" in "\n".join(drawn(search_view(own), 80))
 

@@ -154,6 +154,13 @@ def test_each_failure_is_told_and_the_other_rows_are_scored() -> None:
     require(KINDS)
 
 
+def test_texts_without_scores_end_the_run_and_are_called_so() -> None:
+    write(["refused"], 16)
+    with WireServer(provider) as server:
+        ended = optimize(*words(server, "--max-calls", "200"))
+    assert (ended.exit_code, "your own texts got no score on 16 of 16 rows" in ended.stderr) == (1, True), ended.stderr
+
+
 def test_an_agent_that_never_ends_is_told() -> None:
     write(["loops", "knows"], seconds=1)
     require({"loops": (0.0, "the agent took longer than 1 s"), "knows": (1.0, "")})

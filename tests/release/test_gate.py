@@ -99,6 +99,8 @@ def test_one_answer_to_all_rows_or_a_gain_that_lost_rows_would_undo_blocks() -> 
     assert blocked_by(lift={**lift(), "lost": 3, "diff_if_wrong": 0.09}) == []
     (why,) = blocked_by(lift={**lift(), "lost": 18, "diff_if_wrong": -0.1})
     assert "18 that your prompt got a score on have none with it; counted as wrong, -10.0 points" in why
+    (why,) = blocked_by(lift={**lift(), "lost": 18, "diff_if_wrong": -0.1}, release="runs/x/texts.json")
+    assert "18 that your texts got a score on have none with it" in why
 
 
 def test_scores_that_win_a_little_and_sometimes_lose_much_show_no_gain_though_the_test_rejects() -> None:

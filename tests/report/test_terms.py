@@ -24,5 +24,12 @@ def test_a_word_has_the_meaning_of_its_term_and_another_text_stays_what_it_is() 
     assert page.nodes[-1][1] == {"title": TERMS["dev"]}
 
 
+def test_a_run_of_texts_explains_your_texts() -> None:
+    both = legend(is_compared=True, noun="texts")
+    assert both["your texts, or baseline"] == meaning_of("your texts") != meaning_of("your prompt") == TERMS["baseline"]
+    assert "your own texts: trial 0" in both["your texts, or baseline"]
+    assert not any("your prompt" in words or "your own prompt" in words for each in both.items() for words in each)
+
+
 def test_a_run_without_a_comparison_explains_no_words_of_one() -> None:
     assert set(legend(is_compared=True)) - set(legend(is_compared=False)) == {"lift", "p-value", "held back"}

@@ -7,9 +7,10 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.prompt.template import label_text
+from agent.release.versions import NOUNS
 from agent.report.blocks import Block, PageCell, PageSection, filled, line, text
 from agent.report.page_blocks import Button, FormBlock, FormField, LineBlock
-from agent.report.wording import NOUNS, RELEASED, SIDES
+from agent.report.wording import RELEASED, SIDES
 from agent.safe_text import counted
 
 TAGS: Mapping[str, str] = {

@@ -209,7 +209,7 @@ def _comparison(request: PageRequest, names: Sequence[str], ticked: int) -> Page
         section(
             "Side by side",
             found.facts_table("Everything recorded about both", folded=True),
-            TermsBlock(terms.legend(is_compared=True)),
+            TermsBlock(terms.legend(is_compared=True, noun=wording.noun(a.run))),
         ),
     ]
     sql = sql_link(

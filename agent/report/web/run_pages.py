@@ -67,7 +67,7 @@ def run(request: PageRequest) -> Page:
         sections.append(replace(made["labels"], title="Answers"))
     sections += [made[name] for name in ("next", "search", "spend") if name in made]
     if view.trials:
-        sections.append(section("", TermsBlock(terms.legend(is_compared=bool(certainty)))))
+        sections.append(section("", TermsBlock(terms.legend(is_compared=bool(certainty), noun=wording.noun(found)))))
     sql = sql_link("SELECT * FROM trials WHERE run_id = :run ORDER BY mean DESC", run=view.id)
     name = f"{found['task']} · {view.id}"
     script = "live.js" if is_live else ""

@@ -158,7 +158,7 @@ def trial(request: PageRequest) -> Page:
         f"Answers on dev, next to {own}'s",
         None if view.examples.get("dev") else parts.box(NO_ROWS),
         *blocks,
-        TermsBlock(terms.legend(is_compared=number > 0)),
+        TermsBlock(terms.legend(is_compared=number > 0, noun=wording.noun(view.run))),
         name="rows",
     )
     sql = sql_link(
