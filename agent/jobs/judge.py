@@ -71,19 +71,13 @@ def calibrate(
     people (kappa of at least 0.6 on at least 30 items), its verdicts can be read, and empty or evasive answers do not
     fool it. Each line shows a measurement with its 95 % interval.
     """
-    measured, setup, columns, labels = judged_by(task, options)
-    models = tuple(options.judge) or measured.judges or ((measured.model or DEFAULT_MODEL),)
-    setup = replace(setup, models=models)
-    items = read_ratings_file(labels, columns)
-    if setup.mode == "pairwise":
-        items = pairs_of(items)
-    items = items[: options.limit]
-    require(items, FEWEST, labels)
+    measured, _, plan = judged_by(task, options, FEWEST)
+    setup, items, labels = plan.setup, plan.items, plan.labels
     if setup.mode == "reference" and not all(item.reference for item in items):
         raise InputError(f"{labels}:1: the judge compares with a reference; write a column reference")
     if setup.mode == FAITHFULNESS and not any(item.passages for item in items):
         raise InputError(f"{labels}:1: the judge goes by the passages that were shown; write a column {PASSAGES}")
-    plan = trust.CalibrationPlan(setup, items, labels, columns.scale, options.repeats, options.seed)
+    models = setup.models
     created = {name: create_model(name) for name in models}
     lms = [created[name] for name in models]
     things = "pairs" if plan.is_pairwise else "answers"
@@ -153,29 +147,35 @@ class JudgedItems:
 
 
 def judged_arms(asking: Session[Any], plan: trust.CalibrationPlan, lms: Sequence[LM]) -> list[Arm]:
-    """Return what a judge is asked: the items, again, in pairs, and non-answers."""
+    """Return what a judge is asked: the items, again, in pairs, and doctored."""
     setup = plan.setup
     judge = Judge(setup, lms, asking.gateway)
     pairwise = Judge(JudgeSetup("pairwise", setup.models, setup.description, setup.rubric), lms, asking.gateway)
     items = JudgedItems(asking, judge, plan.items)
     arms = [items.arm(trust.JUDGE), items.arm(trust.AGAIN, trust.SAMPLED, plan.repeats)]
     arms.append(JudgedItems(asking, pairwise, plan.pairs).arm(trust.ORDERS))
-    for name, text in trust.CONTROLS.items():
-        fake = []
-        for item in plan.items[: trust.CONTROL_ITEMS]:
-            other = (item.answers[int(item.mean < 0.5)],) if plan.is_pairwise else ()
-            fake.append(replace(item, answers=(text, *other)))
-        arms.append(JudgedItems(asking, judge, fake).arm(name))
-    return arms
+    return [*arms, *(JudgedItems(asking, judge, rows).arm(name) for name, rows in plan.doctored.items())]
 
 
 # -- from the words of the command ------------------------------------------------------------------------------------
 
 
-def judged_by(task: str | None, options: CalibrateOptions) -> tuple[Task, JudgeSetup, RatingColumns, Path]:
-    """Return what a judge rates and how, and the ratings of people. Raises InputError."""
+def judged_by(
+    name: str | None, options: CalibrateOptions, least: int
+) -> tuple[Task, RatingColumns, trust.CalibrationPlan]:
+    """Return a judge's task, the columns of the ratings, and what to measure.
+
+    Raises InputError, also for fewer than `least` items.
+    """
     scale = _scale(options.scale) if options.scale else None
-    return _of_task(task, options, scale) if task else _of_columns(options, scale)
+    task, setup, columns, labels = _of_task(name, options, scale) if name else _of_columns(options, scale)
+    setup = replace(setup, models=tuple(options.judge) or task.judges or (task.model or DEFAULT_MODEL,))
+    items = read_ratings_file(labels, columns)
+    items = (pairs_of(items) if setup.mode == "pairwise" else items)[: options.limit]
+    require(items, least, labels)
+    if len(columns.answers) < len(items[0].answers):  # ratings of single answers, for a judge of pairs
+        columns = replace(columns, answers=tuple(f"{columns.answers[0]}_{at}" for at in (1, 2)))
+    return task, columns, trust.CalibrationPlan(setup, items, labels, columns.scale, options.repeats, options.seed)
 
 
 def _scale(text: str) -> trust.Scale:

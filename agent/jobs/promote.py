@@ -58,7 +58,7 @@ class PromoteOptions(JobOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class _Promotable:
+class Promotable:
     """What a search can promote, in `path`; `released` is what the run released, another file only for `held`."""
 
     result: RunResult
@@ -163,22 +163,22 @@ def promote(run: str = "", *, options: PromoteOptions, ledger: LedgerOption) -> 
         raise InputError("--arm: leave out --own and --share, which choose among the prompts of a search")
     if options.override and not note["reason"]:
         raise InputError("--override needs --reason WHY: it is kept with the release")
-    found: _Promotable | ArmRelease
+    found: Promotable | ArmRelease
     if options.arm:
         found = (tuned_arm if options.arm in TUNED_ARMS else _best_yardstick)(run, options.arm, db)
     else:
-        found = _promotable(run, own, db)
+        found = promotable(run, own, db)
     registry = ReleaseRegistry(releases_folder(db))
     with closing(open_ledger(db)) as book:
         offer = found if isinstance(found, ArmRelease) else found.offer(options, registry, book)
         release, blocked, run_id = offer.release, list(offer.blocked), offer.run_id
         if blocked and not options.override:
-            is_held = offer.arm == "held" and not (isinstance(found, _Promotable) and found.result.migration)
+            is_held = offer.arm == "held" and not (isinstance(found, Promotable) and found.result.migration)
             other = f"--own promotes {form_of(release.version).own}; " if is_held else ""
             last = f"not promoted; {other}--override --reason WHY promotes all the same"
             raise GateFailed("\n".join([*(f"{run_id}: {why}" for why in blocked), last]))
         path = registry.root / release.name / release.version
-        if isinstance(found, _Promotable):
+        if isinstance(found, Promotable):
             path = found.released
             if found.kind == "held":
                 release = _release_held(found, {**note, "against": "; ".join(blocked)}, book)
@@ -218,7 +218,8 @@ def _best_yardstick(run: str, arm: str, db: Path) -> ArmRelease:
     return ArmRelease(found["id"], arm, best.candidate_id, made.release, no_prompt_ahead(made.ahead).messages, evidence)
 
 
-def _promotable(run: str, own: bool, db: Path) -> _Promotable:
+def promotable(run: str, own: bool, db: Path) -> Promotable:
+    """Return the winner of a search, held back or not, or your prompt. Raises InputError without a result."""
     with closing(open_history(db, by_chain=True)) as history:
         row = history.run(run)
         offer = _file_of(row, own, db)
@@ -235,7 +236,7 @@ def _promotable(run: str, own: bool, db: Path) -> _Promotable:
     return offer
 
 
-def _file_of(row: dict[str, Any], own: bool, db: Path) -> _Promotable:
+def _file_of(row: dict[str, Any], own: bool, db: Path) -> Promotable:
     result, released = search_result(row["result"], db), released_file(row, db)
     if result is None or released is None:
         raise InputError(f"{row['id']}: {without_result(row)}, so there is no winner to promote")
@@ -246,18 +247,18 @@ def _file_of(row: dict[str, Any], own: bool, db: Path) -> _Promotable:
     if result.decision == "promote":
         if own:
             raise InputError(f"{row['id']}: this run released its winner, not {own_one}; leave out --own")
-        return _Promotable(result, released, released, "winner")
+        return Promotable(result, released, released, "winner")
     if own and result.migration is not None:
         raise InputError(f"{row['id']}: a migration has no prompt of yours; that of the old model is a version already")
     held = released.parent / HELD / released.name
     if held.is_file() and not own:
-        return _Promotable(result, held, released, "held")
+        return Promotable(result, held, released, "held")
     if "promoted" in kept.provenance:
         raise InputError(f"{row['id']}: its winner was promoted by --override and lies where {own_one} lay")
-    return _Promotable(result, released, released, "own")
+    return Promotable(result, released, released, "own")
 
 
-def _release_held(source: _Promotable, note: Mapping[str, Any], ledger: Ledger) -> Release:
+def _release_held(source: Promotable, note: Mapping[str, Any], ledger: Ledger) -> Release:
     release = read_released(source.path)
     release = replace(release, provenance={**release.provenance, "decision": "promote", "promoted": dict(note)})
     release.write(source.released.parent)

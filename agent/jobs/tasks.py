@@ -111,13 +111,12 @@ def with_judges(task: Task) -> Task:
             made = tuned_prompt(prompt.release)
         except (ReleaseError, InputError) as error:
             raise InputError(f"{where}: {error}") from None
-        if lacking := made.lacking([field.name for field in task.signature.inputs]):
+        known = [field.name for field in task.signature.inputs]
+        if lacking := [each for each in made.prompt.inputs[: -made.judged] if each not in known]:
             raise InputError(f"{where}: it was tuned with the input {lacking[0]}, which {task.name} does not have")
         if made.mode != mode:
             raise InputError(f'{where}: it judges by mode = "{made.mode}", not "{mode}"; set it')
         found[reference] = made
-    if not found:
-        return task
     judges = task.judges or tuple(dict.fromkeys(each.prompt.target for each in found.values()))
     hashes = {f"judge {reference}": made.version for reference, made in found.items()}
     return replace(task, tuned_judges=found, judges=judges, hashes={**task.hashes, **hashes})

@@ -26,9 +26,12 @@ class ToleranceOptions(Options):
     tolerance: float = Option(0.0, ge=0, allow_inf_nan=False, description="How far off still counts as right.")
 
 
-class OrdinalOptions(Options):
+class ScaleOptions(Options):
     low: float = Option(1, allow_inf_nan=False, description="The lowest number of the scale.")
     high: float = Option(5, allow_inf_nan=False, description="The highest number of the scale.")
+
+
+class OrdinalOptions(ScaleOptions):
     order: list[str] = Option([], description="The labels of a scale of words, from one end to the other.")
 
 
@@ -134,9 +137,7 @@ def _on_scale(
     return check
 
 
-class AgreementOptions(Options):
-    low: float = Option(1, allow_inf_nan=False, description="The lowest rating of the scale.")
-    high: float = Option(5, allow_inf_nan=False, description="The highest rating of the scale.")
+class AgreementOptions(ScaleOptions):
     mean: float = Option(3, allow_inf_nan=False, description="The mean of people's ratings on the train rows.")
 
 

@@ -27,8 +27,7 @@ OURS = ("item", "rater", "rating")
 """Columns of a file of ratings in addition to the task's."""
 REFERENCE = "reference"
 """Extra column for judges that compare with the label; PASSAGES is one for judges that read passages."""
-MOST_LOOKED_AT = 10_000
-"""Answers of a run among which named ones are looked for."""
+MOST_LOOKED_AT = 10_000  # answers of a run among which named ones are looked for
 WHOLE = Criterion("the whole", 1.0, "How good is the answer, all in all?")
 
 

@@ -14,7 +14,7 @@ from agent.results.base import CostedResult, Interval, Result
 from agent.results.checks import AbResult, BlessResult, CheckResult, DriftLine, MonitorResult
 from agent.results.customize import CustomizeResult
 from agent.results.judge_calibration import CalibrationResult
-from agent.results.judge_tuning import JudgeFigures, JudgeTuningResult
+from agent.results.judge_tuning import JudgeTuningResult
 from agent.results.rows import (
     ApplyResult,
     DraftResult,
@@ -245,59 +245,42 @@ def _calibration(result: CalibrationResult) -> Iterator[Block]:
 
 
 def _tuned(result: JudgeTuningResult) -> Iterator[Block]:
-    before, after, name = result.before, result.after, result.task
-    verdict = "HELD BACK" if result.held else "better than today's"
+    sides, verdict = (result.before, result.after), "HELD BACK" if result.held else "better than today's"
     yield text(f"judge {result.model} ({result.mode}) on {result.labels}, tuned: {verdict}", strong=True)
     yield text(*(f"  {why}" for why in result.held))
-
-    def figures(name: str, *found: tuple[float | None, Interval | None] | str) -> tuple[str, ...]:
-        shown = [each if isinstance(each, str) else _with_ends(*each) for each in found]
-        return (name, *shown)
-
-    def shift(side: JudgeFigures, change: str) -> str:
-        mean = side.shifts[change].mean
-        return "-" if mean is None else f"{100 * mean:+.0f}"
-
-    kappa = f"Cohen's kappa{', quadratic' * (result.mode != 'pairwise')}"
+    shifts = {change: f"points gained: {change}" for change in result.after.shifts}
+    shifts |= {"position": "% of verdicts that depend on order"} if "position" in shifts else {}
     rows = [
-        figures(kappa, (before.kappa, before.ci95), (after.kappa, after.ci95)),
-        figures("Spearman", (before.spearman, before.spearman_ci95), (after.spearman, after.spearman_ci95)),
-        ("readable verdicts", *(f"{side.items - side.unscored} of {side.items}" for side in (before, after))),
-        ("non-answers rated good", *(f"{side.fooled} of {side.controls}" for side in (before, after))),
-        *((_CHANGED.get(change, change), shift(before, change), shift(after, change)) for change in after.shifts),
-        ("may promote prompts", *("yes" if side.trusted else "no" for side in (before, after))),
+        (f"Cohen's kappa{', quadratic' * (result.mode != 'pairwise')}", *(_with_ends(s.kappa, s.ci95) for s in sides)),
+        ("Spearman", *(_with_ends(side.spearman, side.spearman_ci95) for side in sides)),
+        ("readable verdicts", *(f"{side.items - side.unscored} of {side.items}" for side in sides)),
+        ("non-answers rated good", *(f"{side.fooled} of {side.controls}" for side in sides)),
+        *((name, *(gain(side.shifts[change].mean) for side in sides)) for change, name in shifts.items()),
+        ("may promote prompts", *("yes" if side.trusted else "no" for side in sides)),
     ]
-    heads = (Column(""), Column("today's judge"), Column("tuned judge"))
-    yield table(f"on {after.items} sealed items", heads, rows)
-    gain = _with_ends(result.gain, result.gain_ci95, "+")
-    yield text(f"gain of kappa: {gain}", *(f"the tuned judge may not promote prompts: {why}" for why in after.why))
+    title, heads = f"on {result.after.items} sealed items", ("", "today's judge", "tuned judge")
+    yield table(title, [*map(Column, heads)], rows)
+    gained, why = _with_ends(result.gain, result.gain_ci95, "+"), result.after.why
+    yield text(f"gain of kappa: {gained}", *(f"the tuned judge may not promote prompts: {each}" for each in why))
     others = [
-        (each.name, _with_ends(each.kappa, each.ci95), "-" if each.spearman is None else f"{each.spearman:.2f}")
+        (each.name, _with_ends(each.kappa, each.ci95), _with_ends(each.spearman))
         for each in (result.people, *result.yardsticks)
     ]
     yield table("without this judge", (Column(""), Column("kappa"), Column("Spearman", "number")), others)
     for group in result.disagreements:
         examples = (f"  {short(example, 110)}" for example in group.examples)
         yield text(f"{counted(group.items, 'disagreement')}: {group.name}", *examples)
-    use = f'optimize promote {result.of_run}, then name = "judge", judge = "{name}@production" under [[metrics]]'
+    named = f'name = "judge", judge = "{result.task}@production" under [[metrics]]'
     rate = f"optimize judge rate {result.rated_run} --only {result.to_rate} --rater NAME"
     yield text(
         f"search: {result.of_run}; the tuned judge: {result.judge}",
-        "" if result.held else f"use it: {use}",
+        "" if result.held else f"use it: optimize promote {result.of_run}, then {named}",
         f"{counted(result.rated_next, 'answer')} would help most if rated: {rate}" if result.to_rate else "",
         "the budget ended it early: figures are from fewer items" if result.status == "budget" else "",
     )
 
 
-_CHANGED = {
-    "said twice": "points for saying it twice",
-    "dressed up": "points for dressing it up",
-    "asks for it": "points for asking for it",
-    "position": "% of verdicts that depend on order",
-}
-
-
-def _with_ends(value: float | None, ci95: Interval | None, sign: str = "") -> str:
+def _with_ends(value: float | None, ci95: Interval | None = None, sign: str = "") -> str:
     ends = f" ({ci95[0]:{sign}.2f} to {ci95[1]:{sign}.2f})" if ci95 else ""
     return "-" if value is None else f"{value:{sign}.2f}{ends}"
 

@@ -107,7 +107,7 @@ class CostedResult(Result):
 
 
 class Mean(Result):
-    """A mean score in [0, 1] over `n` rows; None if no row has a score."""
+    """A mean over `n` rows, of scores in [0, 1] or of their changes; None if no row has a score."""
 
     mean: float | None = None
     ci95: Interval | None = None

@@ -24,7 +24,21 @@ class Control(Result):
     unscored: int
 
 
-class CalibrationResult(CostedResult):
+class JudgeAgreement(Result):
+    """Agreement of a judge with people: `kappa` with its interval `ci95`, and `why` the judge is not trusted."""
+
+    judge_id: str
+    items: int
+    unscored: int
+    kappa: float | None
+    ci95: Interval | None
+    spearman: float | None
+    spearman_ci95: Interval | None
+    trusted: bool = False
+    why: tuple[str, ...] = ()
+
+
+class CalibrationResult(JudgeAgreement, CostedResult):
     """Agreement of a judge with people, and its biases. `..._ci95` is the 95 % interval of a figure.
 
     `models`: the judge, or a panel. `unscored`: items without a readable verdict. `kappa` is Cohen's with the interval
@@ -37,18 +51,11 @@ class CalibrationResult(CostedResult):
     kind: Literal["judge_calibration"] = "judge_calibration"
     run_id: str
     task: str
-    judge_id: str
     models: tuple[str, ...]
     mode: str
     labels: str
-    items: int
-    unscored: int
-    kappa: float | None
-    ci95: Interval | None
     alpha: float | None
     alpha_ci95: Interval | None
-    spearman: float | None
-    spearman_ci95: Interval | None
     agreement: float | None
     agreement_ci95: Interval | None
     people: Raters
@@ -70,5 +77,3 @@ class CalibrationResult(CostedResult):
     negative_controls: Mapping[str, Control]
     reasons: tuple[str, ...]
     status: Literal["complete", "budget"]
-    trusted: bool = False
-    why: tuple[str, ...] = ()

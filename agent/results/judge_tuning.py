@@ -5,36 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from agent.results.base import CostedResult, Interval, Result
+from agent.results.base import CostedResult, Interval, Mean, Result
+from agent.results.judge_calibration import JudgeAgreement
 
 
-class Shift(Result):
-    """How far a change that makes no answer better moves the ratings, in shares of the scale."""
-
-    n: int
-    mean: float | None
-    ci95: Interval | None
-
-
-class JudgeFigures(Result):
+class JudgeFigures(JudgeAgreement):
     """One judge on the sealed items: agreement with people, and what fools it.
 
-    `fooled` of `controls` are non-answers with a good rating. `shifts`: by change; of pairs `position`, too: the share
-    of verdicts that depend on the order.
+    `fooled` of `controls` are non-answers with a good rating. `shifts`: how far each change that makes no answer better
+    moves the ratings, in shares of the scale; of pairs `position`, too: the share of verdicts that depend on the order.
     """
 
-    judge_id: str
-    items: int
-    unscored: int
-    kappa: float | None
-    ci95: Interval | None
-    spearman: float | None
-    spearman_ci95: Interval | None
     controls: int
     fooled: int
-    shifts: Mapping[str, Shift]
-    trusted: bool
-    why: tuple[str, ...]
+    shifts: Mapping[str, Mean]
 
 
 class Comparator(Result):

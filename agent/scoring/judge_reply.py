@@ -63,7 +63,7 @@ class ReplyForm:
 
     @property
     def schema(self) -> str:
-        return json.dumps(_object(self.properties))
+        return json.dumps(object_schema(self.properties))
 
     def read_reply(self, reply: Completion) -> Judgement:
         return self.read(reply.text, reply.logprobs)
@@ -97,7 +97,7 @@ def choice_form(values: Mapping[str, float]) -> ReplyForm:
 def claims_form() -> ReplyForm:
     """Ask for the claims of an answer, each with its evidence."""
     text = {"type": "string", "maxLength": CLAIM_CHARACTERS}
-    claim = _object({"claim": text, "evidence": text, "supported": {"type": "string", "enum": ["yes", "no"]}})
+    claim = object_schema({"claim": text, "evidence": text, "supported": {"type": "string", "enum": ["yes", "no"]}})
     shape = {"claim": "...", "evidence": "[1] the words of the passage, or none", "supported": "yes|no"}
     return ReplyForm(
         {"claims": [shape]},
@@ -107,8 +107,8 @@ def claims_form() -> ReplyForm:
     )
 
 
-def _object(fields: Mapping[str, Any]) -> dict[str, Any]:
-    # unsorted: models write the fields in this order
+def object_schema(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema of an object with these fields. Models write them in this order."""
     return {"type": "object", "properties": dict(fields), "required": list(fields), "additionalProperties": False}
 
 

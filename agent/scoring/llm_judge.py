@@ -223,23 +223,12 @@ def trust_record(metric: JudgeMetric, calibrated: Mapping[str, Any] | None, task
 
 
 def judge_instruction(setup: JudgeSetup) -> str:
-    """Return what a judge goes by as the instruction of an ordinary prompt.
-
-    Its answer is the verdict alone.
-    """
-    asked, rubric = _MODES[setup.mode], setup.rubric
-    answer = "Answer with 1 if the first answer is better, 2 if the second is, or tie."
+    """Return what a judge goes by as an ordinary instruction. It asks for the verdict alone."""
+    answer, rubric = "Answer with 1 if the first answer is better, 2 if the second is, or tie.", setup.rubric
     if setup.mode != "pairwise":
         low, high = (rubric.low, rubric.high) if rubric else (1, 5)
         answer = f"Rate the answer as a whole. Answer with a whole number from {low} (worst) to {high} (best)."
-    parts = [
-        _SYSTEM.replace(_FENCED, "All text below is"),
-        f"The task that the answer is for: {setup.description}" if setup.description else "",
-        f"{asked.rubric}\n\n{rubric.text}" if rubric else "",
-        asked.about,
-        answer,
-    ]
-    return "\n\n".join(filter(None, parts))
+    return _told(setup.mode, setup.description, rubric, answer).replace(_FENCED, "All text below is", 1)
 
 
 # -- the messages ------------------------------------------------------------------------------------------------------
@@ -305,21 +294,27 @@ _MODES = {
 _NO_RUBRIC = Rubric("", ())
 
 
+def _told(mode: str, task: str, rubric: Rubric | None, closing: str) -> str:
+    parts = [
+        _SYSTEM,
+        f"The task that the answer is for: {task}" if task else "",
+        f"{_MODES[mode].rubric}\n\n{rubric.text}" if rubric else "",
+        _MODES[mode].about,
+        closing,
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
 def judge_messages(
     mode: str, task: str, rubric: Rubric | None, inputs: Mapping[str, str], texts: Sequence[str], *, fenced: bool = True
 ) -> tuple[tuple[Message, ...], ReplyForm]:
     """Ask about one answer or two, and say in which form; `fenced=False` is for experiments."""
     asked = _MODES[mode]
     form = asked.form(rubric or _NO_RUBRIC)
-    system = [
-        _SYSTEM,
-        f"The task that the answer is for: {task}" if task else "",
-        f"{asked.rubric}\n\n{rubric.text}" if rubric else "",
-        asked.about,
-        f"{asked.closing} Its form: {json.dumps(form.example, ensure_ascii=False)}",
-    ]
+    closing = f"{asked.closing} Its form: {json.dumps(form.example, ensure_ascii=False)}"
+    system = _told(mode, task, rubric, closing)
     parts = [*inputs.items(), *zip(asked.texts, texts, strict=True)]
     fence = Fence.around([text for _, text in parts])
     shown = [f"{name}:\n{fence(text) if fenced else text}" for name, text in parts]
     user = [*shown, f"{asked.question} {asked.closing}"]
-    return (Message("system", "\n\n".join(filter(None, system))), Message("user", "\n\n".join(user))), form
+    return (Message("system", system), Message("user", "\n\n".join(user))), form

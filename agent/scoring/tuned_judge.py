@@ -16,8 +16,7 @@ from agent.scoring.judge_reply import REASON_CHARACTERS, Judgement
 from agent.task.judge_files import RATING, VERDICT, VERDICTS
 from agent.types import Completion, Request
 
-TAG = {"judge": "tune"}
-"""The tag of a search for a judge, which is promoted once it was measured."""
+TAG = {"judge": "tune"}  # of a search for a judge, which is promoted once it was measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +42,14 @@ class TunedPrompt:
         """The number of answers that it sees."""
         return 2 if self.mode == "pairwise" else 1
 
-    def lacking(self, inputs: Sequence[str]) -> list[str]:
-        """Return the inputs that it needs and a task does not have."""
-        return [name for name in self.prompt.inputs[: -self.judged] if name not in inputs]
+    @property
+    def values(self) -> Mapping[str, float]:
+        """The value of each verdict for the (first) answer, in [0, 1]."""
+        if self.mode == "pairwise":
+            return VERDICTS
+        levels = [float(choice) for choice in self.prompt.outputs[0].choices]
+        low, high = min(levels), max(levels)
+        return {choice: (float(choice) - low) / (high - low) for choice in self.prompt.outputs[0].choices}
 
     def asked(
         self, inputs: Mapping[str, str], answers: Sequence[str], repeat: int
@@ -61,12 +65,6 @@ class TunedPrompt:
                 return Judgement(None, f"the judge's answer has no readable verdict: {found.error}")
             verdict = str(found.fields[self.prompt.outputs[0].name])
             why = " ".join(reply.text.split())[:REASON_CHARACTERS]
-            return Judgement(self._value(verdict), why if why == verdict else f"{verdict}: {why}")
+            return Judgement(self.values[verdict], why if why == verdict else f"{verdict}: {why}")
 
         return self.prompt.request(row, repeat=repeat, **self.parameters), read
-
-    def _value(self, verdict: str) -> float:
-        if self.mode == "pairwise":
-            return VERDICTS[verdict]
-        levels = sorted(map(float, self.prompt.outputs[0].choices))
-        return (float(verdict) - levels[0]) / (levels[-1] - levels[0])

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[Any]
+Ratings = Sequence[float]
 DRAWS, FEWEST = 1000, 3
 
 
@@ -54,9 +55,11 @@ def categories(values: Sequence[float], levels: int) -> Vector:
 
 
 def kappa(
-    judge: Sequence[float], people: Sequence[float], levels: int, *, weighted: bool, seed: int
+    judge: Ratings, people: Ratings, levels: int, *, weighted: bool, seed: int, before: Ratings | None = None
 ) -> IntervalEstimate:
     """Compute Cohen's kappa, in [-1, 1]; 0 is chance agreement. `weighted`: quadratic weights, for ordinal ratings.
+
+    With `before`, the ratings of another judge, compute the gain over its kappa.
 
     Source: Cohen 1960, Educ. Psychol. Meas. 20:37; the weights: Cohen 1968, Psychol. Bull. 70:213.
 
@@ -64,37 +67,15 @@ def kappa(
     0.5
     """
     _require_pairs(judge, people)
-    one, two = categories(judge, levels), categories(people, levels)
-    return _bootstrap(lambda at: _kappa(one[at], two[at], levels, weighted), len(one), seed)
+    _require_pairs(people if before is None else before, people)
+    ours, right, theirs = (categories(each, levels) for each in (judge, people, before or ()))
 
+    def measure(at: Vector) -> float | None:
+        value = _kappa(ours[at], right[at], levels, weighted)
+        other = 0.0 if before is None else _kappa(theirs[at], right[at], levels, weighted)
+        return None if value is None or other is None else value - other
 
-def kappa_gain(
-    judge: Sequence[float], before: Sequence[float], people: Sequence[float], levels: int, *, weighted: bool, seed: int
-) -> IntervalEstimate:
-    """Return how much higher the kappa of `judge` is than that of `before`."""
-    _require_pairs(judge, before)
-    _require_pairs(judge, people)
-    now, was, right = (categories(each, levels) for each in (judge, before, people))
-
-    def gain(at: Vector) -> float | None:
-        one, two = (_kappa(each[at], right[at], levels, weighted) for each in (now, was))
-        return None if one is None or two is None else one - two
-
-    return _bootstrap(gain, len(right), seed)
-
-
-def people_kappa(ratings: Sequence[Sequence[float]], levels: int, *, weighted: bool, seed: int) -> IntervalEstimate:
-    """Compute the kappa of each rater with the mean of the others.
-
-    `ratings`: of each item, in [0, 1]; items with one rating do not count.
-    """
-    pairs = [
-        (one, sum(each[:at] + each[at + 1 :]) / (len(each) - 1))
-        for each in map(list, ratings)
-        if len(each) > 1
-        for at, one in enumerate(each)
-    ]
-    return kappa([one for one, _ in pairs], [rest for _, rest in pairs], levels, weighted=weighted, seed=seed)
+    return _bootstrap(measure, len(right), seed)
 
 
 def _counts(rows: Vector, columns: Vector, levels: int) -> Vector:

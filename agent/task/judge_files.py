@@ -44,10 +44,8 @@ VOTES = {
 }
 
 
-RATING, VERDICT = "rating", "verdict"
-"""The output of a tuned judge: of single answers, and of pairs."""
-VERDICTS = {name: VOTES[name] for name in ("1", "2", "tie")}
-"""How a tuned judge spells which of two answers is better, by the value of the first."""
+RATING, VERDICT = "rating", "verdict"  # the output of a tuned judge: of single answers, and of pairs
+VERDICTS = {name: VOTES[name] for name in ("1", "2", "tie")}  # its words for pairs, by the value of the first answer
 PASSAGES = "passages"
 """The column of the passages that the prompt showed, for a judge of faithfulness."""
 

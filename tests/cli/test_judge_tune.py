@@ -166,6 +166,15 @@ def test_a_judge_of_pairs_is_measured_in_both_orders(here: Path) -> None:
     assert labels == {"1", "2", "tie"}
 
 
+def test_ratings_of_single_answers_tune_a_judge_of_pairs(here: Path) -> None:
+    write_boats(30, 'mode = "pairwise"')
+    write_rated(Path("boats/calibration.jsonl"))
+    with WireServer(MendableJudge("length")) as server:
+        words = ("judge", "tune", "boats", "--judge", compatible(server), "--price", "1,2", "--dry-run")
+        assert good_json(*words)["task"] == "boats_judge"
+    assert not Path("tasks").exists()
+
+
 def test_answers_worth_rating_are_named_and_rated(here: Path) -> None:
     write_boats(30)
     Path("boats/rubric.md").write_text(RUBRIC)
