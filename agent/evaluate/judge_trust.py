@@ -12,17 +12,7 @@ from agent.evaluate.score_table import ScoreTable
 from agent.evaluate.verdict import Reason, Verdict
 from agent.results.judge_calibration import CalibrationResult, Control, Raters
 from agent.scoring.llm_judge import FAITHFULNESS, JudgeSetup
-from agent.stats.agreement import (
-    IntervalEstimate,
-    Ratings,
-    alpha,
-    categories,
-    confusion,
-    kappa,
-    length_bias,
-    mean_share,
-    spearman,
-)
+from agent.stats.agreement import alpha, categories, confusion, kappa, length_bias, mean_share, spearman
 from agent.task.judge_files import RatedItem, pairs_of
 from agent.types import Outcome
 
@@ -92,9 +82,10 @@ class CalibrationPlan:
         singles = self.setup.calls * (items + (self.repeats - 1) * sampled + doctored)
         return singles + 2 * len(self.setup.models) * len(self.pairs)
 
-    def kappa(self, judge: Ratings, people: Ratings, before: Ratings | None = None) -> IntervalEstimate:
-        """Return the kappa of a judge with people, or its gain over the one `before`."""
-        return kappa(judge, people, self.levels, weighted=not self.is_pairwise, seed=self.seed, before=before)
+    @property
+    def of_kappa(self) -> dict[str, Any]:
+        """Arguments of `kappa` on these items."""
+        return {"levels": self.levels, "weighted": not self.is_pairwise, "seed": self.seed}
 
 
 def _against(item: RatedItem, answer: str, other: str) -> RatedItem:
@@ -109,7 +100,7 @@ def agreement(plan: CalibrationPlan, table: ScoreTable, about: Mapping[str, Any]
     scored = [(item, each.value) for item, each in judged if each.value is not None]
     judge, people = [value for _, value in scored], [item.mean for item, _ in scored]
     rated, given = categories(judge, levels), categories(people, levels)
-    agreed = plan.kappa(judge, people)
+    agreed = kappa(judge, people, **plan.of_kappa)
     names = [f"{n:g}" for n in range(round(plan.scale[0]), round(plan.scale[1]) + 1)]
     result = CalibrationResult(
         judge_id=setup.id,

@@ -15,7 +15,7 @@ from agent.results.base import Mean
 from agent.results.judge_calibration import CalibrationResult, JudgeAgreement
 from agent.results.judge_tuning import Comparator, JudgeFigures
 from agent.retrieval import classifiers
-from agent.stats.agreement import IntervalEstimate, spearman
+from agent.stats.agreement import IntervalEstimate, kappa, spearman
 from agent.stats.intervals import mean_ci, shown
 from agent.task.judge_files import RatedItem
 from agent.types import Outcome
@@ -41,10 +41,7 @@ CHANGES: Mapping[str, Callable[[str], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One judge on the sealed items: its figures, its verdicts, and how far each change moves them.
-
-    `verdicts`: by item. `shifts`: as scores, of which 0.5 is an answer that did not move.
-    """
+    """One judge on the sealed items. `shifts`: how far each change moves the rating of an item; 0.5 is not at all."""
 
     figures: JudgeFigures
     verdicts: Mapping[str, float]
@@ -88,11 +85,11 @@ def better_judge(plan: CalibrationPlan, before: Measured, after: Measured) -> Ve
     """Test whether a tuned judge agrees better with people, and is not fooled more."""
     both = [item for item in plan.items if item.id in before.verdicts and item.id in after.verdicts]
     ours, theirs = ([side.verdicts[item.id] for item in both] for side in (after, before))
-    gain = plan.kappa(ours, [item.mean for item in both], theirs)
-    return Verdict(gain, tuple(_against(plan, gain, before, after)))
+    gain = kappa(ours, [item.mean for item in both], before=theirs, **plan.of_kappa)
+    return Verdict(gain, tuple(_objections(plan, gain, before, after)))
 
 
-def _against(plan: CalibrationPlan, gain: IntervalEstimate, before: Measured, after: Measured) -> Iterator[Reason]:
+def _objections(plan: CalibrationPlan, gain: IntervalEstimate, before: Measured, after: Measured) -> Iterator[Reason]:
     was, now = before.figures, after.figures
     if gain.value is None or gain.ci95 is None or gain.ci95[0] <= 0:
         told = "cannot be told" if gain.value is None or gain.ci95 is None else f"is {gain.value:+.2f}"
@@ -115,10 +112,10 @@ def _against(plan: CalibrationPlan, gain: IntervalEstimate, before: Measured, af
 
 
 def comparators(plan: CalibrationPlan, known: Sequence[RatedItem]) -> Iterator[Comparator]:
-    """Yield the agreement of people with each other, and of guesses by what `known` items teach."""
+    """Yield the agreement of people with each other, and of guesses from `known` items."""
     several = [[*item.ratings.values()] for item in plan.items if len(item.ratings) > 1]
     pairs = [(one, (sum(ratings) - one) / (len(ratings) - 1)) for ratings in several for one in ratings]
-    found = plan.kappa([one for one, _ in pairs], [others for _, others in pairs])
+    found = kappa([one for one, _ in pairs], [others for _, others in pairs], **plan.of_kappa)
     yield Comparator(name="people", kappa=found.value, ci95=found.ci95)
     people, rated = [item.mean for item in plan.items], [item.mean for item in known]
     given, sealed = (
@@ -126,14 +123,12 @@ def comparators(plan: CalibrationPlan, known: Sequence[RatedItem]) -> Iterator[C
     )
     guessed = [min(1.0, max(0.0, float(value))) for value in classifiers.fit("number", given, rated)["ridge"](sealed)]
     for name, values in (("ridge on the words", guessed), ("mean rating", [sum(rated) / len(rated)] * len(people))):
-        agreed, rank = plan.kappa(values, people), spearman(values, people, plan.seed)
+        agreed, rank = kappa(values, people, **plan.of_kappa), spearman(values, people, plan.seed)
         yield Comparator(name=name, kappa=agreed.value, ci95=agreed.ci95, spearman=rank.value)
 
 
 def worth_rating(verdicts: Sequence[tuple[T, float, float]], count: int) -> list[T]:
     """Return the answers whose ratings would help most. Two judges disagree on them, all over the scale.
-
-    `verdicts`: of each answer the ratings of the judges, in [0, 1].
 
     >>> worth_rating([("a", 0.0, 1.0), ("b", 0.5, 0.5), ("c", 0.9, 1.0)], count=2)
     ['a', 'c']

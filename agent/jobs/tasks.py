@@ -19,7 +19,6 @@ from agent.options.jobs import RecordedOptions
 from agent.options.shared import asked_of
 from agent.release.aliases import NAME
 from agent.release.completion import parameters_of
-from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import load_prompt
 from agent.safe_file import prompt_text
 from agent.safe_text import closest, printable, quoted
@@ -94,11 +93,6 @@ def read_task(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> tup
     return task, reading
 
 
-def tuned_prompt(release: PromptRelease) -> TunedPrompt:
-    """Return a release as a judge. Raises InputError if it is none, ReleaseError for unknown parameters."""
-    return TunedPrompt(release, release.version, parameters_of(release))
-
-
 def with_judges(task: Task) -> Task:
     """Return the task with the tuned judges that its metrics name. Raises InputError."""
     found = {}
@@ -107,8 +101,9 @@ def with_judges(task: Task) -> Task:
             continue
         where, mode = f"{task.folder}/task.toml:1: judge = {quoted(reference)}", spec.options.get("mode", "rubric")
         try:
-            prompt = load_prompt(Path(task.folder) / reference if reference.endswith(".md") else reference)
-            made = tuned_prompt(prompt.release)
+            path = Path(task.folder) / reference if reference.endswith(".md") else reference
+            release = load_prompt(path).release
+            made = TunedPrompt(release, release.version, parameters_of(release))
         except (ReleaseError, InputError) as error:
             raise InputError(f"{where}: {error}") from None
         known = [field.name for field in task.signature.inputs]

@@ -27,7 +27,6 @@ from agent.jobs.planned import PlannedRun, planned
 from agent.jobs.promote import promotable
 from agent.jobs.registry import DB, After, job
 from agent.jobs.session import Session, Work
-from agent.jobs.tasks import tuned_prompt
 from agent.models.model_registry import DEFAULT_MODEL
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.jobs import RecordedOptions, TuneOptions
@@ -37,13 +36,14 @@ from agent.programs.moves.asking import Data, messages_about
 from agent.programs.moves.evidence import line_of
 from agent.prompt.fence import defused
 from agent.release.check_report import write_text
+from agent.release.completion import parameters_of
 from agent.release.export import export_markdown
 from agent.release.prompt_file import read_release
 from agent.report.blinded import MOST_LOOKED_AT, BlindedAnswer, items_of
 from agent.results.judge_tuning import Disagreement, JudgeTuningResult
 from agent.scoring.judge_reply import object_schema
 from agent.scoring.llm_judge import Judge, JudgeSetup, judge_instruction, judge_setup
-from agent.scoring.tuned_judge import TAG
+from agent.scoring.tuned_judge import TAG, TunedPrompt
 from agent.task.from_file import write_task_files
 from agent.task.judge_files import RatedItem
 from agent.task.judge_task import JudgeTask, split_items
@@ -158,7 +158,7 @@ def judge_first(task: Task, db: Path) -> str:
 def _measurement(found: Tuning, run: str, launch: Launch, db: Path) -> Work[JudgeTuningResult]:
     lm, folder, source = launch.model, Path(launch.task.folder), promotable(run, False, db)
     release, searched = read_release(source.path), source.result
-    tuned, before = tuned_prompt(release), found.plan
+    tuned, before = TunedPrompt(release, release.version, parameters_of(release)), found.plan
     after = replace(before, setup=JudgeSetup(tuned.mode, before.setup.models, "", None, tuned))
 
     async def measured(asking: Session[JudgeTuningResult], plan: trust.CalibrationPlan) -> tuning.Measured:

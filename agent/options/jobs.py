@@ -300,9 +300,7 @@ class TuneOptions(CalibrateOptions):
 
     judge: Texts = option((), group=MODELS, metavar="NAME")
     """The model that judges, one. Default: the task's, else the task's model, else the embedded."""
-    proposer: str | None = RunOptions.field(
-        "proposer", help="The model that rewrites the judge's instruction, or `none`."
-    )
+    proposer: str | None = RunOptions.field("proposer", help="The model that rewrites the instruction, or `none`.")
     name: str = option("", "The name of the tuned judge. Default: that of the task or file, and _judge.", TASK)
     next: int = option(20, group=TASK, metavar="N", ge=0, le=200)
     """How many answers of the last run of TASK to name whose ratings would help most; they are asked, too."""

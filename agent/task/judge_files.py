@@ -45,7 +45,7 @@ VOTES = {
 
 
 RATING, VERDICT = "rating", "verdict"  # the output of a tuned judge: of single answers, and of pairs
-VERDICTS = {name: VOTES[name] for name in ("1", "2", "tie")}  # its words for pairs, by the value of the first answer
+VERDICTS = {name: VOTES[name] for name in ("2", "tie", "1")}  # its words for pairs, by the value of the first answer
 PASSAGES = "passages"
 """The column of the passages that the prompt showed, for a judge of faithfulness."""
 

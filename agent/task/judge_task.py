@@ -61,7 +61,7 @@ class JudgeTask:
     def choices(self) -> list[str]:
         """The verdicts, the worst for the (first) answer first."""
         low, high = map(round, self.columns.scale)
-        return sorted(VERDICTS, key=VERDICTS.__getitem__) if self.is_pairwise else [*map(str, range(low, high + 1))]
+        return [*VERDICTS] if self.is_pairwise else [*map(str, range(low, high + 1))]
 
     def row(self, item: RatedItem) -> dict[str, str]:
         """Return an item as a row with people's verdict; half of the pairs are turned."""
@@ -90,7 +90,6 @@ class JudgeTask:
 
     @property
     def toml(self) -> str:
-        """The text of task.toml."""
         metric, detect = MetricSpec("choice", self.output), ""
         if not self.is_pairwise:
             (low, high), train = self.columns.scale, self.split["train"]
@@ -98,9 +97,7 @@ class JudgeTask:
             options = {"low": low, "high": high, "mean": round(mean, 2)}
             metric, detect = MetricSpec("agreement", self.output, options=options), f"\n[search]\ndetect = {DETECT}\n"
         inputs = [DataColumn(name, name, "input", "", is_optional=True) for name in self.fields]
-        output = Output(
-            self.output, ScoringRule("choice", metric), tuple(VERDICTS if self.is_pairwise else self.choices)
-        )
+        output = Output(self.output, ScoringRule("choice", metric), tuple(self.choices))
         columns = [*inputs, DataColumn(self.output, self.output, "target", "")]
         return task_toml(self.name, columns, [output], self.instruction, description=DESCRIPTION) + detect
 
