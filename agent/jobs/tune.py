@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -171,7 +171,9 @@ def _measurement(found: Tuning, run: str, launch: Launch, db: Path) -> Work[Judg
         people, *yardsticks = tuning.comparators(after, [*split["train"], *split["dev"]])
         groups = await _disagreements(asking, launch.proposer, tuning.apart(after, now.verdicts, MOST_APART))
         judges = [Judge(plan.setup, [lm], asking.gateway) for plan in (before, after)]
-        rated_run, to_rate = await _worth_rating(found, asking, judges)
+        rated_run, to_rate = "", list[RatedItem]()
+        with suppress(BudgetExhausted, InputError):  # the measurement stands without them
+            rated_run, to_rate = await _worth_rating(found, asking, judges)
         figures = now.figures.model_dump(include={"kappa", "ci95", "trusted"})
         provenance = {**release.provenance, "judge": {**figures, "run_id": asking.id}}
         write_text(folder / JUDGE_FILE, export_markdown(replace(release, provenance=provenance)))
