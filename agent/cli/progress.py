@@ -22,7 +22,8 @@ from agent.cli.common import plain
 from agent.errors import Interrupted
 from agent.gateway.in_flight import InFlight
 from agent.jobs.observers import CellLine, Snapshot, Watcher
-from agent.report.wording import dollars, points
+from agent.report.wording import dollars
+from agent.stats.figures import points
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from agent.cli.common import plain, short
 from agent.gateway.in_flight import InFlight
 from agent.jobs.observers import CellLine, Snapshot, recent_loss
-from agent.report.wording import bracketed, points, verb
+from agent.report.wording import verb
 from agent.safe_text import counted
+from agent.stats.figures import bracketed, points
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -17,6 +17,7 @@ from agent.results.base import Mean, WasNow
 from agent.results.breakdown import Steadiness
 from agent.results.checks import Flip, FlipTest, SuiteComparison
 from agent.results.run_parts import Lift, NotWorse
+from agent.stats.figures import chance, evidence, gain, gain_interval
 from agent.stats.intervals import SIGNIFICANT, both_scored, loss_bound, paired_difference, shown
 from agent.types import Example, Field, Outcome, canonical
 
@@ -78,14 +79,14 @@ def gained(lift: Lift, own: str = "your prompt") -> Verdict[Lift]:
     """Apply the rule of `better` to known figures: significant, and not because of lost rows."""
     reasons = []
     if shown(lift.ci95, lift.p_value) <= 0:
-        low, high = (100 * end for end in lift.ci95)
-        uneven = lift.p_value < SIGNIFICANT and low <= 0 <= high
-        but = f", but the 95 % interval, {low:+.1f} to {high:+.1f}, holds 0" if uneven else ""
-        figures = f"{100 * lift.diff:+.1f} points, p = {lift.p_value:.2g} on {lift.n} rows{but}"
+        low, high = lift.ci95
+        is_uneven = lift.p_value < SIGNIFICANT and low <= 0 <= high
+        but = f", but the 95 % interval, {gain_interval(lift.ci95)}, holds 0" if is_uneven else ""
+        figures = f"{gain(lift.diff)} points, {chance(lift.p_value)} on {lift.n} rows{but}"
         reasons.append(Reason("gain_not_shown", f"the gain is not shown: {figures}"))
     elif lift.lost and lift.diff_if_wrong is not None and lift.diff_if_wrong <= 0:
         figures = f"{lift.lost} that {own} got a score on have none with it; counted as wrong, "
-        why = f"the gain may come from rows left out: {figures}{100 * lift.diff_if_wrong:+.1f} points"
+        why = f"the gain may come from rows left out: {figures}{gain(lift.diff_if_wrong)} points"
         reasons.append(Reason("gain_from_lost_rows", why))
     return Verdict(lift, tuple(reasons))
 
@@ -105,7 +106,7 @@ def bounded(bound: NotWorse, reference: str) -> Verdict[NotWorse]:
     if bound.shown:
         return Verdict(bound)
     margin = f"{100 * bound.margin:g} points against {reference}"
-    figures = f"{100 * bound.diff:+.1f} points on {bound.n} rows, at worst {100 * bound.low:+.1f}"
+    figures = f"{gain(bound.diff)} points on {bound.n} rows, at worst {gain(bound.low)}"
     why = f"a loss of more than {margin} is not ruled out: {figures}"
     return Verdict(bound, (Reason("loss_not_ruled_out", why),))
 
@@ -167,12 +168,11 @@ def steady(
 def _changed(found: SuiteComparison, was: Answers, now: Answers) -> Iterator[Reason]:
     fell, test = found.difference, found.flip_test
     if fell is not None and fell.diff < 0 and fell.p_value < ALPHA:
-        low, high = (100 * value for value in fell.ci95)
-        figures = f"{100 * fell.diff:+.1f} points on {fell.n} rows (95 % CI {low:+.1f} to {high:+.1f}"
-        yield Reason("score_fell", f"the score fell: {figures}, p = {fell.p_value:.2g})")
+        figures = f"{gain(fell.diff)} points on {fell.n} rows ({evidence(fell.ci95, fell.p_value)})"
+        yield Reason("score_fell", f"the score fell: {figures}")
     if test.too_many:
         flipped = f"{test.flipped} of {found.compared} rows flipped, more than repeat noise explains"
-        yield Reason("answers_flipped", f"{flipped} (p = {test.p_value:.2g})")
+        yield Reason("answers_flipped", f"{flipped} ({chance(test.p_value)})")
     had = found.rows - found.unanswered.was
     lost = sum(any(map(is_answer, a)) and not any(map(is_answer, b)) for a, b in zip(was, now, strict=True))
     if not found.compared:

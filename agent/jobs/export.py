@@ -32,10 +32,11 @@ from agent.release.formats.proof import (
 )
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
 from agent.release.runtime import PromptRelease, load_prompt
-from agent.report.wording import points, without_result
+from agent.report.wording import without_result
 from agent.results.base import Result, absent
 from agent.results.run_parts import Yardstick
 from agent.safe_file import disk_errors
+from agent.stats.figures import points
 from agent.types import Task
 
 NO_DEV = "a comparison asks its arms the sealed rows alone"

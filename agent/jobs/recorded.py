@@ -23,6 +23,7 @@ from agent.report.wording import without_result
 from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
 from agent.safe_data import read_as
+from agent.stats.figures import points
 from agent.task.examples import PLAYED
 from agent.types import Demo, Proposal, Task
 
@@ -193,7 +194,7 @@ def _seeds(history: History, trials: list[Row], released: PromptCandidate) -> tu
             prompt = recorded_prompt(history.candidate(trial["candidate_id"]))
         except InputError:
             continue
-        said = f"trial {trial['number']} of {trial['n']} rows at {100 * trial['mean']:.1f} on the old model"
+        said = f"trial {trial['number']} of {trial['n']} rows at {points(trial['mean'])} on the old model"
         made = Proposal(prompt, {}, "from-history", None, said)
         shape = (prompt.technique, prompt.instruction, prompt.must_prove)
         if shape in first:

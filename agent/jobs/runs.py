@@ -28,10 +28,11 @@ from agent.report.run_blocks import screen_sections
 from agent.report.run_list import RunsResult, listed
 from agent.report.trail import TrialTrail, trial_trail
 from agent.report.view import RunView
-from agent.report.wording import continued, points, without_result
+from agent.report.wording import continued, without_result
 from agent.results.base import Result, absent
 from agent.results.recorded import RecordedCost, RecordedPrompt, RecordedTrial, RejectedCandidate
 from agent.results.run_parts import ProposalFate
+from agent.stats.figures import points
 
 HITS = (
     Column("what"),

@@ -13,6 +13,7 @@ from agent.results.base import Mean
 from agent.results.checks import CheckResult
 from agent.safe_file import disk_errors
 from agent.safe_text import printable
+from agent.stats.figures import bracketed, chance, evidence, gain, points
 
 _LINK = re.compile(r"://|www\.", re.IGNORECASE)  # what GitHub makes a link of by itself
 _NOT_XML = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -59,10 +60,9 @@ def as_markdown(result: CheckResult) -> str:
     lines.append(f"| score | {_points(score.was)} | {_points(score.now)} |")
     lines.append(f"| replies that can be read | {_points(result.readable.was)} | {_points(result.readable.now)} |")
     if found:
-        low, high = (100 * value for value in found.ci95)
-        lines += ["", f"Difference {100 * found.diff:+.1f} points on {found.n} rows, 95 % CI {low:+.1f} to "]
-        lines[-1] += f"{high:+.1f}, p = {found.p_value:.2g}."
-    lines += ["", f"Flipped: {test.flipped} of {result.compared} rows (p = {test.p_value:.2g})."]
+        shown = evidence(found.ci95, found.p_value)
+        lines += ["", f"Difference {gain(found.diff)} points on {found.n} rows, {shown}."]
+    lines += ["", f"Flipped: {test.flipped} of {result.compared} rows ({chance(test.p_value)})."]
     if result.flips:
         lines += ["", "| row | was | is | score |", "|---|---|---|---|"]
         for flip in result.flips[:MOST_FLIPS]:
@@ -106,10 +106,7 @@ def _cell(text: str, longest: int = CELL) -> str:
 
 
 def _points(side: Mean) -> str:
-    if side.mean is None or side.ci95 is None:
-        return "-"
-    low, high = side.ci95
-    return f"{100 * side.mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    return "-" if side.ci95 is None else points(side.mean) + bracketed(side.ci95)
 
 
 def _percent(value: float | None) -> str:

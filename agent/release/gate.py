@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.evaluate.verdict import Reason, Verdict, bounded, gained
 from agent.release.versions import noun_of
+from agent.stats import figures
 from agent.stats.intervals import SIGNIFICANT, shown
 
 if TYPE_CHECKING:
@@ -52,14 +53,14 @@ def gain_of_arm(gain: Gain) -> Verdict[Gain]:
 def _points(gain: Gain) -> str:
     assert gain.diff is not None
     assert gain.diff_ci95 is not None
-    low, high = (100 * end for end in gain.diff_ci95)
-    return f"{100 * gain.diff:+.1f} points (95 % CI {low:+.1f} to {high:+.1f}), p = {gain.p_value:.2g}"
+    assert gain.p_value is not None
+    return f"{figures.gain(gain.diff)} points ({figures.evidence(gain.diff_ci95, gain.p_value)})"
 
 
 def _behind(result: RunResult) -> Iterator[Reason]:
     for one in result.references or ():
         if one.lift is not None and shown(one.lift.ci95, one.lift.p_value) < 0:
-            yield Reason("gain_not_shown", f"{one.name} is better than it: {-100 * one.lift.diff:+.1f} points")
+            yield Reason("gain_not_shown", f"{one.name} is better than it: {figures.gain(-one.lift.diff)} points")
 
 
 def _constant(result: RunResult) -> Iterator[Reason]:
@@ -67,8 +68,8 @@ def _constant(result: RunResult) -> Iterator[Reason]:
         if one.diff is None or one.diff_ci95 is None or one.p_value is None or one.test is None:
             break
         if shown(one.diff_ci95, one.p_value) <= 0:
-            alike = f"a constant answer ({one.name}: {100 * one.test:.1f})"
-            gained = f"{100 * one.diff:+.1f} points, p = {one.p_value:.2g}"
+            alike = f"a constant answer ({one.name}: {figures.points(one.test)})"
+            gained = f"{figures.gain(one.diff)} points, {figures.chance(one.p_value)}"
             yield Reason("no_better_than_constant", f"it is not significantly better than {alike}: {gained}")
             return
     counts = result.answers.winner if result.answers else None
@@ -93,7 +94,7 @@ def _worse(result: RunResult) -> Iterator[Reason]:
         if p_value >= SIGNIFICANT / (len(tested) - place):
             return
         if diff < 0:
-            yield Reason(code, f"{name} got worse: {100 * diff:+.1f} points, p = {p_value:.2g}")
+            yield Reason(code, f"{name} got worse: {figures.gain(diff)} points, {figures.chance(p_value)}")
 
 
 def untrusted(result: RunResult) -> Iterator[Reason]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from agent.release.aliases import AliasChange
 from agent.report.blocks import Block, Column, PageCell, TableBlock, listing, short, text
-from agent.report.wording import gain, points
 from agent.results.base import Result, called, hidden
+from agent.stats.figures import gain, points
 
 
 class MovedAlias(Result):

@@ -12,11 +12,12 @@ from agent.ledger.connect import LEDGER
 from agent.ledger.query import Row
 from agent.prompt.fence import Fence
 from agent.release.result import RunResult
-from agent.report import charts, run_tables, wording
+from agent.report import charts, wording
 from agent.report.blocks import Block, ChartBlock, Column, ProseBlock, TableBlock, sentence, table, text
 from agent.report.view import RunView
-from agent.report.wording import SIDES, bracketed, chance, gain, points, side_name, winner_name
+from agent.report.wording import SIDES, side_name, winner_name
 from agent.results.breakdown import JudgeTrust, LabelReport
+from agent.stats.figures import bracketed, chance, gain, interval, points
 from agent.stats.intervals import SIGNIFICANT
 
 REPLY_LETTERS = 200
@@ -140,7 +141,7 @@ def confidence(run: ShownRun) -> Iterator[Block]:
         biases = ", ".join(f"{label} {bias:+.2f}" for label, bias in found.bias.items())
         temperature = f", temperature {found.temperature:.2f}" if found.method != "label-free" else ""
         said.append(f"answers are calibrated ({found.method}{temperature}): {wording.cut(biases, 600)}")
-    rows = [(run_tables.interval(b.low, b.high), b.n, points(b.confidence), points(b.right)) for b in found.bins]
+    rows = [(interval(b.low, b.high), b.n, points(b.confidence), points(b.right)) for b in found.bins]
     columns = ("confidence", "rows #", "mean confidence #", "right #")
     title, note = "Right answers by confidence, on the sealed test, 0 to 100", " ".join(map(sentence, said))
     yield run.chart("reliability", "Right answers by confidence", table(title, columns, rows, note=note, on="page"))

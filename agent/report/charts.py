@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from xml.etree import ElementTree
 
 from agent.report import wording
-from agent.report.wording import carried, gain
+from agent.report.wording import carried
 from agent.safe_text import plain
+from agent.stats.figures import gain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

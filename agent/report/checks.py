@@ -12,6 +12,7 @@ from agent.report.blocks import Block, ChartBlock, Column, PageCell, PageSection
 from agent.report.html import standalone
 from agent.results.base import Result
 from agent.safe_text import counted
+from agent.stats import figures
 
 KIND = "check"
 
@@ -100,7 +101,7 @@ def checks_page(name: str, points: Sequence[CheckPoint]) -> str:
 
 def checks_chart(name: str, points: Sequence[CheckPoint], address: str = "") -> ChartBlock:
     """Return the chart and the table of the checks of a prompt. `address`: prefix of links to runs, "" for none."""
-    from agent.report import charts, wording
+    from agent.report import charts
 
     made = listing(
         f"{counted(len(points), 'check')} of {name}",
@@ -109,8 +110,8 @@ def checks_chart(name: str, points: Sequence[CheckPoint], address: str = "") -> 
             (Column("version"), lambda point: point.version),
             (Column("model", "long", floor=12), lambda point: point.model),
             (Column("gate"), lambda point: PageCell(point.gate, tag="good" if point.gate == "passed" else "bad")),
-            ("score #", lambda point: wording.points(point.score)),
-            ("reference #", lambda point: wording.points(point.reference)),
+            ("score #", lambda point: figures.points(point.score)),
+            ("reference #", lambda point: figures.points(point.reference)),
             ("flipped #", lambda point: f"{point.flipped} of {point.rows}"),
             (Column("p", "number", on="page"), lambda point: f"{point.p_value:.2g}"),
             (

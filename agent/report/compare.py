@@ -14,9 +14,10 @@ from agent.report.blocks import Block, Column, DiffBlock, TableBlock, table, tex
 from agent.report.prompt_texts import tool_differences, word_diff
 from agent.report.terminal import won_and_lost
 from agent.report.view import RunView
-from agent.report.wording import paired_test, without_result
+from agent.report.wording import without_result
 from agent.results.base import Result, absent, hidden
 from agent.results.run_parts import PairedResult
+from agent.stats.figures import paired_test
 from agent.stats.intervals import paired_difference
 
 SPLITS = ("train", "dev", "test")

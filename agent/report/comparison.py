@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from agent.report import charts, wording
+from agent.report import charts
 from agent.report.blocks import ChartBlock, Column, PageSection, TableBlock, filled, listing, table, text
-from agent.report.run_tables import interval
 from agent.report.view import RunView
 from agent.results.customize import ArmSettings, ComparedArm, CustomizeResult, SettingsTried
+from agent.stats.figures import bracketed, gain, gain_interval, interval, points
 
 KIND = "customize"
 ARM = Column("arm", floor=8)
@@ -47,10 +47,7 @@ def result_sections(result: CustomizeResult) -> list[PageSection]:
     scores = {(point.arm, point.labels): point.test for point in result.curve}
     sizes, learners = sorted({labels for _, labels in scores}), dict.fromkeys(arm for arm, _ in scores)
     heads = (ARM, *(Column(f"{size:,} rows", "number", rank=1) for size in sizes))
-    curve = [
-        (arm, *(wording.points(scores[arm, size]) if (arm, size) in scores else "" for size in sizes))
-        for arm in learners
-    ]
+    curve = [(arm, *(points(scores[arm, size]) if (arm, size) in scores else "" for size in sizes)) for arm in learners]
     advice = result.text
     made = (
         ("arms", "The arms on the sealed rows", text(advice, on="page"), _arms(title, arms)),
@@ -76,15 +73,15 @@ def _arms(title: str, arms: Sequence[ComparedArm]) -> TableBlock:
         [
             (ARM, lambda arm: arm.arm),
             (Column("what it is", "long", on="page"), lambda arm: arm.about),
-            ("sealed test #", lambda arm: wording.points(arm.test)),
+            ("sealed test #", lambda arm: points(arm.test)),
             (Column("95 % CI", "number", rank=3), lambda arm: interval(*arm.ci95) if arm.ci95 else ""),
             (
                 Column("against yours", "number", gain=True),
-                lambda arm: "" if arm.diff is None else wording.gain(arm.diff),
+                lambda arm: "" if arm.diff is None else gain(arm.diff),
             ),
             (
                 Column("95 % CI", "number", rank=4),
-                lambda arm: wording.gain_interval(arm.diff_ci95) if arm.diff_ci95 else "",
+                lambda arm: gain_interval(arm.diff_ci95) if arm.diff_ci95 else "",
             ),
             (Column("labels", "number", rank=5), lambda arm: f"{arm.labels:,}"),
             (Column("train s", "number", rank=2), lambda arm: f"{arm.train_s:.0f}" if arm.train_s else ""),
@@ -134,12 +131,12 @@ def _seeds(arms: Sequence[ComparedArm]) -> TableBlock:
             (ARM, lambda arm: arm.arm),
             (Column("seeds", "number"), lambda arm: arm.seeds.n),
             *(
-                (Column(name, "number"), lambda arm, key=key: wording.points(getattr(arm.seeds, key)))
+                (Column(name, "number"), lambda arm, key=key: points(getattr(arm.seeds, key)))
                 for name, key in (("mean", "mean"), ("smallest", "min"), ("largest", "max"))
             ),
             (
                 Column("seed of the arm (95 % CI)", "number", rank=1),
-                lambda arm: wording.points(arm.test) + wording.bracketed(arm.ci95),
+                lambda arm: points(arm.test) + bracketed(arm.ci95),
             ),
         ],
         [arm for arm in arms if arm.seeds],
@@ -152,7 +149,7 @@ def _elsewhere(arms: Sequence[ComparedArm]) -> TableBlock:
     heads += [f"{one.task}, {one.n} rows" for _, found in lines[:1] for one in found.tasks]
     rows = []
     for name, found in lines:
-        tasks = (f"{wording.points(one.on)}, was {wording.points(one.off)}" for one in found.tasks)
+        tasks = (f"{points(one.on)}, was {points(one.off)}" for one in found.tasks)
         rows.append((name, f"{found.right}, was {found.base_right}", *tasks))
     columns = (ARM, *(Column(head, rank=1) for head in heads))
     return table("forgetting: right answers to other questions with the adapter, and without", columns, rows)

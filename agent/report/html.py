@@ -33,10 +33,10 @@ from agent.report.comparison import comparison_sections, is_comparison
 from agent.report.page_blocks import FigureBlock, TermsBlock
 from agent.report.run_blocks import baseline_in_full, run_sections
 from agent.report.view import RunView
-from agent.report.wording import points
 from agent.results.base import SideName
 from agent.safe_file import disk_errors, new_file
 from agent.safe_text import plain
+from agent.stats.figures import points
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -9,7 +9,7 @@ from typing import Any
 from agent.errors import InputError
 from agent.report.blocks import Block, Column, PageSection, filled, listing, short, table, text
 from agent.report.comparison import result_sections
-from agent.report.wording import cost_line, gain, gain_interval, paired_test, points
+from agent.report.wording import cost_line
 from agent.results.base import CostedResult, Interval, Result
 from agent.results.checks import AbResult, BlessResult, CheckResult, DriftLine, MonitorResult
 from agent.results.customize import CustomizeResult
@@ -26,6 +26,7 @@ from agent.results.rows import (
 )
 from agent.results.transfer import TransferResult, TransferScore
 from agent.safe_text import counted
+from agent.stats.figures import chance, gain, gain_interval, interval, paired_test, points
 from agent.stats.intervals import shown
 
 SHOWN = 20
@@ -94,7 +95,7 @@ def _check(result: CheckResult) -> Iterator[Block]:
         f"readable replies: {points(result.readable.was.mean)} % -> {points(result.readable.now.mean)} %",
         f"repeated answers: {' -> '.join(steady)}",
         lost if unanswered.was or unanswered.now else "",
-        f"flipped: {test.flipped} of {result.compared} rows (p = {test.p_value:.2g}: {noise})",
+        f"flipped: {test.flipped} of {result.compared} rows ({chance(test.p_value)}: {noise})",
     )
     left = len(result.flips) - SHOWN
     yield listing(
@@ -114,12 +115,11 @@ def _check(result: CheckResult) -> Iterator[Block]:
 
 
 def _bless(result: BlessResult) -> Iterator[Block]:
-    low, high = result.score.ci95 or (None, None)
     rows = f"{result.rows} rows, {result.repeats} times each, {result.unanswered} without an answer"
     yield text(
         f"recorded: {result.path} ({result.suite}, before: {result.before or 'none'})",
         f"{result.name} {result.version} on {result.model}: {rows}",
-        f"score: {points(result.score.mean)} (95 % CI {points(low)} to {points(high)})",
+        f"score: {points(result.score.mean)} (95 % CI {interval(*(result.score.ci95 or (None, None)))})",
     )
 
 
@@ -160,7 +160,7 @@ def _before_and_now(test: DriftLine) -> str:
 def _ab(result: AbResult) -> Iterator[Block]:
     arms = zip((result.control, result.treatment), result.units, result.means, strict=True)
     yield text(*(f"{name}: {points(mean)} on {units} units" for name, units, mean in arms))
-    evidence = f"e = {result.e_value:.3g} now, p = {result.p_value:.2g} at any time"
+    evidence = f"e = {result.e_value:.3g} now, {chance(result.p_value)} at any time"
     known = f"{100 * result.confidence:g} % confidence sequence {gain_interval(result.ci)}; {evidence}"
     sides = f"{result.treatment} minus {result.control}"
     uneven = f"note: units are split unevenly (p = {result.uneven or 0:.1g} for 1:1); "

@@ -19,9 +19,10 @@ from agent.report.next_steps import held_folder, next_steps
 from agent.report.prompt_texts import compared_texts, prompt_text, whole_prompt
 from agent.report.terminal import lines_of
 from agent.report.view import EQUAL, RunView
-from agent.report.wording import amount, bracketed, gain, points
+from agent.report.wording import amount
 from agent.results.run_parts import Change, PromptSize
 from agent.safe_text import counted, listed, plain
+from agent.stats.figures import bracketed, gain, gain_interval, interval, points, tally
 
 SCREEN = (
     *("verdict", "result", "prompt", "counts", "yardsticks", "metrics", "fields", "labels", "unreadable replies"),
@@ -154,21 +155,21 @@ def _scores(run: ShownRun) -> Iterator[Block]:
     for side, name in run.sides:
         ends = intervals[side][1:] if side in intervals else (None, None)
         sealed = points(wording.sealed_score(result, side))
-        rows.append((name, sealed, run_tables.interval(*ends), *map(points, result.dev(side))))
+        rows.append((name, sealed, interval(*ends), *map(points, result.dev(side))))
     columns = ("prompt", "sealed test #", "95 % CI #", "dev #", "dev, corrected #")
     if result.is_own:
         numbers = table("Scores, 0 to 100", columns[:-1], [row[:-1] for row in rows])
         yield run.chart("sealed", f"{run.own.capitalize()} on the sealed test", numbers, is_open=True)
         yield text(_design(run), on="screen")
         return
-    rows.append(("difference", gain(lift.diff), wording.gain_interval(lift.ci95), "", ""))
+    rows.append(("difference", gain(lift.diff), gain_interval(lift.ci95), "", ""))
     uncorrected = result.uncorrected and f"the dev score is not corrected: {result.uncorrected}"
     corrected = uncorrected or "the corrected score removes this bias on average, within 6 to 10 points"
     numbers = table(
         "Scores, 0 to 100",
         columns,
         rows,
-        note=f"{wording.tally(lift.wins, lift.losses, lift.ties)} of {lift.n} sealed rows",
+        note=f"{tally(lift.wins, lift.losses, lift.ties)} of {lift.n} sealed rows",
         explained=f"Dev scores chose the prompt, so they are biased upwards; {corrected}. Only the sealed test counts.",
     )
     yield run.chart("sealed", "Both prompts on the sealed test, and their difference", numbers, is_open=True)

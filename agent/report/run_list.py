@@ -13,6 +13,7 @@ from agent.report.terminal import sparkline
 from agent.results.base import Result, hidden
 from agent.results.recorded import RecordedRun
 from agent.results.run_parts import Lift
+from agent.stats.figures import gain, points
 
 DRAWN = "best dev"
 
@@ -45,9 +46,9 @@ class RunsResult(Result):
                 (Column("model", rank=6, floor=12), "model"),
                 (Column("seed", rank=7), "seed"),
                 (Column("status", rank=3), "status"),
-                (Column("baseline", rank=2), lambda run: wording.points(run.baseline)),
-                (Column("winner"), lambda run: wording.points(run.winner)),
-                (Column("lift", gain=True), lambda run: "" if run.lift is None else wording.gain(run.lift.diff)),
+                (Column("baseline", rank=2), lambda run: points(run.baseline)),
+                (Column("winner"), lambda run: points(run.winner)),
+                (Column("lift", gain=True), lambda run: "" if run.lift is None else gain(run.lift.diff)),
                 (Column("decision", rank=5), "decision"),
                 (Column(DRAWN, rank=4, drawn=True), lambda run: sparkline(run.best, len(DRAWN))),
             ],

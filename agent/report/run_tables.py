@@ -16,9 +16,10 @@ from agent.report.blocks import Block, ChartBlock, Column, TableBlock, listing, 
 from agent.report.optuna_study import importances
 from agent.report.terminal import whisker
 from agent.report.view import EQUAL, RunView
-from agent.report.wording import amount, cut, duration, points
+from agent.report.wording import amount, cut, duration
 from agent.results.recorded import RecordedOutcome
 from agent.safe_text import counted
+from agent.stats.figures import interval, points
 
 BEST, LAST, WORDS = 100, 20, 100
 """Trials of a long search shown on a page, and characters of an instruction in its table."""
@@ -29,11 +30,6 @@ ANSWER, REASON = 1200, 400
 """Maximum length of a reply and of a reason."""
 GONE = "The task's files are gone or have changed since the run"
 AXIS = "0    dev    100"
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """Return the ends of a score's interval in points."""
-    return "-" if low is None or high is None else f"{points(low)} to {points(high)}"
 
 
 def trial_blocks(view: RunView) -> Iterator[Block]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.report import html, wording
 from agent.report.blocks import Block, Column, PageSection, TableBlock, filled, listing, table, text
+from agent.stats.figures import bracketed, chance, gain, points
 
 OWN = "task's own"
 """Name of a model or strategy that the sweep file leaves to the task."""
@@ -37,7 +38,7 @@ def group_name(group: Mapping[str, Any], names: Names) -> str:
 
 def best_of_task(task: Mapping[str, Any], names: Names) -> str:
     """Return which combination is best for a task, and the significant differences."""
-    best = f"{task['task']}: {group_name(task['best'], names)} has the highest score, {wording.points(task['score'])}"
+    best = f"{task['task']}: {group_name(task['best'], names)} has the highest score, {points(task['score'])}"
     beaten, level = ([group_name(each, names) for each in task[key]] for key in ("beats", "not_shown"))
     if not beaten and not level:
         return f"{best}."
@@ -101,15 +102,15 @@ def groups_table(groups: Sequence[Mapping[str, Any]], names: Names) -> TableBloc
             (Column("model", floor=10), lambda group: names[group["model"]]),
             (Column("strategy", rank=2), lambda group: group["strategy"] or OWN),
             (Column("seeds", "number", rank=3), lambda group: len(group["seeds"])),
-            (Column("yours", "number", rank=1), lambda group: wording.points(group["baseline"])),
+            (Column("yours", "number", rank=1), lambda group: points(group["baseline"])),
             (Column("sealed test (95 % CI)", "number"), _score),
             (
                 Column("lift (95 % CI)", "number", gain=True),
-                tested(lambda lift: wording.gain(lift["diff"], lift["ci95"])),
+                tested(lambda lift: gain(lift["diff"], lift["ci95"])),
             ),
             (
                 Column("p, Holm", "number", rank=4),
-                tested(lambda lift: wording.chance(lift["p_holm"]).removeprefix("p = ")),
+                tested(lambda lift: chance(lift["p_holm"]).removeprefix("p = ")),
             ),
             (Column("better"), tested(lambda lift: SHOWN[lift["shown"]])),
             (Column("promoted", "number", on="page"), lambda group: f"{group['promoted']} of {len(group['seeds'])}"),
@@ -121,15 +122,15 @@ def groups_table(groups: Sequence[Mapping[str, Any]], names: Names) -> TableBloc
 
 
 def _score(group: Mapping[str, Any]) -> str:
-    return wording.points(group["score"]) + wording.bracketed(group["ci95"])
+    return points(group["score"]) + bracketed(group["ci95"])
 
 
 def _pairs(tasks: Sequence[Mapping[str, Any]], names: Names) -> list[TableBlock]:
     columns: Any = [
         ("one", lambda pair: group_name(pair["one"], names)),
         ("other", lambda pair: group_name(pair["other"], names)),
-        ("difference (95 % CI) #", lambda pair: wording.gain(pair["diff"], pair["ci95"])),
-        ("p, corrected #", lambda pair: wording.chance(pair["p_holm"])),
+        ("difference (95 % CI) #", lambda pair: gain(pair["diff"], pair["ci95"])),
+        ("p, corrected #", lambda pair: chance(pair["p_holm"])),
         ("shown", lambda pair: "yes" if pair["shown"] else "no"),
     ]
     note = "Paired by sealed row; corrected for all lines of this table (Holm)."
@@ -146,8 +147,8 @@ def _cells(sweep: Mapping[str, Any]) -> TableBlock:
             ("cell", "cell"),
             ("state", state),
             ("run", lambda cell: cell["run_id"] or "-"),
-            ("your prompt #", lambda cell: wording.points(cell["baseline"])),
-            ("best found #", lambda cell: wording.points(cell["score"])),
+            ("your prompt #", lambda cell: points(cell["baseline"])),
+            ("best found #", lambda cell: points(cell["score"])),
             ("US $ #", lambda cell: wording.amount(cell["cost_usd"]) if cell["run_id"] else "-"),
         ],
         sweep["cells"],

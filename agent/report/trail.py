@@ -14,9 +14,9 @@ from agent.report.aliases import MovedAlias
 from agent.report.blocks import Block, Column, PageCell, TableBlock, table, text
 from agent.report.prompt_texts import change_lines
 from agent.report.view import RunView
-from agent.report.wording import points
 from agent.results import recorded
 from agent.results.base import Result, absent, hidden
+from agent.stats.figures import points
 
 MADE_WITH = ("origin", "options", "hashes", "budget", "plan")
 ANCESTORS = (

@@ -12,12 +12,13 @@ from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
 from agent.release.versions import NOUNS, noun_of
 from agent.results.base import CostedResult, SideName
+from agent.stats.figures import chance, evidence, gain, paired_test, points
 from agent.stats.intervals import SIGNIFICANT, shown
 
 if TYPE_CHECKING:
     from agent.results.breakdown import Calibration
     from agent.results.recorded import RecordedPrompt
-    from agent.results.run_parts import Carried, NotWorse, PairedResult, ParetoRow, Winner
+    from agent.results.run_parts import Carried, NotWorse, ParetoRow, Winner
 
 SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: keys and display names."""
@@ -276,11 +277,6 @@ def meaning(result: RunResult) -> str:
     )
 
 
-def chance(p_value: float) -> str:
-    """Return a p-value without powers of ten."""
-    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}"
-
-
 def promotion(promoted: Mapping[str, Any]) -> str:
     """Return who promoted a winner that was held back, why, and the reasons against it."""
     more = [f"{name}: {promoted[name]}" for name in ("reason", "against") if promoted[name]]
@@ -312,44 +308,6 @@ def decision(result: Mapping[str, Any]) -> str:
 
 
 # -- numbers ----------------------------------------------------------------------------------------------------------
-
-
-def points(value: float | None) -> str:
-    """Return a score in points with one decimal; "-" for None."""
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def bracketed(ci95: Sequence[float] | None) -> str:
-    """Return the 95 % interval to append to a score: " (61.0 to 72.5)". "" for None."""
-    return f" ({points(ci95[0])} to {points(ci95[1])})" if ci95 else ""
-
-
-def gain(value: float | None, ci95: Sequence[float] | None = None) -> str:
-    """Return a signed difference in points with its 95 % interval in brackets. "-" for None."""
-    if value is None:
-        return "-"
-    return f"{100 * value:+.1f}" + (f" ({gain_interval(ci95)})" if ci95 else "")
-
-
-def gain_interval(ci95: Sequence[float]) -> str:
-    """Return the ends of a difference's interval as signed points."""
-    return f"{gain(ci95[0])} to {gain(ci95[1])}"
-
-
-def evidence(ci95: Sequence[float], p_value: float) -> str:
-    """Return the 95 % interval and the p-value of a paired difference."""
-    return f"95 % CI {gain_interval(ci95)}, p = {p_value:.2g}"
-
-
-def tally(wins: int, losses: int, ties: int) -> str:
-    """Return the counts of pairs won, lost and tied."""
-    return f"{wins} won, {losses} lost, {ties} tied"
-
-
-def paired_test(test: PairedResult, rows: str = "") -> str:
-    """Return a paired test in one line. `rows` describes its rows, as " on 9 rows"."""
-    counts = tally(test.wins, test.losses, test.ties)
-    return f"{gain(test.diff)} points{rows} ({evidence(test.ci95, test.p_value)}); {counts}"
 
 
 def duration(seconds: float | None) -> str:

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from agent.results.run_parts import Preflight
+from agent.stats.figures import interval, points
 from agent.stats.intervals import both_scored, mean_ci, minimum_detectable_gain
 
 ASSUMED_RATES = (0.3, 0.5, 0.7, 0.9)
@@ -51,8 +52,8 @@ def assess(
     room = 1 - mean
     worth_rows = max(1, min(MOST_ROWS, int(test_rows * (1.0 if pairwise else _sharper(known, mean)))))
     gain = _shown(worth_rows, mean)
-    at = f"{says} {100 * mean:.1f} on {len(known)} dev rows"
-    between = f"{at} (95 % CI {100 * low:.1f} to {100 * high:.1f})"
+    at = f"{says} {points(mean)} on {len(known)} dev rows"
+    between = f"{at} (95 % CI {interval(low, high)})"
     worth = True
     if len(known) < FEWEST_ROWS:
         why = f"{at}: too few to say what is left to win"
@@ -60,8 +61,8 @@ def assess(
         worth = False
         why = f"not worth a search: {at}, and no other can score higher there. Keep the prompt, or add harder rows"
     elif gain is not None:
-        shown = f"{test_rows} test rows can show a gain of {100 * gain:.1f} or more"
-        why = f"{at}; of the {100 * room:.1f} points left {shown}"
+        shown = f"{test_rows} test rows can show a gain of {points(gain)} or more"
+        why = f"{at}; of the {points(room)} points left {shown}"
     elif _shown(worth_rows, low) is not None:
         why = f"{between}; {test_rows} test rows can show a gain only if it truly scores at the low end of that"
     else:

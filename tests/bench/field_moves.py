@@ -20,7 +20,7 @@ from typing import Any
 
 import agent.api as pa
 from agent.release.result import RunResult
-from agent.report.wording import paired_test, points
+from agent.stats.figures import paired_test, points
 from agent.stats.intervals import scored_difference
 from agent.types import SPLITS, SplitName
 from tests.bench.rival import sealed

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.jobs.locations import open_history
-from agent.report.wording import bracketed, paired_test, points
+from agent.stats.figures import bracketed, paired_test, points
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import LM, Completion, Request, call_key
 

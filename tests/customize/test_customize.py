@@ -19,9 +19,9 @@ from agent.ledger.query import History
 from agent.models.adapters import Adapter
 from agent.models.gguf import read_gguf
 from agent.release.runtime import load_prompt
-from agent.report import wording
 from agent.report.comparison import _settings
 from agent.results.customize import ArmSettings
+from agent.stats.figures import points
 from tests.cli.world import good, good_json, refused
 from tests.customize.conftest import Made
 from tests.customize.world import write_world
@@ -180,7 +180,7 @@ def test_its_advice_is_in_lists_reports_and_pages(compared: Made) -> None:
         sections = {each["name"]: each for each in client.data(f"{address}.json")["sections"]}
         live = client.data(f"{address}/live.json")
         listed = client.page("/")
-    points = [wording.points(arm["test"]) for arm in made["arms"]]
+    points = [points(arm["test"]) for arm in made["arms"]]
     for text in (*texts, *points, "Score against cost", "settings that were tried on dev"):
         assert text in shown.words
     assert {"arms", "curve", "settings", "cost", "losses"} <= set(sections)

@@ -19,7 +19,8 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report.html import report_html
 from agent.report.prompt_texts import whole_prompt
 from agent.report.view import RunView
-from agent.report.wording import duration, points
+from agent.report.wording import duration
+from agent.stats.figures import points
 from agent.types import Message, Trial
 from tests.bench.report_size import LIMIT, build_finished, report_of
 from tests.cli.world import INSTRUCTION, good, good_json, optimize, refused

@@ -25,6 +25,7 @@ from agent.prompt.template import label_text
 from agent.results.customize import AdviceVerdict, ArmAdvice, ComparedArm, CurveScore, Family, SeedScore, SeedSpread
 from agent.results.run_parts import PairedResult
 from agent.search.context import stratified
+from agent.stats.figures import gain, gain_interval, points
 from agent.stats.intervals import scored_difference
 from agent.types import Task
 
@@ -134,19 +135,19 @@ def advise(
 
 
 def _advice(verdict: AdviceVerdict, arm: ComparedArm, best: ComparedArm, behind: PairedResult | None, few: str) -> str:
+    right = f"{arm.arm} reads {points(arm.test)} of 100 sealed rows right"
     parts = [
         {
-            "no model": f"You need no language model: {arm.arm} reads {_points(arm)} of 100 sealed rows right",
-            "instruct": f"Instruct: {arm.arm} reads {_points(arm)} of 100 sealed rows right",
-            "customize": f"Customize: {arm.arm} reads {_points(arm)} of 100 sealed rows right, ahead of every prompt",
-            "label more": f"Label more rows before you customize: {best.arm} leads with {_points(best)}, on fewer than "
-            f"{ROWS_A_LABEL} train rows a label; till then {arm.arm} ({_points(arm)})",
+            "no model": f"You need no language model: {right}",
+            "instruct": f"Instruct: {right}",
+            "customize": f"Customize: {right}, ahead of every prompt",
+            "label more": f"Label more rows before you customize: {best.arm} leads with {points(best.test)}, on fewer "
+            f"than {ROWS_A_LABEL} train rows a label; till then {arm.arm} ({points(arm.test)})",
         }[verdict]
     ]
     if behind is not None and verdict in ("no model", "instruct"):
-        low, high = behind.ci95
-        gap = f"{100 * behind.diff:+.1f} points (95 % CI {100 * low:+.1f} to {100 * high:+.1f})"
-        noise = "within noise" if low <= 0 else "and fewer calls are expected than pay for its training"
+        gap = f"{gain(behind.diff)} points (95 % CI {gain_interval(behind.ci95)})"
+        noise = "within noise" if behind.ci95[0] <= 0 else "and fewer calls are expected than pay for its training"
         parts.append(f"{best.arm} is {gap} ahead, {noise}")
     if verdict == "customize" and arm.break_even_calls:
         parts.append(f"its training is paid for after {arm.break_even_calls:,} calls")
@@ -158,10 +159,6 @@ def _advice(verdict: AdviceVerdict, arm: ComparedArm, best: ComparedArm, behind:
     if few:
         parts.append(f"labels with fewer than {FEW_ROWS} train rows: {few}")
     return "; ".join(parts) + "."
-
-
-def _points(line: ComparedArm) -> str:
-    return "-" if line.test is None else f"{100 * line.test:.1f}"
 
 
 def seed_spread(trainings: Sequence[SeedScore]) -> SeedSpread | None:
@@ -243,14 +240,13 @@ def _last_step(points: Sequence[Scored[CurveScore]], leader: str, seed: int) -> 
     own = sorted((point for point in points if point.line.arm == leader), key=lambda point: point.line.labels)
     if len(own) < 2 or (step := scored_difference(own[-1].scores, own[-2].scores, seed)) is None:
         return f"{leader} has one point, so what more rows bring is not known"
-    low, high = (100 * end for end in step.ci95)
+    low, high = step.ci95
     before, now, so = own[-2].line.labels, own[-1].line.labels, "it is not shown that more labels pay"
     if low > 0:
         so = "it still climbs, so more labels are likely to pay"
     elif high < 0:
         so = "it got worse, so more labels of this kind are unlikely to pay"
     return (
-        f"from {before} to {now} rows {leader} gains {100 * step.diff:+.1f} points (95 % CI "
-        f"{low:+.1f} to {high:+.1f}), {1000 * step.diff / (now - before):+.1f} for 10 rows: {so}; each point is one "
-        "training"
+        f"from {before} to {now} rows {leader} gains {gain(step.diff)} points (95 % CI {gain_interval(step.ci95)}), "
+        f"{gain(10 * step.diff / (now - before))} for 10 rows: {so}; each point is one training"
     )

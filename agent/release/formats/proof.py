@@ -35,6 +35,7 @@ from agent.release.prompt_file import PromptRelease
 from agent.results.base import Result
 from agent.safe_file import disk_errors, new_file, new_files
 from agent.scoring.task_metrics import build_metrics, combine, require_all
+from agent.stats.figures import points
 from agent.task.examples import PLAYED
 from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical, key_of
 
@@ -105,7 +106,7 @@ class VerifiedExport:
         yield f"{self.format.name}: {self.rows} hostile rows rendered{with_}, byte-equal to what was scored"
         if self.dev and self.dev.score is not None:
             more = f"; it cannot hold {self.dev.unfit} more" if self.dev.unfit else ""
-            same = f"the same {self._same()}, score {100 * self.dev.score:.1f} as in the run{more}"
+            same = f"the same {self._same()}, score {points(self.dev.score)} as in the run{more}"
             yield f"{self.format.name}: {self.dev.rows} dev rows rendered{with_}, {same}"
         if self.embeddings:
             yield f"{self.format.name}: no dev rows rendered, as their vectors come from {self.embeddings}"
@@ -308,7 +309,7 @@ def rescore(
     values = [value for value, _ in now if value is not None]
     score = sum(values) / len(values) if values else None
     if score is not None and len(fit) == len(dev.rows) and abs(score - dev.score) > 1e-9:
-        raise ReleaseError(f"{name}: the dev rows score {100 * score:.1f}, the trial has {100 * dev.score:.1f}")
+        raise ReleaseError(f"{name}: the dev rows score {points(score)}, the trial has {points(dev.score)}")
     return RescoredDev(rows=len(fit), score=score, unfit=len(dev.rows) - len(fit))
 
 

@@ -23,7 +23,8 @@ from agent.report.trail import call_trail
 from agent.report.web import parts
 from agent.report.web.page_request import LedgerCheck, Page, PageRequest, checks_named, is_search, sql_link
 from agent.report.web.parts import address, badge, link, moment, section, soft, strong
-from agent.report.wording import dollars, gain, points
+from agent.report.wording import dollars
+from agent.stats.figures import gain, gain_interval, points
 
 EVENTS = 100  # on one page
 MOST_FINDINGS = 50
@@ -63,7 +64,7 @@ def _listed(title: str, found: Sequence[ListedRun], is_search: bool) -> Block:
         return "-" if run.baseline is None else cells(points(run.baseline), "→", strong(points(run.winner)))
 
     def lift(run: ListedRun) -> str:
-        return cells(strong(gain(run.lift.diff)), soft(wording.gain_interval(run.lift.ci95))) if run.lift else "-"
+        return cells(strong(gain(run.lift.diff)), soft(gain_interval(run.lift.ci95))) if run.lift else "-"
 
     def names(run: ListedRun) -> str:
         here = address("run", run.id)

@@ -33,8 +33,8 @@ from agent.report.blocks import Block, Column, PageCell, PageSection, cells, lin
 from agent.report.web import parts
 from agent.report.web.page_request import Page, PageRequest, checks_named
 from agent.report.web.parts import link, moment, section, soft, strong
-from agent.report.wording import points
 from agent.safe_file import disk_errors
+from agent.stats.figures import points
 
 NONE_YET = ("No release yet: ", PageCell("optimize promote RUN", tag="code"), " makes the first.")
 ALIAS = (

@@ -30,7 +30,7 @@ from agent.report.view import EQUAL, RowPair, RunView, row_pairs
 from agent.report.web import parts
 from agent.report.web.page_request import CachedRunView, Page, PageRequest, sql_link
 from agent.report.web.parts import address, link, section, soft, strong
-from agent.report.wording import gain, points
+from agent.stats.figures import gain, points, tally
 from agent.types import NO_CALL, SplitName
 
 FILTERS = {
@@ -141,7 +141,7 @@ def sealed(request: PageRequest) -> Page:
     shown = request.arg("rows") if request.arg("rows") in FILTERS else ""
     scores = [f"{name} {points(wording.sealed_score(result, side))} points" for side, name in names.items()]
     if not is_own:
-        scores.append(f"{names['winner']} {wording.tally(result.lift.wins, result.lift.losses, result.lift.ties)}")
+        scores.append(f"{names['winner']} {tally(result.lift.wins, result.lift.losses, result.lift.ties)}")
     erased = sum(any(side and is_erased(side) for side in (pair.one, pair.two)) for pair in pairs)
     told = f"Texts of {erased} row{'s' * (erased != 1)} are left out: they were erased from the ledger for privacy. "
     head = parts.head(

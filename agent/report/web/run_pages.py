@@ -25,7 +25,8 @@ from agent.report.web import parts
 from agent.report.web.page_request import CachedRunView, Page, PageRequest, checks_named, is_search, sql_link
 from agent.report.web.parts import address, section
 from agent.report.web.trial_pages import board
-from agent.report.wording import dollars, points
+from agent.report.wording import dollars
+from agent.stats.figures import points
 
 SECTIONS = ("verdict", "result", "prompt", "labels", "next", "search", "spend")
 """Sections of the report that the page of a run shows."""

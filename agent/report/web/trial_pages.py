@@ -18,7 +18,8 @@ from agent.report.web import parts
 from agent.report.web.page_request import Page, PageRequest, sql_link
 from agent.report.web.parts import address, badge, link, section, soft, strong
 from agent.report.web.row_pages import NO_ROWS, filtered
-from agent.report.wording import dollars, points
+from agent.report.wording import dollars
+from agent.stats.figures import interval, points
 
 SORTS: Mapping[str, str] = {"score": "mean", "cost": "cost_usd", "tokens": "tokens", "trial": "number"}
 FILTERS = ("state", "technique", "format", "operator")
@@ -121,7 +122,7 @@ def _trial_table(view: RunView, rows: list[Row], sort: str, order: str, query: s
 
 
 def _interval(trial: Row) -> str:
-    return "" if trial["low"] is None else run_tables.interval(trial["low"], trial["high"])
+    return "" if trial["low"] is None else interval(trial["low"], trial["high"])
 
 
 def trial(request: PageRequest) -> Page:

@@ -23,7 +23,7 @@ from typing import Any
 
 import promptassay as pa
 from agent.release.result import RunResult
-from agent.report.wording import paired_test
+from agent.stats.figures import paired_test
 from tests.bench.arena.score import last_number
 from tests.bench.claims.published import CLAIMS, lines, with_interval
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, product
 
-from agent.report.wording import bracketed, points
 from agent.results.run_parts import PairedResult
+from agent.stats.figures import bracketed, points
 from agent.stats.intervals import Interval, mean_ci, minimum_detectable_gain, paired_difference
 
 ROUNDED = 6e-5
