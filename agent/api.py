@@ -24,7 +24,7 @@ from agent.programs.agent_call import AgentFunction
 from agent.release.result import RunResult
 from agent.results.checks import CheckResult
 from agent.results.customize import CustomizeResult
-from agent.scoring.task_metrics import MetricFunction
+from agent.scoring.task_metrics import MetricFunction, register
 
 if TYPE_CHECKING:
     from agent.types import Task
@@ -221,7 +221,6 @@ def metric(name: str) -> Callable[[_F], _F]:
         ... def close_enough(row, answer):
         ...     return float(answer.casefold() == row["label"].casefold())
     """
-    from agent.scoring.task_metrics import register
 
     def take(function: _F) -> _F:
         register(function, name)

@@ -27,6 +27,7 @@ from agent.calls import endpoint_of as endpoint_of
 from agent.calls import key_of as key_of
 from agent.calls import scores_labels as scores_labels
 from agent.conversation import AS_TURNS
+from agent.documents import Knowledge
 from agent.shipped import ChatRole as ChatRole
 from agent.shipped import Field as Field
 from agent.shipped import FieldType as FieldType
@@ -303,39 +304,6 @@ class SearchSpace:
     embeddings: str = ""  # rows may be picked by vectors of "wordllama" or a provider's "PROVIDER:NAME"
     descriptions_only: int | None = None  # only descriptions of tools may change; their most characters
     shape: bool = False  # whether the shape of a JSON answer may change
-
-
-@dataclass(frozen=True, slots=True)
-class TextBlock:
-    """A paragraph of a document, or the rows of a table with its `header` lines."""
-
-    text: str
-    header: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """The content under one heading; `heading` includes those above it, outermost first."""
-
-    heading: tuple[str, ...]
-    blocks: tuple[TextBlock, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A document of the task; `name` is its path in their folder, with `/`."""
-
-    name: str
-    sections: tuple[Section, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Knowledge:
-    """The documents from which a task's prompts retrieve passages."""
-
-    documents: tuple[Document, ...]
-    source: str = ""  # the column that names a row's documents
-    unanswerable: str = ""  # the answer if no document has it
 
 
 @dataclass(frozen=True, slots=True)

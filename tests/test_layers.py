@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
-    ("errors", "conversation", "shipped", "safe_sql", "worker"),
+    ("errors", "conversation", "documents", "shipped", "safe_sql", "worker"),
     ("safe_text", "calls"),
     ("safe_data", "turns"),
     ("safe_file",),

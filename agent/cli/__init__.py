@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from agent.errors import AgentError, Interrupted
 from agent.jobs import JOBS
 from agent.registry import OURS
 
@@ -172,7 +173,6 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         from agent.cli.common import plain
-        from agent.errors import AgentError, Interrupted
 
         _prepare_streams()
         try:

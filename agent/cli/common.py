@@ -15,10 +15,11 @@ import click
 from agent.cli import SETTINGS as SETTINGS
 from agent.errors import InputError
 from agent.jobs.locations import LEDGER
+from agent.jobs.registry import Printed
 from agent.jobs.tasks import samples, tasks_here
 from agent.report.blocks import short as short
+from agent.safe_text import closest, printable
 from agent.safe_text import plain as plain
-from agent.safe_text import printable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -94,7 +95,6 @@ def print_json(value: Any) -> None:
 
 def print_shown(found: Any, as_json: bool) -> int:
     """Print what a job returned, as JSON or for people; return the exit code."""
-    from agent.jobs.registry import Printed
     from agent.report.job_blocks import sections_of
     from agent.report.terminal import show_sections
 
@@ -128,7 +128,6 @@ def require_first_word(word: str, commands: Iterable[str]) -> None:
     """Raise InputError for a first word that is not a command, task, folder or file."""
     if Path(word).suffix or os.path.exists(word) or os.path.exists(Path("tasks") / word):
         return
-    from agent.safe_text import closest
 
     near = closest(word, [*commands, *tasks_here()])
     hint = (

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.common import plain
+from agent.cli.ui import serve_pages
+from agent.extras import require
 from agent.jobs.label import HELP, QUIT, SKIP, UNDO, keys_of
+from agent.jobs.locations import open_ledger
+from agent.ledger.connect import is_there
+from agent.ledger.provenance import user
 from agent.options.jobs import LabelOptions
 from agent.task.label_session import LabelSession
 
@@ -28,16 +33,11 @@ GLUED = "\N{NO-BREAK SPACE}"
 
 def ask_labels(task: LabelledTask, options: LabelOptions, queue: LabelQueue, db: Path) -> None:
     """Ask for labels, by single keys or in the browser, until the user quits."""
-    from agent.ledger.provenance import user
 
     labeller = options.labeller or user()
     if not options.web:
         _Labelling(LabelSession(task, labeller, queue, options.overlap), options.count).run()
         return
-    from agent.cli.ui import serve_pages
-    from agent.extras import require
-    from agent.jobs.locations import open_ledger
-    from agent.ledger.connect import is_there
 
     require("ui", "optimize label --web")
     from agent.report.web.labelling_pages import LabelPlace

@@ -16,10 +16,12 @@ from click.core import ParameterSource
 from agent.cli.common import plain, print_json
 from agent.cli.declared import command
 from agent.errors import InputError
+from agent.jobs.launch import silence
 from agent.jobs.locations import open_history, releases_folder
 from agent.options.kinds import Price
 from agent.options.option import JobOptions, option
 from agent.options.shared import BUDGET, OUTPUT, CapOptions, OutputOptions
+from agent.report.optuna_study import optuna_file
 
 if TYPE_CHECKING:
     from agent.jobs.playground import Playground
@@ -97,7 +99,6 @@ def _playground(db: Path, options: UiOptions) -> Playground | None:
             option = f"--{typed[0].replace('_', '-')}"
             raise InputError(f"{option}: caps the playground, which asks nobody without --allow-calls; give both")
         return None
-    from agent.jobs.launch import silence
     from agent.jobs.playground import Playground
 
     silence()
@@ -121,7 +122,6 @@ def _opened(url: str, wanted: bool) -> Iterator[None]:
 
 
 def _write_study(run: str, db: Path, as_json: bool) -> None:
-    from agent.report.optuna_study import optuna_file
 
     open_history(db).close()
     path = optuna_file(db, run)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from agent.documents import Knowledge
 from agent.evaluate.breakdown import BASELINE, PASS, WINNER, both, readable
 from agent.evaluate.evaluator import values
 from agent.evaluate.score_table import ScoreTable
@@ -24,7 +25,7 @@ from agent.results.breakdown import (
     RowCount,
 )
 from agent.shipped import Field, fold
-from agent.types import Example, Knowledge, Outcome, Tool
+from agent.types import Example, Outcome, Tool
 
 SHOWN_ROWS = 3  # the most unreadable rows to name
 

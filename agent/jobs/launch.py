@@ -21,6 +21,7 @@ from agent.programs.agent_call import require_agent
 from agent.redact import ALLOW_TRACING, silence_tracing
 from agent.scoring.task_metrics import require_all
 from agent.search.registered import DEFAULT, STRATEGIES, require_search
+from agent.stats.preflight import MOST_ROWS, rows_at_most
 from agent.types import LM, Task
 
 if TYPE_CHECKING:
@@ -137,7 +138,6 @@ class Launch:
 
     def _search_line(self, plan: Plan, detect: float) -> str:
         from agent.search.plan import FEW_CANDIDATES, fewest_calls
-        from agent.stats.preflight import MOST_ROWS, rows_at_most
 
         most = min(plan.candidates, self.options.trials or plan.candidates)
         tried = f"tries about {most} prompts, each on {plan.rungs[0]} dev rows first"

@@ -24,6 +24,7 @@ from agent.release.runtime import Prompt, load_prompt
 from agent.release.texts import TEXTS_FILE, Loaded, load_texts
 from agent.release.versions import is_version
 from agent.report.wording import without_result
+from agent.safe_text import printable
 from agent.task.examples import PLAYED
 from agent.task.load import load_task
 from agent.types import Task
@@ -150,7 +151,6 @@ def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequ
     An address would receive rows and key. Models that this ledger has asked before are allowed. `brought` are the
     models that the file names; `asked`, by option, those that the user did not type.
     """
-    from agent.safe_text import printable
 
     for option, names in asked.items():
         for name in names:

@@ -13,6 +13,7 @@ from agent.models.model_registry import require_files
 from agent.report.blocks import Block, text
 from agent.results.base import Result, absent
 from agent.stats.intervals import minimum_detectable_gain, smallest_margin
+from agent.stats.preflight import ASSUMED_RATES
 from agent.types import Spend, Usage
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ def planned(launch: Launch, seen: float | None = None) -> PlannedRun:
 
     Raises InputError for a missing model file, and what `Launch.plan` raises.
     """
-    from agent.stats.preflight import ASSUMED_RATES
 
     require_files(launch.models)
     task, plan, old = launch.task, launch.plan(), launch.migration

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, InputError, RowRefused, RunRefused
+from agent.jobs.customize.retrain import retrain
 from agent.jobs.launch import Launch, prepare
 from agent.jobs.locations import open_history
 from agent.jobs.optimize import RunState
@@ -88,8 +89,6 @@ def reproduce(
     if row["result"] is None:
         raise InputError(f"{row['id']}: {without_result(row)}, so there is nothing to compare with")
     if row["result"].get("kind") == "customize":
-        from agent.jobs.customize.retrain import retrain  # loads the trainer
-
         made = retrain(row, history, lambda line: print(plain(line), file=sys.stderr, flush=True))
         lines = [each.drift for each in made if not each.is_same]
         return _reproduction(row["id"], lines, trainings=tuple(each.as_dict() for each in made))

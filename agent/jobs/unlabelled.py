@@ -100,8 +100,8 @@ def _inputs(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str
 class DraftPlan:
     """A new folder for a described task, with the rows of a file, or `synthetic` rows.
 
-    The proposer names the labels if there are none, and drafts the prompt if it is "". `confirmed` holds rows and their
-    answers that feedback in the file confirms.
+    The proposer names the labels of a task without any, and drafts the prompt if it is "". `confirmed` holds rows and
+    their answers that feedback in the file confirms.
     """
 
     folder: Path

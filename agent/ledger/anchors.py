@@ -131,8 +131,8 @@ def missing_heads(db: sqlite3.Connection, path: Path, noted: list[Witness]) -> t
     lacking = {each.head for each in own} - {head for (head,) in db.execute("SELECT hash FROM events")}
     lost = {each.file: each for each in own if each.head in lacking}
     findings, notes = [], []
-    beside = sorted(path.parent.iterdir()) if lost else []
-    others = [other for other in beside if other.is_file() and not (path.exists() and other.samefile(path))]
+    nearby = sorted(path.parent.iterdir()) if lost else []
+    others = [other for other in nearby if other.is_file() and not (path.exists() and other.samefile(path))]
     for file, each in lost.items():
         if other := next((other for other in others if _has(other, each.head)), None):
             notes.append(f"{file}: names a head of {other}, which continued this ledger")

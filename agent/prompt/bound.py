@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent.conversation import AS_TURNS
-from agent.errors import ReleaseError
+from agent.errors import ReleaseError, RowRefused
 from agent.prompt.parts.part import PromptPart, Row
 from agent.prompt.template import PICKED, fill_messages, turns_input
 from agent.shipped import Field, FormatName, Message, Prediction, Tool
@@ -161,7 +161,6 @@ class BoundPrompt:
 
     async def read_aside(self, completion: Completion, row: Row, *refused: str) -> Prediction:
         """Do `read`, in a thread for a long reply. Raises RowRefused if the provider refused."""
-        from agent.errors import RowRefused
         from agent.worker import run_aside
 
         if completion.finish == "refusal":

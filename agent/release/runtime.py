@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from agent.errors import ReleaseError
 from agent.release.aliases import PRODUCTION, NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, only_release_errors, read_release
+from agent.safe_text import printable
 
 if TYPE_CHECKING:
     from agent.prompt.parts.part import Row
@@ -144,7 +145,6 @@ class Prompt(LoadedRelease):
         ]
         if wrong:
             needs = ", ".join(inputs) or "none"
-            from agent.safe_text import printable
 
             said = printable(f"{'; '.join(wrong)}; give exactly these as text: {needs}")
             raise ReleaseError(f"cannot {verb} {self.name!r}: {said}")

@@ -16,12 +16,13 @@ from typing import Any
 from agent.errors import InputError
 from agent.ledger.query import History, Row, run_folder, searched
 from agent.ledger.trail import request_of
+from agent.prompt.template import label_text
 from agent.report.view import task_of
 from agent.retrieval.passages import passages_in
 from agent.scoring.llm_judge import FAITHFULNESS, judge_setup
 from agent.task.judge_files import PASSAGES, RatedFile, generic_rubric
 from agent.task.tables import DataFile
-from agent.types import Criterion, Rubric, Task
+from agent.types import Criterion, Rubric, Task, content_id
 
 OURS = ("item", "rater", "rating")
 """Columns of a file of ratings in addition to the task's."""
@@ -172,8 +173,6 @@ def _modes(task: Task, field: str) -> set[str]:
 
 def items_of(history: History, run_id: str, task: Task, field: str, count: int) -> list[BlindedAnswer]:
     """Return up to `count` distinct dev answers, taken from the complete trials in turn."""
-    from agent.prompt.template import label_text
-    from agent.types import content_id
 
     rows, modes = {row.id: row for row in task.dev}, _modes(task, field)
 

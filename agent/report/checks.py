@@ -8,6 +8,7 @@ from functools import partial
 from typing import Literal
 
 from agent.ledger.query import History
+from agent.report import charts
 from agent.report.blocks import Block, ChartBlock, Column, PageCell, PageSection, listing, text
 from agent.report.html import standalone
 from agent.results.base import Result
@@ -101,7 +102,6 @@ def checks_page(name: str, points: Sequence[CheckPoint]) -> str:
 
 def checks_chart(name: str, points: Sequence[CheckPoint], address: str = "") -> ChartBlock:
     """Return the chart and the table of the checks of a prompt. `address`: prefix of links to runs, "" for none."""
-    from agent.report import charts
 
     made = listing(
         f"{counted(len(points), 'check')} of {name}",

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.prompt.template import label_text
 from agent.release.result import RunResult
-from agent.report import wording
+from agent.report import charts, wording
 from agent.report.blocks import Block, ChartBlock, Column, TableBlock, listing, short, table, text
 from agent.report.optuna_study import importances
 from agent.report.terminal import whisker
@@ -37,7 +37,6 @@ def trial_blocks(view: RunView) -> Iterator[Block]:
     if not view.trials:
         yield text("No trial yet.", on="page")
         return
-    from agent.report import charts
 
     yield ChartBlock("progress", "Dev score against calls", partial(charts.progress, view), best(view), on="page")
     yield trials(view)

@@ -17,9 +17,14 @@ from typing import Any
 from agent.errors import AgentError, InputError
 from agent.ledger.query import History, Row, started_with
 from agent.ledger.verify import home_of
+from agent.options.shared import asked_of
 from agent.release.result import RunResult, search_result
 from agent.report.wording import SIDES, own_prompt
 from agent.results.base import SideName
+from agent.safe_file import prompt_text
+from agent.stats.intervals import mean_ci
+from agent.task.from_file import task_from_file
+from agent.task.load import load_task
 from agent.types import Example, SplitName, Task
 
 EQUAL = 1e-12
@@ -155,7 +160,6 @@ class RunView:
     @cached_property
     def sealed(self) -> Mapping[str, tuple[float, float, float]]:
         """Mean and 95 % interval by side, over test rows with both scores."""
-        from agent.stats.intervals import mean_ci
 
         scored: dict[str, dict[str, float]] = {}
         for side, _ in SIDES:
@@ -204,10 +208,6 @@ def holds_rows(candidate: Row) -> bool:
 
 def task_of(run: Row) -> Task:
     """Return the task with its current files: a folder, or rows of a data file. Raises AgentError."""
-    from agent.options.shared import asked_of
-    from agent.safe_file import prompt_text
-    from agent.task.from_file import task_from_file
-    from agent.task.load import load_task
 
     options, text = started_with(run), ""
     if not options.target:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
+from agent.documents import Document, Section, TextBlock
 from agent.errors import Problem
 from agent.extras import command, is_here
 from agent.safe_data import MOST_BYTES, MOST_FILES, MOST_LETTERS, MOST_PAGES
@@ -21,7 +22,6 @@ from agent.safe_file import OutsideFile, decoded
 from agent.safe_text import listed, problem, shown
 from agent.shipped import canonical
 from agent.task.html_text import INLINE, parse_html
-from agent.types import Document, Section, TextBlock
 
 _HEADING = re.compile(r"(#{1,6})\s++(.*)")
 _RULE_OF_TABLE = re.compile(r"\|?\s*+:?-{2,}+:?\s*+(?:\|\s*+:?-{2,}+:?\s*+)*+\|?\s*+")
@@ -214,8 +214,12 @@ SUFFIXES = (*TEXTS, ".pdf")
 # -- the folder --------------------------------------------------------------------------------------------------------
 
 
-def read_documents(path: str, folder: Path) -> tuple[tuple[Document, ...], str, list[Problem]]:
-    """Read the documents of a task folder; also return their SHA-256 and all problems."""
+def read_documents(
+    path: str, folder: Path, instead: Path | None = None
+) -> tuple[tuple[Document, ...], str, list[Problem]]:
+    """Read a task's documents, or those `instead`; also return their SHA-256 and all problems."""
+    if instead is not None:
+        path, folder = ("", instead) if instead.is_dir() else (instead.name, instead.parent)
     place = OutsideFile(folder / path)
     problems = place.problems
     try:

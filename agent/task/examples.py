@@ -11,13 +11,14 @@ from functools import cache
 from typing import Any
 
 from agent.conversation import as_text, read_turns, waiting_text
+from agent.documents import Knowledge
 from agent.errors import Problem
 from agent.safe_data import parse_cell
 from agent.safe_text import listed, near, problem, quoted
 from agent.shipped import MAX_NUMBER, fold, label_text
 from agent.task.answers import parse_number
 from agent.task.tables import Rows
-from agent.types import Example, Field, Knowledge, Signature, canonical, content_id
+from agent.types import Example, Field, Signature, canonical, content_id
 
 PLAYED = "its rows are conversations that continue with the model's own replies"
 """Why a task with [conversation] is refused, for a message."""

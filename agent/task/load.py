@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.documents import Knowledge
 from agent.errors import Problem, ProblemsError
 from agent.metrics.metric_registry import METRICS
 from agent.registry import OURS
@@ -38,7 +39,6 @@ from agent.types import (
     Constraints,
     Drift,
     Field,
-    Knowledge,
     Rubric,
     SearchSpace,
     Signature,
@@ -261,11 +261,7 @@ class _Loading:
         table = self.file.knowledge
         if table.path is None:
             return None
-        path, folder = table.path, self.folder
-        if self.documents is not None:
-            is_folder = self.documents.is_dir()
-            path, folder = ("", self.documents) if is_folder else (self.documents.name, self.documents.parent)
-        documents, self.hashes["knowledge"], problems = read_documents(path, folder)
+        documents, self.hashes["knowledge"], problems = read_documents(table.path, self.folder, self.documents)
         self.problems += problems
         return Knowledge(documents, table.source or "", table.unanswerable or "")
 

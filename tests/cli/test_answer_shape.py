@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.release.formats.python_module import load_module
+from agent.release.formats.module_proof import load_module
 from agent.release.runtime import load_prompt
 from tests.cli.world import compatible, good, good_json, optimize, refused, write_task
 from tests.wire import WireServer

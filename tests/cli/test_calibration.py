@@ -10,7 +10,7 @@ import pytest
 
 from agent.jobs.launch import prepare
 from agent.options.jobs import RecordedOptions
-from agent.release.formats.python_module import load_module
+from agent.release.formats.module_proof import load_module
 from agent.release.runtime import load_prompt
 from agent.task.load import load_task
 from tests.cli.calibrated import biased, copying, likelihoods, listed

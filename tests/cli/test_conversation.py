@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ReleaseError
-from agent.release.formats.python_module import load_module
+from agent.release.formats.module_proof import load_module
 from agent.release.runtime import load_prompt
 from tests.cli.world import compatible, good, good_json, refused, write_task
 from tests.wire import WireServer

@@ -15,8 +15,8 @@ from agent.jobs.tasks import task_of
 from agent.ledger.query import History
 from agent.options.jobs import RecordedOptions
 from agent.release.formats.export_format import FORMATS, Format, Material, Opened, Sent, Values
+from agent.release.formats.module_proof import load_module
 from agent.release.formats.proof import DevRun, dev_run, verify_exports
-from agent.release.formats.python_module import load_module
 from agent.release.runtime import MESSAGES_FILE, PromptRelease, load_prompt
 from agent.types import Example, Prediction, Score, Task
 from tests.cli.world import good, good_json

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.jobs.locations import LEDGER, open_history
-from agent.release.formats.python_module import load_module
+from agent.release.formats.module_proof import load_module
 from agent.release.runtime import load_prompt
 from agent.report.view import RunView
 from agent.report.web.tried_prompts import _released

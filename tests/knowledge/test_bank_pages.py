@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from agent.documents import Document
 from agent.prompt.parts.passages import passages_of
 from agent.retrieval.passages import PassageIndex
 from agent.task.load import load_task
-from agent.types import Document
 
 TASK = load_task(Path(__file__).resolve().parents[2] / "tasks" / "bank_answers")
 assert TASK.knowledge is not None

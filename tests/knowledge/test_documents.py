@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.documents import Section, TextBlock
 from agent.errors import ProblemsError
 from agent.extras import is_here
 from agent.task import documents
@@ -22,7 +23,6 @@ from agent.task.documents import (
     read_text,
 )
 from agent.task.load import load_task
-from agent.types import Section, TextBlock
 from tests.knowledge.planted import write_task
 
 MARKDOWN = """\

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.documents import Document, Knowledge, Section, TextBlock
 from agent.errors import ReleaseError
 from agent.programs.prompt import PromptProgram
 from agent.prompt.parts.examples import as_demo
@@ -24,7 +25,7 @@ from agent.release.export import hostile_rows, write_release
 from agent.release.prompt_file import MESSAGES_FILE, PromptRelease
 from agent.release.runtime import load_prompt
 from agent.retrieval.pick import RETRIEVERS, Picks
-from agent.types import Document, Example, FormatName, Knowledge, Section, TextBlock
+from agent.types import Example, FormatName
 from tests.cases import each_case
 from tests.release.formats.kinds import MAILS, NAMES, release_of, row
 from tests.retrieval.test_pool_file import refused

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from agent.documents import Knowledge
 from agent.evaluate import answer_counts
-from agent.types import Example, Knowledge, Outcome, Prediction
+from agent.types import Example, Outcome, Prediction
 from tests.json_of import json_of
 from tests.toys import two_sides
 

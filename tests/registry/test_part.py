@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.release.formats.python_module import load_module
+from agent.release.formats.module_proof import load_module
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE
 from agent.release.runtime import load_prompt
 from tests.cli.world import good, good_json, knowing, refused

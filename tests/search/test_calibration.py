@@ -19,8 +19,8 @@ from agent.prompt.parts.calibration import TrainedPrior
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import hostile_rows, write_release
 from agent.release.formats.export_format import FORMATS, Material
+from agent.release.formats.module_proof import load_module
 from agent.release.formats.proof import verify_exports
-from agent.release.formats.python_module import load_module
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE
 from agent.release.runtime import load_prompt
 from agent.retrieval.pick import Picks

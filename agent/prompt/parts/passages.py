@@ -20,8 +20,9 @@ from agent.safe_data import read_as
 from agent.shipped import Prediction
 
 if TYPE_CHECKING:
+    from agent.documents import Document, Section, TextBlock
     from agent.prompt.prompt_candidate import PromptCandidate
-    from agent.types import Document, Section, Task, TextBlock
+    from agent.types import Task
 
 CHUNKS = ((400, 0), (400, 100), (800, 0), (800, 200), (1600, 0), (1600, 400))
 """Letters of a passage, and how many of them the next one repeats."""

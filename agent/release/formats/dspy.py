@@ -32,7 +32,8 @@ from agent.release.formats.export_format import (
     no_lone_surrogates,
     openai_content,
 )
-from agent.release.formats.python_module import filled, load_module, require_same_answers
+from agent.release.formats.module_proof import load_module, require_same_answers
+from agent.release.formats.python_module import filled
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
 from agent.types import Prediction
 

@@ -27,14 +27,8 @@ from agent.release.formats.export_format import (
     sent_schema,
     written,
 )
-from agent.release.formats.python_module import (
-    filled,
-    load_module,
-    module_source,
-    rendering,
-    require_same_answers,
-    sent_with,
-)
+from agent.release.formats.module_proof import load_module, rendering, require_same_answers, sent_with
+from agent.release.formats.python_module import filled, module_source
 from agent.release.prompt_file import PromptRelease
 
 LANGCHAIN_FILE = "langchain_prompt.py"

@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 
 from agent.release.formats.export_format import Format, Material, Opened, installed_version
-from agent.release.formats.python_module import load_module, module_source, rendering
+from agent.release.formats.module_proof import load_module, rendering
+from agent.release.formats.python_module import module_source
 from agent.release.prompt_file import PromptRelease
 
 

@@ -38,7 +38,8 @@ from agent.release.formats.export_format import (
     parts_of,
     yaml_options,
 )
-from agent.release.formats.python_module import load_module, module_source
+from agent.release.formats.module_proof import load_module
+from agent.release.formats.python_module import module_source
 from agent.release.formats.templates import OPENS, jinja, yaml_quoted
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
 from agent.shipped import canonical

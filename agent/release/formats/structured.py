@@ -12,7 +12,8 @@ from typing import Any
 from agent.errors import ReleaseError
 from agent.prompt.parts.shape import alternatives, answer_schema, fields_of
 from agent.release.formats.export_format import Material, Opened, export_format
-from agent.release.formats.python_module import load_module, module_source, opened_module
+from agent.release.formats.module_proof import load_module, opened_module
+from agent.release.formats.python_module import module_source
 from agent.release.prompt_file import PromptRelease
 from agent.task.openapi import OpenApi, as_object
 

@@ -43,6 +43,7 @@ from agent.report.web import (
 from agent.report.web.access import LARGEST_POST, MOST_FIELDS, SQL, AccessControl, bearer_of
 from agent.report.web.page_request import Page, PageRequest, PlaygroundAsker, Site
 from agent.report.web.sql_database import read_only
+from agent.stats.intervals import paired_difference
 
 NAME = "ledger"  # of the database in Datasette's addresses
 SETTINGS: Mapping[str, Any] = {
@@ -247,7 +248,6 @@ def bind(port: int) -> socket.socket:
 
 def warm(site: Site) -> None:
     """Draw the latest run in advance, so that the first page is fast."""
-    from agent.stats.intervals import paired_difference
 
     paired_difference([0.0, 1.0], [0.0, 0.0], 0)
     with closing(History(site.db, verified=True)) as history, suppress(Exception):  # a bad run must not hide the others

@@ -31,6 +31,7 @@ from agent.report.web import parts
 from agent.report.web.page_request import CachedRunView, Page, PageRequest, sql_link
 from agent.report.web.parts import address, link, section, soft, strong
 from agent.stats.figures import gain, points, tally
+from agent.stats.intervals import mean_ci
 from agent.types import NO_CALL, SplitName
 
 FILTERS = {
@@ -226,7 +227,6 @@ def _comparison(request: PageRequest, names: Sequence[str], ticked: int) -> Page
 
 
 def _scores(sides: Mapping[str, ComparedPrompt]) -> Block:
-    from agent.stats.intervals import mean_ci
 
     def what(name: str) -> str:
         side = sides[name]

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, get_args
 
 from agent.conversation import as_text
+from agent.documents import Document, Knowledge, Section, TextBlock
 from agent.programs.prompt import PromptProgram
 from agent.prompt.calibration import LabelCalibration, Neighbours, Prior
 from agent.prompt.parts.calibration import TrainedPrior
@@ -19,19 +20,7 @@ from agent.prompt.parts.shape import AnswerShape
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
-from agent.types import (
-    Candidate,
-    Document,
-    Example,
-    Field,
-    FormatName,
-    Knowledge,
-    Section,
-    Signature,
-    TextBlock,
-    Tool,
-    calls_schema,
-)
+from agent.types import Candidate, Example, Field, FormatName, Signature, Tool, calls_schema
 from tests.toys import FakeModel, make_task
 
 WORDS = ("card", "fee", "parcel", "late", "door", "code", "refund", "box")

@@ -19,8 +19,8 @@ from agent.prompt.parts.examples import as_demo
 from agent.prompt.render import render
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Format, Material, Render
+from agent.release.formats.module_proof import load_module
 from agent.release.formats.proof import verify_exports
-from agent.release.formats.python_module import load_module
 from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import Prompt, load_prompt
 from agent.types import Example, Field, Message

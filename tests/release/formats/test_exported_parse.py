@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ReleaseError
-from agent.release.formats.python_module import load_module, module_source
+from agent.release.formats.module_proof import load_module
+from agent.release.formats.python_module import module_source
 from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import Prompt
 from agent.types import Field

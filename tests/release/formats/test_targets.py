@@ -15,9 +15,10 @@ from agent.errors import ReleaseError
 from agent.prompt.parts.shape import AnswerShape
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.formats.export_format import FORMATS, Material
+from agent.release.formats.module_proof import load_module
 from agent.release.formats.promptfoo import provider_settings
 from agent.release.formats.proof import verify_exports
-from agent.release.formats.python_module import load_module, module_source
+from agent.release.formats.python_module import module_source
 from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import Prompt
 from agent.task.tools import read_tools
