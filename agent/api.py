@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from agent.jobs import JOBS
 from agent.jobs.arguments import OptimizeArguments, WatchArguments, launch_of, register_as_begun
@@ -25,9 +25,7 @@ from agent.release.result import RunResult
 from agent.results.checks import CheckResult
 from agent.results.customize import CustomizeResult
 from agent.scoring.task_metrics import MetricFunction, register
-
-if TYPE_CHECKING:
-    from agent.types import Task
+from agent.types import Task
 
 Rows = Sequence[Mapping[str, Any]]
 

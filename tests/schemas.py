@@ -12,12 +12,10 @@ from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter
 
 from agent.jobs import JOBS
-from agent.jobs.audit import EraseResult
 from agent.results.base import Result
 
 RESULTS: Mapping[str, tuple[type[Result], ...]] = {
-    **{name: tuple(models) for name in JOBS.names() if (models := JOBS.get(name).results)},
-    "audit erase": (EraseResult,),
+    name: tuple(models) for name in JOBS.names() if (models := JOBS.get(name).results)
 }
 """By command what it prints: one of these."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from importlib import import_module
 from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -71,8 +70,6 @@ GROUPS = {
 EVERYDAY = ("demo", "init", "run", "resume", "show", "report", "ui", "export", "promote", "check", "doctor")
 """The commands that the short help shows."""
 HELP = {name: about for commands in GROUPS.values() for name, about in commands.items()}
-_HOMES = {"ui": "agent.cli.ui", **dict.fromkeys(("audit erase", "judge rate", "models fetch"), "agent.cli.questions")}
-"""Modules of hand-written commands; all others are jobs."""
 FAMILIES = {
     "batch": "List the provider batches that `--batch` sends, or cancel those of a run.",
     "ledger": "Merge ledgers into a read-only one; publish finished runs to a team's ledger, and verify them there.",
@@ -92,11 +89,6 @@ SHOW_ALL = "promptassay.show_all"
 """The key of a click context whose help shows everything."""
 
 
-def _made(name: str) -> click.Command:
-    made: click.Command = getattr(import_module(_HOMES[name]), f"{name.rpartition(' ')[2]}_command")
-    return made
-
-
 def _of_others() -> list[str]:
     return [name for name in JOBS.names() if JOBS.origin(name) != OURS]
 
@@ -108,13 +100,14 @@ class _Commands(click.Group):
         return [*HELP, *_of_others()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _HOMES:
-            return _made(cmd_name)
+        if cmd_name == "ui":  # the one command that is not a job
+            from agent.cli.ui import ui_command
+
+            return ui_command
         from agent.cli.declared import JobGroup, job_command
 
         if cmd_name in FAMILIES:
-            own = {name.partition(" ")[2]: _made(name) for name in _HOMES if name.startswith(f"{cmd_name} ")}
-            return JobGroup(cmd_name, own, help=FAMILIES[cmd_name], context_settings=SETTINGS)
+            return JobGroup(cmd_name, help=FAMILIES[cmd_name], context_settings=SETTINGS)
         return job_command(JOBS.get(cmd_name)) if cmd_name in JOBS else None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

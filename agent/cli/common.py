@@ -6,25 +6,23 @@ import codecs
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.cli import SETTINGS as SETTINGS
 from agent.errors import InputError
-from agent.jobs.locations import LEDGER
 from agent.jobs.registry import Printed
 from agent.jobs.tasks import samples, tasks_here
+from agent.registry import Registry
 from agent.report.blocks import short as short
 from agent.safe_text import closest, printable
 from agent.safe_text import plain as plain
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-    from agent.registry import Registry
 
 
 class FilePath(click.Path):
@@ -47,18 +45,7 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
-F = TypeVar("F", bound=Callable[..., Any])
 PATH = FilePath()
-
-db_option = click.option(
-    "--db", type=FilePath(is_file=True), default=LEDGER, show_default=True, help="The ledger file."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-
-
-def ledger_options(function: F) -> F:
-    """Add --db and --json."""
-    return db_option(json_option(function))
 
 
 class Registered(click.ParamType[str]):

@@ -18,7 +18,6 @@ from agent.cli.common import PATH, SETTINGS, FilePath, Registered, print_shown
 from agent.cli.progress import JobProgress, Progress
 from agent.jobs import JOBS
 from agent.jobs.launch import silence
-from agent.jobs.observers import Watcher
 from agent.jobs.registry import After, JobSpec, Printed
 from agent.jobs.session import Work, run_work
 from agent.jobs.tracking import NO_TRACKING, Tracking
@@ -194,7 +193,7 @@ def job_command(spec: JobSpec) -> click.Command:
 
     def called(*parts: Any, **arguments: Any) -> None:
         output: Any = parts[-1] if shown else JsonOption()
-        as_json, is_quiet = output.as_json, getattr(output, "quiet", True)
+        as_json, is_quiet = output.as_json, getattr(output, "quiet", not spec.takes_observer)
         progress = Progress(is_quiet)
         tracking = next((Tracking.of(each) for each in parts if isinstance(each, TrackOptions)), NO_TRACKING)
         if spec.asks and not spec.takes_observer:
@@ -206,7 +205,7 @@ def job_command(spec: JobSpec) -> click.Command:
                 return run_work(work, db, shown, tracking=tracking)
 
         with progress if spec.takes_observer else nullcontext():
-            found = spec.begin(arguments, parts, Watcher() if as_json else progress, as_json)
+            found = spec.begin(arguments, parts, Progress(quiet=True) if as_json else progress, as_json)
         db = next((part.db for part in parts if hasattr(part, "db")), LEDGER)
         if isinstance(found := After.next(found, run), Work):
             result = run(found)
@@ -223,8 +222,8 @@ def job_command(spec: JobSpec) -> click.Command:
     called.__doc__ = spec.about
     called.__click_params__ = [_argument(each) for each in reversed(spec.arguments)]  # type: ignore[attr-defined]
     shown: list[type[JobOptions]] = [TrackOptions] if spec.tracks else []
-    if (is_watched := spec.makes_work or spec.takes_observer) or spec.has_json:
-        shown.append(QuietOption if is_watched else JsonOption)
+    if spec.has_json:
+        shown.append(QuietOption if spec.makes_work or spec.takes_observer else JsonOption)
     types = {name: Registered(registry) for name, registry in spec.registries.items()}
     changes: dict[str, Any] = {**CHANGES.get(spec.name, {}), **{name: {"required": True} for name in spec.required}}
     changes |= {name: {"allow_from_autoenv": False} for name in spec.typed}
@@ -238,11 +237,11 @@ class JobGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         jobs = [word for first, _, word in (name.partition(" ") for name in JOBS.names()) if first == self.name]
-        return sorted([*super().list_commands(ctx), *jobs])
+        return sorted(jobs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        own, name = super().get_command(ctx, cmd_name), f"{self.name} {cmd_name}"
-        return own or (job_command(JOBS.get(name)) if name in JOBS else None)
+        name = f"{self.name} {cmd_name}"
+        return job_command(JOBS.get(name)) if name in JOBS else None
 
 
 def _argument(parameter: inspect.Parameter) -> click.Argument:

@@ -1,4 +1,4 @@
-"""Single-key labelling in the terminal or in the browser."""
+"""Single-key labelling in the terminal or in the browser, and blinded rating in the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -22,11 +21,9 @@ from agent.jobs.locations import open_ledger
 from agent.ledger.connect import is_there
 from agent.ledger.provenance import user
 from agent.options.jobs import LabelOptions
-from agent.task.label_session import LabelSession
-
-if TYPE_CHECKING:
-    from agent.task.label_files import LabelledTask
-    from agent.task.label_session import LabelQueue, NextRow
+from agent.report.blinded import BlindedAnswer, RatingSession, agreement
+from agent.task.label_files import LabelledTask
+from agent.task.label_session import LabelQueue, LabelSession, NextRow
 
 GLUED = "\N{NO-BREAK SPACE}"
 
@@ -161,3 +158,51 @@ def _pressed_key(file: int) -> str:
     except (KeyboardInterrupt, OSError):
         return QUIT
     return QUIT if data in (b"", b"\x04") else data.decode("ascii", "replace")
+
+
+# -- ratings: a rater sees inputs and answer, never which prompt wrote it ---------------------------------------------
+
+
+def ask_ratings(session: RatingSession) -> None:
+    """Ask for ratings of blinded answers until the rater quits."""
+    todo, of, rater = session.todo, len(session.items), plain(session.rater)
+    rated = of - len(todo)
+    click.echo(f"{of} answers, {rated} rated before by {rater}; ratings go to {session.file.path}")
+    for number, shown in enumerate(todo, rated + 1):
+        click.echo(_rated_page(shown, number, of, session.field))
+        marks = _marks(session)
+        if marks is None:
+            break
+        if marks:
+            session.file.add(shown.rated(session.rater, session.field, marks))
+    done = len(session.file.done(session.rater))
+    click.echo(f"{done} of {of} rated by {rater}{'' if done >= of else '; the same command continues'}")
+    if agreed := agreement(session.file.rows, session.rubric):
+        click.echo(agreed)
+    click.echo(plain(f"measure a judge with them: {session.command}"))
+
+
+def _rated_page(shown: BlindedAnswer, number: int, of: int, field: str) -> str:
+    lines = ["", f"[{number}/{of}] " + "-" * 60]
+    lines += [f"{plain(name)}: {plain(text)}" for name, text in shown.parts.items()]
+    return "\n".join([*lines, "", f"{plain(field)}:", plain(shown.answer), ""])
+
+
+def _marks(session: RatingSession) -> dict[str, int] | None:
+    low, high = session.rubric.low, session.rubric.high
+    marks: dict[str, int] = {}
+    for key, part in session.marks:
+        while key not in marks:
+            try:
+                prompt = f"{plain(part.name)} {low}-{high} (s skip, q stop)"
+                answer = click.prompt(prompt, prompt_suffix=": ").strip().casefold()
+            except (click.Abort, EOFError):
+                click.echo("")
+                return None
+            if answer in (SKIP, QUIT):
+                return {} if answer == SKIP else None
+            if answer.isdecimal() and low <= int(answer) <= high:
+                marks[key] = int(answer)
+            else:
+                click.echo(f"a whole number from {low} to {high}, s or q")
+    return marks

@@ -20,8 +20,11 @@ import click
 from agent.cli import progress_view as views
 from agent.cli.common import plain
 from agent.errors import Interrupted
+from agent.gateway.budget import Account
 from agent.gateway.in_flight import InFlight
 from agent.jobs.observers import CellLine, Snapshot, Watcher
+from agent.observer import TrainingProgress
+from agent.options.jobs import LabelOptions
 from agent.report.wording import dollars
 from agent.stats.figures import points
 
@@ -29,9 +32,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from agent.gateway.budget import Account
-    from agent.observer import TrainingProgress
-    from agent.options.jobs import LabelOptions
+    from agent.report.blinded import RatingSession
     from agent.task.label_files import LabelledTask
     from agent.task.label_session import LabelQueue
 
@@ -87,6 +88,14 @@ class Progress(Watcher):
         from agent.cli.label import ask_labels
 
         ask_labels(task, options, queue, db)
+
+    def on_rating(self, session: RatingSession) -> None:
+        from agent.cli.label import ask_ratings
+
+        ask_ratings(session)
+
+    def confirm(self, question: str) -> None:
+        click.confirm(question, abort=True, err=True)
 
     def on_heartbeat(self, in_flight: InFlight) -> None:
         self._in_flight, self._beats = in_flight, self._beats + 1

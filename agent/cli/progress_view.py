@@ -9,18 +9,17 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from agent.cli.common import plain, short
+from agent.gateway.budget import Account
 from agent.gateway.in_flight import InFlight
 from agent.jobs.observers import CellLine, Snapshot, recent_loss
+from agent.observer import TrainingProgress
 from agent.report.wording import verb
 from agent.safe_text import counted
 from agent.stats.figures import bracketed, points
+from agent.types import CallRole, Spend
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from agent.gateway.budget import Account
-    from agent.observer import TrainingProgress
-    from agent.types import CallRole, Spend
 
 
 LINE_WIDTH = 80

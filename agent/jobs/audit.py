@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from agent.errors import AgentError, InputError, LedgerError, error_lines
 from agent.jobs.locations import ledger_option, open_history, releases_folder
+from agent.jobs.observers import Watcher
 from agent.jobs.registry import DB, Printed, job
 from agent.jobs.tasks import changed_parts, task_of
 from agent.ledger.anchors import FoundWrong, checked, missing_heads, noted_hash, witnesses
@@ -27,13 +28,14 @@ from agent.ledger.trail import call_id, candidates_named
 from agent.ledger.trail import lineage as lineage_of
 from agent.ledger.verify import chains
 from agent.ledger.verify import verify as findings_in
-from agent.options.kinds import File
-from agent.options.option import option
+from agent.options.kinds import File, Texts
+from agent.options.option import JobOptions, option
 from agent.release.versions import is_version, read_released
 from agent.report.blocks import Block, table, text
 from agent.report.trail import CallTrail, LineageResult, RunTrail, TrialTrail, call_trail, run_trail, trial_trail
 from agent.report.view import RunView
 from agent.results.base import Result, absent
+from agent.safe_text import counted
 from agent.types import SPLITS, Task
 
 SHOWN = 5  # findings of one check in the table
@@ -296,19 +298,42 @@ class EraseResult(Result):
         yield text(f"erased {len(self.erased)} texts; the ledger is whole, head {self.head}", exact=True)
 
 
-def erase(
-    hashes: Sequence[str],
-    containing: str | None,
-    actor: str,
-    reason: str,
-    db: Path,
-    confirm: Callable[[int, Mapping[str, int]], None],
-) -> EraseResult:
-    """Erase texts; the chain keeps their hashes, the actor and the reason.
+class EraseOptions(JobOptions):
+    """What is erased, and who wants it."""
 
-    `confirm` gets the number of texts, and that of each kind, and raises if they are to stay. Raises InputError if
-    nothing is selected, or actor or reason is unfit, and LedgerError if the ledger is damaged then.
+    hash: Texts = option((), "A text by its SHA-256; repeatable.", metavar="H")
+    containing: str | None = option(None, metavar="TEXT")
+    """Every text that holds TEXT, also where JSON writes it otherwise."""
+    actor: str = option("", "Who wants it; is recorded.", metavar="NAME")
+    reason: str = option("", "Why; is recorded.", metavar="TEXT")
+    yes: bool = option(False, "Do not ask.")
+
+
+@job("audit erase", required=("actor", "reason"), typed=("yes",))
+def erase(*, options: EraseOptions, observer: Watcher, as_json: bool, db: Path = DB) -> Printed[EraseResult | None]:
+    """Erase prompts, requests and replies for good; the chain keeps their hashes.
+
+    The chain also keeps the actor and the reason. An erased reply is bought again when it is needed. Text that rows and
+    events quote, such as an error message, cannot be erased, and is listed.
     """
+
+    def confirm(count: int, kinds: Mapping[str, int]) -> None:
+        words = ", ".join(counted(number, kind) for kind, number in kinds.items())
+        observer.on_message(f"{count} texts go for good: {words}" if count else "no text holds it")
+        if count and not options.yes:
+            observer.confirm("erase them?")
+
+    def erased() -> EraseResult:
+        found = _erased(options, db, confirm)
+        for line in () if as_json else found.left:
+            observer.warn(f"still there: {line}")
+        return found
+
+    return Printed(None, later=erased)
+
+
+def _erased(options: EraseOptions, db: Path, confirm: Callable[[int, Mapping[str, int]], None]) -> EraseResult:
+    hashes, containing, actor, reason = options.hash, options.containing, options.actor, options.reason
     if not hashes and not containing:
         raise InputError("name what goes: --hash H (repeatable) or --containing TEXT")
     for flag, words in (("--actor", actor), ("--reason", reason)):

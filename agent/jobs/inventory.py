@@ -8,12 +8,13 @@ from pathlib import Path
 from pydantic import Field
 
 from agent.errors import InputError, ProblemsError
-from agent.jobs.registry import about, job
+from agent.jobs.observers import Watcher
+from agent.jobs.registry import Printed, about, job
 from agent.jobs.tasks import find_task, tasks_here
 from agent.jobs.tool_sources import tools_in_file, tools_of_server, write_tools
 from agent.metrics.metric_registry import METRICS
 from agent.models.model_registry import MODELS
-from agent.models.weights import CATALOG, weights_path
+from agent.models.weights import CATALOG, fetch, weights_path
 from agent.options.kinds import File, Texts
 from agent.options.option import option
 from agent.report.blocks import Block, Column, short, table
@@ -168,6 +169,12 @@ def models() -> ModelsResult:
         for w in CATALOG
     )
     return ModelsResult(forms=tuple(forms), weights=tuple(weights))
+
+
+@job("models fetch", has_json=False)
+def fetch_model(name: str = "local/smollm2-135m", *, observer: Watcher) -> Printed[None]:
+    """Download the weights of NAME into the cache and verify their SHA-256. Resumes a partial download."""
+    return Printed(None, exact=f"{name}: {fetch(name, observer.download)}\n")
 
 
 @job("tools", typed=("env",))

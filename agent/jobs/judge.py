@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ from typing import Any
 from agent.errors import InputError
 from agent.evaluate import judge_trust as trust
 from agent.evaluate.score_table import Arm, NamedCandidate, score
-from agent.jobs.registry import DB, job
+from agent.jobs.locations import open_history
+from agent.jobs.observers import Watcher
+from agent.jobs.registry import DB, Printed, job
 from agent.jobs.released import bare_task
 from agent.jobs.session import Session, Work
 from agent.jobs.tasks import find_task, with_judges
 from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.options.jobs import CalibrateOptions
-from agent.options.option import option
+from agent.options.kinds import File
+from agent.options.option import JobOptions, option
 from agent.options.shared import BUDGET, OUTPUT
+from agent.report.blinded import rating_session
 from agent.report.blocks import Block
 from agent.report.blocks import text as prose
 from agent.results.base import Result
@@ -111,6 +116,41 @@ def about_judging(asking: Session[Any], *roles: str) -> dict[str, Any]:
     spent = asking.spent()
     calls = {role: spent["calls"].get(role, 0) for role in ("judge", *roles, "cached")}
     return {"run_id": asking.id, "task": asking.task.name, "status": asking.status, **spent, "calls": calls}
+
+
+class RateOptions(JobOptions):
+    """What is rated, by whom and where to."""
+
+    rater: str = option("", "Who rates: a name or initials, kept with each rating.", metavar="NAME")
+    output: str | None = option(None, metavar="FIELD")
+    """The field to rate, when the task has several. Default: the one that its judge rates."""
+    count: int = option(40, "How many answers.", metavar="N", ge=1)
+    file: File = option(None, "Default: ratings.jsonl in the run's folder.", short="-o")
+    only: File = option(None, "Rate only the answers that this file names, as `judge tune` writes it.")
+
+
+@job("judge rate", has_json=False, required=("rater",))
+def rate(run: str = "", *, options: RateOptions, observer: Watcher, db: Path = DB) -> Printed[None]:
+    """Rate answers of RUN (default: the latest) on the rubric's scale, blind to their prompts.
+
+    For each answer, type a number for every criterion and one for the whole; s skips it, q quits. Ratings are kept: the
+    same command continues. Several raters write to one file; their agreement is printed at the end.
+    """
+
+    def rated() -> None:
+        with closing(open_history(db)) as history:
+            session = rating_session(
+                history,
+                run,
+                options.rater,
+                output=options.output,
+                count=options.count,
+                path=options.file,
+                only=options.only,
+            )
+        observer.on_rating(session)
+
+    return Printed(None, exact="", later=rated)
 
 
 class JudgedItems:

@@ -8,8 +8,10 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from agent.errors import InputError
 from agent.gateway.budget import Account
 from agent.gateway.in_flight import InFlight
 from agent.ledger.query import CALIBRATED_EVENT, RETRIEVAL_EVENTS, TEXT_EVENTS
@@ -20,8 +22,7 @@ from agent.prompt.parts.tools import as_text
 from agent.types import Outcome, Proposal, SplitName, Summary, Trial
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from agent.report.blinded import RatingSession
     from agent.search.plan import Plan
     from agent.search.program import Describes
     from agent.task.label_files import LabelledTask
@@ -133,6 +134,13 @@ class Watcher(Observer):
 
     def on_labelling(self, task: LabelledTask, options: LabelOptions, queue: LabelQueue, db: Path) -> None:
         """Handle rows that wait for labels of the user."""
+
+    def on_rating(self, session: RatingSession) -> None:
+        """Handle answers that wait for ratings of the user."""
+
+    def confirm(self, question: str) -> None:
+        """Ask the user to agree; raise an error for a no, and where nobody can be asked."""
+        raise InputError(f"{question} Nobody can be asked here; give the answer as an option")
 
     def on_heartbeat(self, in_flight: InFlight) -> None:
         """Handle the calls that the run waits for; called about every half second."""

@@ -18,7 +18,7 @@ from agent.options.kinds import File
 from agent.options.option import option
 from agent.options.shared import JsonOption
 from agent.registry import OURS
-from agent.report import run_tables
+from agent.report import run_tables, trial_tables
 from agent.report.blocks import Block, Column, filled, plain_section, short, table, text
 from agent.report.compare import CompareResult, compared_prompt
 from agent.report.compare import compare as compared
@@ -162,7 +162,7 @@ def history(
     if trial is not None:
         return trial_trail(view, trial)
     use = view.result.proposer if view.result is not None else None
-    trials = replace(run_tables.trials(view, is_whole=True), title=f"trials of {view.id}", tabbed=True)
+    trials = replace(trial_tables.trials(view, is_whole=True), title=f"trials of {view.id}", tabbed=True)
     proposals = run_tables.proposals(view.result, claims(ledger, view.id))
     rows = {"trials": ledger.trials(view.id), "rejected": ledger.rejected(view.id)}
     state = {"run_id": view.id, "status": view.run["status"], "error": view.run["error"]}

@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from agent.prompt.parts.kinds import HOMES, held
+from agent.prompt.parts.part import PromptPart
 from agent.types import Candidate, Demo, FormatName, Summary, Task, TechniqueName, Tool
 
 if TYPE_CHECKING:
     from agent.prompt.calibration import LabelCalibration
-    from agent.prompt.parts.part import PromptPart
     from agent.prompt.parts.shape import AnswerShape
     from agent.prompt.parts.tools import ToolTexts
     from agent.retrieval.passages import Passages

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from agent.evaluate.verdict import Reason, Verdict, bounded, gained
 from agent.release.versions import noun_of
+from agent.results.breakdown import Gain, Group, MetricPart
 from agent.stats import figures
 from agent.stats.intervals import SIGNIFICANT, shown
 
 if TYPE_CHECKING:
     from agent.release.result import RunResult
-    from agent.results.breakdown import Gain, Group, MetricPart
 
 
 def gate(result: RunResult) -> Verdict[RunResult]:

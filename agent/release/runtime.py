@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from agent.errors import ReleaseError
+from agent.prompt.parts.part import Row
 from agent.release.aliases import PRODUCTION, NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, only_release_errors, read_release
 from agent.safe_text import printable
+from agent.shipped import Prediction
 
 if TYPE_CHECKING:
-    from agent.prompt.parts.part import Row
     from agent.release.remembered import RememberedRows
     from agent.release.texts import TextsRelease
-    from agent.shipped import Prediction
     from agent.types import LM
 
 Input: TypeAlias = str | list[dict[str, str]]

@@ -72,6 +72,14 @@ class PageCell(str):
         return made
 
 
+def soft(words: str) -> PageCell:
+    return PageCell(words, tag="soft")
+
+
+def strong(words: str) -> PageCell:
+    return PageCell(words, tag="strong")
+
+
 def cells(*parts: str) -> PageCell:
     """Join the non-empty texts, links and badges into one cell."""
     kept = [part for part in parts if part]

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 
 from agent.report import wording
 from agent.report.wording import carried
+from agent.results.base import Interval
 from agent.safe_text import plain
 from agent.stats.figures import gain
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from agent.report.checks import CheckPoint
     from agent.report.view import RunView
-    from agent.results.base import Interval
     from agent.results.customize import ComparedArm
 
 INK, SOFT, LINE, GOOD, BAD, BASE = "#24292f", "#57606b", "#8c959f", "#1a7f38", "#cf222f", "#0969db"

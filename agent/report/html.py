@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InputError
 from agent.ledger.query import run_folder
 from agent.release.result import RunResult
-from agent.report import prompt_texts, run_tables, terms, wording
+from agent.report import prompt_texts, run_tables, terms, trial_tables, wording
 from agent.report.blocks import (
     Block,
     DiffBlock,
@@ -184,7 +184,7 @@ def _unfinished(view: RunView) -> Iterator[Block]:
 
 def _unfinished_sections(view: RunView) -> list[PageSection]:
     parts = (
-        ("search", "The search", run_tables.trial_blocks),
+        ("search", "The search", trial_tables.trial_blocks),
         ("spend", "What it cost", run_tables.spend),
         ("provenance", "Where this comes from", run_tables.provenance),
     )

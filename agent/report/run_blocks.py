@@ -12,7 +12,7 @@ from agent.ledger.trail import claims
 from agent.models.recorded import note
 from agent.release.result import RunResult
 from agent.release.versions import is_version
-from agent.report import breakdown_blocks, run_tables, wording
+from agent.report import breakdown_blocks, run_tables, trial_tables, wording
 from agent.report.blocks import Block, Column, DiffBlock, PageSection, filled, sentence, table, text
 from agent.report.breakdown_blocks import ShownRun
 from agent.report.next_steps import held_folder, next_steps
@@ -392,7 +392,7 @@ SECTIONS: dict[str, tuple[str, Callable[[ShownRun], Iterator[Block]]]] = {
     "counts": ("", _counts),
     "released": ("", _released),
     "search": ("The search", _search),
-    "trials": ("", _of_view(run_tables.trial_blocks)),
+    "trials": ("", _of_view(trial_tables.trial_blocks)),
     "Pareto front": ("", _front),
     "spend": ("What it cost", _of_view(run_tables.spend)),
     "provenance": ("Where this comes from", _of_view(run_tables.provenance)),

@@ -6,103 +6,31 @@ A note says what is omitted, and which command shows it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from agent.prompt.template import label_text
 from agent.release.result import RunResult
-from agent.report import charts, wording
-from agent.report.blocks import Block, ChartBlock, Column, TableBlock, listing, short, table, text
-from agent.report.optuna_study import importances
-from agent.report.terminal import whisker
+from agent.report import wording
+from agent.report.blocks import (
+    Block,
+    Column,
+    TableBlock,
+    listing,
+    short,
+    table,
+    text,
+)
 from agent.report.view import EQUAL, RunView
 from agent.report.wording import amount, cut, duration
 from agent.results.recorded import RecordedOutcome
 from agent.safe_text import counted
-from agent.stats.figures import interval, points
+from agent.stats.figures import points
 
-BEST, LAST, WORDS = 100, 20, 100
-"""Trials of a long search shown on a page, and characters of an instruction in its table."""
-REJECTED = 50
 FLIPS, FEW = 50, 5
 """Maximum of changed rows (each way), and rows that need no folding."""
 ANSWER, REASON = 1200, 400
 """Maximum length of a reply and of a reason."""
 GONE = "The task's files are gone or have changed since the run"
-AXIS = "0    dev    100"
-
-
-def trial_blocks(view: RunView) -> Iterator[Block]:
-    """Yield the search for a page: progress, trials, importances, rejected candidates."""
-    if not view.trials:
-        yield text("No trial yet.", on="page")
-        return
-
-    yield ChartBlock("progress", "Dev score against calls", partial(charts.progress, view), best(view), on="page")
-    yield trials(view)
-    yield mattered(view)
-    rejected = view.history.rejected(view.id) if view.shows_rows else []
-    lines = [f"{row['candidate_id']} {row['operator']}: {cut(row['rejected'], 300)}" for row in rejected[:REJECTED]]
-    left = len(rejected) - REJECTED
-    more = f"{left} more are left out; `optimize history {view.id}` lists them" if left > 0 else ""
-    heading = f"{len(rejected)} candidates were rejected before they were tried"
-    yield text(*lines, more, heading=heading, folded=True, on="page")
-
-
-def best(view: RunView) -> TableBlock:
-    """Return the table of the best-so-far line of the progress chart."""
-    rows = [(f"trial {trial['number']}", trial["used"], points(trial["mean"]), trial["n"]) for trial in view.best]
-    return table("The best so far, by calls made", ("best so far", "after calls #", "dev score #", "rows #"), rows)
-
-
-def mattered(view: RunView) -> TableBlock:
-    """Return the importances of the search's parameters; empty with too few trials."""
-    rows = [
-        (one.name, f"{one.share:.0%}", cut(one.best, WORDS), points(one.mean), one.trials) for one in importances(view)
-    ]
-    columns = ("parameter", "importance #", "its best choice ~", "dev score there #", "trials #")
-    note = "How far the choices of the best quarter of the trials differ from those of all (PED-ANOVA): a hint only."
-    return table("What mattered in the search", columns, rows, note=note, folded=True, on="page")
-
-
-def trials(view: RunView, is_whole: bool = False) -> TableBlock:
-    """Return the trials in order. Of a long search only the best and the last ones, unless `is_whole`."""
-    shown = view.trials
-    if len(shown) > BEST + LAST and not is_whole:
-        ranked = sorted(shown, key=lambda trial: (trial["state"] == "complete", trial["mean"] or 0.0), reverse=True)
-        numbers = {trial["number"] for trial in [*ranked[:BEST], *shown[-LAST:], shown[0]]}
-        shown = [trial for trial in shown if trial["number"] in numbers]
-    left = len(view.trials) - len(shown)
-    note = f"The {BEST} best and the {LAST} last; {left:,} are left out, `optimize history {view.id}` lists all. "
-    return listing(
-        f"{len(view.trials):,} trials",
-        [
-            (Column("trial"), "number"),
-            (Column("round", rank=10, on="screen"), "round"),
-            (Column("state"), "state"),
-            ("score #", lambda trial: points(trial["mean"])),
-            (Column("95 % CI", "number", on="page"), lambda trial: interval(trial["low"], trial["high"])),
-            (
-                Column(AXIS, rank=2, drawn=True, on="screen"),
-                lambda trial: whisker(trial["mean"], trial["low"], trial["high"], len(AXIS)),
-            ),
-            ("rows #", "n"),
-            (Column("which", on="page"), lambda trial: wording.which(trial, view.result, view.own)),
-            (Column("technique", rank=1, floor=9), "technique"),
-            (Column("format", rank=5, floor=8), "format"),
-            (Column("examples", "number", rank=1), "n_examples"),
-            (Column("operator", rank=3, floor=11), "operator"),
-            (Column("calls", "number", rank=7), lambda trial: trial["calls"] + trial["cached"]),
-            (Column("tokens", "number", rank=8), "tokens"),
-            (Column("$", "number", rank=9), lambda trial: amount(trial["cost_usd"])),
-            (Column("instruction", "long", rank=4, floor=16), lambda trial: short(trial["instruction"], WORDS)),
-            (Column("reason", "long", rank=6, floor=16), lambda trial: short(trial["reason"], WORDS)),
-        ],
-        shown,
-        explained=f"{note * (left > 0)}Scores of pruned trials are over fewer rows: a high one can be luck.",
-        folded=True,
-        quiet=frozenset(at for at, trial in enumerate(shown) if trial["state"] != "complete"),
-    )
 
 
 def before_search(result: RunResult) -> str:

@@ -12,13 +12,13 @@ from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
 from agent.release.versions import NOUNS, noun_of
 from agent.results.base import CostedResult, SideName
+from agent.results.breakdown import Calibration
+from agent.results.run_parts import Carried, NotWorse, ParetoRow, Winner
 from agent.stats.figures import chance, evidence, gain, paired_test, points
 from agent.stats.intervals import SIGNIFICANT, shown
 
 if TYPE_CHECKING:
-    from agent.results.breakdown import Calibration
     from agent.results.recorded import RecordedPrompt
-    from agent.results.run_parts import Carried, NotWorse, ParetoRow, Winner
 
 SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: keys and display names."""

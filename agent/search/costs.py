@@ -15,6 +15,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Literal
 
 from agent.errors import BudgetRefused
+from agent.gateway.budget import Account
 from agent.gateway.prices import Price
 from agent.prompt.template import marks
 from agent.retrieval.passages import CONTEXT
@@ -23,7 +24,6 @@ from agent.scoring.llm_judge import judge_calls, reads_passages
 from agent.types import Budget, CallRole, Spend, Task, Usage
 
 if TYPE_CHECKING:
-    from agent.gateway.budget import Account
     from agent.search.plan import Plan
     from agent.search.trials import Trials
 

@@ -22,8 +22,8 @@ from agent.release.file_release import FileRelease
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
 from agent.report.blocks import ChartBlock
+from agent.report.trial_tables import badge
 from agent.report.web.app import warm
-from agent.report.web.parts import badge
 from agent.report.wording import own_prompt
 from agent.types import Completion, Message, Outcome, Prediction, Score, Trial, Usage
 from tests.cli.world import good, good_json, optimize

@@ -17,6 +17,7 @@ from agent.release.export import write_release
 from agent.release.gate import gain_of_arm, no_prompt_ahead
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
+from agent.release.versions import Release
 from agent.results.breakdown import Gain
 from agent.results.customize import ComparedArm, CustomizeResult
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from agent.jobs.customize.table import Scored
     from agent.jobs.session import Session
     from agent.programs.variants import TunedProgram
-    from agent.release.versions import Release
 
 YOURS = "yours"
 

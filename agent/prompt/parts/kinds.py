@@ -16,12 +16,12 @@ from agent.prompt.parts.conversation import Conversing
 from agent.prompt.parts.part import PromptPart
 from agent.registry import Registry
 from agent.safe_data import read_as
+from agent.shipped import Field
 
 if TYPE_CHECKING:
     from agent.prompt.bound import BoundPrompt
     from agent.prompt.parts.calibration import Opinion
     from agent.prompt.prompt_candidate import PromptCandidate
-    from agent.shipped import Field
     from agent.types import Demo, Signature, Task, Tool
 
 T = TypeVar("T")

@@ -7,23 +7,10 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.prompt.template import label_text
-from agent.release.versions import NOUNS
-from agent.report.blocks import Block, PageCell, PageSection, filled, line, text
+from agent.report.blocks import Block, PageCell, PageSection, filled, line, soft, text
 from agent.report.page_blocks import Button, FormBlock, FormField, LineBlock
-from agent.report.wording import RELEASED, SIDES
 from agent.safe_text import counted
 
-TAGS: Mapping[str, str] = {
-    "complete": "good",
-    "running": "base",
-    "killed": "bad",
-    "failed": "bad",
-    **dict.fromkeys((SIDES[0][1], *(f"your {noun}" for noun in NOUNS.values())), "base"),
-    RELEASED: "base",
-}
-"""By word the class of its badge."""
-PLAIN = "plain"
-"""Class of a badge without a colour."""
 COMPARE = Button("Compare the two that are ticked")
 
 
@@ -40,20 +27,6 @@ def address(*parts: object) -> str:
 def link(words: str, *parts: object, tag: str = "") -> PageCell:
     """Return a link to the path of these parts."""
     return PageCell(words, address(*parts), tag)
-
-
-def soft(words: str) -> PageCell:
-    return PageCell(words, tag="soft")
-
-
-def strong(words: str) -> PageCell:
-    return PageCell(words, tag="strong")
-
-
-def badge(word: str) -> PageCell:
-    """Make the badge of a state, or of the name of a trial."""
-    is_prompt = word and word not in ("complete", "running", "pruned", "incomplete", "interrupted", "budget")
-    return PageCell(word, tag=TAGS.get(word, "good" if is_prompt and " " in word else PLAIN)) if word else PageCell("")
 
 
 def pick(value: str, words: str) -> PageCell:

@@ -17,11 +17,11 @@ from agent.ledger import trail
 from agent.ledger.query import History
 from agent.prompt.template import label_text
 from agent.release.runtime import Prompt
-from agent.report.blocks import Block, Column, PageCell, group, line, listing, text
+from agent.report.blocks import Block, Column, PageCell, group, line, listing, strong, text
 from agent.report.page_blocks import Button, FormBlock, FormField
 from agent.report.web import parts
 from agent.report.web.page_request import PLAYGROUND, Page, PageRequest, PlaygroundAsker, Quote, Site
-from agent.report.web.parts import link, named, section, strong, value_text
+from agent.report.web.parts import link, named, section, value_text
 from agent.report.web.tried_prompts import Tried, tried_prompts
 from agent.report.wording import cut, dollars
 from agent.results.rows import PlayedAnswer, PlayedResult

@@ -29,10 +29,10 @@ from agent.release.prompt_file import PromptRelease
 from agent.release.texts import TextsRelease
 from agent.release.versions import Release, form_of, how_to_load
 from agent.report.aliases import changes_table, moved
-from agent.report.blocks import Block, Column, PageCell, PageSection, cells, line, listing, text
+from agent.report.blocks import Block, Column, PageCell, PageSection, cells, line, listing, soft, strong, text
 from agent.report.web import parts
 from agent.report.web.page_request import Page, PageRequest, checks_named
-from agent.report.web.parts import link, moment, section, soft, strong
+from agent.report.web.parts import link, moment, section
 from agent.safe_file import disk_errors
 from agent.stats.figures import points
 

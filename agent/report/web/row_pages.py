@@ -21,15 +21,18 @@ from agent.report.blocks import (
     line,
     listing,
     sentence,
+    soft,
+    strong,
 )
 from agent.report.compare import ComparedPrompt, CompareResult, compare, compared_prompt
 from agent.report.page_blocks import Button, FormBlock, FormField, TermsBlock
 from agent.report.prompt_texts import compared_texts
 from agent.report.run_tables import fields
+from agent.report.trial_tables import PLAIN
 from agent.report.view import EQUAL, RowPair, RunView, row_pairs
 from agent.report.web import parts
 from agent.report.web.page_request import CachedRunView, Page, PageRequest, sql_link
-from agent.report.web.parts import address, link, section, soft, strong
+from agent.report.web.parts import address, link, section
 from agent.stats.figures import gain, points, tally
 from agent.stats.intervals import mean_ci
 from agent.types import NO_CALL, SplitName
@@ -98,16 +101,16 @@ def row_block(pair: RowPair, sides: Sequence[str]) -> Block:
 def _badge(pair: RowPair) -> PageCell:
     verdict = _verdict(pair)
     if verdict == "unscored":
-        return PageCell("no score", tag=parts.PLAIN)
+        return PageCell("no score", tag=PLAIN)
     change = "" if verdict == "tied" else f" {gain(pair.change)}"
-    return PageCell(f"{verdict}{change}", tag={"won": "good", "lost": "bad"}.get(verdict, parts.PLAIN))
+    return PageCell(f"{verdict}{change}", tag={"won": "good", "lost": "bad"}.get(verdict, PLAIN))
 
 
 def _answer(one: Mapping[str, Any] | None, name: str) -> Block:
     if one is None:
-        head = line(name, " ", PageCell("-", tag=parts.PLAIN), level=4)
+        head = line(name, " ", PageCell("-", tag=PLAIN), level=4)
         return group(head, line("not asked about this row", look="soft"), look="answer")
-    score = {1: "good", 0: "bad"}.get(one["value"], parts.PLAIN)
+    score = {1: "good", 0: "bad"}.get(one["value"], PLAIN)
     reasons = [(metric, reason) for metric, _, reason in one["scores"] if reason and reason != one["error"]]
     trace = one.get("trace", "")  # of an agent, whose last reply is not its answer
     said = (fields(one["fields"]) if trace else one["reply"]) or ("(no answer)" if trace else "(no reply)")

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from agent.errors import InputError
 from agent.ledger.query import Row, cost_of
 from agent.ledger.resume_state import IS_CALL
-from agent.report import charts, run_tables, terms, wording
+from agent.report import charts, run_tables, terms, trial_tables, wording
 from agent.report.blocks import Block, ChartBlock, PageCell, PageSection, group, line, sentence, text
 from agent.report.checks import KIND
 from agent.report.comparison import comparison_sections, is_comparison, running_losses
@@ -20,6 +20,7 @@ from agent.report.html import page_sections, report_sections
 from agent.report.job_blocks import job_result, sections_of
 from agent.report.page_blocks import FigureBlock, ProgressBlock, TermsBlock
 from agent.report.run_blocks import baseline_in_full, run_sections
+from agent.report.trial_tables import badge
 from agent.report.view import RunView
 from agent.report.web import parts
 from agent.report.web.page_request import CachedRunView, Page, PageRequest, checks_named, is_search, sql_link
@@ -85,7 +86,7 @@ def _about(request: PageRequest, view: RunView, is_live: bool) -> Iterator[Block
     checked = _checked(request, view.run)
     said = f"{found['task']} · {found['model']} · proposer {found['proposer'] or 'none'} · seed {found['seed']}"
     started = f"run {view.id} · {said} · {parts.moment(found['started_utc'])} UTC · "
-    yield line(started, parts.badge(found["status"]), look="soft")
+    yield line(started, badge(found["status"]), look="soft")
     has = {
         "Report": (f"{here}/report", is_search(found)),
         "Prompt": ("#prompt", view.baseline),
@@ -132,7 +133,7 @@ def _progress_chart(request: PageRequest, view: RunView) -> list[Block]:
         return []
     name = f"Dev score against calls, run {view.id}"
     draw = partial(charts.progress, view)
-    made = ChartBlock("progress", name, draw, run_tables.best(view))
+    made = ChartBlock("progress", name, draw, trial_tables.best(view))
     return [line("Score against calls", level=2), request.cached("chart", view.id, lambda: made)]
 
 

@@ -8,18 +8,30 @@ from urllib.parse import urlencode
 
 from agent.errors import InputError
 from agent.ledger.query import Row
-from agent.report import run_tables, terms, wording
-from agent.report.blocks import Block, Column, DiffBlock, PageCell, cells, group, line, listing, short, text
+from agent.report import run_tables, terms, trial_tables, wording
+from agent.report.blocks import (
+    Block,
+    Column,
+    DiffBlock,
+    PageCell,
+    cells,
+    group,
+    line,
+    listing,
+    soft,
+    text,
+)
 from agent.report.page_blocks import Button, FormBlock, FormField, TermsBlock
 from agent.report.prompt_texts import compared_texts, whole_prompt
 from agent.report.run_blocks import PROMPT_LETTERS
+from agent.report.trial_tables import badge
 from agent.report.view import RunView
 from agent.report.web import parts
 from agent.report.web.page_request import Page, PageRequest, sql_link
-from agent.report.web.parts import address, badge, link, section, soft, strong
+from agent.report.web.parts import address, link, section
 from agent.report.web.row_pages import NO_ROWS, filtered
 from agent.report.wording import dollars
-from agent.stats.figures import interval, points
+from agent.stats.figures import points
 
 SORTS: Mapping[str, str] = {"score": "mean", "cost": "cost_usd", "tokens": "tokens", "trial": "number"}
 FILTERS = ("state", "technique", "format", "operator")
@@ -97,32 +109,7 @@ def _trial_table(view: RunView, rows: list[Row], sort: str, order: str, query: s
         own = trial["number"]
         return cells(parts.pick(f"{view.id}:{own}", f"trial {own}"), link(str(own), "run", view.id, "trial", own))
 
-    def design(trial: Row) -> str:
-        examples = f", {trial['n_examples']} examples" if trial["n_examples"] else ""
-        return cells(trial["technique"], soft(trial["format"] + examples))
-
-    return listing(
-        "Trials",
-        [
-            (head("trial", "trial"), number),
-            (
-                head("score", "score, 95 % CI"),
-                lambda trial: cells(strong(points(trial["mean"])), soft(_interval(trial))),
-            ),
-            ("rows #", "n"),
-            ("state", lambda trial: cells(badge(trial["state"]), badge(_which(view, trial)))),
-            ("technique, format", design),
-            ("operator", lambda trial: trial["operator"] or "-"),
-            (head("tokens", "tokens"), "tokens"),
-            (head("cost", "cost"), lambda trial: dollars(trial["cost_usd"])),
-            (Column("instruction", "short"), lambda trial: PageCell(short(trial["instruction"], 160), tag="clamp")),
-        ],
-        rows,
-    )
-
-
-def _interval(trial: Row) -> str:
-    return "" if trial["low"] is None else interval(trial["low"], trial["high"])
+    return listing("Trials", trial_tables.trial_columns(view, head, number), rows)
 
 
 def trial(request: PageRequest) -> Page:
@@ -136,7 +123,7 @@ def trial(request: PageRequest) -> Page:
     own = view.own
     which = _which(view, numbered[number])
     base, candidate = (request.history.candidate(numbered[n]["candidate_id"]) for n in (0, number))
-    interval = f" · 95 % CI {_interval(one)}" if one["low"] is not None else ""
+    interval = f" · 95 % CI {trial_tables.around(one)}" if one["low"] is not None else ""
     about = f" {one['n']} rows{interval} · {own} {points(numbered[0]['mean'])} · {one['technique']}, "
     about += f"format {one['format']}, {one['n_examples']} examples · "
     about += f"{one['tokens'] or 0:,} tokens, {dollars(one['cost_usd'])}"
