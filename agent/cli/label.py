@@ -6,7 +6,9 @@ import os
 import select
 import shutil
 import sys
+import termios
 import textwrap
+import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,8 +131,6 @@ def _single_keys() -> Iterator[Callable[[], str]]:
     if not sys.stdin.isatty():
         yield _piped_key
         return
-    import termios
-    import tty
 
     file = sys.stdin.fileno()
     before = termios.tcgetattr(file)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 import click
@@ -107,8 +109,6 @@ def _playground(db: Path, options: UiOptions) -> Playground | None:
 
 @contextmanager
 def _opened(url: str, wanted: bool) -> Iterator[None]:
-    import webbrowser
-    from tempfile import NamedTemporaryFile
 
     if not wanted:
         yield

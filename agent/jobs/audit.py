@@ -30,6 +30,7 @@ from agent.ledger.verify import chains
 from agent.ledger.verify import verify as findings_in
 from agent.options.kinds import File, Texts
 from agent.options.option import JobOptions, option
+from agent.options.shared import LedgerOption
 from agent.release.versions import is_version, read_released
 from agent.report.blocks import Block, table, text
 from agent.report.trail import CallTrail, LineageResult, RunTrail, TrialTrail, call_trail, run_trail, trial_trail
@@ -310,7 +311,9 @@ class EraseOptions(JobOptions):
 
 
 @job("audit erase", required=("actor", "reason"), typed=("yes",))
-def erase(*, options: EraseOptions, observer: Watcher, as_json: bool, db: Path = DB) -> Printed[EraseResult | None]:
+def erase(
+    *, options: EraseOptions, ledger: LedgerOption, observer: Watcher, as_json: bool
+) -> Printed[EraseResult | None]:
     """Erase prompts, requests and replies for good; the chain keeps their hashes.
 
     The chain also keeps the actor and the reason. An erased reply is bought again when it is needed. Text that rows and
@@ -324,7 +327,7 @@ def erase(*, options: EraseOptions, observer: Watcher, as_json: bool, db: Path =
             observer.confirm("erase them?")
 
     def erased() -> EraseResult:
-        found = _erased(options, db, confirm)
+        found = _erased(options, ledger.db, confirm)
         for line in () if as_json else found.left:
             observer.warn(f"still there: {line}")
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 from agent.errors import AgentError, InputError
 from agent.jobs.customize.release_arm import tuned_file
 from agent.jobs.locations import open_history
-from agent.jobs.registry import DB, Printed, about, job
+from agent.jobs.registry import Printed, about, job
 from agent.jobs.tasks import changed_parts, task_of
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.options.kinds import File, Texts
-from agent.options.option import option
-from agent.options.shared import JsonOption
+from agent.options.option import JobOptions, option
+from agent.options.shared import JsonOption, LedgerOption
 from agent.programs import ARMS, TUNED_ARMS, ArmName
 from agent.programs.classic import exported
 from agent.release.file_release import MANIFEST
@@ -79,21 +79,21 @@ def formats() -> Iterator[tuple[str, str]]:
         yield one.name, f"{said}; {code.about} where the prompt looks something up" if code else said
 
 
+class ExportOptions(JobOptions):
+    """What is exported, in which forms and where to."""
+
+    format: Texts = option(("md",), "The form; repeat it for several. Default: md.")
+    arm: ArmName | None = option(None)
+    """classic: instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o DIR.
+    lora, lora+prompt, full: that arm of a run of `optimize customize`."""
+    output: File = option(None, "File or folder to write to. Default: print it.", short="-o")
+    write: bool = option(False, "Make the change in your own files, as --format skills shows it without --write.")
+    strict: bool = option(False, "Refuse a format that cannot be proved here or cannot carry every value.")
+
+
 @job("export", registries={"format": FORMATS}, listed=("Formats", formats))
 def export(
-    run: str = "",
-    *,
-    format: Texts = option(("md",), "The form; repeat it for several. Default: md."),
-    arm: ArmName | None = option(
-        None,
-        "classic: instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o "
-        "DIR. lora, lora+prompt, full: that arm of a run of `optimize customize`.",
-    ),
-    output: File = option(None, "File or folder to write to. Default: print it.", short="-o"),
-    write: bool = option(False, "Make the change in your own files, as --format skills shows it without --write."),
-    strict: bool = option(False, "Refuse a format that cannot be proved here or cannot carry every value."),
-    db: Path = DB,
-    form: JsonOption,
+    run: str = "", *, options: ExportOptions, ledger: LedgerOption, form: JsonOption
 ) -> Printed[ExportResult | None]:
     """Export the released prompt of RUN (default: the latest), verified to be what was scored.
 
@@ -109,11 +109,12 @@ def export(
     The export of your program is its released file: program.json for `dspy.Module.load`, chain.json for `load_chain`,
     texts.json for `load_texts`; --format is not used.
     """
+    arm, output, db = options.arm, options.output, ledger.db
     with closing(open_history(db)) as history:
         if arm in TUNED_ARMS:
             row, released = tuned_file(history, run, arm, db)
             _require_output(form, output)
-            return _prompt(history, row, released, format, output, strict, write, NO_DEV)
+            return _prompt(history, row, released, options, NO_DEV)
         row = history.run(run)
         found = released_file(row, db)
         if found is None:
@@ -124,9 +125,9 @@ def export(
             if form.as_json:
                 raise InputError("--json tells how prompts were proved; the state of your program is not")
             return _state(found, output)
-        if not write:
+        if not options.write:
             _require_output(form, output)
-        return _prompt(history, row, found, format, output, strict, write)
+        return _prompt(history, row, found, options)
 
 
 def _require_output(form: JsonOption, output: Path | None) -> None:
@@ -135,16 +136,9 @@ def _require_output(form: JsonOption, output: Path | None) -> None:
 
 
 def _prompt(
-    history: History,
-    row: Row,
-    released: Path,
-    formats: Sequence[str],
-    output: Path | None,
-    strict: bool,
-    write: bool,
-    no_dev: str = "",
+    history: History, row: Row, released: Path, options: ExportOptions, no_dev: str = ""
 ) -> Printed[ExportResult]:
-    chosen = [FORMATS.get(name) for name in dict.fromkeys(formats)]
+    chosen, output, write = [FORMATS.get(name) for name in dict.fromkeys(options.format)], options.output, options.write
     if write and (output is not None or any(one.write is None for one in chosen)):
         raise InputError("--write changes files in place; use --format skills alone, and no -o")
     task = task_of_run(row) if any(one.needs_task for one in chosen) else None
@@ -154,7 +148,7 @@ def _prompt(
         materials[one.name] = Material(load_prompt(source).release, task)
     release = materials[chosen[0].name].release
     dev, why = (None, no_dev) if no_dev else _dev_run(history, row, release)
-    exports = verify_exports(chosen, materials, dev=dev, strict=strict)
+    exports = verify_exports(chosen, materials, dev=dev, strict=options.strict)
     alone = len(exports) == 1 and len(exports[0].texts) == 1
     if not alone and (output is None or os.path.isfile(output)):
         many = "several formats" if len(exports) > 1 else f"{exports[0].format.name} has several files"

@@ -21,10 +21,9 @@ from agent.jobs.session import Session, Work
 from agent.jobs.tasks import find_task, with_judges
 from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.options.jobs import CalibrateOptions
-from agent.options.kinds import File
-from agent.options.option import JobOptions, option
-from agent.options.shared import BUDGET, OUTPUT
-from agent.report.blinded import rating_session
+from agent.options.option import option
+from agent.options.shared import BUDGET, OUTPUT, LedgerOption
+from agent.report.blinded import RateOptions, rating_session
 from agent.report.blocks import Block
 from agent.report.blocks import text as prose
 from agent.results.base import Result
@@ -118,19 +117,8 @@ def about_judging(asking: Session[Any], *roles: str) -> dict[str, Any]:
     return {"run_id": asking.id, "task": asking.task.name, "status": asking.status, **spent, "calls": calls}
 
 
-class RateOptions(JobOptions):
-    """What is rated, by whom and where to."""
-
-    rater: str = option("", "Who rates: a name or initials, kept with each rating.", metavar="NAME")
-    output: str | None = option(None, metavar="FIELD")
-    """The field to rate, when the task has several. Default: the one that its judge rates."""
-    count: int = option(40, "How many answers.", metavar="N", ge=1)
-    file: File = option(None, "Default: ratings.jsonl in the run's folder.", short="-o")
-    only: File = option(None, "Rate only the answers that this file names, as `judge tune` writes it.")
-
-
 @job("judge rate", has_json=False, required=("rater",))
-def rate(run: str = "", *, options: RateOptions, observer: Watcher, db: Path = DB) -> Printed[None]:
+def rate(run: str = "", *, options: RateOptions, ledger: LedgerOption, observer: Watcher) -> Printed[None]:
     """Rate answers of RUN (default: the latest) on the rubric's scale, blind to their prompts.
 
     For each answer, type a number for every criterion and one for the whole; s skips it, q quits. Ratings are kept: the
@@ -138,16 +126,8 @@ def rate(run: str = "", *, options: RateOptions, observer: Watcher, db: Path = D
     """
 
     def rated() -> None:
-        with closing(open_history(db)) as history:
-            session = rating_session(
-                history,
-                run,
-                options.rater,
-                output=options.output,
-                count=options.count,
-                path=options.file,
-                only=options.only,
-            )
+        with closing(open_history(ledger.db)) as history:
+            session = rating_session(history, run, options)
         observer.on_rating(session)
 
     return Printed(None, exact="", later=rated)

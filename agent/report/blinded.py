@@ -16,6 +16,8 @@ from typing import Any
 from agent.errors import InputError
 from agent.ledger.query import History, Row, run_folder, searched
 from agent.ledger.trail import request_of
+from agent.options.kinds import File
+from agent.options.option import JobOptions, option
 from agent.prompt.template import label_text
 from agent.report.view import task_of
 from agent.retrieval.passages import passages_in
@@ -100,40 +102,43 @@ class RatingSession:
         return shlex.join(words)
 
 
+class RateOptions(JobOptions):
+    """What is rated, by whom and where to."""
+
+    rater: str = option("", "Who rates: a name or initials, kept with each rating.", metavar="NAME")
+    output: str | None = option(None, metavar="FIELD")
+    """The field to rate, when the task has several. Default: the one that its judge rates."""
+    count: int = option(40, "How many answers.", metavar="N", ge=1)
+    file: File = option(None, "Default: ratings.jsonl in the run's folder.", short="-o")
+    only: File = option(None, "Rate only the answers that this file names, as `judge tune` writes it.")
+
+
 def rating_session(
     history: History,
     run_id: str,
-    rater: str,
-    *,
-    output: str | None = None,
-    count: int = 40,
-    path: Path | None = None,
-    only: Path | None = None,
+    wanted: RateOptions,
     cached: Callable[[str, Callable[[], list[BlindedAnswer]]], list[BlindedAnswer]] = lambda run_id, make: make(),
 ) -> RatingSession:
-    """Return up to `count` answers of a run for one rater. `cached` may return those of a run from a cache.
-
-    `output`: as of `field_of`. `path`: of the file of ratings, by default ratings.jsonl in the run's folder. `only`: a
-    file that names the items to rate, as `judge tune` writes it.
+    """Return the answers of a run for one rater. `cached` may return those of a run from a cache.
 
     Raises:
         InputError: the run is no search, its dev rows have changed, or no answer can be rated.
         ProblemsError: the file is not a file of ratings.
     """
     run = searched(history.run(run_id))
-    file = RatedFile(path or run_folder(history.path.parent, run["id"]) / "ratings.jsonl")
+    file = RatedFile(wanted.file or run_folder(history.path.parent, run["id"]) / "ratings.jsonl")
     task = task_of(run)
     if task.hashes.get("dev") != run["hashes"].get("dev"):
         where = run["folder"] or run["options"]["task"]
         raise InputError(f"{run['id']}: the dev rows of {where} have changed; restore them to rate this run")
-    field = field_of(task, output)
-    named = None if only is None else items_in(only)
-    most = count if named is None else MOST_LOOKED_AT
+    field = field_of(task, wanted.output)
+    named = None if wanted.only is None else items_in(wanted.only)
+    most = wanted.count if named is None else MOST_LOOKED_AT
     items = cached(run["id"], lambda: items_of(history, run["id"], task, field, most))
-    items = [each for each in items if named is None or each.item in named][:count]
+    items = [each for each in items if named is None or each.item in named][: wanted.count]
     if not items:
         raise InputError(f"{run['id']}: no prompt that saw all of dev answered with the field {field}")
-    return RatingSession(run, task, field, rubric_of(task, field), items, file, rater)
+    return RatingSession(run, task, field, rubric_of(task, field), items, file, wanted.rater)
 
 
 def items_in(path: Path) -> frozenset[str]:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import copy
 import hashlib
+import inspect
 import math
 import re
 import threading
@@ -206,7 +207,6 @@ def require_all(task: Task) -> None:
 
 def digest_of(function: FunctionType) -> str:
     """Return a SHA-256 of a function's source, defaults and closure."""
-    import inspect
 
     try:
         if function.__name__ == "<lambda>":

@@ -8,6 +8,7 @@ import math
 import resource
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import islice
@@ -150,7 +151,6 @@ class TableFile:
             yield number, cells
 
     def _workbook(self, path: str, name: str) -> Iterator[tuple[int, Sequence[Any]]]:
-        import warnings
 
         import openpyxl
 

@@ -30,7 +30,7 @@ from agent.options.shared import CapOptions
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
-from agent.report.blinded import rating_session
+from agent.report.blinded import RateOptions, rating_session
 from agent.report.view import RunView
 from agent.report.web.app import bind, make, serve
 from agent.report.web.labelling_pages import LabelPlace
@@ -147,9 +147,9 @@ def test_no_more_prompts_are_read_than_answers_are_wanted(runs: Runs, monkeypatc
 
     monkeypatch.setattr(History, "outcomes", counted)
     with closing(History(DB)) as history:
-        assert len(rating_session(history, runs["search"], "Ann", count=1).items) == 1
+        assert len(rating_session(history, runs["search"], RateOptions(rater="Ann", count=1)).items) == 1
         assert len(read) == 1
-        assert len(rating_session(history, runs["search"], "Ann").items) > 1
+        assert len(rating_session(history, runs["search"], RateOptions(rater="Ann")).items) > 1
         assert len(read) > 2
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from agent.errors import InputError
-from agent.report.blinded import RatingSession, agreement, rating_session
+from agent.report.blinded import RateOptions, RatingSession, agreement, rating_session
 from agent.report.blocks import PageCell, group, line, text
 from agent.report.page_blocks import Button, FormBlock, FormField, ProgressBlock
 from agent.report.web.page_request import Page, PageRequest, Site
@@ -132,7 +132,9 @@ def _skipped(text: str) -> list[str]:
 
 
 def _session(request: PageRequest, rater: str) -> RatingSession:
-    return rating_session(request.history, request.names["run"], rater, cached=partial(request.cached, "items"))
+    return rating_session(
+        request.history, request.names["run"], RateOptions(rater=rater), partial(request.cached, "items")
+    )
 
 
 def rate(request: PageRequest) -> Page:
