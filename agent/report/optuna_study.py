@@ -19,7 +19,7 @@ from agent.ledger.query import Row, history_of, run_folder, searched
 from agent.report.view import RunView
 from agent.report.wording import verdict
 from agent.safe_file import disk_errors, new_file
-from agent.search.study import TOLD, MeanScore, Params, StudyTrial, built, folded, shrunk
+from agent.search.study import TOLD, MeanScore, Params, StudyTrial, folded, shrunk
 from agent.types import content_id
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def write_study(view: RunView, path: Path) -> None:
 
 
 def _trials(view: RunView, told: Sequence[StudyTrial]) -> list[optuna.trial.FrozenTrial]:
+    from agent.search.samplers import built
+
     by_trial, by_candidate = _events_by_trial(view), {trial["candidate_id"]: trial for trial in view.trials}
     rows = [by_candidate[trial.candidate_id] for trial in told] if told else view.trials
     trials = built(told).trials if told else _of_ledger(rows, by_trial)

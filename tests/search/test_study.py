@@ -14,23 +14,8 @@ from hypothesis import strategies as st
 from agent.errors import InputError
 from agent.search import registered
 from agent.search.program import Choices
-from agent.search.study import (
-    OPERATOR,
-    PARENT,
-    AskTell,
-    MeanScore,
-    Params,
-    Study,
-    StudyTrial,
-    as_flat,
-    behind_by_wilcoxon,
-    built,
-    distributions_of,
-    flat_study,
-    folded,
-    prior_of,
-    shrunk,
-)
+from agent.search.samplers import AskTell, Study, as_flat, behind_by_wilcoxon, built, distributions_of, flat_study
+from agent.search.study import OPERATOR, PARENT, MeanScore, Params, StudyTrial, folded, prior_of, shrunk
 from agent.types import FRESH
 
 SPACE = {"format": ("turns", "inline"), "size": ("4", "8", "16")}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import Bandit
 from agent.search.program import PROPOSED, Moves, Parent
-from agent.search.study import OPERATOR, PARENT, TOLD, AskTell, Study, StudyTrial
+from agent.search.study import OPERATOR, PARENT, TOLD, StudyTrial
 from agent.types import FRESH, content_id
+
+if TYPE_CHECKING:
+    from agent.search.samplers import Study
 
 PARENTS = 6
 TRIES = 4  # to make one new candidate, before a step takes fewer
@@ -62,6 +66,8 @@ class ByBandit(Choosing):
         self._study: Study
 
     def _begin(self, parents: Sequence[Parent]) -> None:
+        from agent.search.samplers import Study
+
         seed = int(content_id("s", [self._context.seed, self._context.round])[2:], 16)
         designs = [(place, self._trials.estimate(i)) for i, place in self._designs().items()]
         self._study = Study(self._moves.space(), designs, seed)
@@ -97,6 +103,8 @@ class ByStudy(Choosing):
     """One study per run proposes operator, parent, design and settings."""
 
     def __init__(self, context: SearchContext, moves: Moves) -> None:
+        from agent.search.samplers import AskTell
+
         super().__init__(context, moves)
         self._study = AskTell(context.sampler, context.seed)
         self._params: dict[str, dict[str, str | int]] = {}

@@ -20,7 +20,6 @@ from agent.search.evolve.choosing import TRIES, ByBandit, ByStudy
 from agent.search.evolve.decisions import PlannedRows, Scores, close_to_best, mean
 from agent.search.program import Moves, Parent
 from agent.search.registered import BANDIT, DEFAULT, WILCOXON, strategy
-from agent.search.study import behind_by_wilcoxon
 from agent.types import Proposal
 
 ROUNDS = 500
@@ -182,7 +181,11 @@ class Search:
         climbing = {candidate_id for candidate_id, _ in self._climbers()}
         new = [candidate_id for candidate_id, rows in planned if rows == self._context.plan.rungs[0]]
         scores = self._trials.compared()
-        race = behind_by_wilcoxon if self._context.pruner == WILCOXON else decisions.clearly_behind
+        race = decisions.clearly_behind
+        if self._context.pruner == WILCOXON:
+            from agent.search.samplers import behind_by_wilcoxon
+
+            race = behind_by_wilcoxon
         for candidate_id, why in race(scores, self._context.plan.rungs).items():
             if self._trials.by_id[candidate_id].state == "incomplete":
                 self._out.add(candidate_id)
