@@ -62,7 +62,7 @@ GROUPS = {
         "metrics": "List the metrics that a task may name.",
         "tools": "Import tools from an OpenAPI file or an MCP server, for a task that calls them.",
         "models": "List models, or fetch the embedded one.",
-        "judge": "Measure a judge against people, and collect blinded ratings.",
+        "judge": "Measure a judge against people, improve it, and collect blinded ratings.",
         "doctor": "Check this machine: Python, SQLite, model, keys, ledger.",
     },
 }
@@ -70,16 +70,8 @@ GROUPS = {
 EVERYDAY = ("demo", "init", "run", "resume", "show", "report", "ui", "export", "promote", "check", "doctor")
 """The commands that the short help shows."""
 HELP = {name: about for commands in GROUPS.values() for name, about in commands.items()}
-FAMILIES = {
-    "batch": "List the provider batches that `--batch` sends, or cancel those of a run.",
-    "ledger": "Merge ledgers into a read-only one; publish finished runs to a team's ledger, and verify them there.",
-    "metrics": "List the metrics that a task may name.",
-    "models": "List models, or fetch the embedded one.",
-    "audit": "Check, read, export and erase from the ledger: the record of every call, score and decision.",
-    "ab": "Evaluate an A/B test, at any time.",
-    "judge": "Measure a judge against people (calibrate), improve it (tune), and collect blinded ratings (rate).",
-}
-"""Groups of two-word commands, with a summary."""
+FAMILIES = ("batch", "ledger", "metrics", "models", "audit", "ab", "judge")
+"""Groups of commands of two words."""
 _WIDEST = max(map(len, HELP))
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 OTHERS = "Of other packages"
@@ -107,7 +99,7 @@ class _Commands(click.Group):
         from agent.cli.declared import JobGroup, job_command
 
         if cmd_name in FAMILIES:
-            return JobGroup(cmd_name, help=FAMILIES[cmd_name], context_settings=SETTINGS)
+            return JobGroup(cmd_name, help=HELP[cmd_name], context_settings=SETTINGS)
         return job_command(JOBS.get(cmd_name)) if cmd_name in JOBS else None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -90,7 +90,7 @@ def print_shown(found: Any, as_json: bool) -> int:
         click.echo(plain(note), err=True)
     for line in shown.lines:
         click.echo(plain(line), err=as_json)
-    value = shown.later() if shown.later else shown.value
+    value = shown.made()
     if as_json:
         print_json(value and value.to_json())
     elif shown.error is not None:

@@ -82,6 +82,10 @@ class Printed(Generic[S]):
     later: Callable[[], S] | None = None
     errors: Sequence[str] = ()
 
+    def made(self) -> S:
+        """Return the value; make it now if that was left for later."""
+        return self.later() if self.later else self.value
+
 
 @dataclass(frozen=True, slots=True)
 class After(Generic[T]):
@@ -206,7 +210,7 @@ class JobSpec:
         if isinstance(found, Printed):
             if found.error is not None:
                 raise found.error
-            return found.value
+            return found.made()
         if not isinstance(found, Work | After):
             return found
         return run_blocking(runner(lambda: found, Path(getattr(options, "db", LEDGER)), watcher, tracking))
@@ -241,7 +245,7 @@ def runner(
 
         try:
             found = After.next(make(), begun)
-            return found.value if isinstance(found, Printed) else begun(found)
+            return found.made() if isinstance(found, Printed) else begun(found)
         except AgentError as error:
             if error.run_id:
                 where = "" if db == LEDGER else f", db={str(db)!r}"

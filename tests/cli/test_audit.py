@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import promptassay
+from agent.errors import InputError
 from agent.ledger.store import Ledger
 from agent.release.runtime import load_prompt
 from agent.types import canonical, content_id
@@ -284,6 +286,14 @@ def test_erasing_asks_first_and_a_no_changes_nothing(two_runs: Made) -> None:
     Path("runs/some").mkdir()
     Path("runs/some/report.html").write_text("made before")
     assert "runs/some/report.html: a report made before" in optimize(*command, "--yes").stderr
+    assert read(DB, "SELECT COUNT(*) FROM blobs WHERE hash = ?", digest) == [(0,)]
+
+
+def test_erasing_from_python_needs_a_yes(two_runs: Made) -> None:
+    digest = read(DB, "SELECT response_hash FROM calls WHERE response_hash <> '' LIMIT 1")[0][0]
+    with pytest.raises(InputError, match="yes=True"):
+        promptassay.audit_erase(hash=[digest], actor="a", reason="r")
+    assert promptassay.audit_erase(hash=[digest], actor="a", reason="r", yes=True).erased == (digest,)
     assert read(DB, "SELECT COUNT(*) FROM blobs WHERE hash = ?", digest) == [(0,)]
 
 
