@@ -136,11 +136,11 @@ class Watcher(Observer):
         """Handle rows that wait for labels of the user."""
 
     def on_rating(self, session: RatingSession) -> None:
-        """Handle answers that wait for ratings of the user; raise an error where nobody can be asked."""
+        """Handle answers that wait for ratings. Raises InputError where nobody can be asked."""
         raise InputError("ratings are typed in a terminal: use `optimize judge rate`")
 
     def confirm(self, question: str) -> None:
-        """Ask the user to agree; raise an error for a no, and where nobody can be asked."""
+        """Ask the user to agree; raise for a no. Raises InputError where nobody can be asked."""
         raise InputError(f"{question} Nobody can be asked here; say yes=True")
 
     def on_heartbeat(self, in_flight: InFlight) -> None:
