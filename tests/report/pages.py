@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 _TAGS = """
-html head meta title style body header main footer section nav figure h1 h2 h3 p ul li a code pre span small strong div dl dt
-dd ins del abbr details summary table caption thead tbody tr th td svg defs g path use text clippath rect
+html head meta title style body header main footer section nav figure h1 h2 h3 p ul li a code pre span small strong div
+dl dt dd ins del abbr details summary table caption thead tbody tr th td svg defs g path use text clippath rect
 """
 _WEB_TAGS = """
 link script noscript form label input select option datalist textarea button fieldset legend progress article h4
