@@ -63,6 +63,8 @@ HOSTILE: Mapping[str, str] = {
     f"--repeats 2 {ASKED}",
     "judge tune": "judge tune --labels rated.jsonl --input question --output answer --judge toy/evil --proposer none "
     f"--max-calls 600 {ASKED}",
+    "judge rate": "judge rate {run} --rater {evil}",
+    "audit erase": "audit erase --containing 'Name the topic' --actor {evil} --reason {evil} --yes",
     "audit verify": "audit verify",
     "audit anchor": "audit anchor",
     "audit export": "audit export {run} -o out.jsonl",
@@ -156,7 +158,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str
 
 
 def test_every_job_is_here() -> None:
-    assert set(JOBS.names()) - set(HOSTILE) == {"demo"}, "that of a demo has only texts that ship with it"
+    left = set(JOBS.names()) - set(HOSTILE)
+    assert left == {"demo", "models fetch"}, "they have only texts that ship with them"
 
 
 @pytest.mark.parametrize("name", HOSTILE)
