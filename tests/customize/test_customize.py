@@ -180,8 +180,8 @@ def test_its_advice_is_in_lists_reports_and_pages(compared: Made) -> None:
         sections = {each["name"]: each for each in client.data(f"{address}.json")["sections"]}
         live = client.data(f"{address}/live.json")
         listed = client.page("/")
-    points = [points(arm["test"]) for arm in made["arms"]]
-    for text in (*texts, *points, "Score against cost", "settings that were tried on dev"):
+    scores = [points(arm["test"]) for arm in made["arms"]]
+    for text in (*texts, *scores, "Score against cost", "settings that were tried on dev"):
         assert text in shown.words
     assert {"arms", "curve", "settings", "cost", "losses"} <= set(sections)
     assert live["training"].startswith("lora+prompt, ")
