@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.stats.intervals import mean_ci
-from tests.bench.claims.__main__ import main, math_score, write_sentiment, write_task
+from tests.bench.claims.__main__ import invoice_score, main, math_score, write_sentiment, write_task
 from tests.bench.claims.published import CLAIMS, Claim, interval, lines
 from tests.cli.world import compatible
 from tests.wire import WireServer
@@ -50,6 +50,32 @@ def test_intervals_and_best_cases_are_those_of_rows_that_give_the_published_mean
 def test_the_last_number_scores_within_a_tenth() -> None:
     row = {"answer": "27.3"}
     assert [math_score(row, said) for said in ("3 then 27.3", "26", "$1,027.3", "nothing")] == [1.0, 0.2, 0.0, 0.0]
+
+
+def test_an_invoice_scores_by_the_published_weights(tmp_path: Path) -> None:
+    item = {"description": "Tea", "quantity": 2, "unit_price": 3.5}
+    right = {"vendor": "Leaf Ltd", "date": "2026-01-02", "line_items": [item, item | {"quantity": 1}], "total": 10.5}
+    folder = example(tmp_path / "theirs")
+    for split in ("train", "val"):
+        rows = json.dumps({"text": "Leaf Ltd, 2 January 2026 ...", **right}) + "\n"
+        (folder / "data" / f"{split}.jsonl").write_text(rows * 4, "utf-8")
+    (row, *_) = (write_task(folder, tmp_path / "invoices", 9) / "test.jsonl").read_text("utf-8").splitlines()
+    given = json.loads(row)
+    assert given["record"] == right
+    changes: tuple[tuple[dict[str, Any], float], ...] = (
+        ({}, 1.0),
+        ({"vendor": "leaf ltd", "total": 10.9}, 1.0),
+        ({"vendor": "Tea"}, 0.85),
+        ({"date": "2 January"}, 0.85),
+        ({"total": "10.5"}, 0.85),
+        ({"line_items": [item]}, 0.65 + 0.35 * 2 / 3),
+        ({"line_items": [item, item]}, 0.65 + 0.35 / 2),
+        ({"line_items": []}, 0.65),
+    )
+    for change, score in changes:
+        assert invoice_score(given, right | change) == pytest.approx(score), change
+    for unreadable in (None, "text", [], {"vendor": "Leaf Ltd"}, right | {"line_items": "tea"}):
+        assert invoice_score(given, unreadable) == 0.0
 
 
 def test_train_rows_are_halved_and_validation_rows_are_sealed(tmp_path: Path) -> None:
