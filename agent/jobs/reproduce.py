@@ -49,6 +49,8 @@ NOT_COMPARED = (
     "unpriced",
     "latency_s",
 )
+SENTENCES = ("search_ended", "failed_because", "uncorrected", "blocked", "why", "why_not", "next", "answer", "refused")
+"""Fields that a later version may word otherwise: only whether they say something is compared."""
 
 
 class Reproduction(Result):
@@ -278,7 +280,7 @@ def _flat(name: str, value: Any, left_out: set[str]) -> Iterator[tuple[str, Any]
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if key not in left_out:
-                yield from _flat(f"{name}.{key}", inner, left_out)
+                yield from _flat(f"{name}.{key}", bool(inner) if key in SENTENCES else inner, left_out)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _flat(f"{name}.{number}", inner, left_out)

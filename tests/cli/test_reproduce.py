@@ -138,6 +138,13 @@ def test_what_was_recorded_otherwise_is_drift(two_runs: Made) -> None:
     assert others == ["trial 99 did not come again", "result.decision is promote, it was keep_baseline"]
 
     DB.write_bytes(whole)
+    worded = {**first, "search_ended": "it ended", "preflight": {**first["preflight"], "why": "in other words"}}
+    assert first["preflight"]["why"]
+    with closing(Ledger(DB)) as ledger:
+        ledger.end_run(run_id, "complete", 1.0, worded)
+    assert drifted(run_id) == ["result.search_ended is False, it was True"]
+
+    DB.write_bytes(whole)
     reply = "SELECT k.response_hash FROM calls k JOIN outcomes o ON o.call_key = k.call_key WHERE k.run_id = ? "
     (digest,) = read(DB, f"{reply} AND o.split = 'test' AND k.state = 'ok' LIMIT 1", run_id)[0]
     with closing(Ledger(DB)) as ledger:
