@@ -200,7 +200,7 @@ def job_command(spec: JobSpec) -> click.Command:
             silence()
 
         def run(work: Work[Any]) -> Any:
-            shown = JobProgress(is_quiet or as_json, spec.asks) if work.kind else progress
+            shown = JobProgress(is_quiet, spec.asks) if work.kind else progress
             with shown:
                 return run_work(work, db, shown, tracking=tracking)
 

@@ -159,6 +159,15 @@ class BoundPrompt:
             prediction = part.read(logs, row, prediction)
         return prediction
 
+    def shares(self, reply: Completion, row: Row) -> tuple[float, ...]:
+        """Return the calibrated probability of each label; () unless the reply begins with one."""
+        from agent.prompt.calibration import label_logs, share_of_all
+
+        logs = label_logs(reply.logprobs, self.outputs, self.reasoning, reply.label_logprobs) or ()
+        for part in self.parts if logs else ():
+            logs = part.weighed(logs, row)
+        return tuple(share_of_all(logs, at) for at in range(len(logs)))
+
     async def read_aside(self, completion: Completion, row: Row, *refused: str) -> Prediction:
         """Do `read`, in a thread for a long reply. Raises RowRefused if the provider refused."""
         from agent.worker import run_aside

@@ -5,6 +5,7 @@ Its last inputs are what is judged: one answer, or two. Texts of rows and models
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from agent.errors import InputError
 from agent.prompt.bound import BoundPrompt
 from agent.prompt.fence import defused
+from agent.prompt.parts.part import Row
 from agent.scoring.judge_reply import REASON_CHARACTERS, Judgement
 from agent.task.judge_files import RATING, VERDICT, VERDICTS
 from agent.types import Completion, Request
@@ -51,6 +53,13 @@ class TunedPrompt:
         low, high = min(levels), max(levels)
         return {choice: (float(choice) - low) / (high - low) for choice in self.prompt.outputs[0].choices}
 
+    def _value(self, verdict: str, reply: Completion, row: Row) -> float:
+        """Return the expected rating, which says more than the likeliest one if the reply tells probabilities."""
+        shares = self.prompt.shares(reply, row) if self.mode == "rubric" else ()
+        if not shares:
+            return self.values[verdict]
+        return math.fsum(share * value for share, value in zip(shares, self.values.values(), strict=True))
+
     def asked(
         self, inputs: Mapping[str, str], answers: Sequence[str], repeat: int
     ) -> tuple[Request, Callable[[Completion], Judgement]]:
@@ -65,6 +74,6 @@ class TunedPrompt:
                 return Judgement(None, f"the judge's answer has no readable verdict: {found.error}")
             verdict = str(found.fields[self.prompt.outputs[0].name])
             why = " ".join(reply.text.split())[:REASON_CHARACTERS]
-            return Judgement(self.values[verdict], why if why == verdict else f"{verdict}: {why}")
+            return Judgement(self._value(verdict, reply, row), why if why == verdict else f"{verdict}: {why}")
 
         return self.prompt.request(row, repeat=repeat, **self.parameters), read

@@ -68,6 +68,9 @@ class Calibrating(PromptPart):
             return ()
         return self.picks.pool.votes(row.text, self.field.choices, near.k, row.id, row.own)
 
+    def weighed(self, logs: Sequence[float], row: Row) -> Sequence[float]:
+        return self.weights.scores(logs, self.votes(row))
+
     def read(self, logs: Sequence[float] | None, row: Row | None, prediction: Prediction) -> Prediction:
         return prediction if logs is None else calibrated(prediction, logs, self.field, self.weights, self.votes(row))
 

@@ -104,6 +104,10 @@ class PromptPart:
         """Describe how the input decides when a reply is read; "" if it does not."""
         return ""
 
+    def weighed(self, logs: Sequence[float], row: Row) -> Sequence[float]:
+        """Change the log-probabilities of the labels."""
+        return logs
+
     def read(self, logs: Sequence[float] | None, row: Row | None, prediction: Prediction) -> Prediction:
         """Change how a reply was read. `logs`: see `label_logs`; `row`: None if the input is unknown."""
         return prediction
