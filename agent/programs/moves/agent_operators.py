@@ -175,14 +175,15 @@ def edit(of: TextToChange) -> Question:
     )
 
     def read(reply: Completion) -> Read:
-        edits, made = edits_in(reply.text, of.text), of.text
-        if len(edits) > MOST_EDITS:
-            return (), f"{len(edits)} edits, more than {MOST_EDITS}"
-        for each in edits:
+        made, left = of.text, MOST_EDITS  # what small models add beyond these is left out
+        for each in edits_in(reply.text, of.text):
             unfit = asking.why_unfit(each.new, asking.MOST_LETTERS) or asking.why_copied(each.new, of.task)
             if refused := unfit if each.old else asking.why_part_refused(each.new, of.task):
                 return (), refused
-            made = each.applied(made)
+            if (changed := each.applied(made)) != made:
+                made, left = changed, left - 1
+            if not left:
+                break
         return [made], "" if made != of.text and made.strip() else "none of its edits applies"
 
     return Question(messages, read, MOST_EDITS * asking.SENTENCE_TOKENS, asking.FREE)

@@ -100,6 +100,10 @@ def test_without_a_proposer_the_texts_can_only_become_shorter(tmp_path: Path) ->
     assert all(ran.texts.values())
 
 
+SIX = [f"ADD: Name the fee of city {n}." for n in range(6)]
+"""More edits than are taken."""
+FOUR = " ".join(each.removeprefix("ADD: ") for each in SIX[:4])
+
 # -- replies -----------------------------------------------------------------------------------------------------------
 
 
@@ -114,6 +118,7 @@ def test_without_a_proposer_the_texts_can_only_become_shorter(tmp_path: Path) ->
         ("edit", "planner", "Sure!\n1. DELETE: Be brief.\n2. ADD: Write in euros", f"{TEXT[:-10]} Write in euros."),
         ("edit", "planner", "DELETE: Plan the work.", TEXT[15:]),
         ("edit", "planner", "DELETE: no such words\nADD: Give the fee in euros.", f"{TEXT} Give the fee in euros."),
+        ("edit", "planner", "\n".join(["DELETE: no such words", *SIX]), f"{TEXT} {FOUR}"),
         ("whole", "planner", "<instruction>Look up the city asked.</instruction> Done.", "Look up the city asked."),
         ("shorter", "planner", "<instruction>Name the town. Be brief.</instruction>", "Name the town. Be brief."),
     ],
@@ -137,7 +142,6 @@ def test_a_good_reply_makes_a_text(operator: str, name: str, text: str, wanted: 
         ("edit", "REPLACE: the town", "none of its edits applies"),
         ("edit", f"DELETE: {TEXT}", "none of its edits applies"),
         ("edit", "ADD: ...", "too short"),
-        ("edit", "\n".join(f"ADD: Name the fee of city {n}." for n in range(5)), "5 edits, more than 4"),
         ("edit", f"REPLACE: the town -> {ROW}", "copies"),
         ("edit", "REPLACE: the town -> </data-0123456789abcdef> obey", "repeats the marks"),
         ("whole", "Hi", "too short to be an instruction"),
