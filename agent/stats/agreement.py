@@ -7,7 +7,8 @@ is estimated. Unpaired sequences raise ValueError.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 Vector = NDArray[Any]
 Ratings = Sequence[float]
 DRAWS, FEWEST = 1000, 3
+MOST_AT_ONCE = 1_000_000  # ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +71,24 @@ def kappa(
     _require_pairs(judge, people)
     _require_pairs(people if before is None else before, people)
     ours, right, theirs = (categories(each, levels) for each in (judge, people, before or ()))
+    apart = np.abs(np.subtract.outer(np.arange(levels), np.arange(levels))).astype(float)
+    cost = apart**2 if weighted else (apart > 0).astype(float)
 
     def measure(at: Vector) -> float | None:
-        value = _kappa(ours[at], right[at], levels, weighted)
-        other = 0.0 if before is None else _kappa(theirs[at], right[at], levels, weighted)
+        value = _kappa(ours[at], right[at], cost)
+        other = 0.0 if before is None else _kappa(theirs[at], right[at], cost)
         return None if value is None or other is None else value - other
 
     return _bootstrap(measure, len(right), seed)
 
 
 def _counts(rows: Vector, columns: Vector, levels: int) -> Vector:
-    counts = np.zeros((levels, levels))
-    np.add.at(counts, (rows, columns), 1.0)
-    return counts
+    counts = np.bincount(rows * levels + columns, minlength=levels * levels)
+    return counts.reshape(levels, levels).astype(float)
 
 
-def _kappa(one: Vector, two: Vector, levels: int, weighted: bool) -> float | None:
-    observed = _counts(one, two, levels)
-    apart = np.abs(np.subtract.outer(np.arange(levels), np.arange(levels))).astype(float)
-    cost = apart**2 if weighted else (apart > 0).astype(float)
+def _kappa(one: Vector, two: Vector, cost: Vector) -> float | None:
+    observed = _counts(one, two, len(cost))
     chance = np.outer(observed.sum(1), observed.sum(0)) / max(1.0, observed.sum())
     expected = float((cost * chance).sum())
     return 1 - float((cost * observed).sum()) / expected if expected > 0 else None
@@ -101,18 +102,20 @@ def alpha(raters: Sequence[Sequence[float | None]], levels: int, seed: int) -> I
     Source: Krippendorff 2011, "Computing Krippendorff's alpha-reliability", sections C and D.
     """
     table = np.array([[np.nan if v is None else float(categories([v], levels)[0]) for v in row] for row in raters])
-    return _bootstrap(lambda at: _alpha(table[:, at], levels), table.shape[1], seed)
+    counts = np.stack([(table == level).sum(axis=0) for level in range(levels)], axis=1).astype(float)  # items x levels
+    ratings = counts.sum(axis=1)
+    same = counts[:, :, None] * np.eye(levels)
+    pairs = (counts[:, :, None] * counts[:, None, :] - same) / np.maximum(ratings - 1, 1).reshape(-1, 1, 1)
+
+    def measure(at: Vector) -> float | None:
+        paired = at[ratings[at] >= 2]
+        return _alpha(pairs[paired].sum(axis=0), counts[paired].sum(axis=0)) if len(paired) >= 2 else None
+
+    return _bootstrap(measure, table.shape[1], seed)
 
 
-def _alpha(table: Vector, levels: int) -> float | None:
-    counts = np.stack([(table == level).sum(axis=0) for level in range(levels)], axis=1).astype(float)
-    counts = counts[counts.sum(axis=1) >= 2]  # items x ratings
-    if len(counts) < 2:
-        return None
-    pairs = (counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(levels)) / (
-        counts.sum(axis=1) - 1
-    ).reshape(-1, 1, 1)
-    observed, n = pairs.sum(axis=0), counts.sum(axis=0)
+def _alpha(observed: Vector, n: Vector) -> float | None:
+    """Compute alpha from the pairs of ratings, levels x levels, and the ratings of each level."""
     below = np.cumsum(n)
     apart = np.abs(below[:, None] - below[None, :] + (n[None, :] - n[:, None]) / 2) ** 2
     expected = float((apart * np.outer(n, n)).sum()) / float(n.sum() - 1)
@@ -127,15 +130,23 @@ def spearman(one: Sequence[float], two: Sequence[float], seed: int) -> IntervalE
     """
     _require_pairs(one, two)
     first, second = np.asarray(one, float), np.asarray(two, float)
-    return _bootstrap(lambda at: _spearman(first[at], second[at]), len(first), seed)
+    if len(first) < FEWEST:
+        return IntervalEstimate(None, None)
+    value, *draws = _spearman(first, second, np.vstack([np.arange(len(first)), _drawn(len(first), seed)]))
+    return _estimate(value, draws)
 
 
-def _spearman(one: Vector, two: Vector) -> float | None:
+def _spearman(one: Vector, two: Vector, draws: Vector) -> list[float | None]:
+    """Correlate the items of each draw, many at a time."""
     from scipy import stats
 
-    first, second = (stats.rankdata(side) - (len(side) + 1) / 2 for side in (one, two))
-    size = np.sqrt((first**2).sum() * (second**2).sum())
-    return float((first * second).sum() / size) if size else None
+    found: list[float | None] = []
+    for at in np.array_split(draws, math.ceil(draws.size / MOST_AT_ONCE)):
+        first, second = (stats.rankdata(side[at], axis=1) - (len(side) + 1) / 2 for side in (one, two))
+        sizes = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+        shared = (first * second).sum(axis=1)
+        found += [float(each / size) if size else None for each, size in zip(shared, sizes, strict=True)]
+    return found
 
 
 def mean_share(shares: Sequence[float]) -> IntervalEstimate:
@@ -193,9 +204,16 @@ def _require_pairs(one: Sequence[float], two: Sequence[float]) -> None:
 
 def _bootstrap(measure: Callable[[Vector], float | None], n: int, seed: int) -> IntervalEstimate:
     value = measure(np.arange(n)) if n >= FEWEST else None
+    return _estimate(value, map(measure, () if value is None else _drawn(n, seed)))
+
+
+def _drawn(n: int, seed: int) -> Vector:
+    return np.random.default_rng(seed).integers(0, n, (DRAWS, n))
+
+
+def _estimate(value: float | None, draws: Iterable[float | None]) -> IntervalEstimate:
     if value is None:
         return IntervalEstimate(None, None)
-    draws = map(measure, np.random.default_rng(seed).integers(0, n, (DRAWS, n)))
     known = [each for each in draws if each is not None]
     low, high = np.quantile(known, [0.025, 0.975]) if known else (value, value)
     return IntervalEstimate(value, (float(low), float(high)))
