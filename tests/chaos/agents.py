@@ -25,18 +25,16 @@ BEGINNING = 1.0
 FURTHER = 50
 """Requests from a start to its kill, at most, for the others."""
 OPTIONS = ("--effort", "quick", "--trials", "2")
-AGENT = f"""
-import http.client, json, zlib
+SAY = """
+import http.client, json
 from urllib.parse import urlsplit
-
-TOPICS = {json.dumps(TOPICS)}
 
 def say(model, system, text):
     address = urlsplit(model.url)
     connection = http.client.HTTPConnection(address.hostname, address.port)
-    messages = [{{"role": "system", "content": system}}, {{"role": "user", "content": text}}]
-    head = {{"Authorization": f"Bearer {{model.key}}", "Content-Type": "application/json"}}
-    body = json.dumps({{"model": model.name, "messages": messages}})
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+    head = {"Authorization": f"Bearer {model.key}", "Content-Type": "application/json"}
+    body = json.dumps({"model": model.name, "messages": messages})
     connection.request("POST", address.path + "/chat/completions", body, head)
     reply = connection.getresponse()
     data = json.loads(reply.read())
@@ -44,6 +42,12 @@ def say(model, system, text):
     if reply.status != 200:
         raise RuntimeError(data["error"]["message"])
     return data["choices"][0]["message"]["content"]
+"""
+"""How an agent asks its model without an SDK, which a process takes a second to import."""
+AGENT = f"""{SAY}
+import zlib
+
+TOPICS = {json.dumps(TOPICS)}
 
 def run(texts, row, model):
     gist = say(model, texts["reader"], row["text"])

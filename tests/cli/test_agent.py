@@ -16,24 +16,16 @@ from agent.report.html import standalone
 from agent.report.view import RowPair
 from agent.report.web.row_pages import row_block
 from tests.cases import each_case
+from tests.chaos.agents import SAY
 from tests.cli.world import TOPICS, WORD, compatible, good, good_json, refused, write_csv, write_task
 from tests.wire import Fault, WireServer
 
-AGENT = """
-from openai import AsyncOpenAI
-
+AGENT = f"""{SAY}
 
 async def run(texts, row, model):
-    client = AsyncOpenAI(base_url=model.url, api_key=model.key)
-
-    async def say(system, user):
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        reply = await client.chat.completions.create(model=model.name, messages=messages)
-        return reply.choices[0].message.content
-
     print("rubbish on stdout")
-    gist = await say(texts["reader"], row["text"])
-    return {"label": await say(texts["router"], gist)}
+    gist = say(model, texts["reader"], row["text"])
+    return {{"label": say(model, texts["router"], gist)}}
 """
 TEXTS = {"reader": "Say what the note is about.", "router": "Name the department for it."}
 RULE = "Decide by the topic word alone."
