@@ -84,11 +84,12 @@ class Process:
         return said[1], said[2]
 
 
-def start(*words: str) -> Process:
-    """`optimize` with these words in the current folder and environment, its output in pipes."""
+def start(*words: str, before: str = "") -> Process:
+    """`optimize` with these words in the current folder and environment, its output in pipes; the code `before` runs
+    first."""
     (out, said), (err, told) = os.pipe(), os.pipe()
     with open(os.devnull, "rb") as nothing:
-        pid, status = _forked(words, (nothing.fileno(), said, told), os.environ)
+        pid, status = _forked(words, (nothing.fileno(), said, told), os.environ, before=before)
     os.close(said)
     os.close(told)
     return Process(pid, status, open(out, encoding="utf-8"), open(err, encoding="utf-8"))
@@ -101,11 +102,17 @@ def start_on_terminal(words: Sequence[str], terminal: int, environment: Mapping[
 
 
 def _forked(
-    words: Sequence[str], files: tuple[int, int, int], environment: Mapping[str, str], *, is_terminal: bool = False
+    words: Sequence[str],
+    files: tuple[int, int, int],
+    environment: Mapping[str, str],
+    *,
+    is_terminal: bool = False,
+    before: str = "",
 ) -> tuple[int, int]:
     """The id of the new process, and the file to read its exit code from."""
     status, ends = os.pipe()
-    asked = {"words": words, "folder": os.getcwd(), "env": dict(environment), "is_terminal": is_terminal}
+    asked = {"words": words, "folder": os.getcwd(), "env": dict(environment)}
+    asked |= {"is_terminal": is_terminal, "before": before}
     door = _server()
     socket.send_fds(door, [json.dumps(asked).encode()], [*files, ends])
     os.close(ends)
@@ -192,6 +199,7 @@ def _become(asked: dict[str, Any], files: list[int]) -> NoReturn:
         os.chdir(asked["folder"])
         sys.path.insert(1, "")  # as of `python -c`: what lies in the folder can be imported
         sys.argv = ["optimize", *asked["words"]]
+        exec(asked["before"], {})
         from agent.cli import main
 
         main(asked["words"])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,12 +16,13 @@ import pytest
 
 from tests.batch.provider import BATCHES, BatchProvider
 from tests.cli.judges import PlantedJudge, write_labels
-from tests.cli.test_interrupt import START, told, trials
+from tests.cli.test_interrupt import told, trials
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
 from tests.conftest import Made
+from tests.warm import start
 from tests.wire import Fault, Reply, Seen, WireServer
 
-SHORT = "from agent.gateway import batch_course as c, batches as b; c.FIRST_WAIT, b.QUIET_SECONDS = 0.02, 0.1; main()"
+SHORT = "from agent.gateway import batch_course as c, batches as b; c.FIRST_WAIT, b.QUIET_SECONDS = 0.02, 0.1"
 
 PRICED = ("--price", "1,2", "-q")
 
@@ -92,11 +91,6 @@ def test_a_run_with_batches_ends_as_one_without_at_half_the_price_of_what_went_s
     assert sum(each["calls"] for each in ended) == batched
 
 
-def _started(*command: str) -> subprocess.Popen[str]:
-    program = START.replace("main()", SHORT)
-    return subprocess.Popen([sys.executable, "-c", program, *command], stderr=subprocess.PIPE, text=True)
-
-
 def _wait_until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
     while not holds():
@@ -120,7 +114,7 @@ def test_a_killed_run_finds_its_batch_again_and_ends_as_undisturbed(moment: str)
             return Fault(delay=120)
 
         provider.disturb, before = disturb, provider.seen.count(hangs)
-        process = _started(*words(server, "--batch"))
+        process = start(*words(server, "--batch"), before=SHORT)
         _wait_until(lambda: provider.seen.count(hangs) > before)
         process.kill()
         process.communicate()
@@ -137,7 +131,7 @@ def test_a_killed_run_finds_its_batch_again_and_ends_as_undisturbed(moment: str)
 
 def test_ctrl_c_leaves_the_batch_and_says_how_to_come_back_and_how_to_end_it() -> None:
     with serving(course=("in_progress",)) as (server, provider):
-        process = _started(*words(server, "--batch"))
+        process = start(*words(server, "--batch"), before=SHORT)
         _wait_until(lambda: ("GET", f"{BATCHES}/batch_1") in provider.seen)
         process.send_signal(signal.SIGINT)
         _, lines = process.communicate(timeout=120)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any
 import pytest
 
 from agent.jobs.customize import hosted as hosted_job
-from tests.cli.test_interrupt import START
 from tests.cli.tuning_provider import TUNED, Provider, answers
 from tests.cli.world import compatible, files, good, good_json, optimize, refused
 from tests.conftest import clean
+from tests.warm import start
 from tests.wire import Fault, Seen, WireServer
 
 JOBS = "/v1/fine_tuning/jobs"
@@ -134,7 +133,7 @@ def test_a_killed_command_finds_its_job_again_and_starts_no_second_one(bench: Be
         return Fault(delay=60)
 
     bench.provider = Provider(("running", "succeeded"), disturb)
-    process = subprocess.Popen([sys.executable, "-c", START, *command(bench)], stderr=subprocess.PIPE, text=True)
+    process = start(*command(bench))
     _wait_until(lambda: ("GET" if moment == "first look" else "POST", hangs) in bench.provider.seen)
     process.kill()
     process.communicate()
@@ -153,10 +152,8 @@ def test_a_killed_command_finds_its_job_again_and_starts_no_second_one(bench: Be
 def test_a_first_ctrl_c_lets_the_job_go_on_and_a_second_cancels_it(bench: Bench, presses: int) -> None:
     bench.provider = Provider(("running",))
     grace = 1 if presses == 1 else 60
-    program = START.replace(
-        "main()", f"from agent.jobs.customize import hosted as h; h.GRACE_SECONDS = {grace}; main()"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program, *command(bench)], stderr=subprocess.PIPE, text=True)
+    patient = f"from agent.jobs.customize import hosted as h; h.GRACE_SECONDS = {grace}"
+    process = start(*command(bench), before=patient)
     cancel = ("POST", f"{JOBS}/ftjob-1/cancel")
     _wait_until(lambda: ("GET", f"{JOBS}/ftjob-1") in bench.provider.seen)
     process.send_signal(signal.SIGINT)
