@@ -6,6 +6,7 @@ The commands run in processes that find no package but those that `pip install p
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,38 +142,35 @@ def test_an_export_that_cannot_be_verified_names_the_extra_that_can(
     assert 'mlflow: not verified with mlflow-skinny: pip install "promptassay[exports]"' in done.stderr
 
 
-def init(site: Path, search: str = "") -> list[str]:
-    """Makes the task `mine` of rows.csv, with a table [search], and gives the layouts that it would try."""
-    toml = Path("tasks/mine/task.toml")
-    if not toml.is_file():
-        done = installs.optimize(site, "init", "mine", "--from", "rows.csv", "--target", "label", "--prompt", "p.txt")
-        assert done.returncode == 0, done.stderr
-    text = toml.read_text("utf-8").partition("\n[search]")[0]
-    toml.write_text(f"{text}\n[search]\n{search}\n" if search else text, "utf-8")
-    (task,) = installs.good_json(site, "tasks")["tasks"]
-    return list(task.get("formats", ()))
-
-
 def test_the_layouts_of_dspy_are_tried_where_it_is_installed(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = installs.site_of(tmp_path / "site", "dspy")
     monkeypatch.chdir(tmp_path)
     files(120)
-    assert init(site) == ["turns", "labelled-turns", "inline", "dspy-chat"]
-    assert init(plain) == ["turns", "labelled-turns", "inline"]
-    assert init(plain, 'formats = ["turns", "inline"]') == ["turns", "inline"]
-    dry = installs.optimize(plain, "run", "mine", "--dry-run")
+    init = ["init", "mine", "--from", "rows.csv", "--target", "label", "--prompt", "p.txt"]
+    assert installs.optimize(plain, *init).returncode == 0
+    searches = {"bare": ["turns", "inline"], "mixed": ["turns", "dspy-json"], "other": ["dspy-json"]}
+    for name, formats in searches.items():
+        toml = shutil.copytree("tasks/mine", Path("tasks", name)) / "task.toml"
+        text = toml.read_text("utf-8").replace('name = "mine"', f'name = "{name}"')
+        toml.write_text(f"{text}\n[search]\nformats = {json.dumps(formats)}\n", "utf-8")
+
+    def tried(listed: installs.Ended) -> dict[str, list[str]]:
+        return {task["name"]: list(task.get("formats", ())) for task in installs.parsed(listed)["tasks"]}
+
+    always = ["turns", "labelled-turns", "inline"]
+    listed, dry, told = installs.commands(plain, ["tasks", "--json"], ["run", "bare", "--dry-run"], ["tasks", "mixed"])
+    assert tried(listed) == {"mine": always, "bare": searches["bare"], "mixed": [], "other": []}
     assert dry.returncode == 0, dry.stderr
     assert "dspy" not in dry.stderr  # nothing was left out
+    line = len(Path("tasks/mixed/task.toml").read_text("utf-8").splitlines())
+    says = "'dspy-json' needs dspy: pip install \"promptassay[dspy]\", or take it out"
+    assert refused(told) == f"error: tasks/mixed/task.toml:{line}: {says}"
 
-    assert init(plain, 'formats = ["turns", "dspy-json"]') == []
-    line = refused(installs.optimize(plain, "tasks", "mine"))
-    told = "'dspy-json' needs dspy: pip install \"promptassay[dspy]\", or take it out"
-    assert line == f"error: tasks/mine/task.toml:{len(Path('tasks/mine/task.toml').read_text().splitlines())}: {told}"
-    assert init(site, 'formats = ["dspy-json"]') == ["dspy-json"]
     with WireServer(learner) as server:
-        run = ["run", "mine", "-m", compatible(server), "-n", "3", "--max-calls", "200"]
-        done, history = installs.commands(site, run, ["history", "--json"])
+        run = ["run", "other", "-m", compatible(server), "-n", "3", "--max-calls", "200"]
+        listed, done, history = installs.commands(site, ["tasks", "--json"], run, ["history", "--json"])
+    assert tried(listed) == {"mine": [*always, "dspy-chat"], **searches}
     assert done.returncode == 0, done.stderr
     assert "dspy-json" in {trial["format"] for trial in installs.parsed(history)["trials"]}

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import InputError
-from agent.jobs.tool_sources import MOST_BYTES, MOST_LINE, tools_of_server
+from agent.jobs import tool_sources
+from agent.jobs.tool_sources import MOST_LINE, tools_of_server
 from agent.task.tools import read_tools
 from tests.cli.world import good, good_json, refused
 
@@ -34,6 +35,12 @@ for line in sys.stdin:
         continue
     print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
 """
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not end by itself is not waited for."""
+    monkeypatch.setattr(tool_sources, "LEAVE_SECONDS", 0.1)
 
 
 def command(source: str) -> str:
@@ -90,8 +97,11 @@ while True:
 """
 
 
-def test_a_server_that_never_stops_talking_is_given_up() -> None:
-    for seconds, what in ((0.3, "no answer to initialize in 0.3 s"), (120.0, f"more than {MOST_BYTES:,} bytes")):
+def test_a_server_that_never_stops_talking_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tool_sources.MOST_BYTES <= 20_000_000
+    limits = ((0.3, 10**12, "no answer to initialize in 0.3 s"), (120.0, 10**6, "more than 1,000,000 bytes"))
+    for seconds, most, what in limits:
+        monkeypatch.setattr(tool_sources, "MOST_BYTES", most)
         with pytest.raises(InputError, match=what):
             tools_of_server(command(FLOOD), seconds=seconds)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from agent.gateway import batch_course, batches
 from tests.batch.provider import BatchProvider
 from tests.cli.text_world import PLAIN, write_world
 from tests.cli.world import INSTRUCTION, TOPICS, compatible, good, good_json, learner, optimize, write_csv
@@ -173,6 +174,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.mark.parametrize(("page", "name"), RUN_PAGES, ids=[name for _, name in RUN_PAGES])
 def test_what_a_page_says_can_be_typed(page: Path, name: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(world.folder, ".", dirs_exist_ok=True)
+    monkeypatch.setattr(batches, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(batch_course, "FIRST_WAIT", 0.02)
     given = {"OPTIMIZE_MODEL": world.model, "OPTIMIZE_MAX_CALLS": "200", "OPTIMIZE_PRICE": "0.01,0.01"}
     for variable, value in given.items():
         monkeypatch.setenv(variable, value)
