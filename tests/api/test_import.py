@@ -71,9 +71,11 @@ def test_an_own_agent_that_is_hidden_is_told() -> None:
 
 
 def test_the_public_names_are_sorted_documented_and_there() -> None:
-    assert pa.__all__ == sorted(pa.__all__)
-    for name in pa.__all__:
-        assert getattr(pa, name).__doc__, name
+    import agent
+
+    for module in (pa, agent):
+        assert module.__all__ == sorted(module.__all__)
+        assert [name for name in module.__all__ if not getattr(module, name).__doc__] == []
     assert set(pa.__all__) <= set(dir(pa))
     with pytest.raises(AttributeError, match="module 'promptassay' has no attribute 'nothing'"):
         pa.nothing  # noqa: B018

@@ -165,18 +165,13 @@ def test_a_data_file_takes_the_agent_and_its_texts_as_options() -> None:
     assert found["baseline"]["test"] < 0.5
 
 
-def test_rows_run_side_by_side_and_no_cap_is_passed() -> None:
-    folder()
-    with WireServer(answering) as server:
-        found = good_json("run", "notes", "-m", compatible(server), "--max-calls", "150")
-        assert len(server.requests) <= 150
-    assert sum(found["calls"][role] for role in ("model", "proposer")) <= 150
-
-
-def test_a_search_that_the_calls_of_its_rows_leave_no_trial_says_so() -> None:
+def test_rows_run_side_by_side_no_cap_is_passed_and_a_search_that_they_leave_no_trial_says_so() -> None:
     folder()
     with WireServer(answering) as server:
         told = good("run", "notes", "-m", compatible(server), "--max-calls", "150")
+        assert len(server.requests) <= 150
+    found = good_json("show")["result"]
+    assert sum(found["calls"][role] for role in ("model", "proposer")) <= 150
     assert "the search ended early: a row takes about 2 calls; what the baseline and the sealed test leave" in told
     assert "Keep your texts" in told
 
