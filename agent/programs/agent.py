@@ -10,22 +10,20 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from agent.errors import ReleaseError, TransportUnknown
 from agent.gateway.endpoint import Endpoint
 from agent.programs.agent_call import AgentFault, AgentModel, Rollout, require_agent
 from agent.programs.agent_hosts import AgentHost, Commands, InProcess, PythonProcesses
 from agent.programs.kinds import ReleaseSpec, UserKind, program, read_fields
+from agent.programs.named_texts import TextsCandidate, as_texts
 from agent.programs.rollout import RolloutCalls, RolloutTrace
 from agent.prompt.reply_parser import parse_reply
-from agent.prompt.techniques import forbidden_in
 from agent.release.texts import TEXTS_FILE, TextsRelease, read_texts
-from agent.search.context import SearchContext
-from agent.search.program import Moves
 from agent.search.registered import DEFAULT
 from agent.tracking.spans import calls_of
 from agent.types import LM, Call, Candidate, Example, Prediction, Request, Signature, Task
@@ -33,54 +31,25 @@ from agent.types import LM, Call, Candidate, Example, Prediction, Request, Signa
 _HOLE = re.compile(r"\{\{?\s*[A-Za-z_]\w*\s*\}?\}")
 
 
-@dataclass(frozen=True, slots=True)
-class AgentCandidate(Candidate):
-    """The texts of an agent, by name."""
-
-    kind: ClassVar[str] = "agent"
-
-    texts: tuple[tuple[str, str], ...]
-
-    def parts(self) -> dict[str, Any]:
-        return {"texts": dict(self.texts)}
-
-    @property
-    def named(self) -> dict[str, str]:
-        return dict(self.texts)
-
-    def with_text(self, name: str, text: str) -> AgentCandidate:
-        return replace(self, texts=tuple((each, text if each == name else old) for each, old in self.texts))
-
-
-def as_agent(candidate: Candidate) -> AgentCandidate:
-    assert isinstance(candidate, AgentCandidate)
-    return candidate
-
-
 @program("agent", about="Your own agent, in any framework or language: its texts.", takes="an agent with texts")
 class AgentProgram(UserKind):
     """Runs the agent of a task on rows, with the texts of a candidate."""
 
-    kind = AgentCandidate.kind
+    kind = "agent"
     word, takes, usual, has_moves, file = "agent", "an agent", DEFAULT, True, TEXTS_FILE
     calls, drops_idle_parts, varies, reply_tokens = 1, True, True, 1000
 
     def __init__(self, task: Task, lm: LM, own: object = None, made: object = None) -> None:
         assert task.rollouts is not None
-        super().__init__(task, lm)
-        self.task = task
-        self.names = tuple(task.texts)
+        super().__init__(task, lm, task.texts)
         self._how, self._model_names = task.rollouts, names_of(lm)
         self._host: AgentHost = host_of(task)
         self._endpoint = Endpoint()
         self._turns = asyncio.Semaphore(self._how.at_once)
         self._traces: dict[tuple[str, str], RolloutTrace] = {}
 
-    def baseline(self) -> AgentCandidate:
-        return AgentCandidate(tuple(self.task.texts.items()))
-
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        texts, own = as_agent(candidate).named, Request((), self.max_tokens(candidate), repeat=repeat)
+        texts, own = dict(as_texts(candidate).texts), Request((), self.max_tokens(candidate), repeat=repeat)
         async with self._turns:
             with calls_of(self._named, {"promptassay.row.id": example.id}):
                 rollout = RolloutCalls(call, own, texts, self._model_names, self._how.most_calls)
@@ -113,41 +82,16 @@ class AgentProgram(UserKind):
             self._endpoint.shut(address)
 
     def trace(self, candidate_id: str, row_id: str) -> RolloutTrace:
-        """Return what the agent did on a row in this process, the first time it was asked; else nothing."""
-        return self._traces.get((candidate_id, row_id), RolloutTrace({}, ()))
+        return self._traces.get((candidate_id, row_id)) or super().trace(candidate_id, row_id)
 
-    def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
-        return [(name, text, ()) for name, text in as_agent(candidate).texts]
-
-    def check(self, candidate: Candidate) -> str:
-        for name, text in as_agent(candidate).texts:
-            own = self.task.texts[name]
-            if own.strip() and not text.strip():
-                return f"the text {name} is empty"
-            if problem := forbidden_in(text, self.task):
-                return problem
-            before, now = Counter(_HOLE.findall(own)), Counter(_HOLE.findall(text))
-            if lost := before - now:
-                return f"the text {name} lost the placeholder {min(lost)}"
-            if new := now - before:
-                return f"the text {name} has a strange placeholder {min(new)}"
-        return ""
-
-    def ablations(self, candidate: Candidate, baseline: Candidate) -> dict[str, Candidate]:
-        won, own = as_agent(candidate), as_agent(baseline).named
-        changed = [name for name, text in won.texts if text != own[name]]
-        return {f"text {name}": won.with_text(name, own[name]) for name in changed}
-
-    def moves(self, context: SearchContext) -> Moves:
-        from agent.programs.moves.agent_moves import AgentMoves  # here, as the moves know this kind
-
-        return AgentMoves(context, self)
+    def placeholders(self, name: str, text: str) -> Counter[str]:
+        return Counter(_HOLE.findall(text))
 
     def saved(self, candidate: Candidate, path: Path, spec: ReleaseSpec) -> tuple[str, Callable[[], None]]:
         task, signature = self.task, self.task.signature
         release = TextsRelease(
             name=task.name,
-            texts=as_agent(candidate).named,
+            texts=as_texts(candidate).texts,
             program=task.program,
             inputs=tuple(field.name for field in signature.inputs),
             outputs=signature.outputs,
@@ -163,14 +107,14 @@ class AgentProgram(UserKind):
 
         return release.version, load
 
-    def released(self, release: TextsRelease) -> AgentCandidate:
-        if wrong := set(release.texts) ^ set(self.names):
-            names = ", ".join(self.names)
+    def released(self, release: TextsRelease) -> TextsCandidate:
+        own = self._baseline.texts
+        if wrong := set(release.texts) ^ set(own):
             raise ReleaseError(
-                f"{release.name}: its texts are {', '.join(release.texts)}, and those of the task {names} "
+                f"{release.name}: its texts are {', '.join(release.texts)}, and those of the task {', '.join(own)} "
                 f"({min(wrong)!r:.60} is in one of them alone); name the task that they are of, with --task"
             )
-        return AgentCandidate(tuple((name, release.texts[name]) for name in self.names))
+        return replace(self._baseline, texts={name: release.texts[name] for name in own})
 
     async def close(self) -> None:
         await self._host.close()

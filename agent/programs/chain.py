@@ -8,7 +8,8 @@ user's module is loaded again, as in production.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
@@ -19,11 +20,8 @@ from typing import Any
 from agent.errors import InputError
 from agent.models.langchain import untraced
 from agent.programs.chain_parts import (
-    ChainCandidate,
     ChainPrompt,
     Part,
-    PromptTexts,
-    as_chain,
     find_parts,
     is_chain,
     load_chain,
@@ -31,12 +29,13 @@ from agent.programs.chain_parts import (
 )
 from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, read_fields, unrefused
 from agent.programs.moves.chain_moves import ChainMoves
+from agent.programs.named_texts import as_texts
 from agent.programs.own_file import plain
 from agent.prompt.reply_parser import parse_reply
-from agent.prompt.techniques import forbidden_in
 from agent.prompt.template import label_text
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import ROLLOUTS, Bridge
+from agent.search.program import Moves
 from agent.search.registered import DEFAULT
 from agent.types import (
     LM,
@@ -57,13 +56,12 @@ from agent.types import (
 
 @program("chain", about="Your own LangChain chain.", takes="a LangChain Runnable", claims=is_chain)
 class ChainProgram(UserKind):
-    kind = ChainCandidate.kind
+    kind = "chain"
     word, takes, usual, has_moves, file = "chain", "a LangChain chain", DEFAULT, True, "chain.json"
 
     def __init__(self, task: Task, lm: LM, source: UserProgram, made: Any) -> None:
         from langchain_core.output_parsers import JsonOutputParser
 
-        super().__init__(task, lm)
         self._source, self._chain = source, made
         parts = find_parts(made)
         if not parts.prompts:
@@ -81,7 +79,7 @@ class ChainProgram(UserKind):
         for name, prompt in parts.prompts.items():
             own, variables = list(prompt.messages), list(prompt.input_variables)
             prompt.messages = [_slot_class()(of=name, own=own, variables=variables)]
-        self.task = replace(task, instruction="\n\n".join(laid.system for laid in self.laid.values()))
+        super().__init__(task, lm, {name: laid.system for name, laid in self.laid.items()})
         self.calls = len(self.laid)
         self.last_inputs: dict[str, dict[str, Any]] = {}
         """The inputs of the baseline's last prompt by row id and variable."""
@@ -117,11 +115,15 @@ class ChainProgram(UserKind):
         return str(problem.llm_output or "") if isinstance(problem, OutputParserException) else None
 
     def parts_of(self, candidate: Candidate) -> dict[str, Part]:
-        def part(texts: PromptTexts) -> Part:
-            shots = [{"inputs": dict(demo.inputs), "answer": self.answer(demo)} for demo in texts.demos or ()]
-            return {"system": texts.system, "demos": None if texts.demos is None else shots}
+        def part(name: str, text: str) -> Part:
+            is_own = name not in as_texts(candidate).examples
+            return {"system": text, "demos": None if is_own else self.examples_of(candidate, name)}
 
-        return {texts.name: part(texts) for texts in as_chain(candidate).prompts}
+        return {name: part(name, text) for name, text in as_texts(candidate).texts.items()}
+
+    def examples_of(self, candidate: Candidate, name: str) -> Sequence[Any]:
+        demos = super().examples_of(candidate, name)
+        return [{"inputs": dict(demo.inputs), "answer": self.answer(demo)} for demo in demos]
 
     def answer(self, demo: Demo) -> str:
         """Return the right reply of the model, in the form that the chain reads."""
@@ -134,36 +136,22 @@ class ChainProgram(UserKind):
             return demo.outputs[fields[0].name]
         return "\n".join(f"{field.name}: {demo.outputs[field.name]}" for field in fields)
 
-    def baseline(self) -> ChainCandidate:
-        return ChainCandidate(tuple(PromptTexts(laid.name, laid.system) for laid in self.laid.values()))
+    def placeholders(self, name: str, text: str) -> Counter[str]:
+        return self.laid[name].placeholders(text)
 
     def check(self, candidate: Candidate) -> str:
-        train, limit = {row.id for row in self.task.train}, self.task.constraints.max_examples
-        for texts in as_chain(candidate).prompts:
-            laid = self.laid[texts.name]
-            if problem := laid.wrong(texts.system) or forbidden_in(texts.system, self.task):
-                return problem
-            if texts.demos and laid is not self.last:
-                return f"examples in {texts.name}, whose answers are not known"
-            if others := [demo.example_id for demo in texts.demos or () if demo.example_id not in train]:
+        texts, limit = as_texts(candidate), self.task.constraints.max_examples
+        train = {row.id for row in self.task.train}
+        for name, demos in texts.examples.items():
+            if demos and name != self.last.name:
+                return f"examples in {name}, whose answers are not known"
+            if others := [demo.example_id for demo in demos if demo.example_id not in train]:
                 return f"demo {others[0]} is not a train row"
-        count = as_chain(candidate).n_examples
-        return f"{count} examples, more than max_examples = {limit}" if limit is not None and count > limit else ""
+        if limit is not None and texts.n_examples > limit:
+            return f"{texts.n_examples} examples, more than max_examples = {limit}"
+        return super().check(candidate)
 
-    def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
-        return [(name, part["system"], part["demos"] or ()) for name, part in self.parts_of(candidate).items()]
-
-    def ablations(self, candidate: Candidate, baseline: Candidate) -> dict[str, Candidate]:
-        won, made = as_chain(candidate), dict[str, Candidate]()
-        for base in as_chain(baseline).prompts:
-            texts = won.texts(base.name)
-            if texts.system != base.system:
-                made[f"instruction of {base.name}"] = won.with_texts(base.name, system=base.system)
-            if texts.demos != base.demos:
-                made["examples"] = won.with_texts(base.name, demos=base.demos)
-        return made
-
-    def moves(self, context: SearchContext) -> ChainMoves:
+    def moves(self, context: SearchContext) -> Moves:
         return ChainMoves(context, self)
 
     def saved(self, candidate: Candidate, path: Path, spec: ReleaseSpec) -> tuple[str, Callable[[], None]]:

@@ -13,58 +13,19 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Any, ClassVar
+from typing import Any
 
 from agent.errors import InputError, ReleaseError
+from agent.programs.named_texts import why_unfit
 from agent.release.prompt_file import MAX_FILE, only_release_errors
 from agent.safe_data import parse_json, read_as
 from agent.safe_file import new_files, read_file
-from agent.types import Candidate, Demo, content_id
+from agent.types import content_id
 
 Part = Mapping[str, Any]
-Fields = Counter[tuple[str, str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class PromptTexts:
-    """A candidate's system text and examples in one prompt. None keeps the user's own few-shot block, if any."""
-
-    name: str
-    system: str
-    demos: tuple[Demo, ...] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        demos = None if self.demos is None else [demo.as_dict() for demo in self.demos]
-        return {"name": self.name, "system": self.system, "demos": demos}
-
-
-@dataclass(frozen=True, slots=True)
-class ChainCandidate(Candidate):
-    kind: ClassVar[str] = "chain"
-
-    prompts: tuple[PromptTexts, ...]
-
-    def parts(self) -> dict[str, Any]:
-        return {"prompts": [texts.as_dict() for texts in self.prompts]}
-
-    @property
-    def n_examples(self) -> int:
-        return sum(len(texts.demos or ()) for texts in self.prompts)
-
-    def texts(self, name: str) -> PromptTexts:
-        return next(texts for texts in self.prompts if texts.name == name)
-
-    def with_texts(self, name: str, **changes: Any) -> ChainCandidate:
-        prompts = [replace(texts, **changes) if texts.name == name else texts for texts in self.prompts]
-        return replace(self, prompts=tuple(prompts))
-
-
-def as_chain(candidate: Candidate) -> ChainCandidate:
-    assert isinstance(candidate, ChainCandidate)
-    return candidate
 
 
 def is_chain(made: Any) -> bool:
@@ -142,21 +103,22 @@ class ChainPrompt:
         self.variables = frozenset(prompt.input_variables)
         self._partials = dict(prompt.partial_variables)
         self._at = next((n for n, message in enumerate(self.messages) if _is_system(message)), None)
-        self.system, self._fields = self._read()
+        self._is_template = False
+        self.system = self._read()
 
-    def _read(self) -> tuple[str, Fields]:
+    def _read(self) -> str:
         if self._at is None:
-            return "", Counter()
+            return ""
         message = self.messages[self._at]
         if (template := getattr(message, "prompt", None)) is None:
             if isinstance(message.content, str):
-                return message.content, Counter()
+                return message.content
         elif isinstance(text := getattr(template, "template", None), str):
             if template.template_format == "f-string":
-                fields = _fields(text)
-                return (text, fields) if fields else ("".join(part[0] for part in Formatter().parse(text)), fields)
+                self._is_template = bool(_fields(text))
+                return text if self._is_template else "".join(part[0] for part in Formatter().parse(text))
             if "{{" not in text and "{%" not in text:
-                return text, Counter()
+                return text
         raise InputError(f"the system message of {self.name} is no text or f-string, so it cannot be replaced")
 
     @property
@@ -167,21 +129,9 @@ class ChainPrompt:
         last = self.messages[-1] if self.messages else None
         return last if isinstance(last, HumanMessagePromptTemplate) else None
 
-    def wrong(self, system: str) -> str:
-        """Return why this cannot be the system text, or ""."""
-        if self.system.strip() and not system.strip():
-            return f"the instruction of {self.name} is empty"
-        if not self._fields:
-            return ""
-        try:
-            fields = _fields(system)
-        except ValueError as error:
-            return f"the instruction of {self.name} is no f-string: {error}"
-        if lost := self._fields - fields:
-            return f"the instruction of {self.name} lost the placeholder {_names(lost)}"
-        if new := fields - self._fields:
-            return f"the instruction of {self.name} has a strange placeholder {_names(new)}"
-        return ""
+    def placeholders(self, system: str) -> Counter[str]:
+        """Count the variables that a system text places. Raises ValueError for no f-string."""
+        return _fields(system) if self._is_template else Counter()
 
     def laid_out(self, part: Part) -> list[Any]:
         from langchain_core.messages import AIMessage, SystemMessage
@@ -191,7 +141,7 @@ class ChainPrompt:
         if self._at is not None and part["system"] != self.system:
             old, text = messages[self._at], part["system"]
             messages[self._at] = SystemMessage(text)
-            if self._fields:
+            if self._is_template:
                 messages[self._at] = old.model_copy(update={"prompt": old.prompt.model_copy(update={"template": text})})
         block = next((n for n, message in enumerate(messages) if isinstance(message, Block)), None)
         if part["demos"] is not None:
@@ -207,12 +157,9 @@ class ChainPrompt:
         return messages
 
 
-def _fields(text: str) -> Fields:
-    return Counter((name, form or "", how or "") for _, name, form, how in Formatter().parse(text) if name is not None)
-
-
-def _names(fields: Fields) -> str:
-    return ", ".join(f"{{{name}}}" for name, _, _ in sorted(fields))
+def _fields(text: str) -> Counter[str]:
+    fields = [(name, form, how) for _, name, form, how in Formatter().parse(text) if name is not None]
+    return Counter(f"{{{name}{f'!{how}' if how else ''}{f':{form}' if form else ''}}}" for name, form, how in fields)
 
 
 def save_chain(path: Path, parts: Mapping[str, Part], texts: Mapping[str, Any]) -> str:
@@ -262,7 +209,7 @@ def load_chain(path: str | Path, chain: Any) -> Any:
             laid = ChainPrompt(name, prompt)
         except InputError as error:
             raise ReleaseError(f"{where}{error}") from error
-        if wrong := laid.wrong(parts[name]["system"]):
+        if wrong := why_unfit(name, laid.system, parts[name]["system"], laid.placeholders):
             raise ReleaseError(f"{where}{wrong}")
         for demo in parts[name]["demos"] or ():
             if laid.turn is None or set(demo["inputs"]) != laid.variables:

@@ -1,29 +1,30 @@
 """The kind `dspy`: a user's DSPy program; its predictors' instructions and examples are optimized.
 
-A candidate is the program's state as JSON: {predictor: {instruction, demos}}. Every call goes through the gateway, with
-the adapter that DSPy itself would use; the program's code runs in this process.
+Every predictor is a text with examples. Every call goes through the gateway, with the adapter that DSPy itself would
+use; the program's code runs in this process.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import ReleaseError
 from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, read_fields, refuse_pairwise
+from agent.programs.named_texts import TextsCandidate, as_texts
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.render import dspy_signature
 from agent.prompt.reply_parser import parse_reply
-from agent.prompt.techniques import forbidden_in
 from agent.prompt.template import label_text
 from agent.safe_file import new_files
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge, Meter
-from agent.search.dspy.strategies import DspyForm, TriedProgram, state_of
+from agent.search.dspy.strategies import DspyForm, State, TriedProgram, state_of
 from agent.search.registered import DSPY
 from agent.types import (
     LM,
@@ -50,12 +51,6 @@ def is_dspy(made: Any) -> bool:
     return dspy is not None and isinstance(made, dspy.Module)
 
 
-def written(state: Mapping[str, Any]) -> str:
-    """Serialize a state; example values that are no JSON become text."""
-    parts = {name: {"instruction": words, "demos": demos} for name, (words, demos) in state.items()}
-    return json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
-
-
 def read(prediction: Any, signature: Signature) -> Prediction:
     import dspy
 
@@ -64,36 +59,20 @@ def read(prediction: Any, signature: Signature) -> Prediction:
     return read_fields(prediction.get, signature, "prediction")
 
 
-@dataclass(frozen=True, slots=True)
-class DspyCandidate(Candidate):
-    kind: ClassVar[str] = "dspy"
-
-    state: str
-
-    def parts(self) -> dict[str, Any]:
-        return {"state": self.state}
-
-
-def as_state(candidate: Candidate) -> str:
-    assert isinstance(candidate, DspyCandidate)
-    return candidate.state
-
-
 @program("dspy", about="Your own DSPy program.", takes="a dspy.Module", claims=is_dspy)
 class DspyProgram(UserKind):
-    kind = DspyCandidate.kind
+    kind = "dspy"
     word, takes, usual, has_moves, file = "program", "a DSPy program", DSPY[0], False, "program.json"
 
     def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None:
-        super().__init__(task, lm)
         predictors = made.named_predictors()
         if not predictors:
             raise own.wrong(f"{own.factory}() has no predictor, so there is nothing to optimize")
         for part, predictor in predictors:
             if predictor.lm is not None:
                 raise own.wrong(f"{part} sets its own model; leave the model to the run")
-        self._own, self._state = made, written(state_of(made))
-        self.task = replace(task, instruction=self._state)
+        super().__init__(task, lm, **_parts(state_of(made)))
+        self._own = made
         self.calls = len(predictors)  # where each makes one
         self._modules: dict[str, Any] = {}
 
@@ -104,34 +83,24 @@ class DspyProgram(UserKind):
 
         lm = bridge.lm(self._lm, "model", max_tokens=self.max_tokens(candidate))
         if candidate.id not in self._modules:
-            self._modules[candidate.id] = self._fresh(as_state(candidate))
+            self._modules[candidate.id] = self._fresh(candidate)
         with dspy.context(lm=lm.copy(rollout_id=repeat) if repeat else lm, track_usage=False):
             return read(await bridge.run(self._modules[candidate.id], **example.inputs), self.task.signature)
 
-    def _fresh(self, state: str) -> Any:
-        program, parts = self._own.deepcopy(), json.loads(state)
+    def _fresh(self, candidate: Candidate) -> Any:
+        program, parts = self._own.deepcopy(), as_texts(candidate)
         for name, predictor in program.named_predictors():
-            predictor.signature = predictor.signature.with_instructions(parts[name]["instruction"])
-            predictor.demos = parts[name]["demos"]
+            predictor.signature = predictor.signature.with_instructions(parts.texts[name])
+            predictor.demos = deepcopy(parts.examples[name])
         return program
+
+    def _candidate(self, state: State) -> TextsCandidate:
+        return TextsCandidate(self.kind, **_parts(state))
 
     def unreadable(self, problem: Exception) -> str | None:
         from dspy.utils.exceptions import AdapterParseError
 
         return problem.lm_response if isinstance(problem, AdapterParseError) else None
-
-    def baseline(self) -> Candidate:
-        return DspyCandidate(self._state)
-
-    def check(self, candidate: Candidate) -> str:
-        return forbidden_in(as_state(candidate), self.task)
-
-    def whole(self, candidate: Candidate) -> str:
-        return as_state(candidate)
-
-    def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
-        parts = json.loads(as_state(candidate))
-        return [(name, part["instruction"], part["demos"]) for name, part in parts.items()]
 
     def strategy(self, name: str | None) -> str:
         name = super().strategy(name)
@@ -140,33 +109,38 @@ class DspyProgram(UserKind):
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
         def proposal(method: str, tried: TriedProgram) -> Proposal:
-            candidate, demos = DspyCandidate(written(tried.state)), [demos for _, demos in tried.state.values()]
-            place = {"layout": "program", "instruction": method, "demos": str(sum(map(len, demos)))}
+            candidate = self._candidate(tried.state)
+            place = {"layout": "program", "instruction": method, "demos": str(candidate.n_examples)}
             return Proposal(candidate, place, method, None, tried.reason(method))
 
         def predicted(prediction: Any) -> Prediction:
             return read(prediction, self.task.signature)
 
         max_tokens = self.max_tokens(context.baseline)
-        return DspyForm(self._meter, self._fresh(self._state), {}, max_tokens, predicted, proposal)
+        return DspyForm(self._meter, self._fresh(self.baseline()), {}, max_tokens, predicted, proposal)
 
     def saved(self, candidate: Candidate, path: Path, spec: ReleaseSpec) -> tuple[str, Callable[[], None]]:
-        state = as_state(candidate)
-
         def loaded(path: Path) -> Any:
             program = self._own.deepcopy()
             program.load(str(path))
             return program
 
         with new_files(path.parent) as folder:
-            self._fresh(state).save(str(folder / path.name))
-            if written(state_of(loaded(folder / path.name))) != state:
+            self._fresh(candidate).save(str(folder / path.name))
+            if self._candidate(state_of(loaded(folder / path.name))) != candidate:
                 raise ReleaseError(f"{path}: the program loads a different state than was written")
 
         def load() -> None:
             self._modules[candidate.id] = loaded(path)
 
-        return content_id("v", state), load
+        return content_id("v", candidate.parts()), load
+
+
+def _parts(state: State) -> dict[str, Any]:
+    """Return the texts and examples of a state; example values that are no JSON become text."""
+    demos = {name: demos for name, (_, demos) in state.items()}
+    examples = json.loads(json.dumps(demos, ensure_ascii=False, default=str))
+    return {"texts": {name: text for name, (text, _) in state.items()}, "examples": examples}
 
 
 # -- prompts for DSPy's optimizers -------------------------------------------------------------------------------------

@@ -14,22 +14,30 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from agent.errors import OF_A_ROW, BudgetExhausted, InputError, ReleaseError, RowRefused, one_line
 from agent.evaluate.evaluator import Evaluator
 from agent.gateway.gateway import Gateway
+from agent.programs.moves.named_text_moves import NamedTextMoves
+from agent.programs.named_texts import TextsCandidate, as_texts, why_unfit
 from agent.programs.own_file import module_of, plain, why_broken
+from agent.programs.rollout import RolloutTrace
 from agent.prompt.reply_parser import parse_reply
+from agent.prompt.techniques import forbidden_in
 from agent.prompt.template import escape, label_text
 from agent.registry import Registry
 from agent.release.result import RunResult
 from agent.release.texts import TextsRelease
+from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge, Meter
-from agent.search.program import Program
+from agent.search.program import Moves, Program
 from agent.search.registered import STRATEGIES
 from agent.types import (
     LM,
@@ -220,8 +228,12 @@ class UserKind(Kind):
     reply_tokens: ClassVar[int] = 500  # of one call, where task.toml does not say
     varies: ClassVar[bool] = False  # whether the same call may be followed by others
 
-    def __init__(self, task: Task, lm: LM) -> None:
+    def __init__(
+        self, task: Task, lm: LM, texts: Mapping[str, str], examples: Mapping[str, Sequence[Any]] = MappingProxyType({})
+    ) -> None:
+        self.task = replace(task, instruction="\n\n".join(texts.values()))
         self._lm, self._named = lm, task.program
+        self._baseline = TextsCandidate(self.kind, texts, examples)
         self._raised: set[tuple[str, str]] = set()
         self._meter: Meter
 
@@ -239,26 +251,49 @@ class UserKind(Kind):
         """Write the candidate. Return its version and a function that loads the file in its place."""
         raise NotImplementedError
 
-    def prompts_of(self, candidate: Candidate) -> Iterable[tuple[str, str, Sequence[Any]]]:
-        """Return name, instruction and examples of each prompt."""
-        raise NotImplementedError
+    def placeholders(self, name: str, text: str) -> Counter[str]:
+        """Count what the program fills in, in the text of that name. Raises ValueError for no such text."""
+        return Counter()
+
+    def examples_of(self, candidate: Candidate, name: str) -> Sequence[Any]:
+        """Return the examples of a text as JSON data."""
+        return as_texts(candidate).examples.get(name, ())
+
+    def baseline(self) -> TextsCandidate:
+        return self._baseline
+
+    def check(self, candidate: Candidate) -> str:
+        for name, text in as_texts(candidate).texts.items():
+            problem = why_unfit(name, self._baseline.texts[name], text, partial(self.placeholders, name))
+            if problem := problem or forbidden_in(self.with_its_examples(candidate, name), self.task):
+                return problem
+        return ""
 
     def changed_texts(self, candidate: Candidate, baseline: Candidate) -> tuple[str, ...]:
-        sides = zip(self.prompts_of(candidate), self.prompts_of(baseline), strict=True)
-        return tuple(now[0] for now, before in sides if now != before)
+        return as_texts(candidate).changed(as_texts(baseline))
+
+    def ablations(self, candidate: Candidate, baseline: Candidate) -> dict[str, Candidate]:
+        return as_texts(candidate).ablations(as_texts(baseline))
+
+    def trace(self, candidate_id: str, row_id: str) -> RolloutTrace:
+        """Return what the program did on a row in this process, the first time it was asked; else nothing."""
+        return RolloutTrace({}, ())
+
+    def with_its_examples(self, candidate: Candidate, name: str) -> str:
+        return "\n".join([as_texts(candidate).texts[name], *map(label_text, self.examples_of(candidate, name))])
+
+    def moves(self, context: SearchContext) -> Moves:
+        return NamedTextMoves(context, self)
 
     def texts(self, candidate: Candidate) -> list[str]:
-        return [
-            "\n".join([f"{name}: {words}", *(json.dumps(demo, ensure_ascii=False, default=str) for demo in demos)])
-            for name, words, demos in self.prompts_of(candidate)
-        ]
+        return [f"{name}: {self.with_its_examples(candidate, name)}" for name in as_texts(candidate).texts]
 
     def whole(self, candidate: Candidate) -> str:
         """Return all prompts as one text, to display and to count; never sent."""
         return "\n\n".join(self.texts(candidate))
 
     def shown(self, candidate: Candidate) -> Summary:
-        n_examples = sum(len(demos) for _, _, demos in self.prompts_of(candidate))
+        n_examples = as_texts(candidate).n_examples
         return Summary(candidate.id, "program", self.kind, self.whole(candidate), n_examples=n_examples)
 
     def prompt_tokens(self, candidate: Candidate) -> int:

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from agent.errors import InputError, Problem, RowRefused, RunRefused, refuse_all
 from agent.options.jobs import TextSource
-from agent.programs.agent import AgentProgram, as_agent
+from agent.programs.agent import AgentProgram
 from agent.programs.agent_call import AgentFault, Rollout
 from agent.programs.child_process import Children
 from agent.programs.kinds import ReleaseSpec, WrittenRelease, program
+from agent.programs.named_texts import as_texts
 from agent.redact import redact, secrets_in
 from agent.safe_data import parse_data
 from agent.safe_file import OutsideFile, decoded, disk_errors, new_file, sha256_of
@@ -67,11 +68,12 @@ class TextFileProgram(AgentProgram):
     def __init__(self, task: Task, lm: LM, own: object = None, made: object = None) -> None:
         assert task.rollouts is not None
         super().__init__(task, lm)
-        self.file_name = self.names[0].partition(":")[2]
+        (self._name,) = task.texts
+        self.file_name = self._name.partition(":")[2]
         self.target = self._lm = TextCommand(task.rollouts, self.file_name)
 
     def references(self) -> dict[str, Candidate]:
-        return {NO_FILE: self.baseline().with_text(self.names[0], "")}
+        return {NO_FILE: self.baseline().with_text(self._name, "")}
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         messages = (Message("system", self.whole(candidate)), Message("user", example.inputs["row"]))
@@ -79,7 +81,7 @@ class TextFileProgram(AgentProgram):
         return Prediction({"score": found.score}, f"{found.score:g}: {found.notes}", reported=found.score)
 
     def texts(self, candidate: Candidate) -> list[str]:
-        text = as_agent(candidate).named[self.names[0]]
+        text = as_texts(candidate).texts[self._name]
         is_cut = self.task.instruction.endswith("\n") and text and not text.endswith("\n")
         return [f"{text}\n" if is_cut else text]
 

@@ -33,7 +33,8 @@ import promptassay as pa
 from agent.errors import OF_A_ROW
 from agent.ledger.store import Ledger
 from agent.models.model_registry import create_model
-from agent.programs.agent import AgentCandidate, AgentProgram
+from agent.programs.agent import AgentProgram
+from agent.programs.named_texts import TextsCandidate
 from agent.task.load import load_task
 from agent.types import SPLITS, Completion, Example, Message, Request, Task
 from tests.bench import bfcl_agent
@@ -175,7 +176,7 @@ class Bench:
 
     def score(self, texts: dict[str, str], row: Example) -> tuple[float, dict[str, Any]]:
         """Return the score of a rollout and what gepa is told about it."""
-        candidate = AgentCandidate(tuple(texts.items()))
+        candidate = TextsCandidate(self.program.kind, texts)
         try:
             made = self.wait(self.program.run(candidate, row, self.counted))
         except OF_A_ROW as failure:  # gepa knows no rows without a score

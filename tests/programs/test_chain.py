@@ -12,8 +12,9 @@ import pytest
 
 from agent.errors import BudgetExhausted, InputError, ReleaseError, RowRefused
 from agent.programs.chain import ChainProgram, chat_model
-from agent.programs.chain_parts import ChainCandidate, find_parts, load_chain, save_chain
+from agent.programs.chain_parts import find_parts, load_chain, save_chain
 from agent.programs.kinds import UserProgram, program_for
+from agent.programs.named_texts import TextsCandidate
 from agent.types import Completion, Constraints, Demo, Example, Prediction, Request, Task, Usage
 from tests.toys import FakeModel, make_task
 
@@ -64,7 +65,7 @@ class Line:
         return Completion(text, "refusal" if text == "no!" else "stop", Usage(1, 1), "m")
 
 
-def said(program: ChainProgram, line: Line, candidate: ChainCandidate | None = None, repeat: int = 0) -> Prediction:
+def said(program: ChainProgram, line: Line, candidate: TextsCandidate | None = None, repeat: int = 0) -> Prediction:
     return asyncio.run(program.run(candidate or program.baseline(), EXAMPLE, line, repeat))
 
 
@@ -82,7 +83,7 @@ def test_a_chain_is_run_as_it_is_written_and_a_candidate_changes_its_prompts(tmp
     assert [request.max_tokens for request in line.sent] == [500, 500]
     demo = Demo("train-0", {"message": "a {row}"}, {"team": "refunds"})
     other = (
-        program.baseline().with_texts("gist", system="Cut {message}.").with_texts("team", system="{x}", demos=(demo,))
+        program.baseline().with_text("gist", "Cut {message}.").with_text("team", "{x}").with_examples("team", (demo,))
     )
     line = Line()
     said(program, line, other)
@@ -136,8 +137,8 @@ def build(model):
     own, line = program.baseline(), Line()
     said(program, line)
     demo = Demo("train-0", {"message": "x"}, {"team": "refunds"})
-    said(program, line, own.with_texts("prompt 1", system="Say {it}", demos=(demo,)))
-    said(program, line, own.with_texts("prompt 1", demos=()))
+    said(program, line, own.with_text("prompt 1", "Say {it}").with_examples("prompt 1", (demo,)))
+    said(program, line, own.with_examples("prompt 1", ()))
     first, last = ("user", "Look: "), ("user", "hello {there} please")
     assert [texts(request) for request in line.sent] == [
         [first, ("user", "1"), ("assistant", "one"), last],
@@ -151,16 +152,16 @@ def test_hard_rules_are_told_with_the_prompt_that_breaks_them(tmp_path: Path) ->
     own = program.baseline()
     demo, other = (Demo(i, {"message": "x"}, {"team": "refunds"}) for i in ("train-0", "train-1"))
     broken = {
-        "lost the placeholder {message}": own.with_texts("gist", system="Shorten."),
-        "strange placeholder {message.x}": own.with_texts("gist", system="{message} {message.x}"),
-        "is no f-string": own.with_texts("gist", system="{message} {"),
-        "instruction of team is empty": own.with_texts("team", system=" "),
-        "forbidden text 'secret'": own.with_texts("team", system="A Secret."),
-        "2 examples, more than max_examples = 1": own.with_texts("team", demos=(demo, other)),
-        "demo dev-1 is not a train row": own.with_texts("team", demos=(replace(demo, example_id="dev-1"),)),
-        "examples in gist": own.with_texts("gist", demos=(demo,)),
+        "lost the placeholder {message}": own.with_text("gist", "Shorten."),
+        "strange placeholder {message.x}": own.with_text("gist", "{message} {message.x}"),
+        "cannot be filled in": own.with_text("gist", "{message} {"),
+        "text team is empty": own.with_text("team", " "),
+        "forbidden text 'secret'": own.with_text("team", "A Secret."),
+        "2 examples, more than max_examples = 1": own.with_examples("team", (demo, other)),
+        "demo dev-1 is not a train row": own.with_examples("team", (replace(demo, example_id="dev-1"),)),
+        "examples in gist": own.with_examples("gist", (demo,)),
     }
-    assert program.check(own) == program.check(own.with_texts("team", demos=(demo,))) == ""
+    assert program.check(own) == program.check(own.with_examples("team", (demo,))) == ""
     for why, candidate in broken.items():
         assert why in program.check(candidate), why
 
@@ -257,7 +258,7 @@ def test_what_a_request_cannot_carry_is_refused_by_name(tmp_path: Path, asks: st
 def test_a_chain_file_is_put_into_the_users_own_chain_and_nothing_else(tmp_path: Path) -> None:
     program = made(tmp_path, TWO)
     demo = Demo("train-0", {"message": "a {row}"}, {"team": "refunds"})
-    parts = program.parts_of(program.baseline().with_texts("team", system="New.", demos=(demo,)))
+    parts = program.parts_of(program.baseline().with_text("team", "New.").with_examples("team", (demo,)))
     save_chain(tmp_path / "chain.json", parts, {"model": "m"})
 
     def fresh() -> Any:

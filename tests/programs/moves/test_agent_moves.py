@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.ledger.store import Ledger
-from agent.programs.agent import AgentCandidate
-from agent.programs.moves.agent_moves import AgentMoves
 from agent.programs.moves.agent_operators import OPERATORS, TextToChange, difference, edits_in
 from agent.programs.moves.author import longest_request
+from agent.programs.moves.named_text_moves import NamedTextMoves
+from agent.programs.named_texts import TextsCandidate
 from agent.prompt.fence import defused
 from agent.search.program import PROPOSED, Parent
 from agent.search.registered import BANDIT
@@ -210,7 +210,7 @@ class Begun:
         program = PlantedProgram(task, self.lm)
         budget = Budget(max_calls=2000)
         self.context = made_search(ledger, self.lm, self.author, task, budget, program=program).context
-        self.moves = AgentMoves(self.context, program)
+        self.moves = NamedTextMoves(self.context, program)
         self.context.adopt(Proposal(self.context.baseline, {}, "baseline", None, "the user's own texts"))
         self.see(self.context.baseline.id)
 
@@ -231,7 +231,7 @@ class Begun:
     def child(self, name: str, text: str, of: Parent | None = None) -> Parent:
         """A scored child with another text."""
         old = (of or self.own).proposal.candidate
-        assert isinstance(old, AgentCandidate)
+        assert isinstance(old, TextsCandidate)
         self.context.admit([Proposal(new := old.with_text(name, text), {}, "by hand", old.id, "")])
         return self.see(new.id)
 

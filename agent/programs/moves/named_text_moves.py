@@ -1,4 +1,4 @@
-"""Moves for agents: changes of one of several texts, chosen by where failures show, and merges of good candidates."""
+"""Moves for named texts: changes of one, chosen by where failures show, and merges of good candidates."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from agent.programs.agent import AgentProgram, as_agent
 from agent.programs.moves.agent_operators import OPERATORS, TextToChange, difference
 from agent.programs.moves.asking import MAX_CHARACTERS, Asker, Draft, replies_to
 from agent.programs.moves.evidence import (
@@ -24,11 +24,15 @@ from agent.programs.moves.evidence import (
 from agent.programs.moves.prompt_moves import TextMoves, at, coordinate
 from agent.programs.moves.prompt_parts import shorter_texts
 from agent.programs.moves.proposer import GOOD, is_worth_trying
+from agent.programs.named_texts import as_texts
 from agent.prompt.techniques import Rewrite
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Parent
 from agent.search.study import Place
 from agent.types import Candidate, Outcome, Proposal
+
+if TYPE_CHECKING:
+    from agent.programs.kinds import UserKind
 
 OWN = "own"
 BY_CREDIT = {f"{PROPOSED}:{operator.name}": operator for operator in OPERATORS}
@@ -59,7 +63,7 @@ class ScoredChange:
 class Failures:
     """The rollouts of a search's candidates, by the texts that took part in them."""
 
-    def __init__(self, context: SearchContext, program: AgentProgram) -> None:
+    def __init__(self, context: SearchContext, program: UserKind) -> None:
         self._context, self._program = context, program
 
     def _took_part(self, candidate_id: str, row_id: str, name: str) -> bool:
@@ -92,7 +96,7 @@ class Failures:
         return [outcome.example_id for outcome, _ in self.rollouts(parent, name) if (outcome.value or 0.0) >= PERFECT]
 
     def shown(self, parent: Parent, wrong: Wrong) -> str:
-        """Show what the agent did on a row, the right answer, and what the metrics say."""
+        """Show what the program did on a row, the right answer, and what the metrics say."""
         trace, said = self._program.trace(parent.proposal.candidate.id, wrong.row.id), wrong.outcome.prediction
         did, third = trace.text or inputs_of(wrong.row), MOST_OF_A_TRACE // 3
         if len(did) > MOST_OF_A_TRACE:  # of a long one the beginning is shown, and more of the end
@@ -107,9 +111,9 @@ class Failures:
         trials, baseline = self._context.trials, self._context.baseline.id
         for candidate_id, outcomes in trials.outcomes.items():
             parent_id = trials.proposals[candidate_id].parent_id or baseline
-            old, new = as_agent(trials.candidate(parent_id)).named, as_agent(trials.candidate(candidate_id)).named
-            names = [name for name in new if new[name] != old[name]]
-            if len(names) == 1:
+            old, new = (as_texts(trials.candidate(each)) for each in (parent_id, candidate_id))
+            names = new.changed(old)
+            if len(names) == 1 and new.examples == old.examples:
                 gains = [
                     after.value - before.value
                     for before, after in zip(trials.outcomes.get(parent_id, ()), outcomes, strict=False)
@@ -117,28 +121,32 @@ class Failures:
                     if any(self._took_part(each, after.example_id, names[0]) for each in (parent_id, candidate_id))
                 ]
                 gain = math.fsum(gains) / (len(gains) + PRIOR_ROWS)
-                yield ScoredChange(names[0], old[names[0]], new[names[0]], gain)
+                yield ScoredChange(names[0], old.texts[names[0]], new.texts[names[0]], gain)
 
 
-class AgentMoves(TextMoves):
+class NamedTextMoves(TextMoves):
     """Makes the candidates of one run; the same seed makes the same ones."""
 
-    def __init__(self, context: SearchContext, program: AgentProgram) -> None:
-        texts = {name: [Rewrite(OWN, text, "the user's words")] for name, text in program.baseline().texts}
+    def __init__(self, context: SearchContext, program: UserKind) -> None:
+        texts = {name: [Rewrite(OWN, text, "the user's words")] for name, text in program.baseline().texts.items()}
         super().__init__(context.task, context.rng, context.choices, texts)
         self._context, self._program, self._failures = context, program, Failures(context, program)
         self._asked, self._refused = Counter[str](), Counter[str]()  # by operator, and by text
-        self._dropped, self._known = list[ScoredChange](), set(program.baseline().texts)
+        self._dropped, self._known = list[ScoredChange](), set(program.baseline().texts.items())
         self._kept = list[str]()  # ids of candidates that passed the looks
 
     def text_of(self, candidate: Candidate, name: str) -> str:
-        return as_agent(candidate).named[name]
+        return as_texts(candidate).texts[name]
 
     def with_text(self, candidate: Candidate, name: str, text: str) -> Candidate:
-        return as_agent(candidate).with_text(name, text)
+        return as_texts(candidate).with_text(name, text)
 
     def designs(self) -> list[Proposal]:
-        return [Proposal(made, {}, name, None, name) for name, made in self._program.references().items()]
+        references = [Proposal(made, {}, name, None, name) for name, made in self._program.references().items()]
+        return [*references, *super().designs()]
+
+    def places(self) -> Sequence[Place]:
+        return ()
 
     def fresh(self, place: Place) -> Proposal | None:
         """Combine texts that were written before."""
@@ -273,7 +281,7 @@ class AgentMoves(TextMoves):
             gains[change.name, change.after] = gains[change.name, change.before] + change.gain
         old, merges = parent.proposal.candidate, dict[str, Proposal]()
         for other in self._context.trials.parents(GOOD):
-            new, made = as_agent(other.proposal.candidate).named, old
+            new, made = as_texts(other.proposal.candidate).texts, old
             taken = [name for name in new if gains[name, new[name]] > gains[name, self.text_of(old, name)]]
             for name in taken:
                 made = self.with_text(made, name, new[name])
@@ -284,16 +292,19 @@ class AgentMoves(TextMoves):
         return list(merges.values())
 
     def _compressed(self, parent: Parent) -> Proposal | None:
-        old, shorter = parent.proposal.candidate, list[tuple[str, str, str]]()
-        for name, text in as_agent(old).texts:
+        shorter = self.shorter(parent.proposal.candidate)
+        for made, why in self._rng.sample(shorter, len(shorter)):
+            if made.id not in self._context.trials.proposals and not self._program.check(made):
+                return self.child_of(parent, made, "compress", why)
+        return None
+
+    def shorter(self, old: Candidate) -> list[tuple[Candidate, str]]:
+        """Return candidates with less in one place, each with what is gone."""
+        shorter = list[tuple[Candidate, str]]()
+        for name, text in as_texts(old).texts.items():
+            cuts = shorter_texts(text, replace(self._task, instruction=text))
             if len(text) > MAX_CHARACTERS:
                 part = self._rng.choice([found for pattern in PARTS for found in pattern.finditer(text)])
-                shorter.append((name, text[: part.start()] + text[part.end() :], f'without "{part[0][:60]}"'))
-                continue
-            task = replace(self._task, instruction=text)
-            shorter += [(name, rest, why) for rest, why in shorter_texts(text, task)]
-        for name, text, why in self._rng.sample(shorter, len(shorter)):
-            made = self.with_text(old, name, text)
-            if text.strip() and made.id not in self._context.trials.proposals and not self._program.check(made):
-                return self.child_of(parent, made, "compress", at(name, why))
-        return None
+                cuts = iter([(text[: part.start()] + text[part.end() :], f'without "{part[0][:60]}"')])
+            shorter += [(self.with_text(old, name, rest), at(name, why)) for rest, why in cuts]
+        return shorter
