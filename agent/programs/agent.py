@@ -24,7 +24,6 @@ from agent.programs.named_texts import TextsCandidate, as_texts
 from agent.programs.rollout import RolloutCalls, RolloutTrace
 from agent.prompt.reply_parser import parse_reply
 from agent.release.texts import TEXTS_FILE, TextsRelease, read_texts
-from agent.search.registered import DEFAULT
 from agent.tracking.spans import calls_of
 from agent.types import LM, Call, Candidate, Example, Prediction, Request, Signature, Task
 
@@ -36,7 +35,7 @@ class AgentProgram(UserKind):
     """Runs the agent of a task on rows, with the texts of a candidate."""
 
     kind = "agent"
-    word, takes, usual, has_moves, file = "agent", "an agent", DEFAULT, True, TEXTS_FILE
+    word, takes, file = "agent", "an agent", TEXTS_FILE
     calls, drops_idle_parts, varies, reply_tokens = 1, True, True, 1000
 
     def __init__(self, task: Task, lm: LM, own: object = None, made: object = None) -> None:

@@ -36,7 +36,6 @@ from agent.prompt.template import label_text
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import ROLLOUTS, Bridge
 from agent.search.program import Moves
-from agent.search.registered import DEFAULT
 from agent.types import (
     LM,
     Call,
@@ -57,7 +56,7 @@ from agent.types import (
 @program("chain", about="Your own LangChain chain.", takes="a LangChain Runnable", claims=is_chain)
 class ChainProgram(UserKind):
     kind = "chain"
-    word, takes, usual, has_moves, file = "chain", "a LangChain chain", DEFAULT, True, "chain.json"
+    word, takes, file = "chain", "a LangChain chain", "chain.json"
 
     def __init__(self, task: Task, lm: LM, source: UserProgram, made: Any) -> None:
         from langchain_core.output_parsers import JsonOutputParser

@@ -62,7 +62,7 @@ def read(prediction: Any, signature: Signature) -> Prediction:
 @program("dspy", about="Your own DSPy program.", takes="a dspy.Module", claims=is_dspy)
 class DspyProgram(UserKind):
     kind = "dspy"
-    word, takes, usual, has_moves, file = "program", "a DSPy program", DSPY[0], False, "program.json"
+    word, takes, usual, file = "program", "a DSPy program", DSPY[0], "program.json"
 
     def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None:
         predictors = made.named_predictors()

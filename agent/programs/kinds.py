@@ -38,7 +38,7 @@ from agent.release.texts import TextsRelease
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge, Meter
 from agent.search.program import Moves, Program
-from agent.search.registered import STRATEGIES
+from agent.search.registered import DEFAULT, STRATEGIES
 from agent.types import (
     LM,
     Call,
@@ -221,10 +221,9 @@ class UserKind(Kind):
     """A user's program on one model; no call is made twice in a run."""
 
     is_fixed = False
-    has_moves: ClassVar[bool]
     word: ClassVar[str]  # in messages
     takes: ClassVar[str]  # in lists of strategies
-    usual: ClassVar[str]  # its strategy
+    usual: ClassVar[str] = DEFAULT  # its strategy
     reply_tokens: ClassVar[int] = 500  # of one call, where task.toml does not say
     varies: ClassVar[bool] = False  # whether the same call may be followed by others
 
@@ -330,8 +329,8 @@ class UserKind(Kind):
 
     def strategy(self, name: str | None) -> str:
         name = name or self.usual
-        if not STRATEGIES.get(name).suits(self.kind, self.has_moves):
-            fit = [one.name for one in STRATEGIES.usable().values() if one.suits(self.kind, self.has_moves)]
+        if not STRATEGIES.get(name).suits(self.kind):
+            fit = [one.name for one in STRATEGIES.usable().values() if one.suits(self.kind)]
             raise InputError(f"--strategy {name}: {self.takes} takes {', '.join(fit)}")
         return name
 

@@ -40,7 +40,7 @@ def always(task: Task, plan: Plan, calls_each: int) -> bool:
 class Strategy:
     """A registered search.
 
-    `kinds`: of candidates; none: all that have moves. `counts_trials`: whether it heeds --trials. `uses_logprobs`: of
+    `kinds`: of candidates; none: all. `counts_trials`: whether it heeds --trials. `uses_logprobs`: of
     labels, to rank equal scores. `enough`: whether a plan leaves it enough calls, and what it `lacks` if none does.
     `races_baseline`: the user's own prompt is raced like the others; else it sees all of dev first. `needs_proposer`:
     it is useless without a model that writes instructions.
@@ -57,8 +57,8 @@ class Strategy:
     races_baseline: bool = False
     needs_proposer: bool = False
 
-    def suits(self, kind: str, moves: bool = True) -> bool:
-        return kind in self.kinds or (moves and not self.kinds)
+    def suits(self, kind: str) -> bool:
+        return kind in self.kinds or not self.kinds
 
     def require(self, kind: str, trials: int | None, has_proposer: bool) -> None:
         """Raise InputError for an unsuitable kind or number of trials, or a missing proposer."""

@@ -89,8 +89,7 @@ def test_typed_outputs_of_a_program_are_read_as_what_they_hold() -> None:
         assert (got.error, dict(got.fields)) == ("", {"data": found, "team": "billing"})
 
 
-def test_our_own_search_is_not_for_programs_and_the_plan_says_what_a_program_costs() -> None:
+def test_the_plan_says_what_a_program_costs() -> None:
     place = folder()
-    assert "a DSPy program takes dspy-mipro" in refused(2, "run", str(place), "--strategy", "bayes")[0]
     said = good("run", str(place), "--dry-run", "--max-calls", "700", "--price", "1,1")
     assert "program:build runs in this process and makes 2 calls or more" in said

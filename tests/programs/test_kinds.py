@@ -11,7 +11,9 @@ import pytest
 
 from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger
+from agent.programs.named_texts import as_texts
 from agent.release.result import RunResult
+from agent.search.registered import DEFAULT
 from agent.types import Request, Task
 from tests.test_layers import SOURCES
 from tests.toys import TEAMS, FakeModel, executed, launched, make_task
@@ -51,6 +53,34 @@ def test_every_kind_goes_through_the_same_run(kind: str, tmp_path: Path) -> None
     assert result.winner.test == pytest.approx(2 / 3)
     assert result.calls["model"] >= 60
     assert result.release.path.is_file()
+
+
+RULE = "Always tell refunds and billing apart."
+
+
+def heeding(request: Request) -> str:
+    """Right on every row where the rule is in the request."""
+    said, text = answer(request), request.messages[-1].content
+    is_told = any(RULE in message.content for message in request.messages)
+    return said.replace("billing", "refunds") if is_told and "on refunds" in text else said
+
+
+def author(request: Request) -> str:
+    return f"ADD: {RULE}" if "ADD" in request.messages[-1].content else RULE
+
+
+@pytest.mark.parametrize("kind", ["chain", "dspy"])
+def test_our_search_changes_the_texts_of_every_kind(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(OF_USERS[kind], "utf-8")
+    task, ledger = make_task(30, folder=str(tmp_path), program="program:build"), Ledger(tmp_path / "ledger.db")
+    models = FakeModel(heeding), FakeModel(author, "fake/author")
+    try:
+        made, result = asyncio.run(executed(launched(task, *models, max_calls=500, strategy=DEFAULT), ledger))
+    finally:
+        ledger.close()
+    assert (result.decision, result.winner.test) == ("promote", 1.0)
+    (text,) = as_texts(made.context.trials.candidate(result.winner.candidate_id)).texts.values()
+    assert RULE in text
 
 
 KNOWN = {
