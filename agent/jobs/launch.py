@@ -232,7 +232,7 @@ def resolved(asked: RecordedOptions, program: Kind, has_proposer: bool = True) -
     """Fill options from the task. Raises InputError for an impossible search."""
     task, own = program.task, program.task.budget
     strategy = STRATEGIES.get(program.strategy(asked.strategy))
-    strategy.require(program.kind, asked.trials, has_proposer)
+    strategy.require(asked.trials, has_proposer)
     require_search(strategy.name, asked.sampler, asked.pruner)
     return asked.model_copy(
         update={

@@ -20,8 +20,8 @@ from agent.gateway.endpoint import Endpoint
 from agent.programs.agent_call import AgentFault, AgentModel, Rollout, require_agent
 from agent.programs.agent_hosts import AgentHost, Commands, InProcess, PythonProcesses
 from agent.programs.kinds import ReleaseSpec, UserKind, program, read_fields
-from agent.programs.named_texts import TextsCandidate, as_texts
 from agent.programs.rollout import RolloutCalls, RolloutTrace
+from agent.prompt.named_texts import TextsCandidate, as_texts
 from agent.prompt.reply_parser import parse_reply
 from agent.release.texts import TEXTS_FILE, TextsRelease, read_texts
 from agent.tracking.spans import calls_of

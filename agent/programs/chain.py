@@ -29,8 +29,8 @@ from agent.programs.chain_parts import (
 )
 from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, read_fields, unrefused
 from agent.programs.moves.chain_moves import ChainMoves
-from agent.programs.named_texts import as_texts
 from agent.programs.own_file import plain
+from agent.prompt.named_texts import as_texts
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import label_text
 from agent.search.context import SearchContext

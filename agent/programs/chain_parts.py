@@ -19,7 +19,7 @@ from string import Formatter
 from typing import Any
 
 from agent.errors import InputError, ReleaseError
-from agent.programs.named_texts import why_unfit
+from agent.prompt.named_texts import why_unfit
 from agent.release.prompt_file import MAX_FILE, only_release_errors
 from agent.safe_data import parse_json, read_as
 from agent.safe_file import new_files, read_file

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import ReleaseError
-from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, read_fields, refuse_pairwise
-from agent.programs.named_texts import TextsCandidate, as_texts
+from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, read_fields
+from agent.prompt.named_texts import as_texts
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.render import dspy_signature
 from agent.prompt.reply_parser import parse_reply
@@ -24,7 +24,7 @@ from agent.prompt.template import label_text
 from agent.safe_file import new_files
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge, Meter
-from agent.search.dspy.strategies import DspyForm, State, TriedProgram, state_of
+from agent.search.dspy.strategies import DspyForm, TriedProgram, state_of
 from agent.search.registered import DSPY
 from agent.types import (
     LM,
@@ -71,7 +71,8 @@ class DspyProgram(UserKind):
         for part, predictor in predictors:
             if predictor.lm is not None:
                 raise own.wrong(f"{part} sets its own model; leave the model to the run")
-        super().__init__(task, lm, **_parts(state_of(made)))
+        own_state = state_of(made)
+        super().__init__(task, lm, own_state.texts, own_state.examples)
         self._own = made
         self.calls = len(predictors)  # where each makes one
         self._modules: dict[str, Any] = {}
@@ -94,24 +95,15 @@ class DspyProgram(UserKind):
             predictor.demos = deepcopy(parts.examples[name])
         return program
 
-    def _candidate(self, state: State) -> TextsCandidate:
-        return TextsCandidate(self.kind, **_parts(state))
-
     def unreadable(self, problem: Exception) -> str | None:
         from dspy.utils.exceptions import AdapterParseError
 
         return problem.lm_response if isinstance(problem, AdapterParseError) else None
 
-    def strategy(self, name: str | None) -> str:
-        name = super().strategy(name)
-        refuse_pairwise(self.task, name)
-        return name
-
     def for_dspy(self, context: SearchContext) -> DspyForm:
         def proposal(method: str, tried: TriedProgram) -> Proposal:
-            candidate = self._candidate(tried.state)
-            place = {"layout": "program", "instruction": method, "demos": str(candidate.n_examples)}
-            return Proposal(candidate, place, method, None, tried.reason(method))
+            place = {"layout": "program", "instruction": method, "demos": str(tried.state.n_examples)}
+            return Proposal(tried.state, place, method, None, tried.reason(method))
 
         def predicted(prediction: Any) -> Prediction:
             return read(prediction, self.task.signature)
@@ -127,20 +119,13 @@ class DspyProgram(UserKind):
 
         with new_files(path.parent) as folder:
             self._fresh(candidate).save(str(folder / path.name))
-            if self._candidate(state_of(loaded(folder / path.name))) != candidate:
+            if state_of(loaded(folder / path.name)) != candidate:
                 raise ReleaseError(f"{path}: the program loads a different state than was written")
 
         def load() -> None:
             self._modules[candidate.id] = loaded(path)
 
         return content_id("v", candidate.parts()), load
-
-
-def _parts(state: State) -> dict[str, Any]:
-    """Return the texts and examples of a state; example values that are no JSON become text."""
-    demos = {name: demos for name, (_, demos) in state.items()}
-    examples = json.loads(json.dumps(demos, ensure_ascii=False, default=str))
-    return {"texts": {name: text for name, (text, _) in state.items()}, "examples": examples}
 
 
 # -- prompts for DSPy's optimizers -------------------------------------------------------------------------------------
@@ -162,7 +147,7 @@ def predict_form(program: PromptProgram, context: SearchContext) -> DspyForm:
         return Prediction(fields, canonical(fields))
 
     def proposal(method: str, tried: TriedProgram) -> Proposal:
-        ((instruction, demos),) = tried.state.values()
+        (instruction,), (demos,) = tried.state.texts.values(), tried.state.examples.values()
         train = {canonical(dict(row.inputs)): row for row in reversed(task.train)}
         ours = tuple(_demo(signature, train, demo) for demo in demos)
         candidate = PromptCandidate("few-shot" if ours else "zero-shot", "dspy-chat", instruction, demos=ours)

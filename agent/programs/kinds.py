@@ -26,9 +26,9 @@ from agent.errors import OF_A_ROW, BudgetExhausted, InputError, ReleaseError, Ro
 from agent.evaluate.evaluator import Evaluator
 from agent.gateway.gateway import Gateway
 from agent.programs.moves.named_text_moves import NamedTextMoves
-from agent.programs.named_texts import TextsCandidate, as_texts, why_unfit
 from agent.programs.own_file import module_of, plain, why_broken
 from agent.programs.rollout import RolloutTrace
+from agent.prompt.named_texts import TextsCandidate, as_texts, why_unfit
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import forbidden_in
 from agent.prompt.template import escape, label_text
@@ -38,7 +38,7 @@ from agent.release.texts import TextsRelease
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge, Meter
 from agent.search.program import Moves, Program
-from agent.search.registered import DEFAULT, STRATEGIES
+from agent.search.registered import DEFAULT, DSPY, STRATEGIES
 from agent.types import (
     LM,
     Call,
@@ -97,20 +97,28 @@ class WrittenRelease:
 
 
 class Kind(Program, Protocol):
+    takes: ClassVar[str] = "this kind of program"  # in lists of strategies
+    usual: ClassVar[str] = DEFAULT  # its strategy
+
+    def strategy(self, name: str | None) -> str:
+        """Return the strategy of that name, or the usual one. Raises InputError if it cannot work."""
+        name = name or self.usual
+        if not STRATEGIES.get(name).suits(self.kind):
+            fit = [one.name for one in STRATEGIES.usable().values() if one.suits(self.kind)]
+            raise InputError(f"--strategy {name}: {self.takes} takes {', '.join(fit)}")
+        if name in DSPY and self.task.is_compared:
+            raise InputError(
+                f"--strategy {name}: the pairwise judge of {self.task.name} needs your prompt's answers to train rows; "
+                f'set mode = "rubric", or use --strategy {DEFAULT}'
+            )
+        return name
+
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
         """Write the release and prove it. Raises ReleaseError if it differs from what was scored."""
 
     def released(self, release: TextsRelease) -> Candidate:
         """Return the candidate of texts that this kind released. Raises ReleaseError if they are not of this task."""
         raise ReleaseError(f"{release.name}: is a set of texts, and the program of the task has none")
-
-
-def refuse_pairwise(task: Task, strategy: str, otherwise: str = "") -> None:
-    if task.is_compared:
-        raise InputError(
-            f"--strategy {strategy}: the pairwise judge of {task.name} needs your prompt's answers to train rows; "
-            f'set mode = "rubric"{otherwise}'
-        )
 
 
 # -- the registry -----------------------------------------------------------------------------------------------------
@@ -222,8 +230,6 @@ class UserKind(Kind):
 
     is_fixed = False
     word: ClassVar[str]  # in messages
-    takes: ClassVar[str]  # in lists of strategies
-    usual: ClassVar[str] = DEFAULT  # its strategy
     reply_tokens: ClassVar[int] = 500  # of one call, where task.toml does not say
     varies: ClassVar[bool] = False  # whether the same call may be followed by others
 
@@ -232,7 +238,7 @@ class UserKind(Kind):
     ) -> None:
         self.task = replace(task, instruction="\n\n".join(texts.values()))
         self._lm, self._named = lm, task.program
-        self._baseline = TextsCandidate(self.kind, texts, examples)
+        self._baseline = TextsCandidate(self.kind, dict(texts), dict(examples))
         self._raised: set[tuple[str, str]] = set()
         self._meter: Meter
 
@@ -326,13 +332,6 @@ class UserKind(Kind):
     def client(self, gateway: Gateway) -> Meter:
         self._meter = Meter(gateway)
         return self._meter
-
-    def strategy(self, name: str | None) -> str:
-        name = name or self.usual
-        if not STRATEGIES.get(name).suits(self.kind):
-            fit = [one.name for one in STRATEGIES.usable().values() if one.suits(self.kind)]
-            raise InputError(f"--strategy {name}: {self.takes} takes {', '.join(fit)}")
-        return name
 
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
         """Save the candidate, load it and run it on sealed rows, without a new call.

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.extras import require
-from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease, refuse_pairwise
+from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease
 from agent.programs.moves.prompt_moves import CandidateGenerator, PromptMoves
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.prompt.bound import BoundPrompt
@@ -208,11 +208,10 @@ class PromptProgram(Kind):
         return [*found, *trained_opinions(self.shared)] if trained else found
 
     def strategy(self, name: str | None) -> str:
-        task, name = self.task, name or DEFAULT
+        task, name = self.task, super().strategy(name)
         if name not in DSPY:
             return name
         require("dspy", f"--strategy {name}")
-        refuse_pairwise(task, name, f", or use --strategy {DEFAULT}")
         names = [field.name for field in task.signature.inputs]
         taken, why = [one for one in names if one in OF_PREDICT], ""
         if taken:

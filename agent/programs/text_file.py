@@ -23,7 +23,7 @@ from agent.programs.agent import AgentProgram
 from agent.programs.agent_call import AgentFault, Rollout
 from agent.programs.child_process import Children
 from agent.programs.kinds import ReleaseSpec, WrittenRelease, program
-from agent.programs.named_texts import as_texts
+from agent.prompt.named_texts import as_texts
 from agent.redact import redact, secrets_in
 from agent.safe_data import parse_data
 from agent.safe_file import OutsideFile, decoded, disk_errors, new_file, sha256_of

@@ -51,14 +51,11 @@ TECHNIQUES: dict[TechniqueName, Technique] = {
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """An instruction and its origin. `is_proposed`: a model wrote it during the search; `credit`: the operator of the
-    search that is rewarded for it.
-    """
+    """An instruction and its origin. `credit`: the operator of the search that had a model write it, if one did."""
 
     operator: str
     instruction: str
     reason: str
-    is_proposed: bool = False
     credit: str = ""
 
 

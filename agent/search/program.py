@@ -12,7 +12,6 @@ from agent.gateway.gateway import Gateway, ModelClient
 from agent.prompt.calibration import LabelCalibration
 from agent.prompt.parts.calibration import Opinion
 from agent.search.effects import Feature
-from agent.search.registered import DEFAULT
 from agent.search.study import Place
 from agent.types import LM, Candidate, Example, Message, Outcome, Proposal, Runner, Summary, Task
 
@@ -164,10 +163,6 @@ class Program(Describes, Protocol):
     def opinions(self, candidate: Candidate, trained: bool = False) -> list[Opinion]:
         """Return the parts that vote on labels, and a classifier `trained` on train. No row votes on itself."""
         return []
-
-    def strategy(self, name: str | None) -> str:
-        """Return the strategy of that name, or the default. Raises InputError if it cannot work."""
-        return name or DEFAULT
 
     def client(self, gateway: Gateway) -> ModelClient:
         """Return the client that sends the run's calls."""

@@ -60,12 +60,8 @@ class Strategy:
     def suits(self, kind: str) -> bool:
         return kind in self.kinds or not self.kinds
 
-    def require(self, kind: str, trials: int | None, has_proposer: bool) -> None:
-        """Raise InputError for an unsuitable kind or number of trials, or a missing proposer."""
-        if not self.suits(kind):
-            raise InputError(
-                f"--strategy {self.name}: works on {', '.join(self.kinds)}, and this task's kind is {kind}"
-            )
+    def require(self, trials: int | None, has_proposer: bool) -> None:
+        """Raise InputError for an unsuitable number of trials, or a missing proposer."""
         if not self.counts_trials and (trials or 1) > 1:
             what = "tries as many programs as the budget buys; cap --max-calls instead"
             raise InputError(f"--trials: {self.name} {what}")

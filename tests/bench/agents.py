@@ -34,7 +34,7 @@ from agent.errors import OF_A_ROW
 from agent.ledger.store import Ledger
 from agent.models.model_registry import create_model
 from agent.programs.agent import AgentProgram
-from agent.programs.named_texts import TextsCandidate
+from agent.prompt.named_texts import TextsCandidate
 from agent.task.load import load_task
 from agent.types import SPLITS, Completion, Example, Message, Request, Task
 from tests.bench import bfcl_agent

@@ -11,7 +11,7 @@ import pytest
 
 from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger
-from agent.programs.named_texts import as_texts
+from agent.prompt.named_texts import as_texts
 from agent.release.result import RunResult
 from agent.search.registered import DEFAULT
 from agent.types import Request, Task

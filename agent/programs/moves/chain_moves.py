@@ -14,7 +14,7 @@ from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds
 from agent.programs.moves.named_text_moves import OWN, NamedTextMoves
 from agent.programs.moves.prompt_moves import coordinate
 from agent.programs.moves.prompt_parts import fewer_examples
-from agent.programs.named_texts import as_texts
+from agent.prompt.named_texts import as_texts
 from agent.prompt.techniques import builtin_rewrites
 from agent.search.context import SearchContext
 from agent.search.program import Parent

@@ -24,7 +24,7 @@ from agent.programs.moves.evidence import (
 from agent.programs.moves.prompt_moves import TextMoves, at, coordinate
 from agent.programs.moves.prompt_parts import shorter_texts
 from agent.programs.moves.proposer import GOOD, is_worth_trying
-from agent.programs.named_texts import as_texts
+from agent.prompt.named_texts import as_texts
 from agent.prompt.techniques import Rewrite
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Parent
@@ -244,7 +244,7 @@ class NamedTextMoves(TextMoves):
         hypothesis = f"{at(name, operator.about)}{f', from {len(ids)} rollouts that went wrong' if ids else ''}"
         texts = {"instruction": text, "claim": difference(about.text, text)}
         number = asker.noted(texts, hypothesis, ids, old.id)
-        rewrite = Rewrite(number, text, operator.about, is_proposed=True, credit=credit)
+        rewrite = Rewrite(number, text, operator.about, credit=credit)
         proposal, right = self.instructed(parent, rewrite, name), self._failures.right(parent, name)
         guard = tuple(self._rng.sample(right, min(GUARDED, len(right))))
         for first, more in ((ids[:1], ids[1:]), (ids, guard)) if ids else ():  # most end at the first look

@@ -23,17 +23,12 @@ from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.search.context import SearchContext
 from agent.search.effects import Effect, demo_effects, recombine
 from agent.search.explanation import scored_candidates
-from agent.search.program import PROPOSED, Choices, Parent
+from agent.search.program import Choices, Parent
 from agent.search.study import Place
 from agent.types import FRESH, Candidate, Demo, Proposal, Task
 
 FEWEST_FITTED = 12  # candidates, before effects of single demos are fitted
 NO_DEMOS = DemoSet((), "none")
-
-
-def credit_of(rewrite: Rewrite, otherwise: str) -> str:
-    """Return the operator to credit for this text; `otherwise` if no model wrote it."""
-    return rewrite.credit or PROPOSED if rewrite.is_proposed else otherwise
 
 
 class TextMoves:
@@ -84,7 +79,7 @@ class TextMoves:
 
     def instructed(self, parent: Parent, text: Rewrite, name: str = "") -> Proposal:
         made = self.with_text(parent.proposal.candidate, name, text.instruction)
-        operator, credit = f"instruction:{text.operator}", credit_of(text, "instruction")
+        operator, credit = f"instruction:{text.operator}", text.credit or "instruction"
         return self.child_of(parent, made, operator, at(name, text.reason), credit, {coordinate(name): text.operator})
 
     def redrawn(self, maker: DemoMaker, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
@@ -237,7 +232,7 @@ class CandidateGenerator(TextMoves):
             candidate = part.designed(candidate, place)
             more += part.named(place) if getattr(candidate, part.part) else ""
         operator = demos.operator if candidate.n_examples else f"{technique}:{rewrite.operator}{more}"
-        credit = FRESH if candidate.n_examples else credit_of(rewrite, FRESH)
+        credit = FRESH if candidate.n_examples else rewrite.credit or FRESH
         return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason, credit)
 
     def _worked(self, k: int) -> DemoSet:
@@ -293,7 +288,7 @@ class CandidateGenerator(TextMoves):
     def retold(self, parent: Parent, rewrite: Rewrite, texts: PartTexts) -> Proposal:
         made = as_prompt(parent.proposal.candidate).with_part(texts.part, texts)
         name = self._retold[texts.part].coordinate
-        credit, place = credit_of(rewrite, name), {name: rewrite.operator}
+        credit, place = rewrite.credit or name, {name: rewrite.operator}
         return self.child_of(parent, made, f"{name}:{rewrite.operator}", rewrite.reason, credit, place)
 
     def alone(self, rewrite: Rewrite) -> Proposal | None:

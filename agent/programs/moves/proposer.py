@@ -92,7 +92,7 @@ class Proposer:
             claim = {"claim": draft.claim} if draft.claim else {}
             name = asker.noted({**texts, **claim}, draft.hypothesis, draft.rows, changed.id)
             text = texts.get("instruction", "")
-            found.append((draft, Rewrite(name, text, draft.hypothesis, is_proposed=True, credit=credit)))
+            found.append((draft, Rewrite(name, text, draft.hypothesis, credit=credit)))
         if not found:
             why = asker.refused or "nothing new came of it"
             self._log.open(operator.name, refused=why, parent_id=parent.proposal.candidate.id)

@@ -8,6 +8,7 @@ never answers counts as 0 for DSPy, which has no "unscored"; on the trials it st
 from __future__ import annotations
 
 import io
+import json
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -18,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 from agent.errors import BudgetExhausted, one_line
+from agent.prompt.named_texts import TextsCandidate
 from agent.prompt.techniques import NOT_FOR_DSPY
 from agent.prompt.template import label_text
 from agent.scoring.task_metrics import combine
@@ -31,8 +33,6 @@ AUTHOR_TOKENS = 400  # of a proposed instruction or a summary, as many as a repl
 THREADS = 16
 GOOD_ENOUGH = 0.5  # a reply that scores less is no demonstration
 ENDLESS = 10**6  # rows may fail: a reply that does not parse is 0 and not a reason to end
-
-State = Mapping[str, tuple[str, list[dict[str, Any]]]]  # by predictor: its instruction and its demos
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class DspyForm:
 class TriedProgram:
     """The `number`-th program with its best mean in percent; `whole`: on all val rows."""
 
-    state: State
+    state: TextsCandidate
     number: int
     score: float
     rows: int
@@ -81,12 +81,12 @@ class OptimizerResult:
         return sorted(self.tried, key=lambda t: (t is not self.chosen, not t.whole, -t.score, t.number))
 
 
-def state_of(program: Any) -> State:
-    """Return each predictor's instruction and examples."""
-    return {
-        name: (predictor.signature.instructions, predictor.dump_state()["demos"])
-        for name, predictor in program.named_predictors()
-    }
+def state_of(program: Any) -> TextsCandidate:
+    """Return each predictor's instruction and examples, whose values that are no JSON become text."""
+    predictors = program.named_predictors()
+    demos = {name: predictor.dump_state()["demos"] for name, predictor in predictors}
+    texts = {name: predictor.signature.instructions for name, predictor in predictors}
+    return TextsCandidate("dspy", texts, json.loads(json.dumps(demos, ensure_ascii=False, default=str)))
 
 
 # -- an optimizer in a search ------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from agent.ledger.store import Ledger
 from agent.programs.moves.agent_operators import OPERATORS, TextToChange, difference, edits_in
 from agent.programs.moves.author import longest_request
 from agent.programs.moves.named_text_moves import NamedTextMoves
-from agent.programs.named_texts import TextsCandidate
 from agent.prompt.fence import defused
+from agent.prompt.named_texts import TextsCandidate
 from agent.search.program import PROPOSED, Parent
 from agent.search.registered import BANDIT
 from agent.types import Budget, Completion, FinishReason, Proposal, Usage

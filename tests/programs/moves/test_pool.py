@@ -74,7 +74,7 @@ def everything(task: Task, seed: int = 0) -> Iterator[tuple[CandidateGenerator, 
     proposals = generator.designs()
     for proposal in proposals:
         yield generator, proposal, None
-    generator.rewrites.append(Rewrite("proposed-1", "Say which team it is.", "why", is_proposed=True))
+    generator.rewrites.append(Rewrite("proposed-1", "Say which team it is.", "why", credit=PROPOSED))
     generator.rationales.update({row.id: "Because." for row in task.train[:4]})
     if alone := generator.alone(generator.rewrites[-1]):
         yield generator, alone, None
@@ -128,7 +128,7 @@ def test_a_child_differs_from_its_parent_in_one_thing(seed):
 def test_the_bandit_credits_a_child_to_its_operator_and_an_instruction_of_the_proposer_to_the_proposer():
     task = make_task(12, space=SPACE)
     generator = CandidateGenerator(task, random.Random(3))
-    written = Rewrite("proposed-1", "Say which team it is.", "why", is_proposed=True)
+    written = Rewrite("proposed-1", "Say which team it is.", "why", credit=PROPOSED)
     generator.rewrites.append(written)
     designs = generator.designs()
     assert {design.credit for design in designs} == {FRESH}

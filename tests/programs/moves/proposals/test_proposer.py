@@ -16,7 +16,7 @@ from agent.programs.moves.proposer import BY_CREDIT, OF_ALL, Proposer, is_worth_
 from agent.prompt.techniques import Rewrite
 from agent.search.evolve.evolve import search
 from agent.search.explanation import proposer_use
-from agent.search.program import Parent
+from agent.search.program import PROPOSED, Parent
 from agent.types import Budget, Request
 from tests.search.worlds import (
     TASK,
@@ -129,7 +129,7 @@ async def test_the_parts_of_two_good_instructions_are_merged(ledger: Ledger) -> 
     parts = [InstructionPart("rule", "If new say it"), InstructionPart("rule", "If old say that")]
     for number, part in enumerate(parts):
         text = proposer.history.add(Assembled(NAMED.instruction, (part,)))
-        proposal = moves.instructed(parent, Rewrite(f"proposed-{number + 1}", text, "why", is_proposed=True))
+        proposal = moves.instructed(parent, Rewrite(f"proposed-{number + 1}", text, "why", credit=PROPOSED))
         await found.context.see(found.context.admit([proposal]), 8)
     calls = len(asked.seen)
     ((_, rewrite),) = await proposer.drafts("proposed:merge", parent)
