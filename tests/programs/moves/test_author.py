@@ -10,44 +10,39 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
-from agent.programs.moves.author import rationales
-from agent.programs.moves.chain_moves import rewritten
-from agent.programs.moves.evidence import best_instructions
+from agent.programs.moves.asking import Asker, replies_to
+from agent.programs.moves.author import STYLES, rationales, whole_question
+from agent.programs.moves.evidence import best_instructions, wrong_rows
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.techniques import Rewrite
 from agent.search.context import SearchContext
-from agent.search.program import Parent
+from agent.search.program import PROPOSED, Parent
 from agent.types import Completion, FinishReason, Proposal, Request, SearchSpace
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_search, proposer, pupil, with_baseline
 from tests.toys import FakeModel
 
 
-async def proposed(context: SearchContext, parents: Sequence[Parent], number: int) -> Rewrite | None:
+async def proposed(context: SearchContext, parents: Sequence[Parent]) -> str | None:
     """A new instruction for the whole task."""
-    return await rewritten(context, context.task, best_instructions(context.trials), parents, number)
+    failures = [wrong.line for parent in parents for wrong in wrong_rows(context.dev, parent.outcomes)]
+    question = whole_question(context.task, best_instructions(context.trials), failures, STYLES[0], context.rng)
+    return next(iter(await replies_to(Asker(context, PROPOSED), question)), None)
 
 
 WORKED = replace(TASK, space=SearchSpace(("zero-shot", "chain-of-thought", "few-shot-cot"), ("turns",), (3,)))
-
-
-async def test_without_a_proposer_nothing_is_asked(ledger: Ledger) -> None:
-    assert await proposed(made_search(ledger, FakeModel(pupil())).context, [], 1) is None
 
 
 async def test_it_is_shown_what_was_tried_with_its_score_and_where_the_best_fails(ledger: Ledger) -> None:
     author = proposer(good_words)
     found = made_search(ledger, FakeModel(pupil(lambda front: 0.5)), author)
     await with_baseline(found)
-    made = await proposed(found.context, found.trials.parents(1), 7)
-    assert made is not None
+    made = await proposed(found.context, found.trials.parents(1))
     asked = author.seen[0].messages[-1].content
     assert TASK.instruction in asked
     assert f"{found.trials.mean(found.context.baseline.id):.2f}" in asked
     wrong = next(o for o in found.trials.outcomes[found.context.baseline.id] if o.value == 0.0)
     row = next(row for row in found.context.dev if row.id == wrong.example_id)
     assert " ".join(row.inputs["message"].split()) in asked
-    assert made.instruction == "Say which team deals with this note, edition 1."
-    assert "7" in made.operator
+    assert made == "Say which team deals with this note, edition 1."
 
 
 class Ending(FakeModel):
@@ -76,7 +71,7 @@ async def test_a_refusal_or_half_an_instruction_is_none(
     ledger: Ledger, text: str, finish: FinishReason, why: str
 ) -> None:
     found = made_search(ledger, FakeModel(pupil()), Ending(text, finish))
-    assert await proposed(found.context, [], 1) is None
+    assert await proposed(found.context, []) is None
     ((kind, body),) = found.written.events
     assert kind == "proposal_refused"
     assert why in body["why"]
@@ -87,7 +82,7 @@ async def test_a_proposer_that_fails_costs_the_run_nothing_but_that_call(ledger:
         raise RowRefused("the request is too long")
 
     found = made_search(ledger, FakeModel(pupil()), FakeModel(fails, "fake/author"))
-    assert await proposed(found.context, [], 1) is None
+    assert await proposed(found.context, []) is None
     assert found.written.events == [
         ("proposal_failed", {"round": 0, "operator": "proposed", "error": "the request is too long"})
     ]
@@ -100,10 +95,10 @@ async def test_what_ends_the_run_or_the_budget_is_not_swallowed(ledger: Ledger) 
     found = made_search(ledger, FakeModel(pupil()), FakeModel(refused, "fake/author"))
     found.context.account.hold_back(HeldBack(found.context.plan.calls))
     with pytest.raises(BudgetExhausted):
-        await proposed(found.context, [], 1)
+        await proposed(found.context, [])
     found.context.account.hold_back(HeldBack())
     with pytest.raises(RunRefused):
-        await proposed(found.context, [], 2)
+        await proposed(found.context, [])
 
 
 # -- worked solutions --------------------------------------------------------------------------------------------------
