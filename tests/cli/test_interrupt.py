@@ -5,8 +5,6 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,6 @@ from agent.ledger.verify import verify
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
 from tests.warm import start, start_on_terminal
 from tests.wire import Fault, WireServer
-
-ROOT = Path(__file__).resolve().parents[2]
-START = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from agent.cli import main; main()"
 
 
 def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
@@ -139,11 +134,11 @@ def test_a_hang_up_is_told_more_than_once_and_lands_all_the_same(numbers: list[s
         assert states() == {"ok": len(server.requests)}
 
 
-def test_under_nohup_a_hang_up_is_nothing() -> None:
+def test_where_hang_ups_are_ignored_as_under_nohup_one_is_nothing() -> None:
     command = [*files(120), "--max-calls", "100", "-n", "1", "-q", "--json"]
     with WireServer(slow) as server:
-        argv = ["nohup", sys.executable, "-c", START, *command, "-m", compatible(server)]
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+        process = start(*command, "-m", compatible(server), before=ignored)
         wait_for(server, 5)
         process.send_signal(signal.SIGHUP)
         out, err = process.communicate(timeout=60)

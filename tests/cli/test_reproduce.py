@@ -114,7 +114,7 @@ def test_a_run_that_was_stopped_and_resumed_comes_out_the_same() -> None:
 
 
 def test_what_was_recorded_otherwise_is_drift(two_runs: Made) -> None:
-    first, second = two_runs
+    second, first = two_runs  # the shorter one is made again in each case
     run_id, whole = first["run_id"], DB.read_bytes()
     row = "SELECT candidate_id, example_id, value, call_key FROM outcomes WHERE run_id = ? AND split = 'test' LIMIT 1"
     candidate, example, value, key = read(DB, row, run_id)[0]
