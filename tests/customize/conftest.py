@@ -15,8 +15,8 @@ Made = tuple[dict[str, Any], dict[str, Any]]
 
 
 def _search_and_comparison() -> list[dict[str, Any]]:
-    words = write_world()
-    search = good_json("run", *words, "--max-calls", "350", "-q")
+    words = write_world(96)
+    search = good_json("run", *words, "--max-calls", "180", "-q")
     more = ["--curve", "16,all", "--settings", "2", "--expected-calls", "1000"]
     return [search, good_json("customize", *words, *more, "-q")]
 
