@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.errors import InputError
+from agent.errors import InputError, Interrupted
 from agent.extras import not_tried
 from agent.gateway.prices import Price, prices_for
 from agent.jobs.agent_sources import AGENT_PART
 from agent.jobs.models import price_of, remarks, require_batches
+from agent.jobs.session import Session, Work
 from agent.jobs.tasks import METRIC, read_task, require_judging
+from agent.jobs.tracking import run_params
+from agent.ledger.provenance import new_run_id
 from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.jobs import RecordedOptions
@@ -26,11 +29,11 @@ from agent.types import LM, Task
 
 if TYPE_CHECKING:
     from agent.jobs.recorded import Migration
-    from agent.jobs.session import Work
     from agent.programs.kinds import Kind
     from agent.release.result import RunResult
     from agent.search.costs import Models
     from agent.search.plan import Plan
+    from agent.search.program import Describes
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,41 @@ class Launch:
         points = f"a gain of {100 * detect:g} points (--detect)"
         most_rows = f"up to {needed:,}" if needed < MOST_ROWS else f"{MOST_ROWS:,} or more"
         return f"{tried}; {points} takes {most_rows} test rows to show"
+
+    def work(
+        self, perform: Callable[[Session[RunResult]], Awaitable[RunResult]], plan: Plan, programs: Sequence[Describes]
+    ) -> Work[RunResult]:
+        """Return the run, ready to start. `programs` describe its candidates."""
+        options = self.options
+        return Work(
+            "",
+            "",
+            perform,
+            self.program.task,
+            self.lms(),
+            options,
+            plan.calls,
+            options.budget,
+            models=(self.model.name,),
+            use_cache=options.cache,
+            seed=options.seed,
+            after_interrupt=str(Interrupted()),
+            opening=f"{self.note}\n{self.opening(plan)}".lstrip(),
+            programs=programs,
+            stored=self.asked.stored(),
+            tags=self.asked.tag,
+            plan=asdict(plan),
+            proposer=self.proposer.name if self.proposer else "",
+            parent=self.parent,
+            run_id=self.run_id or new_run_id(),
+            is_resumed=bool(self.run_id),
+            params=run_params(
+                self.task,
+                {role: list(names) for role, names in self.models_by_role().items()},
+                options.budget,
+                **{name: getattr(options, name) for name in ("seed", "strategy", "effort", "prefer", "trials")},
+            ),
+        )
 
     @property
     def calls_each(self) -> int:

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,10 +20,12 @@ from agent.ledger.store import Ledger, NewCandidate
 from agent.observer import Observer, TrainingProgress
 from agent.options.jobs import LabelOptions
 from agent.prompt.parts.tools import as_text
+from agent.release.versions import noun_of
 from agent.types import Outcome, Proposal, SplitName, Summary, Trial
 
 if TYPE_CHECKING:
     from agent.report.blinded import RatingSession
+    from agent.search.context import SearchContext
     from agent.search.plan import Plan
     from agent.search.program import Describes
     from agent.task.label_files import LabelledTask
@@ -100,6 +103,32 @@ class Snapshot:
     baseline_id: str = ""
     baseline: float | None = None
     noun: str = "prompt"
+
+
+def snapshots(context: SearchContext) -> Callable[[], Snapshot]:
+    """Return a function that gives the present state of a search."""
+    trials, gateway, program = context.trials, context.gateway, context.program
+    shown = cache(lambda candidate_id: program.shown(trials.candidate(candidate_id)))
+
+    def snapshot() -> Snapshot:
+        top = trials.leader(context.plan.rungs[-2:][0])
+        return Snapshot(
+            context.stage_name,
+            context.plan,
+            context.account,
+            len(trials.by_id),
+            len(trials.in_state("pruned")),
+            (top.mean, *top.ci95) if top and top.mean is not None and top.ci95 else None,
+            gateway.retries.count,
+            gateway.width(context.target),
+            context.round,
+            shown(top.candidate_id) if top else None,
+            context.baseline.id,
+            trials.mean(context.baseline.id),
+            noun_of(program.file),
+        )
+
+    return snapshot
 
 
 @dataclass(frozen=True, slots=True)

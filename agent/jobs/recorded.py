@@ -11,13 +11,18 @@ from typing import Any
 from agent.errors import InputError
 from agent.jobs.locations import open_history, prompt_path
 from agent.jobs.tasks import changed_parts, task_of
+from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import TEXT_EVENTS, History, Row, is_calibrated, is_erased, started_with
+from agent.models.model_registry import create_model
 from agent.options.jobs import MigrateOptions, Migrates, RecordedOptions
+from agent.programs.kinds import WrittenRelease
+from agent.programs.prompt import PromptProgram
 from agent.programs.recorded import Recorded
 from agent.prompt.calibration import LabelCalibration
 from agent.prompt.parts.kinds import PARTS
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.release.result import search_result
+from agent.release.export import write_release
+from agent.release.result import RunResult, search_result
 from agent.release.runtime import load_prompt
 from agent.report.wording import without_result
 from agent.retrieval.passages import Passages
@@ -86,6 +91,23 @@ class Migration:
     parameters: Mapping[str, Any]
     accepted_loss: float
     prompt_tokens: int
+
+    def write(self, program: PromptProgram, result: RunResult, ledger: str, folder: Path) -> WrittenRelease:
+        """Release the old prompt for its old model. `program`: of the new model; `ledger`: its id."""
+        was = PromptProgram(program.task, create_model(self.model))
+        was.shared = program.shared
+        provenance = {
+            "run_id": self.run_id,
+            "trial": self.trial,
+            "candidate_id": self.released.id,
+            "test": result.baseline.test,
+            "hashes": dict(program.task.hashes),
+            "tool": tool_version(),
+            "created_utc": utc_now(),
+            "ledger": ledger,
+        }
+        release = was.release(self.released, self.parameters, provenance)
+        return WrittenRelease(write_release(release, folder), release.version)
 
 
 def migration_options(prompt: str, given: MigrateOptions, db: Path) -> RecordedOptions:

@@ -14,18 +14,22 @@ from typing import Any, Literal
 from agent.errors import BudgetExhausted
 from agent.evaluate import answer_counts, breakdown
 from agent.evaluate.breakdown import BASELINE, WINNER
+from agent.evaluate.evaluator import values, why_unscored
 from agent.evaluate.score_table import ScoreTable
+from agent.evaluate.verdict import better
 from agent.prompt.parts.shape import shape_changes
 from agent.prompt.parts.tools import tool_changes
-from agent.results.breakdown import Consistency, JudgeTrust, Variety
-from agent.results.run_parts import Carried, Change, PromptSize, ProposerUse
+from agent.results.breakdown import Consistency, JudgeTrust, Retrieval, Variety
+from agent.results.run_parts import Carried, Change, Lift, OtherBaseline, PromptSize, ProposerUse, ToShow, Winner
 from agent.search.context import SearchContext
 from agent.search.effects import Feature, PartsModel, ScoredCandidate
+from agent.search.plan import calls_for
 from agent.search.program import PROPOSED, Program
-from agent.search.selection import within_noise
+from agent.search.selection import OTHER_CAPS, within_noise
 from agent.search.trials import Trials, by_operator
-from agent.stats.intervals import both_scored, paired_difference
-from agent.types import Candidate, Proposal, Summary, Task
+from agent.stats.intervals import both_scored, paired_difference, shown
+from agent.stats.preflight import rows_to_show
+from agent.types import Budget, Candidate, Outcome, Proposal, Summary
 
 Scores = Sequence[float | None]
 FEWEST_ROWS = 10
@@ -141,14 +145,14 @@ def changed(context: SearchContext, winner: Candidate) -> Change | None:
         return None
     new, own = program.shown(winner), program.shown(baseline)
 
-    def side(candidate: Candidate, shown: Summary) -> PromptSize:
+    def side(candidate: Candidate, found: Summary) -> PromptSize:
         return PromptSize(
-            technique=shown.technique,
-            format=shown.format,
-            n_examples=shown.n_examples,
+            technique=found.technique,
+            format=found.format,
+            n_examples=found.n_examples,
             prompt_tokens=program.prompt_tokens(candidate),
             tokens_a_call=context.evaluator.tokens_a_call(candidate.id),
-            role=shown.role,
+            role=found.role,
         )
 
     return Change(
@@ -200,25 +204,101 @@ def _over_others(trials: Trials, tried: Sequence[str]) -> float | None:
     return 100 * sum(gains) / len(gains) if gains else None
 
 
+# -- the sealed test --------------------------------------------------------------------------------------------------
+
+
 def again(side: str) -> str:
     """Return the arm name of the repeats of a side."""
     return f"{side} again"
 
 
-def explained(task: Task, table: ScoreTable, judges: Sequence[JudgeTrust], seed: int) -> dict[str, Any]:
-    """Break down the sealed test by side, metric and slice, as fields of `RunResult`."""
-    texts = [field.name for field in task.signature.outputs if field.type == "text"]
+def explained(
+    context: SearchContext, table: ScoreTable, winner: Candidate, judges: Sequence[JudgeTrust], ended: str
+) -> dict[str, Any]:
+    """Describe winner, proposer and sealed test as fields of `RunResult`. `ended`: why the search ended early."""
+    task, seed, outputs = context.task, context.seed, context.task.signature.outputs
+    texts = [field.name for field in outputs if field.type == "text"]
     steady = {side: breakdown.consistency(table.passes(again(side))) for side in (WINNER, BASELINE)}
     return {
+        "change": changed(context, winner),
+        "proposer": proposer_use(context, winner, ended),
         "answers": answer_counts.row_counts(table),
-        "labels": answer_counts.by_label(table, task.signature.outputs),
-        "tools": answer_counts.by_tool(table, task.signature.outputs[0], task.tools),
-        "fields": breakdown.by_field(table, task.signature.outputs, task.metrics, seed),
+        "labels": answer_counts.by_label(table, outputs),
+        "tools": answer_counts.by_tool(table, outputs[0], task.tools),
+        "fields": breakdown.by_field(table, outputs, task.metrics, seed),
         "metrics": breakdown.by_metric(table, task.metrics, seed),
         "slices": breakdown.by_slice(table, task.slices, seed),
-        "consistency": Consistency(**steady) if task.repeats > 1 else None,
+        "consistency": Consistency(**steady) if context.plan.repeats > 1 else None,
         "variety": [
             Variety(field=name, **breakdown.both(table, partial(breakdown.variety, field=name))) for name in texts
         ],
+        "retrieval": _retrieval(context, table, winner),
         "judges": judges,
     }
+
+
+def _retrieval(context: SearchContext, table: ScoreTable, winner: Candidate) -> Retrieval | None:
+    task = context.task
+    if task.knowledge is None:
+        return None
+    sides = {WINNER: winner, BASELINE: context.baseline}
+    looked_up = {side: partial(context.program.documents, candidate) for side, candidate in sides.items()}
+    return answer_counts.retrieval_figures(table, task.knowledge, task.signature.outputs[0].name, looked_up)
+
+
+def tested(context: SearchContext, winner: Candidate, table: ScoreTable, corrected: float | None) -> Winner:
+    """Describe the winner with its scores on dev, `corrected` for the choice among all, and on the sealed rows."""
+    program, evaluator, found = context.program, context.evaluator, context.program.shown(winner)
+    return Winner(
+        candidate_id=winner.id,
+        technique=found.technique,
+        format=found.format,
+        n_examples=found.n_examples,
+        instruction=found.text,
+        dev=context.trials.mean(winner.id),
+        dev_corrected=corrected,
+        test=sealed_mean(table, WINNER),
+        prompt_tokens=program.prompt_tokens(winner),
+        picks=found.picks,
+        passages=found.passages,
+        tokens_a_call=evaluator.tokens_a_call(winner.id),
+        calls_a_row=None if program.is_fixed else round(evaluator.calls_a_row(winner.id), 2),
+    )
+
+
+def sealed_mean(table: ScoreTable, arm: str) -> float | None:
+    """Return the mean of an arm's first answers."""
+    scores = values(table.first(arm))
+    return sum(scores) / len(scores) if scores else None
+
+
+def other_baseline(table: ScoreTable, name: str, reference: Candidate, winner: Candidate, seed: int) -> OtherBaseline:
+    """Compare the winner with a further baseline, the arm `name`."""
+    gained = None if reference.id == winner.id else better(table, WINNER, name, seed)
+    return OtherBaseline(
+        name=name,
+        candidate_id=reference.id,
+        test=sealed_mean(table, name),
+        lift=None if gained is None else gained.figures,
+        why="" if values(table.first(name)) else why_unscored(table.first(name)[0]),
+    )
+
+
+def to_show(context: SearchContext, lift: Lift, based: Sequence[Outcome], budget: Budget) -> ToShow | None:
+    """Return the sample size needed to confirm a gain that was not significant; `based`: the baseline's answers."""
+    scores = values(based)
+    if lift.diff <= 0 or shown(lift.ci95, lift.p_value) > 0 or not scores:
+        return None
+    there, used = len(context.task.test), len(based)
+    needed = rows_to_show(lift.diff, scores)
+    wanted = needed if needed is not None and used < needed < there else there
+    caps = tuple(f"--{name.replace('_', '-')}" for name in OTHER_CAPS if getattr(budget, name) is not None)
+    is_paid = wanted <= used
+    return ToShow(
+        gain=lift.diff,
+        rows_needed=needed,
+        rows_tested=used,
+        rows_there=there,
+        max_calls=None if is_paid else calls_for(wanted, context.task, context.plan),
+        other_caps=() if is_paid else caps,
+    )

@@ -1,0 +1,129 @@
+"""The result of a search, from the table of its sealed test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import RunRefused
+from agent.evaluate.breakdown import BASELINE, WINNER, confidence_report
+from agent.evaluate.evaluator import why_unscored
+from agent.evaluate.score_table import ScoreTable
+from agent.evaluate.verdict import better, not_worse
+from agent.programs.classic import measured
+from agent.release.gate import gate
+from agent.release.result import Release, RunResult
+from agent.results.breakdown import Calibration
+from agent.results.run_parts import Baseline, Cheaper, Migrated, Untested
+from agent.scoring.llm_judge import trust_record
+from agent.search import explanation, selection
+from agent.search.explanation import sealed_mean
+from agent.types import Candidate, Outcome
+
+if TYPE_CHECKING:
+    from agent.jobs.optimize import RunState
+
+BEST = "best"
+"""The arm that leads on dev if a cheaper one is the winner."""
+
+
+async def result_of(
+    run: RunState, winner: Candidate, table: ScoreTable, corrected: float | None, untested: Untested | None, ended: str
+) -> RunResult:
+    """Return the result without its release. `corrected`: the winner's dev score; `ended`: why the search ended."""
+    context, session, launch, old = run.context, run.session, run.launch, run.launch.migration
+    baseline, trials, seed, task = context.baseline, context.trials, context.seed, session.task
+    won, based = table.first(WINNER), table.first(BASELINE)
+    if (gained := better(table, WINNER, BASELINE, seed)) is None:
+        pairs = zip(won, based, strict=True)
+        why = why_unscored(next(each for pair in pairs for each in pair if each.value is None))
+        raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
+    evaluator, yardsticks = context.evaluator, []
+    if run.classic is not None:
+        rows = (run.test, won)
+        yardsticks = await measured(run.classic, evaluator, session.observer, context.dev, rows, seed)
+    trust = [
+        trust_record(judge, session.ledger.calibration(judge.judge.setup.id, session.id), task.name)
+        for judge in evaluator.judges()
+    ]
+    references = launch.program.references().items()
+    parts: dict[str, Any] = {
+        "yardsticks": yardsticks,
+        "references": tuple(explanation.other_baseline(table, *each, winner, seed) for each in references) or None,
+        "pareto": selection.pareto(run.finalists(), winner),
+        "calibration": _confidence(run, winner, won),
+        **explanation.explained(context, table, winner, trust, ended),
+    }
+    if old:
+        tested = not_worse(table, WINNER, BASELINE, old.accepted_loss, seed)
+        assert tested is not None
+        parts["migration"] = Migrated(
+            run=old.run_id, candidate_id=old.released.id, version=old.version, model=old.model, test=tested.figures
+        )
+        known = [value for row in context.dev if (value := old.dev.get(row.id)) is not None]
+        own = Baseline(dev=sum(known) / len(known) if known else None, test=sealed_mean(table, BASELINE))
+    else:
+        parts |= {
+            "uncorrected": selection.uncorrected(context, winner, launch.options.strategy),
+            "preflight": run.preflight.to_json() if run.preflight else None,
+            "attribution": explanation.carried(context, winner, corrected),
+            "cheaper": _cheaper(run.cheaper, table, seed) if run.cheaper else None,
+            "untested": untested,
+        }
+        dev_rows = None if trials.by_id[baseline.id].state == "complete" else context.baseline_rows
+        own = Baseline(dev=trials.mean(baseline.id), test=sealed_mean(table, BASELINE), dev_rows=dev_rows)
+    states = [trial.state for trial in trials.by_id.values()]
+    result = RunResult(
+        run_id=session.id,
+        task=task.name,
+        status=session.ends_as,
+        model=launch.model.name,
+        seed=seed,
+        baseline=own,
+        winner=explanation.tested(context, winner, table, corrected),
+        lift=gained.figures,
+        decision="keep_baseline",
+        trials={state: states.count(state) for state in ("complete", "pruned", "failed", "incomplete")},
+        release=Release(Path()),
+        ledger=session.ledger.path,
+        search_ended=ended,
+        failed_because=trials.why_failed(),
+        human_score=task.human_score,
+        **parts,
+        **session.spent(),
+    )
+    if winner.id == baseline.id and not old:
+        return result
+    found = gate(result)
+    gated = {
+        "decision": "promote" if found.passed else "keep_baseline",
+        "blocked": found.messages,
+        "blocked_codes": tuple(reason.code for reason in found.reasons),
+        "to_show": None if old else explanation.to_show(context, result.lift, based, launch.options.budget),
+    }
+    return result.model_copy(update=gated)
+
+
+def _cheaper(choice: selection.CheaperChoice, table: ScoreTable, seed: int) -> Cheaper:
+    tested = not_worse(table, WINNER, BEST, choice.bound.margin, seed)
+    return Cheaper(
+        best=choice.best.id,
+        saved=choice.saved,
+        saved_in=choice.saved_in,
+        dev=choice.bound,
+        best_test=sealed_mean(table, BEST),
+        test=None if tested is None else tested.figures,
+    )
+
+
+def _confidence(run: RunState, winner: Candidate, won: Sequence[Outcome]) -> Calibration | None:
+    precision = run.session.task.precision
+    if not run.launch.options.calibrate and precision is None:
+        return None
+    calibration = run.launch.program.shown(winner).calibration
+    found = confidence_report(won, run.context.trials.outcomes.get(winner.id, ()), calibration, precision)
+    if found is None and precision is not None:
+        what = "precision: answers without log-probabilities, so nothing says where to abstain"
+        run.session.observer.on_message(what)
+    return found
