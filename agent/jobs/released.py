@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from agent.programs.variants import ReleasedProgram
 from agent.prompt.parts.adapter import require_base
 from agent.release.runtime import Prompt
 from agent.release.suite import Suite
-from agent.release.texts import Loaded, Texts
+from agent.release.texts import Loaded
 from agent.retrieval.pick import text_of
 from agent.safe_text import printable
 from agent.types import (
@@ -102,97 +102,61 @@ def embedding_of(prompt: Prompt, file: Path, db: Path) -> LM | None:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedRelease:
-    """A release, and the models that it asks; by the vectors of `embedding` a prompt picks examples."""
+class AskedPrompt:
+    """A release, and the models that it asks.
+
+    By the vectors of `embedding` a prompt picks examples; `program` is the user's, which gets released texts.
+    """
 
     prompt: Loaded
     lm: LM
     judges: tuple[LM, ...] = ()
     embedding: LM | None = None
+    program: Kind | None = None
+
+    @staticmethod
+    def of(
+        prompt: Loaded, file: Path, db: Path, model: str, judges: tuple[str, ...] = (), task: Task | None = None
+    ) -> AskedPrompt:
+        """Create the models, and the program of `task` for texts. Raises what `models_of` and `embedding_of` raise."""
+        lm, judging = models_of(model, judges, prompt)
+        if isinstance(prompt, Prompt):
+            return AskedPrompt(prompt, lm, judging, embedding_of(prompt, file, db))
+        assert task is not None
+        return AskedPrompt(prompt, lm, judging, program=program_for(task, lm))
 
     @property
     def lms(self) -> list[LM]:
         """Every model."""
         return [self.lm, *self.judges, *([self.embedding] if self.embedding else [])]
 
-    @property
-    def programs(self) -> Sequence[Kind]:
-        """What has to be closed at the end."""
-        return ()
-
     def embedding_calls(self, rows: int) -> int:
         """Return the calls that embed rows."""
         return Embedder.calls(rows) if self.embedding else 0
 
     def calls(self, rows: int, repeats: int) -> int:
-        """Return the calls that rows need, without those of judges."""
-        return rows * repeats + self.embedding_calls(rows)
+        """Return the calls that rows need without judges; of texts, at the run's calls a row."""
+        each = self.prompt.provenance.get("calls_a_row") if self.program else 1
+        if not isinstance(each, int | float) or not 1 <= each <= MOST_CALLS:
+            each = 1
+        return math.ceil(rows * repeats * each) + self.embedding_calls(rows)
 
     async def evaluator(
         self, asking: Session[Any], rows: Sequence[Example], metrics: Sequence[Metric] = (Readable(),)
     ) -> tuple[Evaluator, Candidate, Embedder | None]:
         """Return an evaluator, the release as candidate, and the embedder of `rows`."""
-        raise NotImplementedError
+        task, prompt, own, gateway = asking.task, self.prompt, self.program, asking.gateway
+        if not isinstance(prompt, Prompt):
+            assert own is not None
+            candidate, client = own.released(prompt.release), own.client(gateway)
+            return Evaluator(task, client, self.lm, metrics, [own], baseline_id=candidate.id), candidate, None
+        embedder = Embedder(gateway, self.embedding) if self.embedding else None
+        if embedder is not None:
+            await embedder.vectors(text_of(row.inputs, prompt.release.compared) for row in rows)
+        program = ReleasedProgram(prompt, task, self.lm, embedder)
+        made = Evaluator(task, gateway, self.lm, metrics, [program], baseline_id=program.candidate.id)
+        return made, program.candidate, embedder
 
     def head(self, asking: Session[Any]) -> dict[str, Any]:
         """Return the first fields of a result."""
         return {"run_id": asking.id, "name": self.prompt.name, "version": self.prompt.version, "model": asking.model}
-
-
-@dataclass(frozen=True, slots=True)
-class AskedPrompt(AskedRelease):
-    """A released prompt."""
-
-    prompt: Prompt
-
-    @staticmethod
-    def of(prompt: Prompt, file: Path, db: Path, model: str, judges: tuple[str, ...] = ()) -> AskedPrompt:
-        """Create the models. Raises what `models_of` and `embedding_of` raise."""
-        lm, judging = models_of(model, judges, prompt)
-        return AskedPrompt(prompt, lm, judging, embedding_of(prompt, file, db))
-
-    async def evaluator(
-        self, asking: Session[Any], rows: Sequence[Example], metrics: Sequence[Metric] = (Readable(),)
-    ) -> tuple[Evaluator, Candidate, Embedder | None]:
-        embedder = Embedder(asking.gateway, self.embedding) if self.embedding else None
-        if embedder is not None:
-            await embedder.vectors(text_of(row.inputs, self.prompt.release.compared) for row in rows)
-        program = ReleasedProgram(self.prompt, asking.task, self.lm, embedder)
-        name = program.candidate.id
-        made = Evaluator(asking.task, asking.gateway, self.lm, metrics, [program], baseline_id=name)
-        return made, program.candidate, embedder
-
-
-@dataclass(frozen=True, slots=True)
-class AskedTexts(AskedRelease):
-    """Released texts, and the user's `program` that gets them."""
-
-    prompt: Texts
-    program: Kind = field(kw_only=True)
-
-    @property
-    def programs(self) -> Sequence[Kind]:
-        return (self.program,)
-
-    def calls(self, rows: int, repeats: int) -> int:
-        """Return the calls that rows need without judges, at the run's calls a row."""
-        each = self.prompt.provenance.get("calls_a_row")
-        if not isinstance(each, int | float) or not 1 <= each <= MOST_CALLS:
-            each = 1
-        return math.ceil(rows * repeats * each)
-
-    async def evaluator(
-        self, asking: Session[Any], rows: Sequence[Example], metrics: Sequence[Metric] = (Readable(),)
-    ) -> tuple[Evaluator, Candidate, Embedder | None]:
-        candidate = self.program.released(self.prompt.release)
-        client = self.program.client(asking.gateway)
-        made = Evaluator(asking.task, client, self.lm, metrics, [self.program], baseline_id=candidate.id)
-        return made, candidate, None
-
-
-def asked_of(loaded: Loaded, file: Path, db: Path, model: str, task: Task) -> AskedRelease:
-    """Create the models that a release asks, and the program of texts."""
-    if not isinstance(loaded, Texts):
-        return AskedPrompt.of(loaded, file, db, model, task.judges)
-    lm, judging = models_of(model, task.judges, loaded)
-    return AskedTexts(loaded, lm, judging, program=program_for(task, lm))
