@@ -8,35 +8,32 @@ answered from the ledger, which is never read to decide.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from agent.errors import BudgetExhausted, RunRefused
+from agent.errors import BudgetExhausted, InputError, RunRefused
 from agent.evaluate.breakdown import BASELINE, WINNER
-from agent.evaluate.evaluator import Evaluator
+from agent.evaluate.evaluator import Evaluator, why_unscored
 from agent.evaluate.score_table import Arm, ScoreTable, score
 from agent.gateway.budget import HeldBack
-from agent.jobs.baseline import score_baseline
 from agent.jobs.embeddings import embed_rows
 from agent.jobs.launch import Launch
 from agent.jobs.observers import Watcher, snapshots
-from agent.jobs.run_result import BEST, result_of
+from agent.jobs.run_result import BEST, released, result_of
 from agent.jobs.session import Session, Work
-from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.store import Ledger
 from agent.programs.classic import ClassicProgram
-from agent.programs.kinds import ReleaseSpec, WrittenRelease
-from agent.release.prompt_file import HELD
-from agent.release.result import Release, RunResult
+from agent.release.result import RunResult
+from agent.release.versions import noun_of
+from agent.report import wording
 from agent.results.run_parts import Preflight
 from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
 from agent.search import explanation, selection
 from agent.search.calibration import add_calibrated, best_readings
-from agent.search.context import SearchContext, sealed_rows
+from agent.search.context import UNSCORED_AT_MOST, SearchContext, sealed_rows
 from agent.search.costs import Means
 from agent.search.evolve.evolve import search_from
 from agent.search.plan import Plan
@@ -44,9 +41,11 @@ from agent.search.registered import DEFAULT, STRATEGIES
 from agent.search.selection import Finalist, counted
 from agent.search.trials import Calibrated, Trials
 from agent.stats.intervals import smallest_margin
-from agent.types import Candidate, Example, scores_labels
+from agent.stats.preflight import assess
+from agent.types import Candidate, Example, Proposal, TrialState
 
-PROVED_ROWS = 20  # of the sealed test, on which a program that was written is run again
+BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
+OWN = "the user's own prompt"
 
 
 @dataclass(slots=True)
@@ -143,7 +142,7 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
             session.observer.on_event("migration_begun", {"of_run": old.run_id, "model": old.model})
             await search_from(context, old.seeds)
         else:
-            await score_baseline(run)
+            await _score_baseline(run)
             if context.more() and (options.anyway or run.preflight is None or run.preflight.worth):
                 is_searched = True
                 await strategy.search(context)
@@ -166,7 +165,86 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
     context.trials.close_open("the budget ended first")
     table = await _sealed_test(run, winner)
     result = await result_of(run, winner, table, corrected, untested, ended or context.failed)
-    return await _released(run, result, winner)
+    return await released(run, result, winner)
+
+
+async def _score_baseline(run: RunState) -> None:
+    """Score trial 0 on the first dev rows, or on all of dev where these do not show enough, and fit the plan to it.
+
+    Raises RunRefused for a prompt that gets too few scores.
+    """
+    context, program, observer, task = run.context, run.launch.program, run.session.observer, run.session.task
+    plan, own = context.plan, context.baseline
+    if problem := program.check(own):
+        raise InputError(f"{task.folder}/task.toml:1: the instruction cannot be the baseline: {problem}")
+    context.adopt(Proposal(own, program.place(own), "baseline", None, OWN))
+    context.trials.open(own.id, 0)
+    noisy = context.dev[: plan.noise_rows]
+    sets = ((context.dev[: plan.first_rows], 0), (noisy, 1))
+    await run.session.ahead([partial(context.evaluator.outcomes, own, rows, "dev", repeat) for rows, repeat in sets])
+    scores = await _scores(run, plan.first_rows)
+    again = [outcome.value for outcome in await context.evaluator.outcomes(own, noisy, "dev", repeat=1)]
+    _fit_plan(run, [value for value in scores if value is not None])
+    says = wording.verb(f"your {noun_of(program.file)}", "scores")
+    found = assess(scores, again, len(run.test), task.is_compared, says)
+    missing = sum(value is None for value in scores)
+    if len(scores) < len(context.dev) and (missing > UNSCORED_AT_MOST * len(scores) or not found.worth):
+        scores = await _scores(run, len(context.dev))  # nothing is left out because of a few rows
+        found = assess(scores, again, len(run.test), task.is_compared, says)
+    run.preflight = found
+    observer.on_event("preflight", {"rows": len(again), **found.to_json()})
+    observer.on_evaluation_ended([own.id])
+    if not program.is_fixed or run.planned.test_rows != plan.test_rows:
+        context.replan(run.plan_in_calls(_calls_a_row(run)))
+
+
+async def _scores(run: RunState, rows: int) -> list[float | None]:
+    context, program = run.context, run.launch.program
+    outcomes = await context.evaluator.outcomes(context.baseline, context.dev[:rows], "dev")
+    if broken := program.broken(outcomes):
+        raise RunRefused(broken)
+    unscored = [outcome for outcome in outcomes if outcome.value is None]
+    if len(unscored) > BASELINE_UNSCORED_AT_MOST * len(outcomes):
+        why, whose = why_unscored(unscored[0]), f"your own {noun_of(program.file)}"
+        raise RunRefused(f"{whose} got no score on {len(unscored)} of {len(outcomes)} rows: {why}")
+    context.record(context.baseline.id, outcomes)
+    state: TrialState = "complete" if len(outcomes) == len(context.dev) else "incomplete"
+    context.trials.settle(context.baseline.id, state, OWN)
+    return [outcome.value for outcome in outcomes]
+
+
+def _fit_plan(run: RunState, scores: Sequence[float]) -> None:
+    """Fit the plan to what the first rows showed: the calls of a row, its time, and the spread of the scores."""
+    context, program, task = run.context, run.launch.program, run.session.task
+    if (a_row := _calls_a_row(run)) > program.calls:  # else nothing would be left for the search
+        _give_up_rows(run, run.planned.of_longer_runs(task, a_row / program.calls), f"a row takes {a_row} calls")
+    plan, calls, payable = run.planned, context.plan.calls, run.session.account.payable_in_time()
+    if plan.chooses_rows and payable < calls:  # else the sealed test could not be finished
+        fewer = plan.of_longer_runs(task, calls / payable)
+        fewer = replace(fewer, calls=max(fewer.baseline_calls + fewer.test_calls, int(plan.calls * payable / calls)))
+        _give_up_rows(run, fewer, f"the time limit pays for about {payable:.0f} calls")
+    plan, needed = run.planned, None if task.is_compared else run.planned.needed_rows(scores)
+    if needed is not None and (fewer := plan.tested_for(needed)).test_rows < plan.test_rows:
+        run.planned = fewer
+        run.session.observer.on_event("sealed_rows_chosen", {"needed": needed, "rows": len(run.test)})
+
+
+def _give_up_rows(run: RunState, fewer: Plan, why: str) -> None:
+    context, before, run.planned = run.context, run.planned, fewer
+    context.replan(run.plan_in_calls(_calls_a_row(run)))
+    if (fewer.dev_rows, fewer.test_rows) != (before.dev_rows, before.test_rows):
+        rows = f"{fewer.dev_rows} dev and {fewer.test_rows} test rows"
+        run.session.observer.on_message(f"{why}, so the rest of the run uses {rows}")
+    if context.baseline_rows == len(context.dev):
+        context.trials.settle(context.baseline.id, "complete", OWN)
+
+
+def _calls_a_row(run: RunState) -> int:
+    program, plan = run.launch.program, run.context.plan
+    if program.is_fixed:
+        return program.calls
+    seen = (run.context.baseline_rows + plan.noise_rows) * plan.per_row
+    return max(program.calls, math.ceil(run.session.account.total_used.calls / seen))
 
 
 def _winner(run: RunState) -> Candidate:
@@ -220,47 +298,3 @@ async def _sealed_test(run: RunState, winner: Candidate) -> ScoreTable:
         return await score(session, arms, rows, "test")
     except BudgetExhausted as stop:
         raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
-
-
-async def _released(run: RunState, result: RunResult, winner: Candidate) -> RunResult:
-    """Write what is promoted or kept, and the rejected winner. The result gets its place."""
-    session, old, is_promoted = run.session, run.launch.migration, result.decision == "promote"
-    folder, kept = session.folder, old.released if old else run.context.baseline
-    released = winner if is_promoted else kept
-    parameters = _parameters(run, winner if old else released)
-    result = result.model_copy(update={"parameters": parameters})
-    await session.ledger.commit()  # no file may name a head that a kill takes back
-    held = {}
-    if not is_promoted and (old or winner.id != kept.id):
-        held = {"held": (await _write(run, result, winner, folder / HELD)).version}
-    if old and not is_promoted:
-        written = old.write(run.launch.program, result, session.ledger.id(), folder)
-        parameters = dict(old.parameters)
-    else:
-        written = await _write(run, result, released, folder)
-    if written.note:
-        session.observer.on_message(written.note)
-    session.observer.on_event("released", {"version": written.version, "candidate_id": released.id, **held})
-    return result.model_copy(update={"release": Release(written.path), "parameters": parameters})
-
-
-async def _write(run: RunState, result: RunResult, candidate: Candidate, folder: Path) -> WrittenRelease:
-    old, context = run.launch.migration, run.context
-    origin = {"tool": tool_version(), "created_utc": utc_now(), "ledger": run.session.ledger.id()}
-    if old:
-        origin |= {"parent_version": old.version, "parent_run": old.run_id, "parent_model": old.model}
-    number, parameters = context.trials.by_id[candidate.id].number, _parameters(run, candidate)
-    spec = ReleaseSpec(result, number, parameters, origin, folder, context.evaluator, run.test[:PROVED_ROWS])
-    return await run.launch.program.write(candidate, spec)
-
-
-def _parameters(run: RunState, candidate: Candidate) -> dict[str, Any]:
-    program, target, task = run.launch.program, run.launch.model, run.session.task
-    if task.rollouts is not None:
-        return {}  # its own code says how it asks
-    cap: dict[str, Any] = {"max_tokens": program.max_tokens(candidate)}
-    if candidate.reads_tokens:
-        cap["logprobs"] = run.context.evaluator.logprobs
-        if scores_labels(target):
-            cap["labels"] = list(task.signature.outputs[0].choices)
-    return cap if run.session.ledger.refuses_temperature(target.name) else {**cap, "temperature": 0.0}

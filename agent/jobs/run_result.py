@@ -1,4 +1,4 @@
-"""The result of a search, from the table of its sealed test."""
+"""The result of a search, from the table of its sealed test, and its release."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from agent.evaluate.breakdown import BASELINE, WINNER, confidence_report
 from agent.evaluate.evaluator import why_unscored
 from agent.evaluate.score_table import ScoreTable
 from agent.evaluate.verdict import better, not_worse
+from agent.ledger.provenance import tool_version, utc_now
 from agent.programs.classic import measured
+from agent.programs.kinds import ReleaseSpec, WrittenRelease
 from agent.release.gate import gate
+from agent.release.prompt_file import HELD
 from agent.release.result import Release, RunResult
 from agent.results.breakdown import Calibration
 from agent.results.run_parts import Baseline, Cheaper, Migrated, Untested
 from agent.scoring.llm_judge import trust_record
 from agent.search import explanation, selection
 from agent.search.explanation import sealed_mean
-from agent.types import Candidate, Outcome
+from agent.types import Candidate, Outcome, scores_labels
 
 if TYPE_CHECKING:
     from agent.jobs.optimize import RunState
 
+PROVED_ROWS = 20  # of the sealed test, on which a program that was written is run again
 BEST = "best"
 """The arm that leads on dev if a cheaper one is the winner."""
 
@@ -127,3 +131,47 @@ def _confidence(run: RunState, winner: Candidate, won: Sequence[Outcome]) -> Cal
         what = "precision: answers without log-probabilities, so nothing says where to abstain"
         run.session.observer.on_message(what)
     return found
+
+
+async def released(run: RunState, result: RunResult, winner: Candidate) -> RunResult:
+    """Write what is promoted or kept, and the rejected winner. The result gets its place."""
+    session, old, is_promoted = run.session, run.launch.migration, result.decision == "promote"
+    folder, kept = session.folder, old.released if old else run.context.baseline
+    released = winner if is_promoted else kept
+    parameters = _parameters(run, winner if old else released)
+    result = result.model_copy(update={"parameters": parameters})
+    await session.ledger.commit()  # no file may name a head that a kill takes back
+    held = {}
+    if not is_promoted and (old or winner.id != kept.id):
+        held = {"held": (await _write(run, result, winner, folder / HELD)).version}
+    if old and not is_promoted:
+        written = old.write(run.launch.program, result, session.ledger.id(), folder)
+        parameters = dict(old.parameters)
+    else:
+        written = await _write(run, result, released, folder)
+    if written.note:
+        session.observer.on_message(written.note)
+    session.observer.on_event("released", {"version": written.version, "candidate_id": released.id, **held})
+    return result.model_copy(update={"release": Release(written.path), "parameters": parameters})
+
+
+async def _write(run: RunState, result: RunResult, candidate: Candidate, folder: Path) -> WrittenRelease:
+    old, context = run.launch.migration, run.context
+    origin = {"tool": tool_version(), "created_utc": utc_now(), "ledger": run.session.ledger.id()}
+    if old:
+        origin |= {"parent_version": old.version, "parent_run": old.run_id, "parent_model": old.model}
+    number, parameters = context.trials.by_id[candidate.id].number, _parameters(run, candidate)
+    spec = ReleaseSpec(result, number, parameters, origin, folder, context.evaluator, run.test[:PROVED_ROWS])
+    return await run.launch.program.write(candidate, spec)
+
+
+def _parameters(run: RunState, candidate: Candidate) -> dict[str, Any]:
+    program, target, task = run.launch.program, run.launch.model, run.session.task
+    if task.rollouts is not None:
+        return {}  # its own code says how it asks
+    cap: dict[str, Any] = {"max_tokens": program.max_tokens(candidate)}
+    if candidate.reads_tokens:
+        cap["logprobs"] = run.context.evaluator.logprobs
+        if scores_labels(target):
+            cap["labels"] = list(task.signature.outputs[0].choices)
+    return cap if run.session.ledger.refuses_temperature(target.name) else {**cap, "temperature": 0.0}
