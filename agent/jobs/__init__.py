@@ -28,8 +28,7 @@ _MODULES = {
     "check": ("check", "bless"),
     "monitor": ("monitor", "ab report"),
     "learn": ("learn",),
-    "search": ("run", "resume", "migrate", "demo"),
-    "text": ("text",),
+    "search": ("run", "resume", "migrate", "text", "demo"),
     "sweep.sweep": ("sweep",),
     "transfer": ("transfer",),
 }

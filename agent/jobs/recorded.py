@@ -15,7 +15,7 @@ from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import TEXT_EVENTS, History, Row, is_calibrated, is_erased, started_with
 from agent.models.model_registry import create_model
 from agent.options.jobs import MigrateOptions, Migrates, RecordedOptions
-from agent.programs.kinds import WrittenRelease
+from agent.programs.kinds import Kind, WrittenRelease
 from agent.programs.prompt import PromptProgram
 from agent.programs.recorded import Recorded
 from agent.prompt.calibration import LabelCalibration
@@ -92,8 +92,9 @@ class Migration:
     accepted_loss: float
     prompt_tokens: int
 
-    def write(self, program: PromptProgram, result: RunResult, ledger: str, folder: Path) -> WrittenRelease:
+    def write(self, program: Kind, result: RunResult, ledger: str, folder: Path) -> WrittenRelease:
         """Release the old prompt for its old model. `program`: of the new model; `ledger`: its id."""
+        assert isinstance(program, PromptProgram)
         was = PromptProgram(program.task, create_model(self.model))
         was.shared = program.shared
         provenance = {

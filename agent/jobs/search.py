@@ -1,4 +1,4 @@
-"""`optimize run`, `resume`, `migrate` and `demo`: from a task, a model and a budget to a tested prompt."""
+"""`optimize run`, `resume`, `migrate`, `text` and `demo`: from a task, a model and a budget to a tested prompt."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import shlex
 import sys
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.errors import AgentError, InputError
-from agent.jobs.launch import Launch, prepare, search_of
+from agent.errors import AgentError, BudgetRefused, InputError
+from agent.jobs.launch import Launch, prepare, prepare_resume, search_of
 from agent.jobs.locations import calls_seen, ledger_option, open_history
 from agent.jobs.planned import PlannedRun, planned
 from agent.jobs.registry import DB, job
-from agent.jobs.resume import prepare_resume
 from agent.jobs.session import Work
 from agent.jobs.tasks import SAMPLES, copy_task
 from agent.ledger.connect import is_there
 from agent.ledger.team_store import database, publish
 from agent.observer import NO_OBSERVER, Observer
-from agent.options.jobs import MigrateOptions, RecordedOptions, ResumeOptions, RunOptions
+from agent.options.jobs import MigrateOptions, RecordedOptions, ResumeOptions, RunOptions, TextOptions, TextSource
 from agent.options.shared import PlanOption, PublishedOptions
 from agent.redact import without_password
 from agent.release.result import RunResult
-from agent.report.blocks import Column, PageSection, plain_section, table, text
+from agent.report.blocks import Column, PageSection, plain_section, table
+from agent.report.blocks import text as prose
 from agent.report.view import RunView
+from agent.safe_file import disk_errors, new_file
 from agent.safe_text import plain
 from agent.search.registered import STRATEGIES
 from agent.tracking.tracker import TRACKERS
@@ -131,6 +133,55 @@ def _published(url: str, run_id: str, db: Path) -> int:
     return 0
 
 
+# -- a text file -----------------------------------------------------------------------------------------------------
+
+
+@job("text", required=("rows", "command"), tracks=True, registries={"track": TRACKERS}, sections=sections_of_run)
+def text(
+    file: str, options: TextOptions, plan: PlanOption, *, observer: Observer, db: Path = DB
+) -> Work[RunResult] | PlannedRun:
+    """Optimize a text FILE, such as AGENTS.md, by the scores of your own command.
+
+    The command runs once for each row, without a shell. Its last line on stdout is JSON: "score" from 0 to 1, "reason",
+    and "cost_usd". Your file and no file are both baselines; for no file, {file} is a path that does not exist. The
+    best text is compared with both on sealed rows and written to runs/; FILE changes only if -o names it. A run without
+    a score is left out. There is no sandbox: the command runs with your rights. Exit codes and resume are those of
+    `optimize run`.
+    """
+    recorded = options.part(RecordedOptions)
+    recorded = recorded.changed(task=file, text=options.part(TextSource), max_calls=options.max_runs)
+    launch = prepare(recorded, db, observer)
+    try:
+        if plan.dry_run:
+            found, what = planned(launch), f"a call of {launch.model.name} is one run of: {options.command}"
+            return found.model_copy(
+                update={"lines": (*map(_in_runs, found.lines), f"{what}, and costs what it reports")}
+            )
+        work = search_of(launch)
+    except BudgetRefused as refused:
+        raise BudgetRefused(_in_runs(str(refused))) from None
+    return replace(work, opening=_in_runs(work.opening), ended=partial(_written, options.output, file))
+
+
+def _in_runs(words: str) -> str:
+    return words.replace("--max-calls", "--max-runs").replace("max_calls", "--max-runs")
+
+
+def _written(output: Path | None, file: str, result: RunResult) -> int:
+    if result.decision != "promote":
+        said = f"{file} is best as it is; nothing is written"
+    elif result.reference_won:
+        said = f"{file} is best left out; nothing is written or deleted"
+    elif output is None:
+        said = f"the new text is in {result.release.path.parent / 'file'}; {file} is unchanged"
+    else:
+        with disk_errors(f"{output}: cannot be written"), new_file(output) as new:
+            new.write(result.winner.instruction.encode("utf-8", "replace"))
+        said = f"wrote {output}"
+    print(plain(said), file=sys.stderr)
+    return 0
+
+
 # -- the demo ---------------------------------------------------------------------------------------------------------
 
 
@@ -142,7 +193,7 @@ def _sections_of_demo(result: RunResult, db: Path) -> list[PageSection]:
     steps = [*((what, f"{command}{words}") for what, command in STEPS), OWN_DATA]
     with closing(open_history(db)) as history:
         sections = run_sections(result, RunView(history, result.run_id), brief=True, names=SECTIONS)
-    about = text("Search, statistics, ledger and report are those of every run.")
+    about = prose("Search, statistics, ledger and report are those of every run.")
     return [*sections, plain_section(about, table("files:", pairs, files), table("next:", pairs, steps))]
 
 
