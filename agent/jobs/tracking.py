@@ -129,20 +129,6 @@ class _Line:
             self.fault = why or type(error).__name__
 
 
-class _SentSpans:
-    def __init__(self, tracking: Tracking, run: Session[Any]) -> None:
-        self._provider = provider_for(tracking.spans_url, tracking.environ, on_exit=False)
-        self._spans = RunSpans(self._provider, tracking.environ, run.task.name, run.id)
-        run.tracer = self._spans
-        run.observer.add(self._spans)
-
-    def end(self, error: BaseException | None) -> int:
-        self._spans.end(error)
-        self._provider.shutdown()
-        lost: int = self._provider.lost
-        return lost
-
-
 class TrackedRun(Observer):
     """Forwards the events of one run to its trackers."""
 
@@ -154,12 +140,16 @@ class TrackedRun(Observer):
         self._account: Account | None = None
         self._trials: dict[int, Trial] = {}
         self._run_id, self._best, self._succeeded = "", float("-inf"), False
-        self._spans: _SentSpans | None = None
+        self._spans: RunSpans | None = None
+        self._provider: Any = None
 
     def begin(self, run: Session[Any], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Open the run in each tracker and follow it. `tags` are the user's."""
         if self._tracking.spans_url:
-            self._spans = _SentSpans(self._tracking, run)
+            environ = self._tracking.environ
+            self._provider = provider_for(self._tracking.spans_url, environ, on_exit=False)
+            self._spans = run.tracer = RunSpans(self._provider, environ, run.task.name, run.id)
+            run.observer.add(self._spans)
         if not self._tracking.kinds:
             return
         self._run_id, self._account = run.id, run.account
@@ -216,8 +206,11 @@ class TrackedRun(Observer):
         for line in self._lines:
             line.close()
         self._tell()
-        if self._spans is not None and (lost := self._spans.end(error)):
-            self._warn(f"warning: {self._tracking.spans_url} did not take {lost} spans of this run")
+        if self._spans is not None:
+            self._spans.end(error)
+            self._provider.shutdown()
+            if lost := self._provider.lost:
+                self._warn(f"warning: {self._tracking.spans_url} did not take {lost} spans of this run")
 
     def _mark_best(self) -> None:
         if self._account is None or self._best == float("-inf"):
