@@ -169,10 +169,7 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
 
 
 async def _score_baseline(run: RunState) -> None:
-    """Score trial 0 on the first dev rows, or on all of dev where these do not show enough, and fit the plan to it.
-
-    Raises RunRefused for a prompt that gets too few scores.
-    """
+    """Score trial 0 on dev, and fit the plan to it. Raises RunRefused for too few scores."""
     context, program, observer, task = run.context, run.launch.program, run.session.observer, run.session.task
     plan, own = context.plan, context.baseline
     if problem := program.check(own):
@@ -214,7 +211,7 @@ async def _scores(run: RunState, rows: int) -> list[float | None]:
 
 
 def _fit_plan(run: RunState, scores: Sequence[float]) -> None:
-    """Fit the plan to what the first rows showed: the calls of a row, its time, and the spread of the scores."""
+    """Fit the plan to the calls and the time of a row, and to the spread of scores."""
     context, program, task = run.context, run.launch.program, run.session.task
     if (a_row := _calls_a_row(run)) > program.calls:  # else nothing would be left for the search
         _give_up_rows(run, run.planned.of_longer_runs(task, a_row / program.calls), f"a row takes {a_row} calls")
@@ -270,10 +267,7 @@ def _winner(run: RunState) -> Candidate:
 
 
 async def _sealed_test(run: RunState, winner: Candidate) -> ScoreTable:
-    """Open the sealed test once, for baseline and winner, and for the best if a cheaper prompt is the winner.
-
-    Raises BudgetExhausted if it cannot be finished.
-    """
+    """Open the sealed test once. Raises BudgetExhausted if it cannot be finished."""
     context, session, old, rows = run.context, run.session, run.launch.migration, run.test
     baseline, plan, evaluator = context.baseline, context.plan, context.evaluator
     context.stage("sealed test", context.round)

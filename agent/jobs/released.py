@@ -135,7 +135,7 @@ class AskedPrompt:
         return Embedder.calls(rows) if self.embedding else 0
 
     def calls(self, rows: int, repeats: int) -> int:
-        """Return the calls that rows need without judges; of texts, at the run's calls a row."""
+        """Return the calls that rows need, without judges. A row of texts takes those of the run."""
         each = self.prompt.provenance.get("calls_a_row") if self.program else 1
         if not isinstance(each, int | float) or not 1 <= each <= MOST_CALLS:
             each = 1

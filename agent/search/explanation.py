@@ -247,7 +247,7 @@ def _retrieval(context: SearchContext, table: ScoreTable, winner: Candidate) -> 
 
 
 def tested(context: SearchContext, winner: Candidate, table: ScoreTable, corrected: float | None) -> Winner:
-    """Describe the winner with its scores on dev, `corrected` for the choice among all, and on the sealed rows."""
+    """Describe the winner with its scores. `corrected`: its dev score."""
     program, evaluator, found = context.program, context.evaluator, context.program.shown(winner)
     return Winner(
         candidate_id=winner.id,
@@ -285,7 +285,7 @@ def other_baseline(table: ScoreTable, name: str, reference: Candidate, winner: C
 
 
 def to_show(context: SearchContext, lift: Lift, based: Sequence[Outcome], budget: Budget) -> ToShow | None:
-    """Return the sample size needed to confirm a gain that was not significant; `based`: the baseline's answers."""
+    """Return the sample size needed to confirm a gain. None if it was significant; `based`: the baseline's answers."""
     scores = values(based)
     if lift.diff <= 0 or shown(lift.ci95, lift.p_value) > 0 or not scores:
         return None
