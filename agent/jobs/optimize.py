@@ -211,7 +211,7 @@ async def _scores(run: RunState, rows: int) -> list[float | None]:
 
 
 def _fit_plan(run: RunState, scores: Sequence[float]) -> None:
-    """Fit the plan to the calls and the time of a row, and to the spread of scores."""
+    """Fit the plan to the cost of a row and the spread of scores."""
     context, program, task = run.context, run.launch.program, run.session.task
     if (a_row := _calls_a_row(run)) > program.calls:  # else nothing would be left for the search
         _give_up_rows(run, run.planned.of_longer_runs(task, a_row / program.calls), f"a row takes {a_row} calls")
