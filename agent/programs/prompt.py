@@ -19,7 +19,7 @@ from agent.prompt.calibration import LabelCalibration, logprobs_for
 from agent.prompt.parts.adapter import released_model
 from agent.prompt.parts.calibration import Opinion, calibrated_by, trained_opinions
 from agent.prompt.parts.kinds import TaskParts, bound, held
-from agent.prompt.parts.part import PromptPart, Row
+from agent.prompt.parts.part import Row
 from agent.prompt.parts.passages import PassageLibrary
 from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
@@ -114,7 +114,7 @@ class PromptProgram(Kind):
                 outputs=signature.outputs,
                 format=prompt.format,
                 reasoning=answers_last(prompt),
-                **bound(prompt, self.shared),
+                parts=bound(prompt, self.shared),
             )
         return self._bound[candidate.id]
 
@@ -254,7 +254,7 @@ class PromptProgram(Kind):
     ) -> PromptRelease:
         """Return the release form of the candidate, with the adapter of its model."""
         prompt, (model, adapter) = self.bound(candidate), released_model(self.model_of(candidate).name)
-        fields = {each.name: getattr(prompt, each.name) for each in dataclasses.fields(BoundPrompt) if each.init}
-        fields |= {name: part.whole() for name, part in fields.items() if isinstance(part, PromptPart)}
-        fields |= {"model": model, "adapter": adapter, "parameters": dict(parameters), "provenance": dict(provenance)}
+        parts = (*(part.whole() for part in prompt.parts), *([adapter] if adapter else []))
+        fields = {each.name: getattr(prompt, each.name) for each in dataclasses.fields(BoundPrompt)}
+        fields |= {"model": model, "parts": parts, "parameters": dict(parameters), "provenance": dict(provenance)}
         return PromptRelease(**fields)

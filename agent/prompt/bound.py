@@ -7,23 +7,20 @@ it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.conversation import AS_TURNS
 from agent.errors import ReleaseError, RowRefused
-from agent.prompt.parts.part import PromptPart, Row
+from agent.prompt.parts.part import PromptPart, Row, in_order
 from agent.prompt.template import PICKED, fill_messages, turns_input
 from agent.shipped import Field, FormatName, Message, Prediction, Tool
 
 if TYPE_CHECKING:
-    from agent.prompt.calibration import LabelCalibration
-    from agent.prompt.parts.adapter import ReleasedAdapter
-    from agent.prompt.parts.passages import ReleasedPassages
-    from agent.prompt.parts.picks import PickedDemos
-    from agent.retrieval.linear import LabelClassifier
     from agent.retrieval.vectors import PoolVectors
     from agent.types import Completion, Request
+
+P = TypeVar("P", bound=PromptPart)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +28,7 @@ class BoundPrompt:
     """A template, the way to read its replies, and its parts.
 
     `messages`: their contents hold `{{field}}` for each of `inputs`, anything else is literal. `reasoning`: whether the
-    answer comes last in a reply. `more`: parts of other packages.
+    answer comes last in a reply.
     """
 
     name: str
@@ -41,24 +38,19 @@ class BoundPrompt:
     outputs: tuple[Field, ...]
     format: FormatName
     reasoning: bool
-    calibration: LabelCalibration | None = None
-    classifier: LabelClassifier | None = None
-    picks: PickedDemos | None = None
-    passages: ReleasedPassages | None = None
-    adapter: ReleasedAdapter | None = None
-    tools: tuple[Tool, ...] = ()
-    more: tuple[PromptPart, ...] = ()
-    parts: tuple[PromptPart, ...] = field(init=False, compare=False, repr=False)
-    """All of these, as they run."""
+    parts: tuple[PromptPart, ...] = ()
 
     def __post_init__(self) -> None:
-        fields = (self.calibration, self.classifier, self.picks, self.passages, self.adapter, self.tools, self.more)
-        parts: tuple[PromptPart, ...] = ()
-        if any(fields) or self.conversation:
-            from agent.prompt.parts.kinds import parts_in
+        parts = [part for part in self.parts if part.name != "conversation"]
+        if self.conversation:
+            from agent.prompt.parts.conversation import Conversing  # most prompts have none
 
-            parts = parts_in(self)
-        object.__setattr__(self, "parts", parts)
+            parts.append(Conversing(self.conversation))
+        object.__setattr__(self, "parts", in_order(parts))
+
+    def part(self, kind: type[P]) -> P | None:
+        """Return the part of a kind, if any."""
+        return next((part for part in self.parts if isinstance(part, kind)), None)
 
     @property
     def target(self) -> str:
@@ -87,6 +79,11 @@ class BoundPrompt:
     @property
     def _vectors(self) -> PoolVectors | None:
         return next((part.vectors for part in self.parts if part.vectors), None)
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools that go with every request."""
+        return tuple(tool for part in self.parts for tool in part.tools)
 
     @property
     def takes_rows(self) -> bool:

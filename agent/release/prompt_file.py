@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, NoReturn, get_args
 
 from agent.errors import ReleaseError
 from agent.prompt.bound import BoundPrompt
+from agent.prompt.parts.part import PromptPart
 from agent.safe_data import Rule, at_least, parse_json, read_as, whole
 from agent.safe_file import read_file
 from agent.shipped import ChatRole, Field, FormatName, Message, content_id
@@ -273,24 +274,27 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             parse_json("null" if output.schema is None else output.schema)
         except ValueError:
             refuse("outputs", f"outputs[{at}].schema must be a JSON text, not {output.schema!r:.60}")
-    parts = _parts(read, file.parent, refuse) if len(read) > len(_TYPES) else {}
+    parts = _parts(read, file.parent, refuse) if len(read) > len(_TYPES) else ()
     try:
-        return PromptRelease(**{key: read[key] for key in _TYPES if key != "version"}, **parts)
+        return PromptRelease(**{key: read[key] for key in _TYPES if key != "version"}, parts=parts)
     except ReleaseError as error:
         raise ReleaseError(f"{file}: {error}") from None
 
 
-def _parts(read: Mapping[str, Any], folder: Path, refuse: Callable[[str, str], NoReturn]) -> dict[str, Any]:
-    from agent.prompt.parts.kinds import SECTIONS, FileHead, WrongPart, is_section, loaded  # most prompts have none
+def _parts(read: Mapping[str, Any], folder: Path, refuse: Callable[[str, str], NoReturn]) -> tuple[PromptPart, ...]:
+    from agent.prompt.parts.kinds import SECTIONS, FileHead, WrongPart, is_section  # most prompts have none
 
     keys = [key for key in read if key not in _TYPES]
     for key in keys:
         if not is_section(key):
             refuse(key, f"unknown key {key!r:.60}, known are {', '.join((*_TYPES, *SECTIONS))}")
+    head = FileHead(read, folder)
     try:
-        return loaded(keys, FileHead(read, folder))
+        for key in keys:
+            head.part(key)
     except WrongPart as wrong:
         refuse(wrong.key, str(wrong))
+    return tuple(head.parts.values())
 
 
 def sections_of(keys: Iterable[str]) -> dict[str, str]:

@@ -53,7 +53,6 @@ class TextsRelease:
 
     what: ClassVar = "a set of texts"
     loader: ClassVar = "load_texts"
-    adapter: ClassVar[None] = None
     reads_tokens: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from agent.jobs.launch import prepare
 from agent.options.jobs import RecordedOptions
+from agent.prompt.parts.calibration import Calibrating
 from agent.release.formats.module_proof import load_module
 from agent.release.runtime import load_prompt
 from agent.task.load import load_task
@@ -26,7 +27,7 @@ def test_calibration_win_where_the_model_prefers_a_label_and_cost_no_call() -> N
         bought = len(server.requests)
         assert bought == found["calls"]["model"] + found["calls"]["proposer"] + sum(plain["calls"].values())
         prompt = load_prompt(Path(found["release"]))
-        assert prompt.release.calibration is not None
+        assert prompt.release.part(Calibrating) is not None
         assert prompt.release.parameters["logprobs"] == 8
         answer = prompt.complete(text="my parcel is with the courier, the tracking says so")
         other = ("--models", f"openai-compatible/y@{server.url}", "--limit", "8", "--price", "1,2")
@@ -58,7 +59,9 @@ def test_calibration_win_where_the_model_prefers_a_label_and_cost_no_call() -> N
     assert not [trial for trial in plain_trials if "calibration:" in trial["operator"]]
     assert plain["calibration"] is None
     assert plain["trials"]["complete"] + len(twins) == found["trials"]["complete"]
-    calibration = prompt.release.calibration
+    reading = prompt.release.part(Calibrating)
+    assert reading is not None
+    calibration = reading.weights
     assert found["calibration"]["method"] == calibration.method
     assert found["calibration"]["bias"] == calibration.bias
     assert sum(one["n"] for one in found["calibration"]["bins"]) == found["calibration"]["rows"]
@@ -109,8 +112,9 @@ def test_neighbours_win_where_they_know_more_than_the_model(monkeypatch: pytest.
         found = good_json(*files(240), "--max-calls", "600", "--price", "1,2", "-m", compatible(server))
         assert found["calibration"]["method"] == "neighbours", found["winner"]
         prompt = load_prompt(Path(found["release"]))
-        calibration = prompt.release.calibration
-        assert calibration is not None
+        reading = prompt.release.part(Calibrating)
+        assert reading is not None
+        calibration = reading.weights
         assert calibration.neighbours is not None
         inputs = {"text": "my parcel is with the courier, the tracking says so"}
         answer = prompt.complete(**inputs)

@@ -18,6 +18,7 @@ from agent.jobs.recorded import recorded_prompt
 from agent.ledger.query import History
 from agent.models.adapters import Adapter
 from agent.models.gguf import read_gguf
+from agent.prompt.parts.adapter import ReleasedAdapter
 from agent.release.runtime import load_prompt
 from agent.report.comparison import _settings
 from agent.results.customize import ArmSettings
@@ -156,7 +157,7 @@ def test_python_gets_the_same_comparison_typed_or_all_that_is_wrong(compared: Ma
     assert found.of_run == made["of_run"]
     lora, line = found.arms[2], by_name(made)["lora"]
     assert (lora.test, lora.ci95, lora.diff) == (line["test"], tuple(line["ci95"]), line["diff"])
-    assert pa.load_prompt(lora.path).release.adapter is not None
+    assert pa.load_prompt(lora.path).release.part(ReleasedAdapter) is not None
     assert (found.arm, found.verdict, found.curve) == ("best", "instruct", ())
     assert found.to_json()["advice"]["text"] == found.text
     with pytest.raises(pa.InputError) as wrong:
@@ -205,8 +206,9 @@ def test_a_tuned_arm_is_released_exported_and_promoted_when_its_gain_is_shown_or
         arm = by_name(made)[name]
         assert Path(arm["path"]) == Path("runs") / made["run_id"] / name / "prompt.md"
         prompt = load_prompt(arm["path"])
-        assert prompt.release.adapter is not None
-        assert prompt.release.adapter.sha256 == Adapter.read(Path(arm["path"]).parent / "adapter.gguf").sha256
+        adapter = prompt.release.part(ReleasedAdapter)
+        assert adapter is not None
+        assert adapter.sha256 == Adapter.read(Path(arm["path"]).parent / "adapter.gguf").sha256
         assert (prompt.provenance["run_id"], prompt.provenance["test"]) == (made["run_id"], arm["test"])
         assert prompt.version == noted[name]
     exported = good_json("export", "--arm", "lora", "--format", "peft", "--format", "llama-server", "-o", "out")
@@ -242,7 +244,7 @@ def test_a_comparison_by_peft_is_as_one_by_numpy_and_releases_a_whole_model(here
     assert after[0]["losses"] == pytest.approx(numpy["losses"], abs=1e-2)
     prompt = load_prompt(by_name(found)["full"]["path"])
     model = Path(prompt.model.removeprefix("local/"))
-    assert prompt.release.adapter is None
+    assert prompt.release.part(ReleasedAdapter) is None
     assert model.name == f"model-{after[1]['adapter'][:16]}.gguf"
     assert read_gguf(model).tensors.keys() == read_gguf(Path("tiny.gguf")).tensors.keys()
     assert prompt.complete(text="a parcel that is late") is not None

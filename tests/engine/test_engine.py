@@ -296,6 +296,7 @@ def test_models_of_one_file_share_one_engine_and_the_last_one_ends_it(names: lis
 def test_a_released_prompt_answers_with_its_adapter_wherever_the_folder_is(tmp_path: Path) -> None:
     made = lora(tmp_path / "made.gguf", 0, strength=1.0)
     model, adapter = released_model(f"{BASE}+{made}")
+    assert adapter is not None
     release = PromptRelease(
         name="topics",
         messages=(Message("user", "Say what this is about: {{question}}"),),
@@ -306,7 +307,7 @@ def test_a_released_prompt_answers_with_its_adapter_wherever_the_folder_is(tmp_p
         model=model,
         parameters={"max_tokens": 8, "temperature": 0.0},
         provenance={},
-        adapter=adapter,
+        parts=(adapter,),
     )
     folder = tmp_path / "released"
     write_release(release, folder)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import promptassay as pa
+from agent.prompt.parts.passages import ReleasedPassages
 from agent.task.load import load_task
 from tests.cli.world import compatible, good, good_json
 from tests.knowledge.planted import INSTRUCTION, reader, write_task
@@ -35,7 +36,7 @@ def test_the_users_own_place_for_passages_gets_them_in_the_baseline(here: Path) 
     sent = requests[0].body["messages"]
     assert [message["role"] for message in sent] == ["user"]
     assert sent[0]["content"].startswith(f"{INSTRUCTION}\n\nPassages of documents")
-    assert result.release.load().release.passages.settings.k == 4
+    assert result.release.load().release.part(ReleasedPassages).settings.k == 4
 
 
 def test_the_winner_retrieves_passages_its_release_sends_the_same_and_figures_are_those_counted_by_hand(
@@ -44,7 +45,8 @@ def test_the_winner_retrieves_passages_its_release_sends_the_same_and_figures_ar
     result, requests = run(write_task(here / "task"))
     assert (result.decision, result.baseline.test < 0.2, result.winner.test > 0.95) == ("promote", True, True)
     prompt, rows = result.release.load(), load_task(here / "task").test
-    index, settings = prompt.release.passages.index, prompt.release.passages.settings
+    passages = prompt.release.part(ReleasedPassages)
+    index, settings = passages.index, passages.settings
     sent = [request.body["messages"] for request in requests]
     hits = []
     for row in rows:

@@ -17,6 +17,7 @@ from agent.errors import InputError, ReleaseError
 from agent.models.weights import known_weights
 from agent.prompt.parts.adapter import (
     ADAPTER_FILE,
+    ReleasedAdapter,
     in_folder,
     named_models,
     released_model,
@@ -41,7 +42,8 @@ BASE = known_weights("smollm2-135m").running
 
 def tuned(adapter: Path, base: str = MODEL) -> PromptRelease:
     model, found = released_model(f"{base}+{adapter}")
-    return release(name="toy", model=model, adapter=found)
+    assert found is not None
+    return release(name="toy", model=model, parts=(found,))
 
 
 @pytest.fixture
@@ -58,17 +60,19 @@ def test_the_folder_holds_the_adapter_and_the_version_covers_it_and_its_base(
     folder: Path, adapter: Path, tmp_path: Path
 ) -> None:
     one, other = tuned(adapter), tuned(lora(tmp_path / "other.gguf", 1, layers=1))
-    assert one.adapter is not None
+    held = one.part(ReleasedAdapter)
+    assert held is not None
     assert tuned(Path(shutil.copy(adapter, tmp_path / "copy.gguf"))).version == one.version
-    changed = replace(one, adapter=replace(one.adapter, base="0" * 64))
-    assert len({each.version for each in (one, other, changed, replace(one, adapter=None))}) == 4
+    changed = replace(one, parts=(replace(held, base="0" * 64),))
+    assert len({each.version for each in (one, other, changed, replace(one, parts=()))}) == 4
     assert sorted(path.name for path in folder.iterdir()) == [ADAPTER_FILE, MESSAGES_FILE, PROMPT_FILE]
     assert (folder / ADAPTER_FILE).read_bytes() == adapter.read_bytes()
     adapter.unlink()
     for path in (folder, folder / PROMPT_FILE, folder / MESSAGES_FILE):
         found = load_prompt(path)
-        assert found.release.adapter is not None
-        assert (found.release.model, found.release.adapter.base) == (MODEL, BASE)
+        read = found.release.part(ReleasedAdapter)
+        assert read is not None
+        assert (found.release.model, read.base) == (MODEL, BASE)
         assert found.model == f"{MODEL}+{folder}/{ADAPTER_FILE}"
     assert str(tmp_path) not in (folder / PROMPT_FILE).read_text() + (folder / MESSAGES_FILE).read_text()
 
@@ -137,7 +141,7 @@ def test_names_lead_to_the_weights_that_it_was_made_for_and_nowhere_else(
     for other in (MODEL, "openai/x"):
         assert in_folder(moved, without_folder(moved, other)) == other
     away = replace(here, model="local//etc/passwd.gguf")
-    assert [named_models(each) for each in (here, away, replace(here, adapter=None))] == [set(), {away.target}, {MODEL}]
+    assert [named_models(each) for each in (here, away, replace(here, parts=()))] == [set(), {away.target}, {MODEL}]
     for name in (MODEL, "local/own.gguf", "openai/a+b.gguf", "openai-compatible/m+x@http://h/v1"):
         assert released_model(name) == (name, None)
     with pytest.raises(InputError, match="cannot be read"):
@@ -146,7 +150,7 @@ def test_names_lead_to_the_weights_that_it_was_made_for_and_nowhere_else(
 
 def test_a_version_with_an_adapter_gets_aliases_and_a_lost_folder_stays_lost(tmp_path: Path, folder: Path) -> None:
     registry, with_adapter = ReleaseRegistry(tmp_path / "releases"), read_release(folder)
-    plain = replace(with_adapter, adapter=None)
+    plain = replace(with_adapter, parts=())
     with contextlib.closing(open_ledger(tmp_path / "own.db")) as ledger:
         for release, alias, share in (
             (plain, "production", None),

@@ -12,7 +12,9 @@ import pytest
 
 from agent.errors import ReleaseError
 from agent.prompt.calibration import LabelCalibration, Neighbours, Prior
-from agent.prompt.parts.calibration import trained
+from agent.prompt.parts.calibration import Calibrating, trained
+from agent.prompt.parts.part import PromptPart
+from agent.prompt.parts.picks import PickedDemos
 from agent.release.completion import acomplete
 from agent.release.export import write_release
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
@@ -23,29 +25,26 @@ from tests.release.test_remembered import loaded
 from tests.toys import FakeModel
 
 LABELS = ('say "a"', "b c", "ünïcode")
+TEAMS = ("billing", "delivery")
 WEIGHTS = LabelCalibration("fitted", dict(zip(LABELS, (-2.5, 0.0, 1.25), strict=True)), 1.5)
+FIELD, TEAM = Field("label", "choice", choices=LABELS), Field("team", "choice", choices=TEAMS)
 FITTED = PromptRelease(
     name="pick",
     messages=(Message("user", "Which team?\n## classifier\n\n{{message}}"),),
     inputs=("message",),
-    outputs=(Field("label", "choice", choices=LABELS),),
+    outputs=(FIELD,),
     format="turns",
     reasoning=False,
     model="fake/m",
     parameters={"max_tokens": 8, "temperature": 0.0, "logprobs": 6},
     provenance={"abstain_below": 0.75},
-    calibration=WEIGHTS,
+    parts=(Calibrating(WEIGHTS, FIELD),),
 )
-TEAMS = ("billing", "delivery")
 TEXTS = ("my card was charged", "a refund of the fee", "the parcel is late", "the van left my box") * 3
 CLASSIFIER = trained(TEXTS, [0, 0, 1, 1] * 3, 2)
 assert CLASSIFIER is not None
-PRIOR = replace(
-    FITTED,
-    outputs=(Field("team", "choice", choices=TEAMS),),
-    calibration=LabelCalibration("prior", dict.fromkeys(TEAMS, 0.0), 4.0, prior=Prior(2.0, CLASSIFIER.trained_on)),
-    classifier=CLASSIFIER,
-)
+BY_PRIOR = LabelCalibration("prior", dict.fromkeys(TEAMS, 0.0), 4.0, prior=Prior(2.0, CLASSIFIER.trained_on))
+PRIOR = replace(FITTED, outputs=(TEAM,), parts=(Calibrating(BY_PRIOR, TEAM, CLASSIFIER),))
 NEAR = LabelCalibration("neighbours", dict.fromkeys(TEAMS, 0.0), 4.0, Neighbours(3, 2.0))
 TOP = ((("billing", math.log(0.6)), ("delivery", math.log(0.4))),)
 
@@ -69,7 +68,14 @@ def released(folder: Path, release: PromptRelease) -> Prompt:
 def near(folder: Path) -> PromptRelease:
     """Ten rows: billing has card, parcel, door, refund and street, delivery the other words."""
     parameters = {"max_tokens": 8, "logprobs": 6}
-    return replace(loaded(folder / "plain").release, calibration=NEAR, parameters=parameters)
+    picking = loaded(folder / "plain").release
+    return replace(picking, parts=voting(picking, NEAR), parameters=parameters)
+
+
+def voting(release: PromptRelease, weights: LabelCalibration) -> tuple[PromptPart, ...]:
+    picks = release.part(PickedDemos)
+    assert picks is not None
+    return Calibrating(weights, release.outputs[0], picks=picks), picks
 
 
 def logistic(odds: float) -> Any:
@@ -133,17 +139,17 @@ def test_both_files_hold_it_and_the_version_covers_every_number(tmp_path: Path) 
     with_near = near(tmp_path)
     for number, (release, changed) in enumerate(
         (
-            (FITTED, {"calibration": replace(WEIGHTS, temperature=1.6)}),
-            (with_near, {"calibration": replace(NEAR, neighbours=Neighbours(4, 2.0))}),
-            (with_near, {"calibration": replace(NEAR, neighbours=Neighbours(3, 2.5))}),
-            (PRIOR, {"classifier": other}),
+            (FITTED, (Calibrating(replace(WEIGHTS, temperature=1.6), FIELD),)),
+            (with_near, voting(with_near, replace(NEAR, neighbours=Neighbours(4, 2.0)))),
+            (with_near, voting(with_near, replace(NEAR, neighbours=Neighbours(3, 2.5)))),
+            (PRIOR, (Calibrating(BY_PRIOR, TEAM, other),)),
         )
     ):
         folder = write_release(release, tmp_path / str(number)).parent
         for file in (PROMPT_FILE, MESSAGES_FILE):
             assert load_prompt(folder / file).release.data() == release.data()
-        assert replace(release, **changed).version != release.version  # type: ignore[arg-type]
-    plain = replace(FITTED, calibration=None, parameters={"max_tokens": 8}, provenance={})
+        assert replace(release, parts=changed).version != release.version
+    plain = replace(FITTED, parts=(), parameters={"max_tokens": 8}, provenance={})
     plain = replace(plain, inputs=("text",), messages=(Message("user", "{{text}}"),))
     assert plain.version == "p_257b9a927456800d", "without a part it has the version that it had before there were any"
     assert "calibration" not in write_release(plain, tmp_path / "plain").read_text("utf-8")
@@ -222,7 +228,7 @@ def test_a_prompt_file_without_the_section_of_its_classifier_is_refused(tmp_path
 
 
 async def test_a_prompt_without_weights_requests_log_probabilities_if_it_may_abstain() -> None:
-    plain, model = replace(PRIOR, calibration=None, classifier=None, parameters={"max_tokens": 8}), Unsure()
+    plain, model = replace(PRIOR, parts=(), parameters={"max_tokens": 8}), Unsure()
     found = await acomplete(plain, plain.row({"message": "x"}), model)
     assert (found.fields, found.confidence) == ({"team": "billing"}, pytest.approx(0.6))
     await acomplete(replace(plain, provenance={}), plain.row({"message": "x"}), model)

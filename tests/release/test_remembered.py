@@ -59,7 +59,7 @@ def loaded(folder: Path, k: int = 4, balanced: bool = False) -> Prompt:
         model="openai/gpt-x",
         parameters={"max_tokens": 8},
         provenance={},
-        picks=PickedDemos(picks, (), tuple(rows), tuple(zip(texts, labels, strict=True))),
+        parts=(PickedDemos(picks, (), tuple(rows), tuple(zip(texts, labels, strict=True))),),
     )
     return load_prompt(write_release(release, folder))
 
@@ -155,7 +155,8 @@ STEP = st.tuples(st.sampled_from(["remember", "remember", "render", "forget", "f
 def test_no_user_ever_sees_the_rows_of_another(steps: list[tuple[str, str, str]]) -> None:
     with tempfile.TemporaryDirectory() as name:
         prompt = loaded(Path(name), k=16)
-        pool = {row.text for row in prompt.release.picks.rows} if prompt.release.picks else set()
+        picks = prompt.release.part(PickedDemos)
+        pool = {row.text for row in picks.rows} if picks else set()
         mine: dict[str, dict[str, str]] = {}
         for number, (verb, who, text) in enumerate(steps):
             inputs = {"message": f"{text} trouble"}

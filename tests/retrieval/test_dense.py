@@ -15,7 +15,7 @@ import pytest
 import agent
 from agent.errors import InputError, ReleaseError
 from agent.programs.prompt import PromptProgram
-from agent.prompt.parts.picks import PickedRows
+from agent.prompt.parts.picks import PickedDemos, PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import hostile_rows, write_release
 from agent.release.formats.export_format import FORMATS, Material
@@ -162,12 +162,13 @@ def test_a_file_whose_vectors_were_edited_or_are_others_than_those_of_the_run_is
     ]
     for edit, words in edits:
         refused(file, edit, words)
-    assert release.picks is not None
-    assert release.picks.vectors is not None
-    made = [packed([number + 0.5 for number in release.picks.vectors.vector(at)]) for at in range(len(TASK.train))]
-    vectors = replace(release.picks.vectors, rows=tuple(made))
-    picks = replace(release.picks.picks, pool=pool_id(release.picks.rows, vectors))
-    other = replace(release, picks=replace(release.picks, vectors=vectors, picks=picks))
+    shown = release.part(PickedDemos)
+    assert shown is not None
+    assert shown.vectors is not None
+    made = [packed([number + 0.5 for number in shown.vectors.vector(at)]) for at in range(len(TASK.train))]
+    vectors = replace(shown.vectors, rows=tuple(made))
+    picks = replace(shown.picks, pool=pool_id(shown.rows, vectors))
+    other = replace(release, parts=(replace(shown, vectors=vectors, picks=picks),))
     with pytest.raises(ReleaseError, match="makes different ones"):
         other.fill(dict.fromkeys(NAMES, "a late parcel"))
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import promptassay as pa
+from agent.prompt.parts.picks import PickedDemos
 from agent.release.runtime import load_prompt
 from tests.cli.world import compatible, good, good_json
 from tests.wire import WireServer
@@ -60,8 +61,9 @@ def test_picked_examples_are_found_released_exported_and_pick_the_same(here: Pat
     result = run(rows(400, planted=True), name="planted")
     assert (result.decision, result.winner.test > 0.9) == ("promote", True)
     prompt = result.release.load()
-    assert prompt.release.picks is not None
-    assert result.winner.picks == result.to_json()["winner"]["picks"] == prompt.release.picks.picks.as_dict()
+    picks = prompt.release.part(PickedDemos)
+    assert picks is not None
+    assert result.winner.picks == result.to_json()["winner"]["picks"] == picks.picks.as_dict()
     (part,) = [each for each in result.attribution if each.part == "picked examples"]
     assert (part.how, part.ci95[0] > 10) == ("measured", True)
     found = good_json("export", result.run_id, "--format", "python", "--format", "md", "-o", "out")

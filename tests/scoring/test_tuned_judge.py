@@ -6,6 +6,7 @@ import pytest
 
 from agent.prompt.bound import BoundPrompt
 from agent.prompt.calibration import LabelCalibration
+from agent.prompt.parts.calibration import Calibrating
 from agent.scoring.tuned_judge import TunedPrompt
 from agent.shipped import Field, Message
 from agent.types import Completion, Usage
@@ -32,7 +33,8 @@ def test_a_rating_is_the_expected_one_where_probabilities_are_told() -> None:
     assert rated(judge(), "1") == 0.0
     assert rated(judge(), "1", *EVEN) == pytest.approx(0.25 * 0.5 + 0.25 * 1.0)
     level = LabelCalibration("fitted", {"1": 0.0, "2": math.log(2), "3": math.log(2)})
-    assert rated(judge(calibration=level), "1", *EVEN) == pytest.approx(0.5)  # each label is now as likely
+    reading = Calibrating(level, Field("rating", "choice", choices=("1", "2", "3")))
+    assert rated(judge(parts=(reading,)), "1", *EVEN) == pytest.approx(0.5)  # each label is now as likely
 
 
 def test_an_unreadable_rating_has_no_expected_one() -> None:

@@ -160,7 +160,7 @@ async def test_every_form_of_the_release_answers_as_the_search_did(near: Near, t
     found, read = near
     twin = twins(found, "neighbours")[PICKED.id]
     parameters = {"max_tokens": 8, "logprobs": 6}
-    weighted = replace(release_of(PROGRAM, twin), calibration=twin.calibration, parameters=parameters)
+    weighted = replace(release_of(PROGRAM, twin), parameters=parameters)
     folder = write_release(weighted, tmp_path).parent
     (export,) = verify_exports([FORMATS.get("python")], {"python": Material(weighted)})
     (folder / "prompt.py").write_text(export.texts["prompt.py"], "utf-8")

@@ -23,16 +23,13 @@ _TYPES = {"file": Literal["adapter.gguf"], "sha256": _HASH, "base": _HASH}
 
 
 class HasModel(Protocol):
-    """A release that names its model, and the adapter of it if it has one."""
+    """A release that names its model, and that model with its adapter's path if it has one."""
 
     @property
     def model(self) -> str: ...
 
     @property
     def target(self) -> str: ...
-
-    @property
-    def adapter(self) -> ReleasedAdapter | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +90,22 @@ def base_digest(name: str) -> str:
 
 def require_base(release: BoundPrompt) -> None:
     """Raise ReleaseError if the adapter was made for other weights than its model has here."""
-    if release.adapter is None:
-        return
-    found = base_digest(release.model)
-    if found and found != release.adapter.base:
+    adapter = release.part(ReleasedAdapter)
+    found = base_digest(release.model) if adapter else ""
+    if adapter and found and found != adapter.base:
         raise ReleaseError(
-            f"{release.name!r}: its adapter needs weights with SHA-256 {release.adapter.base[:12]}..., but "
+            f"{release.name!r}: its adapter needs weights with SHA-256 {adapter.base[:12]}..., but "
             f"{release.model} has {found[:12]}... here; use the model file of the release"
         )
 
 
 def without_folder(release: HasModel, name: str) -> str:
     """Return a model name that can be stored: the adapter without its folder."""
-    if release.adapter is None or name != release.target:
+    if name != release.target or name == release.model:
         return name
     from agent.models.adapters import MARK
 
-    return f"{release.model}{MARK}{release.adapter.path.name}"
+    return f"{release.model}{MARK}{Path(name.removeprefix(f'{release.model}{MARK}')).name}"
 
 
 def in_folder(release: HasModel, name: str) -> str:
@@ -121,7 +117,7 @@ def named_models(release: HasModel) -> set[str]:
     """Return the models of a release that may lead elsewhere. An adapter next to the file does not."""
     from agent.models.model_registry import leads_elsewhere
 
-    is_adjacent = release.adapter is not None and not leads_elsewhere(release.model)
+    is_adjacent = release.target != release.model and not leads_elsewhere(release.model)
     return set() if is_adjacent else {release.target}
 
 
@@ -135,9 +131,9 @@ class Adapting(PartKind):
     def shown(self, settings: str, tools: Sequence[Tool]) -> dict[str, Any]:
         return {"note": f"answered with the adapter {settings[:12]}"}
 
-    def load(self, head: FileHead) -> dict[str, Any]:
+    def load(self, head: FileHead) -> ReleasedAdapter:
         read = read_as(_TYPES, head.data[self.name], self.name)
         model = head.data["model"]
         if not model.startswith("local/"):
             raise WrongPart(self.name, f"the model {model!r:.60} takes no adapter; use a local one")
-        return {self.name: ReleasedAdapter(read["sha256"], read["base"], head.folder / read["file"])}
+        return ReleasedAdapter(read["sha256"], read["base"], head.folder / read["file"])

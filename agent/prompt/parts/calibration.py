@@ -20,14 +20,13 @@ from agent.prompt.calibration import (
     calibrated,
     log_shares,
 )
-from agent.prompt.parts.kinds import FileHead, PartKind, TaskParts, WrongPart, part
+from agent.prompt.parts.kinds import PARTS, FileHead, PartKind, TaskParts, WrongPart, part
 from agent.prompt.parts.part import PromptPart, Row
 from agent.retrieval.linear import MOST_FEATURES, MOST_NUMBERS, LabelClassifier, label_classifier, term_counts
 from agent.safe_data import REAL, Rule, matching, read_as
 from agent.shipped import Field, Prediction, content_id
 
 if TYPE_CHECKING:
-    from agent.prompt.bound import BoundPrompt
     from agent.prompt.parts.picks import PickedDemos
     from agent.prompt.prompt_candidate import PromptCandidate
     from agent.types import Example, Task
@@ -48,8 +47,8 @@ class Calibrating(PromptPart):
 
     weights: LabelCalibration
     field: Field
-    classifier: LabelClassifier | None
-    picks: PickedDemos | None
+    classifier: LabelClassifier | None = None
+    picks: PickedDemos | None = None
 
     @property
     def reads_input(self) -> str:
@@ -73,6 +72,9 @@ class Calibrating(PromptPart):
 
     def read(self, logs: Sequence[float] | None, row: Row | None, prediction: Prediction) -> Prediction:
         return prediction if logs is None else calibrated(prediction, logs, self.field, self.weights, self.votes(row))
+
+    def whole(self) -> Calibrating:
+        return replace(self, picks=self.picks and self.picks.whole())
 
     def data(self) -> dict[str, Any]:
         found: dict[str, Any] = {"calibration": self.weights.as_dict()}
@@ -250,24 +252,22 @@ class LabelReading(PartKind):
             return "its calibration uses neighbours, but it picks no examples"
         return shared.of(TrainedPrior).why_other(settings.prior.rows) if settings.prior else ""
 
-    def bind(self, settings: LabelCalibration, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-        return {"calibration": settings, "classifier": shared.of(TrainedPrior).trained if settings.prior else None}
+    def bind(self, settings: LabelCalibration, prompt: PromptCandidate, shared: TaskParts) -> Calibrating:
+        classifier = shared.of(TrainedPrior).trained if settings.prior else None
+        picks: Any = PARTS.get("picks").bind(prompt.picks, prompt, shared) if settings.neighbours else None
+        return Calibrating(settings, shared.task.signature.outputs[0], classifier, picks)
 
-    def load(self, head: FileHead) -> dict[str, Any]:
+    def load(self, head: FileHead) -> Calibrating:
         outputs = head.data["outputs"]
         labels = outputs[0].choices if len(outputs) == 1 else ()
         how = label_calibration(head.table(self.name)[0], labels) if self.name in head.data else None
         if how and how.neighbours and "picks" not in head.data:
             raise WrongPart(self.name, "the calibration uses neighbours, but there is no pool (picks)")
-        prior = how.prior if how else None
-        if (prior is None) != ("classifier" not in head.data):
+        if how is None or (how.prior is None) != ("classifier" not in head.data):
             raise WrongPart(self.name, "a classifier needs a calibration with a prior, and the reverse; one is missing")
-        found = released_classifier(*head.table("classifier"), labels) if prior else None
-        if prior and found and found.trained_on != prior.rows:
-            why = f"was trained on {found.trained_on!r:.40}, but the calibration names {prior.rows!r:.40}"
+        found = released_classifier(*head.table("classifier"), labels) if how.prior else None
+        if how.prior and found and found.trained_on != how.prior.rows:
+            why = f"was trained on {found.trained_on!r:.40}, but the calibration names {how.prior.rows!r:.40}"
             raise WrongPart("classifier", why)
-        return {"calibration": how, "classifier": found}
-
-    def parts(self, prompt: BoundPrompt) -> Iterable[PromptPart]:
-        how = prompt.calibration
-        return (Calibrating(how, prompt.outputs[0], prompt.classifier, prompt.picks),) if how else ()
+        picks: Any = head.part("picks") if how.neighbours else None
+        return Calibrating(how, outputs[0], found, picks)

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from agent.errors import InputError
-from agent.prompt.parts.conversation import Conversing
 from agent.prompt.parts.part import PromptPart
 from agent.registry import Registry
 from agent.safe_data import read_as
 from agent.shipped import Field
 
 if TYPE_CHECKING:
-    from agent.prompt.bound import BoundPrompt
     from agent.prompt.parts.calibration import Opinion
     from agent.prompt.prompt_candidate import PromptCandidate
     from agent.types import Demo, Signature, Task, Tool
@@ -42,6 +40,20 @@ class FileHead:
 
     data: Mapping[str, Any]
     folder: Path
+    parts: dict[str, PromptPart] = field(default_factory=dict)
+    """What was read so far, by the kind's name."""
+
+    def part(self, key: str) -> PromptPart:
+        """Return the part of a section, read once. Raises WrongPart."""
+        kind = PARTS.get(key)
+        if kind.name not in self.parts:
+            try:
+                self.parts[kind.name] = kind.load(self)
+            except WrongPart:
+                raise
+            except (InputError, ValueError) as error:
+                raise WrongPart(key, str(error)) from None
+        return self.parts[kind.name]
 
     def table(self, key: str) -> tuple[dict[str, Any], Any]:
         """Return a section that is a table, and its rows. Raises WrongPart."""
@@ -165,17 +177,14 @@ class PartKind:
 
     # -- as what runs
 
-    def bind(self, settings: Any, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-        """Return the fields of `BoundPrompt` that run the settings."""
-        return {"more": (settings,)} if isinstance(settings, PromptPart) else {}
+    def bind(self, settings: Any, prompt: PromptCandidate, shared: TaskParts) -> PromptPart | None:
+        """Return what runs the settings; None if the messages do."""
+        return settings if isinstance(settings, PromptPart) else None
 
-    def load(self, head: FileHead) -> dict[str, Any]:
-        """Read the fields of `BoundPrompt` from sections of a released file. Raises ValueError."""
-        return {"more": (read_as(self.made, head.data[self.name], self.name),)}
-
-    def parts(self, prompt: BoundPrompt) -> Iterable[PromptPart]:
-        """Return the parts in these fields."""
-        return (getattr(prompt, self.name),)
+    def load(self, head: FileHead) -> PromptPart:
+        """Read the part from its sections of a released file. Raises ValueError."""
+        made: PromptPart = read_as(self.made, head.data[self.name], self.name)
+        return made
 
 
 # -- the registry, and walks over the parts of a candidate or a prompt -------------------------------------------------
@@ -195,8 +204,6 @@ ALIASES = {"tools": "tool_texts", "classifier": "calibration"}
 PARTS: Registry[PartKind] = Registry("part of a prompt", "promptassay.parts", HOMES, ALIASES)
 SECTIONS = ("calibration", "adapter", "tools", "picks", "passages", "classifier", "shape")
 """The keys of our parts in a released file."""
-IN_FILES = ("calibration", "picks", "passages", "adapter", "tools")
-"""The fields of a bound prompt, in the order of a released file."""
 
 
 def part(made: Made) -> Made:
@@ -221,17 +228,13 @@ def held(prompt: PromptCandidate) -> Iterator[tuple[PartKind, Any]]:
         yield PARTS.get(own.name), own
 
 
-def bound(prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-    """Return the fields of `BoundPrompt` for a candidate."""
-    fields = _joined(kind.bind(settings, prompt, shared) for kind, settings in held(prompt))
-    return {"tools": shared.task.tools, **fields}  # a prompt without tool texts calls the tools of the task
-
-
-def parts_in(prompt: BoundPrompt) -> tuple[PromptPart, ...]:
-    """Return the parts of a bound prompt."""
-    kinds = [PARTS.get(name) for name in IN_FILES if getattr(prompt, name)]
-    turns = (Conversing(prompt.conversation),) if prompt.conversation else ()
-    return (*(one for kind in kinds for one in kind.parts(prompt)), *turns, *prompt.more)
+def bound(prompt: PromptCandidate, shared: TaskParts) -> tuple[PromptPart, ...]:
+    """Return the parts that run a candidate."""
+    parts = list(held(prompt))
+    if shared.task.tools and prompt.tool_texts is None:  # then it calls the task's own
+        parts.append((PARTS.get("tool_texts"), None))
+    made = (kind.bind(settings, prompt, shared) for kind, settings in parts)
+    return tuple(one for one in made if one is not None)
 
 
 def is_section(key: str) -> bool:
@@ -242,26 +245,3 @@ def is_section(key: str) -> bool:
 def headings_of(keys: Iterable[str]) -> dict[str, str]:
     """Return the headings of sections with rows, in the order of prompt.md."""
     return {key: title for key in sorted(keys) if is_section(key) and (title := PARTS.get(key).headings.get(key))}
-
-
-def loaded(keys: Iterable[str], head: FileHead) -> dict[str, Any]:
-    """Read the fields of `BoundPrompt` from sections of a released file. Raises WrongPart."""
-    by_kind: dict[str, str] = {}
-    for key in keys:
-        by_kind.setdefault(ALIASES.get(key, key), key)
-    found = []
-    for name, key in by_kind.items():
-        try:
-            found.append(PARTS.get(name).load(head))
-        except WrongPart:
-            raise
-        except (InputError, ValueError) as error:
-            raise WrongPart(key, str(error)) from None
-    return _joined(found)
-
-
-def _joined(all_fields: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for fields in all_fields:
-        found |= {name: (*found.get(name, ()), *value) if name == "more" else value for name, value in fields.items()}
-    return found

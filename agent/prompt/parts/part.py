@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from agent.shipped import Message, Prediction
+from agent.shipped import Message, Prediction, Tool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from agent.retrieval.vectors import PoolVectors
     from agent.types import Request, Task
 
+ORDER = ("calibration", "picks", "passages", "adapter", "tools", "conversation")
+"""Names of parts as they follow in a prompt and its files, before any other."""
 Count = Callable[[str], int]
 """Tokens of a text."""
 
@@ -59,6 +61,8 @@ class PromptPart:
     """Where that mark is: "examples" before the input, "context" in the instruction; "" without a mark."""
     reads_tokens: ClassVar[bool] = False
     """Whether the log-probabilities of a reply decide how it is read."""
+    tools: tuple[Tool, ...] = ()
+    """The tools that it sends with every request."""
 
     @staticmethod
     def choices(task: Task) -> Mapping[str, PromptPart]:
@@ -168,3 +172,8 @@ class PromptPart:
         It has the part's name and maps rendered to sent messages (dicts).
         """
         return ""
+
+
+def in_order(parts: Iterable[PromptPart]) -> tuple[PromptPart, ...]:
+    """Return the parts as they run, and as a file has them."""
+    return tuple(sorted(parts, key=lambda part: ORDER.index(part.name) if part.name in ORDER else len(ORDER)))

@@ -221,10 +221,10 @@ class LookingUp(PartKind):
     def why_other(self, settings: Passages, prompt: PromptCandidate, shared: TaskParts) -> str:
         return shared.of(PassageLibrary).why_other(settings)
 
-    def bind(self, settings: Passages, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-        return {"passages": shared.of(PassageLibrary).bound(settings)}
+    def bind(self, settings: Passages, prompt: PromptCandidate, shared: TaskParts) -> ReleasedPassages:
+        return shared.of(PassageLibrary).bound(settings)
 
-    def load(self, head: FileHead) -> dict[str, Any]:
+    def load(self, head: FileHead) -> ReleasedPassages:
         settings, rows = head.table(self.name)
         how: Passages = read_as(Passages, settings, self.name)
         made: tuple[Passage, ...] = read_as(tuple[Passage, ...], rows, "passages.rows")
@@ -236,4 +236,4 @@ class LookingUp(PartKind):
             raise WrongPart("inputs", f"{CONTEXT!r} is the place of the passages and cannot be an input")
         if not any(placeholder(CONTEXT) in content for content in head.contents):
             raise WrongPart("messages", f"hold no {placeholder(CONTEXT)}, where the passages go")
-        return {"passages": ReleasedPassages(how, made)}
+        return ReleasedPassages(how, made)

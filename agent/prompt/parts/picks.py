@@ -345,13 +345,13 @@ class Picking(PartKind):
         pool = shared.of(PickedRows)
         return Opinion("neighbours", lambda row: pool.votes(row, NEIGHBOURS))
 
-    def bind(self, settings: Picks, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-        return {"picks": shared.of(PickedRows).bound(prompt)}
+    def bind(self, settings: Picks, prompt: PromptCandidate, shared: TaskParts) -> PickedDemos:
+        return shared.of(PickedRows).bound(prompt)
 
-    def load(self, head: FileHead) -> dict[str, Any]:
+    def load(self, head: FileHead) -> PickedDemos:
         found, mark = picked_examples(*head.table(self.name)), placeholder(PICKED)
         if not any(mark in content for content in head.contents):
             raise WrongPart("messages", f"hold no {mark}, where the picked examples go")
         if len(found.shown[0]) % 2 != (0 if mark in head.contents else 1):
             raise WrongPart("messages", "show picked examples in another form than the rows of the pool have")
-        return {"picks": found}
+        return found

@@ -304,10 +304,10 @@ class Shaping(PartKind):
     def reply_tokens(self, settings: AnswerShape, outputs: int) -> int:
         return REASON_TOKENS[settings.reasons] + (FIELD_TOKENS * outputs if outputs > 1 else 0)
 
-    def bind(self, settings: AnswerShape, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
+    def bind(self, settings: AnswerShape, prompt: PromptCandidate, shared: TaskParts) -> ReleasedShape:
         schema = reply_schema(shared.task.signature.outputs, settings)
         sent = strict_schema(schema) if settings.strict else schema
-        return {"more": (ReleasedShape(_json(sent), settings.strict),)}
+        return ReleasedShape(_json(sent), settings.strict)
 
 
 def _as_shown(shape: AnswerShape, outputs: tuple[Field, ...], texts: Mapping[str, str]) -> Mapping[str, str]:

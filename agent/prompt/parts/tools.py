@@ -19,7 +19,6 @@ from agent.safe_data import parse_json, read_as
 from agent.shipped import Tool
 
 if TYPE_CHECKING:
-    from agent.prompt.bound import BoundPrompt
     from agent.prompt.prompt_candidate import PromptCandidate
     from agent.types import Request, Task
 
@@ -164,7 +163,7 @@ class ReleasedTools(PromptPart):
 
     name = "tools"
 
-    tools: tuple[Tool, ...]
+    tools: tuple[Tool, ...] = ()
 
     def request(self, request: Request, row: Row) -> Request:
         return replace(request, tools=self.tools)
@@ -198,17 +197,14 @@ class Calling(PartKind):
             return f"describes {long[0]} with more than {most} characters"
         return settings.why_other(task.tools)
 
-    def bind(self, settings: ToolTexts, prompt: PromptCandidate, shared: TaskParts) -> dict[str, Any]:
-        return {"tools": with_texts(shared.task.tools, settings)}
+    def bind(self, settings: ToolTexts | None, prompt: PromptCandidate, shared: TaskParts) -> ReleasedTools:
+        return ReleasedTools(with_texts(shared.task.tools, settings))
 
-    def load(self, head: FileHead) -> dict[str, Any]:
+    def load(self, head: FileHead) -> ReleasedTools:
         tools: tuple[Tool, ...] = read_as(tuple[Tool, ...], head.data["tools"], "tools")
         for at, tool in enumerate(tools):
             with contextlib.suppress(ValueError):
                 if isinstance(parse_json(tool.parameters), dict):
                     continue
             raise WrongPart("tools", f"tools[{at}].parameters must be a JSON object, not {tool.parameters!r:.60}")
-        return {"tools": tools}
-
-    def parts(self, prompt: BoundPrompt) -> Iterable[PromptPart]:
-        return (ReleasedTools(prompt.tools),)
+        return ReleasedTools(tools)

@@ -26,12 +26,13 @@ _load = load_file(PROMPT_FILE)
 
 
 def _filled(template: str, release: PromptRelease, **more: Any) -> str:
-    assert release.adapter is not None
+    adapter = release.part(ReleasedAdapter)
+    assert adapter is not None
     return template.format(
         prompt=PROMPT_FILE,
         adapter=ADAPTER_FILE,
         model=json.dumps(release.model),
-        base=release.adapter.base,
+        base=adapter.base,
         inputs=", ".join(f"{name}=..." for name in release.inputs),
         parameters={key: value for key, value in release.parameters.items() if key in ("max_tokens", "temperature")},
         **more,
@@ -39,17 +40,18 @@ def _filled(template: str, release: PromptRelease, **more: Any) -> str:
 
 
 def _adapter_of(target: str, release: PromptRelease) -> ReleasedAdapter:
-    if release.adapter is None:
+    adapter = release.part(ReleasedAdapter)
+    if adapter is None:
         raise ReleaseError(
             f"{target}: {release.name!r} has no adapter; export it as md, and serve {release.model} as it is"
         )
-    with disk_errors(f"{release.adapter.path}: cannot be read"):
-        if is_soft_prompt(read_gguf(release.adapter.path)):
+    with disk_errors(f"{adapter.path}: cannot be read"):
+        if is_soft_prompt(read_gguf(adapter.path)):
             raise ReleaseError(
                 f"{target}: {release.name!r} has a soft prompt, which it cannot load; answer with "
                 "load_prompt(...).complete"
             )
-    return release.adapter
+    return adapter
 
 
 # -- llama.cpp's server ------------------------------------------------------------------------------------------------

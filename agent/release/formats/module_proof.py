@@ -13,6 +13,7 @@ from typing import Any
 from agent.errors import ReleaseError
 from agent.models.tool_calling import openai_messages
 from agent.prompt.calibration import Tokens
+from agent.prompt.parts.picks import PickedDemos
 from agent.prompt.reply_parser import parse_reply
 from agent.release.export import HOSTILE, as_given, probe_rows, tried_rows
 from agent.release.formats.export_format import Opened, Render, Sent, Settings, Values, as_sent
@@ -97,18 +98,17 @@ def require_same_answers(
     unfit: Callable[[PromptRelease, Values], str] = lambda release, values: "",
 ) -> None:
     """Require that an exported `answer` decides as the release does; skips `unfit` inputs. Raises ReleaseError."""
-    how, field = release.calibration, release.outputs[0]
-    assert how is not None
-    replies = list(_weighed_replies(field.choices))
-    texts = [row.text for row in release.picks.rows[: len(replies)]] if release.picks else []
+    field, decides = release.outputs[0], bool(release.reads_input)
+    replies, picks = list(_weighed_replies(field.choices)), release.part(PickedDemos)
+    texts = [row.text for row in picks.rows[: len(replies)]] if picks else []
     made = [*probe_rows(release.inputs), *(dict.fromkeys(release.inputs, text) for text in texts)]
     rows = islice(cycle(tried_rows(release, made)), max(len(replies), len(made)))
     for tokens, values in zip(cycle(replies), rows, strict=False):
-        if how.reads_input and unfit(release, values):
+        if decides and unfit(release, values):
             continue
         found = release.read("", tokens, release.row(values))
         want = (found.fields[field.name], found.confidence) if found.fields else None
-        got = answer(tokens, as_given(release, values)) if how.reads_input else answer(tokens)
+        got = answer(tokens, as_given(release, values)) if decides else answer(tokens)
         if (got and got[0]) != (want and want[0]) or (got and want and abs(got[1] - (want[1] or 0)) > 1e-9):
             raise ReleaseError(f"{name}: its calibration drifts: {got!a:.80} for {tokens!a:.80}, not {want!a:.80}")
 

@@ -19,6 +19,9 @@ from agent.metrics import calls
 from agent.models import tool_calling
 from agent.models.openai import response_format
 from agent.models.tool_calling import openai_tools
+from agent.prompt.parts.calibration import Calibrating
+from agent.prompt.parts.passages import ReleasedPassages
+from agent.prompt.parts.picks import PickedDemos
 from agent.release.formats.export_format import Material, Opened, export_format, sent_schema
 from agent.release.formats.module_proof import load_module, opened_module, require_same_answers
 from agent.release.prompt_file import PromptRelease
@@ -146,9 +149,10 @@ def filled(template: str, **marks: str) -> str:
 
 def module_source(release: PromptRelease, template: str = "", **marks: str) -> str:
     """Write the module and a target's template. Raises ReleaseError for what a module cannot hold."""
-    if release.picks is not None and release.picks.vectors is not None:
+    picks = release.part(PickedDemos)
+    if picks is not None and picks.vectors is not None:
         raise ReleaseError(
-            f"{release.name!r}: picks examples by vectors of {release.picks.vectors.model}, which a plain module "
+            f"{release.name!r}: picks examples by vectors of {picks.vectors.model}, which a plain module "
             "cannot make; export as md or messages, and use load_prompt"
         )
     if bad := [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier()]:
@@ -159,15 +163,17 @@ def module_source(release: PromptRelease, template: str = "", **marks: str) -> s
 
 def _code(release: PromptRelease) -> str:
     # no annotation is a text, as not every loader registers the module of a dataclass
+    reading, retrieving = release.part(Calibrating), release.part(ReleasedPassages)
+    classifier = reading and reading.classifier
     needed = (
         (("shipped", "conversation", "prompt.template", "prompt.value_readers", "prompt.reply_parser"), True),
-        (("retrieval.pick",), release.picks or release.passages or release.classifier),
-        (("retrieval.linear",), release.classifier),
-        (("prompt.calibration",), release.calibration),
+        (("retrieval.pick",), release.part(PickedDemos) or retrieving or classifier),
+        (("retrieval.linear",), classifier),
+        (("prompt.calibration",), reading),
     )
     parts: list[Any] = []
     text = "".join(f"\n\n{_embedded(module)}" for modules, has in needed if has for module in modules)
-    if release.passages:
+    if retrieving:
         parts.append(passages.passage_block)
         text += f"\n\nABOUT_PASSAGES = {passages.ABOUT_PASSAGES!a}\n"
     if release.tools:
@@ -210,13 +216,13 @@ def _data(release: PromptRelease) -> str:
             f"COMPARED = {release.compared!a}",
         )
     )
-    if (picks := release.picks) is not None:
+    if (picks := release.part(PickedDemos)) is not None:
         rows = zip(picks.rows, picks.shown, strict=True)
         lines = "".join(f"    {(row.id, row.text, row.label, row.group, shown)!a},\n" for row, shown in rows)
         text += f"PICKS = Picks(**{picks.picks.as_dict()!a})\nHEAD = {picks.head!a}\n"
         text += f"ROWS: list[Any] = [\n{lines}]\n{_SHOWN}"
         messages = "fill_messages(MESSAGES, values, _shown(values))"
-    if (found := release.passages) is not None:
+    if (found := release.part(ReleasedPassages)) is not None:
         lookup = {"retriever": found.settings.retriever, "k": found.settings.k, "tag": found.index.tag}
         lines = "".join(f"    {passage.text!a},\n" for passage in found.passages)
         text += f"\n\nLOOKUP: Any = {lookup!a}\nPASSAGES = [\n{lines}]\n{_CONTEXT}"
@@ -235,9 +241,10 @@ def _data(release: PromptRelease) -> str:
 
 
 def _reading(release: PromptRelease) -> str:
-    how, classifier = release.calibration, release.classifier
-    if how is None:
+    reading = release.part(Calibrating)
+    if reading is None:
         return _PARSE
+    how, classifier = reading.weights, reading.classifier
     data, counted = f"\n\nCALIBRATION = {how!a}\n", "()"
     if how.neighbours:
         labels, k = list(how.bias), how.neighbours.k

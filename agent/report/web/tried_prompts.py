@@ -12,7 +12,10 @@ from agent.errors import InputError, ReleaseError
 from agent.ledger import trail
 from agent.ledger.query import Row, released_file
 from agent.prompt.calibration import LabelCalibration
-from agent.prompt.parts.tools import ToolTexts, with_texts
+from agent.prompt.parts.adapter import ReleasedAdapter
+from agent.prompt.parts.calibration import Calibrating
+from agent.prompt.parts.part import PromptPart
+from agent.prompt.parts.tools import ReleasedTools, ToolTexts, with_texts
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import answers_last
 from agent.release.completion import DEFAULT_PARAMETERS
@@ -109,7 +112,12 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
             f"{view.id}: the release of {candidate['id']} with its rows or passages is gone; "
             "restore it from a backup, or run again"
         )
-    calibration = candidate.get("calibration")
+    calibration, tools = candidate.get("calibration"), _tools(view, candidate, released)
+    parts: list[PromptPart] = [ReleasedTools(tools)] if tools else []
+    if calibration:
+        parts.append(Calibrating(read_as(LabelCalibration, calibration, "calibration"), released.outputs[0]))
+    if view.run["model"] != released.model:  # else the base alone answered it
+        parts += [part for part in released.parts if isinstance(part, ReleasedAdapter)]
     demos = tuple(Demo(**{name: demo[name] for name in DEMO}) for demo in candidate["demos"])
     shape = {name: candidate[name] for name in ("technique", "format", "instruction", "role")}
     return PromptRelease(
@@ -122,9 +130,7 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
         model=released.model,
         parameters=_parameters(view, candidate["id"], bool(calibration)) or released.parameters,
         provenance={"run_id": view.id, "candidate_id": candidate["id"]},
-        calibration=read_as(LabelCalibration, calibration, "calibration") if calibration else None,
-        adapter=released.adapter if view.run["model"] != released.model else None,  # else the base alone answered it
-        tools=_tools(view, candidate, released),
+        parts=tuple(parts),
     )
 
 

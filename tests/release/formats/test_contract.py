@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from agent.conversation import AS_TURNS
 from agent.errors import ReleaseError
 from agent.prompt.parts.examples import as_demo
+from agent.prompt.parts.picks import PickedDemos
 from agent.prompt.render import render
 from agent.release.export import write_release
 from agent.release.formats.export_format import FORMATS, Format, Material, Render
@@ -92,7 +93,7 @@ def test_hostile_rows_come_out_byte_for_byte_and_what_is_not_set_is_told(name: s
             assert sum(made.unfit.values()) < made.rows
         else:
             assert set(made.unfit) <= UNFIT.get(name, set())
-        schema = json.loads(release.more[0].reply_schema) if "schema" in KINDS[each].parts else None  # type: ignore[attr-defined]
+        schema = json.loads(release.parts[0].reply_schema) if "schema" in KINDS[each].parts else None
         sent = {"json_schema": schema} if schema else {}
         assert {**made.settings, **made.unset} == {"model": release.model, **release.parameters, **sent}
 
@@ -153,8 +154,9 @@ def test_a_thousand_hostile_inputs_are_sent_as_the_search_sends_them(name: str, 
         sent = [message.as_dict() for message in MAILS.request(kind.prompt, example).messages]
         assert loaded.render(**values) == sent
         if module:
-            assert kind.release.picks is not None
-            shown = [kind.release.picks.shown[at] for at in MAILS.pool.positions(kind.prompt, example)]
+            picks = kind.release.part(PickedDemos)
+            assert picks is not None
+            shown = [picks.shown[at] for at in MAILS.pool.positions(kind.prompt, example)]
             assert module._shown(values) == shown
         if not fitting.unfit(kind.release, values):
             assert render_export(values) == sent

@@ -12,7 +12,7 @@ import pytest
 
 from agent.errors import InputError, ReleaseError
 from agent.models.gguf import read_gguf
-from agent.prompt.parts.adapter import released_model
+from agent.prompt.parts.adapter import ReleasedAdapter, released_model
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports, write_exports
 from agent.release.prompt_file import PromptRelease
@@ -34,7 +34,8 @@ def made(folder: Path, family: str = "llama") -> PromptRelease:
     flat = np.random.default_rng(3).normal(0, 0.3, lora_size(architecture, 3)).astype(np.float32)
     path, _ = Lora(architecture, 3, 4 / 3, flat).write(folder)
     model, adapter = released_model(f"local/{base}+{path}")
-    return release(name="toy", model=model, adapter=adapter)
+    assert adapter is not None
+    return release(name="toy", model=model, parts=(adapter,))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
@@ -45,12 +46,13 @@ def test_tensors_are_bit_equal_there_and_back_and_the_files_say_how_to_serve_the
     (export,) = verify_exports([FORM], {"peft": Material(sent)}, strict=True)
     assert export.rows > 200
     write_exports([export], folder)
-    assert sent.adapter is not None
-    architecture, mine = read_architecture(read_gguf(base)), read_lora(sent.adapter.path, base)
+    adapter = sent.part(ReleasedAdapter)
+    assert adapter is not None
+    architecture, mine = read_architecture(read_gguf(base)), read_lora(adapter.path, base)
     back = read_peft_form(folder, architecture)
     path, digest = back.write(tmp_path / "again")
-    assert (back.flat.tobytes(), digest) == (mine.flat.tobytes(), sent.adapter.sha256)
-    assert path.read_bytes() == sent.adapter.path.read_bytes()
+    assert (back.flat.tobytes(), digest) == (mine.flat.tobytes(), adapter.sha256)
+    assert path.read_bytes() == adapter.path.read_bytes()
     tensors = safetensors.load_file(folder / "adapter_model.safetensors")
     assert len(tensors) == 2 * 7 * architecture.layers
     order, own = hf_order("attn_q", architecture), mine.layers[1]["attn_q"][1]
@@ -63,8 +65,8 @@ def test_tensors_are_bit_equal_there_and_back_and_the_files_say_how_to_serve_the
     assert config["target_modules"] == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     readme = (folder / "PEFT.md").read_text()
     assert "vllm serve BASE --enable-lora --max-lora-rank 8 --lora-modules toy=." in readme
-    assert sent.adapter.base in readme
-    assert str(sent.adapter.path) not in readme
+    assert adapter.base in readme
+    assert str(adapter.path) not in readme
     assert load_prompt(folder).version == sent.version
     (folder / "adapter_config.json").write_text('{"r": 0, "lora_alpha": 1}')
     other = replace(architecture, hidden=architecture.hidden + 1)
