@@ -296,8 +296,8 @@ def test_random_search_draws_every_kind_of_design_of_ours_and_none_twice(task: T
     task = replace(task, space=replace(task.space, demo_counts=(8, 48)))
     drawn = list(islice(same_space.designs(task, random.Random(1)), 150))
     assert len({one.id for one in drawn}) == len(drawn)
-    assert {one.picks.retriever for one in drawn if one.picks} == {"bm25", "chars", "hybrid"}
-    assert {0, 8, 48} <= {len(one.demos) for one in drawn if not one.picks}
+    assert {picks.retriever for one in drawn if (picks := one.part("picks"))} == {"bm25", "chars", "hybrid"}
+    assert {0, 8, 48} <= {len(one.demos) for one in drawn if not one.part("picks")}
     assert {one.format for one in drawn} == set(task.space.formats)
 
 

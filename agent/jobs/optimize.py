@@ -103,7 +103,7 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
     """Search, test the winner once on the sealed rows, and write the release."""
     launch, options, task, old = run.launch, run.launch.options, session.task, run.launch.migration
     program, strategy = launch.program, STRATEGIES.get(options.strategy or DEFAULT)
-    baseline = replace(old.released, calibration=None) if old else program.baseline()
+    baseline = old.released.having(calibration=None) if old else program.baseline()
     run.session = session
     run.context = context = SearchContext(
         task=task,

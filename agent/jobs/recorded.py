@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
         row["instruction"],
         row["role"],
         demos,
+    ).having(
         calibration=read_as(LabelCalibration, calibration, "calibration") if calibration else None,
         picks=Picks(**row["picks"]) if row["picks"] else None,
         passages=Passages(**row["passages"]) if row["passages"] else None,
@@ -170,7 +171,7 @@ def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migrat
         if not tested:
             raise InputError(f"{row['id']}: has no sealed replies of {named.candidate} to compare with")
         dev = {each["example_id"]: each["value"] for each in history.outcomes(row["id"], named.candidate, "dev")}
-        seeds = _seeds(history, trials, replace(released, calibration=None))
+        seeds = _seeds(history, trials, released.having(calibration=None))
         (size,) = history.select(
             "SELECT AVG(prompt_tokens) AS n FROM calls WHERE run_id = ? AND candidate_id = ? AND role = 'model' AND "
             "state IN ('ok', 'cached')",

@@ -17,7 +17,7 @@ from agent.gateway.embedding import Embedder
 from agent.models.adapters import Adapter
 from agent.programs.kinds import unrefused
 from agent.programs.prompt import PromptProgram
-from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
+from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate, as_prompt
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
 from agent.types import LM, Call, Candidate, Completion, Example, Message, Prediction, Request, SimulatedUser, Task
@@ -106,7 +106,7 @@ class AdaptedModel(LM, Protocol):
 
 
 def adapter_of(candidate: Candidate) -> str:
-    return candidate.adapter if isinstance(candidate, TunedCandidate) else ""
+    return as_prompt(candidate).part("adapter") if isinstance(candidate, TunedCandidate) else ""
 
 
 class TunedProgram(PromptProgram):
@@ -127,11 +127,10 @@ class TunedProgram(PromptProgram):
         return [TunedCandidate.of(prompt, adapter) for adapter in self._models]
 
     def model_of(self, candidate: Candidate) -> LM:
-        assert isinstance(candidate, TunedCandidate)
-        return self._models[candidate.adapter]
+        return self._models[adapter_of(candidate)]
 
     def check(self, candidate: Candidate) -> str:
-        if not isinstance(candidate, TunedCandidate) or candidate.adapter not in self._models:
+        if adapter_of(candidate) not in self._models:
             return "unknown adapter"
         return super().check(candidate)
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from agent.prompt.parts.kinds import HOMES, held
-from agent.prompt.parts.part import PromptPart
+from agent.prompt.parts.kinds import held
 from agent.types import Candidate, Demo, FormatName, Summary, Task, TechniqueName, Tool
 
 if TYPE_CHECKING:
-    from agent.prompt.calibration import LabelCalibration
-    from agent.prompt.parts.shape import AnswerShape
-    from agent.prompt.parts.tools import ToolTexts
     from agent.retrieval.passages import Passages
-    from agent.retrieval.pick import Picks
 
 
 @dataclass(frozen=True, slots=True)
 class PromptCandidate(Candidate):
     """One prompt variant.
 
-    `calibration`, `picks`, `passages`, `tool_texts`, `shape`: settings of its parts (`parts/`). `model`: the fine-tuned
-    model that answers; "" for that of the task. `more`: parts of other packages.
+    `model`: the fine-tuned model that answers; "" for that of the task. `settings`: of its parts (`parts/`), by name.
     """
 
     kind: ClassVar[str] = "prompt"
@@ -33,13 +27,8 @@ class PromptCandidate(Candidate):
     instruction: str
     role: str = ""
     demos: tuple[Demo, ...] = ()
-    calibration: LabelCalibration | None = None
-    picks: Picks | None = None
-    passages: Passages | None = None
-    tool_texts: ToolTexts | None = None
     model: str = ""
-    more: tuple[PromptPart, ...] = ()
-    shape: AnswerShape | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def parts(self) -> dict[str, Any]:
         return {
@@ -107,34 +96,26 @@ class PromptCandidate(Candidate):
         return replace(made, technique=names[made.n_examples > 0, reasoning])
 
     def part(self, name: str) -> Any:
-        """Return the settings of a part; None or () without it."""
-        return (
-            getattr(self, name, None) if name in HOMES else next((own for own in self.more if own.name == name), None)
-        )
+        """Return the settings of a part; None without it."""
+        return self.settings.get(name)
 
-    def with_part(self, name: str, settings: Any) -> PromptCandidate:
-        """Return the candidate with other settings of a part; None or () removes it."""
-        if name in HOMES:
-            return replace(self, **{name: settings})
-        kept = (one for one in self.more if one.name != name)
-        return replace(self, more=(*kept, *([settings] if settings is not None else [])))
+    def having(self, **settings: Any) -> PromptCandidate:
+        """Return the candidate with other settings of parts; None removes one."""
+        made = {**self.settings, **settings}
+        return replace(self, settings={name: own for name, own in made.items() if own is not None})
 
 
 @dataclass(frozen=True, slots=True)
 class TunedCandidate(PromptCandidate):
-    """A prompt for a base model with a LoRA adapter: the parts of the prompt, and the SHA-256 of the adapter's file (64
-    hex digits).
-    """
+    """A prompt for a base model with a LoRA adapter, by the SHA-256 of its file (64 hex digits)."""
 
     kind: ClassVar[str] = "tuned"
-
-    adapter: str = ""
 
     @staticmethod
     def of(prompt: PromptCandidate, adapter: str) -> TunedCandidate:
         """Combine the prompt of any candidate with an adapter."""
-        own = {each.name: getattr(prompt, each.name) for each in fields(PromptCandidate) if each.init}
-        return TunedCandidate(**own, adapter=adapter)
+        made = prompt.having(adapter=adapter)
+        return TunedCandidate(**{each.name: getattr(made, each.name) for each in fields(made) if each.init})
 
 
 def as_prompt(candidate: Candidate) -> PromptCandidate:
@@ -143,4 +124,4 @@ def as_prompt(candidate: Candidate) -> PromptCandidate:
 
 def baseline(task: Task, passages: Passages | None = None) -> PromptCandidate:
     """Return the user's own prompt: zero-shot, the input as the user's turn."""
-    return PromptCandidate(technique="zero-shot", format="turns", instruction=task.instruction, passages=passages)
+    return PromptCandidate("zero-shot", "turns", task.instruction).having(passages=passages)

@@ -41,7 +41,7 @@ def measure(task: Task) -> None:
         pool, taken, right = PickedRows(task), list[float](), dict[str, list[bool]]()
         start = time.perf_counter()
         picks = Picks(retriever, K, "nearest-first", pool=pool.id_of(retriever))
-        prompt = PromptCandidate("few-shot", "turns", task.instruction, picks=picks)
+        prompt = PromptCandidate("few-shot", "turns", task.instruction).having(picks=picks)
         voted(pool, prompt, task.dev[0])
         first = 1000 * (time.perf_counter() - start)
         for split, rows in (("dev", task.dev), ("train", task.train)):

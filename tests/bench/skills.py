@@ -97,7 +97,7 @@ class Loop:
     async def called(self, row: Example, texts: Mapping[str, str]) -> list[str] | None:
         """The skills that the model calls; None for an unreadable reply."""
         tools = [replace(tool, description=texts[tool.name]) for tool in self.task.tools]
-        made = replace(as_prompt(self.program.baseline()), tool_texts=ToolTexts.between(self.task.tools, tools))
+        made = as_prompt(self.program.baseline()).having(tool_texts=ToolTexts.between(self.task.tools, tools))
         said = await self.program.run(made, row, self.ask)
         return None if said.error else names_in(said.fields["calls"])
 

@@ -82,7 +82,7 @@ def test_prompts_are_taken_by_dev_and_never_by_the_sealed_test(compared: Made) -
     best = recorded_prompt(tried[found["retrieved"].id])
     made = instructed_prompt(best)
     assert (made.instruction, made.format) == (best.instruction, best.format)
-    assert (made.demos, made.picks, made.calibration, made.technique) == ((), None, None, "zero-shot")
+    assert (made.demos, made.settings, made.technique) == ((), {}, "zero-shot")
     task = make_task(12)
     assert bare_prompt(task).instruction == "Classify."
     assert sum(rows_a_label(task).values()) == len(task.train)

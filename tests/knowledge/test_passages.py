@@ -38,11 +38,11 @@ def prompts(name: FormatName) -> Iterator[PromptCandidate]:
     demos = tuple(map(as_demo, MAILS.task.train[:2]))
     for number, text in enumerate(("Route.", *own)[: 1 if name.startswith("dspy") else 3]):
         how = MAILS.library.settings(RETRIEVERS[number], 3, *CHUNKS[number])
-        yield PromptCandidate("zero-shot", name, text, "You are R.", passages=how)
-        yield PromptCandidate(
-            "few-shot", name, text, "", demos, picks=Picks("bm25", 2, pool=MAILS.pool.id), passages=how
+        yield PromptCandidate("zero-shot", name, text, "You are R.").having(passages=how)
+        yield PromptCandidate("few-shot", name, text, "", demos).having(
+            picks=Picks("bm25", 2, pool=MAILS.pool.id), passages=how
         )
-        yield PromptCandidate("chain-of-thought", name, text, passages=how)
+        yield PromptCandidate("chain-of-thought", name, text).having(passages=how)
 
 
 def released(prompt: PromptCandidate) -> PromptRelease:
@@ -85,7 +85,7 @@ def test_the_place_of_the_users_own_is_kept_and_demos_leave_theirs_out() -> None
 
 def test_what_breaks_a_rule_is_rejected() -> None:
     prompt = next(prompts("turns"))
-    lost = replace(prompt, passages=None, instruction="Route {{context}}")
+    lost = replace(prompt, instruction="Route {{context}}").having(passages=None)
     assert "has the place {{context}} for passages" in MAILS.check(lost)
     dspy = replace(prompt, instruction="Route {{context}}", format="dspy-chat")
     assert "which the format dspy-chat cannot keep" in MAILS.check(dspy)
@@ -99,7 +99,7 @@ def test_ids_of_prompts_without_passages_stay_and_every_setting_counts() -> None
     plain = PromptCandidate("zero-shot", "turns", "Route.")
     assert set(plain.parts()) == {"technique", "format", "instruction", "role", "demos"}
     made = {
-        replace(plain, passages=MAILS.library.settings(name, k, *size)).id
+        plain.having(passages=MAILS.library.settings(name, k, *size)).id
         for name in RETRIEVERS
         for k in (2, 4)
         for size in CHUNKS

@@ -131,7 +131,7 @@ def sent(kind: str) -> Mapping[str, Any]:
         Demo("train-words", {"request": "words"}, {"calls": "[]"}),
     )
     program = PromptProgram(task(), FakeModel(str))
-    candidate = PromptCandidate("few-shot", "turns", task().instruction, demos=demos, tool_texts=TEXTS)
+    candidate = PromptCandidate("few-shot", "turns", task().instruction, demos=demos).having(tool_texts=TEXTS)
     assert program.check(candidate) == ""
     request = program.request(candidate, task().dev[0])
     if kind == "local":

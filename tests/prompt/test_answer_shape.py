@@ -96,7 +96,7 @@ def test_what_a_prompt_shows_parses_back_in_its_order_and_what_is_sent_is_strict
     outputs, shape = made
     schema, (_, shown) = reply_schema(outputs, shape), SHAPE.said(shape, outputs).split("\n", 1)
     assert AnswerShape.of(json.loads(json.dumps(shape.as_dict()))) == shape
-    assert why_rejected(PromptCandidate("zero-shot", "turns", "Go.", shape=shape), task_of(outputs)) == ""
+    assert why_rejected(PromptCandidate("zero-shot", "turns", "Go.").having(shape=shape), task_of(outputs)) == ""
     if shape.layout == "schema":
         assert json.loads(shown) == schema
         assert list(json.loads(shown)["properties"]) == list(schema["properties"])
@@ -148,7 +148,7 @@ def test_a_schema_whose_meaning_a_strict_mode_would_change_is_not_sent(about: di
     outputs = (Field("record", "json", schema=json.dumps(about)),)
     if answer_schema(outputs):
         assert all(SHAPE.said(AnswerShape(layout), outputs) for layout in LAYOUTS if layout != "none")
-        shaped_prompt = PromptCandidate("zero-shot", "turns", "Go.", shape=AnswerShape(strict=True))
+        shaped_prompt = PromptCandidate("zero-shot", "turns", "Go.").having(shape=AnswerShape(strict=True))
         assert "sends a schema" in why_rejected(shaped_prompt, task_of(outputs))
 
 
@@ -186,10 +186,12 @@ def test_examples_and_several_outputs_follow_the_shape() -> None:
     demo = Demo("d", {"message": "x"}, {"record": '{"age": 3, "sex": "f"}'})
     inputs = make_task().signature.inputs
     order = AnswerShape("types", order=("sex", "age"))
-    prompt = PromptCandidate("few-shot", "turns", "Go.", demos=(demo,), shape=order)
+    prompt = PromptCandidate("few-shot", "turns", "Go.", demos=(demo,)).having(shape=order)
     assert render(prompt, Signature(inputs, RECORD), {"message": "y"})[2].content == '{"sex": "f", "age": 3}'
     several = replace(prompt, demos=(Demo("d", {"message": "x"}, {"team": "a", "days": "2", "why": "{{x}}"}),))
-    several = replace(several, shape=AnswerShape("example", order=("why", "team", "days")), format="labelled-turns")
+    several = replace(several, format="labelled-turns").having(
+        shape=AnswerShape("example", order=("why", "team", "days"))
+    )
     system, user, assistant, last = template(several, Signature(inputs, SEVERAL))
     assert json.loads(assistant.content) == {"why": "{{x}}", "team": "a", "days": 2}
     assert list(json.loads(assistant.content)) == ["why", "team", "days"]
@@ -200,8 +202,8 @@ def test_examples_and_several_outputs_follow_the_shape() -> None:
 @pytest.mark.parametrize("text", ["null", "no JSON", "[1]"])
 def test_an_example_that_is_no_object_stays_as_it_is(text: str) -> None:
     demo = Demo("d", {"message": "x"}, {"record": text})
-    prompt = PromptCandidate(
-        "few-shot", "turns", "Go.", demos=(demo,), shape=AnswerShape("types", order=("sex", "age"))
+    prompt = PromptCandidate("few-shot", "turns", "Go.", demos=(demo,)).having(
+        shape=AnswerShape("types", order=("sex", "age"))
     )
     assert template(prompt, Signature(make_task().signature.inputs, RECORD))[2].content == text
 
@@ -221,7 +223,7 @@ def test_a_shape_that_a_prompt_cannot_keep_is_refused() -> None:
         fitted = shape.fitted(prompt.technique, prompt.format)
         if why not in ("other fields", "does not show"):
             assert fitted is None or SHAPE.why_rejected(fitted, prompt, task_of(RECORD)) == ""
-    plain = PromptCandidate("zero-shot", "turns", "Go.", shape=AnswerShape("types"))
+    plain = PromptCandidate("zero-shot", "turns", "Go.").having(shape=AnswerShape("types"))
     assert "no JSON object" in why_rejected(plain, make_task())
     assert "shape" not in zero.parts()
 

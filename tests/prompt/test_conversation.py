@@ -51,7 +51,7 @@ def test_its_system_message_ends_the_prompts_own() -> None:
 
 
 def test_picked_examples_are_turns_before_it() -> None:
-    picking = replace(SHOTS, demos=(), picks=Picks("bm25", 1))
+    picking = replace(SHOTS, demos=()).having(picks=Picks("bm25", 1))
     made = template(picking, TALK)
     assert made[-2:] == (Message("user", "{{" + PICKED + "}}"), Message("user", "{{talk as turns}}"))
     filled = fill_messages(made, {"talk": ASKED}, shown_demos(picking, [DEMO], TALK))

@@ -91,14 +91,16 @@ def test_a_candidate_without_texts_of_tools_is_the_one_that_it_was() -> None:
     plain_one = PromptCandidate("zero-shot", "turns", "Call a tool.")
     assert plain_one.id == "c_a09f927c4bcda1ec"
     assert "tool_texts" not in plain_one.parts()
-    other = PromptCandidate("zero-shot", "turns", "Call a tool.", tool_texts=ToolTexts(texts=(("play", "", "X"),)))
+    other = PromptCandidate("zero-shot", "turns", "Call a tool.").having(
+        tool_texts=ToolTexts(texts=(("play", "", "X"),))
+    )
     assert other.id != plain_one.id
 
 
 def test_texts_that_break_a_hard_rule_are_rejected() -> None:
     def why(texts: ToolTexts, forbidden: tuple[str, ...] = ()) -> str:
         task = make_task(tools=OWN, constraints=Constraints(forbidden=forbidden))
-        return why_rejected(PromptCandidate("zero-shot", "turns", "Call a tool.", tool_texts=texts), task)
+        return why_rejected(PromptCandidate("zero-shot", "turns", "Call a tool.").having(tool_texts=texts), task)
 
     assert why(ToolTexts(texts=(("play", "", "Plays music."),))) == ""
     assert "forbidden text" in why(ToolTexts(texts=(("play", "", "Plays MUSIC."),)), ("music",))

@@ -51,7 +51,7 @@ def test_without_the_package_its_prompt_says_what_is_unknown(plugin: Path, monke
     from agent.release.export import write_release
     from tests.release.formats.sample import release
 
-    made = write_release(release(more=(PARTS.get("today").made(),)), Path("released"))  # type: ignore[attr-defined]
+    made = write_release(release(parts=(PARTS.get("today").made(),)), Path("released"))  # type: ignore[attr-defined]
     assert "Today is" in load_prompt(made).render(message="x")[-1]["content"]
     with monkeypatch.context() as gone:
         gone.setattr(PARTS, "_known", {})

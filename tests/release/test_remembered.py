@@ -48,7 +48,7 @@ def loaded(folder: Path, k: int = 4, balanced: bool = False) -> Prompt:
         PoolRow(f"t{at}", text, label, f"t{at}") for at, (text, label) in enumerate(zip(texts, labels, strict=True))
     ]
     picks = Picks("bm25", k, ORDERS[1], balanced=balanced, pool=pool_id(rows))
-    candidate = PromptCandidate("few-shot", "turns", "Route.", picks=picks)
+    candidate = PromptCandidate("few-shot", "turns", "Route.").having(picks=picks)
     release = PromptRelease(
         name="toy",
         messages=template(candidate, signature),
@@ -90,7 +90,7 @@ def refused(call: Any, *args: Any, **options: Any) -> str:
 def test_an_example_is_laid_out_as_the_search_would() -> None:
     signature = MAILS.task.signature
     two = Signature(signature.inputs, (*signature.outputs, Field("fee", "number")))
-    for kind in (*(each for each in searched() if each.prompt.passages is None), KINDS["picked talks"]):
+    for kind in (*(each for each in searched() if each.prompt.part("passages") is None), KINDS["picked talks"]):
         if kind.program is not MAILS:
             asked, of = [row.inputs for row in kind.program.task.train], kind.program.task.signature
         else:

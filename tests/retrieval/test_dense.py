@@ -120,7 +120,9 @@ def test_the_hash_of_a_pool_changes_with_a_vector_and_is_as_before_without() -> 
 def prompts(program: PromptProgram) -> list[PromptCandidate]:
     picks = [Picks(name, 4, pool=program.pool.id_of(name)) for name in DENSE_RETRIEVERS]
     return [
-        PromptCandidate("few-shot", layout, "Route.", picks=each) for each in picks for layout in ("turns", "inline")
+        PromptCandidate("few-shot", layout, "Route.").having(picks=each)
+        for each in picks
+        for layout in ("turns", "inline")
     ]
 
 

@@ -203,7 +203,9 @@ def provided(server_url: str = "http://127.0.0.1:9/v1") -> PromptProgram:
 def prompts(program: PromptProgram) -> list[PromptCandidate]:
     made = [Picks(name, 4, pool=program.pool.id_of(name)) for name in DENSE_RETRIEVERS]
     return [
-        PromptCandidate("few-shot", layout, "Route.", picks=each) for each in made for layout in ("turns", "inline")
+        PromptCandidate("few-shot", layout, "Route.").having(picks=each)
+        for each in made
+        for layout in ("turns", "inline")
     ]
 
 
@@ -239,7 +241,7 @@ def test_render_says_which_vector_it_needs_and_refuses_another(tmp_path: Path) -
     ):
         with pytest.raises(ReleaseError, match=words):
             loaded.render(vector=vector, **INPUTS)
-    plain = PromptCandidate("few-shot", "turns", "Route.", picks=Picks("bm25", 4, pool=program.pool.id))
+    plain = PromptCandidate("few-shot", "turns", "Route.").having(picks=Picks("bm25", 4, pool=program.pool.id))
     other = load_prompt(write_release(release_of(program, plain), tmp_path / "plain"))
     assert other.embeddings == ""
     with pytest.raises(ReleaseError, match="picks no examples by vectors"):
@@ -300,7 +302,7 @@ def test_an_input_with_the_name_vector_is_that_input(tmp_path: Path) -> None:
     signature = replace(TASK.signature, inputs=(replace(TASK.signature.inputs[0], name="vector"),))
     train = tuple(replace(each, inputs={"vector": each.inputs["message"]}) for each in TASK.train)
     program = PromptProgram(replace(TASK, signature=signature, train=train), FakeModel(lambda request: "billing"))
-    prompt = PromptCandidate("few-shot", "turns", "Route.", picks=Picks("bm25", 4, pool=program.pool.id))
+    prompt = PromptCandidate("few-shot", "turns", "Route.").having(picks=Picks("bm25", 4, pool=program.pool.id))
     loaded = load_prompt(write_release(release_of(program, prompt), tmp_path))
     sent = program.request(prompt, Example("x", {"vector": "a late parcel"}, {})).messages
     assert loaded.render(vector="a late parcel") == [message.as_dict() for message in sent]

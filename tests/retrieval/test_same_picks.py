@@ -28,8 +28,8 @@ def row(number: int) -> Example:
 TASK = make_task(3, signature=SIGNATURE, train=tuple(map(row, range(30))))
 PROGRAM = PromptProgram(TASK, FakeModel(lambda request: "billing"))
 HEAD = tuple(map(as_demo, TASK.train[:3]))
-PICKING = PromptCandidate(
-    "few-shot", "turns", "Route {{picked examples}}.", "", HEAD, picks=Picks("bm25", 4, pool=PROGRAM.pool.id)
+PICKING = PromptCandidate("few-shot", "turns", "Route {{picked examples}}.", "", HEAD).having(
+    picks=Picks("bm25", 4, pool=PROGRAM.pool.id)
 )
 
 
@@ -42,7 +42,7 @@ def test_a_train_row_never_sees_itself_or_its_near_duplicates() -> None:
     twins = [replace(row(7), id="twin"), replace(row(7), id="other", inputs={**row(7).inputs, "context": "x"})]
     task = replace(TASK, train=(*TASK.train, *twins))
     pool = PickedRows(task)
-    prompt = PromptCandidate("few-shot", "turns", "Route.", picks=Picks("hybrid", 16, pool=pool.id))
+    prompt = PromptCandidate("few-shot", "turns", "Route.").having(picks=Picks("hybrid", 16, pool=pool.id))
     for example in task.train:
         assert example.id not in {task.train[at].id for at in pool.positions(prompt, example)}
     assert not {task.train[at].id for at in pool.positions(prompt, row(7))} & {"t7", "twin"}
@@ -53,15 +53,15 @@ def test_a_train_row_never_sees_itself_or_its_near_duplicates() -> None:
 
 
 def test_a_row_of_the_head_is_not_picked_again() -> None:
-    prompt = replace(PICKING, picks=Picks("bm25", 12, pool=PROGRAM.pool.id))
+    prompt = PICKING.having(picks=Picks("bm25", 12, pool=PROGRAM.pool.id))
     for example in asked():
         assert min(PROGRAM.pool.positions(prompt, example)) >= len(HEAD)
 
 
 def test_the_hash_of_a_prompt_without_picks_is_as_before_and_every_setting_counts() -> None:
-    plain = replace(PICKING, picks=None)
+    plain = PICKING.having(picks=None)
     assert set(plain.parts()) == {"technique", "format", "instruction", "role", "demos"}
-    other = replace(PICKING, picks=Picks("bm25", 5, pool=PROGRAM.pool.id))
+    other = PICKING.having(picks=Picks("bm25", 5, pool=PROGRAM.pool.id))
     assert len({plain.id, PICKING.id, other.id}) == 3
 
 
@@ -83,5 +83,5 @@ def test_what_breaks_a_rule_is_rejected() -> None:
     other = PromptProgram(replace(TASK, train=TASK.train[:-1]), FakeModel(lambda request: ""))
     assert "picked out of pool_" in other.check(PICKING)
     assert "no reasons to show" in PROGRAM.check(replace(PICKING, technique="few-shot-cot"))
-    dense = replace(PICKING, picks=Picks("dense", 4, pool=PROGRAM.pool.id))
+    dense = PICKING.having(picks=Picks("dense", 4, pool=PROGRAM.pool.id))
     assert PROGRAM.check(dense) == "its examples are picked by dense, and the task names no embeddings"

@@ -47,7 +47,7 @@ PROGRAM = PromptProgram(NEAR, FakeModel(lambda request: TEAMS[0]))
 TEXT = "Pick the team of this note."
 FIXED = PromptCandidate("zero-shot", "inline", TEXT)
 REASONS = PromptCandidate("chain-of-thought", "turns", TEXT)
-PICKED = PromptCandidate("few-shot", "turns", TEXT, picks=Picks("bm25", 2, pool=PROGRAM.pool.id))
+PICKED = PromptCandidate("few-shot", "turns", TEXT).having(picks=Picks("bm25", 2, pool=PROGRAM.pool.id))
 
 
 class Listing(FakeModel):
@@ -123,18 +123,20 @@ def test_neighbours_and_a_classifier_know_what_the_model_does_not(near: Near) ->
     assert set(made) == {own, PICKED.id, FIXED.id}
     for parent, variant in {**made, PICKED.id: twin}.items():
         assert (trials.mean(variant.id) or 0) > 0.9 > 0.6 > (trials.mean(parent) or 0)
-    assert twin.calibration is not None
-    assert twin.calibration.neighbours is not None
-    assert (twin.calibration.method, twin.calibration.neighbours.k) == ("neighbours", NEIGHBOURS)
-    assert twin.calibration.neighbours.weight > 0.5
+    assert twin.part("calibration") is not None
+    assert twin.part("calibration").neighbours is not None
+    assert (twin.part("calibration").method, twin.part("calibration").neighbours.k) == ("neighbours", NEIGHBOURS)
+    assert twin.part("calibration").neighbours.weight > 0.5
     for variant in made.values():
-        assert variant.calibration is not None
-        assert variant.calibration.prior is not None
-        assert variant.calibration.prior.rows == PROGRAM.shared.of(TrainedPrior).rows
-        assert variant.calibration.prior.weight > 1
+        assert variant.part("calibration") is not None
+        assert variant.part("calibration").prior is not None
+        assert variant.part("calibration").prior.rows == PROGRAM.shared.of(TrainedPrior).rows
+        assert variant.part("calibration").prior.weight > 1
     winner = selection.chosen(found.context, selection.finalists(found.context, None, {}), "best")
     assert isinstance(winner, PromptCandidate)
-    assert winner.picks is None, "a prompt that picks is no better than one with the same classifier that does not"
+    assert winner.part("picks") is None, (
+        "a prompt that picks is no better than one with the same classifier that does not"
+    )
     assert winner in made.values()
     dev = [outcome.prediction.confidence for outcome in trials.outcomes[twin.id]]
     assert [one.confidence for _, one in read[: len(dev)]] != dev, "what dev was read with is cross-fitted"
@@ -214,7 +216,7 @@ async def test_a_model_that_likes_a_label_is_read_without_its_liking(ledger: Led
             assert (trials.mean(twin.id) or 0) > 0.9 > 0.4 > (trials.mean(FIXED.id) or 0)
             keys = [[outcome.call_key for outcome in trials.outcomes[i]] for i in (twin.id, parent)]
             assert keys[0] == keys[1]
-    prior = twins(found, "prior")[FIXED.id].calibration
+    prior = twins(found, "prior")[FIXED.id].part("calibration")
     assert prior is not None
     assert 1 / prior.temperature > 0.3, "a model that knows more than the classifier keeps its say"
     finalists = selection.finalists(context, lambda usage: float(usage.prompt_tokens), {})
@@ -231,11 +233,11 @@ def calibration() -> LabelCalibration:
 
 
 def test_a_calibration_is_a_part_of_the_candidate_and_neighbours_need_the_pool() -> None:
-    fitted = replace(FIXED, calibration=LabelCalibration("fitted", dict.fromkeys(TEAMS, 0.5), 1.2))
-    other = replace(FIXED, calibration=LabelCalibration("fitted", dict.fromkeys(TEAMS, 0.6), 1.2))
+    fitted = FIXED.having(calibration=LabelCalibration("fitted", dict.fromkeys(TEAMS, 0.5), 1.2))
+    other = FIXED.having(calibration=LabelCalibration("fitted", dict.fromkeys(TEAMS, 0.6), 1.2))
     assert len({FIXED.id, fitted.id, other.id}) == 3
     assert leave_one_out(fitted, FIXED) == {"calibration": FIXED}
-    twin = replace(PICKED, calibration=calibration())
+    twin = PICKED.having(calibration=calibration())
     assert twin.shown().calibration == {
         "method": "neighbours",
         "bias": dict.fromkeys(TEAMS, 0.5),
@@ -245,10 +247,10 @@ def test_a_calibration_is_a_part_of_the_candidate_and_neighbours_need_the_pool()
     assert read_as(LabelCalibration, json.loads(json.dumps(calibration().as_dict())), "calibration") == calibration()
     assert ("calibration", "neighbours") in features_of(twin)
     assert PROGRAM.check(twin) == ""
-    assert "picks no examples" in PROGRAM.check(replace(FIXED, calibration=calibration()))
+    assert "picks no examples" in PROGRAM.check(FIXED.having(calibration=calibration()))
     ablations = leave_one_out(twin, FIXED)
     assert isinstance(ablations["picked examples"], PromptCandidate)
-    assert (ablations["picked examples"].picks, ablations["picked examples"].calibration) == (None, None)
+    assert ablations["picked examples"].settings == {}
     assert ablations["calibration"] == PICKED
 
 

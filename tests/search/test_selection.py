@@ -133,7 +133,7 @@ def begun(ledger: Ledger) -> tuple[SearchContext, PromptCandidate, list[tuple[st
     context = found.context
     context.adopt(Proposal(context.baseline, {}, "baseline", None, ""))
     pool = context.program.pool.id  # type: ignore[attr-defined]
-    picked = replace(FIXED, demos=(), picks=Picks("bm25", 4, pool=pool))
+    picked = replace(FIXED, demos=()).having(picks=Picks("bm25", 4, pool=pool))
     context.admit([Proposal(made, {}, "op", None, "why") for made in (FIXED, SHORT, picked)])
     return context, picked, found.written.events
 

@@ -46,12 +46,12 @@ def _candidates(task: Task, program: PromptProgram) -> Iterator[tuple[str, Candi
         yield f"few-shot, {form}", replace(own, technique="few-shot", format=form, instruction="Do it.", demos=demos)
     for retriever in ("bm25", "chars", "hybrid"):
         picks = Picks(retriever, 2, balanced=retriever == "hybrid", pool=program.pool.id)
-        yield f"picks, {retriever}", replace(own, technique="few-shot", instruction="Do it.", picks=picks)
+        yield f"picks, {retriever}", replace(own, technique="few-shot", instruction="Do it.").having(picks=picks)
     if task.tools:
         texts = ToolTexts(
             tuple(tool.name for tool in reversed(task.tools)), ((task.tools[0].name, "", "Other words."),)
         )
-        yield "tool texts", replace(own, tool_texts=texts)
+        yield "tool texts", own.having(tool_texts=texts)
 
 
 def _shown(request: Request, with_tools: bool) -> str:

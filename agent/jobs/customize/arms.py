@@ -119,7 +119,7 @@ def bare_prompt(task: Task) -> PromptCandidate:
 
 def instructed_prompt(best: PromptCandidate) -> PromptCandidate:
     """Return a prompt's instruction and layout; training rows replace its examples."""
-    return replace(best, technique="zero-shot", demos=(), calibration=None, picks=None)
+    return replace(best, technique="zero-shot", demos=()).having(calibration=None, picks=None)
 
 
 def prompt_of(arm: str, task: Task, best: PromptCandidate) -> PromptCandidate:

@@ -15,7 +15,6 @@ from agent.metrics.calls import NO_CALL, ToolCall, calls_in, one_answer
 from agent.programs.moves.demos import DemoMaker, DemoSet, demo_kinds, demo_sizes, most_examples
 from agent.prompt.fence import defused
 from agent.prompt.parts.kinds import others
-from agent.prompt.parts.part import PromptPart
 from agent.prompt.parts.passages import CHUNKS, USUAL, PassageLibrary, size_name
 from agent.prompt.parts.picks import PickedRows
 from agent.prompt.parts.tools import ToolTexts, argument_texts, optional_arguments, with_texts
@@ -62,7 +61,7 @@ class PartMaker:
 
     def designed(self, prompt: PromptCandidate, place: Place) -> PromptCandidate:
         """Return the prompt with the settings of a design."""
-        return replace(prompt, **{self.part: self.at(place)})
+        return prompt.having(**{self.part: self.at(place)})
 
     def named(self, place: Place) -> str:
         """Name the settings of a design in that of its operator."""
@@ -122,19 +121,19 @@ class PickMaker(PartMaker):
     def operators(self, prompt: PromptCandidate) -> list[str]:
         if prompt.technique != "few-shot":
             return []
-        return ["pick"] if prompt.picks is None else ["repick", "head", "fix"]
+        return ["pick"] if prompt.part(self.part) is None else ["repick", "head", "fix"]
 
     def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made | None:
-        picks = old.picks
+        picks = old.part(self.part)
         if picks is None:
             return self._picked(old)
         if operator == "repick":
             made, reason = self._other(picks, self._repicks(picks, most_examples(self._task) - len(old.demos)))
-            return replace(old, picks=made), reason
+            return old.having(picks=made), reason
         if operator == "head":
             return self._headed(old, picks)
         demos = self._drawn(self._choices.one("size", demo_sizes(self._task) or [picks.k]))
-        return replace(old, demos=demos, picks=None), f"{len(demos)} fixed rows in place of picked ones"
+        return replace(old, demos=demos).having(picks=None), f"{len(demos)} fixed rows in place of picked ones"
 
     def _drawn(self, k: int) -> tuple[Demo, ...]:
         demos: DemoSet = getattr(self._demos(), demo_kinds(self._task)[0])(k)
@@ -147,7 +146,7 @@ class PickMaker(PartMaker):
         head = old.demos[:kept]
         after = f" after the first {len(head)} of its rows" if head else ""
         picks = Picks(retriever, k, pool=self._pool.id_of(retriever))
-        return replace(old, demos=head, picks=picks), f"{k} rows picked for each input{after}"
+        return replace(old, demos=head).having(picks=picks), f"{k} rows picked for each input{after}"
 
     def _repicks(self, picks: Picks, room: int) -> list[tuple[Picks, str]]:
         alike = "near-duplicates " + ("may" if picks.diverse else "not") + " picked together"
@@ -196,7 +195,7 @@ class PassageMaker(PartMaker):
         return {"passages": retriever, "passage_count": str(k), "passage_size": size_name(size)}
 
     def place_of(self, prompt: PromptCandidate) -> Place:
-        how = prompt.passages
+        how = prompt.part(self.part)
         return self._place((how.retriever, how.k, (how.chunk, how.overlap)) if how else (NONE, *USUAL[1:]))
 
     def first(self) -> list[dict[str, str]]:
@@ -209,13 +208,13 @@ class PassageMaker(PartMaker):
             return prompt
         size = next(size for size in CHUNKS if size_name(size) == place["passage_size"])
         retriever, k = USUAL[0] if retriever == NONE else retriever, int(place["passage_count"])
-        return replace(prompt, passages=self._library.settings(retriever, k, *size))
+        return prompt.having(passages=self._library.settings(retriever, k, *size))
 
     def operators(self, prompt: PromptCandidate) -> list[str]:
         return ["passages"]
 
     def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made:
-        how = old.passages
+        how = old.part(self.part)
         if how is None:
             first = (USUAL, *FIRST_PASSAGES)
             retriever, k, size = self._choices.one(
@@ -228,37 +227,34 @@ class PassageMaker(PartMaker):
             changes += [((how.retriever, k, now[2]), f"{k} passages") for k in PASSAGE_COUNTS]
             changes += [((how.retriever, how.k, size), f"passages of {size_name(size)} letters") for size in CHUNKS]
             (retriever, k, size), reason = self._other(now, changes)
-        return replace(old, passages=self._library.settings(retriever, k, *size)), reason
+        return old.having(passages=self._library.settings(retriever, k, *size)), reason
 
 
 # -- parts of other packages -------------------------------------------------------------------------------------------
 
 
 class OtherPartMaker(PartMaker):
-    part = "more"
-
     def __init__(self, task: Task, choices: Choices) -> None:
         self._offers = {name: offer for name, kind in others().items() if (offer := kind.made.choices(task))}
         super().__init__(choices, {name: (NONE, *offer) for name, offer in self._offers.items()})
 
     def place_of(self, prompt: PromptCandidate) -> Place:
         words = {name: {part: word for word, part in offer.items()} for name, offer in self._offers.items()}
-        return {**self.usual, **{part.name: words[part.name][part] for part in prompt.more if part.name in words}}
+        return {**self.usual, **{name: words[name][own] for name, own in prompt.settings.items() if name in words}}
 
     def first(self) -> list[dict[str, str]]:
         return [{**self.usual, name: next(iter(offer))} for name, offer in self._offers.items()]
 
-    def at(self, place: Place) -> tuple[PromptPart, ...]:
-        chosen = {name: place.get(name, NONE) for name in self._offers}
-        return tuple(self._offers[name][word] for name, word in chosen.items() if word != NONE)
+    def designed(self, prompt: PromptCandidate, place: Place) -> PromptCandidate:
+        return prompt.having(**{name: offer.get(place.get(name, NONE)) for name, offer in self._offers.items()})
 
     def named(self, place: Place) -> str:
-        return "".join(f"+{part.name}" for part in self.at(place))
+        return "".join(f"+{name}" for name in self._offers if place.get(name, NONE) != NONE)
 
     def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made:
         offer, now = self._offers[operator], old.part(operator)
         word = self._choices.one(operator, [word for word in (NONE, *offer) if offer.get(word) != now])
-        return old.with_part(operator, offer.get(word)), f"{operator}: {word}"
+        return old.having(**{operator: offer.get(word)}), f"{operator}: {word}"
 
 
 # -- parts with texts --------------------------------------------------------------------------------------------------
@@ -305,7 +301,7 @@ class ToolMaker(VariantMaker):
         return "+tools"
 
     def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made | None:
-        tools = with_texts(self._task.tools, old.tool_texts)
+        tools = with_texts(self._task.tools, old.part(self.part))
         mixed = tool_confusions(self._task, outcomes, self._dev)
         orders = self._orders(tools, mixed) if self._task.space.descriptions_only is None else []
         changes = [*orders, *self._texts(tools, mixed)]
@@ -313,7 +309,7 @@ class ToolMaker(VariantMaker):
             return None
         new, reason = self._choices.one("change", changes, lambda change: change[1].split(" of ")[0])
         texts = ToolTexts.between(self._task.tools, new)
-        return None if texts == old.tool_texts else (replace(old, tool_texts=texts), reason)
+        return None if texts == old.part(self.part) else (old.having(tool_texts=texts), reason)
 
     def _orders(self, tools: Sequence[Tool], mixed: Counter[tuple[str, str]]) -> list[tuple[Sequence[Tool], str]]:
         shuffled = self._rng.sample(tools, len(tools))

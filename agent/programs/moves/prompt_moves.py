@@ -225,12 +225,11 @@ class CandidateGenerator(TextMoves):
             rewrite.instruction,
             place["role"],
             demos.demos,
-            picks=picks,
-        )
+        ).having(picks=picks)
         more = "+role" * bool(place["role"])
         for part in self._added:
-            candidate = part.designed(candidate, place)
-            more += part.named(place) if getattr(candidate, part.part) else ""
+            plain, candidate = candidate, part.designed(candidate, place)
+            more += part.named(place) if candidate != plain else ""
         operator = demos.operator if candidate.n_examples else f"{technique}:{rewrite.operator}{more}"
         credit = FRESH if candidate.n_examples else rewrite.credit or FRESH
         return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason, credit)
@@ -286,7 +285,7 @@ class CandidateGenerator(TextMoves):
         return self.redrawn(self._maker, operator, parent, parents)
 
     def retold(self, parent: Parent, rewrite: Rewrite, texts: PartTexts) -> Proposal:
-        made = as_prompt(parent.proposal.candidate).with_part(texts.part, texts)
+        made = as_prompt(parent.proposal.candidate).having(**{texts.part: texts})
         name = self._retold[texts.part].coordinate
         credit, place = rewrite.credit or name, {name: rewrite.operator}
         return self.child_of(parent, made, f"{name}:{rewrite.operator}", rewrite.reason, credit, place)

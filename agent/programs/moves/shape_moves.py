@@ -91,12 +91,12 @@ class ShapeMaker(VariantMaker):
         return [] if prompt.format.startswith("dspy-") else ["shape"]
 
     def child(self, operator: str, old: PromptCandidate, outcomes: Sequence[Outcome]) -> Made | None:
-        now = old.shape or AnswerShape()
+        now = old.part("shape") or AnswerShape()
         others = [(made, why) for made, why in self._changes(now, outcomes) if made != now and self._fits(made, old)]
         if not others:
             return None
         made, reason = self._choices.one("shape", others, lambda change: change[1].split(":")[0])
-        return replace(old, shape=made.fitted(old.technique, old.format)), reason
+        return old.having(shape=made.fitted(old.technique, old.format)), reason
 
     def _changes(self, now: AnswerShape, outcomes: Sequence[Outcome]) -> Iterator[tuple[AnswerShape, str]]:
         order = list(now.order or self._names)
@@ -144,7 +144,7 @@ def wrong_field(evidence: Evidence) -> tuple[str, WrongValues] | None:
 async def field_text(evidence: Evidence, found: tuple[str, WrongValues], ask: Ask) -> list[Draft]:
     name, rows = found
     evidence.history.asked.add(("field_text", "", name))
-    shape = as_prompt(evidence.best.proposal.candidate).shape or AnswerShape()
+    shape = as_prompt(evidence.best.proposal.candidate).part("shape") or AnswerShape()
     own = about_field(evidence.task, shape, name)
 
     def made(text: str) -> AnswerShape:

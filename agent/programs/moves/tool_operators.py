@@ -34,7 +34,7 @@ ROWS = 8
 
 def _tools(evidence: Evidence) -> dict[str, Tool]:
     prompt = as_prompt(evidence.best.proposal.candidate)
-    return {tool.name: tool for tool in with_texts(evidence.task.tools, prompt.tool_texts)}
+    return {tool.name: tool for tool in with_texts(evidence.task.tools, prompt.part("tool_texts"))}
 
 
 def _having(evidence: Evidence, *changed: Tool) -> ToolTexts | None:

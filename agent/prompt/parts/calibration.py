@@ -232,7 +232,7 @@ def trained_opinions(shared: TaskParts) -> list[Opinion]:
 
 def calibrated_by(prompt: PromptCandidate, calibration: LabelCalibration) -> PromptCandidate | None:
     """Return the candidate with this calibration; None if it has one."""
-    return replace(prompt, calibration=calibration) if prompt.calibration is None else None
+    return prompt.having(calibration=calibration) if prompt.part("calibration") is None else None
 
 
 @part
@@ -248,13 +248,13 @@ class LabelReading(PartKind):
         return {("calibration", settings.method): 1.0}
 
     def why_other(self, settings: LabelCalibration, prompt: PromptCandidate, shared: TaskParts) -> str:
-        if settings.neighbours and prompt.picks is None:
+        if settings.neighbours and prompt.part("picks") is None:
             return "its calibration uses neighbours, but it picks no examples"
         return shared.of(TrainedPrior).why_other(settings.prior.rows) if settings.prior else ""
 
     def bind(self, settings: LabelCalibration, prompt: PromptCandidate, shared: TaskParts) -> Calibrating:
         classifier = shared.of(TrainedPrior).trained if settings.prior else None
-        picks: Any = PARTS.get("picks").bind(prompt.picks, prompt, shared) if settings.neighbours else None
+        picks: Any = PARTS.get("picks").bind(prompt.part("picks"), prompt, shared) if settings.neighbours else None
         return Calibrating(settings, shared.task.signature.outputs[0], classifier, picks)
 
     def load(self, head: FileHead) -> Calibrating:

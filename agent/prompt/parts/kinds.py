@@ -151,7 +151,7 @@ class PartKind:
     def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
         """Return the part's name and the winner without it; None if that changes nothing."""
         own = baseline.part(self.name)
-        return None if winner.part(self.name) == own else (self.words, winner.with_part(self.name, own))
+        return None if winner.part(self.name) == own else (self.words, winner.having(**{self.name: own}))
 
     def why_rejected(self, settings: Any, prompt: PromptCandidate, task: Task) -> str:
         """Return the hard rule that a candidate breaks by it, or ""."""
@@ -221,17 +221,16 @@ def others() -> dict[str, PartKind]:
 
 def held(prompt: PromptCandidate) -> Iterator[tuple[PartKind, Any]]:
     """Yield the parts of a candidate, with its settings."""
-    for name in HOMES:
-        if settings := getattr(prompt, name, None):
+    parts = {"demos": prompt.demos, **prompt.settings}
+    for name in (*HOMES, *(name for name in parts if name not in HOMES)):
+        if settings := parts.get(name):
             yield PARTS.get(name), settings
-    for own in prompt.more:
-        yield PARTS.get(own.name), own
 
 
 def bound(prompt: PromptCandidate, shared: TaskParts) -> tuple[PromptPart, ...]:
     """Return the parts that run a candidate."""
     parts = list(held(prompt))
-    if shared.task.tools and prompt.tool_texts is None:  # then it calls the task's own
+    if shared.task.tools and prompt.part("tool_texts") is None:  # then it calls the task's own
         parts.append((PARTS.get("tool_texts"), None))
     made = (kind.bind(settings, prompt, shared) for kind, settings in parts)
     return tuple(one for one in made if one is not None)

@@ -214,7 +214,7 @@ class LookingUp(PartKind):
 
     def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
         found = super().without(winner, baseline)
-        if found is None or baseline.passages:
+        if found is None or baseline.part(self.name):
             return found
         return self.name, replace(found[1], instruction=fill(winner.instruction, {CONTEXT: ""}))
 

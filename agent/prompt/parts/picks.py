@@ -262,10 +262,10 @@ class PickedRows:
 
     def bound(self, prompt: PromptCandidate) -> PickedDemos:
         """Return the picker of a candidate that has `picks`."""
-        assert prompt.picks is not None
-        is_dense = prompt.picks.retriever in DENSE_RETRIEVERS
+        picks: Picks = prompt.part("picks")
+        is_dense = picks.retriever in DENSE_RETRIEVERS
         return PickedDemos(
-            prompt.picks,
+            picks,
             tuple(demo.example_id for demo in prompt.demos),
             self.rows,
             self._laid_out(prompt),
@@ -294,9 +294,8 @@ class PickedRows:
 
 def of_pool(prompt: PromptCandidate, shared: TaskParts) -> PromptCandidate:
     """Return the same prompt, which picks from the rows of another task."""
-    if prompt.picks is None:
-        return prompt
-    return replace(prompt, picks=replace(prompt.picks, pool=shared.of(PickedRows).id))
+    picks = prompt.part("picks")
+    return prompt.having(picks=replace(picks, pool=shared.of(PickedRows).id)) if picks else prompt
 
 
 # -- the kind ----------------------------------------------------------------------------------------------------------
@@ -326,10 +325,11 @@ class Picking(PartKind):
         }
 
     def without(self, winner: PromptCandidate, baseline: PromptCandidate) -> tuple[str, PromptCandidate] | None:
-        if winner.picks is None:
+        if winner.part("picks") is None:
             return None
-        is_near = bool(winner.calibration and winner.calibration.neighbours)  # which come with the pool
-        static = replace(winner, picks=None, calibration=None if is_near else winner.calibration)
+        calibration = winner.part("calibration")
+        is_near = calibration and calibration.neighbours  # which come with the pool
+        static = winner.having(picks=None, calibration=None if is_near else calibration)
         return "picked examples", static.with_demos(winner.demos)
 
     def why_rejected(self, settings: Picks, prompt: PromptCandidate, task: Task) -> str:

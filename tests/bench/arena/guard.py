@@ -133,7 +133,9 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
         prompt = as_prompt(trials.candidate(candidate_id))
         scores = tuple(outcome.value or 0.0 for outcome in outcomes)
         is_whole = trials.by_id[candidate_id].state == "complete"
-        tried.append(Tried(candidate_id, prompt.picks is not None, prompt.calibration is not None, is_whole, scores))
+        tried.append(
+            Tried(candidate_id, "picks" in prompt.settings, "calibration" in prompt.settings, is_whole, scores)
+        )
     winner = as_prompt(trials.candidate(result.winner.candidate_id))
     own = next(one for one in tried if one.candidate_id == context.baseline.id)  # may have seen a part of dev
     offered = {each.candidate_id for each in offers}
@@ -141,7 +143,7 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
     fixed = max((own, *others), key=lambda one: mean(one.scores))
     loss = gain = None
     better = result.decision == "promote"
-    if winner.picks is not None:
+    if "picks" in winner.settings:
         loss = -await _points_over(fresh, lm, winner, as_prompt(trials.candidate(fixed.candidate_id)))
     if better:
         gain = await _points_over(fresh, lm, winner, as_prompt(context.baseline))
@@ -149,7 +151,7 @@ async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[C
         model,
         dev_rows,
         seed,
-        winner.picks is not None,
+        "picks" in winner.settings,
         bool(context.noted[selection.NOT_PROVED]),
         sum(one.whole and one.picks for one in tried),
         trials.mean(winner.id) or 0.0,

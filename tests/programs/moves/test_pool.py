@@ -193,7 +193,7 @@ def family(seed: int, steps: int = 150) -> list[Proposal]:
 
 
 def picked(proposals: list[Proposal]) -> list[PromptCandidate]:
-    return [prompt for each in proposals if (prompt := as_prompt(each.candidate)).picks is not None]
+    return [prompt for each in proposals if (prompt := as_prompt(each.candidate)).part("picks") is not None]
 
 
 def test_each_place_gives_what_it_says() -> None:
@@ -204,7 +204,7 @@ def test_each_place_gives_what_it_says() -> None:
         place = {name: rng.choice(choices) for name, choices in space.items()}
         proposal = made.fresh(place)
         assert proposal is not None
-        picks = as_prompt(proposal.candidate).picks
+        picks = as_prompt(proposal.candidate).part("picks")
         if place["technique"] == "zero-shot" or place["retriever"] == "none":
             assert picks is None
         else:
@@ -248,12 +248,12 @@ def test_nothing_is_picked_where_it_may_not_be(number: int) -> None:
 
 def test_the_part_that_picks_can_be_told_apart_and_left_out() -> None:
     prompt = next(each for each in picked(family(1)) if each.demos)
-    assert features_of(prompt)["picked examples", prompt.picks.retriever] == 1.0  # type: ignore[union-attr]
+    assert features_of(prompt)["picked examples", prompt.part("picks").retriever] == 1.0
     without = leave_one_out(prompt, baseline(PICKS))
-    assert without["picked examples"] == replace(prompt, picks=None)
+    assert without["picked examples"] == prompt.having(picks=None)
     assert without["examples"] == replace(prompt, demos=())
     part = as_prompt(leave_one_out(replace(prompt, demos=()), baseline(PICKS))["picked examples"])
-    assert (part.technique, part.picks) == ("zero-shot", None)
+    assert (part.technique, part.part("picks")) == ("zero-shot", None)
 
 
 CALLED = planted(0)
@@ -281,9 +281,9 @@ def test_each_change_keeps_names_and_schemas_and_says_what_it_is() -> None:
         if changed is None:  # unchanged
             continue
         made, reason = changed
-        assert made.tool_texts is not None
-        assert made.tool_texts.why_other(TOOLS) == ""
-        tools = with_texts(TOOLS, made.tool_texts)
+        assert made.part("tool_texts") is not None
+        assert made.part("tool_texts").why_other(TOOLS) == ""
+        tools = with_texts(TOOLS, made.part("tool_texts"))
         assert sorted((t.name, t.parameters) for t in tools) == sorted((t.name, t.parameters) for t in TOOLS)
         assert (made.instruction, made.demos) == (CALLED.instruction, ())
         if reason == "two tools that are mixed up stand apart":
@@ -293,9 +293,9 @@ def test_each_change_keeps_names_and_schemas_and_says_what_it_is() -> None:
         reasons.add(reason.split(" of ")[0])
     assert len(reasons) == 4
     texts = ToolTexts(texts=(("send_repair", "", "X"),))
-    other = PromptCandidate("zero-shot", "turns", "x", tool_texts=texts)
+    other = PromptCandidate("zero-shot", "turns", "x").having(tool_texts=texts)
     back = [found for seed in range(40) if (found := maker(seed).child("tools", other, called_outcomes()))]
-    assert {made.tool_texts for made, reason in back if "own texts" in reason} == {None}
+    assert {made.part("tool_texts") for made, reason in back if "own texts" in reason} == {None}
 
 
 def test_a_second_example_has_other_arguments_and_a_third_is_not_given() -> None:
@@ -323,7 +323,7 @@ def test_a_second_example_has_other_arguments_and_a_third_is_not_given() -> None
     for rng in map(random.Random, range(60)):
         changed = ToolMaker(task, Choices(rng), rng).child("tools", made, [])
         made = changed[0] if changed and "example" in changed[1] else made
-    assert with_texts(task.tools, made.tool_texts)[0].description == (
+    assert with_texts(task.tools, made.part("tool_texts"))[0].description == (
         'Light. Arguments: room. Only if said: colour. For "x" call it with {"room": "hall"}. '
         'For "xxx" call it with {"room": "hall", "colour": "red"}.'
     )
@@ -332,7 +332,7 @@ def test_a_second_example_has_other_arguments_and_a_third_is_not_given() -> None
 def test_texts_are_a_coordinate_of_designs_only_where_there_are_tools() -> None:
     generator = CandidateGenerator(CALLED, random.Random(0))
     assert generator.space()["tools"] == (OWN, EXAMPLES)
-    first = [proposal for proposal in generator.designs() if as_prompt(proposal.candidate).tool_texts]
+    first = [proposal for proposal in generator.designs() if as_prompt(proposal.candidate).part("tool_texts")]
     assert [proposal.operator for proposal in first] == ["zero-shot:own+tools"]
     assert "tools" not in CandidateGenerator(make_task(), random.Random(0)).space()
     parent = Parent(Proposal(baseline(CALLED), generator.place(as_prompt(baseline(CALLED))), "op", None, ""), ())

@@ -17,7 +17,7 @@ from agent.prompt.parts.calibration import TrainedPrior
 from agent.prompt.parts.examples import as_demo
 from agent.prompt.parts.passages import CHUNKS
 from agent.prompt.parts.shape import AnswerShape
-from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
 from agent.types import Candidate, Example, Field, FormatName, Signature, Tool, calls_schema
@@ -114,7 +114,7 @@ RECORDS = program(map(Field, NAMES), (Field("record", "json", schema=json.dumps(
 
 def release_of(made_by: PromptProgram, prompt: Candidate) -> PromptRelease:
     """The release of a candidate, with the parameters that its reading needs."""
-    logprobs = {"logprobs": 6} if getattr(prompt, "calibration", None) else {}
+    logprobs = {"logprobs": 6} if as_prompt(prompt).part("calibration") else {}
     release = made_by.release(prompt, {"max_tokens": 8, "temperature": 0.0, **logprobs}, {"run_id": "r_1", "trial": 12})
     return replace(release, name="toy", model="openai/gpt-x")
 
@@ -145,40 +145,42 @@ def kinds() -> dict[str, Kind]:
     prior = LabelCalibration("prior", bias, 1.5, prior=Prior(2.0, MAILS.shared.of(TrainedPrior).rows))
     shots = PromptCandidate("few-shot", "turns", f"Route the message.\n{TAME}", "You are R.", demos)
     bare = PromptCandidate("zero-shot", "turns", "Route.")
-    picking = replace(bare, technique="few-shot", picks=picks(MAILS))
-    looking = replace(
-        bare, instruction="Route {{context}} now.", passages=MAILS.library.settings("hybrid", 3, *CHUNKS[0])
+    picking = replace(bare, technique="few-shot").having(picks=picks(MAILS))
+    looking = replace(bare, instruction="Route {{context}} now.").having(
+        passages=MAILS.library.settings("hybrid", 3, *CHUNKS[0])
     )
     talking = PromptCandidate(
         "few-shot", "turns", f"Name the team. {TAME}", "", tuple(map(as_demo, TALKS.task.train[:2]))
     )
     calling = PromptCandidate("few-shot", "turns", "Call it.", "", tuple(map(as_demo, CALLS.task.train[:2])))
     shape = AnswerShape("example", order=tuple(reversed(RECORD["properties"])), strict=True)
-    filed = replace(shots, demos=tuple(map(as_demo, RECORDS.task.train[:2])), shape=shape.with_text("days", WILD))
+    filed = replace(shots, demos=tuple(map(as_demo, RECORDS.task.train[:2]))).having(
+        shape=shape.with_text("days", WILD)
+    )
     return {name: Kind(MAILS, replace(shots, format=name)) for name in LAYOUTS} | {
         "own layout": Kind(MAILS, replace(bare, format="inline", instruction=own)),
         "wild": Kind(MAILS, replace(bare, instruction=WILD)),
         "fitted": Kind(
-            MAILS, replace(bare, calibration=LabelCalibration("fitted", bias, 1.5)), frozenset({"calibration"})
+            MAILS, bare.having(calibration=LabelCalibration("fitted", bias, 1.5)), frozenset({"calibration"})
         ),
-        "prior": Kind(MAILS, replace(bare, calibration=prior), frozenset({"calibration"})),
+        "prior": Kind(MAILS, bare.having(calibration=prior), frozenset({"calibration"})),
         "picks": Kind(MAILS, picking, frozenset({"picks"})),
-        "neighbours": Kind(MAILS, replace(picking, calibration=near), frozenset({"picks", "calibration"})),
+        "neighbours": Kind(MAILS, picking.having(calibration=near), frozenset({"picks", "calibration"})),
         "passages": Kind(MAILS, looking, frozenset({"passages"})),
         "picks and passages": Kind(
             MAILS,
-            replace(looking, technique="few-shot", picks=picking.picks, demos=demos),
+            replace(looking, technique="few-shot", demos=demos).having(picks=picking.part("picks")),
             frozenset({"picks", "passages"}),
         ),
         "tools": Kind(CALLS, calling, frozenset({"tools"})),
         "record": Kind(RECORDS, filed, frozenset({"schema"})),
         "shown record": Kind(
-            RECORDS, replace(filed, technique="zero-shot", demos=(), shape=AnswerShape("types", "each"))
+            RECORDS, replace(filed, technique="zero-shot", demos=()).having(shape=AnswerShape("types", "each"))
         ),
         "talk": Kind(TALKS, talking, frozenset({"conversation"})),
         "picked talks": Kind(
             TALKS,
-            replace(talking, demos=(), picks=picks(TALKS, "chars", 2), calibration=near),
+            replace(talking, demos=()).having(picks=picks(TALKS, "chars", 2), calibration=near),
             frozenset({"conversation", "picks", "calibration"}),
         ),
     }
@@ -194,15 +196,10 @@ def searched() -> Iterator[Kind]:
         instruction = own[0 if layout.startswith("dspy-") else number % 3]
         how = MAILS.library.settings(RETRIEVERS[number % 3], 3, *CHUNKS[number % len(CHUNKS)])
         head = tuple(map(as_demo, MAILS.task.train[: number % 3]))
-        made = PromptCandidate(
-            "few-shot",
-            layout,
-            instruction,
-            "You are R.",
-            head,
-            picks=picks(MAILS, RETRIEVERS[number % 3], 4, number % 3),
+        made = PromptCandidate("few-shot", layout, instruction, "You are R.", head).having(
+            picks=picks(MAILS, RETRIEVERS[number % 3], 4, number % 3)
         )
-        yield Kind(MAILS, replace(made, passages=how))
+        yield Kind(MAILS, made.having(passages=how))
         yield Kind(
             MAILS, replace(made, instruction="Team?\n{{message}} / {{channel}}" if number in (0, 2) else "Route.")
         )

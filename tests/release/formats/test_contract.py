@@ -172,14 +172,14 @@ def test_picked_rows_are_sent_as_the_same_rows_fixed_by_hand() -> None:
     for kind in searched():
         prompt = kind.prompt
         for example in (*rows, *(replace(row(n), id=f"dev{n}") for n in range(100, 106)), row(3)):
-            if prompt.passages is not None:
-                block = MAILS.library.bound(prompt.passages).block(
+            if prompt.part("passages") is not None:
+                block = MAILS.library.bound(prompt.part("passages")).block(
                     MAILS.bound(prompt).row(example.inputs, id=example.id)
                 )
                 assert sum(message.content.count(block) for message in MAILS.request(prompt, example).messages) == 1
                 continue
             picked = [as_demo(MAILS.task.train[at]) for at in MAILS.pool.positions(prompt, example)]
-            fixed = replace(prompt, demos=(*prompt.demos, *picked), picks=None)
+            fixed = replace(prompt, demos=(*prompt.demos, *picked)).having(picks=None)
             assert MAILS.request(prompt, example).messages == render(fixed, MAILS.task.signature, example.inputs)
 
 

@@ -291,12 +291,12 @@ def test_fine_tuning_rows_are_train_rows_with_the_instruction_and_the_right_answ
 def test_fine_tuning_rows_answer_in_the_shape_of_the_prompt() -> None:
     form, task = FORMATS.get("finetune-jsonl"), RECORDS.task
     order = tuple(reversed(RECORD["properties"]))
-    shaped = PromptCandidate("zero-shot", "turns", "Go.", shape=AnswerShape("types", order=order))
+    shaped = PromptCandidate("zero-shot", "turns", "Go.").having(shape=AnswerShape("types", order=order))
     rows = form.files(Material(release_of(RECORDS, shaped), task))["finetune.jsonl"]
     for line, row in zip(str(rows).splitlines(), task.train, strict=True):
         answer = json.loads(json.loads(line)["messages"][-1]["content"])
         assert (answer, tuple(answer)) == (row.labels["record"], order)
-    reasoned = replace(shaped, shape=AnswerShape("types", "each"))
+    reasoned = shaped.having(shape=AnswerShape("types", "each"))
     with pytest.raises(ReleaseError, match="asks for reasons, which labels lack"):
         form.files(Material(release_of(RECORDS, reasoned), task))
 

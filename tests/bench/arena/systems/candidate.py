@@ -54,7 +54,7 @@ class CandidatePrompt:
         """The reply on each row. `logprobs`: with log-probabilities also where this candidate has no calibration."""
         labels = label_field(self.task).choices
         how: dict[str, Any] = {"timeout": PATIENCE_S}
-        if logprobs or self.candidate.calibration:
+        if logprobs or self.candidate.part("calibration"):
             how |= {"logprobs": logprobs_for(labels), "labels": labels}
         asked = [Request(self.messages(row), self.max_tokens, **how) for row in rows]
         return completions(url, role, asked)
@@ -62,7 +62,7 @@ class CandidatePrompt:
     def messages(self, row: Example) -> tuple[Message, ...]:
         """What is sent for a row."""
         shape = template(self.candidate, self.task.signature)
-        if self.candidate.picks is None:
+        if self.candidate.part("picks") is None:
             return fill_messages(shape, row.inputs)
         picked = self.pool.bound(self.candidate).values(Row(row.inputs, self.task.signature.compared, row.id))
         return fill_messages(shape, row.inputs, picked[PICKED])
@@ -71,7 +71,7 @@ class CandidatePrompt:
         """The text that the arena's scorer reads: of a candidate with calibration the label that they decide on."""
         if reply is None:
             return ""
-        calibration, outputs = self.candidate.calibration, self.task.signature.outputs
+        calibration, outputs = self.candidate.part("calibration"), self.task.signature.outputs
         if calibration is None and scorer(self.task).answers == "label":
             return reply.text
         votes = self.pool.votes(row, calibration.neighbours.k) if calibration and calibration.neighbours else ()

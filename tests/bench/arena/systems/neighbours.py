@@ -17,5 +17,5 @@ def nearest_rows(task: Task, url: str, budget: int, seed: int) -> Found:
     """The NEAREST rows by BM25 over words."""
     pool = PickedRows(task)
     picks = Picks("bm25", min(NEAREST, len(task.train)), pool=pool.id)
-    candidate = PromptCandidate("few-shot", "turns", task.instruction, picks=picks)
+    candidate = PromptCandidate("few-shot", "turns", task.instruction).having(picks=picks)
     return Found(CandidatePrompt(task, pool, candidate), facts={"k": picks.k, "retriever": picks.retriever})

@@ -129,7 +129,7 @@ def read(path: Path, result: RunResult, context: SearchContext) -> Found:
             "status": result.status,
             "trials": dict(result.trials),
             "winner": {key: getattr(result.winner, key) for key in ("technique", "format", "n_examples", "picks")},
-            "calibrated": as_prompt(context.trials.candidate(winner)).calibration is not None,
+            "calibrated": "calibration" in as_prompt(context.trials.candidate(winner)).settings,
             "finalists": finalists_of(context),
         }
         return Found(made(winner), (*steps, Step(len(walk), made(winner))), sealed=sealed[0], facts=facts)
@@ -147,8 +147,8 @@ def finalists_of(context: SearchContext) -> list[dict[str, Any]]:
             "id": i,
             "dev": round(trials.mean(i) or 0.0, 4),
             "n_examples": prompt.n_examples,
-            "picks": prompt.picks is not None,
-            "calibrated": prompt.calibration is not None,
+            "picks": "picks" in prompt.settings,
+            "calibrated": "calibration" in prompt.settings,
         }
         for i, prompt in prompts.items()
     ]
@@ -183,7 +183,7 @@ def _prompt(
     """The candidate as it was scored: its cap, and its answers on the sealed test."""
     candidate = as_prompt(context.trials.candidate(candidate_id))
     output = label_field(context.task).name
-    reads = candidate.calibration or scorer(context.task).answers != "label"
+    reads = candidate.part("calibration") or scorer(context.task).answers != "label"
     known = {
         row["example_id"]: str(row["fields"].get(output, "")) if reads else row["reply"]
         for row in history.outcomes(run_id, candidate_id, "test")

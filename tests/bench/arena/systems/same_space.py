@@ -39,7 +39,7 @@ def random_search(task: Task, url: str, budget: int, seed: int) -> Found:
     for candidate in designs(task, rng):
         if calls + len(rows) > budget:
             break
-        tried.append("picks" if candidate.picks else "fixed" if candidate.demos else "none")
+        tried.append("picks" if candidate.part("picks") else "fixed" if candidate.demos else "none")
         prompt = CandidatePrompt(task, pool, candidate)
         replies = prompt.completions(url, "task", rows, logprobs=True)
         calls += len(rows)
@@ -59,9 +59,9 @@ def random_search(task: Task, url: str, budget: int, seed: int) -> Found:
             "technique": winner.technique,
             "format": winner.format,
             "n_examples": winner.n_examples,
-            "picks": winner.picks.as_dict() if winner.picks else None,
+            "picks": picks.as_dict() if (picks := winner.part("picks")) else None,
         },
-        "calibrated": winner.calibration is not None,
+        "calibrated": winner.part("calibration") is not None,
     }
     return Found(found, tuple(steps), facts=facts)
 
@@ -110,7 +110,7 @@ def readings(
     def twin(method: Method, weights: Weights) -> CandidatePrompt:
         near = Neighbours(NEIGHBOURS, weights.weight) if method == "neighbours" else None
         named = LabelCalibration(method, dict(zip(field.choices, weights.bias, strict=True)), weights.temperature, near)
-        return replace(prompt, candidate=replace(prompt.candidate, calibration=named))
+        return replace(prompt, candidate=prompt.candidate.having(calibration=named))
 
     def apart(method: Method, shares: list[list[float]] | None) -> tuple[CandidatePrompt, float]:
         each = zip(usable, cross_fitted(scores, answers, shares), strict=True)
@@ -121,7 +121,7 @@ def readings(
     free = twin("label-free", label_free(scores))
     yield free, score([free] * len(rows))
     yield apart("fitted", None)
-    if prompt.candidate.picks:
+    if prompt.candidate.part("picks"):
         yield apart("neighbours", [log_shares(prompt.pool.votes(rows[at], NEIGHBOURS)) for at, _, _ in usable])
 
 

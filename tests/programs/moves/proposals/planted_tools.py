@@ -71,4 +71,4 @@ def right_of_swapped(tools: tuple[Tool, ...], task: Task) -> float:
 
 def tools_of_winner(found: Searched) -> tuple[Tool, ...]:
     """The tools with the texts of the best prompt."""
-    return with_texts(TOOLS, winner_of(found.context).tool_texts)  # type: ignore[attr-defined]
+    return with_texts(TOOLS, winner_of(found.context).part("tool_texts"))  # type: ignore[attr-defined]
