@@ -12,22 +12,18 @@ from agent.errors import InputError
 from agent.jobs.locations import open_history, prompt_path
 from agent.jobs.tasks import changed_parts, task_of
 from agent.ledger.provenance import tool_version, utc_now
-from agent.ledger.query import TEXT_EVENTS, History, Row, is_calibrated, is_erased, started_with
+from agent.ledger.query import RETRIEVAL_EVENTS, TEXT_EVENTS, History, Row, is_calibrated, is_erased, started_with
 from agent.models.model_registry import create_model
 from agent.options.jobs import MigrateOptions, Migrates, RecordedOptions
 from agent.programs.kinds import Kind, WrittenRelease
 from agent.programs.prompt import PromptProgram
 from agent.programs.recorded import Recorded
-from agent.prompt.calibration import LabelCalibration
 from agent.prompt.parts.kinds import PARTS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import write_release
 from agent.release.result import RunResult, search_result
 from agent.release.runtime import load_prompt
 from agent.report.wording import without_result
-from agent.retrieval.passages import Passages
-from agent.retrieval.pick import Picks
-from agent.safe_data import read_as
 from agent.stats.figures import points
 from agent.task.examples import PLAYED
 from agent.types import Demo, Proposal, Task
@@ -49,20 +45,12 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
     calibration = row.get("calibration")
     if calibration and calibration["bias"] is None:
         raise InputError(f"{row['id']}: the calibration of this prompt was erased from the ledger")
-    texts = {name: (PARTS.get(name), row[name]) for name in TEXT_EVENTS if name in row}
-    if lost := [kind.words for kind, recorded in texts.values() if recorded is None]:
+    if lost := [PARTS.get(name).words for name in TEXT_EVENTS if name in row and row[name] is None]:
         raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger: {', '.join(lost)}")
+    kinds = [PARTS.get(name) for name in ("calibration", *RETRIEVAL_EVENTS, *TEXT_EVENTS) if row.get(name)]
+    settings = {kind.name: kind.restored(row[kind.name]) for kind in kinds}
     candidate = PromptCandidate(
-        row["technique"],
-        row["format"],
-        row["instruction"],
-        row["role"],
-        demos,
-    ).having(
-        calibration=read_as(LabelCalibration, calibration, "calibration") if calibration else None,
-        picks=Picks(**row["picks"]) if row["picks"] else None,
-        passages=Passages(**row["passages"]) if row["passages"] else None,
-        **{name: kind.settings.of(recorded) for name, (kind, recorded) in texts.items()},
+        row["technique"], row["format"], row["instruction"], row["role"], demos, settings=settings
     )
     if candidate.id != row["id"]:
         raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")

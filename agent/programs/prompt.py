@@ -254,7 +254,7 @@ class PromptProgram(Kind):
     ) -> PromptRelease:
         """Return the release form of the candidate, with the adapter of its model."""
         prompt, (model, adapter) = self.bound(candidate), released_model(self.model_of(candidate).name)
-        parts = (*(part.whole() for part in prompt.parts), *([adapter] if adapter else []))
+        parts = (*prompt.parts, *([adapter] if adapter else []))
         fields = {each.name: getattr(prompt, each.name) for each in dataclasses.fields(BoundPrompt)}
         fields |= {"model": model, "parts": parts, "parameters": dict(parameters), "provenance": dict(provenance)}
         return PromptRelease(**fields)

@@ -73,9 +73,6 @@ class Calibrating(PromptPart):
     def read(self, logs: Sequence[float] | None, row: Row | None, prediction: Prediction) -> Prediction:
         return prediction if logs is None else calibrated(prediction, logs, self.field, self.weights, self.votes(row))
 
-    def whole(self) -> Calibrating:
-        return replace(self, picks=self.picks and self.picks.whole())
-
     def data(self) -> dict[str, Any]:
         found: dict[str, Any] = {"calibration": self.weights.as_dict()}
         if self.classifier is not None:
@@ -237,7 +234,7 @@ def calibrated_by(prompt: PromptCandidate, calibration: LabelCalibration) -> Pro
 
 @part
 class LabelReading(PartKind):
-    name = "calibration"
+    name, settings = "calibration", LabelCalibration
     headings: ClassVar[Mapping[str, str]] = {"classifier": "classifier"}
     only_reads = True
 

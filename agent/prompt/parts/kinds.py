@@ -93,7 +93,7 @@ class PartKind:
     name: str = ""
     made: type[PromptPart] = PromptPart
     settings: Any = None
-    """The class of settings with texts, which a ledger keeps apart: `of` parses them."""
+    """The class of its settings, if they are not the part itself."""
     headings: ClassVar[Mapping[str, str]] = {}
     words: str = ""
     must_prove: bool = False
@@ -117,6 +117,10 @@ class PartKind:
     def as_dict(self, settings: Any) -> Any:
         """Return the settings, JSON-ready, for the candidate's id."""
         return settings.data()[self.name] if isinstance(settings, PromptPart) else settings.as_dict()
+
+    def restored(self, data: Any) -> Any:
+        """Return the settings of what the ledger holds. Raises ValueError."""
+        return self.settings.of(data) if hasattr(self.settings, "of") else read_as(self.settings, data, self.name)
 
     def shown(self, settings: Any, tools: Sequence[Tool]) -> dict[str, Any]:
         """Return fields of `Summary`, or a `note` after the instruction; `tools`: the task's own."""
@@ -239,8 +243,3 @@ def bound(prompt: PromptCandidate, shared: TaskParts) -> tuple[PromptPart, ...]:
 def is_section(key: str) -> bool:
     """Return whether a key of a released file belongs to an installed part."""
     return key in SECTIONS or (key not in HOMES and key in PARTS)
-
-
-def headings_of(keys: Iterable[str]) -> dict[str, str]:
-    """Return the headings of sections with rows, in the order of prompt.md."""
-    return {key: title for key in sorted(keys) if is_section(key) and (title := PARTS.get(key).headings.get(key))}

@@ -137,10 +137,6 @@ class PromptPart:
 
     # -- how it is shipped
 
-    def whole(self) -> PromptPart:
-        """Return the part as released, without what it shares with a run."""
-        return self
-
     def data(self) -> dict[str, Any]:
         """Return its sections of a released file, JSON-ready by key; `PartKind.load` is the inverse."""
         raise NotImplementedError

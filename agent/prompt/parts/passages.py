@@ -201,7 +201,7 @@ class PassageLibrary:
 
 @part
 class LookingUp(PartKind):
-    name = "passages"
+    name, settings = "passages", Passages
     made = ReleasedPassages
     headings: ClassVar[Mapping[str, str]] = {"passages": "passages"}
 

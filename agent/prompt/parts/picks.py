@@ -119,9 +119,6 @@ class PickedDemos(PromptPart):
         sizes = [sum(map(count, self.shown[at])) for at, row in enumerate(self.rows) if row.id not in self.head]
         return sum(sorted(sizes)[-self.picks.k :])
 
-    def whole(self) -> PickedDemos:
-        return replace(self, shared=None)
-
     def data(self) -> dict[str, Any]:
         rows: list[dict[str, Any]] = [
             {**asdict(row), "shown": list(shown)} for row, shown in zip(self.rows, self.shown, strict=True)
@@ -303,7 +300,7 @@ def of_pool(prompt: PromptCandidate, shared: TaskParts) -> PromptCandidate:
 
 @part
 class Picking(PartKind):
-    name = "picks"
+    name, settings = "picks", Picks
     headings: ClassVar[Mapping[str, str]] = {"picks": "pool"}
     made = PickedDemos
     must_prove = True
