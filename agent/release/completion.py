@@ -17,20 +17,12 @@ from agent.models.model_registry import create_model
 from agent.prompt.calibration import logprobs_for
 from agent.prompt.parts.adapter import require_base
 from agent.prompt.parts.part import Row
-from agent.release.prompt_file import PromptRelease
+from agent.release.prompt_file import PARAMETERS, PromptRelease
 from agent.safe_text import printable
 from agent.tracking.spans import program_tracer
 from agent.types import LM, Completion, Prediction, Request
 
-DEFAULT_PARAMETERS: dict[str, Any] = {
-    "max_tokens": 1024,
-    "temperature": 0.0,
-    "stop": (),
-    "seed": None,
-    "logprobs": 0,
-    "labels": (),
-}
-"""The parameters that can be sent, with their defaults."""
+DEFAULT_PARAMETERS = {name: default for name, (default, _) in PARAMETERS.items()}
 
 
 def parameters_of(release: PromptRelease) -> dict[str, Any]:

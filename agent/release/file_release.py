@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from agent.errors import ReleaseError
 from agent.release.aliases import NAME
-from agent.release.prompt_file import MAX_FILE, only_release_errors
+from agent.release.prompt_file import MAX_FILE, only_release_errors, require_version
 from agent.safe_data import Rule, parse_json, read_as
 from agent.safe_file import disk_errors, new_files, read_file
 from agent.shipped import content_id
@@ -125,9 +125,5 @@ def _release(path: Path, data: Any, read: Callable[[str], bytes]) -> FileRelease
             raise ReleaseError(
                 f"{path.with_name(name)}: was edited after release or truncated; restore the released file"
             )
-    if release.version != data["version"]:
-        raise ReleaseError(
-            f"{path}: was edited after release: content {release.version}, version "
-            f"{data['version']!r:.60}; restore the released file"
-        )
+    require_version(path, release.version, data["version"])
     return release

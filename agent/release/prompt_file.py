@@ -135,12 +135,20 @@ def release_in(text: str, file: Path, *, verify: bool = True) -> PromptRelease:
     """Parse the text of a prompt.md or messages.json; raises as `read_release` does."""
     data = _markdown(text, file) if text.startswith(FENCE) else _json(text, file)
     release = _release(data, text, file)
-    if verify and data["version"] != release.version:
-        raise ReleaseError(
-            f"{_where(file, text, 'version')}: was edited after release or truncated: content {release.version}, "
-            f"version {data['version']!r:.60}; restore the released file, or load it with verify=False"
+    if verify:
+        require_version(
+            _where(file, text, "version"), release.version, data["version"], ", or load it with verify=False"
         )
     return release
+
+
+def require_version(where: object, content: str, version: object, more: str = "") -> None:
+    """Raise ReleaseError unless a file has the version of its content."""
+    if version != content:
+        raise ReleaseError(
+            f"{where}: was edited after release or truncated: content {content}, version {version!r:.60}; "
+            f"restore the released file{more}"
+        )
 
 
 # -- reading the two forms --------------------------------------------------------------------------------------------
@@ -240,14 +248,15 @@ _TYPES: dict[str, Any] = {
     "provenance": dict[str, Any],
 }
 _TEXTS = Rule("a list of texts", lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value))
-_PARAMETERS: dict[str, Rule] = {
-    "max_tokens": whole(1),
-    "temperature": at_least(0),
-    "stop": Rule("a text or a list of texts", lambda value: isinstance(value, str) or _TEXTS.holds(value)),
-    "seed": Rule("a whole number", lambda value: value is None or whole().holds(value)),
-    "logprobs": whole(0),
-    "labels": _TEXTS,
+PARAMETERS: dict[str, tuple[Any, Rule]] = {
+    "max_tokens": (1024, whole(1)),
+    "temperature": (0.0, at_least(0)),
+    "stop": ((), Rule("a text or a list of texts", lambda value: isinstance(value, str) or _TEXTS.holds(value))),
+    "seed": (None, Rule("a whole number", lambda value: value is None or whole().holds(value))),
+    "logprobs": (0, whole(0)),
+    "labels": ((), _TEXTS),
 }
+"""The parameters that can be sent: the default of each, and what it may be."""
 
 
 def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
@@ -267,7 +276,7 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
     if not read["messages"]:
         refuse("messages", "holds no messages")
     for name, value in read["parameters"].items():
-        if name in _PARAMETERS and not (rule := _PARAMETERS[name]).holds(value):
+        if name in PARAMETERS and not (rule := PARAMETERS[name][1]).holds(value):
             refuse("parameters", f"parameters.{name} must be {rule.words}, not {value!r:.60}")
     for at, output in enumerate(read["outputs"]):
         try:
@@ -298,12 +307,13 @@ def _parts(read: Mapping[str, Any], folder: Path, refuse: Callable[[str, str], N
 
 
 def sections_of(keys: Iterable[str]) -> dict[str, str]:
-    """Return the headings of the JSON-lines sections of a prompt.md, by their keys in the front matter."""
-    if not (others := [key for key in keys if key not in _TYPES]):
+    """Return the headings of the sections of a prompt.md that hold rows, by key."""
+    if not (others := sorted(key for key in keys if key not in _TYPES)):
         return {}
-    from agent.prompt.parts.kinds import headings_of  # most prompts have none, and start faster without
+    from agent.prompt.parts.kinds import PARTS, is_section  # most prompts have none, and start faster without
 
-    return {key: f"## {title}" for key, title in headings_of(others).items()}
+    titles = ((key, PARTS.get(key).headings.get(key)) for key in others if is_section(key))
+    return {key: f"## {title}" for key, title in titles if title}
 
 
 def _where(file: Path, text: str, key: str) -> str:

@@ -35,11 +35,18 @@ REMEMBERED = "remembered"
 __all__ = ["MESSAGES_FILE", "PROMPT_FILE", "Prompt", "PromptRelease", "load_prompt"]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class LoadedRelease:
-    """What any loaded release says of itself."""
+    """What any loaded release says of itself.
 
-    __slots__ = ()
+    `alias` is the alias it was found by ("" for a path or a version), `arm` is "candidate" or "production" for an A/B
+    alias, else "". `fallback_reason` says why the fallback was loaded ("": it was not).
+    """
+
     release: Any
+    alias: str = ""
+    arm: str = ""
+    fallback_reason: str = ""
 
     @property
     def name(self) -> str:
@@ -72,17 +79,12 @@ class LoadedRelease:
 
 @dataclass(frozen=True, slots=True)
 class Prompt(LoadedRelease):
-    """A loaded release, ready to use.
+    """A loaded prompt, ready to use.
 
-    `alias` is the alias it was found by ("" for a path or a version), `arm` is "candidate" or "production" for an A/B
-    alias, else "". `fallback_reason` says why the fallback was loaded ("": it was not). `remembered` is the folder of
-    examples confirmed by users (None: the prompt was not loaded from a file).
+    `remembered` is the folder of examples confirmed by users (None: the prompt was not loaded from a file).
     """
 
     release: PromptRelease
-    alias: str = ""
-    arm: str = ""
-    fallback_reason: str = ""
     remembered: Path | None = field(default=None, compare=False)
 
     def render(

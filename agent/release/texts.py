@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 
 from agent.errors import ReleaseError
 from agent.prompt.template import label_text
-from agent.release.prompt_file import FEW, MAX_FILE, only_release_errors, outputs_data, storable
+from agent.release.prompt_file import FEW, MAX_FILE, only_release_errors, outputs_data, require_version, storable
 from agent.release.runtime import LoadedRelease, Prompt, load_prompt, located
 from agent.safe_data import Rule, parse_json, read_as
 from agent.safe_file import disk_errors, new_files, read_file
@@ -107,11 +107,7 @@ def texts_in(text: str, file: Path) -> TextsRelease:
     except ValueError as error:
         why = f"invalid JSON ({error})" if isinstance(error, json.JSONDecodeError) else error
         raise ReleaseError(f"{file}: is not the {TEXTS_FILE} of a release: {why}; restore the released file") from None
-    if version != release.version:
-        raise ReleaseError(
-            f"{file}: was edited after release or truncated: content {release.version}, version {version!r:.60}; "
-            "restore the released file"
-        )
+    require_version(file, release.version, version)
     return release
 
 
@@ -129,12 +125,9 @@ def kept_texts(folder: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts(LoadedRelease, Mapping[str, str]):
-    """Released texts by name, read-only. `alias`, `arm` and `fallback_reason` are as of a loaded prompt."""
+    """Released texts by name, read-only."""
 
     release: TextsRelease
-    alias: str = ""
-    arm: str = ""
-    fallback_reason: str = ""
 
     def __getitem__(self, name: str) -> str:
         return self.release.texts[name]

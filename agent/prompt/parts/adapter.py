@@ -23,7 +23,7 @@ _TYPES = {"file": Literal["adapter.gguf"], "sha256": _HASH, "base": _HASH}
 
 
 class HasModel(Protocol):
-    """A release that names its model, and that model with its adapter's path if it has one."""
+    """A release that names its model, without and with the path of its adapter."""
 
     @property
     def model(self) -> str: ...

@@ -252,8 +252,9 @@ def yaml_options(release: PromptRelease, indent: str, names: Mapping[str, str] =
 
 
 def renamed(settings: Mapping[str, Any], names: Mapping[str, str]) -> Settings:
-    """Return a target's settings by our names. `names`: ours by theirs."""
-    return {names.get(key, key): value for key, value in settings.items()}
+    """Return a target's settings by our names. `names`: theirs by ours."""
+    ours = {theirs: name for name, theirs in names.items()}
+    return {ours.get(key, key): value for key, value in settings.items()}
 
 
 def openai_content(tokens: Sequence[Any]) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ _OPENAI = {"max_tokens": "max_completion_tokens", "temperature": "temperature", 
 
 
 def _load_request(provider: str, file: str, names: Mapping[str, str], form: str) -> Load:
-    # `names`: ours by theirs; `form`: the key with the schema, as words separated by points
+    # `names`: theirs by ours; `form`: the key with the schema, as words separated by points
     def opened(folder: Path, release: PromptRelease) -> Opened:
         body = json.loads((folder / file).read_bytes())
         system = [{"role": "system", "content": body.pop("system")}] if "system" in body else []
@@ -91,12 +91,7 @@ def _load_request(provider: str, file: str, names: Mapping[str, str], form: str)
 @export_format(
     "openai",
     about="openai.json: the body of a Chat Completions request with its JSON schema, with {{input}} marks",
-    load=_load_request(
-        "openai",
-        OPENAI_REQUEST,
-        {theirs: ours for ours, theirs in _OPENAI.items()},
-        "response_format.json_schema.schema",
-    ),
+    load=_load_request("openai", OPENAI_REQUEST, _OPENAI, "response_format.json_schema.schema"),
     carries=("schema",),
 )
 def openai_request(material: Material) -> dict[str, str]:
@@ -110,7 +105,7 @@ def openai_request(material: Material) -> dict[str, str]:
 @export_format(
     "anthropic",
     about="anthropic.json: the body of a Messages request, system apart, with {{input}} marks",
-    load=_load_request("anthropic", ANTHROPIC_REQUEST, {"stop_sequences": "stop"}, "output_config.format.schema"),
+    load=_load_request("anthropic", ANTHROPIC_REQUEST, {"stop": "stop_sequences"}, "output_config.format.schema"),
     carries=("schema",),
 )
 def anthropic_request(material: Material) -> dict[str, str]:

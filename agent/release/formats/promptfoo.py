@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,12 @@ def _find_library(library: str) -> str:
     return f"{library} {said[-1].strip()}" if said else library
 
 
-def _echo(folder: Path, file: str, reference: str, rows: Sequence[Given]) -> list[Sent]:
+def _file_of(reference: str) -> str:
+    return reference.removeprefix("file://").partition(":")[0]
+
+
+def _echo(folder: Path, reference: str, rows: Sequence[Given]) -> list[Sent]:
+    file = _file_of(reference)
     with tempfile.TemporaryDirectory(prefix="promptfoo-") as aside:
         place = Path(aside)
         tests = [{"vars": {"row": dict(values)}, "options": {"disableVarExpansion": True}} for values in rows]
@@ -158,13 +164,11 @@ def _load_code(folder: Path, release: PromptRelease) -> Opened:
     _require_valid(folder)
     module = load_module(folder / FOLDER / CODE_FILE, "exported_promptfoo_prompt")
 
-    def echoed(rows: Sequence[Given]) -> list[Sent]:
-        return _echo(folder, CODE_FILE, REFERENCE, rows)
-
+    echoed = partial(_echo, folder, REFERENCE)
     rows = _asked_rows(folder, release)
     (folder / FOLDER / _RETURNED).write_text("module.exports = ({ vars }) => vars.row.returned;\n", "utf-8")
     returned = [{"returned": module.promptfoo_prompt({"vars": {"row": dict(values)}})} for values in rows]
-    filled = _echo(folder, _RETURNED, f"file://{_RETURNED}", returned)
+    filled = _echo(folder, f"file://{_RETURNED}", returned)
     each = list(hostile_rows(release.inputs))[:: max(1, len(release.inputs))]  # every hostile value is in one of them
     sent = [values for values in each if not no_lone_surrogates(release, values)]
     hostile = [as_given(release, values) for values in tried_rows(release, sent)]
@@ -244,11 +248,8 @@ def provider_settings(folder: Path, release: PromptRelease) -> Settings:
 
 
 def _load(folder: Path, release: PromptRelease) -> Opened:
-    def echoed(rows: Sequence[Given]) -> list[Sent]:
-        return _echo(folder, PROMPT, f"file://{PROMPT}", rows)
-
     _require_valid(folder)
-    rows = _asked_rows(folder, release)
+    echoed, rows = partial(_echo, folder, f"file://{PROMPT}"), _asked_rows(folder, release)
     known = zip(rows, echoed(rows), strict=True)
     return Opened(_rendered(release, known, echoed), provider_settings(folder, release))
 
@@ -256,10 +257,10 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
 def _code_files(material: Material) -> dict[str, str]:
     release = material.release
     source = module_source(release, _FUNCTION, inputs=ascii(release.inputs), opens=f"{OPENS.pattern!r}")
-    return _folder(material, CODE_FILE, REFERENCE, source)
+    return _folder(material, REFERENCE, source)
 
 
-def _folder(material: Material, file: str, reference: str, prompt: str) -> dict[str, str]:
+def _folder(material: Material, reference: str, prompt: str) -> dict[str, str]:
     release, task = material.release, material.rows
     tests = [
         {"description": row.id, "vars": {"row": as_given(release, row.inputs), "expected": dict(row.labels)}}
@@ -280,7 +281,7 @@ def _folder(material: Material, file: str, reference: str, prompt: str) -> dict[
     ]
     return {
         f"{FOLDER}/promptfooconfig.yaml": "\n".join(lines) + "\n",
-        f"{FOLDER}/{file}": prompt,
+        f"{FOLDER}/{_file_of(reference)}": prompt,
         f"{FOLDER}/tests.json": json.dumps(tests, indent=1, ensure_ascii=False) + "\n",
         f"{FOLDER}/check.py": _CHECK,
         f"{FOLDER}/{MESSAGES_FILE}": export_messages(release),
@@ -312,4 +313,4 @@ def files(material: Material) -> dict[str, str]:
         {"role": role, "content": jinja([(f"row.{part[0]}",) if isinstance(part, tuple) else part for part in parts])}
         for role, parts in parts_of(material.release)
     ]
-    return _folder(material, PROMPT, f"file://{PROMPT}", json_text(template))
+    return _folder(material, f"file://{PROMPT}", json_text(template))

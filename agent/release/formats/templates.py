@@ -43,7 +43,6 @@ from agent.release.prompt_file import PromptRelease
 OPENS = re.compile(r"\{(?=[{%#\r]|\n?\Z)|#(?=\})|\r")
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _OPTIONS = {"max_tokens": "maxOutputTokens", "temperature": "temperature"}
-_OURS = {theirs: ours for ours, theirs in _OPTIONS.items()}
 _WARMTH_FIRST = {"temperature": "temperature", "max_tokens": "max_tokens"}
 
 
@@ -241,7 +240,7 @@ def _load_dotprompt(folder: Path, release: PromptRelease) -> Opened:
 
     source = (folder / _DOTPROMPT).read_bytes().decode("utf-8")
     prompt: Any = Dotprompt().parse(source)
-    settings = renamed(prompt.config or {}, _OURS)
+    settings = renamed(prompt.config or {}, _OPTIONS)
     compiled = asyncio.run(Dotprompt().compile(source))
     roles = {theirs: ours for ours, theirs in _DOT_ROLES.items()}
 
@@ -336,7 +335,7 @@ def _load_mlflow(folder: Path, release: PromptRelease) -> Opened:
 
     data = json.loads((folder / _MLFLOW).read_bytes())
     prompt = PromptVersion(data["name"], 1, data["template"], model_config=data.get("model_config"))
-    settings = renamed(prompt.model_config or {}, {"model_name": "model"})
+    settings = renamed(prompt.model_config or {}, {"model": "model_name"})
     return Opened(lambda values: as_sent(prompt.format(**values)), settings)
 
 
