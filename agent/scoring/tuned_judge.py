@@ -13,7 +13,6 @@ from typing import Any
 from agent.errors import InputError
 from agent.prompt.bound import BoundPrompt
 from agent.prompt.fence import defused
-from agent.prompt.parts.part import Row
 from agent.scoring.judge_reply import REASON_CHARACTERS, Judgement
 from agent.task.judge_files import RATING, VERDICT, VERDICTS
 from agent.types import Completion, Request
@@ -53,13 +52,6 @@ class TunedPrompt:
         low, high = min(levels), max(levels)
         return {choice: (float(choice) - low) / (high - low) for choice in self.prompt.outputs[0].choices}
 
-    def _value(self, verdict: str, reply: Completion, row: Row) -> float:
-        """Return the expected rating, which says more than the likeliest one if the reply tells probabilities."""
-        shares = self.prompt.shares(reply, row) if self.mode == "rubric" else ()
-        if not shares:
-            return self.values[verdict]
-        return math.fsum(share * value for share, value in zip(shares, self.values.values(), strict=True))
-
     def asked(
         self, inputs: Mapping[str, str], answers: Sequence[str], repeat: int
     ) -> tuple[Request, Callable[[Completion], Judgement]]:
@@ -73,7 +65,9 @@ class TunedPrompt:
             if found.error:
                 return Judgement(None, f"the judge's answer has no readable verdict: {found.error}")
             verdict = str(found.fields[self.prompt.outputs[0].name])
-            why = " ".join(reply.text.split())[:REASON_CHARACTERS]
-            return Judgement(self._value(verdict, reply, row), why if why == verdict else f"{verdict}: {why}")
+            value, why = self.values[verdict], " ".join(reply.text.split())[:REASON_CHARACTERS]
+            if self.mode == "rubric" and (shares := self.prompt.shares(reply, row)):  # the expected rating says more
+                value = math.fsum(share * each for share, each in zip(shares, self.values.values(), strict=True))
+            return Judgement(value, why if why == verdict else f"{verdict}: {why}")
 
         return self.prompt.request(row, repeat=repeat, **self.parameters), read
