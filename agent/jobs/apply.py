@@ -16,7 +16,7 @@ from agent.conversation import user_text
 from agent.errors import BudgetExhausted, InputError, RunRefused
 from agent.jobs.locations import has_goals, prompt_path, require_named
 from agent.jobs.registry import DB, job
-from agent.jobs.released import AskedPrompt, rows_task
+from agent.jobs.released import AskedRelease, rows_task
 from agent.jobs.session import Session, Work
 from agent.options.jobs import ApplyOptions
 from agent.options.shared import FormOptions
@@ -68,7 +68,7 @@ def apply(prompt: str, file: Path, options: ApplyOptions, db: Path = DB) -> Work
     rows = rows[: options.limit]
     require_named(path, named_models(loaded.release), {"--model": [] if options.model else [name]}, db)
     require_place(out, "-o")
-    prompted = AskedPrompt.of(loaded, path, db, name)
+    prompted = AskedRelease.of(loaded, path, db, name)
     if form.strip_html:
         asked = [row | {name: stripped(row.get(name)) for name in inputs} for row in rows]
     else:

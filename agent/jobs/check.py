@@ -18,7 +18,7 @@ from agent.evaluate.verdict import steady
 from agent.jobs.locations import open_history, prompt_path, require_named, run_options, task_for
 from agent.jobs.models import earlier_prices, whole_budget
 from agent.jobs.registry import DB, Printed, job
-from agent.jobs.released import AskedPrompt, task_of_suite
+from agent.jobs.released import AskedRelease, task_of_suite
 from agent.jobs.session import Session, Work
 from agent.jobs.tasks import find_task, require_judging, task_named, with_judges
 from agent.ledger.connect import is_there
@@ -99,7 +99,7 @@ def check(
     name = options.model or in_folder(loaded.release, suite.model)
     _require_typed(source, named, name, suite.judges, options, db)
     task = _task_of(suite, loaded, options.task, path, db)
-    asked = AskedPrompt.of(loaded, path, db, name, task.judges, task)
+    asked = AskedRelease.of(loaded, path, db, name, task.judges, task)
     if early := _not_due(loaded, asked.lm.name, output.every, db):
         return early
 
@@ -151,7 +151,7 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
     own = () if before is None else (before.model, *(() if options.task else before.judges))
     _require_typed(file if before else path, {*named_models(loaded.release), *own}, name, task.judges, options, db)
     actor = options.actor or user()
-    asked = AskedPrompt.of(loaded, path, db, name, task.judges, task)
+    asked = AskedRelease.of(loaded, path, db, name, task.judges, task)
 
     async def perform(asking: Session[BlessResult]) -> BlessResult:
         table = await _scored(asking, asked, options.repeats)
@@ -187,7 +187,7 @@ def bless(prompt: str, options: BlessOptions, db: Path = DB) -> Work[BlessResult
 def _work(
     kind: Literal["check", "bless"],
     perform: Callable[[Session[Any]], Awaitable[Any]],
-    asked: AskedPrompt,
+    asked: AskedRelease,
     task: Task,
     options: CheckOptions | BlessOptions,
     recorded_by: Sequence[str],
@@ -206,7 +206,7 @@ def _work(
 
 
 async def _scored(
-    asking: Session[Any], asked: AskedPrompt, repeats: int, recorded: Recorded | None = None
+    asking: Session[Any], asked: AskedRelease, repeats: int, recorded: Recorded | None = None
 ) -> ScoreTable:
     task, rows = asking.task, asking.task.dev
     metrics = build_metrics(task, {"judge": judge_builder(task, asked.judges or (asked.lm,), asking.gateway)})

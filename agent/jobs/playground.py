@@ -17,7 +17,7 @@ from agent.jobs.interrupts import StopSignal
 from agent.jobs.locations import require_named, run_options
 from agent.jobs.models import earlier_prices, price_of
 from agent.jobs.observers import Watcher
-from agent.jobs.released import AskedPrompt, embedding_of, models_of, rows_task
+from agent.jobs.released import AskedRelease, embedding_of, models_of, rows_task
 from agent.jobs.session import Session, Work, run_work
 from agent.models.hosted import estimate_tokens
 from agent.options.shared import CapOptions, SpendingOptions
@@ -119,7 +119,7 @@ class Playground:
         accounts: list[Account] = []
 
         async def outcome(asking: Session[PlayedResult], prompt: Prompt) -> Outcome:
-            asked, rows = AskedPrompt(prompt, lm, embedding=embedders.get(prompt.embeddings)), asking.task.dev
+            asked, rows = AskedRelease(prompt, lm, embedding=embedders.get(prompt.embeddings)), asking.task.dev
             evaluator, candidate, _ = await asked.evaluator(asking, rows)
             return await evaluator.outcome(candidate, rows[0])
 

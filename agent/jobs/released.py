@@ -102,7 +102,7 @@ def embedding_of(prompt: Prompt, file: Path, db: Path) -> LM | None:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedPrompt:
+class AskedRelease:
     """A release, and the models that it asks.
 
     By the vectors of `embedding` a prompt picks examples; `program` is the user's, which gets released texts.
@@ -117,13 +117,13 @@ class AskedPrompt:
     @staticmethod
     def of(
         prompt: Loaded, file: Path, db: Path, model: str, judges: tuple[str, ...] = (), task: Task | None = None
-    ) -> AskedPrompt:
+    ) -> AskedRelease:
         """Create the models, and the program of `task` for texts. Raises what `models_of` and `embedding_of` raise."""
         lm, judging = models_of(model, judges, prompt)
         if isinstance(prompt, Prompt):
-            return AskedPrompt(prompt, lm, judging, embedding_of(prompt, file, db))
+            return AskedRelease(prompt, lm, judging, embedding_of(prompt, file, db))
         assert task is not None
-        return AskedPrompt(prompt, lm, judging, program=program_for(task, lm))
+        return AskedRelease(prompt, lm, judging, program=program_for(task, lm))
 
     @property
     def lms(self) -> list[LM]:

@@ -37,8 +37,12 @@ class TextsCandidate(Candidate):
 
     def changed(self, baseline: TextsCandidate) -> tuple[str, ...]:
         """Return the names of the texts that differ, in words or examples."""
-        one, two = ((each.texts, each.examples) for each in (self, baseline))
-        return tuple(name for name in self.texts if [of.get(name) for of in one] != [of.get(name) for of in two])
+
+        def is_other(name: str) -> bool:
+            own, theirs = self.examples.get(name), baseline.examples.get(name)
+            return self.texts[name] != baseline.texts.get(name) or own != theirs
+
+        return tuple(filter(is_other, self.texts))
 
     def ablations(self, baseline: TextsCandidate) -> dict[str, Candidate]:
         """Return one candidate with each text, and one with the examples, of the baseline."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from agent.jobs.locations import prompt_path
 from agent.jobs.registry import DB, Session, Work, job
-from agent.jobs.released import AskedPrompt, rows_task
+from agent.jobs.released import AskedRelease, rows_task
 from agent.options.option import option
 from agent.options.shared import MODELS, SpendingOptions
 from agent.release.runtime import load_prompt
@@ -43,7 +43,7 @@ def agreement(
     """Say how often two released prompts, A and B, answer alike on ROWS, a .jsonl file."""
     paths = [prompt_path(word, db) for word in (a, b)]
     prompts = [load_prompt(path) for path in paths]
-    asked = [AskedPrompt.of(*each, db, model or each[0].model) for each in zip(prompts, paths, strict=True)]
+    asked = [AskedRelease.of(*each, db, model or each[0].model) for each in zip(prompts, paths, strict=True)]
     lines = [json.loads(line) for line in rows.read_text("utf-8").splitlines()]
     inputs = prompts[0].release.inputs
     examples = [Example(str(at), {name: line[name] for name in inputs}, {}) for at, line in enumerate(lines)]
