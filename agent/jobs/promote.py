@@ -76,7 +76,8 @@ class Promotable:
         release, result = read_released(self.path), self.result
         registry.require(release, options.alias, options.share, book)
         if self.kind != "own":
-            blocked = (*_blocked(result, book), *_unfit_judge(result.run_id, release.version, book))
+            measured = _unfit_judge(result.run_id, release.version, book)
+            blocked = _blocked(result, book) if measured is None else measured
             claim: dict[str, Any] = {"lift": result.to_json()["lift"]}
         else:
             aliases = (options.alias, PRODUCTION) if options.share else (options.alias,)
@@ -278,11 +279,14 @@ def _blocked(result: RunResult, ledger: Ledger) -> tuple[str, ...]:
     return gate(result.model_copy(update={"judges": tuple(judges)})).messages
 
 
-def _unfit_judge(run_id: str, version: str, ledger: Ledger) -> tuple[str, ...]:
-    """Return what `judge tune` found against the judge of its search; () for other runs."""
+def _unfit_judge(run_id: str, version: str, ledger: Ledger) -> tuple[str, ...] | None:
+    """Return what `judge tune` found against the judge of its search; None for other runs.
+
+    It alone decides: the search compares distances between ratings, which a constant answer can make small.
+    """
     (row,) = ledger.select("SELECT tags FROM runs WHERE id = ?", run_id)
     if not json.loads(row["tags"] or "{}").items() >= TAG.items():
-        return ()
+        return None
     measured = ledger.calibration(version, "")
     if measured is None:
         return ("the judge was not measured yet; run the same `optimize judge tune` again",)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,11 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.errors import InputError
+from agent.jobs.locations import open_ledger, releases_folder
+from agent.jobs.promote import PromoteOptions, promotable
 from agent.metrics.metric_registry import METRICS
+from agent.release.gate import gate
+from agent.release.promotion import ReleaseRegistry
 from agent.scoring.llm_judge import judge_builder
 from agent.stats.agreement import kappa
 from agent.task.load import load_task
@@ -141,6 +147,17 @@ def test_a_judge_that_was_searched_and_not_measured_is_not_promoted(told: dict[s
         found = good_json("run", "labels_judge", "-m", compatible(server), *options)
     lines = refused(100, "promote", found["run_id"])
     assert any("the judge was not measured yet" in line for line in lines)
+
+
+def test_what_was_measured_decides_on_a_judge_and_not_the_yardsticks_of_its_search(told: dict[str, Any]) -> None:
+    db = Path("runs/ledger.db")
+    found = promotable(told["of_run"], False, db)
+    constant = found.result.yardsticks[0].model_copy(update={"diff": -3.4, "diff_ci95": (-7.0, 0.2), "p_value": 0.07})
+    behind = replace(found, result=found.result.model_copy(update={"yardsticks": (constant,)}))
+    assert [reason.code for reason in gate(behind.result).reasons] == ["no_better_than_constant"]
+    with closing(open_ledger(db)) as ledger:
+        offer = behind.offer(PromoteOptions(), ReleaseRegistry(releases_folder(db)), ledger)
+    assert offer.blocked == ()
 
 
 def test_a_judge_of_pairs_is_measured_in_both_orders(here: Path) -> None:
