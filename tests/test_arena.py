@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import tests.bench
 import tests.chaos
@@ -321,25 +319,10 @@ def test_a_winner_that_does_not_read_its_input_is_held_back(metric: str) -> None
 
 
 def _line(system: str, name: str, model: str, budget: int, seed: int, rows: int, score: str = "01", **more: Any) -> Any:
-    run = dict(
-        zip(
-            ("system", "set", "model", "budget", "seed", "rows"), (system, name, model, budget, seed, rows), strict=True
-        )
-    )
+    run = {"system": system, "set": name, "model": model, "budget": budget, "seed": seed, "rows": rows}
     spent = {
         "calls": {"task": budget, "proposer": 3},
         "tokens": {"task": {"prompt_tokens": 1000, "completion_tokens": 10}},
     }
     found = {"test": score.count("1") / len(score), "marks": score, "prompt_tokens_per_call": 50.0, "seconds": 10.0}
     return {**run, **spent, **found, "steps": [], "happened": "ok"} | more
-
-
-@given(st.sampled_from(LABELS), st.text(alphabet=" .,:!?\n\"'"), st.text(alphabet=" .,:!?\n\"'"))
-def test_a_label_is_found_in_any_case_between_any_marks(label: str, before: str, after: str) -> None:
-    for spelled in (label, label.upper(), label.replace("_", " ")):
-        assert Scorer("label", LABELS).hit(before + spelled + after, label)
-
-
-@given(st.text())
-def test_what_is_named_is_a_label_or_nothing(reply: str) -> None:
-    assert named(reply, LABELS) in (*LABELS, "")

@@ -14,6 +14,7 @@ import pytest
 from agent.programs.agent_call import AgentModel
 from agent.task.load import load_task
 from agent.types import Example
+from tests.cases import each_case
 from tests.wire import WireServer
 
 FOLDER = Path(__file__).resolve().parents[1] / "tasks" / "home_agent"
@@ -41,7 +42,7 @@ def calls_for(row: Example) -> list[dict[str, Any]]:
     return [{"name": "act", "arguments": dict(zip(names, each, strict=True))} for each in parts]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+@each_case("row", ROWS)
 def test_the_changes_of_a_row_can_be_made_and_change_something(row: Example) -> None:
     home = json.loads(row.inputs["home"])
     before = AGENT.flat(home)

@@ -53,19 +53,10 @@ def test_words_that_are_no_keys_stay(text: str) -> None:
     assert redact(text) is text
 
 
-@each_case(
-    "name",
-    [
-        "OPENAI_API_KEY",
-        "api_key_2",
-        "HF_TOKEN",
-        "APP_SECRET",
-        "APP_SECRET_KEY",
-        "OPENAI_ADMIN_KEY",
-        "DB_PASSWORD",
-        "PGPASSWORD",
-    ],
-)
+SECRETS = "OPENAI_API_KEY api_key_2 HF_TOKEN APP_SECRET APP_SECRET_KEY OPENAI_ADMIN_KEY DB_PASSWORD PGPASSWORD"
+
+
+@each_case("name", SECRETS.split())
 def test_a_variable_with_the_name_of_a_secret_holds_one(name: str) -> None:
     assert secrets_in({name: "value-of-it"}) == ("value-of-it",)
     assert secrets_in({name: "short"}) == ()

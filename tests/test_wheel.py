@@ -17,13 +17,53 @@ from pathlib import Path
 
 import pytest
 
+from agent.release.export import write_release
+from agent.release.promotion import ReleaseRegistry
+from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, load_prompt
+from agent.types import Field, Message
 from tests import installs
+from tests.release.formats.sample import release
 
 ROOT = installs.ROOT
 PARTS = ("agent", "promptassay", "tasks", "pyproject.toml", "README.md", "LICENSE")
 """What a wheel is built from."""
 CHOICES = "exactly one of the listed labels"
 """Words of an instruction that a search tries and that the task's own prompt lacks."""
+RELEASE = release(
+    Message("system", "Read it.\n"),
+    Message("user", "From {{sender}}: {{message}}"),
+    name="letters",
+    inputs=("sender", "message"),
+    outputs=(
+        Field("team", "choice", choices=("billing", "account")),
+        Field("amount", "number"),
+        Field("bill", "json", schema=json.dumps({"type": "object", "properties": {"due": {"type": "number"}}})),
+        Field("answer", "text", max_words=3),
+    ),
+    reasoning=True,
+)
+VALUES = {"sender": "Zoë", "message": "{{sender}} owes\n\\{{message}} 12"}
+REPLIES = (
+    'It is a bill.\nteam: billing\namount: 12.5\nbill: {"due": 3}\nanswer: it is late',
+    "I cannot say",
+    "team: billing\namount: many\nbill: {}\nanswer: one two three four",
+)
+ALONE = """
+import json, os, sys
+site, root, places, values, replies = json.loads(sys.argv[1])
+sys.path.insert(0, site)
+from agent import AgentError, load_prompt
+found = []
+for place in places:
+    prompt = load_prompt(place, root=root)
+    answers = [[answer.fields, answer.error] for answer in map(prompt.parse, replies)]
+    found.append([prompt.render(**values), answers, prompt.version, dict(prompt.parameters)])
+os.environ["OPENAI_API_KEY"] = "none"
+try: prompt.complete(**values)
+except AgentError as error: said = str(error)
+files = {getattr(module, "__file__", None) or "" for module in sys.modules.values()}
+print(json.dumps([found, said, [file for file in files if "site-packages" in file and not file.startswith(site)]]))
+"""
 LOAD = """
 import agent, promptassay
 from promptassay import load_prompt
@@ -93,6 +133,27 @@ def test_the_wheel_holds_the_program_and_the_samples_and_nothing_else(wheel: Pat
     assert all("/docs/" in name for name in names if name.endswith(".csv"))  # price lists of bank_answers
 
 
+def test_the_package_alone_loads_renders_and_parses_a_release_and_follows_an_alias(
+    bin_folder: Path, tmp_path: Path
+) -> None:
+    (site,) = bin_folder.parent.glob("lib/python*/site-packages")
+    write_release(RELEASE, tmp_path)
+    ReleaseRegistry(tmp_path / "releases").promote(RELEASE, "production", None, evidence={"run_id": "r_1"})
+    places = [str(tmp_path / PROMPT_FILE), str(tmp_path / MESSAGES_FILE), "letters@production"]
+    asked = json.dumps([str(site), str(tmp_path / "releases"), places, VALUES, REPLIES])
+    alone = (bin_folder / "python", "-I", "-S", "-c", ALONE, asked)  # without what is linked next to it
+    found, said, others = json.loads(run(*alone, cwd=tmp_path).stdout)
+    prompt = load_prompt(tmp_path)
+    answers = [[dict(answer.fields), answer.error] for answer in map(prompt.parse, REPLIES)]
+    assert found == [[prompt.render(**VALUES), answers, RELEASE.version, dict(RELEASE.parameters)]] * 3
+    assert found[0][0][1]["content"] == f"From Zoë: {VALUES['message']}"
+    good, silent, wrong = answers
+    assert good == [{"team": "billing", "amount": 12.5, "bill": {"due": 3}, "answer": "it is late"}, ""]
+    assert all((silent[1], wrong[1]))
+    assert said == "openai/gpt-x: cannot start (ModuleNotFoundError: No module named 'openai'); install that package"
+    assert others == []
+
+
 def test_the_demo_runs_where_nothing_else_is(bin_folder: Path, tmp_path: Path) -> None:
     result = json.loads(run(bin_folder / "optimize", "demo", "--json", "-q", cwd=tmp_path).stdout)
     assert (result["decision"], result["model"].partition("/")[0]) == ("promote", "recorded")
@@ -101,7 +162,10 @@ def test_the_demo_runs_where_nothing_else_is(bin_folder: Path, tmp_path: Path) -
 
 def test_the_first_steps_end_with_a_release(bin_folder: Path, tmp_path: Path) -> None:
     optimize, python = bin_folder / "optimize", bin_folder / "python"
-    run(optimize, "init", "--sample", "support_triage", cwd=tmp_path)
+    assert (
+        "then: optimize run support_triage" in run(optimize, "init", "--sample", "support_triage", cwd=tmp_path).stdout
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["tasks"]
     dry = run(optimize, "run", "support_triage", "--dry-run", cwd=tmp_path)
     assert "nothing was called" in dry.stdout
     assert not (tmp_path / "runs").exists()

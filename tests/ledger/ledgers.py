@@ -135,9 +135,9 @@ def first_break(events: Iterable[dict[str, Any]]) -> int | None:
     return None
 
 
-def in_memory(path: Path) -> sqlite3.Connection:
-    """The file's content where it can be broken quickly, again and again."""
-    content = bytearray(path.read_bytes())
+def in_memory(source: Path | bytes) -> sqlite3.Connection:
+    """A file or its content where it can be broken quickly, again and again."""
+    content = bytearray(source if isinstance(source, bytes) else source.read_bytes())
     content[18:20] = b"\x01\x01"  # without the write-ahead log, which memory has not
     db = sqlite3.connect(":memory:", isolation_level=None)
     db.deserialize(bytes(content))

@@ -19,7 +19,7 @@ from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.trail import call
 from agent.ledger.verify import Chain, chain_events, chains, home_of, verify
-from tests.ledger.ledgers import alter, copy, fill, make, read
+from tests.ledger.ledgers import alter, copy, fill, in_memory, make, read
 
 EVENTS = f"SELECT {', '.join(EVENT)} FROM events ORDER BY seq"
 
@@ -36,13 +36,6 @@ def note(path: Path, run_id: str, number: int) -> Path:
     with closing(Ledger(path)) as ledger:
         ledger.event(run_id, "note", {"number": number})
     return path
-
-
-def opened(path: Path) -> sqlite3.Connection:
-    """A copy in memory that can be changed."""
-    db = sqlite3.connect(":memory:", isolation_level=None)
-    db.deserialize(path.read_bytes())
-    return db
 
 
 def events_in(db: sqlite3.Connection, chain: Chain) -> list[tuple[object, ...]]:
@@ -232,12 +225,12 @@ def test_whatever_is_changed_in_it_is_found(tmp_path: Path, original: Path) -> N
     merged = merge_ledgers([left, right], tmp_path / "team.db").ledger
     missed = []
     for what, statement in CHANGES.items():
-        with closing(opened(merged)) as db:
+        with closing(in_memory(merged)) as db:
             alter(db, statement)
             if not verify(db):
                 missed.append(what)
     assert missed == []
-    with closing(opened(merged)) as db:
+    with closing(in_memory(merged)) as db:
         db.execute("ALTER TABLE merged_chains ADD COLUMN note TEXT")
         assert verify(db)
 

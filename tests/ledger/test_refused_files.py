@@ -50,37 +50,36 @@ def test_a_ledger_of_another_version_is_refused_without_a_write(
     refused(opens, whole, rf"written by another version of Promptassay \(schema {version}, this one has {VERSION}\)")
 
 
-@BOTH
-@pytest.mark.parametrize("version", [0, 1, VERSION, 7])
-@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
-def test_the_database_of_another_program_is_refused_without_a_write(
-    tmp_path: Path, opens: Callable[[Path], object], version: int, journal: str
-) -> None:
-    path = tmp_path / "other.db"
-    with closing(sqlite3.connect(path)) as db:
-        db.executescript(
-            f"PRAGMA journal_mode = {journal}; CREATE TABLE songs (title TEXT); INSERT INTO songs VALUES ('x');"
-            f"PRAGMA user_version = {version};"
-        )
-    refused(opens, path)
+def songs(version: int, journal: str) -> Callable[[Path], object]:
+    """Writes the database of another program."""
+    sql = f"PRAGMA journal_mode = {journal}; CREATE TABLE songs (title TEXT); INSERT INTO songs VALUES ('x');"
+
+    def write(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as db:
+            db.executescript(f"{sql} PRAGMA user_version = {version};")
+
+    return write
+
+
+NO_LEDGERS: dict[str, bytes | Callable[[Path], object]] = {
+    "text": b"this is no database, only a long enough text\n" * 50,
+    "short": b"short",
+    "picture": b"\x89PNG\r\n" + b"\0" * 4096,
+    "header": b"SQLite format 3\0" + b"\xff" * 4096,
+} | {
+    f"songs {version} {journal}": songs(version, journal)
+    for version in (0, 1, VERSION, 7)
+    for journal in ("DELETE", "WAL")
+}
 
 
 @BOTH
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"this is no database, only a long enough text\n" * 50,
-        b"short",
-        b"\x89PNG\r\n" + b"\0" * 4096,
-        b"SQLite format 3\0" + b"\xff" * 4096,
-    ],
-    ids=["text", "short", "picture", "header"],
-)
-def test_a_file_that_is_no_database_is_refused_without_a_write(
-    tmp_path: Path, opens: Callable[[Path], object], content: bytes
+@pytest.mark.parametrize("made", NO_LEDGERS.values(), ids=NO_LEDGERS)
+def test_what_is_no_ledger_is_refused_without_a_write(
+    tmp_path: Path, opens: Callable[[Path], object], made: bytes | Callable[[Path], object]
 ) -> None:
     file = tmp_path / "notes.txt"
-    file.write_bytes(content)
+    file.write_bytes(made) if isinstance(made, bytes) else made(file)
     refused(opens, file)
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from agent.errors import BadResponse, InputError, LedgerError, RateLimited, Transient, TransportUnknown
 from agent.ledger import trail
+from agent.ledger.checks import charges
 from agent.ledger.provenance import provenance
 from agent.ledger.query import History
 from agent.ledger.store import Ledger, NewCandidate, NewRun, Reservation
@@ -280,3 +281,15 @@ def test_where_a_run_came_from_is_told_whatever_git_prints(tmp_path: Path) -> No
     for words in (["init", "-q"], ["config", "core.quotepath", "false"], ["commit", "-q", "--allow-empty", "-m", "x"]):
         subprocess.run([*git, *words], check=True)
     assert re.fullmatch("[0-9a-f]{40} dirty", provenance(tmp_path, [])["git"])
+
+
+@pytest.mark.parametrize(("calls", "limited", "holds"), [(1, 2, True), (3, 2, False), (1, 1, False)])
+def test_a_request_that_was_refused_with_429_is_no_call_of_a_result(calls: int, limited: int, holds: bool) -> None:
+    def call(error_class: str | None, tokens: int = 0) -> dict[str, Any]:
+        told = {"role": "model", "state": "error" if error_class else "ok", "error_class": error_class}
+        return {**told, "cost_usd": 0.0, "prompt_tokens": 5 * tokens, "completion_tokens": tokens}
+
+    counts = {"model": calls, "proposer": 0, "judge": 0, "cached": 0}
+    told = {"calls": counts, "tokens": {"prompt": 5, "completion": 1}, "cost_usd": 0.0, "limited": limited}
+    made = [call(None, 1), call("rate_limit"), call("rate_limit"), call("not_sent")]
+    assert charges({"result": told, "prices": ""}, made).ok is holds

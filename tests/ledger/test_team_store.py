@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -53,19 +53,15 @@ def address(port: int, name: str = "team") -> str:
     return f"postgresql://{postgres.USER}:{postgres.PASSWORD}@127.0.0.1:{port}/{name}"
 
 
-class closing_engine:
+@contextmanager
+def closing_engine(url: str) -> Iterator[Any]:
     """A connection of the test's own, which commits each statement."""
-
-    def __init__(self, url: str) -> None:
-        self._engine = create_engine(database(url), isolation_level="AUTOCOMMIT")
-
-    def __enter__(self) -> Any:
-        self._connection = self._engine.connect()
-        return self._connection
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self._engine.dispose()
+    engine = create_engine(database(url), isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def put(path: Path, run_id: str, url: str, texts: bool = False) -> Published:

@@ -155,8 +155,3 @@ def test_no_reply_raises_and_each_broken_limit_of_what_parsed_is_in_the_error(
     assert all(why in prediction.error for why in whys)
     if set(prediction.fields) == {field.name for field in outputs}:
         assert prediction.error == " ".join(why for why in whys if why)
-
-
-@given(st.text())
-def test_a_field_without_limits_is_never_broken(value: str) -> None:
-    assert broken_limit(Field("t"), value) == ""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agent.prompt.calibration import FLOOR, LabelCalibration, calibrated, label_scores, read_reply, tokens_of
 from agent.shipped import Field, Prediction
+from tests.cases import each_case
 
 approx = pytest.approx
 LABELS = ("billing", "card_arrival", "card_linking", "sales")
@@ -20,35 +21,28 @@ def place(**weights: float) -> list[tuple[str, float]]:
     return [(token.replace("__", " "), math.log(weight)) for token, weight in weights.items()]
 
 
-def shares(tokens: list[list[tuple[str, float]]], labels: tuple[str, ...] = LABELS) -> list[float]:
+SAD = ("sad", "saddle", "cheerful")
+
+
+@each_case(
+    "tokens, labels, wanted",
+    [
+        ([place(billing=0.5, Bill=0.1, sales=0.3, card=0.1)], LABELS, [0.6, 0.05, 0.05, 0.3]),
+        # labels that begin alike are told apart where the reply spells them on, and else share what they have
+        ([place(card=0.8, sales=0.15), place(_arr=0.7, _link=0.3)], LABELS, [0.05, 0.56, 0.24, 0.15]),
+        ([place(sales=0.9, card=0.1), place(card=1.0)], LABELS, [FLOOR, 0.05, 0.05, 0.9]),
+        # one that is not listed has what the list leaves of 1, no more than the least that is listed, never nothing
+        ([place(billing=0.9, sales=0.06)], LABELS, [None, 0.04, None, None]),
+        ([place(billing=0.5, sales=0.1)], LABELS, [None, 0.1, None, None]),
+        ([[("billing", 0.0)]], LABELS, [None, None, None, FLOOR]),
+        # one that begins another is told from it by the end of the reply
+        ([place(sad=0.9, cheerful=0.1), [("", -0.01)]], SAD, [0.9, FLOOR, None]),
+    ],
+)
+def test_a_label_has_the_probability_of_the_tokens_that_spell_it(tokens, labels, wanted):
     found = label_scores(tokens, labels)
     assert found is not None
-    return [math.exp(log) for log in found]
-
-
-def test_a_label_has_the_probability_of_the_tokens_that_spell_it():
-    assert shares([place(billing=0.5, Bill=0.1, sales=0.3, card=0.1)]) == approx([0.6, 0.05, 0.05, 0.3])
-
-
-def test_labels_that_begin_alike_are_told_apart_where_the_reply_spells_them_on():
-    reply = [place(card=0.8, sales=0.15), place(_arr=0.7, _link=0.3)]
-    assert shares(reply) == approx([0.05, 0.56, 0.24, 0.15])
-
-
-def test_labels_that_go_on_alike_away_from_the_reply_share_what_they_have():
-    assert shares([place(sales=0.9, card=0.1), place(card=1.0)]) == approx([FLOOR, 0.05, 0.05, 0.9])
-
-
-def test_a_label_that_is_not_listed_has_at_most_what_the_list_leaves_and_never_nothing():
-    assert shares([place(billing=0.9, sales=0.06)])[1] == approx(0.04), "what the list leaves of 1"
-    assert shares([place(billing=0.5, sales=0.1)])[1] == approx(0.1), "no more than the least that is listed"
-    assert shares([[("billing", 0.0)]])[3] == approx(FLOOR)
-
-
-def test_a_label_that_begins_another_is_told_from_it_by_the_end_of_the_reply():
-    found = shares([place(sad=0.9, cheerful=0.1), [("", -0.01)]], ("sad", "saddle", "cheerful"))
-    assert found[0] == approx(0.9)
-    assert found[1] == approx(FLOOR)
+    assert [log for log, share in zip(found, wanted, strict=True) if share and math.exp(log) != approx(share)] == []
 
 
 def test_a_reply_about_something_else_has_no_scores():

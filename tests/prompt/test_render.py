@@ -105,21 +105,8 @@ def test_every_golden_file_has_its_case() -> None:
 # -- values ------------------------------------------------------------------------------------------------------------
 
 BITS = (
-    "{{message}}",
-    "{{team}}",
-    "\\",
-    "[[ ## team ## ]]",
-    "</message>",
-    '"',
-    "\n",
-    "\r",
-    "\0",
-    "\ud800",
-    "\u2028",
-    "{",
-    "$1",
-    "\\1",
-    " ",
+    *("{{message}}", "{{team}}", "[[ ## team ## ]]", "</message>", "{", '"', "$1", "\\1", "\\", " "),
+    *("\n", "\r", "\0", "\ud800", "\u2028"),
 )
 VALUES = st.lists(st.one_of(st.sampled_from(BITS), st.text(st.characters(), max_size=8)), max_size=6).map("".join)
 FOR_DSPY = VALUES.filter(lambda text: not any(mark in text for mark in NOT_FOR_DSPY))

@@ -35,44 +35,24 @@ def merged(parts):
     return out
 
 
-@given(TEXTS, VALUES)
-def test_escaped_text_is_filled_to_itself(text, values):
-    assert fill(escape(text, NAMES), values) == text
-
-
-@given(TEXTS)
-def test_escaped_text_holds_no_marks(text):
-    assert marks(escape(text, NAMES), NAMES) == set()
-
-
 @given(PARTS, VALUES)
-def test_joined_parts_are_filled_to_the_texts_and_values_in_their_order(parts, values):
-    assert fill(join(parts, NAMES), values) == read(parts, values)
-
-
-@given(PARTS)
-def test_the_marks_of_a_joined_template_are_its_placeholders_and_no_more(parts):
-    assert marks(join(parts, NAMES), NAMES) == {part[0] for part in parts if isinstance(part, tuple)}
-
-
-@given(PARTS)
-def test_joined_parts_split_into_the_same_parts(parts):
-    assert merged(split(join(parts, NAMES), NAMES)) == merged(parts)
-
-
-@given(TEXTS)
-def test_a_users_text_is_the_same_after_split_and_join(text):
-    assert join(split(text, NAMES), NAMES) == text
+def test_joined_parts_are_filled_in_their_order_and_split_into_the_same_parts(parts, values):
+    template = join(parts, NAMES)
+    assert fill(template, values) == read(parts, values)
+    assert marks(template, NAMES) == {part[0] for part in parts if isinstance(part, tuple)}
+    assert merged(split(template, NAMES)) == merged(parts)
 
 
 @given(TEXTS, VALUES)
-def test_splitting_a_users_text_does_not_change_what_it_renders(text, values):
-    assert fill(text, values) == read(split(text, NAMES), values)
-
-
-@given(TEXTS)
-def test_split_finds_the_placeholders_that_marks_finds(text):
-    assert {part[0] for part in split(text, NAMES) if isinstance(part, tuple)} == marks(text, NAMES)
+def test_a_users_text_is_filled_to_itself_escaped_and_renders_the_same_split(text, values):
+    assert fill(escape(text, NAMES), values) == text
+    assert marks(escape(text, NAMES), NAMES) == set()
+    parts = split(text, NAMES)
+    assert join(parts, NAMES) == text
+    assert fill(text, values) == read(parts, values)
+    assert marks(text, NAMES) == {part[0] for part in parts if isinstance(part, tuple)}
+    assert fill(text, {}) == escape(text, ()) == "".join(split(text, ())) == text
+    assert marks(text, ()) == set()
 
 
 @given(VALUES)
@@ -118,21 +98,8 @@ def test_backslashes_before_a_mark_count_in_pairs_and_elsewhere_are_text(templat
     assert marks(template, ["x"]) == found
 
 
-@each_case("slashes", range(6))
-def test_backslashes_before_a_placeholder_are_kept(slashes):
-    template = join(["\\" * slashes, ("x",)], ["x"])
-    assert fill(template, {"x": "V"}) == "\\" * slashes + "V"
-
-
 def test_a_mark_that_spans_two_fixed_parts_is_escaped():
     assert fill(join(["{{", "x}}", ("x",)], ["x"]), {"x": "V"}) == "{{x}}V"
-
-
-@given(TEXTS)
-def test_without_fields_every_text_is_literal(text):
-    assert fill(text, {}) == escape(text, ()) == text
-    assert marks(text, ()) == set()
-    assert "".join(split(text, ())) == text
 
 
 def test_messages_keep_their_roles_and_are_filled_one_by_one():
@@ -146,8 +113,3 @@ def test_long_runs_of_marks_and_backslashes_take_linear_time(text):
     assert fill(escape(text, NAMES), dict.fromkeys(NAMES, "V")) == text
     assert join(split(text, NAMES), NAMES) == text
     assert time.perf_counter() - start < 5
-
-
-def test_a_value_that_is_another_fields_mark_stays_a_mark():
-    values = {"x": "{{message}}", "message": "{{x}}"}
-    assert fill("{{x}} {{message}} {{x}}", values) == "{{message}} {{x}} {{message}}"

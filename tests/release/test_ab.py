@@ -131,12 +131,3 @@ def test_the_fallback_is_logged_and_must_be_of_the_same_name(
     write_release(THREE, file.parent)
     with pytest.raises(ReleaseError, match=f"holds {NAME} {THREE.version}"):
         load_prompt(f"{NAME}@production", root=root)
-
-
-UNITS = st.text(max_size=30)
-
-
-@given(UNITS, UNITS)
-def test_a_bucket_is_in_range_and_always_the_same(name: str, unit: str) -> None:
-    assert 0 <= bucket(name, unit) < 1
-    assert bucket(name, unit) == bucket(name, unit)

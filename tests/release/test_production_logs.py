@@ -153,13 +153,8 @@ def test_a_wrong_row_is_named_with_its_line(tmp_path: Path, row: Row, says: str)
 def test_keys_may_have_other_names_and_others_are_ignored(tmp_path: Path) -> None:
     plain = rows(random.Random(7), 40)
     named = [
-        {
-            "trace": {"id": at, "score": "high"},
-            "response": {"text": row["reply"]},
-            "message": row["inputs"]["message"],
-            "rating": row["score"],
-            "reply": 5,
-        }
+        {"trace": {"id": at, "score": "high"}, "response": {"text": row["reply"]}, "message": row["inputs"]["message"]}
+        | {"rating": row["score"], "reply": 5}
         for at, row in enumerate(plain)
     ]
     path = tmp_path / "log.jsonl"

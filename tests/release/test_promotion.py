@@ -470,14 +470,3 @@ def test_two_processes_at_once_both_leave_their_lines(root: Path) -> None:
     history = read_history(root / NAME)
     assert len(history) == 30
     assert b"".join(map(line_of, history)) == (root / NAME / ALIASES_FILE).read_bytes()
-
-
-def test_a_key_in_a_reason_is_in_no_file(root: Path, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-0123456789")
-    ledger = Ledger(db)
-    promote(root, ledger, ONE, reason="with sk-planted-0123456789")
-    ledger.close()
-    assert "[key]" in (root / NAME / ALIASES_FILE).read_text()
-    assert same(root, db) == [ONE.version]
-    for path in (*root.rglob("*"), db):
-        assert path.is_dir() or b"planted" not in path.read_bytes()

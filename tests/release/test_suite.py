@@ -68,8 +68,6 @@ def test_recorded_answers_are_read_as_the_prompt_reads_them_and_an_error_is_no_s
     assert [[is_answer(outcome) for outcome in row] for row in recorded] == [[True], [True, False]]
     assert Sample.of(Outcome("c", "r", Prediction({}, "", "too long"), (), None)) == Sample("", None, "too long")
     assert Sample.of(Outcome("c", "r", Prediction({}, "hm", "no team"), (), 0.0, "k")) == Sample("hm", 0.0)
-    code = replace(one, metrics=(MetricSpec("python", "team"),))  # its folder is what the caller says, never the file
-    assert task_of_suite(code, PROMPT, Path("here"), {}).folder == "here"
 
 
 ROW: dict[str, Any] = {"id": "a", "inputs": {}, "labels": {}, "answers": [{"reply": "", "value": 1}]}

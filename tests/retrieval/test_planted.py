@@ -44,12 +44,6 @@ def copier(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     return answer
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def run(table: list[dict[str, str]], **more: Any) -> Any:
     with WireServer(copier) as server:
         return pa.optimize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +28,7 @@ from agent.retrieval.vectors import DENSE_RETRIEVERS
 from agent.types import Example, Usage
 from tests.cli.world import compatible, good, good_json, refused
 from tests.release.formats.kinds import release_of
+from tests.retrieval.test_dense import prompts
 from tests.retrieval.test_planted import PROMPT, copier, rows
 from tests.retrieval.test_same_picks import TASK, row
 from tests.toys import FakeModel
@@ -55,11 +55,6 @@ def run(server: WireServer, **more: Any) -> Any:
 
 
 # -- the model
-
-
-def failing(fault: Fault) -> Iterator[tuple[WireServer, EmbeddingModel]]:
-    with WireServer(lambda messages, body: fault) as server:
-        yield server, EmbeddingModel(embeddings(server))
 
 
 async def test_a_call_has_the_vector_of_each_text_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +93,8 @@ def answer(vectors: Any) -> Fault:
     ],
 )
 async def test_what_is_no_answer_raises_as_of_other_models(fault: Fault, kind: type[Exception], words: str) -> None:
-    for _, model in failing(fault):
+    with WireServer(lambda messages, body: fault) as server:
+        model = EmbeddingModel(embeddings(server))
         with pytest.raises(kind, match=words):
             await model.complete(embedding_request(["one", "two"]))
         await model.close()
@@ -198,15 +194,6 @@ def provided(server_url: str = "http://127.0.0.1:9/v1") -> PromptProgram:
     program = PromptProgram(replace(TASK, space=space), FakeModel(lambda request: "billing"))
     program.pool.know({text: word_vector(text) for text in program.pool.texts(TASK.train)})
     return program
-
-
-def prompts(program: PromptProgram) -> list[PromptCandidate]:
-    made = [Picks(name, 4, pool=program.pool.id_of(name)) for name in DENSE_RETRIEVERS]
-    return [
-        PromptCandidate("few-shot", layout, "Route.").having(picks=each)
-        for each in made
-        for layout in ("turns", "inline")
-    ]
 
 
 def test_search_and_release_send_the_same_messages_for_the_same_vector(tmp_path: Path) -> None:

@@ -157,34 +157,27 @@ def test_a_line_that_is_gone_or_another_is_named(tmp_path: Path, line: int) -> N
         log.add("r5", "a", "ann", "spread")
 
 
-def test_an_undo_brings_back_what_the_labeller_said_before(tmp_path: Path) -> None:
-    log = LabelLog(tmp_path / "labels.jsonl")
-    log.add("r1", "a", "ann", "spread")
-    log.add("r1", "b", "ann", "spread")
-    log.add("r1", "b", "ben", "spread")
-    assert agreed(current_labels(log.events())["r1"]) == "b"
-    taken = log.undo("ann")
-    assert taken is not None
-    assert taken.label == "b"
-    assert agreed(current_labels(log.events())["r1"]) is None
-    assert log.undo("ann") is not None
-    assert log.undo("ann") is None
-    assert agreed(current_labels(log.events())["r1"]) == "b"
+STEPS = st.tuples(st.sampled_from(["ann", "ben"]), st.sampled_from(["r1", "r2", "undo"]), st.sampled_from("ab"))
 
 
-@given(st.lists(st.tuples(st.sampled_from(["ann", "ben"]), st.sampled_from(["r1", "r2", "undo"])), max_size=12))
-def test_an_undo_leaves_what_stood_before_the_label_that_it_takes_back(steps: list[tuple[str, str]]) -> None:
+@given(st.lists(STEPS, max_size=12))
+def test_an_undo_brings_back_what_the_labeller_said_before(steps: list[tuple[str, str, str]]) -> None:
     with TemporaryDirectory() as folder:
-        log, stand = LabelLog(Path(folder) / "labels.jsonl"), list[tuple[str, str]]()
-        for labeller, step in steps:
+        log, stand = LabelLog(Path(folder) / "labels.jsonl"), list[tuple[str, str, str]]()
+        for labeller, step, label in steps:
             if step != "undo":
-                log.add(step, "a", labeller, "spread")
-                stand.append((labeller, step))
+                log.add(step, label, labeller, "spread")
+                stand.append((labeller, step, label))
                 continue
-            taken, own = log.undo(labeller), [at for at, (name, _) in enumerate(stand) if name == labeller]
-            assert (taken.row if taken else None) == (stand.pop(own[-1])[1] if own else None)
-        found = {(name, row) for row, of_row in current_labels(log.events()).items() for name in of_row}
-        assert found == set(stand)
+            taken, own = log.undo(labeller), [at for at, (name, *_) in enumerate(stand) if name == labeller]
+            assert ((taken.row, taken.label) if taken else None) == (stand.pop(own[-1])[1:] if own else None)
+        said: dict[str, dict[str, str]] = {}
+        for labeller, row, label in stand:
+            said.setdefault(row, {})[labeller] = label
+        current = current_labels(log.events())
+        assert {row: {name: event.label for name, event in of.items()} for row, of in current.items()} == said
+        agree = {row: labels.pop() if len(labels := {*of.values()}) == 1 else None for row, of in said.items()}
+        assert {row: agreed(of) for row, of in current.items()} == agree
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 101, "\x1b[31m"])

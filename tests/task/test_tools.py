@@ -31,55 +31,31 @@ def test_the_forms_of_others_are_the_same_tool(value: Any) -> None:
     assert read_tools(value) == ((LIGHT,), [])
 
 
-def test_operations_of_an_openapi_document_are_tools() -> None:
-    document = {
-        "openapi": "3.1.0",
-        "paths": {
-            "/rooms/{room}/light": {
-                "parameters": [{"$ref": "#/components/parameters/room"}],
-                "put": {
-                    "operationId": "set_light",
-                    "summary": "Switches a light.",
-                    "requestBody": {
-                        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Light"}}}
-                    },
-                },
-                "get": {"description": "Reads a light."},
-            }
-        },
-        "components": {
-            "parameters": {
-                "room": {
-                    "name": "room",
-                    "in": "path",
-                    "required": True,
-                    "schema": {"type": "string"},
-                    "description": "Which.",
-                }
-            },
-            "schemas": {
-                "Light": {"properties": {"on": {"type": "boolean"}, "next": {"$ref": "#/components/schemas/Light"}}}
-            },
-        },
-    }
-    tools, wrong = read_tools(document)
-    assert wrong == []
-    read, put = tools
-    assert (read.name, read.description) == ("get_rooms_room_light", "Reads a light.")
-    assert (put.name, put.description) == ("set_light", "Switches a light.")
-    schema = json.loads(put.parameters)
-    assert schema["required"] == ["room"]
-    assert schema["properties"]["room"] == {"type": "string", "description": "Which."}
-    assert schema["properties"]["on"] == {"type": "boolean"}
-    assert "$ref" not in put.parameters
-
-
 def document(operation: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"openapi": "3.0.1", "paths": {"/pets": {"post": operation}}, **more}
 
 
 def body(schema: Any, media: str = "application/json") -> dict[str, Any]:
     return {"requestBody": {"content": {media: {"schema": schema}}}}
+
+
+def test_operations_of_an_openapi_document_are_tools() -> None:
+    parts = "#/components"
+    room = {"name": "room", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Which."}
+    light = {"properties": {"on": {"type": "boolean"}, "next": {"$ref": f"{parts}/schemas/Light"}}}
+    put = {"operationId": "set_light", "summary": "Switches a light.", **body({"$ref": f"{parts}/schemas/Light"})}
+    path = {"parameters": [{"$ref": f"{parts}/parameters/room"}], "put": put, "get": {"description": "Reads a light."}}
+    components = {"parameters": {"room": room}, "schemas": {"Light": light}}
+    tools, wrong = read_tools({"openapi": "3.1.0", "paths": {"/rooms/{room}/light": path}, "components": components})
+    assert wrong == []
+    reads, switches = tools
+    assert (reads.name, reads.description) == ("get_rooms_room_light", "Reads a light.")
+    assert (switches.name, switches.description) == ("set_light", "Switches a light.")
+    schema = json.loads(switches.parameters)
+    assert schema["required"] == ["room"]
+    assert schema["properties"]["room"] == {"type": "string", "description": "Which."}
+    assert schema["properties"]["on"] == {"type": "boolean"}
+    assert "$ref" not in switches.parameters
 
 
 A, B = ({"properties": {name: {"type": "string"}}, "required": [name]} for name in "ab")
@@ -166,17 +142,8 @@ def test_what_is_wrong_is_said(value: Any, what: str) -> None:
 
 
 def test_a_document_that_doubles_at_each_level_is_refused() -> None:
-    schemas = {
-        f"s{n}": {"properties": {side: {"$ref": f"#/components/schemas/s{n + 1}"} for side in "ab"}} for n in range(18)
-    }
-    schemas["s18"] = {}
-    body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/s0"}}}}
-    document = {
-        "openapi": "3.0.0",
-        "paths": {"/x": {"post": {"requestBody": body}}},
-        "components": {"schemas": schemas},
-    }
-    tools, (wrong,) = read_tools(document)
+    schemas = {f"s{n}": {"properties": {side: {"$ref": f"#/s{n + 1}"} for side in "ab"}} for n in range(18)}
+    tools, (wrong,) = read_tools(document(body({"$ref": "#/s0"}), **schemas, s18={}))
     assert tools == ()
     assert wrong.startswith("has more than 100,000 parts")
 

@@ -309,48 +309,33 @@ def test_a_text_is_one_message_of_the_user_whatever_stands_in_it(text: str) -> N
 
 
 def test_the_class_of_pydantic_takes_what_the_schema_takes() -> None:
+    numbers = {"class": {"type": "integer"}, "open": True}
+    person = {"name": {"type": "string"}, "boss": {"$ref": "#/$defs/person"}}
+    fields: dict[str, tuple[Any, Any]] = {
+        "copy": ({"type": ["string", "null"], "description": 'A "name" \\ {x}'}, None),
+        "field_1": ({"type": "integer"}, 2),
+        "list": ({"type": "array", "items": {"type": "string"}}, ["x"]),
+        "Any": ({"anyOf": [True, {"type": "number"}]}, []),
+        "Answer9": ({"type": "string"}, "y"),
+        "kind": ({"enum": ["a", None, 1]}, "a"),
+        "rows": ({"type": "array", "items": {"type": "object", "properties": {"x": True}}}, [{"x": 1}]),
+        "any": ({}, "z"),
+        "inner": ({"type": "object", "properties": numbers}, {"class": 3, "open": [1]}),
+        "either": ({"anyOf": [{"type": "object", "properties": {"x": {}}}, {"type": "number"}]}, 1.5),
+        "sender": ({"$ref": "#/$defs/person"}, {"name": "Ada", "boss": {"name": "Bo"}}),
+    }
     schema = {
         "type": "object",
-        "properties": {
-            "copy": {"type": ["string", "null"], "description": 'A "name" \\ {x}'},
-            "field_1": {"type": "integer"},
-            "list": {"type": "array", "items": {"type": "string"}},
-            "Any": {"anyOf": [True, {"type": "number"}]},
-            "Answer9": {"type": "string"},
-            "kind": {"enum": ["a", None, 1]},
-            "rows": {"type": "array", "items": {"type": "object", "properties": {"x": True}}},
-            "any": {},
-            "inner": {"type": "object", "properties": {"class": {"type": "integer"}, "open": True}},
-            "either": {"anyOf": [{"type": "object", "properties": {"x": {}}}, {"type": "number"}]},
-            "sender": {"$ref": "#/$defs/person"},
-        },
+        "properties": {name: about for name, (about, _) in fields.items()},
         "required": ["copy", "kind"],
-        "$defs": {
-            "person": {
-                "type": "object",
-                "properties": {"name": {"type": "string"}, "boss": {"$ref": "#/$defs/person"}},
-                "required": ["name"],
-            }
-        },
+        "$defs": {"person": {"type": "object", "properties": person, "required": ["name"]}},
     }
     made = release(outputs=(Field("record", "json", schema=json.dumps(schema)),))
     form = wanted("pydantic")
     with tempfile.TemporaryDirectory() as folder:
         write(proved(form, made), Path(folder))
         answer = load_module(Path(folder, "answer_model.py"), "exported_class").Answer
-    given = {
-        "copy": None,
-        "field_1": 2,
-        "list": ["x"],
-        "Any": [],
-        "Answer9": "y",
-        "kind": "a",
-        "rows": [{"x": 1}],
-        "inner": {"class": 3, "open": [1]},
-        "either": 1.5,
-        "sender": {"name": "Ada", "boss": {"name": "Bo"}},
-        "more": 1,
-    }
+    given = {name: value for name, (_, value) in fields.items() if name != "any"} | {"more": 1}
     read = answer.model_validate(given)
     assert read.model_dump(by_alias=True, exclude_unset=True) == given
     assert answer.model_json_schema(by_alias=True)["properties"]["copy"]["description"] == 'A "name" \\ {x}'
