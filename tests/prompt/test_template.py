@@ -2,7 +2,7 @@
 
 import time
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.prompt.template import escape, fill, fill_messages, join, marks, placeholder, split
@@ -36,6 +36,7 @@ def merged(parts):
 
 
 @given(PARTS, VALUES)
+@example(["\\", ("x",), "\\\\", ("x",)], dict.fromkeys(NAMES, "V"))  # backslashes before a placeholder are kept
 def test_joined_parts_are_filled_in_their_order_and_split_into_the_same_parts(parts, values):
     template = join(parts, NAMES)
     assert fill(template, values) == read(parts, values)

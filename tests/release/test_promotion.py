@@ -196,7 +196,11 @@ def test_a_damaged_history_is_refused_by_its_line_and_nothing_is_written(root: P
         promote(root, None, each, actor="jo")
     file = root / NAME / ALIASES_FILE
     lines = file.read_bytes().splitlines(keepends=True)
+    for each in (TWO, ONE):
+        promote(root.with_name("others"), None, each)
+    foreign = (root.with_name("others") / NAME / ALIASES_FILE).read_bytes().splitlines(keepends=True)
     for changed, number in (
+        ([lines[0], foreign[1], lines[2]], 2),
         ([lines[0], lines[1].replace(b'"jo"', b'"al"'), lines[2]], 2),
         ([lines[0], lines[2]], 2),
         ([lines[1], lines[0], lines[2]], 1),
