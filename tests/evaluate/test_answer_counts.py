@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import precision_recall_fscore_support
 
 from agent.evaluate import answer_counts
 from agent.evaluate.score_table import ScoreTable
@@ -112,22 +113,24 @@ ANSWERS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from([*LABELS, 
 
 
 @given(ANSWERS)
-def test_the_cells_of_the_matrix_add_up_to_the_rows_that_were_answered(answers: list[tuple[str, str | None]]) -> None:
+def test_the_cells_of_the_matrix_add_up_and_its_scores_are_those_of_scikit_learn(
+    answers: list[tuple[str, str | None]],
+) -> None:
     labels, said = [label for label, _ in answers], [answer for _, answer in answers]
-    found = side(labels, said)
-    answered_rows = [(label, answer) for label, answer in answers if answer != LOST]
-    assert sum(cell["rows"] for cell in found["cells"]) == len(answered_rows)
-    for score in found["scores"]:
-        own = [cell for cell in found["cells"] if cell["label"] == score["label"]]
-        assert score["support"] == sum(cell["rows"] for cell in own) == labels_of(answered_rows, score["label"])
-        assert score["said"] == sum(answer == score["label"] for _, answer in answered_rows)
-    counts = row_counts(pair(labels, said))["winner"]
+    found, counts = side(labels, said), row_counts(pair(labels, said))["winner"]
+    known = [(label, answer or "unreadable") for label, answer in answers if answer != LOST]
+    assert sum(cell["rows"] for cell in found["cells"]) == len(known)
     assert sum(score["right"] for score in found["scores"]) == counts["right"]
     assert counts["unreadable"] == sum(cell["rows"] for cell in found["cells"] if cell["said"] is None)
-
-
-def labels_of(answers: Sequence[tuple[str, str | None]], label: str) -> int:
-    return sum(right == label for right, _ in answers)
+    assert all(score["said"] == sum(answer == score["label"] for _, answer in known) for score in found["scores"])
+    if known:
+        precision, recall, _, support = precision_recall_fscore_support(
+            *zip(*known, strict=True), labels=list(LABELS), zero_division=0.0
+        )
+        for at, score in enumerate(found["scores"]):
+            assert (score["precision"] or 0.0) == pytest.approx(precision[at])
+            assert (score["recall"] or 0.0) == pytest.approx(recall[at])
+            assert score["support"] == support[at]
 
 
 by_tool = json_of(answer_counts.by_tool)
@@ -169,22 +172,6 @@ def test_calls_are_counted_by_hand() -> None:
         (NO_CALL, "scene"): 1,
     }
     assert by_tool(two_sides([], [], []), Field("calls", "json"), ()) == []
-
-
-@given(ANSWERS)
-def test_precision_recall_and_support_are_those_of_scikit_learn(answers: list[tuple[str, str | None]]) -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    known = [(label, answer or "unreadable") for label, answer in answers if answer != LOST]
-    if not known:
-        return
-    found = side([label for label, _ in answers], [answer for _, answer in answers])
-    precision, recall, _, support = metrics.precision_recall_fscore_support(
-        *zip(*known, strict=True), labels=list(LABELS), zero_division=0.0
-    )
-    for at, score in enumerate(found["scores"]):
-        assert (score["precision"] or 0.0) == pytest.approx(precision[at])
-        assert (score["recall"] or 0.0) == pytest.approx(recall[at])
-        assert score["support"] == support[at]
 
 
 NAMES = st.lists(st.sampled_from([tool.name for tool in TOOLS]), max_size=4)

@@ -41,11 +41,12 @@ def room(budget: Budget, total: Spend) -> float:
     return min((cap - spent for cap, spent in pairs if cap is not None), default=math.inf)
 
 
-@given(CAPS, STEPS, st.sampled_from(["model", "proposer", "judge"]))
+@given(CAPS, STEPS, st.sampled_from(["model", "proposer", "judge"]), SPENDS)
 def test_a_reservation_is_refused_exactly_where_what_is_paid_and_open_would_pass_a_cap(
-    budget: Budget, steps: list[Any], role: Any
+    budget: Budget, steps: list[Any], role: Any, paid: Spend
 ) -> None:
-    account, opened, paid = Account(budget), [], Spend()
+    """Also in a run that is resumed with something paid."""
+    account, opened = Account(budget, ResumeState(paid={"model": paid})), list[Spend]()
     for verb, what, share in steps:
         if verb == "reserve":
             left = room(budget, sum(opened, paid) + what)
@@ -395,32 +396,3 @@ async def test_each_new_record_is_in_the_ledger_and_a_resumed_run_reserves_alike
     assert set(more.widths[:STEADY]) == {1}
     assert max(more.widths) > 1
     again.close()
-
-
-@given(CAPS, st.lists(SPENDS, max_size=20))
-def test_what_is_released_can_be_reserved_again(budget, worsts):
-    account, fitted = Account(budget), []
-    for worst in worsts:
-        try:
-            account.reserve(worst)
-            fitted.append(worst)
-        except BudgetExhausted:
-            break
-    for worst in fitted:
-        account.release(worst)
-    for worst in fitted:
-        account.reserve(worst)  # fits again
-
-
-@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
-def test_a_resumed_account_starts_from_what_was_paid(paid, cap, more):
-    account = Account(Budget(max_calls=cap), ResumeState(paid={"model": Spend(paid, 0, 0.0)}))
-    assert account.total_paid == Spend(paid)
-    fitted = 0
-    for _ in range(more):
-        try:
-            account.reserve(Spend(1))
-            fitted += 1
-        except BudgetExhausted:
-            pass
-    assert fitted == max(0, min(more, cap - paid))

@@ -127,10 +127,22 @@ def assert_error(answered: tuple[int, str, Any], status: int, says: str = "") ->
 # -- the three formats, with their SDKs -------------------------------------------------------------------------------
 
 
+def says_both(request: Request) -> str:
+    return BOTH if len(request.messages) == 2 else "[]\nTwo teas."
+
+
+def assert_two_turns(rollout: Scripted, first: Request, *more: Message) -> None:
+    """What arrives of a question and of the results of its two calls; `first` without its messages and tools."""
+    asked = (Message("system", "Be kind."), Message("user", "tea or Ä"))
+    tools = (Tool("search", "Look it up.", json.dumps(SEARCH)),)
+    results = (Message("tool", "found tea"), Message("tool", "found Ä"))
+    assert rollout.seen[0] == replace(first, messages=asked, tools=tools, tool_choice="auto")
+    assert [request.messages for request in rollout.seen[1:]] == [(*asked, Message("assistant", BOTH), *results, *more)]
+
+
 @pytest.mark.parametrize("streams", [False, True])
 async def test_parallel_calls_make_two_turns_of_chat_completions(endpoint: Endpoint, streams: bool) -> None:
-    rollout = Scripted(lambda request: BOTH if len(request.messages) == 2 else "[]\nTwo teas.")
-    address = await endpoint.open(rollout)
+    address = await endpoint.open(rollout := Scripted(says_both))
     messages: list[Any] = [{"role": "developer", "content": "Be kind."}]
     messages += [{"role": "user", "content": [{"type": "text", "text": "tea "}, {"type": "text", "text": "or Ä"}]}]
     function = {"name": "search", "description": "Look it up.", "parameters": SEARCH, "strict": True}
@@ -158,24 +170,12 @@ async def test_parallel_calls_make_two_turns_of_chat_completions(endpoint: Endpo
             for call in reversed(calls):  # in any order
                 query = json.loads(call.function.arguments)["query"]
                 messages.append({"role": "tool", "tool_call_id": call.id, "content": f"found {query}"})
-    first, second = rollout.seen
-    assert first == Request(
-        (Message("system", "Be kind."), Message("user", "tea or Ä")),
-        99,
-        0.5,
-        3,
-        ("END",),
-        tools=(Tool("search", "Look it up.", json.dumps(SEARCH)),),
-        tool_choice="auto",
-    )
-    results = (Message("tool", "found tea"), Message("tool", "found Ä"))
-    assert second.messages == (*first.messages, Message("assistant", BOTH), *results)
+    assert_two_turns(rollout, Request((), 99, 0.5, 3, ("END",)))
 
 
 @pytest.mark.parametrize("streams", [False, True])
 async def test_parallel_calls_make_two_turns_of_responses(endpoint: Endpoint, streams: bool) -> None:
-    rollout = Scripted(lambda request: BOTH if len(request.messages) == 2 else "[]\nTwo teas.")
-    address = await endpoint.open(rollout)
+    address = await endpoint.open(rollout := Scripted(says_both))
     items: list[Any] = [{"role": "user", "content": [{"type": "input_text", "text": "tea or Ä"}]}]
     tool = {"type": "function", "name": "search", "description": "Look it up.", "parameters": SEARCH, "strict": True}
     asked: dict[str, Any] = {"model": "m", "instructions": "Be kind.", "tools": [tool], "max_output_tokens": 99}
@@ -199,22 +199,12 @@ async def test_parallel_calls_make_two_turns_of_responses(endpoint: Endpoint, st
             for item in [item for item in reply.output if item.type == "function_call"]:
                 query = json.loads(item.arguments)["query"]
                 items.append({"type": "function_call_output", "call_id": item.call_id, "output": f"found {query}"})
-    first, second = rollout.seen
-    assert first == Request(
-        (Message("system", "Be kind."), Message("user", "tea or Ä")),
-        99,
-        1.0,
-        tools=(Tool("search", "Look it up.", json.dumps(SEARCH)),),
-        tool_choice="auto",
-    )
-    results = (Message("tool", "found tea"), Message("tool", "found Ä"))
-    assert second.messages == (*first.messages, Message("assistant", BOTH), *results)
+    assert_two_turns(rollout, Request((), 99, 1.0))
 
 
 @pytest.mark.parametrize("streams", [False, True])
 async def test_parallel_calls_make_two_turns_of_messages(endpoint: Endpoint, streams: bool) -> None:
-    rollout = Scripted(lambda request: BOTH if len(request.messages) == 2 else "[]\nTwo teas.")
-    address = await endpoint.open(rollout)
+    address = await endpoint.open(rollout := Scripted(says_both))
     messages: list[Any] = [{"role": "user", "content": "tea or Ä"}]
     tool = {"name": "search", "description": "Look it up.", "input_schema": SEARCH}
     kept: Any = {"type": "ephemeral"}
@@ -239,17 +229,7 @@ async def test_parallel_calls_make_two_turns_of_messages(endpoint: Endpoint, str
                 for block in reversed(used)
             ]
             messages.append({"role": "user", "content": [*results, {"type": "text", "text": "Well?"}]})
-    first, second = rollout.seen
-    assert first == Request(
-        (Message("system", "Be kind."), Message("user", "tea or Ä")),
-        99,
-        1.0,
-        stop=("END",),
-        tools=(Tool("search", "Look it up.", json.dumps(SEARCH)),),
-        tool_choice="auto",
-    )
-    answers = (Message("tool", "found tea"), Message("tool", "found Ä"), Message("user", "Well?"))
-    assert second.messages == (*first.messages, Message("assistant", BOTH), *answers)
+    assert_two_turns(rollout, Request((), 99, 1.0, stop=("END",)), Message("user", "Well?"))
 
 
 class Verdict(BaseModel):
@@ -563,7 +543,7 @@ async def test_any_body_is_a_request_or_a_refusal(endpoint: Endpoint) -> None:
     """Read and answered in each dialect; and every third over the wire, from one connection: none takes it down."""
     bodies: list[tuple[str, dict[str, Any]]] = []
 
-    @settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=120, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(path=st.sampled_from(list(DIALECTS)), body=st.dictionaries(FIELDS, DEEP, max_size=5), text=st.text())
     def read(path: str, body: dict[str, Any], text: str) -> None:
         bodies.append((path, body))
@@ -599,7 +579,7 @@ TURNS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(turns=TURNS, has_tools=st.booleans())
 def test_each_conversation_that_is_taken_can_be_sent_to_every_provider(turns: list[Any], has_tools: bool) -> None:
     """Each message says to the provider what it said to us; results are those of their calls."""

@@ -367,6 +367,9 @@ async def test_the_pace_quickens_step_by_step() -> None:
         clean_round(limiter)
     second = await seconds_for_twenty()
     assert second == pytest.approx(first * QUICKEN)
+    await asyncio.sleep(COOL_DOWN / 3.4 - second)  # too soon after the last step
+    clean_round(limiter)
+    assert await seconds_for_twenty() == pytest.approx(second)
     await asyncio.sleep(COOL_DOWN / 3)
     clean_round(limiter)
     assert await seconds_for_twenty() == pytest.approx(second * QUICKEN)

@@ -29,7 +29,7 @@ from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.gateway.limiter import MOST_LIMITED
 from agent.gateway.prices import fixed_price
-from agent.gateway.retries import LONGEST, MAX_ATTEMPTS, MAX_PAID_ATTEMPTS, PAID_FREE, PAID_SHARE, Retries, maybe_paid
+from agent.gateway.retries import MAX_ATTEMPTS, MAX_PAID_ATTEMPTS, PAID_FREE, PAID_SHARE, Retries, maybe_paid
 from agent.ledger.store import Ledger
 from agent.types import Budget, Completion, Request, Spend
 from tests.gateway.doors import burst, classes, gateway, scripted, states
@@ -73,7 +73,7 @@ def test_a_429_is_always_retried_and_waits_in_the_limiter() -> None:
     assert not maybe_paid(SLOW)
 
 
-@pytest.mark.parametrize(("attempt", "ceiling"), [(1, 0.5), (2, 1.0), (5, 8.0)])
+@pytest.mark.parametrize(("attempt", "ceiling"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0)])
 def test_delays_spread_from_zero_to_a_ceiling_that_doubles(attempt: int, ceiling: float) -> None:
     retries = Retries(random.Random(0))
     delays = [retries.delay(DOWN, attempt, 0) or 0.0 for _ in range(400)]
@@ -331,10 +331,3 @@ async def test_no_wait_lasts_longer_than_the_run_may(ledger: Ledger, error: Mode
     assert now() == pytest.approx(7.0, abs=0.1)
     door = gateway(ledger, Budget(time_limit=60.0))
     assert (await door.complete("model", scripted(RateLimited("slow", 50.0), "billing"), ask("b"))).text == "billing"
-
-
-@given(seed=st.integers(), attempt=st.integers(1, 5))
-def test_a_delay_lies_between_zero_and_a_ceiling_that_doubles(seed: int, attempt: int) -> None:
-    delay = Retries(random.Random(seed)).delay(DOWN, attempt, 0)
-    assert delay is not None
-    assert 0.0 <= delay <= min(LONGEST, 0.25 * 2**attempt)

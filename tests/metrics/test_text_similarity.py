@@ -111,19 +111,6 @@ def test_embeddings_tell_near_texts_from_far_ones() -> None:
 def test_edit_similarity_is_one_less_rapidfuzz_distance_over_the_longer_length(one: str, two: str) -> None:
     longer = max(len(one), len(two))
     expected = 1 - Levenshtein.distance(one, two) / longer if longer else 1.0
-    assert levenshtein_similarity(one, two) == approx(expected)
-
-
-@given(any_text, any_text)
-def test_edit_similarity_is_symmetric_and_one_for_equal_texts_only(one: str, two: str) -> None:
-    assert levenshtein_similarity(one, two) == approx(levenshtein_similarity(two, one))
+    assert levenshtein_similarity(one, two) == approx(expected) == approx(levenshtein_similarity(two, one))
     assert levenshtein_similarity(one, one) == 1
     assert (levenshtein_similarity(one, two) == 1) == (one == two)
-
-
-@given(any_text, any_text, any_text)
-def test_the_edits_behind_the_similarity_keep_the_triangle(one: str, two: str, three: str) -> None:
-    def edits(a: str, b: str) -> float:
-        return (1 - levenshtein_similarity(a, b)) * max(len(a), len(b))
-
-    assert edits(one, three) <= edits(one, two) + edits(two, three) + 1e-6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import BadResponse, RunRefused
+from agent.errors import BadResponse, ModelError, RunRefused
 from agent.models.anthropic import AnthropicModel, _turns
 from agent.types import Completion, Message, Request, Usage
-from tests.wire import Fault, WireServer, ok
+from tests.models.replies import assert_read, completed, replies
+from tests.wire import WireServer, ok
 
 KEY = "secret-0123456789"
 MARK = {"type": "ephemeral"}
@@ -37,25 +39,12 @@ async def ask(server: WireServer, request: Request = REQUEST) -> Completion:
         await model.close()
 
 
-async def answer(content: Any) -> Completion:
-    with WireServer(lambda messages, sent: Fault(body=content)) as server:
-        return await ask(server)
-
-
 async def test_a_schema_becomes_a_structured_output_without_limits_on_length() -> None:
     schema = {"type": "object", "properties": {"reason": {"type": "string", "maxLength": 9}}}
     with WireServer(ok) as server:
         await ask(server, replace(REQUEST, json_schema=json.dumps(schema)))
     asked = server.requests[0].body["output_config"]["format"]
     assert asked == {"type": "json_schema", "schema": {"type": "object", "properties": {"reason": {"type": "string"}}}}
-
-
-async def test_a_missing_key_stops_the_run_and_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    with WireServer(ok) as server:
-        monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "something-else")
-        with pytest.raises(RunRefused, match="ANTHROPIC_API_KEY"):
-            await AnthropicModel("anthropic/m", "m", base_url=server.root).complete(REQUEST)
-    assert server.requests == []
 
 
 async def test_an_address_with_a_login_stops_the_run_before_a_call_and_is_not_shown(
@@ -72,7 +61,8 @@ async def test_an_address_with_a_login_stops_the_run_before_a_call_and_is_not_sh
 async def test_the_system_text_and_the_last_demo_are_marked_for_the_cache() -> None:
     with WireServer(ok) as server:
         await ask(server)
-    body = server.requests[0].body
+        await ask(server, replace(REQUEST, messages=DEMOS[-1:]))
+    body, plain = (seen.body for seen in server.requests)
     assert body["system"] == [{"type": "text", "text": "Route the message.", "cache_control": MARK}]
     assert body["messages"] == [
         {"role": "user", "content": "I was charged twice."},
@@ -82,13 +72,8 @@ async def test_the_system_text_and_the_last_demo_are_marked_for_the_cache() -> N
         {"role": "user", "content": "Where is my parcel?"},
     ]
     assert body["max_tokens"] == 16
-
-
-async def test_without_system_text_or_demos_nothing_is_marked() -> None:
-    with WireServer(ok) as server:
-        await ask(server, replace(REQUEST, messages=DEMOS[-1:]))
-    assert "system" not in server.requests[0].body
-    assert server.requests[0].body["messages"] == [{"role": "user", "content": "Where is my parcel?"}]
+    assert "system" not in plain
+    assert plain["messages"] == body["messages"][-1:], "without system text or demos nothing is marked"
 
 
 def test_the_last_demo_is_marked_when_the_reply_is_begun_for_the_model() -> None:
@@ -129,61 +114,47 @@ def body(content: Any, reason: str | None = "end_turn", **extra: Any) -> dict[st
     return {"type": "message", "role": "assistant", "model": "m-1", "content": content, "stop_reason": reason, **extra}
 
 
-def text(value: str) -> dict[str, Any]:
+def text(value: Any) -> dict[str, Any]:
     return {"type": "text", "text": value}
 
 
-async def test_tokens_written_to_and_read_from_the_cache_count_as_prompt_tokens() -> None:
-    usage = {
-        "input_tokens": 10,
-        "cache_creation_input_tokens": 200,
-        "cache_read_input_tokens": 3000,
-        "output_tokens": 4,
-    }
-    got = (await answer(body([text("ok")], usage=usage))).usage
-    assert got == Usage(3210, 4, cached_prompt_tokens=3000, written_prompt_tokens=200)
+async def answers(bodies: Sequence[dict[str, Any]]) -> list[Completion | ModelError]:
+    return await replies(
+        lambda server: AnthropicModel("anthropic/m", "m", base_url=server.root, api_key=KEY), REQUEST, bodies
+    )
 
 
-@pytest.mark.parametrize("usage", [None, [], {}, {"input_tokens": "x", "output_tokens": None}])
-async def test_counts_that_cannot_be_true_are_estimated(usage: Any) -> None:
-    got = (await answer(body([text("ok then")], usage=usage))).usage
-    assert got.prompt_tokens >= 15
-    assert got.completion_tokens >= 2
+CACHED = {"cache_creation_input_tokens": 200, "cache_read_input_tokens": 3000}
 
 
-@pytest.mark.parametrize(
-    ("reason", "finish"),
-    [
-        ("end_turn", "stop"),
-        ("stop_sequence", "stop"),
-        ("max_tokens", "length"),
-        ("model_context_window_exceeded", "length"),
-        ("refusal", "refusal"),
-        ("pause_turn", "other"),
-        (None, "other"),
-    ],
-)
-async def test_each_reason_to_stop_has_its_finish(reason: str | None, finish: str) -> None:
-    assert (await answer(body([text("a")], reason))).finish == finish
+async def test_tokens_of_the_cache_are_of_the_prompt_and_counts_that_cannot_be_true_are_estimated() -> None:
+    usages: list[Any] = [{"input_tokens": 10, "output_tokens": 4, **CACHED}, None, [], {}]
+    usages.append({"input_tokens": "x", "output_tokens": None})
+    counted, *estimated = completed(await answers([body([text("ok then")], usage=usage) for usage in usages]))
+    assert counted.usage == Usage(3210, 4, cached_prompt_tokens=3000, written_prompt_tokens=200)
+    for got in estimated:
+        assert got.usage.prompt_tokens >= 15
+        assert got.usage.completion_tokens >= 2
 
 
-async def test_only_the_text_blocks_are_the_text() -> None:
-    blocks = [{"type": "thinking", "thinking": "hm", "signature": "x"}, text("bil"), text("ling")]
-    assert (await answer(body(blocks))).text == "billing"
+BLOCKS = [{"type": "thinking", "thinking": "hm", "signature": "x"}, text("bil"), text("ling")]
+FINISHES: dict[str | None, str] = {
+    **dict.fromkeys(("end_turn", "stop_sequence"), "stop"),
+    **dict.fromkeys(("max_tokens", "model_context_window_exceeded"), "length"),
+    "refusal": "refusal",
+    **dict.fromkeys(("pause_turn", None), "other"),
+}
+REPLIES = [
+    (body(BLOCKS), ("billing", "stop")),
+    *((body([text("a")], reason), ("a", finish)) for reason, finish in FINISHES.items()),
+    *((body([], reason), ("", FINISHES[reason])) for reason in ("end_turn", "stop_sequence", "max_tokens", "refusal")),
+]
+NO_REPLIES = [
+    *(body(content) for content in (None, "text", [3], [{"type": "thinking"}], [text(3)])),
+    *(body([], reason) for reason in ("pause_turn", "tool_use", None)),
+]
 
 
-@pytest.mark.parametrize("reason", ["end_turn", "stop_sequence", "max_tokens", "refusal"])
-async def test_an_empty_reply_that_is_explained_is_a_reply(reason: str) -> None:
-    assert (await answer(body([], reason))).text == ""
-
-
-@pytest.mark.parametrize("content", [None, "text", [3], [{"type": "thinking"}], [{"type": "text", "text": 3}]])
-async def test_a_reply_without_text_is_none(content: Any) -> None:
-    with pytest.raises(BadResponse):
-        await answer(body(content))
-
-
-@pytest.mark.parametrize("reason", ["pause_turn", "tool_use", None])
-async def test_an_empty_reply_that_nothing_explains_is_none(reason: str | None) -> None:
-    with pytest.raises(BadResponse):
-        await answer(body([], reason))
+async def test_a_reply_has_a_text_or_a_reason_to_have_none() -> None:
+    found = await answers([*(sent for sent, _ in REPLIES), *NO_REPLIES])
+    assert_read(found, [wanted for _, wanted in REPLIES], [(BadResponse, "")] * len(NO_REPLIES))

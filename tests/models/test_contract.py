@@ -33,6 +33,7 @@ from agent.errors import (
 from agent.models.anthropic import AnthropicModel
 from agent.models.hosted import HostedModel, estimate_tokens, most_bytes, most_chars
 from agent.models.langchain import LangChainModel
+from agent.models.model_registry import create_model
 from agent.models.openai import OpenAIModel
 from agent.types import Message, Request, Usage
 from tests.wire import Fault, Reply, WireServer
@@ -531,6 +532,25 @@ async def test_the_largest_reply_leaves_the_loop_to_others(make: Make) -> None:
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------
+
+
+NAMES = {
+    "openai/m": "OPENAI_API_KEY",
+    "anthropic/m": "ANTHROPIC_API_KEY",
+    "langchain/openai:m": "OPENAI_API_KEY",
+    "langchain/anthropic:m": "ANTHROPIC_API_KEY",
+    "langchain/groq:m": "GROQ_API_KEY",
+}
+
+
+@pytest.mark.parametrize(("name", "variable"), NAMES.items())
+async def test_a_missing_key_stops_the_run_and_names_its_variable(
+    name: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "something-else")
+    with pytest.raises(RunRefused, match=variable):
+        await create_model(name).complete(REQUEST)
 
 
 @every_model

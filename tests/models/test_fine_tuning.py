@@ -108,20 +108,18 @@ async def test_an_upload_without_an_id_is_a_bad_response(body: Any) -> None:
         await asked(Fault(body=body), lambda api: api.upload("train.jsonl", b"{}\n"))
 
 
-@pytest.mark.parametrize("status", [404, 405, 501])
-async def test_a_server_without_the_api_is_told_as_one(status: int) -> None:
-    with pytest.raises(RunRefused, match=f"no fine-tuning API .HTTP {status}."):
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [*((status, f"no fine-tuning API .HTTP {status}.") for status in (404, 405, 501)), (401, "the key was refused")],
+)
+async def test_a_server_without_the_api_is_told_as_one_and_a_refused_key_is_not(status: int, says: str) -> None:
+    with pytest.raises(RunRefused, match=says):
         await asked(Fault(status, body={"error": {"message": "no"}}), lambda api: api.check())
 
 
 @pytest.mark.parametrize("fault", [Fault(403, body={}), Fault(503, body={}), Fault(body={"data": []}), Fault(raw=b"")])
 async def test_what_is_unclear_about_the_api_passes(fault: Fault) -> None:
     await asked(fault, lambda api: api.check())
-
-
-async def test_a_refused_key_is_no_missing_api() -> None:
-    with pytest.raises(RunRefused, match="the key was refused"):
-        await asked(Fault(401, body={"error": {"message": "no"}}), lambda api: api.check())
 
 
 async def test_a_job_on_another_file_is_not_ours_and_a_list_without_an_end_is_left() -> None:

@@ -43,26 +43,13 @@ def picked(engines: Engines, number: int) -> str | None:
 ONE, TWO, THREE = "instruction one " * 4, "another text " * 4, "/ path-like text " * 4
 
 
-def test_an_engine_takes_the_call_whose_prefix_it_holds() -> None:
-    model = waiting(TWO + "b", ONE + "b", THREE + "b", held={0: ONE + "a", 1: TWO + "a"})
-    assert picked(model, 0) == ONE + "b"
-    assert picked(model, 1) == TWO + "b"
-
-
-def test_else_it_takes_one_that_nobody_holds() -> None:
-    model = waiting(TWO + "b", THREE + "b", held={0: ONE + "a", 1: TWO + "a"})
-    assert picked(model, 0) == THREE + "b"
-
-
-def test_else_it_waits_unless_there_is_enough_to_steal() -> None:
+def test_an_engine_takes_the_call_whose_prefix_it_holds_or_that_nobody_holds_or_enough_to_steal() -> None:
+    held = {0: ONE + "a", 1: TWO + "a"}
     few = [TWO + str(n) for n in range(WORTH_STEALING - 1)]
-    assert picked(waiting(*few, held={0: ONE, 1: TWO}), 0) is None
-    assert picked(waiting(*few, TWO + "x", held={0: ONE, 1: TWO}), 0) == TWO + "x"
-
-
-def test_an_engine_that_holds_nothing_takes_what_is_there() -> None:
-    assert picked(waiting(ONE, held={}), 0) == ONE
-    assert picked(waiting(held={}), 0) is None
+    assert [picked(waiting(TWO, ONE, THREE, held=held), engine) for engine in (0, 1)] == [ONE, TWO]
+    assert picked(waiting(TWO, THREE, held=held), 0) == THREE
+    assert [picked(waiting(*few, *more, held=held), 0) for more in ((), (TWO,))] == [None, TWO]
+    assert [picked(waiting(*texts, held={}), 0) for texts in ((ONE,), ())] == [ONE, None]
 
 
 async def test_a_call_with_an_adapter_is_free_for_every_engine_and_leaves_no_prefix_behind() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agent.errors import BadResponse, InputError, ParameterRefused, RowRefused, RunRefused
+from agent.errors import BadResponse, InputError, ModelError, ParameterRefused, RowRefused, RunRefused
 from agent.gateway.prices import is_local
 from agent.models.hosted import HostedModel
 from agent.models.model_registry import create_model
 from agent.models.openai import OFFICIAL_URL, OpenAIModel
-from agent.types import Message, Request, Usage
+from agent.types import Completion, Message, Request, Usage
+from tests.models.replies import assert_read, completed, replies
 from tests.wire import Fault, WireServer, ok
 
 REQUEST = Request(messages=(Message("user", "Which team?"),), max_tokens=16, timeout=10.0)
@@ -30,14 +32,8 @@ async def ask(model: OpenAIModel, request: Request = REQUEST) -> Any:
 # -- keys and addresses ------------------------------------------------------------------------------------------------
 
 
-async def test_a_missing_key_stops_the_run_and_names_its_variable() -> None:
-    with pytest.raises(RunRefused, match="OPENAI_API_KEY"):
-        await ask(OpenAIModel("openai/m", "m"))
-
-
-@pytest.mark.parametrize("key", ["two words", "naïve", "line\nbreak"])
-async def test_a_key_that_cannot_be_sent_is_refused_unshown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", key)
+async def test_a_key_that_cannot_be_sent_is_refused_unshown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key := "two words")
     with pytest.raises(RunRefused, match="OPENAI_API_KEY") as caught:
         await ask(OpenAIModel("openai/m", "m"))
     assert key not in str(caught.value)
@@ -236,87 +232,70 @@ def body(message: Any, finish: str = "stop", **extra: Any) -> dict[str, Any]:
     return {"model": "m-1", "choices": [{"index": 0, "message": message, "finish_reason": finish}], **extra}
 
 
-async def answer(content: dict[str, Any], **more: Any) -> Any:
-    with WireServer(lambda messages, sent: Fault(body=content)) as server:
-        return await ask(OpenAIModel("m", "m", base_url=server.url), replace(REQUEST, **more))
+async def answers(bodies: Sequence[dict[str, Any]], **more: Any) -> list[Completion | ModelError]:
+    return await replies(lambda server: OpenAIModel("m", "m", base_url=server.url), replace(REQUEST, **more), bodies)
 
 
-async def test_tokens_that_are_noted_in_the_cache_are_read() -> None:
-    details = {"cached_tokens": 10, "cache_write_tokens": 70}
-    usage = {"prompt_tokens": 90, "completion_tokens": 2, "total_tokens": 92, "prompt_tokens_details": details}
-    assert (await answer(body({"content": "ok"}, usage=usage))).usage == Usage(90, 2, 10, 70)
+def counted(total: Any) -> dict[str, Any]:
+    return {"prompt_tokens": 100, "completion_tokens": 2, "total_tokens": total}
 
 
-@pytest.mark.parametrize(
-    ("total", "completion"), [(902, 802), (102, 2), (50, 2), (0, 2), (-1, 2), (1 << 60, 2), ("902", 2), (None, 2)]
-)
-async def test_tokens_of_reasoning_that_stand_in_the_total_alone_are_of_the_reply(total: Any, completion: int) -> None:
-    usage = {"prompt_tokens": 100, "completion_tokens": 2, "total_tokens": total}
-    assert (await answer(body({"content": "ok"}, usage=usage))).usage == Usage(100, completion)
+ESTIMATED = None
+CACHED = {"cached_tokens": 10, "cache_write_tokens": 70}
+USAGES: list[tuple[Any, Usage | None]] = [
+    ({**counted(102), "prompt_tokens_details": CACHED}, Usage(100, 2, 10, 70)),
+    (counted(902), Usage(100, 802)),  # tokens of reasoning that stand in the total alone
+    *((counted(total), Usage(100, 2)) for total in (102, 50, 0, -1, 1 << 60, "902", None)),
+    ({"total_tokens": 902}, ESTIMATED),
+    *((usage, ESTIMATED) for usage in (None, [], {}, {"prompt_tokens": 0, "completion_tokens": 0})),
+    ({"prompt_tokens": "many", "completion_tokens": -1, "prompt_tokens_details": 3}, ESTIMATED),
+    ({"prompt_tokens": None, "completion_tokens": True, "prompt_tokens_details": {"cached_tokens": "x"}}, ESTIMATED),
+]
 
 
-async def test_a_total_without_the_tokens_of_the_prompt_tells_nothing() -> None:
-    assert (await answer(body({"content": "ok"}, usage={"total_tokens": 902}))).usage.completion_tokens < 10
+async def test_tokens_are_read_and_counts_that_cannot_be_true_estimated() -> None:
+    found = completed(await answers([body({"content": "fine, thanks"}, usage=usage) for usage, _ in USAGES]))
+    for (usage, wanted), got in zip(USAGES, found, strict=True):
+        if wanted is not ESTIMATED:
+            assert got.usage == wanted, usage
+        else:
+            assert got.usage.prompt_tokens >= 2, usage
+            assert 2 <= got.usage.completion_tokens < 10, usage
+            assert got.usage.cached_prompt_tokens == 0, usage
 
 
-@pytest.mark.parametrize(
-    "usage",
-    [
-        None,
-        [],
-        {},
-        {"prompt_tokens": "many", "completion_tokens": -1, "prompt_tokens_details": 3},
-        {"prompt_tokens": None, "completion_tokens": True, "prompt_tokens_details": {"cached_tokens": "x"}},
-        {"prompt_tokens": 0, "completion_tokens": 0},
-    ],
-)
-async def test_counts_that_cannot_be_true_are_estimated(usage: Any) -> None:
-    got = (await answer(body({"content": "fine, thanks"}, usage=usage))).usage
-    assert got.prompt_tokens >= 2
-    assert got.completion_tokens >= 2
-    assert got.cached_prompt_tokens == 0
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+BLOCKS = [THINKING, {"type": "text", "text": "bil"}, {"type": "text", "text": "ling"}]
+REPLIES: list[tuple[dict[str, Any], tuple[str, str]]] = [
+    (body({"content": None, "refusal": "I cannot."}), ("I cannot.", "refusal")),
+    (body({"content": ""}), ("", "stop")),
+    (body({"content": BLOCKS}), ("billing", "stop")),
+    (body({"content": [THINKING]}, "length"), ("", "length")),
+]
+FAILED = {"index": 0, "message": {"content": "bil"}, "error": {"code": 502, "message": "Provider disconnected"}}
+NO_REPLIES: list[tuple[dict[str, Any], str]] = [
+    (body({"content": None, "tool_calls": []}, "tool_calls"), "no text"),
+    *(
+        (body({"content": blocks}), "no text")
+        for blocks in ([], [THINKING], [{"type": "text", "text": 3}], ["billing"])
+    ),
+    (body({"content": "bil"}, "error"), "failed within its reply"),
+    ({"choices": [FAILED]}, "failed within its reply"),
+]
 
 
-async def test_a_refusal_field_wins_over_the_finish_reason() -> None:
-    got = await answer(body({"content": None, "refusal": "I cannot."}))
-    assert (got.finish, got.text) == ("refusal", "I cannot.")
+async def test_a_reply_has_a_text_or_a_reason_to_have_none() -> None:
+    found = await answers([sent for sent, _ in (*REPLIES, *NO_REPLIES)])
+    assert_read(found, [wanted for _, wanted in REPLIES], [(BadResponse, says) for _, says in NO_REPLIES])
 
 
-async def test_an_empty_text_is_a_reply_and_a_missing_one_is_not() -> None:
-    assert (await answer(body({"content": ""}))).text == ""
-    with pytest.raises(BadResponse, match="no text"):
-        await answer(body({"content": None, "tool_calls": []}, "tool_calls"))
-
-
-@pytest.mark.parametrize(
-    "changes", [{"finish_reason": "error"}, {"error": {"code": 502, "message": "Provider disconnected"}}]
-)
-async def test_a_provider_that_failed_within_its_reply_gave_none(changes: dict[str, Any]) -> None:
-    content = body({"content": "bil"})
-    content["choices"][0] |= changes
-    with pytest.raises(BadResponse, match="failed within its reply"):
-        await answer(content)
-
-
-async def test_a_text_in_blocks_is_joined() -> None:
-    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
-    blocks = [thinking, {"type": "text", "text": "bil"}, {"type": "text", "text": "ling"}]
-    assert (await answer(body({"content": blocks}))).text == "billing"
-    for none in ([], [thinking], [{"type": "text", "text": 3}], ["billing"]):
-        with pytest.raises(BadResponse, match="no text"):
-            await answer(body({"content": none}))
-    assert (await answer(body({"content": [thinking]}, "length"))).text == ""
-
-
-async def test_logprobs_come_back_per_token() -> None:
+async def test_logprobs_come_back_per_token_and_those_of_another_shape_are_left_out() -> None:
     top = [{"token": "yes", "logprob": -0.1, "bytes": None}, {"token": "no", "logprob": -2.5, "bytes": None}]
-    content = body({"content": "yes"})
-    content["choices"][0]["logprobs"] = {"content": [{"token": "yes", "logprob": -0.1, "top_logprobs": top}]}
-    assert (await answer(content, logprobs=2)).logprobs == ((("yes", -0.1), ("no", -2.5)),)
-
-
-@pytest.mark.parametrize("logprobs", [None, [], {"content": None}, {"content": [{"token": "a"}]}])
-async def test_logprobs_of_another_shape_are_left_out(logprobs: Any) -> None:
-    content = body({"content": "yes"})
-    content["choices"][0]["logprobs"] = logprobs
-    assert (await answer(content)).logprobs == ()
+    told = {"content": [{"token": "yes", "logprob": -0.1, "top_logprobs": top}]}
+    contents = [body({"content": "yes"}) for _ in range(5)]
+    for content, logprobs in zip(
+        contents, (told, None, [], {"content": None}, {"content": [{"token": "a"}]}), strict=True
+    ):
+        content["choices"][0]["logprobs"] = logprobs
+    found = completed(await answers(contents, logprobs=2))
+    assert [got.logprobs for got in found] == [((("yes", -0.1), ("no", -2.5)),), *[()] * 4]

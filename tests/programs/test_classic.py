@@ -196,18 +196,6 @@ def test_words_that_name_the_parts_of_an_answer_are_learnt_and_the_export_says_t
         assert [answer(**row.inputs) for row in rows[30:]] == json.loads(json.dumps(said[method]))
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=8), st.booleans())
-def test_any_texts_and_sets_have_a_yardstick_that_answers(rows: list[tuple[str, str]], is_set: bool) -> None:
-    train = tuple(Example(f"t{n}", {"message": text}, {"answer": label}) for n, (text, label) in enumerate(rows))
-    metric = MetricSpec("set_f1" if is_set else "rougeL", "answer")
-    task = make_task(
-        signature=Signature((Field("message"),), (Field("answer"),)), metrics=(metric,), train=train, dev=()
-    )
-    asked = (Example("x", {"message": "a word"}, {"answer": "a"}),)
-    assert all(isinstance(value, str) for values in answers(task, asked).values() for value in values)
-
-
 tag_sets = st.lists(st.sets(st.sampled_from(TAGS), min_size=1, max_size=3), min_size=2, max_size=12)
 
 
@@ -221,13 +209,30 @@ def test_no_set_of_tags_is_better_than_the_constant_one(sets: list[set[str]]) ->
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.text(max_size=30), min_size=2, max_size=12), st.text(max_size=40))
-def test_any_text_is_learnt_from_and_answered(texts: list[str], asked: str) -> None:
-    rows = tuple(Example(f"train-{n}", {"message": text}, {"team": TEAMS[n % 2]}) for n, text in enumerate(texts))
-    task = make_task(train=rows)
-    if ClassicProgram.suits(task):
-        said = answers(task, (Example("x", {"message": asked}, {"team": TEAMS[0]}),))
-        assert {value for values in said.values() for value in values} <= set(TEAMS)
+@given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=20)), min_size=1, max_size=12), st.text(max_size=40))
+def test_any_text_is_learnt_from_and_answered(rows: list[tuple[str, str]], asked: str) -> None:
+    """Labels, sets and free texts."""
+    for outputs, metric in (
+        (Field("answer", "choice", choices=TEAMS), "choice"),
+        (Field("answer"), "set_f1"),
+        (Field("answer"), "rougeL"),
+    ):
+        labels = [TEAMS[n % 2] if outputs.choices else label for n, (_, label) in enumerate(rows)]
+        train = tuple(
+            Example(f"t{n}", {"message": text}, {"answer": label})
+            for n, ((text, _), label) in enumerate(zip(rows, labels, strict=True))
+        )
+        task = make_task(
+            signature=Signature((Field("message"),), (outputs,)),
+            metrics=(MetricSpec(metric, "answer"),),
+            train=train,
+            dev=(),
+        )
+        if ClassicProgram.suits(task):
+            said = answers(task, (Example("x", {"message": asked}, {"answer": TEAMS[0]}),))
+            values = [value for each in said.values() for value in each]
+            assert all(isinstance(value, str) for value in values)
+            assert not outputs.choices or set(values) <= set(TEAMS)
 
 
 def test_sets_of_labels_keep_the_order_of_the_rows_in_every_process() -> None:

@@ -61,8 +61,8 @@ def fewest(dev=1_000, test=1_000):
     return int(str(caught.value).split()[-1])
 
 
-@given(st.integers(0, 20_000), st.integers(1, 3_000), st.integers(1, 3_000), st.booleans())
-def test_no_plan_is_larger_than_its_budget(calls, dev, test, proposer):
+@given(st.integers(0, 20_000), st.integers(1, 3_000), st.integers(1, 3_000), st.booleans(), st.integers(2, 12))
+def test_no_plan_is_larger_than_its_budget_and_each_buys_new_candidates(calls, dev, test, proposer, times):
     try:
         plan = planned(calls, dev, test, proposer)
     except BudgetRefused:
@@ -77,6 +77,15 @@ def test_no_plan_is_larger_than_its_budget(calls, dev, test, proposer):
     assert plan.final_calls >= 0
     assert 0 < plan.test_share < 1
     assert min(plan.dev_rows, plan.test_rows) >= min(FEWEST_ROWS, dev, test)
+    if min(dev, test) >= 10:
+        assert plan.search_calls - plan.final_calls - plan.proposals >= 2 * plan.rungs[0]
+    longer = plan.of_longer_runs(sized(dev, test), times)  # gives up rows, and leaves calls to the search
+    assert min(plan.first_rows, plan.dev_rows) <= longer.dev_rows == longer.rungs[-1] <= plan.dev_rows
+    assert longer.test_rows <= plan.test_rows
+    assert (longer.calls, longer.noise_rows, longer.first_rows) == (plan.calls, plan.noise_rows, plan.first_rows)
+    old, new = (each.in_calls(calls, 1, times) for each in (plan, longer))
+    assert new.search_calls >= old.search_calls
+    assert new.test_calls <= old.test_calls
 
 
 @pytest.mark.parametrize("each", [1, 3])
@@ -108,15 +117,6 @@ def test_a_plan_in_runs_is_put_into_calls_and_a_part_of_a_run_may_be_left_over()
     assert runs.in_calls(5000, 3, 3).calls == 401 * 3 - 1, "no more than the plan was made for"
 
 
-@given(st.integers(0, 20_000), st.integers(10, 3_000), st.integers(10, 3_000), st.booleans())
-def test_whatever_is_not_refused_buys_new_candidates_beside_the_finalists(calls, dev, test, proposer):
-    try:
-        plan = planned(calls, dev, test, proposer)
-    except BudgetRefused:
-        assume(False)
-    assert plan.search_calls - plan.final_calls - plan.proposals >= 2 * plan.rungs[0]
-
-
 @given(st.integers(10, 3_000), st.integers(10, 3_000), st.data())
 def test_too_few_calls_are_refused_with_exit_code_3_and_the_number_that_would_do(dev, test, data):
     needed = fewest()
@@ -143,7 +143,9 @@ def test_a_plan_without_a_search_pays_all_rows_or_as_many_as_it_can(calls, dev, 
     assert min(plan.dev_rows, plan.test_rows) >= min(FEWEST_ROWS, dev, test)
     assert 0 < plan.test_share < 1
     all_rows = dev + test + (repeats - 1) * min(test, 20) * (repeats > 1)
-    assert ((plan.dev_rows, plan.test_rows) == (dev, test)) == (all_rows <= calls - math.ceil(0.1 * calls))
+    paid = calls - math.ceil(0.1 * calls)
+    assert ((plan.dev_rows, plan.test_rows) == (dev, test)) == (all_rows <= paid)
+    assert (plan.noise_rows > 0) == (calls >= 300 and all_rows < paid)
 
 
 def test_700_calls_on_a_file_of_330_rows_try_40_candidates_and_the_default_run_tests_all_rows_of_before():
@@ -324,22 +326,6 @@ def test_a_plan_spends_what_its_cap_on_tokens_buys_or_is_refused(cap: int) -> No
     assert plan.search_calls > plan.final_calls
     if plan.longest_prompt > 2 * costs().own_prompt + 50:
         assert plan.longest_prompt * (plan.dev_rows + plan.test_rows) <= cap
-
-
-@given(st.integers(90, 3_000), st.integers(10, 400), st.integers(10, 400), st.integers(2, 12))
-def test_longer_runs_give_up_rows_and_leave_calls_to_the_search(calls, dev, test, times):
-    try:
-        plan = planned(calls, dev, test)
-    except BudgetRefused:
-        assume(False)
-    made = plan.of_longer_runs(sized(dev, test), times)
-    assert min(plan.first_rows, plan.dev_rows) <= made.dev_rows <= plan.dev_rows
-    assert made.test_rows <= plan.test_rows
-    assert (made.calls, made.noise_rows, made.first_rows) == (plan.calls, plan.noise_rows, plan.first_rows)
-    assert made.rungs[-1] == made.dev_rows
-    old, new = (each.in_calls(calls, 1, times) for each in (plan, made))
-    assert new.search_calls >= old.search_calls
-    assert new.test_calls <= old.test_calls
 
 
 def test_a_run_of_two_calls_a_row_leaves_rows_to_the_steps_of_the_search():

@@ -47,8 +47,9 @@ def test_too_many_samples_are_refused() -> None:
         flip_p_value([(["a"] * 6, ["a"] * 7)], differ, seed=0)
 
 
-@pytest.mark.parametrize(("before", "now"), [(1, 5), (1, 3), (1, 2), (3, 2), (3, 5)])
-@pytest.mark.parametrize(("rate", "count"), [(0.9, 20), (0.97, 50)])
+@pytest.mark.parametrize(
+    ("before", "now", "rate", "count"), [(1, 5, 0.9, 20), (1, 2, 0.97, 50), (3, 2, 0.9, 20), (3, 5, 0.97, 50)]
+)
 def test_scores_that_moved_by_repeat_noise_alarm_at_most_at_the_level_however_often_rows_were_asked(
     before: int, now: int, rate: float, count: int
 ) -> None:

@@ -43,10 +43,8 @@ def test_wilson_interval_equals_scipy():
         assert mean_ci(hits(successes, n)) == pytest.approx((successes / n, expected.low, expected.high))
 
 
-def test_few_hits_have_the_poisson_limit_and_few_misses_its_mirror():
-    _, low, high = mean_ci(hits(1, 100))
-    assert low == pytest.approx(-math.log(0.95) / 100)
-    assert mean_ci(hits(99, 100))[1:] == pytest.approx((1 - high, 1 - low))
+def test_few_hits_have_the_poisson_limit():
+    assert mean_ci(hits(1, 100))[1] == pytest.approx(-math.log(0.95) / 100)
 
 
 @each_case("n", [40, 60, 100, 150, 200])
@@ -98,14 +96,11 @@ def test_values_that_are_no_scores_are_refused(values):
 # ---- paired_difference
 
 
-def test_exact_mcnemar_equals_the_binomial_tail():
-    assert paired_difference(*table(20, 9, 2, 20), 0).p_value == pytest.approx(scipy_stats.binomtest(9, 11, 0.5).pvalue)
-    assert paired_difference(*table(20, 0, 0, 20), 0).p_value == 1.0
-
-
-def test_equal_graded_differences_keep_a_width_that_shrinks_with_rows():
-    few, many = (paired_difference([0.6] * n, [0.5] * n, 0).ci95 for n in (5, 50))
-    assert -1 <= few[0] < many[0] < 0.1 < many[1] < few[1] <= 1
+@each_case("n", [5, 50])
+def test_equal_graded_differences_keep_the_width_of_what_so_many_rows_did_not_show(n):
+    unseen = scipy_stats.binomtest(0, n).proportion_ci(0.95, "exact").high
+    found = paired_difference([0.6] * n, [0.5] * n, 0).ci95
+    assert found == pytest.approx((0.1 - unseen * 1.1, 0.1 + unseen * 0.9))
 
 
 def test_scores_that_are_not_paired_are_refused_also_where_some_are_missing() -> None:
@@ -127,7 +122,8 @@ def test_the_paired_interval_equals_the_published_example():
     assert result.diff == pytest.approx(-6 / 21)
     assert result.ci95 == pytest.approx((-0.517, -0.026), abs=5e-4)
     assert (result.wins, result.losses, result.ties, result.n) == (1, 7, 13, 21)
-    assert result.p_value == pytest.approx(0.0703125)
+    assert result.p_value == pytest.approx(0.0703125), "the binomial tail of 1 in 8, twice"
+    assert paired_difference(*table(20, 0, 0, 20), 0).p_value == 1.0
 
 
 @given(binary_pairs)

@@ -59,7 +59,7 @@ def read(operator: str, text: str, name: str = "planner", finish: FinishReason =
 
 @pytest.mark.parametrize(
     ("seed", "reliable", "calls", "sampler"),
-    [(0, 1.0, 800, BANDIT), (1, 0.5, 500, BANDIT), (2, 0.5, 800, "tpe"), (2, 0.7, 300, BANDIT)],
+    [(0, 1.0, 800, BANDIT), (1, 0.5, 500, BANDIT), (2, 0.5, 800, "tpe")],
 )
 def test_a_planted_defect_is_mended_and_no_other_text_is_changed(
     tmp_path: Path, seed: int, reliable: float, calls: int, sampler: str
@@ -88,7 +88,7 @@ def test_the_winner_keeps_only_changes_with_a_gain_of_their_own(tmp_path: Path) 
 
 
 def test_the_same_seed_makes_the_same_candidates(tmp_path: Path) -> None:
-    first, again = (run(tmp_path / name, 1, reliable=0.5, calls=500).context for name in ("first", "again"))
+    first, again = (run(tmp_path / name, 1, reliable=0.5, calls=300).context for name in ("first", "again"))
     assert list(first.trials.by_id.items()) == list(again.trials.by_id.items())
     assert first.proposal_log.records == again.proposal_log.records
 
