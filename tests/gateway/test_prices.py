@@ -47,14 +47,11 @@ def test_anthropics_cache_writes_cost_a_quarter_more() -> None:
     assert cost(MINI, 10_000, 0, 0, 10_000) == cost(MINI, 10_000, 0)
 
 
-@pytest.mark.parametrize("name", ["openai/no-such-model-at-all", "openai-compatible/gpt-4o@http://h/v1", "nobody/x"])
-def test_an_unknown_price_is_none(name: str) -> None:
-    assert price_of(name) is None
-
-
-@pytest.mark.parametrize("name", ["local/smollm2-135m", "local/a.gguf", "scripted/f.jsonl"])
-def test_models_on_this_machine_are_free(name: str) -> None:
-    assert cost(name, MILLION, MILLION) == 0.0
+def test_models_on_this_machine_are_free_and_an_unknown_price_is_none() -> None:
+    for name in ("local/smollm2-135m", "local/a.gguf", "scripted/f.jsonl"):
+        assert cost(name, MILLION, MILLION) == 0.0
+    for name in ("openai/no-such-model-at-all", "openai-compatible/gpt-4o@http://h/v1", "nobody/x"):
+        assert price_of(name) is None
 
 
 def test_a_given_price_is_for_unknown_models_and_an_earlier_one_and_a_local_address_come_after_it() -> None:

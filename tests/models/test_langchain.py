@@ -182,7 +182,7 @@ async def test_a_message_has_a_text_or_a_reason_to_have_none() -> None:
         assert (got.text, got.finish) == wanted
     assert (await model_of(reply("")).complete(replace(REQUEST, stop=("END",)))).text == "", "the sequence explains it"
     for error, message, says in (
-        (BadResponse, reply(""), ""),
+        (BadResponse, reply(""), None),
         (BadResponse, reply("bil", response_metadata={"finish_reason": "error"}), "failed within its reply"),
         (RowRefused, TypeError("unexpected keyword argument 'stop'"), "unexpected keyword argument 'stop'"),
     ):

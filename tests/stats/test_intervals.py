@@ -195,6 +195,9 @@ def test_the_graded_interval_is_the_wider_of_bootstrap_and_student():
     assert student[0] < bootstrap.low
     assert student[1] < bootstrap.high
     assert paired_difference(differences, [0.0] * 60, 6).ci95 == pytest.approx((student[0], bootstrap.high), abs=0.002)
+    few = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    wide = scipy_stats.t.interval(0.95, 4, loc=few.mean(), scale=scipy_stats.sem(few))
+    assert paired_difference(few, [0.0] * 5, 6).ci95 == pytest.approx(wide)
 
 
 @settings(max_examples=60, deadline=None)

@@ -133,21 +133,19 @@ def test_a_call_has_the_attributes_of_the_conventions() -> None:
     }
 
 
-def test_texts_are_captured_on_request_alone_and_without_keys() -> None:
-    found = spans_of({CAPTURE: "true", "DEMO_API_KEY": SECRET}).attributes
-    sort, parcel, said = ([{"type": "text", "content": text}] for text in ("Sort.", "parcel [key]", "delivery"))
-    assert json.loads(found["gen_ai.system_instructions"]) == sort
-    assert json.loads(found["gen_ai.input.messages"]) == [{"role": "user", "parts": parcel}]
-    answer = {"role": "assistant", "parts": said, "finish_reason": "stop"}
-    assert json.loads(found["gen_ai.output.messages"]) == [answer]
-
-
-def test_calls_and_results_are_parts_of_messages() -> None:
+def test_texts_calls_and_results_are_captured_on_request_alone_and_without_keys() -> None:
     look, again = calls_text([("look", {"at": SECRET})], "I look."), calls_text([("look", {})])
     messages = (*REQUEST.messages, Message("assistant", look), Message("tool", f"no {SECRET}"))
     request = replace(REQUEST, messages=messages, tools=(Tool("look", "", "{}"),), tool_choice="auto")
     environ = {CAPTURE: "true", "DEMO_API_KEY": SECRET}
     found = spans_of(environ, request=request, reply=replace(REPLY, text=again)).attributes
+    plain = spans_of(environ).attributes
+    sort, parcel, said = ([{"type": "text", "content": text}] for text in ("Sort.", "parcel [key]", "delivery"))
+    assert json.loads(plain["gen_ai.system_instructions"]) == sort
+    assert json.loads(plain["gen_ai.input.messages"]) == [{"role": "user", "parts": parcel}]
+    assert json.loads(plain["gen_ai.output.messages"]) == [
+        {"role": "assistant", "parts": said, "finish_reason": "stop"}
+    ]
     assert "gen_ai.output.type" not in found
     assert json.loads(found["gen_ai.input.messages"])[1:] == [
         {
