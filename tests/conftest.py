@@ -22,6 +22,7 @@ from agent.ledger.store import Ledger
 from agent.scoring import task_metrics
 from tests.cli.world import compatible, files, good_json, learner
 from tests.report.chromium import CHROMIUM
+from tests.scripted import Toys, toy_makers
 from tests.toys import open_ledger
 from tests.wire import WireServer
 
@@ -175,6 +176,13 @@ def _two_runs() -> list[dict[str, Any]]:
             good_json(*command, "--max-calls", "800", "--max-cost", "9"),
             good_json(*command, "--max-calls", "200", "--seed", "1", "--proposer", "none"),
         ]
+
+
+@pytest.fixture
+def toys() -> Iterator[Toys]:
+    """Makes models of this process that commands can name."""
+    with toy_makers() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

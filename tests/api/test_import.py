@@ -28,7 +28,6 @@ def test_the_command_starts_in_a_folder_with_an_agent_of_the_users(command: list
     Path(stranger).parent.mkdir(exist_ok=True)
     Path(stranger).write_text(STRANGER, "utf-8")
     assert ran(*command, "--version").stdout == f"optimize, version {pa.__version__}\n"
-    assert "\nEvery day:\n" in ran(*command, "--help").stdout
     assert "no ledger here yet" in ran(*command, "runs", code=2).stderr
 
 

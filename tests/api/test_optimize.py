@@ -1,10 +1,11 @@
-"""`pa.optimize` against a real server: rows, files and folders, a function as metric, in and out of a loop."""
+"""`pa.optimize`: rows, files and folders, a function as metric, in and out of a loop."""
 
 import asyncio
 import csv
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,18 @@ import promptassay as pa
 from agent.errors import ProblemsError
 from agent.scoring import task_metrics
 from tests.cli.test_interrupt import told
-from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused, write_csv
-from tests.wire import WireServer
+from tests.cli.world import (
+    INSTRUCTION,
+    files,
+    good,
+    good_json,
+    learner,
+    optimize,
+    refused,
+    write_csv,
+    write_lines,
+)
+from tests.scripted import Toys
 
 SMALL = {"max_calls": 200, "proposer": "none"}
 
@@ -26,7 +37,9 @@ def table(count: int = 120) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def test_rows_and_a_function_make_a_release_that_all_commands_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_and_a_function_make_a_release_that_all_commands_can_read(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What docs/python.md shows, and what another process can do with a run that a function scored."""
 
     @pa.metric("close_enough")
@@ -34,8 +47,7 @@ def test_rows_and_a_function_make_a_release_that_all_commands_can_read(monkeypat
         return float(answer == row["label"])
 
     own = {"target": "label", "prompt": INSTRUCTION, "metric": "close_enough", "name": "notes"}
-    with WireServer(learner) as server:
-        result = pa.optimize(table(), model=compatible(server), **own, **SMALL)
+    result = pa.optimize(table(), model=toys(learner).name, **own, **SMALL)
     assert (result.decision, result.task) == ("promote", "notes")
     assert result.winner.test is not None
     assert result.baseline.test is not None
@@ -68,14 +80,13 @@ def test_rows_and_a_function_make_a_release_that_all_commands_can_read(monkeypat
         pa.optimize(table(), **own)
 
 
-def test_a_table_a_list_and_a_file_of_the_same_rows_are_the_same_task() -> None:
+def test_a_table_a_list_and_a_file_of_the_same_rows_are_the_same_task(toys: Toys) -> None:
     rows = table()
-    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
-    with WireServer(learner) as server:
-        own = {"target": "label", "prompt": INSTRUCTION, "model": compatible(server), **SMALL}
-        listed = pa.optimize(rows, **own)
-        framed = pa.optimize(pandas.DataFrame(rows), **own)
-        from_file = pa.optimize("rows.jsonl", **own)
+    write_lines("rows.jsonl", rows)
+    own = {"target": "label", "prompt": INSTRUCTION, "model": toys(learner).name, **SMALL}
+    listed = pa.optimize(rows, **own)
+    framed = pa.optimize(pandas.DataFrame(rows), **own)
+    from_file = pa.optimize("rows.jsonl", **own)
     assert framed.winner == listed.winner
     assert framed.lift == listed.lift
     assert framed.calls["cached"] > 0
@@ -84,61 +95,50 @@ def test_a_table_a_list_and_a_file_of_the_same_rows_are_the_same_task() -> None:
     assert len(list(Path("runs/tasks").iterdir())) == 2  # rows and prompt, and the prompt beside a file
 
 
-def test_the_command_line_comes_to_the_same_end() -> None:
-    command = files(120)
-    with WireServer(learner) as server:
-        ours = pa.optimize(
-            "rows.csv", target="label", prompt="p.txt", model=compatible(server), seed=3, db="a/ledger.db", **SMALL
-        )
-        words = ["--max-calls", "200", "--proposer", "none", "--seed", "3", "-m", compatible(server), "-q"]
-        theirs = good_json(*command, *words, "--db", "b/ledger.db")
-    assert told(ours.to_json()) == told(theirs)
+def test_the_command_line_comes_to_the_same_end(toys: Toys) -> None:
+    command, name = files(120), toys(learner).name
+    ours = pa.optimize("rows.csv", target="label", prompt="p.txt", model=name, seed=3, db="a/ledger.db", **SMALL)
+    words = ["--max-calls", "200", "--proposer", "none", "--seed", "3", "-m", name, "-q"]
+    assert told(ours.to_json()) == told(good_json(*command, *words, "--db", "b/ledger.db"))
     runs = [good_json("runs", "--db", db)["runs"][0] for db in ("a/ledger.db", "b/ledger.db")]
     assert runs[0].keys() == runs[1].keys()
     assert ours.ledger == Path("a/ledger.db")
 
 
-def test_it_runs_where_a_loop_runs_already() -> None:
+def test_it_runs_where_a_loop_runs_already(toys: Toys) -> None:
     """As in a notebook: the cell itself runs in the kernel's loop."""
-    rows = table()
+    given = {"target": "label", "prompt": INSTRUCTION, "model": toys(learner).name}
+    rows, beats = table(), 0
 
-    async def cell(server: WireServer) -> pa.RunResult:
-        return pa.evaluate(rows, target="label", prompt=INSTRUCTION, model=compatible(server), max_calls=100)
+    async def cell() -> pa.RunResult:
+        return pa.evaluate(rows, max_calls=100, **given)
 
-    async def program(server: WireServer) -> tuple[pa.RunResult, int]:
-        beats = 0
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.005)
+            beats += 1
 
-        async def beat() -> None:
-            nonlocal beats
-            while True:
-                await asyncio.sleep(0.005)
-                beats += 1
-
+    async def program() -> pa.RunResult:
         task = asyncio.create_task(beat())
-        result = await pa.aoptimize(rows, target="label", prompt=INSTRUCTION, model=compatible(server), **SMALL)
+        result = await pa.aoptimize(rows, **given, **SMALL)
         task.cancel()
-        return result, beats
+        return result
 
-    with WireServer(learner) as server:
-        scored = asyncio.run(cell(server))
-        found, beats = asyncio.run(program(server))
+    scored, found = asyncio.run(cell()), asyncio.run(program())
     assert scored.winner.instruction == INSTRUCTION
     assert scored.to_json()["trials"]["complete"] == 1
     assert found.decision == "promote"
     assert beats > 3  # the loop of the program went on meanwhile
 
 
-def test_what_a_run_says_goes_to_the_log_and_its_state_to_the_callback(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_run_says_goes_to_the_log_and_its_state_to_the_callback(
+    toys: Toys, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[str] = []
-    with caplog.at_level(logging.INFO, logger="promptassay"), WireServer(learner) as server:
-        pa.evaluate(
-            table(),
-            target="label",
-            prompt=INSTRUCTION,
-            model=compatible(server),
-            max_calls=100,
-            progress=lambda snapshot: seen.append(snapshot.stage),
-        )
+    given = {"target": "label", "prompt": INSTRUCTION, "model": toys(learner).name, "max_calls": 100}
+    with caplog.at_level(logging.INFO, logger="promptassay"):
+        pa.evaluate(table(), progress=lambda snapshot: seen.append(snapshot.stage), **given)
     assert "sealed test" in seen
     assert any(line.startswith("plan: ") for message in caplog.messages for line in message.splitlines())
     assert {record.name for record in caplog.records if record.name.startswith("promptassay")} == {"promptassay"}
@@ -156,27 +156,19 @@ def test_tracing_is_switched_off_in_the_process_and_that_is_a_warning(
     assert "LANGSMITH_TRACING" not in os.environ
 
 
-def test_all_that_is_wrong_is_told_at_once_and_nothing_is_called_or_kept() -> None:
+def test_all_that_is_wrong_is_told_at_once_and_nothing_is_called_or_kept(toys: Toys) -> None:
     rows: list[Any] = [*table(), "a text", {"text": float("nan"), "label": "billing"}, {"text": {1, 2}, "label": "x"}]
-    with WireServer(learner) as server, pytest.raises(ProblemsError) as error:
-        pa.optimize(
-            rows,
-            prompt=" ",
-            model=compatible(server),
-            metric=lambda answer: 1.0,  # type: ignore[misc]
-            max_calls=0,
-            max_cost=-1,
-            effort="huge",  # type: ignore[arg-type]
-            time_limit="soon",
-            seed=-1,
-            name="a/b",
-        )
+    model = toys(learner)
+    wrong: dict[str, Any] = {"prompt": " ", "metric": lambda answer: 1.0, "max_calls": 0, "max_cost": -1}
+    wrong |= {"effort": "huge", "time_limit": "soon", "seed": -1, "name": "a/b"}
+    with pytest.raises(ProblemsError) as error:
+        pa.optimize(rows, model=model.name, **wrong)
     assert [problem.where for problem in error.value.problems] == [
         "max_calls", "max_cost", "effort", "time_limit", "seed", "row 120", "row 121", "row 122", "name", "target",
         "prompt", "metric",
     ]  # fmt: skip
     assert error.value.exit_code == 2
-    assert not server.requests
+    assert not model.seen
     assert not Path("runs").exists()
 
 
@@ -214,12 +206,9 @@ def test_an_argument_that_is_not_known_is_a_type_error() -> None:
         pa.evaluate("x", trials=3)
 
 
-def test_a_task_object_is_the_folder_that_it_was_loaded_from() -> None:
-    from dataclasses import replace
-
+def test_a_task_object_is_the_folder_that_it_was_loaded_from(toys: Toys) -> None:
     good("init", "mine", "--from", str(write_csv(Path("rows.csv"), 120)), "--target", "label")
-    task = pa.load_task("tasks/mine")
-    with WireServer(learner) as server:
-        assert pa.evaluate(task, model=compatible(server), max_calls=100).task == "mine"
-        with pytest.raises(pa.InputError, match="was changed after it was loaded"):
-            pa.evaluate(replace(task, instruction="Other."), model=compatible(server))
+    task, name = pa.load_task("tasks/mine"), toys(learner).name
+    assert pa.evaluate(task, model=name, max_calls=100).task == "mine"
+    with pytest.raises(pa.InputError, match="was changed after it was loaded"):
+        pa.evaluate(replace(task, instruction="Other."), model=name)

@@ -19,7 +19,8 @@ import promptassay as pa
 from agent.jobs.interrupts import StopSignal, run_blocking
 from tests.api.test_optimize import SMALL, table
 from tests.cli.test_interrupt import slow, states, told, wait_for
-from tests.cli.world import INSTRUCTION, compatible, good_json, refused
+from tests.cli.world import INSTRUCTION, compatible, good_json, learner, refused
+from tests.scripted import Toys
 from tests.wire import Fault, WireServer
 
 SCRIPT = """
@@ -151,12 +152,11 @@ def test_a_cancelled_wait_lands_what_flies() -> None:
         assert pa.resume().status == "complete"
 
 
-def test_signals_of_the_program_mean_afterwards_what_they_meant() -> None:
+def test_signals_of_the_program_mean_afterwards_what_they_meant(toys: Toys) -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     try:
-        with WireServer(slow) as server:
-            pa.evaluate(table(), target="label", prompt=INSTRUCTION, model=compatible(server), max_calls=100)
+        pa.evaluate(table(), target="label", prompt=INSTRUCTION, model=toys(learner).name, max_calls=100)
         os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)

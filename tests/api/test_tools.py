@@ -14,7 +14,8 @@ from agent.jobs.tasks import task_of
 from agent.options.jobs import RecordedOptions
 from agent.release.runtime import load_prompt
 from tests.cli.test_tools import ROOMS, house
-from tests.cli.world import compatible
+from tests.cli.world import compatible, write_lines
+from tests.scripted import Toys
 from tests.wire import WireServer
 
 PROMPT = "Call the tool that does what is asked."
@@ -36,11 +37,6 @@ LAMP_OFF = {
 }
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def requests(count: int = 90) -> list[dict[str, Any]]:
     """Requests with their calls in the forms that others write; every third wants none."""
     rows = []
@@ -55,14 +51,13 @@ def requests(count: int = 90) -> list[dict[str, Any]]:
     return rows
 
 
-def options(server: WireServer, **more: Any) -> dict[str, Any]:
-    given = {"model": compatible(server), "proposer": "none", "price": (1, 2), "target": "calls", "prompt": PROMPT}
-    return {**given, **more}
+GIVEN: dict[str, Any] = {"proposer": "none", "price": (1, 2), "target": "calls", "prompt": PROMPT}
 
 
 def test_functions_and_json_with_rows_alone_become_a_released_prompt_that_calls() -> None:
     with WireServer(house) as server:
-        result = pa.optimize(requests(), tools=[lamp_on, LAMP_OFF], max_calls=300, **options(server))
+        given = {**GIVEN, "model": compatible(server), "tools": [lamp_on, LAMP_OFF], "max_calls": 300}
+        result = pa.optimize(requests(), **given)
         sent = [tool["function"] for tool in server.requests[0].body["tools"]]
         assert [(each["name"], each["description"]) for each in sent] == [
             ("lamp_on", "Lights a lamp."),
@@ -77,14 +72,14 @@ def test_functions_and_json_with_rows_alone_become_a_released_prompt_that_calls(
             {"name": "lamp_off", "arguments": {"room": "attic"}}
         ]
         asked = len(server.requests)
-        again = pa.optimize(requests(), tools=[lamp_on, LAMP_OFF], max_calls=300, **options(server))
+        again = pa.optimize(requests(), **given)
         assert len(server.requests) == asked  # all of it is in the ledger: the kept files say the same
         assert again.baseline == result.baseline
 
 
 def test_a_file_with_tools_is_an_option_of_the_command_line_too() -> None:
     pa.write_tools([lamp_on, LAMP_OFF], "tools.json")
-    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in requests(60)), "utf-8")
+    write_lines("rows.jsonl", requests(60))
     with Path("rows.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["request", "calls"])
@@ -99,34 +94,33 @@ def test_a_file_with_tools_is_an_option_of_the_command_line_too() -> None:
     assert [metric.name for metric in named.metrics] == ["tool_choice"]
 
 
-def test_what_cannot_be_is_refused_before_anything_is_called() -> None:
+def test_what_cannot_be_is_refused_before_anything_is_called(toys: Toys) -> None:
     def untyped(room) -> None: ...  # type: ignore[no-untyped-def]
 
-    with WireServer(house) as server:
-        given = options(server)
-        with pytest.raises(pa.InputError) as error:
-            pa.optimize(requests(), tools=[untyped, {"name": "two words"}, lamp_on], seed=-1, **given)
-        said = str(error.value)
-        assert all(what in said for what in ("the parameter room has no type", "the name 'two words'", "seed"))
-        with pytest.raises(pa.InputError, match="tools: is function; give a list"):
-            pa.optimize(requests(), tools=lamp_on, **given)  # type: ignore[arg-type]
-        with pytest.raises(pa.InputError, match="tools: no tools"):
-            pa.optimize(requests(), tools=[], **given)
-        with pytest.raises(pa.InputError, match="--tools needs a data file"):
-            pa.optimize("elsewhere", tools=[lamp_on], model=compatible(server))
-        with pytest.raises(pa.InputError, match=r"--type text: the answers are calls of tools"):
-            pa.optimize(requests(), tools=[lamp_on, LAMP_OFF], type="text", **given)
-        with pytest.raises(pa.InputError, match=r"--metric rougeL: scores text, and the answers"):
-            pa.optimize(requests(), tools=[lamp_on, LAMP_OFF], metric="rougeL", **given)
-        rows = requests()
-        rows[2]["calls"] = "lamp_off"
-        rows[4]["calls"] = [{"name": "door_open", "arguments": {}}]
-        rows[5]["calls"] = [{"name": "lamp_on", "arguments": {"room": 5}}]
-        with pytest.raises(pa.InputError) as error:
-            pa.optimize(rows, tools=[lamp_on, LAMP_OFF], **given)
-        lines = str(error.value).splitlines()
-        assert [f"rows.jsonl:{line}: calls: " in said for line, said in zip((3, 5, 6), lines, strict=True)] == 3 * [
-            True
-        ]
-        assert server.requests == []
+    model, both = toys(house), [lamp_on, LAMP_OFF]
+    given = {**GIVEN, "model": model.name}
+    with pytest.raises(pa.InputError) as error:
+        pa.optimize(requests(), tools=[untyped, {"name": "two words"}, lamp_on], seed=-1, **given)
+    said = str(error.value)
+    assert all(what in said for what in ("the parameter room has no type", "the name 'two words'", "seed"))
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"tools": lamp_on}, "tools: is function; give a list"),
+        ({"tools": []}, "tools: no tools"),
+        ({"tools": both, "type": "text"}, r"--type text: the answers are calls of tools"),
+        ({"tools": both, "metric": "rougeL"}, r"--metric rougeL: scores text, and the answers"),
+    ]
+    for more, what in wrong:
+        with pytest.raises(pa.InputError, match=what):
+            pa.optimize(requests(), **more, **given)
+    with pytest.raises(pa.InputError, match="--tools needs a data file"):
+        pa.optimize("elsewhere", tools=[lamp_on], model=model.name)
+    rows = requests()
+    rows[2]["calls"] = "lamp_off"
+    rows[4]["calls"] = [{"name": "door_open", "arguments": {}}]
+    rows[5]["calls"] = [{"name": "lamp_on", "arguments": {"room": 5}}]
+    with pytest.raises(pa.InputError) as error:
+        pa.optimize(rows, tools=both, **given)
+    said = [Path(line.partition(": calls: ")[0]).name for line in str(error.value).splitlines()]
+    assert said == ["rows.jsonl:3", "rows.jsonl:5", "rows.jsonl:6"]
+    assert model.seen == []
     assert not list(Path("runs/tasks").glob("*"))

@@ -48,9 +48,17 @@ def test_what_no_call_can_work_with_is_refused_before_a_run_is_made(
     assert runs() == []
 
 
-def test_what_may_work_all_the_same_is_run() -> None:
+@pytest.mark.parametrize(
+    "look",
+    [
+        Fault(403, body=body("permission_error", "this key may not list models")),
+        Fault(401, delay=2.0, body=body("x", "late")),
+    ],
+)
+def test_what_may_work_all_the_same_is_run(look: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.models.hosted.PROBE_SECONDS", 0.2)
     with WireServer(knowing) as server:
-        server.look = Fault(403, body=body("permission_error", "this key may not list models"))
+        server.look = look
         good(*files(120), "-m", compatible(server), *SHORT)
         assert len(server.looks) == 1
     assert [run["status"] for run in runs()] == ["complete"]
@@ -62,13 +70,6 @@ def test_an_address_where_nobody_is_makes_no_run(address: str) -> None:
     assert "cannot connect" in line
     assert "check the address" in line
     assert runs() == []
-
-
-def test_a_provider_that_is_slow_to_say_is_asked_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.models.hosted.PROBE_SECONDS", 0.2)
-    with WireServer(knowing) as server:
-        server.look = Fault(401, delay=2.0, body=body("x", "late"))
-        good(*files(120), "-m", compatible(server), *SHORT)
 
 
 @pytest.mark.parametrize(("model", "more"), [("openai/x", ["--dry-run"]), ("openai-compatible/x", [])])

@@ -10,42 +10,39 @@ import pytest
 
 from agent.programs import prompt as prompt_program
 from agent.release.export import write_release
-from tests.cli.world import compatible, files, good, good_json, learner, optimize
-from tests.conftest import clean
+from tests.cli.world import files, good, good_json, learner, optimize
 from tests.ledger.ledgers import read
-from tests.wire import WireServer
+from tests.scripted import Toy, Toys, toy_makers
 
 DB = Path("runs/ledger.db")
 OLDER = Path("older.db")
 
 
-def run(server: WireServer, db: Path = DB, seed: int = 0) -> str:
+def run(model: Toy, db: Path = DB, seed: int = 0) -> str:
     """A finished run; returns its id."""
-    words = ["-m", compatible(server), "--max-calls", "100", "-n", "1", "--seed", str(seed), "--db", db, "-q"]
+    words = ["-m", model.name, "--max-calls", "100", "-n", "1", "--seed", str(seed), "--db", db, "-q"]
     return str(good_json(*files(120), *words)["run_id"])
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Two runs; of the second a report, and an alias on its prompt. `older.db` is the ledger as it was between them."""
     folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        clean(monkeypatch, folder)
-        with WireServer(learner) as server:
-            ids = [run(server)]
-            shutil.copyfile(DB, OLDER)
-            ids.append(run(server, seed=1))
+    with pytest.MonkeyPatch.context() as patch, toy_makers() as toys:
+        patch.chdir(folder)
+        ids = [run(toys(learner))]
+        shutil.copyfile(DB, OLDER)
+        ids.append(run(toys(learner), seed=1))
         good("promote", ids[1])
         good("report", ids[1])
         good("report", ids[1], "-o", "runs/mine.html")
-    (folder / "ids.json").write_text(json.dumps(ids))
-    return folder
+    return folder, ids
 
 
 @pytest.fixture
-def ids(made: Path, here: Path) -> list[str]:
-    shutil.copytree(made, here, dirs_exist_ok=True)
-    return list(json.loads(Path("ids.json").read_text()))
+def ids(made: tuple[Path, list[str]], here: Path) -> list[str]:
+    shutil.copytree(made[0], here, dirs_exist_ok=True)
+    return made[1]
 
 
 def bring_back(copy: Path = OLDER) -> None:
@@ -75,11 +72,8 @@ def change(path: Path, pattern: str, new: str) -> None:
     path.write_text(text, "utf-8")
 
 
-def test_a_ledger_with_all_its_files_is_whole(ids: list[str]) -> None:
-    assert verified()["whole"]
-
-
 def test_an_older_copy_is_found_by_every_file_that_was_made_since(ids: list[str]) -> None:
+    assert verified()["whole"]
     bring_back()
     assert read(DB, "SELECT id FROM runs") == [(ids[0],)], "the second run has vanished"
     (version,) = Path("runs/releases").glob("*/p_*")
@@ -96,10 +90,9 @@ def test_an_older_copy_is_found_by_every_file_that_was_made_since(ids: list[str]
     assert verified()["whole"], "the files of the first run are its own"
 
 
-def test_an_older_copy_is_found_after_the_next_run_as_well(ids: list[str]) -> None:
+def test_an_older_copy_is_found_after_the_next_run_as_well(ids: list[str], toys: Toys) -> None:
     bring_back()
-    with WireServer(learner) as server:
-        run(server, seed=2)
+    run(toys(learner), seed=2)
     assert f"runs/{ids[1]}/prompt.md" in named(verified())
 
 
@@ -114,30 +107,32 @@ def test_files_of_older_versions_count_where_their_run_is_in_the_ledger(ids: lis
 # -- no false alarm ----------------------------------------------------------------------------------------------------
 
 
-def test_a_copy_that_went_on_by_itself_is_no_finding_but_a_note(ids: list[str]) -> None:
+def test_a_copy_that_went_on_by_itself_is_no_finding_but_a_note(ids: list[str], toys: Toys) -> None:
     fork = Path("runs/fork.db")
     shutil.copyfile(DB, fork)
-    with WireServer(learner) as server:
-        went_on = run(server, fork, seed=2)
+    went_on = run(toys(learner), fork, seed=2)
     result = optimize("audit", "verify")
     assert (result.exit_code, result.stdout[:6]) == (0, "whole:")
     assert result.stderr == f"note: runs/{went_on}/prompt.md: names a head of {fork}, which continued this ledger\n"
     assert verified(fork)["whole"]
 
 
-@pytest.mark.parametrize("content", [b"", b"+++\n+++\n", b"\xff\xfe", b'+++\n{"provenance": 5}\n+++\n', b"[" * 100_000])
-def test_files_that_are_something_else_say_nothing(ids: list[str], content: bytes) -> None:
-    for name in ("prompt.md", "held/prompt.md", "page.html"):
-        path = Path("runs/some") / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    Path("runs/releases/x").mkdir()
-    Path("runs/releases/x/aliases.jsonl").write_bytes(content)
+NOT_OURS = (b"", b"+++\n+++\n", b"\xff\xfe", b'+++\n{"provenance": 5}\n+++\n', b"[" * 100_000)
+
+
+def test_files_that_are_something_else_say_nothing(ids: list[str]) -> None:
+    for number, content in enumerate(NOT_OURS):
+        for name in ("prompt.md", "held/prompt.md", "page.html"):
+            path = Path(f"runs/some{number}") / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        Path(f"runs/releases/x{number}").mkdir()
+        Path(f"runs/releases/x{number}/aliases.jsonl").write_bytes(content)
     Path("runs/folder.html").mkdir()
     assert verified()["whole"]
 
 
-def test_no_file_names_a_head_that_a_kill_could_take_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_names_a_head_that_a_kill_could_take_back(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it names is on the disk before it is written."""
     noted: list[bool] = []
 
@@ -147,7 +142,6 @@ def test_no_file_names_a_head_that_a_kill_could_take_back(monkeypatch: pytest.Mo
         return write_release(release, folder)
 
     monkeypatch.setattr(prompt_program, "write_release", looked)
-    with WireServer(learner) as server:
-        run(server)
+    run(toys(learner))
     assert noted
     assert all(noted)

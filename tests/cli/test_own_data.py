@@ -1,7 +1,6 @@
 """A data file of the user from the first word to the result, and the tasks that ship with the package."""
 
 import csv
-import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,24 @@ from agent.jobs.tasks import task_of as task_of_words
 from agent.ledger.query import History
 from agent.options.jobs import RecordedOptions
 from agent.report.view import task_of
-from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, refused
-from tests.wire import WireServer
+from tests.cli.world import INSTRUCTION, files, good, good_json, learner, refused, write_lines
+from tests.scripted import Toys
 
 MODEL = "openai-compatible/x@http://127.0.0.1:9/v1"
-
-
-def rows() -> list[dict[str, str]]:
-    files(120)
-    with Path("rows.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def dry(*arguments: str) -> dict[str, Any]:
     return good_json("run", *arguments, "-m", MODEL, "--max-calls", "300", "--dry-run")
 
 
-def test_a_run_keeps_what_was_asked_and_all_that_shows_it_reads_the_same_task() -> None:
-    table = [row | {"stars": str(number % 5 + 1), "more": f"seen {number}"} for number, row in enumerate(rows())]
-    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in table), "utf-8")
+def test_a_run_keeps_what_was_asked_and_all_that_shows_it_reads_the_same_task(toys: Toys) -> None:
+    files(120)
+    with Path("rows.csv").open(encoding="utf-8", newline="") as file:
+        table = [row | {"stars": str(n % 5 + 1), "more": f"seen {n}"} for n, row in enumerate(csv.DictReader(file))]
+    write_lines("rows.jsonl", table)
     words = ["rows.jsonl", "--target", "label", "--prompt", INSTRUCTION, "--ignore", "stars", "--input", "text"]
-    with WireServer(learner) as server:
-        command = ["run", *words, "-m", compatible(server), "-n", "1", "--max-calls", "120"]
-        result = good_json(*command, "--metric", "exact_match,ignore_case=true")
+    command = ["run", *words, "-m", toys(learner).name, "-n", "1", "--max-calls", "120"]
+    result = good_json(*command, "--metric", "exact_match,ignore_case=true")
     assert [each["metric"] for each in result["metrics"]] == ["readable", "exact_match"]
     with closing(History(Path("runs/ledger.db"))) as history:
         run = history.run(result["run_id"])
@@ -62,49 +56,33 @@ def test_a_task_folder_can_be_scored_by_another_metric() -> None:
 TASKS = Path(__file__).resolve().parents[2] / "tasks"
 
 
-def test_a_sample_is_copied_whole_and_loads() -> None:
+def test_samples_are_copied_whole_and_load() -> None:
     said = good("init", "--sample", "support_triage")
     assert (
         said
         == "wrote tasks/support_triage; look at tasks/support_triage/task.toml, then: optimize run support_triage\n"
     )
-    copied = sorted(path.name for path in Path("tasks/support_triage").iterdir())
-    assert copied == sorted(path.name for path in (TASKS / "support_triage").iterdir())
-    for name in copied:
-        assert (Path("tasks/support_triage") / name).read_bytes() == (TASKS / "support_triage" / name).read_bytes()
+    copied = {path.name: path.read_bytes() for path in Path("tasks/support_triage").iterdir()}
+    assert copied == {path.name: path.read_bytes() for path in (TASKS / "support_triage").iterdir()}
     assert sorted(path.name for path in Path("tasks").iterdir()) == ["support_triage", "task.schema.json"]
     assert [task["name"] for task in good_json("tasks")["tasks"]] == ["support_triage"]
-
-
-def test_every_sample_loads() -> None:
-    for name in samples():
+    for name in {*samples()} - {"support_triage"}:
         good("init", "--sample", name)
     assert [task["name"] for task in good_json("tasks")["tasks"] if not task["problem"]] == samples()
 
 
-def test_nothing_is_written_over() -> None:
-    Path("tasks/support_triage").mkdir(parents=True)
-    (line,) = refused(2, "init", "--sample", "support_triage")
-    assert "tasks/support_triage exists" in line
-    assert not list(Path("tasks/support_triage").iterdir())
-
-
-def test_an_unknown_sample_lists_those_there_are() -> None:
+def test_a_sample_that_cannot_be_copied_is_refused() -> None:
     (line,) = refused(2, "init", "--sample", "support_triag")
     assert "did you mean 'support_triage'?" in line
     assert "word_problems" in line
-    assert not Path("tasks").exists()
-    (line,) = refused(2, "init", "--sample", "../support_triage")
-    assert "no sample of this name" in line
-
-
-def test_a_task_that_is_not_here_but_is_a_sample_says_so() -> None:
+    assert "no sample of this name" in refused(2, "init", "--sample", "../support_triage")[0]
     for command in (["run", "support_triage"], ["support_triage"]):
         (line,) = refused(2, *command)
         assert "`optimize init --sample support_triage` copies" in line
-
-
-def test_a_sample_takes_nothing_of_your_own_and_your_own_needs_a_file() -> None:
+    assert not Path("tasks").exists()
+    Path("tasks/support_triage").mkdir(parents=True)
+    assert "tasks/support_triage exists" in refused(2, "init", "--sample", "support_triage")[0]
+    assert not list(Path("tasks/support_triage").iterdir())
     assert "give no NAME" in refused(2, "init", "mine", "--sample", "support_triage")[-1]
     assert "Missing argument 'NAME'" in refused(2, "init")[-1]
     assert "Missing option '--from'" in refused(2, "init", "mine")[-1]

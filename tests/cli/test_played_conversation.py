@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.world import compatible, good, good_json, refused, write_task
-from tests.wire import Fault, WireServer
+from tests.cli.world import good, good_json, refused, write_task
+from tests.scripted import Toys
 
 TASK = """\
 name = "counter"
@@ -44,61 +43,59 @@ def write_counter(toml: str = TASK) -> None:
     write_task(toml, {"train": rows[:40], "dev": rows[40:80], "test": rows[80:]})
 
 
-def counter(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
+def counter(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     """Repeats the order at the end; only a prompt that says `carefully` makes it keep the size in mind."""
     first, last = messages[0]["content"], messages[-1]["content"]
     if "improve the instruction" in first:
-        return Fault(text="<instruction>You take orders at a counter, carefully and to the end.</instruction>")
+        return "<instruction>You take orders at a counter, carefully and to the end.</instruction>"
     assert [message["role"] for message in messages] == ["system", *["user", "assistant"] * 3][: len(messages)]
     if "repeat my order" not in last:
-        return Fault(text=f"Noted, {last.split(': ')[-1]}", delay=0.003)
+        return f"Noted, {last.split(': ')[-1]}"
     said = " ".join(message["content"] for message in messages[1:])
     drink = next(drink for drink in DRINKS if drink in said)
     size = next((size for size in SIZES if size in said), "?") if "carefully" in first else "small"
-    return Fault(text=f"{size} {drink}", delay=0.003)
+    return f"{size} {drink}"
 
 
-def test_commands_that_ask_rows_one_by_one_refuse_it() -> None:
+def test_commands_that_ask_rows_one_by_one_refuse_it(toys: Toys) -> None:
     write_counter()
-    with WireServer(counter) as server:
-        model, other = compatible(server), compatible(server).replace("/x@", "/y@")
-        found = good_json("run", "counter", "-m", model, "--max-calls", "900", "-n", "1")
-        sent = len(server.requests)
-        for command in (
-            ["transfer", found["run_id"], "--models", other],
-            ["migrate", found["release"], "--model", other, "--price", "1,2"],
-            ["customize", "counter", "-m", model, "--arms", "prompt"],
-            ["check", found["release"]],
-        ):
-            assert "continue with the model's own replies" in "\n".join(refused(2, *command))
-        good("export", "--format", "messages", "-o", "m.json")
-        assert len(server.requests) == sent
+    model, other = toys(counter), "toy/other"
+    found = good_json("run", "counter", "-m", model.name, "--max-calls", "900", "-n", "1")
+    sent = len(model.seen)
+    toys(counter, "other")
+    for command in (
+        ["transfer", found["run_id"], "--models", other],
+        ["migrate", found["release"], "--model", other, "--price", "1,2"],
+        ["customize", "counter", "-m", model.name, "--arms", "prompt"],
+        ["check", found["release"]],
+    ):
+        assert "continue with the model's own replies" in "\n".join(refused(2, *command))
+    good("export", "--format", "messages", "-o", "m.json")
+    assert len(model.seen) == sent
 
 
-def test_a_model_plays_the_user_until_its_goal_is_reached() -> None:
-    def both(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault | str:
-        first = messages[0]["content"]
-        if "You are a guest." not in first:
-            return counter(messages, body)
-        goal = first.partition("order a ")[2].partition(".")[0]
-        size, drink = goal.split()
-        number = first.partition("Your goal: ")[2].partition(":")[0]
-        said = [f"{number}: a {drink}, please.", f"Make it {size}.", "That is all; repeat my order. [DONE]"]
-        return said[len(messages) // 2 - 1]
+def guest(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+    """Plays the user: says the number of its goal, the drink, and then the size."""
+    first = messages[0]["content"]
+    size, drink = first.partition("order a ")[2].partition(".")[0].split()
+    number = first.partition("Your goal: ")[2].partition(":")[0]
+    return [f"{number}: a {drink}, please.", f"Make it {size}.", "That is all; repeat my order. [DONE]"][
+        len(messages) // 2 - 1
+    ]
 
-    with WireServer(both) as server:
-        write_counter(PLAYER.replace("USER", f"openai-compatible/guest@{server.url}"))
-        found = good_json("run", "counter", "-m", compatible(server), "--max-calls", "2400")
-        names = Counter(request.body["model"] for request in server.requests)
-        assert good_json("reproduce", found["run_id"])["same"]
+
+def test_a_model_plays_the_user_until_its_goal_is_reached(toys: Toys) -> None:
+    model, player = toys(counter), toys(guest, "guest")
+    write_counter(PLAYER.replace("USER", player.name))
+    found = good_json("run", "counter", "-m", model.name, "--max-calls", "1600")
+    assert good_json("reproduce", found["run_id"])["same"]
     Path("goals.csv").write_text("goal\nOrder a mocha.\n")
     said = refused(2, "apply", found["release"], "goals.csv", "-o", "out.csv")
     assert "goals.csv:2: goal: is a goal, which no model plays here; write the list of messages so far" in said[0]
     assert found["decision"] == "promote", found
     assert found["winner"]["test"] == 1.0
-    assert names["guest"] > 100
-    bodies = [json.dumps(request.body) for request in server.requests]
-    assert not any("[DONE]" in body for body in bodies if "You are a guest." not in body)
+    assert len(player.seen) > 100
+    assert "[DONE]" not in json.dumps(model.bodies)
 
 
 @pytest.mark.parametrize(

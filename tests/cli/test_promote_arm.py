@@ -21,9 +21,9 @@ from agent.jobs.promote import prompt_named
 from agent.ledger.query import History
 from agent.release.file_release import read_files
 from agent.release.runtime import load_prompt
-from tests.cli.world import TOPICS, compatible, good, good_json, refused
+from tests.cli.world import INSTRUCTION, TOPICS, UNSURE, good, good_json, refused, write_lines
 from tests.conftest import Made
-from tests.wire import WireServer
+from tests.scripted import Toys
 
 ROOT = Path("runs/releases/rows")
 ALIASES = ROOT / "aliases.jsonl"
@@ -41,12 +41,9 @@ def best_of(run: dict[str, Any]) -> dict[str, Any]:
 
 def scored(run: dict[str, Any], split: str) -> dict[str, Any]:
     """What the best yardstick of the run said, by the text of the row."""
-    history = History(Path("runs/ledger.db"))
-    said = {
-        row["example_id"]: row["fields"]["label"]
-        for row in history.outcomes(run["run_id"], best_of(run)["candidate_id"], split)
-    }
-    history.close()
+    with closing(History(Path("runs/ledger.db"))) as history:
+        found = history.outcomes(run["run_id"], best_of(run)["candidate_id"], split)
+        said = {row["example_id"]: row["fields"]["label"] for row in found}
     with open("rows.csv", newline="", encoding="utf-8") as file:
         return {row["text"]: said[row["id"]] for row in csv.DictReader(file) if row["id"] in said}
 
@@ -58,9 +55,8 @@ def bytes_in(folder: Path) -> dict[str, bytes]:
 def agree() -> list[dict[str, Any]]:
     """The history of the file, which must be that of the chain; and the ledger holds."""
     lines = [json.loads(line) for line in ALIASES.read_text().splitlines()]
-    history = History(Path("runs/ledger.db"))
-    assert [line["hash"] for line in lines] == [move["hash"] for move in history.alias_moves("rows")]
-    history.close()
+    with closing(History(Path("runs/ledger.db"))) as history:
+        assert [line["hash"] for line in lines] == [move["hash"] for move in history.alias_moves("rows")]
     assert good("audit", "verify").startswith("whole")
     return lines
 
@@ -153,30 +149,20 @@ def test_a_row_that_is_erased_is_named_where_it_stays_and_no_folder_is_restored_
 TICKET = re.compile(r"ticket(\d{4})")
 
 
-def no_pattern(count: int = 160) -> list[str]:
-    """Rows whose label nothing but their number tells: a table knows it, no classifier can."""
+def test_the_gate_says_no_where_a_prompt_is_better_and_an_override_is_kept(toys: Toys) -> None:
+    """Nothing but the number of a row tells its label: a table knows it, no classifier can."""
     rng = random.Random(3)
-    with open("rows.csv", "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["id", "text", "label"])
-        for number in range(count):
-            table.writerow([f"r{number}", f"please see to ticket{number:04}", rng.choice(list(TOPICS))])
-    Path("p.txt").write_text("Answer with one of: billing, delivery, account, repair.", "utf-8")
-    return ["run", "rows.csv", "--target", "label", "--prompt", "p.txt", "--price", "0,0", "-q", "--proposer", "none"]
-
-
-def test_the_gate_says_no_where_a_prompt_is_better_and_an_override_is_kept() -> None:
-    command = no_pattern()
-    with open("rows.csv", newline="", encoding="utf-8") as file:
-        labels = {TICKET.findall(row["text"])[0]: row["label"] for row in csv.DictReader(file)}
+    labels = {f"{number:04}": rng.choice(list(TOPICS)) for number in range(160)}
+    rows = "".join(f"please see to ticket{number},{label}\n" for number, label in labels.items())
+    Path("rows.csv").write_text(f"text,label\n{rows}", "utf-8")
 
     def table(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
         if len(messages) > 3 or "Examples:" in messages[-1]["content"]:
             return labels[TICKET.findall(messages[-1]["content"])[-1]]
-        return "I am not sure"
+        return UNSURE
 
-    with WireServer(table) as server:
-        run = good_json(*command, "-m", compatible(server), "--max-calls", "300", "--anyway")
+    words = ("run", "rows.csv", "--target", "label", "--prompt", INSTRUCTION, "--price", "0,0", "-q")
+    run = good_json(*words, "--proposer", "none", "-m", toys(table).name, "--max-calls", "300", "--anyway")
     assert best_of(run)["diff"] > 0.3
     lines = refused(100, "promote", run["run_id"], *ARM)
     assert f"{run['run_id']}: the best prompt is better on the sealed test: +" in lines[0]
@@ -215,15 +201,11 @@ def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
     assert not Path("runs/releases").exists()
 
 
-def test_a_run_without_yardsticks_has_none() -> None:
-    with WireServer(lambda messages, body: "a reply") as server:
-        Path("r.csv").write_text(
-            "text,reply\n" + "".join(f"note number {n} of all,reply {n} to it\n" for n in range(60)), "utf-8"
-        )
-        Path("p.txt").write_text("Reply to the note.", "utf-8")
-        command = ["run", "r.csv", "--target", "reply", "--prompt", "p.txt", "--price", "0,0", "-q", "-n", "1"]
-        metric = ["--metric", "length,max_words=5"]  # accepts one answer for every row
-        run = good_json(*command, *metric, "-m", compatible(server), "--max-calls", "200")
+def test_a_run_without_yardsticks_has_none(toys: Toys) -> None:
+    write_lines("r.jsonl", [{"text": f"note number {n} of all", "reply": f"reply {n} to it"} for n in range(60)])
+    command = ["run", "r.jsonl", "--target", "reply", "--prompt", "Reply to the note.", "-q", "-n", "1"]
+    command += ["--metric", "length,max_words=5", "--max-calls", "200"]  # accepts one answer for every row
+    run = good_json(*command, "-m", toys(lambda messages, body: "a reply").name)
     assert run["yardsticks"] == []
     assert "scored no method without a language model" in refused(2, "promote", run["run_id"], *ARM)[0]
 

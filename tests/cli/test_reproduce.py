@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from agent.errors import RowRefused, RunRefused
 from agent.ledger.store import Ledger
 from agent.types import Outcome, Prediction, Score, Trial
-from tests.cli.world import Answer, compatible, files, good, good_json, learner, optimize, refused
+from tests.cli.world import files, good, good_json, learner, optimize, refused
 from tests.conftest import Made
 from tests.ledger.ledgers import read
-from tests.wire import Fault, WireServer
+from tests.scripted import Toys
+from tests.wire import Reply, WireServer
 
 DB = Path("runs/ledger.db")
 
@@ -45,14 +47,14 @@ def test_a_run_comes_out_the_same_without_its_model_and_the_ledger_stays_as_it_i
     assert {path.suffix for path in after.keys() - before.keys()} <= {".db-shm", ".db-wal"}
 
 
-def flaky(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+def flaky(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     """Refuses some rows for good."""
     if hashlib.sha256(messages[-1]["content"].encode()).hexdigest()[0] == "0":
-        return Fault(400, body={"error": {"message": "too long", "code": "context_length_exceeded"}})
+        raise RowRefused("too long")
     return learner(messages, body)
 
 
-def wordy(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+def wordy(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     """With examples it says far more to a row in 16 than it was let, and is paid for it: no plan expects that."""
     said = learner(messages, body)
     rare = hashlib.sha256(messages[-1]["content"].encode()).digest()[0] % 16 == 0
@@ -68,16 +70,15 @@ def wordy(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
     ],
     ids=["refused rows", "ended by tokens", "ended by dollars"],
 )
-def test_every_kind_of_run_comes_out_the_same(answer: Answer, options: list[str], status: str) -> None:
-    command = files(200)
-    with WireServer(answer) as server:
-        command += ["-m", compatible(server), "--price", "1,2", "-q", *options]
-        assert good_json(*command)["status"] == status
-        good(*command)  # mostly from the ledger, where it is not told otherwise
-        sent = len(server.requests)
-        for run in good_json("runs")["runs"]:
-            assert good_json("reproduce", run["id"])["same"] is True
-        assert len(server.requests) == sent
+def test_every_kind_of_run_comes_out_the_same(answer: Reply, options: list[str], status: str, toys: Toys) -> None:
+    model = toys(answer)
+    command = [*files(200), "-m", model.name, "--price", "1,2", "-q", *options]
+    assert good_json(*command)["status"] == status
+    good(*command)  # mostly from the ledger, where it is not told otherwise
+    sent = len(model.seen)
+    for run in good_json("runs")["runs"]:
+        assert good_json("reproduce", run["id"])["same"] is True
+    assert len(model.seen) == sent
 
 
 def test_a_run_at_an_address_of_the_environment_is_reproduced_and_exported_from_its_own_calls(
@@ -96,19 +97,16 @@ def test_a_run_at_an_address_of_the_environment_is_reproduced_and_exported_from_
     assert "dev rows rendered" in told.stderr
 
 
-def test_a_run_that_was_stopped_and_resumed_comes_out_the_same() -> None:
-    left = 90
+def test_a_run_that_was_stopped_and_resumed_comes_out_the_same(toys: Toys) -> None:
+    def key_expires(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+        if len(model.bodies) > 90:
+            raise RunRefused("expired")
+        return learner(messages, body)
 
-    def key_expires(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
-        nonlocal left
-        left -= 1
-        return learner(messages, body) if left > 0 else Fault(401, body={"error": {"message": "expired"}})
-
-    command = files(120)
-    with WireServer(key_expires) as server:
-        assert optimize(*command, "-m", compatible(server), "--max-calls", "300", "-j", "4", "-q").exit_code == 1
-        left = 10_000
-        assert good_json("resume", "-q")["status"] == "complete"
+    model = toys(key_expires)
+    assert optimize(*files(120), "-m", model.name, "--max-calls", "300", "-j", "4", "-q").exit_code == 1
+    model.reply = learner
+    assert good_json("resume", "-q")["status"] == "complete"
     assert good_json("reproduce")["same"] is True
     assert good_json("audit", "check")["holds"] is True
 

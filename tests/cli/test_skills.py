@@ -22,9 +22,9 @@ from agent.types import Message, Request
 from tests.bench import skills
 from tests.cli.label_world import drafter, topic_of
 from tests.cli.test_tool_sources import SERVER, command
-from tests.cli.world import FILLER, TOPICS, WORD, compatible, good, good_json, refused, write_lines
+from tests.cli.world import FILLER, TOPICS, WORD, good, good_json, refused, write_lines
 from tests.programs.moves.proposals.planted_tools import small_proposer
-from tests.wire import WireServer
+from tests.scripted import Toys
 
 BODY = "\n# How to\n\nKeep \u00fcmlauts,  blanks  and\ttabs.\r\nDo not read description: here.\n"
 SWAPPED = {"billing": "delivery", "delivery": "billing"}
@@ -71,19 +71,18 @@ def chooser(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     return json.dumps([{"name": best, "arguments": "{}"}] if shared[best] else [])
 
 
-def test_descriptions_are_searched_shown_as_a_diff_and_written_back() -> None:
+def test_descriptions_are_searched_shown_as_a_diff_and_written_back(toys: Toys) -> None:
     paths = write_skills()
     write_lines("queries.jsonl", queries(200, none=20))
     before = {name: path.read_bytes() for name, path in paths.items()}
     said = good("init", "which", "--from-skills", "skills", "--queries", "queries.jsonl")
     assert "4 skills: account, billing, delivery, repair\n200 queries: 180 name a skill, 20 need none\n" in said
     assert "train: 60 rows, dev: 50 rows, test: 90 rows\nthe smallest gain that the sealed test can show" in said
-    with WireServer(chooser) as server:
-        words = ("-m", compatible(server), "--price", "1,2", "--max-calls", "600")
-        assert "only descriptions" not in good("run", "which", *words, "--dry-run")
-        (line,) = refused(2, "run", "which", *words, "--strategy", "dspy-mipro")
-        assert "allows descriptions only" in line
-        run = good_json("run", "which", *words)
+    words = ("-m", toys(chooser).name, "--price", "1,2", "--max-calls", "600")
+    assert "only descriptions" not in good("run", "which", *words, "--dry-run")
+    (line,) = refused(2, "run", "which", *words, "--strategy", "dspy-mipro")
+    assert "allows descriptions only" in line
+    run = good_json("run", "which", *words)
     assert run["decision"] == "promote", run
     release, task = load_prompt(Path(run["release"])).release, load_task(Path("tasks/which"))
     assert [tool.name for tool in release.tools] == [tool.name for tool in task.tools]
@@ -158,7 +157,7 @@ def write_evals(evals: Mapping[str, Sequence[tuple[str, bool]]]) -> None:
         Path("skills", name, "evals.json").write_text(json.dumps(found, indent=1), "utf-8")
 
 
-def test_rows_of_several_skills_are_joined_and_not_this_one_is_right_for_any_other() -> None:
+def test_rows_of_several_skills_are_joined_and_not_this_one_is_right_for_any_other(toys: Toys) -> None:
     write_skills()
     evals: dict[str, list[tuple[str, bool]]] = {name: [] for name in TOPICS}
     for row in queries(60):
@@ -179,13 +178,12 @@ def test_rows_of_several_skills_are_joined_and_not_this_one_is_right_for_any_oth
     assert all(isinstance(row.labels["calls"], list) for row in task.train)
 
     def always(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-        return json.dumps([{"name": name, "arguments": "{}"}])
+        return json.dumps([{"name": str(body["model"]).removeprefix("toy/"), "arguments": "{}"}])
 
     right = {}
     for name in ("billing", "repair"):
-        with WireServer(always) as server:
-            words = ("run", "which", "-m", compatible(server), "--price", "1,2", "-n", "1", "--proposer", "none")
-            right[name] = round(good_json(*words)["baseline"]["test"] * len(task.test))
+        words = ("run", "which", "-m", toys(always, name).name, "--price", "1,2", "-n", "1", "--proposer", "none")
+        right[name] = round(good_json(*words)["baseline"]["test"] * len(task.test))
     meant = {name: sum(row.labels["calls"] == [{"name": name, "arguments": {}}] for row in task.test) for name in right}
     others = sum(isinstance(row.labels["calls"], dict) for row in task.test)
     assert right == {"billing": meant["billing"] + others, "repair": meant["repair"]}
@@ -195,64 +193,49 @@ def test_rows_of_several_skills_are_joined_and_not_this_one_is_right_for_any_oth
     assert line.startswith("error: too few queries say which skill is meant; add rows such as")
 
 
+WRONG_ROWS: list[tuple[dict[str, Any], str]] = [
+    ({"query": "pay it", "skill": "billing"}, ""),
+    ({"query": "Pay  IT", "skill": "billing"}, "repeats the query of rows.jsonl:1; keep one"),
+    ({"query": "pay it", "skill": "none"}, "means no skill, and rows.jsonl:1 billing; keep one"),
+    ({"query": "log in", "skill": "acount"}, "there is no skill 'acount'; did you mean 'account'?"),
+    ({"query": " ", "skill": "account"}, "has no query; write"),
+    ({"query": "fix it", "should_trigger": True}, "needs the skill of its should_trigger"),
+    ({"query": "fix the pipe"}, "says no skill; write its name"),
+    ({"query": "pay it", "skill": "billing", "should_trigger": False}, "contradicts rows.jsonl:1; keep one"),
+    ({"query": "pay it", "tool": "repair", "should_trigger": False}, ""),
+]
+WRONG_SKILLS = {
+    "a": ("no front matter", ":1: has no front matter"),
+    "b": ("---\nname: b\n---\n", "has no text for description"),
+    "c": ("---\nname: c\ndescription: a: b\n---\n", "wrong YAML"),
+    "d": ("---\nname: billing\ndescription: again\n---\n", "the name 'billing' is that of skills/billing/SKILL.md"),
+    "e": ("---\nname: &x not\ndescription: *x\n---\n", "or an alias as description"),
+    "f": ("---\nname: two words\ndescription: x\n---\n", "the name 'two words' cannot be that of a tool"),
+    "g": ("---\nname: g\nname: g\ndescription: x\n---\n", "has a key twice, or"),
+    "h": ("---\n- name\n---\n", "is no mapping"),
+    "i": ("---\nname: i\ndescription: 12\n---\n", "has no text for description"),
+}
+
+
 def test_all_wrong_rows_and_skills_are_told_at_once_with_their_lines() -> None:
     write_skills()
-    rows = [
-        {"query": "pay it", "skill": "billing"},
-        {"query": "Pay  IT", "skill": "billing"},
-        {"query": "pay it", "skill": "none"},
-        {"query": "log in", "skill": "acount"},
-        {"query": " ", "skill": "account"},
-        {"query": "fix it", "should_trigger": True},
-        {"query": "fix the pipe"},
-        {"query": "pay it", "skill": "billing", "should_trigger": False},
-        {"query": "pay it", "tool": "repair", "should_trigger": False},
-    ]
-    write_lines("rows.jsonl", rows)
+    write_lines("rows.jsonl", [row for row, _ in WRONG_ROWS])
     found = refused(2, "init", "which", "--from-skills", "skills", "--queries", "rows.jsonl")
     told = {line.removeprefix("error: ").partition(": ")[0]: line for line in found}
-    wanted = {
-        2: "repeats the query of rows.jsonl:1; keep one",
-        3: "means no skill, and rows.jsonl:1 billing; keep one",
-        4: "there is no skill 'acount'; did you mean 'account'?",
-        5: "has no query; write",
-        6: "needs the skill of its should_trigger",
-        7: "says no skill; write its name",
-        8: "contradicts rows.jsonl:1; keep one",
-    }
-    assert sorted(told) == [f"rows.jsonl:{line}" for line in wanted]
-    assert all(what in told[f"rows.jsonl:{line}"] for line, what in wanted.items())
+    wanted = {f"rows.jsonl:{number}": what for number, (_, what) in enumerate(WRONG_ROWS, 1) if what}
+    assert sorted(told) == sorted(wanted)
+    assert all(what in told[place] for place, what in wanted.items())
     (line,) = refused(2, "init", "which", "--from-skills", "skills")
     assert "0 queries; a task needs 12; draft some: optimize init which --from-skills skills --draft 40" in line
 
-    for name, text in {
-        "a": "no front matter",
-        "b": "---\nname: b\n---\n",
-        "c": "---\nname: c\ndescription: a: b\n---\n",
-        "d": "---\nname: billing\ndescription: again\n---\n",
-        "e": "---\nname: &x not\ndescription: *x\n---\n",
-        "f": "---\nname: two words\ndescription: x\n---\n",
-        "g": "---\nname: g\nname: g\ndescription: x\n---\n",
-        "h": "---\n- name\n---\n",
-        "i": "---\nname: i\ndescription: 12\n---\n",
-    }.items():
+    for name, (text, _) in WRONG_SKILLS.items():
         Path("skills", name).mkdir()
         Path("skills", name, "SKILL.md").write_text(text)
     found = refused(2, "init", "which", "--from-skills", "skills")
     # `billing` is sorted behind "b", so the later file is told
     told = {line.removeprefix("error: ").partition("/SKILL.md")[0].removeprefix("skills/"): line for line in found}
-    assert sorted(told) == list("abcdefghi")
-    for name, what in {
-        "a": ":1: has no front matter",
-        "b": "has no text for description",
-        "c": "wrong YAML",
-        "d": "the name 'billing' is that of skills/billing/SKILL.md",
-        "e": "or an alias as description",
-        "f": "the name 'two words' cannot be that of a tool",
-        "g": "has a key twice, or",
-        "h": "is no mapping",
-        "i": "has no text for description",
-    }.items():
+    assert sorted(told) == sorted(WRONG_SKILLS)
+    for name, (_, what) in WRONG_SKILLS.items():
         assert what in told[name], told[name]
     assert not Path("tasks").exists()
 
@@ -268,20 +251,19 @@ def test_near_duplicates_are_left_out_and_counted() -> None:
     assert sum(map(int, left.groups())) == 60
 
 
-def test_twenty_queries_are_said_to_show_no_gain() -> None:
+def test_twenty_queries_are_said_to_show_no_gain(toys: Toys) -> None:
     write_skill("billing", "Invoices.")
     write_evals({"billing": [(row["query"], row["skill"] == "billing") for row in queries(20)]})
     said = good("init", "which", "--from-skills", "skills")
     assert "20 queries: 5 name a skill, 15 need none\ntrain: 6 rows, dev: 5 rows, test: 9 rows\n" in said
     assert "none if your prompt scores 50" in said
     assert "a gain of 20 points needs about 213 queries; --draft N drafts some to confirm" in said
-    with WireServer(chooser) as server:
-        words = ("run", "which", "-m", compatible(server), "--price", "1,2")
-        assert "none if your prompt scores 50" in good(*words, "--dry-run")
-        assert server.requests == []
+    model = toys(chooser)
+    assert "none if your prompt scores 50" in good("run", "which", "-m", model.name, "--price", "1,2", "--dry-run")
+    assert model.seen == []
 
 
-def test_drafted_queries_become_rows_once_a_person_has_labelled_them() -> None:
+def test_drafted_queries_become_rows_once_a_person_has_labelled_them(toys: Toys) -> None:
     write_skills()
 
     def written(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
@@ -289,10 +271,10 @@ def test_drafted_queries_become_rows_once_a_person_has_labelled_them() -> None:
             return f"thanks for nothing, number {body['seed']}"
         return drafter(messages, body)
 
-    with WireServer(written) as server:
-        words = ("-m", compatible(server), "--price", "1,2", "--draft", "45")
-        drafted = good_json("init", "which", "--from-skills", "skills", *words)
-        assert not [seen for seen in server.requests if "when is a text labelled" in str(seen.body)]
+    model = toys(written)
+    words = ("-m", model.name, "--price", "1,2", "--draft", "45")
+    drafted = good_json("init", "which", "--from-skills", "skills", *words)
+    assert "when is a text labelled" not in str(model.bodies)
     assert drafted["labels"]["billing"].startswith("Notes on parcel")
     assert drafted["folder"] == "tasks/which-queries"
     (line,) = refused(2, "init", "which", "--from-skills", "skills", "--queries", "tasks/which-queries")
@@ -320,7 +302,7 @@ def test_tools_of_a_server_are_chosen_from_by_name() -> None:
     assert "goes with --from-skills" in line
 
 
-def test_new_descriptions_are_written_into_the_file_of_tools() -> None:
+def test_new_descriptions_are_written_into_the_file_of_tools(toys: Toys) -> None:
     told = {name: ", ".join(TOPICS[SWAPPED.get(name, name)].split()[:5]) for name in TOPICS}
     tools = [
         {"description": f"Notes on {words}.", "name": name, "inputSchema": {"type": "object", "properties": {}}}
@@ -330,8 +312,7 @@ def test_new_descriptions_are_written_into_the_file_of_tools() -> None:
     Path("listed.json").write_text(before, "utf-8")
     write_lines("queries.jsonl", queries(200, none=20))
     good("init", "which", "--from-skills", "listed.json", "--queries", "queries.jsonl")
-    with WireServer(chooser) as server:
-        run = good_json("run", "which", "-m", compatible(server), "--price", "1,2", "--max-calls", "600")
+    run = good_json("run", "which", "-m", toys(chooser).name, "--price", "1,2", "--max-calls", "600")
     assert run["decision"] == "promote", run
     new = {tool.name: tool.description for tool in load_prompt(Path(run["release"])).release.tools}
     patch = good("export", run["run_id"], "--format", "skills")
@@ -362,16 +343,18 @@ def test_a_description_of_a_tool_is_found_by_reading_the_file_back() -> None:
         with_tool_description(text, "b", "Better.")
 
 
-def test_the_bench_runs_our_search_and_the_loop_with_the_same_calls(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bench_runs_our_search_and_the_loop_with_the_same_calls(
+    toys: Toys, capsys: pytest.CaptureFixture[str]
+) -> None:
     def answer(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
         if "tools" not in body and "<new_description>" in messages[-1]["content"]:
             content = messages[-1]["content"].partition("<skill_content>")[2]
             return f"<new_description>Use this skill for {' '.join(WORD.findall(content)[:40])}.</new_description>"
         return chooser(messages, body)
 
-    with WireServer(answer) as server:
-        skills.main(["--model", compatible(server), "--price", "1", "2", "-o", "out"])
-        asked = len(server.requests)
+    model = toys(answer)
+    skills.main(["--model", model.name, "--price", "1", "2", "-o", "out"])
+    asked = len(model.seen)
     found = json.loads(Path("out/skills-0.json").read_text("utf-8"))
     own, loop = found["ours"], found["loop"]
     assert own["calls"] <= 280

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import promptassay as pa
-from tests.cli.world import compatible, files, good, learner, refused
-from tests.wire import WireServer
+from tests.cli.world import files, good, refused, write_task
 
 NOBODY = ("-m", "openai-compatible/x@http://127.0.0.1:9")
 
@@ -27,13 +24,11 @@ NOBODY = ("-m", "openai-compatible/x@http://127.0.0.1:9")
 )
 def test_what_dspy_cannot_do_is_refused_before_a_call(change: str, words: list[str], says: str) -> None:
     name = "config" if "config" in says else "message"
-    place = Path("notes")
-    place.mkdir()
-    for split in ("train", "dev", "test"):
-        lines = [json.dumps({name: f"{split} note {n}", "answer": f"answer {n}"}) for n in range(40)]
-        (place / f"{split}.jsonl").write_text("\n".join(lines), "utf-8")
     head = f'name = "notes"\ndescription = "x"\nsignature = "{name} -> answer"\ninstruction = "Answer."\n'
-    (place / "task.toml").write_text(f"{head}{change}", "utf-8")
+    splits = {
+        s: [{name: f"{s} note {n}", "answer": f"answer {n}"} for n in range(40)] for s in ("train", "dev", "test")
+    }
+    write_task(f"{head}{change}", splits)
     assert says in refused(2, "run", "notes", *NOBODY, "--max-calls", "900", *words)[0]
 
 
@@ -48,14 +43,13 @@ def test_too_few_calls_for_dspy_are_told_before_the_first() -> None:
 
 def test_what_cannot_work_is_a_mistake_of_use_before_anything_is_called(monkeypatch: Any) -> None:
     monkeypatch.setattr("agent.search.registered.find_spec", lambda package: None)
-    with WireServer(learner) as server:
-        command = [*files(120), "-m", compatible(server), "--max-calls", "300"]
-        assert "tpe" in "".join(refused(2, *command, "--sampler", "what"))
-        assert "wilcoxon" in "".join(refused(2, *command, "--pruner", "what"))
-        *_, line = refused(2, *command, "--sampler", "gp")
-        assert "--sampler gp needs torch, which is not installed; pip install torch" in line
-        *_, line = refused(2, *command, "--strategy", "dspy-mipro", "--sampler", "tpe")
-        assert "--sampler tpe: dspy-mipro uses none" in line
-        with pytest.raises(pa.InputError, match=r"(?s)sampler.*pruner"):
-            pa.optimize("rows.csv", target="label", prompt="p.txt", model=compatible(server), sampler="x", pruner="y")
-        assert not server.requests
+    command = [*files(120), *NOBODY, "--max-calls", "300"]
+    for words, says in (
+        (["--sampler", "what"], "tpe"),
+        (["--pruner", "what"], "wilcoxon"),
+        (["--sampler", "gp"], "--sampler gp needs torch, which is not installed; pip install torch"),
+        (["--strategy", "dspy-mipro", "--sampler", "tpe"], "--sampler tpe: dspy-mipro uses none"),
+    ):
+        assert says in refused(2, *command, *words)[-1]
+    with pytest.raises(pa.InputError, match=r"(?s)sampler.*pruner"):
+        pa.optimize("rows.csv", target="label", prompt="p.txt", model=NOBODY[1], sampler="x", pruner="y")

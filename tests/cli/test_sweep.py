@@ -21,6 +21,7 @@ from agent.jobs.sweep.prepare import prepare_sweep
 from tests.cli.sweeps import FOLDER, broken_cells, resumed, scores, settled, write_sweep
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused, stubborn
 from tests.report.pages import assert_harmless
+from tests.scripted import Toys
 from tests.warm import Process, start
 from tests.wire import Fault, WireServer
 
@@ -33,6 +34,8 @@ def test_a_sweep_scores_each_cell_as_a_plain_run_and_compares_them() -> None:
         assert {cell["state"] for cell in plan["cells"]} == {"not begun"}
         assert all(0 < cell["calls"] <= 150 for cell in plan["cells"])
         assert not good_server.requests
+        for other in prepare_sweep(path).cells[1:]:
+            run_cell(other.point.task, other.arguments, other.db)  # what the process of a cell does
         found = good_json("sweep", path, "--jobs", "2", "-q")
         asked = len(good_server.requests) + len(poor_server.requests)
         assert good_json("sweep", path) == found
@@ -142,26 +145,28 @@ def test_a_cell_that_fails_leaves_the_others_and_is_tried_again() -> None:
 # -- before anything is spent -----------------------------------------------------------------------------------------
 
 
+BAD = """\
+name = "a/b"
+tasks = [1]
+models = ["m", "m"]
+seeds = [-1]
+strategies = ["evolv"]
+max_cost = -3
+[options]
+max_cals = 3
+effort = "lazy"
+price = [1]
+[[cells]]
+model = "other"
+max_calls = 0
+[resources]
+num_cpus = -1
+"""
+
+
 def test_all_that_is_wrong_with_a_file_is_said_at_once_with_its_line() -> None:
     files(80)
-    lines = (
-        'name = "a/b"',
-        "tasks = [1]",
-        'models = ["m", "m"]',
-        "seeds = [-1]",
-        'strategies = ["evolv"]',
-        "max_cost = -3",
-        "[options]",
-        "max_cals = 3",
-        'effort = "lazy"',
-        "price = [1]",
-        "[[cells]]",
-        'model = "other"',
-        "max_calls = 0",
-        "[resources]",
-        "num_cpus = -1",
-    )
-    Path("bad.toml").write_text("\n".join(lines), "utf-8")
+    Path("bad.toml").write_text(BAD, "utf-8")
     said = refused(2, "sweep", "bad.toml")
     places = [line.removeprefix("error: ").split(":")[1] for line in said if "bad.toml" in line]
     assert sorted(map(int, places)) == [1, 2, 3, 4, 5, 6, 8, 9, 10, 13, 15], said
@@ -195,23 +200,21 @@ def test_a_page_that_cannot_be_written_takes_no_result_away(monkeypatch: pytest.
     assert f"no page: {FOLDER}/report.html: cannot be written" in result.stderr
 
 
-def test_a_finished_cell_of_other_files_is_refused_by_name() -> None:
-    with WireServer(learner) as server:
-        path = write_sweep([compatible(server)], more='proposer = "none"\ntrials = 1')
-        (cell,) = prepare_sweep(path).cells
-        run_cell(cell.point.task, cell.arguments, cell.db)
-        for file, old, new in (("p.txt", "", "Another prompt. "), ("rows.csv", "billing", "repair")):
-            kept = Path(file).read_text("utf-8")
-            Path(file).write_text(kept.replace(old, new, 1 if not old else -1), "utf-8")
-            for more in ((), ("--dry-run",)):
-                lines = [line for line in refused(2, "sweep", path, *more) if f"{cell.name}: {file} " in line]
-                (line,) = lines
-                assert line.endswith(
-                    "changed since this cell finished; put it back, or sweep into another folder (--folder)"
-                )
-            Path(file).write_text(kept, "utf-8")
-        path.write_text(path.read_text("utf-8").replace("seeds = [0]", "seeds = [0, 1]"), "utf-8")
-        states = [cell["state"] for cell in good_json("sweep", path, "--dry-run")["cells"]]
+def test_a_finished_cell_of_other_files_is_refused_by_name(toys: Toys) -> None:
+    path = write_sweep([toys(learner).name], more='proposer = "none"\ntrials = 1')
+    (cell,) = prepare_sweep(path).cells
+    run_cell(cell.point.task, cell.arguments, cell.db)
+    for file, old, new in (("p.txt", "Read", "Read now"), ("rows.csv", "billing", "repair")):
+        kept = Path(file).read_text("utf-8")
+        Path(file).write_text(kept.replace(old, new), "utf-8")
+        for more in ((), ("--dry-run",)):
+            (line,) = [line for line in refused(2, "sweep", path, *more) if f"{cell.name}: {file} " in line]
+            assert line.endswith(
+                "changed since this cell finished; put it back, or sweep into another folder (--folder)"
+            )
+        Path(file).write_text(kept, "utf-8")
+    path.write_text(path.read_text("utf-8").replace("seeds = [0]", "seeds = [0, 1]"), "utf-8")
+    states = [cell["state"] for cell in good_json("sweep", path, "--dry-run")["cells"]]
     assert states == ["finished", "not begun"]
 
 

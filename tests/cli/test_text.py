@@ -16,23 +16,22 @@ from agent.programs.text_file import TextCommand
 from agent.types import Message, Request, Rollouts
 from tests.cases import each_case
 from tests.cli.text_world import COMMAND, LEFT_OUT, PLAIN, Editor, agents_md, is_right, runs, write_world
-from tests.cli.world import compatible, good, good_json, optimize, refused
+from tests.cli.world import good, good_json, optimize, refused
+from tests.scripted import Toys
 from tests.toys import is_alive, until
-from tests.wire import WireServer
 
 WORDS = ("text", "AGENTS.md", "--rows", "rows.jsonl", "--eval", COMMAND)
 SMALL = {"rows": 90, "sections": 12}
 
 
-def test_a_wrong_sentence_of_a_long_file_is_replaced_and_the_file_itself_stays() -> None:
+def test_a_wrong_sentence_of_a_long_file_is_replaced_and_the_file_itself_stays(toys: Toys) -> None:
     write_world("date", ("date", PLAIN))
     own, editor = Path("AGENTS.md").read_bytes(), Editor()
-    with WireServer(editor) as server:
-        words = (*WORDS, "--proposer", compatible(server), "--max-runs", "400", "--prefer", "short", "-o", "new.md")
-        plan = good(*words, "--dry-run")
-        assert f"a call of command/score.sh is one run of: {COMMAND}" in plan
-        assert (runs(), editor.asked) == (0, 0)
-        told = optimize(*words)
+    words = (*WORDS, "--proposer", toys(editor).name, "--max-runs", "400", "--prefer", "short", "-o", "new.md")
+    plan = good(*words, "--dry-run")
+    assert f"a call of command/score.sh is one run of: {COMMAND}" in plan
+    assert (runs(), editor.asked) == (0, 0)
+    told = optimize(*words)
     assert told.exit_code == 0, told.output
     assert "Better: " in told.stdout
     assert "-Write the date of an invoice month first.\n+Write the date of an invoice day first." in told.stdout
@@ -71,10 +70,9 @@ def test_a_file_that_helps_is_kept_and_no_file_is_compared() -> None:
     assert "your texts against it: +" in told.stdout
     assert "AGENTS.md is best as it is; nothing is written" in told.stderr
     Path("score.sh").write_text(Path("score.sh").read_text("utf-8").replace('touch "$1"', "exit 3"), "utf-8")
-    told = optimize(*WORDS, "--max-runs", "300", "-q")
-    assert "Keep your texts: " in told.stdout
+    assert "Keep your texts: " in good(*WORDS, "--max-runs", "150", "-q")
     Path("score.sh").write_text("#!/bin/sh\n[ -f $1 ] || exit 3\necho '{\"score\": 0.5}'\n", "utf-8")
-    assert "no file has no score: command/score.sh: ended with exit code 3" in good(*WORDS, "--max-runs", "300", "-q")
+    assert "no file has no score: command/score.sh: ended with exit code 3" in good(*WORDS, "--max-runs", "150", "-q")
 
 
 def run_killed(*words: str) -> None:
@@ -84,20 +82,18 @@ def run_killed(*words: str) -> None:
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
 
 
-def test_a_killed_run_is_resumed_and_no_run_is_bought_twice() -> None:
+def test_a_killed_run_is_resumed_and_no_run_is_bought_twice(toys: Toys) -> None:
     write_world("date", ("date", PLAIN), **SMALL)
-    in_turn = (*WORDS, "--max-runs", "200", "--max-concurrency", "1", "-q")
-    with WireServer(Editor()) as server:
-        proposer = ("--proposer", compatible(server))
-        good(*in_turn, *proposer, "--db", "whole/ledger.db")
-        whole = runs()
-        Path("runs.log").unlink()
-        script = Path("score.sh").read_text("utf-8")
-        kill = '[ "$(wc -l < runs.log)" -eq 80 ] && [ ! -f killed ] && touch killed && kill -9 $PPID'
-        Path("score.sh").write_text(script.replace("echo run >> runs.log", f"echo run >> runs.log\n{kill}"), "utf-8")
-        run_killed(*in_turn, *proposer)
-        assert good_json("resume", "-q")["decision"] == "promote"
-        assert runs() == whole + 1, "the run that the kill cut off, and no other, is made again"
+    words = (*WORDS, "--max-runs", "200", "--max-concurrency", "1", "-q", "--proposer", toys(Editor()).name)
+    good(*words, "--db", "whole/ledger.db")
+    whole = runs()
+    Path("runs.log").unlink()
+    script = Path("score.sh").read_text("utf-8")
+    kill = '[ "$(wc -l < runs.log)" -eq 80 ] && [ ! -f killed ] && touch killed && kill -9 $PPID'
+    Path("score.sh").write_text(script.replace("echo run >> runs.log", f"echo run >> runs.log\n{kill}"), "utf-8")
+    run_killed(*words)
+    assert good_json("resume", "-q")["decision"] == "promote"
+    assert runs() == whole + 1, "the run that the kill cut off, and no other, is made again"
     assert "whole: " in good("audit", "verify")
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from tests.cli.world import (
     TOPICS,
     UNSURE,
     WORD,
-    compatible,
     good,
     good_json,
     optimize,
@@ -28,7 +25,7 @@ from tests.cli.world import (
     write_csv,
     write_task,
 )
-from tests.wire import WireServer
+from tests.scripted import Toys, toy_makers
 
 AGENT = """
 import json
@@ -92,28 +89,20 @@ def model(wrong: str = "", needs: str = "") -> Any:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """A folder with two runs that kept the agent's own texts, which were edited in between."""
-    place, before = tmp_path_factory.mktemp("house"), Path.cwd()
-    os.chdir(place)
-    try:
-        task = folder()
-        with WireServer(model()) as server:
-            words = ("run", str(task), "-m", compatible(server), "--max-calls", "800", "-q")
-            runs = [good_json(*words)]
-            (task / "task.toml").write_text(TOML.replace("Name the department", "Write the department"), "utf-8")
-            runs.append(good_json(*words))
-        yield place, runs
-    finally:
-        os.chdir(before)
+    place = tmp_path_factory.mktemp("house")
+    with pytest.MonkeyPatch.context() as patch, toy_makers() as toys:
+        patch.chdir(place)
+        words = ("run", str(folder()), "-m", toys(model()).name, "--max-calls", "800", "-q")
+        runs = [good_json(*words)]
+        Path("house/task.toml").write_text(TOML.replace("Name the department", "Write the department"), "utf-8")
+        return place, [*runs, good_json(*words)]
 
 
 @pytest.fixture
-def runs(
-    world: tuple[Path, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> list[dict[str, Any]]:
-    shutil.copytree(world[0], tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
+def runs(world: tuple[Path, list[dict[str, Any]]], here: Path) -> list[dict[str, Any]]:
+    shutil.copytree(world[0], here, dirs_exist_ok=True)
     return world[1]
 
 
@@ -163,41 +152,37 @@ def test_a_file_that_is_not_what_the_run_released_is_not_promoted(runs: list[dic
     assert not Path("runs/releases/house").exists()
 
 
-def test_the_agent_runs_again_and_its_answers_are_compared(runs: list[dict[str, Any]]) -> None:
-    release = runs[1]["release"]
-    with WireServer(model()) as server:
-        told = good_json("check", release, "-q", "-m", compatible(server))
-        assert (told["gate"], told["compared"], told["calls"]["model"]) == ("passed", 30, 120)
-        blessed = good_json("bless", release, "--reason", "first", "-q", "-m", compatible(server))
-        assert (blessed["rows"], blessed["version"]) == (30, told["version"])
-        assert good_json("check", runs[1]["run_id"], "-q", "-m", compatible(server))["gate"] == "passed"
-        (said,) = refused(2, "check", release, "-m", compatible(server), "--max-calls", "119")
-        assert "this check takes 120 calls at least" in said
-    with WireServer(model("parcel")) as server:
-        done = optimize("check", release, "-q", "-m", compatible(server), "--json")
+def test_the_agent_runs_again_and_its_answers_are_compared(runs: list[dict[str, Any]], toys: Toys) -> None:
+    release, own = runs[1]["release"], ("-q", "--repeats", "1", "-m", toys(model()).name)
+    told = good_json("check", release, *own)
+    assert (told["gate"], told["compared"], told["calls"]["model"]) == ("passed", 30, 60)
+    blessed = good_json("bless", release, "--reason", "first", *own)
+    assert (blessed["rows"], blessed["version"]) == (30, told["version"])
+    assert good_json("check", runs[1]["run_id"], *own)["gate"] == "passed"
+    (said,) = refused(2, "check", release, *own, "--max-calls", "59")
+    assert "this check takes 60 calls at least" in said
+    done = optimize("check", release, "-q", "-m", toys(model("parcel"), "worse").name, "--json")
     told = json.loads(done.stdout)
     assert (done.exit_code, told["gate"]) == (100, "failed")
     assert {flip["is"] for flip in told["flips"]} == {"billing"}
 
 
-def test_what_was_released_cannot_be_checked_with_another_program(runs: list[dict[str, Any]]) -> None:
-    first, second = runs
-    with WireServer(model()) as server:
-        Path("house/task.toml").write_text(TOML.replace("router =", "other ="), "utf-8")
-        said = refused(1, "check", second["release"], "-q", "-m", compatible(server))[-1]
-        assert "its texts are reader, router, and those of the task reader, other" in said
-        shutil.rmtree("house")
-        assert refused(2, "check", first["release"], "-q", "-m", compatible(server))
-        assert not server.requests
+def test_what_was_released_cannot_be_checked_with_another_program(runs: list[dict[str, Any]], toys: Toys) -> None:
+    (first, second), own = runs, toys(model())
+    Path("house/task.toml").write_text(TOML.replace("router =", "other ="), "utf-8")
+    said = refused(1, "check", second["release"], "-q", "-m", own.name)[-1]
+    assert "its texts are reader, router, and those of the task reader, other" in said
+    shutil.rmtree("house")
+    assert refused(2, "check", first["release"], "-q", "-m", own.name)
+    assert not own.seen
 
 
-def test_the_own_task_says_which_code_runs(runs: list[dict[str, Any]]) -> None:
+def test_the_own_task_says_which_code_runs(runs: list[dict[str, Any]], toys: Toys) -> None:
     """A file from elsewhere names a program; it is not run."""
     data = pa.load_texts(runs[1]["release"]).release
     Path("evil.py").write_text("open('owned', 'w')\n\ndef run(texts, row, model):\n    return {'label': 'billing'}\n")
     file = replace(data, program="../evil.py:run").write(Path("got"))
-    with WireServer(model()) as server:
-        assert good_json("check", str(file), "-q", "-m", compatible(server))["gate"] == "passed"
+    assert good_json("check", str(file), "-q", "--repeats", "1", "-m", toys(model()).name)["gate"] == "passed"
     assert not Path("owned").exists()
 
 
@@ -207,44 +192,38 @@ def route(texts: Any, row: Any, model: Any) -> Any:
     return reply["choices"][0]["message"]["content"]
 
 
-def test_an_agent_that_is_a_function_is_checked_where_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = list(csv.DictReader(write_csv(Path("rows.csv"), 90).read_text("utf-8").splitlines()))
-    texts = {"router": "Name the department."}
-    with WireServer(model()) as server:
-        run = pa.optimize(
-            rows, target="label", agent=route, texts=texts, model=compatible(server), max_calls=400, proposer="none"
-        )
-        assert pa.load_texts(run.release.path) == texts
-        assert pa.check(run.run_id, model=compatible(server)).passed
-        assert pa.promote(run.run_id).version == pa.load_texts("rows@production").version
-        monkeypatch.setattr("agent.programs.agent_call._REGISTERED", {})
-        with pytest.raises(pa.InputError, match="its agent route is a Python function, which this program lacks"):
-            pa.check("rows@production", model=compatible(server))
+def test_an_agent_that_is_a_function_is_checked_where_it_is_known(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = list(csv.DictReader(write_csv(Path("rows.csv"), 60).read_text("utf-8").splitlines()))
+    texts, name = {"router": "Name the department."}, toys(model()).name
+    run = pa.optimize(rows, target="label", agent=route, texts=texts, model=name, max_calls=400, proposer="none")
+    assert pa.load_texts(run.release.path) == texts
+    assert pa.check(run.run_id, model=name, repeats=1).passed
+    assert pa.promote(run.run_id).version == pa.load_texts("rows@production").version
+    monkeypatch.setattr("agent.programs.agent_call._REGISTERED", {})
+    with pytest.raises(pa.InputError, match="its agent route is a Python function, which this program lacks"):
+        pa.check("rows@production", model=name)
 
 
-def searched(tests: int = 30) -> dict[str, Any]:
+def searched(toys: Toys, tests: int = 30) -> dict[str, Any]:
     """A run that finds a text with the word that the model needs."""
-    with WireServer(model(needs="please")) as server:
-        words = ("run", str(folder(tests)), "-m", compatible(server), "--max-calls", "2500", "--anyway", "-q")
-        return good_json(*words)
+    name = toys(model(needs="please")).name
+    return good_json("run", str(folder(tests)), "-m", name, "--max-calls", "1200", "--anyway", "-q")
 
 
-def test_a_winner_is_promoted_by_the_gate_and_works_in_the_agent() -> None:
-    run = searched()
+def test_a_winner_is_promoted_by_the_gate_and_works_in_the_agent(toys: Toys) -> None:
+    run = searched(toys)
     assert run["decision"] == "promote"
     assert "the texts of your program changed" in good("show", run["run_id"])
     assert "the same: " in good("reproduce")
     good("promote")
-    texts = pa.load_texts("house@production")
-    assert "please" in texts["router"]
+    assert "please" in pa.load_texts("house@production")["router"]
     assert f"+{100 * run['lift']['diff']:.1f}" in good("aliases", "house")
     assert not Path(run["release"]).with_name("held").exists()
-    with WireServer(model(needs="please")) as server:
-        assert good_json("check", "house@production", "-q", "-m", compatible(server))["score"]["now"]["mean"] == 1.0
+    assert good_json("check", "house@production", "-q", "--repeats", "1")["score"]["now"]["mean"] == 1.0
 
 
-def test_a_winner_that_was_held_back_is_promoted_by_override_alone() -> None:
-    run = searched(tests=3)
+def test_a_winner_that_was_held_back_is_promoted_by_override_alone(toys: Toys) -> None:
+    run = searched(toys, tests=3)
     own = pa.load_texts(run["release"])
     assert (run["decision"], own["router"]) == ("keep_baseline", "Name the department.")
     held = pa.load_texts(Path(run["release"]).with_name("held"))
@@ -261,7 +240,7 @@ def test_a_winner_that_was_held_back_is_promoted_by_override_alone() -> None:
     assert "lies where your own set of texts lay" in said
 
 
-def test_what_an_agent_answered_is_checked_and_not_what_its_model_said_last(here: Path) -> None:
+def test_what_an_agent_answered_is_checked_and_not_what_its_model_said_last(toys: Toys) -> None:
     task = folder(10)
     said = '{"label": ask(texts["router"], ask(texts["reader"], row["text"]))}'
     knows = f'"repair" if "screen" in row["text"] else [{said}, ask("Say goodbye.", row["text"])][0]'
@@ -271,11 +250,10 @@ def test_what_an_agent_answered_is_checked_and_not_what_its_model_said_last(here
     def answer(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
         return "Bye." if messages[0]["content"] == "Say goodbye." else str(bye(messages, body))
 
-    with WireServer(answer) as server:
-        words = ("-q", "-m", compatible(server))
-        found = good_json("run", str(task), *words, "--max-calls", "300", "-n", "1", "--proposer", "none")
-        rows = good_json("history", "--trial", "0")["outcomes"]["dev"]
-        assert {row["reply"] for row in rows} == {json.dumps({"label": name}) for name in TOPICS}
-        assert "none" in {row["call_key"] for row in rows}, "rows that it answers without a call"
-        told = good_json("check", found["release"], *words)
+    words = ("-q", "-m", toys(answer).name)
+    found = good_json("run", str(task), *words, "--max-calls", "300", "-n", "1", "--proposer", "none")
+    rows = good_json("history", "--trial", "0")["outcomes"]["dev"]
+    assert {row["reply"] for row in rows} == {json.dumps({"label": name}) for name in TOPICS}
+    assert "none" in {row["call_key"] for row in rows}, "rows that it answers without a call"
+    told = good_json("check", found["release"], *words, "--repeats", "1")
     assert (told["gate"], told["compared"], told["flips"]) == ("passed", 30, [])

@@ -14,9 +14,9 @@ from agent.release.runtime import load_prompt
 from agent.report.view import RunView
 from agent.report.web.tried_prompts import _released
 from agent.types import Message, Request, Tool
-from tests.cli.world import compatible, good, good_json, refused, write_task
+from tests.cli.world import good, good_json, refused, write_task
 from tests.programs.moves.proposals.planted_tools import ABOUT, SCHEMA, pick, planted, small_proposer
-from tests.wire import WireServer
+from tests.scripted import Toys
 
 TASK = """\
 name = "notes"
@@ -54,17 +54,16 @@ def team(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     return json.dumps([{"name": pick(tools, messages[-1]["content"]), "arguments": "{}"}])
 
 
-def test_descriptions_are_mended_shown_released_exported_and_erased() -> None:
+def test_descriptions_are_mended_shown_released_exported_and_erased(toys: Toys) -> None:
     write_notes()
-    with WireServer(team) as server:
-        run = good_json("run", "notes", "-m", compatible(server), "--price", "1,2", "--max-calls", "600")
-        assert run["decision"] == "promote", run
-        assert run["winner"]["test"] - run["baseline"]["test"] > 0.2
-        prompt = load_prompt(Path(run["release"]))
-        checked = good_json("check", run["release"], "--price", "1,2", "--repeats", "1")
-        assert checked["score"]["now"]["mean"] == run["winner"]["test"]
-        other = compatible(server).replace("/x@", "/y@")
-        moved = good_json("transfer", run["run_id"], "--models", other, "--price", "1,2", "--top", "1")
+    run = good_json("run", "notes", "-m", toys(team).name, "--price", "1,2", "--max-calls", "600")
+    assert run["decision"] == "promote", run
+    assert run["winner"]["test"] - run["baseline"]["test"] > 0.2
+    prompt = load_prompt(Path(run["release"]))
+    checked = good_json("check", run["release"], "--price", "1,2", "--repeats", "1")
+    assert checked["score"]["now"]["mean"] == run["winner"]["test"]
+    other = toys(team, "other").name
+    moved = good_json("transfer", run["run_id"], "--models", other, "--price", "1,2", "--top", "1")
     assert moved["models"][1]["scores"][1]["mean"] == moved["models"][0]["scores"][1]["mean"]
     texts = {tool.name: tool.description for tool in prompt.release.tools}
     changed = {name for name in ABOUT if texts[name] != ABOUT[name]}

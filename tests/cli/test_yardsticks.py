@@ -17,10 +17,10 @@ import pytest
 import promptassay as pa
 from agent.errors import ReleaseError
 from agent.release.file_release import read_files
-from tests.cli.world import compatible, files, good, good_json, learner, refused
-from tests.wire import WireServer
+from tests.cli.world import good, good_json, refused
+from tests.conftest import Made
+from tests.scripted import Toys
 
-CALLS = ("--max-calls", "300", "--proposer", "none", "--price", "0,0")
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 ASK = """
 import json, sys
@@ -31,9 +31,8 @@ print(json.dumps([answer(**json.loads(line)) for line in sys.stdin]))
 """
 
 
-def test_the_best_of_them_is_exported_as_python_that_answers_as_it_was_scored() -> None:
-    with WireServer(learner) as server:
-        result = good_json(*files(), "-m", compatible(server), *CALLS)
+def test_the_best_of_them_is_exported_as_python_that_answers_as_it_was_scored(two_runs: Made) -> None:
+    result, _ = two_runs
     told = good_json("export", result["run_id"], "--arm", "classic", "-o", "arm")
     best = max(result["yardsticks"][1:], key=lambda each: each["dev"])
     assert told["yardstick"] == best
@@ -76,11 +75,12 @@ def same_tags(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     return "bug; login" if len(messages) > 3 or "shipping" in messages[-1]["content"] else "I am not sure"
 
 
-def test_a_set_that_is_the_same_for_all_rows_is_held_back_and_a_line_says_that_answers_hardly_vary() -> None:
+def test_a_set_that_is_the_same_for_all_rows_is_held_back_and_a_line_says_that_answers_hardly_vary(
+    toys: Toys,
+) -> None:
     Path("tags.csv").write_text((EXAMPLES / "tags.csv").read_text("utf-8"), "utf-8")
     Path("p.txt").write_text("Name the tags of the ticket.", "utf-8")
-    with WireServer(same_tags) as server:
-        result = good_json("run", "tags.csv", *TAGS, "-m", compatible(server))
+    result = good_json("run", "tags.csv", *TAGS, "-m", toys(same_tags).name)
     assert result["lift"]["p_value"] < 0.05, "it beats your prompt, which got nothing right"
     assert result["decision"] == "keep_baseline"
     assert result["blocked_codes"] == ["no_better_than_constant"]

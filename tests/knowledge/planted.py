@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import random
 import re
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+from tests.cli.world import write_lines
 
 GOODS = [
     f"{a}{b}{c}"
@@ -50,22 +53,20 @@ def write_task(folder: Path, instruction: str = INSTRUCTION, rows: int = 60) -> 
         ]
         (pages / f"goods-{letter}.md").write_text(f"# Goods with {letter}\n\n" + "\n".join(parts), "utf-8")
     (folder / "task.toml").write_text(TOML.format(instruction=json.dumps(instruction)), "utf-8")
-    number = 0
+    numbers = count(1)
     for split in ("train", "dev", "test"):
-        lines = []
-        for _ in range(rows):
-            goods, number = rng.choice(GOODS), number + 1
-            name = f"{goods}xx" if number % 10 == 0 else goods
-            here = number % 10 != 0
-            lines.append(
-                {
-                    "question": f"What is asked for a {name} by customer {number}?",
-                    "answer": price(goods) if here else NONE,
-                    "page": f"goods-{goods[0]}.md" if here else "",
-                }
-            )
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        write_lines(folder / f"{split}.jsonl", [asked(rng.choice(GOODS), next(numbers)) for _ in range(rows)])
     return folder
+
+
+def asked(goods: str, number: int) -> dict[str, str]:
+    """A row; every tenth asks what no page says."""
+    told = number % 10 != 0
+    return {
+        "question": f"What is asked for a {goods if told else f'{goods}xx'} by customer {number}?",
+        "answer": price(goods) if told else NONE,
+        "page": f"goods-{goods[0]}.md" if told else "",
+    }
 
 
 def reader(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:

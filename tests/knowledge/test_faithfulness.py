@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,18 +22,12 @@ from agent.scoring.judge_reply import MOST_CLAIMS, claims_form, read_claims
 from agent.scoring.llm_judge import NO_PASSAGES, Judge, JudgeSetup, judge_messages
 from agent.task.load import load_task
 from tests.cli.judges import fenced
-from tests.cli.world import compatible, good_json, refused
+from tests.cli.world import good_json, refused, write_lines
 from tests.knowledge.planted import INSTRUCTION, NONE, reader, write_task
-from tests.wire import Fault, WireServer
+from tests.scripted import Toys, toy_makers
 
 OWN = f"{INSTRUCTION}\n\n{{{{context}}}}"
 JUDGED = '\n[[metrics]]\nname = "exact_match"\n\n[[metrics]]\nname = "judge"\nmode = "faithfulness"\n'
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def judged_task(folder: Path, instruction: str = OWN, metrics: str = JUDGED, rows: int = 30) -> Path:
@@ -46,7 +41,7 @@ def verdict(claim: str, word: str) -> str:
     return json.dumps({"claims": [{"claim": claim, "evidence": "none", "supported": word}]})
 
 
-def judging(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+def judging(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     """A judge that goes by the passages it is shown, and a model that makes up the answer to every fourth question."""
     if "strict and fair judge" not in messages[0]["content"]:
         number = int(re.findall(r"customer (\d+)", messages[-1]["content"])[-1])
@@ -121,19 +116,36 @@ def test_a_claim_is_kept_in_a_line_and_the_schema_bounds_the_list() -> None:
     assert list(schema["items"]["properties"]) == ["claim", "evidence", "supported"]  # the verdict is written last
 
 
-def scores(result: Any) -> Mapping[str, Any]:
-    return {row.metric: row for row in result.metrics}
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.RunResult, list[Any]]:
+    """A folder with a judged run of the user's own prompt, its result, and the messages that were sent."""
+    folder = tmp_path_factory.mktemp("judged")
+    with pytest.MonkeyPatch.context() as patch, toy_makers() as toys:
+        patch.chdir(folder)
+        model = toys(judging)
+        result = pa.optimize(judged_task(Path("task")), model=model.name, proposer="none", trials=1, price=(0, 0))
+        return folder, result, [body["messages"] for body in model.bodies]
 
 
-def test_a_run_is_judged_by_what_each_prompt_showed(here: Path) -> None:
-    folder = judged_task(here / "task")
-    with WireServer(judging) as server:
-        result = pa.optimize(folder, model=compatible(server), proposer="none", trials=1)
-        sent = [request.body["messages"] for request in server.requests]
-    prompt, task = load_prompt(result.release.path), load_task(folder)
+@pytest.fixture
+def judged(made: tuple[Path, pa.RunResult, list[Any]], here: Path) -> tuple[pa.RunResult, list[Any]]:
+    """A copy of it here."""
+    shutil.copytree(made[0], here, dirs_exist_ok=True)
+    return made[1:]
+
+
+def judges_in(sent: Sequence[Any]) -> list[list[str]]:
+    """The fenced texts that a judge was shown."""
+    return [fenced(messages) for messages in sent if "strict and fair judge" in messages[0]["content"]]
+
+
+def test_a_run_is_judged_by_what_each_prompt_showed(judged: tuple[pa.RunResult, list[Any]]) -> None:
+    result, sent = judged
+    prompt, task = load_prompt(result.release.path), load_task(Path("task"))
     air = [row for row in task.test if int(re.findall(r"customer (\d+)", row.inputs["question"])[0]) % 4 == 0]
-    assert scores(result)["judge"].baseline.mean == pytest.approx(1 - len(air) / len(task.test))
-    judges = [fenced(messages) for messages in sent if "strict and fair judge" in messages[0]["content"]]
+    (mean,) = [row.baseline.mean for row in result.metrics if row.metric == "judge"]
+    assert mean == pytest.approx(1 - len(air) / len(task.test))
+    judges = judges_in(sent)
     asked = {question: passages for question, passages, _ in judges}
     for row in task.test:
         (block,) = [m["content"] for m in prompt.render(**row.inputs) if "Passages of documents" in m["content"]]
@@ -144,24 +156,18 @@ def test_a_run_is_judged_by_what_each_prompt_showed(here: Path) -> None:
 
 
 def rated(path: Path, count: int = 60, passages: bool = True) -> Path:
-    rows = [
-        {
-            "question": f"what does {n} cost?",
-            **({"passages": f"[1] a.md:\nA thing costs {n + 100 * (n % 2)} crowns."} if passages else {}),
-            "answer": f"{n} crowns",
-            "rating": 1 if n % 2 else 5,
-        }
-        for n in range(count)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    rows = []
+    for n in range(count):
+        shown = {"passages": f"[1] a.md:\nA thing costs {n + 100 * (n % 2)} crowns."} if passages else {}
+        rows.append({"question": f"what does {n} cost?", **shown, "answer": f"{n} crowns", "rating": 1 if n % 2 else 5})
+    write_lines(path, rows)
     return path
 
 
-def test_it_is_measured_against_people_who_saw_the_passages(here: Path) -> None:
+def test_it_is_measured_against_people_who_saw_the_passages(here: Path, toys: Toys) -> None:
     folder = judged_task(here / "task")
     command = ("judge", "calibrate", folder, "--labels", rated(here / "rated.jsonl"), "--price", "1,2", "-q")
-    with WireServer(judging) as server:
-        measured = good_json(*command, "--judge", compatible(server), "--mode", "faithfulness")
+    measured = good_json(*command, "--judge", toys(judging).name, "--mode", "faithfulness")
     assert (measured["kappa"], measured["trusted"], measured["mode"]) == (1.0, True, "faithfulness")
     assert {control["fooled"] for control in measured["negative_controls"].values()} == {0}
     assert measured["asked_in_both_orders"] == 0
@@ -169,36 +175,29 @@ def test_it_is_measured_against_people_who_saw_the_passages(here: Path) -> None:
     assert "write a column passages" in lines[0]
 
 
-def test_people_rate_what_the_prompt_showed_and_the_printed_command_measures_the_judge(here: Path) -> None:
-    folder = judged_task(here / "task")
-    with WireServer(judging) as server:
-        result = pa.optimize(folder, model=compatible(server), proposer="none", trials=1)
-        words = ["judge", "rate", result.run_id, "--rater", "ann"]
-        done = CliRunner().invoke(main, words, input="5\n1\n3\n4\n" * 10)
-        assert done.exit_code == 0, done.output
-        assert "passages: [1] goods-" in done.output
-        rows = [json.loads(line) for line in Path("runs", result.run_id, "ratings.jsonl").read_text().splitlines()]
-        assert all(re.match(r"\[1\] goods-\w\.md, ", row["passages"]) for row in rows)
-        program, *words = shlex.split(done.stdout.splitlines()[-1].partition(": ")[2])
-        assert program == "optimize"
-        measured = good_json(*words, "--repeats", "1", "--price", "1,2", "-q")
+def test_people_rate_what_the_prompt_showed_and_the_printed_command_measures_the_judge(
+    judged: tuple[pa.RunResult, list[Any]], toys: Toys
+) -> None:
+    run_id = judged[0].run_id
+    toys(judging)
+    done = CliRunner().invoke(main, ["judge", "rate", run_id, "--rater", "ann"], input="5\n1\n3\n4\n" * 10)
+    assert done.exit_code == 0, done.output
+    assert "passages: [1] goods-" in done.output
+    rows = [json.loads(line) for line in Path("runs", run_id, "ratings.jsonl").read_text().splitlines()]
+    assert all(re.match(r"\[1\] goods-\w\.md, ", row["passages"]) for row in rows)
+    program, *words = shlex.split(done.stdout.splitlines()[-1].partition(": ")[2])
+    assert program == "optimize"
+    measured = good_json(*words, "--repeats", "1", "--price", "1,2", "-q")
     assert (measured["mode"], measured["items"]) == ("faithfulness", len(rows))
 
 
-def test_a_released_prompt_is_judged_by_its_own_passages(here: Path) -> None:
-    folder = judged_task(here / "task")
-    with WireServer(judging) as server:
-        model = compatible(server)
-        result = pa.optimize(folder, model=model, proposer="none", trials=1)
-        good_json("bless", str(result.release.path), "--reason", "first", "-m", model, "--judge", model, "-q")
-        asked = len(server.requests)
-        measured = good_json("check", str(result.release.path), "-m", model, "--judge", model, "-q")
-        judges = [
-            fenced(each.body["messages"])
-            for each in server.requests[asked:]
-            if "fair judge" in each.body["messages"][0]["content"]
-        ]
-    assert measured["gate"] == "passed"
+def test_a_released_prompt_is_judged_by_its_own_passages(judged: tuple[pa.RunResult, list[Any]], toys: Toys) -> None:
+    release, model = str(judged[0].release.path), toys(judging)
+    words = (release, "-m", model.name, "--judge", model.name, "-q")
+    good_json("bless", *words, "--reason", "first")
+    model.bodies.clear()
+    assert good_json("check", *words)["gate"] == "passed"
+    judges = judges_in([body["messages"] for body in model.bodies])
     assert judges
     assert all(passages.startswith("[1] goods-") for _, passages, _ in judges)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,12 @@ import promptassay as pa
 from agent.jobs.tasks import task_of
 from agent.ledger.query import History
 from agent.options.jobs import RecordedOptions
-from tests.cli.world import compatible, good_json, refused
+from tests.cli.world import good_json, refused, write_lines
 from tests.knowledge.planted import INSTRUCTION, reader, write_task
 from tests.knowledge.test_faithfulness import judging
-from tests.wire import WireServer
+from tests.scripted import Toys
 
 OWN = f"{INSTRUCTION}\n\n{{{{ context }}}}"
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def planted(folder: Path) -> tuple[list[dict[str, Any]], Path]:
@@ -33,46 +28,45 @@ def planted(folder: Path) -> tuple[list[dict[str, Any]], Path]:
     return [{"question": row["question"], "answer": row["answer"]} for row in rows], task / "pages"
 
 
-def test_prompts_for_rows_look_passages_up_and_a_run_goes_on_with_the_same_documents_alone(here: Path) -> None:
+def test_prompts_for_rows_look_passages_up_and_a_run_goes_on_with_the_same_documents_alone(
+    here: Path, toys: Toys
+) -> None:
     rows, pages = planted(here)
-    given: dict[str, Any] = {"target": "answer", "prompt": OWN, "knowledge": pages, "proposer": "none", "trials": 1}
-    with WireServer(reader) as server:
-        result = pa.optimize(rows, model=compatible(server), **given)
-        sent = server.requests[0].body["messages"]
-        assert result.baseline.test == 1.0
-        assert "Passages of documents" in sent[0]["content"]
-        assert result.release.load().render(question="What of a belata?")[0]["content"].count("goods-b.md") > 0
-        assert result.to_json()["retrieval"]["rows"] == 0
-        run = History(Path("runs/ledger.db")).run(result.run_id)
-        assert run["options"]["knowledge"] == str(pages)
-        good_json("reproduce", result.run_id)
-        page = pages / "goods-b.md"
-        page.write_text(page.read_text("utf-8") + "\nMore.\n", "utf-8")
-        assert f"the documents in {pages}" in refused(2, "reproduce", result.run_id)[0]
+    model = toys(reader)
+    given: dict[str, Any] = {"target": "answer", "prompt": OWN, "knowledge": pages, "price": (0, 0)}
+    result = pa.optimize(rows, proposer="none", trials=1, model=model.name, **given)
+    assert result.baseline.test == 1.0
+    assert "Passages of documents" in model.bodies[0]["messages"][0]["content"]
+    assert result.release.load().render(question="What of a belata?")[0]["content"].count("goods-b.md") > 0
+    assert result.to_json()["retrieval"]["rows"] == 0
+    with closing(History(Path("runs/ledger.db"))) as history:
+        assert history.run(result.run_id)["options"]["knowledge"] == str(pages)
+    good_json("reproduce", result.run_id)
+    page = pages / "goods-b.md"
+    page.write_text(page.read_text("utf-8") + "\nMore.\n", "utf-8")
+    assert f"the documents in {pages}" in refused(2, "reproduce", result.run_id)[0]
 
 
-def test_a_data_file_takes_them_from_the_command_line_and_a_judge_goes_by_them(here: Path) -> None:
+def test_a_data_file_takes_them_from_the_command_line_and_a_judge_goes_by_them(here: Path, toys: Toys) -> None:
     rows, pages = planted(here)
-    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    model = toys(judging)
+    write_lines("rows.jsonl", rows)
     Path("p.txt").write_text(OWN, "utf-8")
     words = ("run", "rows.jsonl", "--target", "answer", "--prompt", "p.txt", "--proposer", "none", "-n", "1", "-q")
-    with WireServer(judging) as server:
-        more = ("--knowledge", pages, "--metric", "judge,mode=faithfulness")
-        result = good_json(*words, *more, "-m", compatible(server), "--price", "1,2")
-        assert 0.6 < result["baseline"]["test"] < 0.9
-        assert [judge["mode"] for judge in result["judges"]] == ["faithfulness"]
-        asked = len(server.requests)
-        assert "context" in refused(2, *words, "-m", compatible(server))[0]  # the mark is no column without documents
-        assert (
-            "--knowledge none: no such file or folder"
-            in refused(2, *words, "-m", compatible(server), "--knowledge", "none")[0]
-        )
-        assert len(server.requests) == asked
+    words += ("-m", model.name)
+    more = ("--knowledge", pages, "--metric", "judge,mode=faithfulness")
+    result = good_json(*words, *more, "--price", "1,2")
+    assert 0.6 < result["baseline"]["test"] < 0.9
+    assert [judge["mode"] for judge in result["judges"]] == ["faithfulness"]
+    asked = len(model.seen)
+    assert "context" in refused(2, *words)[0]  # the mark is no column without documents
+    assert "--knowledge none: no such file or folder" in refused(2, *words, "--knowledge", "none")[0]
+    assert len(model.seen) == asked
 
 
 def test_a_link_out_of_the_named_folder_is_refused(here: Path) -> None:
     rows, pages = planted(here)
-    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    write_lines("rows.jsonl", rows)
     asked = RecordedOptions(task="rows.jsonl", target="answer", prompt="Which one?")
     (here / "linked").symlink_to(pages)
     assert len(task_of(asked.changed(knowledge="linked")).knowledge.documents) == len(list(pages.iterdir()))  # type: ignore[union-attr]
@@ -82,22 +76,17 @@ def test_a_link_out_of_the_named_folder_is_refused(here: Path) -> None:
         task_of(asked.changed(knowledge=str(pages)))
 
 
-def test_what_cannot_be_is_refused_before_anything_is_called(here: Path) -> None:
+def test_what_cannot_be_is_refused_before_anything_is_called(here: Path, toys: Toys) -> None:
     rows, pages = planted(here)
     (pages / "page.docx").write_bytes(b"PK")
     named = [{"context": row["question"], "answer": row["answer"]} for row in rows]
-    with WireServer(reader) as server:
-        given: dict[str, Any] = {
-            "model": compatible(server),
-            "proposer": "none",
-            "target": "answer",
-            "prompt": "Which?",
-        }
-        with pytest.raises(pa.InputError, match="is no document that can be read"):
-            pa.optimize(rows, knowledge=pages, **given)
-        (pages / "page.docx").unlink()
-        with pytest.raises(pa.InputError, match="a column is called context"):
-            pa.optimize(named, knowledge=pages, **given)
-        with pytest.raises(pa.InputError, match="--knowledge needs a data file"):
-            pa.optimize("elsewhere", knowledge=pages, model=compatible(server), proposer="none")
-        assert server.requests == []
+    model = toys(reader)
+    given: dict[str, Any] = {"model": model.name, "proposer": "none", "target": "answer", "prompt": "Which?"}
+    with pytest.raises(pa.InputError, match="is no document that can be read"):
+        pa.optimize(rows, knowledge=pages, **given)
+    (pages / "page.docx").unlink()
+    with pytest.raises(pa.InputError, match="a column is called context"):
+        pa.optimize(named, knowledge=pages, **given)
+    with pytest.raises(pa.InputError, match="--knowledge needs a data file"):
+        pa.optimize("elsewhere", knowledge=pages, model=model.name, proposer="none")
+    assert model.seen == []

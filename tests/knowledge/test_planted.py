@@ -3,51 +3,61 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import promptassay as pa
+from agent.errors import RunRefused
 from agent.prompt.parts.passages import ReleasedPassages
 from agent.task.load import load_task
-from tests.cli.world import compatible, good, good_json
+from tests.cli.world import good, good_json
 from tests.knowledge.planted import INSTRUCTION, reader, write_task
-from tests.wire import Fault, WireServer
+from tests.scripted import Toys, toy_makers
+
+Whole = tuple[Path, pa.RunResult, list[Any]]
+CALLS = {"proposer": "none", "max_calls": 600}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A folder with a task and a run of it, its result, and the messages that were sent."""
+    folder = tmp_path_factory.mktemp("planted")
+    with pytest.MonkeyPatch.context() as patch, toy_makers() as toys:
+        patch.chdir(folder)
+        model = toys(reader)
+        result = pa.optimize(write_task(Path("task")), model=model.name, **CALLS)
+        return folder, result, [body["messages"] for body in model.bodies]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def whole(made: Whole, here: Path) -> Whole:
+    """A copy of it here."""
+    shutil.copytree(made[0], here, dirs_exist_ok=True)
+    return here, made[1], made[2]
 
 
-def run(folder: Path, **more: Any) -> tuple[Any, list[Any]]:
-    with WireServer(reader) as server:
-        result = pa.optimize(folder, model=compatible(server), proposer="none", max_calls=600, **more)
-        return result, server.requests
-
-
-def test_the_users_own_place_for_passages_gets_them_in_the_baseline(here: Path) -> None:
-    own = f"{INSTRUCTION}\n\n{{{{ context }}}}\n\nQuestion: {{{{question}}}}"
-    result, requests = run(write_task(here / "task", own), trials=1)
+def test_the_users_own_place_for_passages_gets_them_in_the_baseline(here: Path, toys: Toys) -> None:
+    own, model = f"{INSTRUCTION}\n\n{{{{ context }}}}\n\nQuestion: {{{{question}}}}", toys(reader)
+    result = pa.optimize(write_task(here / "task", own), model=model.name, trials=1, **CALLS)
     assert result.baseline.test == 1.0
     assert result.decision == "keep_baseline"
-    sent = requests[0].body["messages"]
-    assert [message["role"] for message in sent] == ["user"]
-    assert sent[0]["content"].startswith(f"{INSTRUCTION}\n\nPassages of documents")
+    (sent,) = model.bodies[0]["messages"]
+    assert sent["role"] == "user"
+    assert sent["content"].startswith(f"{INSTRUCTION}\n\nPassages of documents")
     assert result.release.load().release.part(ReleasedPassages).settings.k == 4
 
 
 def test_the_winner_retrieves_passages_its_release_sends_the_same_and_figures_are_those_counted_by_hand(
-    here: Path,
+    whole: Whole, toys: Toys
 ) -> None:
-    result, requests = run(write_task(here / "task"))
+    here, result, sent = whole
     assert (result.decision, result.baseline.test < 0.2, result.winner.test > 0.95) == ("promote", True, True)
     prompt, rows = result.release.load(), load_task(here / "task").test
     passages = prompt.release.part(ReleasedPassages)
     index, settings = passages.index, passages.settings
-    sent = [request.body["messages"] for request in requests]
     hits = []
     for row in rows:
         messages = prompt.render(**row.inputs)
@@ -73,51 +83,42 @@ def test_the_winner_retrieves_passages_its_release_sends_the_same_and_figures_ar
     for form in exported["formats"]:  # the export sends for each dev row the very call of the run
         assert form["dev"]["score"] == pytest.approx(result.winner.dev)
     good("reproduce", result.run_id)
-    lineage = good("audit", "lineage", result.winner.candidate_id)
-    assert f"{result.winner.passages['k']} passages by {result.winner.passages['retriever']}" in lineage
-    with WireServer(reader) as server:
-        moved = good_json("transfer", result.run_id, "--models", compatible(server), "--top", "1", "-q")
+    assert f"{settings.k} passages by {settings.retriever}" in good("audit", "lineage", result.winner.candidate_id)
+    moved = good_json("transfer", result.run_id, "--models", toys(reader, "other").name, "--top", "1", "-q")
     own, other = moved["models"]
     assert [cell["mean"] for cell in other["scores"]] == [cell["mean"] for cell in own["scores"]]
 
 
-def test_a_stopped_run_goes_on_with_the_documents_that_it_began_with(here: Path) -> None:
-    folder = write_task(here / "task")
-    whole, _ = run(folder, cache=False)
-    asked = 0
+def test_a_stopped_run_goes_on_with_the_documents_that_it_began_with(whole: Whole, toys: Toys) -> None:
+    here, result, _ = whole
 
-    def stopping(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
-        nonlocal asked
-        asked += 1
-        return Fault(401, body={"error": {"message": "no such key"}}) if 150 < asked < 400 else reader(messages, body)
+    def stopping(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+        if len(model.bodies) > 150:
+            raise RunRefused("no such key")
+        return reader(messages, body)
 
-    page = folder / "pages" / "goods-b.md"
+    model = toys(stopping)
+    db = Path("stopped/ledger.db")
+    with pytest.raises(pa.AgentError) as caught:
+        pa.optimize(here / "task", model=model.name, db=db, **CALLS)
+    model.reply = reader
+    page = here / "task" / "pages" / "goods-b.md"
     text = page.read_text("utf-8")
-    with WireServer(stopping) as server:
-        with pytest.raises(pa.AgentError) as caught:
-            pa.optimize(folder, model=compatible(server), proposer="none", max_calls=600, cache=False)
-        asked = 1000
-        page.write_text(f"{text}\nMore.\n", "utf-8")
-        with pytest.raises(pa.AgentError, match="knowledge"):
-            pa.resume(caught.value.run_id)
-        page.write_text(text, "utf-8")
-        resumed = pa.resume(caught.value.run_id)
-    assert resumed.winner == whole.winner
-    assert resumed.retrieval == whole.retrieval
+    page.write_text(f"{text}\nMore.\n", "utf-8")
+    with pytest.raises(pa.AgentError, match="knowledge"):
+        pa.resume(caught.value.run_id, db=db)
+    page.write_text(text, "utf-8")
+    resumed = pa.resume(caught.value.run_id, db=db)
+    assert resumed.winner == result.winner
+    assert resumed.retrieval == result.retrieval
 
 
-def test_an_optimizer_that_cannot_look_up_is_refused_before_anything_is_paid(here: Path) -> None:
+def test_an_optimizer_that_cannot_look_up_is_refused_before_anything_is_paid(here: Path, toys: Toys) -> None:
     pytest.importorskip("dspy")
-    with WireServer(reader) as server:
-        with pytest.raises(pa.InputError, match="DSPy's optimizers do not retrieve passages"):
-            pa.optimize(
-                write_task(here / "task"),
-                model=compatible(server),
-                strategy="dspy-gepa",
-                proposer="none",
-                max_calls=500,
-            )
-        assert server.requests == []
+    model = toys(reader)
+    with pytest.raises(pa.InputError, match="DSPy's optimizers do not retrieve passages"):
+        pa.optimize(write_task(here / "task"), model=model.name, strategy="dspy-gepa", **CALLS)
+    assert model.seen == []
 
 
 def citing(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
@@ -128,7 +129,7 @@ def citing(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     return f"answer: {answer}\npage: {cited[0].partition(',')[0] if cited else 'none'}"
 
 
-def test_citations_are_an_output_that_is_scored_against_the_rows_documents(here: Path) -> None:
+def test_citations_are_an_output_that_is_scored_against_the_rows_documents(here: Path, toys: Toys) -> None:
     own = f"{INSTRUCTION} Cite the file.\n\n{{{{context}}}}"
     folder = write_task(here / "task", own)
     toml = folder / "task.toml"
@@ -144,7 +145,6 @@ def test_citations_are_an_output_that_is_scored_against_the_rows_documents(here:
         rows = folder / f"{split}.jsonl"
         kept = [line for line in rows.read_text("utf-8").splitlines() if '"none"' not in line]
         rows.write_text("\n".join(kept) + "\n", "utf-8")
-    with WireServer(citing) as server:
-        result = pa.optimize(folder, model=compatible(server), proposer="none", max_calls=300, trials=1)
+    result = pa.optimize(folder, model=toys(citing).name, trials=1, **CALLS)
     assert [row.baseline.mean for row in result.metrics] == [1.0, 1.0, 1.0]
     assert result.retrieval.baseline.recall == 1.0

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.models.model_registry import MODELS, model
 from agent.types import Request
 from tests.cli.judges import PlantedJudge
 from tests.cli.label_world import drafter
 from tests.cli.world import knowing, learner, stubborn
+from tests.scripted import toy_kind
 from tests.toys import FakeModel
 
 HERE = Path(__file__).resolve().parent
@@ -49,11 +49,8 @@ def _toy(name: str, rest: str) -> FakeModel:
 @contextmanager
 def toy_models() -> Iterator[None]:
     """Registers `toy/NAME` as models, for this process and this while."""
-    model("toy", form="toy/NAME", about="scripted replies", leads_elsewhere=False)(_toy)
-    try:
+    with toy_kind(_toy):
         yield
-    finally:
-        MODELS._known.pop("toy")
 
 
 @contextmanager
