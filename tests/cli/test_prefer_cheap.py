@@ -18,9 +18,10 @@ from agent.jobs.locations import LEDGER, open_history
 from agent.jobs.tasks import with_demo_limit
 from agent.options.jobs import RecordedOptions
 from agent.types import Constraints
-from tests.cli.world import files, good, good_json, knowing, learner, refused
+from tests.cli.world import compatible, files, good, good_json, knowing, learner, refused
 from tests.scripted import Toys
 from tests.toys import make_task
+from tests.wire import WireServer
 
 CALLS = ("--max-calls", "700", "--proposer", "none", "--price", "1,1", "--no-calibrate", "--no-retrieval")
 LETTERS = 600
@@ -42,9 +43,9 @@ def opened(run_id: str) -> dict[str, Any]:
     return found
 
 
-def test_the_cheaper_one_is_compared_with_the_best_on_the_same_sealed_rows(toys: Toys) -> None:
-    words = (*files(), "-m", toys(by_length).name, *CALLS, "--seed", "1")
-    cheap = good_json(*words, "--prefer", "cheap", "--margin", "15")
+def test_the_cheaper_one_is_compared_with_the_best_on_the_same_sealed_rows() -> None:
+    with WireServer(by_length) as server:
+        cheap = good_json(*files(), "-m", compatible(server), *CALLS, "--prefer", "cheap", "--margin", "15")
     (chosen,) = [row for row in cheap["pareto"] if row["chosen"]]
     assert chosen["candidate_id"] == cheap["winner"]["candidate_id"]
     found = cheap["cheaper"]

@@ -55,13 +55,9 @@ def house(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     return json.dumps([{"name": name, "arguments": json.dumps({"room": request.split()[-1]})}])
 
 
-def test_tools_that_cannot_be_used_are_refused_before_any_call() -> None:
+def test_a_task_with_tools_whose_answer_is_no_list_of_calls_is_refused() -> None:
+    """What is wrong with tools is in tests/task/test_tools.py."""
     write_lamps()
-    run = ("run", "lamps", "-m", "openai-compatible/m@http://127.0.0.1:9/v1", "--price", "1,2")
-    Path("lamps/tools.json").write_text(json.dumps([{"name": "two words"}, {"name": "x", "parameters": 5}]))
-    said = "\n".join(refused(2, *run))
-    assert "tools.json:1: tool 1: the name 'two words'" in said
-    assert "tools.json:1: tool 2: the schema of the arguments of 'x' is not of type object" in said
     Path("lamps/task.toml").write_text(TASK.replace('type = "json"', 'type = "text"'))
-    said = "\n".join(refused(2, *run))
+    said = "\n".join(refused(2, "run", "lamps", "-m", "openai-compatible/m@http://127.0.0.1:9/v1"))
     assert "the answer of a task with tools is a list of calls: one output, of type" in said
