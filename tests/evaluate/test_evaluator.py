@@ -162,31 +162,19 @@ async def test_a_hosted_model_whose_first_replies_are_all_empty_has_no_room_to_t
 approx = pytest.approx
 
 
-def test_a_label_in_one_token_has_its_share_of_the_labels_weight():
+def test_a_label_has_its_share_of_the_labels_weight():
     reply = [place(billing=0.3, sales=0.1, Hello=0.6)]
-    assert label_signal(reply, LABELS, "billing") == approx(0.75)
-    assert label_signal(reply, LABELS, "sales") == approx(0.25)
-    assert label_signal(reply, LABELS, "card_arrival") == 0.0
-
-
-def test_labels_that_begin_alike_are_told_apart_by_the_token_that_differs():
+    found = [label_signal(reply, LABELS, right) for right in ("billing", "sales", "card_arrival")]
+    assert found == approx([0.75, 0.25, 0.0])
     reply = [place(card=0.8, sales=0.2), place(_arr=0.9, _link=0.1)]
-    assert label_signal(reply, LABELS, "card_arrival") == approx(0.8 * 0.9)
+    assert label_signal(reply, LABELS, "card_arrival") == approx(0.8 * 0.9), "told apart by the token that differs"
     assert label_signal(reply, LABELS, "card_linking") == approx(0.8 * 0.1)
-
-
-def test_a_token_that_spells_nothing_is_passed_over_and_a_reply_of_such_tokens_is_worth_nothing():
     blank = [(" ", -0.001), ("Hello", -7.0)]
-    assert label_signal([blank, place(billing=0.9, sales=0.1)], LABELS, "billing") == approx(0.9)
-    assert label_signal([place(sad=0.9, cheerful=0.1), [("", -0.01)]], ("sad", "saddle", "cheerful"), "sad") == approx(
-        0.9
-    )
+    assert label_signal([blank, place(billing=0.9, sales=0.1)], LABELS, "billing") == approx(0.9), "it spells nothing"
+    reply = [place(sad=0.9, cheerful=0.1), [("", -0.01)]]
+    assert label_signal(reply, ("sad", "saddle", "cheerful"), "sad") == approx(0.9)
     assert label_signal([blank, [("", -0.01)]], LABELS, "billing") == 0.0
-
-
-def test_without_tokens_or_with_a_label_that_is_no_choice_there_is_none():
-    assert label_signal([], LABELS, "billing") is None
-    assert label_signal([place(billing=1.0)], LABELS, "other") is None
+    assert label_signal([], LABELS, "billing") is label_signal([place(billing=1.0)], LABELS, "other") is None
 
 
 TOKENS = st.sampled_from(["billing", "card", "_arr", "ival", "_link", "sales", "s", " ", "", "Hello"])

@@ -34,15 +34,9 @@ def test_a_tenth_of_sixty_certain_rows_is_found(before: int, now: int) -> None:
     assert flip_p_value(certain(60, 6, before, now), differ, seed=0) < 0.005
 
 
-def test_one_answer_on_each_side_says_nothing_of_the_noise() -> None:
+def test_one_answer_on_each_side_or_on_one_side_alone_says_nothing_and_too_many_are_refused() -> None:
     assert flip_p_value(certain(60, 30, 1, 1), differ, seed=0) == 1.0
-
-
-def test_rows_without_a_sample_are_left_out() -> None:
     assert flip_p_value([([], ["a"]), (["a", "a"], [])], differ, seed=0) == 1.0
-
-
-def test_too_many_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="13 samples"):
         flip_p_value([(["a"] * 6, ["a"] * 7)], differ, seed=0)
 
@@ -86,7 +80,7 @@ def noisy(rng: random.Random, count: int, before: int, now: int) -> Rows:
 @pytest.mark.parametrize(("before", "now"), [(1, 2), (3, 2)])
 def test_both_questions_of_the_gate_together_alarm_at_most_in_a_twentieth(before: int, now: int) -> None:
     """More flips than noise (at 2.5 %), or significantly worse (two-sided at 5 %, so 2.5 % on that side)."""
-    rng, alarms, tries = random.Random(2), 0, 150
+    rng, alarms, tries = random.Random(2), 0, 100
     for seed in range(tries):
         rows = noisy(rng, 40, before, now)
         was, is_ = ([sum(v == "a" for v in row[side]) / len(row[side]) for row in rows] for side in (0, 1))
@@ -145,7 +139,7 @@ def test_the_mix_that_moved_is_measured() -> None:
 def test_the_same_mix_alarms_at_its_level(sides: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     mix = (0.6, 0.25, 0.1, 0.05)
-    tries, low = 300, 0
+    tries, low = 150, 0
     for seed in range(tries):
         one, two = (dict(zip("abcd", map(int, rng.multinomial(n, mix)), strict=True)) for n in sides)
         low += (categories_moved("x", one, two, 0.1, seed).p_value or 0) <= 0.05
