@@ -10,7 +10,7 @@ import statistics
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.programs.classic import ClassicProgram
@@ -210,6 +210,7 @@ def test_no_set_of_tags_is_better_than_the_constant_one(sets: list[set[str]]) ->
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=20)), min_size=1, max_size=12), st.text(max_size=40))
+@example([("", "a"), (" ", "b")], "x")  # nothing to learn from
 def test_any_text_is_learnt_from_and_answered(rows: list[tuple[str, str]], asked: str) -> None:
     """Labels, sets and free texts."""
     for outputs, metric in (
