@@ -131,23 +131,37 @@ def test_a_package_enters_through_its_one_door() -> None:
 
 
 def test_nothing_but_the_standard_library_is_imported_when_a_file_loads() -> None:
-    """Heavy packages load inside the function that uses them; pydantic is for tasks, options and results."""
+    """Heavy packages load with a file of theirs, or inside a function; pydantic is for tasks, options and results."""
     allowed = {
         "cli/": {"click"},
-        "task/schema.py": {"pydantic"},
+        "cli/progress_screen.py": {"rich"},
+        "task/schema.py": {"pydantic", "pydantic_core"},
+        "task/label_session.py": {"numpy"},
         "task/task_file.py": {"pydantic"},
         "metrics/": {"pydantic"},
         "gateway/prices.py": {"pydantic"},
         "models/quantization.py": {"numpy"},
         "training/": {"numpy"},
+        "training/learner.py": {"threadpoolctl"},
+        "training/torch_learner.py": {"torch", "peft", "transformers"},
         "stats/": {"numpy"},
+        "retrieval/linear_training.py": {"numpy", "scipy", "threadpoolctl"},
+        "search/dspy/strategies.py": {"dspy"},
         "search/effects.py": {"numpy"},
         "search/samplers.py": {"optuna"},
         "options/": {"pydantic"},
         "results/": {"pydantic"},
         "release/result.py": {"pydantic"},
+        "scoring/task_metrics.py": {"pydantic"},
+        "report/html.py": {"markupsafe"},
+        "report/screen.py": {"rich"},
         "report/web/": {"starlette"},
+        "report/web/app.py": {"pydantic_core", "uvicorn"},
         "jobs/": {"pydantic"},
+        "ledger/team_store.py": {"sqlalchemy"},
+        "programs/chain.py": {"langchain_core"},
+        "programs/chain_parts.py": {"langchain_core"},
+        "programs/dspy.py": {"dspy"},
     }
     faults = {}
     for name in SOURCES:
@@ -155,6 +169,10 @@ def test_nothing_but_the_standard_library_is_imported_when_a_file_loads() -> Non
         may = {package for start, packages in allowed.items() if name.startswith(start) for package in packages}
         faults[name] = found - {"agent", "__future__"} - sys.stdlib_module_names - may
     assert {name: more for name, more in faults.items() if more} == {}
+
+
+def module_of(name: str) -> str:
+    return ".".join([*package_of(name), Path(name).stem]).removesuffix(".__init__")
 
 
 def at_the_top(name: str) -> ast.Module:
@@ -175,9 +193,8 @@ def test_the_import_graph_has_no_circle() -> None:
     """Of the imports at the top of files."""
     graph: dict[str, set[str]] = {}
     for name in SOURCES:
-        package = package_of(name)
-        mine = ".".join([*package, Path(name).stem]).removesuffix(".__init__")
-        graph[mine] = {module for module in imports(at_the_top(name), package) if module.startswith("agent.")}
+        found = imports(at_the_top(name), package_of(name))
+        graph[module_of(name)] = {module for module in found if module.startswith("agent.")}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from agent.errors import InputError
-from agent.models.gguf import Array, GgufFile, read_gguf
+from agent.models.gguf import F16, F32, Array, GgufFile, Tensor, WrittenTensor, gguf_parts, kept, read_gguf
 from agent.models.quantization import float32_of
+from agent.safe_file import new_files
 
 MAPS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 """Linear maps of a layer, which an adapter changes."""
@@ -183,3 +184,33 @@ def assembled(
         frequencies = frequencies / divided if divided.size else frequencies
     turns = np.asarray(frequencies, np.float64)
     return BaseModel(architecture, layers, embedding, output, norm, turns, sha256, path)
+
+
+# -- a whole model as a file ------------------------------------------------------------------------------------------
+
+
+def write_model(folder: Path, base: Path, weights: Mapping[str, Array]) -> tuple[Path, str]:
+    """Write `model-HASH.gguf`: the base's values and vocabulary with other weights; return it and its SHA-256.
+
+    Matrices become float16. The package `gguf` is not used because its files differ between versions, and the hash of
+    the file identifies the model's replies. `weights`: by name of the tensor in the base; missing ones are copied.
+    """
+    digest, file_of_base = hashlib.sha256(), read_gguf(base)
+    tensors = [
+        _written(tensor, weights[name]) if name in weights else kept(file_of_base, tensor)
+        for name, tensor in file_of_base.tensors.items()
+    ]
+    with new_files(folder) as staging:
+        with (staging / "model").open("wb") as file:
+            for part in gguf_parts(file_of_base.data[: file_of_base.head], tensors, file_of_base.aligned):
+                digest.update(part)
+                file.write(part)
+        name = f"model-{digest.hexdigest()[:16]}.gguf"
+        (staging / "model").rename(staging / name)
+    return folder / name, digest.hexdigest()
+
+
+def _written(tensor: Tensor, weights: Array) -> WrittenTensor:
+    is_matrix = len(tensor.shape) > 1  # llama.cpp adds and multiplies vectors in float32 alone
+    kind, form = (F16, "<f2") if is_matrix else (F32, "<f4")
+    return WrittenTensor(tensor.name, tensor.shape, kind, lambda: weights.astype(form).tobytes())

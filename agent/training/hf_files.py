@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,64 @@ from agent.safe_data import parse_json
 from agent.safe_file import read_file, sha256_of
 from agent.training.base_model import FAMILIES, Architecture, BaseModel, assembled, read_architecture
 from agent.training.parameters import Lora
-from agent.training.torch_learner import MODULES, SAME, Order, hf_name, hf_order, tensors_of
+
+MODULES: Mapping[str, str] = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+"""Linear maps of a layer, by our names."""
+NORMS: Mapping[str, str] = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+Order = Any
+"""An index of rows: an array, or SAME."""
+SAME = slice(None)
+_WHOLE: Mapping[str, str] = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+
+
+def hf_name(name: str) -> str:
+    """Return the name in transformers of a tensor of a GGUF file.
+
+    >>> hf_name("blk.3.attn_q.weight"), hf_name("token_embd.weight")
+    ('model.layers.3.self_attn.q_proj.weight', 'model.embed_tokens.weight')
+    """
+    if name in _WHOLE:
+        return _WHOLE[name]
+    _, layer, part, end = name.split(".")
+    return f"model.layers.{layer}.{MODULES.get(part) or NORMS[part]}.{end}"
+
+
+def hf_order(name: str, architecture: Architecture) -> Order:
+    """Return an index of the file's rows of a map, in the order of transformers."""
+    heads = {"attn_q": architecture.heads, "attn_k": architecture.kv_heads}.get(name)
+    if heads is None or not architecture.interleaved:
+        return SAME
+    return np.arange(heads * architecture.head).reshape(heads, architecture.head // 2, 2).swapaxes(1, 2).reshape(-1)
+
+
+def tensors_of(base: BaseModel) -> Iterator[tuple[str, Array, Order]]:
+    """Yield each tensor of a base in a fixed order. Each has its name, values and row order (`hf_order`)."""
+    yield "token_embd.weight", base.embedding, SAME
+    if base.output is not base.embedding:
+        yield "output.weight", base.output, SAME
+    yield "output_norm.weight", base.output_norm, SAME
+    for number, layer in enumerate(base.layers):
+        for name, matrix in layer.maps.items():
+            yield f"blk.{number}.{name}.weight", matrix, hf_order(name, base.architecture)
+        for name, bias in layer.biases.items():
+            yield f"blk.{number}.{name}.bias", bias, hf_order(name, base.architecture)
+        yield f"blk.{number}.attn_norm.weight", layer.attn_norm, SAME
+        yield f"blk.{number}.ffn_norm.weight", layer.ffn_norm, SAME
+
+
+# -- the weights of a model folder ------------------------------------------------------------------------------------
 
 CONFIG = "config.json"
 WEIGHTS = "model*.safetensors"
@@ -72,16 +130,15 @@ def with_weights(base: BaseModel, folder: Path) -> BaseModel:
     require("tune", "training on a Hugging Face folder")
     if fault := folder_fault(folder, base.path):
         raise InputError(fault)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    import safetensors.torch
 
     files, orders = sorted(folder.glob(WEIGHTS)), {name: order for name, _, order in tensors_of(base)}
     try:
-        state = {name: read for path in files for name, read in load_file(path).items()}
+        state = {name: read for path in files for name, read in safetensors.torch.load_file(path).items()}
         digest = hashlib.sha256(base.sha256.encode())
         for path in files:
             digest.update(bytes.fromhex(sha256_of(path)))
-    except (SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{folder}: its weights cannot be read ({error}); fetch the folder again") from error
 
     def tensor(name: str, *shape: int) -> Array:
@@ -142,16 +199,15 @@ def peft_form(lora: Lora, architecture: Architecture, base: str | None) -> dict[
 
 def read_peft_form(folder: Path, architecture: Architecture) -> Lora:
     """Read an adapter from its two files. Raises InputError where they are damaged or do not fit the base."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    import safetensors.numpy
 
     try:
         config = parse_json(read_file(folder / ADAPTER_CONFIG, _MOST_CONFIG))
         rank, alpha = int(config["r"]), float(config["lora_alpha"])
         if not 1 <= rank <= _MOST_RANK:
             raise ValueError(f"its rank is {rank}, not 1 to {_MOST_RANK}")
-        tensors = load_file(folder / TENSORS)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        tensors = safetensors.numpy.load_file(folder / TENSORS)
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise InputError(f"{folder}: no adapter of peft that can be read ({error})") from error
     lora = Lora(architecture, rank, alpha / rank)
     places = {name: (matrix, order) for name, matrix, order in _matrices(lora, architecture, MODULES)}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from agent.models.gguf import Array
 from agent.training.base_model import BaseModel
@@ -39,8 +40,6 @@ class NumpyLearner:
         self._gradients = [kind.like(np.zeros_like(kind.flat)) for _ in range(threads)]
 
     def __enter__(self) -> NumpyLearner:
-        from threadpoolctl import threadpool_limits
-
         self._pool = ThreadPoolExecutor(self._threads, "training")
         # threads of BLAS wait for each other by spinning: ruinous on a busy machine
         self._limits = threadpool_limits(1)

@@ -25,6 +25,7 @@ from agent.models.adapters import SoftTokens, free_tokens
 from agent.models.gguf import Array, read_gguf
 from agent.safe_file import new_files, sha256_of
 from agent.training.base_model import BaseModel, load_base, read_architecture
+from agent.training.hf_files import with_weights
 from agent.training.learner import LaidRows, NumpyLearner
 from agent.training.parameters import Lora, SoftPrompt
 from agent.training.rows import NO_TOKENS, TokenPair, engine_tokens
@@ -318,8 +319,6 @@ class TrainingOrder:
         tokens = engine_tokens(self.base, [*pairs, *self.validation], read_architecture(file), soft)
         model = load_base(self.base)
         if self.weights is not None:
-            from agent.training.hf_files import with_weights
-
             model = with_weights(model, self.weights)
         learner = learner_of(model, settings, soft, self.trainer)
         training = Training(learner, settings, self.folder, tokens[: len(pairs)], tokens[len(pairs) :])

@@ -1,90 +1,34 @@
 """LoRA by peft and full fine-tuning by transformers (extra `tune`), in the layout of the output file.
 
 A llama file orders the rows of its query and key weights so that adjacent rows rotate together; transformers rotates
-halves. All other tensors are equal. Heavy packages load inside the functions, and nothing is downloaded.
+halves. All other tensors are equal. Nothing is downloaded.
 
 Source: llama.cpp, conversion of llama models (`LlamaModel.permute`); transformers, `modeling_llama.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from agent.errors import InputError
-from agent.models.gguf import F16, F32, Array, Tensor, WrittenTensor, gguf_parts, kept, read_gguf
-from agent.safe_file import new_files
-from agent.training.base_model import Architecture, BaseModel
+from agent.models.gguf import Array
+from agent.training.base_model import BaseModel, write_model
+from agent.training.hf_files import MODULES, SAME, Order, hf_name, hf_order, tensors_of
 from agent.training.learner import LaidRows
 from agent.training.parameters import Lora
 from agent.training.rows import TokenPair
 from agent.training.settings import TrainingSettings
 
-MODULES: Mapping[str, str] = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-"""Linear maps of a layer, by our names."""
-NORMS: Mapping[str, str] = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
-Order = Any
-"""An index of rows: an array, or SAME."""
-SAME = slice(None)
-_WHOLE: Mapping[str, str] = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-
-
-def hf_name(name: str) -> str:
-    """Return the name in transformers of a tensor of a GGUF file.
-
-    >>> hf_name("blk.3.attn_q.weight"), hf_name("token_embd.weight")
-    ('model.layers.3.self_attn.q_proj.weight', 'model.embed_tokens.weight')
-    """
-    if name in _WHOLE:
-        return _WHOLE[name]
-    _, layer, part, end = name.split(".")
-    return f"model.layers.{layer}.{MODULES.get(part) or NORMS[part]}.{end}"
-
-
-def hf_order(name: str, architecture: Architecture) -> Order:
-    """Return an index of the file's rows of a map, in the order of transformers."""
-    heads = {"attn_q": architecture.heads, "attn_k": architecture.kv_heads}.get(name)
-    if heads is None or not architecture.interleaved:
-        return SAME
-    return np.arange(heads * architecture.head).reshape(heads, architecture.head // 2, 2).swapaxes(1, 2).reshape(-1)
-
-
-def tensors_of(base: BaseModel) -> Iterator[tuple[str, Array, Order]]:
-    """Yield each tensor of a base in a fixed order. Each has its name, values and row order (`hf_order`)."""
-    yield "token_embd.weight", base.embedding, SAME
-    if base.output is not base.embedding:
-        yield "output.weight", base.output, SAME
-    yield "output_norm.weight", base.output_norm, SAME
-    for number, layer in enumerate(base.layers):
-        for name, matrix in layer.maps.items():
-            yield f"blk.{number}.{name}.weight", matrix, hf_order(name, base.architecture)
-        for name, bias in layer.biases.items():
-            yield f"blk.{number}.{name}.bias", bias, hf_order(name, base.architecture)
-        yield f"blk.{number}.attn_norm.weight", layer.attn_norm, SAME
-        yield f"blk.{number}.ffn_norm.weight", layer.ffn_norm, SAME
-
 
 def hf_model(base: BaseModel) -> Any:
     """Build the transformers model with these weights, in float32 on the processor. Raises InputError."""
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
-
     kind = LlamaConfig if base.architecture.family == "llama" else Qwen2Config
     model = AutoModelForCausalLM.from_config(kind(**_sizes(base)), dtype=torch.float32)
     state = {hf_name(name): torch.from_numpy(tensor[order].copy()) for name, tensor, order in tensors_of(base)}
@@ -137,8 +81,6 @@ class TorchLearner:
         initial: Callable[[int], Array],
         write: Callable[[Path, Array], tuple[Path, str]],
     ) -> None:
-        import torch
-
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model, self._trained, self.base = model.to(self.device), trained, base
         self.initial, self.write, self._settings = initial, write, settings
@@ -153,15 +95,11 @@ class TorchLearner:
             start += parameter.numel()
 
     def __enter__(self) -> TorchLearner:
-        import torch
-
         self._threads = torch.get_num_threads()
         torch.set_num_threads(self._settings.threads)
         return self
 
     def __exit__(self, *_: object) -> None:
-        import torch
-
         torch.set_num_threads(self._threads)
 
     def batch(self, rows: Sequence[TokenPair]) -> LaidRows:
@@ -187,8 +125,6 @@ class TorchLearner:
         return loss.item(), gradient
 
     def score(self, parameters: Array, rows: Sequence[TokenPair]) -> float:
-        import torch
-
         self._set(parameters)
         some = self._settings.batch
         with torch.no_grad():
@@ -196,8 +132,6 @@ class TorchLearner:
         return -sum(float(total) for total, _ in found) / sum(answers for _, answers in found)
 
     def _loss(self, batch: LaidRows) -> tuple[Any, int]:
-        import torch
-
         ids, seen, targets = (torch.from_numpy(each).to(self.device) for each in batch.laid)
         states = self.model.model(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state
         compared = targets != IGNORED
@@ -205,8 +139,6 @@ class TorchLearner:
         return torch.nn.functional.cross_entropy(scores, targets[compared], reduction="sum"), int(compared.sum())
 
     def _set(self, parameters: Array) -> None:
-        import torch
-
         with torch.no_grad():
             for view, (parameter, order) in zip(self.views(parameters), self._trained, strict=True):
                 parameter.copy_(torch.from_numpy(view[order]))
@@ -214,8 +146,6 @@ class TorchLearner:
 
 def lora_learner(base: BaseModel, lora: Lora, settings: TrainingSettings) -> TorchLearner:
     """Return an adapter of peft that starts like numpy's."""
-    from peft import LoraConfig, get_peft_model
-
     model = hf_model(base)
     targets = [name.rpartition(".")[2] for name in MODULES.values()]
     how = LoraConfig(r=lora.rank, lora_alpha=lora.scale * lora.rank, target_modules=targets, task_type="CAUSAL_LM")
@@ -252,33 +182,3 @@ def full_learner(base: BaseModel, settings: TrainingSettings) -> TorchLearner:
     trained = [(named[hf_name(name)], order) for name, _, order in tensors]
     learner = TorchLearner(model, trained, settings, base.sha256, ["full"], first, write)
     return learner
-
-
-# -- a whole model as a file ------------------------------------------------------------------------------------------
-
-
-def write_model(folder: Path, base: Path, weights: Mapping[str, Array]) -> tuple[Path, str]:
-    """Write `model-HASH.gguf`: the base's values and vocabulary with other weights; return it and its SHA-256.
-
-    Matrices become float16. The package `gguf` is not used because its files differ between versions, and the hash of
-    the file identifies the model's replies. `weights`: by name of the tensor in the base; missing ones are copied.
-    """
-    digest, file_of_base = hashlib.sha256(), read_gguf(base)
-    tensors = [
-        _written(tensor, weights[name]) if name in weights else kept(file_of_base, tensor)
-        for name, tensor in file_of_base.tensors.items()
-    ]
-    with new_files(folder) as staging:
-        with (staging / "model").open("wb") as file:
-            for part in gguf_parts(file_of_base.data[: file_of_base.head], tensors, file_of_base.aligned):
-                digest.update(part)
-                file.write(part)
-        name = f"model-{digest.hexdigest()[:16]}.gguf"
-        (staging / "model").rename(staging / name)
-    return folder / name, digest.hexdigest()
-
-
-def _written(tensor: Tensor, weights: Array) -> WrittenTensor:
-    is_matrix = len(tensor.shape) > 1  # llama.cpp adds and multiplies vectors in float32 alone
-    kind, form = (F16, "<f2") if is_matrix else (F32, "<f4")
-    return WrittenTensor(tensor.name, tensor.shape, kind, lambda: weights.astype(form).tobytes())

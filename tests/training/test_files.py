@@ -12,12 +12,12 @@ import pytest
 from agent.errors import InputError
 from agent.models.gguf import F16, F32, gguf_bytes, read_array, read_gguf
 from agent.models.quantization import float32_of
-from agent.training.base_model import load_base, read_architecture
+from agent.training.base_model import load_base, read_architecture, write_model
 from agent.training.decoder import logits
+from agent.training.hf_files import SAME, hf_name, hf_order
 from agent.training.parameters import Lora, lora_size, read_lora
 from agent.training.rows import MOST_TOKENS, TokenPair, engine_tokens, pack
 from agent.training.settings import TrainingPair
-from agent.training.torch_learner import SAME, hf_name, hf_order, write_model
 from agent.types import Message
 from tests.training.engine import load, log_probabilities, top
 from tests.training.test_decoder import CLOSE, FAMILIES, IDS

@@ -18,8 +18,8 @@ from agent.release.formats.proof import verify_exports, write_exports
 from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import load_prompt
 from agent.training.base_model import read_architecture
+from agent.training.hf_files import hf_order
 from agent.training.parameters import Lora, lora_size, read_lora
-from agent.training.torch_learner import hf_order
 from tests.release.formats.sample import release
 from tests.training.tiny import tiny
 
