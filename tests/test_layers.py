@@ -32,7 +32,7 @@ DOORS = {
     "optuna": ("search/samplers.py", "report/optuna_study.py"),
     "tomllib": ("safe_data.py",),
     "click": ("cli/",),
-    "rich": ("cli/", "report/terminal.py"),
+    "rich": ("cli/progress_screen.py", "report/screen.py"),
     "openai": ("models/openai.py",),
     "httpx2": ("models/transport.py", "models/openai.py", "models/anthropic.py", "models/sdk_model.py"),
     "anthropic": ("models/anthropic.py",),

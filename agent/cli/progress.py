@@ -29,9 +29,7 @@ from agent.report.wording import dollars
 from agent.stats.figures import points
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.live import Live
-
+    from agent.cli.progress_screen import Screen
     from agent.report.blinded import RatingSession
     from agent.task.label_files import LabelledTask
     from agent.task.label_session import LabelQueue
@@ -48,7 +46,7 @@ class Progress(Watcher):
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
-        self._live: Live | None = None
+        self._screen: Screen | None = None
         self._keys = contextlib.ExitStack()
         self._last = self._drawn = 0.0
         self._stage = ""
@@ -57,16 +55,19 @@ class Progress(Watcher):
         self._states: dict[str, str] = {}
 
     def __enter__(self) -> Progress:
-        if not self._quiet and (live := _live_on_stderr()) is not None:
-            self._live = live
+        if not self._quiet and sys.stderr.isatty():
+            from agent.cli.progress_screen import screen_on_stderr
+
+            self._screen = screen_on_stderr()
+        if self._screen is not None:
             self._keys.enter_context(_ignored_keys(sys.stderr.fileno()))
-            live.start()
+            self._screen.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._screen is not None:
+            self._screen.stop()
+            self._screen = None
             self._keys.close()
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
@@ -74,8 +75,8 @@ class Progress(Watcher):
         self._show(views.stage_key(snapshot))
 
     def on_cells(self, cells: Sequence[CellLine]) -> None:
-        if self._live is not None:
-            self._live.update(views.cells_table(cells), refresh=True)
+        if self._screen is not None:
+            self._screen.show_cells(cells)
             return
         for line in cells:
             was = self._states.get(line.name)
@@ -106,10 +107,8 @@ class Progress(Watcher):
             self.warn(line)
 
     def warn(self, line: str) -> None:
-        if self._live is not None:
-            from rich.text import Text
-
-            self._live.console.print(Text(plain(line)), soft_wrap=True)
+        if self._screen is not None:
+            self._screen.print_line(line)
         else:
             click.echo(plain(line), err=True)
 
@@ -122,9 +121,10 @@ class Progress(Watcher):
         words = f"{done / 1e6:.0f}{f' of {total / 1e6:.0f}' if total else ''} MB"
         if self._quiet:
             return
-        if self._live is not None:
+        if self._screen is not None:
             if self._is_due() or done == total:
-                self._draw(self._live, views.bar_line(done, total or done, f"{words} of the model"))
+                self._drawn = time.monotonic()
+                self._screen.show_bar(done, total or done, f"{words} of the model")
         elif self._is_time(done == total):
             click.echo(f"fetching the model: {words}", err=True)
 
@@ -132,16 +132,12 @@ class Progress(Watcher):
         if self._quiet or self._view is None:
             return
         is_new, self._stage = stage != self._stage, stage
-        if self._live is None:
+        if self._screen is None:
             if self._is_time(is_new):
                 click.echo(views.as_line(self._view(), self._in_flight), err=True)
         elif is_new or self._is_due():
-            console = self._live.console
-            marks, bars = (
-                (views.ASCII_MARKS, views.ASCII_BARS) if console.options.ascii_only else (views.MARKS, views.BARS)
-            )
-            mark = marks[self._beats % len(marks)]
-            self._draw(self._live, views.block(self._view(), self._in_flight, mark, console.width, bars))
+            self._drawn = time.monotonic()
+            self._screen.show_view(self._view(), self._in_flight, self._beats)
 
     def _is_time(self, is_new: bool) -> bool:
         now = time.monotonic()
@@ -152,10 +148,6 @@ class Progress(Watcher):
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._drawn >= DRAW_SECONDS
-
-    def _draw(self, live: Live, what: RenderableType) -> None:
-        self._drawn = time.monotonic()
-        live.update(what, refresh=True)
 
 
 class JobProgress(Progress):
@@ -176,18 +168,6 @@ class JobProgress(Progress):
         if (account := self._account) is not None:
             self._view = lambda: views.training_view(progress, account)
             self._show(self._stage)
-
-
-def _live_on_stderr() -> Live | None:
-    if not sys.stderr.isatty():
-        return None
-    from rich.console import Console
-    from rich.live import Live
-
-    console = Console(stderr=True)
-    if not console.is_terminal or console.is_dumb_terminal:
-        return None
-    return Live("", console=console, auto_refresh=False, transient=True)
 
 
 @contextlib.contextmanager

@@ -1,38 +1,26 @@
-"""The state of a run or job as a line and as a block on a terminal. Pure."""
+"""The state of a run or job as a view, and as a line. Pure."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from shutil import get_terminal_size
-from typing import TYPE_CHECKING
 
-from agent.cli.common import plain, short
+from agent.cli.common import short
 from agent.gateway.budget import Account
 from agent.gateway.in_flight import InFlight
-from agent.jobs.observers import CellLine, Snapshot, recent_loss
+from agent.jobs.observers import Snapshot, recent_loss
 from agent.observer import TrainingProgress
 from agent.report.wording import verb
 from agent.safe_text import counted
 from agent.stats.figures import bracketed, points
 from agent.types import CallRole, Spend
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-
 LINE_WIDTH = 80
 SLOW = 10.0
 """Seconds of waiting for a reply after which a line says so."""
 ENOUGH = 16
 """Paid calls before the time left is shown: the first ones wait for the model and run concurrently."""
-WIDE = 66
-"""Columns of the longest labels."""
-MARKS, ASCII_MARKS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
-BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
-CURVE = 40
-"""Most columns of a loss curve."""
 ROLES: tuple[CallRole, ...] = ("model", "proposer", "judge", "embedding")
 STAGES = {
     "baseline": "baseline",
@@ -226,105 +214,3 @@ def count(number: int) -> str:
     if number < 1_000_000:
         return f"{number:,}"
     return f"{number / 1e6:.2f} M" if number < 1e9 else f"{number / 1e9:.2f} G"
-
-
-# -- a block on a terminal --------------------------------------------------------------------------------------------
-
-
-def block(view: View, in_flight: InFlight, mark: str, width: int, bars: str = BARS) -> RenderableType:
-    """Format the view as a block of this width. `mark` turns while the run is alive."""
-    from rich.console import Group
-
-    times, calls = clock(view.seconds), f"{view.done:,} of {view.planned:,}"
-    if width >= WIDE:
-        times += " elapsed, " + ("time left -" if view.left is None else f"at most {clock(view.left)} left")
-        calls += f" {view.unit}"
-        if view.unit == "calls":
-            calls += f", {view.cached:,} cached, {counted(view.retries, 'retry', 'retries')}"
-    place = f"{view.place}: " if view.place else ""
-    title = _text((f"  {place}", "dim"), (view.title, "bold"))
-    lines = [_two_columns(title, times), bar_line(view.done, view.planned, calls)]
-    if view.score:
-        lines.append(_text(("  best ", "dim"), (view.score, "bold"), (f": {view.best}" if view.best else "", "")))
-    if view.losses:
-        curve = sparkline(view.losses, min(CURVE, max(1, width - 16)), bars)
-        loss = f"{recent_loss(view.losses):.3f}"
-        lines.append(_text(("  loss ", "dim"), (loss, "bold"), (f" {curve}", "")))
-    style = "bold red" if in_flight.outage else "dim"
-    return Group(*lines, *_spent_lines(view, width), _text((f"{mark} ", "green"), (waiting(in_flight), style)))
-
-
-def _text(*parts: tuple[str, str]) -> RenderableType:
-    from rich.text import Text
-
-    flat = [(plain(text).replace("\n", " ").replace("\t", " "), style) for text, style in parts]
-    return Text.assemble(*flat, no_wrap=True, overflow="ellipsis")
-
-
-def _two_columns(left: RenderableType, right: str) -> RenderableType:
-    from rich.table import Table
-
-    line = Table.grid(expand=True, padding=(0, 2, 0, 0), pad_edge=False)
-    line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    line.add_column(justify="right", no_wrap=True, overflow="ellipsis")
-    line.add_row(left, _text((right, "")))
-    return line
-
-
-def bar_line(done: int, total: int, words: str) -> RenderableType:
-    from rich.padding import Padding
-    from rich.progress_bar import ProgressBar
-
-    green = {"complete_style": "green", "finished_style": "green", "pulse_style": "green"}
-    bar = ProgressBar(max(1, total), done, style="bright_black", **green)  # type: ignore[arg-type]
-    return _two_columns(Padding(bar, (0, 0, 0, 2)), words)
-
-
-def _spent_lines(view: View, width: int) -> list[RenderableType]:
-    longest = [max(map(len, column)) for column in zip(*view.spent, strict=True)]
-    lines = []
-    for row in view.spent:
-        sized = enumerate(zip(row, longest, strict=True))
-        cells = [f"{cell:>{size}}" if at % 2 else f"{cell:<{size}}" for at, (cell, size) in sized]
-        if 2 + sum(longest) + len(longest) + 2 > width:
-            line = f"  {cells[0]}  {cells[1]} {'call' if row[1] == '1' else 'calls'}  {row[5]}"
-        else:
-            line = f"  {cells[0]}  {' '.join(cells[1:3])}  {' '.join(cells[3:5])}  {' '.join(cells[5:])}"
-        lines.append(_text((line, "")))
-    return lines
-
-
-# -- the cells of a sweep ----------------------------------------------------------------------------------------------
-
-CELL_COLUMNS = ("cell", "state", "calls", "best dev", "sealed", "$")
-
-
-def cells_table(lines: Sequence[CellLine]) -> RenderableType:
-    """Build the table of cells: running, waiting, finished; then a line of totals."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False)
-    for number, column in enumerate(CELL_COLUMNS):
-        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True, overflow="ellipsis")
-    order = sorted(lines, key=lambda line: (line.state != "running", not line.state.startswith("waits")))
-    room = max(3, get_terminal_size().lines - 5)
-    for line in order[:room]:
-        table.add_row(*(Text(short(cell, 60)) for cell in _cells(line)), style="" if line.state == "running" else "dim")
-    states = [line.state for line in lines]
-    done = sum(state == "finished" for state in states)
-    usd = sum(line.usd or 0.0 for line in lines)
-    more = f", {len(order) - room} not shown" if len(order) > room else ""
-    total = f"{done} of {len(lines)} cells finished, {states.count('running')} running, ${usd:.4f}{more}; Ctrl-C stops"
-    return Group(table, Text(total, "dim"))
-
-
-def _cells(line: CellLine) -> tuple[str, ...]:
-    calls = (
-        "" if line.calls is None else f"{line.calls:,}" + (f" of {line.planned:,}" if line.state == "running" else "")
-    )
-    usd = "" if line.usd is None else f"{line.usd:.4f}"
-    scores = ("" if score is None else points(score) for score in (line.best, line.score))
-    return (line.name, line.state, calls, *scores, usd)

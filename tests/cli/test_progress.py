@@ -7,13 +7,13 @@ import pytest
 from rich.console import Console
 
 from agent.cli import progress
+from agent.cli.progress_screen import block
 from agent.cli.progress_view import (
     ENOUGH,
     LINE_WIDTH,
     STAGES,
     View,
     as_line,
-    block,
     clock,
     count,
     job_view,

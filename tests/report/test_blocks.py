@@ -32,7 +32,8 @@ from agent.report.blocks import (
 )
 from agent.report.html import environment
 from agent.report.page_blocks import Button, FormBlock, FormField
-from agent.report.terminal import LEVELS, fit, lines_of, rendered, sparkline, whisker, won_and_lost
+from agent.report.screen import fit
+from agent.report.terminal import LEVELS, lines_of, rendered, sparkline, whisker, won_and_lost
 from tests.cli.test_untrusted import CONTROL, EVIL
 from tests.cli.world import good, good_json
 from tests.report.pages import Page
