@@ -21,7 +21,7 @@ import termios
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -99,6 +99,14 @@ def start_on_terminal(words: Sequence[str], terminal: int, environment: Mapping[
     """`optimize` with the file `terminal` as its terminal, in a separate environment."""
     pid, status = _forked(words, (terminal,) * 3, environment, is_terminal=True)
     return Process(pid, status, None, None)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for what another process does, for two minutes at most."""
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _forked(

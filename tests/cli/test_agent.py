@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -57,28 +58,30 @@ def answering(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     return f"ADD: {RULE}" if "ADD" in last else RULE
 
 
-def folder() -> Path:
-    rows = [{"text": text, "label": label} for text, label in _rows(90)]
+def folder(count: int = 60) -> Path:
+    rows = [{"text": text, "label": label} for text, label in _rows(count)]
     write_task(TOML, {split: rows[at::3] for at, split in enumerate(("train", "dev", "test"))})
     (Path("notes") / "agent.py").write_text(AGENT, "utf-8")
     return Path("notes")
 
 
 def _rows(count: int) -> list[tuple[str, str]]:
-    import csv
-
     with write_csv(Path("rows.csv"), count).open(encoding="utf-8") as file:
         return [(row["text"], row["label"]) for row in csv.DictReader(file)]
+
+
+def gists() -> list[dict[str, str]]:
+    """Rows of a single word."""
+    return [{"gist": gist, "label": label} for label, known in TOPICS.items() for gist in known.split()]
 
 
 def test_the_texts_of_an_agent_are_searched_tested_and_released_by_one_command() -> None:
     folder()
     with WireServer(answering) as server:
-        model = ("-m", compatible(server), "--max-calls", "500")
+        model = ("-m", compatible(server), "--max-calls", "250")
         plan = good("run", "notes", *model, "--dry-run")
-        assert (
-            "agent.py:run makes 1 call or more, which the plan counts as one until the baseline shows how many" in plan
-        )
+        counted = "makes 1 call or more, which the plan counts as one until the baseline shows how many"
+        assert f"agent.py:run {counted}" in plan
         assert not server.requests, "a dry run calls nothing"
         found = good_json("run", "notes", *model)
     assert (found["decision"], found["winner"]["test"]) == ("promote", 1.0)
@@ -115,8 +118,7 @@ def test_a_function_is_an_agent_too_and_its_run_is_resumed_with_it() -> None:
         asked += 1
         return Fault(401) if asked == 60 else answering(messages, body)
 
-    rows = [{"gist": gist, "label": label} for label, known in TOPICS.items() for gist in known.split()]
-    texts = {"router": TEXTS["router"]}
+    rows, texts = gists(), {"router": TEXTS["router"]}
     with WireServer(breaking) as server:
         name = compatible(server)
         with pytest.raises(pa.AgentError) as broken:
@@ -143,15 +145,14 @@ def test_what_a_function_and_its_texts_lack_is_told_before_a_call(given: dict[st
     def run(texts: Any, row: Any, model: Any) -> str:
         return "x"
 
-    rows = [{"gist": gist, "label": label} for label, known in TOPICS.items() for gist in known.split()]
     whole: dict[str, Any] = {"agent": run, "texts": {"router": "x"}, "target": "label", "max_calls": 90, **given}
     with pytest.raises(pa.InputError) as wrong:
-        pa.optimize(rows, model="openai-compatible/x@http://127.0.0.1:9/v1", **whole)
+        pa.optimize(gists(), model="openai-compatible/x@http://127.0.0.1:9/v1", **whole)
     assert words in str(wrong.value), wrong.value
 
 
 def test_a_data_file_takes_the_agent_and_its_texts_as_options() -> None:
-    _rows(90)
+    _rows(60)
     Path("agent.py").write_text(AGENT, "utf-8")
     Path("texts.json").write_text(json.dumps(TEXTS), "utf-8")
     words = ("run", "rows.csv", "--target", "label", "--input", "text", "--agent", "agent.py:run")
@@ -166,7 +167,7 @@ def test_a_data_file_takes_the_agent_and_its_texts_as_options() -> None:
 
 
 def test_rows_run_side_by_side_no_cap_is_passed_and_a_search_that_they_leave_no_trial_says_so() -> None:
-    folder()
+    folder(90)
     with WireServer(answering) as server:
         told = good("run", "notes", "-m", compatible(server), "--max-calls", "150")
         assert len(server.requests) <= 150
@@ -185,17 +186,9 @@ def test_an_agent_may_report_the_score_of_its_answer_and_notes_for_its_trace() -
         said = client.chat.completions.create(model=model.name, messages=messages).choices[0].message.content
         return pa.Rollout(said, notes="asked once", score=0.25 if row["gist"] == "invoice" else 0.75)
 
-    rows = [{"gist": gist, "label": label} for label, known in TOPICS.items() for gist in known.split()]
+    own: dict[str, Any] = {"agent": run, "texts": {"router": "Name it."}, "target": "label", "metric": "reported"}
     with WireServer(lambda messages, body: "billing") as server:
-        found = pa.evaluate(
-            rows,
-            agent=run,
-            texts={"router": "Name it."},
-            target="label",
-            metric="reported",
-            model=compatible(server),
-            max_calls=90,
-        )
+        found = pa.evaluate(gists(), **own, model=compatible(server), max_calls=90)
     assert found.baseline.dev is not None
     assert found.baseline.dev >= 0.7
     trail = good("history", "--trial", "0")
@@ -207,7 +200,7 @@ def test_the_calls_of_an_agent_are_a_metric_next_to_others() -> None:
     calls = '[[metrics]]\nname = "calls"\nweight = 0.25\nat_most = 1\n'
     toml.write_text(f'{TOML}\n[[metrics]]\nname = "choice"\nweight = 0.75\n\n{calls}', "utf-8")
     with WireServer(answering) as server:
-        found = good_json("run", "notes", "-n", "1", "-m", compatible(server), "--max-calls", "200")
+        found = good_json("run", "notes", "-n", "1", "-m", compatible(server), "--max-calls", "150")
     by_name = {each["metric"]: each["baseline"]["mean"] for each in found["metrics"]}
     assert by_name["calls"] == 0.5  # two calls a row
     assert found["baseline"]["test"] == pytest.approx(0.75 * by_name["choice"] + 0.25 * 0.5)

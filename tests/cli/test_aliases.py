@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,17 @@ from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
-from tests.cli.world import compatible, files, good, good_json, knowing, learner, optimize, refused
+from tests.cli.world import compatible, files, good, good_json, knowing, optimize, refused
 from tests.conftest import Made
 from tests.ledger.ledgers import reseal
 from tests.wire import WireServer
 
-ROOT = Path(__file__).resolve().parents[2]
+LEDGER = Path("runs/ledger.db")
 ALIASES = Path("runs/releases/rows/aliases.jsonl")
 
 
 def moves() -> list[dict[str, Any]]:
-    with closing(History(Path("runs/ledger.db"))) as history:
+    with closing(History(LEDGER)) as history:
         return history.alias_moves("rows")
 
 
@@ -47,12 +49,9 @@ def test_what_another_run_released_is_not_promoted_on_this_runs_evidence(two_run
     assert not ALIASES.exists()
 
 
-def test_versions_come_and_go_and_the_history_is_listed() -> None:
-    command = [*files(200), "--price", "1,2", "-q", "--proposer", "none", "--max-calls", "400"]
-    with WireServer(learner) as server:
-        runs = [good_json(*command, "-m", compatible(server), "--seed", str(seed)) for seed in (0, 1)]
+def test_versions_come_and_go_and_the_history_is_listed(two_runs: Made) -> None:
     versions = []
-    for run in runs:
+    for run in two_runs:
         told = good_json("promote", run["run_id"], "--override", "--reason", f"seed {run['seed']}")
         versions.append(told["version"])
     assert len(set(versions)) == 2
@@ -71,12 +70,11 @@ def test_versions_come_and_go_and_the_history_is_listed() -> None:
     assert [change["seq"] for change in good_json("aliases", "rows")["history"]] == [1, 2, 3]
     assert good_json("aliases")["aliases"][0]["version"] == versions[0]
 
-    good("promote", runs[1]["run_id"], "--override", "--reason", "try", "--alias", "ab", "--share", "0.3")
+    second = ("promote", two_runs[1]["run_id"], "--override", "--reason", "try")
+    good(*second, "--alias", "ab", "--share", "0.3")
     arms = {f"u{n}": load_prompt("rows@ab", unit=f"u{n}") for n in range(60)}
-    assert {prompt.arm: prompt.version for prompt in arms.values()} == {
-        "candidate": versions[1],
-        "production": versions[0],
-    }
+    of_arms = {prompt.arm: prompt.version for prompt in arms.values()}
+    assert of_arms == {"candidate": versions[1], "production": versions[0]}
     for unit in ("u1", "u2"):
         assert good_json("load", "rows@ab", "--unit", unit)["arm"] == arms[unit].arm
     assert "--unit ID" in refused(2, "load", "rows@ab")[0]
@@ -85,49 +83,27 @@ def test_versions_come_and_go_and_the_history_is_listed() -> None:
     agree()
 
 
-def kept_own(seed: int = 0) -> dict[str, Any]:
-    """A run that kept the user's own prompt, since nothing was left to win."""
-    with WireServer(knowing) as server:
-        command = [*files(200), "-m", compatible(server), "--price", "1,2", "-q"]
-        run = good_json(*command, "--max-calls", "300", "--proposer", "none", "--seed", str(seed))
-    assert run["decision"] == "keep_baseline"
-    return run
-
-
-def test_your_own_prompt_becomes_the_first_version_without_an_override_and_claims_no_gain() -> None:
-    run = kept_own()
-    told = good_json("promote", run["run_id"])
-    assert (told["promoted"], told["overridden"], told["moved"]) == ("own", False, True)
-    own = load_prompt("rows@production")
-    assert own.release == load_prompt(run["release"]).release
-    assert told["candidate_id"] == own.provenance["candidate_id"]
-    (line,) = agree()
-    assert line["evidence"]["claim"] == "baseline, no gain claimed"
-    assert "lift" not in line["evidence"]
-    assert "baseline, no gain claimed" in good("aliases", "rows")
-    assert "was it before" in good("promote", run["run_id"])
-    assert refused(2, "promote", "--own", "--override")[0].endswith("it is kept with the release")
-
-
-def test_your_own_prompt_takes_the_place_of_another_version_only_with_a_reason(two_runs: Made) -> None:
-    good("promote", two_runs[0]["run_id"])
-    before = load_prompt("rows@production").version
-    Path("p.txt").write_text("Say which topic it is: billing, delivery, account, repair.", "utf-8")
-    run = kept_own()
-    lines = refused(100, "promote", run["run_id"])
+def test_your_own_prompt_takes_the_place_of_another_version_only_with_a_reason(names: Mapping[str, str]) -> None:
+    before, own, run = load_prompt("rows@production").version, prompt_path(names["kept"], LEDGER), names["kept"]
+    lines = refused(100, "promote", run)
     assert f"production is {before}, and your own prompt claims no gain over it" in lines[0]
     ALIASES.unlink()  # what the file lost, the chain knows
-    assert refused(100, "promote", run["run_id"]) == lines
+    assert refused(100, "promote", run) == lines
     assert load_prompt("rows@production").version == before
-    good("promote", run["run_id"], "--alias", "staging")
-    a_fifth = ("promote", run["run_id"], "--alias", "ab", "--share", "0.2")
+    told = good_json("promote", run, "--alias", "first")
+    assert (told["promoted"], told["overridden"], told["moved"]) == ("own", False, True)
+    assert told["candidate_id"] == load_prompt(own).provenance["candidate_id"]
+    assert "lift" not in agree()[-1]["evidence"]
+    assert "was it before" in good("promote", run, "--alias", "first")
+    a_fifth = ("promote", run, "--alias", "new", "--share", "0.2")
     assert refused(100, *a_fifth)[0] == lines[0]
     good(*a_fifth, "--override", "--reason", "to see")
     good(*a_fifth[:-1], "0")
-    good("promote", run["run_id"], "--override", "--reason", "it is shorter")
+    good("promote", run, "--override", "--reason", "it is shorter")
     good(*a_fifth)
-    assert load_prompt("rows@production").version == load_prompt(run["release"]).version
+    assert load_prompt("rows@production").release == load_prompt(own).release
     assert agree()[-1]["evidence"]["claim"] == "baseline, no gain claimed"
+    assert "baseline, no gain claimed" in good("aliases", "rows")
 
 
 def test_each_thing_in_the_way_is_refused_and_each_override_of_it_is_in_the_chain(two_runs: Made) -> None:
@@ -140,7 +116,7 @@ def test_each_thing_in_the_way_is_refused_and_each_override_of_it_is_in_the_chai
         ({"judges": [judge]}, "never calibrated"),
     ]
     for number, (change, says) in enumerate(planted):
-        ledger = Ledger(Path("runs/ledger.db"))
+        ledger = Ledger(LEDGER)
         ledger.end_run(first["run_id"], "complete", 1.0, {**first, **change})
         ledger.close()
         before = len(moves())
@@ -154,23 +130,19 @@ def test_each_thing_in_the_way_is_refused_and_each_override_of_it_is_in_the_chai
 
 
 def test_who_forges_a_result_and_its_seal_does_not_get_it_promoted(two_runs: Made) -> None:
-    run, ledger = two_runs[0]["run_id"], Path("runs/ledger.db")
-    with closing(sqlite3.connect(ledger)) as db:
+    run = two_runs[0]["run_id"]
+    with closing(sqlite3.connect(LEDGER)) as db:
         db.execute(
             "UPDATE blobs SET body = json_set(body, '$.lift.diff', 0.999) "
             "WHERE hash = (SELECT result_hash FROM runs WHERE id = ?)",
             (run,),
         )
         db.commit()
-    reseal(ledger)
+    reseal(LEDGER)
     assert good_json("show", run)["result"]["lift"]["diff"] == 0.999
     assert "a text does not match its hash" in refused(1, "promote", run)[0]
     assert not ALIASES.exists()
     assert "a text does not match its hash" in optimize("doctor").stdout.replace("\n", " ")
-
-
-def test_own_is_refused_where_the_winner_was_released(two_runs: Made) -> None:
-    assert "not your own prompt" in refused(2, "promote", two_runs[0]["run_id"], "--own")[0]
 
 
 def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
@@ -182,6 +154,8 @@ def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
         (2, ["promote", run, "--share", "0.2"], "other arm"),
         (2, ["promote", run, "--alias", "../x"], "lower-case letters"),
         (2, ["promote", run, "--override"], "--reason"),
+        (2, ["promote", run, "--own"], "not your own prompt"),
+        (2, ["promote", run, "--own", "--override"], "it is kept with the release"),
         (2, ["rollback", "rows"], "no releases of this name"),
         (2, ["rollback", "../rows"], "no releases of this name"),
         (2, ["aliases", "rows"], "no releases of this name"),
@@ -201,25 +175,23 @@ def test_a_rollback_works_while_a_run_holds_the_ledger_and_without_one(
     good("promote", first["run_id"])
     one = load_prompt("rows@production")
     registry = ReleaseRegistry(Path("runs/releases"))
-    from dataclasses import replace
-
     two = replace(one.release, model="openai/other")
     monkeypatch.setattr("agent.jobs.promote.BUSY_AFTER", 0.1)
     registry.promote(two, "production", None, evidence={})
-    busy = Ledger(Path("runs/ledger.db"))
+    busy = Ledger(LEDGER)
     result = optimize("rollback", "rows")
     assert result.exit_code == 0
     assert "next run, promote or rollback" in result.stderr
     busy.close()
     assert load_prompt("rows@production").version == one.version
     registry.promote(two, "production", None, evidence={})
-    Path("runs/ledger.db").rename("runs/away.db")
+    LEDGER.rename("runs/away.db")
     assert good_json("rollback", "rows")["in_chain"] is False
-    assert not Path("runs/ledger.db").exists()
-    Path("runs/away.db").rename("runs/ledger.db")
+    assert not LEDGER.exists()
+    Path("runs/away.db").rename(LEDGER)
     assert len(moves()) == 1
     with WireServer(knowing) as server:  # any run takes in what is missing
-        good(*files(200), "-m", compatible(server), "--price", "1,2", "-q", "--proposer", "none", "--max-calls", "300")
+        good(*files(60), "-m", compatible(server), "-q", "-n", "1", "--max-calls", "100", "--proposer", "none")
     assert [line["action"] for line in agree()] == ["promote", "promote", "rollback", "promote", "rollback"]
 
 
@@ -237,13 +209,3 @@ def test_what_a_run_released_lies_beside_the_ledger_wherever_that_lies_now(two_r
     result = optimize("reproduce", run, "--db", "moved/ledger.db")
     assert "the released prompt is p_" in result.stdout
     assert not Path("runs").exists()
-
-
-def test_a_damaged_history_is_named_and_nothing_is_promoted(two_runs: Made) -> None:
-    good("promote", two_runs[0]["run_id"])
-    ALIASES.write_text(ALIASES.read_text().replace("production", "productiom"))
-    for words in (["aliases"], ["load", "rows@productiom"], ["rollback", "rows"]):
-        assert "aliases.jsonl:1: was edited" in refused(1, *words)[0]
-    ALIASES.unlink()  # as the message says
-    assert "was it before" in good("promote", two_runs[0]["run_id"])
-    agree()

@@ -47,9 +47,8 @@ def write_parcels(
         for at in range(count):
             name, kilos = rng.choice(NAMES), rng.randint(2, 90)
             parcel = {"name": name.lower(), "grams": 1000 * kilos}
-            made[split].append(
-                {"id": f"{split}-{at}", "note": f"{kilos} kg for {name}, no {at} of {split}", **answer(parcel)}
-            )
+            note = f"{kilos} kg for {name}, no {at} of {split}"
+            made[split].append({"id": f"{split}-{at}", "note": note, **answer(parcel)})
     write_task(task, made)
     Path("parcels/record.schema.json").write_text(json.dumps(SCHEMA))
 
@@ -78,7 +77,9 @@ def test_a_fault_that_only_a_description_mends_is_found_shown_released_and_expor
         other = compatible(server).replace("/x@", "/y@")
         moved = good_json("transfer", run["run_id"], "--models", other, "--price", "1,2", "--top", "1")
         assert moved["models"][1]["scores"][1]["mean"] == 1.0
-        without = good_json("run", "parcels", "-m", other, "--price", "1,2", "--no-shape", "--max-calls", "200")
+        without = good_json(
+            "run", "parcels", "-m", other, "--price", "1,2", "--no-shape", "--max-calls", "150", "-n", "2"
+        )
     assert without["decision"] == "keep_baseline"
     by_field = {part["field"]: (part["baseline"]["mean"], part["winner"]["mean"]) for part in run["fields"]}
     assert by_field == {"name": (1.0, 1.0), "grams": (0.0, 1.0)}

@@ -41,10 +41,16 @@ def words(server: WireServer, *more: str | Path) -> list[str | Path]:
     return ["-q", "-m", compatible(server), *more]
 
 
-def test_each_row_gets_its_answer_in_its_place_and_other_columns_stay(two_runs: Made) -> None:
+def test_each_row_gets_its_answer_in_its_place_and_other_columns_stay(
+    two_runs: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply, "AT_ONCE", 2)  # rows begin in groups
     with WireServer(learner) as server:
-        told = good_json("apply", two_runs[0]["release"], mail(), "-o", "out.csv", *words(server))
+        command = ["apply", two_runs[0]["release"], mail(), *words(server), "-o"]
+        told = good_json(*command, "out.csv")
         assert len(server.requests) == len(TEXTS)
+        assert good_json(*command, "some.csv", "--limit", "5")["rows"] == 5
+    assert [row["text"] for row in written("some.csv")] == TEXTS[:5]
     rows = written("out.csv")
     assert list(rows[0]) == ["date", "text", "label", "error"]
     assert [row["text"] for row in rows] == TEXTS
@@ -86,28 +92,15 @@ def test_rows_that_the_provider_refuses_and_empty_ones_are_written_with_the_reas
         source = mail(texts=[*TEXTS[:2], " "])
         told = good_json("apply", two_runs[0]["release"], source, "-o", "out.jsonl", *words(server))
         assert len(server.requests) == 2
+        none = mail("none.csv", ["", " "])
+        *_, said = refused(1, "apply", two_runs[0]["release"], none, "-o", "none.jsonl", *words(server))
+        assert ("none of the 2 rows got an answer" in said, len(server.requests)) == (True, 2)
     rows = [json.loads(line) for line in Path("out.jsonl").read_text("utf-8").splitlines()]
     assert rows[0] == {"date": "2026-11-01", "text": TEXTS[0], "label": "billing"}
     assert "content_filter" in rows[1]["error"]
     assert rows[2]["error"] == "not asked: text is empty"
+    assert not Path("none.jsonl").exists()
     assert (told["answered"], told["unreadable"], told["failed"]) == (1, 0, 2)
-
-
-def test_nothing_is_written_where_no_row_was_answered(two_runs: Made) -> None:
-    with WireServer(learner) as server:
-        source = mail(texts=["", " "])
-        *_, said = refused(1, "apply", two_runs[0]["release"], source, "-o", "out.csv", *words(server))
-        assert not server.requests
-    assert "none of the 2 rows got an answer" in said
-    assert not Path("out.csv").exists()
-
-
-def test_a_limit_takes_the_first_rows_and_rows_begin_in_groups(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply, "AT_ONCE", 2)
-    with WireServer(learner) as server:
-        command = ["apply", two_runs[0]["release"], mail(), "-o", "out.csv", *words(server)]
-        assert good_json(*command, "--limit", "5")["rows"] == 5
-    assert [row["text"] for row in written("out.csv")] == TEXTS[:5]
 
 
 def test_what_does_not_fit_is_refused_before_the_first_call(two_runs: Made) -> None:

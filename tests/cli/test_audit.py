@@ -23,6 +23,7 @@ from tests.conftest import Made
 from tests.ledger.ledgers import alter, first_break, read
 
 DB = Path("runs/ledger.db")
+ASKED = ("--actor", "a", "--reason", "r")
 ROOT_PAGE = "SELECT rootpage FROM sqlite_master WHERE name = 'calls_by_key'"
 
 
@@ -33,11 +34,8 @@ def tamper(sql: str, db: Path = DB) -> None:
 
 def found_wrong(*arguments: str | Path) -> dict[str, Any]:
     result = optimize("audit", "verify", *arguments, "--json")
-    assert result.exit_code == 1
-    answer = json.loads(result.stdout)
-    assert answer["whole"] is False
-    assert answer["findings"]
-    assert isinstance(answer, dict)
+    answer: dict[str, Any] = json.loads(result.stdout)
+    assert (result.exit_code, answer["whole"], bool(answer["findings"])) == (1, False, True)
     return answer
 
 
@@ -216,23 +214,19 @@ def test_the_lineage_of_a_released_prompt_has_its_release_and_the_moves_of_its_a
 # -- export ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_exported_lines_are_the_whole_chain(two_runs: Made) -> None:
-    good("audit", "export", "-o", "events.jsonl")
-    events = [json.loads(line) for line in Path("events.jsonl").read_bytes().split(b"\n")[:-1]]
-    assert first_break({**event, "body": canonical(event["body"])} for event in events) is None
-    assert events[-1]["hash"] == read(DB, "SELECT hash FROM head")[0][0]
-    assert stat.S_IMODE(Path("events.jsonl").stat().st_mode) == 0o600
-
-
-def test_an_export_writes_over_nothing_unless_it_is_forced(two_runs: Made) -> None:
+def test_an_export_is_the_whole_chain_and_writes_over_nothing_unless_it_is_forced(two_runs: Made) -> None:
     Path("mine").write_text("precious")
     for form in ("jsonl", "zip"):
         (line,) = refused(2, "audit", "export", "--format", form, "-o", "mine")
         assert ("--force" in line, Path("mine").read_text(), [*Path().glob("mine?*")]) == (True, "precious", [])
     good("audit", "export", "-o", "mine", "--force")
-    assert Path("mine").read_text().startswith('{"seq": 1')
+    events = [json.loads(line) for line in Path("mine").read_bytes().split(b"\n")[:-1]]
+    assert first_break({**event, "body": canonical(event["body"])} for event in events) is None
+    assert events[-1]["hash"] == read(DB, "SELECT hash FROM head")[0][0]
     for bad in ("runs", "mine/x"):
         assert len(refused(2, "audit", "export", "-o", bad, "--force")) == 1
+    good("audit", "export", "-o", "new.jsonl")
+    assert stat.S_IMODE(Path("new.jsonl").stat().st_mode) == 0o600
 
 
 # -- erase -------------------------------------------------------------------------------------------------------------
@@ -250,8 +244,8 @@ def test_an_erased_text_is_in_no_file_any_more_and_the_ledger_is_whole(two_runs:
     assert any(text.encode() in data for data in everything().values())
     before = good_json("history")
     gc.collect()  # closes what the commands before have open, as the end of their processes would
-    command = ["audit", "erase", "--containing", text, "--actor", "ann", "--reason", "she asked"]
-    answer = good_json(*command, "--yes")
+    command = ["audit", "erase", "--containing", text, "--actor", "ann", "--reason", "she asked", "--yes"]
+    answer = good_json(*command)
     assert set(answer["kinds"]) == {"request"}
     assert answer["left"] == []
     assert not [name for name, data in everything().items() if text.encode() in data]
@@ -259,7 +253,7 @@ def test_an_erased_text_is_in_no_file_any_more_and_the_ledger_is_whole(two_runs:
     told = json.loads(read(DB, "SELECT body FROM events WHERE kind = 'texts_erased'")[0][0])
     assert (told["actor"], told["reason"], told["erased"]) == ("ann", "she asked", answer["erased"])
     assert good_json("history") == before
-    assert good_json(*command, "--yes")["erased"] == []
+    assert good_json(*command)["erased"] == []
     number = read(DB, "SELECT id FROM calls WHERE request_hash = ?", answer["erased"][0])[0][0]
     assert good_json("audit", "show", f"call:{number}")["request"] is None
     assert "(erased)" in good("audit", "show", f"call:{number}")
@@ -268,7 +262,7 @@ def test_an_erased_text_is_in_no_file_any_more_and_the_ledger_is_whole(two_runs:
 def test_a_result_that_was_erased_is_called_so_everywhere(two_runs: Made) -> None:
     first, _ = two_runs
     digest = read(DB, "SELECT result_hash FROM runs WHERE id = ?", first["run_id"])[0][0]
-    good("audit", "erase", "--hash", digest, "--actor", "a", "--reason", "r", "--yes")
+    good("audit", "erase", "--hash", digest, *ASKED, "--yes")
     for words in (["show"], ["promote"], ["export"], ["reproduce", "--offline"], ["check"]):
         (said,) = refused(2, words[0], first["run_id"], *words[1:])
         assert f"{first['run_id']}: its result was erased, so " in said
@@ -278,7 +272,7 @@ def test_a_result_that_was_erased_is_called_so_everywhere(two_runs: Made) -> Non
 def test_erasing_asks_first_and_a_no_changes_nothing(two_runs: Made) -> None:
     digest = read(DB, "SELECT response_hash FROM calls WHERE response_hash <> '' LIMIT 1")[0][0]
     before = everything()
-    command = ["audit", "erase", "--hash", digest, "--actor", "a", "--reason", "r"]
+    command = ["audit", "erase", "--hash", digest, *ASKED]
     result = optimize(*command)
     assert result.exit_code == 1  # nobody is there to answer
     assert "1 texts go for good: 1 reply" in result.stderr
@@ -303,7 +297,7 @@ def test_erasing_names_the_places_that_it_cannot_reach(two_runs: Made) -> None:
     text = next(t["instruction"] for t in trials if t["operator"].startswith("instruction:proposed"))
     shutil.copy(DB, "runs/copy.db")
     good("audit", "export", "--format", "zip", "-o", "runs/old.zip")
-    answer = good_json("audit", "erase", "--containing", text, "--actor", "a", "--reason", "r", "--yes")
+    answer = good_json("audit", "erase", "--containing", text, *ASKED, "--yes")
     left = "\n".join(answer["left"])
     assert "runs/copy.db" in left
     assert "runs/old.zip" in left
@@ -316,7 +310,7 @@ def test_erasing_through_a_link_names_the_log_that_a_reader_keeps(two_runs: Made
     Path("link.db").symlink_to(DB)
     gc.collect()
     text = Path("rows.csv").read_text("utf-8").splitlines()[1].split(",")[1]
-    command = ["audit", "erase", "--containing", text, "--actor", "a", "--reason", "r", "--yes", "--db", "link.db"]
+    command = ["audit", "erase", "--containing", text, *ASKED, "--yes", "--db", "link.db"]
     with closing(sqlite3.connect(DB)) as reader:
         reader.execute("BEGIN").execute("SELECT COUNT(*) FROM events").fetchone()
         assert any("another process reads the ledger" in line for line in good_json(*command)["left"])

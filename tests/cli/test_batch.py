@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sqlite3
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.gateway import batch_course, batches
 from tests.batch.provider import BATCHES, BatchProvider
-from tests.cli.judges import PlantedJudge, write_labels
+from tests.cli.judges import PlantedJudge
 from tests.cli.test_interrupt import told, trials
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
-from tests.conftest import Made
-from tests.warm import start
+from tests.warm import start, wait_until
 from tests.wire import Fault, Reply, Seen, WireServer
 
 SHORT = "from agent.gateway import batch_course as c, batches as b; c.FIRST_WAIT, b.QUIET_SECONDS = 0.02, 0.1"
@@ -29,8 +27,6 @@ PRICED = ("--price", "1,2", "-q")
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    from agent.gateway import batch_course, batches
-
     monkeypatch.setattr(batches, "QUIET_SECONDS", 0.1)
     monkeypatch.setattr(batch_course, "FIRST_WAIT", 0.02)
 
@@ -91,13 +87,6 @@ def test_a_run_with_batches_ends_as_one_without_at_half_the_price_of_what_went_s
     assert sum(each["calls"] for each in ended) == batched
 
 
-def _wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("moment", ["submitted", "under way"])
 @pytest.mark.long
 def test_a_killed_run_finds_its_batch_again_and_ends_as_undisturbed(moment: str) -> None:
@@ -115,7 +104,7 @@ def test_a_killed_run_finds_its_batch_again_and_ends_as_undisturbed(moment: str)
 
         provider.disturb, before = disturb, provider.seen.count(hangs)
         process = start(*words(server, "--batch"), before=SHORT)
-        _wait_until(lambda: provider.seen.count(hangs) > before)
+        wait_until(lambda: provider.seen.count(hangs) > before)
         process.kill()
         process.communicate()
         (left,) = good_json("batch", "list")["batches"]
@@ -132,7 +121,7 @@ def test_a_killed_run_finds_its_batch_again_and_ends_as_undisturbed(moment: str)
 def test_ctrl_c_leaves_the_batch_and_says_how_to_come_back_and_how_to_end_it() -> None:
     with serving(course=("in_progress",)) as (server, provider):
         process = start(*words(server, "--batch"), before=SHORT)
-        _wait_until(lambda: ("GET", f"{BATCHES}/batch_1") in provider.seen)
+        wait_until(lambda: ("GET", f"{BATCHES}/batch_1") in provider.seen)
         process.send_signal(signal.SIGINT)
         _, lines = process.communicate(timeout=120)
         assert process.returncode == 130
@@ -184,10 +173,9 @@ def test_a_server_without_a_batch_api_is_refused_before_a_run_is_made() -> None:
 # -- jobs -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_check_asks_all_its_repeats_in_one_batch_and_goes_on_after_it_was_left(two_runs: Made) -> None:
-    first, _ = two_runs
+def test_a_check_asks_all_its_repeats_in_one_batch_and_goes_on_after_it_was_left(names: Mapping[str, str]) -> None:
     with serving(course=("in_progress",)) as (server, provider):
-        command = ["check", first["release"], "-m", compatible(server), "--price", "1,2", "-q", "--batch"]
+        command = ["check", f"runs/{names['search']}/prompt.md", "-m", compatible(server), *PRICED, "--batch"]
         refused(1, *command, "--batch-wait", "0.2")
         begun = good_json("batch", "list")["batches"][0]["run_id"]
         lines = refused(1, *command, "--batch-wait", "0.2")  # of a run that took up the batch of the first one
@@ -208,24 +196,20 @@ def test_a_check_asks_all_its_repeats_in_one_batch_and_goes_on_after_it_was_left
 @pytest.mark.parametrize(
     ("words", "same", "jobs"),
     [
-        ("transfer {run} --models {model} --top 2", None, 1),
-        ("judge calibrate --labels labels.jsonl --input question --output answer --judge {model}", "kappa", 1),
-        ("migrate {run} -m {model}", "winner", 2),
-        ("apply {release} mail.jsonl -o out.jsonl -m {model}", None, 1),
+        ("transfer {search} --models {model} --top 2", None, 1),
+        ("judge calibrate --labels ratings.jsonl --input question --output answer --judge {model}", "kappa", 1),
+        ("migrate {search} -m {model} --max-calls 100 --margin 10", "winner", 2),
+        ("apply rows@production rows.csv -o out.jsonl --prefix its_ -m {model}", None, 1),
     ],
     ids=["transfer", "calibrate", "migrate", "apply"],
 )
 def test_a_job_asks_in_batches_what_it_asks_live_for_less(
-    words: str, same: str | None, jobs: int, two_runs: Made
+    words: str, same: str | None, jobs: int, names: Mapping[str, str]
 ) -> None:
-    first, _ = two_runs
-    write_labels(Path("labels.jsonl"))
-    Path("mail.jsonl").write_text("".join(json.dumps({"text": f"invoice {n}"}) + "\n" for n in range(40)), "utf-8")
     reply, found, out = PlantedJudge() if "judge" in words else learner, [], Path("out.jsonl")
     with serving(reply) as (one, provider), WireServer(reply) as two:
         for server, more in ((one, ["--batch"]), (two, [])):
-            line = words.format(run=first["run_id"], release=first["release"], model=compatible(server))
-            result = good_json(*line.split(), *PRICED, *more)
+            result = good_json(*words.format(**names, model=compatible(server)).split(), *PRICED, *more)
             found.append((result, out.read_text("utf-8") if out.exists() else ""))
     (batched, wrote), (live, wrote_live) = found
     assert wrote == wrote_live
@@ -246,9 +230,9 @@ def comparison(server: WireServer, *more: str) -> list[str]:
 
 def test_a_comparison_that_was_left_takes_up_its_batch() -> None:
     with serving(course=("in_progress",)) as (server, provider):
-        good(*words(server, "-n", "3"))
+        search = good_json(*words(server, "-n", "3"))
         said = refused(1, *comparison(server, "--batch", "--batch-wait", "0.2"))
         assert any("goes on at the provider" in line for line in said)
         provider.course = ("completed",)
-        good_json(*comparison(server, "--batch"))
+        assert good_json(*comparison(server, "--batch"))["of_run"] == search["run_id"]
         assert len(provider.jobs) == 1

@@ -64,10 +64,10 @@ def test_a_cap_is_passed_by_the_first_call_alone_and_the_end_says_by_how_much(ca
 
 
 def test_a_run_that_pays_more_than_was_reserved_and_is_resumed_makes_the_same_trials() -> None:
-    command = (*files(120), "--proposer", "none", "--max-cost", "9", *PRICE, "--max-calls", "300", "-q")
+    command = (*files(120), "--proposer", "none", "--max-cost", "9", *PRICE, "--max-calls", "150", "-q")
     with WireServer(hidden) as server:
         whole = good_json(*command, "-m", compatible(server), "--db", "whole/l.db")
-    with WireServer(failing_after(130, hidden)) as server:
+    with WireServer(failing_after(70, hidden)) as server:
         refused(1, *command, "-m", compatible(server), "--db", "cut/l.db")
         server._reply = hidden
         resumed = good_json("resume", "--db", "cut/l.db", "-q")

@@ -8,43 +8,43 @@ from typing import Any
 
 import pytest
 
-from agent.jobs.launch import prepare
-from agent.options.jobs import RecordedOptions
+from agent.prompt.calibration import LabelCalibration
 from agent.prompt.parts.calibration import Calibrating
 from agent.release.formats.module_proof import load_module
-from agent.release.runtime import load_prompt
+from agent.release.runtime import Prompt, load_prompt
 from agent.task.load import load_task
 from tests.cli.calibrated import biased, copying, likelihoods, listed
 from tests.cli.world import TOPICS, WORD, compatible, files, good, good_json, refused
 from tests.wire import Fault, WireServer
+
+PARCEL = {"text": "my parcel is with the courier, the tracking says so"}
+
+
+def weights_of(prompt: Prompt) -> LabelCalibration:
+    reading = prompt.release.part(Calibrating)
+    assert reading is not None
+    return reading.weights
 
 
 def test_calibration_win_where_the_model_prefers_a_label_and_cost_no_call() -> None:
     command = [*files(240), "--max-calls", "300", "--price", "1,2"]
     with WireServer(biased) as server:
         found = good_json(*command, "-m", compatible(server))
-        plain = good_json(*command, "-m", compatible(server), "--no-calibrate", "--db", "plain/ledger.db")
-        bought = len(server.requests)
-        assert bought == found["calls"]["model"] + found["calls"]["proposer"] + sum(plain["calls"].values())
+        assert len(server.requests) == found["calls"]["model"] + found["calls"]["proposer"]
         prompt = load_prompt(Path(found["release"]))
-        assert prompt.release.part(Calibrating) is not None
+        calibration = weights_of(prompt)
         assert prompt.release.parameters["logprobs"] == 8
-        answer = prompt.complete(text="my parcel is with the courier, the tracking says so")
+        answer = prompt.complete(**PARCEL)
         other = ("--models", f"openai-compatible/y@{server.url}", "--limit", "8", "--price", "1,2")
         moved = {one["candidate_id"] for one in good_json("transfer", found["run_id"], *other)["candidates"]}
         checked = good_json("check", found["release"], "--price", "1,2", "--repeats", "1")
-        assert checked["score"]["now"]["mean"] > plain["winner"]["test"] + 0.2, (
-            "it is read by its calibration there, too"
-        )
+        assert checked["score"]["now"]["mean"] > found["baseline"]["test"] + 0.4, "it is read by its calibration, too"
         assert len(checked["flips"]) <= 6, "a recorded dev row was read with the calibration of other rows"
         Path("new.csv").write_text("text\nthe courier lost my parcel\nmy password and username\n", "utf-8")
         good("apply", found["release"], "new.csv", "-o", "answers.csv", "--price", "1,2")
-        assert [row.split(",")[1] for row in Path("answers.csv").read_text().split("\n")[1:3]] == [
-            "delivery",
-            "account",
-        ]
+        answered = [row.split(",")[1] for row in Path("answers.csv").read_text().split("\n")[1:3]]
+        assert answered == ["delivery", "account"]
     assert found["decision"] == "promote"
-    assert found["winner"]["test"] > plain["winner"]["test"] + 0.2
     assert answer.fields == {"label": "delivery"}
     assert answer.confidence is not None
     assert 0.5 < answer.confidence <= 1
@@ -55,13 +55,6 @@ def test_calibration_win_where_the_model_prefers_a_label_and_cost_no_call() -> N
     others = [trial for trial in twins if trial["candidate_id"] != found["winner"]["candidate_id"]]
     assert others
     assert {trial["calls"] + trial["cached"] for trial in others} == {0}
-    plain_trials = good_json("history", plain["run_id"], "--db", "plain/ledger.db")["trials"]
-    assert not [trial for trial in plain_trials if "calibration:" in trial["operator"]]
-    assert plain["calibration"] is None
-    assert plain["trials"]["complete"] + len(twins) == found["trials"]["complete"]
-    reading = prompt.release.part(Calibrating)
-    assert reading is not None
-    calibration = reading.weights
     assert found["calibration"]["method"] == calibration.method
     assert found["calibration"]["bias"] == calibration.bias
     assert sum(one["n"] for one in found["calibration"]["bins"]) == found["calibration"]["rows"]
@@ -75,9 +68,9 @@ def test_calibration_win_where_the_model_prefers_a_label_and_cost_no_call() -> N
     assert f"calibration: {calibration.method}" in good("audit", "lineage", found["winner"]["candidate_id"])
     good("export", found["run_id"], "--format", "python", "-o", "exported.py")
     module = load_module(Path("exported.py"), "exported_with_weights")
-    shares = likelihoods([{"content": "my parcel is with the courier, the tracking says so"}])
+    shares = likelihoods([{"content": PARCEL["text"]}])
     logs = [[(topic, math.log(share)) for topic, share in shares.items()]]
-    label, confidence = module.answer(logs, {"text": "my parcel is with the courier, the tracking says so"})
+    label, confidence = module.answer(logs, PARCEL)
     assert label == "delivery"
     assert abs(confidence - answer.confidence) < 1e-6
     (line,) = refused(1, "export", found["run_id"], "--format", "promptfoo", "-o", "out")
@@ -89,12 +82,10 @@ def test_calibration_win_where_the_model_prefers_a_label_and_cost_no_call() -> N
 
 
 def test_the_option_and_a_task_that_says_no_switch_calibration_off() -> None:
-    files(60)
-    Path("replies.jsonl").write_text('{"reply": "billing"}\n', "utf-8")
-    own = {"task": "rows.csv", "target": "label", "prompt": "p.txt", "model": "scripted/replies.jsonl"}
-    asked = RecordedOptions(**own, max_calls=200)
-    assert prepare(asked, Path("runs/ledger.db")).options.calibrate
-    assert not prepare(asked.changed(calibrate=False), Path("runs/ledger.db")).options.calibrate
+    with WireServer(biased) as server:
+        plain = good_json(*files(120), "--max-calls", "100", "-n", "1", "-m", compatible(server), "--no-calibrate")
+    assert plain["calibration"] is None
+    assert not [trial for trial in good_json("history")["trials"] if "calibration:" in trial["operator"]]
     good("init", "--sample", "support_triage")
     file = Path("tasks/support_triage/task.toml")
     text = file.read_text("utf-8").replace("[search]\n", "[search]\ncalibrate = false\n")
@@ -112,20 +103,15 @@ def test_neighbours_win_where_they_know_more_than_the_model(monkeypatch: pytest.
         found = good_json(*files(240), "--max-calls", "600", "--price", "1,2", "-m", compatible(server))
         assert found["calibration"]["method"] == "neighbours", found["winner"]
         prompt = load_prompt(Path(found["release"]))
-        reading = prompt.release.part(Calibrating)
-        assert reading is not None
-        calibration = reading.weights
+        calibration = weights_of(prompt)
         assert calibration.neighbours is not None
-        inputs = {"text": "my parcel is with the courier, the tracking says so"}
-        answer = prompt.complete(**inputs)
+        answer = prompt.complete(**PARCEL)
         assert answer.fields == {"label": "delivery"}
         checked = good_json("check", found["release"], "--price", "1,2", "--repeats", "1")
         assert checked["score"]["now"]["mean"] > 0.8
     assert found["decision"] == "promote"
-    assert found["calibration"]["neighbours"] == {
-        "k": calibration.neighbours.k,
-        "weight": calibration.neighbours.weight,
-    }
+    voting = calibration.neighbours
+    assert found["calibration"]["neighbours"] == {"k": voting.k, "weight": voting.weight}
     trials = good_json("history", found["run_id"])["trials"]
     twins = [trial for trial in trials if trial["operator"] == "calibration:neighbours"]
     assert twins
@@ -141,8 +127,8 @@ def test_neighbours_win_where_they_know_more_than_the_model(monkeypatch: pytest.
     good("export", found["run_id"], "--format", "python", "-o", "exported.py")
     module = load_module(Path("exported.py"), "exported_with_neighbours")
     equal = [[(topic, math.log(0.25)) for topic in calibration.bias]]
-    label, confidence = module.answer(equal, inputs)
-    read = prompt.parse("delivery", equal, inputs=inputs)
+    label, confidence = module.answer(equal, PARCEL)
+    read = prompt.parse("delivery", equal, inputs=PARCEL)
     assert (read.fields["label"], read.confidence) == (label, pytest.approx(confidence))
 
 
@@ -160,7 +146,7 @@ def contrary(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Faul
 
 
 def test_a_model_that_adds_nothing_is_said_to() -> None:
-    command = [*files(240), "--max-calls", "300", "--price", "1,2"]
+    command = [*files(160), "--max-calls", "200", "--price", "1,2", "--proposer", "none"]
     with WireServer(contrary) as server:
         found = good_json(*command, "-m", compatible(server))
     assert found["calibration"]["method"] == "prior", found["winner"]

@@ -44,8 +44,8 @@ choices = {list(TOPICS)}
 
 
 def folder(source: str = CHAIN) -> Path:
-    """A task folder `notes` with 60 rows a split."""
-    rows = list(csv.DictReader(write_csv(Path("rows.csv"), 180).open(encoding="utf-8")))
+    """A task folder `notes` with 40 rows a split."""
+    rows = list(csv.DictReader(write_csv(Path("rows.csv"), 120).open(encoding="utf-8")))
     write_task(TOML.replace("'", '"'), {split: rows[at::3] for at, split in enumerate(("train", "dev", "test"))})
     place = Path("notes")
     (place / "program.py").write_text(source, "utf-8")
@@ -72,12 +72,12 @@ def built(place: Path, model: Any) -> Any:
 
 def test_a_chain_is_optimized_tested_and_shipped_as_a_file_that_its_user_can_load() -> None:
     place = folder()
-    command = ["run", str(place), "--max-calls", "900"]
+    command = ["run", str(place), "--max-calls", "500"]
     with WireServer(helper) as server:
         result = good_json(*command, "-m", compatible(server))
         sent = len(server.requests)
         assert good_json("reproduce")["same"]
-    assert sent == sum(result["calls"][role] for role in ("model", "proposer")) <= 900
+    assert sent == sum(result["calls"][role] for role in ("model", "proposer")) <= 500
     assert result["status"] == "complete"
     assert "no examples yet: prompt 2 takes gist, no input of the task" in good("audit", "show", "1")
     assert result["decision"] == "promote"
@@ -135,15 +135,8 @@ def test_a_chain_takes_our_own_search_and_fails_with_its_own_words() -> None:
     place = folder(CHAIN.replace("lambda found: found", "lambda found: found['missing']"))
     assert "a LangChain chain takes evolve" in refused(2, "run", str(place), "--strategy", "dspy-mipro")[0]
     with WireServer(helper) as server:
-        said = refused(1, "run", str(place), "-m", compatible(server), "--max-calls", "600", "-q")[0]
+        said = refused(1, "run", str(place), "-m", compatible(server), "--max-calls", "300", "-q")[0]
     assert "program:build fails on every row of dev: the chain raised KeyError: 'missing'" in said
-
-
-def test_what_a_request_cannot_carry_ends_the_run_by_name() -> None:
-    place = folder(CHAIN.replace("ROUTE | model |", "ROUTE | model.bind(logit_bias={}) |"))
-    with WireServer(helper) as server:
-        said = refused(2, "run", str(place), "-m", compatible(server), "--max-calls", "600", "-q")[0]
-    assert "the gateway cannot carry logit_bias of a LangChain call" in said
 
 
 def test_a_released_chain_is_shipped_by_export_alone() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from tests.toys import ask, make_task
 from tests.wire import Fault, WireServer
 
 DB = Path("runs/ledger.db")
+CALLS = 200
+"""The cap of the recorded run."""
 Forge = Callable[[Ledger, str, Task], None]
 
 
@@ -94,10 +96,11 @@ def call_left_open(ledger: Ledger, run_id: str, task: Task) -> None:
     asyncio.run(ledger.reserve(Reservation(run_id, "model", "m", "k", "", 1, ask("x"), 0.0, 0)))
 
 
-def call_that_costs_more_than_the_cap(ledger: Ledger, run_id: str, task: Task) -> None:
+def calls_beyond_the_cap(ledger: Ledger, run_id: str, task: Task) -> None:
     async def buy() -> None:
-        call = await ledger.reserve(Reservation(run_id, "model", "m", "k", "", 1, ask("x"), 9.5, 10))
-        await ledger.settle(run_id, call, Completion("x", "stop", Usage(1, 1), "m"), 0.0, 0.1)
+        for number in range(CALLS + 1):
+            call = await ledger.reserve(Reservation(run_id, "model", "m", f"k{number}", "", 1, ask("x"), 0.0, 10))
+            await ledger.settle(run_id, call, Completion("x", "stop", Usage(1, 1), "m"), 0.0, 0.1)
 
     asyncio.run(buy())
 
@@ -114,18 +117,17 @@ CASES: list[tuple[Forge, set[str]]] = [
     (trial_with_another_mean, {NO_MEAN}),
     (trial_with_more_rows, {NO_MEAN}),
     (call_left_open, {"each call has an outcome"}),
-    (call_that_costs_more_than_the_cap, {"no cap was passed at any moment", "calls, tokens and $ add up"}),
+    (calls_beyond_the_cap, {"no cap was passed at any moment", "calls, tokens and $ add up"}),
 ]
 
 
 @pytest.mark.parametrize(("forge", "expected"), CASES, ids=[forge.__name__ for forge, _ in CASES])
-def test_each_defect_is_found_and_nothing_else(two_runs: Made, forge: Forge, expected: set[str]) -> None:
-    first, _ = two_runs
-    task, _ = task_from_file("rows.csv", "label", INSTRUCTION, first["seed"])
+def test_each_defect_is_found_and_nothing_else(names: Mapping[str, str], forge: Forge, expected: set[str]) -> None:
+    run, (task, _) = names["search"], task_from_file("rows.csv", "label", INSTRUCTION, 0)
     ledger = Ledger(DB)
-    forge(ledger, first["run_id"], task)
+    forge(ledger, run, task)
     ledger.flush()
-    assert set(problems(first["run_id"])) == expected  # before the ledger is opened again and closes what is open
+    assert set(problems(run)) == expected  # before the ledger is opened again and closes what is open
     ledger.close()
 
 
@@ -133,7 +135,7 @@ def test_a_model_that_is_gone_leaves_nothing_out() -> None:
     script = Path("proposer.jsonl")
     script.write_text('{"reply": "Name the team."}\n', "utf-8")
     with WireServer(learner) as server:
-        good(*files(60), "-m", compatible(server), "--proposer", f"scripted/{script}", "-n", "1", "--max-calls", "200")
+        good(*files(60), "-m", compatible(server), "--proposer", f"scripted/{script}", "-n", "1", "--max-calls", "100")
     script.unlink()
     assert {check["ok"] for check in good_json("audit", "check")["checks"]} == {True}
 
@@ -151,29 +153,15 @@ def test_what_needs_the_rows_is_left_out_when_they_changed(two_runs: Made) -> No
 def test_a_run_with_refused_rows_and_failures_holds() -> None:
     def flaky(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
         seed = sum(messages[-1]["content"].encode())
-        if seed % 29 == 0:
+        if seed % 11 == 0:
             return Fault(400, body={"error": {"message": "too long", "code": "context_length_exceeded"}})
         return learner(messages, body)
 
     command = files(120)
     with WireServer(flaky) as server:
-        good_json(*command, "-m", compatible(server), "--max-calls", "250", "--max-tokens", "90000", "-q")
+        good_json(*command, "-m", compatible(server), "--max-calls", "150", "--max-tokens", "60000", "-q")
     assert read(DB, "SELECT COUNT(*) FROM outcomes WHERE value IS NULL")[0][0] > 0
     assert problems() == {}
-
-
-def test_words_that_train_or_the_users_own_prompt_hold_are_no_contamination() -> None:
-    from agent.ledger.checks import copied_answers
-    from tests.toys import make_task
-
-    shared = "please note the following five words"
-    row = Example("d", {"message": f"{shared} and more"}, {"team": "billing"})
-    candidate = {"id": "c_1", "role": "", "instruction": f"Hear: {shared.title()}!"}
-    alone = make_task(dev=(row,))
-    assert copied_answers([candidate], alone).ok is False
-    assert copied_answers([candidate], make_task(dev=(row,), instruction=f"Now {shared}.")).ok
-    assert copied_answers([candidate], make_task(dev=(row,), train=(*alone.train, row))).ok
-    assert copied_answers([{**candidate, "instruction": "note the following five"}], alone).ok
 
 
 TEXTS = st.lists(st.sampled_from("abc"), max_size=9).map(" ".join)
@@ -191,7 +179,8 @@ def test_copied_words_are_those_of_no_other_text(
         split: tuple(Example(f"{split}{n}", {"message": text}, {"team": ""}) for n, text in enumerate(texts))
         for split, texts in splits.items()
     }
-    candidates = [{"id": f"c{n}", "role": "", "instruction": text} for n, text in enumerate(instructions)]
+    said = [f"«{', '.join(text.upper().split())}»" for text in instructions]
+    candidates = [{"id": f"c{n}", "role": "", "instruction": text} for n, text in enumerate(said)]
     found = copied_answers(candidates, make_task(instruction=own, **rows)).found
     known = {gram for text in (own, *train) for gram in grams(text)}
     sources = {

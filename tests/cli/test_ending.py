@@ -15,7 +15,7 @@ from agent.report.html import report_html
 from agent.report.run_blocks import MOST_LINES, run_sections, screen_sections
 from agent.report.terminal import lines_of
 from agent.report.view import RunView
-from tests.cli.world import LINE, TOPICS, WORD, compatible, files, good, good_json, learner
+from tests.cli.world import LINE, TOPICS, WORD, compatible, files, good, good_json
 from tests.conftest import copied, made_once
 from tests.report.pages import assert_harmless
 from tests.report.test_wording import RESULT
@@ -51,7 +51,7 @@ def a_little(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     return "billing" if found == "repair" and not ("battery" in text and len(messages) > 3) else found
 
 
-def screen_of(model: Any, *more: str, db: str = "runs/ledger.db", count: int = 360) -> tuple[str, dict[str, Any]]:
+def screen_of(model: Any, *more: str, db: str = "runs/ledger.db", count: int = 360) -> Ended:
     """The end of a run as it is printed, and its result."""
     with WireServer(model) as server:
         options = ("-m", compatible(server), "--max-calls", "300", "-q", "--price", "0,0", "--proposer", "none")
@@ -66,7 +66,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ended(mixed: Path, here: Path) -> tuple[str, dict[str, Any]]:
+def ended(mixed: Path, here: Path) -> Ended:
     """A copy of it here: the end of the run as it was printed, and its result."""
     screen, result = copied(mixed, here)
     return screen, result
@@ -173,24 +173,7 @@ def test_a_gain_that_is_not_shown_says_how_many_rows_and_calls_would_show_it() -
     assert " ".join(["optimize", *more]) in page.text
 
 
-def test_the_proposer_says_what_it_was_asked_and_what_was_tried() -> None:
-    with WireServer(learner) as server:
-        screen = good(*files(200), "-m", compatible(server), "--max-calls", "600", "-q", "--price", "0,0")
-    use = good_json("show")["result"]["proposer"]
-    assert 0 < use["asked"] <= use["planned"]
-    assert use["tried"] > 0
-    assert f"proposer: {use['asked']} of at most {use['planned']} planned calls; " in screen
-    assert f" of {len(use['proposals'])} proposals tried, " in screen
-
-
 # -- results that were not made by a run of this version --------------------------------------------------------------
-
-
-def test_a_result_of_an_older_version_says_nothing_of_what_it_does_not_have() -> None:
-    printed = "\n".join(lines_of(screen_sections(RunResult.from_json(RESULT))))
-    for words in ("in absolute terms", "what changed", "by label", "unreadable", "proposer:", "needs about"):
-        assert words not in printed
-    assert "next:" in printed
 
 
 FRONT = {"candidate_id": "c_1", "dev": 0.81, "prompt_tokens": 1900, "usd_per_1000": 0.12, "latency_s": 0.414}

@@ -1,5 +1,6 @@
 """Exit codes and error lines: 2 usage or bad input, 3 budget too small, 1 anything else that we know; one line each."""
 
+import io
 import json
 import os
 import shlex
@@ -13,10 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import main
-from agent.errors import InputError
-from agent.ledger.store import Ledger
+from agent.cli.common import print_json
 from tests.cases import each_case
-from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
+from tests.cli.world import compatible, files, good, learner, optimize, refused
 from tests.conftest import Made
 from tests.wire import WireServer
 
@@ -94,18 +94,11 @@ def test_a_budget_that_cannot_compare_two_prompts_ends_with_3_and_names_one_that
     for cap in ("1", "83"):
         (line,) = refused(3, *FILE, "--max-calls", cap)
         assert line.startswith(f"error: max_calls = {cap} is too few")
-    enough = line.split()[-1]
-    with WireServer(learner) as server:
-        result = good_json(*FILE[:-1], compatible(server), "--max-calls", enough)
-        assert len(server.requests) <= int(enough)
-    assert result["status"] in ("complete", "budget")
+    good(*FILE, "--max-calls", line.split()[-1], "--dry-run")
 
 
-def test_questions_about_runs_that_are_not_there_end_with_2() -> None:
-    files(120)
-    with WireServer(learner) as server:
-        command = [*FILE[:-1], compatible(server), "--max-calls", "100", "--proposer", "none"]
-        one, two = good_json(*command), good_json(*command)
+def test_questions_about_runs_that_are_not_there_end_with_2(two_runs: Made) -> None:
+    one, two = two_runs
     assert "no run nope" in refused(2, "show", "nope")[0]
     assert "no trial 999" in refused(2, "history", "--trial", "999")[0]
     common = one["run_id"][:4]  # of the same year
@@ -178,17 +171,12 @@ def test_letters_that_the_encoding_lacks_stand_as_escapes(two_runs: Made) -> Non
     assert (done.returncode, rb"\u2026" in done.stdout) == (0, True)
 
 
-def test_json_is_ascii_where_stdout_is_not_utf_8() -> None:
-    value = {"é": "…\U0001f600"}
-    code = f"from agent.cli.common import print_json; print_json({value!r})"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "latin-1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
-    assert json.loads(done.stdout.decode("ascii")) == value
-
-
-def test_a_folder_is_no_ledger_from_python_either() -> None:
-    with pytest.raises(InputError, match="a folder; name a file in it"):
-        Ledger(Path())
+def test_json_is_ascii_where_stdout_is_not_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    value, written = {"é": "…\U0001f600"}, io.BytesIO()
+    stdout = io.TextIOWrapper(written, "latin-1", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    print_json(value)
+    assert json.loads(written.getvalue().decode("ascii")) == value
 
 
 def test_a_report_goes_to_standard_output(two_runs: Made) -> None:

@@ -8,8 +8,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from agent.jobs.customize import hosted as hosted_job
 from tests.cli.tuning_provider import TUNED, Provider, answers
 from tests.cli.world import compatible, files, good, good_json, optimize, refused
 from tests.conftest import clean
-from tests.warm import start
+from tests.warm import start, wait_until
 from tests.wire import Fault, Seen, WireServer
 
 JOBS = "/v1/fine_tuning/jobs"
@@ -120,25 +119,14 @@ def test_a_job_that_ends_without_a_model_is_told_in_the_providers_words(bench: B
     assert told["arms"][1]["train_usd"] is None
 
 
-@pytest.mark.parametrize("moment", ["first look", "start"])
-def test_a_killed_command_finds_its_job_again_and_starts_no_second_one(bench: Bench, moment: str) -> None:
-    """Killed after the job's event, at its first look; and killed when the provider has it and we know of nothing."""
-    hangs = {"first look": f"{JOBS}/ftjob-1", "start": JOBS}[moment]
-
-    def disturb(seen: Seen) -> Fault | None:
-        if seen.path != hangs or (moment == "start" and seen.method == "GET"):
-            return None
-        if moment == "start":
-            bench.provider.start(dict(seen.body))
-        return Fault(delay=60)
-
-    bench.provider = Provider(("running", "succeeded"), disturb)
+def test_a_killed_command_finds_its_job_again_and_starts_no_second_one(bench: Bench) -> None:
+    look = ("GET", f"{JOBS}/ftjob-1")
+    bench.provider = Provider(("running", "succeeded"), lambda seen: Fault(delay=60) if seen.path == look[1] else None)
     process = start(*command(bench))
-    _wait_until(lambda: ("GET" if moment == "first look" else "POST", hangs) in bench.provider.seen)
+    wait_until(lambda: look in bench.provider.seen)
     process.kill()
     process.communicate()
-    assert len(events("fine_tuning_files")) == 1
-    assert len(events("fine_tuning_started")) == (moment == "first look")
+    assert len(events("fine_tuning_files")) == len(events("fine_tuning_started")) == 1
     bench.provider.disturb = lambda seen: None
     told = good_json(*command(bench))
     assert told["fine_tuning"]["job"] == "ftjob-1"
@@ -155,7 +143,7 @@ def test_a_first_ctrl_c_lets_the_job_go_on_and_a_second_cancels_it(bench: Bench,
     patient = f"from agent.jobs.customize import hosted as h; h.GRACE_SECONDS = {grace}"
     process = start(*command(bench), before=patient)
     cancel = ("POST", f"{JOBS}/ftjob-1/cancel")
-    _wait_until(lambda: ("GET", f"{JOBS}/ftjob-1") in bench.provider.seen)
+    wait_until(lambda: ("GET", f"{JOBS}/ftjob-1") in bench.provider.seen)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     lines = [process.stderr.readline(), process.stderr.readline()]
@@ -170,30 +158,6 @@ def test_a_first_ctrl_c_lets_the_job_go_on_and_a_second_cancels_it(bench: Bench,
     assert [end["status"] for end in events("fine_tuning_ended")] == ["cancelled"] * (presses - 1)
     bench.provider.course = ("succeeded",)
     assert good_json(*command(bench))["fine_tuning"]["job"] == f"ftjob-{presses}"
-
-
-def _wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def test_a_provider_that_fails_while_it_is_asked_about_a_job_is_asked_again(bench: Bench) -> None:
-    faults = [
-        Fault(503, body={"error": {"message": "busy"}}),
-        Fault(429, {"retry-after-ms": "20"}, body={"error": {"message": "slow down"}}),
-        Fault(body="not JSON"),
-        Fault(raw=b""),
-    ]
-
-    def disturb(seen: Seen) -> Fault | None:
-        return faults.pop() if faults and (seen.method, seen.path) == ("GET", f"{JOBS}/ftjob-1") else None
-
-    bench.provider = Provider(disturb=disturb)
-    assert good_json(*command(bench))["fine_tuning"]["job"] == "ftjob-1"
-    assert bench.provider.started == 1
-    assert not faults
 
 
 def test_a_start_whose_reply_is_lost_is_looked_for_before_it_is_sent_again(bench: Bench) -> None:

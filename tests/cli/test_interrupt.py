@@ -6,6 +6,7 @@ import re
 import signal
 import sqlite3
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 
 from agent.jobs.interrupts import stopping
 from agent.ledger.verify import verify
-from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
+from tests.cli.world import compatible, files, good_json, learner, optimize, refused
+from tests.toys import open_ledger
 from tests.warm import start, start_on_terminal
 from tests.wire import Fault, WireServer
 
@@ -50,10 +52,8 @@ def test_a_ledger_behind_a_link_is_the_ledger() -> None:
     Path("real").mkdir()
     Path("link").mkdir()
     Path("link/ledger.db").symlink_to(Path("real/ledger.db").absolute())
-    with WireServer(learner) as server:
-        command = [*files(120), "-m", compatible(server), "--max-calls", "100", "-n", "1", "-q"]
-        for db in ("link/ledger.db", "real/ledger.db"):
-            good(*command, "--db", db)
+    for number, db in enumerate(("link/ledger.db", "real/ledger.db")):
+        open_ledger(Path(db), f"run-{number}").close()
     assert len(good_json("runs", "--db", "link/ledger.db")["runs"]) == 2
     assert [path.name for path in Path("link").glob("ledger.db*")] == ["ledger.db"]
 
@@ -105,45 +105,34 @@ def test_a_closed_terminal_lands_what_flies() -> None:
 
 
 def test_nobody_who_listens_is_no_reason_to_end() -> None:
-    """The reader of stderr is gone (`2>&1 | tee log`, and the line dropped): the run continues."""
+    """Under nohup, with the reader of stderr gone (`2>&1 | tee log`, and the line dropped), the run continues."""
     command = [*files(120), "--max-calls", "100", "-n", "1"]
     with WireServer(slow) as server:
-        process = start(*command, "-m", compatible(server), "--json")
+        ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+        process = start(*command, "-m", compatible(server), "--json", before=ignored)
         wait_for(server, 5)
         assert process.stderr is not None
         process.stderr.close()
         process.stderr = None
+        process.send_signal(signal.SIGHUP)
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert json.loads(out)["status"] == "complete"
 
 
-@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP]])
-def test_a_hang_up_is_told_more_than_once_and_lands_all_the_same(numbers: list[signal.Signals]) -> None:
+def test_a_hang_up_is_told_more_than_once_and_lands_all_the_same() -> None:
     """The kernel and the shell both send SIGHUP; a machine that shuts down sends SIGTERM and SIGHUP."""
     command = [*files(120), "--max-calls", "200", "--quiet"]
     with WireServer(lambda messages, body: Fault(text=learner(messages, body), delay=0.6)) as server:
         process = start(*command, "-m", compatible(server))
         wait_for(server, 4)
-        for number in numbers:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
             process.send_signal(number)
             time.sleep(0.1)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
         assert "left at once" not in err
         assert states() == {"ok": len(server.requests)}
-
-
-def test_where_hang_ups_are_ignored_as_under_nohup_one_is_nothing() -> None:
-    command = [*files(120), "--max-calls", "100", "-n", "1", "-q", "--json"]
-    with WireServer(slow) as server:
-        ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
-        process = start(*command, "-m", compatible(server), before=ignored)
-        wait_for(server, 5)
-        process.send_signal(signal.SIGHUP)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert json.loads(out)["status"] == "complete"
 
 
 def test_a_second_press_leaves_at_once() -> None:
@@ -184,15 +173,8 @@ def test_a_killed_run_charges_what_flew_and_resumes_to_the_same_end() -> None:
         assert db.execute(unknown).fetchone() == (states()["unknown"],)
 
 
-def test_a_run_that_is_resumed_with_a_lower_cap_says_so_and_is_not_called_searched() -> None:
-    def answer(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
-        return Fault(401) if broken and len(server.requests) > 20 else learner(messages, body)
-
-    broken = True
-    with WireServer(answer) as server:
-        refused(1, *files(120), "--max-calls", "200", "--max-concurrency", "1", "-q", "-m", compatible(server))
-        broken = False
-        done = optimize("resume", "--max-calls", "120", "--json")
+def test_a_run_that_is_resumed_with_a_lower_cap_says_so_and_is_not_called_searched(names: Mapping[str, str]) -> None:
+    done = optimize("resume", names["interrupted"], "--max-calls", "120", "--json")
     assert "120 calls are fewer than the 200 that it was planned with" in done.stderr
     result = json.loads(done.stdout)
     assert "the cap is lower than the plan's" in result["search_ended"]
@@ -219,9 +201,8 @@ def test_a_refused_key_in_mid_run_is_resumed_with_a_better_one(monkeypatch: pyte
         assert "brought nothing" not in optimize("resume").stderr
         while states()["error"] <= 24:  # what the plan has to spare
             assert refused(1, "resume", "-q")[-1] == lines[-1]
-        said = re.search(
-            r"(\d+) of the \d+ calls so far brought nothing.* --max-calls (\d+)", optimize("resume").stderr
-        )
+        pattern = r"(\d+) of the \d+ calls so far brought nothing.* --max-calls (\d+)"
+        said = re.search(pattern, optimize("resume").stderr)
         assert said
         bad.clear()
         again = optimize("resume", "--max-calls", said[2], "--json")  # the refused calls were sent, and count
@@ -230,30 +211,20 @@ def test_a_refused_key_in_mid_run_is_resumed_with_a_better_one(monkeypatch: pyte
     assert {k: result[k] for k in ("winner", "lift")} == {k: whole[k] for k in ("winner", "lift")}
 
 
-def test_resume_names_what_changed_and_forks_when_told_to() -> None:
-    is_broken = True
-
-    def answer(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
-        return Fault(401) if is_broken and len(server.requests) > 30 else learner(messages, body)
-
-    with WireServer(answer) as server:
-        refused(1, *files(120), "--max-calls", "200", "--proposer", "none", "-q", "-m", compatible(server))
-        is_broken = False
-        rows = Path("rows.csv").read_text("utf-8")
-        Path("rows.csv").write_text(rows.replace("r0,", "r0x,"), "utf-8")
-        lines = refused(2, "resume")
-        assert [line.split(": ")[-1] for line in lines if line.startswith("error: ")][:-1] == ["rows.csv changed"]
-        assert "--fork" in lines[-1]
-        assert "--fork" in refused(2, "resume", "-m", "scripted/x")[0]
-        own = refused(2, "resume", "-m", compatible(server))  # as OPTIMIZE_MODEL says it
-        assert any("changed" in line for line in own)
-        (old,) = good_json("runs")["runs"]
-        result = good_json("resume", "--fork")
-        assert result["run_id"] != old["id"]
-        assert good_json("runs")["runs"][0]["parent"] == old["id"]
-        Path("rows.csv").write_text(rows, "utf-8")
-        assert good_json("resume")["run_id"] == old["id"]
-    assert "this run is complete" in refused(2, "resume", old["id"])[0]
+def test_resume_names_what_changed_and_forks_when_told_to(names: Mapping[str, str]) -> None:
+    run, rows = names["interrupted"], Path("rows.csv").read_text("utf-8")
+    Path("rows.csv").write_text(rows.replace("r0,", "r0x,"), "utf-8")
+    lines = refused(2, "resume")
+    assert [line.split(": ")[-1] for line in lines if line.startswith("error: ")][:-1] == ["rows.csv changed"]
+    assert "--fork" in lines[-1]
+    assert "--fork" in refused(2, "resume", "-m", "scripted/x")[0]
+    own = refused(2, "resume", "-m", "toy/interrupted")  # as OPTIMIZE_MODEL says it
+    assert any("changed" in line for line in own)
+    assert good_json("resume", "--fork")["run_id"] != run
+    assert good_json("runs")["runs"][0]["parent"] == run
+    Path("rows.csv").write_text(rows, "utf-8")
+    assert good_json("resume")["run_id"] == run
+    assert "this run is complete" in refused(2, "resume", run)[0]
     assert "no run is unfinished" in refused(2, "resume")[0]
 
 

@@ -1,6 +1,7 @@
 """`optimize judge calibrate` against judges with planted faults: each is measured, and none of them promotes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,19 @@ import pytest
 from agent.evaluate.judge_trust import steadiness
 from agent.types import Outcome, Prediction
 from tests.cli.judges import PlantedJudge, write_labels, write_pairs
-from tests.cli.world import compatible, good, good_json, optimize, refused
+from tests.cli.world import compatible, good_json, optimize, refused
 from tests.wire import Fault, WireServer
 
 RATED = ("--input", "question", "--output", "answer", "--price", "1,2", "-q")
 PAIRED = ("--input", "question", "--pair", "left,right", "--rating", "votes", "--price", "1,2", "-q")
 
 
-def calibrated(judge: PlantedJudge, *more: str, pairs: bool = False) -> dict[str, Any]:
-    labels = write_pairs(Path("pairs.jsonl"), 60) if pairs else write_labels(Path("labels.jsonl"), 60)
+def calibrated(judge: Callable[..., Any], *more: str, pairs: bool = False, high: int = 5) -> dict[str, Any]:
+    """What the command says of a judge, with the labels in labels.jsonl."""
+    path = Path("labels.jsonl")
+    write_pairs(path, 60) if pairs else write_labels(path, 60, high=high)
     with WireServer(judge) as server:
-        given = ("--labels", labels, *(PAIRED if pairs else RATED), "--judge", compatible(server), *more)
+        given = ("--labels", path, *(PAIRED if pairs else RATED), "--judge", compatible(server), *more)
         return good_json("judge", "calibrate", *given)
 
 
@@ -29,14 +32,12 @@ def within(interval: list[float], value: float) -> bool:
 
 def test_a_judge_that_rates_as_people_do_is_trusted() -> None:
     told = calibrated(PlantedJudge())
-    assert told["trusted"]
-    assert told["why"] == []
-    assert told["kappa"] == told["alpha"] == told["agreement"] == told["self_consistency"] == 1.0
-    assert told["order_consistency"] == 1.0
+    assert (told["trusted"], told["why"]) == (True, [])
+    ones = ("kappa", "alpha", "agreement", "self_consistency", "order_consistency")
+    assert {told[name] for name in ones} == {1.0}
     assert told["first_wins"] == 0.5
     assert all(control["fooled"] == 0 for control in told["negative_controls"].values())
-    assert told["items"] == 60
-    assert told["unscored"] == 0
+    assert (told["items"], told["unscored"]) == (60, 0)
     assert sum(map(sum, told["confusion"])) == 60
 
 
@@ -57,11 +58,7 @@ def test_an_item_counts_once_in_the_interval_however_often_it_is_asked_again() -
 
 
 def test_points_for_length_are_told_apart_from_what_people_give() -> None:
-    judge = PlantedJudge(longer=1)
-    labels = [json.loads(line) for line in write_labels(Path("x.jsonl"), high=4).read_text().splitlines()]
-    Path("labels4.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
-    with WireServer(judge) as server:
-        told = good_json("judge", "calibrate", "--labels", "labels4.jsonl", *RATED, "--judge", compatible(server))
+    told = calibrated(PlantedJudge(longer=1), high=4)
     assert within(told["length_bias_ci95"], 1.0)
     assert told["length_bias_ci95"][0] > 0.5
 
@@ -86,14 +83,12 @@ def test_a_judge_that_sees_nothing_is_not_trusted() -> None:
     def same(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
         return json.dumps({"reason": "fine", "quality": 4, "verdict": "A"})
 
-    labels = write_labels(Path("labels.jsonl"))
+    labels = write_labels(Path("labels.jsonl"), 60)
     with WireServer(same) as server:
         command = ("judge", "calibrate", "--labels", labels, *RATED, "--judge", compatible(server))
         told = good_json(*command)
         gated = optimize(*command, "--gate")
-    assert told["kappa"] == 0.0
-    assert told["order_consistency"] == 0.0
-    assert not told["trusted"]
+    assert (told["kappa"], told["order_consistency"], told["trusted"]) == (0.0, 0.0, False)
     assert gated.exit_code == 100
     assert "NOT TRUSTED" in gated.stdout
     assert "promotion is blocked" in gated.stdout
@@ -106,38 +101,21 @@ def test_calls_that_fail_leave_the_item_unscored() -> None:
     assert len(told["reasons"]) == 5
 
 
-def test_what_was_asked_before_is_not_asked_again_and_a_cap_is_kept() -> None:
-    labels = write_labels(Path("labels.jsonl"), 60)
-    with WireServer(PlantedJudge()) as server:
-        command = ("judge", "calibrate", "--labels", labels, *RATED, "--judge", compatible(server))
-        capped = good_json(*command, "--max-calls", "50")
-        assert len(server.requests) == capped["calls"]["judge"] == 50
-        assert capped["status"] == "budget"
-        assert not capped["trusted"]
-        assert any("negative controls were judged: the budget ended" in why for why in capped["why"])
-        whole = good_json(*command)
-        asked = len(server.requests)
-        again = good_json(*command)
-    assert whole["calls"]["cached"] >= 50
-    assert whole["calls"]["judge"] == asked - 50
-    assert again["calls"]["judge"] == 0
-    assert {k: v for k, v in again.items() if k in ("kappa", "ci95", "alpha", "trusted")} == {
-        k: v for k, v in whole.items() if k in ("kappa", "ci95", "alpha", "trusted")
-    }
-    assert good("audit", "verify").startswith("whole")
+def test_a_judge_that_the_budget_did_not_measure_is_not_trusted() -> None:
+    told = calibrated(PlantedJudge(), "--max-calls", "50")
+    assert (told["calls"]["judge"], told["status"], told["trusted"]) == (50, "budget", False)
+    assert any("negative controls were judged: the budget ended" in why for why in told["why"])
 
 
 @pytest.mark.parametrize(
     ("words", "what"),
     [
         (("--labels", "labels.jsonl"), "--output"),
-        (("--labels", "none.jsonl", "--output", "answer"), "none.jsonl"),
         (("--labels", "labels.jsonl", "--output", "anwser"), "did you mean"),
         (("--labels", "labels.jsonl", "--output", "answer", "--scale", "5"), "--scale"),
         (("--labels", "labels.jsonl", "--output", "answer", "--scale", "1-3"), "labels.jsonl:"),
         (("--labels", "labels.jsonl", "--output", "answer", "--pair", "a,b"), "one of the two"),
         (("--labels", "labels.jsonl", "--output", "answer", "--mode", "rubric"), "--mode goes with TASK"),
-        (("nowhere",), "nowhere"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_any_call(words: tuple[str, ...], what: str) -> None:

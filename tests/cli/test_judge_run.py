@@ -6,18 +6,25 @@ import re
 import shlex
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from agent.cli import main
+from agent.errors import InputError
 from agent.ledger.query import History
 from agent.release.runtime import load_prompt
-from agent.report.blinded import rubric_of
+from agent.report.blinded import field_of, rubric_of
+from agent.task.judge_files import RatingColumns, read_ratings_file
 from agent.task.load import load_task
+from agent.types import Field, Signature
 from tests.cli.judges import PlantedJudge, chance, fenced, quality
-from tests.cli.world import compatible, good, good_json, refused
-from tests.conftest import copied, made_once
+from tests.cli.world import compatible, good, good_json, refused, write_lines
+from tests.conftest import Made, copied, made_once
+from tests.toys import make_task
 from tests.wire import Fault, WireServer
 
 TOML = """
@@ -47,26 +54,8 @@ formats = ["turns"]
 demo_counts = [2, 4]
 """
 RUBRIC = "# Boats\n\n## clear (weight 2)\n\nIs it clear?\n\n- 1: no\n- 5: yes\n\n## true\n\n- 1: no\n- 5: yes\n"
-CAP = ("--max-calls", "700", "--price", "1,2", "--proposer", "none", "-q")
+CAP = ("--max-calls", "420", "--limit", "40-20-30", "--price", "1,2", "--proposer", "none", "-q")
 Judged = tuple[dict[str, Any], list[dict[str, Any]]]
-
-
-SHORT = RUBRIC.replace("Boats", "Boats from one to three").replace("5: yes", "3: yes")
-
-
-def test_the_scale_of_people_is_that_of_the_rubric_and_each_judge_of_a_field_can_be_measured() -> None:
-    folder = task('rubric = "short.md"\n\n[[metrics]]\nname = "judge"\nmode = "reference"\nweight = 0.3')
-    (folder / "short.md").write_text(SHORT, "utf-8")
-    Path("none.jsonl").write_text("")
-    command = ("judge", "calibrate", folder, "--labels", "l.jsonl", "--judge", "scripted/none.jsonl", "--dry-run")
-    rows = [json.loads(line) for line in labels(Path("l.jsonl")).read_text("utf-8").splitlines()]
-    assert "l.jsonl:4: " in refused(2, *command)[0]  # a four, on a scale from one to three
-    short = [{**row, "rating": min(3, row["rating"]), "reference": "x"} for row in rows]
-    Path("l.jsonl").write_text("".join(json.dumps(row) + "\n" for row in short), "utf-8")
-    assert "(rubric, " in good(*command)
-    assert "(reference, " in good(*command, "--mode", "reference")
-    assert "a judge with mode pairwise" in refused(2, *command, "--mode", "pairwise")[0]
-    assert rubric_of(load_task(folder), "answer").high == 3
 
 
 def task(judge: str = "", top: str = "") -> Path:
@@ -79,7 +68,7 @@ def task(judge: str = "", top: str = "") -> Path:
         text = f"question {number} of {rng.random():.9f}"
         rows.append({"question": text, "answer": f"word {number} quality-5", "harbour": rng.choice(["north", "south"])})
     for name, part in (("train", rows[:40]), ("dev", rows[40:80]), ("test", rows[80:])):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), "utf-8")
+        write_lines(folder / f"{name}.jsonl", part)
     return folder
 
 
@@ -93,13 +82,23 @@ class Boats(PlantedJudge):
         return f"about {messages[-1]['content'][-40:]} quality-{5 if good_one else 2}"
 
 
-def labels(path: Path) -> Path:
-    rows = [
-        {"question": f"q{n}", "answer": f"a{n} quality-{1 + n % 5}", "rating": 1 + n % 5, "rater": "a"}
-        for n in range(60)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
+RATED = [
+    {"question": f"q{n}", "answer": f"a{n} quality-{1 + n % 5}", "rating": 1 + n % 5, "rater": "a"} for n in range(60)
+]
+
+
+def test_the_scale_of_people_is_that_of_the_rubric_and_each_judge_of_a_field_can_be_measured() -> None:
+    folder = task('rubric = "short.md"\n\n[[metrics]]\nname = "judge"\nmode = "reference"\nweight = 0.3')
+    (folder / "short.md").write_text(RUBRIC.replace("5: yes", "3: yes"), "utf-8")
+    Path("none.jsonl").write_text("")
+    command = ("judge", "calibrate", folder, "--labels", "l.jsonl", "--judge", "scripted/none.jsonl", "--dry-run")
+    write_lines("l.jsonl", RATED)
+    assert "l.jsonl:4: " in refused(2, *command)[0]  # a four, on a scale from one to three
+    write_lines("l.jsonl", [{**row, "rating": min(3, row["rating"]), "reference": "x"} for row in RATED])
+    assert "(rubric, " in good(*command)
+    assert "(reference, " in good(*command, "--mode", "reference")
+    assert "a judge with mode pairwise" in refused(2, *command, "--mode", "pairwise")[0]
+    assert rubric_of(load_task(folder), "answer").high == 3
 
 
 def _judged() -> Judged:
@@ -159,7 +158,7 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     assert "lies where your own prompt lay" in refused(2, "promote", "--own")[0]
     assert load_prompt("boats@production").provenance["promoted"]["reason"] == "read by hand"
     told = good_json("export", "--format", "python", "-o", "prompt.py")  # the judge's server is gone
-    assert told["formats"][0]["dev"]["rows"] == 40
+    assert told["formats"][0]["dev"]["rows"] == 20
     assert told["formats"][0]["dev"]["score"] == pytest.approx(result["winner"]["dev"])
     assert good("audit", "verify").startswith("whole")
     for text in (good("show"), good("report", "-o", "report.html") or Path("report.html").read_text("utf-8")):
@@ -176,14 +175,14 @@ def test_a_judge_that_earned_trust_promotes_and_every_call_is_counted() -> None:
     folder = task()
     with WireServer(Boats()) as server:
         model = compatible(server)
-        trust = good_json(
-            "judge", "calibrate", folder, "--labels", labels(Path("l.jsonl")), "--judge", model, "--price", "1,2"
-        )
+        write_lines("l.jsonl", RATED)
+        calibrate = ("judge", "calibrate", folder, "--labels", "l.jsonl", "--judge", model, "--price", "1,2")
+        trust = good_json(*calibrate)
         asked = len(server.requests)
         result = good_json("run", folder, "-m", model, *CAP)
         judged = [seen for seen in server.requests[asked:] if "strict and fair" in seen.body["messages"][0]["content"]]
         assert result["calls"]["judge"] == len(judged)
-        assert result["calls"]["model"] + result["calls"]["judge"] == len(server.requests) - asked <= 700
+        assert result["calls"]["model"] + result["calls"]["judge"] == len(server.requests) - asked <= 420
     assert trust["trusted"]
     assert re.search(r"alpha among 1 rater\b", good("show", trust["run_id"]))
     assert result["decision"] == "promote"
@@ -203,25 +202,17 @@ def test_a_judge_that_earned_trust_promotes_and_every_call_is_counted() -> None:
 
 
 def test_a_judge_call_that_fails_changes_no_mean_and_too_many_fail_the_trial() -> None:
-    folder = task()
-
-    def sometimes(answer: str) -> Fault | None:
-        return Fault(status=400) if quality(answer) == 5 and chance(answer, "fails") < 0.1 else None
-
-    with WireServer(Boats(fails=lambda answer: None)) as server:
-        whole = good_json("run", folder, "-m", compatible(server), *CAP)
-    with WireServer(Boats(fails=sometimes)) as server:
-        holed = good_json("run", folder, "-m", compatible(server), *CAP, "--db", "other/ledger.db")
+    folder, failed = task(), Fault(status=400)
+    some = Boats(fails=lambda answer: failed if quality(answer) == 5 and chance(answer, "fails") < 0.1 else None)
+    with WireServer(some) as server:
+        holed = good_json("run", folder, "-m", compatible(server), *CAP)
     part = next(part for part in holed["metrics"] if part["metric"] == "judge")
-    assert part["winner"]["unscored"] > 0
-    assert (
-        part["winner"]["mean"] == next(p for p in whole["metrics"] if p["metric"] == "judge")["winner"]["mean"] == 1.0
-    )
-    with WireServer(Boats(fails=lambda a: Fault(status=400) if quality(a) == 5 else None)) as server:
-        failed = good_json("run", folder, "-m", compatible(server), *CAP, "--db", "third/ledger.db")
-    assert failed["trials"]["failed"] > 0
-    assert failed["winner"]["candidate_id"] == load_prompt(failed["release"]).provenance["candidate_id"]
-    assert "rows unscored: the judge gave no answer" in good("history", "--db", "third/ledger.db")
+    assert (part["winner"]["unscored"] > 0, part["winner"]["mean"]) == (True, 1.0)
+    with WireServer(Boats(fails=lambda answer: failed if quality(answer) == 5 else None)) as server:
+        found = good_json("run", folder, "-m", compatible(server), *CAP, "--db", "other/ledger.db")
+    assert found["trials"]["failed"] > 0
+    assert found["winner"]["candidate_id"] == load_prompt(found["release"]).provenance["candidate_id"]
+    assert "rows unscored: the judge gave no answer" in good("history", "--db", "other/ledger.db")
 
 
 def test_a_judge_on_anthropic_s_sdk_a_panel_and_a_reference() -> None:
@@ -244,7 +235,7 @@ def test_a_judge_on_anthropic_s_sdk_a_panel_and_a_reference() -> None:
         judges = ("--judge", "anthropic/j", "--judge", compatible(one), "--judge", compatible(two))
         result = good_json("run", folder, "-m", compatible(one), *judges, *CAP)
         asked = [seen for seen in one.requests if seen.path == "/v1/messages"]
-    assert len(two.requests) == len(asked) > 50
+    assert len(two.requests) == len(asked) > 40
     assert asked[0].body["output_config"]["format"]["type"] == "json_schema"
     part = next(part for part in result["metrics"] if part["metric"] == "judge")
     assert (part["baseline"]["mean"], part["winner"]["mean"]) == (0.0, 1.0)  # two of three: the median
@@ -303,18 +294,12 @@ def test_people_rate_without_knowing_whose_answer_it_is_stop_and_go_on(judged: J
     assert set(rows[0]) == {"item", "rater", "question", "answer", "rating", "rating_clear", "rating_true"}
     third = optimize_with("2\n2\n2\n", "judge", "rate", "--rater", "jo", "--count", "4")
     assert "agreement of 2 raters on 4 answers" in third
-    from agent.task.judge_files import RatingColumns, read_ratings_file
-
     items = read_ratings_file(path, RatingColumns(("question",), ("answer",)))
     assert len(items) == 4
     assert all(set(item.ratings) == {"jo", "ann"} for item in items)
 
 
 def optimize_with(keys: str, *words: str) -> str:
-    from click.testing import CliRunner
-
-    from agent.cli import main
-
     result = CliRunner().invoke(main, list(words), input=keys)
     assert result.exit_code == 0, result.output
     return result.output
@@ -330,3 +315,31 @@ def test_the_judge_sees_no_instruction_and_everything_foreign_is_fenced(judged: 
         assert body["response_format"]["type"] == "json_schema"
         fields = list(body["response_format"]["json_schema"]["schema"]["properties"])
         assert fields == ["reason", "clear", "true"]
+
+
+# -- rating the rows of a data file ------------------------------------------------------------------------------------
+
+
+def test_the_command_that_is_printed_measures_a_judge_with_the_ratings(two_runs: Made) -> None:
+    run = two_runs[0]["run_id"]
+    said = optimize_with("5\n1\n3\n4\n" * 10, "judge", "rate", run, "--rater", "ann")
+    program, *words = shlex.split(said.splitlines()[-1].partition(": ")[2])
+    assert program == "optimize"
+    with WireServer(PlantedJudge()) as server:
+        told = good_json(*words, "--judge", compatible(server), "--repeats", "1", "--price", "1,2", "-q")
+    assert (told["kind"], told["items"]) == ("judge_calibration", 40)
+
+
+@pytest.mark.parametrize("name", ["item", "rater", "rating", "rating_tone"])
+def test_a_field_named_as_a_column_of_ratings_is_refused(name: str) -> None:
+    task = replace(make_task(), signature=Signature((Field(name),), (Field("team"),)))
+    with pytest.raises(InputError, match=f"field {name} has the name of a column"):
+        field_of(task, None)
+
+
+def test_rows_that_changed_since_are_not_rated(two_runs: Made) -> None:
+    run = two_runs[0]["run_id"]
+    with Path("rows.csv").open("a", encoding="utf-8") as file:
+        file.writelines(f"new{n},a parcel that never came {n},delivery\n" for n in range(40))
+    (line,) = refused(2, "judge", "rate", run, "--rater", "ann")
+    assert "rows.csv have changed" in line

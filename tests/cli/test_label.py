@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from agent.jobs import label as label_answers
 from agent.jobs.label import keys_of
 from agent.release.runtime import load_prompt
 from agent.task.label_files import LabelledTask
+from agent.task.label_session import LabelSession
 from tests.cli.label_world import (
     DESCRIPTION,
     MEANINGS,
@@ -83,7 +83,7 @@ def test_from_a_sentence_and_sixty_rows_to_a_released_prompt_with_forty_keys() -
         assert min(map(len, made.values())) >= 8
         assert all(row["label"] == topic_of(row["text"]) for split in made.values() for row in split)
         assert all(len({row["label"] for row in split}) == 4 for split in made.values())
-        result = good_json("run", "mails", "-m", compatible(server), "--price", "1,2", "-q", "--max-calls", "400")
+        result = good_json("run", "mails", "-m", compatible(server), "--price", "1,2", "-q", "-n", "1")
     prompt = load_prompt(result["release"])
     assert prompt.release.inputs == ("text",)
     assert result["winner"]["test"] >= result["baseline"]["test"]
@@ -91,8 +91,6 @@ def test_from_a_sentence_and_sixty_rows_to_a_released_prompt_with_forty_keys() -
 
 def label_all(count: int, labeller: str = "ann") -> None:
     """Label a number of rows, as a person does."""
-    from agent.task.label_session import LabelSession
-
     session = LabelSession(LabelledTask(FOLDER), labeller, overlap=0)
     for _ in range(count):
         shown = session.next(session.task.log.events())
@@ -100,71 +98,58 @@ def label_all(count: int, labeller: str = "ann") -> None:
         session.label(shown.row.id, topic_of(shown.row.text), shown.chosen)
 
 
-def test_an_undecided_run_says_which_rows_to_label_and_prompts_say_where_they_disagree() -> None:
-    with WireServer(drafter) as server:
-        drafted(server)
-        label_all(30)
-        model = ["-m", compatible(server), "--price", "1,2", "-q"]
-        text = good("run", "mails", *model, "-n", "1")
-        assert "label the 20 rows that help most" in text
-        assert "optimize label mails --count 20" in text
-        good("run", "mails", *model, "--max-calls", "150", "--no-retrieval")
-        said = labelled("ann", "", "--ask", "--max-calls", "40", "--price", "1,2", "-q")
-        assert "get different answers from" in said
-        answered = good_json("runs")["runs"][0]["result"]
-        assert answered["kind"] == "label_answers"
-        assert answered["calls"].get("model", 0) + answered["calls"]["cached"] <= 40
-        first = good_json("label", "mails")["next_rows"][0]
-        apart = {row for row, given in answered["answers"].items() if len(set(given)) > 1}
-        assert apart, "the learner answers without and with examples differently"
-        assert first["row"] in apart
-        assert first["why"].startswith("prompts answer it differently")
-
-
 class Crowd:
-    """Answers as `drafter`, and counts the calls that are in flight together."""
+    """Answers as `drafter`; after `met.clear()` it waits until more calls are in flight than those of one row."""
 
     def __init__(self) -> None:
-        self.now = self.most = 0
-        self._lock = Lock()
+        self.now, self.met, self._lock = 0, Event(), Lock()
+        self.met.set()
 
     def __call__(self, messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
         with self._lock:
             self.now += 1
-            self.most = max(self.most, self.now)
-        time.sleep(0.05)
+            if self.now > label_answers.MOST_PROMPTS:
+                self.met.set()
+        self.met.wait(5)
         with self._lock:
             self.now -= 1
         return drafter(messages, body)
 
 
-def test_rows_are_asked_side_by_side_and_where_the_budget_ends_whole_rows_are_kept_in_order(
+def test_an_undecided_run_says_which_rows_to_label_and_prompts_say_where_they_disagree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    crowd = Crowd()
+    """Rows are asked side by side, and where the budget ends whole rows are kept in order."""
+    write_label_task(FOLDER)
+    label_all(30)
+    crowd, priced = Crowd(), ("--price", "1,2", "-q")
     with WireServer(crowd) as server:
-        drafted(server)
-        label_all(30)
-        model = ["-m", compatible(server), "--price", "1,2", "-q"]
-        good("run", "mails", *model, "--max-calls", "150", "--no-retrieval")
-        crowd.most = 0
+        text = good("run", "mails", "-m", compatible(server), *priced, "-n", "1")
+        assert "label the 20 rows that help most" in text
+        assert "optimize label mails --count 20" in text
+        good("run", "mails", "-m", compatible(server), *priced, "--max-calls", "150", "--no-retrieval")
+        crowd.met.clear()
         monkeypatch.setattr(label_answers, "AT_ONCE", 6)
         order = [row.id for row in label_answers._rows(LabelledTask(FOLDER), 30)]
-        labelled("ann", "", "--ask", "--max-cost", "0.004", "--price", "1,2", "-q")
+        assert "get different answers from" in labelled("ann", "", "--ask", "--max-cost", "0.004", *priced)
         part = good_json("runs")["runs"][0]["result"]
-        assert part["status"] == "budget"
+        assert (part["kind"], part["status"]) == ("label_answers", "budget")
         assert 0 < len(part["answers"]) < 30
         assert list(part["answers"]) == [row for row in order if row in part["answers"]]
-        assert crowd.most > label_answers.MOST_PROMPTS
-        labelled("ann", "", "--ask", "--max-cost", "1", "--price", "1,2", "-q")
+        assert crowd.met.is_set()
+        labelled("ann", "", "--ask", "--max-cost", "1", *priced)
         whole = good_json("runs")["runs"][0]["result"]
-        labelled("ann", "", "--ask", "--max-calls", "9", "--price", "1,2", "-q")
+        labelled("ann", "", "--ask", "--max-calls", "9", *priced)
         assert len(good_json("runs")["runs"][0]["result"]["answers"]) == 3
         known = {row: list(given) for row, given in label_answers.answers_of(LabelledTask(FOLDER), DB).items()}
         assert known == whole["answers"], "a smaller ask takes none away"
     assert (whole["status"], list(whole["answers"])) == ("complete", order)
     assert {row: whole["answers"][row] for row in part["answers"]} == part["answers"]
     assert whole["calls"]["cached"] >= part["prompts"] * len(part["answers"])
+    apart = {row for row, given in whole["answers"].items() if len(set(given)) > 1}
+    first = good_json("label", "mails")["next_rows"][0]
+    assert first["row"] in apart, "the learner answers without and with examples differently"
+    assert first["why"].startswith("prompts answer it differently")
 
 
 def test_the_last_label_can_be_taken_back_and_rows_that_were_skipped_are_said() -> None:
@@ -191,8 +176,7 @@ def test_what_the_browser_does_not_heed_is_refused(other: tuple[str, ...]) -> No
 
 
 def test_two_labellers_agree_or_see_the_row_again() -> None:
-    with WireServer(drafter) as server:
-        drafted(server)
+    write_label_task(FOLDER)
     labelled("ann", "1234" * 3, "--count", "12")
     said = labelled("ben", "1234" * 2 + "42", "--count", "10")
     assert said.count("another labeller has labelled it, too") == 10
@@ -204,15 +188,6 @@ def test_two_labellers_agree_or_see_the_row_again() -> None:
     assert "100 % the same" in again
     task = LabelledTask(FOLDER)
     assert task.status(task.log.events()).disputed == 0
-
-
-def test_a_line_that_was_changed_is_seen() -> None:
-    with WireServer(drafter) as server:
-        drafted(server)
-    labelled("ann", "123q")
-    LABELS.write_text(LABELS.read_text("utf-8").replace('"delivery"', '"account"'), "utf-8")
-    (line, *_) = refused(2, "label", "mails", "--status")
-    assert line.startswith("error: tasks/mails/labels.jsonl:3: the line before it was changed")
 
 
 def test_synthetic_rows_are_marked_and_no_split_has_one_without_a_label_of_a_person() -> None:
@@ -229,8 +204,7 @@ def test_synthetic_rows_are_marked_and_no_split_has_one_without_a_label_of_a_per
 
 
 def test_rows_are_added_to_a_task_that_has_splits_and_those_stay() -> None:
-    with WireServer(drafter) as server:
-        drafted(server)
+    write_label_task(FOLDER)
     label_all(30)
     before = {split: rows(f"{split}.jsonl") for split in ("train", "dev", "test")}
     for name in ("unlabelled.jsonl", "labels.jsonl"):

@@ -36,7 +36,7 @@ def test_a_run_is_published_and_checked_there(two_runs: Made) -> None:
 def test_a_run_with_a_ledger_url_is_published_when_it_has_finished() -> None:
     command = files(120)
     with WireServer(learner) as server:
-        command += ["-m", compatible(server), "--price", "1,2", "--max-calls", "200", "--proposer", "none", "-q"]
+        command += ["-m", compatible(server), "--price", "1,2", "--max-calls", "100", "-n", "1", "-q"]
         result = optimize(*command, "--ledger-url", TEAM, "--json")
         assert result.exit_code == 0
         run_id = json.loads(result.stdout)["run_id"]

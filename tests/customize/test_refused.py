@@ -13,7 +13,7 @@ from agent.jobs.customize.trainer import require_trainer, why_no_soft_prompt, wh
 from agent.options.jobs import CustomizeOptions
 from agent.task.load import load_task
 from tests.child import ROOT
-from tests.cli.world import compatible, good_json, knowing, refused, write_csv
+from tests.cli.world import compatible, knowing, refused, write_csv
 from tests.customize.conftest import Made
 from tests.customize.world import MODEL, write_world
 from tests.training.tiny import LAYERS, WIDTH, speaking, tiny, with_vocabulary
@@ -88,13 +88,6 @@ def test_a_run_that_is_no_search_of_this_model_and_these_rows(compared: Made) ->
     assert "name a run of `optimize run`" in said("--run", made["run_id"])
     write_csv(Path("rows.csv"), 120, seed=9)
     assert search["run_id"] in said("--run", search["run_id"])
-
-
-def test_a_search_without_a_proposer_is_taken_too(here: Path) -> None:
-    words = write_world()
-    search = good_json("run", *words, "--limit", "20-8-8", "-n", "1", "--proposer", "none", "-q")
-    made = good_json("customize", *words, "--limit", "20-8-8", "--arms", "no-model", "-q")
-    assert made["of_run"] == search["run_id"]
 
 
 def test_which_arms_take_part() -> None:
