@@ -208,7 +208,7 @@ def test_no_set_of_tags_is_better_than_the_constant_one(sets: list[set[str]]) ->
     assert mean(task, constant(task), task.train) >= best - 0.02, "greedy search may miss the best by little"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=20)), min_size=1, max_size=12), st.text(max_size=40))
 @example([("", "a"), (" ", "b")], "x")  # nothing to learn from
 def test_any_text_is_learnt_from_and_answered(rows: list[tuple[str, str]], asked: str) -> None:
