@@ -1,6 +1,6 @@
 """Blocks on stdout: fitted to the width of a terminal, plain and complete in a pipe. All text is untrusted.
 
-`screen.py` draws them on a terminal, with rich; it is imported only where there is one.
+`screen.py` draws them on a terminal, with rich; a pipe does not import it.
 """
 
 from __future__ import annotations
