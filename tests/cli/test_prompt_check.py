@@ -125,7 +125,7 @@ choices = ["billing", "repair"]
 
 
 def labelled(counts: dict[str, int]) -> dict[str, list[dict[str, str]]]:
-    """So many rows of each split."""
+    """Write that many rows for each split."""
     return {
         split: [{"text": f"{split} number {n}", "label": ("billing", "repair")[n % 2]} for n in range(count)]
         for split, count in counts.items()
