@@ -83,7 +83,7 @@ def test_a_run_ends_with_a_score_of_that_metric(name: str) -> None:
         return answers[row] if has_demos else "I am not sure"
 
     with WireServer(shown) as server:
-        result = good_json(*words(name)[1], "-m", compatible(server), "--proposer", "none", "-q")
+        result = good_json(*words(name)[1], "-m", compatible(server), "--proposer", "none", "-n", "4", "-q")
     assert [each["metric"] for each in result["metrics"]] == ["readable", METRICS[name]]
     assert result["decision"] == "promote"
     assert (result["winner"]["test"], result["baseline"]["test"] < 0.2) == (1.0, True)
