@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.errors import AgentError
-    from agent.programs.chain_parts import load_chain
+    from agent.programs.chain_file import load_chain
     from agent.release.runtime import load_prompt
     from agent.report.notebook import load_run
     from agent.task.load import load_task
@@ -16,7 +16,7 @@ __all__ = ["AgentError", "load_chain", "load_prompt", "load_run", "load_task"]
 
 _HOMES = {
     "AgentError": "agent.errors",
-    "load_chain": "agent.programs.chain_parts",
+    "load_chain": "agent.programs.chain_file",
     "load_prompt": "agent.release.runtime",
     "load_run": "agent.report.notebook",
     "load_task": "agent.task.load",

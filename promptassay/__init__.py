@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from agent.jobs.tool_sources import write_tools as write_tools
     from agent.ledger.container import merge_ledgers as merge_ledgers
     from agent.programs.agent_call import Rollout as Rollout
-    from agent.programs.chain_parts import load_chain as load_chain
+    from agent.programs.chain_file import load_chain as load_chain
     from agent.programs.classic import load_classifier as load_classifier
     from agent.release.result import RunResult as RunResult
     from agent.release.runtime import load_prompt as load_prompt
@@ -72,7 +72,7 @@ _HOMES = {
     "customize": "agent.api",
     "evaluate": "agent.api",
     "load_prompt": "agent.release.runtime",
-    "load_chain": "agent.programs.chain_parts",
+    "load_chain": "agent.programs.chain_file",
     "load_classifier": "agent.programs.classic",
     "load_run": "agent.report.notebook",
     "load_task": "agent.task.load",

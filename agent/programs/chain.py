@@ -12,22 +12,22 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.output_parsers import JsonOutputParser
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.prompts.chat import BaseMessagePromptTemplate
+
 from agent.errors import InputError
 from agent.models.langchain import untraced
-from agent.programs.chain_parts import (
-    ChainPrompt,
-    Part,
-    find_parts,
-    is_chain,
-    load_chain,
-    save_chain,
-)
-from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, read_fields, unrefused
+from agent.programs.chain_file import load_chain, save_chain
+from agent.programs.chain_parts import ChainPrompt, Part, find_parts
+from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, read_fields, unrefused
 from agent.programs.moves.chain_moves import ChainMoves
 from agent.programs.own_file import plain
 from agent.prompt.named_texts import as_texts
@@ -53,19 +53,16 @@ from agent.types import (
 )
 
 
-@program("chain", about="Your own LangChain chain.", takes="a LangChain Runnable", claims=is_chain)
 class ChainProgram(UserKind):
     kind = "chain"
     word, takes, file = "chain", "a LangChain chain", "chain.json"
 
     def __init__(self, task: Task, lm: LM, source: UserProgram, made: Any) -> None:
-        from langchain_core.output_parsers import JsonOutputParser
-
         self._source, self._chain = source, made
         parts = find_parts(made)
         if not parts.prompts:
             raise source.wrong(f"{source.factory}() has no ChatPromptTemplate, so there is nothing to optimize")
-        if others := [type(model).__name__ for model in parts.models if not isinstance(model, _class())]:
+        if others := [type(model).__name__ for model in parts.models if not isinstance(model, GatewayChatModel)]:
             raise source.wrong(
                 f"{source.factory}() makes its own model ({others[0]}), outside the budget; "
                 f"write def {source.factory}(model): and use that one"
@@ -77,7 +74,7 @@ class ChainProgram(UserKind):
         self.answers_json = isinstance(parts.parser, JsonOutputParser)  # then examples must be JSON, too
         for name, prompt in parts.prompts.items():
             own, variables = list(prompt.messages), list(prompt.input_variables)
-            prompt.messages = [_slot_class()(of=name, own=own, variables=variables)]
+            prompt.messages = [_Slot(of=name, own=own, variables=variables)]
         super().__init__(task, lm, {name: laid.system for name, laid in self.laid.items()})
         self.calls = len(self.laid)
         self.last_inputs: dict[str, dict[str, Any]] = {}
@@ -109,8 +106,6 @@ class ChainProgram(UserKind):
         return read(output, self.task.signature)
 
     def unreadable(self, problem: Exception) -> str | None:
-        from langchain_core.exceptions import OutputParserException
-
         return str(problem.llm_output or "") if isinstance(problem, OutputParserException) else None
 
     def parts_of(self, candidate: Candidate) -> dict[str, Part]:
@@ -164,8 +159,6 @@ class ChainProgram(UserKind):
 
 
 def read(output: Any, signature: Signature) -> Prediction:
-    from langchain_core.messages import BaseMessage
-
     if isinstance(output, BaseMessage):
         output = str(output.text)
     if isinstance(output, str):
@@ -224,67 +217,56 @@ def _row() -> ChainRow:
     return row
 
 
-@cache
-def _class() -> Any:
-    from langchain_core.language_models import BaseChatModel
-    from langchain_core.messages import AIMessage
-    from langchain_core.outputs import ChatGeneration, ChatResult
-
-    def result(reply: Completion) -> Any:
-        used = unrefused(reply).usage
-        tokens = {"input_tokens": used.prompt_tokens, "output_tokens": used.completion_tokens}
-        usage = {**tokens, "total_tokens": sum(tokens.values())}
-        texts = {"finish_reason": reply.finish, "model_name": reply.model}
-        message = AIMessage(content=reply.text, usage_metadata=usage, response_metadata=texts)
-        return ChatResult(generations=[ChatGeneration(message=message)])
-
-    class GatewayChatModel(BaseChatModel):  # type: ignore[misc]
-        @property
-        def _llm_type(self) -> str:
-            return "promptassay"
-
-        def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
-            row = _row()
-            return result(row.bridge.wait(row.call, row.request(messages, stop, kwargs)))
-
-        async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
-            row = _row()
-            return result(await row.bridge.ask(row.call, row.request(messages, stop, kwargs)))
-
-        def bind_tools(self, tools: Any, *, tool_choice: Any = None, **kwargs: Any) -> Any:
-            raise refusal(["tools (with_structured_output needs them, too: use JsonOutputParser)"])
-
-    return GatewayChatModel
+def _result(reply: Completion) -> ChatResult:
+    used = unrefused(reply).usage
+    tokens = {"input_tokens": used.prompt_tokens, "output_tokens": used.completion_tokens}
+    usage = {**tokens, "total_tokens": sum(tokens.values())}
+    texts = {"finish_reason": reply.finish, "model_name": reply.model}
+    message = AIMessage(content=reply.text, usage_metadata=usage, response_metadata=texts)
+    return ChatResult(generations=[ChatGeneration(message=message)])
 
 
-@cache
-def _slot_class() -> Any:
-    from langchain_core.prompts.chat import BaseMessagePromptTemplate
+class GatewayChatModel(BaseChatModel):  # type: ignore[misc]
+    """A LangChain model whose calls are calls of the running row."""
 
-    class Slot(BaseMessagePromptTemplate):  # type: ignore[misc]
-        """Replaces all messages of a prompt: those of the running candidate, or the user's own."""
+    @property
+    def _llm_type(self) -> str:
+        return "promptassay"
 
-        of: str
-        own: list[Any]
-        variables: list[str]
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        row = _row()
+        return _result(row.bridge.wait(row.call, row.request(messages, stop, kwargs)))
 
-        @property
-        def input_variables(self) -> list[str]:
-            return self.variables
+    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        row = _row()
+        return _result(await row.bridge.ask(row.call, row.request(messages, stop, kwargs)))
 
-        def format_messages(self, **kwargs: Any) -> list[Any]:
-            messages: Sequence[Any] = self.own
-            if (row := ROW.get()) is not None:
-                messages = row.prompts[self.of]
-                row.inputs[self.of] = {name: kwargs[name] for name in self.variables if name in kwargs}
-            made: list[Any] = []
-            for message in messages:
-                made += message.format_messages(**kwargs) if hasattr(message, "format_messages") else [message]
-            return made
-
-    return Slot
+    def bind_tools(self, tools: Any, *, tool_choice: Any = None, **kwargs: Any) -> Any:
+        raise refusal(["tools (with_structured_output needs them, too: use JsonOutputParser)"])
 
 
-def chat_model() -> Any:
+class _Slot(BaseMessagePromptTemplate):  # type: ignore[misc]
+    """Replaces all messages of a prompt: those of the running candidate, or the user's own."""
+
+    of: str
+    own: list[Any]
+    variables: list[str]
+
+    @property
+    def input_variables(self) -> list[str]:
+        return self.variables
+
+    def format_messages(self, **kwargs: Any) -> list[Any]:
+        messages: Sequence[Any] = self.own
+        if (row := ROW.get()) is not None:
+            messages = row.prompts[self.of]
+            row.inputs[self.of] = {name: kwargs[name] for name in self.variables if name in kwargs}
+        made: list[Any] = []
+        for message in messages:
+            made += message.format_messages(**kwargs) if hasattr(message, "format_messages") else [message]
+        return made
+
+
+def chat_model() -> GatewayChatModel:
     untraced()
-    return _class()(cache=False)
+    return GatewayChatModel(cache=False)

@@ -1,6 +1,4 @@
-"""The prompts in a LangChain chain: read, replaced, saved and restored.
-
-    chain = load_chain("chain.json", build(ChatOpenAI(model="...")))
+"""The prompts in a LangChain chain: read and replaced.
 
 A part is `{"system": text, "demos": None or [{"inputs": {...}, "answer": text}]}`. The text is a template if the
 prompt's own text places values (f-strings only), else it is literal. Examples replace the prompt's own few-shot block,
@@ -9,29 +7,27 @@ or follow its system messages: each is the prompt's last message with `inputs`, 
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from agent.errors import InputError, ReleaseError
-from agent.prompt.named_texts import why_unfit
-from agent.release.prompt_file import MAX_FILE, only_release_errors
-from agent.safe_data import parse_json, read_as
-from agent.safe_file import new_files, read_file
-from agent.types import content_id
+from langchain_core.language_models import BaseLanguageModel
+from langchain_core.messages import AIMessage, SystemMessage
+from langchain_core.output_parsers import BaseOutputParser
+from langchain_core.prompts import (
+    BasePromptTemplate,
+    ChatPromptTemplate,
+    HumanMessagePromptTemplate,
+    SystemMessagePromptTemplate,
+)
+from langchain_core.prompts import FewShotChatMessagePromptTemplate as Block
+from langchain_core.runnables import Runnable, RunnableLambda
+
+from agent.errors import InputError
 
 Part = Mapping[str, Any]
-
-
-def is_chain(made: Any) -> bool:
-    """Tell whether the user's factory gave a Runnable; it cannot without LangChain loaded."""
-    core = sys.modules.get("langchain_core.runnables")
-    return core is not None and isinstance(made, core.Runnable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +41,6 @@ class ChainParts:
 
 def find_parts(chain: Any) -> ChainParts:
     """Find every prompt, model and parser. A prompt without a name is named by its number."""
-    from langchain_core.language_models import BaseLanguageModel
-    from langchain_core.output_parsers import BaseOutputParser
-    from langchain_core.prompts import ChatPromptTemplate
-
     prompts: dict[str, Any] = {}
     models, parser = [], None
     for one in _walk(chain, set()):
@@ -63,10 +55,6 @@ def find_parts(chain: Any) -> ChainParts:
 
 
 def _walk(one: Any, visited: set[int]) -> Iterator[Any]:
-    from langchain_core.language_models import BaseLanguageModel
-    from langchain_core.prompts import BasePromptTemplate
-    from langchain_core.runnables import Runnable, RunnableLambda
-
     if isinstance(one, Mapping):
         inside = list(one.values())
     elif isinstance(one, list | tuple):
@@ -88,9 +76,6 @@ def _walk(one: Any, visited: set[int]) -> Iterator[Any]:
 
 
 def _is_system(message: Any) -> bool:
-    from langchain_core.messages import SystemMessage
-    from langchain_core.prompts import SystemMessagePromptTemplate
-
     return isinstance(message, SystemMessage | SystemMessagePromptTemplate)
 
 
@@ -124,8 +109,6 @@ class ChainPrompt:
     @property
     def turn(self) -> Any:
         """Return the message that a demo repeats. None unless the prompt ends with a user message."""
-        from langchain_core.prompts import HumanMessagePromptTemplate
-
         last = self.messages[-1] if self.messages else None
         return last if isinstance(last, HumanMessagePromptTemplate) else None
 
@@ -134,9 +117,6 @@ class ChainPrompt:
         return _fields(system) if self._is_template else Counter()
 
     def laid_out(self, part: Part) -> list[Any]:
-        from langchain_core.messages import AIMessage, SystemMessage
-        from langchain_core.prompts import FewShotChatMessagePromptTemplate as Block
-
         messages = list(self.messages)
         if self._at is not None and part["system"] != self.system:
             old, text = messages[self._at], part["system"]
@@ -160,59 +140,3 @@ class ChainPrompt:
 def _fields(text: str) -> Counter[str]:
     fields = [(name, form, how) for _, name, form, how in Formatter().parse(text) if name is not None]
     return Counter(f"{{{name}{f'!{how}' if how else ''}{f':{form}' if form else ''}}}" for name, form, how in fields)
-
-
-def save_chain(path: Path, parts: Mapping[str, Part], texts: Mapping[str, Any]) -> str:
-    version = content_id("v", parts)
-    text = json.dumps({"version": version, **texts, "prompts": parts}, ensure_ascii=False, indent=2)
-    with new_files(path.parent) as folder:
-        (folder / path.name).write_text(text + "\n", "utf-8")
-    return version
-
-
-@dataclass(frozen=True)
-class _FileDemo:
-    inputs: Mapping[str, str]
-    answer: str
-
-
-@dataclass(frozen=True)
-class _FilePart:
-    system: str
-    demos: tuple[_FileDemo, ...] | None
-
-
-def load_chain(path: str | Path, chain: Any) -> Any:
-    """Put the prompts of a chain.json into a chain.
-
-    Args:
-        path: of the file.
-        chain: the result of your `build(model)`, which is returned.
-
-    Raises:
-        ReleaseError: the file cannot be read, was edited, or is of another chain.
-    """
-    where = f"{path!s:.300}: "
-    with only_release_errors(path):
-        data = parse_json(read_file(Path(path), MAX_FILE).decode("utf-8"))
-    try:
-        read_as(Mapping[str, _FilePart], parts := data["prompts"], "prompts")
-    except (LookupError, TypeError, ValueError) as error:
-        raise ReleaseError(f"{where}is no chain.json; give the file that a run released") from error
-    if data.get("version") != content_id("v", parts):
-        raise ReleaseError(f"{where}was edited after release; restore the released file")
-    prompts = find_parts(chain).prompts
-    if set(prompts) != set(parts):
-        raise ReleaseError(f"{where}the chain has the prompts {', '.join(prompts)}, and the file {', '.join(parts)}")
-    for name, prompt in prompts.items():
-        try:
-            laid = ChainPrompt(name, prompt)
-        except InputError as error:
-            raise ReleaseError(f"{where}{error}") from error
-        if wrong := why_unfit(name, laid.system, parts[name]["system"], laid.placeholders):
-            raise ReleaseError(f"{where}{wrong}")
-        for demo in parts[name]["demos"] or ():
-            if laid.turn is None or set(demo["inputs"]) != laid.variables:
-                raise ReleaseError(f"{where}the prompt {name} has no place for examples of {', '.join(demo['inputs'])}")
-        prompt.messages = laid.laid_out(parts[name])
-    return chain

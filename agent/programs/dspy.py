@@ -7,15 +7,18 @@ use; the program's code runs in this process.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dspy
+from dspy.adapters import ChatAdapter
+from dspy.utils.exceptions import AdapterParseError
+
 from agent.errors import ReleaseError
-from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, program, read_fields
+from agent.programs.kinds import ReleaseSpec, UserKind, UserProgram, read_fields
 from agent.prompt.named_texts import as_texts
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.render import dspy_signature
@@ -23,8 +26,8 @@ from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import label_text
 from agent.safe_file import new_files
 from agent.search.context import SearchContext
-from agent.search.dspy.bridge import Bridge, Meter
-from agent.search.dspy.strategies import DspyForm, TriedProgram, state_of
+from agent.search.dspy.bridge import Bridge, DspyForm, Meter, TriedProgram
+from agent.search.dspy.strategies import state_of
 from agent.search.registered import DSPY
 from agent.types import (
     LM,
@@ -45,21 +48,12 @@ if TYPE_CHECKING:
     from agent.programs.prompt import PromptProgram
 
 
-def is_dspy(made: Any) -> bool:
-    """Tell whether the user's factory gave a DSPy program; it cannot without DSPy loaded."""
-    dspy = sys.modules.get("dspy")
-    return dspy is not None and isinstance(made, dspy.Module)
-
-
 def read(prediction: Any, signature: Signature) -> Prediction:
-    import dspy
-
     if not isinstance(prediction, dspy.Prediction):
         return Prediction({}, str(prediction), f"the program gave a {type(prediction).__name__}, not a dspy.Prediction")
     return read_fields(prediction.get, signature, "prediction")
 
 
-@program("dspy", about="Your own DSPy program.", takes="a dspy.Module", claims=is_dspy)
 class DspyProgram(UserKind):
     kind = "dspy"
     word, takes, usual, file = "program", "a DSPy program", DSPY[0], "program.json"
@@ -80,8 +74,6 @@ class DspyProgram(UserKind):
     async def answered(
         self, candidate: Candidate, example: Example, call: Call, bridge: Bridge, repeat: int
     ) -> Prediction:
-        import dspy
-
         lm = bridge.lm(self._lm, "model", max_tokens=self.max_tokens(candidate))
         if candidate.id not in self._modules:
             self._modules[candidate.id] = self._fresh(candidate)
@@ -96,8 +88,6 @@ class DspyProgram(UserKind):
         return program
 
     def unreadable(self, problem: Exception) -> str | None:
-        from dspy.utils.exceptions import AdapterParseError
-
         return problem.lm_response if isinstance(problem, AdapterParseError) else None
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
@@ -132,8 +122,6 @@ class DspyProgram(UserKind):
 
 
 def predict_form(program: PromptProgram, context: SearchContext) -> DspyForm:
-    import dspy
-
     task, signature = program.task, program.task.signature
     plain = replace(as_prompt(program.baseline()), format="dspy-chat")
     meter = Meter(context.gateway)
@@ -166,9 +154,6 @@ def _demo(signature: Signature, train: dict[str, Example], demo: dict[str, Any])
 
 
 def _reader(own: Signature) -> Any:
-    from dspy.adapters import ChatAdapter
-    from dspy.utils.exceptions import AdapterParseError
-
     class Reader(ChatAdapter):  # type: ignore[misc]
         """DSPy's chat layout, read as the run reads it. A single-field reply without its header is that field."""
 

@@ -141,7 +141,10 @@ class ProgramKind:
 PROGRAMS: Registry[ProgramKind] = Registry(
     "kind of program",
     "promptassay.programs",
-    {name: f"agent.programs.{name}" for name in ("dspy", "chain", "agent", "text_file")},
+    {
+        **dict.fromkeys(("dspy", "chain"), "agent.programs.frameworks"),
+        **{name: f"agent.programs.{name}" for name in ("agent", "text_file")},
+    },
 )
 
 
@@ -169,10 +172,8 @@ def program_for(task: Task, lm: LM, user: LM | None = None) -> Kind:
         return PromptProgram(task, lm)
     if task.rollouts is not None:  # nothing has to be made to know whose it is
         return PROGRAMS.get(task.rollouts.kind).make(task, lm, None, None)
-    from agent.programs.chain import chat_model
-
     own = UserProgram(task)
-    made = own.made(chat_model)
+    made = own.made(_langchain_model)
     takes, faults = [], []
     for one in PROGRAMS.all():
         if one.thing is None:
@@ -182,6 +183,12 @@ def program_for(task: Task, lm: LM, user: LM | None = None) -> Kind:
         else:
             takes.append(one.thing.takes)
     raise own.wrong(f"{own.factory}() gives a {type(made).__name__}, not {' or '.join(takes)}{''.join(faults)}")
+
+
+def _langchain_model() -> Any:
+    from agent.programs.chain import chat_model
+
+    return chat_model()
 
 
 BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

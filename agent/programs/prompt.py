@@ -29,7 +29,7 @@ from agent.prompt.template import fill_messages, label_text, marks
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
 from agent.search.context import SearchContext
-from agent.search.dspy.strategies import DspyForm
+from agent.search.dspy.bridge import DspyForm
 from agent.search.effects import Feature
 from agent.search.registered import DEFAULT, DSPY
 from agent.types import (

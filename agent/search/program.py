@@ -17,7 +17,7 @@ from agent.types import LM, Candidate, Example, Message, Outcome, Proposal, Runn
 
 if TYPE_CHECKING:
     from agent.search.context import SearchContext
-    from agent.search.dspy.strategies import DspyForm
+    from agent.search.dspy.bridge import DspyForm
 
 
 T = TypeVar("T")

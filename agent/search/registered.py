@@ -72,7 +72,7 @@ class Strategy:
 STRATEGIES: Registry[Strategy] = Registry(
     "strategy",
     "promptassay.strategies",
-    {DEFAULT: "agent.search.evolve.evolve", **dict.fromkeys(DSPY, "agent.search.dspy.strategies")},
+    {DEFAULT: "agent.search.evolve.evolve", **dict.fromkeys(DSPY, "agent.search.dspy.sizes")},
     aliases={FORMER: DEFAULT},
 )
 

@@ -12,7 +12,8 @@ import pytest
 
 from agent.errors import BudgetExhausted, InputError, ReleaseError, RowRefused
 from agent.programs.chain import ChainProgram, chat_model
-from agent.programs.chain_parts import find_parts, load_chain, save_chain
+from agent.programs.chain_file import load_chain, save_chain
+from agent.programs.chain_parts import find_parts
 from agent.programs.kinds import UserProgram, program_for
 from agent.prompt.named_texts import TextsCandidate
 from agent.types import Completion, Constraints, Demo, Example, Prediction, Request, Task, Usage

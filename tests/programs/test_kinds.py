@@ -86,7 +86,7 @@ def test_our_search_changes_the_texts_of_every_kind(kind: str, tmp_path: Path) -
 KNOWN = {
     "release/formats/dspy.py": {"dspy"},  # a form of export
     "release/formats/export_format.py": {"dspy"},
-    "search/dspy/strategies.py": {"dspy"},  # a strategy says which kinds it works on
+    "search/dspy/sizes.py": {"dspy"},  # a strategy says which kinds it works on
     "ledger/provenance.py": {"dspy"},  # packages whose versions are noted
     "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in those that follow
     "prompt/render.py": {"dspy"},

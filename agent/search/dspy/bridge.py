@@ -15,7 +15,7 @@ import asyncio
 import json
 import math
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
@@ -28,7 +28,20 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from agent.errors import AgentError, BudgetExhausted, InputError, Interrupted, ModelError, RunRefused
 from agent.gateway.gateway import Gateway, ModelClient
-from agent.types import LM, CallRole, ChatRole, Completion, Message, Request, call_key
+from agent.prompt.named_texts import TextsCandidate
+from agent.types import (
+    LM,
+    CallRole,
+    Candidate,
+    ChatRole,
+    Completion,
+    Example,
+    Message,
+    Prediction,
+    Proposal,
+    Request,
+    call_key,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -276,3 +289,36 @@ class Meter:
 
     async def settle(self) -> None:
         await asyncio.gather(*self._calls.values(), return_exceptions=True)
+
+
+# -- programs for DSPy's optimizers ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DspyForm:
+    """A kind for DSPy's optimizers: a `module` that runs under `settings`.
+
+    `read` makes a prediction of its output, `proposal` a candidate of a tried program; `paid`: the reply to its call.
+    """
+
+    meter: Meter
+    module: Any
+    settings: Mapping[str, Any]
+    max_tokens: int
+    read: Callable[[Any], Prediction]
+    proposal: Callable[[str, TriedProgram], Proposal]
+    paid: Callable[[Candidate, Example], Completion | None] = lambda candidate, row: None
+
+
+@dataclass(slots=True)
+class TriedProgram:
+    """The `number`-th program with its best mean in percent; `whole`: on all val rows."""
+
+    state: TextsCandidate
+    number: int
+    score: float
+    rows: int
+    whole: bool
+
+    def reason(self, method: str) -> str:
+        return f"program {self.number} of {method}: {self.score:.1f} on {self.rows} rows"

@@ -1,13 +1,16 @@
-"""The plan of a DSPy optimizer: its share of a search's calls, and whether that is enough."""
+"""DSPy's optimizers as strategies, and their plan: the share of a search's calls, and whether that is enough."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from agent.search.context import SearchContext
 from agent.search.plan import Plan
+from agent.search.registered import strategy
 from agent.types import Task
 
 FEWEST_VAL = 10
@@ -92,3 +95,38 @@ def enough(method: str, task: Task, plan: Plan, calls_each: int) -> bool:
 def train_rows(rows: Sequence[Any], calls: int, seed: int) -> list[Any]:
     """Draw the train rows that `calls` pay if no bootstrapping succeeds, in seed order."""
     return random.Random(f"{seed}/dspy").sample(list(rows), min(len(rows), max(20, calls // 15)))
+
+
+# -- the strategies ----------------------------------------------------------------------------------------------------
+
+KIND = "dspy"
+"""The kind of a user's DSPy programs."""
+ABOUT = {
+    "dspy-mipro": "DSPy's MIPROv2: sets of examples and proposed instructions, joined by Bayesian optimization.",
+    "dspy-gepa": "DSPy's GEPA: reflects on instructions and changes them; keeps the best of each row.",
+    "dspy-bootstrap": "DSPy's bootstrapped few-shot examples with random search.",
+}
+
+
+async def _search(context: SearchContext, name: str) -> None:
+    from agent.search.dspy.strategies import search  # here, as DSPy takes seconds to load
+
+    await search(context, name)
+
+
+def _register(name: str, about: str) -> None:
+    @strategy(
+        name,
+        about=about,
+        kinds=("prompt", KIND),
+        counts_trials=False,
+        enough=partial(enough, name),
+        lacks="the task allows no examples",
+        needs_proposer=name != "dspy-bootstrap",
+    )
+    async def optimized(context: SearchContext) -> None:
+        await _search(context, name)
+
+
+for _name, _about in ABOUT.items():
+    _register(_name, _about)

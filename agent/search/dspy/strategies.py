@@ -1,4 +1,4 @@
-"""DSPy's own optimizers as strategies: the programs that they try are candidates.
+"""DSPy's own optimizers in a search: the programs that they try are candidates.
 
 Settings are DSPy's defaults as far as the calls allow. The result does not depend on threads: rows come back in order,
 every random choice has a seed, and GEPA's merge, which iterates over a set of names, is off. A row that the provider
@@ -13,10 +13,15 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from functools import partial, partialmethod
+from functools import partialmethod
 from importlib import import_module
 from typing import Any
 from unittest.mock import patch
+
+import dspy
+from dspy import BootstrapFewShotWithRandomSearch, MIPROv2
+from dspy.teleprompt.gepa.instruction_proposal import InstructionProposer
+from dspy.utils.callback import BaseCallback
 
 from agent.errors import BudgetExhausted, one_line
 from agent.prompt.named_texts import TextsCandidate
@@ -24,47 +29,14 @@ from agent.prompt.techniques import NOT_FOR_DSPY
 from agent.prompt.template import label_text
 from agent.scoring.task_metrics import combine
 from agent.search.context import SearchContext
-from agent.search.dspy.bridge import Bridge, Meter
-from agent.search.dspy.sizes import FULL_EVERY, MINIBATCH, REFLECTED, Size, enough, free, train_rows, val_rows
-from agent.search.registered import strategy
-from agent.types import Candidate, Completion, Example, Prediction, Proposal, canonical
+from agent.search.dspy.bridge import Bridge, DspyForm, TriedProgram
+from agent.search.dspy.sizes import FULL_EVERY, KIND, MINIBATCH, REFLECTED, Size, free, train_rows, val_rows
+from agent.types import Candidate, Example, Proposal, canonical
 
 AUTHOR_TOKENS = 400  # of a proposed instruction or a summary, as many as a reply may have
 THREADS = 16
 GOOD_ENOUGH = 0.5  # a reply that scores less is no demonstration
 ENDLESS = 10**6  # rows may fail: a reply that does not parse is 0 and not a reason to end
-
-
-@dataclass(frozen=True, slots=True)
-class DspyForm:
-    """A kind for DSPy's optimizers: a `module` that runs under `settings`.
-
-    `read` makes a prediction of its output, `proposal` a candidate of a tried program; `paid`: the reply to its call.
-    """
-
-    meter: Meter
-    module: Any
-    settings: Mapping[str, Any]
-    max_tokens: int
-    read: Callable[[Any], Prediction]
-    proposal: Callable[[str, TriedProgram], Proposal]
-    paid: Callable[[Candidate, Example], Completion | None] = lambda candidate, row: None
-
-
-@dataclass(slots=True)
-class TriedProgram:
-    """The `number`-th program with its best mean in percent; `whole`: on all val rows."""
-
-    state: TextsCandidate
-    number: int
-    score: float
-    rows: int
-    whole: bool
-
-    def reason(self, method: str) -> str:
-        return f"program {self.number} of {method}: {self.score:.1f} on {self.rows} rows"
-
-
 Chosen = list[tuple[TriedProgram, Candidate]]
 
 
@@ -86,7 +58,7 @@ def state_of(program: Any) -> TextsCandidate:
     predictors = program.named_predictors()
     demos = {name: predictor.dump_state()["demos"] for name, predictor in predictors}
     texts = {name: predictor.signature.instructions for name, predictor in predictors}
-    return TextsCandidate("dspy", texts, json.loads(json.dumps(demos, ensure_ascii=False, default=str)))
+    return TextsCandidate(KIND, texts, json.loads(json.dumps(demos, ensure_ascii=False, default=str)))
 
 
 # -- an optimizer in a search ------------------------------------------------------------------------------------------
@@ -125,8 +97,6 @@ class OptimizerJob:
         return {**row.inputs, **{name: label_text(value) for name, value in outputs.items() if value is not None}}
 
     def _example(self, row: Example) -> Any:
-        import dspy
-
         return dspy.Example(**self._texts(row)).with_inputs(*row.inputs)
 
     def judge(self, example: Any, prediction: Any) -> tuple[float, str]:
@@ -171,8 +141,6 @@ async def search(context: SearchContext, method: str) -> None:
 
 async def optimize(job: OptimizerJob) -> OptimizerResult:
     """Run the optimizer in a thread. Raises what stops the bridge; DSPy's own failure goes into `ended`."""
-    import dspy
-
     result, bridge = OptimizerResult(), job.bridge
     if not job.size.enough(job.method):
         result.ended = f"{job.size.calls} calls are too few for {job.method}"
@@ -180,7 +148,7 @@ async def optimize(job: OptimizerJob) -> OptimizerResult:
     log = _evaluation_log(bridge, job, result)
     try:
         with dspy.context(lm=job.lm, **job.form.settings, callbacks=[log], max_errors=ENDLESS), _silence():
-            program = await bridge.run(METHODS[job.method][1](job))
+            program = await bridge.run(METHODS[job.method](job))
     except BudgetExhausted as stop:
         result.ended = str(stop)
     except Exception as error:
@@ -219,8 +187,6 @@ async def _show(context: SearchContext, method: str, chosen: Chosen) -> None:
 
 
 def _evaluation_log(bridge: Bridge, job: OptimizerJob, result: OptimizerResult) -> Any:
-    from dspy.utils.callback import BaseCallback
-
     class EvaluationLog(BaseCallback):  # type: ignore[misc]
         """Records each evaluation that was not cut short."""
 
@@ -248,8 +214,6 @@ def _evaluation_log(bridge: Bridge, job: OptimizerJob, result: OptimizerResult) 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    import dspy
-
     bar = import_module("tqdm").tqdm
     dspy.disable_logging()
     try:
@@ -263,8 +227,6 @@ def _silence() -> Iterator[None]:
 
 
 def _bootstrap(job: OptimizerJob) -> Callable[[], Any]:
-    from dspy import BootstrapFewShotWithRandomSearch
-
     optimizer = BootstrapFewShotWithRandomSearch(
         metric=job.score,
         max_bootstrapped_demos=job.size.bootstrapped,
@@ -278,8 +240,6 @@ def _bootstrap(job: OptimizerJob) -> Callable[[], Any]:
 
 
 def _mipro(job: OptimizerJob) -> Callable[[], Any]:
-    from dspy import MIPROv2
-
     size = job.size
     optimizer = MIPROv2(
         metric=job.score,
@@ -304,9 +264,6 @@ def _mipro(job: OptimizerJob) -> Callable[[], Any]:
 
 
 def _gepa(job: OptimizerJob) -> Callable[[], Any]:
-    import dspy
-    from dspy.teleprompt.gepa.instruction_proposal import InstructionProposer
-
     def metric(row: Any, prediction: Any, trace: Any = None, name: Any = None, part: Any = None) -> Any:
         score, feedback = job.judge(row, prediction)
         return dspy.Prediction(score=score, feedback=feedback)
@@ -326,29 +283,9 @@ def _gepa(job: OptimizerJob) -> Callable[[], Any]:
     return lambda: optimizer.compile(job.form.module, **job.rows)
 
 
-METHODS: dict[str, tuple[str, Callable[[OptimizerJob], Callable[[], Any]]]] = {
-    "dspy-mipro": (
-        "DSPy's MIPROv2: sets of examples and proposed instructions, joined by Bayesian optimization.",
-        _mipro,
-    ),
-    "dspy-gepa": ("DSPy's GEPA: reflects on instructions and changes them; keeps the best of each row.", _gepa),
-    "dspy-bootstrap": ("DSPy's bootstrapped few-shot examples with random search.", _bootstrap),
-}  # by name, a line of help, and the function that runs the optimizer
-
-
-def _register(name: str, about: str) -> None:
-    @strategy(
-        name,
-        about=about,
-        kinds=("prompt", "dspy"),
-        counts_trials=False,
-        enough=partial(enough, name),
-        lacks="the task allows no examples",
-        needs_proposer=name != "dspy-bootstrap",
-    )
-    async def optimized(context: SearchContext) -> None:
-        await search(context, name)
-
-
-for _name, (_about, _) in METHODS.items():
-    _register(_name, _about)
+METHODS: dict[str, Callable[[OptimizerJob], Callable[[], Any]]] = {
+    "dspy-mipro": _mipro,
+    "dspy-gepa": _gepa,
+    "dspy-bootstrap": _bootstrap,
+}
+"""The function that runs each optimizer."""
