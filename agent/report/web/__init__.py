@@ -7,6 +7,7 @@ parts.py         blocks shared by several pages
 ledger_pages.py, run_pages.py, trial_pages.py, row_pages.py, registry_pages.py    read-only pages
 labelling_pages.py, playground_page.py    pages with a form that writes or calls a model
                  (the calls are made by agent/jobs/playground.py)
+only_datasette.py    Datasette without the plugins that are installed
 sql_database.py  the ledger for Datasette's pages: SQL and JSON
                  (agent/safe_sql.py runs SQL in a child process)
 """

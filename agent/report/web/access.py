@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.errors import AgentError, InputError
 from agent.report.html import render
+from agent.report.web.only_datasette import Base400, DatasetteError
 from agent.safe_text import plain
 
 WRITES = re.compile(r"/label|/run/[^/]+/(?:rate|play)|/release/[^/]+/[^/]+/play")
@@ -147,9 +148,6 @@ def page(status: int, what: str, hint: str = "") -> Response:
 
 def failed(request: Request, error: Exception) -> Response:
     """Return the response to an exception, never a traceback; JSON for JSON paths."""
-    from datasette.utils.asgi import Base400
-    from datasette.views.base import DatasetteError
-
     path, status, what = request.scope["path"], 500, "Internal error; see the terminal."
     if isinstance(error, InputError):
         status, what = (400 if request.method == "POST" else 404), str(error)

@@ -11,7 +11,6 @@ import json
 import logging
 import secrets
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import uvicorn
+from pydantic_core import to_jsonable_python
 from starlette.datastructures import URL, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -41,8 +42,9 @@ from agent.report.web import (
     trial_pages,
 )
 from agent.report.web.access import LARGEST_POST, MOST_FIELDS, SQL, AccessControl, bearer_of
+from agent.report.web.only_datasette import Datasette
 from agent.report.web.page_request import Page, PageRequest, PlaygroundAsker, Site
-from agent.report.web.sql_database import read_only
+from agent.report.web.sql_database import LedgerDatabase
 from agent.stats.intervals import paired_difference
 
 NAME = "ledger"  # of the database in Datasette's addresses
@@ -57,9 +59,6 @@ SETTINGS: Mapping[str, Any] = {
     "allow_csv_stream": False,
     "default_cache_ttl": 0,
 }
-LONGEST_CELL = 2048
-OTHER_HANDLERS = ("datasette.handle_exception", "datasette.forbidden")
-"""Datasette's handlers, which print errors with the values of all variables and use scripts."""
 METHODS = ("GET", "POST")
 RUN = "/run/{run}"
 RELEASE = "/release/{name}/{version}"
@@ -129,8 +128,6 @@ def _write(post: Callable[[PageRequest], str | Page], site: Site, form: QueryPar
 
 
 def _as_json(page: Page) -> Response:
-    from pydantic_core import to_jsonable_python
-
     sections = [section.as_dict() for section in page.sections if section]
     data = {**page.data, "title": page.title, "sections": sections, "sql": page.sql}
     return Response(json.dumps(data, indent=1, default=to_jsonable_python), media_type="application/json")
@@ -176,9 +173,9 @@ def make(
     site = Site(db, ledger_pages.check_at_start(db, opener), releases or db.parent / "releases", asker, labelling)
     token = secrets.token_urlsafe(24)
     templates = str(html.FOLDER / "templates/web/datasette")
-    datasette = _datasette()([], memory=True, settings=dict(SETTINGS), template_dir=templates)
+    datasette = Datasette([], memory=True, settings=dict(SETTINGS), template_dir=templates)
     datasette.remove_database("_memory")
-    ledger = read_only(datasette, db)
+    ledger = LedgerDatabase(datasette, db)
     datasette.add_database(ledger, name=NAME)
     sql = datasette.app()
 
@@ -195,44 +192,6 @@ def make(
     pages.append(Mount("/assets", StaticFiles(directory=str(html.FOLDER / "static"))))
     app = Router(pages, redirect_slashes=False, default=others, max_body_size=LARGEST_POST)
     return Web(AccessControl(app, token, port), site, token, f"http://127.0.0.1:{port}/?token={token}", ledger.close)
-
-
-def _datasette() -> Any:
-    # with its built-in plugins only; installed ones are not even imported
-    before = getattr(sys, "_called_from_test", None)
-    sys._called_from_test = True  # type: ignore[attr-defined]  # its one switch that leaves installed plugins out
-    try:
-        from datasette import hookimpl
-        from datasette.app import Datasette
-        from datasette.plugins import DEFAULT_PLUGINS, pm
-    finally:
-        if before is None:
-            del sys._called_from_test  # type: ignore[attr-defined]
-
-    class Plugin:
-        __name__ = "agent.report.web"
-
-        @hookimpl  # type: ignore[untyped-decorator]
-        def render_cell(self, value: Any) -> str | None:
-            # else Datasette makes links of addresses
-            if not isinstance(value, str) or not value:
-                return None
-            return value if len(value) <= LONGEST_CELL else f"{value[:LONGEST_CELL]}…"
-
-        @hookimpl  # type: ignore[untyped-decorator]
-        def handle_exception(self, exception: Exception) -> Any:
-            raise exception
-
-        @hookimpl  # type: ignore[untyped-decorator]
-        def forbidden(self, message: str) -> Any:
-            raise InputError(message)
-
-    for name, _ in pm.list_name_plugin():
-        if name in OTHER_HANDLERS or name not in (*DEFAULT_PLUGINS, __name__):
-            pm.unregister(name=name)
-    if not pm.has_plugin(__name__):
-        pm.register(Plugin(), __name__)
-    return Datasette
 
 
 # -- the server ---
@@ -258,7 +217,6 @@ def warm(site: Site) -> None:
 
 def serve(web: Web, on: socket.socket) -> None:
     """Serve `web` on a bound socket until a signal; raise KeyboardInterrupt after Ctrl-C."""
-    import uvicorn
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:

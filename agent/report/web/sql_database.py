@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.ledger.connect import address_to_read, reader
+from agent.report.web.only_datasette import Database, QueryInterrupted, Results
 from agent.safe_sql import PLACE, authorize
 from agent.worker import Worker
 
@@ -37,77 +38,71 @@ ERRORS = {kind.__name__: kind for kind in (*sqlite3.Error.__subclasses__(), *sql
 """Errors raised with their own class; others become ValueError."""
 
 
-def read_only(datasette: Any, path: Path) -> Any:
-    """Return a Datasette Database over the ledger's file.
+class LedgerDatabase(Database):  # type: ignore[misc]
+    """The ledger's file as a Datasette database; `close` ends running queries.
 
-    It holds no connection between two queries, so that a writer can checkpoint its log at any time. `close` ends
-    running queries.
+    It holds no connection between two queries, so that a writer can checkpoint its log at any time.
     """
-    from datasette.database import Database, QueryInterrupted, Results
 
-    count = datasette.setting("num_sql_threads")
+    def __init__(self, datasette: Any, path: Path) -> None:
+        super().__init__(datasette, path=str(path), is_mutable=True)
+        self._file, count = path, datasette.setting("num_sql_threads")
+        self._workers = [Worker("the question", CHILD, PLACE, HARD_LIMIT) for _ in range(count)]
+        self._idle, self._at_once = [*self._workers], asyncio.Semaphore(count)
 
-    class LedgerDatabase(Database):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(datasette, path=str(path), is_mutable=True)
-            self._workers = [Worker("the question", CHILD, PLACE, HARD_LIMIT) for _ in range(count)]
-            self._idle, self._at_once = [*self._workers], asyncio.Semaphore(count)
+    def connect(self, write: bool = False) -> sqlite3.Connection:
+        if write:
+            raise sqlite3.OperationalError("the ledger is only read here")
+        return reader(self._file)
 
-        def connect(self, write: bool = False) -> sqlite3.Connection:
-            if write:
-                raise sqlite3.OperationalError("the ledger is only read here")
-            return reader(path)
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
 
-        def close(self) -> None:
-            for worker in self._workers:
-                worker.close()
+    async def execute(
+        self,
+        sql: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        truncate: bool = False,
+        custom_time_limit: int | None = None,
+        page_size: int | None = None,
+        log_sql_errors: bool = True,
+    ) -> Any:
+        # as in Datasette, which would also print errors with their escape sequences
+        limit_ms = min(custom_time_limit or self.ds.sql_time_limit_ms, self.ds.sql_time_limit_ms)
+        most = self.ds.max_returned_rows + (self.ds.max_returned_rows == (page_size or self.ds.page_size))
+        question = {
+            "address": address_to_read(self._file),
+            "sql": sql,
+            "params": params or {},
+            "most": most + 1 if truncate else None,
+            "seconds": limit_ms / 1000,
+        }
+        async with self._at_once:
+            worker = self._idle.pop()
+            try:
+                reply, reason = await worker.ask(question)
+            finally:
+                self._idle.append(worker)
+        if reply is None and worker.ended == LATE:
+            raise QueryInterrupted(sqlite3.OperationalError("interrupted"), sql, params)
+        if reply is None:
+            raise sqlite3.OperationalError(reason)
+        rows, description = _rows(reply)
+        truncated = truncate and len(rows) > most
+        return Results(rows[:most] if truncated else rows, truncated, description)
 
-        async def execute(
-            self,
-            sql: str,
-            params: Sequence[Any] | Mapping[str, Any] | None = None,
-            truncate: bool = False,
-            custom_time_limit: int | None = None,
-            page_size: int | None = None,
-            log_sql_errors: bool = True,
-        ) -> Any:
-            # as in Datasette, which would also print errors with their escape sequences
-            limit_ms = min(custom_time_limit or self.ds.sql_time_limit_ms, self.ds.sql_time_limit_ms)
-            most = self.ds.max_returned_rows + (self.ds.max_returned_rows == (page_size or self.ds.page_size))
-            question = {
-                "address": address_to_read(path),
-                "sql": sql,
-                "params": params or {},
-                "most": most + 1 if truncate else None,
-                "seconds": limit_ms / 1000,
-            }
-            async with self._at_once:
-                worker = self._idle.pop()
-                try:
-                    reply, reason = await worker.ask(question)
-                finally:
-                    self._idle.append(worker)
-            if reply is None and worker.ended == LATE:
-                raise QueryInterrupted(sqlite3.OperationalError("interrupted"), sql, params)
-            if reply is None:
-                raise sqlite3.OperationalError(reason)
-            rows, description = _rows(reply)
-            truncated = truncate and len(rows) > most
-            return Results(rows[:most] if truncated else rows, truncated, description)
+    async def execute_fn(self, fn: Callable[[sqlite3.Connection], Any]) -> Any:
+        def ask() -> Any:
+            with closing(self.connect()) as connection:
+                self.ds._prepare_connection(connection, self.name)
+                connection.set_authorizer(authorize)
+                return fn(connection)
 
-        async def execute_fn(self, fn: Callable[[sqlite3.Connection], Any]) -> Any:
-            def ask() -> Any:
-                with closing(self.connect()) as connection:
-                    self.ds._prepare_connection(connection, self.name)
-                    connection.set_authorizer(authorize)
-                    return fn(connection)
+        return await asyncio.get_running_loop().run_in_executor(self.ds.executor, ask)
 
-            return await asyncio.get_running_loop().run_in_executor(self.ds.executor, ask)
-
-        async def execute_write_fn(self, fn: Any, block: bool = True) -> Any:
-            return self.connect(write=True)
-
-    return LedgerDatabase()
+    async def execute_write_fn(self, fn: Any, block: bool = True) -> Any:
+        return self.connect(write=True)
 
 
 def _rows(reply: Any) -> tuple[list[sqlite3.Row], Any]:
