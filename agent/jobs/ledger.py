@@ -11,7 +11,7 @@ from agent.jobs.locations import open_history
 from agent.jobs.registry import DB, Printed, job
 from agent.ledger.anchors import noted_hash
 from agent.ledger.container import Merged, merge_ledgers
-from agent.ledger.team_store import Published, PublishedReading, publish, verify_published
+from agent.ledger.publication import Published, PublishedReading
 from agent.options.kinds import File
 from agent.options.option import option
 from agent.report.blocks import Block, table, text
@@ -76,6 +76,8 @@ def publish_run(
     It is one transaction, and repeatable: newer records of the run replace older ones. Keep the printed digest:
     `optimize ledger verify --anchor DIGEST` detects a run that was forged there.
     """
+    from agent.ledger.team_store import publish
+
     with closing(open_history(db)) as history:
         return PublishedRun.model_validate(dict(publish(history, run, to, texts)))
 
@@ -95,5 +97,7 @@ def verify(
 
     Prints `whole: ...` and exits with 0, or prints every violation and exits with 1.
     """
+    from agent.ledger.team_store import verify_published
+
     found = verify_published(url, run, noted_hash(anchor) if anchor is not None else None)
     return Printed(PublishedCheck(whole=not found.findings, **dict(found)), 1 if found.findings else 0)

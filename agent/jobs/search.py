@@ -18,7 +18,6 @@ from agent.jobs.registry import DB, job
 from agent.jobs.session import Work
 from agent.jobs.tasks import SAMPLES, copy_task
 from agent.ledger.connect import is_there
-from agent.ledger.team_store import database, publish
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.jobs import MigrateOptions, RecordedOptions, ResumeOptions, RunOptions, TextOptions, TextSource
 from agent.options.shared import PlanOption, PublishedOptions
@@ -119,10 +118,14 @@ def _search(launch: Launch, db: Path, url: str | None = None) -> Work[RunResult]
 
 def _require_database(url: str | None) -> None:
     if url is not None:
+        from agent.ledger.team_store import database
+
         database(url)
 
 
 def _published(url: str, run_id: str, db: Path) -> int:
+    from agent.ledger.team_store import publish
+
     try:
         with closing(open_history(db)) as history:
             said = publish(history, run_id, url).line()

@@ -2,91 +2,56 @@
 
 The tables are those of a ledger, with the published `run` as first key column. A run is published in one transaction,
 so that a broken connection leaves nothing or everything, and publishing again is harmless.
-
-Published are the events of the run, and those of earlier runs that made candidates it tried. Their numbers and hashes
-are those of the chain, so each verifies on its own, and consecutive ones as a chain. `digest` covers all hashes: a copy
-of it kept elsewhere proves that none was removed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    Engine,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    inspect,
+    make_url,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from agent.errors import InputError, LedgerError
 from agent.extras import require
 from agent.ledger.anchors import FoundWrong
-from agent.ledger.chain import AUDITED, EVENT, Finding, Folded, Row, columns_of, sha256
-from agent.ledger.connect import ledger_option, refuse_merged
+from agent.ledger.chain import AUDITED, EVENT, Finding, Row, columns_of
+from agent.ledger.connect import refuse_merged
 from agent.ledger.provenance import tool_version, utc_now
+from agent.ledger.publication import Published, PublishedReading, differences, digest_of, publication
 from agent.ledger.query import History
 from agent.redact import redact, without_password
-from agent.results.base import Result
-
-if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection, Engine, MetaData
 
 BATCH = 1000  # rows that are sent at once
 PATIENCE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 """How long (seconds, tries) psycopg waits for a silent server."""
 PREFIX = "promptassay_"
 FORMS = "postgresql://USER@HOST/NAME (the password in PGPASSWORD or ~/.pgpass) or sqlite:///FILE"
-FINISHED = ("complete", "budget")
-NUL, SHOWN_NUL = "\0", "\u2400"  # PostgreSQL stores no text with NUL: its symbol is stored instead
 PUBLISHED = {
     **dict.fromkeys(("ledger", "digest", "tool", "published_utc"), "TEXT"),
     **dict.fromkeys(("events", "texts"), "INTEGER"),
 }
 """What is noted of a published run: columns with their types."""
-_TRIED = (
-    "SELECT candidate_id FROM proposals WHERE run_id = :run UNION SELECT candidate_id FROM trials WHERE run_id = :run"
-)
-_OF_RUN = (
-    f"SELECT {', '.join(EVENT)} FROM events WHERE run_id = :run "
-    "OR (kind IN ('candidate_made', 'example_made') AND CASE json_extract(body, '$.insert') "
-    f"WHEN 'candidates' THEN json_extract(body, '$.row.id') IN ({_TRIED}) "
-    f"WHEN 'examples' THEN json_extract(body, '$.row.candidate_id') IN ({_TRIED}) "
-    "END) ORDER BY seq"
-)
-
-
-class Published(Result):
-    """A run in a team's ledger; `new` if it was written now, `texts` if with its payload texts."""
-
-    run_id: str
-    to: str
-    events: int
-    rows: int
-    texts: int
-    digest: str
-    new: bool
-
-    def line(self) -> str:
-        """Summarize it in one line."""
-        how = "published" if self.new else "stands there already"
-        counts = f"{self.events} events, {self.rows} rows, {self.texts} texts"
-        return f"{self.run_id}: {how}: {counts}, digest {self.digest}"
-
-
-class PublishedReading(Result):
-    """Result of `verify_published`: `findings` are violations."""
-
-    run_id: str
-    events: int
-    rows: int
-    texts: int
-    digest: str
-    findings: tuple[FoundWrong, ...]
 
 
 def database(url: str) -> URL:
     """Return the address of a team's ledger. Raises InputError, without passwords, for another address."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
     try:
         found = make_url(url)
     except (ArgumentError, ValueError):
@@ -111,7 +76,6 @@ def publish(history: History, run_id: str, url: str, texts: bool = False) -> Pub
     if target.database and os.path.realpath(target.database) == os.path.realpath(history.path):
         raise InputError(f"{history.path}: is the ledger itself; name another database")
     record, tables = publication(history, run_id, texts)
-    from sqlalchemy.exc import IntegrityError
 
     with _connected(target, url) as (engine, metadata):
         try:
@@ -155,8 +119,8 @@ def verify_published(url: str, run_id: str, anchor: str | None = None) -> Publis
         events = _rows(db, metadata, "events", run_id, ("seq",))
         rows = {table: _rows(db, metadata, table, run_id, AUDITED[table]) for table in AUDITED}
         texts = _rows(db, metadata, "texts", run_id, ("hash",))
-    digest = _digest_of(events)
-    found = list(_differences([{name: event[name] for name in EVENT} for event in events], rows, texts))
+    digest = digest_of(events)
+    found = list(differences([{name: event[name] for name in EVENT} for event in events], rows, texts))
     if (len(events), digest) != (there["events"], there["digest"]) or len(texts) != there["texts"]:
         found.append(Finding(0, "events or texts are missing, or there are more than were published"))
     if anchor is not None and anchor not in {digest, *(event["hash"] for event in events)}:
@@ -172,8 +136,6 @@ def _rows(db: Connection, metadata: MetaData, name: str, run_id: str, key: tuple
 
 
 def _there(db: Connection, metadata: MetaData, run_id: str) -> dict[str, Any] | None:
-    from sqlalchemy import inspect
-
     table = metadata.tables[f"{PREFIX}published"]
     if not inspect(db).has_table(table.name):
         return None
@@ -183,10 +145,6 @@ def _there(db: Connection, metadata: MetaData, run_id: str) -> dict[str, Any] | 
 
 @contextmanager
 def _connected(target: URL, url: str) -> Iterator[tuple[Engine, MetaData]]:
-    from sqlalchemy import create_engine
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-    from sqlalchemy.pool import NullPool
-
     arguments = PATIENCE if target.get_backend_name() == "postgresql" else {}
     try:
         engine = create_engine(target, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
@@ -202,8 +160,6 @@ def _connected(target: URL, url: str) -> Iterator[tuple[Engine, MetaData]]:
 
 
 def _metadata() -> MetaData:
-    from sqlalchemy import BigInteger, Column, Double, MetaData, Table, Text
-
     metadata, types = MetaData(), {"TEXT": Text, "INTEGER": BigInteger, "REAL": Double}
     of: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {"published": ((), PUBLISHED)}
     for table, key in {**AUDITED, "events": ("seq",), "blobs": ("hash",)}.items():
@@ -215,51 +171,3 @@ def _metadata() -> MetaData:
         ]
         Table(PREFIX + name, metadata, Column("run", Text, primary_key=True), *made)
     return metadata
-
-
-# -- what is published -------------------------------------------------------------------------------------------------
-
-
-def publication(history: History, run_id: str, with_texts: bool) -> tuple[Row, dict[str, list[Row]]]:
-    """Return the record of a finished run and its rows by table. Raises LedgerError otherwise."""
-    run = history.run(run_id)
-    if run["status"] not in FINISHED:
-        raise LedgerError(f"{run['id']}: not finished ({run['status']}); `optimize resume` continues it")
-    events = [dict(zip(EVENT, found, strict=True)) for found in history.db.execute(_OF_RUN, {"run": run["id"]})]
-    folded = Folded.of(events, gaps=True)
-    if folded.broken:
-        verify = f"`optimize audit verify{ledger_option(history.path)}`"
-        raise LedgerError(f"{history.path}: not whole: {folded.broken}; {verify} lists all")
-    tables: dict[str, list[Row]] = {"events": events, **{table: [] for table in AUDITED}, "texts": []}
-    for place, row in folded.rows.items():
-        empty = {name: value for name, (_, value) in columns_of(place[0]).items()}
-        tables[place[0]].append(plain({**empty, **row}))
-    for digest in folded.texts if with_texts else ():
-        if (text := history.text(digest)) is not None:
-            tables["texts"].append(plain({"hash": digest, "body": text}))
-    (ledger,) = history.db.execute("SELECT hash FROM events WHERE seq = 1").fetchone()
-    counts = {"events": len(events), "texts": len(tables["texts"])}
-    return {"run": run["id"], "ledger": ledger, **counts, "digest": _digest_of(events)}, tables
-
-
-def _digest_of(events: Iterable[Row]) -> str:
-    return hashlib.sha256("".join(str(event["hash"]) for event in events).encode()).hexdigest()
-
-
-def plain(row: Mapping[str, Any]) -> Row:
-    """Return a row with only values that PostgreSQL can store."""
-    return {name: value.replace(NUL, SHOWN_NUL) if isinstance(value, str) else value for name, value in row.items()}
-
-
-def _differences(events: Iterable[Row], rows: Mapping[str, Iterable[Row]], texts: Iterable[Row]) -> Iterator[Finding]:
-    folded = Folded.of(events, gaps=True)
-    if folded.broken:
-        yield folded.broken
-        return
-    said = {place: plain(row) for place, row in folded.rows.items()}
-    yield from folded.compare(((table, map(dict, there)) for table, there in rows.items()), said)
-    for text in texts:
-        if text["hash"] not in folded.texts:
-            yield Finding(0, f"no event names a text: {text['hash']}")
-        elif text["hash"] not in {sha256(text["body"]), sha256(text["body"].replace(SHOWN_NUL, NUL))}:
-            yield Finding(folded.texts[text["hash"]], f"a text does not match its hash: {text['hash']}")

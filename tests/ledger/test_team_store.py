@@ -17,9 +17,10 @@ from agent.errors import InputError, LedgerError
 from agent.extras import is_here
 from agent.ledger import team_store
 from agent.ledger.container import merge_ledgers
+from agent.ledger.publication import Published
 from agent.ledger.query import History
 from agent.ledger.store import Ledger, NewRun
-from agent.ledger.team_store import Published, database, publish, verify_published
+from agent.ledger.team_store import database, publish, verify_published
 from tests.ledger import postgres
 from tests.ledger.ledgers import copy, make, read
 from tests.toys import make_task

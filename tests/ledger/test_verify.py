@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from agent.errors import LedgerError
 from agent.ledger.chain import AUDITED, EVENT, SCHEMA, VERSION, Folded, link, sha256
 from agent.ledger.connect import reader
+from agent.ledger.publication import publication
 from agent.ledger.query import History
 from agent.ledger.store import Ledger, Reservation
-from agent.ledger.team_store import publication
 from agent.ledger.verify import verify
 from agent.types import canonical
 from tests.ledger.ledgers import alter, endless, fill, first_naming, in_memory, last_seqs, make, reseal
