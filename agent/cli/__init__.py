@@ -14,6 +14,7 @@ import click
 from agent.errors import AgentError, Interrupted
 from agent.jobs import JOBS
 from agent.registry import OURS
+from agent.safe_text import plain
 
 GROUPS = {
     "Start": {"demo": "See a whole run in seconds: no model, no key, no network."},
@@ -157,8 +158,6 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        from agent.cli.common import plain
-
         _prepare_streams()
         try:
             return super().invoke(ctx)
@@ -184,8 +183,6 @@ class _Commands(click.Group):
 
 
 def _end_unwritten(error: OSError) -> NoReturn:
-    from agent.cli.common import plain
-
     where = f"{error.filename}: " if error.filename else ""
     what = f"{where}{error.strerror or str(error) or type(error).__name__}"
     hint = "make room or choose another place (TMPDIR names that of temporary files)"

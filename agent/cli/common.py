@@ -65,9 +65,14 @@ class Registered(click.ParamType[str]):
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem
+        return completions(self._registry.names(), incomplete)
 
-        return [CompletionItem(name) for name in self._registry.names() if name.startswith(incomplete)]
+
+def completions(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Return the words that the shell may complete it to."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
 def print_json(value: Any) -> None:

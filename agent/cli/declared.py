@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from agent.cli import SHOW_ALL, show_all
-from agent.cli.common import PATH, SETTINGS, FilePath, Registered, print_shown
+from agent.cli.common import PATH, SETTINGS, FilePath, Registered, completions, print_shown
 from agent.cli.progress import JobProgress, Progress
 from agent.jobs import JOBS
 from agent.jobs.launch import silence
@@ -59,9 +59,7 @@ class OptionType(click.ParamType[Any]):
         return parsed
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        from click.shell_completion import CompletionItem
-
-        return [CompletionItem(word) for word in self._option.choices if word.startswith(incomplete)]
+        return completions(self._option.choices, incomplete)
 
 
 class JobCommand(click.Command):

@@ -24,6 +24,7 @@ from agent.results.breakdown import (
     Steadiness,
     TextVariety,
 )
+from agent.stats.calibration import abstain_below, expected_calibration_error, reliability
 from agent.stats.intervals import both_scored, groups_differ, mean_ci, scored_difference
 from agent.types import Field, MetricSpec, Outcome, canonical
 
@@ -212,11 +213,6 @@ def confidence_report(
     won: Sequence[Outcome], dev: Sequence[Outcome], calibration: Mapping[str, Any] | None, precision: float | None
 ) -> Calibration | None:
     """Report the reliability of the winner's confidences; `dev` chooses where to abstain for `precision`."""
-    from agent.stats.calibration import (  # numpy: the help of a command starts without
-        expected_calibration_error,
-        reliability,
-    )
-
     confidences, right = _known(won)
     if not confidences:
         return None
@@ -252,8 +248,6 @@ def _known(outcomes: Sequence[Outcome]) -> tuple[list[float], list[bool]]:
 def _abstaining(
     confidences: Sequence[float], right: Sequence[bool], dev: Sequence[Outcome], precision: float
 ) -> Abstain:
-    from agent.stats.calibration import abstain_below
-
     threshold = abstain_below(*_known(dev), precision)
     kept = [] if threshold is None else [ok for c, ok in zip(confidences, right, strict=True) if c >= threshold]
     reached = summary([float(ok) for ok in kept])

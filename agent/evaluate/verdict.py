@@ -17,6 +17,7 @@ from agent.results.base import Mean, WasNow
 from agent.results.breakdown import Steadiness
 from agent.results.checks import Flip, FlipTest, SuiteComparison
 from agent.results.run_parts import Lift, NotWorse
+from agent.stats.changes import flip_p_value, moved_p_value
 from agent.stats.figures import chance, evidence, gain, gain_interval
 from agent.stats.intervals import SIGNIFICANT, both_scored, loss_bound, paired_difference, shown
 from agent.types import Example, Field, Outcome, canonical
@@ -124,8 +125,6 @@ def steady(
     Did the score fall, and did more answers change than repeat noise explains? Each is tested at half of 5 %, by
     shuffles within rows. The check also fails if a fifth of the answered rows lost their answer.
     """
-    from agent.stats.changes import flip_p_value, moved_p_value  # numpy: not every verdict shuffles
-
     decided = [field.name for field in outputs if field.type != "text"]
     recorded, found = table.answers(reference), table.answers(arm)
     was, now = ([answers.get(row.id, []) for row in table.rows] for answers in (recorded, found))

@@ -109,14 +109,13 @@ class Endpoint:
 
     async def _start(self) -> None:
         require("agents", "program:")
-        from uvicorn import Config
-        from uvicorn.server import ServerState
+        from uvicorn import Config, server
 
         # no uvicorn.Server: it would take the process's signals, and log
         off: Any = {"lifespan": "off", "ws": "none", "proxy_headers": False, "log_config": None}
         config = Config(self._serve, interface="asgi3", timeout_keep_alive=IDLE_SECONDS, **off)
         config.load()
-        state = ServerState()
+        state = server.ServerState()
         self._connections, self._tasks = state.connections, state.tasks
         listening = socket.create_server(("127.0.0.1", 0), backlog=MOST_CONNECTIONS)
         self._port = listening.getsockname()[1]

@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
@@ -103,17 +104,16 @@ def price_of(model: str) -> Price | None:
         return lambda usage: usage.usd
     if kind == "openai-compatible":
         return None
-    from genai_prices import Usage as Tokens
-    from genai_prices import calc_price
+    import genai_prices
 
     def bundled(usage: Usage) -> float:
-        tokens = Tokens(
+        tokens = genai_prices.Usage(
             input_tokens=usage.prompt_tokens,
             output_tokens=usage.completion_tokens,
             cache_read_tokens=usage.cached_prompt_tokens,
             cache_write_tokens=usage.written_prompt_tokens,
         )
-        return float(calc_price(tokens, rest, provider_id=kind).total_price)
+        return float(genai_prices.calc_price(tokens, rest, provider_id=kind).total_price)
 
     try:
         bundled(Usage(1, 1))
@@ -146,8 +146,6 @@ def in_a_batch(worst: Spend) -> Spend:
 
 def prices_version(unpriced: Sequence[str] = ()) -> str:
     """Describe the prices used: `genai-prices 0.2.3; prices.toml sha256 ab12cd34; no price of MODEL`."""
-    from importlib.metadata import version
-
     listed = read_price_list()
     own = [] if listed is None else [f"{listed.name} sha256 {listed.sha256[:8]}"]
     return "; ".join([f"genai-prices {version('genai-prices')}", *own, *(f"{NO_PRICE}{model}" for model in unpriced)])

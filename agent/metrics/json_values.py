@@ -49,11 +49,10 @@ def json_schema(options: Options, field: Field) -> Check | BoundedCheck:
 
 def schema_validator(schema: Any) -> Any:
     """Return a validator that fetches nothing. Raises ValueError for a wrong schema."""
-    from jsonschema import Draft202012Validator, SchemaError
-    from jsonschema.validators import validator_for
+    from jsonschema import Draft202012Validator, SchemaError, validators
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 
-    kind = validator_for(schema, default=Draft202012Validator)
+    kind = validators.validator_for(schema, default=Draft202012Validator)
     try:
         kind.check_schema(schema)
     except SchemaError as error:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 
+from agent.release.runtime import Prompt, load_prompt
 from agent.results.base import CostedResult, SideName, absent
 from agent.results.breakdown import (
     Answers,
@@ -39,9 +40,6 @@ from agent.results.run_parts import (
     Yardstick,
 )
 
-if TYPE_CHECKING:
-    from agent.release.runtime import Prompt
-
 
 class Release(RootModel[Path]):
     """The production file of the run: the winner, or the user's own prompt without a significant gain."""
@@ -57,8 +55,6 @@ class Release(RootModel[Path]):
 
     def load(self) -> Prompt:
         """Load the prompt with `load_prompt`. Raises ReleaseError if the file is no prompt or is damaged."""
-        from agent.release.runtime import load_prompt
-
         return load_prompt(self.path)
 
 

@@ -13,6 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from agent.errors import InputError
 from agent.ledger.query import run_folder
 from agent.release.result import RunResult
@@ -40,7 +42,6 @@ from agent.stats.figures import points
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from markupsafe import Markup
 
 FOLDER = files("agent.report")
 REPORT_FILE = "report.html"
@@ -52,8 +53,6 @@ NO_META: Mapping[str, str] = {}
 
 def visible(value: Any) -> Any:
     """Return text with visible control characters; other values and markup unchanged."""
-    from markupsafe import Markup
-
     return value if not isinstance(value, str) or isinstance(value, Markup) else plain(value)
 
 
@@ -80,16 +79,12 @@ def _changes(diff: DiffBlock) -> list[prompt_texts.TextStretch]:
 
 
 def _explained(text: str) -> Markup | str:
-    from markupsafe import Markup
-
     meaning = terms.meaning_of(text)
     return Markup('<abbr title="{}">{}</abbr>').format(meaning, text) if meaning else text
 
 
 def style() -> Markup:
     """Return the style sheet of all pages for a <style> element."""
-    from markupsafe import Markup
-
     return Markup((FOLDER / "static" / "page.css").read_text("utf-8"))
 
 

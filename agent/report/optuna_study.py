@@ -105,19 +105,18 @@ def _trials(view: RunView, told: Sequence[StudyTrial]) -> list[optuna.trial.Froz
 
 
 def _of_ledger(rows: Sequence[Row], by_trial: Mapping[int, Sequence[Row]]) -> list[optuna.trial.FrozenTrial]:
-    from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-    from optuna.trial import TrialState, create_trial
+    import optuna
 
     places = [_place(row) for row in rows]
-    distributions: dict[str, BaseDistribution] = {
-        name: CategoricalDistribution(list(dict.fromkeys(place[name] for place in places)))
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        name: optuna.distributions.CategoricalDistribution(list(dict.fromkeys(place[name] for place in places)))
         for name in (places[0] if places else ())
     }
     if places:
-        distributions["n_examples"] = IntDistribution(0, max(row["n_examples"] for row in rows))
+        distributions["n_examples"] = optuna.distributions.IntDistribution(0, max(row["n_examples"] for row in rows))
     return [
-        create_trial(
-            state=TrialState[STATES[row["state"]]],
+        optuna.trial.create_trial(
+            state=optuna.trial.TrialState[STATES[row["state"]]],
             value=row["mean"] if row["state"] in ("complete", "pruned") else None,
             params=dict(place),
             distributions=distributions,
@@ -195,14 +194,16 @@ def importances(view: RunView) -> list[Importance]:
 
 def _importances(params: Sequence[Params], values: Sequence[float]) -> list[Importance]:
     import optuna
-    from optuna.distributions import CategoricalDistribution
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     by_choice: dict[str, dict[str, list[float]]] = {}
     for each, value in zip(params, values, strict=True):
         for name, choice in each.items():
             by_choice.setdefault(name, {}).setdefault(str(choice), []).append(value)
-    known = {name: CategoricalDistribution(sorted(choices)) for name, choices in sorted(by_choice.items())}
+    known = {
+        name: optuna.distributions.CategoricalDistribution(sorted(choices))
+        for name, choices in sorted(by_choice.items())
+    }
     study = optuna.create_study(direction="maximize")
     for each, value in zip(params, values, strict=True):
         words = {name: str(choice) for name, choice in each.items()}

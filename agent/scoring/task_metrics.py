@@ -25,6 +25,8 @@ from pathlib import Path
 from types import CellType, CodeType, FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from agent.conversation import turns_of
 from agent.errors import InputError
 from agent.metrics.comparison import BoundedCheck, Check
@@ -73,8 +75,6 @@ def build_metrics(
 
 
 def _check(rule: MetricRule, spec: MetricSpec, field: Field) -> Check | BoundedCheck:
-    from pydantic import ValidationError
-
     try:
         options = rule.options.model_validate(dict(spec.options))
     except ValidationError as error:

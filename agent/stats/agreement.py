@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.stats.intervals import mean_ci
+
 Vector = NDArray[Any]
 Ratings = Sequence[float]
 DRAWS, FEWEST = 1000, 3
@@ -151,8 +153,6 @@ def _spearman(one: Vector, two: Vector, draws: Vector) -> list[float | None]:
 
 def mean_share(shares: Sequence[float]) -> IntervalEstimate:
     """Return the mean of independent shares in [0, 1] with the interval of `intervals.mean_ci`."""
-    from agent.stats.intervals import mean_ci
-
     if not shares:
         return IntervalEstimate(None, None)
     mean, low, high = mean_ci(shares)

@@ -18,6 +18,8 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from agent.safe_text import counted
 from agent.stats.agreement import kappa
 from agent.task.label_files import LabelledTask, UnlabelledRow
@@ -158,8 +160,6 @@ class LabelQueue:
 
     def pick(self, labelled: Mapping[int, str], candidates: Sequence[int]) -> int:
         """Choose the row to label next; `labelled` holds labels by position."""
-        import numpy as np
-
         if not labelled:  # the most typical row
             similar = np.asarray(self._vectors[list(candidates)] @ self._vectors.sum(axis=0).T).ravel()
             nearest = dict(zip(candidates, (-similar).tolist(), strict=True))
@@ -184,8 +184,6 @@ class LabelQueue:
         return min(candidates, key=order)
 
     def _nearest(self, known: tuple[int, ...]) -> tuple[Any, Any]:
-        import numpy as np
-
         last, similarity, position = self._last or ((), None, None)
         if known[: len(last)] != last or not last:
             last, similarity, position = (), np.zeros(len(self._texts)), np.zeros(len(self._texts), int)

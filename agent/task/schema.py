@@ -7,6 +7,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
 
 from agent.metrics.metric_registry import METRICS
 from agent.options.kinds import seconds
@@ -15,8 +16,6 @@ from agent.types import MOST_COUNT, MOST_DOLLARS, FieldType, FormatName, Techniq
 
 
 def _metric(value: Any) -> Any:
-    from pydantic_core import PydanticCustomError
-
     if value not in METRICS:
         raise PydanticCustomError("literal_error", "no such metric", {"expected": str(METRICS.names())})
     return value

@@ -47,11 +47,9 @@ class ClearmlTracker:
     """One ClearML task; the project has the name of our task."""
 
     def __init__(self, start: TrackedStart) -> None:
-        import clearml.logger
-        import clearml.task
-        from clearml import Task
+        from clearml import Task, logger, task
 
-        for module in (clearml.logger, clearml.task):  # stdout is for our JSON, and its lines have no switch
+        for module in (logger, task):  # stdout is for our JSON, and its lines have no switch
             vars(module)["print"] = lambda *_: None
         if is_offline(start.environ):
             os.environ.setdefault("CLEARML_CACHE_DIR", str((start.folder / "clearml").resolve()))

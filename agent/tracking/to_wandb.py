@@ -27,6 +27,7 @@ class WandbTracker:
     def __init__(self, start: TrackedStart) -> None:
         import wandb
 
+        self._wandb: Any = wandb
         start.folder.mkdir(parents=True, exist_ok=True)
         settings = wandb.Settings(
             mode=mode_of(start.environ),
@@ -61,14 +62,10 @@ class WandbTracker:
         self._run.summary.update(dict(values))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        import wandb
-
-        self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+        self._run.log({name: self._wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
 
     def file(self, path: Path) -> None:
-        import wandb
-
-        artifact = wandb.Artifact(f"{self._run.id}-{path.stem}", type="promptassay")
+        artifact = self._wandb.Artifact(f"{self._run.id}-{path.stem}", type="promptassay")
         artifact.add_file(str(path), name=path.name)
         self._run.log_artifact(artifact)
 

@@ -12,13 +12,14 @@ import pytest
 
 from agent.errors import ReleaseError
 from agent.prompt.calibration import LabelCalibration, Neighbours, Prior
-from agent.prompt.parts.calibration import Calibrating, trained
+from agent.prompt.parts.calibration import Calibrating
 from agent.prompt.parts.part import PromptPart
 from agent.prompt.parts.picks import PickedDemos
 from agent.release.completion import acomplete
 from agent.release.export import write_release
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
 from agent.release.runtime import Prompt, load_prompt
+from agent.retrieval.linear_training import trained
 from agent.types import Completion, Field, Message, Request, Usage
 from tests.cases import each_case
 from tests.release.test_remembered import loaded

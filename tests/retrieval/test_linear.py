@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.prompt.parts.calibration import released_classifier, trained
+from agent.prompt.parts.calibration import released_classifier
 from agent.prompt.parts.kinds import WrongPart
 from agent.retrieval.classifiers import fit
 from agent.retrieval.linear import MOST_FEATURES, MOST_LETTERS, MOST_NUMBERS, LabelClassifier, term_counts
+from agent.retrieval.linear_training import trained
 from tests.cases import each_case
 
 LABELS = ("billing", "delivery", "account")

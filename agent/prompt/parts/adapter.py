@@ -11,6 +11,7 @@ from agent.errors import ReleaseError
 from agent.prompt.parts.kinds import FileHead, PartKind, WrongPart, part
 from agent.prompt.parts.part import PromptPart
 from agent.safe_data import matching, read_as
+from agent.safe_file import disk_errors, sha256_of
 
 if TYPE_CHECKING:
     from agent.prompt.bound import BoundPrompt
@@ -53,8 +54,6 @@ class ReleasedAdapter(PromptPart):
 
     def require_whole(self) -> None:
         """Raise ReleaseError unless the file is complete."""
-        from agent.safe_file import disk_errors, sha256_of
-
         what = f"{self.path}: the adapter of the prompt cannot be read"
         with disk_errors(what, "restore the released folder, which holds both"):
             found = sha256_of(self.path)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,9 +19,9 @@ from agent.prompt.calibration import (
 )
 from agent.prompt.parts.kinds import PARTS, FileHead, PartKind, TaskParts, WrongPart, part
 from agent.prompt.parts.part import PromptPart, Row
-from agent.retrieval.linear import MOST_FEATURES, MOST_NUMBERS, LabelClassifier, label_classifier, term_counts
+from agent.retrieval.linear import LabelClassifier, label_classifier
 from agent.safe_data import REAL, Rule, matching, read_as
-from agent.shipped import Field, Prediction, content_id
+from agent.shipped import Field, Prediction
 
 if TYPE_CHECKING:
     from agent.prompt.parts.picks import PickedDemos
@@ -33,9 +30,6 @@ if TYPE_CHECKING:
 
 MOST_TRAINED = 10_000
 """Train rows that a classifier learns from."""
-RARITY_UNIT = 20.0  # of one nat of inverse document frequency
-UNSEEN = 0.5  # of a row, for a label that no train row has
-DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +106,8 @@ class TrainedPrior:
     @cached_property
     def trained(self) -> LabelClassifier | None:
         """Return the trained classifier. None: no single choice, or too few train rows to tell labels apart."""
+        from agent.retrieval.linear_training import trained  # here, as a loaded prompt trains nothing
+
         outputs = self._task.signature.outputs
         if len(outputs) != 1 or len(outputs[0].choices) < 2:
             return None
@@ -135,51 +131,6 @@ class TrainedPrior:
     def why_other(self, rows: str) -> str:
         own = self.rows or "too few to train one"
         return "" if rows == own else f"its classifier was trained on {rows}, and the train rows of the task are {own}"
-
-
-def trained(texts: Sequence[str], answers: Sequence[int], labels: int) -> LabelClassifier | None:
-    """Train a classifier (multinomial logistic regression over hashed terms). None: rows have one label or no text.
-
-    `answers`: for each row the index of its label. `labels`: their number.
-    """
-    counts = [term_counts(text) for text in texts]
-    frequency = Counter(term for row in counts for kind in row for term in kind)
-    if len(set(answers)) < 2 or not frequency:
-        return None
-    most = max(1, min(MOST_FEATURES, MOST_NUMBERS // labels))
-    features = tuple(sorted(heapq.nsmallest(most, frequency, key=lambda term: (-frequency[term], term))))
-    nats = [math.log((1 + len(texts)) / (1 + frequency[term])) + 1 for term in features]
-    rarity = bytes(min(255, round(RARITY_UNIT * nat)) for nat in nats)
-    blank = LabelClassifier("", features, rarity, (), (), 1.0)
-    weights, starts = _fitted([blank.values(text) for text in texts], answers, len(features), labels)
-    scale = float(f"{max(abs(weights).max(), 1e-9) / 127:.6g}")
-    whole = tuple(bytes(round(float(value)) & 0xFF for value in row / scale) for row in weights)
-    intercepts = tuple(round(float(start), DIGITS) for start in starts)
-    rows = content_id("rows", [[text, answer] for text, answer in zip(texts, answers, strict=True)])
-    return LabelClassifier(rows, features, rarity, whole, intercepts, scale)
-
-
-def _fitted(
-    values: Sequence[Sequence[tuple[int, float]]], answers: Sequence[int], features: int, labels: int
-) -> tuple[Any, Any]:
-    # a label without rows is as unlikely as UNSEEN of a row makes it
-    import numpy as np
-    from scipy.sparse import csr_matrix
-    from threadpoolctl import threadpool_limits
-
-    from agent.retrieval.classifiers import regression
-
-    starts = np.cumsum([0, *map(len, values)])
-    columns = [at for row in values for at, _ in row]
-    table = csr_matrix(([value for row in values for _, value in row], columns, starts), (len(values), features))
-    with threadpool_limits(1):
-        model = regression().fit(table, answers)
-    weights = np.zeros((labels, features))
-    intercepts = np.full(labels, math.log(UNSEEN / len(values)))
-    two = len(model.classes_) == 2
-    weights[model.classes_] = np.vstack([-model.coef_ / 2, model.coef_ / 2]) if two else model.coef_
-    intercepts[model.classes_] = [-model.intercept_[0] / 2, model.intercept_[0] / 2] if two else model.intercept_
-    return weights, intercepts
 
 
 def label_calibration(data: Any, labels: Sequence[str]) -> LabelCalibration:

@@ -121,15 +121,14 @@ def _state(release: PromptRelease) -> str:
 
 
 def _load(folder: Path, release: PromptRelease) -> Opened:
-    from dspy.utils.dummies import DummyLM
-    from dspy.utils.exceptions import AdapterParseError
+    from dspy.utils import DummyLM, exceptions
 
     program = load_module(folder / MODULE, "exported_dspy_program").load()
     if release.reads_tokens:
         require_same_answers("dspy", _answers_of(program, release), release, no_lone_surrogates)
 
     def sent(lm: Any, values: Values) -> dict[str, Any]:
-        with contextlib.suppress(AdapterParseError):
+        with contextlib.suppress(exceptions.AdapterParseError):
             _asked(program, lm, values)
         return dict(lm.history.pop())
 
@@ -142,7 +141,7 @@ def _load(folder: Path, release: PromptRelease) -> Opened:
     def read(values: Values, reply: str) -> Prediction:
         try:
             answer = _asked(program, DummyLM([{"reply": reply}], adapter=_AsItIs()), values)
-        except AdapterParseError as error:
+        except exceptions.AdapterParseError as error:
             return Prediction({}, reply, str(error).partition("\n")[0])
         return Prediction({output.name: answer[output.name] for output in release.outputs}, reply)
 
@@ -169,7 +168,6 @@ class _AsItIs:
 
 def _answers_of(program: Any, release: PromptRelease) -> Callable[..., tuple[str, float] | None]:
     import dspy
-    from dspy.utils.exceptions import AdapterParseError
 
     (name,) = (output.name for output in release.outputs)
 
@@ -188,7 +186,7 @@ def _answers_of(program: Any, release: PromptRelease) -> Callable[..., tuple[str
         lm.tokens = tokens
         try:
             found = _asked(program, lm, values or dict.fromkeys(release.inputs, "plain"))
-        except AdapterParseError:
+        except dspy.utils.exceptions.AdapterParseError:
             return None
         return found[name], found.confidence
 

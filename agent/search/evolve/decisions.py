@@ -10,6 +10,7 @@ from statistics import NormalDist
 
 from agent.search.study import MeanScore
 from agent.stats.intervals import scored_difference
+from agent.stats.racing import behind
 
 Scores = Sequence[float | None]
 PlannedRows = tuple[str, int]  # a candidate, and its first rows to evaluate
@@ -87,8 +88,6 @@ class Bandit:
 
 def clearly_behind(scores: Mapping[str, Scores], rungs: Sequence[int]) -> dict[str, str]:
     """Return candidates significantly worse than the leader, with reasons; valid at every look."""
-    from agent.stats.racing import behind  # here, as numpy would slow down every command
-
     names, reasons = list(scores), dict[str, str]()
     for rung in rungs:
         rows = [scores[name][:rung] for name in names]
