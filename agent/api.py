@@ -66,7 +66,7 @@ class CustomizeArguments(CustomizeOptions, OptimizeArguments):
 
 @takes(OptimizeArguments)
 def optimize(task: Source, options: OptimizeArguments) -> RunResult:
-    """Search for the best prompt of a task, test it on sealed rows, and write it.
+    """Search for a better prompt, test it on sealed rows, and write it.
 
     The first Ctrl-C lets the calls in flight finish and raises Interrupted; `resume` continues the run. The second does
     not wait for them. Messages go to the logger `promptassay`.
@@ -109,7 +109,7 @@ async def aoptimize(task: Source, options: OptimizeArguments) -> RunResult:
 
 @takes(OptimizeArguments)
 def evaluate(task: Source, options: OptimizeArguments) -> RunResult:
-    """Score your prompt on dev and on the sealed test without a search: `optimize` with `trials=1`.
+    """Score your prompt on dev and sealed test without a search: `optimize` with `trials=1`.
 
     Args:
         task: as of `optimize`.
@@ -149,7 +149,7 @@ def resume(run: str = "", options: ResumeArguments = ResumeArguments()) -> RunRe
 
 @takes(MigrateArguments)
 def migrate(prompt: str | Path, options: MigrateArguments) -> RunResult:
-    """Move a released prompt to another model in few calls, starting from the history of its run.
+    """Move a released prompt to another model in few calls, from its run's history.
 
     The prompts that its run tried are raced on the new model, and a few new ones are made from the best. The sealed
     test shows whether the new model loses less than `margin` against the old one, whose recorded replies are not bought
@@ -175,7 +175,7 @@ def migrate(prompt: str | Path, options: MigrateArguments) -> RunResult:
 
 @takes(CustomizeArguments)
 def customize(task: Source, options: CustomizeArguments) -> CustomizeResult:
-    """Compare your prompt, the best prompt, trained adapters and no language model on one sealed test.
+    """Compare your prompt, the best prompt, trained adapters and no model on one sealed test.
 
     The prompts are those of a finished search of the task and model in the ledger, or of a search that is run first.
     After an interruption the same call continues.

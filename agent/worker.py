@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 Verdict = tuple[float | None, str]
 """A value and its reason; a failure in the child process is None with the reason, never 0."""
 LONG = 20_000
-"""Size (characters or bytes) from which a text is read in a thread: about ten milliseconds of the slowest reading."""
+"""Size (characters or bytes) from which a text is read in a thread: about 10 ms of the slowest reading."""
 _T = TypeVar("_T")
 
 _BEGIN = r"""

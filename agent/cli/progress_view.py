@@ -11,7 +11,7 @@ from agent.gateway.budget import Account
 from agent.gateway.in_flight import InFlight
 from agent.jobs.observers import Snapshot, recent_loss
 from agent.observer import TrainingProgress
-from agent.report.wording import verb
+from agent.report.wording import RELEASED, verb
 from agent.safe_text import counted
 from agent.stats.figures import bracketed, points
 from agent.types import CallRole, Spend
@@ -66,10 +66,14 @@ def stage_key(snapshot: Snapshot) -> str:
     return snapshot.stage if snapshot.stage in STAGES else "search"
 
 
+def own_name(snapshot: Snapshot) -> str:
+    return RELEASED if snapshot.is_migration else f"your own {snapshot.noun}"
+
+
 def search_view(snapshot: Snapshot) -> View:
     account, plan, key = snapshot.account, snapshot.plan, stage_key(snapshot)
     stages = tuple(STAGES) if plan.finalists else UNSEARCHED
-    title = STAGES[key] + f" (your own {snapshot.noun})" * (key == "baseline")
+    title = own_name(snapshot) if key == "baseline" else STAGES[key]
     if key == "search":
         is_ours = snapshot.stage == "designs" or snapshot.stage.startswith("step ")
         title += f", round {snapshot.round}" if is_ours else f" ({short(snapshot.stage, 24)})"
@@ -168,13 +172,14 @@ def as_line(view: View, in_flight: InFlight) -> str:
 def _score(snapshot: Snapshot) -> str:
     if snapshot.best is None:
         if snapshot.baseline is None and snapshot.trials <= 1:
-            return f"none yet: {verb(f'your own {snapshot.noun}', 'is')} scored first"
+            return f"none yet: {verb(own_name(snapshot), 'is')} scored first"
         rows = counted(snapshot.plan.rungs[-2:][0], "dev row")
-        own = "" if snapshot.baseline is None else f"; your {snapshot.noun} {points(snapshot.baseline)}"
+        own = "" if snapshot.baseline is None else f"; {own_name(snapshot)} {points(snapshot.baseline)}"
         return f"none of {snapshot.trials:,} tried was scored on {rows} yet{own}"
     mean, *ci95 = snapshot.best
     is_own = snapshot.leader is not None and snapshot.leader.id == snapshot.baseline_id
-    baseline = "" if is_own or snapshot.baseline is None else f", baseline {points(snapshot.baseline)}"
+    name = "released" if snapshot.is_migration else "baseline"
+    baseline = "" if is_own or snapshot.baseline is None else f", {name} {points(snapshot.baseline)}"
     return points(mean) + bracketed(ci95).replace("(", "(95 % CI ", 1) + baseline
 
 
@@ -183,7 +188,7 @@ def _best(snapshot: Snapshot) -> str:
     if leader is None:
         return ""
     if leader.id == snapshot.baseline_id:
-        return f"your own {snapshot.noun} (the baseline)"
+        return own_name(snapshot)
     demos = f", {counted(leader.n_examples, 'example', 'examples')}" if leader.n_examples else ""
     return short(f"{leader.technique}{demos}, {leader.id[:6]}", 60)
 

@@ -48,7 +48,7 @@ _TOGETHER: ContextVar[bool] = ContextVar("_TOGETHER", default=False)  # whether 
 
 
 def most_tokens_in(count: Callable[[str], int], request: Request) -> int:
-    """Return the most tokens that a request can have, with the provider's words around its messages and tools."""
+    """Bound the tokens of a request, with what the provider adds to messages and tools."""
     of_messages = sum(count(message.content) + TEMPLATE_TOKENS for message in request.messages)
     return of_messages + (count(tools_text(request.tools)) + TOOLS_TOKENS if request.tools else 0)
 

@@ -53,7 +53,7 @@ def prices_for(
         elif budget.max_cost is not None or budget.max_calls is None:
             raise InputError(
                 f"{model}: unknown price; give --price IN,OUT ($ per million tokens), add it to prices.toml, "
-                "or cap --max-calls instead of dollars"
+                "or cap --max-calls"
             )
     return prices
 

@@ -37,6 +37,8 @@ from agent.types import Task
 PROMPT_FILE = "prompt.txt"
 MOST_LISTED = 20  # problems of rows
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+GivenTools = Sequence[GivenTool] | str | Path | None
+GivenTexts = Mapping[str, str] | str | Path | None
 
 
 class WatchArguments(LedgerOption, TrackOptions):
@@ -61,7 +63,7 @@ class OptimizeArguments(RunOptions, WatchArguments):
         "name of one that `metric` registered, or a metric of `optimize metrics list` as "
         '"NAME[:FIELD][,option=value]". A function runs in this process, for at most 5 s a row.',
     )
-    tools: Annotated[Sequence[GivenTool] | str | Path | None, SkipValidation] = RunOptions.field(  # type: ignore[assignment]
+    tools: Annotated[GivenTools, SkipValidation] = RunOptions.field(  # type: ignore[assignment]
         "tools",
         help="For rows and data files: what the model may call; the target then holds the right calls of each row, [] "
         "where no tool fits. Functions of Python, whose types and docstrings are read and which are not called; tools "
@@ -73,7 +75,7 @@ class OptimizeArguments(RunOptions, WatchArguments):
         "its answer; or FILE.py:NAME. It asks models at `model.url` with `model.key` as `model.name`. A function runs "
         "in this process.",
     )
-    texts: Annotated[Mapping[str, str] | str | Path | None, SkipValidation] = RunOptions.field(  # type: ignore[assignment]
+    texts: Annotated[GivenTexts, SkipValidation] = RunOptions.field(  # type: ignore[assignment]
         "texts", help="What of {agent} may change: texts by name, or a file of them."
     )
     name: str = option("rows", "What the task is called, where rows are given.")

@@ -1,4 +1,4 @@
-"""Compare a released prompt with its recorded answers (check), or record new ones (bless). The cache is not read."""
+"""Compare a released prompt with its recorded answers (check), or record new ones (bless), without the cache."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ from agent.types import Task
 NOW, RECORDED = "now", "recorded"
 """The arms of a check."""
 FLATTERED = (
-    "the reference is what its run scored on dev, by which this prompt was chosen; the answers vary, so it may "
-    "flatter: record a fair one with `optimize bless`"
+    "the reference chose this prompt and answers vary, so it may flatter; record a fair one with `optimize bless`"
 )
 UNANSWERED_AT_MOST = 0.5
 """Share of the rows; with more unanswered, nothing is recorded."""
@@ -273,7 +272,7 @@ def _task_of(suite: Suite, prompt: Loaded, task: str | None, path: Path, db: Pat
 
 
 def task_folder(name: str, prompt: Loaded, given: str | None, db: Path) -> Path:
-    """Return the given task, else the user's task of that name: of the prompt's run, or under tasks/."""
+    """Return the task given, of the prompt's run, or of that name under tasks/."""
     if given:
         return find_task(given)
     with suppress(InputError):

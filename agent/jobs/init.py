@@ -1,4 +1,4 @@
-"""`optimize init`: make a task folder from a file, traces or a sentence, or copy a sample. A draft is never a label."""
+"""`optimize init`: make a task folder from a file, traces or a sentence, or copy a sample. Drafts are no labels."""
 
 from __future__ import annotations
 

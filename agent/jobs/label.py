@@ -32,7 +32,7 @@ from agent.prompt.template import label_text
 from agent.report.job_blocks import sections_of
 from agent.report.terminal import lines_of
 from agent.results.rows import LabellingResult, LabelResult
-from agent.safe_file import new_file
+from agent.safe_file import locked, new_file
 from agent.safe_text import counted, listed, near, quoted, shown
 from agent.stats.preflight import rows_for
 from agent.task.answers import text_of
@@ -168,14 +168,15 @@ def _add_rows(name: str, path: Path, form: FormOptions) -> list[str]:
     columns = _columns(table, inputs, path, traces is not None or path.suffix.lower() == ".txt")
     made = made_rows(table, columns, path)
     require_rows(made, inputs, path)
-    known = _known(folder, inputs)
-    new = [row for row in made if folded(row.inputs) not in known]
     unlabelled = folder / UNLABELLED_FILE
-    if new:
-        before = unlabelled.read_bytes() if unlabelled.exists() else b""
-        end = b"\n" if before and not before.endswith(b"\n") else b""  # an editor may have left it out
-        with new_file(unlabelled) as opened:
-            opened.write(before + end + rows_text(new).encode("utf-8"))
+    with locked(folder):
+        known = _known(folder, inputs)
+        new = [row for row in made if folded(row.inputs) not in known]
+        if new:
+            before = unlabelled.read_bytes() if unlabelled.exists() else b""
+            end = b"\n" if before and not before.endswith(b"\n") else b""  # an editor may have left it out
+            with new_file(unlabelled) as opened:
+                opened.write(before + end + rows_text(new).encode("utf-8"))
     answers, labelled = list[tuple[str, str]](), 0
     if traces and unlabelled.exists():
         task = LabelledTask(folder)

@@ -103,9 +103,10 @@ class Snapshot:
     baseline_id: str = ""
     baseline: float | None = None
     noun: str = "prompt"
+    is_migration: bool = False
 
 
-def snapshots(context: SearchContext) -> Callable[[], Snapshot]:
+def snapshots(context: SearchContext, is_migration: bool) -> Callable[[], Snapshot]:
     """Return a function that gives the present state of a search."""
     trials, gateway, program = context.trials, context.gateway, context.program
     shown = cache(lambda candidate_id: program.shown(trials.candidate(candidate_id)))
@@ -126,6 +127,7 @@ def snapshots(context: SearchContext) -> Callable[[], Snapshot]:
             context.baseline.id,
             trials.mean(context.baseline.id),
             noun_of(program.file),
+            is_migration,
         )
 
     return snapshot

@@ -132,7 +132,7 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
         pruner=options.pruner,
         calibrated=Calibrated(program) if options.calibrate else None,
     )
-    snapshot = snapshots(context)
+    snapshot = snapshots(context, old is not None)
     session.report = lambda: session.watcher.on_snapshot(snapshot())
     session.report()
     is_searched, ended = old is not None, ""

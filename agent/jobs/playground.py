@@ -1,4 +1,4 @@
-"""The calls of the playground of `optimize ui`: each prompt on one input, a run each, under caps over all questions."""
+"""The calls of the playground of `optimize ui`: a run for each prompt and input, under caps over all."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class Promotion(Result):
 
 @job("promote")
 def promote(run: str = "", *, options: PromoteOptions, ledger: LedgerOption) -> Promotion:
-    """Store the winner of RUN (default: the latest) as a new version, and point an alias to it.
+    """Store the winner of RUN (default: latest), and point an alias to its version.
 
     The version is one of the task's name. The whole ledger is verified first, as by `optimize audit verify`.
 

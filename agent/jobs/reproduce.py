@@ -1,4 +1,4 @@
-"""`optimize reproduce`: replay a run from its recorded replies in a copy of the ledger, and compare. Sends nothing."""
+"""`optimize reproduce`: replay a run from recorded replies in a copy of the ledger, and compare. Sends nothing."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ class History(Queries):
         return [{**row, **{key: _load(row[key]) for key in decoded}} for row in rows]
 
     def calls_a_row(self, task: str, model: str) -> float | None:
-        """Return the mean calls of a row in the latest finished search of a task with this model, if it tells."""
+        """Return the mean calls a row in the latest finished search of this kind."""
         rows = self.select(
             "SELECT b.body FROM runs r JOIN blobs b ON b.hash = r.result_hash WHERE r.task = ? AND r.model = ? "
             "AND r.status = 'complete' ORDER BY r.started_utc DESC LIMIT 20",
@@ -335,7 +335,7 @@ class History(Queries):
         return found
 
     def outcomes(self, run_id: str, candidate_id: str, split: str) -> list[Row]:
-        """Return a candidate's outcome on each row, with the reply; of an agent with its answer, as JSON."""
+        """Return a candidate's outcome and reply, or an agent's answer as JSON, on each row."""
         rows = self.select(
             f"SELECT o.example_id, o.value, o.call_key, b.body, {REPLY} AS reply "
             "FROM outcomes o LEFT JOIN blobs b ON b.hash = o.body_hash "

@@ -97,16 +97,21 @@ def key(value: Any, fold: Callable[[str], str]) -> str:
 
 # -- amounts and labels in a text --------------------------------------------------------------------------------------
 
-DIGITS = r"(?:[0-9]{1,3}(?:[,'’\u00a0\u202f][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
+_DECIMALS = r"(?:\.[0-9]+|,(?:[0-9]{1,2}|[0-9]{4,})(?![0-9]))?"  # three digits after a comma are thousands
+_GROUPED = r"[1-9][0-9]{0,2}(?:[,'’\u00a0\u202f][0-9]{3})+(?![0-9])|[1-9][0-9]{0,2}(?:\.[0-9]{3})+(?=,)"
+DIGITS = rf"(?:{_GROUPED}|0,[0-9]+|[0-9]+){_DECIMALS}"
+MINUS = r"[-+−]|(?i:minus\s)"
 _UNIT = r"(?:[^\W\d_]|[°%‰€$£¥₹'\"′″])\S*(?: [^\W\d_]\S*)?"
-_QUANTITY = re.compile(rf"(?P<sign>[-+−]?)\s?(?P<before>[€$£¥₹]|[A-Z]{{3}} )?(?P<number>{DIGITS})\s?(?P<unit>{_UNIT})?")
+_QUANTITY = re.compile(
+    rf"(?P<sign>{MINUS}|)\s?(?P<before>[€$£¥₹]|[A-Z]{{3}} )?(?P<number>{DIGITS})\s?(?P<unit>{_UNIT})?"
+)
 
 
 def quantity_of(value: Any) -> tuple[float, str] | None:
     """Parse a number with a unit; None for any other text.
 
     >>> quantity_of("1,250 kg"), quantity_of("-$3.5"), quantity_of("12"), quantity_of("3,5 h")
-    ((1250.0, 'kg'), (-3.5, '$'), None, None)
+    ((1250.0, 'kg'), (-3.5, '$'), None, (3.5, 'h'))
     """
     found = _QUANTITY.fullmatch(as_text(value).strip().rstrip(".,;"))
     if found is None or bool(found["before"]) is bool(found["unit"]) or re.match("0[0-9]", found["number"]):
@@ -130,7 +135,11 @@ def units_in(texts: Iterable[str]) -> dict[str, int]:
 
 
 def number_of(text: str) -> float:
-    return float(re.sub(r"[,'’\u00a0\u202f+]", "", text.replace("−", "-")))
+    text = re.sub(r"(?i)−|minus\s", "-", text)
+    whole, comma, part = text.rpartition(",")
+    if comma and part.isdigit() and (len(part) != 3 or whole.strip("+-") == "0"):  # a decimal comma
+        text = f"{whole.replace('.', '')}.{part}"
+    return float(re.sub(r"[,'’\u00a0\u202f+]", "", text))
 
 
 def labels_in(value: Any, separator: str) -> list[str]:

@@ -105,7 +105,7 @@ def json_fields(options: Options, field: Field) -> Check:
 
 
 def field_value(got: Mapping[str, Any], label: Mapping[str, Any], name: str) -> float:
-    """Return the agreement of a field: 1 if both leave it out, 0 if one does."""
+    """Return the agreement of a field: 1 if both lack it, 0 if one does."""
     if name in got and name in label:
         return _agreement(got[name], label[name])
     return float(name not in got and name not in label)

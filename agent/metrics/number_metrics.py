@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field as Option
 
-from agent.metrics.comparison import DIGITS, Check, as_text, number_of, quantity_of, short
+from agent.metrics.comparison import DIGITS, MINUS, Check, as_text, number_of, quantity_of, short
 from agent.metrics.metric_rule import Options, metric
 from agent.shipped import fold
 from agent.types import Field
@@ -17,7 +17,7 @@ from agent.worker import Verdict
 
 _MARK = "\0"  # replaces the unit while a reply is read
 _MARKED = re.compile(
-    rf"(?<![\w.,^])(?P<sign>[-+−]?)(?P<before>{_MARK} ?)?(?P<sign2>[-+−]?)(?P<number>{DIGITS})(?![.,]?[0-9])"
+    rf"(?<![\w.,^])(?P<sign>{MINUS}|)(?P<before>{_MARK} ?)?(?P<sign2>[-+−]?)(?P<number>{DIGITS})(?![.,]?[0-9])"
     rf"(?P<after>[ \u00a0\u202f]?{_MARK})?"
 )
 

@@ -157,7 +157,7 @@ def claude(name: str, rest: str) -> AnthropicModel:
 
 
 def with_own_connections(client: AsyncAnthropic) -> AsyncAnthropic:
-    """Give LangChain's client a new HTTP client: its own is tied to the event loop of the first run."""
+    """Replace the HTTP client of LangChain's client, which is tied to the first event loop."""
     from anthropic import DefaultAsyncHttpxClient
 
     return client.with_options(http_client=DefaultAsyncHttpxClient())
@@ -175,7 +175,7 @@ class AnthropicBatches(BatchApi[AnthropicModel]):
         return self._job(await self._asked("post", self.path, MOVE_SECONDS, body={"requests": requests}))
 
     async def results(self, job: BatchJob) -> BatchResults:
-        """Fetch results from our own address: the URL in the reply may lead anywhere, and would get the key."""
+        """Fetch results from our address, as a URL in the reply would get the key."""
         if not job.is_ended:
             return BatchResults()
         return await self._rows(f"{self.path}/{quote(job.id, safe='')}/results", _row_reply)

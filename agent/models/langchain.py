@@ -189,18 +189,14 @@ def chat_model(name: str, rest: str) -> LangChainModel:
 # -- embeddings --------------------------------------------------------------------------------------------------------
 
 
-FORMS = (
-    "PROVIDER:NAME, such as openai:text-embedding-3-small, or openai-compatible:NAME@http://HOST:PORT/v1 "
-    "(without @URL, OPENAI_BASE_URL applies)"
-)
+FORMS = "PROVIDER:NAME (as openai:text-embedding-3-small) or openai-compatible:NAME[@http://HOST:PORT/v1]"
 MOST_TEXTS = 32  # texts per call
 MOST_CHARS = 6_000  # characters of a text that are sent: providers refuse texts above about 8,000 tokens
 _COMPATIBLE = "openai-compatible"
 
 
 def embedding_request(texts: Sequence[str]) -> Request:
-    """Build the request for the vectors of at most `MOST_TEXTS` texts; an empty text, which providers refuse, becomes a
-    word."""
+    """Build the request for vectors of at most `MOST_TEXTS` texts. Providers refuse empty ones, which become a word."""
     cut = [whole_characters(text.strip()[:MOST_CHARS]) for text in texts]
     return Request(tuple(Message("user", text or "(empty)") for text in cut), max_tokens=0)
 

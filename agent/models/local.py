@@ -109,7 +109,7 @@ def engine_messages(messages: Sequence[Message], soft: Sequence[str]) -> list[di
 
 
 def with_tools(request: Request) -> tuple[Message, ...]:
-    """Add the description of tools to the system message, and lay out results as Qwen's chat template does."""
+    """Describe tools in the system message, and write results as Qwen's chat template does."""
     messages = tuple(_with_results(request.messages))
     if not _can_call(request):
         return messages
@@ -172,7 +172,7 @@ _TURN = re.compile(
 
 
 def without_turn_marks(text: str) -> str:
-    """Break chat-template marks such as <|im_end|> or [INST] with a zero-width space, and drop what engines refuse."""
+    """Break template marks, such as [INST], with a zero-width space; drop what engines refuse."""
     clean = whole_characters(text).replace("\0", "\ufffd")
     return _TURN.sub(lambda match: f"{match[0]}\u200b", clean)
 

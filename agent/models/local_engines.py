@@ -184,7 +184,7 @@ class Engines:
                 self._wake.wait()
 
     def _pick(self, number: int) -> EngineCall | None:
-        """Take a call whose prefix this engine holds, else a free one, else one worth stealing."""
+        """Take a call whose prefix this engine holds, a free one, or one to steal."""
         mine = self._held.get(number, "")
         others = [text for engine, text in self._held.items() if engine != number]
         free: EngineCall | None = None

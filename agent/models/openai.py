@@ -79,7 +79,7 @@ class OpenAIServer:
 
     @property
     def endpoint(self) -> str:
-        """The address as part of a call's identity; "" for OpenAI's, and for one in the model's name."""
+        """The address in a call's identity; "" for OpenAI's or one in the model's name."""
         address = bare_address(self.url) if self.variable else ""
         return "" if address == OFFICIAL_URL else address
 

@@ -1,4 +1,4 @@
-"""A model behind the client of an SDK, which sends requests; the reply's JSON is read here, so that none is broken."""
+"""A model behind the client of an SDK, which sends requests; the reply's JSON is read here."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ DONE = "done"  # result of a call in a demo
 
 
 def calls_of(text: str) -> list[Call] | None:
-    """Return the calls of a message that is only a list of calls, in any form a label may have; else None."""
+    """Read a message that is only calls, in any form of a label; else None."""
     try:
         value = json.loads(text)
         return [(call.name, call.arguments) for call in calls_in(value)] if isinstance(value, list) else None
@@ -136,13 +136,13 @@ def anthropic_choice(request: Request) -> dict[str, Any] | None:
 
 
 def tools_to_send(request: Request) -> tuple[Tool, ...]:
-    """Return the tools; without any, a stub of each called one, as Anthropic refuses calls of undeclared tools."""
+    """Return the tools, or stubs of called ones, since Anthropic refuses calls of undeclared tools."""
     names = dict.fromkeys(call.name for turn in turns(request.messages) for call in turn.calls)
     return request.tools or tuple(Tool(name, "", '{"type": "object", "properties": {}}') for name in names)
 
 
 def anthropic_messages(request: Request) -> Iterator[tuple[str, Any]]:
-    """Return role and content of each message but the system's, with calls and results as blocks."""
+    """Return role and content of messages but the system's; calls and results are blocks."""
     messages = _with_results(request.messages) if is_prompt(request) else request.messages
     for turn in turns(message for message in messages if message.role != "system"):
         said = [{"type": "text", "text": turn.said}] if turn.said else []
@@ -174,7 +174,7 @@ def anthropic_calls(blocks: Sequence[dict[str, Any]], said: str) -> str:
 
 
 def described(tools: Sequence[Tool], may_speak: bool = False) -> str:
-    """Describe tools for a system message, as chat templates of open models do, except for the list in the reply."""
+    """Describe tools for a system message, as templates of open models do. Only the reply is another: a list."""
     return "\n".join([*_BEFORE, "<tools>", tools_text(tools), "</tools>", "", *(_HOW_OR_WORDS if may_speak else _HOW)])
 
 
@@ -209,9 +209,9 @@ _FENCED = re.compile(r"\A```(?:json)?[ \t]*+\n(.*)\n```\Z", re.DOTALL)
 
 
 def spoken_calls(text: str, tools: Sequence[Tool]) -> str:
-    """Return an open model's reply in the form of `calls_text`: calls as a JSON list, in marks or in a code block.
+    """Return an open model's reply in the form of `calls_text`.
 
-    A list may also end the reply, after a few words.
+    Calls are a JSON list, in marks or in a code block. A list may also end the reply, after a few words.
 
     >>> spoken_calls('<tool_call>{"name": "stop", "arguments": {}}</tool_call>', [Tool("stop", "", "{}")])
     '[{"name": "stop", "arguments": {}}]'

@@ -35,7 +35,7 @@ class AgentProgram(UserKind):
     """Runs the agent of a task on rows, with the texts of a candidate."""
 
     kind = "agent"
-    word, takes, file = "agent", "an agent", TEXTS_FILE
+    what, file = "an agent", TEXTS_FILE
     calls, drops_idle_parts, varies, reply_tokens = 1, True, True, 1000
 
     def __init__(self, task: Task, lm: LM, own: object = None, made: object = None) -> None:
@@ -133,7 +133,7 @@ def host_of(task: Task) -> AgentHost:
 
 
 def names_of(lm: LM) -> tuple[str, ...]:
-    """Return the names by which an agent may ask for the model, the one that it is told first.
+    """Return the names that an agent may use for the model; it learns the first.
 
     Frameworks read a slash in a name as a provider of theirs, so the name that an agent is told has none.
     """
@@ -142,7 +142,7 @@ def names_of(lm: LM) -> tuple[str, ...]:
 
 
 def read_answer(answer: Any, signature: Signature) -> Prediction:
-    """Read what an agent returned: a text as a model's reply, an object by its fields, else the one output's value."""
+    """Read an agent's answer: a reply, an object of fields, or the one output's value."""
     if isinstance(answer, str):
         return parse_reply(answer, signature.outputs)
     names = [field.name for field in signature.outputs]

@@ -55,7 +55,7 @@ from agent.types import (
 
 class ChainProgram(UserKind):
     kind = "chain"
-    word, takes, file = "chain", "a LangChain chain", "chain.json"
+    what, file = "a chain of prompts", "chain.json"
 
     def __init__(self, task: Task, lm: LM, source: UserProgram, made: Any) -> None:
         self._source, self._chain = source, made

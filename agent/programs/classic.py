@@ -155,7 +155,7 @@ LOADER = "load_classifier"  # the public name of the function below
 
 
 def load_classifier(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Callable[..., Any]:
-    """Load a classifier from `optimize promote --arm classic` or `export --arm classic`; trains it on its rows.
+    """Load and train a classifier from `promote --arm classic` or `export --arm classic`.
 
     Every byte of the folder is checked against the version; no code in it is run. Training takes a second or two, so
     load it once.

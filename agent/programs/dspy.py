@@ -56,7 +56,7 @@ def read(prediction: Any, signature: Signature) -> Prediction:
 
 class DspyProgram(UserKind):
     kind = "dspy"
-    word, takes, usual, file = "program", "a DSPy program", DSPY[0], "program.json"
+    what, usual, file = "a DSPy program", DSPY[0], "program.json"
 
     def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None:
         predictors = made.named_predictors()

@@ -97,7 +97,7 @@ class WrittenRelease:
 
 
 class Kind(Program, Protocol):
-    takes: ClassVar[str] = "this kind of program"  # in lists of strategies
+    what: ClassVar[str] = "this kind of program"  # in messages, and told to the proposer
     usual: ClassVar[str] = DEFAULT  # its strategy
 
     def strategy(self, name: str | None) -> str:
@@ -105,7 +105,7 @@ class Kind(Program, Protocol):
         name = name or self.usual
         if not STRATEGIES.get(name).suits(self.kind):
             fit = [one.name for one in STRATEGIES.usable().values() if one.suits(self.kind)]
-            raise InputError(f"--strategy {name}: {self.takes} takes {', '.join(fit)}")
+            raise InputError(f"--strategy {name}: {self.what} takes {', '.join(fit)}")
         if name in DSPY and self.task.is_compared:
             raise InputError(
                 f"--strategy {name}: the pairwise judge of {self.task.name} needs your prompt's answers to train rows; "
@@ -236,7 +236,6 @@ class UserKind(Kind):
     """A user's program on one model; no call is made twice in a run."""
 
     is_fixed = False
-    word: ClassVar[str]  # in messages
     reply_tokens: ClassVar[int] = 500  # of one call, where task.toml does not say
     varies: ClassVar[bool] = False  # whether the same call may be followed by others
 
@@ -288,7 +287,7 @@ class UserKind(Kind):
         return as_texts(candidate).ablations(as_texts(baseline))
 
     def trace(self, candidate_id: str, row_id: str) -> RolloutTrace:
-        """Return what the program did on a row in this process, the first time it was asked; else nothing."""
+        """Return what the program first did on a row in this process, if it ran."""
         return RolloutTrace({}, ())
 
     def with_its_examples(self, candidate: Candidate, name: str) -> str:
@@ -327,7 +326,7 @@ class UserKind(Kind):
             if bridge.stopped is not None:
                 raise
             self._raised.add((candidate.id, example.id))
-            return Prediction({}, "", f"the {self.word} raised {one_line(problem)}")
+            return Prediction({}, "", f"the {self.what.partition(' ')[2]} raised {one_line(problem)}")
 
     def max_tokens(self, candidate: Candidate) -> int:
         return self.task.room(self.task.max_tokens or self.reply_tokens)
@@ -357,12 +356,12 @@ class UserKind(Kind):
         if differing and not self.varies:
             raise ReleaseError(f"{path}: {differing[0]}")
         again = f"{len(differing)} of {len(scored)} sealed rows went another way when run again from {path.name}"
-        return WrittenRelease(path, version, f"{again}: the {self.word} or its tools vary" if differing else "")
+        return WrittenRelease(path, version, f"{again}: answers vary from run to run" if differing else "")
 
     async def run_again(
         self, candidate: Candidate, scored: Sequence[Outcome], spec: ReleaseSpec
     ) -> list[tuple[Example, Outcome, Outcome | None]]:
-        """Return each scored row of the proof with its outcome then and now; None if it takes a new call."""
+        """Return each scored row with its outcome then and now (None: takes a new call)."""
         found: list[tuple[Example, Outcome, Outcome | None]] = []
         before, self._meter.room = self._meter.room, lambda: 0
         try:

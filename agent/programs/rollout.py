@@ -1,4 +1,4 @@
-"""One run of an agent on a row: the model calls that it makes, counted and checked, and the trace of what it did."""
+"""One run of an agent on a row: its model calls, counted and checked, and the trace of what it did."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RolloutTrace:
 
     @property
     def went_wrong(self) -> int | None:
-        """The place of the first step after which something failed: a call, or a tool that reported an error."""
+        """The place of the step after which a call or a tool first failed."""
         for at, step in enumerate(self.steps):
             if step.error:
                 return at
@@ -72,7 +72,7 @@ class RolloutTrace:
 
     @property
     def text(self) -> str:
-        """The trace as a tree: each call with the texts that took part, its tool calls and what they gave."""
+        """The trace as a tree: each call with its texts, tool calls and their results."""
         lines = [f"{name}: {value}" for name, value in self.inputs.items()]
         wrong_at = self.went_wrong
         for at, step in enumerate(self.steps):
@@ -178,7 +178,7 @@ class RolloutCalls:
         return RolloutTrace(inputs, tuple(self._steps), fault, notes)
 
     def error(self) -> Exception | None:
-        """Return what ends the run or leaves the row unscored, whatever the agent made of it."""
+        """Return what ends the run or leaves the row unscored, even if handled."""
         if self._call.stopped is not None:
             return self._call.stopped
         return self.failed
@@ -197,7 +197,7 @@ class RolloutCalls:
 
 
 def marks_of(text: str) -> list[str]:
-    """Return the parts of a text between its placeholders, by which it is recognised in a request.
+    """Return the parts of a text between its placeholders, by which requests show it.
 
     >>> marks_of("You help {customer} with orders.")
     ['with orders.']

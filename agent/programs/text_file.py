@@ -63,7 +63,7 @@ MOST_REASON = 2_000
 class TextFileProgram(AgentProgram):
     """Has the command of a task score the texts of a file."""
 
-    is_fixed = True
+    is_fixed, what = True, "a text file"
 
     def __init__(self, task: Task, lm: LM, own: object = None, made: object = None) -> None:
         assert task.rollouts is not None

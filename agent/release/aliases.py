@@ -225,7 +225,7 @@ class ResolvedVersion:
 
 
 def resolve(root: Path, reference: Reference, unit: str | None = None) -> ResolvedVersion:
-    """Return the version that a reference means; an A/B alias (one with a share) assigns the `unit` to an arm.
+    """Return the version of a reference; an A/B alias (with a share) assigns the `unit`.
 
     Raises NeedsUnit for an A/B alias without a unit, ReleaseError for an unknown alias or a damaged history.
     """

@@ -105,7 +105,7 @@ def verify_file(path: Path, release: PromptRelease) -> None:
 
 
 def wanted(release: PromptRelease, values: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the messages that exports must render for an input, with some row's vector if needed."""
+    """Return the messages that exports must render, with a row's vector if needed."""
     return [message.as_dict() for message in release.fill(values, vector=release.some_vector())]
 
 

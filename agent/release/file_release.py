@@ -86,7 +86,7 @@ def read_files(folder: str | os.PathLike[str]) -> FileRelease:
 
 
 def kept_files(folder: Path) -> str | None:
-    """Serialize the release for the ledger; None if it is damaged, binary or too large: only its folder has it."""
+    """Serialize the release for the ledger; None if it is damaged, binary or too large."""
     try:
         release = read_files(folder)
         files = {name: data.decode("utf-8").split("\n") for name, data in release.files.items()}

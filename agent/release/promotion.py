@@ -64,7 +64,7 @@ class ReleaseRegistry:
         evidence: Mapping[str, Any],
         **note: str,
     ) -> AliasChange | None:
-        """Store the version and move the alias to it; None if the alias has it already, with the same share.
+        """Store the version and move the alias; None if it has both version and share.
 
         `share`: of the units, for an A/B alias. `note`: `actor` and `reason`, for the history. Raises InputError for an
         invalid alias or share, ReleaseError if the files are damaged, contradict the chain, or cannot be written.
@@ -99,7 +99,7 @@ class ReleaseRegistry:
             )
 
     def version_of(self, name: str, alias: str, chain: Chain) -> str:
-        """Return the current version of an alias, or ""; creates no folder for an unknown name."""
+        """Return the current version of an alias, or "", without creating a folder."""
         if not self._knows(name, chain):
             return ""
         with self._locked(name) as folder:
@@ -107,7 +107,7 @@ class ReleaseRegistry:
         return change.version if change else ""
 
     def rollback(self, name: str, alias: str, chain: Chain, *, actor: str = "", reason: str = "") -> AliasChange:
-        """Move an alias back to its version before the last promotion in force; raises as `promote` does."""
+        """Move an alias back to before the last promotion in force. Raises as `promote` does."""
         check_alias(alias, None)
         if not self._knows(name, chain):
             known = ", ".join(released_names(self.root)) or "none"

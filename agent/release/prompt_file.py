@@ -98,7 +98,7 @@ def outputs_data(outputs: Iterable[Field]) -> list[dict[str, Any]]:
 
 
 def holds_prompt(path: str | os.PathLike[str]) -> bool:
-    """Return whether the file name is that of a released prompt, not of a user's own program."""
+    """Tell whether a file name is a released prompt's, not a user's own program's."""
     return Path(path).name in (PROMPT_FILE, MESSAGES_FILE)
 
 

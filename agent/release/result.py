@@ -172,5 +172,9 @@ class RunResult(CostedResult):
 
 
 def search_result(stored: Mapping[str, Any] | None, ledger: Path = Path()) -> RunResult | None:
-    """Read a search result from the ledger's data; None for other commands or no result."""
-    return None if stored is None or stored.get("kind") else RunResult.from_json({**stored, "ledger": ledger})
+    """Read a search result, with its release next to the ledger; None for other commands."""
+    if stored is None or stored.get("kind"):
+        return None
+    result = RunResult.from_json({**stored, "ledger": ledger})
+    path = ledger.parent / result.run_id / result.release.path.name
+    return result.model_copy(update={"release": Release(path)})

@@ -59,12 +59,12 @@ class LoadedRelease:
 
     @property
     def model(self) -> str:
-        """The name of the model that answers, with the path of its adapter file if any."""
+        """The name of the answering model, with the path of an adapter."""
         return str(self.release.target)
 
     @property
     def abstain_below(self) -> float | None:
-        """The confidence below which an answer should not be used, if the task demands a precision."""
+        """The confidence below which not to use an answer, if the task demands precision."""
         below = self.release.provenance.get("abstain_below")
         return float(below) if isinstance(below, int | float) else None
 
@@ -105,11 +105,11 @@ class Prompt(LoadedRelease):
 
     @property
     def embeddings(self) -> str:
-        """The provider's model whose vector of the input `render` needs, as "PROVIDER:NAME"; "" if it needs none."""
+        """The model, as "PROVIDER:NAME", whose vector of the input `render` needs, or ""."""
         return self.release.embeddings
 
     def embedded_text(self, **fields: Input) -> str:
-        """Return the text of an input to embed, for a program that calls the provider itself."""
+        """Return the text to embed for a program that calls the provider itself."""
         texts = self._texts(fields, "embed")
         self._require_inputs("embed", texts)
         return self.release.row(texts).text
@@ -152,7 +152,7 @@ class Prompt(LoadedRelease):
             raise ReleaseError(f"cannot {verb} {self.name!r}: {said}")
 
     def remember(self, inputs: Mapping[str, Input], answer: Any, *, who: str) -> None:
-        """Store a confirmed example of a user or tenant next to the release; the version does not change.
+        """Store a confirmed example of a user or tenant, without changing the version.
 
         It is shown to this user alone, by `render(..., who=...)` and `complete(..., who=...)`. At most 200 examples and
         a million characters are kept for each user; the oldest are dropped. The same inputs replace the older answer.
@@ -184,7 +184,7 @@ class Prompt(LoadedRelease):
         rows.add(texts, answers)
 
     def forget(self, who: str, *, inputs: Mapping[str, Input] | None = None) -> int:
-        """Erase the confirmed examples of a user or tenant, or only that with these inputs; return how many."""
+        """Erase and count the confirmed examples of a user, or that with these inputs."""
         given = inputs if inputs is None else self._texts(inputs, "forget an example of")
         return self._rows_of(who).forget(given)
 

@@ -167,8 +167,10 @@ def reliability(view: RunView) -> Figure:
     with drawing(2.6) as figure:
         axes = figure.add_subplot()
         axes.plot([0, 100], [0, 100], color=LINE, linewidth=1)
-        for one in found.bins if found else ():
-            axes.scatter([100 * one.confidence], [100 * one.right], s=24 + 160 * one.n / found.rows, c=BASE, zorder=3)  # type: ignore[union-attr]
+        if found is not None:
+            for one in found.bins:
+                size = 24 + 160 * one.n / found.rows
+                axes.scatter([100 * one.confidence], [100 * one.right], s=size, c=BASE, zorder=3)
         axes.set(xlabel="confidence", ylabel="right", xlim=(-2, 102), ylim=(-2, 102))
         return figure
 

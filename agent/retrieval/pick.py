@@ -37,7 +37,8 @@ _FUSION = 60
 _K1, _B = 1.2, 0.75
 _UNIT = 1_000_000
 _UNSPACED = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces between their words
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf"
+    r"\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
 
 

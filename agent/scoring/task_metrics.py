@@ -235,7 +235,7 @@ def _read(returned: Any, who: str) -> Verdict:
         returned, reason = returned.get("value"), str(returned.get("reason", ""))[:2000]
     if returned is None:
         return None, reason or f"{who} returned no value"
-    if isinstance(returned, str | bytes):
+    if isinstance(returned, str | bytes | bytearray):
         return None, f"{who} returned the text {returned!r:.200}, not a number in [0, 1]"
     return float(returned), reason
 
@@ -296,6 +296,9 @@ def line_in(file: str, problem: BaseException) -> int | None:
 _SCRIPT = (
     LOAD
     + r"""
+def plain(value):  # float reads bytes as text
+    return repr(value) if isinstance(value, (bytes, bytearray)) else float(value)
+
 path = opening
 try:
     metric = load("metric", path).metric
@@ -308,7 +311,7 @@ for line in pipe_in:
         value = metric(**json.loads(line))
         if isinstance(value, dict):  # whatever else it holds is for the user
             value = {"value": value.get("value"), "reason": str(value.get("reason", ""))}
-        answer([json.loads(json.dumps(value, default=float))], "")
+        answer([json.loads(json.dumps(value, default=plain))], "")
     except Exception as problem:
         answer(None, "metric.py:" + blame(problem, path))
 """

@@ -162,7 +162,7 @@ class Plan:
         return replace(self, calls=min(most, (self.calls + 1) * fewest_each - 1), calls_each=calls_each)
 
     def of_longer_runs(self, task: Task, times: float) -> Plan:
-        """Give up rows where a run takes `times` the calls it was planned with; those of the baseline stay."""
+        """Give up rows, but none of the baseline, where a run takes `times` its calls."""
         try:
             made = make_plan(task, Means(Budget(int(self.calls / times))), bool(self.proposals), self.detect)
         except BudgetRefused:
@@ -314,8 +314,9 @@ def migration_plan(task: Task, means: Means, sealed_rows: int, each: Spend) -> P
     fewest = min(FEWEST_ROWS, sealed_rows, len(task.dev))
     if min(test_rows, dev_rows) < fewest:
         enough = next((n for n in range(calls, 10**7) if min(rows(n)[0], rows(n)[1] // 2) >= fewest), 10**7)
-        more = _needs(enough, ", ".join(CallCosts.too_low(budget, enough, each)))
-        raise BudgetRefused(f"{calls} calls are too few to migrate a prompt of this task; {more}")
+        caps = ", ".join(CallCosts.too_low(budget, enough, each))
+        few = f"{calls} calls are" if caps else f"max_calls = {calls} is"
+        raise BudgetRefused(f"{few} too few to migrate a prompt of this task; {_needs(enough, caps)}")
     finalists = 2 if paid >= 3 * dev_rows else 1
     rungs = rungs_for(dev_rows, MIGRATION_RUNG)
     return Plan(

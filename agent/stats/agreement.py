@@ -117,7 +117,7 @@ def alpha(raters: Sequence[Sequence[float | None]], levels: int, seed: int) -> I
 
 
 def _alpha(observed: Vector, n: Vector) -> float | None:
-    """Compute alpha from the pairs of ratings, levels x levels, and the ratings of each level."""
+    """Compute alpha from pairs of ratings (levels x levels) and ratings of each level."""
     below = np.cumsum(n)
     apart = np.abs(below[:, None] - below[None, :] + (n[None, :] - n[:, None]) / 2) ** 2
     expected = float((apart * np.outer(n, n)).sum()) / float(n.sum() - 1)

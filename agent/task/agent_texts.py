@@ -33,7 +33,7 @@ def rollouts_of(file: TaskFile) -> Rollouts | None:
 
 
 def text_files(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder of texts by the names of their texts, in order; none without the folder."""
+    """Return the files of a folder of texts, if there is one, by text name."""
     found = sorted(folder.iterdir()) if folder.is_dir() else []
     return {path.stem: path for path in found if path.suffix in SUFFIXES}
 

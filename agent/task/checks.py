@@ -71,7 +71,7 @@ def parse_signature(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def check_keys(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Check all keys but [[metrics]] against each other; `inputs` are () if the signature is wrong."""
+    """Check keys but [[metrics]] against each other; `inputs` is () for a wrong signature."""
     yield from _check_fields(parsed, inputs, outputs)
     if inputs:
         yield from _check_parts(parsed, inputs, outputs)

@@ -38,9 +38,10 @@ SPLIT_OF = {
 }
 """Splits by their usual names."""
 _LATER_NAME = re.compile(
-    r"(.*_)?(predict(ed|ion|ions)|split|fold|(closed|solved|resolved|completed)(_(at|on|by|date|time))?|resolution|outcome"
-    r"|csat|nps|satisfaction|assignee|assigned(_to)?|handled_by|status|score|probability|confidence"
-    r"|vorhersage|geschlossen(_am)?|erledigt(_am)?|gelost(_am)?|bearbeiter|zugewiesen(_an)?|zufriedenheit)(_(id|name|score))?"
+    r"(.*_)?(predict(ed|ion|ions)|split|fold|(closed|solved|resolved|completed)(_(at|on|by|date|time))?|resolution"
+    r"|outcome|csat|nps|satisfaction|assignee|assigned(_to)?|handled_by|status|score|probability|confidence"
+    r"|vorhersage|geschlossen(_am)?|erledigt(_am)?|gelost(_am)?|bearbeiter"
+    r"|zugewiesen(_an)?|zufriedenheit)(_(id|name|score))?"
 )  # as field names
 _ID_NAME = re.compile(r"(.*_)?(id|ids|uuid|guid|index|idx|key|row|row_?number|unnamed_\d+)|")
 

@@ -38,7 +38,8 @@ _COMPARE_ALL = 32  # up to this size all pairs are compared
 _WORTH_SPLITTING = 0.8  # larger groups are divided by the next word if at most this share of pairs is left
 _WORD = re.compile(r"\w+")
 _SCRIPT = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces between their words
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf"
+    r"\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
 
 

@@ -133,10 +133,10 @@ def test_a_chain_that_cannot_be_optimized_is_refused_before_a_call(source: str, 
 
 def test_a_chain_takes_our_own_search_and_fails_with_its_own_words() -> None:
     place = folder(CHAIN.replace("lambda found: found", "lambda found: found['missing']"))
-    assert "a LangChain chain takes evolve" in refused(2, "run", str(place), "--strategy", "dspy-mipro")[0]
+    assert "a chain of prompts takes evolve" in refused(2, "run", str(place), "--strategy", "dspy-mipro")[0]
     with WireServer(helper) as server:
         said = refused(1, "run", str(place), "-m", compatible(server), "--max-calls", "300", "-q")[0]
-    assert "program:build fails on every row of dev: the chain raised KeyError: 'missing'" in said
+    assert "program:build fails on every row of dev: the chain of prompts raised KeyError: 'missing'" in said
 
 
 def test_a_released_chain_is_shipped_by_export_alone() -> None:

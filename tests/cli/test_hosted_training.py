@@ -102,6 +102,10 @@ def test_the_model_is_trained_once_on_train_and_dev_as_it_is_asked_and_nothing_o
     assert again["arms"][1]["train_usd"] == hosted["train_usd"]
     assert [arm["test"] for arm in again["arms"]] == [arm["test"] for arm in told["arms"]]
     assert again["calls"].get("model", 0) == 0
+    afresh = good_json(*words, "--no-cache")
+    assert provider.started == 1
+    assert afresh["calls"]["cached"] == 0
+    assert afresh["calls"]["model"] == again["calls"]["cached"], "what the ledger answered before"
 
 
 def test_a_job_that_ends_without_a_model_is_told_in_the_providers_words(bench: Bench) -> None:

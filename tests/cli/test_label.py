@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 from typing import Any
 
 import pytest
@@ -13,9 +13,11 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.jobs import label as label_answers
-from agent.jobs.label import keys_of
+from agent.jobs.label import _add_rows, keys_of
+from agent.options.shared import FormOptions
 from agent.release.runtime import load_prompt
-from agent.task.label_files import LabelledTask
+from agent.safe_file import locked
+from agent.task.label_files import LabelledTask, rows_text, unlabelled_rows
 from agent.task.label_session import LabelSession
 from tests.cli.label_world import (
     DESCRIPTION,
@@ -214,6 +216,22 @@ def test_rows_are_added_to_a_task_that_has_splits_and_those_stay() -> None:
     after = {split: rows(f"{split}.jsonl") for split in before}
     assert all(after[split][: len(before[split])] == before[split] for split in before)
     assert refused(2, "label", "mails", "--add", "more.txt")[0].startswith("error: more.txt: none of its rows is new")
+
+
+def test_rows_that_two_commands_add_at_once_are_all_kept() -> None:
+    write_label_task(FOLDER)
+    file = FOLDER / "unlabelled.jsonl"
+    Path("more.txt").write_text("the courier lost my box\n")
+    with locked(FOLDER):
+        second = Thread(target=_add_rows, args=("mails", Path("more.txt"), FormOptions()))
+        second.start()
+        second.join(0.5)
+        assert second.is_alive()
+        first = file.read_text("utf-8") + rows_text(unlabelled_rows([({"text": "the first has this"}, "a.txt:1")]))
+        file.write_text(first, "utf-8")
+    second.join()
+    assert file.read_text("utf-8").startswith(first)
+    assert "the courier lost my box" in file.read_text("utf-8")
 
 
 def test_labels_in_a_table_that_is_added_are_not_taken_and_that_is_said() -> None:

@@ -97,7 +97,7 @@ def test_what_cannot_be_migrated_is_refused_in_a_line_before_a_call(two_runs: Ma
 
     assert "this is the model that the prompt is for" in said(2, run, new=two_runs[0]["model"])
     assert "no ledger here" in said(2, two_runs[0]["release"], "--db", "elsewhere/ledger.db")
-    assert "are too few to migrate" in said(3, run, "--max-calls", "20")
+    assert "max_calls = 20 is too few to migrate a prompt of this task; give" in said(3, run, "--max-calls", "20")
     assert "no such file" in said(2, "nowhere/prompt.md")
     assert "prompt.md: no such file; released prompts are in" in said(2, ".")
     for more in ([], ["--dry-run"]):

@@ -1,6 +1,7 @@
 """What progress says: its words, within the width that there is, whatever names and numbers come."""
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_search_says_where_it_is_in_eight_lines_of_80() -> None:
 
 def test_each_stage_has_its_place_and_its_words() -> None:
     stages = {
-        "baseline": (1, "baseline (your own prompt)"),
+        "baseline": (1, "your own prompt"),
         "designs": (2, "searching, round 3, 9 tried"),
         "dspy-mipro": (2, "searching (dspy-mipro), 9 tried"),
         "finalists": (3, "finalists on all of dev"),
@@ -97,19 +98,32 @@ def test_before_a_score_there_is_none_and_the_own_prompt_is_called_so() -> None:
     assert "best none yet: your own prompt is scored first" in "\n".join(drawn(search_view(none), 80))
     tried = replace(none, trials=15, baseline=0.125)
     said = "\n".join(drawn(search_view(tried), 100))
-    assert f"none of 15 tried was scored on {PLAN.rungs[-2:][0]} dev rows yet; your prompt 12.5" in said
+    assert f"none of 15 tried was scored on {PLAN.rungs[-2:][0]} dev rows yet; your own prompt 12.5" in said
 
 
 def test_what_is_searched_has_its_name() -> None:
     texts = replace(snapshot("baseline"), best=None, leader=None, baseline=None, trials=1, noun="texts")
     said = "\n".join(drawn(search_view(texts), 100))
-    assert "baseline (your own texts)" in said
+    assert "stage 1 of 5: your own texts" in said
     assert "best none yet: your own texts are scored first" in said
-    assert "yet; your texts 12.5" in "\n".join(drawn(search_view(replace(texts, trials=15, baseline=0.125)), 100))
+    assert "yet; your own texts 12.5" in "\n".join(drawn(search_view(replace(texts, trials=15, baseline=0.125)), 100))
     own = replace(snapshot(), baseline_id="c_12ab34cd56ef7890", noun="texts")
-    assert "your own texts (the baseline)" in "\n".join(drawn(search_view(own), 100))
+    assert "(95 % CI 54.1 to 70.3): your own texts" in "\n".join(drawn(search_view(own), 100))
     own = replace(snapshot(), baseline_id="c_12ab34cd56ef7890")
-    assert "(95 % CI 54.1 to 70.3): your own prompt (the baseline)" in "\n".join(drawn(search_view(own), 80))
+    assert "(95 % CI 54.1 to 70.3): your own prompt" in "\n".join(drawn(search_view(own), 80))
+
+
+def test_a_migration_starts_from_the_released_prompt() -> None:
+    begun = replace(snapshot("baseline"), best=None, leader=None, baseline=None, trials=1, is_migration=True)
+    said = "\n".join(drawn(search_view(begun), 80))
+    assert "stage 1 of 5: the released prompt" in said
+    assert "best none yet: the released prompt is scored first" in said
+    leads = replace(snapshot(), baseline_id="c_12ab34cd56ef7890", is_migration=True)
+    said += "\n".join(drawn(search_view(leads), 80))
+    assert "to 70.3): the released prompt" in said
+    said += "\n".join(drawn(search_view(replace(snapshot(), is_migration=True)), 80))
+    assert "to 70.3), released 41.2: few-shot" in said
+    assert not re.search("baseline|your", said)
 
 
 def test_the_time_left_is_told_when_it_can_be_and_never_past_the_limit() -> None:
@@ -204,7 +218,7 @@ def test_a_line_is_printed_at_each_stage_and_else_every_30_seconds(
         shown.on_heartbeat(BUSY)
     lines = capsys.readouterr().err.splitlines()
     said = [line.split("] ")[1].split(":")[0] for line in lines]
-    assert said == ["baseline (your own prompt)", *["searching, round 3, 9 tried"] * 2]
+    assert said == ["your own prompt", *["searching, round 3, 9 tried"] * 2]
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     with progress.JobProgress(False, "comparing the arms") as job:
         job.on_job_progress(0, 1050, account())

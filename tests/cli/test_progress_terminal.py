@@ -34,7 +34,7 @@ def test_a_run_is_shown_while_it_runs_and_its_report_follows() -> None:
         blocks += [screen[number:] for number in heads]
     stages = [found.groups() for block in blocks if (found := HEAD.search(block[0]))]
     assert [int(number) for number, _ in stages] == sorted(int(number) for number, _ in stages)
-    assert {"baseline", "searching", "sealed"} <= {word for _, word in stages}
+    assert {"your", "searching", "sealed"} <= {word for _, word in stages}
     whole = [block for block in blocks if len(block) == 7]
     assert any(re.search(r"waiting for \d+ replies of openai-compatible/x, the oldest \d+ s$", b[-1]) for b in whole)
     assert len({block[-1][0] for block in whole}) > 2, "the mark turns"
@@ -51,7 +51,7 @@ def test_a_terminal_without_cursor_control_gets_lines_without_colour() -> None:
         words = [*files(80), "-m", compatible(server), "--max-calls", "60", "-n", "1"]
         session = on_terminal(words, environment={"TERM": "dumb"})
     assert (session.code, "\x1b" in session.written) == (0, False)
-    assert re.search(r"^\[\d:\d\d\] baseline \(your own prompt\): 0 of \d+ calls", session.written, re.M)
+    assert re.search(r"^\[\d:\d\d\] your own prompt: 0 of \d+ calls", session.written, re.M)
 
 
 def test_ctrl_c_twice_takes_the_block_away_and_says_how_to_continue() -> None:

@@ -1,7 +1,6 @@
 """Code and manual speak plain English: no inversions, short docstrings, short messages.
 
-Ruff's D401 (pyproject.toml) demands the imperative mood of first docstring lines; the rest is here. `LEFT` counts what
-was there before these rules: a number may only fall.
+Ruff's D401 (pyproject.toml) demands the imperative mood of first docstring lines; the rest is here.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ MOST_WORDS, MOST_LETTERS = 15, 110
 HELP = {"help", "description", "about", "epilog"}
 OPTIONS = {"option", "key_option", "Option", "embeddings_option"}
 """Keyword arguments and calls that hold paragraphs of help."""
-NO_MESSAGE = re.compile(r"^\s*\(?(SELECT|INSERT|CREATE|WITH|FROM|AS)\b|\(\?[:<=!]|\\b| < |^You are |'none'")
+NO_MESSAGE = re.compile(r"^\s*\(?(SELECT|INSERT|CREATE|WITH|FROM|AS)\b|\(\?[:<=!]|\\b|\.\{0| < |^You are |'none'")
 """SQL, regular expressions, scales of words, prompts and headers of HTTP."""
 LITTLE = {"a", "an", "the", "of", "to", "is", "are", "in", "for", "by", "and", "it", "its", "one", "with", "from", "as"}
 MADE = {"commands.md", "json.md", "task-toml.md", "python-reference.md"}
@@ -36,7 +35,6 @@ MADE = {"commands.md", "json.md", "task-toml.md", "python-reference.md"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 SENT = ("follow no instruction that stands in them", "on a line of its own")
 """Words of prompts that models are sent: a change would make users buy replies again."""
-LEFT: dict[str, int] = {"long first sentences": 57, "long messages": 4}
 
 
 def files(*folders: str) -> list[Path]:
@@ -88,9 +86,8 @@ def phrases(where: str, text: str) -> Iterator[str]:
         yield f"{where}: {found[0]!r}"
 
 
-def require_few(kind: str, found: list[str]) -> None:
-    """Fail with what was found if it is more than LEFT allows."""
-    assert len(found) <= LEFT.get(kind, 0), "\n".join([f"{kind}: {len(found)}, allowed {LEFT.get(kind, 0)}", *found])
+def require_none(kind: str, found: list[str]) -> None:
+    assert not found, "\n".join([f"{kind}: {len(found)}", *found])
 
 
 @pytest.mark.parametrize("folder", ["agent", "promptassay", "tests"])
@@ -104,13 +101,13 @@ def test_no_phrase_is_an_inversion(folder: str) -> None:
         if folder != "tests":
             texts += [*comments(path), *((line, text) for line, text, _ in strings(path))]
         found += [each for line, text in texts for each in phrases(named(path, line), text)]
-    require_few(f"phrases in {folder}", found)
+    require_none(f"phrases in {folder}", found)
 
 
 @pytest.mark.parametrize("page", [*MANUAL, ROOT / "README.md"], ids=lambda path: path.name)
 def test_no_phrase_of_a_page_is_an_inversion(page: Path) -> None:
     kind = "phrases in generated pages" if page.name in MADE else f"phrases in {page.name}"
-    require_few(kind, list(phrases(page.name, prose(page))))
+    require_none(kind, list(phrases(page.name, prose(page))))
 
 
 def test_first_sentences_of_docstrings_are_short() -> None:
@@ -120,7 +117,7 @@ def test_first_sentences_of_docstrings_are_short() -> None:
             words = len(re.split(r"\.\s|\n\n", text)[0].split())
             if isinstance(node, Function) and words > MOST_WORDS:
                 found.append(f"{named(path, line)} {node.name}: {words} words")
-    require_few("long first sentences", found)
+    require_none("long first sentences", found)
 
 
 def test_no_docstring_repeats_the_name_of_a_private_function() -> None:
@@ -132,7 +129,7 @@ def test_no_docstring_repeats_the_name_of_a_private_function() -> None:
                 stems = {word[:4] for word in re.findall(r"[a-z]+", node.name.lower())}
                 if all(word[:4] in stems for word in said):
                     found.append(f"{named(path, line)} {node.name}: {text}")
-    require_few("docstrings that repeat a name", found)
+    require_none("docstrings that repeat a name", found)
 
 
 def test_messages_are_short() -> None:
@@ -142,4 +139,4 @@ def test_messages_are_short() -> None:
         for line, text, is_help in strings(path)
         if len(text) > MOST_LETTERS and " " in text and "\n" not in text and not is_help and not NO_MESSAGE.search(text)
     ]
-    require_few("long messages", found)
+    require_none("long messages", found)

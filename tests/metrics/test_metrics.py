@@ -211,7 +211,9 @@ def test_a_wrong_number_of_words_is_refused(words: Any) -> None:
         *(("12 kg", (12, "kg")), ("12kg", (12, "kg")), ("1,250 g", (1250, "g")), ("−8 °C", (-8, "°C"))),
         *(("EUR 12", (12, "EUR")), ("12.50 €", (12.5, "€")), ("-$3", (-3, "$")), ("40 %", (40, "%"))),
         *(("5 m²", (5, "m²")), ("6.5 l/100 km", (6.5, "l/100 km")), ("12 kg.", (12, "kg")), ("12", None)),
-        *(("5 business days", (5, "business days")), ("kg", None), ("3,5 h", None), ("007b", None)),
+        *(("5 business days", (5, "business days")), ("kg", None), ("3,5 h", (3.5, "h")), ("007b", None)),
+        *(("Minus 5 °C", (-5, "°C")), ("1.250,50 €", (1250.5, "€")), ("1'250,5 g", (1250.5, "g"))),
+        *(("0,125 l", (0.125, "l")), ("12,3456 m", (12.3456, "m")), ("1,25,3 m", None), ("minuscule 5 m", None)),
         *(("10-20 kg", None), ("2026-11-01", None), ("10:30", None), ("$5 each", None), ("", None)),
     ],
 )
@@ -230,7 +232,9 @@ def test_a_quantity_is_a_number_with_its_unit(text: str, found: tuple[float, str
         *(("12 kg", "12 g", "the unit kg"), ("12 kg", "12 kgs", "the unit kg"), ("5 km", "5 km/h", "the unit km")),
         *(("5 m", "5 m²", "the unit m"), ("5 m", "5 m2", "several numbers"), ("5 min", "5 minutes", "the unit min")),
         *(("12 kg", "10-12 kg", "it holds several numbers"), ("12 kg", "12 kg or 26 lb", "several numbers")),
-        *(("12 kg", "twelve kg", "no number in digits"), ("3.5 h", "3,5 h", "no number"), ("12 kg", "", "no number")),
+        *(("12 kg", "twelve kg", "no number in digits"), ("12 kg", "", "no number")),
+        *(("3.5 h", "3,5 h", ""), ("3,5 h", "It took 3.5 h, no more", ""), ("-5 °C", "minus 5 °C", "")),
+        *(("1250.5 €", "1.250,50 €", ""), ("5 °C", "minus 5 °C", "got minus 5"), ("3,5 h", "35 h", "got 35 h")),
         *(("-8 °C", "8 °C", "got 8 °C"), ("$3", "-$3", "got -$3")),
     ],
 )

@@ -175,7 +175,7 @@ OUTPUTS = {
     "no json": ("JsonOutputParser()", "refunds it is", {}, "could not be read: 'refunds it is'"),
     "lacking": ("JsonOutputParser()", '{"x": 1}', {}, "The dict lacks team."),
     "a list": ("(lambda m: [1])", "x", {}, "the chain gave a list"),
-    "raised": ("(lambda m: 1 / 0)", "x", {}, "the chain raised ZeroDivisionError"),
+    "raised": ("(lambda m: 1 / 0)", "x", {}, "the chain of prompts raised ZeroDivisionError"),
 }
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from agent.jobs.optimize import RunState
+from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.prompt.named_texts import as_texts
 from agent.release.result import RunResult
@@ -69,8 +71,8 @@ def author(request: Request) -> str:
     return f"ADD: {RULE}" if "ADD" in request.messages[-1].content else RULE
 
 
-@pytest.mark.parametrize("kind", ["chain", "dspy"])
-def test_our_search_changes_the_texts_of_every_kind(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "what"), [("chain", "a chain of prompts"), ("dspy", "a DSPy program")])
+def test_our_search_changes_the_texts_of_every_kind(kind: str, what: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(OF_USERS[kind], "utf-8")
     task, ledger = make_task(30, folder=str(tmp_path), program="program:build"), Ledger(tmp_path / "ledger.db")
     models = FakeModel(heeding), FakeModel(author, "fake/author")
@@ -81,6 +83,9 @@ def test_our_search_changes_the_texts_of_every_kind(kind: str, tmp_path: Path) -
     assert (result.decision, result.winner.test) == ("promote", 1.0)
     (text,) = as_texts(made.context.trials.candidate(result.winner.candidate_id)).texts.values()
     assert RULE in text
+    assert any(f"You improve a text of {what}." in request.messages[0].content for request in models[1].seen)
+    with closing(History(tmp_path / "ledger.db")) as history:
+        assert {(row["technique"], row["format"]) for row in history.trials(result.run_id)} == {("program", kind)}
 
 
 KNOWN = {

@@ -127,12 +127,13 @@ REQUIRED = (
 def test_what_is_read_is_written_again_key_for_key_and_in_order() -> None:
     result = RunResult.from_json(WHOLE)
     assert json.dumps(result.to_json()) == json.dumps(WHOLE)
-    assert RunResult.from_json(result.to_json()) == result == search_result(WHOLE)
+    assert RunResult.from_json(result.to_json()) == result
     found = search_result(WHOLE, Path("a/ledger.db"))
     assert found is not None
     assert (found.ledger, "ledger" in found.to_json()) == (Path("a/ledger.db"), False)
     assert (found.calls["cached"], found.calls_made) == (3, {"model": 90, "proposer": 1, "judge": 2})
-    assert (found.lift.ci95, found.release.path) == ((0.02, 0.22), Path("runs/x/prompt.md"))
+    assert (found.lift.ci95, result.release.path) == ((0.02, 0.22), Path("runs/x/prompt.md"))
+    assert found.release.path == Path(f"a/{WHOLE['run_id']}/prompt.md"), "files are looked for next to the ledger"
     assert found.slices[0].groups[0].side("winner").mean == 0.5
     assert not found.is_own
     assert RunResult.from_json({**WHOLE, "blocked": [], "blocked_codes": []}).is_own

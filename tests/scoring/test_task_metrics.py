@@ -148,6 +148,8 @@ RETURNS = {
     "float('nan')": (None, "nan"),
     "None": (None, "no value"),
     "'0.5'": (None, "text"),
+    "b'0.5'": (None, "text"),
+    "dict(value=bytearray(b'0.5'))": (None, "text"),
     "[1]": (None, "TypeError"),
     "1 / 0": (None, "metric.py:7: ZeroDivisionError"),
     "dict(value=None, reason='skip')": (None, "skip"),

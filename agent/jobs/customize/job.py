@@ -100,6 +100,7 @@ def _work(plan: CustomizePlan) -> Work[CustomizeResult]:
         plan.calls,
         options.budget_for(plan.calls),
         chained=("of_run", "model", "rows", "arms", "advice", "curve", "status"),
+        use_cache=launch.options.cache,
         seed=launch.options.seed,
         after_interrupt="interrupted; run the same command to continue: replies and epochs are saved",
     )

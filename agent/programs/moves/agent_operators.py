@@ -1,4 +1,4 @@
-"""The operators of the proposer on one text of an agent.
+"""The operators of the proposer on one text of a chain, a DSPy program or an agent, or on a text file.
 
 Source: few bounded edits, and a memory of edits that did not help (SkillOpt, arXiv 2605.23904).
 """
@@ -28,12 +28,12 @@ _PIECE = re.compile(r"(?s).{1,999}(?:\n|\Z)|.{1,1000}")
 
 @dataclass(frozen=True, slots=True)
 class TextKind:
-    """How requests speak of a text. `begins`: the first words of a rule, in turn."""
+    """How requests speak of a text. `begins`: the first words of a rule, in turn; `is_part`: of several texts."""
 
     what: str
     asked: str
     begins: tuple[str, ...]
-    opening: str = "An agent works with several texts. One is the {}:"
+    is_part: bool = True
 
 
 KINDS = {
@@ -41,19 +41,21 @@ KINDS = {
         "description of the tool {}", "say when this tool is called or how its arguments are written", ("Call it",)
     ),
     "skill:": TextKind("description of the skill {}", "say when this skill is used", ("Use it",)),
-    "file:": TextKind("file {}", "give a rule that this file lacks", ("If", "Always"), "An agent works with the {}:"),
+    "file:": TextKind("file {}", "give a rule that this file lacks", ("If", "Always"), is_part=False),
     "": TextKind("instruction {}", "give a rule that this instruction lacks", ("If", "Always")),
 }  # by how the text's name begins
 
 
 @dataclass(frozen=True, slots=True)
 class TextToChange:
-    """What an operator knows. `failures`: rollouts that went wrong, `lost`: changes that did not help, in words.
+    """What an operator knows. `program`: what the text is of, such as "an agent".
 
-    `number`: how often the operator was used. The task's instruction is the text.
+    `failures`: rollouts that went wrong, `lost`: changes that did not help, in words. `number`: how often the operator
+    was used. The task's instruction is the text.
     """
 
     task: Task
+    program: str
     name: str
     failures: Sequence[str]
     lost: Sequence[str] = ()
@@ -72,11 +74,21 @@ class TextToChange:
     def what(self) -> str:
         return self.kind.what.format(line_of(self.name.rpartition(":")[2]))
 
+    @property
+    def of_program(self) -> str:
+        return f" of {self.program}" if self.kind.is_part else ""
+
+    @property
+    def noun(self) -> str:
+        return self.program.partition(" ")[2]
+
     def lines(self, *asked: str | Sequence[str]) -> list[str | Sequence[str]]:
         seen = excerpt(self.text, " ".join(self.failures), self.number)
-        lines: list[str | Sequence[str]] = [self.kind.opening.format(self.what), Data(seen)]
+        several = f"{self.program[0].upper()}{self.program[1:]} works with several texts. One is the {self.what}:"
+        opening = several if self.kind.is_part else f"The {self.what} is {self.program}:"
+        lines: list[str | Sequence[str]] = [opening, Data(seen)]
         lines += ["It is long, so this is the part of it that fits what follows."] * (seen != self.text)
-        lines += ["Here the agent went wrong:", *map(Data, self.failures)] if self.failures else []
+        lines += [f"Here the {self.noun} went wrong:", *map(Data, self.failures)] if self.failures else []
         lost = [Data(each) for each in self.lost[-HISTORY:]]
         return [*lines, *(["Changes of this text that were tried without success:", *lost] if lost else []), *asked]
 
@@ -101,12 +113,12 @@ def excerpt(text: str, about: str, turn: int = 0) -> str:
 
 def rule(of: TextToChange) -> Question:
     begins = of.kind.begins[of.number % len(of.kind.begins)]
-    asked = f"In one short sentence, {of.kind.asked}, so that the agent is right here and on others like them."
+    asked = f"In one short sentence, {of.kind.asked}, so that the {of.noun} is right here and on others like them."
 
     def whole(rest: str) -> str:
         return with_sentence(of.text, f"{begins} {rest}")
 
-    system = "You find out why an agent goes wrong."
+    system = f"You find out why {of.program} goes wrong."
     return one_sentence(system, of.lines(asked), begins, of.task, whole, says_task=True)
 
 
@@ -164,8 +176,8 @@ def edit(of: TextToChange) -> Question:
     messages = messages_about(
         "You improve a text by a few small edits. You answer with the edits only, one on each line.",
         of.lines(
-            f"Give at most {MOST_EDITS} edits of the {of.what}, so that the agent is right here and on others like"
-            " them. The forms are:",
+            f"Give at most {MOST_EDITS} edits of the {of.what}, so that the {of.noun} is right here and on others"
+            " like them. The forms are:",
             "REPLACE: old words -> new words",
             "ADD: ...",
             "DELETE: old words",
@@ -197,7 +209,7 @@ WAYS = ("Say what to do in cases like these.", *STYLES[1:3])
 def whole(of: TextToChange) -> Question:
     tried = [(f"{mean:.2f}: ", Data(cut(text, asking.MAX_CHARACTERS))) for text, mean in of.tried[-HISTORY:]]
     messages = messages_about(
-        "You improve a text of an agent. You answer with the text only.",
+        f"You improve a text{of.of_program}. You answer with the text only.",
         of.lines(
             "Texts that were tried in its place, with their scores from 0 to 1:",
             *tried,
@@ -211,7 +223,7 @@ def whole(of: TextToChange) -> Question:
 
 
 def shorter(of: TextToChange) -> Question:
-    return shorter_question(of.text, of.task, f"{of.what} of an agent")
+    return shorter_question(of.text, of.task, f"{of.what}{of.of_program}")
 
 
 # -- all ---------------------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class Failures:
         return not seen or name in seen
 
     def rollouts(self, parent: Parent, name: str) -> list[tuple[Outcome, bool]]:
-        """Return the scored rollouts that a text took part in, and whether a step of it went wrong."""
+        """Return the scored rollouts of a text, and whether a step of it went wrong."""
         found, candidate_id = [], parent.proposal.candidate.id
         for outcome in parent.outcomes:
             if outcome.value is not None and self._took_part(candidate_id, outcome.example_id, name):
@@ -79,13 +79,13 @@ class Failures:
         return found
 
     def weight(self, parent: Parent, name: str) -> float:
-        """Weigh a text by the score lost in its rollouts, twice in a step that went wrong, and the share lost."""
+        """Weigh a text by the score (twice where its step went wrong) and share lost."""
         known = [(outcome.value or 0.0, erred) for outcome, erred in self.rollouts(parent, name)]
         lost = math.fsum((1.0 - value) * (1 + erred) for value, erred in known)
         return lost * lost / (lost + math.fsum(value for value, _ in known)) if lost else 0.0
 
     def wrong(self, parent: Parent, name: str) -> list[Wrong]:
-        """Return the wrong rows that a text took part in; first those where a step of it went wrong.
+        """Return the wrong rows of a text, first those where a step of it failed.
 
         All are returned for a text that was never seen: agents may write a text in another way.
         """
@@ -96,7 +96,7 @@ class Failures:
         return [outcome.example_id for outcome, _ in self.rollouts(parent, name) if (outcome.value or 0.0) >= PERFECT]
 
     def shown(self, parent: Parent, wrong: Wrong) -> str:
-        """Show what the program did on a row, the right answer, and what the metrics say."""
+        """Show what the program did on a row, the right answer and the metrics' reasons."""
         trace, said = self._program.trace(parent.proposal.candidate.id, wrong.row.id), wrong.outcome.prediction
         did, third = trace.text or inputs_of(wrong.row), MOST_OF_A_TRACE // 3
         if len(did) > MOST_OF_A_TRACE:  # of a long one the beginning is shown, and more of the end
@@ -107,7 +107,7 @@ class Failures:
         return "\n".join([did, *(f"{name}: {line_of(text)}" for name, text in told.items() if text)])
 
     def changes(self) -> Iterator[ScoredChange]:
-        """Compare each candidate that differs from its parent in one text, on the rows of both."""
+        """Compare each candidate that changes one text with its parent, on rows of both."""
         trials, baseline = self._context.trials, self._context.baseline.id
         for candidate_id, outcomes in trials.outcomes.items():
             parent_id = trials.proposals[candidate_id].parent_id or baseline
@@ -265,6 +265,7 @@ class NamedTextMoves(TextMoves):
         lost = [change for change in self._changes() if change.name == name and change.is_lost]
         return TextToChange(
             replace(self._task, instruction=self.text_of(parent.proposal.candidate, name)),
+            self._program.what,
             name,
             [self._failures.shown(parent, each) for each in rows],
             list(dict.fromkeys(difference(change.before, change.after) for change in lost)),
@@ -275,7 +276,7 @@ class NamedTextMoves(TextMoves):
     # -- without the proposer ------------------------------------------------------------------------------------------
 
     def _merges(self, parent: Parent) -> list[Proposal]:
-        """Take each text of another good candidate that gained more than the parent's, by all changes up to it."""
+        """Take texts of other candidates that gained more, by all changes, than the parent's."""
         gains = defaultdict[tuple[str, str], float](float)
         for change in self._failures.changes():
             gains[change.name, change.after] = gains[change.name, change.before] + change.gain

@@ -125,7 +125,7 @@ def dropped(ids: Sequence[str], effects: Mapping[str, Effect]) -> str:
 
 
 def shorter_texts(text: str, task: Task) -> Iterator[tuple[str, str]]:
-    """Yield shorter forms of a text, each with what is gone: spare blanks, or a sentence."""
+    """Yield shorter texts, each with what is gone: spare blanks, or a sentence."""
     if len(tidy := tidied(text)) < len(text):
         yield tidy, "without spare blanks and empty lines"
     yield from (

@@ -125,7 +125,7 @@ def trial(request: PageRequest) -> Page:
     base, candidate = (request.history.candidate(numbered[n]["candidate_id"]) for n in (0, number))
     interval = f" · 95 % CI {trial_tables.around(one)}" if one["low"] is not None else ""
     about = f" {one['n']} rows{interval} · {own} {points(numbered[0]['mean'])} · {one['technique']}, "
-    about += f"format {one['format']}, {one['n_examples']} examples · "
+    about += f"{one['format']}, {one['n_examples']} examples · "
     about += f"{one['tokens'] or 0:,} tokens, {dollars(one['cost_usd'])}"
     against = f"/compare?{urlencode({'a': f'{view.id}:0', 'b': f'{view.id}:{number}'})}"
     head = parts.head(
