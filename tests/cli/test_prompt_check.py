@@ -155,7 +155,7 @@ def test_a_judge_of_the_suite_scores_again(toys: Toys) -> None:
 def test_a_pairwise_judge_compares_with_the_recorded_answers(toys: Toys) -> None:
     task('mode = "pairwise"\n')
     model = ("-m", toys(Boats()).name)
-    run = good_json("run", "boats", *CAP, *model, "-n", "1")
+    run = good_json("run", "boats", *CAP, *model)
     assert "compares with another prompt's answers" in refused(2, "check", run["release"], "-q", *model)[0]
     told = good_json("bless", run["release"], "--reason", "first", "-q", *model)
     found = good_json("check", run["release"], "-q", *model)
