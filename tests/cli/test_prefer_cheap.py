@@ -18,7 +18,7 @@ from agent.jobs.locations import LEDGER, open_history
 from agent.jobs.tasks import with_demo_limit
 from agent.options.jobs import RecordedOptions
 from agent.types import Constraints
-from tests.cli.world import compatible, files, good, good_json, knowing, learner, refused
+from tests.cli.world import compatible, files, good, good_json, knowing, learner, optimize, refused
 from tests.scripted import Toys
 from tests.toys import make_task
 from tests.wire import WireServer
@@ -65,6 +65,13 @@ def test_the_cheaper_one_is_compared_with_the_best_on_the_same_sealed_rows() -> 
         assert "fewer prompt tokens than the best on dev" in surface
     assert "the same" in good("reproduce", cheap["run_id"], "--offline")
     assert "PROBLEM" not in good("audit", "check", cheap["run_id"])
+
+
+def test_where_no_cheaper_one_is_shown_the_best_is_tested(toys: Toys) -> None:
+    words = ("--max-calls", "300", "--proposer", "none", "--price", "1,2", "--prefer", "cheap")
+    done = optimize(*files(120), "-m", toys(learner).name, *words)
+    assert "prefer cheap: no cheaper prompt is shown to lose less than" in done.stderr
+    assert good_json("show")["result"]["cheaper"] is None
 
 
 def test_a_gain_that_is_no_number_is_refused() -> None:
