@@ -211,7 +211,7 @@ def job_command(spec: JobSpec) -> click.Command:
             if sections is not None:
                 print()
             print_shown(Printed(result, sections=sections), as_json)
-            code = found.ended(result)
+            code = found.ended(result) if found.ended else 0
         else:
             code = print_shown(found, as_json)
         if code:

@@ -163,7 +163,7 @@ def history(
         return trial_trail(view, trial)
     use = view.result.proposer if view.result is not None else None
     trials = replace(trial_tables.trials(view, is_whole=True), title=f"trials of {view.id}", tabbed=True)
-    proposals = run_tables.proposals(view.result, claims(ledger, view.id))
+    proposals = run_tables.proposals(use, claims(ledger, view.id))
     rows = {"trials": ledger.trials(view.id), "rejected": ledger.rejected(view.id)}
     state = {"run_id": view.id, "status": view.run["status"], "error": view.run["error"]}
     found = HistoryResult.model_validate({**state, **rows, "proposals": use.proposals if use else ()})

@@ -82,7 +82,7 @@ class Work(Generic[R]):
     seed: int = 0
     after_interrupt: str = "interrupted; the same command continues, as every reply is in the ledger"
     opening: str = ""
-    ended: Callable[[R], int] = lambda result: 0
+    ended: Callable[[R], int] | None = None
     programs: Sequence[Describes] = ()
     stored: Mapping[str, Any] | None = None
     tags: Mapping[str, str] = field(default_factory=dict)

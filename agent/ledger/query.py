@@ -56,6 +56,11 @@ def cost_of(calls: str, runs: str) -> str:
     return f"CASE WHEN MAX({no_price(calls, runs)}) THEN NULL ELSE COALESCE(SUM({calls}.cost_usd), 0) END"
 
 
+def is_search(run: Row) -> bool:
+    """Return whether a run is a search, not a check, calibration or the like."""
+    return not (run["options"] or {}).get("command") and not (run["result"] or {}).get("kind")
+
+
 def searched(run: Row) -> Row:
     """Return `run` if it is a search. Raises InputError otherwise."""
     if command := (run["options"] or {}).get("command"):

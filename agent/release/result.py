@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 
+from agent.release.prompt_file import HELD, holds_prompt
 from agent.release.runtime import Prompt, load_prompt
 from agent.results.base import CostedResult, SideName, absent
 from agent.results.breakdown import (
@@ -39,6 +40,7 @@ from agent.results.run_parts import (
     Winner,
     Yardstick,
 )
+from agent.stats.intervals import shown
 
 
 class Release(RootModel[Path]):
@@ -151,12 +153,40 @@ class RunResult(CostedResult):
         return next(won, "")
 
     @property
+    def ships_prompt(self) -> bool:
+        """Whether the run released a prompt, not the state of a custom program."""
+        return holds_prompt(self.release.path)
+
+    @property
+    def stopped_before_search(self) -> bool:
+        """Whether the preflight ended the run because no gain could be shown."""
+        return self.preflight is not None and not self.preflight.worth and sum(self.trials.values()) == 1
+
+    @property
+    def held_back(self) -> tuple[str, ...]:
+        """The reasons against releasing a winner with a significant gain; empty otherwise."""
+        moved, lift = self.migration, self.lift
+        is_shown = moved.test.shown if moved is not None else shown(lift.ci95, lift.p_value) > 0
+        return self.blocked if is_shown else ()
+
+    @property
+    def held_folder(self) -> Path | None:
+        """The folder of the winner when the baseline was released. None if it is gone."""
+        folder = self.release.path.parent / HELD
+        return folder if self.decision != "promote" and not self.is_own and folder.is_dir() else None
+
+    @property
     def by_answer(self) -> tuple[LabelReport, ...]:
         return (*self.labels, *self.tools)
 
     def dev(self, side: SideName) -> tuple[float | None, float | None]:
         """Return a prompt's mean on dev, and that mean corrected for selection; None if missing."""
         return (self.baseline.dev, None) if side == "baseline" else (self.winner.dev, self.winner.dev_corrected)
+
+    def sealed(self, side: SideName) -> float | None:
+        """Return a prompt's mean over the test rows with scores of both."""
+        both, whole = (self.lift.baseline, self.baseline) if side == "baseline" else (self.lift.winner, self.winner)
+        return whole.test if both is None else both
 
     def __repr__(self) -> str:
         wording = import_module("agent.report.wording")  # the report is a layer above

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from agent.ledger.connect import LEDGER
-from agent.ledger.query import Row
 from agent.prompt.fence import Fence
-from agent.release.result import RunResult
 from agent.report import charts, wording
 from agent.report.blocks import Block, ChartBlock, Column, ProseBlock, TableBlock, sentence, table, text
 from agent.report.view import RunView
-from agent.report.wording import SIDES, side_name, winner_name
-from agent.results.breakdown import JudgeTrust, LabelReport
+from agent.report.wording import SIDES, PromptNames, Sides
+from agent.results.base import SideName
+from agent.results.breakdown import (
+    Answers,
+    Calibration,
+    Consistency,
+    Group,
+    JudgeTrust,
+    LabelReport,
+    MetricPart,
+    Retrieval,
+    Slice,
+    Variety,
+)
 from agent.stats.figures import bracketed, chance, gain, interval, points
 from agent.stats.intervals import SIGNIFICANT
 
@@ -27,61 +34,29 @@ MOST_LABELS, MOST_CONFUSIONS = 8, 5
 """Maxima at the end of a run; `optimize show` has no limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShownRun:
-    """The input of all sections: a result and its run in the ledger (if any)."""
-
-    result: RunResult
-    view: RunView | None
-    brief: bool
-
-    @property
-    def promoted(self) -> Row | None:
-        return self.view.promoted if self.view is not None else None
-
-    @property
-    def db(self) -> Path:
-        return LEDGER if self.result.ledger == Path() else self.result.ledger
-
-    @property
-    def own(self) -> str:
-        return wording.own_prompt(self.result)
-
-    @property
-    def sides(self) -> Sequence[tuple[Any, str]]:
-        return wording.sides(self.result)
-
-    def chart(self, name: str, title: str, numbers: TableBlock, **more: Any) -> Block:
-        """Return the chart `name` of `charts`, or only its table without a ledger."""
-        if self.view is None:
-            return numbers
-        return ChartBlock(name, title, partial(getattr(charts, name), self.view), numbers, **more)
-
-
 def _compared(
-    run: ShownRun, first: Sequence[str | Column], rows: Sequence[tuple[Any, Sequence[Any]]]
+    sides: Sides, first: Sequence[str | Column], rows: Iterable[tuple[MetricPart | Group, Sequence[Any]]]
 ) -> dict[str, Any]:
-    is_compared = len(run.sides) > 1
-    columns = [*first, *(f"{name} (95 % CI) #" for _, name in run.sides)]
+    is_compared = len(sides) > 1
+    columns = [*first, *(f"{name} (95 % CI) #" for _, name in sides)]
     columns += ["difference (95 % CI) #"] * is_compared
     cells = []
     for part, begin in rows:
-        means = [f"{points(part.side(side).mean)}{bracketed(part.side(side).ci95)}" for side, _ in run.sides]
+        means = [f"{points(part.side(side).mean)}{bracketed(part.side(side).ci95)}" for side, _ in sides]
         cells.append((*begin, *means, *[gain(part.diff, part.diff_ci95)] * is_compared))
     return {"columns": columns, "rows": cells}
 
 
-def metrics(run: ShownRun) -> Iterator[Block]:
+def metrics(parts: Sequence[MetricPart], sides: Sides) -> Iterator[Block]:
     """Yield the score by metric, unless it only repeats the overall score."""
-    parts = run.result.metrics
     is_single = len(parts) == 2 and all(parts[0].side(side).mean == 1.0 for side, _ in SIDES)
     if is_single and not any(part.side(side).unscored for part in parts for side, _ in SIDES):
         return  # it says no more than the score itself
     names = (f"{part.metric} ({part.field})" if part.field else part.metric for part in parts)
     weights = (f"{part.weight:.2f}" if part.weight else "" for part in parts)
-    begin = list(zip(parts, zip(names, weights, strict=True), strict=True))
-    made = _compared(run, ("metric", Column("weight", "number", rank=1)), begin)
-    lost = [[part.side(side).unscored for side, _ in run.sides] for part in parts]
+    begin = zip(parts, zip(names, weights, strict=True), strict=True)
+    made = _compared(sides, ("metric", Column("weight", "number", rank=1)), begin)
+    lost = [[part.side(side).unscored for side, _ in sides] for part in parts]
     if any(map(any, lost)):
         made["columns"].append("unscored #")
         made["rows"] = [(*row, " and ".join(map(str, n))) for row, n in zip(made["rows"], lost, strict=True)]
@@ -89,26 +64,25 @@ def metrics(run: ShownRun) -> Iterator[Block]:
     yield table("By metric, on the sealed test", **made, explained=readable)
 
 
-def fields(run: ShownRun) -> Iterator[Block]:
+def fields(found: Sequence[MetricPart], sides: Sides, brief: bool) -> Iterator[Block]:
     """Yield the score by field of a JSON answer, the worst field first."""
-    parts = sorted(run.result.fields, key=lambda part: (part.winner.mean or 0.0, part.field))
-    shown = parts[:MOST_LABELS] if run.brief else parts
-    made = _compared(
-        run, (Column("field", floor=12, wraps=True), "rows #"), [(p, (p.field, p.winner.n)) for p in shown]
-    )
+    parts = sorted(found, key=lambda part: (part.winner.mean or 0.0, part.field))
+    shown = parts[:MOST_LABELS] if brief else parts
+    first = (Column("field", floor=12, wraps=True), "rows #")
+    made = _compared(sides, first, [(part, (part.field, part.winner.n)) for part in shown])
     left = len(parts) - len(shown)
     note = f"{left} more fields with more right values" if left else ""
     explained = "Right values of each field, 0 to 100, on the rows whose label or answer has the field."
     yield table("By field of the answer, on the sealed test", **made, note=note, explained=explained)
 
 
-def slices(run: ShownRun) -> Iterator[Block]:
+def slices(cuts: Iterable[Slice], sides: Sides) -> Iterator[Block]:
     """Yield the score by slice of the rows, with the gap between groups."""
-    for cut in run.result.slices if run.view is None or run.view.shows_rows else ():
+    for cut in cuts:
         first = (Column(cut.slice, floor=12, wraps=True), "rows #")
-        made = _compared(run, first, [(part, (part.value, part.winner.n)) for part in cut.groups])
+        made = _compared(sides, first, [(part, (part.value, part.winner.n)) for part in cut.groups])
         by_prompt = "; ".join(
-            f"{name} {_gap(getattr(cut, f'{side}_gap'), getattr(cut, f'{side}_gap_p'))}" for side, name in run.sides
+            f"{name} {_gap(getattr(cut, f'{side}_gap'), getattr(cut, f'{side}_gap_p'))}" for side, name in sides
         )
         note = "" if cut.winner_gap is None else f"Largest gap between groups: {by_prompt}."
         yield table(f"By {cut.slice}", **made, note=note)
@@ -120,9 +94,8 @@ def _gap(gap: float | None, p_value: float | None) -> str:
     return f"{f'{points(gap)} points' if p_value < SIGNIFICANT else 'not significant'} ({chance(p_value)})"
 
 
-def confidence(run: ShownRun) -> Iterator[Block]:
+def confidence(found: Calibration | None) -> Iterator[Block]:
     """Yield the reliability of confidences, and the effect of abstaining."""
-    found = run.result.calibration
     if found is None:
         return
     decides = wording.combined(found) or (f"{found.method} calibration" if found.is_calibrated else "")
@@ -144,10 +117,11 @@ def confidence(run: ShownRun) -> Iterator[Block]:
     rows = [(interval(b.low, b.high), b.n, points(b.confidence), points(b.right)) for b in found.bins]
     columns = ("confidence", "rows #", "mean confidence #", "right #")
     title, note = "Right answers by confidence, on the sealed test, 0 to 100", " ".join(map(sentence, said))
-    yield run.chart("reliability", "Right answers by confidence", table(title, columns, rows, note=note, on="page"))
+    numbers = table(title, columns, rows, note=note, on="page")
+    yield ChartBlock("reliability", "Right answers by confidence", partial(charts.reliability, found), numbers)
 
 
-def judges(run: ShownRun) -> Iterator[Block]:
+def judges(found: Iterable[JudgeTrust]) -> Iterator[Block]:
     """Yield the agreement of the judges with people."""
 
     def trust(judge: JudgeTrust) -> str:
@@ -157,30 +131,30 @@ def judges(run: ShownRun) -> Iterator[Block]:
         return said + ("" if judge.trusted else f": {judge.why}")
 
     rows = []
-    for judge in run.result.judges:
+    for judge in found:
         order = f"{judge.turned} of {judge.compared} verdicts changed with the order" if judge.compared else ""
         rows.append((", ".join(judge.models), judge.metric, judge.mode, trust(judge), order))
     yield table("Judges behind the score", ("judge", "metric", "mode", "trust ~", "order ~"), rows)
 
 
-def repeated(run: ShownRun) -> Iterator[Block]:
+def repeated(found: Consistency | None, sides: Sides) -> Iterator[Block]:
     """Yield the agreement of repeated answers."""
-    if (found := run.result.consistency) is None or (first := found.winner or found.baseline) is None:
+    if found is None or (first := found.winner or found.baseline) is None:
         return
     lines = [
         f"{name}: same answer {points(one.agreement)} % of the time, entropy {one.entropy:.2f} bits; "
         f"right every time {points(one.pass_hat_k)} %, at least once {points(one.pass_at_k)} %"
-        for side, name in run.sides
+        for side, name in sides
         if (one := found.side(side))
     ]
     yield text(*lines, heading=f"repeated answers ({first.k} per row, {first.rows} test rows):")
 
 
-def retrieval(run: ShownRun) -> Iterator[Block]:
+def retrieval(found: Retrieval | None, sides: Sides) -> Iterator[Block]:
     """Yield retrieval recall, and how answers use the passages."""
-    if (found := run.result.retrieval) is None:
+    if found is None:
         return
-    for side, name in run.sides:
+    for side, name in sides:
         shares = found.side(side)
         of_rows = f"all of them for {points(shares.recall_all)} %, of {found.rows} rows"
         said = (
@@ -198,14 +172,14 @@ def retrieval(run: ShownRun) -> Iterator[Block]:
         yield text(f"documents, {name}: {known}" if known else "")
 
 
-def variety(run: ShownRun) -> Iterator[Block]:
+def variety(found: Iterable[Variety], sides: Sides) -> Iterator[Block]:
     """Yield the variety of the texts of each field."""
     yield text(
         *(
             f"variety of {row.field}, {name}: {100 * texts.distinct_2:.0f} % distinct word pairs, "
             f"{100 * texts.openings:.0f} % distinct openings"
-            for row in run.result.variety
-            for side, name in run.sides
+            for row in found
+            for side, name in sides
             if (texts := row.side(side)) is not None and texts.distinct_2 is not None
         )
     )
@@ -214,69 +188,59 @@ def variety(run: ShownRun) -> Iterator[Block]:
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
-def answers(run: ShownRun) -> Iterator[Block]:
+def answers(reports: Iterable[LabelReport], names: PromptNames, brief: bool) -> Iterator[Block]:
     """Yield scores by label, and the confusion matrix."""
-    for report in run.result.by_answer:
-        yield _by_label(run, report)
-        name, support = winner_name(run.result), {score.label: score.support for score in report.winner.scores}
+    for report in reports:
+        yield _by_label(report, names, brief)
+        support = {score.label: score.support for score in report.winner.scores}
         confused = report.winner.confused()
         said = [f"{cell.label} read as {cell.said}: {cell.rows} of {support[cell.label]}" for cell in confused]
-        most = MOST_CONFUSIONS if run.brief else len(said)
+        most = MOST_CONFUSIONS if brief else len(said)
         rest = f"{len(said) - most} more" if len(said) > most else ""
-        worst = text(*said[:most], rest, heading=f"The worst confusions with {name}", folded=True)
-        if (made := confusion_table(report, name, worst)) is not None:
+        worst = text(*said[:most], rest, heading=f"The worst confusions with {names.winner}", folded=True)
+        if (made := confusion_table(report, names.winner, worst)) is not None:
             yield made
 
 
-def unreadable(run: ShownRun) -> Iterator[Block]:
+def unreadable(found: Answers | None, names: PromptNames, view: RunView | None) -> Iterator[Block]:
     """Yield the unreadable replies, some of them quoted."""
-    if said_of := _unreadable_counts(run):
-        of, replies = _unreadable_replies(run)
-        lines = [f"{row}: {' '.join(reply.split())}" for row, reply in replies.items()]
-        quoted = [f"  {line}" for line in Fence.around(lines)("\n".join(lines)).split("\n")] if lines else []
-        yield text(said_of + f"; examples with {of}, untrusted text:" * bool(lines), *quoted, on="screen")
-        yield text(said_of, on="page")
-        heading = f"Examples with {of}: untrusted text of the model"
-        yield text(*(f"row {line}" for line in lines), heading=heading, folded=True, exact=True, on="page")
-
-
-def _unreadable_counts(run: ShownRun) -> str:
-    answers = run.result.answers
-    counts = {} if answers is None else {side: answers.side(side) for side, _ in run.sides}
+    counts = {side: found.side(side) for side, _ in names.sides} if found is not None else {}
     if not any(count.unreadable for count in counts.values()):
-        return ""
-    said = [f"{one.unreadable} of {one.scored} with {side_name(run.result, side)}" for side, one in counts.items()]
-    return f"unreadable replies: {', '.join(said)}"
+        return
+    said = ", ".join(f"{one.unreadable} of {one.scored} with {names.side(side)}" for side, one in counts.items())
+    quoted = next((side for side in reversed(counts) if counts[side].unreadable_rows), None)  # the winner first
+    lines = [] if quoted is None or view is None else _quoted(view, quoted, counts[quoted].unreadable_rows)
+    fenced = [f"  {line}" for line in Fence.around(lines)("\n".join(lines)).split("\n")] if lines else []
+    of = names.side(quoted) if quoted else ""
+    told = f"unreadable replies: {said}"
+    yield text(told + f"; examples with {of}, untrusted text:" * bool(lines), *fenced, on="screen")
+    yield text(told, on="page")
+    heading = f"Examples with {of}: untrusted text of the model"
+    yield text(*(f"row {line}" for line in lines), heading=heading, folded=True, exact=True, on="page")
 
 
-def _unreadable_replies(run: ShownRun) -> tuple[str, dict[str, str]]:
-    # the prompt that is quoted, the winner first, and its replies by row
-    answers, view = run.result.answers, run.view
-    replies: dict[str, str] = {}
-    if answers is None or view is None or not view.shows_rows:
-        return "", {}
-    for side, _ in reversed(run.sides):
-        if rows := answers.side(side).unreadable_rows:
-            run_id, candidate_id = view.sealed_by(side)
-            for outcome in view.history.outcomes(run_id, candidate_id, "test"):
-                if (row := outcome["example_id"]) in rows:
-                    said = outcome["reply"].strip() or f"(no text: {outcome['error']})"
-                    replies[row] = wording.cut(said, REPLY_LETTERS)
-            return side_name(run.result, side), replies
-    return "", {}
+def _quoted(view: RunView, side: SideName, rows: Sequence[str]) -> list[str]:
+    run_id, candidate_id = view.sealed_by(side)
+    outcomes = view.history.outcomes(run_id, candidate_id, "test") if view.shows_rows else []
+    lines = []
+    for outcome in outcomes:
+        if outcome["example_id"] in rows:
+            reply = wording.cut(outcome["reply"].strip() or f"(no text: {outcome['error']})", REPLY_LETTERS)
+            lines.append(f"{outcome['example_id']}: {' '.join(reply.split())}")
+    return lines
 
 
-def _by_label(run: ShownRun, report: LabelReport) -> TableBlock:
+def _by_label(report: LabelReport, names: PromptNames, brief: bool) -> TableBlock:
     pairs = list(zip(report.baseline.scores, report.winner.scores, strict=True))
-    left = len(pairs) - MOST_LABELS if run.brief else 0
+    left = len(pairs) - MOST_LABELS if brief else 0
     if left > 0:  # the winner misses most rows of the first
         missed = sorted(pairs, key=lambda pair: (not pair[1].support, pair[1].right - pair[1].support, pair[1].label))
         pairs = missed[:MOST_LABELS]
     rows = []
     for own, best in pairs:
-        each = (own,) if run.result.is_own else (own, best)
+        each = (own,) if names.is_own else (own, best)
         rows.append((best.label, best.support, *(points(o.precision) for o in each), *(points(o.recall) for o in each)))
-    heads = [f"{what}, {name} #" for what in ("precision", "recall") for _, name in run.sides]
+    heads = [f"{what}, {name} #" for what in ("precision", "recall") for _, name in names.sides]
     explained = "Precision: share of rows answered with the label that have it. "
     explained += "Recall: share of rows with the label that were answered with it."
     return table(

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     from agent.report.checks import CheckPoint
     from agent.report.view import RunView
+    from agent.results.breakdown import Calibration
     from agent.results.customize import ComparedArm
+    from agent.results.run_parts import Carried, Lift, ParetoRow
 
 INK, SOFT, LINE, GOOD, BAD, BASE = "#24292f", "#57606b", "#8c959f", "#1a7f38", "#cf222f", "#0969db"
 """Text, quiet text, axes, gain, loss, baseline; `page.css` has their dark variants."""
@@ -94,13 +96,14 @@ def progress(view: RunView) -> Figure:
         return figure
 
 
-def sealed(view: RunView) -> Figure:
-    """Plot both prompts on the test rows and their paired difference, with 95 % intervals."""
-    assert view.result is not None
-    sides = wording.sides(view.result)
+def sealed(sides: wording.Sides, scores_of: Mapping[str, tuple[float, float, float]], lift: Lift) -> Figure:
+    """Plot both prompts on the test rows and their paired difference, with 95 % intervals.
+
+    Args:
+        scores_of: mean and interval by side.
+    """
     with drawing(1.5 if len(sides) > 1 else 1.1) as figure:
         scores, *others = figure.subplots(1, len(sides), width_ratios=(3, 2)[: len(sides)], squeeze=False)[0]
-        lift = view.result.lift
         low, high = (100 * end for end in lift.ci95)
         colour = GOOD if low > 0 else BAD if high < 0 else SOFT
         for axes in others:
@@ -109,8 +112,8 @@ def sealed(view: RunView) -> Figure:
             pad = 0.15 * max(high, 5) - 0.15 * min(low, -5)
             axes.set(xlabel="difference", xlim=(min(low, 0) - pad, max(high, 0) + pad), yticks=[])
         for height, (side, _) in enumerate(sides):
-            if side in view.sealed:
-                mean, low, high = (100 * value for value in view.sealed[side])
+            if side in scores_of:
+                mean, low, high = (100 * value for value in scores_of[side])
                 _whisker(scores, mean, low, high, -height, BASE if side == "baseline" else colour, f"{mean:.1f}")
         scores.set_yticks([-height for height in range(len(sides))], [name for _, name in sides])
         scores.set(xlabel="score on the sealed test", xlim=(-6, 106))
@@ -119,10 +122,12 @@ def sealed(view: RunView) -> Figure:
         return figure
 
 
-def pareto(view: RunView) -> Figure:
-    """Plot the Pareto front. Dev score against tokens and, if calls are paid, dollars per 1,000 calls."""
-    assert view.result is not None
-    rows = view.result.pareto
+def pareto(rows: Sequence[ParetoRow], words: Sequence[str]) -> Figure:
+    """Plot the Pareto front. Dev score against tokens and, if calls are paid, dollars per 1,000 calls.
+
+    Args:
+        words: what is written at each row; your own prompt has some.
+    """
     name, sizes = wording.sizes(rows)
     costs = [(name, [float(size) for size in sizes])]
     if any(row.usd_per_1000 for row in rows):
@@ -130,13 +135,11 @@ def pareto(view: RunView) -> Figure:
     with drawing(2.4) as figure:
         panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
         for axes, (name, paid) in zip(panels, costs, strict=True):
-            front = sorted(zip(paid, rows, strict=True), key=lambda pair: (pair[0], pair[1].dev))
-            axes.plot([cost for cost, _ in front], [100 * row.dev for _, row in front], color=LINE, linewidth=1)
-            for cost, row in front:
-                own = view.baseline is not None and row.candidate_id == view.baseline["id"]
-                colour = GOOD if row.chosen else BASE if own else SOFT
+            front = sorted(zip(paid, rows, words, strict=True), key=lambda each: (each[0], each[1].dev))
+            axes.plot([cost for cost, *_ in front], [100 * row.dev for _, row, _ in front], color=LINE, linewidth=1)
+            for cost, row, word in front:
+                colour = GOOD if row.chosen else BASE if word else SOFT
                 axes.scatter([cost], [100 * row.dev], s=60 if row.chosen else 28, c=colour, zorder=3)
-                word = "chosen" if row.chosen else view.own if own else ""
                 axes.annotate(word, (cost, 100 * row.dev), (0, 7), textcoords="offset points", ha="center")
             axes.set(xlabel=name, ylim=(-2, 112), xlim=(0, None))
             axes.margins(x=0.15)
@@ -144,10 +147,8 @@ def pareto(view: RunView) -> Figure:
         return figure
 
 
-def attribution(view: RunView) -> Figure:
+def attribution(rows: Sequence[Carried]) -> Figure:
     """Plot the gain of each part of the winner in points with 95 % intervals. Grey if its sign is unclear."""
-    assert view.result is not None
-    rows = view.result.attribution
     with drawing(0.8 + 0.32 * len(rows)) as figure:
         axes = figure.add_subplot()
         for height, row in enumerate(rows):
@@ -160,17 +161,14 @@ def attribution(view: RunView) -> Figure:
         return figure
 
 
-def reliability(view: RunView) -> Figure:
-    """Plot right answers against confidence on the test rows (0 to 100); empty without log-probabilities."""
-    assert view.result is not None
-    found = view.result.calibration
+def reliability(found: Calibration) -> Figure:
+    """Plot right answers against confidence on the test rows (0 to 100)."""
     with drawing(2.6) as figure:
         axes = figure.add_subplot()
         axes.plot([0, 100], [0, 100], color=LINE, linewidth=1)
-        if found is not None:
-            for one in found.bins:
-                size = 24 + 160 * one.n / found.rows
-                axes.scatter([100 * one.confidence], [100 * one.right], s=size, c=BASE, zorder=3)
+        for one in found.bins:
+            size = 24 + 160 * one.n / found.rows
+            axes.scatter([100 * one.confidence], [100 * one.right], s=size, c=BASE, zorder=3)
         axes.set(xlabel="confidence", ylabel="right", xlim=(-2, 102), ylim=(-2, 102))
         return figure
 

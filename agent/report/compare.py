@@ -14,7 +14,7 @@ from agent.report.blocks import Block, Column, DiffBlock, TableBlock, table, tex
 from agent.report.prompt_texts import tool_differences, word_diff
 from agent.report.terminal import won_and_lost
 from agent.report.view import RunView
-from agent.report.wording import without_result
+from agent.report.wording import PromptNames, without_result
 from agent.results.base import Result, absent, hidden
 from agent.results.run_parts import PairedResult
 from agent.stats.figures import paired_test
@@ -40,6 +40,7 @@ class ComparedPrompt:
     """Scores by split and row id."""
     scoring: dict[str, Any]
     """Scoring as far as the ledger knows it; metric options are only in task.toml."""
+    names: PromptNames
     result: RunResult | None = None
 
 
@@ -61,7 +62,7 @@ def compared_prompt(history: History, name: str) -> ComparedPrompt:
         split: {r["example_id"]: r["value"] for r in seen if r["value"] is not None} for split, seen in rows.items()
     }
     scoring = _scoring(history, run, result, [*rows["test"], *rows["dev"]])
-    return ComparedPrompt(run, history.candidate(candidate_id), trial, outcomes, scoring, result)
+    return ComparedPrompt(run, history.candidate(candidate_id), trial, outcomes, scoring, view.names, result)
 
 
 def _scoring(

@@ -33,7 +33,7 @@ from agent.report.blocks import (
 )
 from agent.report.comparison import comparison_sections, is_comparison
 from agent.report.page_blocks import FigureBlock, TermsBlock
-from agent.report.run_blocks import baseline_in_full, run_sections
+from agent.report.run_blocks import in_full, run_sections
 from agent.report.view import RunView
 from agent.results.base import SideName
 from agent.safe_file import disk_errors, new_file
@@ -141,7 +141,7 @@ def report_sections(view: RunView) -> list[PageSection]:
     named = [section for section in made if section.title]
     addresses = {**{section.title: section.name for section in named}, "What the words mean": "terms"}
     contents = [part for title, name in addresses.items() for part in (PageCell(title, f"#{name}"), " ")]
-    words = TermsBlock(terms.legend(is_compared=result is not None and not result.is_own, noun=wording.noun(view.run)))
+    words = TermsBlock(terms.legend(is_compared=result is not None and not result.is_own, noun=view.names.noun))
     return [plain_section(*first, line(*contents, look="contents")), *made, plain_section(words)]
 
 
@@ -150,10 +150,10 @@ def _tiles(result: RunResult, tone: str) -> FigureBlock:
     of_model = result.migration is not None
 
     def score(side: SideName, tag: str = "") -> PageCell:
-        return cells(PageCell(points(wording.sealed_score(result, side)), tag=tag), PageCell(scored, tag="small"))
+        return cells(PageCell(points(result.sealed(side)), tag=tag), PageCell(scored, tag="small"))
 
     figures: list[tuple[str, str]] = [
-        ("Old model" if of_model else wording.yours(result).capitalize(), score("baseline"))
+        ("Old model" if of_model else wording.names_of(result).yours.capitalize(), score("baseline"))
     ]
     if not result.is_own:
         lift = result.lift
@@ -174,7 +174,7 @@ def _unfinished(view: RunView) -> Iterator[Block]:
     told = line(f"{count} trials; the sealed test has decided nothing.{rest}" if not is_erased else rest)
     yield group(line(verdict, level=2), error, told, tag="section", look="verdict")
     if view.baseline is not None:
-        yield baseline_in_full(view, view.baseline)
+        yield in_full(view.own, view.baseline)
 
 
 def _unfinished_sections(view: RunView) -> list[PageSection]:

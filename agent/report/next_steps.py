@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.connect import ledger_option
+from agent.ledger.connect import LEDGER, ledger_option
 from agent.prompt.parts.adapter import ADAPTER_FILE
-from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
 from agent.release.versions import is_version
-from agent.report import wording
 from agent.report.view import RunView
+from agent.report.wording import unbeaten
+from agent.results.breakdown import Calibration
+from agent.results.run_parts import Winner
 from agent.task.label_files import rows_to_label
 
 LABELS_AT_ONCE = 20
@@ -34,12 +35,12 @@ OTHER_OPTIONS = ("judge", "knowledge", "tools", "embeddings", "metric_source", "
 """Options that define the task and that other commands do not take."""
 
 
-def next_steps(result: RunResult, db: Path, view: RunView | None) -> list[tuple[str, str]]:
-    """Return purpose and command of the next steps, most likely first. `db`: the ledger, as commands name it."""
+def next_steps(result: RunResult, view: RunView | None) -> list[tuple[str, str]]:
+    """Return purpose and command of the next steps, most likely first."""
     options: Mapping[str, Any] = (view.run["options"] if view else None) or {}
     task_words, own_function = _task_words(options), options.get("metric_source")
     promoted = view.promoted if view else None
-    of_run = f"{result.run_id}{ledger_option(db)}"
+    of_run = f"{result.run_id}{ledger_option(LEDGER if result.ledger == Path() else result.ledger)}"
     steps, need = list[tuple[str, str]](), result.to_show
     if need is not None and need.max_calls is not None and not own_function:
         caps = "".join(f" {option} MORE" for option in need.other_caps)
@@ -52,21 +53,23 @@ def next_steps(result: RunResult, db: Path, view: RunView | None) -> list[tuple[
         count = min(LABELS_AT_ONCE, to_label)
         task = shlex.quote(shlex.split(task_words)[0])
         steps.append((f"label the {count} rows that help most", f"optimize label {task} --count {count}"))
-    is_prompt, file = wording.ships_prompt(result), result.release.path
+    is_prompt, file = result.ships_prompt, result.release.path
     if is_version(file):
-        if promoted is None and wording.held_back(result):
+        if promoted is None and result.held_back:
             steps.append(("promote it anyway", f"optimize promote {of_run} --override --reason WHY"))
         elif promoted is None and result.decision == "promote":
             steps.append(("promote it", f"optimize promote {of_run}"))
         made, loader = ("prompt", "load_prompt") if is_prompt else ("texts", "load_texts")
         load = f"from promptassay import {loader}; {made} = {loader}({str(file)!r})"
         steps.append(("use it in Python", load))
-    form = " --format python -o DIR" if _takes_python(result, promoted) else ""
+    is_released = promoted is not None or result.decision == "promote"
+    needs_code = is_released and _is_more_than_text(result.winner, result.calibration)
+    form = " --format python -o DIR" if needs_code else ""
     if (result.release.path.parent / ADAPTER_FILE).is_file():
         form = " --format llama-server -o DIR"
     if is_prompt or not is_version(file):
         steps.append(("export it for other tools", f"optimize export {of_run}{form}"))
-    if wording.against_yardsticks(result) and len(result.yardsticks) > 1:
+    if len(result.yardsticks) > 1 and unbeaten(result.yardsticks):
         steps.append(("export the classic method", f"optimize export {of_run} --arm classic -o DIR"))
     is_trainable = is_prompt and result.model.startswith("local/") and "+" not in result.model
     if task_words and is_trainable and len(result.labels) < 2:
@@ -74,17 +77,9 @@ def next_steps(result: RunResult, db: Path, view: RunView | None) -> list[tuple[
     return [*steps, ("see all details", f"optimize show {of_run}"), ("share it", f"optimize report {of_run}")]
 
 
-def _takes_python(result: RunResult, promoted: Mapping[str, Any] | None) -> bool:
+def _is_more_than_text(winner: Winner, calibration: Calibration | None) -> bool:
     # retrieval and calibration do not fit into a template
-    winner, calibration = result.winner, result.calibration
-    is_released = promoted is not None or result.decision == "promote"
-    return is_released and bool(winner.picks or winner.passages or (calibration and calibration.is_calibrated))
-
-
-def held_folder(result: RunResult) -> Path | None:
-    """Return the folder of the winner when the baseline was released. None if it is gone."""
-    folder = result.release.path.parent / HELD
-    return folder if result.decision != "promote" and not result.is_own and folder.is_dir() else None
+    return bool(winner.picks or winner.passages or (calibration and calibration.is_calibrated))
 
 
 def _task_words(options: Mapping[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
 from agent.ledger.connect import ledger_option
 from agent.ledger.query import Row
@@ -12,17 +14,28 @@ from agent.ledger.trail import claims
 from agent.models.recorded import note
 from agent.release.result import RunResult
 from agent.release.versions import is_version
-from agent.report import breakdown_blocks, run_tables, trial_tables, wording
-from agent.report.blocks import Block, Column, DiffBlock, PageSection, filled, sentence, table, text
-from agent.report.breakdown_blocks import ShownRun
-from agent.report.next_steps import held_folder, next_steps
+from agent.report import breakdown_blocks, charts, run_tables, trial_tables, wording
+from agent.report.blocks import Block, ChartBlock, Column, DiffBlock, PageSection, filled, sentence, table, text
+from agent.report.next_steps import next_steps
 from agent.report.prompt_texts import compared_texts, prompt_text, whole_prompt
 from agent.report.terminal import lines_of
 from agent.report.view import EQUAL, RunView
-from agent.report.wording import amount
-from agent.results.run_parts import Change, PromptSize
+from agent.report.wording import PromptNames, amount, names_of
+from agent.results.breakdown import RowCount
+from agent.results.run_parts import (
+    Carried,
+    Change,
+    OtherBaseline,
+    ParetoRow,
+    Preflight,
+    PromptSize,
+    ProposerUse,
+    ToShow,
+    Winner,
+    Yardstick,
+)
 from agent.safe_text import counted, listed, plain
-from agent.stats.figures import bracketed, gain, gain_interval, interval, points, tally
+from agent.stats.figures import bracketed, gain, gain_interval, interval, paired_test, points, tally
 
 SCREEN = (
     *("verdict", "result", "prompt", "counts", "yardsticks", "metrics", "fields", "labels", "unreadable replies"),
@@ -39,6 +52,8 @@ PROMPT_LINES = 12
 PROMPT_LETTERS = 12_000
 """Maximum length of a prompt compared and shown on a page."""
 LINE = 76
+PromptForm = Literal["", "text", "changes"]
+"""How the summary of a run shows the best prompt; "" if it shows none."""
 FEWEST_READ, MUCH_LESS = 5, 3
 """Minimum of answered rows, and of distinct labels per distinct answer, to report low variety."""
 REASONED = ("chain-of-thought", "few-shot-cot")
@@ -73,66 +88,95 @@ def run_sections(
 
     `names`: by default those of a page, where an untitled section belongs to the one before.
     """
-    shown = ShownRun(result, view, brief)
-    made = [(name, *SECTIONS[name]) for name in names or SECTIONS]
-    return [section for name, title, of in made if (section := PageSection(name, title, filled(*of(shown))))]
+    called = names_of(result)
+    own, sides = called.own, called.sides
+    released = wording.released(called, result.decision == "promote", view.promoted if view else None)
+    cuts = result.slices if view is None or view.shows_rows else ()
+    design = f"{sides[-1][1]}: {_design(result.winner)}"
+    is_short = brief and not (result.is_own or result.reference_won)
+    form: PromptForm = "" if not is_short else "text" if result.references is None else "changes"
+    made: Mapping[str, tuple[str, Iterable[Block]]] = {
+        "verdict": ("", _verdict(result, called, released)),
+        "result": ("Result on the sealed test", _scores(result, called, design, view)),
+        "yardsticks": ("", _yardsticks(result.references or (), result.yardsticks, called.winner, result.winner.test)),
+        "metrics": ("", breakdown_blocks.metrics(result.metrics, sides)),
+        "fields": ("", breakdown_blocks.fields(result.fields, sides, brief)),
+        "labels": ("", breakdown_blocks.answers(result.by_answer, called, brief)),
+        "unreadable replies": ("", breakdown_blocks.unreadable(result.answers, called, view)),
+        "slices": ("", breakdown_blocks.slices(cuts, sides)),
+        "retrieval": ("", breakdown_blocks.retrieval(result.retrieval, sides)),
+        "repeated answers": ("", breakdown_blocks.repeated(result.consistency, sides)),
+        "variety": ("", breakdown_blocks.variety(result.variety, sides)),
+        "prompt": ("The prompt", _prompt(view, called, design, changes(result, called.noun), form)),
+        "whole prompt": ("", _whole_prompt(view, own)),
+        "gain": ("What carried the gain", _gain(result.attribution, own)),
+        "confidence": ("How sure it is, and how often it is right", breakdown_blocks.confidence(result.calibration)),
+        "judges": ("Can the judges be trusted?", breakdown_blocks.judges(result.judges)),
+        "rows": ("Rows that changed", run_tables.changed_rows(view) if view else ()),
+        "next": ("What to do next", _next(result, view, brief)),
+        "counts": ("", _counts(result)),
+        "released": ("", _released(result.release.path, released, result.parameters, result.ledger_head)),
+        "search": ("The search", _search(result.preflight, result.proposer, view)),
+        "trials": ("", trial_tables.trial_blocks(view) if view else ()),
+        "Pareto front": ("", _front(result.pareto, own, view)),
+        "spend": ("What it cost", run_tables.spend(view) if view else ()),
+        "provenance": ("Where this comes from", run_tables.provenance(view) if view else ()),
+    }
+    sections = (PageSection(name, made[name][0], filled(*made[name][1])) for name in names or made)
+    return [section for section in sections if section]
 
 
 # -- verdict and scores -----------------------------------------------------------------------------------------------
 
 
-def _verdict(run: ShownRun) -> Iterator[Block]:
-    result = run.result
-    certainty = wording.certainty(result)
+def _verdict(result: RunResult, names: PromptNames, released: str) -> Iterator[Block]:
+    certainty, own, best = wording.certainty(result), result.sealed("baseline"), result.sealed("winner")
     yield text(f"{wording.verdict(result)}{f'  ({certainty})' if certainty else ''}", strong=True, on="screen")
-    yield text(wording.meaning(result), on="page")
-    absolute, alike = in_absolute_terms(result), hardly_varied(result)
+    yield text(wording.meaning(names, result.lift, own, best), on="page")
+    counts = result.answers.winner if result.answers else None
+    absolute = in_absolute_terms(names.winner, best, counts, result.yardsticks, result.human_score)
+    alike = hardly_varied(names.winner, counts) if counts else ""
+    left_out = result.untested if result.decision != "promote" else None
     yield text(
         absolute and f"in absolute terms: {absolute}",
         alike and f"note: {alike}",
         note(result.model),
-        wording.untested(result),
-        to_show(result),
+        wording.untested(left_out) if left_out else "",
+        to_show(result.to_show) if result.to_show else "",
         result.search_ended and f"the search ended early: {result.search_ended}",
         result.overspent and f"the run {result.overspent}",
     )
-    yield text(f"Released: {wording.released(result, run.promoted)}. Path: {result.release.path}.", on="page")
-    yield text(*wording.held_back(result), heading="the best found was held back:")
+    yield text(f"Released: {released}. Path: {result.release.path}.", on="page")
+    yield text(*result.held_back, heading="the best found was held back:")
 
 
-def in_absolute_terms(result: RunResult) -> str:
-    """Return the absolute score of the winner and of the yardsticks; "" in older results."""
-    name = wording.winner_name(result)
-    counts = result.answers.winner if result.answers else None
-    parts = [f"{wording.verb(name, 'gets')} {points(wording.sealed_score(result, 'winner'))} of 100"]
+def in_absolute_terms(
+    name: str, score: float | None, counts: RowCount | None, yardsticks: Sequence[Yardstick], human: float | None
+) -> str:
+    """Return the absolute score of a prompt next to those of yardsticks and people; "" if it stands alone."""
+    parts = [f"{wording.verb(name, 'gets')} {points(score)} of 100"]
     if counts is not None and counts.scored and (counts.right or not counts.partly):  # graded metrics rarely give 1
         parts.append(f"right on {counts.right} of {counts.scored} rows")
-    others = sorted(result.yardsticks[1:], key=lambda one: -(one.test or 0.0))
-    if yardsticks := [f"{one.name} {points(one.test)}" for one in (*result.yardsticks[:1], *others[:1])]:
-        parts.append(f"without a language model: {', '.join(yardsticks)}")
-    if result.human_score is not None:
-        parts.append(f"people: {points(result.human_score)} (according to the task)")
+    others = sorted(yardsticks[1:], key=lambda one: -(one.test or 0.0))
+    if said := [f"{one.name} {points(one.test)}" for one in (*yardsticks[:1], *others[:1])]:
+        parts.append(f"without a language model: {', '.join(said)}")
+    if human is not None:
+        parts.append(f"people: {points(human)} (according to the task)")
     return "; ".join(parts) if len(parts) > 1 else ""
 
 
-def hardly_varied(result: RunResult) -> str:
-    """Return that the answers vary much less than the labels. "" if not, or in older results."""
-    counts = result.answers.winner if result.answers else None
-    if counts is None or counts.readable < FEWEST_READ or not counts.different:
+def hardly_varied(name: str, counts: RowCount) -> str:
+    """Return that a prompt's answers vary much less than the labels. "" if not, or in older results."""
+    if counts.readable < FEWEST_READ or not counts.different:
         return ""
     if counts.different_right < (2 if counts.different == 1 else MUCH_LESS * counts.different):
         return ""
     gave = "the same answer" if counts.different == 1 else f"{counts.different} different answers"
-    return (
-        f"{wording.winner_name(result)} gave {gave} on {counts.readable} rows (your rows have {counts.different_right})"
-    )
+    return f"{name} gave {gave} on {counts.readable} rows (your rows have {counts.different_right})"
 
 
-def to_show(result: RunResult) -> str:
-    """Return the sample size that would confirm the gain; "" if that is no question."""
-    need = result.to_show
-    if need is None:
-        return ""
+def to_show(need: ToShow) -> str:
+    """Return the sample size that would confirm the gain."""
     what = f"a gain of {100 * need.gain:.1f} points"
     if need.rows_needed is None:
         wants = f"{what} is too small for any number of test rows"
@@ -148,19 +192,19 @@ def to_show(result: RunResult) -> str:
     return f"{wants}; {within}: --max-calls {need.max_calls}{caps}{more}"
 
 
-def _scores(run: ShownRun) -> Iterator[Block]:
-    result, lift = run.result, run.result.lift
-    intervals = run.view.sealed if run.view else {}
+def _scores(result: RunResult, names: PromptNames, design: str, view: RunView | None) -> Iterator[Block]:
+    lift, sides, intervals = result.lift, names.sides, view.sealed if view else {}
     rows: list[Sequence[Any]] = []
-    for side, name in run.sides:
+    for side, name in sides:
         ends = intervals[side][1:] if side in intervals else (None, None)
-        sealed = points(wording.sealed_score(result, side))
-        rows.append((name, sealed, interval(*ends), *map(points, result.dev(side))))
+        rows.append((name, points(result.sealed(side)), interval(*ends), *map(points, result.dev(side))))
     columns = ("prompt", "sealed test #", "95 % CI #", "dev #", "dev, corrected #")
+    draw = partial(charts.sealed, sides, intervals, lift)
     if result.is_own:
         numbers = table("Scores, 0 to 100", columns[:-1], [row[:-1] for row in rows])
-        yield run.chart("sealed", f"{run.own.capitalize()} on the sealed test", numbers, is_open=True)
-        yield text(_design(run), on="screen")
+        title = f"{names.own.capitalize()} on the sealed test"
+        yield ChartBlock("sealed", title, draw, numbers, is_open=True)
+        yield text(design, on="screen")
         return
     rows.append(("difference", gain(lift.diff), gain_interval(lift.ci95), "", ""))
     uncorrected = result.uncorrected and f"the dev score is not corrected: {result.uncorrected}"
@@ -172,93 +216,103 @@ def _scores(run: ShownRun) -> Iterator[Block]:
         note=f"{tally(lift.wins, lift.losses, lift.ties)} of {lift.n} sealed rows",
         explained=f"Dev scores chose the prompt, so they are biased upwards; {corrected}. Only the sealed test counts.",
     )
-    yield run.chart("sealed", "Both prompts on the sealed test, and their difference", numbers, is_open=True)
-    yield text(uncorrected, _design(run), on="screen")
+    yield ChartBlock("sealed", "Both prompts on the sealed test, and their difference", draw, numbers, is_open=True)
+    yield text(uncorrected, design, on="screen")
     means = ((result.baseline.test, lift.baseline), (result.winner.test, lift.winner))
     is_uneven = any(shared is not None and abs(shared - (mean or 0)) > EQUAL for mean, shared in means)
     rows_seen = result.baseline.dev_rows
     yield text(
-        f"{wording.verb(run.own, 'was')} compared on {rows_seen} dev rows, which were enough" if rows_seen else "",
-        wording.cheaper(result),
+        f"{wording.verb(names.own, 'was')} compared on {rows_seen} dev rows, which were enough" if rows_seen else "",
+        wording.cheaper(result.cheaper) if result.cheaper else "",
         f"sealed test scores are over the {lift.n} rows scored for both prompts" if is_uneven else "",
     )
 
 
-def _yardsticks(run: ShownRun) -> Iterator[Block]:
-    yield text(*wording.against_references(run.result))
-    if all_ := run.result.yardsticks:
-        rows = [(one.name, f"{points(one.test)}{bracketed(one.ci95)}", points(one.dev)) for one in all_]
-        title = f"Without a language model, trained on {all_[-1].trained_on} rows"
-        note = sentence(wording.against_yardsticks(run.result))
+def _yardsticks(
+    references: Iterable[OtherBaseline], yardsticks: Sequence[Yardstick], winner: str, score: float | None
+) -> Iterator[Block]:
+    yield text(
+        *(
+            f"{one.name} scores {points(one.test)}; {winner} against it: {paired_test(one.lift)}"
+            if one.lift is not None
+            else one.why and f"{one.name} has no score: {one.why}"
+            for one in references
+        )
+    )
+    if yardsticks:
+        rows = [(one.name, f"{points(one.test)}{bracketed(one.ci95)}", points(one.dev)) for one in yardsticks]
+        title = f"Without a language model, trained on {yardsticks[-1].trained_on} rows"
+        best = wording.unbeaten(yardsticks)
+        note = sentence(wording.against_yardstick(best, winner, score)) if best else ""
         yield table(title, ("method", "sealed test (95 % CI) #", "dev #"), rows, note=note)
 
 
-def _gain(run: ShownRun) -> Iterator[Block]:
-    rows = [(row.part, *wording.carried(row)) for row in run.result.attribution]
+def _gain(parts: Sequence[Carried], own: str) -> Iterator[Block]:
+    rows = [(row.part, *wording.carried(row)) for row in parts]
     columns = ("part", "points #", "95 % CI #", "how it is known")
-    numbers = table("What carried the gain", columns, rows, note=f"Points lost when the part of {run.own} replaces it.")
-    yield run.chart("attribution", "What each part carries", numbers)
+    numbers = table("What carried the gain", columns, rows, note=f"Points lost when the part of {own} replaces it.")
+    yield ChartBlock("attribution", "What each part carries", partial(charts.attribution, parts), numbers)
 
 
-def _front(run: ShownRun) -> Iterator[Block]:
-    front = run.result.pareto
-    trials = run.view.history.trials(run.view.id) if run.view else []
+def _front(front: Sequence[ParetoRow], own: str, view: RunView | None) -> Iterator[Block]:
+    trials = view.history.trials(view.id) if view else []
     numbers = {trial["candidate_id"]: trial["number"] for trial in trials}
+    names = {id_: f"trial {number}{f', {own}' * (number == 0)}" for id_, number in numbers.items()}
     size_name, sizes = wording.sizes(front)
     rows = []
     for row, size in zip(front, sizes, strict=True):
-        number = numbers.get(row.candidate_id)
-        name = row.candidate_id if number is None else f"trial {number}{f', {run.own}' * (number == 0)}"
         seconds = "-" if row.latency_s is None else f"{row.latency_s:.2f} s"
         cells = (points(row.dev), f"{size:,}", amount(row.usd_per_1000), seconds)
-        rows.append((name, "yes" if row.chosen else "", *cells))
+        rows.append((names.get(row.candidate_id, row.candidate_id), "yes" if row.chosen else "", *cells))
     columns = ("prompt", "chosen", "dev #", f"{size_name} #", "$ per 1,000 calls #", "latency #")
     title = "The Pareto front: nothing beats these in score, prompt length and cost"
-    yield run.chart("pareto", "Dev score against cost", table(title, columns, rows))
+    words = ["chosen" if row.chosen else own if numbers.get(row.candidate_id) == 0 else "" for row in front]
+    draw = partial(charts.pareto, front, words)
+    yield ChartBlock("pareto", "Dev score against cost", draw, table(title, columns, rows))
 
 
-def _design(run: ShownRun) -> str:
-    winner = run.result.winner
+def _design(winner: Winner) -> str:
     size = wording.size(winner.tokens_a_call, winner.prompt_tokens)
     if winner.calls_a_row:
         size += f", {winner.calls_a_row:.1f} calls a row"
-    return f"{run.sides[-1][1]}: {wording.design(winner)}, {size} ({winner.candidate_id})"
+    return f"{wording.design(winner)}, {size} ({winner.candidate_id})"
 
 
 # -- the prompt -------------------------------------------------------------------------------------------------------
 
 
-def _prompt(run: ShownRun) -> Iterator[Block]:
-    result, view = run.result, run.view
-    yield text(_design(run), on="page")
-    yield text(*changes(result), heading="what changed:")
+def _prompt(
+    view: RunView | None, names: PromptNames, design: str, changed: Sequence[str], form: PromptForm
+) -> Iterator[Block]:
+    yield text(design, on="page")
+    yield text(*changed, heading="what changed:")
     if view is None or view.winner is None or view.baseline is None:
         return
-    if run.brief and result.references is not None and not (result.is_own or result.reference_won):
-        yield DiffBlock(*compared_texts(view.baseline, view.winner), "", run.own, "best found", on="screen")
-    elif run.brief and result.references is None and not result.is_own:
+    old, new = compared_texts(view.baseline, view.winner)
+    if form == "changes":
+        yield DiffBlock(old, new, "", names.own, "best found", on="screen")
+    elif form == "text":
         lines = plain(prompt_text(view.winner)).splitlines()
         left = counted(len(lines) - PROMPT_LINES, "more line")
         cut = [f"  {line if len(line) <= LINE else f'{line[: LINE - 1]}…'}" for line in lines[:PROMPT_LINES]]
-        whole = f"the best found (whole: optimize show {result.run_id}{ledger_option(run.db)}):"
+        whole = f"the best found (whole: optimize show {view.id}{ledger_option(view.history.path)}):"
         yield text(*cut, f"  ... {left}" if len(lines) > PROMPT_LINES else "", heading=whole, exact=True, on="screen")
-    if result.is_own:
-        yield text(f"The best found is your own {wording.noun(result)}." if len(view.trials) > 1 else "", on="page")
+    if names.is_own:
+        yield text(f"The best found is your own {names.noun}." if len(view.trials) > 1 else "", on="page")
     else:
-        old, new = (wording.cut(each, PROMPT_LETTERS) for each in compared_texts(view.baseline, view.winner))
-        best = wording.cut(whole_prompt(view.winner), PROMPT_LETTERS)
-        yield DiffBlock(old, new, old_name=run.own, new_name="the best found", on="page")
-        yield text(best, heading="The best found in full", exact=True, on="page")
-    yield baseline_in_full(view, view.baseline, folded=not result.is_own)
+        old, new = (wording.cut(each, PROMPT_LETTERS) for each in (old, new))
+        yield DiffBlock(old, new, old_name=names.own, new_name="the best found", on="page")
+        yield in_full("the best found", view.winner, folded=False)
+    yield in_full(names.own, view.baseline, folded=not names.is_own)
 
 
-def baseline_in_full(view: RunView, baseline: Row, folded: bool = True) -> Block:
-    """Return the prompt of trial 0 for a page."""
-    whole = wording.cut(whole_prompt(baseline), PROMPT_LETTERS)
-    return text(whole, heading=f"{view.own.capitalize()} in full", exact=True, folded=folded, on="page")
+def in_full(name: str, candidate: Row, folded: bool = True) -> Block:
+    """Return a prompt for a page, under its name."""
+    whole = wording.cut(whole_prompt(candidate), PROMPT_LETTERS)
+    return text(whole, heading=f"{name.capitalize()} in full", exact=True, folded=folded, on="page")
 
 
-def changes(result: RunResult) -> list[str]:
+def changes(result: RunResult, noun: str) -> list[str]:
     """Return what the winner changes in your prompt, a clause each. Empty if yours won, or in older results."""
     change = result.change
     if change is None:
@@ -268,17 +322,19 @@ def changes(result: RunResult) -> list[str]:
     if (left := len(change.tools) - MOST_TOOLS) > 0:
         tools += f" and {left} more"
     voting = wording.combined(result.calibration) if result.calibration is not None else ""
-    clauses = (_instruction(result, change), tools, *change.answer, *_new_design(change), voting, size)
+    if change.winner.technique == "program" or not result.ships_prompt:
+        what = f"the {noun.removesuffix('s')}s of your program changed"
+        instruction = ": ".join(filter(None, [what, listed(change.texts)])) if change.instruction else ""
+    else:
+        instruction = _instruction(change, result.proposer is not None and result.proposer.won)
+    clauses = (instruction, tools, *change.answer, *_new_design(change), voting, size)
     return [clause for clause in clauses if clause]
 
 
-def _instruction(result: RunResult, change: Change) -> str:
-    if change.winner.technique == "program" or not wording.ships_prompt(result):
-        what = f"the {wording.noun(result).removesuffix('s')}s of your program changed"
-        return ": ".join(filter(None, [what, listed(change.texts)])) if change.instruction else ""
+def _instruction(change: Change, has_proposed: bool) -> str:
     if not change.instruction:
         return "your instruction is unchanged"
-    is_proposed = not change.tools and not change.answer and result.proposer is not None and result.proposer.won
+    is_proposed = has_proposed and not change.tools and not change.answer
     if change.keeps:
         return f"your instruction is kept; {'the proposer added text' if is_proposed else 'text was added'} to it"
     return f"your instruction is {'replaced by one that the proposer wrote' if is_proposed else 'changed'}"
@@ -310,91 +366,53 @@ def _tokens(was: PromptSize, now: PromptSize) -> str:
     return f"{said} instead of {before:,} ({'about the same' if abs(times - 1) <= ABOUT_THE_SAME else f'{times:.1f}x'})"
 
 
-def _whole_prompt(run: ShownRun) -> Iterator[Block]:
-    view = run.view
+def _whole_prompt(view: RunView | None, own: str) -> Iterator[Block]:
     if view is None or view.winner is None or view.baseline is None:
         return
     heading = "== the winner's prompt (examples shown below) =="
     yield text(prompt_text(view.winner), heading=heading, exact=True, on="screen")
     yield run_tables.demos(view.winner["demos"])
-    sides = compared_texts(view.baseline, view.winner)
-    yield DiffBlock(*sides, f"== diff to {run.own} ==", run.own, "winner", on="screen")
+    texts = compared_texts(view.baseline, view.winner)
+    yield DiffBlock(*texts, f"== diff to {own} ==", own, "winner", on="screen")
 
 
 # -- search, cost, what to do -----------------------------------------------------------------------------------------
 
 
-def _counts(run: ShownRun) -> Iterator[Block]:
-    result = run.result
+def _counts(result: RunResult) -> Iterator[Block]:
     yield text(
         "trials: " + ", ".join(f"{n} {state}" for state, n in result.trials.items() if n or state != "incomplete"),
         result.failed_because and f"{counted(result.trials['failed'], 'candidate')} failed: {result.failed_because}",
         wording.cost_line(result),
-        run_tables.proposer(result),
-        run_tables.before_search(result),
-        "use --anyway to search regardless" if wording.stopped_before_search(result) else "",
+        run_tables.proposer(result.proposer),
+        run_tables.before_search(result.preflight),
+        "use --anyway to search regardless" if result.stopped_before_search else "",
         on="screen",
     )
 
 
-def _search(run: ShownRun) -> Iterator[Block]:
-    yield text(run_tables.before_search(run.result), run_tables.proposer(run.result), on="page")
-    if run.view is not None:
-        yield run_tables.proposals(run.result, claims(run.view.history, run.view.id))
+def _search(preflight: Preflight | None, use: ProposerUse | None, view: RunView | None) -> Iterator[Block]:
+    yield text(run_tables.before_search(preflight), run_tables.proposer(use), on="page")
+    if view is not None and use is not None:
+        yield run_tables.proposals(use, claims(view.history, view.id))
 
 
-def _released(run: ShownRun) -> Iterator[Block]:
-    result = run.result
-    parameters = ", ".join(f"{name}={value}" for name, value in result.parameters.items())
-    is_program = bool(parameters) and not is_version(result.release.path)  # its released state sets no parameters
+def _released(path: Path, which: str, scored_with: Mapping[str, Any], head: str) -> Iterator[Block]:
+    parameters = ", ".join(f"{name}={value}" for name, value in scored_with.items())
+    is_program = bool(parameters) and not is_version(path)  # its released state sets no parameters
     yield text(
-        f"released ({wording.released(result, run.promoted)}): {result.release.path}",
+        f"released ({which}): {path}",
         f"scored with {parameters}; set the same parameters in your program" if is_program else "",
-        f"ledger head {result.ledger_head[:16]}",
+        f"ledger head {head[:16]}",
         on="screen",
     )
 
 
-def _next(run: ShownRun) -> Iterator[Block]:
-    folder = held_folder(run.result)
-    columns = (Column(""), Column("", "code"))
+def _next(result: RunResult, view: RunView | None, brief: bool) -> Iterator[Block]:
+    folder, columns = result.held_folder, (Column(""), Column("", "code"))
     yield text(f"the best found is in {folder}" if folder else "")
-    steps = next_steps(run.result, run.db, run.view)
+    steps = next_steps(result, view)
     yield table("", columns, steps, on="page")
-    if run.view is not None and not run.brief:
+    if view is not None and not brief:
         steps = [(what, command) for what, command in steps if "optimize show " not in command]
     yield table("next:", columns, steps, on="screen")
-
-
-def _of_view(of: Callable[[RunView], Iterator[Block]]) -> Callable[[ShownRun], Iterator[Block]]:
-    return lambda run: of(run.view) if run.view is not None else iter(())
-
-
-SECTIONS: dict[str, tuple[str, Callable[[ShownRun], Iterator[Block]]]] = {
-    "verdict": ("", _verdict),
-    "result": ("Result on the sealed test", _scores),
-    "yardsticks": ("", _yardsticks),
-    "metrics": ("", breakdown_blocks.metrics),
-    "fields": ("", breakdown_blocks.fields),
-    "labels": ("", breakdown_blocks.answers),
-    "unreadable replies": ("", breakdown_blocks.unreadable),
-    "slices": ("", breakdown_blocks.slices),
-    "retrieval": ("", breakdown_blocks.retrieval),
-    "repeated answers": ("", breakdown_blocks.repeated),
-    "variety": ("", breakdown_blocks.variety),
-    "prompt": ("The prompt", _prompt),
-    "whole prompt": ("", _whole_prompt),
-    "gain": ("What carried the gain", _gain),
-    "confidence": ("How sure it is, and how often it is right", breakdown_blocks.confidence),
-    "judges": ("Can the judges be trusted?", breakdown_blocks.judges),
-    "rows": ("Rows that changed", _of_view(run_tables.changed_rows)),
-    "next": ("What to do next", _next),
-    "counts": ("", _counts),
-    "released": ("", _released),
-    "search": ("The search", _search),
-    "trials": ("", _of_view(trial_tables.trial_blocks)),
-    "Pareto front": ("", _front),
-    "spend": ("What it cost", _of_view(run_tables.spend)),
-    "provenance": ("Where this comes from", _of_view(run_tables.provenance)),
-}
-"""By name the title on a page, and what fills it."""

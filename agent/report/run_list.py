@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from agent.ledger.query import History
+from agent.ledger.query import History, Row, is_search
 from agent.release.result import search_result
 from agent.report import wording
 from agent.report.blocks import Block, Column, listing, text
@@ -58,18 +57,18 @@ class RunsResult(Result):
         yield text(*(f"{run.id} {run.status}: {run.error}" for run in self.runs if run.error))
 
 
-def listed(runs: Sequence[Mapping[str, Any]], history: History) -> RunsResult:
+def listed(runs: Sequence[Row], history: History) -> RunsResult:
     """Return these runs of the ledger as a list."""
     means = history.dev_means()
     return RunsResult(runs=tuple(_listed(run, means.get(run["id"], [])) for run in runs))
 
 
-def _listed(run: Mapping[str, Any], means: Sequence[float | None]) -> ListedRun:
-    stored, result, command = run["result"] or {}, search_result(run["result"]), run["options"].get("command")
+def _listed(run: Row, means: Sequence[float | None]) -> ListedRun:
+    stored, result = run["result"] or {}, search_result(run["result"])
     return ListedRun(
         **run,
-        is_search=not command and not stored.get("kind"),
-        job=str(stored.get("kind") or command or "search").replace("_", " "),
+        is_search=is_search(run),
+        job=str(stored.get("kind") or run["options"].get("command") or "search").replace("_", " "),
         baseline=result.baseline.test if result else None,
         winner=result.winner.test if result else None,
         lift=result.lift if result and not result.is_own else None,

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.prompt.template import label_text
-from agent.release.result import RunResult
-from agent.report import wording
 from agent.report.blocks import (
     Block,
     Column,
@@ -23,6 +21,7 @@ from agent.report.blocks import (
 from agent.report.view import EQUAL, RunView
 from agent.report.wording import amount, cut, duration
 from agent.results.recorded import RecordedOutcome
+from agent.results.run_parts import Preflight, ProposerUse
 from agent.safe_text import counted
 from agent.stats.figures import points
 
@@ -33,9 +32,8 @@ ANSWER, REASON = 1200, 400
 GONE = "The task's files are gone or have changed since the run"
 
 
-def before_search(result: RunResult) -> str:
+def before_search(preflight: Preflight | None) -> str:
     """Return the preflight's estimate of headroom and noise; "" without a preflight."""
-    preflight = result.preflight
     if preflight is None or not preflight.why:
         return ""
     noise, rows = preflight.noise, preflight.noise_rows or 0
@@ -43,9 +41,8 @@ def before_search(result: RunResult) -> str:
     return f"before the search: {preflight.why}{changed}"
 
 
-def proposer(result: RunResult) -> str:
+def proposer(use: ProposerUse | None) -> str:
     """Return what became of the proposer's instructions; "" in older results."""
-    use = result.proposer
     if use is None:
         return ""
     if use.why_not:
@@ -65,9 +62,8 @@ def proposer(result: RunResult) -> str:
     return "; ".join([*said, f"the best found has {'one' if use.won else 'none'}"])
 
 
-def proposals(result: RunResult | None, claims: Mapping[int, str]) -> TableBlock:
+def proposals(use: ProposerUse | None, claims: Mapping[int, str]) -> TableBlock:
     """Return what the proposer was asked for, why, and the outcome. `claims`: its explanations by number."""
-    use = result.proposer if result is not None else None
     return listing(
         "What the proposer was asked for",
         [
@@ -124,11 +120,11 @@ def fields(values: Mapping[str, Any]) -> str:
 
 def changed_rows(view: RunView) -> Iterator[Block]:
     """Yield the test rows that improved and those that got worse, for a page."""
-    result, own, best = view.result, view.baseline, view.winner
-    if result is None or result.is_own or own is None or best is None:
+    own, best = view.baseline, view.winner
+    if view.names.is_own or own is None or best is None:
         return
     pairs = sorted(view.pairs("test", own["id"], best["id"]), key=lambda pair: -abs(pair.change or 0.0))
-    is_known, (one, two) = "test" in view.examples, (name for _, name in wording.sides(result))
+    is_known, (one, two) = "test" in view.examples, (name for _, name in view.names.sides)
     if not is_known and any(pair.change for pair in pairs):
         yield text(f"{GONE}, so rows are named by their id alone")
     columns: Any = [

@@ -141,7 +141,7 @@ def trial_columns(
         return cells(trial["technique"], soft(trial["format"] + examples))
 
     def state(trial: Row) -> str:
-        which, reason = wording.which(trial, view.result, view.own), short(trial["reason"], WORDS)
+        which, reason = view.name_of(trial), short(trial["reason"], WORDS)
         return cells(badge(trial["state"]), badge(which), soft(reason))
 
     return [

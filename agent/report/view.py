@@ -19,7 +19,7 @@ from agent.ledger.query import History, Row, started_with
 from agent.ledger.verify import home_of
 from agent.options.shared import asked_of
 from agent.release.result import RunResult, search_result
-from agent.report.wording import SIDES, own_prompt
+from agent.report.wording import SIDES, PromptNames, names_of
 from agent.results.base import SideName
 from agent.safe_file import prompt_text
 from agent.stats.intervals import mean_ci
@@ -91,10 +91,21 @@ class RunView:
         """Calls, tokens and dollars by role, model and state, as in `History.costs`."""
         return self.history.costs(self.id)
 
+    @cached_property
+    def names(self) -> PromptNames:
+        """How its prompts are called."""
+        is_migration = bool((self.run["options"] or {}).get("migrates"))
+        return PromptNames(is_migration=is_migration) if self.result is None else names_of(self.result)
+
     @property
     def own(self) -> str:
         """The name of trial 0."""
-        return own_prompt(self.run)
+        return self.names.own
+
+    def name_of(self, trial: Row) -> str:
+        """Return whether a trial is the baseline, the best found, or both; "" for others."""
+        is_winner = self.result is not None and trial["candidate_id"] == self.result.winner.candidate_id
+        return " and ".join([self.own] * (trial["number"] == 0) + [SIDES[1][1]] * is_winner)
 
     @cached_property
     def baseline(self) -> Row | None:

@@ -5,24 +5,25 @@ Scores and differences are given in [0, 1] and [-1, 1] and written as points: 0 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
 from agent.release.versions import NOUNS, noun_of
 from agent.results.base import CostedResult, SideName
 from agent.results.breakdown import Calibration
-from agent.results.run_parts import Carried, NotWorse, ParetoRow, Winner
-from agent.stats.figures import chance, evidence, gain, paired_test, points
+from agent.results.run_parts import Carried, Cheaper, Lift, NotWorse, ParetoRow, Untested, Winner, Yardstick
+from agent.stats.figures import chance, evidence, gain, points
 from agent.stats.intervals import SIGNIFICANT, shown
 
 if TYPE_CHECKING:
     from agent.results.recorded import RecordedPrompt
 
-SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner", "best found"))
+Sides = Sequence[tuple[SideName, str]]
+SIDES: Sides = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: keys and display names."""
-MIGRATED: Sequence[tuple[SideName, str]] = (("baseline", "old model"), ("winner", "new model"))
+MIGRATED: Sides = (("baseline", "old model"), ("winner", "new model"))
 """SIDES for a migration: the released prompt on the old and on the new model."""
 RELEASED = "the released prompt"
 """The name of trial 0 of a migration."""
@@ -53,15 +54,46 @@ def cost_line(result: CostedResult) -> str:
     return f"calls: {made}, from the ledger {cached}; {tokens}, {paid}, {result.seconds:.0f} s"
 
 
-def noun(of: Mapping[str, Any] | RunResult) -> str:
-    """Return what a run searches, given its ledger row or result."""
-    path = of.release.path if isinstance(of, RunResult) else (of.get("result") or {}).get("release") or ""
-    return noun_of(path)
+@dataclass(frozen=True, slots=True)
+class PromptNames:
+    """The names of a run's two prompts; `noun` is what it searches, and with `is_own` the winner is your own."""
+
+    noun: str = "prompt"
+    is_migration: bool = False
+    is_own: bool = False
+
+    @property
+    def yours(self) -> str:
+        """The name of the user's own version."""
+        return f"your {self.noun}"
+
+    @property
+    def own(self) -> str:
+        """The name of trial 0."""
+        return RELEASED if self.is_migration else self.yours
+
+    @property
+    def sides(self) -> Sides:
+        """The prompts as in SIDES. Only one if your own prompt is the best."""
+        if self.is_migration:
+            return MIGRATED
+        own: Sides = (("baseline", self.yours),)
+        return own if self.is_own else (*own, SIDES[1])
+
+    def side(self, side: SideName) -> str:
+        """Return the name of a side in a sentence."""
+        name = dict([*SIDES, *self.sides])[side]
+        return name if name.startswith("your") else f"the {name}"
+
+    @property
+    def winner(self) -> str:
+        """The name of the winner in a sentence."""
+        return self.side("baseline" if self.is_own else "winner")
 
 
-def yours(of: Mapping[str, Any] | RunResult) -> str:
-    """Return the name of the user's own version."""
-    return f"your {noun(of)}"
+def names_of(result: RunResult) -> PromptNames:
+    """Return how a result's prompts are called."""
+    return PromptNames(noun_of(result.release.path), result.migration is not None, result.is_own)
 
 
 def verb(name: str, singular: str) -> str:
@@ -69,41 +101,6 @@ def verb(name: str, singular: str) -> str:
     is_plural = name.rpartition(" ")[2] in NOUNS.values()
     plural = {"was": "were", "is": "are"}.get(singular) or singular.removesuffix("s")
     return f"{name} {plural if is_plural else singular}"
-
-
-def own_prompt(of: Mapping[str, Any] | RunResult) -> str:
-    """Return the name of trial 0, given a run's ledger row or result."""
-    is_migration = of.migration if isinstance(of, RunResult) else (of["options"] or {}).get("migrates")
-    return RELEASED if is_migration else yours(of)
-
-
-def sides(result: RunResult) -> Sequence[tuple[SideName, str]]:
-    """Return the prompts of a result as in SIDES. Only one if your own prompt is the best."""
-    if result.migration is not None:
-        return MIGRATED
-    both: Sequence[tuple[SideName, str]] = (("baseline", yours(result)), SIDES[1])
-    return both[:1] if result.is_own else both
-
-
-def side_name(result: RunResult, side: SideName) -> str:
-    """Return the name of a side of a result in a sentence."""
-    name = dict([*SIDES, *sides(result)])[side]
-    return name if name.startswith("your") else f"the {name}"
-
-
-def winner_name(result: RunResult) -> str:
-    """Return the name of the winner in a sentence."""
-    return side_name(result, "baseline" if result.is_own else "winner")
-
-
-def stopped_before_search(result: RunResult) -> bool:
-    """Return whether the preflight ended the run because no gain could be shown."""
-    return result.preflight is not None and not result.preflight.worth and sum(result.trials.values()) == 1
-
-
-def only_scored(result: RunResult) -> bool:
-    """Return whether only your prompt was scored, as asked for (`-n 1`)."""
-    return sum(result.trials.values()) == 1 and not result.search_ended and not stopped_before_search(result)
 
 
 def without_result(run: Mapping[str, Any]) -> str:
@@ -126,58 +123,48 @@ def continued(run: Mapping[str, Any]) -> str:
     return f"run `optimize {command}` again with the same arguments{hint}"
 
 
-def ships_prompt(result: RunResult) -> bool:
-    """Return whether the run released a prompt, not the state of a custom program."""
-    return holds_prompt(result.release.path)
-
-
 def verdict(result: RunResult) -> str:
     """Return whether a search improved the prompt, as a sentence without full stop."""
-    lift = result.lift
+    lift, yours = result.lift, names_of(result).yours
     gained = f"{gain(lift.diff)} points on {lift.n} sealed test rows"
     if (moved := result.migration) is not None:
         said = at_most_worse(moved.test, moved.model)
         if result.decision == "promote":
             return f"Migrated: {result.model} is {said}"
         return f"Held back: {result.model} is {said}" if moved.test.shown else f"Keep {moved.model}: {said}"
-    if stopped_before_search(result):
-        return f"Keep {yours(result)}: no gain could be shown, so nothing was searched"
-    if only_scored(result):
-        return f"{verb(yours(result), 'was')} scored, and nothing was searched".capitalize()
+    if result.stopped_before_search:
+        return f"Keep {yours}: no gain could be shown, so nothing was searched"
+    if sum(result.trials.values()) == 1 and not result.search_ended:
+        return f"{verb(yours, 'was')} scored, and nothing was searched".capitalize()
     if result.decision == "promote":
         return (
             f"{result.reference_won.capitalize()} is better: {gained}" if result.reference_won else f"Better: {gained}"
         )
     if result.is_own or lift.wins + lift.losses == 0:
-        return _kept(result)
+        return f"Keep {yours}: {_why_kept(result)}"
     sign = shown(lift.ci95, lift.p_value)
     if sign:
-        return f"Held back: {gained}" if sign > 0 else f"Keep {yours(result)}: the best found is worse, {gained}"
+        return f"Held back: {gained}" if sign > 0 else f"Keep {yours}: the best found is worse, {gained}"
     if lift.p_value < SIGNIFICANT:
-        return f"Keep {yours(result)}: {gained} is not shown, its 95 % interval holds 0"
-    return f"Keep {yours(result)}: {gained} is not significant"
+        return f"Keep {yours}: {gained} is not shown, its 95 % interval holds 0"
+    return f"Keep {yours}: {gained} is not significant"
 
 
-def _kept(result: RunResult) -> str:
+def _why_kept(result: RunResult) -> str:
     left_out = result.untested
     if result.blocked:
-        return f"Keep {yours(result)}: the best found scores the same on {result.lift.n} sealed test rows"
+        return f"the best found scores the same on {result.lift.n} sealed test rows"
     if result.search_ended and result.trials["complete"] == (result.baseline.dev_rows is None):
-        return f"Keep {yours(result)}: the search ended before another prompt had seen all of dev"
+        return "the search ended before another prompt had seen all of dev"
     if left_out is not None and not left_out.is_chance:
-        return f"Keep {yours(result)}: a prompt with a higher dev score was not tested"
+        return "a prompt with a higher dev score was not tested"
     if result.cheaper is not None:
-        return f"Keep {yours(result)}: it costs less than the best on dev"
-    if left_out is not None:
-        return f"Keep {yours(result)}: no prompt that saw all of dev scored higher"
-    return f"Keep {yours(result)}: nothing better was found"
+        return "it costs less than the best on dev"
+    return "no prompt that saw all of dev scored higher" if left_out is not None else "nothing better was found"
 
 
-def untested(result: RunResult) -> str:
-    """Return which prompt led yours on dev untested, why, and how to test it. "" if none."""
-    found = result.untested
-    if found is None or result.decision == "promote":
-        return ""
+def untested(found: Untested) -> str:
+    """Return which prompt led yours on dev untested, why, and how to test it."""
     is_whole = found.rows == found.dev_rows
     on, there = ("dev", "") if is_whole else (f"{found.rows} of {found.dev_rows} dev rows", " there")
     what = f"a prompt scored {points(found.dev)} on {on} (yours {points(found.baseline)}{there})"
@@ -192,21 +179,11 @@ def outcome(result: RunResult) -> str:
         return "migrated, released" if result.decision == "promote" else "old model kept"
     if result.decision == "promote":
         return "better, released"
-    return "better, held back" if held_back(result) else f"{yours(result)} kept"
+    return "better, held back" if result.held_back else f"{names_of(result).yours} kept"
 
 
-def sealed_score(result: RunResult, side: SideName) -> float | None:
-    """Return a prompt's score on the test rows with scores of both."""
-    if side == "baseline":
-        return result.baseline.test if result.lift.baseline is None else result.lift.baseline
-    return result.winner.test if result.lift.winner is None else result.lift.winner
-
-
-def cheaper(result: RunResult) -> str:
-    """Return how a cheaper winner compares with the best on dev. "" if the best was tested."""
-    found = result.cheaper
-    if found is None:
-        return ""
+def cheaper(found: Cheaper) -> str:
+    """Return how a cheaper winner compares with the best on dev."""
     kind = "fewer prompt tokens" if found.saved_in == "tokens" else "cheaper per call"
     saves = f"{100 * found.saved:.0f} % {kind} than the best on dev"
     if found.test is None:
@@ -236,43 +213,37 @@ def combined(found: Calibration) -> str:
     return ""
 
 
-def against_references(result: RunResult) -> Iterator[str]:
-    """Yield how the winner compares with each further baseline."""
-    for one in result.references or ():
-        if one.lift is not None:
-            yield f"{one.name} scores {points(one.test)}; {winner_name(result)} against it: {paired_test(one.lift)}"
-        elif one.why:
-            yield f"{one.name} has no score: {one.why}"
+def unbeaten(yardsticks: Iterable[Yardstick]) -> Yardstick | None:
+    """Return the best yardstick if it matches or beats the winner; None if it does not."""
+    known = [one for one in yardsticks if one.diff is not None]
+    best = max(known, key=lambda one: one.test or 0.0, default=None)
+    return best if best is not None and _sign(best) <= 0 else None
 
 
-def against_yardsticks(result: RunResult) -> str:
-    """Return that the best yardstick matches or beats the winner; "" if it does not."""
-    known = [one for one in result.yardsticks if one.diff is not None]
-    if not known:
-        return ""
-    best = max(known, key=lambda one: one.test or 0.0)
-    assert best.diff_ci95 is not None
-    assert best.p_value is not None
-    sign = shown(best.diff_ci95, best.p_value)
-    if sign > 0:
-        return ""
-    does = "does better" if sign < 0 else "does as well within the margin of error"
+def _sign(one: Yardstick) -> int:
+    assert one.diff_ci95 is not None
+    assert one.p_value is not None
+    return shown(one.diff_ci95, one.p_value)
+
+
+def against_yardstick(best: Yardstick, winner: str, score: float | None) -> str:
+    """Return how well an `unbeaten` yardstick does against the score of `winner`."""
+    does = "does better" if _sign(best) < 0 else "does as well within the margin of error"
     return (
         f"without a language model, {best.name} trained on the same {best.trained_on} rows {does}: "
-        f"{points(best.test)} against {points(result.winner.test)} of {winner_name(result)}"
+        f"{points(best.test)} against {points(score)} of {winner}"
     )
 
 
-def meaning(result: RunResult) -> str:
+def meaning(names: PromptNames, lift: Lift, own: float | None, best: float | None) -> str:
     """Return the test scores and the interval of the gain, in full sentences."""
-    lift = result.lift
-    own = points(sealed_score(result, "baseline"))
-    if result.is_own:
-        return f"Of 100 points {verb(yours(result), 'gets')} {own}, on {lift.n} rows that the search never saw."
-    best, (low, high) = points(sealed_score(result, "winner")), map(gain, lift.ci95)
+    of_rows = f"on {lift.n} rows that the search never saw."
+    if names.is_own:
+        return f"Of 100 points {verb(names.yours, 'gets')} {points(own)}, {of_rows}"
+    low, high = map(gain, lift.ci95)
     return (
-        f"Of 100 points {verb(side_name(result, 'baseline'), 'gets')} {own} and {winner_name(result)} {best}, "
-        f"on {lift.n} rows that the search never saw. "
+        f"Of 100 points {verb(names.side('baseline'), 'gets')} {points(own)} and {names.winner} {points(best)}, "
+        f"{of_rows} "
         f"With 95 % confidence the true difference lies between {low} and {high} points ({chance(lift.p_value)})."
     )
 
@@ -283,12 +254,17 @@ def promotion(promoted: Mapping[str, Any]) -> str:
     return "; ".join([f"promoted by {promoted['actor']}", *more])
 
 
-def released(result: RunResult, promoted: Mapping[str, Any] | None = None) -> str:
+def released(names: PromptNames, is_best: bool, promoted: Mapping[str, Any] | None = None) -> str:
     """Return which prompt is released. `promoted`: a later promotion of a winner that was held back."""
     if promoted is not None:
         return f"the best found, {promotion(promoted)}"
-    own = f"your own {noun(result)}" if result.migration is None else "the prompt of the old model"
-    return "the best found" if result.decision == "promote" else own
+    return (
+        "the best found"
+        if is_best
+        else "the prompt of the old model"
+        if names.is_migration
+        else f"your own {names.noun}"
+    )
 
 
 def certainty(result: RunResult) -> str:
@@ -320,12 +296,6 @@ def duration(seconds: float | None) -> str:
 def cut(text: str, limit: int) -> str:
     """Return the text, or its first `limit` characters and the number of those omitted."""
     return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
-
-
-def which(trial: Mapping[str, Any], result: RunResult | None, own: str) -> str:
-    """Return whether a trial is the baseline (named by `own`), the best found, or both. "" for others."""
-    is_winner = result is not None and trial["candidate_id"] == result.winner.candidate_id
-    return " and ".join([own] * (trial["number"] == 0) + [SIDES[1][1]] * is_winner)
 
 
 # -- a prompt ---------------------------------------------------------------------------------------------------------
@@ -363,14 +333,3 @@ def carried(row: Carried) -> tuple[str, str, str]:
     low, high = row.ci95
     source = {"measured": "measured", "unknown": "unknown"}.get(row.how, "estimated from all trials")
     return ("?" if row.how == "unknown" else f"{row.points:+.1f}"), f"{low:+.1f} to {high:+.1f}", source
-
-
-# -- what not every run has -------------------------------------------------------------------------------------------
-
-
-def held_back(result: RunResult) -> list[str]:
-    """Return the reasons against releasing a winner with a significant gain; empty otherwise."""
-    is_shown = shown(result.lift.ci95, result.lift.p_value) > 0
-    if result.migration is not None:
-        is_shown = result.migration.test.shown
-    return list(result.blocked) if is_shown else []

@@ -24,7 +24,7 @@ from agent.release.runtime import load_prompt
 from agent.report.blocks import ChartBlock
 from agent.report.trial_tables import badge
 from agent.report.web.app import warm
-from agent.report.wording import own_prompt
+from agent.report.wording import PromptNames
 from agent.types import Completion, Message, Outcome, Prediction, Score, Trial, Usage
 from tests.cli.world import good, good_json, optimize
 from tests.release.test_texts import release as of_texts
@@ -48,9 +48,9 @@ def test_the_latest_run_is_drawn_before_the_first_request(client: Browser) -> No
     assert all("svg" in vars(chart) for chart in charts)
 
 
-@pytest.mark.parametrize("options", [{}, {"migrates": {"run": "r"}}])
-def test_trial_0_has_its_badge_in_every_run(options: Mapping[str, Any]) -> None:
-    assert badge(own_prompt({"options": options})).tag == "base"
+@pytest.mark.parametrize("is_migration", [False, True])
+def test_trial_0_has_its_badge_in_every_run(is_migration: bool) -> None:
+    assert badge(PromptNames(is_migration=is_migration).own).tag == "base"
 
 
 def winner_of(run_id: str) -> int:

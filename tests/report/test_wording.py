@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from agent.jobs.locations import LEDGER
 from agent.jobs.planned import detectable_line
 from agent.ledger.query import ERASED
 from agent.release.result import RunResult
 from agent.report import next_steps as steps_of
 from agent.report import run_blocks, run_tables, wording
+from agent.report.blocks import shown_on
 from agent.report.breakdown_blocks import confusion_table
 from agent.report.next_steps import next_steps
 from agent.report.prompt_texts import prompt_text
-from agent.report.run_blocks import screen_sections
+from agent.report.run_blocks import run_sections, screen_sections
 from agent.report.run_tables import proposals
 from agent.report.terminal import lines_of
+from agent.results.breakdown import RowCount
 from agent.stats.intervals import minimum_detectable_gain
 from agent.stats.preflight import ASSUMED_RATES, assess
 from tests.cli.world import files, good, good_json
@@ -135,12 +136,14 @@ def test_a_screen_says_what_a_result_has(parts: dict[str, Any], says: str, else_
 def test_figures_that_an_older_version_lacks_are_left_out() -> None:
     quiet = [{**row, "winner": side(1.0), "baseline": side(1.0)} for row in metrics(0)]
     assert "By metric" not in screen(metrics=quiet)
-    assert "your prompt gets 60.0 and the best found 78.0, on 100 rows" in wording.meaning(of(**UNEVEN))
-    assert "your prompt gets 52.0 and the best found 78.0, on 100 rows" in wording.meaning(of())
+    for parts, own in ((UNEVEN, "60.0"), ({}, "52.0")):
+        (verdict,) = run_sections(of(**parts), names=["verdict"])
+        said = " ".join(line for block in shown_on("page", verdict.blocks) for line in getattr(block, "lines", ()))
+        assert f"your prompt gets {own} and the best found 78.0, on 100 rows" in said
     told = PREFLIGHT.to_json()
-    assert run_tables.before_search(of(preflight=told)).endswith("or more; asked twice, 5 of 10 rows changed")
-    assert "asked twice" not in run_tables.before_search(of(preflight={**told, "noise": None}))
-    assert run_tables.before_search(of()) == ""
+    assert run_tables.before_search(of(preflight=told).preflight).endswith("more; asked twice, 5 of 10 rows changed")
+    assert "asked twice" not in run_tables.before_search(of(preflight={**told, "noise": None}).preflight)
+    assert run_tables.before_search(None) == ""
     row = {"result": {"kind": "judge_calibration"}, "result_hash": "h", "status": "complete", "error": ""}
     assert wording.without_result(row) == "not a search (judge calibration)"
     assert wording.without_result({**row, "result": None}) == "its result was erased"
@@ -185,7 +188,7 @@ def test_the_dry_run_names_the_gain_that_can_be_shown_for_each_assumed_baseline(
 def test_what_changed_is_said_in_plain_words(change: dict[str, Any], winner: dict[str, Any], says: list[str]) -> None:
     won = change.pop("won", False)
     told = {"winner": {**OWN, **winner}, "baseline": OWN, "instruction": False, **change}
-    assert run_blocks.changes(of(change=told, proposer={**USE, "won": won}))[: len(says)] == says
+    assert run_blocks.changes(of(change=told, proposer={**USE, "won": won}), "prompt")[: len(says)] == says
 
 
 @pytest.mark.parametrize(
@@ -201,7 +204,7 @@ def test_what_changed_is_said_in_plain_words(change: dict[str, Any], winner: dic
     ],
 )  # fmt: skip
 def test_the_outcome_of_the_proposer(use: dict[str, Any], says: str) -> None:
-    assert run_tables.proposer(of(proposer={**USE, **use})) == f"proposer: {says}"
+    assert run_tables.proposer(of(proposer={**USE, **use}).proposer) == f"proposer: {says}"
 
 
 def fate(number: int, operator: str, became: str, **more: Any) -> dict[str, Any]:
@@ -217,17 +220,17 @@ def test_each_proposal_is_told_with_its_reason_its_rows_and_its_outcome() -> Non
     ]
     used = {"asked": 1, "refused": 0, "dropped": 0, "tried": 1, "finalists": 1, "points": 12.5}
     operators = [{"operator": "definitions", **used}, {"operator": "rule", **used, "tried": 0, "finalists": 0}]
-    result = of(proposer={**USE, "won": True, "points": 9.04, "operators": operators, "proposals": fates})
-    assert run_tables.proposer(result) == (
+    proposer = of(proposer={**USE, "won": True, "points": 9.04, "operators": operators, "proposals": fates}).proposer
+    assert run_tables.proposer(proposer) == (
         "proposer: 3 of at most 40 planned calls; 1 of 3 proposals tried, 1 among the finalists, +9.0 points against "
         "the best prompt without one; the best found has one"
     )
-    assert proposals(result, {2: "If new, say it"}).rows == (
+    assert proposals(proposer, {2: "If new, say it"}).rows == (
         ("1", "definitions", "why 1", "all", "50.0", "62.5", "winner"),
         ("2", "rule", "why 2: If new, say it", "d1, d2", "50.0", "25.0", "dropped"),
         ("3", "whole", "-", "all", "-", "-", "refused: lost billing"),
     )
-    assert proposals(None, {}).rows == proposals(of(), {}).rows == ()
+    assert proposals(None, {}).rows == ()
 
 
 NEED = {"gain": 0.06, "rows_needed": 310, "rows_tested": 35, "rows_there": 94, "max_calls": 540, "other_caps": []}
@@ -248,7 +251,9 @@ NEED = {"gain": 0.06, "rows_needed": 310, "rows_tested": 35, "rows_there": 94, "
     ],
 )  # fmt: skip
 def test_the_sample_size_that_a_gain_needs(need: dict[str, Any], says: str) -> None:
-    assert run_blocks.to_show(of(to_show={**NEED, **need})) == f"a gain of 6.0 points {says}"
+    found = of(to_show={**NEED, **need}).to_show
+    assert found is not None
+    assert run_blocks.to_show(found) == f"a gain of 6.0 points {says}"
 
 
 def counted(right: int, wrong: int, partly: int = 0) -> dict[str, Any]:
@@ -266,8 +271,8 @@ def counted(right: int, wrong: int, partly: int = 0) -> dict[str, Any]:
     ],
 )
 def test_the_score_is_also_told_in_absolute_terms(parts: dict[str, Any], says: str) -> None:
-    assert run_blocks.in_absolute_terms(of(**parts)) == f"the best found gets 78.0 of 100{says}"
-    assert run_blocks.in_absolute_terms(of()) == "", "of an older version"
+    assert f"in absolute terms: the best found gets 78.0 of 100{says}\n" in screen(**parts)
+    assert "in absolute terms" not in screen(), "of an older version"
 
 
 @pytest.mark.parametrize(
@@ -277,7 +282,7 @@ def test_the_score_is_also_told_in_absolute_terms(parts: dict[str, Any], says: s
 def test_answers_that_hardly_vary_are_reported(readable: int, different: int, right: int, gave: str) -> None:
     counts = {"right": 0, "readable": readable, "different": different, "different_right": right}
     said = f"the best found gave {gave} on {readable} rows (your rows have {right})" if gave else ""
-    assert run_blocks.hardly_varied(of(answers={"winner": counts, "baseline": {}})) == said
+    assert run_blocks.hardly_varied("the best found", RowCount.model_validate(counts)) == said
 
 
 def test_a_large_matrix_shows_the_labels_that_lost_most() -> None:
@@ -337,6 +342,6 @@ def test_next_steps_are_commands_that_work(
     view: Any = SimpleNamespace(run={"options": options, "folder": "mails"}, promoted=None)
     Path("tuned").mkdir()
     Path("tuned/adapter.gguf").touch()
-    steps = [words.split(None, 2) for _, words in next_steps(of(**parts), LEDGER, view)]
+    steps = [words.split(None, 2) for _, words in next_steps(of(**parts), view)]
     found = [rest.replace(RESULT["run_id"], "RUN") for _, name, rest in steps if name == command]
     assert found == ([] if says is None else [says])

@@ -114,7 +114,7 @@ def require_no_lead_untested(seed: int, tens: int, prefer: Prefer) -> None:
         assert result.untested.candidate_id in ahead
         assert result.untested.dev > result.untested.baseline
         assert "nothing better was found" not in wording.verdict(result)
-        assert "and was not tested, because" in wording.untested(result)
+        assert "and was not tested, because" in wording.untested(result.untested)
     if result.is_own and not ahead:
         assert result.untested is None
 

@@ -13,7 +13,7 @@ from agent.ledger.anchors import checked
 from agent.ledger.connect import unchecked
 from agent.ledger.files import is_held
 from agent.ledger.provenance import utc_now
-from agent.ledger.query import History
+from agent.ledger.query import History, is_search
 from agent.report import terms, wording
 from agent.report.blocks import Block, Column, PageCell, cells, line, listing, soft, strong, text
 from agent.report.checks import checks_chart
@@ -22,7 +22,7 @@ from agent.report.run_list import ListedRun, listed
 from agent.report.trail import call_trail
 from agent.report.trial_tables import badge
 from agent.report.web import parts
-from agent.report.web.page_request import LedgerCheck, Page, PageRequest, checks_named, is_search, sql_link
+from agent.report.web.page_request import LedgerCheck, Page, PageRequest, checks_named, sql_link
 from agent.report.web.parts import address, link, moment, section
 from agent.report.wording import dollars
 from agent.stats.figures import gain, gain_interval, points

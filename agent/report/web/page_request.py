@@ -187,11 +187,6 @@ class CachedRunView(RunView):
         return self._request.cached("costs", self.id, lambda: super(CachedRunView, self).costs)
 
 
-def is_search(run: Row) -> bool:
-    """Return whether a run is a search, not a check, calibration or the like."""
-    return not (run["options"] or {}).get("command") and not (run["result"] or {}).get("kind")
-
-
 def checks_named(request: PageRequest, name: str) -> ChecksResult:
     """Return the finished checks of a prompt, oldest first."""
     found = request.cached("checks", name, lambda: checks_of(request.history, name))

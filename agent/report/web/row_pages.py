@@ -135,7 +135,7 @@ def sealed(request: PageRequest) -> Page:
         raise InputError(f"{view.id}: {wording.without_result(run)}, so it has no sealed rows to show")
     one, two = view.baseline["id"], view.winner["id"]
     is_own = one == two and result.migration is None
-    names = dict(wording.sides(result))
+    names = dict(view.names.sides)
     pairs, is_known = request.cached(
         "sealed rows", view.id, lambda: (view.pairs("test", one, two), "test" in view.examples)
     )
@@ -143,7 +143,7 @@ def sealed(request: PageRequest) -> Page:
     data, blocks = filtered(request, pairs, sides)
     here = f"{address('run', view.id)}/rows"
     shown = request.arg("rows") if request.arg("rows") in FILTERS else ""
-    scores = [f"{name} {points(wording.sealed_score(result, side))} points" for side, name in names.items()]
+    scores = [f"{name} {points(result.sealed(side))} points" for side, name in names.items()]
     if not is_own:
         scores.append(f"{names['winner']} {tally(result.lift.wins, result.lift.losses, result.lift.ties)}")
     erased = sum(any(side and is_erased(side) for side in (pair.one, pair.two)) for pair in pairs)
@@ -213,7 +213,7 @@ def _comparison(request: PageRequest, names: Sequence[str], ticked: int) -> Page
         section(
             "Side by side",
             found.facts_table("Everything recorded about both", folded=True),
-            TermsBlock(terms.legend(is_compared=True, noun=wording.noun(a.run))),
+            TermsBlock(terms.legend(is_compared=True, noun=a.names.noun)),
         ),
     ]
     sql = sql_link(
@@ -236,7 +236,7 @@ def _scores(sides: Mapping[str, ComparedPrompt]) -> Block:
         if side.trial:
             return f"{name}: trial {side.trial['number']}"
         is_own = side.result is not None and side.result.is_own
-        return f"{name}: {wording.own_prompt(side.run) if is_own else wording.SIDES[1][1]}"
+        return f"{name}: {side.names.own if is_own else wording.SIDES[1][1]}"
 
     def run(name: str) -> str:
         run, trial = sides[name].run, sides[name].trial

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from agent.errors import InputError
-from agent.ledger.query import Row, cost_of
+from agent.ledger.query import Row, cost_of, is_search
 from agent.ledger.resume_state import IS_CALL
 from agent.report import charts, run_tables, terms, trial_tables, wording
 from agent.report.blocks import Block, ChartBlock, PageCell, PageSection, group, line, sentence, text
@@ -19,11 +19,11 @@ from agent.report.comparison import comparison_sections, is_comparison, running_
 from agent.report.html import page_sections, report_sections
 from agent.report.job_blocks import job_result, sections_of
 from agent.report.page_blocks import FigureBlock, ProgressBlock, TermsBlock
-from agent.report.run_blocks import baseline_in_full, run_sections
+from agent.report.run_blocks import in_full, run_sections
 from agent.report.trial_tables import badge
 from agent.report.view import RunView
 from agent.report.web import parts
-from agent.report.web.page_request import CachedRunView, Page, PageRequest, checks_named, is_search, sql_link
+from agent.report.web.page_request import CachedRunView, Page, PageRequest, checks_named, sql_link
 from agent.report.web.parts import address, section
 from agent.report.web.trial_pages import board
 from agent.report.wording import dollars
@@ -31,7 +31,6 @@ from agent.stats.figures import points
 
 SECTIONS = ("verdict", "result", "prompt", "labels", "next", "search", "spend")
 """Sections of the report that the page of a run shows."""
-CUSTOMIZE = "customize"
 
 
 def run(request: PageRequest) -> Page:
@@ -39,9 +38,9 @@ def run(request: PageRequest) -> Page:
     view = CachedRunView(request)
     result, found = view.result, view.run
     is_live = found["status"] == "running"
-    is_custom = found["options"].get("command") == CUSTOMIZE
+    is_custom = is_comparison(view)
     made = {each.name: each for each in page_sections(_sections(request, view))}
-    compared = request.cached("comparison", view.id, lambda: comparison_sections(view)) if is_comparison(view) else []
+    compared = request.cached("comparison", view.id, lambda: comparison_sections(view)) if is_custom else []
     trials, trial_blocks = board(request, view)
     words = f"{wording.verdict(result)}." if result else f"{found['task']} is running" if is_live else found["task"]
     certainty = wording.certainty(result) if result else ""
@@ -57,7 +56,7 @@ def run(request: PageRequest) -> Page:
     if found["result"]:
         sections += page_sections(compared)
     if view.baseline is not None:
-        prompts = _blocks(made, "prompt") or (baseline_in_full(view, view.baseline),)
+        prompts = _blocks(made, "prompt") or (in_full(view.own, view.baseline),)
         sections.append(section("The prompt", *prompts, name="prompt"))
     if is_live and is_custom:
         losses = [block for each in page_sections(compared) for block in each.blocks]
@@ -69,7 +68,7 @@ def run(request: PageRequest) -> Page:
         sections.append(replace(made["labels"], title="Answers"))
     sections += [made[name] for name in ("next", "search", "spend") if name in made]
     if view.trials:
-        sections.append(section("", TermsBlock(terms.legend(is_compared=bool(certainty), noun=wording.noun(found)))))
+        sections.append(section("", TermsBlock(terms.legend(is_compared=bool(certainty), noun=view.names.noun))))
     sql = sql_link("SELECT * FROM trials WHERE run_id = :run ORDER BY mean DESC", run=view.id)
     name = f"{found['task']} · {view.id}"
     script = "live.js" if is_live else ""
@@ -98,7 +97,7 @@ def _about(request: PageRequest, view: RunView, is_live: bool) -> Iterator[Block
         "Compare with another run": (f"/compare?{urlencode({'a': view.id})}", True),
     }
     yield parts.links(PageCell(name, href) for name, (href, is_there) in has.items() if is_there)
-    if view.result is not None and wording.ships_prompt(view.result):
+    if view.result is not None and view.result.ships_prompt:
         yield line(PageCell("Try the prompt", f"{here}/play", "button main"))
     if found["result"] is None and found["result_hash"] is not None:
         yield parts.box("The result of this run was erased.")

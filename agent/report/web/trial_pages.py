@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from agent.errors import InputError
 from agent.ledger.query import Row
-from agent.report import run_tables, terms, trial_tables, wording
+from agent.report import run_tables, terms, trial_tables
 from agent.report.blocks import (
     Block,
     Column,
@@ -19,11 +19,10 @@ from agent.report.blocks import (
     line,
     listing,
     soft,
-    text,
 )
 from agent.report.page_blocks import Button, FormBlock, FormField, TermsBlock
-from agent.report.prompt_texts import compared_texts, whole_prompt
-from agent.report.run_blocks import PROMPT_LETTERS
+from agent.report.prompt_texts import compared_texts
+from agent.report.run_blocks import in_full
 from agent.report.trial_tables import badge
 from agent.report.view import RunView
 from agent.report.web import parts
@@ -83,14 +82,10 @@ def _least(request: PageRequest) -> float | None:
     return found if abs(found) < 1e9 else None
 
 
-def _which(view: RunView, trial: Row) -> str:
-    return wording.which(trial, view.result, view.own)
-
-
 def _marked(view: RunView) -> Block | None:
     best: list[str] = []
     for trial in view.trials:
-        if which := _which(view, trial):
+        if which := view.name_of(trial):
             number = link(f"trial {trial['number']}", "run", view.id, "trial", trial["number"])
             best += [*[" · "] * bool(best), badge(which), " ", number, f", {points(trial['mean'])} on dev"]
     note = soft(" Scores of pruned trials are over fewer rows: a high one can be luck.")
@@ -121,7 +116,7 @@ def trial(request: PageRequest) -> Page:
         raise InputError(f"{view.id}: no trial {number}")
     one = numbered[number]
     own = view.own
-    which = _which(view, numbered[number])
+    which = view.name_of(one)
     base, candidate = (request.history.candidate(numbered[n]["candidate_id"]) for n in (0, number))
     interval = f" · 95 % CI {trial_tables.around(one)}" if one["low"] is not None else ""
     about = f" {one['n']} rows{interval} · {own} {points(numbered[0]['mean'])} · {one['technique']}, "
@@ -137,8 +132,7 @@ def trial(request: PageRequest) -> Page:
         above=parts.run_link(view.id),
     )
     diff = DiffBlock(*compared_texts(base, candidate), old_name=own, new_name="this one") if number else None
-    cut = wording.cut(whole_prompt(candidate), PROMPT_LETTERS)
-    whole = text(cut, heading="The prompt in full", exact=True, folded=bool(number))
+    whole = in_full("the prompt", candidate, folded=bool(number))
     pairs = [pair for pair in view.pairs("dev", base["id"], candidate["id"]) if pair.two is not None]
     sides = (own, *[f"trial {number}"] * bool(number))
     data, blocks = filtered(request, pairs, sides)
@@ -146,7 +140,7 @@ def trial(request: PageRequest) -> Page:
         f"Answers on dev, next to {own}'s",
         None if view.examples.get("dev") else parts.box(NO_ROWS),
         *blocks,
-        TermsBlock(terms.legend(is_compared=number > 0, noun=wording.noun(view.run))),
+        TermsBlock(terms.legend(is_compared=number > 0, noun=view.names.noun)),
         name="rows",
     )
     sql = sql_link(

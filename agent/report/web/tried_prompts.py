@@ -22,7 +22,6 @@ from agent.release.completion import DEFAULT_PARAMETERS
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, holds_prompt, read_release
 from agent.release.runtime import Prompt
 from agent.report import wording
-from agent.report.next_steps import held_folder
 from agent.report.view import RunView
 from agent.report.web.page_request import PageRequest
 from agent.report.web.registry_pages import version_folder
@@ -70,7 +69,7 @@ def _of_run(request: PageRequest) -> Tried:
     candidates = {"baseline": view.baseline, "winner": view.winner}
     prompts: dict[str, Prompt] = {
         side: Prompt(_released(view, candidate, released))
-        for side, _ in wording.sides(view.result)
+        for side, _ in view.names.sides
         if (candidate := candidates[side]) is not None
     }
     names = {"baseline": view.own, "winner": "best found"}
@@ -100,7 +99,7 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
     # the run's release, the winner that it held back, or one built from the ledger
     if candidate["id"] == released.provenance.get("candidate_id"):
         return released
-    if view.result is not None and (folder := held_folder(view.result)) is not None:
+    if view.result is not None and (folder := view.result.held_folder) is not None:
         with suppress(ReleaseError):
             held = read_release(folder / PROMPT_FILE)
             if candidate["id"] == held.provenance.get("candidate_id"):
