@@ -18,7 +18,7 @@ ANSI = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]|\x1b\]8;[^\x1b]*\x1b\\")
 RULES: Mapping[str, tuple[re.Pattern[str], str]] = {
     "colour": (ANSI, ""),
     "moment": (re.compile(r"\b20\d\d-\d\d-\d\d([T ]\d\d?[\d:.]*(…|Z|\+00:00| UTC)?)?"), "<moment>"),
-    "duration": (re.compile(r"(?<![\w.]) *\b\d+(\.\d+)? (s|ms|min|h|seconds)\b(?! a)"), " <duration>"),
+    "duration": (re.compile(r"(?<![\w.]) *\b\d+(\.\d+)? (s|ms|min|h|seconds)\b(?! a\b)"), " <duration>"),
     "duration in a table": (re.compile(r"(?m)^(seconds|latency_s)[\d.\s]*[\d.]"), r"\1 <duration>"),
     "duration in XML": (re.compile(r'time="[\d.]+"'), 'time="<duration>"'),
     "hash": (re.compile(r"\b[0-9a-f]{64}\b"), "<hash>"),
