@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 from agent.calls import LM as LM
 from agent.calls import MOST_COUNT as MOST_COUNT
 from agent.calls import MOST_DOLLARS as MOST_DOLLARS
-from agent.calls import ROOM_TO_THINK as ROOM_TO_THINK
 from agent.calls import Budget as Budget
 from agent.calls import CallRole as CallRole
 from agent.calls import Completion as Completion

@@ -14,13 +14,13 @@ from agent.errors import OF_A_ROW, InputError
 from agent.gateway.gateway import ModelClient
 from agent.gateway.in_flight import all_of
 from agent.observer import NO_OBSERVER, Observer
+from agent.options.shared import ROOM_TO_THINK
 from agent.prompt.calibration import MIN_LABEL_MASS, agree, label_scores, logprobs_for, places, share_of_all
 from agent.scoring.llm_judge import JudgeMetric
 from agent.scoring.task_metrics import combine
 from agent.types import (
     LM,
     NO_CALL,
-    ROOM_TO_THINK,
     CallRole,
     Candidate,
     Completion,

@@ -64,9 +64,13 @@ class ModelClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CallSettings:
-    """How calls are made: limits (`asking`), and whether settled calls of any run answer (`use_cache`)."""
+    """How calls are made: limits (`asking`), and whether settled calls of any run answer (`use_cache`).
+
+    `reasoning_tokens`: what a reply of a proposer or judge may have in addition to its `max_tokens`.
+    """
 
     asking: AskingOptions = field(default_factory=AskingOptions)
+    reasoning_tokens: int = 0
     use_cache: bool = True
     jitter: random.Random | None = None
 
@@ -85,8 +89,7 @@ class Gateway:
         batches: Batches | None = None,
     ) -> None:
         self.account, self.batches, self.tracer = account, batches, NO_TRACER
-        self._asking, self._use_cache = settings.asking, settings.use_cache
-        self._jitter = settings.jitter or random.Random(0)
+        self._settings, self._jitter = settings, settings.jitter or random.Random(0)
         self.retries = Retries(self._jitter)
         self._ledger, self._run_id, self._prices, self._observer = ledger, run_id, prices, observer
         self._past, self._clock = account.past, account.clock
@@ -106,7 +109,7 @@ class Gateway:
         if self.stopped is not None:
             raise self.stopped
         if role in ("proposer", "judge"):
-            request = replace(request, max_tokens=self._asking.room(request.max_tokens))
+            request = replace(request, max_tokens=request.max_tokens + self._settings.reasoning_tokens)
         key = call_key(lm, request)
         self.account.failed += self._past.losses.pop(key, 0)
         flight = self._joinable.get(key)
@@ -183,7 +186,7 @@ class Gateway:
         was_hit = past.hits[key, candidate_id] > 0
         if was_hit and key in self._own:
             reply = self._ledger.reply(self._own[key])
-        elif self._use_cache or was_hit:
+        elif self._settings.use_cache or was_hit:
             reply = self._ledger.settled(key)
         else:
             left = past.left.get(key)
@@ -375,7 +378,7 @@ class Gateway:
     def _limiter(self, lm: LM) -> Limiter:
         limiter = self._limiters.get(lm.name)
         if limiter is None:
-            asking, is_free = self._asking, lm.concurrency is not None  # models in this process are free
+            asking, is_free = self._settings.asking, lm.concurrency is not None  # models in this process are free
             ceiling = asking.max_concurrency or lm.concurrency or DEFAULT_CONCURRENCY
             budget, has_price = self.account.budget, lm.name in self._prices
             is_capped = budget.max_tokens is not None or (budget.max_cost is not None and has_price)

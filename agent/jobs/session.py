@@ -153,7 +153,7 @@ class Session(Generic[R]):
             how = BatchSettings(wait, options.batch_only, options.longest_wait, not spec.use_cache)
             batches = Batches(self.ledger, self.id, how, self.observer)
         jitter = random.Random(f"{self.seed}/{self.id}")
-        settings = CallSettings(options.asking(self.task), spec.use_cache, jitter)
+        settings = CallSettings(options, self.task.room(0), spec.use_cache, jitter)
         self._open_gateway = Gateway(self.ledger, self.id, self.account, self.prices, settings, self.observer, batches)
         self._open_gateway.tracer = self.tracer
         try:

@@ -32,7 +32,7 @@ from agent.errors import (
     Transient,
     TransportUnknown,
 )
-from agent.types import ROOM_TO_THINK
+from agent.options.shared import ROOM_TO_THINK
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response, Timeout

@@ -22,6 +22,7 @@ from agent.options.shared import (
     ScoredOptions,
     SeedOption,
     SpendingOptions,
+    ThinkingOption,
 )
 from agent.stats.intervals import MARGIN
 from agent.types import MOST_COUNT
@@ -143,11 +144,10 @@ class RecordedOptions(RunOptions):
     model_digest: str = ""
 
 
-class TextOptions(TextSource):
+class TextOptions(TextSource, ThinkingOption):
     """The options of optimizing a text file."""
 
     proposer: str = option("none", "The model that writes edits. Default: none.", MODELS, metavar="NAME", everyday=True)
-    thinking: int | None = AskingOptions.field("thinking")
     max_concurrency: int = AskingOptions.field("max_concurrency", default=4, help="Runs of the command at once.")
     max_runs: int = option(300, group=BUDGET, metavar="N", everyday=True, ge=1, le=MOST_COUNT)
     """Cap on runs of the command; a call of {proposer} counts as one."""

@@ -17,6 +17,8 @@ UNCAPPED_TIMES = 2
 """Call limit of a job without caps, as a multiple of the planned calls: leaves room for retries."""
 MAX_WAIT = 300.0
 """Default of the longest wait for an unavailable provider, in seconds."""
+ROOM_TO_THINK = "--thinking 2000"
+"""The advice in messages for a reasoning model whose answer has no room."""
 TASK, MODELS, BUDGET, SEARCH, COMPARISON, OUTPUT = "Task", "Models", "Budget", "Search", "Comparison", "Output"
 GROUPS = (TASK, MODELS, BUDGET, SEARCH, COMPARISON, OUTPUT, "")
 """The headings of a help text, in order."""
@@ -138,12 +140,21 @@ class BatchOptions(JobOptions):
         return self.batch or self.batch_only
 
 
-class AskingOptions(JobOptions):
-    """How models are asked."""
+class ThinkingOption(JobOptions):
+    """Room for reasoning models."""
 
     thinking: int | None = option(None, group=MODELS, metavar="N", ge=0, le=MOST_COUNT, table="models")
     """Tokens that models may think in each call, in addition to the reply: for reasoning models. Default: the
     task's."""
+
+    def applied_to(self, task: Task) -> Task:
+        """Return the task with the given thinking budget."""
+        return task if self.thinking is None else replace(task, thinking=self.thinking)
+
+
+class AskingOptions(ThinkingOption):
+    """How models are asked."""
+
     max_concurrency: int | None = option(None, group=MODELS, short="-j", metavar="N", ge=1, le=MOST_COUNT)
     """Calls in flight at once, at most. Default: 32 for hosted models; for the embedded one, as many as it takes."""
     max_wait: Time = option(None, group=MODELS)
@@ -153,18 +164,6 @@ class AskingOptions(JobOptions):
     def longest_wait(self) -> float:
         """The longest wait for an unavailable provider, in seconds."""
         return MAX_WAIT if self.max_wait is None else float(self.max_wait)
-
-    def room(self, answer: int) -> int:
-        """Return the most tokens of a reply whose answer has at most `answer`."""
-        return answer + (self.thinking or 0)
-
-    def applied_to(self, task: Task) -> Task:
-        """Return the task with the given thinking budget."""
-        return task if self.thinking is None else replace(task, thinking=self.thinking)
-
-    def asking(self, task: Task) -> AskingOptions:
-        """Return how the models of a task are asked."""
-        return self.part(AskingOptions).changed(thinking=self.applied_to(task).thinking)
 
 
 class SeedOption(JobOptions):

@@ -19,6 +19,7 @@ from typing import Any
 from agent.errors import OF_A_ROW, InputError
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import all_of
+from agent.options.shared import ROOM_TO_THINK
 from agent.prompt.fence import Fence
 from agent.prompt.template import label_text
 from agent.results.breakdown import JudgeTrust
@@ -36,7 +37,6 @@ from agent.scoring.judge_reply import (
 from agent.scoring.tuned_judge import TunedPrompt
 from agent.types import (
     LM,
-    ROOM_TO_THINK,
     Completion,
     Example,
     Message,

@@ -40,8 +40,8 @@ class Calm(random.Random):
 
 def settings(more: dict[str, Any]) -> CallSettings:
     """How calls are made, out of these words; the others are left in `more`."""
-    asking = {name: more.pop(name) for name in list(more) if name in AskingOptions.model_fields}
-    return CallSettings(AskingOptions(**asking), more.pop("use_cache", True), more.pop("jitter", Calm()))
+    asking = AskingOptions(**{name: more.pop(name) for name in list(more) if name in AskingOptions.model_fields})
+    return CallSettings(asking, asking.thinking or 0, more.pop("use_cache", True), more.pop("jitter", Calm()))
 
 
 def gateway(ledger: Ledger, budget: Budget | None = None, run_id: str = "run-1", **more: Any) -> Gateway:
