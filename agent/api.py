@@ -152,7 +152,7 @@ def migrate(prompt: str | Path, options: MigrateArguments) -> RunResult:
     """Move a released prompt to another model in few calls, from its run's history.
 
     The prompts that its run tried are raced on the new model, and a few new ones are made from the best. The sealed
-    test shows whether the new model loses less than `margin` against the old one, whose recorded replies are not bought
+    test shows whether the new model loses less than accepted against the old one, whose recorded replies are not bought
     again.
 
     Args:

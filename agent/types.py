@@ -347,7 +347,6 @@ class Task:
     metrics: tuple[MetricSpec, ...]
     space: SearchSpace
     constraints: Constraints
-    budget: Budget
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
@@ -366,9 +365,8 @@ class Task:
     repeats: int = 1  # samples per row; each is a call
     human_score: float | None = None  # what people reach, in (0, 1]
     monitor: Drift = Drift()
-    calibrate: bool = True  # whether the finalists also compete calibrated
-    detect: float = 10.0  # the smallest gain worth having, in points
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # options of its runs
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # caps and search options left open
     precision: float | None = None  # share of right answers, in (0, 1), if the prompt may abstain
     knowledge: Knowledge | None = None
     tools: tuple[Tool, ...] = ()  # the answer is a list of calls of them

@@ -17,7 +17,6 @@ from agent.programs.kinds import Kind, program_for
 from agent.release.result import RunResult
 from agent.types import (
     LM,
-    Budget,
     Completion,
     Constraints,
     Example,
@@ -71,7 +70,6 @@ def make_task(rows: int = 12, **changes: object) -> Task:
         metrics=(MetricSpec("exact_match", "team"),),
         space=SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (3, 6)),
         constraints=Constraints(),
-        budget=Budget(),
         train=tuple(row("train", n) for n in range(rows)),
         dev=tuple(row("dev", n) for n in range(rows)),
         test=tuple(row("test", n) for n in range(rows)),

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from agent.evaluate.breakdown import consistency, is_answer, mean_of
 from agent.evaluate.evaluator import values as scored
 from agent.evaluate.score_table import ScoreTable
+from agent.options.jobs import SearchOptions
 from agent.results.base import Mean, WasNow
 from agent.results.breakdown import Steadiness
 from agent.results.checks import Flip, FlipTest, SuiteComparison
@@ -95,10 +96,10 @@ def gained(lift: Lift, own: str = "your prompt") -> Verdict[Lift]:
 # -- not worse --------------------------------------------------------------------------------------------------------
 
 
-def not_worse(table: ScoreTable, arm: str, reference: str, margin: float, seed: int) -> Verdict[NotWorse] | None:
-    """Test whether a loss of `margin` is ruled out. A row without a score of `arm` counts as 0."""
+def not_worse(table: ScoreTable, arm: str, reference: str, options: SearchOptions) -> Verdict[NotWorse] | None:
+    """Test whether a larger loss than accepted is ruled out. A row without a score of `arm` counts as 0."""
     ours, theirs = ([outcome.value for outcome in table.first(each)] for each in (arm, reference))
-    bound = loss_bound(ours, theirs, margin, seed)
+    bound = loss_bound(ours, theirs, options.accepted_loss, options.seed)
     return None if bound is None else bounded(bound, reference)
 
 
@@ -106,9 +107,8 @@ def bounded(bound: NotWorse, reference: str) -> Verdict[NotWorse]:
     """Apply the rule of `not_worse` to known figures."""
     if bound.shown:
         return Verdict(bound)
-    margin = f"{100 * bound.margin:g} points against {reference}"
     figures = f"{gain(bound.diff)} points on {bound.n} rows, at worst {gain(bound.low)}"
-    why = f"a loss of more than {margin} is not ruled out: {figures}"
+    why = f"a loss of more than {bound.accepted} against {reference} is not ruled out: {figures}"
     return Verdict(bound, (Reason("loss_not_ruled_out", why),))
 
 

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Self
 from pydantic import PrivateAttr, SkipValidation
 
 from agent.errors import AgentError, InputError, Problem, ProblemsError
-from agent.jobs.launch import Launch, prepare, silence, unfinished
+from agent.jobs.launch import Launch, prepare, silence
 from agent.jobs.locations import open_history
 from agent.jobs.observers import Snapshot, Watcher
+from agent.jobs.resume import unfinished
 from agent.jobs.tool_sources import GivenTool, given_tools
 from agent.ledger.query import started_with
 from agent.metrics.metric_registry import METRICS

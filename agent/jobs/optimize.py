@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
-from agent.errors import BudgetExhausted, InputError, RunRefused
+from agent.errors import BudgetExhausted, InputError, Interrupted, RunRefused
 from agent.evaluate.breakdown import BASELINE, WINNER
 from agent.evaluate.evaluator import Evaluator, why_unscored
 from agent.evaluate.score_table import Arm, ScoreTable, score
@@ -21,8 +21,11 @@ from agent.gateway.budget import HeldBack
 from agent.jobs.embeddings import embed_rows
 from agent.jobs.launch import Launch
 from agent.jobs.observers import Watcher, snapshots
+from agent.jobs.planned import opening
 from agent.jobs.run_result import BEST, released, result_of
 from agent.jobs.session import Session, Work
+from agent.jobs.tracking import run_params
+from agent.ledger.provenance import new_run_id
 from agent.ledger.store import Ledger
 from agent.programs.classic import ClassicProgram
 from agent.release.result import RunResult
@@ -40,7 +43,6 @@ from agent.search.plan import Plan
 from agent.search.registered import DEFAULT, STRATEGIES
 from agent.search.selection import Finalist, counted
 from agent.search.trials import Calibrated, Trials
-from agent.stats.intervals import smallest_margin
 from agent.stats.preflight import assess
 from agent.types import Candidate, Example, Proposal, TrialState
 
@@ -68,8 +70,32 @@ class RunState:
 
     def work(self) -> Work[RunResult]:
         """Return the run, ready to start."""
-        classic = [self.classic] if self.classic else []
-        return self.launch.work(partial(search, run=self), self.planned, [self.launch.program, *classic])
+        launch, options, budget = self.launch, self.launch.options, self.launch.options.budget
+        tracked = {name: getattr(options, name) for name in ("seed", "strategy", "effort", "prefer", "trials")}
+        return Work(
+            "",
+            "",
+            partial(search, run=self),
+            launch.program.task,
+            launch.lms(),
+            options,
+            self.planned.calls,
+            budget,
+            models=(launch.model.name,),
+            use_cache=options.cache,
+            seed=options.seed,
+            after_interrupt=str(Interrupted()),
+            opening=f"{launch.note}\n{opening(launch, self.planned)}".lstrip(),
+            programs=[launch.program, *([self.classic] if self.classic else [])],
+            stored=launch.asked.stored(),
+            tags=launch.asked.tag,
+            plan=asdict(self.planned),
+            proposer=launch.proposer.name if launch.proposer else "",
+            parent=launch.parent,
+            run_id=launch.run_id or new_run_id(),
+            is_resumed=bool(launch.run_id),
+            params=run_params(launch.task, launch.models_by_role(), budget, **tracked),
+        )
 
     def open(self, ledger: Ledger, watcher: Watcher | None = None) -> Session[RunResult]:
         """Return the session of the run in a ledger that is open for writing."""
@@ -108,7 +134,7 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
     run.context = context = SearchContext(
         task=task,
         plan=run.plan_in_calls(program.calls),
-        seed=options.seed,
+        options=options,
         program=program,
         target=launch.model,
         proposer=launch.proposer,
@@ -127,9 +153,6 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
         observer=session.observer,
         trials=Trials(session.observer),
         baseline=baseline,
-        max_trials=options.trials,
-        sampler=options.sampler,
-        pruner=options.pruner,
         calibrated=Calibrated(program) if options.calibrate else None,
     )
     snapshot = snapshots(context, old is not None)
@@ -156,12 +179,12 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
         await add_calibrated(context)
     winner = _winner(run)
     known = {winner.id, *([run.cheaper.best.id] if run.cheaper else [])}
-    untested = None if old else selection.untested(context, known, options.prefer, options.budget)
-    corrected = selection.corrected(context, winner, options.strategy)
+    untested = None if old else selection.untested(context, known)
+    corrected = selection.corrected(context, winner)
     if not old and session.ends_as == "complete" and winner.id != baseline.id:
         context.stage("attribution", context.round)
         if (smaller := await explanation.without_idle_parts(context, winner, corrected)).id != winner.id:
-            winner, corrected = smaller, selection.corrected(context, smaller, options.strategy)
+            winner, corrected = smaller, selection.corrected(context, smaller)
     context.trials.close_open("the budget ended first")
     table = await _sealed_test(run, winner)
     result = await result_of(run, winner, table, corrected, untested, ended or context.failed)
@@ -245,25 +268,13 @@ def _calls_a_row(run: RunState) -> int:
 
 
 def _winner(run: RunState) -> Candidate:
-    context, options = run.context, run.launch.options
+    context = run.context
     if run.launch.migration is not None:
         if not (whole := counted(run.finalists())):
             raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")
         return context.trials.candidate(min(whole, key=lambda one: (-one.mean, one.prompt_tokens)).candidate_id)
-    offers = best_readings(context, run.finalists())
-    if options.prefer != "cheap":
-        return selection.chosen(context, offers, options.prefer)
-    best = selection.chosen(context, offers, "best")
-    run.cheaper = selection.cheaper(context, offers, best, options.accepted_loss)
-    if run.cheaper is not None:
-        return run.cheaper.winner
-    points, rows = f"{options.margin:g} points", len(context.dev)
-    run.session.observer.on_message(
-        f"prefer cheap: no cheaper prompt is shown to lose less than {points} on {rows} dev rows, so the best is "
-        f"tested (two of one quality pass from about --margin {100 * smallest_margin(rows):.0f} on)"
-    )
-    context.plan = replace(context.plan, tested=context.plan.tested - 1)  # what a third prompt would take may be spent
-    return best
+    winner, run.cheaper = selection.selected(context, best_readings(context, run.finalists()))
+    return winner
 
 
 async def _sealed_test(run: RunState, winner: Candidate) -> ScoreTable:

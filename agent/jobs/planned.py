@@ -1,4 +1,4 @@
-"""The priced plan of a run: the most that each role may call."""
+"""The plan of a run in words, and priced: the most that each role may call."""
 
 from __future__ import annotations
 
@@ -56,20 +56,19 @@ class PlannedRun(Result):
 
 
 def planned(launch: Launch, seen: float | None = None) -> PlannedRun:
-    """Price the plan of a run; `seen` is that of `Launch.opening`.
+    """Price the plan of a run; `seen` is that of `opening`.
 
     Raises InputError for a missing model file, and what `Launch.plan` raises.
     """
-
     require_files(launch.models)
-    task, plan, old = launch.task, launch.plan(), launch.migration
+    task, options, plan, old = launch.task, launch.options, launch.plan(), launch.migration
     roles, cap = _roles(launch, plan)
     tokens, costs = sum(role.tokens for role in roles.values()), [role.usd for role in roles.values()]
     usd = None if None in costs else round(sum(each or 0.0 for each in costs), 4)
     gain = minimum_detectable_gain(plan.test_rows, 0.5)
     gains = {rate: minimum_detectable_gain(plan.test_rows, rate) for rate in ASSUMED_RATES}
-    least = smallest_margin(max(1, plan.test_rows))
-    lines = [launch.opening(plan, seen)]
+    tested = max(1, plan.test_rows)
+    lines = [opening(launch, plan, seen)]
     for name, role in roles.items():
         if role.calls:
             cost = _dollars(role.usd, 4)
@@ -79,7 +78,7 @@ def planned(launch: Launch, seen: float | None = None) -> PlannedRun:
     if old is None:
         lines.append(detectable_line(gains))
     else:
-        lines.append(f"two models of one quality pass this sealed test from about --margin {100 * least:.0f} on")
+        lines.append(f"two models of one quality pass this sealed test from about {options.passed_on(tested)} on")
     return PlannedRun(
         task=task.name,
         model=launch.model.name,
@@ -92,10 +91,61 @@ def planned(launch: Launch, seen: float | None = None) -> PlannedRun:
         cost_usd_at_most=usd,
         detectable_gain=gain if math.isfinite(gain) else None,
         detectable_gains={f"{rate:g}": each for rate, each in gains.items() if math.isfinite(each)},
-        margin=old.accepted_loss if old else None,
-        smallest_margin=least if old else None,
+        margin=options.accepted_loss if old else None,
+        smallest_margin=smallest_margin(tested) if old else None,
         lines=tuple(lines),
     )
+
+
+def opening(launch: Launch, plan: Plan, seen: float | None = None) -> str:
+    """Describe what is about to run: task, models and plan. `seen`: the calls of a row in the last run."""
+    task, options, program = launch.task, launch.options, launch.program
+    most, rows = task.constraints.max_examples, f"rows: dev {plan.dev_rows}, test {plan.test_rows}"
+    lines = [f"{task.name}: {task.signature}"]
+    if old := launch.migration:
+        lines.append(
+            f"migrates {old.version} of {old.run_id} from {old.model} to {launch.model.name}: "
+            f"{1 + len(old.seeds)} prompts of that run to start from, about {plan.candidates} can be tried"
+        )
+        parts = f"search {plan.calls - plan.slack - plan.test_calls}"
+        rows += f"; margin {options.accepted}"
+    else:
+        proposer = launch.proposer.name if launch.proposer else "none"
+        judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
+        lines.append(f"model {launch.model.name}, proposer {proposer}, {judges}seed {options.seed}")
+        if not program.is_fixed:
+            where = "" if task.rollouts else "runs in this process and "
+            what = "a row is a conversation of" if task.user else f"{task.program} {where}makes"
+            makes = f"{launch.calls_each} call{'s' * (launch.calls_each > 1)} or more"
+            last = f" ({seen:.1f} in its last run here)" if seen else ""
+            lines.append(f"{what} {makes}{last}, which the plan counts as one until the baseline shows how many")
+        parts = f"baseline {plan.baseline_calls}"
+        if plan.finalists:
+            parts += f" + search {plan.search_calls} (finalists {plan.final_calls} of them)"
+        rows += f", {plan.per_row} calls a row" * (plan.per_row > 1)
+    if options.max_examples is not None:
+        rows += f"; at most {most} examples a prompt" if most else "; no examples"
+    if plan.longest_prompt and not old:
+        rows += f"; prompts of at most {plan.longest_prompt} tokens"
+    lines.append(f"plan: {plan.calls} calls = {parts} + sealed test {plan.test_calls} + spare {plan.slack}; {rows}")
+    if plan.shows:
+        lines.append(f"{_tried(launch, plan)}; {plan.shows}")
+    return "\n".join(lines)
+
+
+def _tried(launch: Launch, plan: Plan) -> str:
+    from agent.search.plan import FEW_CANDIDATES, fewest_calls  # here, as plans would slow down every command
+
+    most = min(plan.candidates, launch.options.trials or plan.candidates)
+    tried = f"tries about {most} prompts, each on {plan.rungs[0]} dev rows first"
+    if most < plan.candidates:
+        return f"{tried} (--trials {most})"
+    if plan.candidates >= FEW_CANDIDATES:
+        return tried
+    start, each = plan.calls // 10 * 10, launch.calls_each
+    calls = fewest_calls(launch.task, plan, start, lambda larger: larger.candidates >= FEW_CANDIDATES)
+    more = f"give {calls * each} calls (--max-calls)" if calls else "give more calls (--max-calls)"
+    return f"{tried}, which is few: {more} for {FEW_CANDIDATES}, or use fewer rows (--limit)"
 
 
 def detectable_line(gains: Mapping[float, float]) -> str:

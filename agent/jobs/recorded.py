@@ -66,7 +66,7 @@ MOST_SEEDS = 12
 class Migration:
     """A released prompt for another model, and what the ledger knows of it.
 
-    `seeds` are other prompts of its run, most promising first; `dev` has its scores by row; `accepted_loss` is a share.
+    `seeds` are other prompts of its run, most promising first; `dev` has its scores by row.
     """
 
     run_id: str
@@ -78,7 +78,6 @@ class Migration:
     dev: Mapping[str, float | None]
     sealed: Recorded
     parameters: Mapping[str, Any]
-    accepted_loss: float
     prompt_tokens: int
 
     def write(self, program: Kind, result: RunResult, ledger: str, folder: Path) -> WrittenRelease:
@@ -176,7 +175,6 @@ def recorded_migration(options: RecordedOptions, task: Task, db: Path) -> Migrat
         dev,
         Recorded.of_ledger(named.candidate, tested),
         result.parameters,
-        options.accepted_loss,
         round(size["n"] or 0),
     )
 

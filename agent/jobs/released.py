@@ -25,7 +25,6 @@ from agent.retrieval.pick import text_of
 from agent.safe_text import printable
 from agent.types import (
     LM,
-    Budget,
     Candidate,
     Constraints,
     Example,
@@ -56,7 +55,7 @@ class Readable:
 def bare_task(name: str, about: str, signature: Signature, folder: Path, hashes: dict[str, str], **more: Any) -> Task:
     """Make a task for the ledger that is not searched; `more` are other fields."""
     nothing, space = Constraints(), SearchSpace((), (), ())
-    task = Task(name, about, signature, "", (), space, nothing, Budget(), (), (), (), str(folder), hashes=hashes)
+    task = Task(name, about, signature, "", (), space, nothing, (), (), (), str(folder), hashes=hashes)
     return replace(task, **more)
 
 

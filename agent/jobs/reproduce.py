@@ -15,10 +15,11 @@ from typing import Any
 
 from agent.errors import AgentError, InputError, RowRefused, RunRefused
 from agent.jobs.customize.retrain import retrain
-from agent.jobs.launch import Launch, changes_since, prepare
+from agent.jobs.launch import Launch, prepare
 from agent.jobs.locations import open_history
 from agent.jobs.optimize import RunState
 from agent.jobs.registry import DB, Printed, job
+from agent.jobs.resume import changes_since
 from agent.ledger.connect import reader
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.ledger.resume_state import ResumeState

@@ -12,6 +12,7 @@ from agent.evaluate.evaluator import why_unscored
 from agent.evaluate.score_table import ScoreTable
 from agent.evaluate.verdict import better, not_worse
 from agent.ledger.provenance import tool_version, utc_now
+from agent.options.jobs import SearchOptions
 from agent.programs.classic import measured
 from agent.programs.kinds import ReleaseSpec, WrittenRelease
 from agent.release.gate import gate
@@ -60,7 +61,7 @@ async def result_of(
         **explanation.explained(context, table, winner, trust, ended),
     }
     if old:
-        tested = not_worse(table, WINNER, BASELINE, old.accepted_loss, seed)
+        tested = not_worse(table, WINNER, BASELINE, context.options)
         assert tested is not None
         parts["migration"] = Migrated(
             run=old.run_id, candidate_id=old.released.id, version=old.version, model=old.model, test=tested.figures
@@ -69,10 +70,10 @@ async def result_of(
         own = Baseline(dev=sum(known) / len(known) if known else None, test=sealed_mean(table, BASELINE))
     else:
         parts |= {
-            "uncorrected": selection.uncorrected(context, winner, launch.options.strategy),
+            "uncorrected": selection.uncorrected(context, winner),
             "preflight": run.preflight.to_json() if run.preflight else None,
             "attribution": explanation.carried(context, winner, corrected),
-            "cheaper": _cheaper(run.cheaper, table, seed) if run.cheaper else None,
+            "cheaper": _cheaper(run.cheaper, table, context.options) if run.cheaper else None,
             "untested": untested,
         }
         dev_rows = None if trials.by_id[baseline.id].state == "complete" else context.baseline_rows
@@ -109,8 +110,8 @@ async def result_of(
     return result.model_copy(update=gated)
 
 
-def _cheaper(choice: selection.CheaperChoice, table: ScoreTable, seed: int) -> Cheaper:
-    tested = not_worse(table, WINNER, BEST, choice.bound.margin, seed)
+def _cheaper(choice: selection.CheaperChoice, table: ScoreTable, options: SearchOptions) -> Cheaper:
+    tested = not_worse(table, WINNER, BEST, options)
     return Cheaper(
         best=choice.best.id,
         saved=choice.saved,

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, BudgetRefused, InputError
-from agent.jobs.launch import Launch, prepare, prepare_resume, search_of
+from agent.jobs.launch import Launch, prepare, search_of
 from agent.jobs.locations import calls_seen, ledger_option, open_history
 from agent.jobs.planned import PlannedRun, planned
 from agent.jobs.registry import DB, job
+from agent.jobs.resume import prepare_resume
 from agent.jobs.session import Work
 from agent.jobs.tasks import SAMPLES, copy_task
 from agent.ledger.connect import is_there
@@ -102,7 +103,7 @@ def migrate(
 
     PROMPT is a prompt.md or its folder, NAME@ALIAS, NAME@VERSION, or the id of a run. The prompts that its run tried
     are raced on the new model, and a few new ones are made from the best. The sealed test then shows whether the new
-    model loses less than --margin against the old one, whose recorded replies to the same rows are not bought again.
+    model loses less than accepted against the old one, whose recorded replies to the same rows are not bought again.
     Exit codes, resume and promotion are those of `optimize run`.
     """
     from agent.jobs.recorded import migration_options

@@ -24,7 +24,7 @@ from agent.options.shared import (
     SpendingOptions,
     ThinkingOption,
 )
-from agent.stats.intervals import MARGIN
+from agent.stats.intervals import MARGIN, smallest_margin
 from agent.types import MOST_COUNT
 
 Effort = Literal["quick", "standard", "thorough"]
@@ -43,6 +43,16 @@ class MarginOption(JobOptions):
     def accepted_loss(self) -> float:
         """The margin as a share."""
         return self.margin / 100
+
+    @property
+    def accepted(self) -> str:
+        """The margin in words."""
+        return f"{self.margin:g} points"
+
+    @staticmethod
+    def passed_on(rows: int) -> str:
+        """Return the option that two models or prompts of one quality pass with on `rows`."""
+        return f"--margin {100 * smallest_margin(rows):.0f}"
 
 
 class SearchOptions(MarginOption):
@@ -113,6 +123,8 @@ class RunOptions(DataOptions, SpendingOptions, SearchOptions):
 
 TASK_RUN = tuple(name for name, each in RunOptions.declared().items() if each.group != TASK and not each.table)
 """The options of a run that the `[run]` table of a task may set."""
+TASK_DEFAULTS = {name: each.table for name, each in RunOptions.declared().items() if each.table in ("budget", "search")}
+"""The options of a run that take their default from another table of task.toml, and its name."""
 
 
 class Migrates(JobOptions):

@@ -227,6 +227,11 @@ class JobOptions(BaseModel):
         """Return a copy with `defaults` for options that were not given."""
         return self.of({**defaults, **self.as_given})
 
+    def completed(self, defaults: Mapping[str, Any]) -> Self:
+        """Return a copy with `defaults` for options without a value. They may switch a flag off."""
+        is_open = {name: (own := getattr(self, name)) is None or own is True for name in defaults}
+        return self.model_copy(update={name: value for name, value in defaults.items() if is_open[name]})
+
     def changed(self, **values: Any) -> Self:
         """Return a checked copy with other values."""
         return self.of({**self.as_given, **values})

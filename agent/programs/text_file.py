@@ -34,7 +34,6 @@ from agent.task.tables import DataFile
 from agent.task.task_text import slug
 from agent.types import (
     LM,
-    Budget,
     Call,
     Candidate,
     Completion,
@@ -201,7 +200,6 @@ def text_task(path: Path, source: TextSource, seed: int, tell: Callable[[str], N
         metrics=(MetricSpec("reported", "score"),),
         space=SearchSpace((), (), ()),
         constraints=Constraints(),
-        budget=Budget(),
         train=dev,
         dev=dev,
         test=test,
@@ -210,6 +208,6 @@ def text_task(path: Path, source: TextSource, seed: int, tell: Callable[[str], N
         texts={f"file:{path.name}": text},
         rollouts=how,
         repeats=source.repeats,
-        calibrate=False,
+        defaults={"calibrate": False},
         hashes={**hashes, "the command": command.endpoint},
     )

@@ -192,10 +192,9 @@ def cheaper(found: Cheaper) -> str:
 
 
 def at_most_worse(bound: NotWorse, other: str) -> str:
-    """Return whether a loss of the margin is ruled out, with the figures."""
-    margin = f"{100 * bound.margin:g} points"
-    said = f"not worse than {other} by more than {margin}"
-    said = said if bound.shown else f"a loss of more than {margin} against {other} is not ruled out"
+    """Return whether a larger loss than accepted is ruled out, with the figures."""
+    said = f"not worse than {other} by more than {bound.accepted}"
+    said = said if bound.shown else f"a loss of more than {bound.accepted} against {other} is not ruled out"
     figures = f"{gain(bound.diff)} points on {bound.n} sealed test rows, at worst {100 * bound.low:+.1f}"
     return f"{said}: {figures} (one-sided 95 % limit)"
 

@@ -296,6 +296,11 @@ class NotWorse(Result):
     n: int
     shown: bool
 
+    @property
+    def accepted(self) -> str:
+        """The accepted loss in words."""
+        return f"{100 * self.margin:g} points"
+
 
 class Cheaper(Result):
     """A winner that is cheaper than `best`, the best prompt on dev (`--prefer cheap`).

@@ -20,10 +20,10 @@ from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import all_of
 from agent.observer import NO_OBSERVER, Observer
+from agent.options.jobs import SearchOptions
 from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
 from agent.search.program import Choices, Program
-from agent.search.registered import BANDIT, RACE
 from agent.search.trials import Calibrated, ProposalLog, Trials
 from agent.types import LM, Candidate, Example, Outcome, Proposal, Spend, Task
 
@@ -42,7 +42,7 @@ class SearchContext:
 
     task: Task
     plan: Plan
-    seed: int
+    options: SearchOptions
     program: Program
     target: LM
     proposer: LM | None = None
@@ -52,9 +52,6 @@ class SearchContext:
     observer: Observer = NO_OBSERVER
     trials: Trials
     baseline: Candidate
-    max_trials: int | None = None
-    sampler: str = BANDIT
-    pruner: str = RACE
     calibrated: Calibrated | None = None
     stage_name: str = "baseline"
     round: int = 0
@@ -195,11 +192,15 @@ class SearchContext:
         return self.plan.calls - slack - self.plan.test_calls - self.account.total_used.calls
 
     @property
+    def seed(self) -> int:
+        return self.options.seed
+
+    @property
     def baseline_rows(self) -> int:
         return len(self.trials.outcomes.get(self.baseline.id, ()))
 
     def more(self) -> bool:
-        return self.max_trials is None or len(self.trials.by_id) < self.max_trials
+        return self.options.trials is None or len(self.trials.by_id) < self.options.trials
 
     def stage(self, name: str, round_: int) -> None:
         self.stage_name, self.round = name, round_

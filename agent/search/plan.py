@@ -9,10 +9,11 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import BudgetRefused, InputError
+from agent.options.jobs import RunOptions
 from agent.scoring.llm_judge import judge_calls
 from agent.search.costs import CallCosts, Means
 from agent.search.evolve.decisions import rungs_for
-from agent.stats.preflight import rows_at_most, rows_to_detect
+from agent.stats.preflight import MOST_ROWS, rows_at_most, rows_to_detect
 from agent.types import Budget, CallRole, Spend, Task
 
 if TYPE_CHECKING:
@@ -147,6 +148,15 @@ class Plan:
         return next((plan for plan in plans if plan.candidates >= ENOUGH_CANDIDATES), replace(self, test_rows=least))
 
     @property
+    def shows(self) -> str:
+        """Say how many test rows show the gain; "" without one to show."""
+        if self.detect is None or not self.finalists:
+            return ""
+        needed = rows_at_most(self.detect)
+        most = f"up to {needed:,}" if needed < MOST_ROWS else f"{MOST_ROWS:,} or more"
+        return f"a gain of {100 * self.detect:g} points (--detect) takes {most} test rows to show"
+
+    @property
     def chooses_rows(self) -> bool:
         """Whether the rows of the sealed test are chosen for a gain."""
         return self.detect is not None
@@ -200,22 +210,18 @@ def _require_rows(task: Task, means: Means, plan: Plan, needed: int, what: str) 
 
 
 def plan_run(
-    program: Program,
-    strategy: Strategy | None,
-    means: Means,
-    has_proposer: bool,
-    detect: float = DETECT,
-    tested: int = 2,
+    program: Program, strategy: Strategy | None, options: RunOptions, costs: CallCosts, has_proposer: bool
 ) -> Plan:
     """Plan a run, in runs of a user's program. `strategy` None: only the baseline is scored. Raises BudgetRefused."""
-    task, calls_each = program.task, program.calls
-    costs = means.costs if means.costs is None or program.is_fixed else means.costs.of_a_run(calls_each)
+    task, calls_each, means = program.task, program.calls, Means(options.budget, options.effort, costs)
+    costs = costs if program.is_fixed else costs.of_a_run(calls_each)
     in_runs = replace(means, budget=replace(means.budget, max_calls=means.calls // calls_each), costs=costs)
     if strategy is None:
         return scoring_plan(task, in_runs)
     races = strategy.races_baseline and not task.is_compared  # a pairwise judge needs its answers to all rows
+    detect = DETECT if options.detect is None else options.detect / 100
     plan = make_plan(task, in_runs, has_proposer, detect if races else None)
-    if tested > plan.tested:
+    if (tested := options.tested + len(program.references())) > plan.tested:
         rows = tested_rows(TEST_SHARE * plan.calls / tested / plan.per_row, plan.repeats)
         plan = replace(plan, tested=tested, test_rows=min(plan.test_rows, max(FEWEST_ROWS, rows)))
     if not strategy.enough(task, plan, calls_each):
@@ -226,8 +232,7 @@ def plan_run(
         found = fewest_calls(task, plan, plan.calls * calls_each, enough, calls_each, has_proposer)
         what = f"no number of calls is enough{f': {strategy.lacks}' if strategy.lacks else ''}"
         if found is not None:
-            caps = ", ".join(costs.too_low(means.budget, -(-found // calls_each), costs.usual)) if costs else ""
-            what = _needs(found, caps)
+            what = _needs(found, ", ".join(costs.too_low(means.budget, -(-found // calls_each), costs.usual)))
         few = f"{plan.calls * calls_each} calls are too few for --strategy {strategy.name} on this task"
         raise BudgetRefused(f"{few}; {what}")
     return plan if program.is_fixed else replace(plan, longest_prompt=None)

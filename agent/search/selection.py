@@ -10,13 +10,14 @@ from statistics import stdev
 from typing import Literal
 
 from agent.evaluate import breakdown
+from agent.options.jobs import Prefer
 from agent.results.run_parts import NotWorse, ParetoRow, Untested
 from agent.search.context import SearchContext
 from agent.search.plan import DEV_SHARE, calls_to_finish
 from agent.stats.intervals import SIGNIFICANT, both_scored, loss_bound, paired_difference
 from agent.stats.preflight import rows_to_show
 from agent.stats.selection import best_of_many, selection_corrected
-from agent.types import Budget, Candidate, Usage
+from agent.types import Candidate, Usage
 
 PROVED = 0.1  # picked examples must beat fixed ones on dev at this two-sided p-value: 0.05 one-sided
 
@@ -24,10 +25,6 @@ CHOOSABLE = ("complete", "pruned")
 Scores = Sequence[float | None]
 NOT_PROVED = "picks_not_proved"
 """The event of a leader with picked examples that is not significantly better than fixed ones."""
-
-
-Prefer = Literal["best", "cheap", "short"]
-
 MARGIN = 0.01
 
 
@@ -157,6 +154,22 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
     return _preferred(context, others, how)
 
 
+def selected(context: SearchContext, candidates: list[Finalist]) -> tuple[Candidate, CheaperChoice | None]:
+    """Choose the candidate for the sealed test by `--prefer`, and how it is cheaper."""
+    options, rows = context.options, len(context.dev)
+    if options.prefer != "cheap":
+        return chosen(context, candidates, options.prefer), None
+    best = chosen(context, candidates, "best")
+    if (found := cheaper(context, candidates, best)) is not None:
+        return found.winner, found
+    context.observer.on_message(
+        f"prefer cheap: no cheaper prompt is shown to lose less than {options.accepted} on {rows} dev rows, so the "
+        f"best is tested (two of one quality pass from about {options.passed_on(rows)} on)"
+    )
+    context.plan = replace(context.plan, tested=context.plan.tested - 1)  # what a third prompt would take may be spent
+    return best, None
+
+
 @dataclass(frozen=True, slots=True)
 class CheaperChoice:
     """A cheaper winner than the best on dev; `bound`: its loss by dev, `saved`: the share of the cost."""
@@ -168,26 +181,24 @@ class CheaperChoice:
     saved_in: Literal["dollars", "tokens"]
 
 
-def cheaper(
-    context: SearchContext, candidates: Sequence[Finalist], best: Candidate, margin: float
-) -> CheaperChoice | None:
-    """Return the cheapest candidate (dollars, then tokens) that dev shows to lose less than `margin`.
+def cheaper(context: SearchContext, candidates: Sequence[Finalist], best: Candidate) -> CheaperChoice | None:
+    """Return the cheapest (dollars, then tokens) that dev shows to lose less than accepted.
 
     One that picks its examples takes part only if the best does.
     """
-    compared = counted(candidates)
+    compared, found = counted(candidates), list[tuple[Finalist, NotWorse]]()
     reference = next(each for each in compared if each.candidate_id == best.id)
-    found = [(reference, NotWorse(diff=0.0, low=0.0, margin=margin, n=0, shown=True))]
     for each in compared:
-        whole = each is not reference and len(each.scores) == len(reference.scores)
-        if not whole or (context.trials.candidate(each.candidate_id).must_prove and not best.must_prove):
+        if each.costs >= reference.costs or len(each.scores) != len(reference.scores):
             continue
-        bound = loss_bound(each.scores, reference.scores, margin, context.seed)
+        if context.trials.candidate(each.candidate_id).must_prove and not best.must_prove:
+            continue
+        bound = loss_bound(each.scores, reference.scores, context.options.accepted_loss, context.seed)
         if bound is not None and bound.shown:
             found.append((each, bound))
-    one, bound = min(found, key=lambda pair: pair[0].costs)
-    if one is reference:
+    if not found:
         return None
+    one, bound = min(found, key=lambda pair: pair[0].costs)
     winner = context.trials.candidate(one.candidate_id)
     if one.usd is not None and reference.usd and one.usd < reference.usd:
         return CheaperChoice(winner, best, bound, 1 - one.usd / reference.usd, "dollars")
@@ -221,20 +232,20 @@ def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer
     return context.trials.candidate(preferred.candidate_id) if preferred else context.baseline
 
 
-def corrected(context: SearchContext, winner: Candidate, strategy: str | None) -> float | None:
+def corrected(context: SearchContext, winner: Candidate) -> float | None:
     """Correct the winner's dev score for the choice among all tried candidates. None if it cannot be."""
     trials = context.trials
     tried = trials.prefixes([i for i, trial in trials.by_id.items() if trial.n and trial.state in CHOOSABLE])
-    if winner.id == context.baseline.id or not tried.get(winner.id) or uncorrected(context, winner, strategy):
+    if winner.id == context.baseline.id or not tried.get(winner.id) or uncorrected(context, winner):
         return None
     return selection_corrected(list(tried.values()), list(tried).index(winner.id), context.seed)
 
 
-def uncorrected(context: SearchContext, winner: Candidate, strategy: str | None) -> str:
+def uncorrected(context: SearchContext, winner: Candidate) -> str:
     """Return why the dev score cannot be corrected; "" if it can."""
     trials = context.trials
     if winner.id != context.baseline.id and context.pruned_externally:
-        return f"{strategy} dropped programs by parts of dev, and what that adds is not known"
+        return f"{context.options.strategy} dropped programs by parts of dev, and what that adds is not known"
     better = any((trials.mean(i) or 0.0) > (trials.mean(winner.id) or 0.0) for i in trials.in_state("complete"))
     if better and context.noted[NOT_PROVED]:
         higher = "a prompt that picks its examples scored higher on dev"
@@ -296,7 +307,7 @@ def lead(one: Scores, other: Scores, seed: int) -> Lead | None:
     return Lead(len(both), sum(mine) / len(both), sum(theirs) / len(both), found.p_value)
 
 
-def untested(context: SearchContext, tested: Collection[str], how: Prefer, budget: Budget) -> Untested | None:
+def untested(context: SearchContext, tested: Collection[str]) -> Untested | None:
     """Return the best untested candidate that leads the user's own. Next to a tested one only the unproved."""
     trials, own, unproved = context.trials, context.baseline.id, context.unproved
     ids = [i for i in trials.by_id if i not in tested and i != own]
@@ -315,8 +326,9 @@ def untested(context: SearchContext, tested: Collection[str], how: Prefer, budge
     candidate_id = max(leads, key=rank)
     best = leads[candidate_id]
     is_chance = bool(others) and candidate_id not in others and not best.is_significant
-    why, options = _because(context, candidate_id, how, candidate_id == unproved)
+    why, options = _because(context, candidate_id, candidate_id == unproved)
     if options.startswith("--max-calls"):
+        budget = context.account.budget
         caps = [f"--{cap.replace('_', '-')} MORE" for cap in OTHER_CAPS if getattr(budget, cap) is not None]
         options = " ".join([options, *caps])
     return Untested(
@@ -332,7 +344,7 @@ def untested(context: SearchContext, tested: Collection[str], how: Prefer, budge
     )
 
 
-def _because(context: SearchContext, candidate_id: str, how: Prefer, is_unproved: bool) -> tuple[str, str]:
+def _because(context: SearchContext, candidate_id: str, is_unproved: bool) -> tuple[str, str]:
     trial, spent = context.trials.by_id[candidate_id], context.account.total_used.calls
     if trial.state == "failed":
         return f"it failed: {trial.reason}", ""
@@ -340,7 +352,7 @@ def _because(context: SearchContext, candidate_id: str, how: Prefer, is_unproved
         why = "it picks its examples and dev does not show it to be better than the best prompt that does not"
         return why, _to_prove(context, candidate_id)
     if trial.state == "complete":
-        return f"--prefer {how} takes another prompt within noise of the best", "--prefer best"
+        return f"--prefer {context.options.prefer} takes another prompt within noise of the best", "--prefer best"
     early = f"its trial ended early: {trial.reason}" if trial.state == "pruned" else ""
     calls = calls_to_finish(len(context.trials.outcomes[candidate_id]), spent, context.task, context.plan)
     return early or "the search ended before it had seen all of dev", f"--max-calls {calls}" if calls else ""

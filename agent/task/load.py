@@ -35,7 +35,6 @@ from agent.task.tables import TEXT_CELLS, read_rows
 from agent.task.tools import FUNCTIONS, accepted_checker, calls_checker, read_tools, tools_in_source
 from agent.types import (
     SPLITS,
-    Budget,
     Constraints,
     Drift,
     Field,
@@ -370,7 +369,6 @@ class _Loading:
                 search.shape,
             ),
             constraints=Constraints(limits.max_prompt_tokens, limits.max_examples, tuple(limits.forbidden)),
-            budget=Budget(**file.budget.model_dump()),
             train=train,
             dev=dev,
             test=test,
@@ -387,9 +385,8 @@ class _Loading:
             slices=tuple(file.slices),
             repeats=file.repeats,
             human_score=file.human_score,
-            calibrate=search.calibrate,
-            detect=search.detect,
             run=file.run,
+            defaults=self.parsed.defaults,
             precision=file.calibration.precision,
             monitor=Drift(**file.monitor.model_dump()),
             knowledge=knowledge,

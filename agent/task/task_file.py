@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
-from agent.options.jobs import TASK_RUN, RunOptions
+from agent.options.jobs import TASK_DEFAULTS, TASK_RUN, RunOptions
 from agent.safe_data import KeyPath, parse_toml
 from agent.safe_file import decoded, new_file, read_bytes
 from agent.safe_text import listed, near, quoted, shown
@@ -51,6 +51,11 @@ class Parsed:
     options: tuple[Options, ...]
     faults: tuple[Fault, ...]
     broken: frozenset[KeyPath] = frozenset()
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The options that a run takes from other tables than `[run]`."""
+        return {name: getattr(getattr(self.file, table), name) for name, table in TASK_DEFAULTS.items()}
 
     def doubts(self, *path: str | int) -> bool:
         """Whether there is a fault at `path`, below it or around it."""

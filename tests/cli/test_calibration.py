@@ -91,7 +91,7 @@ def test_the_option_and_a_task_that_says_no_switch_calibration_off() -> None:
     text = file.read_text("utf-8").replace("[search]\n", "[search]\ncalibrate = false\n")
     file.write_text(f"{text}\n[calibration]\nprecision = 0.9\n", "utf-8")
     task = load_task(file.parent)
-    assert (task.calibrate, task.precision) == (False, 0.9)
+    assert (task.defaults["calibrate"], task.precision) == (False, 0.9)
 
 
 # -- by neighbours, and by a classifier --------------------------------------------------------------------------------

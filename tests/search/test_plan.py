@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from agent.errors import BudgetRefused, InputError
 from agent.gateway.budget import Account
 from agent.gateway.prices import fixed_price
+from agent.options.jobs import RunOptions
 from agent.search.costs import (
     EFFORT_CALLS,
     LETTERS_A_TOKEN,
@@ -90,12 +91,12 @@ def test_no_plan_is_larger_than_its_budget_and_each_buys_new_candidates(calls, d
 
 @pytest.mark.parametrize("each", [1, 3])
 def test_a_strategy_says_what_it_needs_and_the_refusal_how_many_calls_that_is(each):
-    program = SimpleNamespace(task=sized(200, 300), calls=each, is_fixed=False)
+    program = SimpleNamespace(task=sized(200, 300), calls=each, is_fixed=False, references=dict)
     costs = call_costs(TASK, {"model": [MODEL.name], "proposer": [], "judge": []}, {})
 
     def plan_of(calls, needs, lacks=""):
         strategy = Strategy(name="mine", about="", search=None, enough=needs, lacks=lacks)
-        return plan_run(program, strategy, Means(Budget(max_calls=calls), costs=costs), False)
+        return plan_run(program, strategy, RunOptions(max_calls=calls), costs, False)
 
     def needs(task, plan, calls_each):
         return plan.search_calls * calls_each >= 900

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from agent.errors import RowRefused, RunRefused
 from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger
+from agent.options.jobs import Prefer
 from agent.release.result import RunResult
 from agent.report import wording
-from agent.search.selection import Prefer, corrected, uncorrected
+from agent.search.selection import corrected, uncorrected
 from agent.types import LM, Request, Task
 from tests.search.worlds import any_skill, front_and_row, good_words, proposer, pupil, share
 from tests.toys import TEAMS, FakeModel, executed, launched, make_task
@@ -161,8 +162,8 @@ def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_figure(
     assert result.uncorrected == ""
     context.pruned_externally = True
     winner = context.trials.candidate(result.winner.candidate_id)
-    assert corrected(context, winner, "evolve") is None
-    assert uncorrected(context, winner, "evolve").startswith("evolve dropped programs by parts of dev")
-    assert "by another rule" in uncorrected(context, context.baseline, "evolve")
+    assert corrected(context, winner) is None
+    assert uncorrected(context, winner).startswith("evolve dropped programs by parts of dev")
+    assert "by another rule" in uncorrected(context, context.baseline)
     context.note("picks_not_proved", {"candidate_id": winner.id, "against": context.baseline.id})
-    assert uncorrected(context, context.baseline, "evolve").startswith("a prompt that picks its examples")
+    assert uncorrected(context, context.baseline).startswith("a prompt that picks its examples")

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
+from agent.options.jobs import Prefer
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.retrieval.pick import Picks
 from agent.search import explanation, selection
 from agent.search.context import SearchContext
 from agent.search.evolve.evolve import rival_placed
-from agent.search.selection import MARGIN, Finalist, Prefer, front, prefer, within_noise
+from agent.search.selection import MARGIN, Finalist, front, prefer, within_noise
 from agent.types import Budget, Demo, Proposal
 from tests.search.worlds import TASK, Searched, made_search, pupil, with_baseline
 from tests.toys import FakeModel
@@ -70,20 +71,25 @@ async def test_the_cheapest_is_taken_of_those_that_dev_shows_to_lose_less_than_t
     own, best, plain = selection.finalists(context, None, {})
     own, best = replace(own, scores=[0.0] * 100, usd=0.1), replace(best, scores=right, usd=4.0)
     near = replace(plain, scores=[0.0] + [1.0] * 99, usd=1.0)
-    taken = selection.cheaper(context, [own, best, near], BEST, 0.1)
+
+    def cheaper(finalists: list[Finalist], margin: float = 10.0) -> selection.CheaperChoice | None:
+        context.options = context.options.changed(margin=margin)
+        return selection.cheaper(context, finalists, BEST)
+
+    taken = cheaper([own, best, near])
     assert taken is not None
     assert (taken.winner, taken.best, taken.saved, taken.saved_in) == (PLAIN, BEST, 0.75, "dollars")
     assert taken.bound.shown
     assert taken.bound.diff == -0.01
-    assert selection.cheaper(context, [own, best, near], BEST, 0.03) is None, "100 rows leave a larger loss possible"
+    assert cheaper([own, best, near], 3.0) is None, "100 rows leave a larger loss possible"
     dear = replace(near, usd=5.0)
-    assert selection.cheaper(context, [own, best, dear], BEST, 0.1) is None, "it costs more"
+    assert cheaper([own, best, dear]) is None, "it costs more"
     partly = replace(near, scores=[1.0] * 40)
-    assert selection.cheaper(context, [own, best, partly], BEST, 0.5) is None, "it has not seen all of dev"
+    assert cheaper([own, best, partly], 50.0) is None, "it has not seen all of dev"
     lost = replace(near, scores=[None] * 20 + [1.0] * 80)
-    assert selection.cheaper(context, [own, best, lost], BEST, 0.1) is None, "a lost answer is a loss"
+    assert cheaper([own, best, lost]) is None, "a lost answer is a loss"
     unpriced = [replace(each, usd=None) for each in (own, best, near)]
-    by_tokens = selection.cheaper(context, unpriced, BEST, 0.1)
+    by_tokens = cheaper(unpriced)
     assert by_tokens is not None
     assert by_tokens.saved_in == "tokens"
 

@@ -17,6 +17,7 @@ from agent.gateway.budget import Account, HeldBack
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.observer import Observer, Observers
+from agent.options.jobs import SearchOptions
 from agent.programs.prompt import PromptProgram
 from agent.scoring.task_metrics import build_metrics
 from agent.search.context import SearchContext
@@ -163,7 +164,7 @@ def made_search(
     context = SearchContext(
         task=task,
         plan=plan,
-        seed=seed,
+        options=SearchOptions(seed=seed),
         program=program,
         target=target,
         proposer=author,

@@ -21,7 +21,7 @@ from agent.options.kinds import seconds
 from agent.safe_data import TomlLines
 from agent.task.load import load_task
 from agent.task.task_file import json_schema, parse
-from agent.types import Budget, Constraints, Field, content_id
+from agent.types import Constraints, Field, content_id
 from tests.cases import each_case
 from tests.task.folders import TOML, changed, jsonl, line_of, make, problems, rows
 from tests.wire import WireServer
@@ -42,7 +42,8 @@ def test_a_good_folder_loads_with_all_it_says(here: Path) -> None:
         ("choice", "team", 0.25, {}),
     ]
     assert (task.space.demo_counts, task.space.retrieval) == ((4, 8), True)
-    assert task.budget == Budget(max_calls=900, max_cost=1.5, time_limit=5400.0)
+    caps = {"max_calls": 900, "max_tokens": None, "max_cost": 1.5, "time_limit": 5400.0}
+    assert caps.items() <= task.defaults.items()
     assert task.constraints == Constraints(4000, 24, ("password",))
     assert len(task.train) == len(task.dev) == len(task.test) == 6
     first = task.train[0]
@@ -74,7 +75,8 @@ def test_the_defaults_follow_the_type_of_the_output(here: Path, field: str, labe
     assert [(m.name, m.weight) for m in task.metrics] == metrics
     assert task.space.techniques == ("zero-shot", "few-shot", "chain-of-thought", "few-shot-cot")
     assert task.space.formats == ("turns", "labelled-turns", "inline", "dspy-chat")
-    assert (task.space.demo_counts, task.budget, task.constraints) == ((4, 8, 16, 32), Budget(), Constraints())
+    assert (task.space.demo_counts, task.constraints) == ((4, 8, 16, 32), Constraints())
+    assert {name for name, value in task.defaults.items() if value} == {"calibrate", "detect", "retrieval", "shape"}
 
 
 def test_csv_with_a_byte_order_mark_and_other_line_ends_loads_alike(here: Path) -> None:

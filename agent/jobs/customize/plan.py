@@ -16,9 +16,10 @@ from agent.jobs.customize.forgetting import QUESTIONS, other_tasks
 from agent.jobs.customize.hosted import HostedPlan, hosted_plan
 from agent.jobs.customize.table import FEWEST_TRAIN, curve_sizes
 from agent.jobs.customize.trainer import require_ray, training_problems
-from agent.jobs.launch import Launch, changes_since
+from agent.jobs.launch import Launch
 from agent.jobs.locations import open_history
 from agent.jobs.recorded import recorded_prompt
+from agent.jobs.resume import changes_since
 from agent.ledger.query import History, Row, searched, started_with
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.jobs import CustomizeOptions

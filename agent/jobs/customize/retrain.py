@@ -15,8 +15,9 @@ from agent.extras import require
 from agent.jobs.customize.arms import ARMS, SETTINGS
 from agent.jobs.customize.trainer import ADAPTERS, training_order
 from agent.jobs.customize.training import row_hash, rows_hash
-from agent.jobs.launch import changes_since, prepare
+from agent.jobs.launch import prepare
 from agent.jobs.recorded import recorded_prompt
+from agent.jobs.resume import changes_since
 from agent.ledger.query import History, Row, started_with
 from agent.models.local import LocalModel
 from agent.training.loop import TrainingOrder

@@ -23,9 +23,10 @@ from typing import Any, ClassVar, Literal
 from agent.errors import AgentError, Interrupted, LedgerBusy, ProblemsError, message_of
 from agent.jobs.arguments import OptimizeArguments, launch_of
 from agent.jobs.interrupts import StopSignal
-from agent.jobs.launch import prepare_resume, search_of
+from agent.jobs.launch import search_of
 from agent.jobs.locations import open_history
 from agent.jobs.observers import LogWatcher, Snapshot
+from agent.jobs.resume import prepare_resume
 from agent.jobs.session import run_work
 from agent.jobs.sweep.file import Point, SweepFile
 from agent.ledger.connect import is_there

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from agent.errors import AgentError, InputError, Problem, RunRefused
 from agent.jobs.arguments import OptimizeArguments, launch_of, require_none
-from agent.jobs.launch import Launch, prepare_resume, task_changes
+from agent.jobs.launch import Launch
 from agent.jobs.locations import LEDGER
 from agent.jobs.observers import Watcher
 from agent.jobs.planned import PlannedRun, planned
+from agent.jobs.resume import prepare_resume, task_changes
 from agent.jobs.sweep.cells import Cell, CellOutcome, cells_of, read_outcome, with_shares
 from agent.jobs.sweep.file import SweepFile, read_sweep
 from agent.jobs.tasks import task_of

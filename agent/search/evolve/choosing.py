@@ -106,7 +106,7 @@ class ByStudy(Choosing):
         from agent.search.samplers import AskTell
 
         super().__init__(context, moves)
-        self._study = AskTell(context.sampler, context.seed)
+        self._study = AskTell(context.options.sampler, context.seed)
         self._params: dict[str, dict[str, str | int]] = {}
         self._told: dict[str, StudyTrial] = {}
 
@@ -163,5 +163,5 @@ class ByStudy(Choosing):
         changed = [trial for trial in self.trials() if self._told.get(trial.candidate_id) != trial]
         if changed:
             self._told |= {trial.candidate_id: trial for trial in changed}
-            body = {"sampler": self._context.sampler, "trials": [trial.as_dict() for trial in changed]}
+            body = {"sampler": self._context.options.sampler, "trials": [trial.as_dict() for trial in changed]}
             self._context.note(TOLD, body)

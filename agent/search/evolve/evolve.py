@@ -56,7 +56,7 @@ class Search:
     def __init__(self, context: SearchContext, moves: Moves, seeds: Sequence[Proposal] | None = None) -> None:
         self._context, self._trials, self._seeds = context, context.trials, seeds
         self._moves = moves
-        self._choosing = (ByBandit if context.sampler == BANDIT else ByStudy)(context, moves)
+        self._choosing = (ByBandit if context.options.sampler == BANDIT else ByStudy)(context, moves)
         self._waiting: deque[str] = deque()
         self._out: set[str] = set()
 
@@ -182,7 +182,7 @@ class Search:
         new = [candidate_id for candidate_id, rows in planned if rows == self._context.plan.rungs[0]]
         scores = self._trials.compared()
         race = decisions.clearly_behind
-        if self._context.pruner == WILCOXON:
+        if self._context.options.pruner == WILCOXON:
             from agent.search.samplers import behind_by_wilcoxon
 
             race = behind_by_wilcoxon

@@ -26,7 +26,6 @@ from typing import Any
 
 from agent.release.result import RunResult
 from agent.types import (
-    Budget,
     Completion,
     Constraints,
     Example,
@@ -125,7 +124,6 @@ def blind_task(metric: str, seed: int) -> Task:
         metrics=(MetricSpec(metric, "answer"),),
         space=SearchSpace(("zero-shot", "few-shot"), ("turns", "labelled-turns", "inline"), (2, 4, 6), retrieval=True),
         constraints=Constraints(),
-        budget=Budget(),
         train=rows("train", TRAIN),
         dev=rows("dev", DEV),
         test=rows("test", TEST),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.jobs.tasks import with_demo_limit
-from agent.types import Budget, Constraints, Example, Field, MetricSpec, SearchSpace, Signature, Task
+from agent.types import Constraints, Example, Field, MetricSpec, SearchSpace, Signature, Task
 from tests.bench.arena.ifeval.metric import UNCHECKED
 from tests.bench.arena.score import Answers, Scorer
 
@@ -129,7 +129,6 @@ def _ifeval(folder: Path) -> Task:
         metrics=(MetricSpec("python", "response"),),
         space=WORDED,
         constraints=Constraints(max_examples=0),
-        budget=Budget(),
         train=train,
         dev=dev,
         test=test,
@@ -196,7 +195,6 @@ def task_of(name: str, about: str, parts: Sequence[Sequence[Row]], key: str, mos
         metrics=(MetricSpec("choice", "label"),),
         space=SPACE,
         constraints=Constraints(),
-        budget=Budget(),
         train=train,
         dev=dev,
         test=test,
@@ -209,4 +207,4 @@ def _shipped(name: str) -> Task:
 
     task = load_task(ROOT / "tasks" / name)
     train, dev, test = (rows[:most] for rows, most in zip((task.train, task.dev, task.test), MOST, strict=True))
-    return replace(task, train=train, dev=dev, test=test, space=SPACE, budget=Budget())
+    return replace(task, train=train, dev=dev, test=test, space=SPACE, defaults={})

@@ -213,7 +213,7 @@ async def test_with_calls_for_one_finalist_the_best_is_paid_and_not_the_worst(
 
 
 async def by_study(context: SearchContext) -> None:
-    context.sampler = "tpe"
+    context.options = context.options.changed(sampler="tpe")
     await search(context)
 
 
