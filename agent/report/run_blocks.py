@@ -153,7 +153,7 @@ def _verdict(result: RunResult, names: PromptNames, released: str) -> Iterator[B
 def in_absolute_terms(
     name: str, score: float | None, counts: RowCount | None, yardsticks: Sequence[Yardstick], human: float | None
 ) -> str:
-    """Return the absolute score of a prompt next to those of yardsticks and people; "" if it stands alone."""
+    """Return a prompt's score next to yardsticks and people; "" if it stands alone."""
     parts = [f"{wording.verb(name, 'gets')} {points(score)} of 100"]
     if counts is not None and counts.scored and (counts.right or not counts.partly):  # graded metrics rarely give 1
         parts.append(f"right on {counts.right} of {counts.scored} rows")

@@ -213,7 +213,7 @@ def combined(found: Calibration) -> str:
 
 
 def unbeaten(yardsticks: Iterable[Yardstick]) -> Yardstick | None:
-    """Return the best yardstick if it matches or beats the winner; None if it does not."""
+    """Return the best yardstick, or None if the winner beats it."""
     known = [one for one in yardsticks if one.diff is not None]
     best = max(known, key=lambda one: one.test or 0.0, default=None)
     return best if best is not None and _sign(best) <= 0 else None
