@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.extras import not_tried
@@ -15,6 +15,7 @@ from agent.jobs.agent_sources import AGENT_PART
 from agent.jobs.models import price_of, remarks, require_batches
 from agent.jobs.session import Work
 from agent.jobs.tasks import METRIC, read_task, require_judging
+from agent.jobs.tracking import run_params
 from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.jobs import RecordedOptions
@@ -98,6 +99,12 @@ class Launch:
     def prices(self) -> dict[str, Price]:
         """Return prices by model name. Raises InputError for a missing price that a cap needs."""
         return prices_for(self.models, self.options.budget, price_of(self.options))
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters of the run for trackers."""
+        told = {name: getattr(self.options, name) for name in ("seed", "strategy", "effort", "prefer", "trials")}
+        return run_params(self.task, self.models_by_role(), self.options.budget, **told)
 
     @property
     def calls_each(self) -> int:

@@ -24,7 +24,6 @@ from agent.jobs.observers import Watcher, snapshots
 from agent.jobs.planned import opening
 from agent.jobs.run_result import BEST, released, result_of
 from agent.jobs.session import Session, Work
-from agent.jobs.tracking import run_params
 from agent.ledger.provenance import new_run_id
 from agent.ledger.store import Ledger
 from agent.programs.classic import ClassicProgram
@@ -70,8 +69,7 @@ class RunState:
 
     def work(self) -> Work[RunResult]:
         """Return the run, ready to start."""
-        launch, options, budget = self.launch, self.launch.options, self.launch.options.budget
-        tracked = {name: getattr(options, name) for name in ("seed", "strategy", "effort", "prefer", "trials")}
+        launch, options = self.launch, self.launch.options
         return Work(
             "",
             "",
@@ -80,8 +78,7 @@ class RunState:
             launch.lms(),
             options,
             self.planned.calls,
-            budget,
-            models=(launch.model.name,),
+            options.budget,
             use_cache=options.cache,
             seed=options.seed,
             after_interrupt=str(Interrupted()),
@@ -94,7 +91,7 @@ class RunState:
             parent=launch.parent,
             run_id=launch.run_id or new_run_id(),
             is_resumed=bool(launch.run_id),
-            params=run_params(launch.task, launch.models_by_role(), budget, **tracked),
+            params=launch.params,
         )
 
     def open(self, ledger: Ledger, watcher: Watcher | None = None) -> Session[RunResult]:
@@ -268,13 +265,13 @@ def _calls_a_row(run: RunState) -> int:
 
 
 def _winner(run: RunState) -> Candidate:
-    context = run.context
-    if run.launch.migration is not None:
-        if not (whole := counted(run.finalists())):
-            raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")
-        return context.trials.candidate(min(whole, key=lambda one: (-one.mean, one.prompt_tokens)).candidate_id)
-    winner, run.cheaper = selection.selected(context, best_readings(context, run.finalists()))
-    return winner
+    context, finalists = run.context, run.finalists()
+    if run.launch.migration is None:
+        winner, run.cheaper = selection.selected(context, best_readings(context, finalists))
+        return winner
+    if not (whole := counted(finalists)):
+        raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")
+    return context.trials.candidate(min(whole, key=lambda one: (-one.mean, one.prompt_tokens)).candidate_id)
 
 
 async def _sealed_test(run: RunState, winner: Candidate) -> ScoreTable:
@@ -284,19 +281,17 @@ async def _sealed_test(run: RunState, winner: Candidate) -> ScoreTable:
     context.stage("sealed test", context.round)
     session.account.hold_back(HeldBack())
     opened = {"winner": winner.id, **({"against": old.run_id} if old else {"baseline": baseline.id}), "rows": len(rows)}
-    opened |= {"best": run.cheaper.best.id} if run.cheaper else {}
-    references = run.launch.program.references()
+    best, references = {BEST: run.cheaper.best} if run.cheaper else {}, run.launch.program.references()
+    opened |= {"best": best[BEST].id} if best else {}
     opened |= {"references": [each.id for each in references.values()]} if references else {}
     session.observer.on_event("test_opened", opened)
-    others = {**({BEST: run.cheaper.best} if run.cheaper else {}), **references}
-    repeated = {WINNER: winner, BASELINE: baseline}
     arms = [
         old.sealed.arm(BASELINE) if old else Arm(BASELINE, baseline, evaluator),
         Arm(WINNER, winner, evaluator),
-        *(Arm(name, each, evaluator) for name, each in others.items()),
+        *(Arm(name, each, evaluator) for name, each in {**best, **references}.items()),
         *(
             Arm(explanation.again(side), each, evaluator, rows[: plan.steady_rows], plan.repeats)
-            for side, each in repeated.items()
+            for side, each in ((WINNER, winner), (BASELINE, baseline))
         ),
     ]
     try:
