@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agent.report import prompt_texts
 from agent.report.compare import ComparedPrompt, scoring_difference
 from agent.report.prompt_texts import COMPARED, changes, word_diff
+from agent.report.wording import PromptNames
 from agent.stats.intervals import paired_difference
 from tests.cli.world import good_json, refused
 from tests.conftest import Made
@@ -66,7 +67,8 @@ def test_trials_are_compared_on_the_rows_of_both_and_runs_on_other_rows_are_not(
     ],
 )
 def test_scores_of_other_metrics_have_no_paired_test(one: dict[str, Any], two: dict[str, Any], says: str) -> None:
-    sides = [ComparedPrompt({"hashes": {n: "" for n in each if "." in n}}, {}, None, {}, each) for each in (one, two)]
+    runs = [{"hashes": {name: "" for name in each if "." in name}} for each in (one, two)]
+    sides = [ComparedPrompt(run, {}, None, {}, each, PromptNames()) for run, each in zip(runs, (one, two), strict=True)]
     assert scoring_difference(*sides) == (f"scored in different ways ({says}): no paired test" if says else "")
 
 
