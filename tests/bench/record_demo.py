@@ -94,7 +94,7 @@ def main() -> None:
         launch = prepare_demo(db)
         program = program_for(launch.task, recorder)
         try:
-            result = run_work(search_of(replace(launch, target=recorder, program=program)), db, Watcher())
+            result = run_work(search_of(replace(launch, model=recorder, program=program)), db, Watcher())
         finally:
             recorder.save()
     if words.prune:
