@@ -171,6 +171,7 @@ def endpoint_of(lm: LM) -> str:
 
 
 MOST_DOLLARS = 1e9  # the largest cap in US dollars
+ROOM_TO_THINK = "--thinking 2000"  # advice in messages: how to give a reasoning model room for its answer
 MOST_COUNT = 2**53  # the largest cap on calls or tokens, up to which a float is exact
 
 

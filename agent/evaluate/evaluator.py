@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from agent.calls import ROOM_TO_THINK
 from agent.errors import OF_A_ROW, InputError
 from agent.gateway.gateway import ModelClient
 from agent.gateway.in_flight import all_of
 from agent.observer import NO_OBSERVER, Observer
-from agent.options.shared import ROOM_TO_THINK
 from agent.prompt.calibration import MIN_LABEL_MASS, agree, label_scores, logprobs_for, places, share_of_all
 from agent.scoring.llm_judge import JudgeMetric
 from agent.scoring.task_metrics import combine

@@ -22,6 +22,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
+from agent.calls import ROOM_TO_THINK
 from agent.errors import (
     BadResponse,
     ModelError,
@@ -32,7 +33,6 @@ from agent.errors import (
     Transient,
     TransportUnknown,
 )
-from agent.options.shared import ROOM_TO_THINK
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response, Timeout

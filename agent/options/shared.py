@@ -17,8 +17,6 @@ UNCAPPED_TIMES = 2
 """Call limit of a job without caps, as a multiple of the planned calls: leaves room for retries."""
 MAX_WAIT = 300.0
 """Default of the longest wait for an unavailable provider, in seconds."""
-ROOM_TO_THINK = "--thinking 2000"
-"""The advice in messages for a reasoning model whose answer has no room."""
 TASK, MODELS, BUDGET, SEARCH, COMPARISON, OUTPUT = "Task", "Models", "Budget", "Search", "Comparison", "Output"
 GROUPS = (TASK, MODELS, BUDGET, SEARCH, COMPARISON, OUTPUT, "")
 """The headings of a help text, in order."""

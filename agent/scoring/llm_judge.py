@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agent.calls import ROOM_TO_THINK
 from agent.errors import OF_A_ROW, InputError
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import all_of
-from agent.options.shared import ROOM_TO_THINK
 from agent.prompt.fence import Fence
 from agent.prompt.template import label_text
 from agent.results.breakdown import JudgeTrust

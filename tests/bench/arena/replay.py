@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.gateway.budget import Account
+from agent.options.jobs import RecordedOptions
 from agent.programs.moves.prompt_moves import FEWEST_FITTED, redraws
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.context import stratified
@@ -154,7 +155,7 @@ class RecordedContext:
 
     def __init__(self, world: World, plan: Plan, seed: int, sampler: str = BANDIT, pruner: str = RACE) -> None:
         self.seed, self.rng = seed, random.Random(seed)
-        self.choices, self.sampler, self.pruner = Choices(self.rng), sampler, pruner
+        self.choices, self.options = Choices(self.rng), RecordedOptions(sampler=sampler, pruner=pruner)
         self.trials = Trials()
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
         self.plan, self.baseline = plan, PromptCandidate("zero-shot", "turns", "the user's own")
