@@ -17,6 +17,8 @@ ChatRole = Literal["system", "user", "assistant"]
 MessageRole = ChatRole | Literal["tool"]
 FieldType = Literal["text", "choice", "number", "json", "conversation"]
 FormatName = Literal["turns", "labelled-turns", "inline", "dspy-chat", "dspy-json", "dspy-xml"]
+REASONED = ("chain-of-thought", "few-shot-cot")
+"""Techniques that reason before the answer."""
 
 
 MAX_NUMBER = 1e15

@@ -24,17 +24,15 @@ from agent.report.wording import PromptNames, amount, names_of
 from agent.results.breakdown import RowCount
 from agent.results.run_parts import (
     Carried,
-    Change,
     OtherBaseline,
     ParetoRow,
     Preflight,
-    PromptSize,
     ProposerUse,
     ToShow,
     Winner,
     Yardstick,
 )
-from agent.safe_text import counted, listed, plain
+from agent.safe_text import counted, plain
 from agent.stats.figures import bracketed, gain, gain_interval, interval, paired_test, points, tally
 
 SCREEN = (
@@ -56,10 +54,6 @@ PromptForm = Literal["", "text", "changes"]
 """How the summary of a run shows the best prompt; "" if it shows none."""
 FEWEST_READ, MUCH_LESS = 5, 3
 """Minimum of answered rows, and of distinct labels per distinct answer, to report low variety."""
-REASONED = ("chain-of-thought", "few-shot-cot")
-ABOUT_THE_SAME = 0.05
-MOST_TOOLS = 8
-"""Maximum number of tools named."""
 
 
 def screen_sections(result: RunResult, view: RunView | None = None, brief: bool = False) -> list[PageSection]:
@@ -107,7 +101,7 @@ def run_sections(
         "retrieval": ("", breakdown_blocks.retrieval(result.retrieval, sides)),
         "repeated answers": ("", breakdown_blocks.repeated(result.consistency, sides)),
         "variety": ("", breakdown_blocks.variety(result.variety, sides)),
-        "prompt": ("The prompt", _prompt(view, called, design, changes(result, called.noun), form)),
+        "prompt": ("The prompt", _prompt(view, called, design, wording.changes(result, called.noun), form)),
         "whole prompt": ("", _whole_prompt(view, own)),
         "gain": ("What carried the gain", _gain(result.attribution, own)),
         "confidence": ("How sure it is, and how often it is right", breakdown_blocks.confidence(result.calibration)),
@@ -310,60 +304,6 @@ def in_full(name: str, candidate: Row, folded: bool = True) -> Block:
     """Return a prompt for a page, under its name."""
     whole = wording.cut(whole_prompt(candidate), PROMPT_LETTERS)
     return text(whole, heading=f"{name.capitalize()} in full", exact=True, folded=folded, on="page")
-
-
-def changes(result: RunResult, noun: str) -> list[str]:
-    """Return what the winner changes in your prompt, a clause each. Empty if yours won, or in older results."""
-    change = result.change
-    if change is None:
-        return []
-    size = _tokens(change.baseline, change.winner)
-    tools = f"tool texts changed: {', '.join(change.tools[:MOST_TOOLS])}" if change.tools else ""
-    if (left := len(change.tools) - MOST_TOOLS) > 0:
-        tools += f" and {left} more"
-    voting = wording.combined(result.calibration) if result.calibration is not None else ""
-    if change.winner.technique == "program" or not result.ships_prompt:
-        what = f"the {noun.removesuffix('s')}s of your program changed"
-        instruction = ": ".join(filter(None, [what, listed(change.texts)])) if change.instruction else ""
-    else:
-        instruction = _instruction(change, result.proposer is not None and result.proposer.won)
-    clauses = (instruction, tools, *change.answer, *_new_design(change), voting, size)
-    return [clause for clause in clauses if clause]
-
-
-def _instruction(change: Change, has_proposed: bool) -> str:
-    if not change.instruction:
-        return "your instruction is unchanged"
-    is_proposed = has_proposed and not change.tools and not change.answer
-    if change.keeps:
-        return f"your instruction is kept; {'the proposer added text' if is_proposed else 'text was added'} to it"
-    return f"your instruction is {'replaced by one that the proposer wrote' if is_proposed else 'changed'}"
-
-
-def _new_design(change: Change) -> list[str]:
-    was, now = change.baseline, change.winner
-    before, after = was.n_examples, now.n_examples
-    said = []
-    if before != after:
-        added = f"{after} example{'s were' if after > 1 else ' was'} added"
-        fewer = f"{counted(after, 'example')} instead of {before}" if after else f"its {before} examples were taken out"
-        said.append(fewer if before else added)
-    if now.technique in REASONED and was.technique not in REASONED:
-        said.append("it is asked to reason before it answers")
-    if now.role and now.role != was.role:
-        said.append("it is given a role")
-    if was.format != now.format:
-        said.append(f"the answers' layout is {now.format} instead of {was.format}")
-    return said
-
-
-def _tokens(was: PromptSize, now: PromptSize) -> str:
-    said = wording.size(now.tokens_a_call, now.prompt_tokens)
-    before, after = (side.tokens_a_call if now.tokens_a_call else side.prompt_tokens for side in (was, now))
-    if not before:
-        return said
-    times = after / before
-    return f"{said} instead of {before:,} ({'about the same' if abs(times - 1) <= ABOUT_THE_SAME else f'{times:.1f}x'})"
 
 
 def _whole_prompt(view: RunView | None, own: str) -> Iterator[Block]:

@@ -13,7 +13,20 @@ from agent.release.result import RunResult
 from agent.release.versions import NOUNS, noun_of
 from agent.results.base import CostedResult, SideName
 from agent.results.breakdown import Calibration
-from agent.results.run_parts import Carried, Cheaper, Lift, NotWorse, ParetoRow, Untested, Winner, Yardstick
+from agent.results.run_parts import (
+    Carried,
+    Change,
+    Cheaper,
+    Lift,
+    NotWorse,
+    ParetoRow,
+    PromptSize,
+    Untested,
+    Winner,
+    Yardstick,
+)
+from agent.safe_text import counted, listed
+from agent.shipped import REASONED
 from agent.stats.figures import chance, evidence, gain, points
 from agent.stats.intervals import SIGNIFICANT, shown
 
@@ -29,6 +42,9 @@ RELEASED = "the released prompt"
 """The name of trial 0 of a migration."""
 NEVER_CACHED = ("check", "bless")
 """Commands that never reuse paid replies."""
+ABOUT_THE_SAME = 0.05
+MOST_TOOLS = 8
+"""Maximum number of tools named."""
 
 
 def dollars(usd: float | None, unpriced: Sequence[str] = (), digits: int = 4) -> str:
@@ -247,6 +263,60 @@ def meaning(names: PromptNames, lift: Lift, own: float | None, best: float | Non
     )
 
 
+def changes(result: RunResult, noun: str) -> list[str]:
+    """Return what the winner changes in your prompt, a clause each. Empty if yours won, or in older results."""
+    change = result.change
+    if change is None:
+        return []
+    size = _tokens(change.baseline, change.winner)
+    tools = f"tool texts changed: {', '.join(change.tools[:MOST_TOOLS])}" if change.tools else ""
+    if (left := len(change.tools) - MOST_TOOLS) > 0:
+        tools += f" and {left} more"
+    voting = combined(result.calibration) if result.calibration is not None else ""
+    if change.winner.technique == "program" or not result.ships_prompt:
+        what = f"the {noun.removesuffix('s')}s of your program changed"
+        instruction = ": ".join(filter(None, [what, listed(change.texts)])) if change.instruction else ""
+    else:
+        instruction = _instruction(change, result.proposer is not None and result.proposer.won)
+    clauses = (instruction, tools, *change.answer, *_new_design(change), voting, size)
+    return [clause for clause in clauses if clause]
+
+
+def _instruction(change: Change, has_proposed: bool) -> str:
+    if not change.instruction:
+        return "your instruction is unchanged"
+    is_proposed = has_proposed and not change.tools and not change.answer
+    if change.keeps:
+        return f"your instruction is kept; {'the proposer added text' if is_proposed else 'text was added'} to it"
+    return f"your instruction is {'replaced by one that the proposer wrote' if is_proposed else 'changed'}"
+
+
+def _new_design(change: Change) -> list[str]:
+    was, now = change.baseline, change.winner
+    before, after = was.n_examples, now.n_examples
+    said = []
+    if before != after:
+        added = f"{after} example{'s were' if after > 1 else ' was'} added"
+        fewer = f"{counted(after, 'example')} instead of {before}" if after else f"its {before} examples were taken out"
+        said.append(fewer if before else added)
+    if now.technique in REASONED and was.technique not in REASONED:
+        said.append("it is asked to reason before it answers")
+    if now.role and now.role != was.role:
+        said.append("it is given a role")
+    if was.format != now.format:
+        said.append(f"the answers' layout is {now.format} instead of {was.format}")
+    return said
+
+
+def _tokens(was: PromptSize, now: PromptSize) -> str:
+    said = size(now.tokens_a_call, now.prompt_tokens)
+    before, after = (side.tokens_a_call if now.tokens_a_call else side.prompt_tokens for side in (was, now))
+    if not before:
+        return said
+    times = after / before
+    return f"{said} instead of {before:,} ({'about the same' if abs(times - 1) <= ABOUT_THE_SAME else f'{times:.1f}x'})"
+
+
 def promotion(promoted: Mapping[str, Any]) -> str:
     """Return who promoted a winner that was held back, why, and the reasons against it."""
     more = [f"{name}: {promoted[name]}" for name in ("reason", "against") if promoted[name]]
@@ -257,13 +327,9 @@ def released(names: PromptNames, is_best: bool, promoted: Mapping[str, Any] | No
     """Return which prompt is released. `promoted`: a later promotion of a winner that was held back."""
     if promoted is not None:
         return f"the best found, {promotion(promoted)}"
-    return (
-        "the best found"
-        if is_best
-        else "the prompt of the old model"
-        if names.is_migration
-        else f"your own {names.noun}"
-    )
+    if is_best:
+        return "the best found"
+    return "the prompt of the old model" if names.is_migration else f"your own {names.noun}"
 
 
 def certainty(result: RunResult) -> str:

@@ -188,7 +188,7 @@ def test_the_dry_run_names_the_gain_that_can_be_shown_for_each_assumed_baseline(
 def test_what_changed_is_said_in_plain_words(change: dict[str, Any], winner: dict[str, Any], says: list[str]) -> None:
     won = change.pop("won", False)
     told = {"winner": {**OWN, **winner}, "baseline": OWN, "instruction": False, **change}
-    assert run_blocks.changes(of(change=told, proposer={**USE, "won": won}), "prompt")[: len(says)] == says
+    assert wording.changes(of(change=told, proposer={**USE, "won": won}), "prompt")[: len(says)] == says
 
 
 @pytest.mark.parametrize(

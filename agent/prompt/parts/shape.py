@@ -17,7 +17,7 @@ from agent.models.strict_schema import fixed_values, strict_schema
 from agent.prompt.parts.kinds import PartKind, TaskParts, part
 from agent.prompt.parts.part import Count, PromptPart, Row
 from agent.safe_data import parse_json
-from agent.shipped import Field
+from agent.shipped import REASONED, Field
 from agent.task.openapi import as_object
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ LAYOUTS = {
 """How a prompt shows the fields, and what it says before."""
 REASONS = {"none": "", "first": "why the values are right", "each": "for each field, why its value is right"}
 """Where a reply gives reasons: nowhere, once before the answer, or for each field before the answer."""
-REASONED = ("chain-of-thought", "few-shot-cot")  # techniques that reason before the answer
 REASONING, ANSWER = "reasoning", "answer"  # the field with the reasons, and several outputs as one
 REASON_TOKENS = {"none": 0, "first": 120, "each": 240}
 FIELD_TOKENS = 8  # of the quotes and braces around an output
