@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.evaluate.judge_trust import steadiness
+from agent.evaluate.judge_trust import steadiness, trusted
+from agent.results.judge_calibration import CalibrationResult, Control
 from agent.types import Outcome, Prediction
 from tests.cli.judges import PlantedJudge, write_labels, write_pairs
 from tests.cli.world import compatible, good_json, optimize, refused
@@ -39,6 +40,24 @@ def test_a_judge_that_rates_as_people_do_is_trusted() -> None:
     assert all(control["fooled"] == 0 for control in told["negative_controls"].values())
     assert (told["items"], told["unscored"]) == (60, 0)
     assert sum(map(sum, told["confusion"])) == 60
+
+
+def test_trust_ends_at_each_of_its_limits() -> None:
+    measured = CalibrationResult(**calibrated(PlantedJudge()))
+    empty, *others = measured.negative_controls.values()
+    assert (empty.n, len(others)) == (8, 3)
+
+    def reasons(**changes: Any) -> list[str]:
+        return [reason.code for reason in trusted(measured.model_copy(update=changes)).reasons]
+
+    def controls(**first: int) -> dict[str, Control]:
+        return {**measured.negative_controls, "empty": empty.model_copy(update=first)}
+
+    assert [reasons(kappa=kappa) for kappa in (0.6, 0.59, None)] == [[], ["low_agreement"], ["low_agreement"]]
+    assert [reasons(items=items) for items in (30, 29)] == [[], ["few_items"]]
+    assert [reasons(unscored=unscored) for unscored in (12, 13)] == [[], ["unreadable"]]
+    assert [reasons(negative_controls=controls(fooled=fooled)) for fooled in (3, 4)] == [[], ["fooled"]]
+    assert reasons(negative_controls=controls(n=7)) == ["few_controls"]
 
 
 def test_a_judge_that_contradicts_itself_shows_it() -> None:
@@ -77,6 +96,12 @@ def test_a_preference_for_the_first_answer_is_measured_and_both_orders_take_it_o
     table = biased["confusion"]  # worse, tie, better: who is misled ends at a tie, never at the wrong answer
     assert table[0][2] == table[2][0] == 0
     assert biased["people"]["raters"] == 3
+
+
+def test_a_judge_that_finds_no_answer_as_good_as_an_answer_is_fooled() -> None:
+    told = calibrated(PlantedJudge(first=1.0), pairs=True)  # the first in both orders: a tie
+    assert {control["fooled"] for control in told["negative_controls"].values()} == {8}
+    assert any("32 of 32 negative controls got a good rating" in why for why in told["why"])
 
 
 def test_a_judge_that_sees_nothing_is_not_trusted() -> None:

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from agent.cli import main
 from agent.errors import InputError
 from agent.ledger.query import History
+from agent.ledger.store import Ledger
 from agent.release.runtime import load_prompt
 from agent.report.blinded import field_of, rubric_of
 from agent.task.judge_files import RatingColumns, read_ratings_file
@@ -197,6 +199,15 @@ def test_a_judge_that_earned_trust_promotes_and_every_call_is_counted() -> None:
     for words in ("on the sealed test", "By harbour", "kappa 1.00", "variety of answer"):
         assert words in shown
     assert good_json("reproduce", result["run_id"], "--offline")["same"]
+    with closing(Ledger(Path("runs/ledger.db"))) as ledger:  # measured again after the run
+        measured = ledger.calibration(judge["judge_id"], "")
+        assert measured is not None
+        ledger.event(trust["run_id"], "judge_calibrated", {**measured, "trusted": False, "why": ["it slipped"]})
+        ledger.flush()
+    assert any(f"({judge['metric']}) is not trusted: it slipped" in line for line in refused(100, "promote"))
+    with closing(Ledger(Path("runs/ledger.db"))) as ledger:
+        ledger.event(trust["run_id"], "judge_calibrated", measured)
+        ledger.flush()
     assert "boats@production is p_" in good("promote")
     assert load_prompt("boats@production").provenance["run_id"] == result["run_id"]
 

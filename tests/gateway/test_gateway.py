@@ -15,6 +15,7 @@ from agent.errors import BudgetExhausted, Interrupted, LedgerError, RowRefused, 
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.gateway.prices import fixed_price
+from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger, NewRun
 from agent.models.langchain import LangChainModel
 from agent.models.model_registry import create_model
@@ -269,6 +270,20 @@ async def test_a_resumed_run_gets_each_of_its_hits_once_and_buys_on_under_the_sa
     with pytest.raises(BudgetExhausted):
         await again(ledger.path, lambda door, lm: door.complete("model", lm, ask("new")), lm, **capped)
     assert lm.seen == []
+
+
+async def test_a_resumed_run_keeps_the_reply_that_an_unfinished_run_had_left_it(ledger: Ledger) -> None:
+    """Also without the cache, and though nothing is left of that run any more."""
+    ledger.begin_run(NewRun("other", make_task(), "fake/m"))
+    bought = await gateway(ledger, run_id="other").complete("model", model("left"), ask("a"))
+    past = ResumeState(left={call_key(model(), ask("a")): [1]})
+
+    async def walk(door: Gateway, lm: FakeModel) -> list[Completion]:
+        return [await door.complete("model", lm, ask("a"))]
+
+    lm = model("bought again")
+    assert await first_time(ledger, walk, lm, use_cache=False, past=past) == [bought]
+    assert ((await again(ledger.path, walk, lm, use_cache=False))[0], lm.seen) == ([bought], [])
 
 
 @pytest.mark.parametrize("first", [TransportUnknown("reset"), RowRefused("not today")])

@@ -20,6 +20,7 @@ from agent.stats.intervals import (
     mean_ci,
     minimum_detectable_gain,
     paired_difference,
+    shown,
     smallest_margin,
 )
 from tests.cases import each_case
@@ -132,6 +133,17 @@ def test_what_is_proved_better_has_an_interval_without_zero(rows):
     assert result.ci95[0] <= result.diff <= result.ci95[1]
     if result.p_value < 0.05:
         assert result.ci95[0] > 0 or result.ci95[1] < 0
+
+
+@each_case(
+    ("ci95", "p_value", "found"),
+    [
+        *(((0.01, 0.2), 0.049, 1), ((-0.2, -0.01), 0.049, -1), ((0.01, 0.2), 0.05, 0)),
+        *(((0.0, 0.2), 0.001, 0), ((-0.2, 0.0), 0.001, 0), ((-0.1, 0.2), 0.001, 0)),
+    ],
+)
+def test_a_difference_is_shown_by_a_p_value_below_5_percent_and_an_interval_without_zero(ci95, p_value, found):
+    assert shown(ci95, p_value) == found
 
 
 CELLS = [  # both, wins, losses, neither

@@ -264,6 +264,16 @@ def test_a_near_duplicate_of_a_test_row_is_left_out_of_train(here: Path) -> None
     assert table[0]["message"] not in {row.inputs["message"] for row in rows_of(task)}
 
 
+def test_a_row_that_is_named_in_several_splits_stays_in_the_one_that_is_sealed_most(here: Path) -> None:
+    table = tickets(120, split=["train", "dev", "test", "train"])
+    table[0] |= {key: table[2][key] for key in ("message", "team")}
+    table[5] |= {key: table[4][key] for key in ("message", "team")}
+    task, reading = read(table)
+    assert reading.dropped["repeated"] == 2
+    for split, row in (("test", table[2]), ("dev", table[5])):
+        assert row["message"] in {each.inputs["message"] for each in getattr(task, split)}
+
+
 def test_other_inputs_move_no_row_to_another_split(here: Path) -> None:
     rng = random.Random(7)
     table = [
