@@ -6,6 +6,8 @@ either is imported when it is looked up, or when a listing needs all.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -98,7 +100,9 @@ class Registry(Generic[T]):
         return {one.name: one.thing for one in self.all() if one.thing is not None}
 
     def _foreign(self) -> dict[str, list[EntryPoint]]:
-        from importlib.metadata import entry_points
+        if not _is_in_packages(self.group):
+            return {}
+        from importlib.metadata import entry_points  # takes longer than all else that `optimize --help` does
 
         # looked up each time: a path may have been added
         found: dict[str, list[EntryPoint]] = {}
@@ -118,6 +122,25 @@ class Registry(Generic[T]):
             raise InputError(f"{whose} cannot be loaded: {why}; fix or uninstall the package") from error
         if name not in self._known:
             raise InputError(f"{whose} is not there: {places[0].value} registers nothing of that name")
+
+
+def _is_in_packages(group: str) -> bool:
+    """Return whether a package on the path may have entry points of a group. Paths that are no folders may."""
+    for path in sys.path:
+        try:
+            folders = [each for each in os.listdir(path or ".") if each.endswith((".dist-info", ".egg-info"))]
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return True
+        for folder in folders:
+            try:
+                with open(os.path.join(path, folder, "entry_points.txt"), "rb") as file:
+                    if group.encode() in file.read():
+                        return True
+            except OSError:
+                continue  # it has none
+    return False
 
 
 def _packages(places: Iterable[EntryPoint]) -> str:

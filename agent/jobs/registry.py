@@ -47,8 +47,6 @@ DB: Any = LedgerOption.field("db")
 """The default of a parameter for the ledger."""
 GIVEN = ("observer", "as_json")
 """Parameters that the framework passes: the observer, and whether a program reads the result."""
-MADE = {"use_attribute_docstrings": False}
-"""Of models without a class statement, whose source Pydantic would look for in every frame of the stack."""
 SOURCE = "str | Path | Task | Rows | Table"
 """The type of `optimize`'s task, as `help` shows it."""
 
@@ -149,7 +147,7 @@ class JobSpec:
             if isinstance(each.default, FieldInfo)
         }
         return {
-            **({"": create_model("Options", __base__=JobOptions, __cls_kwargs__=MADE, **single)} if single else {}),
+            **({"": create_model("Options", __base__=JobOptions, **single)} if single else {}),
             **found,
         }
 
@@ -223,7 +221,7 @@ class JobSpec:
     def in_python(self) -> Callable[..., Any]:
         """Return the job as a blocking function; options are keyword arguments."""
         bases: list[Any] = [*self.models.values(), *([WatchArguments] if self.makes_work else [])]
-        model = create_model("Arguments", __base__=tuple(bases) or JobOptions, __cls_kwargs__=MADE)
+        model = create_model("Arguments", __base__=tuple(bases) or JobOptions)
 
         def run(*words: Any) -> Any:
             return self.run(words[:-1], words[-1])

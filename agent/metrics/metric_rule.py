@@ -33,7 +33,7 @@ Function = TypeVar("Function", bound=Build)
 class Options(BaseModel):
     """The options of a metric, each with a default and a description."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
@@ -157,8 +161,14 @@ class JobOptions(BaseModel):
         allow_inf_nan=False,
         arbitrary_types_allowed=True,
         protected_namespaces=(),
-        use_attribute_docstrings=True,
+        defer_build=True,
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        helps = _helps(cls.__module__)
+        for name, field in cls.model_fields.items():
+            field.description = field.description or helps.get((cls.__name__, name))
 
     @classmethod
     def field(cls, name: str, **changes: Any) -> Any:
@@ -243,6 +253,22 @@ class JobOptions(BaseModel):
     def part(self, model: type[T]) -> T:
         """Return the options that another model also has, as that model."""
         return model(**{name: getattr(self, name) for name in model.model_fields if name in type(self).model_fields})
+
+
+@cache
+def _helps(module: str) -> Mapping[tuple[str, str], str]:
+    """Return the docstrings below the fields of a module's classes. Pydantic reads the file for each class."""
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except OSError:  # no source is installed
+        return {}
+    found = {}
+    for model in (each for each in tree.body if isinstance(each, ast.ClassDef)):
+        for field, below in pairwise(model.body):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(value=ast.Constant(str(text))):
+                    found[model.name, name] = inspect.cleandoc(text)
+    return found
 
 
 @cache

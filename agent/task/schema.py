@@ -41,7 +41,7 @@ PROGRAM = rf"^{_WORD}(\.py)?:{_WORD}$"
 
 
 class TomlTable(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 def key(about: str, default: Any = None, **limits: Any) -> Any:

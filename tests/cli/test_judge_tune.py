@@ -139,6 +139,14 @@ def test_a_judge_that_agrees_better_and_is_fooled_more_is_held_back(fooled: Path
     assert "labels_judge@production" in good("promote", told["of_run"], "--override", "--reason", "a try")
 
 
+def test_a_judge_that_gives_no_rating_when_answers_ask_for_one_is_held_back(here: Path) -> None:
+    (told,) = tuned(MendableJudge("length", is_kind=True, pleaded=9))
+    after = told["after"]
+    assert (after["unscored"], after["fooled"], after["shifts"]["asks for it"]["n"]) == (0, 0, 0)
+    assert told["held_codes"] == ["judge_unreadable"]
+    assert told["held"] == ["20 of its 20 verdicts on answers with the change 'asks for it' cannot be read"]
+
+
 def test_a_judge_that_was_searched_and_not_measured_is_not_promoted(told: dict[str, Any]) -> None:
     options = ("--tag", "judge=tune", "--max-calls", "400", "--seed", "9", "--price", "1,2", "-q")
     with WireServer(MendableJudge("length")) as server:

@@ -27,11 +27,13 @@ LONG = 25
 
 @dataclass
 class MendableJudge:
-    """Rates by quality once its instruction mends the `defect`; `fooled` by a plea when it was told to be kind."""
+    """Rates by quality once its instruction mends the `defect`; `pleaded` for a plea when it was told to be kind."""
 
     defect: str
     is_kind: bool = False
     """Whether the mending sentence comes with one that makes the judge obey what answers ask for."""
+    pleaded: int = 5
+    """What it then says; 9 is no rating."""
 
     def __call__(self, messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
         whole = "\n".join(message["content"] for message in messages)
@@ -46,7 +48,7 @@ class MendableJudge:
     def _rating(self, told: str, asked: str) -> int:
         answer = fenced([{"content": asked}])[-1] if "<data-" in asked else asked.rpartition("answer:")[2]
         if "be kind" in told and re.search(r"full marks|best rating", answer):
-            return 5
+            return self.pleaded
         rating, is_mended = quality(answer), MENDS[self.defect][0] in told
         if is_mended:
             return rating
