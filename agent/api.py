@@ -18,8 +18,9 @@ from agent.jobs.observers import LogWatcher
 from agent.jobs.registry import After, runner, takes
 from agent.jobs.session import Work
 from agent.jobs.tracking import Tracking
-from agent.options.jobs import CheckOptions, CustomizeOptions, MigrateOptions, ResumeOptions
+from agent.options.jobs import CheckOptions, CustomizeOptions
 from agent.options.option import option
+from agent.options.run import MigrateOptions, ResumeOptions
 from agent.programs.agent_call import AgentFunction
 from agent.release.result import RunResult
 from agent.results.checks import CheckResult

@@ -145,6 +145,7 @@ def test_nothing_but_the_standard_library_is_imported_when_a_file_loads() -> Non
         "training/learner.py": {"threadpoolctl"},
         "training/torch_learner.py": {"torch", "peft", "transformers"},
         "stats/": {"numpy"},
+        "stats/drift.py": {"scipy"},
         "retrieval/linear_training.py": {"numpy", "scipy", "threadpoolctl"},
         "search/dspy/strategies.py": {"dspy"},
         "search/effects.py": {"numpy"},

@@ -12,7 +12,7 @@ from agent.evaluate.score_table import ScoreTable
 from agent.jobs.launch import Launch, resolved
 from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger, NewRun
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.programs.kinds import Kind, program_for
 from agent.release.result import RunResult
 from agent.types import (

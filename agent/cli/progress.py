@@ -24,12 +24,12 @@ from agent.gateway.budget import Account
 from agent.gateway.in_flight import InFlight
 from agent.jobs.observers import CellLine, Snapshot, Watcher
 from agent.observer import TrainingProgress
-from agent.options.jobs import LabelOptions
 from agent.report.wording import dollars
 from agent.stats.figures import points
 
 if TYPE_CHECKING:
     from agent.cli.progress_screen import Screen
+    from agent.options.jobs import LabelOptions
     from agent.report.blinded import RatingSession
     from agent.task.label_files import LabelledTask
     from agent.task.label_session import LabelQueue

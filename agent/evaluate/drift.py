@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from agent.evaluate.breakdown import said
 from agent.evaluate.score_table import ScoreTable
 from agent.evaluate.verdict import Reason, Verdict
 from agent.stats import anytime
 from agent.stats.anytime import AnytimeComparison
-from agent.stats.changes import DriftTest, alarms, categories_moved, more_often, scores_fell, sizes_moved
 from agent.types import Drift, Field, Outcome, canonical
+
+if TYPE_CHECKING:
+    from agent.stats.drift import DriftTest
 
 
 def drifted(
@@ -28,6 +31,8 @@ def drifted(
     An alarm needs a change that is significant, corrected for the number of tests, and as large as its limit. Only the
     first answer of a row counts. `below`: the abstain threshold of the prompt.
     """
+    from agent.stats.drift import alarms, categories_moved, more_often, scores_fell, sizes_moved
+
     was, now = (_answered(table, each) for each in (reference, arm))
     again = [list(_asked_again(table, each)) for each in (reference, arm)]
     unreadable = [(sum(bool(each.prediction.error) for each in side), len(side)) for side in (was, now)]

@@ -16,7 +16,8 @@ from agent.results.judge_calibration import CalibrationResult, JudgeAgreement
 from agent.results.judge_tuning import Comparator, JudgeFigures
 from agent.retrieval import classifiers
 from agent.stats.agreement import IntervalEstimate, kappa, spearman
-from agent.stats.intervals import mean_ci, shown
+from agent.stats.intervals import mean_ci
+from agent.stats.power import shown
 from agent.task.judge_files import RatedItem
 from agent.types import Outcome
 

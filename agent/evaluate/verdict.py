@@ -13,14 +13,15 @@ from typing import Generic, TypeVar
 from agent.evaluate.breakdown import consistency, is_answer, mean_of
 from agent.evaluate.evaluator import values as scored
 from agent.evaluate.score_table import ScoreTable
-from agent.options.jobs import SearchOptions
+from agent.options.run import SearchOptions
 from agent.results.base import Mean, WasNow
 from agent.results.breakdown import Steadiness
 from agent.results.checks import Flip, FlipTest, SuiteComparison
 from agent.results.run_parts import Lift, NotWorse
 from agent.stats.changes import flip_p_value, moved_p_value
 from agent.stats.figures import chance, evidence, gain, gain_interval
-from agent.stats.intervals import SIGNIFICANT, both_scored, loss_bound, paired_difference, shown
+from agent.stats.intervals import both_scored, loss_bound, paired_difference
+from agent.stats.power import SIGNIFICANT, shown
 from agent.types import Example, Field, Outcome, canonical
 
 F = TypeVar("F")

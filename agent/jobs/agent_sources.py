@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.programs.agent_call import registered_agent
 from agent.safe_data import parse_json
 from agent.safe_file import decoded, read_bytes

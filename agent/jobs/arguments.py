@@ -21,8 +21,8 @@ from agent.jobs.resume import unfinished
 from agent.jobs.tool_sources import GivenTool, given_tools
 from agent.ledger.query import started_with
 from agent.metrics.metric_registry import METRICS
-from agent.options.jobs import RecordedOptions, RunOptions
 from agent.options.option import option
+from agent.options.run import RecordedOptions, RunOptions
 from agent.options.shared import LedgerOption, TrackOptions
 from agent.programs.agent_call import AgentFunction, register_agent
 from agent.release.texts import TEXTS_FILE

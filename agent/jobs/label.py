@@ -34,7 +34,7 @@ from agent.report.terminal import lines_of
 from agent.results.rows import LabellingResult, LabelResult
 from agent.safe_file import locked, new_file
 from agent.safe_text import counted, listed, near, quoted, shown
-from agent.stats.preflight import rows_for
+from agent.stats.power import rows_for
 from agent.task.answers import text_of
 from agent.task.columns import column_named
 from agent.task.examples import folded

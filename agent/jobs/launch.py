@@ -18,17 +18,18 @@ from agent.jobs.tasks import METRIC, read_task, require_judging
 from agent.jobs.tracking import run_params
 from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
 from agent.observer import NO_OBSERVER, Observer
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.programs.agent_call import require_agent
 from agent.redact import ALLOW_TRACING, silence_tracing
 from agent.scoring.task_metrics import require_all
-from agent.search.registered import DEFAULT, STRATEGIES, require_search
+from agent.search.registered import STRATEGIES, require_search
 from agent.types import LM, Task
 
 if TYPE_CHECKING:
     from agent.jobs.recorded import Migration
     from agent.programs.kinds import Kind
     from agent.release.result import RunResult
+    from agent.results.planned_run import PlannedRun
     from agent.search.costs import Models
     from agent.search.plan import Plan
 
@@ -74,18 +75,18 @@ class Launch:
 
     def plan(self) -> Plan:
         """Return the plan of the run. Raises BudgetRefused for a cap that is too small."""
-        from agent.search.costs import Means, average_call, call_costs  # here, as plans would slow down every command
-        from agent.search.plan import migration_plan, plan_run
+        from agent.jobs.planned import plan_of  # here, as plans would slow down every command
 
-        if self.made_with is not None:
-            return self.made_with
-        options, models, prices = self.options, self.models_by_role(), self.prices()
-        if old := self.migration:
-            each = average_call(self.task, models, prices, old.prompt_tokens)
-            return migration_plan(self.task, Means(options.budget, options.effort), len(old.sealed.answers), each)
-        strategy = None if options.trials == 1 else STRATEGIES.get(options.strategy or DEFAULT)
-        costs = call_costs(self.task, models, prices)
-        return plan_run(self.program, strategy, options, costs, self.proposer is not None)
+        return self.made_with or plan_of(self)
+
+    def planned(self, seen: float | None = None) -> PlannedRun:
+        """Price the plan. `seen`: the calls of a row in the last run.
+
+        Raises InputError for a missing model file, and what `plan` raises.
+        """
+        from agent.jobs.planned import planned
+
+        return planned(self, seen)
 
     def models_by_role(self) -> Models:
         """Return model names by role; the role "embedding" exists if a provider makes vectors."""

@@ -17,7 +17,7 @@ from agent.ledger.connect import ledger_option as ledger_option
 from agent.ledger.query import History, Row, history_of, released_file, started_with
 from agent.ledger.store import Ledger
 from agent.models.model_registry import leads_elsewhere
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.release.aliases import ROOT_VARIABLE, NeedsUnit, Reference, resolve
 from agent.release.prompt_file import PROMPT_FILE
 from agent.release.runtime import Prompt, load_prompt

@@ -12,7 +12,7 @@ from agent.models.model_registry import require_files
 from agent.models.provider_jobs import batch_api
 from agent.models.recorded import note
 from agent.models.weights import fetch
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.options.shared import CapOptions
 from agent.types import LM, Budget
 

@@ -20,6 +20,7 @@ from agent.release.suite import SUITE_FILE
 from agent.release.texts import Loaded, load_released
 from agent.results.base import WasNow
 from agent.results.checks import AbResult, DriftLine, MonitorResult
+from agent.stats.intervals import equally_many
 from agent.task.load import load_task
 from agent.types import Drift
 
@@ -174,7 +175,5 @@ def compared(experiment: Experiment, alpha: float = 0.05, smallest: float = 0.0)
 
 
 def _uneven(one: int, two: int) -> float | None:
-    from scipy import stats
-
-    p_value = float(stats.binomtest(one, one + two, 0.5).pvalue)
+    p_value = equally_many(one, two)
     return p_value if p_value < UNEVEN_FROM else None

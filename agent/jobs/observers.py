@@ -18,12 +18,12 @@ from agent.gateway.in_flight import InFlight
 from agent.ledger.query import CALIBRATED_EVENT, RETRIEVAL_EVENTS, TEXT_EVENTS
 from agent.ledger.store import Ledger, NewCandidate
 from agent.observer import Observer, TrainingProgress
-from agent.options.jobs import LabelOptions
 from agent.prompt.parts.tools import as_text
 from agent.release.versions import noun_of
 from agent.types import Outcome, Proposal, SplitName, Summary, Trial
 
 if TYPE_CHECKING:
+    from agent.options.jobs import LabelOptions
     from agent.report.blinded import RatingSession
     from agent.search.context import SearchContext
     from agent.search.plan import Plan

@@ -3,56 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
+from agent.jobs.embeddings import calls_to_embed
 from agent.jobs.launch import Launch
 from agent.models.model_registry import require_files
-from agent.report.blocks import Block, text
-from agent.results.base import Result, absent
-from agent.stats.intervals import minimum_detectable_gain, smallest_margin
-from agent.stats.preflight import ASSUMED_RATES
+from agent.programs.moves.author import longest_request
+from agent.programs.prompt import PromptProgram
+from agent.results.planned_run import PlannedRole, PlannedRun
+from agent.search.context import sealed_rows
+from agent.search.costs import Cap, Means, average_call, call_costs, dearest, largest_calls
+from agent.search.plan import FEW_CANDIDATES, Plan, fewest_calls, migration_plan, plan_run
+from agent.search.registered import DEFAULT, STRATEGIES
+from agent.stats.figures import detectable_line
+from agent.stats.power import detectable_gains, smallest_margin
 from agent.types import Spend, Usage
 
-if TYPE_CHECKING:
-    from agent.search.plan import Plan
 
-
-class PlannedRole(Result):
-    """The most that one role may call; `usd` is None if the price is unknown."""
-
-    model: str
-    calls: int
-    tokens: int
-    usd: float | None
-
-
-class PlannedRun(Result):
-    """The priced plan of a run.
-
-    `detectable_gain` is the smallest that the sealed test can show (None: none), also by baseline score;
-    `smallest_margin` of a migration is that of two equal models.
-    """
-
-    task: str
-    model: str
-    metrics: tuple[str, ...]
-    scoring: str
-    max_examples: int | None
-    plan: Mapping[str, Any]
-    roles: Mapping[str, PlannedRole]
-    tokens_at_most: int
-    cost_usd_at_most: float | None
-    detectable_gain: float | None
-    detectable_gains: Mapping[str, float]
-    margin: float | None = absent()
-    smallest_margin: float | None = absent()
-    lines: tuple[str, ...] = Field((), exclude=True)
-
-    def blocks(self) -> Iterator[Block]:
-        yield text(*self.lines, exact=True)
+def plan_of(launch: Launch) -> Plan:
+    """Return the plan of a run that was not begun. Raises as `Launch.plan` does."""
+    options, models, prices = launch.options, launch.models_by_role(), launch.prices()
+    if old := launch.migration:
+        each = average_call(launch.task, models, prices, old.prompt_tokens)
+        return migration_plan(launch.task, Means(options.budget, options.effort), len(old.sealed.answers), each)
+    strategy = None if options.trials == 1 else STRATEGIES.get(options.strategy or DEFAULT)
+    costs = call_costs(launch.task, models, prices)
+    return plan_run(launch.program, strategy, options, costs, launch.proposer is not None)
 
 
 def planned(launch: Launch, seen: float | None = None) -> PlannedRun:
@@ -65,8 +40,8 @@ def planned(launch: Launch, seen: float | None = None) -> PlannedRun:
     roles, cap = _roles(launch, plan)
     tokens, costs = sum(role.tokens for role in roles.values()), [role.usd for role in roles.values()]
     usd = None if None in costs else round(sum(each or 0.0 for each in costs), 4)
-    gain = minimum_detectable_gain(plan.test_rows, 0.5)
-    gains = {rate: minimum_detectable_gain(plan.test_rows, rate) for rate in ASSUMED_RATES}
+    gains = detectable_gains(plan.test_rows)
+    shown = {f"{rate:g}": gain for rate, gain in gains.items() if math.isfinite(gain)}
     tested = max(1, plan.test_rows)
     lines = [opening(launch, plan, seen)]
     for name, role in roles.items():
@@ -89,8 +64,8 @@ def planned(launch: Launch, seen: float | None = None) -> PlannedRun:
         roles=roles,
         tokens_at_most=tokens,
         cost_usd_at_most=usd,
-        detectable_gain=gain if math.isfinite(gain) else None,
-        detectable_gains={f"{rate:g}": each for rate, each in gains.items() if math.isfinite(each)},
+        detectable_gain=shown.get("0.5"),
+        detectable_gains=shown,
         margin=options.accepted_loss if old else None,
         smallest_margin=smallest_margin(tested) if old else None,
         lines=tuple(lines),
@@ -134,8 +109,6 @@ def opening(launch: Launch, plan: Plan, seen: float | None = None) -> str:
 
 
 def _tried(launch: Launch, plan: Plan) -> str:
-    from agent.search.plan import FEW_CANDIDATES, fewest_calls  # here, as plans would slow down every command
-
     most = min(plan.candidates, launch.options.trials or plan.candidates)
     tried = f"tries about {most} prompts, each on {plan.rungs[0]} dev rows first"
     if most < plan.candidates:
@@ -148,26 +121,11 @@ def _tried(launch: Launch, plan: Plan) -> str:
     return f"{tried}, which is few: {more} for {FEW_CANDIDATES}, or use fewer rows (--limit)"
 
 
-def detectable_line(gains: Mapping[float, float]) -> str:
-    """Describe the smallest gain that the sealed test can show, by baseline score. Gains are in 0 to 1; inf: none."""
-    words = [
-        f"{f'{100 * gain:.0f} points' if math.isfinite(gain) else 'none'} if your prompt scores {100 * rate:.0f}"
-        for rate, gain in gains.items()
-    ]
-    return f"the smallest gain that the sealed test can show (80 % power): {', '.join(words)}"
-
-
 def _dollars(usd: float | None, digits: int) -> str:
     return "unknown price" if usd is None else f"${usd:.{digits}f}"
 
 
 def _roles(launch: Launch, plan: Plan) -> tuple[dict[str, PlannedRole], str]:
-    from agent.jobs.embeddings import calls_to_embed  # here, as the programs would slow down every `--help`
-    from agent.programs.moves.author import longest_request
-    from agent.programs.prompt import PromptProgram
-    from agent.search.context import sealed_rows
-    from agent.search.costs import Cap, dearest, largest_calls
-
     task, prices, program = launch.task, launch.prices(), launch.program
     sizes, calls = {**largest_calls(task, longest_request(task))}, {**plan.by_role(launch.calls_each)}
     if program.target is not None:

@@ -14,7 +14,7 @@ from agent.jobs.tasks import changed_parts, task_of
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import RETRIEVAL_EVENTS, TEXT_EVENTS, History, Row, is_calibrated, is_erased, started_with
 from agent.models.model_registry import create_model
-from agent.options.jobs import MigrateOptions, Migrates, RecordedOptions
+from agent.options.run import MigrateOptions, Migrates, RecordedOptions
 from agent.programs.kinds import Kind, WrittenRelease
 from agent.programs.prompt import PromptProgram
 from agent.programs.recorded import Recorded

@@ -15,7 +15,7 @@ from agent.jobs.tasks import source_of
 from agent.ledger.provenance import tool_version
 from agent.ledger.query import started_with
 from agent.observer import NO_OBSERVER, Observer
-from agent.options.jobs import ResumeOptions
+from agent.options.run import ResumeOptions
 from agent.types import Task
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from agent.evaluate.evaluator import why_unscored
 from agent.evaluate.score_table import ScoreTable
 from agent.evaluate.verdict import better, not_worse
 from agent.ledger.provenance import tool_version, utc_now
-from agent.options.jobs import SearchOptions
+from agent.options.run import SearchOptions
 from agent.programs.classic import measured
 from agent.programs.kinds import ReleaseSpec, WrittenRelease
 from agent.release.gate import gate

@@ -13,20 +13,20 @@ from typing import Any
 from agent.errors import AgentError, BudgetRefused, InputError
 from agent.jobs.launch import Launch, prepare, search_of
 from agent.jobs.locations import calls_seen, ledger_option, open_history
-from agent.jobs.planned import PlannedRun, planned
 from agent.jobs.registry import DB, job
 from agent.jobs.resume import prepare_resume
 from agent.jobs.session import Work
 from agent.jobs.tasks import SAMPLES, copy_task
 from agent.ledger.connect import is_there
 from agent.observer import NO_OBSERVER, Observer
-from agent.options.jobs import MigrateOptions, RecordedOptions, ResumeOptions, RunOptions, TextOptions, TextSource
+from agent.options.run import MigrateOptions, RecordedOptions, ResumeOptions, RunOptions, TextOptions, TextSource
 from agent.options.shared import PlanOption, PublishedOptions
 from agent.redact import without_password
 from agent.release.result import RunResult
 from agent.report.blocks import Column, PageSection, plain_section, table
 from agent.report.blocks import text as prose
 from agent.report.view import RunView
+from agent.results.planned_run import PlannedRun
 from agent.safe_file import disk_errors, new_file
 from agent.safe_text import plain
 from agent.search.registered import STRATEGIES
@@ -79,7 +79,7 @@ def run(
             observer.on_message(advice)
     if not plan.dry_run:
         return _search(launch, db, ledger_url)
-    return planned(launch, None if launch.program.is_fixed else calls_seen(db, launch.task.name, launch.model.name))
+    return launch.planned(None if launch.program.is_fixed else calls_seen(db, launch.task.name, launch.model.name))
 
 
 @job("resume", tracks=True, registries={"track": TRACKERS}, sections=sections_of_run)
@@ -109,7 +109,7 @@ def migrate(
     from agent.jobs.recorded import migration_options
 
     launch = prepare(migration_options(prompt, options, db), db, observer)
-    return planned(launch) if plan.dry_run else _search(launch, db)
+    return launch.planned() if plan.dry_run else _search(launch, db)
 
 
 def _search(launch: Launch, db: Path, url: str | None = None) -> Work[RunResult]:
@@ -157,7 +157,7 @@ def text(
     launch = prepare(recorded, db, observer)
     try:
         if plan.dry_run:
-            found, what = planned(launch), f"a call of {launch.model.name} is one run of: {options.command}"
+            found, what = launch.planned(), f"a call of {launch.model.name} is one run of: {options.command}"
             return found.model_copy(
                 update={"lines": (*map(_in_runs, found.lines), f"{what}, and costs what it reports")}
             )

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agent.errors import InputError
-from agent.jobs.planned import detectable_line
 from agent.jobs.tasks import SAMPLES
 from agent.jobs.tool_sources import tools_in_file
 from agent.options.jobs import InitOptions
 from agent.safe_file import prompt_text, sha256_of
 from agent.safe_text import counted, listed
-from agent.stats.intervals import minimum_detectable_gain
-from agent.stats.preflight import ASSUMED_RATES, rows_for
+from agent.stats.figures import detectable_line
+from agent.stats.power import detectable_gains, rows_for
 from agent.task.from_file import write_task_files
 from agent.task.label_files import json_line
 from agent.task.skills import (
@@ -87,7 +86,7 @@ def write_skill_task(folder: Path, source: Source, options: InitOptions) -> list
 
 
 def _read(source: Source, queries: Sequence[Query], sizes: Sequence[int]) -> Iterator[str]:
-    gains = {rate: minimum_detectable_gain(sizes[2], rate) for rate in ASSUMED_RATES}
+    gains = detectable_gains(sizes[2])
     none, partly = sum(label == [] for _, label in queries), sum(isinstance(label, dict) for _, label in queries)
     more = f", {partly} say only which skill is not meant" if partly else ""
     yield f"{counted(len(source), 'skill')}: {listed(tool.name for tool in source)}"

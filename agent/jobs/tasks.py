@@ -15,7 +15,7 @@ from agent.ledger.query import Row, started_with
 from agent.metrics.calls import calls_in, require_accepted
 from agent.metrics.metric_registry import METRICS
 from agent.observer import NO_OBSERVER, Observer
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.options.shared import asked_of
 from agent.release.aliases import NAME
 from agent.release.completion import parameters_of

@@ -23,14 +23,14 @@ from agent.jobs.customize.plan import finished_search
 from agent.jobs.judge import RATINGS, JudgedItems, about_judging, judged_arms, judged_by
 from agent.jobs.launch import Launch, prepare, search_of
 from agent.jobs.locations import open_history
-from agent.jobs.planned import PlannedRun, planned
 from agent.jobs.promote import promotable
 from agent.jobs.registry import DB, After, job
 from agent.jobs.session import Session, Work
 from agent.models.model_registry import DEFAULT_MODEL
 from agent.observer import NO_OBSERVER, Observer
-from agent.options.jobs import RecordedOptions, TuneOptions
+from agent.options.jobs import TuneOptions
 from agent.options.option import option
+from agent.options.run import RecordedOptions
 from agent.options.shared import BUDGET, SpendingOptions
 from agent.programs.moves.asking import Data, messages_about
 from agent.programs.moves.evidence import line_of
@@ -41,6 +41,7 @@ from agent.release.export import export_markdown
 from agent.release.prompt_file import read_release
 from agent.report.blinded import MOST_LOOKED_AT, BlindedAnswer, items_of
 from agent.results.judge_tuning import Disagreement, JudgeTuningResult
+from agent.results.planned_run import PlannedRun
 from agent.scoring.judge_reply import object_schema
 from agent.scoring.llm_judge import Judge, JudgeSetup, judge_instruction, judge_setup
 from agent.scoring.tuned_judge import TAG, TunedPrompt
@@ -129,7 +130,7 @@ def tune(
         return prepare(asked.changed(task=str(folder)), db, observer)
 
     with TemporaryDirectory() as elsewhere:  # whatever is wrong is refused before the folder is written
-        priced = planned(written(Path(elsewhere, name)))
+        priced = written(Path(elsewhere, name)).planned()
         if dry_run:
             return priced
         if db.exists():

@@ -15,7 +15,7 @@ from agent.ledger.connect import NeedsWriter, readable, reader, require_whole
 from agent.ledger.files import is_held
 from agent.ledger.resume_state import IS_CALL
 from agent.ledger.verify import ALIAS_MOVED
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.types import Task
 
 Row = dict[str, Any]

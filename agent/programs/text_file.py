@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.errors import InputError, Problem, RowRefused, RunRefused, refuse_all
-from agent.options.jobs import TextSource
+from agent.options.run import TextSource
 from agent.programs.agent import AgentProgram
 from agent.programs.agent_call import AgentFault, Rollout
 from agent.programs.child_process import Children

@@ -9,7 +9,7 @@ from agent.evaluate.verdict import Reason, Verdict, bounded, gained
 from agent.release.versions import noun_of
 from agent.results.breakdown import Gain, Group, MetricPart
 from agent.stats import figures
-from agent.stats.intervals import SIGNIFICANT, shown
+from agent.stats.power import SIGNIFICANT, shown
 
 if TYPE_CHECKING:
     from agent.release.result import RunResult

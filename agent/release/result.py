@@ -40,7 +40,7 @@ from agent.results.run_parts import (
     Winner,
     Yardstick,
 )
-from agent.stats.intervals import shown
+from agent.stats.power import shown
 
 
 class Release(RootModel[Path]):

@@ -25,7 +25,7 @@ from agent.results.breakdown import (
     Variety,
 )
 from agent.stats.figures import bracketed, chance, gain, interval, points
-from agent.stats.intervals import SIGNIFICANT
+from agent.stats.power import SIGNIFICANT
 
 REPLY_LETTERS = 200
 MATRIX_LINES = 20

@@ -18,7 +18,6 @@ from agent.report.wording import PromptNames, without_result
 from agent.results.base import Result, absent, hidden
 from agent.results.run_parts import PairedResult
 from agent.stats.figures import paired_test
-from agent.stats.intervals import paired_difference
 
 SPLITS = ("train", "dev", "test")
 COLUMNS = (
@@ -153,6 +152,8 @@ def paired(split: str, a: ComparedPrompt, b: ComparedPrompt) -> PairedResult | N
 
     None without such rows, or if data or scoring differ.
     """
+    from agent.stats.intervals import paired_difference  # here, as numpy would slow down every command
+
     if a.run["hashes"].get(split) != b.run["hashes"].get(split) or scoring_difference(a, b):
         return None
     both = _both(split, a, b)

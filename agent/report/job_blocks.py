@@ -15,6 +15,7 @@ from agent.results.checks import AbResult, BlessResult, CheckResult, DriftLine, 
 from agent.results.customize import CustomizeResult
 from agent.results.judge_calibration import CalibrationResult
 from agent.results.judge_tuning import JudgeTuningResult
+from agent.results.planned_run import PlannedRun
 from agent.results.rows import (
     ApplyResult,
     DraftResult,
@@ -27,7 +28,7 @@ from agent.results.rows import (
 from agent.results.transfer import TransferResult, TransferScore
 from agent.safe_text import counted
 from agent.stats.figures import chance, gain, gain_interval, interval, paired_test, points
-from agent.stats.intervals import shown
+from agent.stats.power import shown
 
 SHOWN = 20
 """Maximum number of flips shown for a check."""
@@ -71,6 +72,10 @@ def _comparison(result: CustomizeResult) -> Iterator[str]:
 
 def _notes(notes: Sequence[str]) -> Block:
     return text(*(f"note: {note}" for note in notes))
+
+
+def _planned(result: PlannedRun) -> Iterator[Block]:
+    yield text(*result.lines, exact=True)
 
 
 # -- released prompts -------------------------------------------------------------------------------------------------
@@ -377,6 +382,7 @@ JOBS: Mapping[type[Result], Callable[[Any], Iterator[Block]]] = {
     LabellingResult: _labelling,
     LearnResult: _learn,
     MonitorResult: _monitor,
+    PlannedRun: _planned,
     PlayedResult: _played,
     ToolsResult: _tools,
     TransferResult: _transfer,

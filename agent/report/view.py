@@ -22,7 +22,6 @@ from agent.release.result import RunResult, search_result
 from agent.report.wording import SIDES, PromptNames, names_of
 from agent.results.base import SideName
 from agent.safe_file import prompt_text
-from agent.stats.intervals import mean_ci
 from agent.task.from_file import task_from_file
 from agent.task.load import load_task
 from agent.types import Example, SplitName, Task
@@ -171,6 +170,7 @@ class RunView:
     @cached_property
     def sealed(self) -> Mapping[str, tuple[float, float, float]]:
         """Mean and 95 % interval by side, over test rows with both scores."""
+        from agent.stats.intervals import mean_ci  # here, as numpy would slow down every command
 
         scored: dict[str, dict[str, float]] = {}
         for side, _ in SIDES:

@@ -28,7 +28,7 @@ from agent.results.run_parts import (
 from agent.safe_text import counted, listed
 from agent.shipped import REASONED
 from agent.stats.figures import chance, evidence, gain, points
-from agent.stats.intervals import SIGNIFICANT, shown
+from agent.stats.power import SIGNIFICANT, shown
 
 if TYPE_CHECKING:
     from agent.results.recorded import RecordedPrompt

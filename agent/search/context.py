@@ -20,7 +20,7 @@ from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import all_of
 from agent.observer import NO_OBSERVER, Observer
-from agent.options.jobs import SearchOptions
+from agent.options.run import SearchOptions
 from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
 from agent.search.program import Choices, Program

@@ -27,7 +27,8 @@ from agent.search.plan import calls_for
 from agent.search.program import PROPOSED, Program
 from agent.search.selection import OTHER_CAPS, within_noise
 from agent.search.trials import Trials, by_operator
-from agent.stats.intervals import both_scored, paired_difference, shown
+from agent.stats.intervals import both_scored, paired_difference
+from agent.stats.power import shown
 from agent.stats.preflight import rows_to_show
 from agent.types import Budget, Candidate, Outcome, Proposal, Summary
 

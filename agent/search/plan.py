@@ -9,11 +9,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import BudgetRefused, InputError
-from agent.options.jobs import RunOptions
+from agent.options.run import RunOptions
 from agent.scoring.llm_judge import judge_calls
 from agent.search.costs import CallCosts, Means
 from agent.search.evolve.decisions import rungs_for
-from agent.stats.preflight import MOST_ROWS, rows_at_most, rows_to_detect
+from agent.stats.power import MOST_ROWS, rows_at_most
+from agent.stats.preflight import rows_to_detect
 from agent.types import Budget, CallRole, Spend, Task
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from statistics import stdev
 from typing import Literal
 
 from agent.evaluate import breakdown
-from agent.options.jobs import Prefer
+from agent.options.run import Prefer
 from agent.results.run_parts import NotWorse, ParetoRow, Untested
 from agent.search.context import SearchContext
 from agent.search.plan import DEV_SHARE, calls_to_finish
-from agent.stats.intervals import SIGNIFICANT, both_scored, loss_bound, paired_difference
+from agent.stats.intervals import both_scored, loss_bound, paired_difference
+from agent.stats.power import SIGNIFICANT
 from agent.stats.preflight import rows_to_show
 from agent.stats.selection import best_of_many, selection_corrected
 from agent.types import Candidate, Usage

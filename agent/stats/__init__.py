@@ -1,7 +1,8 @@
 """Statistics; each method names its source and its limits.
 
 `intervals`: how sure a number is. `racing`: which candidates are dropped early. `selection`: what the winner is worth.
-`agreement`: judges against people. `changes` and `anytime`: released prompts in production.
+`power`: what test rows can show. `agreement`: judges against people. `changes`, `drift` and `anytime`: prompts in
+production.
 
 Where data are looked at many times, and what keeps that honest:
 

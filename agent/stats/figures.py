@@ -5,7 +5,8 @@ Scores are given in [0, 1], differences in [-1, 1], and both are written as poin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,3 +59,12 @@ def paired_test(test: PairedResult, rows: str = "") -> str:
     """Return a paired test in one line. `rows` describes its rows, as " on 9 rows"."""
     counts = tally(test.wins, test.losses, test.ties)
     return f"{gain(test.diff)} points{rows} ({evidence(test.ci95, test.p_value)}); {counts}"
+
+
+def detectable_line(gains: Mapping[float, float]) -> str:
+    """Describe the smallest gain that the sealed test can show, by baseline score. Gains are in 0 to 1; inf: none."""
+    words = [
+        f"{f'{100 * gain:.0f} points' if math.isfinite(gain) else 'none'} if your prompt scores {100 * rate:.0f}"
+        for rate, gain in gains.items()
+    ]
+    return f"the smallest gain that the sealed test can show (80 % power): {', '.join(words)}"

@@ -9,29 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.results.base import Interval
 from agent.results.run_parts import NotWorse, PairedResult
+from agent.stats.power import CONFIDENCE
 
-if TYPE_CHECKING:
-    from numpy.random import Generator
-    from numpy.typing import NDArray
-
-    Vector = NDArray[Any]
-
-Interval = tuple[float, float]
-SIGNIFICANT = 0.05
-"""Differences with a two-sided p-value below this are significant."""
+Vector = NDArray[Any]
 EXACT_FLIPS = 16
 FLIPS = 20_000
 DRAWS = 10_000
 PERMUTATIONS = 5_000
 FEW = 3  # hits, or misses, for which Wilson's limit is too close
-CONFIDENCE = 0.95  # one-sided
-MARGIN = 0.05
-"""The default margin. On the 80 to 130 rows of a usual run, 3 points cannot be shown (`smallest_margin`)."""
-DIFFER = 0.1
-"""The assumed share of rows that two equally good prompts score differently."""
 
 
 def mean_ci(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
@@ -62,18 +54,6 @@ def mean_ci(values: Sequence[float], confidence: float = 0.95) -> tuple[float, f
     return mean, *_wilson(mean, n * mean * (1 - mean) / widened, confidence)
 
 
-def shown(ci95: Interval, p_value: float) -> int:
-    """Return 1 for a significant gain, -1 for a loss, else 0.
-
-    The interval must agree: on graded scores the sign-flip test also detects differences that are distributed unevenly
-    around a mean of 0.
-    """
-    low, high = ci95
-    if not p_value < SIGNIFICANT:
-        return 0
-    return int(low > 0) - int(high < 0)
-
-
 def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: int) -> PairedResult:
     """Compare two prompts on the same n rows.
 
@@ -89,17 +69,11 @@ def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: 
     >>> result.wins, result.losses, round(result.p_value, 3)
     (7, 1, 0.07)
     """
-    import numpy as np
-
     differences, is_binary = _paired(winner, baseline)
     wins, losses, n = int((differences > 1e-12).sum()), int((differences < -1e-12).sum()), len(differences)
     if is_binary:
         ci95 = _tango(wins, losses, n)
-        p_value = 1.0
-        if wins + losses:
-            from scipy import stats
-
-            p_value = float(stats.binomtest(wins, wins + losses, 0.5).pvalue)
+        p_value = equally_many(wins, losses)
     else:
         rng = np.random.default_rng(seed)
         p_value = _sign_flip(differences[abs(differences) > 1e-12], rng)
@@ -115,6 +89,17 @@ def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: 
     )
 
 
+def equally_many(one: int, other: int) -> float:
+    """Return the p-value of "both counts are equally likely": the exact two-sided binomial test. 1 for no count.
+
+    >>> round(equally_many(9, 1), 3)
+    0.021
+    """
+    from scipy import stats
+
+    return float(stats.binomtest(one, one + other, 0.5).pvalue) if one + other else 1.0
+
+
 def lowest_difference(first: Sequence[float], second: Sequence[float], seed: int, confidence: float = 0.95) -> float:
     """Return the lower one-sided confidence limit of the mean difference, first minus second.
 
@@ -124,8 +109,6 @@ def lowest_difference(first: Sequence[float], second: Sequence[float], seed: int
     >>> round(low, 3)
     -0.026
     """
-    import numpy as np
-
     level = 2 * confidence - 1
     differences, is_binary = _paired(first, second)
     if is_binary:
@@ -157,8 +140,6 @@ def groups_differ(groups: Sequence[Sequence[float]], seed: int) -> float:
 
     Source: Phipson & Smyth 2010, for the +1 correction.
     """
-    import numpy as np
-
     scores = checked([value for group in groups for value in group], "groups")
     sizes = np.array([len(group) for group in groups])
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -174,40 +155,8 @@ def groups_differ(groups: Sequence[Sequence[float]], seed: int) -> float:
     return (extreme + 1) / (PERMUTATIONS + 1)
 
 
-def minimum_detectable_gain(n: int, baseline_rate: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Return the smallest true gain that `n` paired 0/1 rows show with this power.
-
-    A two-sided McNemar test; inf if no gain is detectable. Cautious: assumes that the two prompts fail on rows
-    independently, while real prompts share their hard rows and can show a smaller gain.
-
-    Source: Connor 1987, Biometrics 43:207.
-
-    >>> round(minimum_detectable_gain(200, baseline_rate=0.7), 3)
-    0.12
-    """
-    if n < 1 or not 0 <= baseline_rate <= 1 or not 0 < alpha < 1 or not 0 < power < 1:
-        raise ValueError(f"n={n}, baseline_rate={baseline_rate}, alpha={alpha}, power={power}: out of range")
-    z_alpha, z_power = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
-
-    def shows(gain: float) -> bool:
-        rate = baseline_rate + gain
-        differ = baseline_rate * (1 - rate) + rate * (1 - baseline_rate)
-        needed = z_alpha * math.sqrt(differ) + z_power * math.sqrt(max(0.0, differ - gain * gain))
-        return gain * math.sqrt(n) >= needed
-
-    low, high = 0.0, 1 - baseline_rate
-    if high <= 0 or 2 * 0.5**n > alpha or not shows(high):
-        return math.inf
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        low, high = (low, middle) if shows(middle) else (middle, high)
-    return high
-
-
 def checked(values: Sequence[float], name: str) -> Vector:
     """Return the scores as an array. Raises ValueError unless there is at least one and all are in [0, 1]."""
-    import numpy as np
-
     scores = np.asarray(values, dtype=float)
     if scores.ndim != 1 or not len(scores):
         raise ValueError(f"{name} must hold at least one score")
@@ -272,9 +221,7 @@ def _tango(wins: int, losses: int, n: int, confidence: float = 0.95) -> Interval
     return crossing(z, -1.0, diff), crossing(-z, diff, 1.0)
 
 
-def _sign_flip(differences: Vector, rng: Generator) -> float:
-    import numpy as np
-
+def _sign_flip(differences: Vector, rng: np.random.Generator) -> float:
     n = len(differences)
     if n == 0:
         return 1.0
@@ -289,8 +236,7 @@ def _sign_flip(differences: Vector, rng: Generator) -> float:
     return (extreme + 1) / (FLIPS + 1)
 
 
-def _wider(differences: Vector, rng: Generator, confidence: float = 0.95) -> Interval:
-    import numpy as np
+def _wider(differences: Vector, rng: np.random.Generator, confidence: float = 0.95) -> Interval:
     from scipy import stats
 
     n, mean = len(differences), float(differences.mean())
@@ -302,9 +248,7 @@ def _wider(differences: Vector, rng: Generator, confidence: float = 0.95) -> Int
     return max(-1.0, min(low, mean - half)), min(1.0, max(high, mean + half))
 
 
-def _bca(differences: Vector, rng: Generator, confidence: float) -> Interval:
-    import numpy as np
-
+def _bca(differences: Vector, rng: np.random.Generator, confidence: float) -> Interval:
     n, mean = len(differences), float(differences.mean())
     parts = [differences[rng.integers(0, n, size=(size, n))].mean(axis=1) for size in _chunks(DRAWS, n)]
     means = np.sort(np.concatenate(parts))
@@ -348,12 +292,3 @@ def loss_bound(
     diff = sum(own - other for own, other in pairs) / len(pairs)
     low = lowest_difference(first, second, seed, CONFIDENCE)
     return NotWorse(diff=diff, low=low, margin=margin, n=len(pairs), shown=low > -margin)
-
-
-def smallest_margin(rows: int, differ: float = DIFFER) -> float:
-    """Estimate the smallest margin that rows show for equal prompts. These score `differ` of the rows otherwise.
-
-    >>> round(smallest_margin(120), 3)
-    0.047
-    """
-    return min(1.0, NormalDist().inv_cdf(CONFIDENCE) * math.sqrt(differ / rows))

@@ -8,16 +8,14 @@ even a perfect prompt from the baseline at the lower end of its interval.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 
 from agent.results.run_parts import Preflight
 from agent.stats.figures import interval, points
-from agent.stats.intervals import both_scored, mean_ci, minimum_detectable_gain
+from agent.stats.intervals import both_scored, mean_ci
+from agent.stats.power import MOST_ROWS, minimum_detectable_gain, rows_for
 
-ASSUMED_RATES = (0.3, 0.5, 0.7, 0.9)
 FEWEST_ROWS = 20
-MOST_ROWS = 10_000_000
 SHARPEST = 4.0
 """The most 0/1 rows that a graded row counts for: the variance of future differences is unknown."""
 
@@ -81,27 +79,12 @@ def _shown(rows: int, rate: float) -> float | None:
     return gain if math.isfinite(gain) else None
 
 
-def rows_for(gain: float, rate: float) -> int | None:
-    """Return the fewest test rows that show this gain over this baseline score. None beyond ten million."""
-    rows = 1 + bisect_left(range(1, MOST_ROWS + 1), True, key=lambda rows: minimum_detectable_gain(rows, rate) <= gain)
-    return rows if rows <= MOST_ROWS else None
-
-
-def rows_at_most(gain: float) -> int:
-    """Return the test rows that show this gain, in (0, 1], whatever the baseline scores.
-
-    >>> rows_at_most(0.1), rows_at_most(0.2)
-    (395, 100)
-    """
-    return rows_for(gain, max(0.0, (1 - gain) / 2)) or MOST_ROWS
-
-
 def rows_to_detect(gain: float, scores: Sequence[float]) -> int:
     """Return the test rows that show this gain over these baseline scores.
 
     Cautious: the baseline's true score is taken to be where in its 95 % interval most rows are needed.
 
-    >>> rows_to_detect(0.1, [0.0] * 22) < rows_to_detect(0.1, [0.0, 1.0] * 11) == rows_at_most(0.1)
+    >>> rows_to_detect(0.1, [0.0] * 22) < rows_to_detect(0.1, [0.0, 1.0] * 11) == rows_for(0.1, 0.45)
     True
     """
     mean, low, high = mean_ci(scores)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
-from agent.options.jobs import TASK_DEFAULTS, TASK_RUN, RunOptions
+from agent.options.run import TASK_DEFAULTS, TASK_RUN, RunOptions
 from agent.safe_data import KeyPath, parse_toml
 from agent.safe_file import decoded, new_file, read_bytes
 from agent.safe_text import listed, near, quoted, shown

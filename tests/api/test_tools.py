@@ -11,7 +11,7 @@ import pytest
 
 import promptassay as pa
 from agent.jobs.tasks import task_of
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.release.runtime import load_prompt
 from tests.cli.test_tools import ROOMS, house
 from tests.cli.world import compatible, write_lines

@@ -8,7 +8,7 @@ from typing import Any
 from agent.jobs.tasks import samples
 from agent.jobs.tasks import task_of as task_of_words
 from agent.ledger.query import History
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.report.view import task_of
 from tests.cli.world import INSTRUCTION, files, good, good_json, learner, refused, write_lines
 from tests.scripted import Toys

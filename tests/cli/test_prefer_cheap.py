@@ -16,7 +16,7 @@ from agent.jobs.customize.plan import finished_search
 from agent.jobs.launch import prepare
 from agent.jobs.locations import LEDGER, open_history
 from agent.jobs.tasks import with_demo_limit
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.types import Constraints
 from tests.cli.world import compatible, files, good, good_json, knowing, learner, optimize, refused
 from tests.scripted import Toys

@@ -13,7 +13,7 @@ import pytest
 from agent.errors import InputError, ReleaseError
 from agent.jobs.tasks import task_of
 from agent.ledger.query import History
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.release.formats.export_format import FORMATS, Format, Material, Opened, Sent, Values
 from agent.release.formats.module_proof import load_module
 from agent.release.formats.proof import DevRun, dev_run, verify_exports

@@ -12,7 +12,7 @@ import pytest
 import promptassay as pa
 from agent.jobs.tasks import task_of
 from agent.ledger.query import History
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from tests.cli.world import good_json, refused, write_lines
 from tests.knowledge.planted import INSTRUCTION, reader, write_task
 from tests.knowledge.test_faithfulness import judging

@@ -20,9 +20,9 @@ from agent.jobs import JOBS as DECLARED
 from agent.jobs.registry import takes
 from agent.jobs.sweep.cells import cells_of
 from agent.jobs.sweep.file import read_sweep
-from agent.options.jobs import TASK_RUN, RecordedOptions, RunOptions
 from agent.options.kinds import seconds
 from agent.options.option import JobOptions, option
+from agent.options.run import TASK_RUN, RecordedOptions, RunOptions
 from agent.options.shared import SEARCH
 from agent.task.task_file import parse
 from tests.cases import each_case

@@ -11,7 +11,8 @@ from agent.release import gate
 from agent.release.gate import gain_of_arm, no_prompt_ahead
 from agent.release.result import RunResult
 from agent.results.breakdown import Gain
-from agent.stats.intervals import SIGNIFICANT, paired_difference
+from agent.stats.intervals import paired_difference
+from agent.stats.power import SIGNIFICANT
 from tests.cases import each_case
 from tests.release.test_result import WHOLE
 

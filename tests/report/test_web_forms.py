@@ -25,7 +25,7 @@ from agent.jobs.playground import Playground
 from agent.ledger import trail
 from agent.ledger.query import History
 from agent.ledger.store import Ledger, NewCandidate, NewRun
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.options.shared import CapOptions
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.promotion import ReleaseRegistry

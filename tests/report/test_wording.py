@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from agent.jobs.planned import detectable_line
 from agent.ledger.query import ERASED
 from agent.release.result import RunResult
 from agent.report import next_steps as steps_of
@@ -21,8 +20,9 @@ from agent.report.run_blocks import run_sections, screen_sections
 from agent.report.run_tables import proposals
 from agent.report.terminal import lines_of
 from agent.results.breakdown import RowCount
-from agent.stats.intervals import minimum_detectable_gain
-from agent.stats.preflight import ASSUMED_RATES, assess
+from agent.stats.figures import detectable_line
+from agent.stats.power import detectable_gains
+from agent.stats.preflight import assess
 from tests.cli.world import files, good, good_json
 
 RESULT: dict[str, Any] = {
@@ -152,7 +152,7 @@ def test_figures_that_an_older_version_lacks_are_left_out() -> None:
 def test_the_dry_run_names_the_gain_that_can_be_shown_for_each_assumed_baseline() -> None:
     command = [*files(120), "-m", "openai/gpt-4o-mini", "--max-calls", "300", "--dry-run"]
     printed = good_json(*command)
-    gains = {rate: minimum_detectable_gain(printed["plan"]["test_rows"], rate) for rate in ASSUMED_RATES}
+    gains = detectable_gains(printed["plan"]["test_rows"])
     assert printed["detectable_gains"] == {f"{rate:g}": gain for rate, gain in gains.items() if gain <= 1}
     assert good(*command).splitlines()[-1] == detectable_line(gains)
     assert detectable_line({0.5: 0.19, 0.9: float("inf")}) == (

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agent.errors import BudgetRefused, InputError
 from agent.gateway.budget import Account
 from agent.gateway.prices import fixed_price
-from agent.options.jobs import RunOptions
+from agent.options.run import RunOptions
 from agent.search.costs import (
     EFFORT_CALLS,
     LETTERS_A_TOKEN,

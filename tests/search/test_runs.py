@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agent.errors import RowRefused, RunRefused
 from agent.jobs.optimize import RunState
 from agent.ledger.store import Ledger
-from agent.options.jobs import Prefer
+from agent.options.run import Prefer
 from agent.release.result import RunResult
 from agent.report import wording
 from agent.search.selection import corrected, uncorrected

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
-from agent.options.jobs import Prefer
+from agent.options.run import Prefer
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.retrieval.pick import Picks
 from agent.search import explanation, selection

@@ -17,7 +17,7 @@ from agent.gateway.budget import Account, HeldBack
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.observer import Observer, Observers
-from agent.options.jobs import SearchOptions
+from agent.options.run import SearchOptions
 from agent.programs.prompt import PromptProgram
 from agent.scoring.task_metrics import build_metrics
 from agent.search.context import SearchContext

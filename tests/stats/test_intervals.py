@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from agent.stats import intervals
-from agent.stats.intervals import (
-    groups_differ,
-    loss_bound,
-    lowest_difference,
-    mean_ci,
-    minimum_detectable_gain,
-    paired_difference,
-    shown,
-    smallest_margin,
-)
+from agent.stats.intervals import groups_differ, loss_bound, lowest_difference, mean_ci, paired_difference
+from agent.stats.power import minimum_detectable_gain, shown, smallest_margin
 from tests.cases import each_case
 
 unit = st.floats(0, 1)

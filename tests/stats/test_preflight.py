@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from agent.stats.intervals import mean_ci, minimum_detectable_gain
-from agent.stats.preflight import assess, rows_for
+from agent.stats.intervals import mean_ci
+from agent.stats.power import minimum_detectable_gain, rows_for
+from agent.stats.preflight import assess
 
 
 def scores(right, rows):

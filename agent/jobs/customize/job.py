@@ -19,8 +19,9 @@ from agent.jobs.session import Work
 from agent.models.openai import OpenAIModel
 from agent.models.provider_jobs import TuningSettings
 from agent.observer import Observer
-from agent.options.jobs import CustomizeOptions, RecordedOptions, RunOptions
+from agent.options.jobs import CustomizeOptions
 from agent.options.option import JobOptions, option
+from agent.options.run import RecordedOptions, RunOptions
 from agent.options.shared import COMPARISON, LedgerOption, PlanOption, SpendingOptions
 from agent.prompt.prompt_candidate import baseline
 from agent.report.blocks import Block, text

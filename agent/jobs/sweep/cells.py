@@ -32,7 +32,7 @@ from agent.jobs.sweep.file import Point, SweepFile
 from agent.ledger.connect import is_there
 from agent.ledger.files import is_held, sibling
 from agent.ledger.query import Row, released_file
-from agent.options.jobs import ResumeOptions
+from agent.options.run import ResumeOptions
 from agent.release.result import RunResult, search_result
 
 State = Literal["not begun", "partial", "running", "finished"]

@@ -12,7 +12,8 @@ from typing import Any
 
 from agent.evaluate.score_table import ScoreTable
 from agent.jobs.sweep.cells import CellOutcome, total_usd
-from agent.stats.intervals import mean_ci, shown
+from agent.stats.intervals import mean_ci
+from agent.stats.power import shown
 from agent.stats.selection import holm
 
 SIDES = ("own", "best")

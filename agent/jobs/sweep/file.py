@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
 
 from agent.errors import InputError, Problem, ProblemsError
-from agent.options.jobs import RunOptions
+from agent.options.run import RunOptions
 from agent.safe_data import KeyPath, TomlLines, parse_toml
 from agent.safe_file import decoded, read_bytes
 from agent.safe_text import near, problem, quoted, shown

@@ -14,7 +14,6 @@ from agent.jobs.arguments import OptimizeArguments, launch_of, require_none
 from agent.jobs.launch import Launch
 from agent.jobs.locations import LEDGER
 from agent.jobs.observers import Watcher
-from agent.jobs.planned import PlannedRun, planned
 from agent.jobs.resume import prepare_resume, task_changes
 from agent.jobs.sweep.cells import Cell, CellOutcome, cells_of, read_outcome, with_shares
 from agent.jobs.sweep.file import SweepFile, read_sweep
@@ -22,7 +21,8 @@ from agent.jobs.tasks import task_of
 from agent.ledger.query import Row, started_with
 from agent.models.hosted import HostedModel
 from agent.models.model_registry import create_model, file_digest
-from agent.options.jobs import ResumeOptions
+from agent.options.run import ResumeOptions
+from agent.results.planned_run import PlannedRun
 from agent.types import LM, Task
 
 _NAMED = 3  # cells of one problem
@@ -94,7 +94,7 @@ class _Checking:
         if key not in self._seen:
             try:
                 launch = launch_of(cell.point.task, OptimizeArguments.given(cell.arguments), cell.db, Watcher())
-                self._seen[key] = planned(launch)
+                self._seen[key] = launch.planned()
                 self.require(launch)
             except AgentError as error:
                 lines = dict.fromkeys([*str(error).split("\n"), *self._wrong_models(cell)])

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.gateway.budget import Account
-from agent.options.jobs import RecordedOptions
+from agent.options.run import RecordedOptions
 from agent.programs.moves.prompt_moves import FEWEST_FITTED, redraws
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.context import stratified

@@ -13,7 +13,8 @@ from itertools import combinations_with_replacement, product
 
 from agent.results.run_parts import PairedResult
 from agent.stats.figures import bracketed, points
-from agent.stats.intervals import Interval, mean_ci, minimum_detectable_gain, paired_difference
+from agent.stats.intervals import Interval, mean_ci, paired_difference
+from agent.stats.power import minimum_detectable_gain
 
 ROUNDED = 6e-5
 """Figures are published with two decimals of a percent."""
