@@ -8,7 +8,7 @@ from urllib.parse import quote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.redact import mask, rare_secrets_in, redact, secrets_in
+from agent.redact import mask, rare_secrets_in, redact, secrets_in, without_password
 from tests.cases import each_case
 
 SECRET = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6, max_size=40)
@@ -80,6 +80,13 @@ def test_the_login_in_an_address_is_secret_as_it_stands_and_decoded() -> None:
     )
     assert set(found) == {"user:pass%40word1", "pass%40word1", "pass@word1", "token-0123"}
     assert secrets_in({"A": "http://host/a@b", "B": "http://[broken@", "C": "mail me @ home"}) == ()
+
+
+@each_case("password", ["s3cret", "p@ss@word", "p/a?s#s", "a:b"])
+def test_the_whole_password_of_an_address_goes_and_its_host_stays(password: str) -> None:
+    said = without_password(f"cannot reach postgresql://me:{password}@host:5432/db?sslmode=require today")
+    assert said == "cannot reach postgresql://me:[key]@host:5432/db?sslmode=require today"
+    assert without_password("https://host/a:b c@d") == "https://host/a:b c@d"
 
 
 def test_what_a_text_may_say_by_chance_is_a_secret_of_error_texts_only() -> None:
