@@ -55,8 +55,8 @@ class OptimizeArguments(RunOptions, WatchArguments):
 
     prompt: str | Path | None = RunOptions.field(
         "prompt",
-        help="For rows and data files: your prompt, as a text or as a file (a Path, or a name that ends with .txt or "
-        ".md, or that exists).",
+        help="Your prompt, for rows and data files: a text, or a file (a Path, a name in .txt or .md, or any that "
+        "exists).",
     )
     metric: MetricFunction | str | None = RunOptions.field(  # type: ignore[assignment]
         "metric",

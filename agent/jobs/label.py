@@ -46,6 +46,8 @@ from agent.types import SPLITS, Example
 
 GAINS = (0.3, 0.1)
 """Gains for which the labels are counted, as shares."""
+MOST_NEXT = 20
+"""Rows to label next that are listed."""
 KIND = "label_answers"
 SKIP, UNDO, HELP, QUIT = "s", "u", "?", "q"
 """Keys that are not labels."""
@@ -140,10 +142,10 @@ def _labels_wanted(task: LabelledTask) -> LabellingResult:
     )
 
 
-def _rows_next(task: LabelledTask, answers: Mapping[str, Sequence[str]], count: int = 20) -> list[dict[str, Any]]:
+def _rows_next(task: LabelledTask, answers: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     session, found = LabelSession(task, "next", queue_of(task, answers), 0), list[dict[str, Any]]()
     events = task.log.events()
-    while len(found) < count and (shown := session.next(events, [each["row"] for each in found])) is not None:
+    while len(found) < MOST_NEXT and (shown := session.next(events, [each["row"] for each in found])) is not None:
         found.append({"row": shown.row.id, "inputs": dict(shown.row.inputs), "why": shown.why})
     return found
 

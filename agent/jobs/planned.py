@@ -9,6 +9,7 @@ from agent.jobs.launch import Launch
 from agent.models.model_registry import require_files
 from agent.programs.moves.author import longest_request
 from agent.programs.prompt import PromptProgram
+from agent.report.wording import dollars
 from agent.results.planned_run import PlannedRole, PlannedRun
 from agent.search.context import sealed_rows
 from agent.search.costs import Cap, Means, average_call, call_costs, dearest, largest_calls
@@ -46,10 +47,10 @@ def planned(launch: Launch, seen: float | None = None) -> PlannedRun:
     lines = [opening(launch, plan, seen)]
     for name, role in roles.items():
         if role.calls:
-            cost = _dollars(role.usd, 4)
+            cost = dollars(role.usd)
             lines.append(f"  {name:<9} {role.model}: {role.calls} calls, about {role.tokens:,} tokens, {cost}")
     allowed = f", as {cap} allows" if cap else ""
-    lines.append(f"at most about {tokens:,} tokens, {_dollars(usd, 2)}{allowed}; nothing was called")
+    lines.append(f"at most about {tokens:,} tokens, {dollars(usd, digits=2)}{allowed}; nothing was called")
     if old is None:
         lines.append(detectable_line(gains))
     else:
@@ -119,10 +120,6 @@ def _tried(launch: Launch, plan: Plan) -> str:
     calls = fewest_calls(launch.task, plan, start, lambda larger: larger.candidates >= FEW_CANDIDATES)
     more = f"give {calls * each} calls (--max-calls)" if calls else "give more calls (--max-calls)"
     return f"{tried}, which is few: {more} for {FEW_CANDIDATES}, or use fewer rows (--limit)"
-
-
-def _dollars(usd: float | None, digits: int) -> str:
-    return "unknown price" if usd is None else f"${usd:.{digits}f}"
 
 
 def _roles(launch: Launch, plan: Plan) -> tuple[dict[str, PlannedRole], str]:

@@ -19,7 +19,7 @@ from agent.jobs.launch import Launch, prepare
 from agent.jobs.locations import open_history
 from agent.jobs.optimize import RunState
 from agent.jobs.registry import DB, Printed, job
-from agent.jobs.resume import changes_since
+from agent.jobs.resume import require_unchanged
 from agent.ledger.connect import reader
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.ledger.resume_state import ResumeState
@@ -97,9 +97,7 @@ def reproduce(
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         copy = Path(folder) / "ledger.db"
         launch = prepare(started_with(row), db, is_new=False)
-        if changed := changes_since(row, launch):
-            lines = [f"{row['id']}: {what}" for what in changed]
-            raise InputError("\n".join([*lines, "put it back to reproduce it"]))
+        require_unchanged(row, launch, "put it back to reproduce it")
         with contextlib.closing(reader(db)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
             old.backup(new)
         with contextlib.closing(_ReplayLedger(copy, history, row["id"])) as ledger:

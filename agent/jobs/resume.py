@@ -45,10 +45,7 @@ def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observe
     launch = prepare(begun.model_copy(update=given), db, observer, is_new=fork)
     if fork:
         return replace(launch, parent=row["id"], note=f"forking {row['id']} ({row['status']})")
-    if changed := changes_since(row, launch):
-        raise InputError(
-            "\n".join([f"{row['id']}: {what}" for what in changed] + ["put it back, or start a new run with --fork"])
-        )
+    require_unchanged(row, launch, "put it back, or start a new run with --fork")
     plan = Plan.restored(row["plan"]) if row["plan"] else launch.plan()
     short = _short_of_plan(plan, launch.calls_each, costs, launch.options.max_calls)
     note = f"resuming {row['id']} ({row['status']})\n{short}".rstrip()
@@ -107,6 +104,12 @@ def changes_since(run: dict[str, Any], launch: Launch, proposes: bool = True) ->
     if run["tool"] != tool_version():
         changed.append(f"this is version {tool_version()}, the run was made with {run['tool']}")
     return changed
+
+
+def require_unchanged(run: dict[str, Any], launch: Launch, fix: str) -> None:
+    """Raise InputError with everything that changed since the run began, and what to do."""
+    if changed := changes_since(run, launch):
+        raise InputError("\n".join([*(f"{run['id']}: {what}" for what in changed), fix]))
 
 
 def task_changes(run: dict[str, Any], task: Task) -> list[str]:

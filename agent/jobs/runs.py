@@ -137,8 +137,7 @@ def history(
     trial: int | None = option(None, "One trial whole: its prompt and each row's outcome.", metavar="NUMBER"),
     search: str | None = option(
         None,
-        'Prompts, reasons and replies that hold the words, best first, of RUN or else of all runs: WORDS, "A PHRASE", '
-        "A OR B, A NOT B, BEGIN*.",
+        'Search prompts, reasons, replies (default: all runs), best first: WORDS, "A PHRASE", A OR B, A NOT B, BEGIN*.',
         metavar="WORDS",
     ),
     limit: int = option(50, "With {search}: how many.", metavar="N", ge=1, le=10_000),

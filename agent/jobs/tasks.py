@@ -66,9 +66,9 @@ def samples() -> list[str]:
     return sorted(path.parent.name for path in SAMPLES.glob("*/task.toml"))
 
 
-def task_of(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> Task:
+def task_of(options: RecordedOptions) -> Task:
     """Load the task that a run's options name, with as many rows as they allow. Raises InputError."""
-    return read_task(options, observer)[0]
+    return read_task(options)[0]
 
 
 def read_task(options: RecordedOptions, observer: Observer = NO_OBSERVER) -> tuple[Task, Reading | None]:

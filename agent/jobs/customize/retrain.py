@@ -17,7 +17,7 @@ from agent.jobs.customize.trainer import ADAPTERS, training_order
 from agent.jobs.customize.training import row_hash, rows_hash
 from agent.jobs.launch import prepare
 from agent.jobs.recorded import recorded_prompt
-from agent.jobs.resume import changes_since
+from agent.jobs.resume import require_unchanged
 from agent.ledger.query import History, Row, started_with
 from agent.models.local import LocalModel
 from agent.training.loop import TrainingOrder
@@ -77,9 +77,7 @@ def retrain(row: Row, history: History, say: Callable[[str], None]) -> list[Retr
     search = history.run(row["result"]["of_run"])
     with tempfile.TemporaryDirectory(prefix="reproduce-") as name:
         launch = prepare(started_with(search), Path(name) / "ledger.db", is_new=False)
-        if changed := changes_since(search, launch):
-            lines = [f"{row['id']}: {what}" for what in changed]
-            raise InputError("\n".join([*lines, "put it back to reproduce it"]))
+        require_unchanged(search, launch, "put it back to reproduce it")
         if not (isinstance(launch.model, LocalModel) and launch.model.path.is_file()):
             raise InputError(f"{row['id']}: {launch.model.name}: its weights are missing, so nothing can be trained")
         best = recorded_prompt(history.candidate(search["result"]["winner"]["candidate_id"]))
