@@ -294,6 +294,7 @@ def test_json_after_reasoning_is_the_marked_or_the_last_one():
     assert value('from [1] we get\nAnswer:\n{"a":\n 2}', JSON, reasoning=True)[0] == {"a": 2}
     assert value('from [1] we get\n{"a":\n 2}', JSON, reasoning=True)[0] == {"a": 2}
     assert value('from [1] we get\n{"a":\n 2', JSON, reasoning=True)[0] is None
+    assert value('from {"a": 2} we get\n[[1}', JSON, reasoning=True)[0] == {"a": 2}
 
 
 def test_text_is_the_whole_reply_or_what_follows_the_marker():
@@ -314,6 +315,14 @@ def test_several_outputs_are_read_from_lines_sections_or_one_object(reply):
     prediction = parse_reply(reply, SEVERAL)
     assert prediction.fields == {"team": "billing", "total": 3, "reply": "Dear you,\nbye"}
     assert prediction.error == ""
+
+
+def test_several_outputs_come_from_the_first_object_and_true_is_no_number_in_it():
+    reply = json.dumps({"team": "billing", "total": True, "reply": "Hello."})
+    prediction = parse_reply(f"{reply}\n{json.dumps({'team': 'account', 'total': 3, 'reply': 'Bye.'})}", SEVERAL)
+    assert prediction.fields == {"team": "billing", "reply": "Hello."}
+    assert prediction.error.startswith("total: ")
+    assert value('{"team": "billing"}\n{"team": "account"}', CHOICE) == ("billing", "")
 
 
 @each_case("reasoning", [True, False])
