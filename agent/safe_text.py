@@ -1,4 +1,4 @@
-"""Text from outside in messages: one printable line each, the bad value quoted, the near miss named."""
+"""Untrusted text made safe to print: control characters escaped, values quoted, near misses named."""
 
 from __future__ import annotations
 

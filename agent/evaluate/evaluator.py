@@ -15,7 +15,7 @@ from agent.errors import OF_A_ROW, InputError
 from agent.gateway.gateway import ModelClient
 from agent.gateway.in_flight import all_of
 from agent.observer import NO_OBSERVER, Observer
-from agent.prompt.calibration import MIN_LABEL_MASS, agree, label_scores, logprobs_for, places, share_of_all
+from agent.prompt.label_calibration import MIN_LABEL_MASS, agree, label_scores, logprobs_for, places, share_of_all
 from agent.scoring.llm_judge import JudgeMetric
 from agent.scoring.task_metrics import combine
 from agent.types import (

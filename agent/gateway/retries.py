@@ -1,4 +1,4 @@
-"""Retries of one call, and polling of a provider.
+"""The retry policy of model calls, and polling of a provider.
 
 A 5xx is tried six times, not counting outages; a 429 is waited for. Attempts that may have been charged (a broken
 connection, a body that is no reply) are tried three times, and only while such retries stay rare.

@@ -1,6 +1,6 @@
 """A search, or a migration, from its plan to its release.
 
-    plan -> baseline (trial 0) -> a strategy's search on dev -> finalists -> sealed test, opened once -> release
+    plan -> baseline (trial 0) -> a strategy's search on dev -> finalists -> sealed test (`sealed_test.py`) -> release
 
 Every step is a pure function of task, seed and replies, so a run is resumed by running it again: settled calls are
 answered from the ledger, which is never read to decide.
@@ -14,15 +14,14 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 from agent.errors import BudgetExhausted, InputError, Interrupted, RunRefused
-from agent.evaluate.breakdown import BASELINE, WINNER
 from agent.evaluate.evaluator import Evaluator, why_unscored
-from agent.evaluate.score_table import Arm, ScoreTable, score
 from agent.gateway.budget import HeldBack
 from agent.jobs.embeddings import embed_rows
 from agent.jobs.launch import Launch
 from agent.jobs.observers import Watcher, snapshots
 from agent.jobs.planned import opening
-from agent.jobs.run_result import BEST, released, result_of
+from agent.jobs.run_result import released, result_of
+from agent.jobs.sealed_test import open_test
 from agent.jobs.session import Session, Work
 from agent.ledger.provenance import new_run_id
 from agent.ledger.store import Ledger
@@ -183,7 +182,7 @@ async def search(session: Session[RunResult], run: RunState) -> RunResult:
         if (smaller := await explanation.without_idle_parts(context, winner, corrected)).id != winner.id:
             winner, corrected = smaller, selection.corrected(context, smaller)
     context.trials.close_open("the budget ended first")
-    table = await _sealed_test(run, winner)
+    table = await open_test(run, winner)
     result = await result_of(run, winner, table, corrected, untested, ended or context.failed)
     return await released(run, result, winner)
 
@@ -272,29 +271,3 @@ def _winner(run: RunState) -> Candidate:
     if not (whole := counted(finalists)):
         raise RunRefused("no prompt came through the whole of dev; a larger --max-calls pays for more")
     return context.trials.candidate(min(whole, key=lambda one: (-one.mean, one.prompt_tokens)).candidate_id)
-
-
-async def _sealed_test(run: RunState, winner: Candidate) -> ScoreTable:
-    """Open the sealed test once. Raises BudgetExhausted if it cannot be finished."""
-    context, session, old, rows = run.context, run.session, run.launch.migration, run.test
-    baseline, plan, evaluator = context.baseline, context.plan, context.evaluator
-    context.stage("sealed test", context.round)
-    session.account.hold_back(HeldBack())
-    opened = {"winner": winner.id, **({"against": old.run_id} if old else {"baseline": baseline.id}), "rows": len(rows)}
-    best, references = {BEST: run.cheaper.best} if run.cheaper else {}, run.launch.program.references()
-    opened |= {"best": best[BEST].id} if best else {}
-    opened |= {"references": [each.id for each in references.values()]} if references else {}
-    session.observer.on_event("test_opened", opened)
-    arms = [
-        old.sealed.arm(BASELINE) if old else Arm(BASELINE, baseline, evaluator),
-        Arm(WINNER, winner, evaluator),
-        *(Arm(name, each, evaluator) for name, each in {**best, **references}.items()),
-        *(
-            Arm(explanation.again(side), each, evaluator, rows[: plan.steady_rows], plan.repeats)
-            for side, each in ((WINNER, winner), (BASELINE, baseline))
-        ),
-    ]
-    try:
-        return await score(session, arms, rows, "test")
-    except BudgetExhausted as stop:
-        raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop

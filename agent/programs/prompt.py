@@ -15,7 +15,7 @@ from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease
 from agent.programs.moves.prompt_moves import CandidateGenerator, PromptMoves
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.prompt.bound import BoundPrompt
-from agent.prompt.calibration import LabelCalibration, logprobs_for
+from agent.prompt.label_calibration import LabelCalibration, logprobs_for
 from agent.prompt.parts.adapter import released_model
 from agent.prompt.parts.calibration import Opinion, calibrated_by, trained_opinions
 from agent.prompt.parts.kinds import TaskParts, bound, held

@@ -148,7 +148,7 @@ class BoundPrompt:
         self, text: str, tokens: Sequence[Any] = (), row: Row | None = None, exact: Sequence[float] = ()
     ) -> Prediction:
         """Read a reply; never raises. `tokens`, `exact`: see `label_logs`; `row`: None if the input is unknown."""
-        from agent.prompt.calibration import label_logs, read_reply  # takes time, and not all who render parse
+        from agent.prompt.label_calibration import label_logs, read_reply  # takes time, and not all who render parse
 
         logs = label_logs(tokens, self.outputs, self.reasoning, exact)
         prediction = read_reply(text, (), self.outputs, self.reasoning, None, exact=logs or ())
@@ -158,7 +158,7 @@ class BoundPrompt:
 
     def shares(self, reply: Completion, row: Row) -> tuple[float, ...]:
         """Return the calibrated probability of each label; () unless the reply begins with one."""
-        from agent.prompt.calibration import label_logs, share_of_all
+        from agent.prompt.label_calibration import label_logs, share_of_all
 
         logs = label_logs(reply.logprobs, self.outputs, self.reasoning, reply.label_logprobs) or ()
         for part in self.parts if logs else ():

@@ -1,4 +1,4 @@
-"""A reply as typed fields: the place of each output's answer, and its limits. `value_readers` reads the values. Pure.
+"""Parse a reply into typed fields: find the answer of each output, check limits. `value_readers` reads values. Pure.
 
 A reply that does not parse, or breaks a limit, has a `Prediction.error`, one sentence that a proposer can learn from.
 Every function works in linear time on any string.

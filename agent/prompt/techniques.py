@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from agent.prompt.calibration import LABELS_FIRST
+from agent.prompt.label_calibration import LABELS_FIRST
 from agent.prompt.parts.kinds import held
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import escape, marks, placeholder

@@ -1,4 +1,4 @@
-"""A value read from the text of an answer: one of the choices, one number, one JSON value. Pure.
+"""Read a value from the text of an answer: a choice, a number, or JSON. Pure.
 
 Lenient about formatting, never guessing about content. Every reader works in linear time on any string, and raises
 Unreadable.

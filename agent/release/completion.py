@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.errors import ParameterRefused, ReleaseError
 from agent.models.model_registry import create_model
-from agent.prompt.calibration import logprobs_for
+from agent.prompt.label_calibration import logprobs_for
 from agent.prompt.parts.adapter import require_base
 from agent.prompt.parts.part import Row
 from agent.release.prompt_file import PARAMETERS, PromptRelease

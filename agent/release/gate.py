@@ -1,4 +1,4 @@
-"""The gate between a winner and production, on a run's result. Pure."""
+"""The gate: when `optimize promote` refuses the winner of a run. Pure."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ class Prompt(LoadedRelease):
 
         Raises ReleaseError if the inputs are needed and missing, or not those of the prompt.
         """
-        from agent.prompt.calibration import tokens_of  # takes time, and not all who render parse
+        from agent.prompt.label_calibration import tokens_of  # takes time, and not all who render parse
 
         tokens, row = tokens_of(logprobs), None
         if tokens and (what := self.release.reads_input):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.ledger.query import CALIBRATED
-from agent.prompt.calibration import FLOOR, NEIGHBOURS, LabelCalibration, Method, calibrated, share_of_all
+from agent.prompt.label_calibration import FLOOR, NEIGHBOURS, LabelCalibration, Method, calibrated, share_of_all
 from agent.prompt.parts.calibration import Opinion
 from agent.search.context import SearchContext
 from agent.search.selection import Finalist

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from agent.gateway.gateway import Gateway, ModelClient
-from agent.prompt.calibration import LabelCalibration
+from agent.prompt.label_calibration import LabelCalibration
 from agent.prompt.parts.calibration import Opinion
 from agent.search.effects import Feature
 from agent.search.study import Place

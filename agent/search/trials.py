@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from agent.evaluate.evaluator import evidence, values
 from agent.observer import NO_OBSERVER, Observer
-from agent.prompt.calibration import LabelCalibration, share_of_all
+from agent.prompt.label_calibration import LabelCalibration, share_of_all
 from agent.prompt.parts.calibration import Opinion
 from agent.results.run_parts import OperatorUse, ProposalFate
 from agent.search.program import Parent, Program

@@ -1,4 +1,4 @@
-"""Interval of a mean, and paired comparison of two prompts on the same rows. Pure.
+"""Confidence interval of a mean or a gain, and paired comparison of two prompts on the same rows. Pure.
 
 Scores are vectors in [0, 1]; random draws come from `seed`. Empty, unequally long, non-finite or out-of-range input
 raises ValueError.
@@ -58,9 +58,9 @@ def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: 
     """Compare two prompts on the same n rows.
 
     0/1 scores: exact McNemar test (two-sided binomial over the rows that differ) and Tango's score interval; a p-value
-    below 0.05 never comes with an interval that holds 0. Graded scores: sign-flip permutation test, exact up to 16 rows
-    that differ, else 20,000 draws with the +1 correction; each end of the interval is the wider of Student's t and a
-    BCa bootstrap of 10,000 draws, as either can be too short. Where all differences are equal: an exact binomial bound
+    below 0.05 never comes with an interval that includes 0. Graded scores: sign-flip permutation test, exact up to 16
+    rows that differ, else 20,000 draws with the +1 correction; each end of the interval is the wider of Student's t and
+    a BCa bootstrap of 10,000 draws, as either can be too short. If all differences are equal: an exact binomial bound
     on the rate of an unseen kind of row.
 
     Source: Tango 1998, Statistics in Medicine 17:891; Phipson & Smyth 2010; Efron 1987 (BCa).

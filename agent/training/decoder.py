@@ -1,4 +1,4 @@
-"""A decoder in numpy: layers, loss and gradients.
+"""A decoder in numpy: forward pass, loss, and gradients of LoRA adapters and soft prompts.
 
 Only the positions that predict an answer reach the vocabulary; the base weights stay fixed. Arrays have the type of the
 weights (float32; float64 in gradient tests). T is the number of tokens of a pack.

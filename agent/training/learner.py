@@ -1,4 +1,4 @@
-"""What the loop trains: a flat vector with its loss and gradient, here in numpy."""
+"""The numpy learner: a flat vector of parameters with its loss and gradient."""
 
 from __future__ import annotations
 

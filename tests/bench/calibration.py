@@ -29,7 +29,7 @@ from agent.errors import AgentError
 from agent.jobs.locations import open_history
 from agent.jobs.tasks import task_of
 from agent.ledger.query import History, started_with
-from agent.prompt.calibration import (
+from agent.prompt.label_calibration import (
     LABELS_FIRST,
     NEIGHBOURS,
     LabelCalibration,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.prompt.calibration import LabelCalibration
+from agent.prompt.label_calibration import LabelCalibration
 from agent.prompt.parts.calibration import Calibrating
 from agent.release.formats.module_proof import load_module
 from agent.release.runtime import Prompt, load_prompt

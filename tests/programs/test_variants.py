@@ -14,7 +14,7 @@ from agent.evaluate.evaluator import Evaluator
 from agent.models.adapters import Adapter
 from agent.programs.prompt import PromptProgram
 from agent.programs.variants import ConversationProgram, TunedProgram
-from agent.prompt.calibration import LabelCalibration, read_reply
+from agent.prompt.label_calibration import LabelCalibration, read_reply
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate, baseline
 from agent.scoring.task_metrics import build_metrics
 from agent.types import LM, Completion, Demo, Example, Field, Prediction, Request, Signature, SimulatedUser, call_key

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.prompt.calibration import FLOOR, LabelCalibration, calibrated, label_scores, read_reply, tokens_of
+from agent.prompt.label_calibration import FLOOR, LabelCalibration, calibrated, label_scores, read_reply, tokens_of
 from agent.shipped import Field, Prediction
 from tests.cases import each_case
 

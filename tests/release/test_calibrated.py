@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ReleaseError
-from agent.prompt.calibration import LabelCalibration, Neighbours, Prior
+from agent.prompt.label_calibration import LabelCalibration, Neighbours, Prior
 from agent.prompt.parts.calibration import Calibrating
 from agent.prompt.parts.part import PromptPart
 from agent.prompt.parts.picks import PickedDemos

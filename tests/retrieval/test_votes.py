@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.prompt.calibration import SMOOTHING, log_shares
+from agent.prompt.label_calibration import SMOOTHING, log_shares
 from agent.release.export import HOSTILE
 from agent.retrieval.pick import PoolIndex, PoolRow
 from tests.cases import each_case

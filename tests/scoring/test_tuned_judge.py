@@ -5,7 +5,7 @@ import math
 import pytest
 
 from agent.prompt.bound import BoundPrompt
-from agent.prompt.calibration import LabelCalibration
+from agent.prompt.label_calibration import LabelCalibration
 from agent.prompt.parts.calibration import Calibrating
 from agent.scoring.tuned_judge import TunedPrompt
 from agent.shipped import Field, Message

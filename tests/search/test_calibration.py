@@ -14,7 +14,7 @@ import pytest
 from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt import PromptProgram
-from agent.prompt.calibration import NEIGHBOURS, LabelCalibration, Neighbours
+from agent.prompt.label_calibration import NEIGHBOURS, LabelCalibration, Neighbours
 from agent.prompt.parts.calibration import TrainedPrior
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.export import hostile_rows, write_release

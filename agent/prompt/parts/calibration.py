@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from agent.prompt.calibration import (
+from agent.prompt.label_calibration import (
     MOST_NEIGHBOURS,
     NEIGHBOURS,
     LabelCalibration,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from agent.conversation import MOST_MESSAGES
 from agent.errors import InputError, ReleaseError
-from agent.prompt.calibration import NEIGHBOURS
+from agent.prompt.label_calibration import NEIGHBOURS
 from agent.prompt.parts.calibration import Opinion
 from agent.prompt.parts.examples import as_demo
 from agent.prompt.parts.kinds import FileHead, PartKind, TaskParts, WrongPart, part

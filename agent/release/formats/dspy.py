@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from agent.extras import command, require
-from agent.prompt.calibration import Tokens
+from agent.prompt.label_calibration import Tokens
 from agent.release.export import export_messages
 from agent.release.formats.export_format import (
     Material,

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.models.tool_calling import openai_messages
-from agent.prompt.calibration import Tokens
+from agent.prompt.label_calibration import Tokens
 from agent.prompt.parts.picks import PickedDemos
 from agent.prompt.reply_parser import parse_reply
 from agent.release.export import HOSTILE, as_given, probe_rows, tried_rows

@@ -169,7 +169,7 @@ def _code(release: PromptRelease) -> str:
         (("shipped", "conversation", "prompt.template", "prompt.value_readers", "prompt.reply_parser"), True),
         (("retrieval.pick",), release.part(PickedDemos) or retrieving or classifier),
         (("retrieval.linear",), classifier),
-        (("prompt.calibration",), reading),
+        (("prompt.label_calibration",), reading),
     )
     parts: list[Any] = []
     text = "".join(f"\n\n{_embedded(module)}" for modules, has in needed if has for module in modules)

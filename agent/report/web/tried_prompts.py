@@ -11,7 +11,7 @@ from urllib.parse import quote
 from agent.errors import InputError, ReleaseError
 from agent.ledger import trail
 from agent.ledger.query import Row, released_file
-from agent.prompt.calibration import LabelCalibration
+from agent.prompt.label_calibration import LabelCalibration
 from agent.prompt.parts.adapter import ReleasedAdapter
 from agent.prompt.parts.calibration import Calibrating
 from agent.prompt.parts.part import PromptPart

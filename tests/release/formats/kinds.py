@@ -12,7 +12,7 @@ from typing import Any, get_args
 from agent.conversation import as_text
 from agent.documents import Document, Knowledge, Section, TextBlock
 from agent.programs.prompt import PromptProgram
-from agent.prompt.calibration import LabelCalibration, Neighbours, Prior
+from agent.prompt.label_calibration import LabelCalibration, Neighbours, Prior
 from agent.prompt.parts.calibration import TrainedPrior
 from agent.prompt.parts.examples import as_demo
 from agent.prompt.parts.passages import CHUNKS

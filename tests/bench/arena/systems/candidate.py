@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from agent.prompt.calibration import logprobs_for, read_reply
+from agent.prompt.label_calibration import logprobs_for, read_reply
 from agent.prompt.parts.calibration import TrainedPrior
 from agent.prompt.parts.part import Row
 from agent.prompt.parts.picks import PickedRows

@@ -15,7 +15,7 @@ from statistics import mean
 
 from agent.programs.moves.part_moves import NONE
 from agent.programs.moves.prompt_moves import CandidateGenerator
-from agent.prompt.calibration import NEIGHBOURS, LabelCalibration, Method, Neighbours, label_scores, log_shares
+from agent.prompt.label_calibration import NEIGHBOURS, LabelCalibration, Method, Neighbours, label_scores, log_shares
 from agent.prompt.parts.picks import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt, baseline
 from agent.prompt.techniques import TECHNIQUES

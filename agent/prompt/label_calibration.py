@@ -1,4 +1,4 @@
-"""Calibration: decide among the labels by their log-probabilities instead of by what the reply spells.
+"""Label calibration: decide among the labels by their log-probabilities instead of by what the reply spells.
 
 A small model prefers some labels whatever the input says. A bias for each label and one temperature, estimated on dev,
 take that preference out when a reply is read; the request stays as it is. With neighbours the labels of the most
