@@ -34,7 +34,7 @@ class UiOptions(JobOptions):
     """The options of the web view."""
 
     port: int = option(0, "The port. Default: a free one.", OUTPUT, metavar="N", ge=0, le=65535)
-    no_open: bool = option(False, "Print the link only; without it a terminal's browser opens it.", OUTPUT)
+    no_open: bool = option(False, "Only print the link; do not open a browser.", OUTPUT)
     optuna: str | None = option(None, group=OUTPUT, metavar="RUN")
     """Serve nothing: write RUN (default: the latest) as an Optuna study, for optuna-dashboard to open."""
     allow_calls: bool = option(False, "Lets the playground ask models; needs a cap.", BUDGET)

@@ -84,7 +84,7 @@ def gained(lift: Lift, own: str = "your prompt") -> Verdict[Lift]:
     if shown(lift.ci95, lift.p_value) <= 0:
         low, high = lift.ci95
         is_uneven = lift.p_value < SIGNIFICANT and low <= 0 <= high
-        but = f", but the 95 % interval, {gain_interval(lift.ci95)}, holds 0" if is_uneven else ""
+        but = f", but the 95 % interval, {gain_interval(lift.ci95)}, includes 0" if is_uneven else ""
         figures = f"{gain(lift.diff)} points, {chance(lift.p_value)} on {lift.n} rows{but}"
         reasons.append(Reason("gain_not_shown", f"the gain is not shown: {figures}"))
     elif lift.lost and lift.diff_if_wrong is not None and lift.diff_if_wrong <= 0:

@@ -40,7 +40,7 @@ from agent.safe_text import counted
 from agent.types import SPLITS, Task
 
 SHOWN = 5  # findings of one check in the table
-FORCE: Any = option(False, "Write over a file that is there.")
+FORCE: Any = option(False, "Overwrite an existing file.")
 
 
 class VerifiedChain(Result):
@@ -142,7 +142,7 @@ def export(
     run: str = "",
     *,
     format: Literal["jsonl", "zip"] = option(
-        "jsonl", "Every event as JSON lines, or a bundle with tables and texts that checks itself."
+        "jsonl", "Every event as JSON lines, or a bundle with tables and texts that verifies itself."
     ),
     output: File = option(None, "The file to write.", short="-o"),
     force: bool = FORCE,
@@ -257,7 +257,7 @@ def lineage(prompt_hash: str, *, db: Path = DB) -> LineageResult:
     """Show the origin of a prompt: parents, operators, examples, trials, runs, releases and aliases.
 
     PROMPT_HASH is a candidate (c_...), the version of a release (p_..., f_..., t_...), or the hash of a template or an
-    instruction; its start is enough.
+    instruction; a unique prefix is enough.
     """
     history = open_history(db)
     versions = _released_versions(history)
@@ -304,9 +304,9 @@ class EraseOptions(JobOptions):
 
     hash: Texts = option((), "A text by its SHA-256; repeatable.", metavar="H")
     containing: str | None = option(None, metavar="TEXT")
-    """Every text that holds TEXT, also where JSON writes it otherwise."""
-    actor: str = option("", "Who wants it; is recorded.", metavar="NAME")
-    reason: str = option("", "Why; is recorded.", metavar="TEXT")
+    """Every text that contains TEXT, also with JSON escapes."""
+    actor: str = option("", "Who asks for it; recorded.", metavar="NAME")
+    reason: str = option("", "Why; recorded.", metavar="TEXT")
     yes: bool = option(False, "Do not ask.")
 
 

@@ -83,7 +83,7 @@ class CancelResult(Result):
 
 @job("batch list")
 def list_them(
-    run: str = "", *, all: bool = option(False, "Also those that have ended."), db: Path = DB
+    run: str = "", *, all: bool = option(False, "Also list batches that have ended."), db: Path = DB
 ) -> BatchesResult:
     """List the batches (of RUN) that have not ended, as far as the ledger knows. Asks no provider."""
     return BatchesResult(batches=tuple(_batches(db, run, all)))

@@ -57,9 +57,9 @@ class CheckOutput(JobOptions):
     """What a check shows and writes."""
 
     every: Time = option(None, group=OUTPUT, metavar="TIME")
-    """For schedulers: do nothing and end with 0 where the last check of this version on this model began less than TIME
-    ago (12h, 1d)."""
-    history: bool = option(False, "Show the checks of this prompt so far, and ask nothing.", OUTPUT)
+    """For schedulers: do nothing and exit 0 if the last check of this version on this model began less than TIME ago
+    (12h, 1d)."""
+    history: bool = option(False, "Show the checks of this prompt so far; call nothing.", OUTPUT)
     page: File = option(None, "With {history}: also write them as an HTML page with a chart.", OUTPUT, metavar="FILE")
     junit: File = option(None, "Write the result as JUnit XML.", OUTPUT, metavar="FILE")
     markdown: File = option(None, "Write the result as Markdown.", OUTPUT, metavar="FILE")
@@ -73,7 +73,7 @@ def check(
 
     PROMPT is the path of a prompt.md or texts.json, or the id of a run. Without suite.json next to it (`optimize bless`
     writes one) the suite is the dev rows, as scored by the prompt's run. For texts.json your own agent runs again, as
-    its task here says. The gate fails if the score fell significantly, or if more answers changed than repeat noise
+    its task folder says. The gate fails if the score fell significantly, or if more answers changed than repeat noise
     explains; repeat noise alone fails at most 5 % of all checks. The model is asked again; cached replies are not used.
     """
     if output.page is not None and not output.history:

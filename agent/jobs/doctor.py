@@ -62,7 +62,7 @@ class DoctorResult(Result):
 def doctor(
     *,
     model: Texts = option(
-        (), "Ask its provider about it, which costs nothing; repeatable.", short="-m", metavar="MODEL"
+        (), "Look this model up at its provider, free of charge; repeatable.", short="-m", metavar="MODEL"
     ),
     db: Path = DB,
 ) -> Printed[DoctorResult]:

@@ -82,13 +82,13 @@ def formats() -> Iterator[tuple[str, str]]:
 class ExportOptions(JobOptions):
     """What is exported, in which forms and where to."""
 
-    format: Texts = option(("md",), "The form; repeat it for several. Default: md.")
+    format: Texts = option(("md",), "The format; repeat it for several. Default: md.")
     arm: ArmName | None = option(None)
-    """classic: instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o DIR.
-    lora, lora+prompt, full: that arm of a run of `optimize customize`."""
+    """classic: instead of the prompt the best method without a language model, in Python with scikit-learn; needs -o
+    DIR. lora, lora+prompt, full: that arm of a run of `optimize customize`."""
     output: File = option(None, "File or folder to write to. Default: print it.", short="-o")
-    write: bool = option(False, "Make the change in your own files, as --format skills shows it without --write.")
-    strict: bool = option(False, "Refuse a format that cannot be proved here or cannot carry every value.")
+    write: bool = option(False, "Apply the change that --format skills shows to your own files.")
+    strict: bool = option(False, "Refuse formats that cannot be verified here or cannot carry every value.")
 
 
 @job("export", registries={"format": FORMATS}, listed=("Formats", formats))

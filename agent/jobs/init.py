@@ -68,10 +68,10 @@ def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftRe
 
     With --describe instead: a task without labels, from a sentence. A model drafts labels, their definitions and a
     first prompt in small, checked steps; rows come from --from (in a .txt file one per line), or the model writes
-    synthetic ones. `optimize label NAME` then asks you for labels: a model's draft is never used as one. The same is
-    done for traces with fewer than 30 answers confirmed by feedback; those are the first labels.
+    synthetic ones. `optimize label NAME` then asks you for labels: a model's draft is never used as one. Traces with
+    fewer than 30 confirmed answers are treated alike; those answers are the first labels.
 
-    With --from-skills: the descriptions of skills or tools are searched, by queries that say which one is meant.
+    With --from-skills: the descriptions of skills or tools are optimized, by queries that say which one is meant.
     `optimize export RUN --format skills` shows the new ones as a diff of your files.
     """
     if options.from_skills is not None:

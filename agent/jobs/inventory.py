@@ -153,7 +153,7 @@ class ModelsResult(Result):
 
 @job("models list")
 def models() -> ModelsResult:
-    """List the forms of model names, and which weights are here."""
+    """List the forms of model names, and which weights are downloaded."""
     forms = (
         ListedModel(form=one.thing.form if one.thing else one.name, about=about(one), origin=one.origin)
         for one in MODELS.all()
@@ -181,13 +181,9 @@ def fetch_model(name: str = "local/smollm2-135m", *, observer: Watcher) -> Print
 def tools(
     file: Path | None = None,
     *,
-    mcp: str | None = option(
-        None, "An MCP server that speaks over stdio, as it is started in a shell.", metavar="COMMAND"
-    ),
-    env: Texts = option(
-        (), "A variable of the environment that the server gets, too; may be given several times.", metavar="NAME"
-    ),
-    output: File = option(None, "Write the tools there, as OpenAI takes them.", short="-o"),
+    mcp: str | None = option(None, "The shell command that starts an MCP server over stdio.", metavar="COMMAND"),
+    env: Texts = option((), "An environment variable to pass on to the server; repeatable.", metavar="NAME"),
+    output: File = option(None, "Write the tools to this file, in OpenAI's format.", short="-o"),
 ) -> ToolsResult:
     """List the tools of FILE or an MCP server, and write them for a task.
 

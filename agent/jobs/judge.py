@@ -64,7 +64,7 @@ def calibrate(
     task: str | None = None,
     *,
     options: CalibrateOptions,
-    gate: bool = option(False, "End with 100 when the judge is not to be trusted.", OUTPUT),
+    gate: bool = option(False, "Exit 100 if the judge is not trusted.", OUTPUT),
     dry_run: bool = option(False, "Print what would be asked; call nothing.", BUDGET),
     db: Path = DB,
 ) -> Work[CalibrationResult] | CalibrationPlanned:
@@ -121,8 +121,8 @@ def about_judging(asking: Session[Any], *roles: str) -> dict[str, Any]:
 def rate(run: str = "", *, options: RateOptions, ledger: LedgerOption, observer: Watcher) -> Printed[None]:
     """Rate answers of RUN (default: the latest) on the rubric's scale, blind to their prompts.
 
-    For each answer, type a number for every criterion and one for the whole; s skips it, q quits. Ratings are kept: the
-    same command continues. Several raters write to one file; their agreement is printed at the end.
+    For each answer, type a number for every criterion and one overall; s skips it, q quits. Ratings are kept: the same
+    command continues. Several raters write to one file; their agreement is printed at the end.
     """
 
     def rated() -> None:

@@ -48,7 +48,7 @@ def learn(
     *,
     output: File = option(None, "The new folder. Default: TASK-2 (or -3 ...) next to the task's.", short="-o"),
     in_place: bool = option(False, "Add the rows to TASK itself."),
-    dry_run: bool = option(False, "Say what would be taken, and write nothing."),
+    dry_run: bool = option(False, "Print what would be added; write nothing."),
     inputs_column: str = key_option("inputs"),
     answer_column: str = key_option("answer"),
 ) -> LearnResult:

@@ -51,7 +51,7 @@ def merge(
     ledgers: Annotated[tuple[Path, ...], "A.db B.db ..."],
     *,
     output: File = option(None, "The merged ledger to write.", short="-o"),
-    force: bool = option(False, "Write over a merged ledger that is there."),
+    force: bool = option(False, "Overwrite an existing merged ledger."),
 ) -> MergeResult:
     """Merge ledgers into a read-only one. Use it with --db of `history`, `show`, `report`, `compare`, `ui` and `audit`.
 
@@ -68,7 +68,7 @@ def publish_run(
     run: str,
     *,
     to: str = option("", f"The team's ledger: {URL_HELP}", metavar="URL"),
-    texts: bool = option(False, "Prompts, requests and replies, too. Without it: numbers, names and hashes."),
+    texts: bool = option(False, "Also publish prompts, requests and replies. Default: only numbers, names and hashes."),
     db: Path = DB,
 ) -> PublishedRun:
     """Publish the finished RUN to a team's ledger: rows, and events with hashes.

@@ -35,9 +35,9 @@ class MonitorOptions(JobOptions):
 
     reference: File = option(None, "A log of good answers. Default: the suite.")
     suite: File = option(None, "Recorded answers. Default: suite.json next to PROMPT.")
-    task: str | None = option(None, "Whose [monitor] limits hold. Default: the prompt's own task, if it is here.")
+    task: str | None = option(None, "The task whose [monitor] limits apply. Default: the prompt's own, if it is here.")
     alpha: float | None = option(None, metavar="RATE", gt=0, le=0.5)
-    """False alarms of one look, up to 0.5; over the task's."""
+    """The rate of false alarms for one log, up to 0.5; overrides the task's."""
     seed: int = option(0, "For permutation tests.", metavar="N", ge=0, le=2**31 - 1)
     reply_column: str = key_option("reply")
     inputs_column: str = key_option("inputs")
@@ -52,9 +52,9 @@ class AbOptions(JobOptions):
     control: str | None = option(None, "The arm to compare with. Default: the first by name.", metavar="ARM")
     alpha: float = option(0.05, "The error rate, up to 0.5.", metavar="RATE", gt=0, le=0.5)
     smallest: float = option(0.0, metavar="SHARE", ge=0, le=1)
-    """A difference below it, 0 to 1, does not matter, so that equal arms can be told as well."""
+    """The smallest difference that matters, 0 to 1: also report when it is ruled out."""
     several: Literal["refuse", "first"] = option("refuse")
-    """A unit with several outcomes: an error, or its first one counts."""
+    """What to do with a unit that has several outcomes: refuse it, or count its first one."""
     unit_column: str = key_option("unit")
     arm_column: str = key_option("arm")
     outcome_column: str = key_option("outcome")

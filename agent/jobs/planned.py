@@ -54,7 +54,7 @@ def planned(launch: Launch, seen: float | None = None) -> PlannedRun:
     if old is None:
         lines.append(detectable_line(gains))
     else:
-        lines.append(f"two models of one quality pass this sealed test from about {options.passed_on(tested)} on")
+        lines.append(f"two equally good models pass this sealed test with about {options.passed_on(tested)} or more")
     return PlannedRun(
         task=task.name,
         model=launch.model.name,
@@ -97,7 +97,7 @@ def opening(launch: Launch, plan: Plan, seen: float | None = None) -> str:
             lines.append(f"{what} {makes}{last}, which the plan counts as one until the baseline shows how many")
         parts = f"baseline {plan.baseline_calls}"
         if plan.finalists:
-            parts += f" + search {plan.search_calls} (finalists {plan.final_calls} of them)"
+            parts += f" + search {plan.search_calls} ({plan.final_calls} for finalists)"
         rows += f", {plan.per_row} calls a row" * (plan.per_row > 1)
     if options.max_examples is not None:
         rows += f"; at most {most} examples a prompt" if most else "; no examples"

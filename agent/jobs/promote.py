@@ -47,12 +47,12 @@ class PromoteOptions(JobOptions):
 
     alias: str = option("production", "The alias to move: production, staging, ab.")
     share: float | None = option(None, metavar="SHARE", ge=0, le=1)
-    """Makes the alias an A/B alias: the candidate's part of the units, 0 to 1."""
+    """Make the alias an A/B alias that gives this version to SHARE of the units, 0 to 1."""
     arm: ArmName | None = option(None)
-    """classic: instead of a prompt the best that needs no language model; its version holds your train rows. lora,
-    lora+prompt, full: that arm of a run of `optimize customize`, with its adapter or by the path of its model."""
-    own: bool = option(False, "Your own prompt, which the run kept, and not the winner that it held back.")
-    override: bool = option(False, "Promote although the gate says no; needs {reason}.")
+    """classic: the best method without a language model instead of a prompt; its version contains your train rows.
+    lora, lora+prompt, full: that arm of a run of `optimize customize`, with its adapter or the path of its model."""
+    own: bool = option(False, "Promote your own prompt, which the run kept, instead of the winner that it held back.")
+    override: bool = option(False, "Promote despite the gate; needs {reason}.")
     reason: str = REASON
     actor: str = ACTOR
 
@@ -131,7 +131,7 @@ class Promotion(Result):
 def promote(run: str = "", *, options: PromoteOptions, ledger: LedgerOption) -> Promotion:
     """Store the winner of RUN (default: latest), and point an alias to its version.
 
-    The version is one of the task's name. The whole ledger is verified first, as by `optimize audit verify`.
+    The version is stored under the task's name. The whole ledger is verified first, as by `optimize audit verify`.
 
     The gate requires that the gain on the sealed test is significant, no metric and no slice got worse, and each judge
     is trusted. If it fails, nothing changes and the exit code is 100; --override --reason WHY promotes anyway and
@@ -303,7 +303,7 @@ BUSY_AFTER = 1.0
 def rollback(
     name: str,
     *,
-    alias: str = option("production", "The alias to put back."),
+    alias: str = option("production", "The alias to roll back."),
     reason: str = REASON,
     actor: str = ACTOR,
     db: Path = DB,
@@ -344,7 +344,7 @@ class LoadedPrompt(Result):
 def load(
     reference: Annotated[str, "NAME[@ALIAS|@VERSION]"],
     *,
-    unit: str | None = option(None, "Whom an A/B alias buckets.", metavar="ID"),
+    unit: str | None = option(None, "The unit of an A/B alias, such as a user id.", metavar="ID"),
     db: Path = DB,
 ) -> Printed[LoadedPrompt]:
     """Print the prompt behind NAME@ALIAS or NAME@VERSION (default: @production), read from files alone.

@@ -77,14 +77,14 @@ class Reproduction(Result):
 def reproduce(
     run: str = "",
     *,
-    offline: bool = option(False, "From stored replies only, the default; there is no other way yet."),
+    offline: bool = option(False, "Use stored replies only: the default, and so far the only mode."),
     db: Path = DB,
 ) -> Printed[Reproduction]:
     """Replay RUN (default: the latest) from recorded replies only, and report every difference.
 
-    Compares every trial, the score of every row, the result and the released prompt. Of a comparison (`optimize
-    customize`) each adapter is trained again, for as long as then, and its file compared. Exits with 0 if all are the
-    same, else with 1. Refuses if the task, its rows or the program changed since.
+    Compares every trial, the score of every row, the result and the released prompt. For a comparison (`optimize
+    customize`), each adapter is trained again for as long as before, and the files are compared. Exits with 0 if all
+    are the same, else with 1. Refuses if the task, its rows or the program changed since.
     """
     history = open_history(db)
     row = history.run(run)

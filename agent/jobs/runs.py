@@ -134,18 +134,18 @@ class SearchHits(Result):
 def history(
     run: str = "",
     *,
-    trial: int | None = option(None, "One trial whole: its prompt and each row's outcome.", metavar="NUMBER"),
+    trial: int | None = option(None, "Show one trial in full: its prompt and each row's outcome.", metavar="NUMBER"),
     search: str | None = option(
         None,
         'Search prompts, reasons, replies (default: all runs), best first: WORDS, "A PHRASE", A OR B, A NOT B, BEGIN*.',
         metavar="WORDS",
     ),
-    limit: int = option(50, "With {search}: how many.", metavar="N", ge=1, le=10_000),
+    limit: int = option(50, "With {search}: how many to show.", metavar="N", ge=1, le=10_000),
     db: Path = DB,
 ) -> Printed[HistoryResult] | SearchHits | TrialTrail:
     """Show the trials of RUN (default: the latest): instruction, examples, technique, score and cost.
 
-    Of a finished run also each proposal: what was requested, why, for which rows, and its outcome.
+    For a finished run also each proposal: what was requested, why, for which rows, and its outcome.
 
     With --search: where words occur in prompts, in the reasons of proposals and in replies.
     """

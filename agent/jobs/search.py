@@ -66,9 +66,9 @@ def run(
     """Search for the best prompt of TASK, and test it once on sealed rows. The winner is written to runs/.
 
     TASK is a name under tasks/, a folder with a task.toml, or a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet)
-    together with --target and --prompt.
-    Exit codes: 0 done (also if your prompt is kept), 1 error, 2 usage (also a key, address or name that the provider
-    refuses), 3 budget too small, 130 interrupted. After 1 and 130 the last line is the command that continues.
+    together with --target and --prompt. Exit codes: 0 done (also if your prompt is kept), 1 error, 2 usage (also a key,
+    address or name that the provider refuses), 3 budget too small, 130 interrupted. After 1 or 130, the last line is
+    the command that resumes the run.
     """
     _require_database(ledger_url)
     launch = prepare(options.changed_to(RecordedOptions, task=task), db, observer)
@@ -103,8 +103,8 @@ def migrate(
 
     PROMPT is a prompt.md or its folder, NAME@ALIAS, NAME@VERSION, or the id of a run. The prompts that its run tried
     are raced on the new model, and a few new ones are made from the best. The sealed test then shows whether the new
-    model loses less than accepted against the old one, whose recorded replies to the same rows are not bought again.
-    Exit codes, resume and promotion are those of `optimize run`.
+    model loses less than the accepted margin against the old one, whose recorded replies are reused. Exit codes, resume
+    and promotion work as for `optimize run`.
     """
     from agent.jobs.recorded import migration_options
 
@@ -149,7 +149,7 @@ def text(
     The command runs once for each row, without a shell. Its last line on stdout is JSON: "score" from 0 to 1, "reason",
     and "cost_usd". Your file and no file are both baselines; for no file, {file} is a path that does not exist. The
     best text is compared with both on sealed rows and written to runs/; FILE changes only if -o names it. A run without
-    a score is left out. There is no sandbox: the command runs with your rights. Exit codes and resume are those of
+    a score is left out. There is no sandbox: the command runs with your rights. Exit codes and resume work as for
     `optimize run`.
     """
     recorded = options.part(RecordedOptions)
@@ -197,7 +197,7 @@ def _sections_of_demo(result: RunResult, db: Path) -> list[PageSection]:
     steps = [*((what, f"{command}{words}") for what, command in STEPS), OWN_DATA]
     with closing(open_history(db)) as history:
         sections = run_sections(result, RunView(history, result.run_id), brief=True, names=SECTIONS)
-    about = prose("Search, statistics, ledger and report are those of every run.")
+    about = prose("Search, statistics, ledger and report are the same as in any run.")
     return [*sections, plain_section(about, table("files:", pairs, files), table("next:", pairs, steps))]
 
 
@@ -206,7 +206,7 @@ def demo(*, observer: Observer, db: Path = DB) -> Work[RunResult]:
     """Run a whole search in seconds over recorded replies: no model, no key, no network.
 
     The replies were recorded from a small open model and ship with the package. Search, sealed test, statistics, ledger
-    and report are those of every run. The task is written to tasks/demo, the run to runs/. A second demo is a second
+    and report are the same as in any run. The task is written to tasks/demo, the run to runs/. A second demo is a new
     run, which takes its replies from the ledger. A ledger with your runs is refused: use --db for another one.
     """
     return search_of(prepare_demo(db, observer))

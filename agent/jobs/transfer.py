@@ -46,9 +46,8 @@ class _Entrant:
 def transfer(run: str, options: TransferOptions, db: Path = DB) -> Work[TransferResult]:
     """Score the best prompts of RUN, and yours, on other models (same dev rows).
 
-    Only candidates that saw the whole of dev take part. The run's model comes first, with its recorded scores; the
-    prompts were chosen by these, so they are flattering. Calls in the ledger are not made again. The sealed test is not
-    touched.
+    Only candidates scored on all of dev take part. The run's model comes first, with its recorded scores; these chose
+    the prompts, so they are optimistic. Calls in the ledger are not made again. The sealed test is not touched.
     """
     with closing(open_history(db)) as history:
         row = history.search(run)

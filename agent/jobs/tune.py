@@ -107,7 +107,7 @@ def tune(
     tasks/NAME_judge, which is written once and then yours to edit; its search is an ordinary run. The tuned judge is
     held back if its agreement is not shown to be better than that of today's judge, or if it is fooled more: by
     non-answers, by length, style and pleas, and with pairs by their order. After `optimize promote RUN` a task names it
-    under [[metrics]]: name = "judge", judge = "NAME_judge@production". The same command again measures without a second
+    under [[metrics]]: name = "judge", judge = "NAME_judge@production". Repeating the command measures without a second
     search.
     """
     if len(options.judge) > 1:

@@ -36,25 +36,23 @@ class CheckOptions(SpendingOptions, SeedOption):
     """The options of a check of a released prompt."""
 
     model: str | None = option(None, group=MODELS, short="-m", metavar="NAME")
-    """The model to ask. Default: the one whose answers are recorded."""
+    """The model to ask. Default: the one whose answers were recorded."""
     judge: Texts = option((), group=MODELS, metavar="NAME")
-    """Allows a judge that the suite names by an address; repeat it for several."""
-    task: str | None = option(None, "The task, where neither the suite nor the ledger says enough.", TASK)
+    """Allow a judge that the suite names by an address; repeatable."""
+    task: str | None = option(None, "The task, if neither the suite nor the ledger names it.", TASK)
     suite: File = option(None, "The recorded answers. Default: suite.json next to PROMPT.", TASK)
-    repeats: int = option(2, "How often each row is asked.", TASK, metavar="N", ge=1, le=5)
+    repeats: int = option(2, "How often to ask each row.", TASK, metavar="N", ge=1, le=5)
 
 
 class BlessOptions(SpendingOptions):
     """The options of recording a regression suite."""
 
-    reason: str = option("", "Why these answers are right to compare with; kept in the ledger.", OUTPUT)
+    reason: str = option("", "Why these answers are a good reference; kept in the ledger.", OUTPUT)
     actor: str = option("", "Who decides. Default: the user of this machine.", OUTPUT)
-    model: str | None = CheckOptions.field(
-        "model", help="The model to ask. Default: the one of the suite, else that of the prompt."
-    )
+    model: str | None = CheckOptions.field("model", help="The model to ask. Default: the suite's, else the prompt's.")
     judge: Texts = CheckOptions.field("judge", help="The model that judges; repeat it for a panel. Default: as before.")
     task: str | None = CheckOptions.field(
-        "task", help="Take the dev rows of this task; without it the suite's rows stay, if there is a suite."
+        "task", help="Take the dev rows of this task. Default: the rows of an existing suite."
     )
     suite: File = CheckOptions.field("suite", help="Where to keep it. Default: suite.json next to PROMPT.")
     limit: int | None = TransferOptions.field("limit", help="Use at most this many rows, the first ones.")
@@ -65,9 +63,9 @@ class ApplyOptions(FormOptions, SpendingOptions):
     """The options of running a released prompt on the rows of a file."""
 
     output: File = option(None, "The .csv or .jsonl file to write.", TASK, short="-o", everyday=True)
-    model: str | None = CheckOptions.field("model", help="The model to ask. Default: the one of the prompt.")
+    model: str | None = CheckOptions.field("model", help="The model to ask. Default: the prompt's.")
     limit: int | None = TransferOptions.field("limit", help="Use at most this many rows, the first ones.")
-    prefix: str = option("", "Before the names of the new columns: answer_. Default: nothing.", TASK)
+    prefix: str = option("", "Prefix of the new columns' names, such as answer_. Default: none.", TASK)
 
 
 class LabelOptions(FormOptions, CapOptions, AskingOptions):
@@ -76,21 +74,21 @@ class LabelOptions(FormOptions, CapOptions, AskingOptions):
     labeller: str = option("", "Who labels: a name or initials. Default: the user of this machine.", TASK)
     count: int | None = option(None, "Stop after this many labels.", TASK, metavar="N", ge=1)
     overlap: int = option(10, group=TASK, metavar="N", ge=0)
-    """Rows that another labeller has labelled and that you label, too, so that your agreement can be measured."""
+    """Rows labelled by another labeller that you label again, to measure your agreement."""
     add: File = option(None, group=TASK, metavar="FILE")
     """Add the rows of FILE (.csv, .jsonl, .txt, traces) to those to label."""
-    status: bool = option(False, "Only say how far labelling is, and what is wanted for a verdict.", TASK)
+    status: bool = option(False, "Only print the progress, and how many labels a verdict needs.", TASK)
     web: bool = option(False, "Label in the browser, on this machine only.", TASK)
     port: int = option(0, "With {web}: the port. Default: a free one.", TASK, metavar="N", ge=0, le=65535)
     no_open: bool = option(False, "With {web}: print the link only.", TASK)
     ask: bool = option(False, group=TASK)
-    """Ask the best prompts of the last run the rows without a label, {max_calls} in all; rows on which they disagree
-    come first from then on."""
+    """Run the best prompts of the last run on unlabelled rows, at most {max_calls} in all; rows on which they disagree
+    then come first."""
 
     def conflicts(self) -> list[Problem]:
         found = super().conflicts()
         if self.ask and not (self.max_calls or self.max_cost):
-            found.append(Problem("ask", "asks models; give a cap with it, {max_calls} N or {max_cost} USD"))
+            found.append(Problem("ask", "calls models; add a cap, {max_calls} N or {max_cost} USD"))
         if self.web and (self.count or self.status):
             other = "count" if self.count else "status"
             found.append(Problem("web", f"labels in the browser until you end it, without {{{other}}}; leave one out"))
@@ -102,32 +100,32 @@ class CalibrateOptions(SpendingOptions, SeedOption):
 
     labels: File = option(None, "Ratings of people, .jsonl or .csv.", TASK, metavar="FILE")
     judge: Texts = option((), group=MODELS, metavar="NAME")
-    """The model that judges; repeat it for a panel. Default: the task's, else the task's model, else the embedded."""
-    input: Texts = option((), "Without TASK: a column that the answer was made from; repeatable.", TASK, metavar="COL")
+    """The model that judges; repeat it for a panel. Default: the task's, else its model, else the embedded one."""
+    input: Texts = option((), "Without TASK: an input column of the rated answers; repeatable.", TASK, metavar="COL")
     output: str | None = option(None, group=TASK, metavar="COL")
-    """The column of the answer; with TASK the field that its judge rates."""
+    """The column of the answer; with TASK, the field that its judge rates."""
     pair: str | None = option(None, group=TASK, metavar="A,B")
-    """Two columns, A,B: answers that were compared; ratings are then 1, 2 or tie."""
+    """Two columns, A,B, with answers that were compared; ratings are then 1, 2 or tie."""
     rating: str = option("rating", "The column of the rating, or of comma-separated votes.", TASK, metavar="COL")
     scale: str | None = option(None, group=TASK, metavar="A-B")
     """Lowest and highest rating of the people. Default: those of the rubric, else 1-5."""
     mode: Literal["rubric", "reference", "pairwise", "faithfulness"] | None = option(None, group=TASK)
-    """With TASK: which of its judges, where several rate the same field."""
-    rubric: File = option(None, "Without TASK: what the judge goes by.", TASK, metavar="FILE")
-    about: str = option("", "Without TASK: in a sentence, what the answers are for.", TASK)
+    """With TASK: which of its judges, if several rate the same field."""
+    rubric: File = option(None, "Without TASK: the rubric file of the judge.", TASK, metavar="FILE")
+    about: str = option("", "Without TASK: a sentence on what the answers are for.", TASK)
     limit: int | None = TransferOptions.field("limit", help="Use at most this many items, the first ones.")
-    repeats: int = option(3, "How often an item is asked.", TASK, metavar="N", ge=1, le=10)
+    repeats: int = option(3, "How often to ask each item.", TASK, metavar="N", ge=1, le=10)
 
 
 class TuneOptions(CalibrateOptions):
     """The options of tuning a judge; its search takes the caps."""
 
     judge: Texts = option((), group=MODELS, metavar="NAME")
-    """The model that judges, one. Default: the task's, else the task's model, else the embedded."""
+    """The model that judges. Default: the task's, else the task's model, else the embedded one."""
     proposer: str | None = RunOptions.field("proposer", help="The model that rewrites the instruction, or `none`.")
-    name: str = option("", "The name of the tuned judge. Default: that of the task or file, and _judge.", TASK)
+    name: str = option("", "The name of the tuned judge. Default: the name of the task or file with _judge.", TASK)
     next: int = option(20, group=TASK, metavar="N", ge=0, le=200)
-    """How many answers of the last run of TASK to name whose ratings would help most; they are asked, too."""
+    """How many answers of the last run of TASK to suggest for rating, those whose ratings would help most."""
     repeats: int = CalibrateOptions.field("repeats", default=1)
 
 
@@ -140,14 +138,14 @@ class InitOptions(ScoredOptions, CapOptions, AskingOptions):
     """Your data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), promptfoo's tests (a promptfooconfig.yaml, or a .csv
     with __expected), or traces (Langfuse, OpenAI chat logs, OpenTelemetry, a production log)."""
     from_skills: Place = option(None, group=TASK, metavar="DIR", everyday=True)
-    """Search the descriptions of skills: a folder of SKILL.md files, or tools as JSON or FILE.py:NAME,... Only which
-    one is chosen counts."""
+    """Optimize descriptions of skills or tools: a folder of SKILL.md files, or tools as JSON or FILE.py:NAME,... Scored
+    by whether the right one is chosen."""
     queries: Texts = option((), group=TASK, metavar="FILE", everyday=True)
     """With {from_skills}: rows with query and skill, or query and should_trigger, or the folder of a labelled task; in
-    addition to the evals.json next to each SKILL.md; repeatable."""
+    addition to the evals.json next to each SKILL.md. Repeatable."""
     draft: int | None = option(None, group=TASK, metavar="N", ge=1, le=500)
-    """With {from_skills}: a model drafts N queries, and `optimize label NAME-queries` has you confirm them; then give
-    that task as {queries}."""
+    """With {from_skills}: a model drafts N queries; confirm them with `optimize label NAME-queries`, then give that
+    task as {queries}."""
     target: Texts = option((), group=TASK, metavar="COL", everyday=True)
     """The column to predict; repeat it for several. Not needed for promptfoo's tests and traces."""
     prompt: Place = DataOptions.field(
@@ -155,12 +153,12 @@ class InitOptions(ScoredOptions, CapOptions, AskingOptions):
     )
     seed: int = option(0, "Decides which rows go to which split.", TASK, metavar="N", everyday=True, ge=0, le=2**31 - 1)
     describe: str = option("", group=TASK, metavar="TEXT", everyday=True)
-    """Without labels: a sentence on what the task is. A model drafts labels, definitions and a prompt."""
+    """Without labels: describe the task in a sentence. A model drafts labels, definitions and a prompt."""
     labels: str = option("", group=TASK, metavar="A,B", everyday=True)
-    """With {describe}, or traces of which few are confirmed: the labels. Default: the model names them, or the answers
-    in the traces do."""
+    """With {describe}, or traces with few confirmed answers: the labels. Default: drafted by the model, or the answers
+    in the traces."""
     rows: int = option(40, group=TASK, metavar="N", everyday=True, ge=1, le=500)
-    """With {describe} and no {source}: how many synthetic rows are written."""
+    """With {describe} and no {source}: how many synthetic rows to write."""
     model: str | None = option(None, group=MODELS, short="-m", metavar="NAME", everyday=True)
     """With {describe} or {draft}: the model that drafts. Default: the embedded one."""
 
@@ -183,25 +181,25 @@ class CustomizeOptions(JobOptions):
     """In addition to your own prompt only these: best, retrieved, calibrated, soft-prompt, lora, lora+prompt, full,
     hosted, no-model. Default: all but soft-prompt, full and hosted."""
     curve: Curve = option("", group=COMPARISON, metavar="N,N,all")
-    """Also train each arm that learns on these numbers of train rows, and say where arms cross: 24,75,all."""
+    """Also train each arm on these numbers of train rows, and report where arms cross: 24,75,all."""
     trainer: Literal["numpy", "peft"] = option("numpy", group=COMPARISON)
-    """What trains adapters: numpy, or peft (transformers and peft, extra `tune`)."""
+    """How adapters are trained: with numpy, or with peft (PyTorch, extra `tune`)."""
     hf_folder: File = option(None, group=COMPARISON, metavar="DIR")
-    """Train on the weights of this Hugging Face folder, which the model's GGUF was made from (extra `tune`)."""
+    """Train on the weights of this Hugging Face folder, from which the model's GGUF was made (extra `tune`)."""
     settings: int = option(3, group=COMPARISON, metavar="N", ge=1, le=4)
-    """Settings of each training (learning rate, rank) that are tried on dev, 1 to 4; the better half continues."""
+    """How many settings (learning rate, rank) of each training to try on dev, 1 to 4; the better half continues."""
     tune: int | None = option(None, group=COMPARISON, metavar="N", ge=2, le=64)
     """Instead of {settings}: draw N settings of each training, which ASHA stops early on dev."""
     seeds: int = option(1, group=COMPARISON, metavar="N", ge=1, le=10)
     """Train each arm with this many seeds and show the spread; the first is the arm itself."""
     ray: str | None = option(None, group=COMPARISON, metavar="[ADDRESS]")
-    """Train on a Ray cluster: its address, auto, or local, the default. Write it after TASK."""
+    """Train on a Ray cluster: its address, auto, or local (default). Write it after TASK."""
     train_time: Time = option(None, group=COMPARISON)
-    """The most that one arm may train: 90, 5m. Default: until dev gets no better."""
+    """Longest training of one arm: 90, 5m. Default: until dev loss no longer improves."""
     train_price: float | None = option(None, group=COMPARISON, metavar="USD", unit="US dollars", ge=0)
-    """Dollars per million trained tokens, for {arms} hosted: the model trained at its provider."""
+    """Dollars per million trained tokens, for {arms} hosted (training at the provider)."""
     expected_calls: int | None = option(None, group=COMPARISON, metavar="N", ge=1)
-    """Calls that you expect in all; fewer than pay for the training speak against it."""
+    """How many calls you expect in all; too few to repay the training count against it."""
 
     @property
     def tried(self) -> int:

@@ -26,14 +26,14 @@ from agent.types import MOST_COUNT
 Effort = Literal["quick", "standard", "thorough"]
 Prefer = Literal["best", "cheap", "short"]
 _ALL_ROLES = ", all roles together"
-_TIME_LIMIT = "Cap on wall time, the sealed test included: 90, 5m or 1h30m. Calls in flight have 10 s more."
+_TIME_LIMIT = "Cap on wall time, the sealed test included: 90, 5m or 1h30m. Calls in flight get 10 s more."
 
 
 class MarginOption(JobOptions):
     """An accepted loss."""
 
     margin: float = option(100 * MARGIN, group=SEARCH, metavar="POINTS", unit="points", gt=0, le=50)
-    """The loss against the best that {prefer} cheap accepts."""
+    """The loss, compared with the best prompt, that {prefer} cheap accepts."""
 
     @property
     def accepted_loss(self) -> float:
@@ -55,29 +55,28 @@ class SearchOptions(MarginOption):
     """How a run searches."""
 
     trials: int | None = option(None, group=SEARCH, short="-n", metavar="N", everyday=True, ge=1, le=MOST_COUNT)
-    """Stop the search after about this many trials; 1: only score your prompt. Default: as many as the calls pay."""
+    """Stop the search after about this many trials; 1: only score your prompt. Default: as many as the caps allow."""
     strategy: str | None = option(None, group=SEARCH, metavar="NAME")
-    """Our search (evolve, also called bayes), or one of DSPy's optimizers. Default: evolve; dspy-mipro for your DSPy
-    program."""
+    """The search: evolve (alias bayes), or one of DSPy's optimizers. Default: evolve; dspy-mipro for a DSPy program."""
     sampler: Literal["bandit", "tpe", "gp", "cmaes", "random"] = option("bandit", group=SEARCH)
-    """What our search tries next: by a bandit over its operators, or all of it by one Optuna study."""
+    """How evolve chooses what to try next: a bandit over its operators, or an Optuna study."""
     pruner: Literal["race", "wilcoxon"] = option("race", group=SEARCH)
-    """What ends losing candidates in our search: our paired race, valid at every look, or Optuna's WilcoxonPruner."""
+    """How evolve prunes candidates: a paired sequential test (race), or Optuna's WilcoxonPruner."""
     prefer: Prefer = option("best", group=SEARCH)
-    """Which to test and ship: the best on dev, the cheapest that is shown there to lose less than {margin} against it,
-    or the shortest within noise of it."""
+    """Which prompt to test and ship: the best on dev, the cheapest that is shown on dev to lose less than {margin} to
+    it, or the shortest within noise of it."""
     detect: float | None = option(None, group=SEARCH, metavar="POINTS", unit="points", gt=0, le=100, table="search")
-    """The smallest gain worth having: where calls are few, the sealed test takes the rows that show it and the search
-    the rest. Default: the task's, else 10."""
-    anyway: bool = option(False, "Search even when nothing can be won by the preflight.", SEARCH)
-    retrieval: bool = option(True, "Pick no examples for each input; the same ones for all.", SEARCH, table="search")
+    """The smallest gain worth having: with few calls, the sealed test gets only the rows that can show it and the
+    search the rest. Default: the task's, else 10."""
+    anyway: bool = option(False, "Search even if the preflight finds that no gain can be shown.", SEARCH)
+    retrieval: bool = option(True, "Do not pick examples per input: the same ones for all.", SEARCH, table="search")
     shape: bool = option(True, group=SEARCH, table="search")
     """Do not search the shape of a JSON answer: order, descriptions and layout of its fields."""
     embeddings: str | None = option(None, group=SEARCH, metavar="NAME", table="search")
-    """Also pick examples by the vectors of this model: wordllama, which calls none, or PROVIDER:NAME. Default: the
+    """Also pick examples by embedding vectors of this model: wordllama (local, no calls) or PROVIDER:NAME. Default: the
     task's, else none."""
     calibrate: bool = option(True, group=SEARCH, table="search")
-    """Do not try calibration on the finalists (it costs no call)."""
+    """Do not try calibrated variants of the finalists (they cost no calls)."""
     seed: int = option(0, "Same seed, same trials.", SEARCH, metavar="N", everyday=True, ge=0, le=2**31 - 1)
 
     @property
@@ -96,24 +95,24 @@ class RunOptions(DataOptions, SpendingOptions, SearchOptions):
     judge: Texts = option((), group=MODELS, metavar="NAME", everyday=True, table="models")
     """The model that judges; repeat it for a panel. Default: the task's, else the model itself."""
     knowledge: Place = option(None, group=TASK, metavar="DIR")
-    """Documents that have the answers, when TASK is a data file: a folder, or one file. Prompts look passages up."""
+    """Documents to retrieve passages from, when TASK is a data file: a folder or one file."""
     tools: Place = option(None, group=TASK, metavar="FILE")
-    """Tools that the answers call, when TASK is a data file: JSON, or FILE.py:NAME,... as `optimize tools` has it."""
+    """Tools that the answers call, when TASK is a data file: JSON, or FILE.py:NAME,... as in `optimize tools`."""
     agent: str | None = option(None, group=TASK, metavar="FILE.py:NAME")
-    """Your own agent, when TASK is a data file: the function def run(texts, row, model) of a file. Its {texts} are
-    searched, and there is no prompt."""
+    """Your own agent, when TASK is a data file: a function def run(texts, row, model) in a file. Its {texts} are
+    searched instead of a prompt."""
     texts: Place = option(None, group=TASK, metavar="FILE")
-    """The texts of {agent}: a JSON object of names and texts, or a folder with a .txt or .md file each."""
+    """The texts of {agent}: a JSON object of names and texts, or a folder with a .txt or .md file for each."""
     max_calls: int | None = option(None, group=BUDGET, metavar="N", everyday=True, ge=1, le=MOST_COUNT, table="budget")
     """Cap on model calls, retries (not 429s) included, all roles together. Default: the task's, else by {effort}."""
     time_limit: Time = option(None, _TIME_LIMIT, BUDGET, everyday=True, table="budget")
-    effort: Effort = option("standard", "How many calls to plan with when nothing is capped.", BUDGET, everyday=True)
-    cache: bool = option(True, "Buy every call again, also those that the ledger holds.", BUDGET)
+    effort: Effort = option("standard", "How many calls to plan if nothing is capped.", BUDGET, everyday=True)
+    cache: bool = option(True, "Send every call again, even if the ledger holds its reply.", BUDGET)
     tag: Tags = option({}, "Tag the run; repeatable.", OUTPUT)
 
     def conflicts(self) -> list[Problem]:
         if "margin" in self.model_fields_set and self.prefer != "cheap":
-            return [Problem("margin", "what {prefer} cheap may lose; add {prefer} cheap"), *super().conflicts()]
+            return [Problem("margin", "is the loss that {prefer} cheap accepts; add it"), *super().conflicts()]
         return super().conflicts()
 
 
@@ -134,11 +133,12 @@ class Migrates(JobOptions):
 class TextSource(JobOptions):
     """The rows of a text file, and the command that scores it."""
 
-    rows: str = option("", "The rows, of any shape (.jsonl, .csv, ...).", TASK, metavar="FILE", everyday=True)
+    rows: str = option("", "The rows, with any columns (.jsonl, .csv, ...).", TASK, metavar="FILE", everyday=True)
     command: str = option("", group=TASK, flag="--eval", metavar="COMMAND", everyday=True)
-    """What scores the text on a row: {{file}} and {{row}} are paths, of a copy of the text and of the row as JSON."""
-    repeats: int = option(1, "How often some sealed rows are scored.", TASK, metavar="N", everyday=True, ge=1, le=20)
-    seconds: Time = option(300.0, "The longest run of the command: 90, 5m.", BUDGET, everyday=True)
+    """The command that scores the text on a row; {{file}} and {{row}} become the paths of a copy of the text and of the
+    row as JSON."""
+    repeats: int = option(1, "How often to score some sealed rows.", TASK, metavar="N", everyday=True, ge=1, le=20)
+    seconds: Time = option(300.0, "Longest run of the command: 90, 5m.", BUDGET, everyday=True)
 
 
 class RecordedOptions(RunOptions):

@@ -31,10 +31,10 @@ class FormOptions(JobOptions):
     """How a data file is read."""
 
     encoding: str | None = option(None, group=TASK, metavar="NAME")
-    """The encoding of a data file, such as cp1252. Default: UTF-8, or what the file is told to be in."""
+    """The encoding of a data file, such as cp1252. Default: UTF-8, or what is recognised."""
     sheet: str | None = option(None, "The sheet of an .xlsx file to read. Default: the first.", TASK, metavar="NAME")
     strip_html: bool = option(False, group=TASK)
-    """Take HTML tags out of the inputs in a data file, and decode entities such as &amp;."""
+    """Remove HTML tags from the inputs of a data file, and decode entities such as &amp;."""
 
     @property
     def has_form(self) -> bool:
@@ -46,8 +46,8 @@ class TargetOptions(JobOptions):
     """How a data file becomes a task."""
 
     target: OneOrTexts = option(None, group=TASK, metavar="COL", everyday=True)
-    """The column to predict, when TASK is a data file; repeat it for several. label.queue is a key in the JSON objects
-    of label."""
+    """The column to predict, when TASK is a data file; repeatable. label.queue is the key queue of JSON objects in the
+    column label."""
     prompt: Place = option(None, group=TASK, metavar="FILE", everyday=True)
     """Your prompt, when TASK is a data file: a text file, or the text itself in quotes."""
 
@@ -56,12 +56,12 @@ class ScoredOptions(FormOptions):
     """How the columns of a data file are used, and how answers are scored."""
 
     metric: str | None = option(None, group=TASK, metavar="NAME", everyday=True)
-    """What scores an answer: NAME[:FIELD][,option=value], such as rougeL or numeric,tolerance=1. `optimize metrics
-    list` has them. Default: what fits the answers of a data file, which is said; a task folder's own."""
+    """How answers are scored: NAME[:FIELD][,option=value], such as rougeL or numeric,tolerance=1. `optimize metrics
+    list` lists them. Default: the task's own; for a data file, what fits its answers (printed with the reason)."""
     type: Literal["text", "choice", "number", "json"] | None = option(None, group=TASK)
-    """What the target of a data file holds. Default: as its values say."""
-    input: Texts = option((), "A column to use; repeatable. Default: all with text.", TASK, metavar="COL")
-    ignore: Texts = option((), "A column not to use; repeatable.", TASK, metavar="COL")
+    """The type of the target of a data file. Default: inferred from its values."""
+    input: Texts = option((), "A column to use as input; repeatable. Default: all with text.", TASK, metavar="COL")
+    ignore: Texts = option((), "A column to ignore; repeatable.", TASK, metavar="COL")
 
 
 class Asked(ScoredOptions):
@@ -86,8 +86,7 @@ class DataOptions(ScoredOptions, TargetOptions):
     """How a task or a data file is read, and how answers are scored."""
 
     max_examples: int | None = option(None, group=TASK, metavar="N", ge=0)
-    """The most examples in a prompt, fixed and picked; 0: instructions only. Default: as the task says, whose own limit
-    holds as well."""
+    """The most examples in a prompt, fixed and picked; 0: instructions only. The task's own limit applies, too."""
     limit: Rows = option(None, group=TASK, everyday=True)
     """ROWS or TRAIN-DEV-TEST: use at most that many rows of each split. Default: all."""
 
@@ -98,13 +97,13 @@ class CapOptions(JobOptions):
     max_calls: int | None = option(None, group=BUDGET, metavar="N", everyday=True, ge=1, le=MOST_COUNT, table="budget")
     """Cap on model calls, retries (not 429s) included."""
     max_tokens: int | None = option(None, group=BUDGET, metavar="N", ge=1, le=MOST_COUNT, table="budget")
-    """Cap on tokens in and out."""
+    """Cap on tokens, input and output together."""
     max_cost: float | None = option(
         None, group=BUDGET, metavar="USD", unit="US dollars", everyday=True, ge=0, le=MOST_DOLLARS, table="budget"
     )
     """Cap in US dollars."""
     price: Price = option(None, group=BUDGET)
-    """Dollars per million tokens in and out, used only for models without a known price."""
+    """Dollars per million input and output tokens, used only for models without a known price."""
 
     @property
     def budget(self) -> Budget:
@@ -122,14 +121,14 @@ class BatchOptions(JobOptions):
     """How fixed sets of calls are sent as provider batches."""
 
     batch: bool = option(False, group=BUDGET)
-    """Send fixed sets of calls as batches of the provider, at half the price and within a day."""
-    batch_only: bool = option(False, "As {batch}; what a batch leaves unanswered is not asked one by one.", BUDGET)
+    """Send calls that are known in advance as provider batches: half the price, within a day."""
+    batch_only: bool = option(False, "As {batch}; calls that a batch leaves unanswered are not sent live.", BUDGET)
     batch_wait: Time = option(None, group=BUDGET)
-    """Longest wait for a batch: 90m, 6h, 1d; then the command ends, and continues later. Default: no limit."""
+    """Longest wait for a batch: 90m, 6h, 1d; then the command ends and can be repeated later. Default: no limit."""
 
     def conflicts(self) -> list[Problem]:
         if self.batch_wait is not None and not self.is_batched:
-            return [Problem("batch_wait", "how long a batch is waited for; add {batch}")]
+            return [Problem("batch_wait", "limits the wait for a batch; add {batch}")]
         return []
 
     @property
@@ -142,8 +141,7 @@ class ThinkingOption(JobOptions):
     """Room for reasoning models."""
 
     thinking: int | None = option(None, group=MODELS, metavar="N", ge=0, le=MOST_COUNT, table="models")
-    """Tokens that models may think in each call, in addition to the reply: for reasoning models. Default: the
-    task's."""
+    """Extra tokens per call for reasoning models, in addition to the reply. Default: the task's."""
 
     def applied_to(self, task: Task) -> Task:
         """Return the task with the given thinking budget."""
@@ -154,9 +152,9 @@ class AskingOptions(ThinkingOption):
     """How models are asked."""
 
     max_concurrency: int | None = option(None, group=MODELS, short="-j", metavar="N", ge=1, le=MOST_COUNT)
-    """Calls in flight at once, at most. Default: 32 for hosted models; for the embedded one, as many as it takes."""
+    """Most calls in flight. Default: 32 for hosted models; for local ones, as many as the engine takes."""
     max_wait: Time = option(None, group=MODELS)
-    """Longest wait for a provider that is down or asks to wait: 90, 5m. Default: 5m."""
+    """Longest wait for a provider that is down or limits the rate: 90, 5m. Default: 5m."""
 
     @property
     def longest_wait(self) -> float:
@@ -178,12 +176,12 @@ class TrackOptions(JobOptions):
     """Where a run is shown in addition to the ledger."""
 
     track: Texts = option((), group=OUTPUT, metavar="NAME")
-    """Show the run in this tracker, too (mlflow, wandb, clearml); repeatable. Nothing leaves this machine unless its
+    """Also show the run in this tracker (mlflow, wandb, clearml); repeatable. Nothing leaves this machine unless its
     server is configured."""
-    track_texts: bool = option(False, "Let trackers have texts of your rows: examples, inputs and replies.", OUTPUT)
+    track_texts: bool = option(False, "Also send texts of your rows to trackers: examples, inputs and replies.", OUTPUT)
     trace: str | None = option(None, group=OUTPUT, metavar="ADDRESS")
     """Send the run, its trials and calls as OpenTelemetry spans to this OTLP/HTTP receiver, such as
-    http://localhost:4318 (`env`: the one of OTEL_EXPORTER_OTLP_ENDPOINT)."""
+    http://localhost:4318 (`env`: the address in OTEL_EXPORTER_OTLP_ENDPOINT)."""
 
 
 class LedgerOption(JobOptions):
@@ -201,7 +199,7 @@ class JsonOption(JobOptions):
 class QuietOption(JsonOption):
     """JSON output of a command with progress."""
 
-    quiet: bool = option(False, "No progress.", OUTPUT, short="-q", everyday=True)
+    quiet: bool = option(False, "Show no progress.", OUTPUT, short="-q", everyday=True)
 
 
 class OutputOptions(LedgerOption, JsonOption):
@@ -219,4 +217,4 @@ class PublishedOptions(JobOptions):
 class PlanOption(JobOptions):
     """A plan instead of a run."""
 
-    dry_run: bool = option(False, "Print the priced plan; call nothing, connect to nothing.", BUDGET, everyday=True)
+    dry_run: bool = option(False, "Print the plan and its maximum cost; call nothing.", BUDGET, everyday=True)

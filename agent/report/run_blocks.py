@@ -243,8 +243,9 @@ def _yardsticks(
 
 def _gain(parts: Sequence[Carried], own: str) -> Iterator[Block]:
     rows = [(row.part, *wording.carried(row)) for row in parts]
-    columns = ("part", "points #", "95 % CI #", "how it is known")
-    numbers = table("What carried the gain", columns, rows, note=f"Points lost when the part of {own} replaces it.")
+    columns = ("part", "points #", "95 % CI #", "basis")
+    note = f"Points lost if the part is replaced by that of {own}."
+    numbers = table("What carried the gain", columns, rows, note=note)
     yield ChartBlock("attribution", "What each part carries", partial(charts.attribution, parts), numbers)
 
 
@@ -259,7 +260,7 @@ def _front(front: Sequence[ParetoRow], own: str, view: RunView | None) -> Iterat
         cells = (points(row.dev), f"{size:,}", amount(row.usd_per_1000), seconds)
         rows.append((names.get(row.candidate_id, row.candidate_id), "yes" if row.chosen else "", *cells))
     columns = ("prompt", "chosen", "dev #", f"{size_name} #", "$ per 1,000 calls #", "latency #")
-    title = "The Pareto front: nothing beats these in score, prompt length and cost"
+    title = "The Pareto front: no other prompt beats these in score, length and cost at once"
     words = ["chosen" if row.chosen else own if numbers.get(row.candidate_id) == 0 else "" for row in front]
     draw = partial(charts.pareto, front, words)
     yield ChartBlock("pareto", "Dev score against cost", draw, table(title, columns, rows))

@@ -162,7 +162,7 @@ def verdict(result: RunResult) -> str:
     if sign:
         return f"Held back: {gained}" if sign > 0 else f"Keep {yours}: the best found is worse, {gained}"
     if lift.p_value < SIGNIFICANT:
-        return f"Keep {yours}: {gained} is not shown, its 95 % interval holds 0"
+        return f"Keep {yours}: {gained} is not shown, its 95 % interval includes 0"
     return f"Keep {yours}: {gained} is not significant"
 
 
@@ -171,12 +171,12 @@ def _why_kept(result: RunResult) -> str:
     if result.blocked:
         return f"the best found scores the same on {result.lift.n} sealed test rows"
     if result.search_ended and result.trials["complete"] == (result.baseline.dev_rows is None):
-        return "the search ended before another prompt had seen all of dev"
+        return "the search ended before another prompt was scored on all of dev"
     if left_out is not None and not left_out.is_chance:
         return "a prompt with a higher dev score was not tested"
     if result.cheaper is not None:
         return "it costs less than the best on dev"
-    return "no prompt that saw all of dev scored higher" if left_out is not None else "nothing better was found"
+    return "no prompt scored on all of dev did better" if left_out is not None else "nothing better was found"
 
 
 def untested(found: Untested) -> str:
@@ -297,7 +297,7 @@ def _new_design(change: Change) -> list[str]:
     said = []
     if before != after:
         added = f"{after} example{'s were' if after > 1 else ' was'} added"
-        fewer = f"{counted(after, 'example')} instead of {before}" if after else f"its {before} examples were taken out"
+        fewer = f"{counted(after, 'example')} instead of {before}" if after else f"its {before} examples were removed"
         said.append(fewer if before else added)
     if now.technique in REASONED and was.technique not in REASONED:
         said.append("it is asked to reason before it answers")
@@ -389,7 +389,7 @@ def design(prompt: Winner | RecordedPrompt) -> str:
         parts[-1] += f" ({picks['k']} picked for each input by {picks['retriever']})"
     if found := prompt.passages:
         overlap = f", {found['overlap']} overlapping" if found["overlap"] else ""
-        parts.append(f"{found['k']} passages by {found['retriever']}, up to {found['chunk']} letters each{overlap}")
+        parts.append(f"{found['k']} passages by {found['retriever']}, up to {found['chunk']} characters each{overlap}")
     return ", ".join(parts)
 
 

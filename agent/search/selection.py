@@ -165,7 +165,7 @@ def selected(context: SearchContext, candidates: list[Finalist]) -> tuple[Candid
         return found.winner, found
     context.observer.on_message(
         f"prefer cheap: no cheaper prompt is shown to lose less than {options.accepted} on {rows} dev rows, so the "
-        f"best is tested (two of one quality pass from about {options.passed_on(rows)} on)"
+        f"best is tested (two equally good ones pass with about {options.passed_on(rows)} or more)"
     )
     context.plan = replace(context.plan, tested=context.plan.tested - 1)  # what a third prompt would take may be spent
     return best, None

@@ -54,13 +54,13 @@ def assess(
     between = f"{at} (95 % CI {interval(low, high)})"
     worth = True
     if len(known) < FEWEST_ROWS:
-        why = f"{at}: too few to say what is left to win"
+        why = f"{at}: too few to say what is left to gain"
     elif room < 1e-9:
         worth = False
         why = f"not worth a search: {at}, and no other can score higher there. Keep the prompt, or add harder rows"
     elif gain is not None:
         shown = f"{test_rows} test rows can show a gain of {points(gain)} or more"
-        why = f"{at}; of the {points(room)} points left {shown}"
+        why = f"{at}; {points(room)} points are left to gain, and {shown}"
     elif _shown(worth_rows, low) is not None:
         why = f"{between}; {test_rows} test rows can show a gain only if it truly scores at the low end of that"
     else:

@@ -190,19 +190,19 @@ def _use(name: str, texts: list[str], labels: Sequence[list[str]]) -> tuple[Use,
     if not filled:
         return "ignored", "empty"
     if name == "id" and unique and len({text.strip() for text in texts}) == len(texts):
-        return "id", "called id, and different in every row"
+        return "id", "named id, and different in every row"
     if len(distinct) == 1 and len(filled) == len(texts):
         return "ignored", f"constant: {quoted(filled[0], 40)} in every row"
     if len(filled) < len(texts) / 2:
         return "ignored", f"empty in {len(texts) - len(filled)} of {len(texts)} rows"
     named = _ID_NAME.fullmatch("" if not name.strip() else "id" if plain == "row_id" else plain.lower()) is not None
     if unique and not any(" " in text for text in texts) and (named or _counts_up(texts)):
-        return "ignored", "id-like: another short value in every row"
+        return "ignored", "id-like: a different short value in every row"
     for each in labels:
         pairs = Counter((fold(text), label) for text, label in zip(texts, each, strict=True) if label)
         if leak := _copies(pairs) or _codes(pairs):
             return "ignored", f"{leak}: it would give the answer away; name it in the prompt to keep it"
-    return "input", "holds text"
+    return "input", "text"
 
 
 def split_of(cell: Any) -> str:

@@ -66,7 +66,7 @@ class FieldTable(TomlTable):
     )
     min_words: Count | Optional = key("Type text: an answer with fewer words scores 0.")
     max_words: Count | Optional = key("Type text: an answer with more words scores 0.")
-    forbidden: list[Text] = key("Type text: an answer that holds one of these, in any case, scores 0.", [])
+    forbidden: list[Text] = key("Type text: an answer that contains one of these, in any case, scores 0.", [])
     optional: bool = key("An input of type text: rows may leave it empty.", False)
     required: list[Text] = key("Type text: an answer that lacks one of these, in any case, scores 0.", [])
 
@@ -77,7 +77,7 @@ class MetricTable(TomlTable):
     model_config = ConfigDict(extra="allow")  # options of the metric, checked by its own model
 
     name: Annotated[str, BeforeValidator(_metric)] = key("Which metric.", ...)
-    field: str | Optional = key("The output it scores; may be left out when there is only one.")
+    field: str | Optional = key("The output it scores; optional if there is only one.")
     weight: float = key("Its share of the score, above 0; weights are normalised to sum 1.", 1.0, gt=0, le=1e9)
 
     @property
@@ -93,9 +93,9 @@ class ModelsTable(TomlTable):
     judge: Line | Annotated[list[Line], Field(min_length=1, max_length=9)] | Optional = key(
         "The model that judges, or a list of them (a panel); default: the model itself."
     )
-    max_tokens: Count | Optional = key("The most tokens of one reply; default: from the labels.")
+    max_tokens: Count | Optional = key("Maximum tokens of a reply; default: from the longest label.")
     thinking: Annotated[int, Field(ge=0, le=MOST_COUNT)] = key(
-        "Tokens that a model may think in each call in addition to its reply: for reasoning models.", 0
+        "Extra tokens per call for reasoning models, in addition to the reply.", 0
     )
 
 
@@ -109,76 +109,76 @@ class SearchTable(TomlTable):
         "The prompt layouts to try.", ["turns", "labelled-turns", "inline", "dspy-chat"], min_length=1
     )
     demo_counts: list[Annotated[int, Field(ge=1, le=10_000)]] = key(
-        "How many worked examples a few-shot prompt may hold.", [4, 8, 16, 32], min_length=1
+        "How many few-shot examples a prompt may have.", [4, 8, 16, 32], min_length=1
     )
-    retrieval: bool = key("Whether examples may be picked for each input, out of the train rows (24 or more).", True)
+    retrieval: bool = key("Whether examples may be picked for each input from the train rows (24 or more).", True)
     shape: bool = key("Whether order, descriptions and layout of the fields of a JSON answer may change.", True)
     embeddings: Line | Optional = key(
-        "By whose vectors examples may also be picked: wordllama, or PROVIDER:NAME; default: none."
+        "The embedding model by whose vectors examples may also be picked: wordllama or PROVIDER:NAME; default: none."
     )
     roles: list[Text] = key('Opening sentences to try, such as "You are a careful clerk."', [])
     descriptions_only: Count | Optional = key(
         "Only the descriptions of tools may change, each with at most this many characters: for skills and tool sets."
     )
-    calibrate: bool = key("Whether the finalists also compete calibrated, where a reply begins with a label.", True)
+    calibrate: bool = key("Whether to try calibrated variants of the finalists, if replies begin with a label.", True)
     detect: Annotated[float, Field(gt=0, le=100)] = key(
-        "The smallest gain worth having, in points: the sealed test takes the rows that show it.", 10.0
+        "The smallest gain worth having, in points; it decides how many test rows are used.", 10.0
     )
 
 
 class ConstraintsTable(TomlTable):
     """Hard limits on every prompt."""
 
-    max_prompt_tokens: Count | Optional = key("The most tokens of a rendered prompt.")
-    max_examples: Annotated[int, Field(ge=0, le=MOST_COUNT)] | Optional = key("The most worked examples in a prompt.")
+    max_prompt_tokens: Count | Optional = key("Maximum tokens of a rendered prompt.")
+    max_examples: Annotated[int, Field(ge=0, le=MOST_COUNT)] | Optional = key("Maximum number of examples in a prompt.")
     forbidden: list[Text] = key("Words that no prompt may contain.", [])
 
 
 class BudgetTable(TomlTable):
     """Hard caps on a run: target, proposer and judge together."""
 
-    max_calls: Count | Optional = key("The most model calls.")
-    max_tokens: Count | Optional = key("The most tokens, prompts and replies together.")
-    max_cost: Annotated[float, Field(ge=0, le=MOST_DOLLARS)] | Optional = key("The most US dollars.")
-    time_limit: Seconds | Optional = key('The longest run: seconds, or a text such as "5m" or "1h".')
+    max_calls: Count | Optional = key("Maximum number of model calls.")
+    max_tokens: Count | Optional = key("Maximum number of tokens, prompts and replies together.")
+    max_cost: Annotated[float, Field(ge=0, le=MOST_DOLLARS)] | Optional = key("Maximum cost in US dollars.")
+    time_limit: Seconds | Optional = key('Maximum duration of the run: seconds, or a text such as "5m" or "1h".')
 
 
 class MonitorTable(TomlTable):
     """Thresholds of drift in production: a change must be significant and at least this large."""
 
-    alpha: Share = key("The rate of false alarms of one look at a log, over all its tests.", 0.01)
-    unreadable: Share = key("How much more often a reply cannot be read.", 0.02)
-    labels: Share = key("Type choice: the part of all answers that moved to another choice.", 0.1)
+    alpha: Share = key("The rate of false alarms for one log, over all its tests.", 0.01)
+    unreadable: Share = key("The rise of the share of unreadable replies.", 0.02)
+    labels: Share = key("Type choice: the share of all answers that moved to another choice.", 0.1)
     length: Share = key("The largest distance between the distributions of lengths (0 to 1).", 0.15)
-    repeats: Share = key("How much more often an input that comes again gets another answer.", 0.05)
-    score: Share = key("How far the mean score fell.", 0.05)
-    confidence: Share = key("How far the share of answers below the confidence that a release names moved.", 0.05)
+    repeats: Share = key("The rise of the share of repeated inputs that get a different answer.", 0.05)
+    score: Share = key("The fall of the mean score.", 0.05)
+    confidence: Share = key("The change of the share of answers below the confidence threshold of the release.", 0.05)
 
 
 class CalibrationTable(TomlTable):
-    """The confidence that an answer needs."""
+    """When to abstain: the precision that answers must reach."""
 
     precision: Share | Optional = key(
-        "The part of the answers that must be right; a run then says below which confidence to abstain."
+        "The share of answers that must be right; a run then reports the confidence below which to abstain."
     )
 
 
 class SplitsTable(TomlTable):
     """File names of the three splits, inside the task folder; default: NAME.jsonl or NAME.csv."""
 
-    train: Line | Optional = key("The file that examples in prompts come from.")
-    dev: Line | Optional = key("The file that chooses between prompts.")
-    test: Line | Optional = key("The sealed file, opened once, at the end.")
+    train: Line | Optional = key("The file with the rows that become few-shot examples.")
+    dev: Line | Optional = key("The file with the rows that choose between prompts.")
+    test: Line | Optional = key("The file with the sealed rows, used once, at the end.")
 
 
 class KnowledgeTable(TomlTable):
-    """Documents to retrieve passages from; {{context}} in the instruction is their place."""
+    """Documents to retrieve passages from; {{context}} in the instruction marks their place."""
 
     path: Line | Optional = key(
         "A folder of documents inside the task folder, or one file: text, Markdown, HTML, CSV or PDF."
     )
     source: Line | Optional = key(
-        'The column that names the documents of a row\'s answer, with "; " between two; may be empty.'
+        'The column that names the documents of a row\'s answer, separated by "; "; may be empty.'
     )
     unanswerable: Line | Optional = key("The answer of rows that no document answers.")
 
@@ -187,13 +187,13 @@ class ConversationTable(TomlTable):
     """A conversation that continues with the model's own replies; the last one is the answer."""
 
     user: Line | Optional = key(
-        "The model that plays the user with the goal in the input; default: the input has its messages."
+        "The model that plays the user, given the goal in the input. Without it the input holds the user's messages."
     )
-    prompt: Text | Optional = key("What the model that plays the user is told to be.")
-    max_turns: Annotated[int, Field(ge=1, le=50)] = key("The most messages that it writes.", 6)
-    stop: Line = key("The text by which it ends its last message.", "[DONE]")
+    prompt: Text | Optional = key("The instruction of the model that plays the user.")
+    max_turns: Annotated[int, Field(ge=1, le=50)] = key("Maximum number of messages that it writes.", 6)
+    stop: Line = key("The text that ends its last message.", "[DONE]")
     reply_tokens: Count = key(
-        "The most tokens of a message of it, and of a reply of the target before the last one.", 200
+        "Maximum tokens of each of its messages, and of each of the model's replies before the last one.", 200
     )
 
 
@@ -214,8 +214,8 @@ class ProgramTable(TomlTable):
     command: Annotated[Line, AfterValidator(_words)] | Annotated[list[Line], Field(min_length=1)] | Optional = key(
         "A command in any language: texts, row and model as JSON on stdin, the answer as JSON on stdout."
     )
-    seconds: Seconds = key("The longest run of a row.", 120.0)
-    most_calls: Annotated[int, Field(ge=1, le=10_000)] = key("The most model calls of a row.", 50)
+    seconds: Seconds = key("Maximum duration of a row.", 120.0)
+    most_calls: Annotated[int, Field(ge=1, le=10_000)] = key("Maximum number of model calls per row.", 50)
     at_once: Annotated[int, Field(ge=1, le=256)] = key("How many rows run at the same time.", 16)
 
 
@@ -236,22 +236,22 @@ class TaskFile(TomlTable):
         "",
     )
     texts: dict[Annotated[str, StringConstraints(pattern=TEXT_NAME)], Text] = key(
-        "The texts of your agent that may change, by name; or a folder texts/ with a file each.", {}
+        "The texts of your agent that may change, by name; or a folder texts/ with a file for each.", {}
     )
-    slices: list[Line] = key('Columns or fields by which scores are told apart, such as "language".', [])
+    slices: list[Line] = key('Columns or fields by which to break down scores, such as "language".', [])
     repeats: Annotated[int, Field(ge=1, le=20)] = key(
-        "How often each of some test rows is asked at the end, to see how steady the answers are.", 1
+        "How often some test rows are asked at the end, to measure how steady the answers are.", 1
     )
     human_score: Annotated[float, Field(gt=0, le=1)] | Optional = key(
-        "What people score on such rows by the same metrics, shown next to the result."
+        "The score of people on such rows by the same metrics, shown next to the result."
     )
-    fields: dict[str, FieldTable] = key("More about each field of the signature, by its name.", {})
+    fields: dict[str, FieldTable] = key("Type and limits of each field of the signature, by name.", {})
     metrics: list[MetricTable] = key("How answers are scored; default: by the type of the output.", [])
     models: ModelsTable = _section(ModelsTable)
     search: SearchTable = _section(SearchTable)
     constraints: ConstraintsTable = _section(ConstraintsTable)
     budget: BudgetTable = _section(BudgetTable)
-    run: dict[str, Any] = key("Options of `optimize run` for this task; what is given takes precedence.", {})
+    run: dict[str, Any] = key("Options of `optimize run` for this task; the command line takes precedence.", {})
     monitor: MonitorTable = _section(MonitorTable)
     calibration: CalibrationTable = _section(CalibrationTable)
     splits: SplitsTable = _section(SplitsTable)

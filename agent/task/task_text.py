@@ -22,23 +22,23 @@ SCHEMA_LINE = "#:schema ../task.schema.json\n"
 OTHERS: Mapping[FieldType, Sequence[tuple[str, str]]] = {
     "text": (
         ('name = "exact_match"', "the label itself"),
-        ('name = "token_f1"', "a few words: those in common"),
-        ('name = "rougeL"', "sentences: the longest run of words in common"),
+        ('name = "token_f1"', "a few words: shared words count"),
+        ('name = "rougeL"', "sentences: the longest common sequence of words"),
         ('name = "set_f1"\n# separator = ";"', "several labels, in any order"),
         ('name = "quantity"\n# tolerance = 0.5', "a number with its unit, within a tolerance"),
         ('name = "judge"\n# mode = "reference"', "a model compares with the label"),
     ),
     "choice": (
         ('name = "choice"', "the label, whatever its case"),
-        ('name = "ordinal"\n# order = ["low", "medium", "high"]', "labels are steps of a scale, and near ones count"),
+        ('name = "ordinal"\n# order = ["low", "medium", "high"]', "labels on a scale: near ones get partial credit"),
         ('name = "set_f1"\n# separator = ";"', "several labels, in any order"),
     ),
     "number": (
         ('name = "numeric"\n# tolerance = 0.5', "within a tolerance"),
-        ('name = "ordinal"\n# low = 1\n# high = 5', "near numbers on a scale count"),
+        ('name = "ordinal"\n# low = 1\n# high = 5', "numbers on a scale: near ones get partial credit"),
     ),
     "json": (
-        ('name = "json_fields"', "the part of the fields that are right"),
+        ('name = "json_fields"', "the share of fields that are right"),
         ('name = "judge"\n# mode = "reference"', "a model compares with the label"),
     ),
 }
@@ -229,8 +229,8 @@ class Reading:
 
     def lines(self) -> Iterator[str]:
         yield from self.notes
-        left_out = f"left out of the splits (near-duplicates, or past their sizes): {self.unused}"
-        yield f"{self.file}: {self.rows} rows; dropped: {listed_counts(self.dropped)}; {left_out}"
+        unused = f"unused (near-duplicates, or beyond the split sizes): {self.unused}"
+        yield f"{self.file}: {self.rows} rows; dropped: {listed_counts(self.dropped)}; {unused}"
         for column in self.columns:
             kept = f"; empty in {counted(self.empty[column.name], 'row')}, kept" if column.name in self.empty else ""
             yield f"column {quoted(column.name)}: {column.use} ({column.reason}{kept})"

@@ -66,7 +66,7 @@ def test_the_dry_run_says_the_metric_and_why_as_the_page_does(name: str) -> None
     assert line.startswith(f"metric: {METRICS[name]}")
     assert f"\n{line}\n" in PAGE.read_text("utf-8")
     assert f"{len(table(name))} rows; dropped: none" in result.stderr
-    assert "past their sizes): 0" in result.stderr
+    assert "beyond the split sizes): 0" in result.stderr
     assert "warning" not in result.stderr
 
 

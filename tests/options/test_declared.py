@@ -166,16 +166,16 @@ def test_a_task_sets_options_of_its_runs_and_what_is_given_takes_precedence() ->
 
 
 def test_options_that_contradict_each_other_are_refused_before_anything_is_called() -> None:
-    with pytest.raises(ProblemsError, match="margin: what prefer cheap may lose"):
+    with pytest.raises(ProblemsError, match="margin: is the loss that prefer cheap accepts"):
         pa.optimize("toy", margin=3)
-    with pytest.raises(ProblemsError, match="batch_wait: how long a batch is waited for; add batch"):
+    with pytest.raises(ProblemsError, match="batch_wait: limits the wait for a batch; add batch"):
         pa.optimize("toy", batch_wait="1h")
     shown = CliRunner().invoke(job_command(DECLARED.get("run")), ["toy", "--margin", "3"])
-    assert "--margin: what --prefer cheap may lose" in str(shown.exception)
+    assert "--margin: is the loss that --prefer cheap accepts" in str(shown.exception)
 
 
 def test_a_comparison_refuses_what_its_search_would() -> None:
-    with pytest.raises(ProblemsError, match="margin: what prefer cheap may lose"):
+    with pytest.raises(ProblemsError, match="margin: is the loss that prefer cheap accepts"):
         pa.customize("toy", margin=3)
     with pytest.raises(ProblemsError, match="settings: settings and tune both say"):
         pa.customize("toy", settings=2, tune=4)

@@ -110,7 +110,7 @@ def test_scores_that_win_a_little_and_sometimes_lose_much_show_no_gain_though_th
     assert found.diff > 0 > found.ci95[0]
     assert found.p_value < SIGNIFICANT
     (why,) = blocked_by(lift=found.to_json())
-    assert re.search(r": \+\d\.\d points, p = \S+ on 160 rows, but the 95 % interval, .* holds 0$", why)
+    assert re.search(r": \+\d\.\d points, p = \S+ on 160 rows, but the 95 % interval, .* includes 0$", why)
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 60))

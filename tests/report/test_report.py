@@ -30,7 +30,7 @@ from tests.toys import make_task
 
 Runs = Mapping[str, str]
 SIZE = re.compile(r"(?:[Aa]bout )?[\d,]+ (?:prompt tokens|tokens a call)")
-FRONT = "The Pareto front: nothing beats these in score, prompt length and cost"
+FRONT = "The Pareto front: no other prompt beats these in score, length and cost at once"
 
 
 def page_of(run_id: str = "", db: Path = DB) -> Page:

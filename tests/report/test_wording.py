@@ -76,14 +76,14 @@ TIED = {"lift": LOST, "decision": "keep_baseline", "trials": TWO}
         ({"lift": lift(-0.12, [-0.3, 0.05], 0.2), **KEPT},
          "Keep your prompt: -12.0 points on 100 sealed test rows is not significant"),
         ({"lift": lift(0.02, [-0.01, 0.1], 0.001), **KEPT},
-         "Keep your prompt: +2.0 points on 100 sealed test rows is not shown, its 95 % interval holds 0"),
+         "Keep your prompt: +2.0 points on 100 sealed test rows is not shown, its 95 % interval includes 0"),
         ({"lift": lift(0.12, [0.05, 0.3], 0.001), **KEPT}, "Held back: +12.0 points on 100 sealed test rows"),
-        ({**TIED, **ENDED}, "Keep your prompt: the search ended before another prompt had seen all of dev"),
+        ({**TIED, **ENDED}, "Keep your prompt: the search ended before another prompt was scored on all of dev"),
         (TIED, "Keep your prompt: nothing better was found"),
         ({**TIED, "trials": ONE}, "Your prompt was scored, and nothing was searched"),
         ({**TIED, "untested": LEFT_OUT}, "Keep your prompt: a prompt with a higher dev score was not tested"),
         ({**TIED, "untested": {**LEFT_OUT, "is_chance": True}},
-         "Keep your prompt: no prompt that saw all of dev scored higher"),
+         "Keep your prompt: no prompt scored on all of dev did better"),
     ],
 )  # fmt: skip
 def test_the_verdict_says_what_was_shown(parts: dict[str, Any], says: str) -> None:

@@ -56,11 +56,10 @@ def customize(
 ) -> Work[CustomizeResult] | After[CustomizeResult] | PlannedComparison | ExportedRows:
     """Compare prompts, trained models and no language model on one sealed test.
 
-    TASK is as for `optimize run`. Prompts come from a finished search of the task, or a new one.
-    Adapters (LoRA) and soft prompts are trained here, on the processor, for embedded models; `--arms full` trains all
-    weights of a copy; `--arms hosted` uploads your rows, and the model's provider trains it. The table shows the score,
-    cost and time of each arm, and a stated rule recommends one. After a kill or an interrupt, run the same command to
-    continue.
+    TASK is as for `optimize run`. Prompts come from a finished search of the task, or a new one. Adapters (LoRA) and
+    soft prompts are trained here, on the CPU, for local models; `--arms full` trains all weights of a copy; `--arms
+    hosted` uploads your rows, and the model's provider trains it. The table shows the score, cost and time of each arm,
+    and a stated rule recommends one. After a kill or an interrupt, run the same command to continue.
     """
     db, recorded = ledger.db, search.changed_to(RecordedOptions, task=task)
     launch = prepare(recorded, db, observer)
@@ -138,9 +137,9 @@ class ExportedRows(Result):
 
 
 def _dry_run(plan: CustomizePlan) -> PlannedComparison:
-    said = "a search first (`optimize run --dry-run` shows its calls), then the comparison"
+    said = "first a search (`optimize run --dry-run` shows its calls), then the comparison"
     if plan.run:
-        said = f"at most {plan.calls:,} calls, prompts of {plan.run}"
+        said = f"at most {plan.calls:,} calls; prompts from {plan.run}"
     count, trainings = plan.trainings
     return PlannedComparison(
         task=plan.task.name,

@@ -111,7 +111,7 @@ class CustomizePlan:
         """Number of trainings, and a description in a line."""
         tuned, asked, sizes = self.tuned, self.asked, len(self.sizes)
         if not tuned:
-            return 0, "no training here"
+            return 0, "no training on this machine"
         count = len(tuned) * (asked.tried + asked.seeds - 1 + sizes)
         parts = [f"{asked.tried} settings on dev"] * (asked.tried > 1) + [f"{asked.seeds} seeds"] * (asked.seeds > 1)
         parts += [f"{sizes} smaller numbers of rows"] * bool(sizes)
