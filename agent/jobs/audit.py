@@ -212,7 +212,7 @@ def _contamination(history: History, run: Row) -> list[RunCheck]:
     held_out = {row["example_id"]: row["split"] for row in rows}
     task, why = _task(run)
     if task is None:
-        names = ("no demo reads like a dev or test row", "no instruction holds words of a dev or test row")
+        names = ("no example reads like a dev or test row", "no instruction contains text of a dev or test row")
         return [demo_ids(candidates, held_out), *(RunCheck.skipped(name, why) for name in names)]
     held_out |= {example.id: split for split in HELD_OUT for example in getattr(task, split)}
     return [demo_ids(candidates, held_out), demo_texts(candidates, task), copied_answers(candidates, task)]

@@ -255,25 +255,25 @@ def _near(one: float | None, two: float | None) -> bool:
 
 
 def demo_ids(candidates: Sequence[Mapping[str, Any]], held_out: Mapping[str, str]) -> RunCheck:
-    """Check that no demo is a dev or test row. `held_out`: the split of each row's id."""
+    """Check that no example is a dev or test row. `held_out`: the split of each row's id."""
     wrong = [
-        f"{candidate['id']}: demo {demo['position'] + 1} is the {held_out[demo['example_id']]} row {demo['example_id']}"
+        f"{candidate['id']}: example {demo['position'] + 1} is the {held_out[row]} row {row}"
         for candidate in candidates
         for demo in candidate["demos"]
-        if demo["example_id"] in held_out
+        if (row := demo["example_id"]) in held_out
     ]
-    return RunCheck.of("no demo is a dev or test row", wrong)
+    return RunCheck.of("no example is a dev or test row", wrong)
 
 
 def demo_texts(candidates: Sequence[Mapping[str, Any]], task: Task) -> RunCheck:
-    """Check that no demo repeats the text of a dev or test row."""
+    """Check that no example repeats the text of a dev or test row."""
     rows = {_folded(example.inputs): (split, example.id) for split, example in _held_out(task)}
     wrong = []
     for candidate in candidates:
         for demo in candidate["demos"]:
             if demo["inputs"] and (row := rows.get(_folded(demo["inputs"]))):
-                wrong.append(f"{candidate['id']}: demo {demo['position'] + 1} reads like the {row[0]} row {row[1]}")
-    return RunCheck.of("no demo reads like a dev or test row", wrong)
+                wrong.append(f"{candidate['id']}: example {demo['position'] + 1} reads like the {row[0]} row {row[1]}")
+    return RunCheck.of("no example reads like a dev or test row", wrong)
 
 
 def copied_answers(candidates: Sequence[Mapping[str, Any]], task: Task) -> RunCheck:
@@ -296,7 +296,7 @@ def copied_answers(candidates: Sequence[Mapping[str, Any]], task: Task) -> RunCh
         if copied := next((gram for gram in grams if gram in rows), None):
             split, name = rows[copied]
             wrong.append(f"{candidate}: holds {' '.join(copied)!r} of the {split} row {name}")
-    return RunCheck.of("no instruction holds words of a dev or test row", wrong)
+    return RunCheck.of("no instruction contains text of a dev or test row", wrong)
 
 
 def _held_out(task: Task) -> Iterator[tuple[str, Example]]:

@@ -100,7 +100,7 @@ def changes_table(title: str, changes: Sequence[tuple[str, MovedAlias]]) -> Tabl
             (Column("when (UTC)", "id", floor=12, wraps=True), lambda pair: pair[1].utc[:19]),
             ("how", lambda pair: pair[1].action),
             ("who", lambda pair: pair[1].actor),
-            ("on what", lambda pair: pair[1].claim),
+            ("evidence", lambda pair: pair[1].claim),
             (Column("why", floor=12, wraps=True, on="screen"), lambda pair: short(pair[1].reason, 60)),
             (Column("why", "short", on="page"), lambda pair: pair[1].reason),
         ],

@@ -109,9 +109,9 @@ def one_call_beyond_the_cap(ledger: Ledger, run_id: str, task: Task) -> None:
 
 NO_MEAN = "each trial's score is the mean of its rows"
 CASES: list[tuple[Forge, set[str]]] = [
-    (demo_of_a_test_row, {"no demo is a dev or test row"}),
-    (demo_that_reads_like_a_dev_row, {"no demo reads like a dev or test row"}),
-    (instruction_with_a_test_row, {"no instruction holds words of a dev or test row"}),
+    (demo_of_a_test_row, {"no example is a dev or test row"}),
+    (demo_that_reads_like_a_dev_row, {"no example reads like a dev or test row"}),
+    (instruction_with_a_test_row, {"no instruction contains text of a dev or test row"}),
     (second_opening, {"the test was opened once"}),
     (failure_scored_as_zero, {"no failed call is scored as 0", "each score has its call"}),
     (score_out_of_nothing, {"each score has its call"}),
@@ -146,7 +146,7 @@ def test_what_needs_the_rows_is_left_out_when_they_changed(two_runs: Made) -> No
     Path("rows.csv").write_text(Path("rows.csv").read_text().replace("invoice", "bill"))
     checks = {check["check"]: check for check in good_json("audit", "check")["checks"]}
     left_out = {name for name, check in checks.items() if check["ok"] is None}
-    assert left_out == {"no demo reads like a dev or test row", "no instruction holds words of a dev or test row"}
+    assert left_out == {"no example reads like a dev or test row", "no instruction contains text of a dev or test row"}
     assert all("the rows changed since: rows.csv" in checks[name]["found"][0] for name in left_out)
     Path("rows.csv").unlink()
     assert "the task cannot be loaded" in good("audit", "check")
