@@ -138,7 +138,7 @@ def _copied(texts: Sequence[str], field: str, sources: Sequence[str]) -> Scoring
     rows = rows_with_number(texts, sources)
     if not rows:
         return None
-    where = f"occur in the text of {rows} of {counted(len(texts), 'row')}; if they are labels: --type choice"
+    where = f"stand in the text in {rows} of {counted(len(texts), 'row')}; where they are labels: --type choice"
     if not any(lost_as_number(text) for text in texts):
         return ScoringRule("number", MetricSpec("numeric", field), f"the answers are numbers that {where}")
     if units := _units(texts):
@@ -153,7 +153,7 @@ def _of_type(values: Sequence[Any], field: str, kind: FieldType) -> ScoringRule:
         count = len({fold(text_of(value)) for value in values})
         return ScoringRule(kind, spec, f"the answers are {count} labels")
     if kind == "number":
-        why = "the answers are numbers; --metric numeric,tolerance=N accepts near ones"
+        why = "the answers are numbers; --metric numeric,tolerance=N lets near ones count"
         return ScoringRule(kind, spec, why)
     if kind == "json":
         return ScoringRule(kind, spec, "the answers are JSON objects")
@@ -163,17 +163,17 @@ def _of_type(values: Sequence[Any], field: str, kind: FieldType) -> ScoringRule:
 
 def _of_text(texts: Sequence[str]) -> tuple[str, str]:
     if units := _units(texts):
-        return "quantity", f"the answers are numbers with units ({listed(units, 8)}), compared but not converted"
+        return "quantity", f"the answers are numbers with a unit ({listed(units, 8)}), which is compared, not converted"
     different = len({fold(text) for text in texts})
     if different <= len(texts) / 2:
         return "exact_match", f"the answers repeat: {different} different ones in {len(texts)} rows"
     words = median(map(_words, texts))
     if sum(" " not in text and _words(text) == 1 for text in texts) >= 0.9 * len(texts):
-        return "exact_match", "the answers are one word or code each; --metric token_f1 ignores case and punctuation"
+        return "exact_match", "the answers are one word or code each; --metric token_f1 overlooks case and punctuation"
     if words <= SPAN_WORDS and not any(map(_UNSPACED.search, texts)):
-        return "token_f1", f"the answers are a few words (median {words:g}), so shared words count"
+        return "token_f1", f"the answers are a few words (median {words:g}), and words in common count"
     about = f"the answers are sentences (median {words:g} words)"
-    return "rougeL", f"{about}; to compare meanings: --metric judge,mode=reference"
+    return "rougeL", f"{about}; a judge reads what is meant: --metric judge,mode=reference"
 
 
 def _units(texts: Sequence[str]) -> list[str]:
@@ -197,7 +197,7 @@ def _scale(texts: Sequence[str], field: str) -> ScoringRule | None:
     if any(number * 2 != int(number * 2) for number in numbers):
         return None
     spec = MetricSpec("ordinal", field, options={"low": low, "high": high})
-    why = f"the answers are on a scale from {low:g} to {high:g}, so near ones score in part; for codes: --type choice"
+    why = f"the answers are a scale from {low:g} to {high:g}, and near ones count; where they are codes: --type choice"
     return ScoringRule("number", spec, why)
 
 
@@ -206,7 +206,7 @@ def _scale_of_words(values: Sequence[Any], field: str) -> ScoringRule | None:
     if not order:
         return None
     ends = f"{quoted(order[0], 40)} to {quoted(order[-1], 40)}"
-    why = f"the answers are on a scale from {ends}, so near ones score in part; to accept only the label itself: "
+    why = f"the answers are a scale from {ends}, and near ones count; where only the label itself is right: "
     spec = MetricSpec("ordinal", field, options={"order": order})
     return ScoringRule("choice", spec, f"{why}--metric choice")
 
@@ -232,7 +232,7 @@ def _several(texts: Sequence[str], field: str) -> ScoringRule | None:
         for part, _ in spelled.most_common():
             labels.setdefault(fold(part), part)
         spec = MetricSpec("set_f1", field, options={"separator": separator})
-        why = f"cells hold several of {len(labels)} labels, separated by {quoted(separator)}"
+        why = f"cells hold several of {len(labels)} labels, apart by {quoted(separator)}"
         return ScoringRule("text", spec, why, tuple(sorted(labels.values())))
     return None
 

@@ -22,23 +22,23 @@ SCHEMA_LINE = "#:schema ../task.schema.json\n"
 OTHERS: Mapping[FieldType, Sequence[tuple[str, str]]] = {
     "text": (
         ('name = "exact_match"', "the label itself"),
-        ('name = "token_f1"', "a few words: shared words count"),
-        ('name = "rougeL"', "sentences: the longest common sequence of words"),
+        ('name = "token_f1"', "a few words: those in common"),
+        ('name = "rougeL"', "sentences: the longest run of words in common"),
         ('name = "set_f1"\n# separator = ";"', "several labels, in any order"),
         ('name = "quantity"\n# tolerance = 0.5', "a number with its unit, within a tolerance"),
         ('name = "judge"\n# mode = "reference"', "a model compares with the label"),
     ),
     "choice": (
         ('name = "choice"', "the label, whatever its case"),
-        ('name = "ordinal"\n# order = ["low", "medium", "high"]', "labels on a scale: near ones get partial credit"),
+        ('name = "ordinal"\n# order = ["low", "medium", "high"]', "labels are steps of a scale, and near ones count"),
         ('name = "set_f1"\n# separator = ";"', "several labels, in any order"),
     ),
     "number": (
         ('name = "numeric"\n# tolerance = 0.5', "within a tolerance"),
-        ('name = "ordinal"\n# low = 1\n# high = 5', "numbers on a scale: near ones get partial credit"),
+        ('name = "ordinal"\n# low = 1\n# high = 5', "near numbers on a scale count"),
     ),
     "json": (
-        ('name = "json_fields"', "the share of fields that are right"),
+        ('name = "json_fields"', "the part of the fields that are right"),
         ('name = "judge"\n# mode = "reference"', "a model compares with the label"),
     ),
 }

@@ -325,7 +325,7 @@ def tagged(separator: str) -> list[str]:
 
 RATED = [n % 5 + 1 for n in range(60)]
 UNITS = [f"{n / 2:g} {'kg' if n % 3 else 'h'}" for n in range(60)]
-SENTENCES = "rougeL, because the answers are sentences (median 11 words); to compare meanings: --metric judge"
+SENTENCES = "rougeL, because the answers are sentences (median 11 words); a judge reads what is meant: --metric judge"
 
 
 @each_case(
@@ -338,7 +338,7 @@ SENTENCES = "rougeL, because the answers are sentences (median 11 words); to com
         *((["200", "404", "500"] * 20, "choice", "choice"), (["01", "02", "03"] * 20, "choice", "choice")),
         ([n * 1.5 for n in range(60)], "number", "numeric, because the answers are numbers; --metric numeric,t"),
         ([{"a": n} for n in range(60)], "json", "json_fields, because the answers are JSON objects"),
-        (UNITS, "text", "quantity, because the answers are numbers with units (kg, h), compared but not"),
+        (UNITS, "text", "quantity, because the answers are numbers with a unit (kg, h), which is compared, not"),
         ([f"${n}.50" for n in range(60)], "text", "quantity"),
         ([f"{n} min" for n in range(60)] * 2, "text", "quantity"),
         (["5 min", "10 min"] * 30, "choice", "choice"),
@@ -394,7 +394,7 @@ def test_numbers_that_occur_in_the_text_are_read_from_it_and_no_labels(here: Pat
         return read(table, **asked)[1].metric_lines[0]
 
     many, few = [n % 20 + 1 for n in range(60)], [n % 5 + 1 for n in range(60)]
-    said = "metric: numeric, because the answers are numbers that occur in the text of 60 of 60 rows"
+    said = "metric: numeric, because the answers are numbers that stand in the text in 60 of 60 rows"
     assert found("{}", many).startswith(said)
     assert found("{}", few).startswith("metric: numeric"), "no scale from 1 to 5"
     assert found("{}", many, type="choice").startswith("metric: choice")
