@@ -182,7 +182,9 @@ def test_a_judge_of_pairs_is_measured_in_both_orders(here: Path) -> None:
         told = good_json("judge", "tune", *words, *more, "--max-calls", "900")
     assert told["mode"] == "pairwise"
     assert told["before"]["shifts"]["position"]["mean"] > 0.1
-    assert told["after"]["shifts"]["position"]["mean"] == 0
+    assert {name: shift["mean"] for name, shift in told["after"]["shifts"].items()} == dict.fromkeys(
+        ("said twice", "dressed up", "asks for it", "position"), 0
+    )
     assert told["after"]["kappa"] == 1.0
     assert told["people"]["kappa"] == 1.0
     labels = {row.labels["verdict"] for row in load_task("tasks/pairs_judge").train}
