@@ -63,15 +63,10 @@ Table = list[dict[str, Any]]
 
 
 def task_from_file(
-    path: str | Path,
-    target: Targets,
-    instruction: str = "",
-    seed: int = 0,
-    name: str | None = None,
-    asked: Asked | None = None,
+    path: str | Path, target: Targets, instruction: str = "", seed: int = 0, asked: Asked | None = None
 ) -> tuple[Task, Reading]:
     """Make a task from a data file, without a folder. Raises InputError or ProblemsError."""
-    files, reading = _draft(Path(path), target, instruction, seed, slug(name or Path(path).stem), asked, None)
+    files, reading = _draft(Path(path), target, instruction, seed, slug(Path(path).stem), asked, None)
     with tempfile.TemporaryDirectory() as temporary:
         for file, text in files.items():
             Path(temporary, file).write_bytes(text.encode("utf-8"))

@@ -11,7 +11,7 @@ from agent.cluster import LOCAL, join_cluster, leave_cluster
 from agent.errors import InputError
 from agent.jobs.customize.compare import compare
 from agent.jobs.customize.hosted import require_service, training_files, training_prompt, write_training_files
-from agent.jobs.customize.plan import CustomizePlan, finished_search, planned, searched_for
+from agent.jobs.customize.plan import CustomizePlan, finished_search, planned, require_prompts, searched_for
 from agent.jobs.launch import Launch, prepare, search_of
 from agent.jobs.locations import open_history
 from agent.jobs.registry import After, job
@@ -28,7 +28,6 @@ from agent.report.blocks import Block, text
 from agent.results.base import Result, hidden
 from agent.results.customize import CustomizeResult
 from agent.search.registered import STRATEGIES
-from agent.task.examples import PLAYED
 from agent.tracking.tracker import TRACKERS
 
 
@@ -157,10 +156,7 @@ def _export(launch: Launch, run: str, folder: Path, db: Path) -> ExportedRows:
     task, target, prompt, row_id = launch.task, launch.model, baseline(launch.task), ""
     if not isinstance(target, OpenAIModel):
         raise InputError(f"--export-only: {target.name}: name a provider's model, openai/NAME, with -m")
-    if task.program:
-        raise InputError(f"{task.name}: it has its own program; training files are only written for prompts")
-    if task.user is not None:
-        raise InputError(f"{task.name}: {PLAYED}; write recorded conversations (type conversation)")
+    require_prompts(task)
     if run:
         with closing(open_history(db)) as history:
             row, prompt = searched_for(history, run, launch)

@@ -141,10 +141,7 @@ def planned(
         BudgetRefused: a training at the provider may cost more than the cap.
     """
     task, best = launch.task, baseline(launch.task)
-    if task.program:
-        raise InputError(f"{task.name}: it has its own program; only prompts and models are compared")
-    if task.user is not None:
-        raise InputError(f"{task.name}: {PLAYED}; train on recorded conversations (type conversation)")
+    require_prompts(task)
     specs, problems = require_arms(asked.arms)
     tuned = [spec for spec in specs if spec.is_trained_here]
     few = ""
@@ -195,6 +192,14 @@ def finished_search(launch: Launch, db: Path) -> str:
         return ""
     with closing(open_history(db)) as history:
         return next((str(row["id"]) for row in history.runs() if is_same(row)), "")
+
+
+def require_prompts(task: Task) -> None:
+    """Raise InputError for a task with its own program or a simulated user."""
+    if task.program:
+        raise InputError(f"{task.name}: it has its own program; only prompts and models are compared")
+    if task.user is not None:
+        raise InputError(f"{task.name}: {PLAYED}; train on recorded conversations (type conversation)")
 
 
 def searched_for(history: History, run: str, launch: Launch) -> tuple[Row, PromptCandidate]:

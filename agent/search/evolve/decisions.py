@@ -32,11 +32,10 @@ def promotions(
     out: Collection[str] = (),
     rows: Mapping[str, int] | None = None,
     eta: float = ETA,
-    last_eta: float = LAST_ETA,
 ) -> list[PlannedRows]:
     """Choose candidates to promote along `rungs`, highest rungs first. Pruned ones (`out`) count in their rung.
 
-    One of `eta` candidates is promoted, to the last rung one of `last_eta`: most calls are for new candidates. All of a
+    One of `eta` candidates is promoted, to the last rung one of LAST_ETA: most calls are for new candidates. All of a
     rung have the same rows, so their means are paired. Promoted candidates that were overtaken keep their places.
 
     Source: asynchronous successive halving (Li et al. 2020), which promotes the newcomers as well.
@@ -46,7 +45,7 @@ def promotions(
     planned = []
     for step in range(len(rungs) - 2, -1, -1):
         here = [i for i in scores if levels[i] >= step]
-        allowed = int(len(here) / (last_eta if step == len(rungs) - 2 > 0 else eta))
+        allowed = int(len(here) / (LAST_ETA if step == len(rungs) - 2 > 0 else eta))
         best = sorted(here, key=lambda i: -mean(scores[i][: rungs[step]]))[:allowed]
         climbing = [(i, rungs[step + 1]) for i in best if levels[i] == step and i not in out]
         planned += climbing[: max(0, allowed - sum(levels[i] > step for i in here))]
