@@ -53,9 +53,9 @@ def mark_and_die(place: Path, at: Point = NEVER) -> None:
         setattr(owner, name, wrapped)
 
     def around_request(plain: Any) -> Any:
-        async def asked(*given: Any) -> Any:
+        async def asked(*given: Any, **how: Any) -> Any:
             pass_by("request")
-            made = await plain(*given)
+            made = await plain(*given, **how)
             pass_by("request")
             return made
 
