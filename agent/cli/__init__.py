@@ -106,12 +106,13 @@ class _Commands(click.Group):
         return [*HELP, *_of_others()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        searches = gc.isenabled()
         gc.disable()  # what is imported stays: looking for garbage in it takes a sixth of the start
         try:
             return _loaded(cmd_name)
         finally:
-            gc.freeze()
-            gc.enable()
+            if searches:
+                gc.enable()
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if ctx.meta.get(SHOW_ALL):
