@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from agent.jobs import JOBS
-from agent.jobs.arguments import OptimizeArguments, WatchArguments, launch_of, register_as_begun
+from agent.jobs.arguments import OptimizeArguments, launch_of, register_as_begun
+from agent.jobs.in_python import WatchArguments, run_job, runner, takes
 from agent.jobs.interrupts import StopSignal, run_async, run_blocking
 from agent.jobs.launch import Launch, search_of
 from agent.jobs.observers import LogWatcher
-from agent.jobs.registry import After, runner, takes
-from agent.jobs.session import Work
+from agent.jobs.registry import After
 from agent.jobs.tracking import Tracking
+from agent.jobs.work import Work
 from agent.options.jobs import CheckOptions, CustomizeOptions
 from agent.options.option import option
 from agent.options.run import MigrateOptions, ResumeOptions
@@ -144,7 +145,7 @@ def resume(run: str = "", options: ResumeArguments = ResumeArguments()) -> RunRe
     """
     if options.metric is not None or options.agent is not None:
         register_as_begun(run, options.metric, options.agent, Path(options.db))
-    result: RunResult = JOBS.get("resume").run((run,), options)
+    result: RunResult = run_job(JOBS.get("resume"), (run,), options)
     return result
 
 
@@ -170,7 +171,7 @@ def migrate(prompt: str | Path, options: MigrateArguments) -> RunResult:
     Example:
         >>> pa.migrate("triage@production", model="openai/NAME").migration.test.shown  # doctest: +SKIP
     """
-    result: RunResult = JOBS.get("migrate").run((prompt,), options)
+    result: RunResult = run_job(JOBS.get("migrate"), (prompt,), options)
     return result
 
 
@@ -244,7 +245,7 @@ def check(prompt: str | Path, options: CheckArguments) -> CheckResult:
     Example:
         >>> assert pa.check("triage@production", max_cost=1).passed  # doctest: +SKIP
     """
-    result: CheckResult = JOBS.get("check").run((prompt,), options)
+    result: CheckResult = run_job(JOBS.get("check"), (prompt,), options)
     return result
 
 

@@ -7,8 +7,7 @@ A ModelError is one failed attempt at a provider: it may be retried, concerns on
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 
 class AgentError(Exception):
@@ -44,8 +43,7 @@ class InputError(AgentError):
     exit_code = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One problem of a file: `where` is `file:line`, `what` the bad value and the fix."""
 
     where: str

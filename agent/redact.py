@@ -9,6 +9,7 @@ OpenTelemetry and others), which a shell may have switched on for other work.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import lru_cache
@@ -152,3 +153,10 @@ def silence_tracing(environ: MutableMapping[str, str]) -> tuple[str, ...]:
         del environ[name]
     environ.update(_OFF)
     return removed
+
+
+def silence(report: Callable[[str], None] | None = None) -> None:
+    """Call `silence_tracing` for this process. `report` gets a line if a variable was removed."""
+    removed = silence_tracing(os.environ)
+    if removed and report is not None:
+        report(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)")

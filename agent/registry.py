@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from agent.errors import InputError, message_of
 from agent.safe_text import closest
@@ -23,8 +22,7 @@ T = TypeVar("T")
 OURS = "promptassay"
 
 
-@dataclass(frozen=True, slots=True)
-class Listed(Generic[T]):
+class Listed(NamedTuple, Generic[T]):
     """One line of a listing; `thing` is None if `fault` says why it cannot be used."""
 
     name: str

@@ -147,7 +147,9 @@ def __getattr__(name: str) -> Any:
         from agent.jobs import JOBS
 
         if (words := name.replace("_", " ")) in JOBS:  # a job of ours or of another package
-            return JOBS.get(words).in_python()
+            from agent.jobs.in_python import in_python
+
+            return in_python(JOBS.get(words))
     raise AttributeError(f"module 'promptassay' has no attribute {name!r}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import traceback
+from functools import cache
 from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -99,6 +99,9 @@ def _loaded(name: str) -> click.Command | None:
     return job_command(JOBS.get(name)) if name in JOBS else None
 
 
+_freeze = cache(gc.freeze)  # once in a process, as what is frozen is never freed
+
+
 class _Commands(click.Group):
     """Loads a command on demand; a first word that is not a command is a task to run."""
 
@@ -111,6 +114,7 @@ class _Commands(click.Group):
         try:
             return _loaded(cmd_name)
         finally:
+            _freeze()
             if searches:
                 gc.enable()
 
@@ -173,8 +177,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AgentError as error:
-            if ctx.params.get("debug"):
-                traceback.print_exc()
+            _traced(ctx)
             mark = "" if isinstance(error, Interrupted) else "error: "
             for line in str(error).split("\n"):
                 click.echo(f"{mark}{plain(line)}", err=True)
@@ -188,9 +191,15 @@ class _Commands(click.Group):
             sys.stderr.close()
             os._exit(1)
         except OSError as error:
-            if ctx.params.get("debug"):
-                traceback.print_exc()
+            _traced(ctx)
             _end_unwritten(error)
+
+
+def _traced(ctx: click.Context) -> None:
+    if ctx.params.get("debug"):
+        import traceback
+
+        traceback.print_exc()
 
 
 def _end_unwritten(error: OSError) -> NoReturn:

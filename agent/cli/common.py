@@ -15,11 +15,11 @@ import click
 from agent.cli import SETTINGS as SETTINGS
 from agent.errors import InputError
 from agent.jobs.registry import Printed
-from agent.jobs.tasks import samples, tasks_here
 from agent.registry import Registry
 from agent.report.blocks import short as short
 from agent.safe_text import closest, printable
 from agent.safe_text import plain as plain
+from agent.task.by_name import samples, tasks_here
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

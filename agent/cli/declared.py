@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -15,14 +14,10 @@ from click.core import ParameterSource
 
 from agent.cli import SHOW_ALL, show_all
 from agent.cli.common import PATH, SETTINGS, FilePath, Registered, completions, print_shown
-from agent.cli.progress import JobProgress, Progress
 from agent.jobs import JOBS
-from agent.jobs.launch import silence
-from agent.jobs.registry import After, JobSpec, Printed
-from agent.jobs.session import Work, run_work
-from agent.jobs.tracking import NO_TRACKING, Tracking
+from agent.jobs.registry import JobSpec
 from agent.options.option import JobOptions, Option, with_names
-from agent.options.shared import GROUPS, LEDGER, OUTPUT, JsonOption, QuietOption, TrackOptions, in_order
+from agent.options.shared import GROUPS, OUTPUT, JsonOption, QuietOption, TrackOptions, in_order
 
 WIDEST = 26
 """Columns for the names in a help text; longer names get a separate line."""
@@ -190,30 +185,13 @@ def job_command(spec: JobSpec) -> click.Command:
     """Make the command of a job: arguments, options, `--json`, and `--quiet` if it asks models."""
 
     def called(*parts: Any, **arguments: Any) -> None:
-        output: Any = parts[-1] if shown else JsonOption()
-        as_json, is_quiet = output.as_json, getattr(output, "quiet", not spec.takes_observer)
-        progress = Progress(is_quiet)
-        tracking = next((Tracking.of(each) for each in parts if isinstance(each, TrackOptions)), NO_TRACKING)
-        if spec.asks and not spec.takes_observer:
-            silence()
+        output = parts[-1] if shown else JsonOption()
+        if spec.makes_work or spec.takes_observer:
+            from agent.cli.carry_out import carry_out  # here, as it loads what only jobs that ask models need
 
-        def run(work: Work[Any]) -> Any:
-            shown = JobProgress(is_quiet, spec.asks) if work.kind else progress
-            with shown:
-                return run_work(work, db, shown, tracking=tracking)
-
-        with progress if spec.takes_observer else nullcontext():
-            found = spec.begin(arguments, parts, Progress(quiet=True) if as_json else progress, as_json)
-        db = next((part.db for part in parts if hasattr(part, "db")), LEDGER)
-        if isinstance(found := After.next(found, run), Work):
-            result = run(found)
-            sections = spec.sections(result, db) if spec.sections and not as_json else None
-            if sections is not None:
-                print()
-            print_shown(Printed(result, sections=sections), as_json)
-            code = found.ended(result) if found.ended else 0
+            code = carry_out(spec, parts, arguments, output)
         else:
-            code = print_shown(found, as_json)
+            code = print_shown(spec.begin(arguments, parts, as_json=output.as_json), output.as_json)
         if code:
             raise SystemExit(code)
 

@@ -19,9 +19,9 @@ from agent.cli.common import plain
 from agent.cli.ui import serve_pages
 from agent.extras import require
 from agent.jobs.label import HELP, QUIT, SKIP, UNDO, keys_of
-from agent.jobs.locations import open_ledger
 from agent.ledger.connect import is_there
 from agent.ledger.provenance import user
+from agent.ledger.store import open_ledger
 from agent.options.jobs import LabelOptions
 from agent.report.blinded import BlindedAnswer, RatingSession, agreement
 from agent.task.label_files import LabelledTask

@@ -18,11 +18,11 @@ from click.core import ParameterSource
 from agent.cli.common import plain, print_json
 from agent.cli.declared import command
 from agent.errors import InputError
-from agent.jobs.launch import silence
 from agent.jobs.locations import open_history, releases_folder
 from agent.options.kinds import Price
 from agent.options.option import JobOptions, option
 from agent.options.shared import BUDGET, OUTPUT, CapOptions, OutputOptions
+from agent.redact import silence
 from agent.report.optuna_study import optuna_file
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from typing import Any
 
 from agent.conversation import user_text
 from agent.errors import BudgetExhausted, InputError, RunRefused
-from agent.jobs.locations import has_goals, prompt_path, require_named
+from agent.jobs.locations import prompt_path
 from agent.jobs.registry import DB, job
-from agent.jobs.released import AskedRelease, rows_task
-from agent.jobs.session import Session, Work
+from agent.jobs.released import AskedRelease, has_goals, require_named, rows_task
+from agent.jobs.session import Session
+from agent.jobs.work import Work
 from agent.options.jobs import ApplyOptions
 from agent.options.shared import FormOptions
 from agent.prompt.parts.adapter import named_models

@@ -14,17 +14,18 @@ from typing import Annotated, Any, Self
 from pydantic import PrivateAttr, SkipValidation
 
 from agent.errors import AgentError, InputError, Problem, ProblemsError
-from agent.jobs.launch import Launch, prepare, silence
+from agent.jobs.in_python import WatchArguments
+from agent.jobs.launch import Launch, prepare
 from agent.jobs.locations import open_history
-from agent.jobs.observers import Snapshot, Watcher
+from agent.jobs.observers import Watcher
 from agent.jobs.resume import unfinished
 from agent.jobs.tool_sources import GivenTool, given_tools
 from agent.ledger.query import started_with
 from agent.metrics.metric_registry import METRICS
 from agent.options.option import option
 from agent.options.run import RecordedOptions, RunOptions
-from agent.options.shared import LedgerOption, TrackOptions
 from agent.programs.agent_call import AgentFunction, register_agent
+from agent.redact import silence
 from agent.release.texts import TEXTS_FILE
 from agent.safe_file import new_file
 from agent.safe_text import SURROGATE
@@ -40,14 +41,6 @@ MOST_LISTED = 20  # problems of rows
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 GivenTools = Sequence[GivenTool] | str | Path | None
 GivenTexts = Mapping[str, str] | str | Path | None
-
-
-class WatchArguments(LedgerOption, TrackOptions):
-    """Where a run is stored and shown."""
-
-    db: str | Path = LedgerOption.field("db")  # type: ignore[assignment]
-    progress: Annotated[Callable[[Snapshot], None] | None, SkipValidation] = option(None)
-    """Called with a Snapshot whenever something happened, in the thread of the run; it must be quick."""
 
 
 class OptimizeArguments(RunOptions, WatchArguments):

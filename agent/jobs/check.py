@@ -15,12 +15,13 @@ from agent.errors import InputError, RunRefused
 from agent.evaluate.breakdown import is_answer, mean_of
 from agent.evaluate.score_table import Arm, ScoreTable, score
 from agent.evaluate.verdict import steady
-from agent.jobs.locations import open_history, prompt_path, require_named, run_options, task_for
+from agent.jobs.locations import open_history, prompt_path
 from agent.jobs.models import earlier_prices, whole_budget
 from agent.jobs.registry import DB, Printed, job
-from agent.jobs.released import AskedRelease, task_of_suite
-from agent.jobs.session import Session, Work
-from agent.jobs.tasks import find_task, require_judging, task_named, with_judges
+from agent.jobs.released import AskedRelease, require_named, run_options, task_for, task_named, task_of_suite
+from agent.jobs.session import Session
+from agent.jobs.tasks import require_judging, with_judges
+from agent.jobs.work import Work
 from agent.ledger.connect import is_there
 from agent.ledger.provenance import tool_version, user, utc_now
 from agent.ledger.query import is_erased
@@ -39,6 +40,7 @@ from agent.report.html import write_page
 from agent.results.checks import BlessResult, CheckResult, SuiteReference
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
+from agent.task.by_name import find_task
 from agent.task.judge_files import read_rubric
 from agent.tracking.tracker import TRACKERS
 from agent.types import Task

@@ -14,9 +14,9 @@ from agent.errors import BadResponse, BudgetExhausted, InputError, RowRefused
 from agent.jobs.label import verdict_lines
 from agent.jobs.registry import DB, job
 from agent.jobs.released import bare_task
-from agent.jobs.session import Session, Work
+from agent.jobs.session import Session
 from agent.jobs.skills import ABOUT, source_of, write_skill_task
-from agent.jobs.tasks import SAMPLES, copy_task, samples
+from agent.jobs.tasks import copy_task
 from agent.jobs.unlabelled import (
     CONFIRMED_BY,
     TEXT,
@@ -29,6 +29,7 @@ from agent.jobs.unlabelled import (
     unlabelled,
     write_draft,
 )
+from agent.jobs.work import Work
 from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.options.jobs import InitOptions
 from agent.options.shared import Asked, SpendingOptions, asked_of
@@ -40,6 +41,7 @@ from agent.results.rows import DraftResult
 from agent.safe_file import new_file, prompt_text
 from agent.safe_text import counted, listed, near, shown
 from agent.task.answers import label_reader, target_type
+from agent.task.by_name import SAMPLES, samples
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import DataColumn
 from agent.task.from_file import Targets, renamed, require_new, write_task

@@ -10,7 +10,6 @@ from pydantic import Field
 from agent.errors import InputError, ProblemsError
 from agent.jobs.observers import Watcher
 from agent.jobs.registry import Printed, about, job
-from agent.jobs.tasks import find_task, tasks_here
 from agent.jobs.tool_sources import tools_in_file, tools_of_server, write_tools
 from agent.metrics.metric_registry import METRICS
 from agent.models.model_registry import MODELS
@@ -20,6 +19,7 @@ from agent.options.option import option
 from agent.report.blocks import Block, Column, short, table
 from agent.results.base import Result
 from agent.results.rows import ListedTool, ToolsResult
+from agent.task.by_name import find_task, tasks_here
 from agent.task.load import load_task
 
 

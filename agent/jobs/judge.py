@@ -17,8 +17,9 @@ from agent.jobs.locations import open_history
 from agent.jobs.observers import Watcher
 from agent.jobs.registry import DB, Printed, job
 from agent.jobs.released import bare_task
-from agent.jobs.session import Session, Work
-from agent.jobs.tasks import find_task, with_judges
+from agent.jobs.session import Session
+from agent.jobs.tasks import with_judges
+from agent.jobs.work import Work
 from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.options.jobs import CalibrateOptions
 from agent.options.option import option
@@ -30,6 +31,7 @@ from agent.results.base import Result
 from agent.results.judge_calibration import CalibrationResult
 from agent.scoring.judge_reply import Comparison, Judgement
 from agent.scoring.llm_judge import FAITHFULNESS, Judge, JudgeSetup, judge_setup
+from agent.task.by_name import find_task
 from agent.task.judge_files import (
     PASSAGES,
     RatedItem,

@@ -12,16 +12,16 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
 from agent.evaluate.evaluator import Evaluator
-from agent.jobs.launch import silence
 from agent.jobs.locations import open_history
 from agent.jobs.models import earlier_prices
 from agent.jobs.observers import Watcher
 from agent.jobs.recorded import best_trials, recorded_prompt
 from agent.jobs.registry import DB, After, Printed, job
 from agent.jobs.released import Readable
-from agent.jobs.session import Session, Work
-from agent.jobs.tasks import find_task, task_of
+from agent.jobs.session import Session
+from agent.jobs.tasks import task_of
 from agent.jobs.unlabelled import CONFIRMED_BY, Table, confirmed_answers, made_rows, names_in, require_rows, table_of
+from agent.jobs.work import Work
 from agent.ledger.connect import is_there
 from agent.ledger.query import Row, started_with
 from agent.models.model_registry import create_model
@@ -29,6 +29,7 @@ from agent.options.jobs import LabelOptions
 from agent.options.shared import FormOptions, SpendingOptions
 from agent.programs.kinds import program_for
 from agent.prompt.template import label_text
+from agent.redact import silence
 from agent.report.job_blocks import sections_of
 from agent.report.terminal import lines_of
 from agent.results.rows import LabellingResult, LabelResult
@@ -36,6 +37,7 @@ from agent.safe_file import locked, new_file
 from agent.safe_text import counted, listed, near, quoted, shown
 from agent.stats.power import rows_for
 from agent.task.answers import text_of
+from agent.task.by_name import find_task
 from agent.task.columns import column_named
 from agent.task.examples import folded
 from agent.task.label_files import UNLABELLED_FILE, LabelledTask, read_fields, rows_text

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,22 +10,24 @@ from agent.errors import InputError
 from agent.extras import not_tried
 from agent.gateway.prices import Price, prices_for
 from agent.jobs.agent_sources import AGENT_PART
+from agent.jobs.embeddings import embedding_model
+from agent.jobs.metric_check import check_metrics
 from agent.jobs.models import price_of, remarks, require_batches
-from agent.jobs.session import Work
+from agent.jobs.recorded import Migration, recorded_migration
 from agent.jobs.tasks import METRIC, read_task, require_judging
 from agent.jobs.tracking import run_params
+from agent.jobs.work import Work
 from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.run import RecordedOptions
 from agent.programs.agent_call import require_agent
-from agent.redact import ALLOW_TRACING, silence_tracing
+from agent.programs.kinds import Kind, program_for
+from agent.redact import silence
 from agent.scoring.task_metrics import require_all
 from agent.search.registered import STRATEGIES, require_search
 from agent.types import LM, Task
 
 if TYPE_CHECKING:
-    from agent.jobs.recorded import Migration
-    from agent.programs.kinds import Kind
     from agent.release.result import RunResult
     from agent.results.planned_run import PlannedRun
     from agent.search.costs import Models
@@ -120,11 +120,6 @@ def prepare(asked: RecordedOptions, db: Path, observer: Observer = NO_OBSERVER, 
     model name.
     """
     silence(observer.on_message)
-    from agent.jobs.embeddings import embedding_model
-    from agent.jobs.metric_check import check_metrics
-    from agent.jobs.recorded import recorded_migration
-    from agent.programs.kinds import program_for
-
     task, reading = read_task(asked, observer)
     asked = asked.filled(task.run)
     if task.space.left_out:
@@ -195,9 +190,3 @@ def search_of(launch: Launch) -> Work[RunResult]:
     from agent.jobs.optimize import RunState  # here, as the search would slow down every command
 
     return RunState.of(launch).work()
-
-
-def silence(report: Callable[[str], None] = NO_OBSERVER.on_message) -> None:
-    """Remove third parties' tracing variables from the environment, unless opted in. `report` gets a line."""
-    if removed := silence_tracing(os.environ):
-        report(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)")

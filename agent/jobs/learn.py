@@ -18,7 +18,6 @@ from typing import Any
 
 from agent.errors import InputError, ProblemsError
 from agent.jobs.registry import job, key_option
-from agent.jobs.tasks import find_task
 from agent.options.kinds import File
 from agent.options.option import option
 from agent.redact import rare_secrets_in, redact
@@ -30,6 +29,7 @@ from agent.safe_file import read_bytes
 from agent.safe_text import quoted, shown
 from agent.shipped import content_id
 from agent.task.answers import parse_number
+from agent.task.by_name import find_task
 from agent.task.examples import PlacedExample, RowReader, folded, messages_in
 from agent.task.load import load_task
 from agent.task.splits import near_duplicates

@@ -22,7 +22,8 @@ from agent.jobs.observers import Watcher, snapshots
 from agent.jobs.planned import opening
 from agent.jobs.run_result import released, result_of
 from agent.jobs.sealed_test import open_test
-from agent.jobs.session import Session, Work
+from agent.jobs.session import Session
+from agent.jobs.work import Work
 from agent.ledger.provenance import new_run_id
 from agent.ledger.store import Ledger
 from agent.programs.classic import ClassicProgram

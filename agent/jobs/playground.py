@@ -14,11 +14,11 @@ from agent.gateway.budget import Account
 from agent.gateway.gateway import most_tokens_in
 from agent.gateway.prices import dearest_call, prices_for
 from agent.jobs.interrupts import StopSignal
-from agent.jobs.locations import require_named, run_options
 from agent.jobs.models import earlier_prices, price_of
 from agent.jobs.observers import Watcher
-from agent.jobs.released import AskedRelease, embedding_of, models_of, rows_task
-from agent.jobs.session import Session, Work, run_work
+from agent.jobs.released import AskedRelease, embedding_of, models_of, require_named, rows_task, run_options
+from agent.jobs.session import Session, run_work
+from agent.jobs.work import Work
 from agent.models.hosted import estimate_tokens
 from agent.options.shared import CapOptions, SpendingOptions
 from agent.prompt.parts.adapter import named_models

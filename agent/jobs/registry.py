@@ -11,35 +11,30 @@ returns its result, or what it shows.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import create_model
 from pydantic.fields import FieldInfo
 
 from agent.errors import AgentError
 from agent.jobs import JOBS
-from agent.jobs.arguments import WatchArguments
-from agent.jobs.interrupts import StopSignal, run_blocking
-from agent.jobs.launch import silence
-from agent.jobs.observers import LogWatcher, Watcher
-from agent.jobs.session import Session as Session
-from agent.jobs.session import Work, run_work
-from agent.jobs.tracking import NO_TRACKING, Tracking
+from agent.jobs.work import Work
 from agent.options.kinds import File
-from agent.options.option import JobOptions, Option, option
-from agent.options.shared import LEDGER, LedgerOption, TrackOptions, in_order
+from agent.options.option import JobOptions, option
+from agent.options.shared import LedgerOption
 from agent.registry import Listed, Registry
 from agent.report.blocks import PageSection
-from agent.results.base import CostedResult, Result
+from agent.results.base import Result
 
-R = TypeVar("R", bound=CostedResult)
+if TYPE_CHECKING:
+    from agent.jobs.observers import Watcher
+
 S = TypeVar("S", bound=Result | None, covariant=True)
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,8 +42,6 @@ DB: Any = LedgerOption.field("db")
 """The default of a parameter for the ledger."""
 GIVEN = ("observer", "as_json")
 """Parameters that the framework passes: the observer, and whether a program reads the result."""
-SOURCE = "str | Path | Task | Rows | Table"
-"""The type of `optimize`'s task, as `help` shows it."""
 
 
 def about(one: Listed[Any]) -> str:
@@ -190,72 +183,19 @@ class JobSpec:
         kinds = [kind for kind in self._returned if isinstance(kind, type) and issubclass(kind, Result)]
         return list(dict.fromkeys(kinds))
 
-    def begin(self, arguments: Mapping[str, Any], parts: Iterable[JobOptions], observer: Watcher, as_json: bool) -> Any:
+    def begin(
+        self,
+        arguments: Mapping[str, Any],
+        parts: Iterable[JobOptions],
+        observer: Watcher | None = None,
+        as_json: bool = False,
+    ) -> Any:
         """Call the function with its arguments and an instance of each of its models."""
         given = {"observer": observer, "as_json": as_json}
         values = {**arguments, **{each.name: given[each.name] for each in self.parameters if each.name in GIVEN}}
         for name, part in zip(self.models, parts, strict=False):
             values |= {name: part} if name else dict(part)
         return self.function(**values)
-
-    def run(self, words: Sequence[Any], options: JobOptions) -> Any:
-        """Run it from Python."""
-        watcher = LogWatcher(getattr(options, "progress", None))
-        tracking = Tracking.of(options) if isinstance(options, TrackOptions) else NO_TRACKING
-        silence(watcher.warn)
-        given, models = options.as_given, self.models.values()
-        parts = [part.given({name: given[name] for name in part.declared() if name in given}) for part in models]
-        named = {
-            each.name: str(word) if isinstance(word, Path) and each.annotation is str else word
-            for each, word in zip(self.arguments, words, strict=True)
-        }
-        found = self.begin(named, parts, watcher, as_json=True)
-        if isinstance(found, Printed):
-            if found.error is not None:
-                raise found.error
-            return found.made()
-        if not isinstance(found, Work | After):
-            return found
-        return run_blocking(runner(lambda: found, Path(getattr(options, "db", LEDGER)), watcher, tracking))
-
-    def in_python(self) -> Callable[..., Any]:
-        """Return the job as a blocking function; options are keyword arguments."""
-        bases: list[Any] = [*self.models.values(), *([WatchArguments] if self.makes_work else [])]
-        model = create_model("Arguments", __base__=tuple(bases) or JobOptions)
-
-        def run(*words: Any) -> Any:
-            return self.run(words[:-1], words[-1])
-
-        run.__name__ = run.__qualname__ = self.function.__name__
-        about, *sections = self.paragraphs
-        run.__doc__ = "\n\n".join([about, "Args:\n    options: its options.", *sections])
-        options = inspect.Parameter("options", inspect.Parameter.KEYWORD_ONLY)
-        words = [each.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in self.arguments]
-        found = next(iter(self.results), Any)
-        run.__signature__ = inspect.Signature([*words, options], return_annotation=found)  # type: ignore[attr-defined]
-        made: Callable[..., Any] = takes(cast(Any, model))(cast(Any, run))
-        return made
-
-
-def runner(
-    make: Callable[[], Work[Any] | After[Any]], db: Path, watcher: Watcher, tracking: Tracking
-) -> Callable[[StopSignal | None], Any]:
-    """Return the Python function of a job. An error that ends it early says how to continue."""
-
-    def run(stop: StopSignal | None) -> Any:
-        def begun(work: Work[Any]) -> Any:
-            return run_work(work, db, watcher, stop, tracking)
-
-        try:
-            found = After.next(make(), begun)
-            return found.made() if isinstance(found, Printed) else begun(found)
-        except AgentError as error:
-            if error.run_id:
-                where = "" if db == LEDGER else f", db={str(db)!r}"
-                error.add_note(f"to continue: promptassay.resume({error.run_id!r}{where}), or {error.hint}")
-            raise
-
-    return run
 
 
 def _is_model(parameter: inspect.Parameter) -> bool:
@@ -270,56 +210,3 @@ def job(name: str, **about: Any) -> Callable[[F], F]:
         return function
 
     return declare
-
-
-# -- options as keyword arguments -------------------------------------------------------------------------------------
-
-_P = ParamSpec("_P")
-_A = TypeVar("_A")
-_O = TypeVar("_O", bound=JobOptions)
-
-
-def takes(model: Callable[_P, _O]) -> Callable[[Callable[[_A, _O], T]], Callable[Concatenate[_A, _P], T]]:
-    """Give a function a model's options as keyword arguments. Type checkers, editors and `help` see them."""
-    declared: type[JobOptions] = model  # type: ignore[assignment]
-
-    def take(function: Callable[[_A, _O], T]) -> Callable[Concatenate[_A, _P], T]:
-        own = inspect.signature(function)
-        words = [
-            each.replace(annotation=SOURCE if each.annotation == "Source" else each.annotation)
-            for name, each in own.parameters.items()
-            if name != "options"
-        ]
-        signature = own.replace(parameters=[*words, *map(_parameter, in_order(declared.declared().values()))])
-
-        @functools.wraps(function)
-        def called(*arguments: Any, **given: Any) -> T:
-            try:
-                bound = signature.bind(*arguments, **given).arguments
-            except TypeError as error:
-                raise TypeError(f"{function.__name__}() {error}") from None
-            asked = {name: bound[name] for name in given if name in declared.declared() and name in bound}
-            first = [bound.get(each.name, each.default) for each in words]
-            return function(*first, declared.given(asked))  # type: ignore[call-arg]
-
-        called.__signature__ = signature  # type: ignore[attr-defined]
-        called.__doc__ = _documented(function.__doc__ or "", declared)
-        return called
-
-    return take
-
-
-def _parameter(declared: Option) -> inspect.Parameter:
-    module = r"\b(collections\.abc|pathlib(\._local)?|typing|agent(\.[a-z_]+)+)\."
-    kind = re.sub(module, "", inspect.formatannotation(declared.field.annotation))
-    return inspect.Parameter(
-        declared.name, inspect.Parameter.KEYWORD_ONLY, default=declared.field.default, annotation=kind
-    )
-
-
-def _documented(doc: str, model: type[JobOptions]) -> str:
-    lines = []
-    for each in in_order(model.declared().values()):
-        bounds = each.expected().removeprefix("write ") if each.kind in (int, float) else ""
-        lines.append(f"    {each.name}: {each.about}{f' ({bounds})' if bounds else ''}")
-    return re.sub(r"(?m)^    options: .*$", lambda found: "\n".join(lines), inspect.cleandoc(doc))

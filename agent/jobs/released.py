@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,25 @@ from typing import Any
 from agent.errors import InputError
 from agent.evaluate.evaluator import Evaluator
 from agent.gateway.embedding import Embedder
-from agent.jobs.locations import asked_before
+from agent.jobs.locations import open_history
 from agent.jobs.session import Session
+from agent.jobs.tasks import task_of
+from agent.ledger.query import started_with
 from agent.models.langchain import EmbeddingModel
 from agent.models.model_registry import create_model, leads_elsewhere
+from agent.options.run import RecordedOptions
 from agent.programs.kinds import Kind, program_for
 from agent.programs.variants import ReleasedProgram
 from agent.prompt.parts.adapter import require_base
+from agent.release.aliases import NAME
 from agent.release.runtime import Prompt
 from agent.release.suite import Suite
 from agent.release.texts import Loaded
 from agent.retrieval.pick import text_of
 from agent.safe_text import printable
+from agent.task.by_name import find_task
+from agent.task.examples import PLAYED
+from agent.task.load import load_task
 from agent.types import (
     LM,
     Candidate,
@@ -159,3 +167,77 @@ class AskedRelease:
     def head(self, asking: Session[Any]) -> dict[str, Any]:
         """Return the first fields of a result."""
         return {"run_id": asking.id, "name": self.prompt.name, "version": self.prompt.version, "model": asking.model}
+
+
+def task_named(name: str) -> Path:
+    """Return the folder under tasks/ of a name, which may be foreign: never a path."""
+    folder = Path("tasks") / name
+    if NAME.fullmatch(name) and (folder / "task.toml").is_file():
+        return folder
+    raise InputError(f"{printable(name)}: no task of this name under tasks/; name the task that you mean with --task")
+
+
+def task_for(prompt: Loaded, name: str | None, db: Path) -> Task:
+    """Return a prompt's task: the named one, its run's, or that of its name."""
+    if name:
+        task = load_task(find_task(name))
+    elif options := run_options(prompt, db):
+        task = task_of(options)
+        task = replace(task, judges=tuple(options.judge or task.judges))
+    else:
+        task = load_task(task_named(prompt.name))
+    wanted, has = set(prompt.release.inputs), {field.name for field in task.signature.inputs}
+    if wanted != has:
+        needs = ", ".join(sorted(wanted)) or "none"
+        raise InputError(
+            f"{task.name}: its inputs are {', '.join(sorted(has))}, the prompt needs {needs}; name the task"
+        )
+    if task.user is not None:
+        raise InputError(f"{task.name}: {PLAYED}, which are not asked again one by one; run the task again")
+    if not task.is_judged:
+        return replace(task, judges=())
+    return task if task.judges else replace(task, judges=(task.model or prompt.model,))
+
+
+def run_options(prompt: Loaded, db: Path) -> RecordedOptions | None:
+    """Return the options of the prompt's run; None if the ledger does not know it."""
+    run_id = str(prompt.provenance.get("run_id", ""))
+    if not run_id or not db.is_file():
+        return None
+    with suppress(InputError), closing(open_history(db)) as history:
+        return started_with(history.run(run_id))
+    return None
+
+
+def has_goals(prompt: Prompt, db: Path) -> bool:
+    """Return whether a model simulated the user in the prompt's run, as far as known."""
+    options = run_options(prompt, db) if prompt.release.conversation else None
+    try:
+        user = task_of(options).user if options else None
+    except InputError:  # the task is gone
+        return False
+    return user is not None and bool(user.model)
+
+
+def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequence[str]], db: Path) -> None:
+    """Raise InputError for a model at an address or path that only `file` names.
+
+    An address would receive rows and key. Models that this ledger has asked before are allowed. `brought` are the
+    models that the file names; `asked`, by option, those that the user did not type.
+    """
+
+    for option, names in asked.items():
+        for name in names:
+            if name in brought and leads_elsewhere(name) and not asked_before(name, db):
+                raise InputError(
+                    f"{file}: names the model {printable(name)}, and neither you nor {db} has named it before; if you "
+                    f"trust it, give it yourself: {option} {printable(name)}"
+                )
+
+
+def asked_before(model: str, db: Path) -> bool:
+    """Return whether the ledger has a call of a model."""
+    if not db.is_file():
+        return False
+    with closing(open_history(db)) as history:
+        return bool(history.select("SELECT 1 FROM calls WHERE model = ? LIMIT 1", model))

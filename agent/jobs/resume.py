@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.errors import InputError
 from agent.jobs.launch import Launch, prepare
@@ -16,18 +16,14 @@ from agent.ledger.provenance import tool_version
 from agent.ledger.query import started_with
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.run import ResumeOptions
+from agent.search.plan import Plan
 from agent.types import Task
-
-if TYPE_CHECKING:
-    from agent.search.plan import Plan
 
 UNFINISHED = ("running", "interrupted", "killed", "failed")
 
 
 def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observer = NO_OBSERVER) -> Launch:
     """Load a run as it was started, and check that it can continue. "": the latest unfinished one."""
-    from agent.search.plan import Plan  # here, as plans would slow down every command
-
     with closing(open_history(db)) as history:
         row = history.run(run) if run else unfinished(history.runs(), db)
         costs = history.costs(row["id"])

@@ -1,30 +1,26 @@
-"""`optimize run`, `resume`, `migrate`, `text` and `demo`: from a task, a model and a budget to a tested prompt."""
+"""`optimize run`, `resume`, `migrate` and `text`: from a task, a model and a budget to a tested prompt."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agent.errors import AgentError, BudgetRefused, InputError
-from agent.jobs.launch import Launch, prepare, search_of
+from agent.errors import AgentError, BudgetRefused
 from agent.jobs.locations import calls_seen, ledger_option, open_history
 from agent.jobs.registry import DB, job
-from agent.jobs.resume import prepare_resume
-from agent.jobs.session import Work
-from agent.jobs.tasks import SAMPLES, copy_task
-from agent.ledger.connect import is_there
-from agent.observer import NO_OBSERVER, Observer
+from agent.jobs.work import Work
+from agent.observer import Observer
 from agent.options.run import MigrateOptions, RecordedOptions, ResumeOptions, RunOptions, TextOptions, TextSource
 from agent.options.shared import PlanOption, PublishedOptions
 from agent.redact import without_password
 from agent.release.result import RunResult
-from agent.report.blocks import Column, PageSection, plain_section, table
-from agent.report.blocks import text as prose
+from agent.report.blocks import PageSection
 from agent.report.view import RunView
 from agent.results.planned_run import PlannedRun
 from agent.safe_file import disk_errors, new_file
@@ -32,22 +28,11 @@ from agent.safe_text import plain
 from agent.search.registered import STRATEGIES
 from agent.tracking.tracker import TRACKERS
 
-MODEL = "recorded/qwen2.5-coder-0.5b"
-FOLDER = Path("tasks/demo")
-ROWS = SAMPLES / "home_assistant"
-OWN = Path(__file__).parents[1] / "demo" / "task"
-"""The files of the task that are not the sample's."""
-DEMO = RecordedOptions(task=FOLDER.name, max_concurrency=16)
-SECTIONS = ("verdict", "result", "prompt")
-STEPS = (
-    ("see it whole", "optimize show"),
-    ("open the report", "optimize report"),
-    ("see it in the browser", "optimize ui"),
-    ("ship the prompt", "optimize promote"),
-    ("use it in a program", "optimize export --format python -o demo_prompt.py"),
-    ("check the record", "optimize audit verify"),
-)
-OWN_DATA = ("try your own data", "optimize run data.csv --target COL --prompt prompt.txt")
+if TYPE_CHECKING:
+    from agent.jobs.launch import Launch
+
+Publisher = Callable[[str, Path], int]
+"""Publishes a finished run, by its id, from a ledger; returns the exit code."""
 URL: Any = PublishedOptions.field("ledger_url")
 
 
@@ -70,15 +55,15 @@ def run(
     address or name that the provider refuses), 3 budget too small, 130 interrupted. After 1 or 130, the last line is
     the command that resumes the run.
     """
-    _require_database(ledger_url)
-    launch = prepare(options.changed_to(RecordedOptions, task=task), db, observer)
+    publish = _publisher(ledger_url)
+    launch = _prepare(options.changed_to(RecordedOptions, task=task), db, observer)
     if launch.task.is_judged:
         from agent.jobs.tune import judge_first  # here, as it would slow down every command
 
         if advice := judge_first(launch.task, db):
             observer.on_message(advice)
     if not plan.dry_run:
-        return _search(launch, db, ledger_url)
+        return _search(launch, db, publish)
     return launch.planned(None if launch.program.is_fixed else calls_seen(db, launch.task.name, launch.model.name))
 
 
@@ -91,8 +76,10 @@ def resume(
     Refuses if the task, its data or metrics, the model or the program changed since, and names the changes; --fork
     starts a new run with the current files, which still reuses every recorded call that is the same.
     """
-    _require_database(ledger_url)
-    return _search(prepare_resume(run, options, db, observer), db, ledger_url)
+    from agent.jobs.resume import prepare_resume
+
+    publish = _publisher(ledger_url)
+    return _search(prepare_resume(run, options, db, observer), db, publish)
 
 
 @job("migrate", required=("model",), sections=sections_of_run)
@@ -108,33 +95,42 @@ def migrate(
     """
     from agent.jobs.recorded import migration_options
 
-    launch = prepare(migration_options(prompt, options, db), db, observer)
+    launch = _prepare(migration_options(prompt, options, db), db, observer)
     return launch.planned() if plan.dry_run else _search(launch, db)
 
 
-def _search(launch: Launch, db: Path, url: str | None = None) -> Work[RunResult]:
+def _prepare(asked: RecordedOptions, db: Path, observer: Observer) -> Launch:
+    from agent.jobs.launch import prepare  # here, as it loads all that a search needs
+
+    return prepare(asked, db, observer)
+
+
+def _search(launch: Launch, db: Path, publish: Publisher | None = None) -> Work[RunResult]:
+    from agent.jobs.launch import search_of
+
     work = search_of(launch)
-    return work if url is None else replace(work, ended=lambda result: _published(url, result.run_id, db))
+    return work if publish is None else replace(work, ended=lambda result: publish(result.run_id, db))
 
 
-def _require_database(url: str | None) -> None:
-    if url is not None:
-        from agent.ledger.team_store import database
+def _publisher(url: str | None) -> Publisher | None:
+    """Return what publishes a run to a team's ledger. Raises InputError for an address that cannot be used."""
+    if url is None:
+        return None
+    from agent.ledger.team_store import database, publish
 
-        database(url)
+    database(url)
 
+    def published(run_id: str, db: Path) -> int:
+        try:
+            with closing(open_history(db)) as history:
+                said = publish(history, run_id, url).line()
+        except AgentError as error:
+            again = f"optimize ledger publish {run_id} --to {shlex.quote(without_password(url))}{ledger_option(db)}"
+            said = f"not published: {error}\npublish it with: {again}"
+        print(plain(said), file=sys.stderr)
+        return 0
 
-def _published(url: str, run_id: str, db: Path) -> int:
-    from agent.ledger.team_store import publish
-
-    try:
-        with closing(open_history(db)) as history:
-            said = publish(history, run_id, url).line()
-    except AgentError as error:
-        again = f"optimize ledger publish {run_id} --to {shlex.quote(without_password(url))}{ledger_option(db)}"
-        said = f"not published: {error}\npublish it with: {again}"
-    print(plain(said), file=sys.stderr)
-    return 0
+    return published
 
 
 # -- a text file -----------------------------------------------------------------------------------------------------
@@ -154,14 +150,14 @@ def text(
     """
     recorded = options.part(RecordedOptions)
     recorded = recorded.changed(task=file, text=options.part(TextSource), max_calls=options.max_runs)
-    launch = prepare(recorded, db, observer)
+    launch = _prepare(recorded, db, observer)
     try:
         if plan.dry_run:
             found, what = launch.planned(), f"a call of {launch.model.name} is one run of: {options.command}"
             return found.model_copy(
                 update={"lines": (*map(_in_runs, found.lines), f"{what}, and costs what it reports")}
             )
-        work = search_of(launch)
+        work = _search(launch, db)
     except BudgetRefused as refused:
         raise BudgetRefused(_in_runs(str(refused))) from None
     return replace(work, opening=_in_runs(work.opening), ended=partial(_written, options.output, file))
@@ -184,54 +180,3 @@ def _written(output: Path | None, file: str, result: RunResult) -> int:
         said = f"wrote {output}"
     print(plain(said), file=sys.stderr)
     return 0
-
-
-# -- the demo ---------------------------------------------------------------------------------------------------------
-
-
-def _sections_of_demo(result: RunResult, db: Path) -> list[PageSection]:
-    from agent.report.run_blocks import run_sections
-
-    words, pairs = ledger_option(db), (Column(""), Column("", "code"))
-    files = (("task", FOLDER), ("new prompt", result.release.path), ("record of every call", db))
-    steps = [*((what, f"{command}{words}") for what, command in STEPS), OWN_DATA]
-    with closing(open_history(db)) as history:
-        sections = run_sections(result, RunView(history, result.run_id), brief=True, names=SECTIONS)
-    about = prose("Search, statistics, ledger and report are the same as in any run.")
-    return [*sections, plain_section(about, table("files:", pairs, files), table("next:", pairs, steps))]
-
-
-@job("demo", sections=_sections_of_demo)
-def demo(*, observer: Observer, db: Path = DB) -> Work[RunResult]:
-    """Run a whole search in seconds over recorded replies: no model, no key, no network.
-
-    The replies were recorded from a small open model and ship with the package. Search, sealed test, statistics, ledger
-    and report are the same as in any run. The task is written to tasks/demo, the run to runs/. A second demo is a new
-    run, which takes its replies from the ledger. A ledger with your runs is refused: use --db for another one.
-    """
-    return search_of(prepare_demo(db, observer))
-
-
-def prepare_demo(db: Path, observer: Observer = NO_OBSERVER) -> Launch:
-    """Write the task to tasks/demo, and prepare its run."""
-    if is_there(db):
-        with closing(open_history(db)) as history:
-            others = [run["id"] for run in history.runs() if run["model"] != MODEL]
-        if others:
-            raise InputError(
-                f"{db}: holds other runs; keep the demo apart: optimize demo --db demo/ledger.db, or an empty folder"
-            )
-    if not FOLDER.exists():
-        copy_task(FOLDER, ROWS, OWN)
-    elif changed := _changed():
-        raise InputError(f"{changed}: not as the demo was recorded; remove {FOLDER}, or run the demo in another folder")
-    return prepare(DEMO, db, observer)
-
-
-def _changed() -> Path | None:
-    originals = {path.name: path for source in (ROWS, OWN) for path in source.iterdir()}
-    for name, original in sorted(originals.items()):
-        copy = FOLDER / name
-        if not copy.is_file() or copy.read_bytes() != original.read_bytes():
-            return copy
-    return None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -32,20 +32,20 @@ from agent.jobs.locations import ledger_option, releases_folder
 from agent.jobs.models import fetch_weights, price_of, remarks, require_batches
 from agent.jobs.observers import Changes, LedgerObserver, Watcher
 from agent.jobs.tracking import NO_TRACKING, Tracking, run_params, tracked
-from agent.ledger.provenance import command_line, new_run_id, provenance
+from agent.jobs.work import Work
+from agent.ledger.provenance import command_line, provenance
 from agent.ledger.query import run_folder
 from agent.ledger.store import Ledger, NewRun
 from agent.models.model_registry import check_keys
 from agent.observer import Observers
-from agent.options.shared import SpendingOptions
 from agent.release.promotion import ReleaseRegistry
 from agent.results.base import CostedResult
 from agent.safe_text import counted
 from agent.tracking.spans import NO_TRACER, CallTracer
-from agent.types import LM, Budget, CallRole, Task
+from agent.types import CallRole
 
 if TYPE_CHECKING:
-    from agent.search.program import Describes
+    pass
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -54,44 +54,6 @@ R = TypeVar("R", bound=CostedResult)
 NOTHING_ANSWERED = "no call was made; fix this and run the same command again"
 SEARCH_ROLES: tuple[CallRole, ...] = ("model", "proposer", "judge")
 """Roles whose calls a search reports even if there were none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work(Generic[R]):
-    """A job that asks models, checked and ready to start.
-
-    `kind` is "" for a search, `done` the event of its result ("": none), `chained` the keys of the result in that event
-    or a function that makes them. The run is named after the first of `lms`. `prices` are those of an earlier run,
-    `stored` its options for the ledger (None: the command), and `programs` describe its candidates. `ended` is called
-    on the command line once the result is printed, for the exit code.
-    """
-
-    kind: str
-    done: str
-    perform: Callable[[Session[R]], Awaitable[R]]
-    task: Task
-    lms: Sequence[LM]
-    options: SpendingOptions
-    planned: int
-    budget: Budget
-    command: str = ""
-    models: Sequence[str] = ()
-    chained: Sequence[str] | Callable[[R], Mapping[str, Any]] = ()
-    use_cache: bool = True
-    prices: Mapping[str, Price] = field(default_factory=dict)
-    seed: int = 0
-    after_interrupt: str = "interrupted; the same command continues, as every reply is in the ledger"
-    opening: str = ""
-    ended: Callable[[R], int] | None = None
-    programs: Sequence[Describes] = ()
-    stored: Mapping[str, Any] | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    plan: Mapping[str, Any] | None = None
-    proposer: str = ""
-    parent: str | None = None
-    run_id: str = field(default_factory=new_run_id)
-    is_resumed: bool = False
-    params: Mapping[str, Any] | None = None
 
 
 class Session(Generic[R]):

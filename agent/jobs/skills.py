@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agent.errors import InputError
-from agent.jobs.tasks import SAMPLES
 from agent.jobs.tool_sources import tools_in_file
 from agent.options.jobs import InitOptions
 from agent.safe_file import prompt_text, sha256_of
 from agent.safe_text import counted, listed
 from agent.stats.figures import detectable_line
 from agent.stats.power import detectable_gains, rows_for
+from agent.task.by_name import SAMPLES
 from agent.task.from_file import write_task_files
 from agent.task.label_files import json_line
 from agent.task.skills import (

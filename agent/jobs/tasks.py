@@ -17,13 +17,13 @@ from agent.metrics.metric_registry import METRICS
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.run import RecordedOptions
 from agent.options.shared import asked_of
-from agent.release.aliases import NAME
 from agent.release.completion import parameters_of
 from agent.release.runtime import load_prompt
 from agent.safe_file import prompt_text
-from agent.safe_text import closest, printable, quoted
+from agent.safe_text import quoted
 from agent.scoring.task_metrics import registered
 from agent.scoring.tuned_judge import TunedPrompt
+from agent.task.by_name import find_task
 from agent.task.from_file import new_task_folder, task_from_file
 from agent.task.load import load_task
 from agent.task.scoring_rule import metric_asked
@@ -32,38 +32,8 @@ from agent.task.task_text import Reading
 from agent.task.tools import TOOLS_FILE
 from agent.types import MetricSpec, Task
 
-SAMPLES = Path(__file__).parents[1] / "samples"
-"""The tasks that ship with the package."""
 METRIC = "metric"
 """The part of a task, among its hashes, that is a Python function or the metric of `--metric`."""
-
-
-def task_named(name: str) -> Path:
-    """Return the folder under tasks/ of a name, which may be foreign: never a path."""
-    folder = Path("tasks") / name
-    if NAME.fullmatch(name) and (folder / "task.toml").is_file():
-        return folder
-    raise InputError(f"{printable(name)}: no task of this name under tasks/; name the task that you mean with --task")
-
-
-def find_task(name: str) -> Path:
-    """Return a task's folder by path, or by name under tasks/. Raises InputError."""
-    for place in (Path(name), Path("tasks") / name):
-        if (place / "task.toml").is_file():
-            return place
-    known = tasks_here()
-    near = closest(name, known)
-    hint = f"did you mean {near}" if near else f"tasks here: {', '.join(known) or 'none'}"
-    more = f"`optimize init --sample {name}` copies it here" if name in samples() else "`optimize init` makes a new one"
-    raise InputError(f"{name}: no task of this name and no folder with a task.toml; {hint}; {more}")
-
-
-def tasks_here() -> list[str]:
-    return sorted(path.parent.name for path in Path("tasks").glob("*/task.toml"))
-
-
-def samples() -> list[str]:
-    return sorted(path.parent.name for path in SAMPLES.glob("*/task.toml"))
 
 
 def task_of(options: RecordedOptions) -> Task:

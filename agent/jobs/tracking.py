@@ -28,6 +28,7 @@ from agent.options.shared import TrackOptions
 from agent.redact import ALLOW_TRACING, redact, secrets_in
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import search_result
+from agent.report.html import report_html
 from agent.report.view import RunView, RunWithoutRows, holds_rows
 from agent.results.base import Result
 from agent.results.customize import CustomizeResult
@@ -286,8 +287,6 @@ def flat(found: Mapping[str, Any], start: str = "") -> dict[str, Any]:
 
 
 def _tracked_files(run_id: str, result: Result, db: Path, texts: bool) -> tuple[list[Table], list[Path]]:
-    from agent.report.html import report_html
-
     tables: list[Table] = []
     if isinstance(result, CustomizeResult):
         arms = [[getattr(arm, name) for name in ARM_COLUMNS] for arm in result.arms]

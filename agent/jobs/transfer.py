@@ -16,8 +16,9 @@ from agent.jobs.locations import open_history
 from agent.jobs.models import earlier_prices
 from agent.jobs.recorded import best_trials, recorded_prompt
 from agent.jobs.registry import DB, job
-from agent.jobs.session import Session, Work
+from agent.jobs.session import Session
 from agent.jobs.tasks import changed_parts, task_of
+from agent.jobs.work import Work
 from agent.ledger.query import History, Row, started_with
 from agent.models.model_registry import create_model
 from agent.options.jobs import TransferOptions

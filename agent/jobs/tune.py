@@ -25,7 +25,8 @@ from agent.jobs.launch import Launch, prepare, search_of
 from agent.jobs.locations import open_history
 from agent.jobs.promote import promotable
 from agent.jobs.registry import DB, After, job
-from agent.jobs.session import Session, Work
+from agent.jobs.session import Session
+from agent.jobs.work import Work
 from agent.models.model_registry import DEFAULT_MODEL
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.jobs import TuneOptions

@@ -11,13 +11,15 @@ import json
 import os
 import platform
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from agent.errors import LedgerError, ModelError, TransportUnknown
+from agent.errors import LedgerBusy, LedgerError, ModelError, TransportUnknown
 from agent.ledger.ledger_file import LedgerFile
 from agent.ledger.provenance import tool_version, utc_now
 from agent.ledger.query import Queries
@@ -310,3 +312,15 @@ def _line(error: str) -> str:
 
 def _fields(value: object, *names: str) -> dict[str, Any]:
     return {name: getattr(value, name) for name in names}
+
+
+def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
+    """Open the ledger for writing, after at most `patience` seconds of waiting. Raises LedgerBusy."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return Ledger(db)
+        except LedgerBusy:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)

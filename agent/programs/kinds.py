@@ -25,7 +25,6 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from agent.errors import OF_A_ROW, BudgetExhausted, InputError, ReleaseError, RowRefused, one_line
 from agent.evaluate.evaluator import Evaluator
 from agent.gateway.gateway import Gateway
-from agent.programs.moves.named_text_moves import NamedTextMoves
 from agent.programs.own_file import module_of, plain, why_broken
 from agent.programs.rollout import RolloutTrace
 from agent.prompt.named_texts import TextsCandidate, as_texts, why_unfit
@@ -294,6 +293,8 @@ class UserKind(Kind):
         return "\n".join([as_texts(candidate).texts[name], *map(label_text, self.examples_of(candidate, name))])
 
     def moves(self, context: SearchContext) -> Moves:
+        from agent.programs.moves.named_text_moves import NamedTextMoves  # here, as only a search needs it
+
         return NamedTextMoves(context, self)
 
     def texts(self, candidate: Candidate) -> list[str]:

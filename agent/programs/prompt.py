@@ -30,8 +30,8 @@ from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import DspyForm
-from agent.search.effects import Feature
 from agent.search.registered import DEFAULT, DSPY
+from agent.search.study import Feature
 from agent.types import (
     LM,
     Call,

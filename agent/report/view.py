@@ -22,8 +22,6 @@ from agent.release.result import RunResult, search_result
 from agent.report.wording import SIDES, PromptNames, names_of
 from agent.results.base import SideName
 from agent.safe_file import prompt_text
-from agent.task.from_file import task_from_file
-from agent.task.load import load_task
 from agent.types import Example, SplitName, Task
 
 EQUAL = 1e-12
@@ -219,6 +217,8 @@ def holds_rows(candidate: Row) -> bool:
 
 def task_of(run: Row) -> Task:
     """Return the task with its current files: a folder, or rows of a data file. Raises AgentError."""
+    from agent.task.from_file import task_from_file  # here, as most views of a run do not read its files
+    from agent.task.load import load_task
 
     options, text = started_with(run), ""
     if not options.target:

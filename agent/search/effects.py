@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Matrix = NDArray[Any]
+from agent.search.study import Feature
 
-Feature = tuple[str, str]  # a part and its choice: ("format", "inline")
+Matrix = NDArray[Any]
 
 SPREADS = {"parts": (0.03, 0.1, 0.3), "demo": (0.007, 0.015, 0.04, 0.1), "own": (0.01, 0.03, 0.1)}
 """The grid: standard deviations of coefficients, in score."""

@@ -22,10 +22,11 @@ from agent.prompt.parts.tools import tool_changes
 from agent.results.breakdown import Consistency, JudgeTrust, Retrieval, Variety
 from agent.results.run_parts import Carried, Change, Lift, OtherBaseline, PromptSize, ProposerUse, ToShow, Winner
 from agent.search.context import SearchContext
-from agent.search.effects import Feature, PartsModel, ScoredCandidate
+from agent.search.effects import PartsModel, ScoredCandidate
 from agent.search.plan import calls_for
 from agent.search.program import PROPOSED, Program
 from agent.search.selection import OTHER_CAPS, within_noise
+from agent.search.study import Feature
 from agent.search.trials import Trials, by_operator
 from agent.stats.intervals import both_scored, paired_difference
 from agent.stats.power import shown

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 from agent.gateway.gateway import Gateway, ModelClient
 from agent.prompt.label_calibration import LabelCalibration
 from agent.prompt.parts.calibration import Opinion
-from agent.search.effects import Feature
-from agent.search.study import Place
+from agent.search.study import Feature, Place
 from agent.types import LM, Candidate, Example, Message, Outcome, Proposal, Runner, Summary, Task
 
 if TYPE_CHECKING:

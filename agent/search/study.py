@@ -14,6 +14,7 @@ from agent.types import TrialState
 
 PRIOR_ROWS = 8.0
 
+Feature = tuple[str, str]  # a part and its choice: ("format", "inline")
 Place = Mapping[str, str]  # a choice for each coordinate of the space; demo sets of the same kind share one
 
 

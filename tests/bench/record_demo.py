@@ -16,9 +16,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from agent.jobs.demo import MODEL, prepare_demo
 from agent.jobs.launch import search_of
 from agent.jobs.observers import Watcher
-from agent.jobs.search import MODEL, prepare_demo
 from agent.jobs.session import run_work
 from agent.models.local import LocalModel
 from agent.models.recorded import (

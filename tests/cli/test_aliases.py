@@ -176,7 +176,7 @@ def test_a_rollback_works_while_a_run_holds_the_ledger_and_without_one(
     one = load_prompt("rows@production")
     registry = ReleaseRegistry(Path("runs/releases"))
     two = replace(one.release, model="openai/other")
-    monkeypatch.setattr("agent.jobs.promote.BUSY_AFTER", 0.1)
+    monkeypatch.setattr("agent.jobs.aliases.BUSY_AFTER", 0.1)
     registry.promote(two, "production", None, evidence={})
     busy = Ledger(LEDGER)
     result = optimize("rollback", "rows")

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import main
-from agent.jobs.search import FOLDER, MODEL
+from agent.jobs.demo import FOLDER, MODEL
 from agent.models.recorded import PREFIX, RECORDINGS, SUFFIX
 from tests.cli.world import good, good_json, refused
 from tests.conftest import copied, made_once

@@ -85,7 +85,7 @@ def test_an_interrupt_before_the_first_call_ends_with_130(monkeypatch: pytest.Mo
     def pressed(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("agent.jobs.search.prepare", pressed)
+    monkeypatch.setattr("agent.jobs.launch.prepare", pressed)
     assert refused(130, *FILE) == ["interrupted"]
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError
-from agent.jobs.locations import open_ledger, releases_folder
+from agent.jobs.locations import releases_folder
 from agent.jobs.promote import PromoteOptions, promotable
+from agent.ledger.store import open_ledger
 from agent.metrics.metric_registry import METRICS
 from agent.release.gate import gate
 from agent.release.promotion import ReleaseRegistry

@@ -5,11 +5,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agent.jobs.tasks import samples
 from agent.jobs.tasks import task_of as task_of_words
 from agent.ledger.query import History
 from agent.options.run import RecordedOptions
 from agent.report.view import task_of
+from agent.task.by_name import samples
 from tests.cli.world import INSTRUCTION, files, good, good_json, learner, refused, write_lines
 from tests.scripted import Toys
 

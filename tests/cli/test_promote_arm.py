@@ -17,7 +17,7 @@ import pytest
 
 import promptassay as pa
 from agent.errors import GateFailed, InputError, ReleaseError
-from agent.jobs.promote import prompt_named
+from agent.jobs.aliases import prompt_named
 from agent.ledger.query import History
 from agent.release.file_release import read_files
 from agent.release.runtime import load_prompt

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError, RowRefused
 from agent.gateway.prices import price_of
-from agent.jobs.search import MODEL
+from agent.jobs.demo import MODEL
 from agent.models.model_registry import create_model, leads_elsewhere
 from agent.models.recorded import RecordedModel, RecordedWeights, Recording, note, read_recording, request_key
 from agent.types import Completion, Message, Request, Tool, Usage

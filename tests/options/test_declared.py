@@ -17,7 +17,7 @@ import promptassay as pa
 from agent.cli.declared import OptionType, command, job_command
 from agent.errors import ProblemsError
 from agent.jobs import JOBS as DECLARED
-from agent.jobs.registry import takes
+from agent.jobs.in_python import takes
 from agent.jobs.sweep.cells import cells_of
 from agent.jobs.sweep.file import read_sweep
 from agent.options.kinds import seconds

@@ -10,11 +10,11 @@ from agent.errors import OF_A_ROW
 from agent.evaluate.evaluator import Evaluator, values
 from agent.gateway.gateway import Gateway
 from agent.gateway.in_flight import all_of
-from agent.jobs.tasks import SAMPLES
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import baseline
 from agent.results.customize import Forgetting, OtherTask
 from agent.scoring.task_metrics import build_metrics
+from agent.task.by_name import SAMPLES
 from agent.task.load import load_task
 from agent.types import LM, Message, Request, Task
 

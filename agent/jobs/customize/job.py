@@ -15,7 +15,7 @@ from agent.jobs.customize.plan import CustomizePlan, finished_search, planned, r
 from agent.jobs.launch import Launch, prepare, search_of
 from agent.jobs.locations import open_history
 from agent.jobs.registry import After, job
-from agent.jobs.session import Work
+from agent.jobs.work import Work
 from agent.models.openai import OpenAIModel
 from agent.models.provider_jobs import TuningSettings
 from agent.observer import Observer

@@ -12,7 +12,8 @@ from agent.prompt.parts.kinds import held as parts_of
 from agent.prompt.prompt_candidate import PromptCandidate, as_prompt
 from agent.prompt.techniques import TECHNIQUES, builtin_rewrites, why_rejected
 from agent.prompt.template import split
-from agent.search.effects import Effect, Feature
+from agent.search.effects import Effect
+from agent.search.study import Feature
 from agent.types import Candidate, Demo, Proposal, Task
 
 

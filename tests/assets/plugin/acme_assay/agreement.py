@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from agent.jobs.locations import prompt_path
-from agent.jobs.registry import DB, Session, Work, job
+from agent.jobs.registry import DB, job
 from agent.jobs.released import AskedRelease, rows_task
+from agent.jobs.session import Session
+from agent.jobs.work import Work
 from agent.options.option import option
 from agent.options.shared import MODELS, SpendingOptions
 from agent.release.runtime import load_prompt
