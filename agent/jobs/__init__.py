@@ -13,7 +13,6 @@ _MODULES = {
     "apply": ("apply",),
     "batch": ("batch list", "batch cancel"),
     "customize.job": ("customize",),
-    "demo": ("demo",),
     "doctor": ("doctor",),
     "inventory": ("tasks", "metrics list", "models list", "models fetch", "tools"),
     "label": ("label",),
@@ -31,6 +30,7 @@ _MODULES = {
     "monitor": ("monitor", "ab report"),
     "learn": ("learn",),
     "search": ("run", "resume", "migrate", "text"),
+    "demo": ("demo",),
     "sweep.sweep": ("sweep",),
     "transfer": ("transfer",),
 }

@@ -1,4 +1,4 @@
-"""Run a released prompt on rows, and make tasks of rows without right answers."""
+"""A released prompt that is asked again: its task, the models it may ask, and how it runs on rows."""
 
 from __future__ import annotations
 

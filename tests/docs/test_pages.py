@@ -58,6 +58,10 @@ def test_what_is_made_out_of_the_code_is_up_to_date(name: str) -> None:
     assert (DOCS / name).read_text("utf-8") == MADE[name](), f"docs/{name}: run `make docs-reference`"
 
 
+def test_no_schema_is_left_of_a_command_that_is_gone() -> None:
+    assert {f"schemas/{path.name}" for path in (DOCS / "schemas").iterdir()} <= set(MADE)
+
+
 @pytest.mark.parametrize("name", ["development/index.md", "extend.md"])
 def test_every_file_of_the_code_that_is_named_is_there(name: str) -> None:
     text = (DOCS / name).read_text("utf-8")
