@@ -43,8 +43,10 @@ class Trials:
 
     def record(self, candidate_id: str, outcomes: Sequence[Outcome], compared: Sequence[Outcome] | None = None) -> None:
         """Store all outcomes on the first dev rows. `compared`: as used in comparisons."""
-        self._outcomes[candidate_id] = list(outcomes)
-        self._compared[candidate_id] = list(outcomes if compared is None else compared)
+        later = [each for each in self._outcomes if self.by_id[each].number > self.by_id[candidate_id].number]
+        for kept, given in ((self._outcomes, outcomes), (self._compared, outcomes if compared is None else compared)):
+            kept[candidate_id] = list(given)
+            kept.update({each: kept.pop(each) for each in later})  # in the order of trials, not of answers
         self._evidence.clear()
         self._means.clear()
         self._order.clear()

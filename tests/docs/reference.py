@@ -197,6 +197,7 @@ def _signature(name: str, thing: Any) -> str:
     kinds = [parameter.kind for parameter in parameters]
     if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
         each.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
+    each = [argument.replace("pathlib._local.", "pathlib.") for argument in each]  # as Python 3.13 writes it
     one = f"{name}({', '.join(each)})"
     return one if len(one) <= 100 else f"{name}(\n" + "".join(f"    {argument},\n" for argument in each) + ")"
 

@@ -270,6 +270,7 @@ def spent(target: int, judge: int, budget: Budget) -> CandidateCosts:
     for _row in range(60):
         account.use("model", Usage(target), target / 1e6, False, "own")
         account.use("judge", Usage(judge), judge / 1e6, False)
+    trials.open("own", 0)
     trials.record("own", [Outcome("own", f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(60)])
     return CandidateCosts(PLAN, account, trials, "own", SIZES.__getitem__)
 
@@ -291,6 +292,7 @@ def test_of_several_the_last_look_costs_what_the_dearest_does_and_follows_what_w
     own, long = found.through_test("own"), found.through_test("long")
     assert found.through_test("own", "long", "own") == long > own
     assert found.through_test() == 0.0
+    found._trials.open("long", 1)
     found._trials.record("long", found._trials.outcomes["own"])  # prompts are three times as long on average
     assert found.of_rows("long", 10) == pytest.approx(10 * (5 / 3 * 100 + 1000) / 1100)
 
@@ -301,6 +303,7 @@ def test_a_prompt_that_picks_is_expected_to_cost_what_others_that_pick_cost() ->
     for name, dollars in (("own", 1e-4), ("first", 6e-4)):  # three times as dear a token: nothing in the cache
         for _row in range(30):
             account.use("model", Usage(sizes[name]), dollars, False, name)
+        trials.open(name, 1)
         trials.record(name, [Outcome(name, f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(30)])
     plan = replace(PLAN, per_row=1)
     found = CandidateCosts(plan, account, trials, "own", sizes.__getitem__, lambda name: name != "own")

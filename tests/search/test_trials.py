@@ -70,6 +70,16 @@ def bench(count: int = 4) -> Bench:
 # -- trials ------------------------------------------------------------------------------------------------------------
 
 
+@given(st.permutations(range(4)))
+def test_what_is_known_does_not_depend_on_who_is_answered_first(order: Sequence[int]) -> None:
+    known = bench()
+    for made in known.ids:
+        known.trials.open(made, 1)
+    for number in order:
+        known.see(number, [1.0, float(number % 2)])
+    assert list(known.trials.outcomes) == list(known.trials.compared()) == known.ids
+
+
 @given(VALUES)
 def test_a_trial_has_the_mean_and_interval_of_its_scored_rows_and_none_of_nothing(scores: list[float | None]) -> None:
     found = bench(1)
