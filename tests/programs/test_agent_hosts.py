@@ -178,9 +178,20 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+EARLIER = set[int]()
+"""Children of this process that were there before the test, such as the process that forks commands."""
+
+
+@pytest.fixture(autouse=True)
+def earlier() -> None:
+    EARLIER.clear()
+    EARLIER.update(children())
+
+
 def children() -> set[int]:
-    """All children of this process, those that nobody waited for too."""
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    """All children of this process that a test started, those that nobody waited for too."""
+    tasks = Path("/proc/self/task").iterdir()
+    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()} - EARLIER
 
 
 # -- child processes in Python -----------------------------------------------------------------------------------------
