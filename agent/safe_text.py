@@ -34,7 +34,11 @@ def whole_characters(text: str) -> str:
 
 
 def quoted(value: Any, limit: int = 80) -> str:
-    """Format `value` as Python would, cut to `limit` characters; never raises."""
+    """Format `value` as Python would, cut to `limit` characters; never raises.
+
+    >>> quoted("ab"), quoted("x" * 99, limit=10)
+    ("'ab'", "'xxxxx...'")
+    """
     try:
         text = printable(repr(value))
     except (ValueError, RecursionError):  # an integer of many thousand digits, or data nested too deep to print

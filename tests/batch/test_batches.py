@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from agent.errors import BudgetExhausted, Interrupted, RowRefused, RunRefused
-from agent.gateway.batches import Batches
+from agent.gateway import batches
+from agent.gateway.batches import ROW_BYTES, Batches
 from agent.ledger.store import Ledger
 from agent.types import Budget
 from tests.batch.provider import BATCHES, DAMAGE, EXPIRED, HTML, MESSAGES
@@ -28,9 +29,12 @@ CREATE = {"openai": BATCHES, "anthropic": MESSAGES}
 
 
 @BOTH
-def test_a_set_goes_as_one_batch_at_half_the_price_and_each_row_is_a_call(tmp_path: Path, kind: str) -> None:
+def test_a_set_goes_as_one_batch_at_half_the_price_and_each_row_is_a_call(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with world(tmp_path, kind) as there:
         assert texts(there.ask()) == expected()
+        assert [each for each in caplog.records if each.levelname == "ERROR"] == [], "nothing failed unseen"
         assert there.server.requests == []
         assert [len(job.rows) for job in there.provider.jobs.values()] == [ROWS]
         calls = there.calls()
@@ -78,6 +82,17 @@ def test_with_batch_only_a_set_of_few_calls_is_a_batch(tmp_path: Path) -> None:
         assert there.server.requests == []
 
 
+@pytest.mark.parametrize(("most", "size"), [("MOST_ROWS", 5), ("MOST_BYTES", 5 * ROW_BYTES + 500)])
+def test_a_set_that_is_too_large_for_a_batch_is_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str, size: int
+) -> None:
+    monkeypatch.setattr(batches, most, size)
+    with world(tmp_path) as there:
+        assert texts(there.ask()) == expected()
+        assert sorted(len(job.rows) for job in there.provider.jobs.values()) == [2, 5, 5]
+        assert there.server.requests == []
+
+
 # -- rows that fail ---------------------------------------------------------------------------------------------------
 
 
@@ -117,6 +132,24 @@ def test_a_row_that_is_refused_is_classified_as_a_live_call_is(tmp_path: Path, k
         assert [call["error_class"] for call in there.calls() if call["state"] == "error"] == ["permanent_row"]
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_batch_refused_in_the_same_words_stops_the_run_if_its_prompt_was_answered_before(
+    tmp_path: Path, answered: bool
+) -> None:
+    with world(tmp_path) as there, contextlib.closing(open_ledger(there.path)) as ledger:
+
+        async def go() -> list[Any]:
+            gateway = there.gateway(ledger)
+            if answered:
+                assert texts(await there.asked(gateway)) == expected()
+            there.provider.row = lambda number: 400
+            return await there.asked(gateway, max_tokens=9)
+
+        replies = asyncio.run(go())
+        assert all(isinstance(each, RowRefused | RunRefused) for each in replies)
+        assert any(isinstance(each, RunRefused) for each in replies) is answered
+
+
 def test_a_parameter_that_a_model_refuses_is_left_out_in_a_second_batch(tmp_path: Path) -> None:
     """All rows of the first are refused, which costs nothing; live they would cost twice as much."""
 
@@ -135,7 +168,7 @@ def test_a_parameter_that_a_model_refuses_is_left_out_in_a_second_batch(tmp_path
 
 
 def test_partial_results_are_taken_while_the_batch_is_under_way(tmp_path: Path) -> None:
-    course = ("in_progress", "in_progress", "in_progress", "completed")
+    course = ("validating", "in_progress", "in_progress", "completed")
     with world(tmp_path, course=course, partial=5) as there:
         settled: list[int] = []
 
@@ -147,6 +180,7 @@ def test_partial_results_are_taken_while_the_batch_is_under_way(tmp_path: Path) 
         assert texts(there.ask()) == expected()
         assert 5 in settled
         assert settled[-1] < ROWS
+        assert any("5 of 12 done" in line for line in there.lines)
 
 
 def test_a_batch_that_fails_whole_is_told_in_the_providers_words_and_its_rows_go_live(tmp_path: Path) -> None:
@@ -308,6 +342,21 @@ def test_a_batch_that_is_complete_is_not_said_to_be_under_way(tmp_path: Path) ->
         assert batches.left(is_over=True) == {"run-1": ["batch_1"]}
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "left"),
+    [("POST", BATCHES, 401, 0), ("POST", BATCHES, 503, 1), ("GET", f"{BATCHES}/batch_1", 401, 1)],
+)
+def test_a_batch_is_left_at_the_provider_unless_it_was_surely_not_taken(
+    tmp_path: Path, method: str, path: str, status: int, left: int
+) -> None:
+    away = failing(path, method, repeat(Fault(status)))
+    with world(tmp_path, disturb=away) as there, contextlib.closing(open_ledger(there.path)) as ledger:
+        gateway = there.gateway(ledger, max_wait=0.05)
+        assert {type(each) for each in asyncio.run(there.asked(gateway))} == {RunRefused}
+        assert gateway.batches is not None
+        assert sum(map(len, gateway.batches.left().values())) == left
+
+
 # -- limits -----------------------------------------------------------------------------------------------------------
 
 
@@ -341,6 +390,23 @@ def test_a_batch_is_waited_for_so_long_and_goes_on_without_us(tmp_path: Path) ->
         assert there.server.requests == []
 
 
+def test_the_time_limit_ends_the_wait_for_a_batch(tmp_path: Path) -> None:
+    with world(tmp_path, course=("in_progress",)) as there:
+        replies = there.ask(budget=Budget(time_limit=0.7))
+        assert {type(each) for each in replies} == {BudgetExhausted}
+        assert "time_limit" in str(replies[0])
+
+
+def test_who_asks_for_a_row_after_its_batch_was_given_up_is_told_so(tmp_path: Path) -> None:
+    with world(tmp_path, course=("in_progress",)) as there, contextlib.closing(open_ledger(there.path)) as ledger:
+
+        async def go() -> list[Any]:
+            gateway = there.gateway(ledger, wait=0.1)
+            return [each for _ in range(2) for each in await there.asked(gateway)]
+
+        assert {type(each) for each in asyncio.run(go())} == {RunRefused}
+
+
 def test_an_interrupted_run_leaves_the_batch_and_takes_it_up_again(tmp_path: Path) -> None:
     with world(tmp_path, course=("in_progress",)) as there:
 
@@ -361,6 +427,23 @@ def test_an_interrupted_run_leaves_the_batch_and_takes_it_up_again(tmp_path: Pat
         there.provider.course = ("completed",)
         assert texts(there.ask(resumed=True)) == expected()
         assert len(there.provider.jobs) == 1
+
+
+def test_a_row_that_is_being_recorded_when_the_run_is_stopped_is_paid_and_in_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with world(tmp_path) as there, contextlib.closing(open_ledger(there.path)) as ledger:
+        gateway, record = there.gateway(ledger), ledger.record
+
+        async def stopping(*given: Any) -> None:
+            gateway.stop(Interrupted())
+            await asyncio.sleep(0)
+            await record(*given)
+
+        monkeypatch.setattr(ledger, "record", stopping)
+        replies = asyncio.run(there.asked(gateway))
+        assert sorted(type(each).__name__ for each in replies) == ["Completion"] + ["Interrupted"] * (ROWS - 1)
+        assert gateway.account.total_paid.calls == len(there.calls()) == 1
 
 
 # -- kills ------------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class World:
         try:
             with gateway.together():
                 jobs = [gateway.complete("model", lm, ask(f"row {n}", **more), "c") for n in range(rows)]
-                return await asyncio.gather(*jobs, return_exceptions=True)
+                return await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), 30)
         finally:
             await gateway.close()
             await lm.close()

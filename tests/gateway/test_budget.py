@@ -251,6 +251,14 @@ def test_bills_are_predictable_again_after_some_replies_in_a_row() -> None:
     assert (bills.is_predictable("m"), bills.most) == (True, 9.0)
 
 
+def test_calls_whose_price_only_replies_tell_are_reserved_at_the_dearest_reply_of_their_model() -> None:
+    bills, unpriced = Bills(CAPPED), Spend(1, 100)
+    for usd in (0.02, 0.05, 0.03):
+        assert bills.read("m", unpriced, Spend(1, 100, usd)) is None
+    assert bills.reserved("m", unpriced) == Spend(1, 100, 0.05)
+    assert bills.reserved("other", unpriced) == unpriced
+
+
 @pytest.mark.parametrize(
     ("budget", "excess"),
     [(Budget(max_calls=9), None), (Budget(max_tokens=9), Excess(3.0)), (Budget(max_cost=9.0), Excess(1.0, 2.0))],

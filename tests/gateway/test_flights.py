@@ -234,6 +234,14 @@ async def test_after_a_stop_calls_in_flight_are_settled_and_all_others_get_the_f
     assert other.seen == []
 
 
+async def test_a_stop_ends_a_call_of_a_model_in_this_process_at_once(ledger: Ledger) -> None:
+    lm, door, error = GatedModel(billing, concurrency=1), gateway(ledger), Interrupted()
+    (job,) = start(door, lm, "a")
+    await until(lambda: lm.arrived)
+    door.stop(error)
+    assert await ends(job) == [error]
+
+
 async def test_a_refusal_of_all_calls_stops_its_model_for_waiting_calls_only(ledger: Ledger) -> None:
     class Half(GatedModel):
         async def complete(self, request: Request) -> Completion:
@@ -293,8 +301,10 @@ async def test_calls_sent_and_not_answered_are_awaited_but_not_those_between_att
     jobs = start(door, lm, "a", "a", "b")
     await until(lambda: lm.arrived == 2)
     await asyncio.sleep(5)
+    jobs += start(door, lm, "c")
+    await until(lambda: lm.arrived == 3)
     found = door.waiting()
-    assert (found.calls, found.models, found.outage) == (2, (lm.name,), "")
+    assert (found.calls, found.models, found.outage) == (3, (lm.name,), "")
     assert found.oldest == pytest.approx(5, abs=0.1)
     lm.open.set()
     await ends(*jobs)

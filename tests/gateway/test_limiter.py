@@ -347,6 +347,23 @@ async def test_replies_during_a_pause_do_not_change_the_pace() -> None:
     assert found[-1] - found[0] == pytest.approx(3 / (10 * PACE))
 
 
+async def test_an_idle_time_does_not_count_as_slow_traffic() -> None:
+    limiter = limiter_of(1)
+    for idle in (0.0, 60.0):
+        await asyncio.sleep(idle)
+        for _ in range(20):
+            await limiter.acquire()
+            await asyncio.sleep(0.1)
+            limiter.succeeded()
+            limiter.release()
+    limiter.rate_limited(1.0)
+    found = []
+    for _ in range(4):
+        found += await starts(limiter, 1)
+        limiter.release()
+    assert found[-1] - found[0] == pytest.approx(3 / (10 * PACE))
+
+
 async def test_the_pace_quickens_step_by_step() -> None:
     async def seconds_for_twenty() -> float:
         for _ in range(2):  # after an idle time the first two start at once

@@ -39,7 +39,7 @@ from agent.search.plan import (
 )
 from agent.search.registered import Strategy
 from agent.search.trials import Trials
-from agent.types import Budget, Outcome, Prediction, Spend, Tool, Usage
+from agent.types import Budget, MetricSpec, Outcome, Prediction, Spend, Tool, Usage
 from tests.toys import FakeModel, make_task
 
 TASK = make_task(3)
@@ -246,6 +246,15 @@ def test_tools_make_every_call_dearer_and_leave_room_for_as_long_a_prompt() -> N
     capped = Budget(max_tokens=50_000)
     fewer = [make_plan(PRICED, Means(capped, costs=each), False).calls for each in (bare, equipped)]
     assert fewer[0] > fewer[1] > 0
+
+
+def test_of_several_judges_calls_are_planned_at_the_price_of_the_dearest() -> None:
+    task = make_task(metrics=(MetricSpec("judge", "team"),), judges=("a/cheap", "a/dear"))
+    prices = {**PRICES, "a/cheap": fixed_price(0.1, 0.1), "a/dear": fixed_price(50.0, 50.0)}
+    names = [["a/cheap"], ["a/dear"], ["a/cheap", "a/dear"], ["a/dear", "a/cheap"]]
+    cheap, dear, *both = (call_costs(task, {**ALONE, "judge": each}, prices).least.usd for each in names)
+    assert both == [dear, dear]
+    assert cheap < dear
 
 
 @pytest.mark.parametrize(("name", "digits"), [("max_tokens", 0), ("max_cost", 9)])
