@@ -190,8 +190,11 @@ def earlier() -> None:
 
 def children() -> set[int]:
     """All children of this process that a test started, those that nobody waited for too."""
-    tasks = Path("/proc/self/task").iterdir()
-    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()} - EARLIER
+    found = set[int]()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            found.update(map(int, (task / "children").read_text().split()))
+    return found - EARLIER
 
 
 # -- child processes in Python -----------------------------------------------------------------------------------------
