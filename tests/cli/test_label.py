@@ -112,7 +112,7 @@ class Crowd:
             self.now += 1
             if self.now > label_answers.MOST_PROMPTS:
                 self.met.set()
-        self.met.wait(5)
+        self.met.wait(1)
         with self._lock:
             self.now -= 1
         return drafter(messages, body)
