@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -136,12 +137,28 @@ def _require_version(db: sqlite3.Connection, path: Path) -> int:
     return version
 
 
+FRESH_NS = 100_000_000  # a change so soon after another may leave the same time of change
+State = tuple[tuple[int, ...], ...]
+_VERIFIED = set[State]()
+"""The states of files that this process found whole."""
+
+
+def _state(path: Path) -> State | None:
+    """Return what changes with the content of a ledger and its log; None if they were written just now."""
+    files = [each.stat() for each in (path, log_path(path)) if each.exists() and each.stat().st_size]
+    if any(each.st_mtime_ns > time.time_ns() - FRESH_NS for each in files):
+        return None
+    return tuple((each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns) for each in files)
+
+
 def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> None:
     """Verify a ledger; raise LedgerError naming the first bad event.
 
     Without a log a matching seal is enough, unless `by_chain`: who can write the file can write a seal. A file that
-    another process has open (not `ours`) is not verified.
+    another process has open (not `ours`) is not verified, nor one that this process has just verified: a command opens
+    it to read and then to write.
     """
+    state = _state(path)
     if unfinished(path) and not ours:
         raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing undoes that")
     held = is_held(path) and not ours
@@ -163,13 +180,15 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
         if ours and not found:
             refuse_merged(db, path)
         by_seal = sealed and not by_chain and (held or log_is_empty(path))
-        if not found and not by_seal:
+        if not found and not by_seal and (by_chain or state not in _VERIFIED):
             found = verify(db)
         if found:
             raise LedgerError(
                 f"{path}: the ledger was altered: {found[0]}; nothing was changed; "
                 f"`optimize audit verify{ledger_option(path)}` lists all; {RESCUE}"
             )
+        if state is not None and not by_seal:
+            _VERIFIED.add(state)
 
 
 def owner_of(path: Path) -> str:

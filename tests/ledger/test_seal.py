@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sqlite3
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LedgerError
-from agent.ledger import files
+from agent.ledger import connect, files
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
@@ -89,6 +90,34 @@ def test_a_ledger_with_4_kb_overwritten_is_refused_and_left_as_it_is(whole: Path
         assert str(whole) in str(caught.value)
         assert "\n" not in str(caught.value)
         assert whole.read_bytes() == after
+
+
+def test_a_ledger_without_its_seal_is_verified_once_in_a_process(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(connect, "verify", lambda db: seen.append(db) or verify(db))  # type: ignore[func-returns-value]
+    files.break_seal(whole)
+    os.utime(whole, (1_700_000_000, 1_700_000_000))
+    History(whole).close()
+    History(whole).close()
+    assert len(seen) == 1
+    History(whole, by_chain=True).close()
+    assert len(seen) == 2
+    stranger(whole, "UPDATE runs SET status = 'failed' WHERE id = 'run-1'")
+    for opens in OPENERS:
+        with pytest.raises(LedgerError, match="runs"):
+            opens(whole)
+
+
+def test_a_change_of_a_ledger_that_was_just_written_is_seen_at_the_same_time_of_change(whole: Path) -> None:
+    files.break_seal(whole)
+    whole.touch()
+    then = whole.stat().st_mtime_ns
+    History(whole).close()
+    overwrite(whole, 8192, b"x" * 4096)
+    os.utime(whole, ns=(then, then))
+    for opens in OPENERS:
+        with pytest.raises(LedgerError):
+            opens(whole)
 
 
 @BOTH
