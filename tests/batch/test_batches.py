@@ -168,7 +168,7 @@ def test_a_parameter_that_a_model_refuses_is_left_out_in_a_second_batch(tmp_path
 
 
 def test_partial_results_are_taken_while_the_batch_is_under_way(tmp_path: Path) -> None:
-    """It goes on until they are in the ledger."""
+    """The batch ends only once they are in the ledger."""
     with world(tmp_path, course=("validating", "in_progress"), partial=5) as there:
         settled: list[int] = []
 
