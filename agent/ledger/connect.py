@@ -144,7 +144,7 @@ _VERIFIED = set[State]()
 
 
 def _state(path: Path) -> State | None:
-    """Return what changes with the content of a ledger and its log; None if they were written just now."""
+    """Return place, size and times of a ledger and its log. None: too new to tell a change."""
     files = [each.stat() for each in (path, log_path(path)) if each.exists() and each.stat().st_size]
     if any(each.st_mtime_ns > time.time_ns() - FRESH_NS for each in files):
         return None
