@@ -22,6 +22,7 @@ from agent.ledger.files import (
     seal_holds,
     seal_path,
     sibling,
+    untouched,
 )
 from agent.ledger.verify import is_merged, verify
 from agent.options.shared import LEDGER as LEDGER
@@ -138,17 +139,16 @@ def _require_version(db: sqlite3.Connection, path: Path) -> int:
 
 
 FRESH_NS = 100_000_000  # a change so soon after another may leave the same time of change
-State = tuple[tuple[int, ...], ...]
-_VERIFIED = set[State]()
+_VERIFIED = set[str]()
 """The states of files that this process found whole."""
 
 
-def _state(path: Path) -> State | None:
-    """Return place, size and times of a ledger and its log. None: too new to tell a change."""
-    files = [each.stat() for each in (path, log_path(path)) if each.exists() and each.stat().st_size]
-    if any(each.st_mtime_ns > time.time_ns() - FRESH_NS for each in files):
+def _state(path: Path) -> str | None:
+    """Return what stays while nothing touches a ledger and its log. None: too new to tell a change."""
+    found = [each.stat() for each in (path, log_path(path)) if each.exists() and each.stat().st_size]
+    if any(each.st_mtime_ns > time.time_ns() - FRESH_NS for each in found):
         return None
-    return tuple((each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns) for each in files)
+    return "\n".join(map(untouched, found))
 
 
 def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> None:

@@ -102,6 +102,8 @@ def test_a_ledger_without_its_seal_is_verified_once_in_a_process(whole: Path, mo
     assert len(seen) == 1
     History(whole, by_chain=True).close()
     assert len(seen) == 2
+    Ledger(whole).close()
+    assert len(seen) == 2, "a writer believes it, too"
     stranger(whole, "UPDATE runs SET status = 'failed' WHERE id = 'run-1'")
     for opens in OPENERS:
         with pytest.raises(LedgerError, match="runs"):
