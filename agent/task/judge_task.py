@@ -7,7 +7,7 @@ inputs are in one split, which their hash decides: a row keeps its place when ra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -84,9 +84,17 @@ class JudgeTask:
             if len({row[self.output] for row in rows}) < 2:
                 what = f"too few different ratings for the {name} split"
                 raise InputError(f"{shown(labels)}:1: {what}; rate more answers, good ones and bad ones")
-            rows += map(self.row, _foils(items) if name != "test" else ())
+            rows += map(self.row, self._foils(name, items))
             found[f"{name}.jsonl"] = "".join(map(json_line, rows))
         return found
+
+    def _foils(self, name: SplitName, items: Sequence[RatedItem]) -> Iterator[RatedItem]:
+        texts: Mapping[SplitName, Iterable[str]] = {"train": cycle(FOILS), "dev": cycle(FOILS)}
+        if len(self.fields) == 1:  # each text is one row, which is in one split
+            texts = {"train": FOILS[::2], "dev": FOILS[1::2]}
+        for item, foil in zip(items[::A_FOIL], texts.get(name, ()), strict=False):
+            answers = (foil, *item.answers[1:])
+            yield replace(item, id=content_id("foil", [dict(item.inputs), answers]), answers=answers, ratings={"": 0.0})
 
     @property
     def toml(self) -> str:
@@ -96,7 +104,7 @@ class JudgeTask:
             mean = low + (high - low) * math.fsum(item.mean for item in train) / len(train)
             options = {"low": low, "high": high, "mean": round(mean, 2)}
             metric, detect = MetricSpec("agreement", self.output, options=options), f"\n[search]\ndetect = {DETECT}\n"
-        inputs = [DataColumn(name, name, "input", "", is_optional=True) for name in self.fields]
+        inputs = [DataColumn(name, name, "input", "", is_optional=len(self.fields) > 1) for name in self.fields]
         output = Output(self.output, ScoringRule("choice", metric), tuple(self.choices))
         columns = [*inputs, DataColumn(self.output, self.output, "target", "")]
         return task_toml(self.name, columns, [output], self.instruction, description=DESCRIPTION) + detect
@@ -109,9 +117,3 @@ def split_items(items: Sequence[RatedItem]) -> Split:
         place = int(content_id("group", dict(item.inputs) or list(item.answers))[-8:], 16) / 16**8
         found[next(name for name, end in ENDS.items() if place < end)].append(item)
     return found
-
-
-def _foils(items: Sequence[RatedItem]) -> Iterator[RatedItem]:
-    for item, foil in zip(items[::A_FOIL], cycle(FOILS), strict=False):
-        answers = (foil, *item.answers[1:])
-        yield replace(item, id=content_id("foil", [dict(item.inputs), answers]), answers=answers, ratings={"": 0.0})

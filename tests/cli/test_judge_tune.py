@@ -18,6 +18,7 @@ from agent.release.gate import gate
 from agent.release.promotion import ReleaseRegistry
 from agent.scoring.llm_judge import judge_builder
 from agent.stats.agreement import kappa
+from agent.task.judge_task import FOILS
 from agent.task.load import load_task
 from agent.types import SPLITS, Field
 from tests.cli.judges import PlantedJudge, quality, write_pairs
@@ -190,6 +191,19 @@ def test_a_judge_of_pairs_is_measured_in_both_orders(here: Path) -> None:
     assert told["people"]["kappa"] == 1.0
     labels = {row.labels["verdict"] for row in load_task("tasks/pairs_judge").train}
     assert labels == {"1", "2", "tie"}
+
+
+def test_ratings_of_answers_without_inputs_tune_a_judge(here: Path) -> None:
+    write_rated(Path("labels.jsonl"), 150)
+    with WireServer(MendableJudge("length")) as server:
+        words = ("--labels", "labels.jsonl", "--output", "answer", "--price", "1,2", "-q", *CAP)
+        found = good_json("judge", "tune", *words, "--judge", compatible(server))
+    task = load_task(Path("tasks") / "labels_judge")
+    assert [field.name for field in task.signature.inputs] == ["answer"]
+    foils = [[row.inputs["answer"] for row in getattr(task, name) if row.inputs["answer"] in FOILS] for name in SPLITS]
+    assert sorted(map(len, foils)) == [0, 2, 2]
+    assert len({*foils[0], *foils[1], *foils[2]}) == 4
+    assert found["after"]["kappa"] > found["before"]["kappa"]
 
 
 def test_ratings_of_single_answers_tune_a_judge_of_pairs(here: Path) -> None:
