@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from agent.cli.common import print_shown
@@ -34,7 +35,7 @@ def carry_out(spec: JobSpec, parts: Sequence[Any], arguments: Mapping[str, Any],
     db = next((part.db for part in parts if hasattr(part, "db")), LEDGER)
     if isinstance(found := After.next(found, run), Work):
         result = run(found)
-        sections = spec.sections(result, db) if spec.sections and not as_json else None
+        sections = partial(spec.sections, result, db) if spec.sections and not as_json else None
         if sections is not None:
             print()
         print_shown(Printed(result, sections=sections), as_json)

@@ -24,6 +24,8 @@ from agent.task.by_name import samples, tasks_here
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from agent.report.blocks import PageSection
+
 
 class FilePath(click.Path):
     """The path of a file or folder; refuses "" and, but as standard output, "-"."""
@@ -87,9 +89,6 @@ def print_json(value: Any) -> None:
 
 def print_shown(found: Any, as_json: bool) -> int:
     """Print what a job returned, as JSON or for people; return the exit code."""
-    from agent.report.job_blocks import sections_of
-    from agent.report.terminal import show_sections
-
     shown = found if isinstance(found, Printed) else Printed(found)
     for note in shown.notes:
         click.echo(plain(note), err=True)
@@ -103,12 +102,20 @@ def print_shown(found: Any, as_json: bool) -> int:
     elif shown.exact is not None:
         _print_exactly(shown.exact)
     else:
-        show_sections(sections_of(value) if shown.sections is None else shown.sections)
+        from agent.report.terminal import show_sections
+
+        show_sections(_sections(value) if shown.sections is None else shown.sections())
     if shown.error is not None:
         raise shown.error
     for line in shown.errors:
         click.echo(f"error: {plain(line)}", err=True)
     return shown.exit_code
+
+
+def _sections(value: Any) -> list[PageSection]:
+    from agent.report.job_blocks import sections_of  # here, as it loads the results of all jobs
+
+    return sections_of(value)
 
 
 def _print_exactly(text: str) -> None:

@@ -59,7 +59,8 @@ class Printed(Generic[S]):
     """A result, and what else its command does: `value` is the object of `--json`, printed as its blocks.
 
     Args:
-        exact: printed byte for byte instead, as `sections` are.
+        exact: printed byte for byte instead.
+        sections: makes what is printed instead; not called with `--json`.
         error: raised when `--json` has the value.
         lines: printed before the value: on stdout, with `--json` on stderr; `notes` on stderr.
         later: makes the value once the lines are printed.
@@ -67,7 +68,7 @@ class Printed(Generic[S]):
 
     value: S
     exit_code: int = 0
-    sections: Sequence[PageSection] | None = None
+    sections: Callable[[], Sequence[PageSection]] | None = None
     notes: Sequence[str] = ()
     exact: str | None = None
     error: AgentError | None = None

@@ -66,12 +66,17 @@ class RunView:
         return search_result(self.run["result"], self.history.path)
 
     @cached_property
+    def recorded_trials(self) -> list[Row]:
+        """The trials, as in `History.trials`."""
+        return self.history.trials(self.id)
+
+    @cached_property
     def trials(self) -> list[Row]:
         """The trials, each with `used`: the calls of the run up to its last one."""
         ends = _used_at(self.history, self.id)
         trials: list[Row] = []
         latest = 0
-        for trial in self.history.trials(self.id):
+        for trial in self.recorded_trials:
             used = ends.get(trial["candidate_id"], latest)  # without own calls: the count of the trials before
             latest = max(latest, used)
             trials.append({**trial, "used": used})
@@ -81,7 +86,7 @@ class RunView:
         """Return the trial of this number as in `History.trials`; raise InputError if missing."""
         if found := self.history.trials(self.id, [number]):
             return found[0]
-        raise InputError(f"{self.id}: no trial {number}; there are {len(self.history.trials(self.id))}, from 0")
+        raise InputError(f"{self.id}: no trial {number}; there are {len(self.recorded_trials)}, from 0")
 
     @cached_property
     def costs(self) -> list[Row]:

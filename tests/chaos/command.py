@@ -21,7 +21,8 @@ from pathlib import Path
 
 START = "import sys; sys.argv[0] = 'optimize'; from agent.cli import main; main()"
 HEAVY = (
-    *("agent.jobs.search", "agent.jobs.runs", "agent.jobs.optimize", "agent.task.from_file", "agent.task.task_file"),
+    *("agent.jobs.search", "agent.jobs.show", "agent.jobs.runs", "agent.jobs.optimize"),
+    *("agent.task.from_file", "agent.task.task_file"),
     *("agent.ledger.store", "agent.models.openai", "agent.models.model_registry", "openai", "openai.types", "aiohttp"),
     *(
         "agent.jobs.session",
