@@ -26,9 +26,9 @@ ASKS_AGAIN = ("check", "bless", "label")
 """Jobs that ask afresh when they are typed again after their end."""
 VOLATILE = (
     *("run_id", "of_run", "ledger_head", "release", "created_utc"),
-    *("seconds", "latency_s", "calls", "tokens", "cost_usd", "lost_usd"),
+    *("seconds", "latency_s", "calls", "tokens", "cost_usd", "lost_usd", "before"),
 )
-"""Keys of results that a kill may change."""
+"""Keys of results that a kill may change; `before`: `bless` that was killed at its end left a suite to replace."""
 LEDGER = Path("runs/ledger.db")
 
 
