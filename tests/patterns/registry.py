@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,7 @@ class _Texts(ast.NodeVisitor):
                         self.nodes[part.id] = value
 
 
+@cache
 def patterns(folders: tuple[str, ...] = ("agent", "promptassay")) -> list[Found]:
     """All of the package, one for each call of `re`."""
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]

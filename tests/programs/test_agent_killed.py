@@ -13,7 +13,7 @@ from tests.chaos.harness import Campaign
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
-@pytest.mark.parametrize("share", [pytest.param(0.25, id="10"), pytest.param(1.0, id="40", marks=pytest.mark.long)])
+@pytest.mark.parametrize("share", [pytest.param(0.125, id="5"), pytest.param(1.0, id="40", marks=pytest.mark.long)])
 def test_a_killed_run_of_an_agent_resumes_as_if_nothing_had_happened(share: float, here: Path) -> None:
     preload()
     campaign = Campaign(here, share)
