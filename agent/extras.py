@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -35,7 +36,9 @@ def is_here(extra: str) -> bool:
         return False
 
 
+@cache
 def version_of(distribution: str) -> str:
+    """Return the version that is installed when it is first asked for; "" if none is."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -169,7 +169,7 @@ def test_an_agents_model_calls_a_tool_reads_its_result_and_answers_in_words() ->
 
 
 def write_task(folder: Path) -> Path:
-    """A small task that few-shot prompting can learn: two topics, 24 rows a split."""
+    """A small task that few-shot prompting can learn: two topics, 24 rows a split, 12 sealed."""
     places = ("Rome", "Oslo", "Lima", "Cairo", "Kyoto", "Quito", "Delhi", "Bern", "Turin", "Perth", "Accra", "Hanoi")
     folder.mkdir(parents=True)
     (folder / "task.toml").write_text(
@@ -177,7 +177,7 @@ def write_task(folder: Path) -> Path:
         'instruction = "Is the question about weather_report or train_ticket? Answer with one of them only."\n'
         '[fields.topic]\ntype = "choice"\nchoices = ["weather_report", "train_ticket"]\n'
         '[search]\ntechniques = ["zero-shot", "few-shot"]\nformats = ["turns", "labelled-turns"]\n'
-        "demo_counts = [4, 8]\n[budget]\nmax_calls = 160\n"
+        "demo_counts = [4, 8]\n[budget]\nmax_calls = 110\n"
     )
     frames = {
         "weather_report": ("Will it rain in {}?", "How warm is it in {} now?", "Is there snow in {}?"),
@@ -189,8 +189,8 @@ def write_task(folder: Path) -> Path:
         for topic, some in frames.items()
         for frame in some
     ]
-    for name, start in (("train", 0), ("dev", 24), ("test", 48)):
-        lines = [json.dumps({"id": f"{name}-{n}", **row}) for n, row in enumerate(rows[start : start + 24])]
+    for name, start, end in (("train", 0, 24), ("dev", 24, 48), ("test", 48, 60)):
+        lines = [json.dumps({"id": f"{name}-{n}", **row}) for n, row in enumerate(rows[start:end])]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -207,7 +207,7 @@ def test_a_run_learns_repeats_for_nothing_resumes_after_a_kill_and_ships_what_wa
     folder, whole, other = write_task(tmp_path / "topics"), tmp_path / "a" / "ledger.db", tmp_path / "b" / "ledger.db"
     first = good_json("run", folder, "-q", "--db", whole)
     assert first["winner"]["test"] > first["baseline"]["test"]
-    assert first["calls"]["model"] + first["calls"]["proposer"] <= 160
+    assert first["calls"]["model"] + first["calls"]["proposer"] <= 110
     again = good_json("run", folder, "-q", "--db", whole)
     assert again["calls"] == {"model": 0, "proposer": 0, "judge": 0, "cached": again["calls"]["cached"]}
 
