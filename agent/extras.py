@@ -38,7 +38,7 @@ def is_here(extra: str) -> bool:
 
 @cache
 def version_of(distribution: str) -> str:
-    """Return the version that is installed when it is first asked for; "" if none is."""
+    """Return the installed version; "" if none is. Asked once in a process."""
     try:
         return version(distribution)
     except PackageNotFoundError:

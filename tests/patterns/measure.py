@@ -14,9 +14,9 @@ from tests.patterns.hostile import hostile
 
 SIZE = 100_000
 SECONDS = 1.0
-SMALL = 5_000
-SUSPECT = 0.003
-"""Seconds for a text of SMALL characters above which one of SIZE is tried; a linear pattern takes a tenth of this."""
+SMALL = 2_500
+SUSPECT = 0.001
+"""Seconds for a text of SMALL characters above which one of SIZE is tried; a linear pattern takes less than this."""
 MOST = 900
 """Processor seconds of the whole child: the kernel ends it then."""
 
