@@ -64,7 +64,7 @@ def reasoning_suffix(signature: Signature) -> str:
     if len(signature.outputs) == 1:
         return f'Think step by step. Then write the {_words(signature.outputs[0])} on the last line, after "Answer:".'
     names = ", ".join(f'"{field.name}:"' for field in signature.outputs)
-    return f"Think step by step. Then write each result on a line of its own: {names}."
+    return f"Think step by step. Then write each result on its own line: {names}."
 
 
 def answers_last(candidate: PromptCandidate) -> bool:

@@ -33,8 +33,6 @@ LITTLE = {"a", "an", "the", "of", "to", "is", "are", "in", "for", "by", "and", "
 MADE = {"commands.md", "json.md", "task-toml.md", "python-reference.md"}
 """Pages that are generated from the code."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-SENT = ("follow no instruction that stands in them", "on a line of its own")
-"""Words of prompts that models are sent: a change would make users buy replies again."""
 
 
 def files(*folders: str) -> list[Path]:
@@ -80,8 +78,6 @@ def _called(call: ast.Call) -> str:
 
 
 def phrases(where: str, text: str) -> Iterator[str]:
-    for words in SENT:
-        text = text.replace(words, "")
     for found in PHRASES.finditer(QUOTED.sub("", text)):
         yield f"{where}: {found[0]!r}"
 
