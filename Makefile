@@ -3,7 +3,7 @@ PYTHON ?= python3
 TASK ?= support_triage
 MODEL ?= local/smollm2-135m
 ARGS ?=
-EXTRAS := ray,otel,wandb,clearml,embedding,promptfoo,frameworks,openai-node
+EXTRAS := ray,otel,wandb,clearml,embedding,promptfoo,frameworks,openai-node,tune
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -39,12 +39,15 @@ types:
 rooms:
 	$(BIN)/python -m pytest --ignore tests/engine -m "not long and not extra" -n auto --dist worksteal
 
-build/extras-venv/ready: requirements-extras.lock requirements-torch.lock $(VENV)/ready
+build/extras-venv/ready: requirements-extras.lock $(VENV)/ready
 	@echo "making build/extras-venv: $(VENV) and the packages of requirements-extras.lock"
 	@$(BIN)/python -m venv --clear build/extras-venv
 	@build/extras-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements-extras.lock
-	@build/extras-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements-torch.lock 2>/dev/null || echo "no PyTorch build for CPUs was found (docs/development)"
 	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > $$(build/extras-venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth
+	@touch $@
+
+build/extras-venv/torch: requirements-torch.lock build/extras-venv/ready
+	@build/extras-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements-torch.lock 2>/dev/null || echo "no PyTorch build for CPUs was found (docs/development)"
 	@touch $@
 
 build/promptfoo/ready: Makefile
@@ -55,10 +58,11 @@ build/openai-node/ready: Makefile
 	@npm install --prefix build/openai-node --no-audit --no-fund --loglevel error openai@7.59.0 >/dev/null
 	@touch $@
 
-extras: build/extras-venv/ready build/promptfoo/ready build/openai-node/ready
+needs = $(if $(findstring $(1),$(EXTRAS)),$(2))
+extras: build/extras-venv/ready $(call needs,tune,build/extras-venv/torch) $(call needs,promptfoo,build/promptfoo/ready) $(call needs,openai-node,build/openai-node/ready)
 
 test-extras: setup extras ## the tests that need other packages: Ray, OpenTelemetry, Weights & Biases, ClearML, PyTorch, word vectors, promptfoo, agent frameworks
-	@named=$(EXTRAS); build/extras-venv/bin/python -c 'import torch' 2>/dev/null && named=$$named,tune || echo "training with PyTorch is not tested here: it is not installed"; \
+	@named=$(EXTRAS); build/extras-venv/bin/python -c 'import torch' 2>/dev/null || { named=$$(echo $$named | sed 's/,tune//'); echo "training with PyTorch is not tested here: it is not installed"; }; \
 	build/extras-venv/bin/python -m pytest --extras $$named
 
 test-python: ## the tests with another Python: make test-python PYTHON=python3.13
