@@ -22,7 +22,6 @@ from agent.ledger.files import (
     seal_holds,
     seal_path,
     sibling,
-    untouched,
 )
 from agent.ledger.verify import is_merged, verify
 from agent.options.shared import LEDGER as LEDGER
@@ -144,11 +143,12 @@ _VERIFIED = set[str]()
 
 
 def _state(path: Path) -> str | None:
-    """Return what stays while nothing touches a ledger and its log. None: too new to tell a change."""
+    """Return place, size and times of a ledger and its log. None: too new to tell a change."""
     found = [each.stat() for each in (path, log_path(path)) if each.exists() and each.stat().st_size]
     if any(each.st_mtime_ns > time.time_ns() - FRESH_NS for each in found):
         return None
-    return "\n".join(map(untouched, found))
+    # without the time of change of the inode, which SQLite moves when it opens a log
+    return "\n".join(f"{each.st_dev} {each.st_ino} {each.st_size} {each.st_mtime_ns}" for each in found)
 
 
 def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> None:
