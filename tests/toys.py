@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from agent.evaluate.breakdown import BASELINE, WINNER
 from agent.evaluate.score_table import ScoreTable
@@ -31,6 +33,7 @@ from agent.types import (
     Usage,
 )
 
+T = TypeVar("T")
 TEAMS = ("billing", "delivery", "refunds")
 SIGNATURE = Signature((Field("message"),), (Field("team", "choice", choices=TEAMS),))
 
@@ -140,23 +143,17 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def turns_beside(work: Awaitable[object]) -> int:
-    """How often another task got its turn while `work` was done: 0 where it held the loop."""
-    turns, over = 0, False
+def beside_the_loop(function: Callable[..., T]) -> Callable[..., T]:
+    """`function`, which does its work once the event loop got a turn meanwhile; fails where it holds the loop."""
+    loop = asyncio.get_running_loop()
 
-    async def beat() -> None:
-        nonlocal turns
-        while not over:
-            turns += 1
-            await asyncio.sleep(0.001)
+    def called(*given: Any) -> T:
+        turned = threading.Event()
+        loop.call_soon_threadsafe(turned.set)
+        assert turned.wait(10), "it holds the event loop"
+        return function(*given)
 
-    beating = asyncio.create_task(beat())
-    await asyncio.sleep(0)
-    before = turns
-    await work
-    over, during = True, turns - before
-    await beating
-    return during
+    return called
 
 
 def two_sides(rows: Sequence[Example], won: Sequence[Outcome], based: Sequence[Outcome]) -> ScoreTable:

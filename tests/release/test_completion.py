@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from agent.errors import ReleaseError, RowRefused, Transient
+from agent.prompt.bound import BoundPrompt
 from agent.release.completion import request_of
 from agent.release.export import write_release
 from agent.release.runtime import Prompt, load_prompt
 from agent.types import Completion, Field, Request, Usage
 from tests.cases import each_case
 from tests.release.test_promotion import release
-from tests.toys import turns_beside
+from tests.toys import beside_the_loop
 from tests.wire import Fault, WireServer
 
 
@@ -58,11 +59,14 @@ def test_outside_a_loop_it_asks_once_with_the_released_parameters(tmp_path: Path
         prompt.complete(Recorder("refusal"), message="x")
 
 
-async def test_inside_a_loop_complete_says_what_to_write_and_a_long_reply_is_read_in_a_thread(tmp_path: Path) -> None:
+async def test_inside_a_loop_complete_says_what_to_write_and_a_long_reply_is_read_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompt = loaded(tmp_path, outputs=(Field("team", "json"),), reasoning=True)
     with pytest.raises(ReleaseError, match=r"await prompt\.acomplete"):
         prompt.complete(Recorder(), message="x")
-    assert await turns_beside(prompt.acomplete(Recorder(text="{}" * 100_000), message="x")) > 1
+    monkeypatch.setattr(BoundPrompt, "read", beside_the_loop(BoundPrompt.read))
+    assert (await prompt.acomplete(Recorder(text="{}" * 100_000), message="x")).raw
 
 
 @each_case(
