@@ -110,7 +110,7 @@ def test_messages_keep_their_roles_and_are_filled_one_by_one():
 
 @each_case("text", ["\\" * 200_000, "{" * 200_000, "{{x" * 50_000, "\\{{x}}" * 20_000])
 def test_long_runs_of_marks_and_backslashes_take_linear_time(text):
-    start = time.perf_counter()
+    start = time.process_time()
     assert fill(escape(text, NAMES), dict.fromkeys(NAMES, "V")) == text
     assert join(split(text, NAMES), NAMES) == text
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
