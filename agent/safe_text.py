@@ -18,7 +18,7 @@ def printable(
     text: str, keep: str = "", mark: Callable[[str], str] = lambda char: char.encode("unicode_escape").decode("ascii")
 ) -> str:
     """Replace unprintable characters that are not in `keep` (newline, NUL, lone surrogate) by their marks."""
-    if text.translate(dict.fromkeys(map(ord, keep))).isprintable():
+    if text.isprintable() or text.translate(dict.fromkeys(map(ord, keep))).isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else mark(c) for c in text)
 

@@ -127,20 +127,20 @@ def seal_holds(path: Path) -> bool:
     try:
         sealed, *kept = seal_path(path).read_text("ascii").splitlines()
         with path.open("rb") as file:
-            return kept == [untouched(os.fstat(file.fileno()))] or sealed == digest(file.fileno())
+            return kept == [_untouched(file.fileno())] or sealed == digest(file.fileno())
     except (OSError, ValueError):
         return False
 
 
-def untouched(found: os.stat_result) -> str:
-    """Return place, size and times of a file, which stay while nothing touches it."""
+def _untouched(file: int) -> str:
+    found = os.fstat(file)
     return f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def set_seal(path: Path, main: int, read_only: bool = False) -> None:
     """Write the seal of the open file `main`. A `read_only` file is hashed again only after a change."""
     with new_file(seal_path(path), private=True) as file:
-        file.write("\n".join([digest(main), *([untouched(os.fstat(main))] if read_only else [])]).encode())
+        file.write("\n".join([digest(main), *([_untouched(main)] if read_only else [])]).encode())
 
 
 def break_seal(path: Path) -> None:

@@ -26,9 +26,11 @@ ASKS_AGAIN = ("check", "bless", "label")
 """Jobs that ask afresh when they are typed again after their end."""
 VOLATILE = (
     *("run_id", "of_run", "ledger_head", "release", "created_utc"),
-    *("seconds", "latency_s", "calls", "tokens", "cost_usd", "lost_usd", "before"),
+    *("seconds", "latency_s", "calls", "tokens", "cost_usd", "lost_usd"),
 )
-"""Keys of results that a kill may change; `before`: `bless` that was killed at its end left a suite to replace."""
+"""Keys of results that a kill may change."""
+REPLACED = {"bless": ("before",)}
+"""Keys that a kill may change in the result of one job: it left a suite, which the next `bless` replaces."""
 LEDGER = Path("runs/ledger.db")
 
 
@@ -42,7 +44,7 @@ def kills(c: Campaign) -> Row:
         with fresh(world, folder) as asked:
             code = _forked(name)
             broken += [f"{name}: exit {code}"] if code else []
-            most, expected, passed = asked.calls, _result(), points(Path(MARKS))
+            most, expected, passed = asked.calls, _result(name), points(Path(MARKS))
         chosen = spread(passed, max(1, round(STEP / c.scale)))
         for at in chosen:
             killed += 1
@@ -59,12 +61,12 @@ def kills(c: Campaign) -> Row:
 def _continued(name: str, asked: Asked, most: int, expected: Any) -> list[str]:
     """Continue a killed job; returns what does not hold then."""
     wrong = []
-    if name not in (*RESUMED, "resume") or _result() != expected:  # else it was killed after its end
+    if name not in (*RESUMED, "resume") or _result(name) != expected:  # else it was killed after its end
         again = optimize("resume", "-q", "--max-concurrency", "1") if _is_open(name) else typed(name, in_turn=True)
         wrong += [f"exit {again.exit_code}: {again.output[-300:]}"] if again.exit_code else []
     calls = 2 * most if name in ASKS_AGAIN else most + 1
     wrong += [f"{asked.calls} calls, undisturbed {most}"] if asked.calls > calls else []
-    wrong += ["another result than undisturbed"] if _result() != expected else []
+    wrong += ["another result than undisturbed"] if _result(name) != expected else []
     verified = optimize("audit", "verify")
     return wrong + ([f"audit verify: {verified.output[-300:]}"] if verified.exit_code else [])
 
@@ -84,13 +86,14 @@ def _forked(name: str, at: Point = NEVER) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _result() -> Any:
+def _result(name: str) -> Any:
     """Return the last result in the ledger without what a kill may change, or None."""
     with closing(sqlite3.connect(LEDGER)) as db:
         (body,) = db.execute(
             "SELECT b.body FROM runs r LEFT JOIN blobs b ON b.hash = r.result_hash ORDER BY r.rowid DESC LIMIT 1"
         ).fetchone()
-    return _lasting(json.loads(body)) if body else None
+    found = json.loads(body) if body else None
+    return found and _lasting({key: each for key, each in found.items() if key not in REPLACED.get(name, ())})
 
 
 def _lasting(value: Any) -> Any:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.ledger import connect
+from agent.ledger.verify import verify
 from tests.ledger import ledgers
 
 
@@ -20,6 +22,14 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def whole(original: Path, tmp_path: Path) -> Path:
     return ledgers.copy(original, tmp_path / "ledger.db")
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The connections whose ledger is verified whole from now on."""
+    seen: list[object] = []
+    monkeypatch.setattr(connect, "verify", lambda db: seen.append(db) or verify(db))  # type: ignore[func-returns-value]
+    return seen
 
 
 @pytest.fixture

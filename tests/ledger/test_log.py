@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LedgerError
-from agent.ledger import connect, files
+from agent.ledger import files
 from agent.ledger.connect import unfinished
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
@@ -42,16 +42,16 @@ async def test_what_is_only_in_the_log_of_a_killed_run_is_read(whole: Path, tmp_
 
 
 async def test_a_log_is_verified_once_in_a_process_however_often_it_is_read(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, verified: list[object]
 ) -> None:
-    left, seen = await killed(whole, tmp_path / "left"), list[object]()
-    monkeypatch.setattr(connect, "verify", lambda db: seen.append(db) or verify(db))  # type: ignore[func-returns-value]
+    left = await killed(whole, tmp_path / "left")
+    verified.clear()
     for file in (left, files.log_path(left)):
         os.utime(file, (1_700_000_000, 1_700_000_000))
     with closing(History(left)) as history:
         assert history.runs()[0]["id"] == "run-3"
     Ledger(left).close()
-    assert len(seen) == 1
+    assert len(verified) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LedgerError
-from agent.ledger import connect, files
+from agent.ledger import files
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
@@ -92,18 +92,16 @@ def test_a_ledger_with_4_kb_overwritten_is_refused_and_left_as_it_is(whole: Path
         assert whole.read_bytes() == after
 
 
-def test_a_ledger_without_its_seal_is_verified_once_in_a_process(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
-    monkeypatch.setattr(connect, "verify", lambda db: seen.append(db) or verify(db))  # type: ignore[func-returns-value]
+def test_a_ledger_without_its_seal_is_verified_once_in_a_process(whole: Path, verified: list[object]) -> None:
     files.break_seal(whole)
     os.utime(whole, (1_700_000_000, 1_700_000_000))
     History(whole).close()
     History(whole).close()
-    assert len(seen) == 1
+    assert len(verified) == 1
     History(whole, by_chain=True).close()
-    assert len(seen) == 2
+    assert len(verified) == 2
     Ledger(whole).close()
-    assert len(seen) == 2, "a writer believes it, too"
+    assert len(verified) == 2, "a writer believes it, too"
     stranger(whole, "UPDATE runs SET status = 'failed' WHERE id = 'run-1'")
     for opens in OPENERS:
         with pytest.raises(LedgerError, match="runs"):

@@ -15,8 +15,8 @@ from tests.patterns.hostile import hostile
 SIZE = 100_000
 SECONDS = 1.0
 SMALL = 2_500
-SUSPECT = 0.001
-"""Seconds for a text of SMALL characters above which one of SIZE is tried; a linear pattern takes less than this."""
+SUSPECT = 0.0006
+"""Seconds for a text of SMALL characters above which one of SIZE is tried: a square pattern takes SECONDS there."""
 MOST = 900
 """Processor seconds of the whole child: the kernel ends it then."""
 
