@@ -5,11 +5,15 @@ is released are both `fill_messages(template, inputs)`, so they cannot differ.
 
 Layouts: `turns` (the bare value as the user's turn), `labelled-turns` ("Message: ...\\nTeam:"), `inline` (examples as
 text in one user turn), and `dspy-chat`, `dspy-json`, `dspy-xml` (the adapters of DSPy 3 on its own Signature).
+
+An instruction that places its inputs is sent once, however many examples a prompt has (`OwnLayout`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
@@ -20,23 +24,62 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
 from agent.prompt.template import (
     DEMO_ROLES,
+    Parts,
     answer_text,
     escape,
     fill_messages,
     join,
     marks,
     placeholder,
+    row_layout,
     split,
-    title,
     worked_text,
 )
 from agent.retrieval.passages import CONTEXT
 from agent.types import Demo, Field, Message, Signature
 
-Parts = list[str | tuple[str]]
-
 OMITTED = "(the passages of this example are left out)"
 """What a demo shows instead of passages."""
+MOST_REPEATED = 300
+"""Letters of fixed text that each example repeats, at most."""
+MOST_LABEL = 80  # letters before a placeholder that belong to it, such as "Product: "
+_SENTENCE_END = re.compile(r"(?<=[.!?])[ \t]+|(?<=[。！？])")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLayout:
+    """An instruction that places its inputs, as a prompt with examples sends it.
+
+    `head`: what precedes the inputs, sent once. `example`: the user's turn of an example. `last`: that of the row.
+    """
+
+    head: str
+    example: Parts
+    last: Parts
+
+    @staticmethod
+    def of(whole: Parts, row: Parts) -> OwnLayout:
+        """Divide an instruction before its first input.
+
+        If much text follows that input, the last turn is the whole instruction, and examples have the layout `row`.
+        """
+        head, rest = _divided(whole)
+        repeated = sum(len(part) for part in rest if isinstance(part, str))
+        return OwnLayout(head, rest, rest) if repeated <= MOST_REPEATED else OwnLayout("", row, whole)
+
+
+def _divided(whole: Parts) -> tuple[str, Parts]:
+    first = next(at for at, part in enumerate(whole) if isinstance(part, tuple))
+    before = "".join(part for part in whole[:first] if isinstance(part, str))
+    start = before.rfind("\n") + 1
+    if len(before) - start > MOST_LABEL:
+        start = max((end.end() for end in _SENTENCE_END.finditer(before, start)), default=start)
+    if len(before) - start > MOST_LABEL:
+        start = len(before)
+    if not before[:start].strip():
+        return "", whole
+    label = before[start:]
+    return before[:start].rstrip(), [*([label] if label else []), *whole[first:]]
 
 
 def render(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
@@ -50,12 +93,15 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
         return _dspy_template(candidate, signature)
     names, inputs = _names(candidate, signature), [field.name for field in signature.inputs]
     turns = f"{signature.conversation}{AS_TURNS}" if signature.conversation else ""
-    role, suffix = candidate.role.strip(), _suffix(candidate, signature)
+    role, suffix = candidate.role.strip(), added_words(candidate, signature)
     system: Parts = [f"{role}\n\n" if role else ""]
     system += [*split(candidate.instruction.strip(), candidate.marks("context")), suffix]
-    last: Parts = [(turns,)] if turns else _turn(candidate, signature)
+    last: Parts = [(turns,)] if turns else _layout(candidate, signature)
     if not turns and marks(candidate.instruction, inputs):  # the instruction is the user's turn
-        system = [role]
+        is_repeated = candidate.n_examples and candidate.format != "inline"
+        own = _own_layout(candidate, signature)
+        system = ["\n\n".join(filter(None, [role, own.head])) if is_repeated else role]
+        last = own.last if is_repeated else _placed(candidate, signature)
     for name in candidate.marks("context"):
         if marks(candidate.instruction, [name]):
             continue
@@ -78,7 +124,8 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
     return (*messages, Message("user", join(last, names)))
 
 
-def _suffix(candidate: PromptCandidate, signature: Signature) -> str:
+def added_words(candidate: PromptCandidate, signature: Signature) -> str:
+    """Return what its parts and its technique say after the instruction."""
     said = [kind.said(settings, signature.outputs) for kind, settings in held(candidate)]
     said += [reasoning_suffix(_seen(candidate, signature)[0])] * TECHNIQUES[candidate.technique].reasoning
     return "".join(f"\n\n{words}" for words in said if words)
@@ -101,7 +148,9 @@ def shown_demos(candidate: PromptCandidate, demos: Iterable[Demo], signature: Si
         return [(f"{_worked(demo, seen, reasoning)}\n\n",) for demo in demos]
     if name := signature.conversation:
         return [(*worked_turns(demo.inputs[name]), answer_of(demo, seen, reasoning)) for demo in demos]
-    turn = _turn(candidate, signature)
+    names = [field.name for field in signature.inputs]
+    is_placed = marks(candidate.instruction, names)
+    turn = _own_layout(candidate, signature).example if is_placed else _layout(candidate, signature)
     return [(_filled(turn, demo), answer_of(demo, seen, reasoning)) for demo in demos]
 
 
@@ -111,12 +160,13 @@ def _names(candidate: PromptCandidate, signature: Signature) -> list[str]:
     return [*inputs, *candidate.marks("examples"), *candidate.marks("context"), *turns]
 
 
-def _turn(candidate: PromptCandidate, signature: Signature) -> Parts:
+def _placed(candidate: PromptCandidate, signature: Signature) -> Parts:
     names = [field.name for field in signature.inputs]
-    if marks(candidate.instruction, names):
-        places = [*names, *candidate.marks("context")]
-        return [*split(candidate.instruction, places), _suffix(candidate, signature)]
-    return _layout(candidate.format, _seen(candidate, signature)[0], TECHNIQUES[candidate.technique].reasoning)
+    return [*split(candidate.instruction, [*names, *candidate.marks("context")]), added_words(candidate, signature)]
+
+
+def _own_layout(candidate: PromptCandidate, signature: Signature) -> OwnLayout:
+    return OwnLayout.of(_placed(candidate, signature), _layout(candidate, signature))
 
 
 def _filled(turn: Parts, demo: Demo) -> str:
@@ -124,17 +174,10 @@ def _filled(turn: Parts, demo: Demo) -> str:
     return "".join(part if isinstance(part, str) else values[part[0]] for part in turn)
 
 
-def _layout(name: str, signature: Signature, reasoning: bool) -> Parts:
-    if name == "turns" and len(signature.inputs) == 1:
-        return [(signature.inputs[0].name,)]
-    parts: Parts = []
-    for field in signature.inputs:
-        parts += [f"{title(field.name)}: ", (field.name,), "\n"]
-    if name != "turns" and not reasoning and len(signature.outputs) == 1:
-        parts.append(f"{title(signature.outputs[0].name)}:")
-    else:
-        parts[-1] = ""
-    return parts
+def _layout(candidate: PromptCandidate, signature: Signature) -> Parts:
+    seen, reasoning = _seen(candidate, signature)[0], TECHNIQUES[candidate.technique].reasoning
+    inputs, outputs = ([field.name for field in fields] for fields in (seen.inputs, seen.outputs))
+    return row_layout(candidate.format, inputs, outputs, reasoning=reasoning)
 
 
 def answer_of(demo: Demo, signature: Signature, reasoning: bool) -> str:

@@ -17,6 +17,8 @@ from agent.shipped import label_text as label_text
 
 PICKED = "picked examples"
 """The template field of the examples picked for each input; no input can have this name."""
+Parts = list[str | tuple[str]]
+"""A text in pieces: a str is fixed text, a 1-tuple `(field,)` a placeholder."""
 _TURNS = re.compile(r"\{\{([A-Za-z]\w*)" + AS_TURNS + r"\}\}")
 DEMO_ROLES: tuple[ChatRole, ChatRole] = ("user", "assistant")
 
@@ -143,6 +145,24 @@ def title(name: str) -> str:
     'Due date'
     """
     return name.replace("_", " ").capitalize()
+
+
+def row_layout(layout: str, inputs: Sequence[str], outputs: Sequence[str], *, reasoning: bool = False) -> Parts:
+    """Return the user's turn of an instruction that places no inputs.
+
+    >>> row_layout("labelled-turns", ["message"], ["team"])
+    ['Message: ', ('message',), '\\n', 'Team:']
+    """
+    if layout == "turns" and len(inputs) == 1:
+        return [(inputs[0],)]
+    parts: Parts = []
+    for name in inputs:
+        parts += [f"{title(name)}: ", (name,), "\n"]
+    if layout != "turns" and not reasoning and len(outputs) == 1:
+        parts.append(f"{title(outputs[0])}:")
+    else:
+        parts[-1] = ""
+    return parts
 
 
 def answer_text(

@@ -24,7 +24,7 @@ from agent.conversation import worked_turns
 from agent.errors import ReleaseError
 from agent.prompt.parts.part import Row
 from agent.prompt.reply_parser import broken_limit
-from agent.prompt.template import PICKED, answer_text, fill, label_text, worked_text
+from agent.prompt.template import PICKED, answer_text, fill, label_text, row_layout, worked_text
 from agent.redact import rare_secrets_in, redact
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval.pick import PoolRow, same_words, text_of
@@ -226,8 +226,7 @@ def demo_texts(release: PromptRelease, inputs: Mapping[str, str], answers: Mappi
     if release.conversation:
         return *worked_turns(inputs[release.conversation]), answer_text(names, answers)
     if not release.format.startswith("dspy-"):
-        user = fill(release.messages[-1].content, {**inputs, PICKED: ""})
-        return user, answer_text(names, answers)
+        return _user_turn(release, inputs, names), answer_text(names, answers)
     outputs = {name: answers[name] for name in names}
     if release.format == "dspy-xml":
         escaped = {name: text.replace("&", "&amp;").replace("<", "&lt;") for name, text in outputs.items()}
@@ -246,6 +245,15 @@ def require_layout(release: PromptRelease) -> None:
             f"{release.name!r} {release.version}: cannot remember: this version of Promptassay "
             f"does not write its layout ({release.format}); update, or run its task again"
         )
+
+
+def _user_turn(release: PromptRelease, inputs: Mapping[str, str], outputs: Sequence[str]) -> str:
+    last = release.messages[-1].content
+    example = next((texts[0] for part in release.parts if (texts := part.example())), "")
+    if not example or _has_form(example, fill(last, {**dict.fromkeys(inputs, _VALUE), PICKED: ""})):
+        return fill(last, {**inputs, PICKED: ""})
+    row = row_layout(release.format, list(inputs), outputs, reasoning=release.reasoning)
+    return "".join(piece if isinstance(piece, str) else inputs[piece[0]] for piece in row)
 
 
 def _headed(values: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.render import dspy_messages, render, template
+from agent.prompt.render import MOST_REPEATED, dspy_messages, render, template
 from agent.prompt.techniques import NOT_FOR_DSPY, TECHNIQUES, builtin_rewrites, why_rejected
 from agent.prompt.template import fill_messages, label_text, marks
 from agent.types import Demo, Field, FormatName, Message, Signature, TechniqueName
@@ -74,17 +74,28 @@ def as_text(messages: tuple[Message, ...]) -> str:
 
 # -- golden files ------------------------------------------------------------------------------------------------------
 
-CASES = {
-    f"{technique}_{name}{suffix}": (candidate(technique, name, signature), signature)
-    for technique, name in product(TECHNIQUE_NAMES, FORMATS)
-    for suffix, signature in (("", ONE), ("_two-fields", TWO))
-} | {
-    f"{technique}_{name}_own-layout": (
-        candidate(technique, name, ONE, instruction="Message: {{message}}\nTeam ({{team}}):\n"),
-        ONE,
-    )
-    for technique, name in product(TECHNIQUE_NAMES, ("turns", "inline"))
-}
+CASES = (
+    {
+        f"{technique}_{name}{suffix}": (candidate(technique, name, signature), signature)
+        for technique, name in product(TECHNIQUE_NAMES, FORMATS)
+        for suffix, signature in (("", ONE), ("_two-fields", TWO))
+    }
+    | {
+        f"{technique}_{name}_own-layout": (
+            candidate(technique, name, ONE, instruction="Message: {{message}}\nTeam ({{team}}):\n"),
+            ONE,
+        )
+        for technique, name in product(TECHNIQUE_NAMES, ("turns", "inline"))
+    }
+    | {
+        f"{technique}_{name}_{place}-place": (candidate(technique, name, ONE, instruction=instruction), ONE)
+        for technique, name in product(("zero-shot", "few-shot"), ("turns", "labelled-turns", "inline"))
+        for place, instruction in (
+            ("late", "Answer the customer.\nBe exact.\n\nMessage: {{message}}\nTeam:"),
+            ("early", "Message: {{message}}\n\n" + "Be exact, and read the message twice.\n" * 10),
+        )
+    }
+)
 
 
 @each_case("name", CASES)
@@ -165,6 +176,51 @@ def test_marks_in_the_users_own_layout_are_where_the_values_go(name: str) -> Non
     )
     last = render(made, ONE, {"message": "V{{message}}"})[-1].content
     assert last.endswith("<<V{{message}}>> and again V{{message}}; {{message}}")
+
+
+WORDS = st.lists(st.sampled_from(["rules", "teams.", "\n", "\n\n", "of", "Message:", "{{team}}", "\\"]), max_size=150)
+PLACES = st.lists(st.tuples(WORDS, st.sampled_from(["{{message}}", "{{note}}"])), min_size=1, max_size=4)
+NOTES = Signature((Field("message"), Field("note")), ONE.outputs)
+
+
+@settings(max_examples=200, deadline=None)
+@given(PLACES, WORDS, st.sampled_from(["turns", "labelled-turns", "inline"]), st.integers(1, 12))
+def test_examples_never_repeat_the_instruction(places, end, name: str, count: int) -> None:
+    """Wherever the inputs stand, a prompt with examples is the instruction once and rows with little around them."""
+    texts = [f"{' '.join(words)} {mark}" for words, mark in places]
+    missing = [mark for mark in ("{{message}}", "{{note}}") if mark not in " ".join(texts)]
+    instruction = " ".join([*texts, *missing, *end])
+    inputs = {"message": "M" * 20, "note": "N" * 20}
+    demos = tuple(Demo(f"train-{at}", inputs, {"team": "billing"}) for at in range(count))
+    made = PromptCandidate("few-shot", name, instruction, demos=demos)
+    alone = as_text(render(replace(made, technique="zero-shot", demos=()), NOTES, inputs))
+    filled = sum(len(message.content) for message in render(made, NOTES, inputs))
+    row = 20 * max(2, instruction.count("{{message}}") + instruction.count("{{note}}")) + len("billing")
+    assert filled <= len(alone) + len("Examples:\n\n") + count * (row + MOST_REPEATED)
+    last = render(made, NOTES, inputs)[-1].content
+    fixed = [text for text in instruction.replace("{{message}}", "{{note}}").split("{{note}}")[1:] if text.strip()]
+    assert all(text.strip() in last for text in fixed)
+
+
+def test_a_late_input_is_a_short_turn_of_each_example() -> None:
+    rules = "\n".join(f"Rule {number}: be exact." for number in range(40))
+    demos = tuple(only(ONE, demo) for demo in DEMOS)
+    made = PromptCandidate("few-shot", "turns", f"{rules}\n\nProduct: {{{{message}}}}", demos=demos)
+    system, *turns = render(made, ONE, {"message": "Socks"})
+    assert (system.role, system.content) == ("system", rules)
+    assert [turn.content for turn in turns[::2]] == [
+        *(f"Product: {demo.inputs['message']}" for demo in demos),
+        "Product: Socks",
+    ]
+
+
+def test_what_follows_an_early_input_is_sent_once() -> None:
+    rules = "\n".join(f"Rule {number}: be exact." for number in range(40))
+    instruction = f"{{{{message}}}}\n\n{rules}\n\nOnce more: {{{{message}}}}"
+    made = PromptCandidate("few-shot", "turns", instruction, demos=tuple(only(ONE, demo) for demo in DEMOS))
+    *turns, last = render(made, ONE, {"message": "Socks"})
+    assert [turn.content for turn in turns[::2]] == [demo.inputs["message"] for demo in DEMOS]
+    assert last.content == f"Socks\n\n{rules}\n\nOnce more: Socks"
 
 
 def test_what_dspy_would_read_as_an_attachment_may_not_stand_in_a_candidate_of_its_layouts() -> None:

@@ -181,7 +181,7 @@ class PickedRows:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._names = task.signature.compared
-        self._layouts: dict[tuple[str, str, str], tuple[tuple[str, ...], ...]] = {}
+        self._layouts: dict[tuple[str, str, str, str], tuple[tuple[str, ...], ...]] = {}
         self._embedded: dict[str, Vector] = {}
 
     @cached_property
@@ -271,10 +271,11 @@ class PickedRows:
         )
 
     def _laid_out(self, prompt: PromptCandidate) -> tuple[tuple[str, ...], ...]:
-        from agent.prompt.render import shown_demos
+        from agent.prompt.render import added_words, shown_demos
 
+        task = self._task
         own = prompt.instruction if marks(prompt.instruction, self._names) else ""
-        key, task = (prompt.technique, prompt.format, own), self._task
+        key = (prompt.technique, prompt.format, own, added_words(prompt, task.signature))
         if key not in self._layouts:
             demos = (as_demo(row, task.accepted) for row in task.train)
             self._layouts[key] = tuple(shown_demos(prompt, demos, task.signature))

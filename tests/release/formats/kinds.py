@@ -159,6 +159,10 @@ def kinds() -> dict[str, Kind]:
     )
     return {name: Kind(MAILS, replace(shots, format=name)) for name in LAYOUTS} | {
         "own layout": Kind(MAILS, replace(bare, format="inline", instruction=own)),
+        "late place": Kind(MAILS, replace(shots, instruction=f"{WILD}\nTeam?\n{{{{message}}}} / {{{{channel}}}}")),
+        "early place": Kind(
+            MAILS, replace(shots, instruction=f"{{{{message}}}} / {{{{channel}}}}\n{'Be exact. ' * 40}")
+        ),
         "wild": Kind(MAILS, replace(bare, instruction=WILD)),
         "fitted": Kind(
             MAILS, bare.having(calibration=LabelCalibration("fitted", bias, 1.5)), frozenset({"calibration"})
@@ -200,9 +204,8 @@ def searched() -> Iterator[Kind]:
             picks=picks(MAILS, RETRIEVERS[number % 3], 4, number % 3)
         )
         yield Kind(MAILS, made.having(passages=how))
-        yield Kind(
-            MAILS, replace(made, instruction="Team?\n{{message}} / {{channel}}" if number in (0, 2) else "Route.")
-        )
+        places = {0: "Team?\n{{message}} / {{channel}}", 1: f"{{{{message}}}} / {{{{channel}}}}\n{'Be exact. ' * 40}"}
+        yield Kind(MAILS, replace(made, instruction=places.get(number % 2, "") if number < 3 else "Route."))
 
 
 # -- inputs ------------------------------------------------------------------------------------------------------------
