@@ -14,13 +14,14 @@ from agent.evaluate.breakdown import consistency, is_answer, mean_of
 from agent.evaluate.evaluator import values as scored
 from agent.evaluate.score_table import ScoreTable
 from agent.options.run import SearchOptions
-from agent.results.base import Mean, WasNow
+from agent.results.base import Interval, Mean, WasNow
 from agent.results.breakdown import Steadiness
 from agent.results.checks import Flip, FlipTest, SuiteComparison
 from agent.results.run_parts import Lift, NotWorse
-from agent.stats.changes import flip_p_value, moved_p_value
+from agent.stats.changes import flip_p_value, moved_test
 from agent.stats.figures import chance, evidence, gain, gain_interval
 from agent.stats.intervals import both_scored, loss_bound, paired_difference
+from agent.stats.paired_tests import PairedTest
 from agent.stats.power import SIGNIFICANT, shown
 from agent.types import Example, Field, Outcome, canonical
 
@@ -141,7 +142,8 @@ def steady(
     difference = None
     if both:
         paired = paired_difference([b for _, b in both], [a for a, _ in both], seed)
-        difference = paired.model_copy(update={"p_value": moved_p_value(values, seed)})
+        test = moved_test(values, seed)
+        difference = paired.model_copy(update={"p_value": test.p_value, "ci95": _with_rows(test, paired.ci95)})
     repeats = WasNow(was=max(map(len, was), default=0), now=max(map(len, now), default=0))
     compared = SuiteComparison(
         gate="passed",
@@ -163,6 +165,13 @@ def steady(
         update={"gate": "failed" if reasons else "passed", "why": tuple(reason.message for reason in reasons)}
     )
     return Verdict(gate, reasons)
+
+
+def _with_rows(test: PairedTest, ci95: Interval) -> Interval:
+    """Widen the interval of a change by what other rows could show, unless that would contradict the test."""
+    low, high = test.interval
+    wider = min(low, ci95[0]), max(high, ci95[1])
+    return test.interval if test.p_value < ALPHA and wider[0] <= 0 <= wider[1] else wider
 
 
 def _changed(found: SuiteComparison, was: Answers, now: Answers) -> Iterator[Reason]:

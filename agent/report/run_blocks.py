@@ -24,7 +24,6 @@ from agent.report.wording import PromptNames, amount, names_of
 from agent.results.breakdown import RowCount
 from agent.results.run_parts import (
     Carried,
-    OtherBaseline,
     ParetoRow,
     Preflight,
     ProposerUse,
@@ -92,7 +91,7 @@ def run_sections(
     made: Mapping[str, tuple[str, Iterable[Block]]] = {
         "verdict": ("", _verdict(result, called, released)),
         "result": ("Result on the sealed test", _scores(result, called, design, view)),
-        "yardsticks": ("", _yardsticks(result.references or (), result.yardsticks, called.winner, result.winner.test)),
+        "yardsticks": ("", _yardsticks(result, called.winner)),
         "metrics": ("", breakdown_blocks.metrics(result.metrics, sides)),
         "fields": ("", breakdown_blocks.fields(result.fields, sides, brief)),
         "labels": ("", breakdown_blocks.answers(result.by_answer, called, brief)),
@@ -222,22 +221,21 @@ def _scores(result: RunResult, names: PromptNames, design: str, view: RunView | 
     )
 
 
-def _yardsticks(
-    references: Iterable[OtherBaseline], yardsticks: Sequence[Yardstick], winner: str, score: float | None
-) -> Iterator[Block]:
+def _yardsticks(result: RunResult, winner: str) -> Iterator[Block]:
+    yardsticks = result.yardsticks
     yield text(
         *(
             f"{one.name} scores {points(one.test)}; {winner} against it: {paired_test(one.lift)}"
             if one.lift is not None
             else one.why and f"{one.name} has no score: {one.why}"
-            for one in references
+            for one in result.references or ()
         )
     )
     if yardsticks:
         rows = [(one.name, f"{points(one.test)}{bracketed(one.ci95)}", points(one.dev)) for one in yardsticks]
         title = f"Without a language model, trained on {yardsticks[-1].trained_on} rows"
         best = wording.unbeaten(yardsticks)
-        note = sentence(wording.against_yardstick(best, winner, score)) if best else ""
+        note = sentence(wording.against_yardstick(best, winner, result.winner.test, result.lift.n)) if best else ""
         yield table(title, ("method", "sealed test (95 % CI) #", "dev #"), rows, note=note)
 
 

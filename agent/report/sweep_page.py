@@ -133,7 +133,7 @@ def _pairs(tasks: Sequence[Mapping[str, Any]], names: Names) -> list[TableBlock]
         ("p, corrected #", lambda pair: chance(pair["p_holm"])),
         ("shown", lambda pair: "yes" if pair["shown"] else "no"),
     ]
-    note = "Paired by sealed row; corrected for all lines of this table (Holm)."
+    note = "Paired by sealed row. p-values are corrected for all lines of this table (Holm); the intervals are not."
     return [listing(task["task"], columns, task["pairs"], explained=note) for task in tasks if task["pairs"]]
 
 

@@ -241,13 +241,16 @@ def _sign(one: Yardstick) -> int:
     return shown(one.diff_ci95, one.p_value)
 
 
-def against_yardstick(best: Yardstick, winner: str, score: float | None) -> str:
-    """Return how well an `unbeaten` yardstick does against the score of `winner`."""
-    does = "does better" if _sign(best) < 0 else "does as well within the margin of error"
-    return (
-        f"without a language model, {best.name} trained on the same {best.trained_on} rows {does}: "
-        f"{points(best.test)} against {points(score)} of {winner}"
-    )
+def against_yardstick(best: Yardstick, winner: str, score: float | None, rows: int) -> str:
+    """Return how well an `unbeaten` yardstick does against the score of `winner` on these test rows."""
+    method = f"{best.name} trained on the same {best.trained_on} rows"
+    theirs, ours = points(best.test), points(score)
+    if _sign(best) == 0 and theirs != ours:
+        return (
+            f"{counted(rows, 'row')} cannot tell {theirs} from {ours}: {method}, without a language model, and {winner}"
+        )
+    does = "better" if _sign(best) < 0 else "as well"
+    return f"without a language model, {method} does {does}: {theirs} against {ours} of {winner}"
 
 
 def meaning(names: PromptNames, lift: Lift, own: float | None, best: float | None) -> str:

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.stats.paired_tests import PairedTest, threshold_test, unseen_test
+
 Vector = NDArray[Any]
 DRAWS = 20_000
 MOST_SAMPLES = 12
@@ -43,15 +45,33 @@ def flip_p_value(
     return (extreme + 1) / (draws + 1)
 
 
-def moved_p_value(rows: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int, draws: int = DRAWS) -> float:
-    """Test whether scores in [0, 1] moved, two-sided, by the mean changes of rows.
+def moved_test(rows: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int, draws: int = DRAWS) -> PairedTest:
+    """Test whether scores in [0, 1] moved, by the mean changes of rows, with the interval of the change.
 
     Unlike a test on the differences of means it holds its level where rows have more samples now than before, which
     skews these differences. Raises as `flip_p_value` does.
     """
-    observed, totals = _summed(rows, _moves, seed, draws)
-    fell, rose = int(np.sum(totals <= observed + 1e-9)), int(np.sum(totals >= observed - 1e-9))
-    return min(1.0, 2 * (min(fell, rose) + 1) / (draws + 1))
+    rng = np.random.default_rng(seed)
+    observed, count = 0.0, 0
+    totals, slopes = np.zeros(draws), np.zeros(draws)
+    for before, now in rows:
+        if not before or not now:
+            continue
+        _check_samples(before, now)
+        changes = _moves(before, now)
+        chosen = rng.integers(0, len(changes), draws)
+        observed, count = observed + float(changes[0]), count + 1
+        totals += changes[chosen]
+        slopes += _moves([0.0] * len(before), [-1.0] * len(now))[chosen]  # by how much a change of 1 less moves it
+    if count and not np.any(totals):
+        return unseen_test(np.zeros(count))
+    # a change of d is refuted where the shuffled total + slope * d reaches observed - count * d
+    reach = count + slopes
+    is_unmoved = reach < 1e-9
+    thresholds = (observed - totals) / np.where(is_unmoved, 1.0, reach)
+    lows = np.append(np.where(is_unmoved, -np.inf, thresholds), -np.inf)
+    highs = np.append(np.where(is_unmoved, np.inf, thresholds), np.inf)
+    return threshold_test(lows, highs)
 
 
 def _summed(
@@ -66,14 +86,18 @@ def _summed(
     for before, now in rows:
         if not before or not now:
             continue
-        if (count := len(before) + len(now)) > MOST_SAMPLES:
-            raise ValueError(f"{count} samples of one row; at most {MOST_SAMPLES} can be compared")
+        _check_samples(before, now)
         values = shuffled(before, now)
         if float(np.ptp(values)) < 1e-12:
             continue  # the same however it is shuffled
         observed += float(values[0])
         totals += values[rng.integers(0, len(values), draws)]
     return observed, totals
+
+
+def _check_samples(before: Sequence[Any], now: Sequence[Any]) -> None:
+    if (count := len(before) + len(now)) > MOST_SAMPLES:
+        raise ValueError(f"{count} samples of one row; at most {MOST_SAMPLES} can be compared")
 
 
 def _moves(before: Sequence[float], now: Sequence[float]) -> Vector:

@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from agent.results.base import Interval
 from agent.results.run_parts import NotWorse, PairedResult
+from agent.stats.paired_tests import chunks, counts_test, graded_test
 from agent.stats.power import CONFIDENCE
 
 Vector = NDArray[Any]
-EXACT_FLIPS = 16
-FLIPS = 20_000
-DRAWS = 10_000
 PERMUTATIONS = 5_000
 FEW = 3  # hits, or misses, for which Wilson's limit is too close
 
@@ -55,15 +53,10 @@ def mean_ci(values: Sequence[float], confidence: float = 0.95) -> tuple[float, f
 
 
 def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: int) -> PairedResult:
-    """Compare two prompts on the same n rows.
+    """Compare two prompts on the same n rows: the interval excludes 0 exactly when the p-value is below 0.05.
 
-    0/1 scores: exact McNemar test (two-sided binomial over the rows that differ) and Tango's score interval; a p-value
-    below 0.05 never comes with an interval that includes 0. Graded scores: sign-flip permutation test, exact up to 16
-    rows that differ, else 20,000 draws with the +1 correction; each end of the interval is the wider of Student's t and
-    a BCa bootstrap of 10,000 draws, as either can be too short. If all differences are equal: an exact binomial bound
-    on the rate of an unseen kind of row.
-
-    Source: Tango 1998, Statistics in Medicine 17:891; Phipson & Smyth 2010; Efron 1987 (BCa).
+    0/1 scores: the exact McNemar test. Graded scores: sign flips, Student's t and the BCa bootstrap together
+    (`paired_tests.py`).
 
     >>> result = paired_difference([1.0] * 9 + [0.0], [0.0] * 7 + [1.0] * 3, seed=0)
     >>> result.wins, result.losses, round(result.p_value, 3)
@@ -71,17 +64,12 @@ def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: 
     """
     differences, is_binary = _paired(winner, baseline)
     wins, losses, n = int((differences > 1e-12).sum()), int((differences < -1e-12).sum()), len(differences)
-    if is_binary:
-        ci95 = _tango(wins, losses, n)
-        p_value = equally_many(wins, losses)
-    else:
-        rng = np.random.default_rng(seed)
-        p_value = _sign_flip(differences[abs(differences) > 1e-12], rng)
-        ci95 = _wider(differences, rng)
+    rng = np.random.default_rng(seed)
+    test = counts_test(wins, losses, n) if is_binary else graded_test(differences, rng)
     return PairedResult(
         diff=float(differences.mean()),
-        ci95=ci95,
-        p_value=p_value,
+        ci95=test.interval,
+        p_value=test.p_value,
         wins=wins,
         losses=losses,
         ties=n - wins - losses,
@@ -103,7 +91,9 @@ def equally_many(one: int, other: int) -> float:
 def lowest_difference(first: Sequence[float], second: Sequence[float], seed: int, confidence: float = 0.95) -> float:
     """Return the lower one-sided confidence limit of the mean difference, first minus second.
 
-    It is the lower end of the interval of `paired_difference` at the confidence `2 * confidence - 1`.
+    0/1 scores: that of Tango's score test, which needs fewer rows to rule a loss out than the exact test of a gain.
+
+    Source: Tango 1998, Statistics in Medicine 17:891.
 
     >>> low = lowest_difference([1.0] * 90 + [0.0] * 10, [1.0] * 90 + [0.0] * 10, seed=0)
     >>> round(low, 3)
@@ -113,7 +103,7 @@ def lowest_difference(first: Sequence[float], second: Sequence[float], seed: int
     differences, is_binary = _paired(first, second)
     if is_binary:
         return _tango(int((differences > 0).sum()), int((differences < 0).sum()), len(differences), level)[0]
-    return _wider(differences, np.random.default_rng(seed), level)[0]
+    return graded_test(differences, np.random.default_rng(seed), level).interval[0]
 
 
 def both_scored(one: Sequence[float | None], two: Sequence[float | None]) -> list[tuple[float, float]]:
@@ -150,8 +140,9 @@ def groups_differ(groups: Sequence[Sequence[float]], seed: int) -> float:
         return squares
 
     observed = float(spread(scores[None, :])[0]) - 1e-9
-    chunks = _chunks(PERMUTATIONS, len(scores))
-    extreme = sum(int(np.sum(spread(rng.permuted(np.tile(scores, (size, 1)), axis=1)) >= observed)) for size in chunks)
+    sizes_drawn = chunks(PERMUTATIONS, len(scores))
+    permuted = (rng.permuted(np.tile(scores, (size, 1)), axis=1) for size in sizes_drawn)
+    extreme = sum(int(np.sum(spread(rows) >= observed)) for rows in permuted)
     return (extreme + 1) / (PERMUTATIONS + 1)
 
 
@@ -219,56 +210,6 @@ def _tango(wins: int, losses: int, n: int, confidence: float = 0.95) -> Interval
 
     diff = (wins - losses) / n
     return crossing(z, -1.0, diff), crossing(-z, diff, 1.0)
-
-
-def _sign_flip(differences: Vector, rng: np.random.Generator) -> float:
-    n = len(differences)
-    if n == 0:
-        return 1.0
-    observed = abs(float(differences.sum())) - 1e-9
-    if n <= EXACT_FLIPS:
-        bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-        return float(np.mean(abs((1 - 2 * bits) @ differences) >= observed))
-    extreme = 0
-    for size in _chunks(FLIPS, n):
-        signs = 1 - 2 * rng.integers(0, 2, size=(size, n), dtype=np.int8)
-        extreme += int(np.sum(abs(signs @ differences) >= observed))
-    return (extreme + 1) / (FLIPS + 1)
-
-
-def _wider(differences: Vector, rng: np.random.Generator, confidence: float = 0.95) -> Interval:
-    from scipy import stats
-
-    n, mean = len(differences), float(differences.mean())
-    if float(np.ptp(differences)) < 1e-12:
-        unseen = 1 - ((1 - confidence) / 2) ** (1 / n)  # Clopper-Pearson's upper limit for what n rows did not show
-        return mean - unseen * (1 + mean), mean + unseen * (1 - mean)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(differences.std(ddof=1)) / math.sqrt(n)
-    low, high = _bca(differences, rng, confidence)
-    return max(-1.0, min(low, mean - half)), min(1.0, max(high, mean + half))
-
-
-def _bca(differences: Vector, rng: np.random.Generator, confidence: float) -> Interval:
-    n, mean = len(differences), float(differences.mean())
-    parts = [differences[rng.integers(0, n, size=(size, n))].mean(axis=1) for size in _chunks(DRAWS, n)]
-    means = np.sort(np.concatenate(parts))
-    below = float(np.mean(means < mean - 1e-12) + np.mean(means <= mean + 1e-12)) / 2
-    normal = NormalDist()
-    bias = normal.inv_cdf(min(max(below, 1 / DRAWS), 1 - 1 / DRAWS))
-    centred = differences - mean
-    acceleration = float((centred**3).sum() / (6 * (centred**2).sum() ** 1.5))
-
-    def level(z: float) -> float:
-        return normal.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
-
-    z = normal.inv_cdf((1 + confidence) / 2)
-    low, high = np.quantile(means, [level(-z), level(z)])
-    return float(low), float(high)
-
-
-def _chunks(total: int, width: int) -> list[int]:
-    size = max(1, min(total, 1_000_000 // width))
-    return [size] * (total // size) + ([total % size] if total % size else [])
 
 
 def loss_bound(

@@ -22,8 +22,7 @@ MOST_ROWS = 10_000_000
 def shown(ci95: Interval, p_value: float) -> int:
     """Return 1 for a significant gain, -1 for a loss, else 0.
 
-    The interval must agree: on graded scores the sign-flip test also detects differences that are distributed unevenly
-    around a mean of 0.
+    The interval must agree: older ledgers hold intervals of another test, and a p-value may be corrected.
     """
     low, high = ci95
     if not p_value < SIGNIFICANT:

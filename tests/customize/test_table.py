@@ -129,7 +129,7 @@ def test_the_advice_in_words() -> None:
     )
     assert said(*ARMS[:3], measured("classifier", scores(89))) == (
         "You need no language model: classifier reads 89.0 of 100 sealed rows right; lora is +1.0 points (95 % CI "
-        "-2.7 to +5.4) ahead, within noise."
+        "-3.0 to +5.4) ahead, within noise."
     )
 
 

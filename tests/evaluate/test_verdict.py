@@ -3,6 +3,8 @@
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent.evaluate.score_table import ScoreTable
 from agent.evaluate.verdict import better, steady
@@ -25,6 +27,24 @@ def verdict(rows: list[Example], was: Answers, now: Answers, outputs: tuple[Fiel
     assert found.passed == found.figures.passed
     assert found.messages == found.figures.why
     return found.figures
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(*[st.lists(st.sampled_from("ab"), min_size=1, max_size=3)] * 2), min_size=1, max_size=15))
+def test_a_changed_score_has_the_interval_of_its_test(samples: list[tuple[list[str], list[str]]]) -> None:
+    asked = rows(len(samples))
+    was, now = (
+        [[answer(row, team) for team in pair[side]] for row, pair in zip(asked, samples, strict=True)]
+        for side in (0, 1)
+    )
+    arms = {"was": was, "now": now}
+    passes = {
+        name: [[row[at] for row in answers if at < len(row)] for at in range(max(map(len, answers)))]
+        for name, answers in arms.items()
+    }
+    found = steady(ScoreTable.of(passes, asked), "now", "was", (TEAM,)).figures.difference
+    assert found is not None
+    assert (found.p_value < 0.05) == (found.ci95[0] > 0 or found.ci95[1] < 0)
 
 
 TEAM = Field("team", "choice", choices=("a", "b", "c"))

@@ -104,13 +104,13 @@ def test_one_answer_to_all_rows_or_a_gain_that_lost_rows_would_undo_blocks() -> 
     assert "18 that your texts got a score on have none with it" in why
 
 
-def test_scores_that_win_a_little_and_sometimes_lose_much_show_no_gain_though_the_test_rejects() -> None:
+def test_wins_that_are_small_and_losses_that_are_large_show_no_gain() -> None:
     won = [min(1.0, 0.9 + 0.0001 * n) for n in range(156)] + [0.0] * 4
     found = paired_difference(won, [0.85 + 0.0001 * n for n in range(156)] + [0.85] * 4, 0)
     assert found.diff > 0 > found.ci95[0]
-    assert found.p_value < SIGNIFICANT
+    assert found.p_value >= SIGNIFICANT, "the sign flips alone reject, as they are made for even differences"
     (why,) = blocked_by(lift=found.to_json())
-    assert re.search(r": \+\d\.\d points, p = \S+ on 160 rows, but the 95 % interval, .* includes 0$", why)
+    assert re.search(r": \+\d\.\d points, p = \S+ on 160 rows$", why)
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 60))

@@ -20,6 +20,7 @@ from agent.report.run_blocks import run_sections, screen_sections
 from agent.report.run_tables import proposals
 from agent.report.terminal import lines_of
 from agent.results.breakdown import RowCount
+from agent.results.run_parts import Yardstick
 from agent.stats.figures import detectable_line
 from agent.stats.power import detectable_gains
 from agent.stats.preflight import assess
@@ -131,6 +132,28 @@ JUDGE |= {"kappa": 0.31, "ci95": [0.1, 0.5], "trusted": False}
 def test_a_screen_says_what_a_result_has(parts: dict[str, Any], says: str, else_says: str) -> None:
     assert says in " ".join(screen(**parts).split())
     assert else_says not in screen()
+
+
+YARD = {"name": "classifier", "candidate_id": "c_9", "trained_on": 20, "dev": 0.2, "test": 0.182, "ci95": [0.05, 0.48]}
+
+
+@pytest.mark.parametrize(
+    ("diff", "ci95", "p_value", "test", "says"),
+    [
+        (0.454, [-0.02, 0.76], 0.0625, 0.182,
+         "11 rows cannot tell 18.2 from 63.6: classifier trained on the same 20 rows, without a language model, and "
+         "the best found"),
+        (0.0, [-0.3, 0.3], 1.0, 0.636,
+         "without a language model, classifier trained on the same 20 rows does as well: 63.6 against 63.6 of the "
+         "best found"),
+        (-0.3, [-0.6, -0.1], 0.01, 0.909,
+         "without a language model, classifier trained on the same 20 rows does better: 90.9 against 63.6 of the "
+         "best found"),
+    ],
+)  # fmt: skip
+def test_few_rows_are_not_called_a_tie(diff: float, ci95: list[float], p_value: float, test: float, says: str) -> None:
+    yard = Yardstick.model_validate({**YARD, "test": test, "diff": diff, "diff_ci95": ci95, "p_value": p_value})
+    assert wording.against_yardstick(yard, "the best found", 0.636, 11) == says
 
 
 def test_figures_that_an_older_version_lacks_are_left_out() -> None:

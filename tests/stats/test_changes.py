@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from agent.stats.changes import flip_p_value, moved_p_value
+from agent.stats.changes import flip_p_value, moved_test
 from agent.stats.intervals import paired_difference
 
 Rows = list[tuple[list[str], list[str]]]
@@ -41,7 +41,7 @@ def test_scores_that_moved_by_repeat_noise_alarm_at_most_at_the_level_however_of
     rng, found = random.Random(1), []
     for seed in range(300):
         drawn = [[float(rng.random() < rate) for _ in range(before + now)] for _ in range(count)]
-        p_value = moved_p_value([(row[:before], row[before:]) for row in drawn], seed, draws=1000)
+        p_value = moved_test([(row[:before], row[before:]) for row in drawn], seed, draws=1000).p_value
         means = [sum(row[before:]) / now - sum(row[:before]) / before for row in drawn]
         found.append(p_value < 0.05 and sum(means) < 0)
     assert sum(found) / len(found) <= 0.025 + 3 * (0.025 * 0.975 / len(found)) ** 0.5
@@ -49,12 +49,12 @@ def test_scores_that_moved_by_repeat_noise_alarm_at_most_at_the_level_however_of
 
 def test_a_score_that_fell_for_good_is_found_and_one_that_moved_nowhere_is_not() -> None:
     fell = [([1.0] * 3, [0.0] * 2 if row < 8 else [1.0] * 2) for row in range(60)]
-    assert moved_p_value(fell, 0) < 0.01
-    assert moved_p_value([([1.0], [0.0])] * 2, 0) == pytest.approx(0.5, abs=0.01), "two sides of one in four"
-    assert moved_p_value([([1.0] * 3, [1.0] * 2)] * 60, 0) == 1.0
-    assert moved_p_value([([], [1.0]), ([1.0], [])], 0) == 1.0
+    assert moved_test(fell, 0).p_value < 0.01
+    assert moved_test([([1.0], [0.0])] * 2, 0).p_value == pytest.approx(0.5, abs=0.01), "two sides of one in four"
+    assert moved_test([([1.0] * 3, [1.0] * 2)] * 60, 0).p_value == 1.0
+    assert moved_test([([], [1.0]), ([1.0], [])], 0).p_value == 1.0
     with pytest.raises(ValueError, match="13 samples"):
-        moved_p_value([([1.0] * 6, [1.0] * 7)], 0)
+        moved_test([([1.0] * 6, [1.0] * 7)], 0)
 
 
 def noisy(rng: random.Random, count: int, before: int, now: int) -> Rows:

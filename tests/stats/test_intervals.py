@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from agent.stats import intervals
+from agent.stats.changes import moved_test
 from agent.stats.intervals import groups_differ, loss_bound, lowest_difference, mean_ci, paired_difference
+from agent.stats.paired_tests import counts_test
 from agent.stats.power import minimum_detectable_gain, shown, smallest_margin
 from tests.cases import each_case
 
@@ -89,11 +91,14 @@ def test_values_that_are_no_scores_are_refused(values):
 # ---- paired_difference
 
 
-@each_case("n", [5, 50])
+@each_case("n", [20, 50])
 def test_equal_graded_differences_keep_the_width_of_what_so_many_rows_did_not_show(n):
     unseen = scipy_stats.binomtest(0, n).proportion_ci(0.95, "exact").high
     found = paired_difference([0.6] * n, [0.5] * n, 0).ci95
     assert found == pytest.approx((0.1 - unseen * 1.1, 0.1 + unseen * 0.9))
+    assert paired_difference([0.6] * 5, [0.5] * 5, 0).ci95 == (-1, 1), (
+        "of 32 ways to flip five rows, two are as extreme"
+    )
 
 
 def test_scores_that_are_not_paired_are_refused_also_where_some_are_missing() -> None:
@@ -111,20 +116,49 @@ def table(both, wins, losses, neither):
 
 def test_the_paired_interval_equals_the_published_example():
     # Bentur et al. 2009 in Fagerland, Lydersen & Laake 2014 (Statistics in Medicine 33:2850), Tango's: -0.517 to -0.026
+    assert intervals._tango(1, 7, 21) == pytest.approx((-0.517, -0.026), abs=5e-4)
     result = paired_difference(*table(1, 1, 7, 12), 0)
     assert result.diff == pytest.approx(-6 / 21)
-    assert result.ci95 == pytest.approx((-0.517, -0.026), abs=5e-4)
+    assert result.ci95[0] < -0.517
+    assert result.ci95[1] > 0, "the exact test does not reject, where Tango's interval ends below 0"
     assert (result.wins, result.losses, result.ties, result.n) == (1, 7, 13, 21)
     assert result.p_value == pytest.approx(0.0703125), "the binomial tail of 1 in 8, twice"
     assert paired_difference(*table(20, 0, 0, 20), 0).p_value == 1.0
 
 
-@given(binary_pairs)
-def test_what_is_proved_better_has_an_interval_without_zero(rows):
-    result = paired_difference([row[0] for row in rows], [row[1] for row in rows], 0)
-    assert result.ci95[0] <= result.diff <= result.ci95[1]
-    if result.p_value < 0.05:
-        assert result.ci95[0] > 0 or result.ci95[1] < 0
+tenths = st.integers(0, 10).map(lambda part: part / 10)
+uneven = st.tuples(st.integers(0, 10), st.integers(0, 10), st.integers(1, 40)).map(
+    lambda counts: [(1.0, 0.3)] * counts[0] + [(0.2, 0.6)] * counts[1] + [(0.5, 0.5)] * counts[2]
+)
+any_pairs = st.one_of(binary_pairs, pairs, st.lists(st.tuples(tenths, tenths), min_size=1, max_size=30), uneven)
+
+
+@settings(deadline=None)
+@given(any_pairs, st.integers(0, 5))
+def test_the_interval_excludes_0_exactly_when_significant(rows, seed):
+    result = paired_difference([row[0] for row in rows], [row[1] for row in rows], seed)
+    low, high = result.ci95
+    assert low - 1e-9 <= result.diff <= high + 1e-9
+    assert (result.p_value < 0.05) == (low > 0 or high < 0)
+    assert shown(result.ci95, result.p_value) == (result.p_value < 0.05) * math.copysign(1, result.diff)
+
+
+@each_case(("wins", "losses"), [(4, 0), (5, 0), (7, 1), (10, 2)])
+def test_no_interval_above_0_is_called_not_significant(wins, losses):
+    result = paired_difference(*table(0, wins, losses, 6), 0)
+    assert result.p_value >= 0.05 or result.ci95[0] > 0
+    assert result.p_value < 0.05 or result.ci95[0] <= 0
+
+
+samples = st.lists(tenths, min_size=1, max_size=3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(samples, samples), min_size=1, max_size=15))
+def test_scores_that_moved_have_the_interval_of_their_test(rows):
+    test = moved_test(rows, 0, draws=2000)
+    low, high = test.interval
+    assert (test.p_value < 0.05) == (low > 0 or high < 0)
 
 
 @each_case(
@@ -156,12 +190,15 @@ CELLS = [  # both, wins, losses, neither
 def test_the_paired_interval_covers_the_truth_and_is_not_wasteful(cells, n):
     draws = np.random.default_rng(11).multinomial(n, cells, size=1500)[:, 1:3]
     kinds, counts = np.unique(draws, axis=0, return_counts=True)
-    truth, covered, width = cells[1] - cells[2], 0, 0.0
+    truth, covered, exactly, width = cells[1] - cells[2], 0, 0, 0.0
     for kind, count in zip(kinds, counts, strict=True):
         low, high = intervals._tango(*map(int, kind), n)
         covered += int(count) * (low - 1e-12 <= truth <= high + 1e-12)
         width += int(count) * (high - low)
+        low, high = counts_test(*map(int, kind), n).interval
+        exactly += int(count) * (low - 1e-12 <= truth <= high + 1e-12)
     assert covered / 1500 >= 0.93
+    assert exactly / 1500 >= 0.945
     if n * (cells[1] + cells[2]) > 10:
         assert covered / 1500 <= 0.985
         assert width / 1500 <= 2 * 1.96 * math.sqrt((cells[1] + cells[2] - truth**2) / n) * 1.15
@@ -189,7 +226,7 @@ def test_drawn_sign_flips_never_have_p_of_0():
     assert paired_difference(winner, baseline, 5).p_value == 1 / 20_001
 
 
-def test_the_graded_interval_is_the_wider_of_bootstrap_and_student():
+def test_the_graded_interval_is_the_union_of_its_tests():
     rng = np.random.default_rng(6)
     differences = rng.beta(1, 8, 60)  # skewed: the one is wider on the left, the other on the right
     bootstrap = scipy_stats.bootstrap(
@@ -200,8 +237,7 @@ def test_the_graded_interval_is_the_wider_of_bootstrap_and_student():
     assert student[1] < bootstrap.high
     assert paired_difference(differences, [0.0] * 60, 6).ci95 == pytest.approx((student[0], bootstrap.high), abs=0.002)
     few = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
-    wide = scipy_stats.t.interval(0.95, 4, loc=few.mean(), scale=scipy_stats.sem(few))
-    assert paired_difference(few, [0.0] * 5, 6).ci95 == pytest.approx(wide)
+    assert paired_difference(few, [0.0] * 5, 6).ci95 == (-1, 1), "no five rows can show a gain to the sign flips"
 
 
 @settings(max_examples=60, deadline=None)
