@@ -168,7 +168,7 @@ def steady(
 
 
 def _with_rows(test: PairedTest, ci95: Interval) -> Interval:
-    """Widen the interval of a change by what other rows could show, unless that would contradict the test."""
+    """Widen the interval of a change by that over rows, unless the test contradicts it."""
     low, high = test.interval
     wider = min(low, ci95[0]), max(high, ci95[1])
     return test.interval if test.p_value < ALPHA and wider[0] <= 0 <= wider[1] else wider

@@ -58,7 +58,7 @@ CONTINUES = "interrupted; nothing was changed, and the same command continues"
 class CheckOutput(JobOptions):
     """What a check shows and writes."""
 
-    every: Time = option(None, group=OUTPUT, metavar="TIME")
+    every: Time = option(None, group=OUTPUT, metavar="TIME", everyday=True)
     """For schedulers: do nothing and exit 0 if the last check of this version on this model began less than TIME ago
     (12h, 1d)."""
     history: bool = option(False, "Show the checks of this prompt so far; call nothing.", OUTPUT)

@@ -35,7 +35,7 @@ class TransferOptions(SpendingOptions, SeedOption):
 class CheckOptions(SpendingOptions, SeedOption):
     """The options of a check of a released prompt."""
 
-    model: str | None = option(None, group=MODELS, short="-m", metavar="NAME")
+    model: str | None = option(None, group=MODELS, short="-m", metavar="NAME", everyday=True)
     """The model to ask. Default: the one whose answers were recorded."""
     judge: Texts = option((), group=MODELS, metavar="NAME")
     """Allow a judge that the suite names by an address; repeatable."""
@@ -47,7 +47,8 @@ class CheckOptions(SpendingOptions, SeedOption):
 class BlessOptions(SpendingOptions):
     """The options of recording a regression suite."""
 
-    reason: str = option("", "Why these answers are a good reference; kept in the ledger.", OUTPUT)
+    reason: str = option("", group=OUTPUT, everyday=True)
+    """Why these answers are a good reference; kept in the ledger."""
     actor: str = option("", "Who decides. Default: the user of this machine.", OUTPUT)
     model: str | None = CheckOptions.field("model", help="The model to ask. Default: the suite's, else the prompt's.")
     judge: Texts = CheckOptions.field("judge", help="The model that judges; repeat it for a panel. Default: as before.")
@@ -77,8 +78,9 @@ class LabelOptions(FormOptions, CapOptions, AskingOptions):
     """Rows labelled by another labeller that you label again, to measure your agreement."""
     add: File = option(None, group=TASK, metavar="FILE")
     """Add the rows of FILE (.csv, .jsonl, .txt, traces) to those to label."""
-    status: bool = option(False, "Only print the progress, and how many labels a verdict needs.", TASK)
-    web: bool = option(False, "Label in the browser, on this machine only.", TASK)
+    status: bool = option(False, group=TASK, everyday=True)
+    """Only print the progress, and how many labels a verdict needs."""
+    web: bool = option(False, "Label in the browser, on this machine only.", TASK, everyday=True)
     port: int = option(0, "With {web}: the port. Default: a free one.", TASK, metavar="N", ge=0, le=65535)
     no_open: bool = option(False, "With {web}: print the link only.", TASK)
     ask: bool = option(False, group=TASK)
@@ -98,16 +100,18 @@ class LabelOptions(FormOptions, CapOptions, AskingOptions):
 class CalibrateOptions(SpendingOptions, SeedOption):
     """The options of measuring a judge against people."""
 
-    labels: File = option(None, "Ratings of people, .jsonl or .csv.", TASK, metavar="FILE")
-    judge: Texts = option((), group=MODELS, metavar="NAME")
+    labels: File = option(None, "Ratings of people, .jsonl or .csv.", TASK, metavar="FILE", everyday=True)
+    judge: Texts = option((), group=MODELS, metavar="NAME", everyday=True)
     """The model that judges; repeat it for a panel. Default: the task's, else its model, else the embedded one."""
-    input: Texts = option((), "Without TASK: an input column of the rated answers; repeatable.", TASK, metavar="COL")
-    output: str | None = option(None, group=TASK, metavar="COL")
+    input: Texts = option((), group=TASK, metavar="COL", everyday=True)
+    """Without TASK: an input column of the rated answers; repeatable."""
+    output: str | None = option(None, group=TASK, metavar="COL", everyday=True)
     """The column of the answer; with TASK, the field that its judge rates."""
-    pair: str | None = option(None, group=TASK, metavar="A,B")
+    pair: str | None = option(None, group=TASK, metavar="A,B", everyday=True)
     """Two columns, A,B, with answers that were compared; ratings are then 1, 2 or tie."""
-    rating: str = option("rating", "The column of the rating, or of comma-separated votes.", TASK, metavar="COL")
-    scale: str | None = option(None, group=TASK, metavar="A-B")
+    rating: str = option("rating", group=TASK, metavar="COL", everyday=True)
+    """The column of the rating, or of comma-separated votes."""
+    scale: str | None = option(None, group=TASK, metavar="A-B", everyday=True)
     """Lowest and highest rating of the people. Default: those of the rubric, else 1-5."""
     mode: Literal["rubric", "reference", "pairwise", "faithfulness"] | None = option(None, group=TASK)
     """With TASK: which of its judges, if several rate the same field."""
@@ -120,7 +124,7 @@ class CalibrateOptions(SpendingOptions, SeedOption):
 class TuneOptions(CalibrateOptions):
     """The options of tuning a judge; its search takes the caps."""
 
-    judge: Texts = option((), group=MODELS, metavar="NAME")
+    judge: Texts = option((), group=MODELS, metavar="NAME", everyday=True)
     """The model that judges. Default: the task's, else the task's model, else the embedded one."""
     proposer: str | None = RunOptions.field("proposer", help="The model that rewrites the instruction, or `none`.")
     name: str = option("", "The name of the tuned judge. Default: the name of the task or file with _judge.", TASK)
@@ -180,7 +184,7 @@ class CustomizeOptions(JobOptions):
     arms: Names = option((), group=COMPARISON, everyday=True)
     """In addition to your own prompt only these: best, retrieved, calibrated, soft-prompt, lora, lora+prompt, full,
     hosted, no-model. Default: all but soft-prompt, full and hosted."""
-    curve: Curve = option("", group=COMPARISON, metavar="N,N,all")
+    curve: Curve = option("", group=COMPARISON, metavar="N,N,all", everyday=True)
     """Also train each arm on these numbers of train rows, and report where arms cross: 24,75,all."""
     trainer: Literal["numpy", "peft"] = option("numpy", group=COMPARISON)
     """How adapters are trained: with numpy, or with peft (PyTorch, extra `tune`)."""
@@ -198,7 +202,7 @@ class CustomizeOptions(JobOptions):
     """Longest training of one arm: 90, 5m. Default: until dev loss no longer improves."""
     train_price: float | None = option(None, group=COMPARISON, metavar="USD", unit="US dollars", ge=0)
     """Dollars per million trained tokens, for {arms} hosted (training at the provider)."""
-    expected_calls: int | None = option(None, group=COMPARISON, metavar="N", ge=1)
+    expected_calls: int | None = option(None, group=COMPARISON, metavar="N", everyday=True, ge=1)
     """How many calls you expect in all; too few to repay the training count against it."""
 
     @property

@@ -242,7 +242,7 @@ def _sign(one: Yardstick) -> int:
 
 
 def against_yardstick(best: Yardstick, winner: str, score: float | None, rows: int) -> str:
-    """Return how well an `unbeaten` yardstick does against the score of `winner` on these test rows."""
+    """Return how well an `unbeaten` yardstick does against `winner`."""
     method = f"{best.name} trained on the same {best.trained_on} rows"
     theirs, ours = points(best.test), points(score)
     if _sign(best) == 0 and theirs != ours:

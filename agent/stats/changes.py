@@ -46,7 +46,7 @@ def flip_p_value(
 
 
 def moved_test(rows: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int, draws: int = DRAWS) -> PairedTest:
-    """Test whether scores in [0, 1] moved, by the mean changes of rows, with the interval of the change.
+    """Test whether scores in [0, 1] moved, by the mean changes of rows.
 
     Unlike a test on the differences of means it holds its level where rows have more samples now than before, which
     skews these differences. Raises as `flip_p_value` does.

@@ -53,10 +53,10 @@ def mean_ci(values: Sequence[float], confidence: float = 0.95) -> tuple[float, f
 
 
 def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: int) -> PairedResult:
-    """Compare two prompts on the same n rows: the interval excludes 0 exactly when the p-value is below 0.05.
+    """Compare two prompts on the same n rows.
 
-    0/1 scores: the exact McNemar test. Graded scores: sign flips, Student's t and the BCa bootstrap together
-    (`paired_tests.py`).
+    The interval excludes 0 exactly when the p-value is below 0.05. 0/1 scores: the exact McNemar test. Graded scores:
+    sign flips, Student's t and the BCa bootstrap together (`paired_tests.py`).
 
     >>> result = paired_difference([1.0] * 9 + [0.0], [0.0] * 7 + [1.0] * 3, seed=0)
     >>> result.wins, result.losses, round(result.p_value, 3)

@@ -59,10 +59,10 @@ def counts_test(wins: int, losses: int, n: int, confidence: float = 0.95) -> Pai
 
 
 def graded_test(differences: Vector, rng: np.random.Generator, confidence: float = 0.95) -> PairedTest:
-    """Reject where the sign-flip test, Student's t and the BCa bootstrap all do: each alone is too short somewhere.
+    """Reject where sign flips, Student's t and the BCa bootstrap all reject.
 
-    The interval is the union of theirs. Instead of the last two, equal differences have an exact binomial bound on the
-    rate of an unseen kind of row.
+    Each alone is too short somewhere. The interval is the union of theirs. Instead of the last two, equal differences
+    have an exact binomial bound on the rate of an unseen kind of row.
 
     Source: Phipson & Smyth 2010; Efron 1987 (BCa).
     """
@@ -81,9 +81,10 @@ def graded_test(differences: Vector, rng: np.random.Generator, confidence: float
 
 
 def threshold_test(lows: Vector, highs: Vector, confidence: float = 0.95) -> PairedTest:
-    """Make a test from drawn thresholds: a difference is as extreme as the data for the `lows` below it.
+    """Make a test from drawn thresholds.
 
-    `lows` and `highs` hold one number a draw, the data's own arrangement included.
+    For the `lows` below it a difference is as extreme as the data. `lows` and `highs` hold one number a draw, that of
+    the data included.
     """
     alpha = _one_side(confidence)
     size = len(lows)
@@ -110,7 +111,7 @@ def _as_many(one: int, other: int) -> float:
 
 
 def _melded(wins: int, losses: int, n: int, alpha: float) -> float:
-    """Return the lower end: a quantile of (share of rows that differ) x (2 x share of wins among them - 1)."""
+    """Return a quantile of the share that differs, times 2 x share of wins - 1."""
     from scipy import special
 
     differ = wins + losses
@@ -136,9 +137,11 @@ def _melded(wins: int, losses: int, n: int, alpha: float) -> float:
 
 
 def _sign_flips(differences: Vector, rng: np.random.Generator, alpha: float) -> PairedTest:
-    """Invert the sign-flip test: the means of random halves of the rows are its thresholds (Hartigan 1969).
+    """Invert the sign-flip test, whose thresholds are means of random halves of the rows.
 
     Up to 16 differences that are not 0 are flipped in every way, more of them 20,000 times, with the +1 correction.
+
+    Source: Hartigan 1969, JASA 64:1303.
     """
     moved = abs(differences) > 1e-12
     rows = np.concatenate([differences[moved], differences[~moved]])

@@ -15,6 +15,8 @@ from click.testing import CliRunner
 
 from agent.cli import EVERYDAY, GROUPS, HELP, main
 from agent.cli.declared import JobCommand
+from tests.docs.pages import blocks
+from tests.docs.pages import commands as command_lines
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PROGRAM = Path(sys.executable).with_name("optimize")
@@ -69,6 +71,32 @@ def test_every_command_and_option_explains_itself_in_one_group(words: tuple[str,
         pattern = rf"^  (?:-\w, )?{max(option.opts, key=len)}(?= |$)"
         places = [place for place, text in shown.items() if place and re.search(pattern, text, re.M)]
         assert places == [command.groups.get(str(option.name), command.home)], option.name
+
+
+def _first_examples(words: tuple[str, ...]) -> list[list[str]]:
+    """The first block of examples of a command, on the page that has the most of them."""
+    by_page = []
+    for page in sorted(DOCS.glob("*.md")):
+        found = [
+            [line for line in command_lines(block) if tuple(line[: len(words)]) == words] for block in blocks(page)
+        ]
+        by_page.append([lines for lines in found if lines])
+    most = max(by_page, key=lambda found: sum(map(len, found)))
+    return most[0] if most else []
+
+
+@pytest.mark.parametrize(("words", "command"), TREE, ids=IDS)
+def test_what_the_first_examples_need_is_in_the_help(words: tuple[str, ...], command: click.Command) -> None:
+    if not isinstance(command, JobCommand) or not command.is_long:
+        return
+    shown = "\n".join(sections(list(words)).values())
+    params = command.get_params(click.Context(command))
+    options = [option for option in params if isinstance(option, click.Option)]
+    for line in _first_examples(words):
+        for option in options:
+            longest = max(option.opts, key=len)
+            if set(option.opts) & set(line):
+                assert re.search(rf"(?<![\w-]){longest}(?![\w-])", shown), f"{longest} of `optimize {' '.join(line)}`"
 
 
 def test_the_list_names_each_command_once_in_one_group_and_fits_a_screen() -> None:
