@@ -111,7 +111,7 @@ def _as_many(one: int, other: int) -> float:
 
 
 def _melded(wins: int, losses: int, n: int, alpha: float) -> float:
-    """Return a quantile of the share that differs, times 2 x share of wins - 1."""
+    """Return a quantile of the share that differs times the lead of the wins."""
     from scipy import special
 
     differ = wins + losses
