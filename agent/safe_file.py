@@ -148,9 +148,10 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
 
 
 def prompt_text(prompt: str | Path) -> str:
-    """Return the prompt in a file, or `prompt` itself if it has a blank. Raises InputError."""
+    """Return the prompt in a file, or `prompt` itself if it is a sentence. Raises InputError."""
     text = str(prompt)
-    if re.search(r"\s", text) and not os.path.exists(text) and not re.fullmatch(r"[^\n]*\.(txt|md)", text):
+    is_sentence = re.search(r"\s|[.!?:}]$", text)
+    if is_sentence and not os.path.exists(text) and not re.fullmatch(r"[^\n]*\.(txt|md)", text):
         return text
     try:
         return Path(prompt).read_text("utf-8-sig")

@@ -167,6 +167,20 @@ class _WholeText(click.types.StringParamType):
         return [rv]
 
 
+class _ListedOption(click.Option):
+    """An option whose help shows one long name; it also takes that of its argument in Python."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        if record is None or self.is_flag:
+            return record
+        first = next(name for name in self.opts if name.startswith("--"))
+        names = record[0]
+        for name in self.opts[self.opts.index(first) + 1 :]:
+            names = names.replace(f", {name}", "")
+        return names, record[1]
+
+
 def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) -> str | None:
     if len(names) > 1:
         raise click.BadParameter("a run prompts one model; `optimize transfer` scores its best prompts on others")
@@ -252,7 +266,9 @@ def _click_option(
     types: Mapping[str, click.ParamType[Any]],
     changes: Mapping[str, Mapping[str, Any]],
 ) -> click.Option:
-    names = [*([option.short] if option.short else []), option.flag, _click_name(option)]
+    short, alias = [option.short] * bool(option.short), f"--{option.name.replace('_', '-')}"
+    unlisted = [alias] * (option.kind is not bool and alias != option.flag)
+    names = [*short, option.flag, *unlisted, _click_name(option)]
     about: dict[str, Any] = {"help": _help(model, option.help)}
     default = option.field.default
     if option.kind is bool:
@@ -264,7 +280,7 @@ def _click_option(
             about["metavar"] = option.metavar
         if default is not None and default != "" and not option.is_repeatable and default != ():
             about |= {"default": default, "show_default": True}
-    return click.Option(names, **{**about, **changes.get(option.name, {})})
+    return _ListedOption(names, **{**about, **changes.get(option.name, {})})
 
 
 def _help(model: type[JobOptions], text: str) -> str:

@@ -35,15 +35,16 @@ ADDRESSES = {"OPENAI_BASE_URL": "openai/NAME and openai-compatible/NAME:", "ANTH
 OLDEST_SQLITE = (3, 38)
 WAL_BUG = ((3, 7, 0), (3, 51, 2))  # the first and the last version of SQLite that have it
 SYNCS = 5
-Look = tuple[str, bool, str]
+STATES = {True: "ok", False: "PROBLEM", None: "-"}
+Look = tuple[str, bool | None, str]
 """The parts of `Examined`."""
 
 
 class Examined(Result):
-    """One part: whether it is fit, and what was found."""
+    """One part: whether it is fit, and what was found. `ok` is None for an optional part that is not there."""
 
     what: str
-    ok: bool
+    ok: bool | None
     found: str
 
 
@@ -54,7 +55,7 @@ class DoctorResult(Result):
     checks: tuple[Examined, ...]
 
     def blocks(self) -> Iterator[Block]:
-        rows = [(each.what, "ok" if each.ok else "PROBLEM", each.found) for each in self.checks]
+        rows = [(each.what, STATES[each.ok], each.found) for each in self.checks]
         yield table("doctor", ("what", "", "found"), rows, tabbed=True)
 
 
@@ -72,7 +73,7 @@ def doctor(
     """
     found = [*_machine(), *_tracing(), *map(_model, model), *_disk(db), *_ledger(db)]
     checks = tuple(Examined(what=what, ok=good, found=said) for what, good, said in found)
-    result = DoctorResult(healthy=all(each.ok for each in checks), checks=checks)
+    result = DoctorResult(healthy=all(each.ok is not False for each in checks), checks=checks)
     return Printed(result, 0 if result.healthy else 1)
 
 
@@ -88,17 +89,19 @@ def _machine() -> list[Look]:
         found = version_of(package)
         checks.append((package, bool(found), found or "not installed; run `make setup`"))
     for extra, package in MODULES.items():
-        found = version_of(package) or "installed"  # the distribution may have another name
-        checks.append((package, True, found if is_here(extra) else f"an extra; {command(extra)} brings it"))
+        if is_here(extra):
+            checks.append((package, True, version_of(package) or "installed"))  # the distribution may have another name
+        else:
+            checks.append((package, None, f"not installed; {command(extra)} brings it"))
     try:
         checks.append(("prices", True, prices_version()))
     except PackageNotFoundError:
         checks.append(("prices", False, "no price table; run `make setup`"))
     checks.append(_weights())
-    checks += [(key, True, "set" if os.environ.get(key) else "not set") for key in KEYS]
+    checks += [(key, True, "set") if os.environ.get(key) else (key, None, "not set") for key in KEYS]
     for name, kinds in ADDRESSES.items():
         address = bare_address(os.environ.get(name, ""))
-        checks.append((name, True, f"{kinds} rows go to {address}" if address else "not set"))
+        checks.append((name, True, f"{kinds} rows go to {address}") if address else (name, None, "not set"))
     return checks
 
 

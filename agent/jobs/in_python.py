@@ -21,6 +21,7 @@ from agent.jobs.work import Work
 from agent.options.option import JobOptions, Option, option
 from agent.options.shared import LEDGER, LedgerOption, TrackOptions, in_order
 from agent.redact import silence
+from agent.safe_text import closest
 
 T = TypeVar("T")
 SOURCE = "str | Path | Task | Rows | Table"
@@ -119,7 +120,10 @@ def takes(model: Callable[_P, _O]) -> Callable[[Callable[[_A, _O], T]], Callable
             try:
                 bound = signature.bind(*arguments, **given).arguments
             except TypeError as error:
-                raise TypeError(f"{function.__name__}() {error}") from None
+                unknown = next((name for name in given if name not in signature.parameters), "")
+                meant = closest(unknown, signature.parameters)
+                hint = f"; did you mean {meant!r}?" if meant and repr(unknown) in str(error) else ""
+                raise TypeError(f"{function.__name__}() {error}{hint}") from None
             asked = {name: bound[name] for name in given if name in declared.declared() and name in bound}
             first = [bound.get(each.name, each.default) for each in words]
             return function(*first, declared.given(asked))  # type: ignore[call-arg]

@@ -63,8 +63,10 @@ SYSTEM_LINE = "prompt: the system text of most traces"
 
 
 @job("init", asks="drafting the task")
-def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftResult] | MadeTask:
-    """Make the task folder NAME (under tasks/, or a path) from your file. Shows how its columns were read.
+def init(
+    name: str = "", file: Path | None = None, *, options: InitOptions, db: Path = DB
+) -> Work[DraftResult] | MadeTask:
+    """Make the task folder NAME (under tasks/, or a path) from your FILE. Shows how its columns were read.
 
     With --sample SAMPLE instead: tasks/SAMPLE, a copy of a task that ships with Promptassay.
 
@@ -76,6 +78,10 @@ def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftRe
     With --from-skills: the descriptions of skills or tools are optimized, by queries that say which one is meant.
     `optimize export RUN --format skills` shows the new ones as a diff of your files.
     """
+    if file is not None:
+        if options.source is not None:
+            raise InputError(f"{file} and --from {options.source}: give one of them")
+        options = options.changed(source=file)
     if options.from_skills is not None:
         _require_name(name)
         return _from_skills(name, options)
@@ -98,7 +104,8 @@ def init(name: str = "", *, options: InitOptions, db: Path = DB) -> Work[DraftRe
         return _wrote(_copy_sample(options.sample), [], f"run {options.sample}")
     _require_name(name)
     if source is None:
-        raise InputError("Missing option '--from'; give your data file")
+        made = f"optimize init NAME {name}" if Path(name).is_file() else f"optimize init {name} FILE"
+        raise InputError(f"Missing argument 'FILE'; name your data file: `{made} --target COLUMN`")
     if is_traced:
         if asked.has_form:
             raise InputError("--encoding, --sheet and --strip-html go with tables; leave them out for traces")

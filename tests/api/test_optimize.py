@@ -212,3 +212,8 @@ def test_a_task_object_is_the_folder_that_it_was_loaded_from(toys: Toys) -> None
     assert pa.evaluate(task, model=name, max_calls=100).task == "mine"
     with pytest.raises(pa.InputError, match="was changed after it was loaded"):
         pa.evaluate(replace(task, instruction="Other."), model=name)
+
+
+def test_a_misspelled_argument_is_told_with_the_one_that_is_meant() -> None:
+    with pytest.raises(TypeError, match=r"'max_call'; did you mean 'max_calls'\?$"):
+        pa.optimize("mine.csv", max_call=50)  # type: ignore[call-arg]

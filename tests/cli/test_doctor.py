@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent.jobs import doctor
 from agent.ledger.chain import SCHEMA, VERSION
 from agent.ledger.store import Ledger
 from tests.cli.world import good, good_json, optimize
@@ -92,3 +93,12 @@ def test_the_disk_the_prices_and_the_known_bug_of_sqlite_are_told(monkeypatch: p
     for version, has_bug in (((3, 51, 2), True), ((3, 51, 3), False), ((3, 46, 1), True)):
         monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
         assert ("WAL-reset" in checks()["sqlite"]["found"]) is has_bug
+
+
+def test_what_is_optional_and_not_installed_is_not_called_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "is_here", lambda extra: extra != "wandb")
+    found = checks()
+    assert (found["wandb"]["ok"], found["wandb"]["found"].startswith("not installed; pip install")) == (None, True)
+    assert found["OPENAI_API_KEY"]["ok"] is None
+    lines = optimize("doctor").stdout.splitlines()
+    assert [line.split("\t")[1] for line in lines if line.startswith(("wandb", "dspy"))] == ["ok", "-"]

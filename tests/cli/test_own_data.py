@@ -5,12 +5,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent.jobs.tasks import task_of as task_of_words
 from agent.ledger.query import History
 from agent.options.run import RecordedOptions
 from agent.report.view import task_of
 from agent.task.by_name import samples
-from tests.cli.world import INSTRUCTION, files, good, good_json, learner, refused, write_lines
+from tests.cli.world import INSTRUCTION, files, good, good_json, learner, refused, write_csv, write_lines
 from tests.scripted import Toys
 
 MODEL = "openai-compatible/x@http://127.0.0.1:9/v1"
@@ -85,4 +87,22 @@ def test_a_sample_that_cannot_be_copied_is_refused() -> None:
     assert not list(Path("tasks/support_triage").iterdir())
     assert "give no NAME" in refused(2, "init", "mine", "--sample", "support_triage")[-1]
     assert "Missing argument 'NAME'" in refused(2, "init")[-1]
-    assert "Missing option '--from'" in refused(2, "init", "mine")[-1]
+    assert "`optimize init mine FILE --target COLUMN`" in refused(2, "init", "mine")[-1]
+    write_csv(Path("mine.csv"))
+    assert "`optimize init NAME mine.csv --target COLUMN`" in refused(2, "init", "mine.csv")[-1]
+    assert "give one of them" in refused(2, "init", "mine", "mine.csv", "--from", "other.csv")[-1]
+
+
+def test_a_task_is_made_from_a_name_and_a_file() -> None:
+    write_csv(Path("mine.csv"))
+    good("init", "mine", "mine.csv", "--target", "label")
+    good("init", "other", "--from", "mine.csv", "--target", "label")
+    named, flagged = ((Path("tasks") / name / "test.jsonl").read_text() for name in ("mine", "other"))
+    assert named == flagged
+
+
+@pytest.mark.parametrize("prompt", ["Answer.", "Sort:{{text}}", "Spam?"])
+def test_a_prompt_of_one_word_is_no_file(prompt: str) -> None:
+    write_csv(Path("mine.csv"))
+    assert "nothing was called" in good("run", "mine.csv", "--target", "label", "--prompt", prompt, "--dry-run")
+    assert "cannot be read" in refused(2, "run", "mine.csv", "--target", "label", "--prompt", "prompt")[-1]

@@ -51,6 +51,14 @@ def test_a_wrong_sentence_of_a_long_file_is_replaced_and_the_file_itself_stays(t
     assert found["calls"]["model"] == runs(), "a replay runs no command"
 
 
+def test_eval_is_also_called_command() -> None:
+    """Its name in Python, which the help does not list."""
+    write_world("date", **SMALL)
+    given = tuple("--command" if word == "--eval" else word for word in WORDS)
+    assert good(*given, "--dry-run") == good(*WORDS, "--dry-run")
+    assert "--command" not in good("text", "--help")
+
+
 def test_a_file_that_only_hurts_is_told() -> None:
     write_world("", (LEFT_OUT, PLAIN), rows=160, sections=4)
     told = optimize(*WORDS, "--max-runs", "400", "-o", "new.md", "-q")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import promptassay
+from agent.extras import MODULES
 
 ROOT = Path(promptassay.__file__).resolve().parents[1]
 RUN_ID = re.compile(r"\b\d{8}T\d{6}-[0-9a-f]{6}\b")
@@ -27,7 +28,7 @@ RULES: Mapping[str, tuple[re.Pattern[str], str]] = {
     "name of a batch": (re.compile(r"\bb_[0-9a-f]{16}\b"), "b_<batch>"),
     "address": (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:<port>"),
     "this machine": (
-        re.compile(r"(?m)^([\w.-]+\tok\t)(?!free|fits|not set).*\d.*|(?<=\tok\t)(installed|an extra;.*)"),
+        re.compile(r"(?m)^([\w.-]+\t)(ok\t(?!free|fits).*\d.*|ok\tinstalled|-\tnot installed;.*)"),
         r"\1<found>",
     ),
     "end of line": (re.compile(r"[ \t]+$", re.MULTILINE), ""),
@@ -73,7 +74,8 @@ def _plain(value: Any, key: str = "") -> Any:
     if (MEASURED.fullmatch(key) and value is not None) or (key == "found" and isinstance(value, str)):
         return "<measured>"
     if isinstance(value, dict):
-        return {name: _plain(each, name) for name, each in value.items()}
+        measured = {"ok"} if value.get("what") in MODULES.values() else set[str]()  # an extra, installed or not
+        return {name: "<measured>" if name in measured else _plain(each, name) for name, each in value.items()}
     if isinstance(value, list):
         return [_plain(each) for each in value]
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
