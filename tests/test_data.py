@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent.conversation import turns_of
+from agent.task.copies import near_duplicates
 from agent.task.load import load_task
 from agent.task.skills import known_skills, skills_in
-from agent.task.splits import near_duplicates
 from agent.types import Example, Task, calls_schema
 
 TASKS = Path(__file__).resolve().parents[1] / "tasks"

@@ -30,9 +30,9 @@ from agent.safe_text import quoted, shown
 from agent.shipped import content_id
 from agent.task.answers import parse_number
 from agent.task.by_name import find_task
+from agent.task.copies import near_duplicates
 from agent.task.examples import PlacedExample, RowReader, folded, messages_in
 from agent.task.load import load_task
-from agent.task.splits import near_duplicates
 from agent.task.tables import TEXT_CELLS, DataFile
 from agent.task.task_file import parse_folder
 from agent.types import Field, Task, canonical

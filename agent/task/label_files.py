@@ -25,9 +25,10 @@ from agent.safe_file import new_files
 from agent.safe_text import counted, listed, problem, quoted, shown
 from agent.shipped import fold
 from agent.task.checks import parse_signature
+from agent.task.copies import are_near, compared, near_duplicates
 from agent.task.examples import folded
 from agent.task.label_log import CONFIRMED, DISAGREEMENT, LabelEvent, LabelLog, agreed, current_labels, first_labels
-from agent.task.splits import CAPS, FRACTIONS, MIN_ROWS, are_near, compared, near_duplicates
+from agent.task.splits import CAPS, FRACTIONS, MIN_ROWS
 from agent.task.tables import DataFile
 from agent.types import SPLITS, SplitName, content_id
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 import random
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
@@ -20,6 +18,7 @@ from agent.safe_text import quoted
 from agent.shipped import fold
 from agent.task.answers import label_reader, text_of
 from agent.task.columns import DataColumn, decide_columns, split_of
+from agent.task.copies import FEW, PARTS, Source, sources
 from agent.task.scoring_rule import ScoringRule
 from agent.types import SPLITS, MetricSpec, canonical
 
@@ -28,135 +27,35 @@ if TYPE_CHECKING:
 
 Parts = tuple[list[int], list[int], list[int]]
 """Positions of the rows of train, dev and test."""
-Compared = frozenset[str] | str
-"""The words of a text, or the folded text if it has no words."""
 
 FRACTIONS = (0.30, 0.25, 0.45)
 CAPS = (300, 200, 400)
-NEAR = 0.8
-_COMPARE_ALL = 32  # up to this size all pairs are compared
-_WORTH_SPLITTING = 0.8  # larger groups are divided by the next word if at most this share of pairs is left
-_WORD = re.compile(r"\w+")
-_SCRIPT = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces between their words
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf"
-    r"\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
-)
-
-
-def near_duplicates(texts: Sequence[str], threshold: float = NEAR) -> list[tuple[int, ...]]:
-    """Group positions whose texts are near-duplicates, directly or by a chain.
-
-    Two texts are near when they are equal after folding, or when the Jaccard similarity of their words (character pairs
-    in scripts without spaces) is at least `threshold`, in (0, 1]. Exact: recursive prefix filtering (Chaudhuri et al.
-    2006; Bayardo et al. 2007) finds every such pair without comparing all.
-    """
-    return _NearDuplicates(texts, threshold).groups()
-
-
-def compared(text: str) -> Compared:
-    """Return the form of a text that `are_near` compares."""
-    folded = fold(text)
-    pairs = [run[at : at + 2] for run in _SCRIPT.findall(folded) for at in range(max(1, len(run) - 1))]
-    return frozenset([*_WORD.findall(_SCRIPT.sub(" ", folded)), *pairs]) or folded
-
-
-def are_near(one: Compared, other: Compared, threshold: float = NEAR) -> bool:
-    """Whether two texts are near-duplicates directly."""
-    if isinstance(one, str) or isinstance(other, str):
-        return one == other
-    fewer, more = sorted((len(one), len(other)))
-    if fewer < threshold * more - 1e-9:
-        return False
-    common = len(one & other)
-    return common >= threshold * (fewer + more - common) - 1e-9
-
-
-class _NearDuplicates:
-    # words go from rare to frequent, so a near pair shares one of the first few
-
-    def __init__(self, texts: Sequence[str], threshold: float) -> None:
-        self._parent, self._threshold = list(range(len(texts))), threshold
-        first: dict[Compared, int] = {}
-        for position, text in enumerate(texts):
-            self._unite(position, first.setdefault(compared(text), position))
-        self._sets = {position: words for words, position in first.items() if isinstance(words, frozenset)}
-        frequency = Counter(word for words in self._sets.values() for word in words)
-        self._sorted = {
-            position: sorted(words, key=lambda word: (frequency[word], word)) for position, words in self._sets.items()
-        }
-        self._join(list(self._sets))
-
-    def groups(self) -> list[tuple[int, ...]]:
-        members: dict[int, list[int]] = defaultdict(list)
-        for position in range(len(self._parent)):
-            members[self._root(position)].append(position)
-        return [tuple(group) for group in members.values() if len(group) > 1]
-
-    def _root(self, position: int) -> int:
-        while self._parent[position] != position:
-            self._parent[position] = self._parent[self._parent[position]]
-            position = self._parent[position]
-        return position
-
-    def _unite(self, one: int, other: int) -> None:
-        first, second = sorted((self._root(one), self._root(other)))
-        self._parent[second] = self._parent[one] = self._parent[other] = first
-
-    def _join(self, members: Sequence[int], shared: int = 0, last: str = "") -> None:
-        if len(members) <= _COMPARE_ALL:
-            return self._compare(members)
-        smallest = min(len(self._sets[position]) for position in members)
-        whole: list[int] = []  # two of these may have no other word in common and be near
-        next_word: dict[str, list[int]] = defaultdict(list)
-        for position in members:
-            words = self._sorted[position]
-            other = max(smallest, self._threshold * len(words))
-            needed = math.ceil(self._threshold * (len(words) + other) / (1 + self._threshold) - 1e-6)
-            start = words.index(last) + 1 if shared else 0
-            for word in words[start : len(words) - needed + shared + 1]:
-                next_word[word].append(position)
-            if shared >= needed:
-                whole.append(position)
-        if sum(len(each) ** 2 for each in (whole, *next_word.values())) > _WORTH_SPLITTING * len(members) ** 2:
-            return self._compare(members)
-        self._compare(whole)
-        for word, each in next_word.items():
-            self._join(each, shared + 1, word)
-        return None
-
-    def _compare(self, members: Sequence[int]) -> None:
-        for one, other in combinations(members, 2):
-            if self._parent[one] == self._parent[other]:  # already in one group
-                continue
-            if are_near(self._sets[one], self._sets[other], self._threshold):
-                self._unite(one, other)
 
 
 def split_rows(
     texts: Sequence[str], labels: Sequence[str], rng: random.Random, fractions: tuple[float, float, float] = FRACTIONS
 ) -> Parts:
-    """Split rows into train, dev and test, stratified and in random order, up to CAPS.
+    """Split rows into train, dev and test, stratified, up to CAPS, in random order.
 
-    Of near-duplicates the one with the rarest label represents all, as rows of dev and test must be independent. Others
-    follow it into train while there is room, or are left out. Each split gets about the same share of every label, and
-    train at least one row of each if it has room.
+    The rows of a source stay together. Each split gets about the same share of every label. A label with at least three
+    sources is in each of them, and any label in train, where there is room. Of the rows of one source at most FEW are
+    used; others follow it into train while there is room, or are left out.
 
     Args:
-        fractions: shares of the distinct rows; their sum is at most 1.
+        fractions: shares of the rows; their sum is at most 1.
     """
     count = Counter(labels)
-    twins = [tuple(sorted(group, key=lambda at: (count[labels[at]], at))) for group in near_duplicates(texts)]
-    single = set(range(len(texts))).difference(*twins)
-    groups = [*twins, *((position,) for position in sorted(single))]
+    groups = [tuple(sorted(source, key=lambda at: (count[labels[at]], at))) for source in sources(texts, labels)]
     rng.shuffle(groups)
-    sizes = _sizes(len(groups), fractions)
-    parts = _filled({group[0]: labels[group[0]] for group in groups}, sizes, rng)
-    trained = set(parts[0])
-    others = [position for group in groups if group[0] in trained for position in group[1:]]
-    parts[0] += others[: _sizes(len(texts), fractions)[0] - len(trained)]
-    for part in parts:
+    used = [group[:FEW] for group in groups]
+    sizes = _sizes(sum(map(len, used)), fractions)
+    filling = _Filling(labels, sizes, used, rng)
+    trained = set(filling.parts[0])
+    others = [at for group in groups if group[0] in trained for at in group if at not in trained]
+    filling.parts[0] += others[: _sizes(len(texts), fractions)[0] - len(trained)]
+    for part in filling.parts:
         rng.shuffle(part)
-    train, dev, test = parts
+    train, dev, test = filling.parts
     return train, dev, test
 
 
@@ -167,29 +66,69 @@ def _sizes(count: int, fractions: tuple[float, float, float]) -> list[int]:
     return sizes
 
 
-def _filled(labels: Mapping[int, str], sizes: Sequence[int], rng: random.Random) -> list[list[int]]:
-    # iterative stratification, row by row (Sechidis et al. 2011)
-    room, counts = list(sizes), Counter(labels.values())
-    wanted = [{label: size * count / len(labels) for label, count in counts.items()} for size in sizes]
-    parts: list[list[int]] = [[] for _ in sizes]
-    trained, rest = set[str](), list[int]()
+class _Filling:
+    """Iterative stratification, source by source (Sechidis et al. 2011), and a source of each label in each part."""
 
-    def put(position: int, split: int) -> None:
-        parts[split].append(position)
-        wanted[split][labels[position]] -= 1
-        room[split] -= 1
+    def __init__(self, labels: Sequence[str], sizes: Sequence[int], used: Sequence[Source], rng: random.Random) -> None:
+        self._labels, self._room, self._rng = labels, list(sizes), rng
+        counts = Counter(labels[at] for source in used for at in source)
+        total = counts.total()
+        self._wanted = [{label: size * count / total for label, count in counts.items()} for size in sizes]
+        self._placed: list[list[Source]] = [[] for _ in sizes]
+        trained, rest = set[str](), list[Source]()
+        for source in used:
+            new = {labels[at] for at in source} - trained
+            if new and self._room[0]:  # train takes a row of each label
+                trained |= self._put(source, 0)
+            else:
+                rest.append(source)
+        for source in rest:
+            if fits := [split for split, left in enumerate(self._room) if left]:
+                self._put(source, max(fits, key=lambda split: self._fit(source, split)))
+        self._spread(used)
+        self.parts = [[at for source in placed for at in source] for placed in self._placed]
 
-    for position, label in labels.items():
-        if label in trained or not room[0]:
-            rest.append(position)
-        else:  # train takes a row of each label
-            trained.add(label)
-            put(position, 0)
-    for position in rest:
-        label = labels[position]
-        if fits := [split for split, left in enumerate(room) if left]:
-            put(position, max(fits, key=lambda split: (wanted[split][label], room[split], rng.random())))
-    return parts
+    def _fit(self, source: Source, split: int) -> tuple[float, int, float]:
+        wanted = sum(self._wanted[split][self._labels[at]] for at in source) / len(source)
+        return wanted, self._room[split], self._rng.random()
+
+    def _put(self, source: Source, split: int) -> set[str]:
+        source = source[: self._room[split]]
+        self._placed[split].append(source)
+        self._room[split] -= len(source)
+        for at in source:
+            self._wanted[split][self._labels[at]] -= 1
+        return {self._labels[at] for at in source}
+
+    def _spread(self, used: Sequence[Source]) -> None:
+        """Exchange sources until each label with enough of them is in every part."""
+        homes = Counter(label for source in used for label in {self._labels[at] for at in source})
+        for label in [label for label, count in homes.items() if count >= PARTS]:
+            for split, placed in enumerate(self._placed):
+                if placed and not self._count(split, label):
+                    self._exchange(label, split)
+
+    def _count(self, split: int, label: str) -> int:
+        return sum(self._labels[at] == label for source in self._placed[split] for at in source)
+
+    def _exchange(self, label: str, split: int) -> None:
+        """Bring a source of the label to the split, for one that it can spare."""
+        for other in sorted({*range(len(self._placed))} - {split}, key=lambda each: -self._count(each, label)):
+            mine = [source for source in self._placed[other] if label in self._labels_of(source)]
+            for given in mine if len(mine) > 1 else ():
+                for taken in self._placed[split]:
+                    if len(taken) == len(given) and self._is_spared(taken, split) and self._is_spared(given, other):
+                        self._placed[split].remove(taken)
+                        self._placed[other].remove(given)
+                        self._placed[split].append(given)
+                        self._placed[other].append(taken)
+                        return
+
+    def _labels_of(self, source: Source) -> set[str]:
+        return {self._labels[at] for at in source}
+
+    def _is_spared(self, source: Source, split: int) -> bool:
+        return all(self._count(split, label) > len(source) for label in self._labels_of(source))
 
 
 # -- a table to split --------------------------------------------------------------------------------------------------
@@ -223,23 +162,29 @@ def _groups(
     }
 
 
-def settled(table: Table, inputs: Sequence[str], parts: Sequence[Parts], groups: Sequence[Sequence[int]]) -> Parts:
-    """Merge parts, keeping one row of near-duplicates: test before dev before train."""
-    group_of = {at: number for number, group in enumerate(groups) for at in group}
+def settled(parts: Sequence[Parts], groups: Sequence[Sequence[int]], found: Sequence[Source]) -> Parts:
+    """Merge parts, each source in one of them: test before dev before train.
+
+    Args:
+        groups: rows that are equal; one row of each is used.
+        found: the sources of the first rows of the groups.
+    """
+    first = {at: group[0] for group in groups for at in group}
+    source_of = {at: number for number, source in enumerate(found) for at in source}
     merged: list[list[int]] = [[], [], []]
     taken: set[int] = set()
+    home: dict[int, int] = {}
+    used = Counter[int]()
     for split in (2, 1, 0):
-        for part in parts:
-            for at in part[split]:
-                if at in group_of and group_of[at] not in taken and len(merged[split]) < CAPS[split]:
-                    taken.add(group_of[at])
-                    merged[split].append(at)
-    order = [(split, at) for split in (2, 1, 0) for at in merged[split]]
-    left_out: set[int] = set()
-    for twins in near_duplicates(_texts(table, inputs, (at for _, at in order))):
-        if order[twins[0]][0]:  # not all in train
-            left_out |= {order[twin][1] for twin in twins[1:]}
-    train, dev, test = ([at for at in part if at not in left_out] for part in merged)
+        for at in (at for part in parts for at in part[split]):
+            if at not in first or first[at] in taken or len(merged[split]) == CAPS[split]:
+                continue
+            source = source_of[first[at]]
+            if home.setdefault(source, split) == split and (not split or used[source] < FEW):
+                taken.add(first[at])
+                used[source] += 1
+                merged[split].append(at)
+    train, dev, test = merged
     return train, dev, test
 
 
@@ -333,6 +278,10 @@ class Splitting:
         """Return the rows of train, dev and test, stratified by the first target with labels."""
         labelled = [at for at, rule in enumerate(rules) if rule.type == "choice" or rule.is_scale]
         strata = {at: str(label[labelled[0]]) if labelled else "" for at, label in self.labels.items()}
+        texts = _texts(self._table, self._inputs, self.kept)
+        self.sources = [
+            tuple(self.kept[at] for at in source) for source in sources(texts, [strata[at] for at in self.kept])
+        ]
 
         def parts_of(
             table: Table, inputs: Sequence[str], rows: Sequence[int], fractions: tuple[float, float, float] = FRACTIONS
@@ -349,7 +298,7 @@ class Splitting:
             based = set(self._basis_full)
             rest = [at for at in self.labels if at not in based]
             others = parts_of(self._plain, self._basis, rest) if rest else ([], [], [])
-            return settled(self._table, self._inputs, (given, others), self._usable)
+            return settled((given, others), self._usable, self.sources)
         train, dev, test = found = self._given_parts(rng)
         if not dev and not test:
             found = parts_of(self._table, self._inputs, train)
@@ -358,7 +307,7 @@ class Splitting:
             share = lacking / (FRACTIONS[0] + lacking)
             train, _, cut = parts_of(self._table, self._inputs, train, (1 - share, 0.0, share))
             found = train, dev or cut, test or cut
-        return settled(self._table, self._inputs, (found,), self._usable)
+        return settled((found,), self._usable, self.sources)
 
     def _given_parts(self, rng: random.Random) -> Parts:
         parts: Parts = ([], [], [])

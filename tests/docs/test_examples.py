@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.task.splits import near_duplicates
+from agent.task.copies import near_duplicates
 from tests.cli.world import compatible, good_json, optimize
 from tests.docs.pages import DOCS, blocks, commands
 from tests.wire import WireServer

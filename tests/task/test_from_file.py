@@ -20,10 +20,10 @@ from agent.prompt.reply_parser import parse_reply
 from agent.safe_data import parse_toml
 from agent.task.answers import known_scale, target_type
 from agent.task.columns import DataColumn, decide_columns, field_name, filled_in_later
+from agent.task.copies import near_duplicates
 from agent.task.from_file import Targets, task_from_file, write_task
 from agent.task.load import load_task
 from agent.task.scoring_rule import metric_asked
-from agent.task.splits import near_duplicates
 from agent.task.task_file import json_schema
 from agent.task.task_text import Reading, string
 from agent.types import Task

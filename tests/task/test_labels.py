@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from agent.errors import InputError, ProblemsError
 from agent.prompt.draft_requests import Refused, read_definition, read_labels, read_opening, read_row
 from agent.task import label_session
+from agent.task.copies import near_duplicates
 from agent.task.label_files import LabelledTask, SplitRow, places
 from agent.task.label_log import LabelLog, agreed, current_labels
 from agent.task.label_session import LabelQueue, agreements
-from agent.task.splits import near_duplicates
 from tests.cli.label_world import DESCRIPTION, topic_of, write_label_task
 
 FOLDER = Path("tasks/mails")

@@ -187,7 +187,7 @@ class PickedRows:
     @cached_property
     def rows(self) -> tuple[PoolRow, ...]:
         """The train rows; near-duplicates have the same group, the id of the first of them."""
-        from agent.task.splits import near_duplicates
+        from agent.task.copies import near_duplicates
 
         train, outputs = self._task.train, self._task.signature.outputs
         texts = [text_of(row.inputs, self._names) for row in train]
