@@ -117,13 +117,14 @@ def takes(model: Callable[_P, _O]) -> Callable[[Callable[[_A, _O], T]], Callable
 
         @functools.wraps(function)
         def called(*arguments: Any, **given: Any) -> T:
+            if unknown := next((name for name in given if name not in signature.parameters), ""):
+                meant = closest(unknown, signature.parameters)
+                hint = f"; did you mean {meant!r}?" if meant else ""
+                raise TypeError(f"{function.__name__}() got an unexpected keyword argument {unknown!r}{hint}")
             try:
                 bound = signature.bind(*arguments, **given).arguments
             except TypeError as error:
-                unknown = next((name for name in given if name not in signature.parameters), "")
-                meant = closest(unknown, signature.parameters)
-                hint = f"; did you mean {meant!r}?" if meant and repr(unknown) in str(error) else ""
-                raise TypeError(f"{function.__name__}() {error}{hint}") from None
+                raise TypeError(f"{function.__name__}() {error}") from None
             asked = {name: bound[name] for name in given if name in declared.declared() and name in bound}
             first = [bound.get(each.name, each.default) for each in words]
             return function(*first, declared.given(asked))  # type: ignore[call-arg]

@@ -68,9 +68,15 @@ def test_every_command_and_option_explains_itself_in_one_group(words: tuple[str,
     headings = [heading for heading in ORDER if heading in {*command.groups.values(), command.home}]
     assert list(shown) == ["", *headings, *([command.listed[0]] if command.listed else [])]
     for option in options:
-        pattern = rf"^  (?:-\w, )?{max(option.opts, key=len)}(?= |$)"
+        pattern = rf"^  (?:-\w, )?{_listed(option, context)}(?= |$)"
         places = [place for place, text in shown.items() if place and re.search(pattern, text, re.M)]
         assert places == [command.groups.get(str(option.name), command.home)], option.name
+
+
+def _listed(option: click.Option, context: click.Context) -> str:
+    """The long name that the help lists."""
+    record, _ = option.get_help_record(context) or (" ".join(option.opts), "")
+    return max(re.findall(r"--[\w-]+", record), key=len)
 
 
 def _first_examples(words: tuple[str, ...]) -> list[list[str]]:
@@ -90,13 +96,13 @@ def test_what_the_first_examples_need_is_in_the_help(words: tuple[str, ...], com
     if not isinstance(command, JobCommand) or not command.is_long:
         return
     shown = "\n".join(sections(list(words)).values())
-    params = command.get_params(click.Context(command))
-    options = [option for option in params if isinstance(option, click.Option)]
+    context = click.Context(command)
+    options = [option for option in command.get_params(context) if isinstance(option, click.Option)]
     for line in _first_examples(words):
         for option in options:
-            longest = max(option.opts, key=len)
+            listed = _listed(option, context)
             if set(option.opts) & set(line):
-                assert re.search(rf"(?<![\w-]){longest}(?![\w-])", shown), f"{longest} of `optimize {' '.join(line)}`"
+                assert re.search(rf"(?<![\w-]){listed}(?![\w-])", shown), f"{listed} of `optimize {' '.join(line)}`"
 
 
 def test_the_list_names_each_command_once_in_one_group_and_fits_a_screen() -> None:
