@@ -243,12 +243,13 @@ def test_all_wrong_rows_and_skills_are_told_at_once_with_their_lines() -> None:
 def test_near_duplicates_are_left_out_and_counted() -> None:
     write_skills()
     rows = queries(40)
-    write_lines("rows.jsonl", [*rows, *({**row, "query": f"{row['query']} !"} for row in rows[:20])])
+    copies = [{**row, "query": f"{row['query']} {'!' * n}"} for row in rows[:20] for n in range(1, 5)]
+    write_lines("rows.jsonl", [*rows, *copies])
     said = good("init", "which", "--from-skills", "skills", "--queries", "rows.jsonl")
-    assert "60 queries: 60 name a skill, 0 need none\n" in said
+    assert "120 queries: 120 name a skill, 0 need none\n" in said
     left = re.search(r"train: (\d+) rows, dev: (\d+) rows, test: (\d+) rows; near-duplicates left out: (\d+)\n", said)
     assert left is not None, said
-    assert sum(map(int, left.groups())) == 60
+    assert sum(map(int, left.groups())) == 120
 
 
 def test_twenty_queries_are_said_to_show_no_gain(toys: Toys) -> None:
