@@ -11,7 +11,7 @@ from agent.documents import Knowledge
 from agent.evaluate.breakdown import BASELINE, PASS, WINNER, both, readable
 from agent.evaluate.evaluator import values
 from agent.evaluate.score_table import ScoreTable
-from agent.metrics.calls import NO_CALL, names_in, paired_names
+from agent.metrics.calls import EXTRA_CALL, NO_CALL, names_in, paired_names
 from agent.metrics.comparison import key
 from agent.results.base import SideName
 from agent.results.breakdown import (
@@ -77,14 +77,20 @@ def by_tool(table: ScoreTable, field: Field, tools: Sequence[Tool]) -> list[Labe
     if not tools:
         return []
     labels = (*(tool.name for tool in tools), NO_CALL)
-    sides = both(table, lambda outcomes: _side(labels, tool_cells(table.rows, outcomes, field.name, labels)))
+    cells = both(table, lambda outcomes: tool_cells(table.rows, outcomes, field.name, labels, EXTRA_CALL))
+    has_extra = any(label == EXTRA_CALL for counts in cells.values() for label, _ in counts)
+    labels += (EXTRA_CALL,) * has_extra
+    sides = {side: _side(labels, counts) for side, counts in cells.items()}
     return [LabelReport(field=field.name, labels=labels, **sides)]
 
 
 def tool_cells(
-    rows: Sequence[Example], outcomes: Sequence[Outcome], field: str, labels: Sequence[str]
+    rows: Sequence[Example], outcomes: Sequence[Outcome], field: str, labels: Sequence[str], extra: str = NO_CALL
 ) -> Counter[tuple[str, str | None]]:
-    """Count which tool, or `NO_CALL`, was called where each was right. None: an unreadable reply or unknown tool."""
+    """Count which tool, or `NO_CALL`, was called where each was right. None: an unreadable reply or unknown tool.
+
+    `extra` is the label of calls beyond those of the row.
+    """
     cells = Counter[tuple[str, str | None]]()
     for row, outcome in zip(rows, outcomes, strict=True):
         wanted = called(row.labels.get(field))
@@ -92,6 +98,8 @@ def tool_cells(
             continue
         said = None if outcome.prediction.error else called(outcome.prediction.fields.get(field))
         pairs = [(name, None) for name in wanted or [NO_CALL]] if said is None else paired_names(wanted, said)
+        surplus = range(not wanted, len(pairs))  # a row without a call has one pair of its own
+        pairs = [(extra if at in surplus and of == NO_CALL else of, name) for at, (of, name) in enumerate(pairs)]
         cells.update((label, name if name in labels else None) for label, name in pairs)
     return cells
 
@@ -124,7 +132,7 @@ def _label_score(label: str, cells: Mapping[tuple[str, str | None], int]) -> Lab
         said=said,
         right=right,
         precision=right / said if said else None,
-        recall=right / support if support else None,
+        recall=right / support if support and label != EXTRA_CALL else None,
     )
 
 

@@ -13,6 +13,8 @@ from agent.metrics.comparison import short
 
 NO_CALL = "(no call)"
 """A placeholder for a missing call; no tool can have this name."""
+EXTRA_CALL = "(extra call)"
+"""The label of a call beyond those that a row asks for."""
 ABSENT = ""
 """An accepted value of an argument that may be left out."""
 

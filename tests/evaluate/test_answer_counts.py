@@ -14,7 +14,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from agent.evaluate import answer_counts
 from agent.evaluate.score_table import ScoreTable
-from agent.metrics.calls import NO_CALL, paired_names
+from agent.metrics.calls import EXTRA_CALL, NO_CALL, paired_names
 from agent.types import Example, Field, Outcome, Prediction, Score, Tool
 from tests.json_of import json_of
 from tests.toys import two_sides
@@ -147,7 +147,7 @@ def cells(*rows: tuple[list[str], Any]) -> dict[tuple[str, str | None], int]:
         prediction = Prediction(fields, json.dumps(said), error)
         outcomes.append(Outcome("c", f"r{number}", prediction, (Score("tool_calls", 0.0),), 0.0, "key"))
     (report,) = by_tool(two_sides(examples, outcomes, outcomes), Field("calls", "json"), TOOLS)
-    assert report["labels"] == ["light", "scene", "lock", NO_CALL]
+    assert [label for label in report["labels"] if label != EXTRA_CALL] == ["light", "scene", "lock", NO_CALL]
     return {(cell["label"], cell["said"]): cell["rows"] for cell in report["winner"]["cells"]}
 
 
@@ -172,6 +172,17 @@ def test_calls_are_counted_by_hand() -> None:
         (NO_CALL, "scene"): 1,
     }
     assert by_tool(two_sides([], [], []), Field("calls", "json"), ()) == []
+
+
+def test_calls_beyond_those_of_a_row_are_no_rows_without_a_call() -> None:
+    scene, lock = ({"name": name, "arguments": {}} for name in ("scene", "lock"))
+    assert cells((["scene"], [scene, lock, lock]), ([], [scene, lock]), ([], [])) == {
+        ("scene", "scene"): 1,
+        (NO_CALL, NO_CALL): 1,
+        (NO_CALL, "lock"): 1,
+        (EXTRA_CALL, "scene"): 1,
+        (EXTRA_CALL, "lock"): 2,
+    }
 
 
 NAMES = st.lists(st.sampled_from([tool.name for tool in TOOLS]), max_size=4)
