@@ -16,6 +16,7 @@ from agent.ledger.provenance import tool_version
 from agent.ledger.query import started_with
 from agent.observer import NO_OBSERVER, Observer
 from agent.options.run import ResumeOptions
+from agent.safe_text import counted
 from agent.search.plan import Plan
 from agent.types import Task
 
@@ -44,7 +45,9 @@ def prepare_resume(run: str, changes: ResumeOptions, db: Path, observer: Observe
     require_unchanged(row, launch, "put it back, or start a new run with --fork")
     plan = Plan.restored(row["plan"]) if row["plan"] else launch.plan()
     short = _short_of_plan(plan, launch.calls_each, costs, launch.options.max_calls)
-    note = f"resuming {row['id']} ({row['status']})\n{short}".rstrip()
+    reused = sum(cost["calls"] for cost in costs if cost["state"] == "ok")
+    start = f"resuming {row['id']} ({row['status']}), with the replies of its {counted(reused, 'call')}"
+    note = f"{start}\n{short}".rstrip()
     return replace(launch, run_id=row["id"], made_with=plan, note=note)
 
 

@@ -211,6 +211,12 @@ def claims(history: History, run_id: str) -> dict[int, str]:
     return {number: claim for number, claim in found.items() if claim}
 
 
+def refused_reply(history: History, run_id: str) -> tuple[str, str]:
+    """Return the first unusable reply of a run's proposer ("" if erased) and why it is unusable; "" without one."""
+    bodies = [event["body"] for event in history.facts("proposal_refused", run_ids=[run_id])]
+    return next(((history.text(body["instruction_hash"]) or "", body["why"]) for body in bodies), ("", ""))
+
+
 def _claim(history: History, body: Row) -> str | None:
     digest = body.get("claim_hash")
     return history.text(digest) if digest else None

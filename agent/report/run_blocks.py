@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from agent.ledger.connect import ledger_option
 from agent.ledger.query import Row
-from agent.ledger.trail import claims
+from agent.ledger.trail import claims, refused_reply
 from agent.models.recorded import note
 from agent.release.result import RunResult
 from agent.release.versions import is_version
@@ -31,7 +31,7 @@ from agent.results.run_parts import (
     Winner,
     Yardstick,
 )
-from agent.safe_text import counted, plain
+from agent.safe_text import counted, plain, quoted
 from agent.stats.figures import bracketed, gain, gain_interval, interval, paired_test, points, tally
 
 SCREEN = (
@@ -49,6 +49,8 @@ PROMPT_LINES = 12
 PROMPT_LETTERS = 12_000
 """Maximum length of a prompt compared and shown on a page."""
 LINE = 76
+REPLY_LETTERS = 160
+"""Maximum length of an unusable reply of the proposer."""
 PromptForm = Literal["", "text", "changes"]
 """How the summary of a run shows the best prompt; "" if it shows none."""
 FEWEST_READ, MUCH_LESS = 5, 3
@@ -89,7 +91,7 @@ def run_sections(
     is_short = brief and not (result.is_own or result.reference_won)
     form: PromptForm = "" if not is_short else "text" if result.references is None else "changes"
     made: Mapping[str, tuple[str, Iterable[Block]]] = {
-        "verdict": ("", _verdict(result, called, released)),
+        "verdict": ("", _verdict(result, called, released, view)),
         "result": ("Result on the sealed test", _scores(result, called, design, view)),
         "yardsticks": ("", _yardsticks(result, called.winner)),
         "metrics": ("", breakdown_blocks.metrics(result.metrics, sides)),
@@ -122,7 +124,7 @@ def run_sections(
 # -- verdict and scores -----------------------------------------------------------------------------------------------
 
 
-def _verdict(result: RunResult, names: PromptNames, released: str) -> Iterator[Block]:
+def _verdict(result: RunResult, names: PromptNames, released: str, view: RunView | None) -> Iterator[Block]:
     certainty, own, best = wording.certainty(result), result.sealed("baseline"), result.sealed("winner")
     yield text(f"{wording.verdict(result)}{f'  ({certainty})' if certainty else ''}", strong=True, on="screen")
     yield text(wording.meaning(names, result.lift, own, best), on="page")
@@ -133,6 +135,7 @@ def _verdict(result: RunResult, names: PromptNames, released: str) -> Iterator[B
     yield text(
         absolute and f"in absolute terms: {absolute}",
         alike and f"note: {alike}",
+        unusable_replies(result.proposer, view),
         note(result.model),
         wording.untested(left_out) if left_out else "",
         to_show(result.to_show) if result.to_show else "",
@@ -166,6 +169,16 @@ def hardly_varied(name: str, counts: RowCount) -> str:
         return ""
     gave = "the same answer" if counts.different == 1 else f"{counts.different} different answers"
     return f"{name} gave {gave} on {counts.readable} rows (your rows have {counts.different_right})"
+
+
+def unusable_replies(use: ProposerUse | None, view: RunView | None) -> str:
+    """Return that most replies of the proposer were unusable, with one of them; "" if most were usable."""
+    if use is None or not use.refused or 2 * use.refused < use.asked:
+        return ""
+    told = f"note: {use.refused} of {counted(use.asked, 'reply', 'replies')} of the proposer were unusable"
+    reply, why = refused_reply(view.history, view.id) if view is not None else ("", "")
+    shown = f": {quoted(' '.join(reply.split()), REPLY_LETTERS)}" if reply else ""
+    return f"{told}; one {why}{shown}" if why else told
 
 
 def to_show(need: ToShow) -> str:

@@ -67,7 +67,8 @@ def cost_line(result: CostedResult) -> str:
     tokens = f"{result.tokens.prompt + result.tokens.completion:,} tokens{' (cached replies included)' * bool(cached)}"
     lost = f" (up to {dollars(result.lost_usd)} of it for failed calls)" if result.lost_usd else ""
     paid = dollars(result.cost_usd, result.unpriced) + lost
-    return f"calls: {made}, from the ledger {cached}; {tokens}, {paid}, {result.seconds:.0f} s"
+    reused = f", from the ledger {cached}" * bool(cached)
+    return f"calls: {made}{reused}; {tokens}, {paid}, {result.seconds:.0f} s"
 
 
 @dataclass(frozen=True, slots=True)

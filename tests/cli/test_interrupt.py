@@ -161,7 +161,10 @@ def test_a_killed_run_charges_what_flew_and_resumes_to_the_same_end() -> None:
             process.communicate(timeout=60)
         below = "\n".join(refused(2, "resume", "--max-calls", "30", "--max-cost", "0", "-q"))
         assert re.search(r"--max-calls 30 is below what was paid, \d+; .*\n.*--max-cost 0 is below", below)
-        result = good_json("resume")
+        paid = states()["ok"]
+        done = optimize("resume", "--json")
+        result = json.loads(done.stdout)
+    assert f"with the replies of its {paid} calls" in done.stderr
     same = ("baseline", "winner", "lift", "decision", "trials", "status")
     assert {key: result[key] for key in same} == {key: whole[key] for key in same}
     assert [t[:5] for t in trials()] == [t[:5] for t in trials("whole/ledger.db")]
