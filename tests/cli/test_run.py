@@ -306,3 +306,13 @@ def test_a_dry_run_says_no_more_than_the_caps_allow() -> None:
         assert sum(part["usd"] for part in parts) == pytest.approx(capped["cost_usd_at_most"])
         assert f", as {cap} allows; nothing was called" in good(*command, *caps)
     assert capped["cost_usd_at_most"] == pytest.approx(usd, abs=0.001)
+
+
+def test_unusable_replies_of_the_proposer_are_near_the_verdict_with_one_of_them() -> None:
+    Path("proposer.jsonl").write_text('{"reply": "Sure, gladly!"}\n', "utf-8")
+    with WireServer(learner) as server:
+        proposer = ("--proposer", "scripted/proposer.jsonl")
+        screen = good(*files(120), "-m", compatible(server), *proposer, "--max-calls", "200", "-q").splitlines()
+    (note,) = (line for line in screen if line.startswith("note: ") and "of the proposer were unusable; one " in line)
+    assert note.endswith(": 'Sure, gladly!'")
+    assert screen.index(note) < next(at for at, line in enumerate(screen) if line.startswith("Scores, 0 to 100"))
