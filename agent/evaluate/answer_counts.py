@@ -99,8 +99,9 @@ def tool_cells(
         said = None if outcome.prediction.error else called(outcome.prediction.fields.get(field))
         pairs = [(name, None) for name in wanted or [NO_CALL]] if said is None else paired_names(wanted, said)
         surplus = range(not wanted, len(pairs))  # a row without a call has one pair of its own
-        pairs = [(extra if at in surplus and of == NO_CALL else of, name) for at, (of, name) in enumerate(pairs)]
-        cells.update((label, name if name in labels else None) for label, name in pairs)
+        for at, (name, called_name) in enumerate(pairs):
+            label = extra if at in surplus and name == NO_CALL else name
+            cells[label, called_name if called_name in labels else None] += 1
     return cells
 
 
