@@ -98,7 +98,7 @@ def tool_cells(
             continue
         said = None if outcome.prediction.error else called(outcome.prediction.fields.get(field))
         pairs = [(name, None) for name in wanted or [NO_CALL]] if said is None else paired_names(wanted, said)
-        surplus = range(not wanted, len(pairs))  # a row without a call has one pair of its own
+        surplus = range(not wanted, len(pairs))  # a row without a call has one pair
         for at, (name, called_name) in enumerate(pairs):
             label = extra if at in surplus and name == NO_CALL else name
             cells[label, called_name if called_name in labels else None] += 1
