@@ -212,7 +212,10 @@ def claims(history: History, run_id: str) -> dict[int, str]:
 
 
 def refused_reply(history: History, run_id: str) -> tuple[str, str]:
-    """Return the first unusable reply of a run's proposer ("" if erased) and why it is unusable; "" without one."""
+    """Return the first unusable reply of a run's proposer, and why it is unusable.
+
+    "" for an erased reply, and for both without one.
+    """
     bodies = [event["body"] for event in history.facts("proposal_refused", run_ids=[run_id])]
     return next(((history.text(body["instruction_hash"]) or "", body["why"]) for body in bodies), ("", ""))
 

@@ -172,7 +172,7 @@ def hardly_varied(name: str, counts: RowCount) -> str:
 
 
 def unusable_replies(use: ProposerUse | None, view: RunView | None) -> str:
-    """Return that most replies of the proposer were unusable, with one of them; "" if most were usable."""
+    """Say that most replies of the proposer were unusable, with one of them; "" otherwise."""
     if use is None or not use.refused or 2 * use.refused < use.asked:
         return ""
     told = f"note: {use.refused} of {counted(use.asked, 'reply', 'replies')} of the proposer were unusable"
